@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Installs and starts what the demo, the tests and the benches need.
+#
+# Everything a command starts listens on loopback or on a socket, keeps its files under --state and
+# is ended by the `stop` of the same name. No `docker` program is called anywhere.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=deploy/lib/process.sh
+source "$here/lib/process.sh"
+# shellcheck source=deploy/lib/install.sh
+source "$here/lib/install.sh"
+# shellcheck source=deploy/lib/engine.sh
+source "$here/lib/engine.sh"
+# shellcheck source=deploy/lib/registry.sh
+source "$here/lib/registry.sh"
+# shellcheck source=deploy/lib/base_image.sh
+source "$here/lib/base_image.sh"
+# shellcheck source=deploy/lib/git_server.sh
+source "$here/lib/git_server.sh"
+
+usage() {
+    cat <<'USAGE'
+usage: deploy/bootstrap.sh COMMAND
+
+  install demo|test|bench      installs with apt what is missing
+
+  engine start --state DIR     uses the engine that answers, else starts dockerd
+                               prints DOCKER_HOST=unix://SOCKET
+  engine stop --state DIR
+
+  registry start --state DIR [--port N] [--htpasswd USER:PASSWORD] [--notify URL TOKEN]
+                               prints REGISTRY=127.0.0.1:PORT
+  registry stop --state DIR
+
+  base-image --registry HOST --name NAME:TAG [--user USER:PASSWORD]
+                               makes an image of the static busybox and pushes it
+                               prints BASE_IMAGE=HOST/NAME:TAG@DIGEST
+
+  git-server start --state DIR [--port N] [--user USER:PASSWORD]
+                               serves the bare repositories in DIR/git/repositories
+                               prints GIT_URL=http://127.0.0.1:PORT
+  git-server stop --state DIR
+USAGE
+}
+
+# Reads `--name value…` into the variables below; `--notify` takes two values.
+options() {
+    state='' port='' htpasswd='' notify_url='' notify_token='' registry='' name='' user=''
+    while (($# > 0)); do
+        (($# > 1)) || misuse "$1 needs a value"
+        case $1 in
+            --state) state=$2 ;;
+            --port) port=$2 ;;
+            --htpasswd) htpasswd=$2 ;;
+            --registry) registry=$2 ;;
+            --name) name=$2 ;;
+            --user) user=$2 ;;
+            --notify)
+                (($# > 2)) || misuse "--notify needs a URL and a token"
+                notify_url=$2 notify_token=$3
+                shift
+                ;;
+            *) misuse "unknown option $1" ;;
+        esac
+        shift 2
+    done
+}
+
+misuse() {
+    printf '%s\n\n' "$1" >&2
+    usage >&2
+    exit 2
+}
+
+# The state folder as an absolute path: processes are recognised by it in their command lines.
+state_folder() {
+    [[ -n $state ]] || misuse "--state DIR is missing"
+    mkdir -p "$state"
+    state=$(cd "$state" && pwd)
+}
+
+main() {
+    local command="${1-} ${2-}"
+    case $command in
+        "install demo" | "install test" | "install bench")
+            install_for "$2"
+            ;;
+        "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop")
+            options "${@:3}"
+            state_folder
+            local verb="${command//[- ]/_}"
+            "$verb"
+            ;;
+        "base-image "*)
+            options "${@:2}"
+            [[ -n $registry && -n $name ]] || misuse "base-image needs --registry and --name"
+            base_image
+            ;;
+        "help "* | "--help "* | "-h "*) usage ;;
+        *) misuse "unknown command: $command" ;;
+    esac
+}
+
+main "$@"

@@ -1,0 +1,156 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
+# The container engine: the one that answers, or a dockerd of our own.
+#
+# Ours has its data, sockets, bridge and cgroup to itself, so it stands beside another engine and
+# leaves nothing behind.
+
+engine_start() {
+    local socket
+    engine_names
+    if socket=$(answering_engine); then
+        say "using the container engine at $socket"
+    else
+        engine_may_start
+        engine_clear_leftovers
+        engine_launch
+        socket=$engine_socket
+    fi
+    printf 'DOCKER_HOST=unix://%s\n' "$socket"
+}
+
+engine_stop() {
+    local bridges bridge
+    engine_names
+    mapfile -t bridges < <(engine_network_bridges)
+    # dockerd would give each container ten seconds to end by itself.
+    kill_cgroup "$engine_cgroup"
+    stop_process "$engine_pid_file" "$engine_pid_file" 30
+    engine_clear_leftovers
+    for bridge in "${bridges[@]}"; do
+        remove_bridge "$bridge"
+    done
+}
+
+engine_names() {
+    engine_folder=$state/engine
+    engine_socket=$engine_folder/docker.sock
+    engine_pid_file=$engine_folder/docker.pid
+    engine_log=$engine_folder/dockerd.log
+    local number
+    number=$(printf '%s' "$state" | cksum)
+    number=${number%% *}
+    engine_bridge=gantry$((number % 100000))
+    engine_cgroup=gantry-engine-$number
+}
+
+# The first socket at which an engine answers: ours, the user's, the machine's.
+answering_engine() {
+    local socket
+    for socket in "${engine_socket-}" "$(docker_host_socket)" /var/run/docker.sock; do
+        if [[ -n $socket ]] && engine_answers "$socket"; then
+            printf '%s\n' "$socket"
+            return
+        fi
+    done
+    return 1
+}
+
+docker_host_socket() {
+    if [[ ${DOCKER_HOST-} == unix://* ]]; then
+        printf '%s\n' "${DOCKER_HOST#unix://}"
+    fi
+}
+
+engine_answers() {
+    [[ -S $1 ]] && curl --silent --fail --max-time 5 --output /dev/null --unix-socket "$1" http://engine/_ping
+}
+
+engine_may_start() {
+    if [[ -S /var/run/docker.sock && ! -w /var/run/docker.sock ]]; then
+        fail "/var/run/docker.sock is there but not for $(id -un): add the user to its group, or run this as root"
+    fi
+    ((EUID == 0)) || fail "no container engine answers and only root can start one: run as root, or start the machine's engine"
+    command -v dockerd >/dev/null || fail "dockerd is not installed: run deploy/bootstrap.sh install demo"
+    # The kernel takes at most 107 bytes; containerd adds its own path to ours.
+    ((${#engine_folder} < 70)) || fail "$engine_folder is too long for the path of a socket: give a shorter --state"
+}
+
+# Ends and removes whatever a killed engine left: its pid file stops the next one from starting, as
+# does its containerd's, and steps of a build run on without it.
+engine_clear_leftovers() {
+    running_pid "$engine_pid_file" "$engine_pid_file" >/dev/null &&
+        fail "the engine at $engine_socket runs but does not answer: see $engine_log"
+    ((EUID == 0)) || return 0
+    rm -f "$engine_pid_file" "$engine_socket"
+    stop_process "$engine_folder/exec/containerd/containerd.pid" "$engine_folder/exec"
+    kill_cgroup "$engine_cgroup"
+    remove_cgroup "$engine_cgroup"
+    unmount_beneath "$engine_folder"
+    rm -rf "$engine_folder/exec"
+    remove_bridge "$engine_bridge"
+}
+
+# The bridges of the networks that were made in our engine. dockerd leaves them when it ends.
+engine_network_bridges() {
+    engine_answers "$engine_socket" || return 0
+    curl --silent --max-time 5 --unix-socket "$engine_socket" http://engine/networks |
+        jq --raw-output '.[] | select(.Driver == "bridge" and .Name != "bridge") | "br-" + .Id[:12]'
+}
+
+remove_bridge() {
+    local table rule
+    for table in filter nat; do
+        while read -ra rule; do
+            iptables --wait 5 --table "$table" --delete "${rule[@]}" 2>/dev/null || true
+        done < <(iptables-save --table "$table" 2>/dev/null | sed -n "/ $1\\b/ s/^-A //p")
+    done
+    ip link delete "$1" 2>/dev/null || true
+}
+
+kill_cgroup() {
+    local pid
+    while read -r pid; do
+        kill -KILL "$pid" 2>/dev/null || true
+    done < <(find /sys/fs/cgroup -path "*/$1/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
+}
+
+remove_cgroup() {
+    find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + 2>/dev/null || true
+}
+
+# Deepest first. Lazily, since a dying process may still hold one.
+unmount_beneath() {
+    local mount
+    while read -r mount; do
+        umount --lazy "$mount" 2>/dev/null || true
+    done < <(awk -v beneath="$1/" 'index($2, beneath) == 1 { print $2 }' /proc/self/mounts | sort --reverse)
+}
+
+engine_launch() {
+    local pid
+    mkdir -p "$engine_folder"
+    : >"$engine_log"
+    engine_make_bridge
+    # dockerd writes the pid file itself, and refuses to start when there is one already.
+    pid=$(start_process "$engine_log" dockerd \
+        --data-root "$engine_folder/data" --exec-root "$engine_folder/exec" \
+        --pidfile "$engine_pid_file" --host "unix://$engine_socket" \
+        --bridge "$engine_bridge" --cgroup-parent "/$engine_cgroup")
+    if ! wait_ready 60 "$pid" engine_answers "$engine_socket"; then
+        show_log "$engine_log"
+        engine_stop
+        fail "dockerd did not start: the lines above say why; or start the machine's own engine, which is then used"
+    fi
+}
+
+# A bridge of our own: a second dockerd on docker0 gives out the addresses of the first.
+engine_make_bridge() {
+    local third
+    for ((third = 1; third < 255; third++)); do
+        [[ -n $(ip route show "10.213.$third.0/24") ]] || break
+    done
+    ip link add "$engine_bridge" type bridge
+    ip address add "10.213.$third.1/24" dev "$engine_bridge"
+    ip link set "$engine_bridge" up
+}

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# Packages: what a purpose needs, what of it is missing, and apt for the rest.
+
+install_for() {
+    local purpose=$1 missing
+    mapfile -t missing < <(missing_packages "$purpose")
+    ((${#missing[@]} > 0)) || return 0
+    if ((EUID != 0)); then
+        say "missing: ${missing[*]}"
+        fail "only root can install: run sudo deploy/bootstrap.sh install $purpose"
+    fi
+    command -v apt-get >/dev/null || fail "this machine has no apt: install what ${missing[*]} are called here"
+    say "installing ${missing[*]}"
+    without_autostart apt_install "${missing[@]}"
+    keep_from_boot "${missing[@]}"
+}
+
+# A program that is there counts, wherever it came from: Docker's own packages refuse Debian's
+# docker.io beside them.
+missing_packages() {
+    has_engine || printf '%s\n' docker.io
+    has git || printf '%s\n' git
+    has docker-registry || printf '%s\n' docker-registry
+    has_static_busybox || printf '%s\n' busybox-static
+    has lighttpd || printf '%s\n' lighttpd
+    has curl || printf '%s\n' curl
+    has openssl || printf '%s\n' openssl
+    has jq || printf '%s\n' jq
+    has ip || printf '%s\n' iproute2
+    has make || printf '%s\n' make
+    has cc || printf '%s\n' gcc
+    [[ -e /usr/include/stdlib.h ]] || printf '%s\n' libc6-dev
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
+    [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
+}
+
+has() {
+    command -v "$1" >/dev/null
+}
+
+has_engine() {
+    has dockerd || answering_engine >/dev/null
+}
+
+has_static_busybox() {
+    has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1
+}
+
+# The package lists are fetched only when the ones at hand do not do.
+apt_install() {
+    local attempt
+    for attempt in 1 2 3; do
+        if apt_get install --yes --no-install-recommends "$@"; then
+            return
+        fi
+        ((attempt == 3)) || apt_get update || sleep "$attempt"
+    done
+    fail "apt could not install $*: the lines above say why; when it is mended, run this again"
+}
+
+# What apt says is shown when it fails.
+apt_get() {
+    local output
+    output=$(DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" 2>&1) ||
+        { say "$output" && return 1; }
+}
+
+# Packages start their services when installed, on ports that may be somebody's. While "$@" runs a
+# policy says no; one that was there is put back, also after a run that was killed.
+without_autostart() {
+    local policy=/usr/sbin/policy-rc.d
+    [[ ! -e $policy || -e $policy.before-gantry ]] || mv "$policy" "$policy.before-gantry"
+    trap restore_autostart EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    "$@"
+    restore_autostart
+    trap - EXIT
+}
+
+restore_autostart() {
+    rm -f /usr/sbin/policy-rc.d
+    [[ ! -e /usr/sbin/policy-rc.d.before-gantry ]] || mv /usr/sbin/policy-rc.d.before-gantry /usr/sbin/policy-rc.d
+}
+
+# These are started by hand, on loopback; at the next boot they would listen to everyone.
+keep_from_boot() {
+    local package
+    [[ -d /run/systemd/system ]] || return 0
+    for package; do
+        case $package in
+            docker-registry | lighttpd | webhook) systemctl disable --quiet "$package" ;;
+            *) ;;
+        esac
+    done
+}
