@@ -11,6 +11,7 @@ engine_start() {
     if socket=$(answering_engine); then
         say "using the container engine at $socket"
     else
+        [[ -z ${DOCKER_HOST-} ]] || say "no engine answers at a unix socket named by DOCKER_HOST=$DOCKER_HOST: starting one"
         engine_may_start
         engine_clear_leftovers
         engine_launch

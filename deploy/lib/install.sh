@@ -18,12 +18,12 @@ install_for() {
 # A program that is there counts, wherever it came from: Docker's own packages refuse Debian's
 # docker.io beside them.
 missing_packages() {
+    has curl || printf '%s\n' curl
     has_engine || printf '%s\n' docker.io
     has git || printf '%s\n' git
     has docker-registry || printf '%s\n' docker-registry
     has_static_busybox || printf '%s\n' busybox-static
     has lighttpd || printf '%s\n' lighttpd
-    has curl || printf '%s\n' curl
     has openssl || printf '%s\n' openssl
     has jq || printf '%s\n' jq
     has ip || printf '%s\n' iproute2
@@ -31,6 +31,7 @@ missing_packages() {
     has cc || printf '%s\n' gcc
     [[ -e /usr/include/stdlib.h ]] || printf '%s\n' libc6-dev
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
+    [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
 }
 

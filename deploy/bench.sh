@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the benches, each beside the limit and the peer that it is measured against, over a real
+# engine, registry and git server.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib/process.sh
+source "$root/deploy/lib/process.sh"
+# shellcheck source=deploy/lib/parts.sh
+source "$root/deploy/lib/parts.sh"
+
+cd "$root"
+deploy/bootstrap.sh install bench
+with_test_parts "$root/.test"
+cargo bench --package gantry-tests

@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# The parts that gantry stands on (engine, registry with a base image, git server), for one run of a
+# script that has sourced process.sh.
+
+bootstrap=$(dirname "${BASH_SOURCE[0]}")/../bootstrap.sh
+
+# Starts the parts in a folder and exports DOCKER_HOST, REGISTRY, GIT_URL and BASE_IMAGE
+# (with its digest).
+start_parts() {
+    local state=$1
+    export_fact "$bootstrap" engine start --state "$state"
+    export_fact "$bootstrap" registry start --state "$state"
+    export_fact "$bootstrap" git-server start --state "$state"
+    export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
+}
+
+# Runs a command that prints NAME=VALUE, and exports that.
+export_fact() {
+    local fact
+    fact=$("$@")
+    export "${fact?}"
+}
+
+stop_parts() {
+    [[ -d $1 ]] || return 0
+    "$bootstrap" git-server stop --state "$1"
+    "$bootstrap" registry stop --state "$1"
+    "$bootstrap" engine stop --state "$1"
+}
+
+# Gives the tests and the benches a fresh set of parts in a folder, until the script ends in
+# whatever way. After a failure the folder stays, with the logs in it, until the next run.
+with_test_parts() {
+    test_state=$1
+    be_alone
+    stop_parts "$test_state"
+    rm -rf "${test_state:?}"/{engine,registry,git,demo}
+    trap finish_test_parts EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    start_parts "$test_state"
+    export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST
+    export GANTRY_TEST_REGISTRY=$REGISTRY
+    export GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
+    export GANTRY_TEST_GIT_URL=$GIT_URL
+    export GANTRY_TEST_GIT_REPOSITORIES=$test_state/git/repositories
+}
+
+# Two runs in one folder would stop each other's engine.
+be_alone() {
+    local pid
+    mkdir -p "$test_state"
+    if pid=$(running_pid "$test_state/owner.pid" deploy/) && ((pid != $$)); then
+        fail "the tests or benches already run in this folder, as process $pid"
+    fi
+    printf '%s\n' "$$" >"$test_state/owner.pid"
+}
+
+finish_test_parts() {
+    local status=$?
+    trap - EXIT INT TERM
+    stop_parts "$test_state"
+    if ((status == 0)); then
+        rm -rf "$test_state"
+    else
+        say "the logs of the engine, the registry and the git server are in $test_state"
+    fi
+    exit "$status"
+}
