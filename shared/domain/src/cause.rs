@@ -1,0 +1,94 @@
+//! Why a run exists.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fact::FactKey;
+use crate::id::{EventId, RunId, TokenId};
+use crate::source::{CommitId, RefName, RepositoryKey};
+
+/// What started a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum Cause {
+    /// A branch moved.
+    Push {
+        /// The event that told us first.
+        event: EventId,
+        /// The repository.
+        repository: RepositoryKey,
+        /// The branch.
+        branch: RefName,
+        /// Its head.
+        commit: CommitId,
+        /// The fact that advanced.
+        fact: FactKey,
+        /// To which generation: a run of an older one never moves a tag that a newer one has moved.
+        generation: u64,
+        /// Who pushed, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pusher: Option<String>,
+    },
+    /// A person or program asked.
+    Request {
+        /// The event that records it.
+        event: EventId,
+        /// With which token.
+        by: TokenId,
+        /// The run that is run again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rerun_of: Option<RunId>,
+    },
+}
+
+impl Cause {
+    /// The event that the run's decision is kept under.
+    #[must_use]
+    pub fn event(&self) -> &EventId {
+        match self {
+            Self::Push { event, .. } | Self::Request { event, .. } => event,
+        }
+    }
+
+    /// The fact and its generation, for a run that a change caused.
+    #[must_use]
+    pub fn fact(&self) -> Option<(&FactKey, u64)> {
+        match self {
+            Self::Push {
+                fact, generation, ..
+            } => Some((fact, *generation)),
+            Self::Request { .. } => None,
+        }
+    }
+
+    /// The word of the original's TRIGGER column.
+    #[must_use]
+    pub fn trigger(&self) -> &'static str {
+        match self {
+            Self::Push { .. } => "Commit",
+            Self::Request { .. } => "Manual",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Push { branch, commit, .. } => {
+                write!(
+                    f,
+                    "push to {branch} at {}",
+                    commit.as_str().get(..7).unwrap_or_default()
+                )
+            }
+            Self::Request {
+                rerun_of: Some(run),
+                ..
+            } => write!(f, "rerun of {run}"),
+            Self::Request {
+                by, rerun_of: None, ..
+            } => write!(f, "asked for with token {by}"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Matches a push to a task's source trigger.
+//!
+//! In: an event's push and one candidate task. Out: the branch to ask about, or the first rule that said no. Pure.
+//! What the branch's head really is now is the next question, and not asked here.
+
+use super::Rule;
+use crate::event::{Push, PushedRef};
+use crate::source::{GitSource, RefName, RepositoryKey, Source};
+use crate::task::{Status, Task};
+
+/// The repository that a task's source trigger watches, if it has both.
+#[must_use]
+pub fn watched_repository(task: &Task) -> Option<RepositoryKey> {
+    task.source_trigger.as_ref()?;
+    git_source(task).map(|git| git.url.key())
+}
+
+/// The branch that a task's source trigger watches; `None` means the provider's default.
+#[must_use]
+pub fn watched_branch(task: &Task) -> Option<&RefName> {
+    let trigger = task.source_trigger.as_ref()?;
+    trigger
+        .branch
+        .as_ref()
+        .or_else(|| git_source(task)?.reference.as_ref())
+}
+
+fn git_source(task: &Task) -> Option<&GitSource> {
+    match &task.build.source {
+        Source::Git(git) => Some(git),
+        Source::Upload { .. } | Source::Tarball { .. } => None,
+    }
+}
+
+/// Asks every rule that needs no more than the push and the task.
+///
+/// # Errors
+/// The first [`Rule`] that said no.
+pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> {
+    let Some(trigger) = &task.source_trigger else {
+        return Err(Rule::NoTask {
+            repository: push.repository(),
+        });
+    };
+    if watched_repository(task) != Some(push.repository()) {
+        return Err(Rule::NoTask {
+            repository: push.repository(),
+        });
+    }
+    if task.status == Status::Disabled {
+        return Err(Rule::TaskDisabled);
+    }
+    if trigger.status == Status::Disabled {
+        return Err(Rule::TriggerDisabled);
+    }
+    let branch = match &push.reference {
+        PushedRef::Branch(branch) => branch,
+        PushedRef::Tag(tag) => return Err(Rule::NotABranch { tag: tag.clone() }),
+    };
+    if let Some(watched) = watched_branch(task).or(push.default_branch.as_ref())
+        && watched != branch
+    {
+        return Err(Rule::OtherBranch {
+            pushed: branch.clone(),
+            watched: watched.clone(),
+        });
+    }
+    if push.after.is_none() {
+        return Err(Rule::BranchDeleted {
+            branch: branch.clone(),
+        });
+    }
+    Ok(branch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::samples::{push, task};
+
+    fn verdict(push: &Push, task: &Task) -> String {
+        match match_push(push, task) {
+            Ok(branch) => format!("asks about {branch}"),
+            Err(rule) => rule.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_push_to_the_watched_branch_matches() {
+        assert_eq!(verdict(&push("main"), &task()), "asks about main");
+    }
+
+    #[test]
+    fn the_first_rule_that_says_no_is_told() {
+        let mut disabled = task();
+        disabled.status = Status::Disabled;
+        assert!(verdict(&push("other"), &disabled).starts_with("the task is disabled"));
+
+        let mut untriggered = task();
+        untriggered.source_trigger.as_mut().unwrap().status = Status::Disabled;
+        assert!(verdict(&push("main"), &untriggered).starts_with("its source trigger is disabled"));
+
+        let mut tag = push("main");
+        tag.reference = PushedRef::Tag("v1".parse().unwrap());
+        assert_eq!(
+            verdict(&tag, &task()),
+            "tag v1 moved; the source trigger watches a branch"
+        );
+
+        assert_eq!(
+            verdict(&push("other"), &task()),
+            "branch other moved; the source trigger watches main"
+        );
+
+        let mut deleted = push("main");
+        deleted.after = None;
+        assert_eq!(verdict(&deleted, &task()), "branch main was deleted");
+    }
+
+    #[test]
+    fn without_a_branch_of_its_own_a_task_watches_the_providers_default() {
+        let mut task = task();
+        let Source::Git(git) = &mut task.build.source else {
+            panic!("a git source")
+        };
+        git.reference = None;
+        let mut elsewhere = push("topic");
+        elsewhere.default_branch = Some("main".parse().unwrap());
+        assert_eq!(
+            verdict(&elsewhere, &task),
+            "branch topic moved; the source trigger watches main"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! From an event and the tasks that it may concern to runs, or the first rule that said no. Pure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fact::FactKey;
+use crate::id::{EventId, HookId, RunId, TaskId};
+use crate::source::{CommitId, RefName, RepositoryKey};
+use crate::timestamp::Timestamp;
+
+pub mod matcher;
+pub mod order;
+pub mod planner;
+#[cfg(test)]
+mod samples;
+
+/// What was decided for one event, for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The event.
+    pub event: EventId,
+    /// When.
+    pub at: Timestamp,
+    /// Each candidate task, in order of name.
+    pub candidates: Vec<Candidate>,
+    /// Why there is no candidate at all, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nothing: Option<Rule>,
+}
+
+/// A task that an event may concern, and what was decided for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The task; `None` for a quick build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// What was decided.
+    pub choice: Choice,
+}
+
+/// What was decided for one candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "choice")]
+pub enum Choice {
+    /// This run was started.
+    Run {
+        /// Its id.
+        run: RunId,
+    },
+    /// This rule said no.
+    No {
+        /// Which.
+        rule: Rule,
+    },
+}
+
+/// The rules that may say no, in the order in which they are asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "rule")]
+pub enum Rule {
+    /// Nobody subscribed to this.
+    NoTask {
+        /// The repository.
+        repository: RepositoryKey,
+    },
+    /// The hook may not speak for this repository.
+    HookNotForRepository {
+        /// The hook.
+        hook: HookId,
+        /// The repository.
+        repository: RepositoryKey,
+    },
+    /// The event was recorded; nothing starts on its kind yet.
+    RecordedOnly {
+        /// What was recorded.
+        what: String,
+    },
+    /// The task is disabled.
+    TaskDisabled,
+    /// The task's source trigger is disabled.
+    TriggerDisabled,
+    /// A tag moved; the trigger watches a branch.
+    NotABranch {
+        /// The tag.
+        tag: RefName,
+    },
+    /// Another branch moved.
+    OtherBranch {
+        /// The branch that moved.
+        pushed: RefName,
+        /// The branch that the task watches.
+        watched: RefName,
+    },
+    /// The branch is gone.
+    BranchDeleted {
+        /// Which.
+        branch: RefName,
+    },
+    /// The branch has moved on: its head is another commit, which is built instead.
+    Superseded {
+        /// What was pushed.
+        pushed: CommitId,
+        /// What the head is.
+        head: CommitId,
+    },
+    /// This change was built already, or is being built.
+    AlreadyStarted {
+        /// By which run.
+        run: RunId,
+    },
+    /// The head could not be asked for, again and again.
+    HeadUnknown {
+        /// The fact.
+        fact: FactKey,
+        /// Why, and the remedy.
+        why: String,
+    },
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTask { repository } => write!(
+                f,
+                "no task of this registry has a source trigger on {repository}: see `gantry task list`"
+            ),
+            Self::HookNotForRepository { hook, repository } => write!(
+                f,
+                "hook {hook} may not speak for {repository}: create a hook that names it"
+            ),
+            Self::RecordedOnly { what } => write!(f, "{what} was recorded; it starts nothing"),
+            Self::TaskDisabled => f.write_str("the task is disabled: `gantry task update --status Enabled`"),
+            Self::TriggerDisabled => f.write_str(
+                "its source trigger is disabled: `gantry task update --commit-trigger-enabled true`",
+            ),
+            Self::NotABranch { tag } => {
+                write!(f, "tag {tag} moved; the source trigger watches a branch")
+            }
+            Self::OtherBranch { pushed, watched } => {
+                write!(f, "branch {pushed} moved; the source trigger watches {watched}")
+            }
+            Self::BranchDeleted { branch } => write!(f, "branch {branch} was deleted"),
+            Self::Superseded { pushed, head } => write!(
+                f,
+                "{} is not the head of the branch any more: that is {}, which is built instead",
+                short(pushed),
+                short(head)
+            ),
+            Self::AlreadyStarted { run } => write!(f, "run {run} was started for this change"),
+            Self::HeadUnknown { fact, why } => write!(f, "{fact} could not be asked for: {why}"),
+        }
+    }
+}
+
+fn short(commit: &CommitId) -> &str {
+    commit.as_str().get(..7).unwrap_or_default()
+}

@@ -1,0 +1,183 @@
+//! Plans a run: what a task's trigger or a person's request becomes once a rule said yes.
+//!
+//! Out: a [`RunDraft`], complete but for its id, which the store gives. Used alike by the scheduler for events and by
+//! ingress for requests that name what to run.
+
+use crate::cause::Cause;
+use crate::event::Push;
+use crate::fact::Fact;
+use crate::id::{EventId, RegistryName, RunId, TokenId};
+use crate::run::{Run, RunState, RunType, TaskRevision, WaitReason};
+use crate::sealed::Sealed;
+use crate::source::{CommitId, RefName, Source};
+use crate::task::{BuildSpec, Task};
+use crate::timestamp::Timestamp;
+
+/// A run before it has an id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDraft {
+    /// Its registry.
+    pub registry: RegistryName,
+    /// Its kind.
+    pub run_type: RunType,
+    /// The task that it executes.
+    pub task: Option<TaskRevision>,
+    /// What to build.
+    pub build: BuildSpec,
+    /// The token that reads its git repository.
+    pub git_token: Option<Sealed>,
+    /// Why it exists.
+    pub cause: Cause,
+    /// W3C trace context of what caused it.
+    pub trace: Option<String>,
+}
+
+impl RunDraft {
+    /// The run, waiting to be admitted.
+    #[must_use]
+    pub fn create(self, id: RunId, now: Timestamp) -> Run {
+        Run {
+            id,
+            registry: self.registry,
+            run_type: self.run_type,
+            task: self.task,
+            build: self.build,
+            git_token: self.git_token,
+            cause: self.cause,
+            trace: self.trace,
+            created: now,
+            archived: false,
+            cancel: None,
+            attempts: Vec::new(),
+            state: RunState::Waiting {
+                reason: WaitReason::Admission,
+                since: now,
+            },
+        }
+    }
+}
+
+/// The run of a task for a branch that moved: it builds exactly the head that the fact names.
+#[must_use]
+pub fn for_push(
+    task: &Task,
+    event: &EventId,
+    push: &Push,
+    branch: &RefName,
+    head: &CommitId,
+    fact: &Fact,
+) -> RunDraft {
+    let mut build = task.build.clone();
+    if let Source::Git(git) = &mut build.source {
+        // A commit's id is a reference of its own: what the fact says is built, however the branch moves on.
+        git.reference = head.as_str().parse().ok();
+    }
+    let pushed_it = push.after.as_ref() == Some(head);
+    RunDraft {
+        registry: task.id.registry.clone(),
+        run_type: RunType::AutoBuild,
+        task: Some(revision(task)),
+        build,
+        git_token: task.git_token.clone(),
+        cause: Cause::Push {
+            event: event.clone(),
+            repository: push.repository(),
+            branch: branch.clone(),
+            commit: head.clone(),
+            fact: fact.key.clone(),
+            generation: fact.generation,
+            pusher: push.pusher.clone().filter(|_| pushed_it),
+        },
+        trace: None,
+    }
+}
+
+/// The run of a task that somebody asked for.
+#[must_use]
+pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: TokenId) -> RunDraft {
+    RunDraft {
+        registry: task.id.registry.clone(),
+        run_type: RunType::QuickBuild,
+        task: Some(revision(task)),
+        build,
+        git_token: task.git_token.clone(),
+        cause: Cause::Request {
+            event,
+            by,
+            rerun_of: None,
+        },
+        trace: None,
+    }
+}
+
+/// A build that belongs to no task.
+#[must_use]
+pub fn for_quick_build(
+    registry: RegistryName,
+    build: BuildSpec,
+    git_token: Option<Sealed>,
+    event: EventId,
+    by: TokenId,
+) -> RunDraft {
+    RunDraft {
+        registry,
+        run_type: RunType::QuickBuild,
+        task: None,
+        build,
+        git_token,
+        cause: Cause::Request {
+            event,
+            by,
+            rerun_of: None,
+        },
+        trace: None,
+    }
+}
+
+/// The same build once more: the same source, at the same commit where the first run knew it.
+#[must_use]
+pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
+    RunDraft {
+        registry: run.registry.clone(),
+        run_type: RunType::QuickBuild,
+        task: run.task.clone(),
+        build: run.build.clone(),
+        git_token: run.git_token.clone(),
+        cause: Cause::Request {
+            event,
+            by,
+            rerun_of: Some(run.id),
+        },
+        trace: None,
+    }
+}
+
+fn revision(task: &Task) -> TaskRevision {
+    TaskRevision {
+        name: task.id.name.clone(),
+        revision: task.revision,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::samples::{push, task};
+    use crate::fact::{FactKey, advanced};
+
+    #[test]
+    fn a_triggered_run_builds_the_commit_that_the_fact_names_in_the_tasks_folder() {
+        let (task, push) = (task(), push("main"));
+        let head = push.after.clone().unwrap();
+        let branch = "main".parse().unwrap();
+        let key = FactKey::branch(&push.repository(), &branch);
+        let fact = advanced(None, &key, Some(head.clone()), Timestamp::default());
+        let draft = for_push(&task, &"d/0".parse().unwrap(), &push, &branch, &head, &fact);
+        assert_eq!(
+            draft.build.source.to_string(),
+            format!("https://github.com/octo/hello.git#{head}:app")
+        );
+        assert_eq!(draft.cause.fact(), Some((&key, 1)));
+        assert_eq!(draft.task.unwrap().revision, 3);
+    }
+}

@@ -1,0 +1,49 @@
+//! A task and a push that fit together, for this folder's tests.
+
+use crate::event::{Push, PushedRef};
+use crate::platform::Platform;
+use crate::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
+use crate::timestamp::Timestamp;
+
+pub(super) fn task() -> Task {
+    Task {
+        id: "reg/web".parse().unwrap(),
+        revision: 3,
+        status: Status::Enabled,
+        build: BuildSpec {
+            source: "https://github.com/octo/hello.git#main:app"
+                .parse()
+                .unwrap(),
+            dockerfile: "Dockerfile".parse().unwrap(),
+            images: vec!["web:{{.Run.ID}}".parse().unwrap()],
+            build_args: std::collections::BTreeMap::default(),
+            secret_build_args: std::collections::BTreeMap::default(),
+            target: None,
+            platform: Platform::default(),
+            timeout: RunTimeout::default(),
+            push: true,
+            no_cache: false,
+        },
+        source_trigger: Some(SourceTrigger {
+            name: "defaultSourceTriggerName".to_owned(),
+            branch: None,
+            status: Status::Enabled,
+        }),
+        git_token: None,
+        run_limit: None,
+        created: Timestamp::default(),
+        updated: Timestamp::default(),
+    }
+}
+
+pub(super) fn push(branch: &str) -> Push {
+    Push {
+        hook: "h1".parse().unwrap(),
+        url: "https://github.com/octo/hello.git".parse().unwrap(),
+        reference: PushedRef::Branch(branch.parse().unwrap()),
+        before: Some("a".repeat(40).parse().unwrap()),
+        after: Some("b".repeat(40).parse().unwrap()),
+        default_branch: None,
+        pusher: Some("mona".to_owned()),
+    }
+}

@@ -1,0 +1,54 @@
+//! One webhook request: what came, and what became of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hook::Provider;
+use crate::id::{DeliveryId, EventId, HookId, RegistryName};
+use crate::timestamp::Timestamp;
+
+/// A verified delivery, as the ledger keeps it. Its body is kept beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The provider's id, the same when it is sent again.
+    pub id: DeliveryId,
+    /// The hook it came to.
+    pub hook: HookId,
+    /// The hook's provider.
+    pub provider: Provider,
+    /// The hook's registry.
+    pub registry: RegistryName,
+    /// The provider's word for its type: `push`.
+    pub kind: String,
+    /// When it was accepted first.
+    pub received: Timestamp,
+    /// SHA-256 of its body in hex: the same id with another body is a conflict.
+    pub body_sha256: String,
+    /// Length of its body in bytes.
+    pub body_bytes: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The events that it meant, in order.
+    pub events: Vec<EventId>,
+}
+
+/// What became of a verified delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// It means the events that it lists.
+    Events,
+    /// The provider tried the door.
+    Ping,
+    /// Nothing that gantry acts on.
+    OfNoInterest {
+        /// Why, in words.
+        why: String,
+    },
+    /// The signature holds, the body cannot be read.
+    Unreadable {
+        /// Why, in words.
+        why: String,
+    },
+    /// An earlier delivery of the same id had another body. That one stands.
+    Conflict,
+}

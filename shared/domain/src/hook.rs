@@ -1,0 +1,92 @@
+//! A door for one sender of webhooks.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::InvalidText;
+use crate::id::{HookId, RegistryName};
+use crate::sealed::Sealed;
+use crate::source::RepositoryKey;
+use crate::text::serde_as_text;
+use crate::timestamp::Timestamp;
+
+/// Whose formats and signatures a hook speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Provider {
+    /// GitHub and GitHub Enterprise Server.
+    GitHub,
+    /// Docker Distribution (`registry:2`) notifications.
+    Distribution,
+}
+
+impl Provider {
+    /// As it stands in the hook's path.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GitHub => "github",
+            Self::Distribution => "distribution",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "github" => Ok(Self::GitHub),
+            "distribution" => Ok(Self::Distribution),
+            _ => Err(InvalidText::new(
+                "provider",
+                text,
+                "`github` or `distribution`",
+            )),
+        }
+    }
+}
+
+serde_as_text!(Provider);
+
+/// A hook. It belongs to a registry and to named repositories; its events match nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Unguessable.
+    pub id: HookId,
+    /// Whose tasks its events may start.
+    pub registry: RegistryName,
+    /// Whose format.
+    pub provider: Provider,
+    /// The git repositories that it speaks for; for a registry's notifications, `host/repository`.
+    /// Empty: each one that the registry's tasks name.
+    pub repositories: Vec<RepositoryKey>,
+    /// Each active secret opens the door; the first is shown to new senders.
+    pub secrets: Vec<HookSecret>,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// One active secret of a hook.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HookSecret {
+    /// The secret, sealed for `hook/<id>`.
+    pub sealed: Sealed,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl Hook {
+    /// Whether this hook may speak for `repository`.
+    #[must_use]
+    pub fn speaks_for(&self, repository: &RepositoryKey) -> bool {
+        self.repositories.is_empty() || self.repositories.contains(repository)
+    }
+}

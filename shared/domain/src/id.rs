@@ -1,0 +1,291 @@
+//! The names and ids that records are known by.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::InvalidText;
+use crate::text::{serde_as_text, text_type};
+
+fn is_name(text: &str, least: usize, most: usize) -> bool {
+    (least..=most).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
+}
+
+/// An id of our own making or a provider's: no space, no slash, fit for a path segment and a log.
+fn is_opaque(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+}
+
+text_type!(
+    /// The name a registry has in gantry. Not its host: see [`crate::registry::Registry`].
+    RegistryName,
+    "registry name",
+    "2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
+    |text| is_name(text, 2, 50)
+);
+
+text_type!(
+    /// The name of a task, unique in its registry.
+    TaskName,
+    "task name",
+    "2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
+    |text| is_name(text, 2, 50)
+);
+
+text_type!(
+    /// A named set of workers for a platform, like `linux-amd64`.
+    PoolName,
+    "pool name",
+    "1 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
+    |text| is_name(text, 1, 50)
+);
+
+text_type!(
+    /// A step of a run. Also its alias and host name in the run's network.
+    StepId,
+    "step id",
+    "1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit",
+    |text| is_name(text, 1, 63)
+);
+
+text_type!(
+    /// An unguessable id of a hook: its URL is half of its secret for providers that cannot sign.
+    HookId,
+    "hook id",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+text_type!(
+    /// What a provider calls one delivery; the same when it is sent again.
+    DeliveryId,
+    "delivery id",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+text_type!(
+    /// One event: a delivery and its place in it, or a request.
+    EventId,
+    "event id",
+    "1 to 300 letters, digits or `-_.:/`",
+    |text| (1..=300).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b))
+);
+
+text_type!(
+    /// The public part of an API token.
+    TokenId,
+    "token id",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+text_type!(
+    /// A worker, unique in the installation for as long as it is seen.
+    WorkerId,
+    "worker id",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+text_type!(
+    /// An uploaded archive that a run may read as its source.
+    UploadId,
+    "upload id",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+text_type!(
+    /// What makes one lease of a run different from every other: 128 random bits in hex.
+    LeaseNonce,
+    "lease nonce",
+    "32 hexadecimal digits",
+    |text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
+);
+
+text_type!(
+    /// What a caller sends so that a repeated request is one request.
+    IdempotencyKey,
+    "idempotency key",
+    "1 to 128 letters, digits or `-_.:`",
+    is_opaque
+);
+
+/// The two letters that begin the run ids of one registry, like `ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunPrefix([u8; 2]);
+
+impl RunPrefix {
+    /// The prefix of the `n`th registry of an installation: `ca`, `cb`, … `cz`, `da`, …
+    ///
+    /// After the last (`bz`, as the order goes round) it begins again: 676 registries later two share one.
+    /// Run ids stay unique all the same, because the number after it is counted per prefix.
+    #[must_use]
+    pub fn nth(n: u64) -> Self {
+        let letter = |n: u64| b"abcdefghijklmnopqrstuvwxyz"[usize::try_from(n % 26).unwrap_or(0)];
+        Self([letter(n / 26 + 2), letter(n)])
+    }
+}
+
+impl fmt::Display for RunPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|&letter| write!(f, "{}", char::from(letter)))
+    }
+}
+
+impl FromStr for RunPrefix {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.as_bytes() {
+            &[a, b] if a.is_ascii_lowercase() && b.is_ascii_lowercase() => Ok(Self([a, b])),
+            _ => Err(InvalidText::new(
+                "run prefix",
+                text,
+                "two lower-case letters",
+            )),
+        }
+    }
+}
+
+serde_as_text!(RunPrefix);
+
+/// A run: `ca1`. Unique in the installation, increasing per registry, fit for an image tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId {
+    prefix: RunPrefix,
+    number: u64,
+}
+
+impl RunId {
+    /// The run with this number, from 1, among those of its prefix.
+    #[must_use]
+    pub fn new(prefix: RunPrefix, number: u64) -> Self {
+        Self { prefix, number }
+    }
+
+    /// The registry's letters.
+    #[must_use]
+    pub fn prefix(&self) -> RunPrefix {
+        self.prefix
+    }
+
+    /// The count among the runs of its prefix.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix, self.number)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || InvalidText::new("run id", text, "two letters and a number, like `ca1`");
+        let (prefix, digits) = text.split_at_checked(2).ok_or_else(refused)?;
+        let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        if !canonical {
+            return Err(refused());
+        }
+        let prefix = prefix.parse().map_err(|_| refused())?;
+        let number = digits.parse().map_err(|_| refused())?;
+        Ok(Self { prefix, number })
+    }
+}
+
+serde_as_text!(RunId);
+
+/// A task: its registry and its name there. Written `registry/task`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// The registry that the task belongs to.
+    pub registry: RegistryName,
+    /// Its name there.
+    pub name: TaskName,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.name)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (registry, name) = text
+            .split_once('/')
+            .ok_or_else(|| InvalidText::new("task", text, "`registry/task`"))?;
+        Ok(Self {
+            registry: registry.parse()?,
+            name: name.parse()?,
+        })
+    }
+}
+
+serde_as_text!(TaskId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_read_back_as_written_and_have_one_spelling() {
+        let id = RunId::new(RunPrefix::nth(0), 17);
+        assert_eq!(id.to_string(), "ca17");
+        assert_eq!("ca17".parse(), Ok(id));
+        for refused in [
+            "",
+            "c",
+            "ca",
+            "ca0",
+            "ca01",
+            "CA1",
+            "ca-1",
+            "ca1x",
+            "é1",
+            "ca99999999999999999999999",
+        ] {
+            assert!(refused.parse::<RunId>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn prefixes_differ_for_676_registries() {
+        let all: std::collections::BTreeSet<_> = (0..676).map(RunPrefix::nth).collect();
+        assert_eq!(all.len(), 676);
+        assert_eq!(RunPrefix::nth(1).to_string(), "cb");
+        assert_eq!(RunPrefix::nth(26).to_string(), "da");
+    }
+
+    #[test]
+    fn names_refuse_what_a_path_or_a_log_could_misread() {
+        for refused in ["", "a", "-ab", "a b", "a/b", "a\nb", "..", &"x".repeat(51)] {
+            assert!(refused.parse::<TaskName>().is_err(), "{refused:?}");
+        }
+        assert_eq!(
+            "x".parse::<TaskName>().unwrap_err().to_string(),
+            "`x` is no task name: 2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit"
+        );
+    }
+}

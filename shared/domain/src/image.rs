@@ -1,0 +1,269 @@
+//! Image references and digests, by the rules of the distribution reference grammar.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::InvalidText;
+use crate::text::{serde_as_text, text_type};
+
+/// The registry that a reference without a host means.
+pub const DOCKER_HUB: &str = "docker.io";
+
+text_type!(
+    /// `host[:port]` of a registry, lower case.
+    RegistryHost,
+    "registry host",
+    "`host` or `host:port` in lower case, without scheme and path",
+    |text| {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        (1..=255).contains(&host.len())
+            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._[]:".contains(&b))
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    }
+);
+
+text_type!(
+    /// A repository's path in its registry: `team/web`.
+    Repository,
+    "repository",
+    "lower-case words of letters, digits and `._-`, separated by `/`, at most 255 characters",
+    |text| {
+        text.len() <= 255
+            && text.split('/').all(|word| {
+                let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+                edge(word.bytes().next())
+                    && edge(word.bytes().last())
+                    && word
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+            })
+    }
+);
+
+text_type!(
+    /// A tag: what may follow `:` in an image reference.
+    Tag,
+    "tag",
+    "1 to 128 letters, digits or `_.-`, not beginning with `.` or `-`",
+    |text| {
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            && !text.starts_with(['.', '-'])
+    }
+);
+
+text_type!(
+    /// A content digest: `sha256:` and 64 lower-case hexadecimal digits.
+    Digest,
+    "digest",
+    "`sha256:` and 64 lower-case hexadecimal digits",
+    |text| text.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+);
+
+/// `registry/repository:tag@digest`, complete: the host is always there, and a tag unless there is a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageReference {
+    host: RegistryHost,
+    repository: Repository,
+    tag: Option<Tag>,
+    digest: Option<Digest>,
+}
+
+impl ImageReference {
+    /// An image under a tag.
+    #[must_use]
+    pub fn tagged(host: RegistryHost, repository: Repository, tag: Tag) -> Self {
+        Self {
+            host,
+            repository,
+            tag: Some(tag),
+            digest: None,
+        }
+    }
+
+    /// The registry's host.
+    #[must_use]
+    pub fn host(&self) -> &RegistryHost {
+        &self.host
+    }
+
+    /// The path in the registry.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The tag; `None` only beside a digest.
+    #[must_use]
+    pub fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
+
+    /// The digest, if it is pinned.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The same image, pinned to `digest`; the tag stays, for people.
+    #[must_use]
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self {
+            digest: Some(digest),
+            ..self.clone()
+        }
+    }
+
+    /// Another tag of the same repository.
+    #[must_use]
+    pub fn with_tag(&self, tag: Tag) -> Self {
+        Self {
+            tag: Some(tag),
+            digest: None,
+            ..self.clone()
+        }
+    }
+
+    /// Reads `text` as a build's target: a name without host belongs to `home`.
+    ///
+    /// A first word is a host when it has a `.` or `:` or is `localhost`, as engines read it.
+    ///
+    /// # Errors
+    /// [`InvalidText`] naming the part that is wrong.
+    pub fn parse_in(text: &str, home: &RegistryHost) -> Result<Self, InvalidText> {
+        match split_host(text) {
+            (Some(host), rest) => Self::from_parts(host.parse()?, rest),
+            (None, rest) => Self::from_parts(home.clone(), rest),
+        }
+    }
+
+    fn from_parts(host: RegistryHost, rest: &str) -> Result<Self, InvalidText> {
+        let (rest, digest) = match rest.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (rest, None),
+        };
+        let (repository, tag) = match rest.rsplit_once(':') {
+            Some((repository, tag)) => (repository, Some(tag.parse()?)),
+            None => (rest, None),
+        };
+        let tag = match (tag, &digest) {
+            (None, None) => Some(Tag("latest".to_owned())),
+            (tag, _) => tag,
+        };
+        Ok(Self {
+            host,
+            repository: repository.parse()?,
+            tag,
+            digest,
+        })
+    }
+}
+
+fn split_host(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            (Some(first), rest)
+        }
+        _ => (None, text),
+    }
+}
+
+impl FromStr for ImageReference {
+    type Err = InvalidText;
+
+    /// Reads a reference as a `FROM` does: `busybox` is `docker.io/library/busybox:latest`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hub = RegistryHost(DOCKER_HUB.to_owned());
+        match split_host(text) {
+            (Some(host), rest) if host != DOCKER_HUB && host != "index.docker.io" => {
+                Self::from_parts(host.parse()?, rest)
+            }
+            (_, rest) if rest.contains('/') => Self::from_parts(hub, rest),
+            (_, rest) => Self::from_parts(hub, &format!("library/{rest}")),
+        }
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.repository)?;
+        self.tag.iter().try_for_each(|tag| write!(f, ":{tag}"))?;
+        self.digest
+            .iter()
+            .try_for_each(|digest| write!(f, "@{digest}"))
+    }
+}
+
+serde_as_text!(ImageReference);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_completed_as_engines_do() {
+        let sha = format!("sha256:{}", "a".repeat(64));
+        for (text, read) in [
+            ("busybox", "docker.io/library/busybox:latest".to_owned()),
+            (
+                "docker.io/busybox:1",
+                "docker.io/library/busybox:1".to_owned(),
+            ),
+            ("team/web", "docker.io/team/web:latest".to_owned()),
+            ("localhost/web:1", "localhost/web:1".to_owned()),
+            ("127.0.0.1:5000/a/b:v1", "127.0.0.1:5000/a/b:v1".to_owned()),
+            (&format!("ghcr.io/a/b@{sha}"), format!("ghcr.io/a/b@{sha}")),
+            (
+                &format!("ghcr.io/a/b:1@{sha}"),
+                format!("ghcr.io/a/b:1@{sha}"),
+            ),
+        ] {
+            assert_eq!(
+                text.parse::<ImageReference>().unwrap().to_string(),
+                read,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_without_host_belongs_to_the_home_registry() {
+        let home: RegistryHost = "127.0.0.1:5000".parse().unwrap();
+        for (text, read) in [
+            ("web:ca1", "127.0.0.1:5000/web:ca1"),
+            ("team/web", "127.0.0.1:5000/team/web:latest"),
+            ("ghcr.io/team/web:2", "ghcr.io/team/web:2"),
+        ] {
+            assert_eq!(
+                ImageReference::parse_in(text, &home).unwrap().to_string(),
+                read
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_references_say_which_part_is_wrong() {
+        for (text, what) in [
+            ("", "repository"),
+            ("Web", "repository"),
+            ("web:", "tag"),
+            ("web:.x", "tag"),
+            ("web@sha256:12", "digest"),
+            ("web:1:2", "repository"),
+            ("ghcr.io:0/web", "registry host"),
+            ("a//b", "repository"),
+            ("--upload-pack=x", "repository"),
+        ] {
+            assert_eq!(
+                text.parse::<ImageReference>().unwrap_err().what,
+                what,
+                "{text}"
+            );
+        }
+    }
+}

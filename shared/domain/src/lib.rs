@@ -1,0 +1,32 @@
+//! The values that gantry speaks in, and the rules over them.
+//!
+//! In: text that was parsed at a door. Out: decisions. No IO, no clock, no async: what was true
+//! when is an argument.
+
+#![warn(missing_docs)]
+
+mod text;
+
+pub mod attempt;
+pub mod cause;
+pub mod decide;
+pub mod delivery;
+pub mod event;
+pub mod fact;
+pub mod hook;
+pub mod id;
+pub mod image;
+pub mod lineage;
+pub mod log;
+pub mod platform;
+pub mod registry;
+pub mod run;
+pub mod sealed;
+pub mod source;
+pub mod task;
+pub mod template;
+pub mod timestamp;
+pub mod token;
+pub mod worker;
+
+pub use text::InvalidText;

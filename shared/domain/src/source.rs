@@ -1,0 +1,406 @@
+//! Where a build reads from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::InvalidText;
+use crate::id::UploadId;
+use crate::text::{serde_as_text, text_type};
+
+text_type!(
+    /// A branch, tag, commit or `pull/12/head`, by git's rules for names and never an option.
+    RefName,
+    "git reference",
+    "a branch, tag or commit by git's rules for names: no space, `..`, `~^:?*[\\`, `@{`, no leading `-`",
+    |text| {
+        (1..=250).contains(&text.len())
+            && !text.starts_with(['-', '/', '.'])
+            && !text.ends_with(['/', '.'])
+            && !text.contains("..")
+            && !text.contains("//")
+            && !text.contains("/.")
+            && !text.contains("@{")
+            && text != "@"
+            && !text.split('/').any(|word| word.to_ascii_lowercase().ends_with(".lock"))
+            && !text.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
+    }
+);
+
+text_type!(
+    /// A commit's full object name in lower case.
+    CommitId,
+    "commit id",
+    "40 or 64 lower-case hexadecimal digits, not all zero",
+    |text| {
+        (text.len() == 40 || text.len() == 64)
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            && text.bytes().any(|b| b != b'0')
+    }
+);
+
+text_type!(
+    /// A folder or file inside a source, relative to its root.
+    SourcePath,
+    "path in a source",
+    "relative, without `..`, empty words or control characters, at most 1024 characters",
+    |text| {
+        (1..=1024).contains(&text.len())
+            && !text.chars().any(|c| c.is_control() || c == '\\')
+            && text.split('/').all(|word| !word.is_empty() && word != ".." && !word.eq_ignore_ascii_case(".git"))
+    }
+);
+
+text_type!(
+    /// A repository as events and tasks name it alike: `host[:port]/path`, lower case, without `.git`.
+    RepositoryKey,
+    "repository",
+    "`host/path` of a git repository",
+    |text| {
+        text.len() <= 500
+            && text.split_once('/').is_some_and(|(host, path)| !host.is_empty() && !path.is_empty())
+            && !text.chars().any(|c| c.is_control() || c.is_whitespace() || c.is_uppercase())
+    }
+);
+
+/// The address of a git repository: `https` or `http`, without user, query and fragment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GitUrl(Url);
+
+impl GitUrl {
+    /// The parsed URL.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// What events and tasks compare: two spellings of one repository have one key.
+    #[must_use]
+    pub fn key(&self) -> RepositoryKey {
+        let host = self.0.host_str().unwrap_or_default();
+        let port = self
+            .0
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        let path = self.0.path().trim_matches('/').to_lowercase();
+        let path = path.strip_suffix(".git").unwrap_or(&path);
+        RepositoryKey::from_checked(format!("{host}{port}/{path}"))
+    }
+}
+
+impl RepositoryKey {
+    /// A git URL was checked for everything that a key must hold.
+    fn from_checked(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl FromStr for GitUrl {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WHAT: &str = "git URL";
+        let url = http_url(text, WHAT)?;
+        let refused = |rule| InvalidText::new(WHAT, &redacted(text), rule);
+        if url.fragment().is_some() || url.query().is_some() {
+            return Err(refused("no `?` and no `#` here"));
+        }
+        if url.path().trim_matches('/').is_empty() || text.len() > 450 {
+            return Err(refused(
+                "it names a repository on its host, in at most 450 characters",
+            ));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for GitUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+serde_as_text!(GitUrl);
+
+/// The address of a `.tar.gz` or `.tar`: `https` or `http`, without user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TarballUrl(Url);
+
+impl TarballUrl {
+    /// The parsed URL.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl FromStr for TarballUrl {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        http_url(text, "tarball URL").map(Self)
+    }
+}
+
+impl fmt::Display for TarballUrl {
+    /// Without the query: it may hold a signature.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        url.set_query(None);
+        url.fmt(f)
+    }
+}
+
+impl Serialize for TarballUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TarballUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+fn http_url(text: &str, what: &'static str) -> Result<Url, InvalidText> {
+    let refused = |rule| InvalidText::new(what, &redacted(text), rule);
+    let url = Url::parse(text).map_err(|_| refused("an `https://…` or `http://…` address"))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none_or(str::is_empty) {
+        return Err(refused("an `https://…` or `http://…` address"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refused(
+            "no user or token in the address: give it with `--git-access-token`",
+        ));
+    }
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.len() > 2048 {
+        return Err(refused(
+            "no space or control character, at most 2048 characters",
+        ));
+    }
+    Ok(url)
+}
+
+/// `text` without the part of an address that may be a secret.
+fn redacted(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}…{}", &text[..scheme + 3], &text[at..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// A place in a git repository: `url#ref:folder`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GitSource {
+    /// The repository.
+    pub url: GitUrl,
+    /// The branch, tag or commit; the remote's own default branch if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<RefName>,
+    /// The folder that is the context's root; the repository's root if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<SourcePath>,
+}
+
+impl FromStr for GitSource {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (reference, folder) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let reference = (!reference.is_empty())
+            .then(|| reference.parse())
+            .transpose()?;
+        let folder = folder.trim_matches('/');
+        let folder = (!folder.is_empty() && folder != ".")
+            .then(|| folder.parse())
+            .transpose()?;
+        Ok(Self {
+            url: url.parse()?,
+            reference,
+            folder,
+        })
+    }
+}
+
+impl fmt::Display for GitSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)?;
+        match (&self.reference, &self.folder) {
+            (None, None) => Ok(()),
+            (Some(reference), None) => write!(f, "#{reference}"),
+            (None, Some(folder)) => write!(f, "#:{folder}"),
+            (Some(reference), Some(folder)) => write!(f, "#{reference}:{folder}"),
+        }
+    }
+}
+
+/// Where a build reads from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Source {
+    /// A git repository.
+    Git(GitSource),
+    /// An archive that a client uploaded.
+    Upload {
+        /// Which.
+        upload: UploadId,
+    },
+    /// An archive on a web server.
+    Tarball {
+        /// Where.
+        url: TarballUrl,
+    },
+}
+
+impl FromStr for Source {
+    type Err = InvalidText;
+
+    /// Reads what a user gives as a context. Git is an address whose path ends in `.git` or has `/_git/` in it, or
+    /// any of github.com; every other address is a tarball's.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = text.split('#').next().unwrap_or_default();
+        let Ok(url) = Url::parse(address) else {
+            return Err(InvalidText::new(
+                "context",
+                &redacted(text),
+                "`https://host/repository.git#ref:folder` or the address of a `.tar.gz`",
+            ));
+        };
+        let is_git = url.path().trim_end_matches('/').ends_with(".git")
+            || url.path().contains("/_git/")
+            || (url.host_str() == Some("github.com") && !url.path().ends_with(".tar.gz"));
+        if is_git {
+            text.parse().map(Self::Git)
+        } else {
+            text.parse().map(|url| Self::Tarball { url })
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Git(git) => git.fmt(f),
+            Self::Upload { upload } => write!(f, "upload {upload}"),
+            Self::Tarball { url } => url.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_read_as_the_original_reads_them() {
+        let git = |text: &str| match text.parse::<Source>() {
+            Ok(Source::Git(git)) => git,
+            other => panic!("{text}: {other:?}"),
+        };
+        let source = git("https://github.com/u/r.git#main:app/web");
+        assert_eq!(source.reference.as_ref().unwrap().as_str(), "main");
+        assert_eq!(source.folder.as_ref().unwrap().as_str(), "app/web");
+        assert_eq!(
+            source.to_string(),
+            "https://github.com/u/r.git#main:app/web"
+        );
+        assert_eq!(git("https://github.com/u/r").reference, None);
+        assert_eq!(
+            git("https://dev.azure.com/o/p/_git/r#:x")
+                .folder
+                .unwrap()
+                .as_str(),
+            "x"
+        );
+        assert_eq!(
+            git("http://127.0.0.1:8080/r.git#pull/12/head")
+                .reference
+                .unwrap()
+                .as_str(),
+            "pull/12/head"
+        );
+        assert!(matches!(
+            "https://host/x.tar.gz".parse(),
+            Ok(Source::Tarball { .. })
+        ));
+        for refused in [
+            "",
+            ".",
+            "/dev/null",
+            "ext::sh -c x",
+            "file:///etc",
+            "ssh://-oProxy/x.git",
+            "git@host:r.git",
+        ] {
+            assert!(refused.parse::<Source>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn one_repository_has_one_key_however_it_is_spelled() {
+        let key = |text: &str| text.parse::<GitUrl>().unwrap().key().to_string();
+        assert_eq!(
+            key("https://GitHub.com/Octo/Hello.git"),
+            "github.com/octo/hello"
+        );
+        assert_eq!(
+            key("https://github.com:443/octo/hello/"),
+            "github.com/octo/hello"
+        );
+        assert_eq!(
+            key("http://127.0.0.1:8080/hello.git"),
+            "127.0.0.1:8080/hello"
+        );
+    }
+
+    #[test]
+    fn no_reference_is_an_option_and_no_folder_leaves_the_source() {
+        for refused in [
+            "--upload-pack=x",
+            "-x",
+            "a..b",
+            "a b",
+            "a\nb",
+            "x.lock",
+            "a/.b",
+            "@{u}",
+            "a//b",
+            "",
+            "/a",
+            "a:b",
+        ] {
+            assert!(refused.parse::<RefName>().is_err(), "{refused:?}");
+        }
+        for refused in [
+            "..",
+            "a/../b",
+            "/etc",
+            "a//b",
+            ".git",
+            "a/.GIT/config",
+            "a\0b",
+            "",
+        ] {
+            assert!(refused.parse::<SourcePath>().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_an_address_is_refused_without_showing_it() {
+        let error = "https://ghp_secret@github.com/u/r.git"
+            .parse::<Source>()
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("ghp_secret"), "{error}");
+        assert!(error.contains("--git-access-token"), "{error}");
+    }
+}

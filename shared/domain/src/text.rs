@@ -1,0 +1,96 @@
+//! Text that was parsed: one private field, one way in.
+
+/// A text was refused at the door.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no {what}: {rule}")]
+pub struct InvalidText {
+    /// What it should have been, in the glossary's word.
+    pub what: &'static str,
+    /// What was given, cut to 120 characters.
+    pub text: String,
+    /// The rule that it broke, and so the remedy.
+    pub rule: &'static str,
+}
+
+impl InvalidText {
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        Self {
+            what,
+            text: text.chars().take(120).collect(),
+            rule,
+        }
+    }
+}
+
+/// Declares a newtype over text whose only constructor is `FromStr`, which serde uses too.
+///
+/// `$check` takes the text and says whether it holds `$rule`.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as it was parsed.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::InvalidText;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let holds: fn(&str) -> bool = $check;
+                if holds(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err($crate::InvalidText::new($what, text, $rule))
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::InvalidText;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+pub(crate) use text_type;
+
+/// Lets serde read and write a type through its `FromStr` and `Display`.
+macro_rules! serde_as_text {
+    ($name:ty) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;
