@@ -98,6 +98,7 @@ main() {
             base_image
             ;;
         "help "* | "--help "* | "-h "*) usage ;;
+        " ") misuse "no command given" ;;
         *) misuse "unknown command: $command" ;;
     esac
 }

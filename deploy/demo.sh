@@ -69,7 +69,8 @@ run() {
 
 finish() {
     local status=$?
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap '' INT TERM # stopping is bounded; half of it would leave processes behind
     if ((status != 0)) && [[ -f $state/gantry.log ]]; then
         show_log "$state/gantry.log"
     fi
@@ -173,7 +174,10 @@ push_payload() {
 }
 
 follow_run() {
-    wait_until 30 run_exists || fail "the push started no run: gantry delivery list tells why"
+    if ! wait_until 30 run_exists; then
+        "$gantry" delivery list >&2 || true
+        fail "the push started no run; gantry says above what became of the delivery"
+    fi
     run "$gantry" logs --task hello --follow
 }
 

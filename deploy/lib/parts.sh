@@ -59,7 +59,8 @@ be_alone() {
 
 finish_test_parts() {
     local status=$?
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap '' INT TERM # stopping is bounded; half of it would leave processes behind
     stop_parts "$test_state"
     if ((status == 0)); then
         rm -rf "$test_state"

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Messages, and processes that outlive the script that starts them.
 
+# Debian keeps daemons and network tools where only root's path leads.
+PATH=$PATH:/usr/sbin:/sbin
+
 say() {
     printf '%s\n' "$*" >&2
 }
