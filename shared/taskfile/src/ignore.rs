@@ -1,0 +1,529 @@
+//! `.dockerignore`: which files of a source a build does not see.
+//!
+//! In: the file's text, then paths. Out: excluded or not, by the engine's rules: the last rule that matches a path or a
+//! folder above it decides, `!` takes back, `**` spans folders. Made for walking: a [`Scope`] carries what is known of
+//! a folder to its entries, so that each name is matched once, and says when a whole folder need not be opened.
+
+use regex::Regex;
+
+/// The rules of a `.dockerignore`.
+#[derive(Debug, Default)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    takes_back: bool,
+    pattern: Pattern,
+    /// The leading folders that are written out, and whether more than those can match.
+    literal: Vec<String>,
+    has_wildcard: bool,
+}
+
+/// Why a `.dockerignore` cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IgnoreError {
+    /// A `!` with nothing behind it.
+    #[error("line {line} of the ignore file: `!` takes back nothing: name a path behind it")]
+    Nothing {
+        /// From 1.
+        line: usize,
+    },
+    /// Brackets or a backslash without their end.
+    #[error(
+        "line {line} of the ignore file: `{pattern}` is no pattern: a bracket or backslash is not ended"
+    )]
+    Pattern {
+        /// From 1.
+        line: usize,
+        /// As written.
+        pattern: String,
+    },
+}
+
+/// The files that may hold a Dockerfile's rules, the one that wins first. `dockerfile` is its path in the source.
+#[must_use]
+pub fn file_names(dockerfile: &str) -> [String; 2] {
+    [
+        format!("{dockerfile}.dockerignore"),
+        ".dockerignore".to_owned(),
+    ]
+}
+
+impl Ignore {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// [`IgnoreError`], with the line.
+    pub fn parse(text: &str) -> Result<Self, IgnoreError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut rules = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            rules.push(Rule::parse(index + 1, line.trim())?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Whether the rules exclude `path`, given relative to the source's root.
+    #[must_use]
+    pub fn excludes(&self, path: &str) -> bool {
+        let mut scope = self.root();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            scope = scope.enter(name);
+        }
+        scope.is_excluded()
+    }
+
+    /// The source's root, which no rule excludes.
+    #[must_use]
+    pub fn root(&self) -> Scope<'_> {
+        Scope {
+            ignore: self,
+            path: String::new(),
+            hits: vec![false; self.rules.len()],
+        }
+    }
+}
+
+/// A file or folder of the source, and which rules match it or a folder above it.
+#[derive(Debug, Clone)]
+pub struct Scope<'a> {
+    ignore: &'a Ignore,
+    path: String,
+    hits: Vec<bool>,
+}
+
+impl Scope<'_> {
+    /// An entry of this folder.
+    #[must_use]
+    pub fn enter(&self, name: &str) -> Self {
+        let path = if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.path)
+        };
+        let rules = self.ignore.rules.iter().zip(&self.hits);
+        let hits = rules
+            .map(|(rule, hit)| *hit || rule.pattern.matches(&path))
+            .collect();
+        Self {
+            ignore: self.ignore,
+            path,
+            hits,
+        }
+    }
+
+    /// The build does not see it.
+    #[must_use]
+    pub fn is_excluded(&self) -> bool {
+        let last = self
+            .ignore
+            .rules
+            .iter()
+            .zip(&self.hits)
+            .rev()
+            .find(|(_, hit)| **hit);
+        last.is_some_and(|(rule, _)| !rule.takes_back)
+    }
+
+    /// The build sees neither this folder nor anything in it.
+    #[must_use]
+    pub fn is_excluded_whole(&self) -> bool {
+        let may_take_back = |rule: &Rule| rule.takes_back && rule.may_match_below(&self.path);
+        self.is_excluded() && !self.ignore.rules.iter().any(may_take_back)
+    }
+
+    /// Where it is, relative to the source's root.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Rule {
+    fn parse(line: usize, text: &str) -> Result<Self, IgnoreError> {
+        let (takes_back, written) = match text.strip_prefix('!') {
+            Some(rest) => (true, rest.trim()),
+            None => (false, text),
+        };
+        if written.is_empty() {
+            return Err(IgnoreError::Nothing { line });
+        }
+        let path = clean(written);
+        let pattern = Pattern::compile(&path).ok_or_else(|| IgnoreError::Pattern {
+            line,
+            pattern: written.to_owned(),
+        })?;
+        let words = path.split('/');
+        let is_literal = |word: &&str| !word.contains(['*', '?', '[', '\\']);
+        let literal: Vec<String> = words
+            .clone()
+            .take_while(is_literal)
+            .map(str::to_owned)
+            .collect();
+        let has_wildcard = literal.len() < words.count();
+        Ok(Self {
+            takes_back,
+            pattern,
+            literal,
+            has_wildcard,
+        })
+    }
+
+    /// Errs towards yes.
+    fn may_match_below(&self, folder: &str) -> bool {
+        let mut words = folder.split('/');
+        let mut literal = self.literal.iter();
+        loop {
+            match (words.next(), literal.next()) {
+                (None, more) => return more.is_some() || self.has_wildcard,
+                (Some(_), None) => return self.has_wildcard,
+                (Some(word), Some(literal)) if word != literal => return false,
+                (Some(_), Some(_)) => {}
+            }
+        }
+    }
+}
+
+/// The path without `.`, `..` where there is something to leave, doubled, leading and trailing slashes.
+fn clean(path: &str) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for word in path.split('/') {
+        match word {
+            "" | "." => {}
+            ".." if words.last().is_some_and(|last| *last != "..") => {
+                words.pop();
+            }
+            ".." if path.starts_with('/') => {}
+            word => words.push(word),
+        }
+    }
+    words.join("/")
+}
+
+/// How the engine compares a pattern. The first two are not what the same pattern means as a regular expression:
+/// `**file` also matches `otherfile`.
+#[derive(Debug)]
+enum Pattern {
+    Exact(String),
+    /// `folder/**`, without its stars.
+    Prefix(String),
+    /// `**/name` or `**name`, without its stars.
+    Suffix(String),
+    Wild(Regex),
+}
+
+impl Pattern {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix),
+            Self::Suffix(suffix) => {
+                path.ends_with(suffix) || suffix.strip_prefix('/').is_some_and(|name| path == name)
+            }
+            Self::Wild(regex) => regex.is_match(path),
+        }
+    }
+
+    /// `None` if it is malformed.
+    fn compile(pattern: &str) -> Option<Self> {
+        let tokens = Token::read(pattern)?;
+        let all_plain =
+            |tokens: &[Token]| tokens.iter().all(|token| matches!(token, Token::Plain(_)));
+        match tokens.as_slice() {
+            plain if all_plain(plain) => Some(Self::Exact(pattern.to_owned())),
+            [Token::Folders, plain @ ..] if all_plain(plain) => {
+                Some(Self::Suffix(pattern[2..].to_owned()))
+            }
+            [plain @ .., Token::Folders] if all_plain(plain) => {
+                Some(Self::Prefix(pattern[..pattern.len() - 2].to_owned()))
+            }
+            tokens => {
+                let last = tokens.len() - 1;
+                let body: String = tokens
+                    .iter()
+                    .enumerate()
+                    .map(|(i, token)| token.regex(i == last))
+                    .collect();
+                Regex::new(&format!("^(?s:{body})$")).ok().map(Self::Wild)
+            }
+        }
+    }
+}
+
+enum Token {
+    /// `*`
+    Any,
+    /// `?`
+    One,
+    /// `**`, or `**/`, which is the same.
+    Folders,
+    /// `[a-z]`, as a regular expression.
+    Class(String),
+    Plain(char),
+    /// Behind a backslash.
+    Escaped(char),
+}
+
+impl Token {
+    /// `None` if a bracket or backslash is not ended.
+    fn read(pattern: &str) -> Option<Vec<Self>> {
+        let mut tokens = Vec::new();
+        let mut letters = pattern.chars().peekable();
+        while let Some(letter) = letters.next() {
+            tokens.push(match letter {
+                '*' if letters.next_if_eq(&'*').is_some() => {
+                    letters.next_if_eq(&'/');
+                    Self::Folders
+                }
+                '*' => Self::Any,
+                '?' => Self::One,
+                '\\' => Self::Escaped(letters.next()?),
+                '[' => Self::Class(class(&mut letters)?),
+                letter => Self::Plain(letter),
+            });
+        }
+        Some(tokens)
+    }
+
+    fn regex(&self, is_last: bool) -> String {
+        match self {
+            Self::Any => "[^/]*".to_owned(),
+            Self::One => "[^/]".to_owned(),
+            Self::Folders if is_last => ".*".to_owned(),
+            Self::Folders => "(.*/)?".to_owned(),
+            Self::Class(class) => class.clone(),
+            Self::Plain(letter) | Self::Escaped(letter) => escaped(*letter),
+        }
+    }
+}
+
+/// What follows `[` up to its `]`: one range or more, perhaps behind `^`.
+fn class(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
+    let mut class = String::from("[");
+    if letters.next_if_eq(&'^').is_some() {
+        class.push('^');
+    }
+    loop {
+        let low = class_letter(letters)?;
+        let high = if letters.next_if_eq(&'-').is_some() {
+            class_letter(letters)?
+        } else {
+            low
+        };
+        class.push_str(&format!("{}-{}", escaped(low), escaped(high)));
+        if letters.next_if_eq(&']').is_some() {
+            class.push(']');
+            return Some(class);
+        }
+    }
+}
+
+fn class_letter(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
+    match letters.next()? {
+        '-' | ']' => None,
+        '\\' => letters.next(),
+        letter => Some(letter),
+    }
+}
+
+fn escaped(letter: char) -> String {
+    regex::escape(letter.encode_utf8(&mut [0; 4]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ignore(text: &str) -> Ignore {
+        Ignore::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    #[test]
+    fn one_pattern_matches_as_in_the_engine() {
+        for (pattern, matched, unmatched) in [
+            ("**", &["file", "dir/file"][..], &[][..]),
+            ("**/", &["file", "dir/file"], &[]),
+            ("**/**", &["file", "dir/file"], &[]),
+            (
+                "dir/**",
+                &["dir/file", "dir/a/b"],
+                &["dir", "dirx", "a/dir/b"],
+            ),
+            (
+                "**/dir",
+                &["dir", "dir/file", "a/dir", "a/dir/b"],
+                &["xdir", "dirx"],
+            ),
+            ("**/dir2/*", &["dir/dir2/file", "dir2/a/b"], &["dir2"]),
+            ("**/dir2/**", &["dir/dir2/a/file"], &["dir2", "dir/dir2"]),
+            ("**file", &["file", "dir/file", "dir/dir/afile"], &["files"]),
+            (
+                "**/file*txt",
+                &["dir/dir/file.txt", "filetxt"],
+                &["dir/file.txt2"],
+            ),
+            (
+                "**/**/*.txt",
+                &["dir/dir/file.txt", "file.txt"],
+                &["file.txt2"],
+            ),
+            (
+                "a**/*.txt",
+                &["a/file.txt", "a/dir/file.txt"],
+                &["file.txt"],
+            ),
+            ("a/*.txt", &["a/file.txt"], &["a/dir/file.txt"]),
+            ("a/*.txt**", &["a/file.txt", "a/file.txtx"], &["a/b"]),
+            ("*", &["a", "a/b"], &[]),
+            ("*/*", &["a/b", "a/b/c"], &["a"]),
+            ("a[b-d]e", &["ace"], &["ae", "aae"]),
+            ("a[^b-d]e", &["aze"], &["ace"]),
+            ("[a-ζ]*", &["α"], &["A"]),
+            ("[\\]a]", &["]", "a"], &["\\"]),
+            ("[x\\-]", &["x", "-"], &["z"]),
+            ("a???b", &["a☺☺☺b"], &["a☺b", "a/.xb"]),
+            (".*", &[".foo"], &["foo"]),
+            ("abc.def", &["abc.def", "abc.def/x"], &["abcZdef"]),
+            ("a\\*b", &["a*b"], &["ab", "axb"]),
+            ("a(b)c/d+e|f$", &["a(b)c/d+e|f$"], &["abc/d+e|f$"]),
+            ("/foo", &["foo", "foo/bar"], &["a/foo"]),
+            ("foo/", &["foo", "foo/bar"], &["a/foo"]),
+            ("./a//b/../c", &["a/c"], &["a/b"]),
+            ("../foo", &[], &["foo"]),
+            (".", &[], &["a"]),
+            (
+                "docs/*/x",
+                &["docs/a/x", "docs/a/x/y"],
+                &["docs/x", "docs/a/b/x"],
+            ),
+        ] {
+            let rules = ignore(pattern);
+            for path in matched {
+                assert!(rules.excludes(path), "{pattern} should match {path}");
+            }
+            for path in unmatched {
+                assert!(!rules.excludes(path), "{pattern} should not match {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_decides() {
+        for (text, path, excluded) in [
+            ("*.md\n!README.md", "README.md", false),
+            ("!README.md\n*.md", "README.md", true),
+            (
+                "*.md\n!README*.md\nREADME-secret.md",
+                "README-secret.md",
+                true,
+            ),
+            (
+                "*.md\nREADME-secret.md\n!README*.md",
+                "README-secret.md",
+                false,
+            ),
+            ("docs\n!docs/README.md", "docs/README.md", false),
+            ("docs/\n! docs/README.md  ", "docs/README.md", false),
+            ("docs/*\n!docs/README.md", "docs/other", true),
+            ("**\n!a/b", "a/b/c/d", false),
+            ("**\n!a/b\na/b/c", "a/b/c/d", true),
+            ("!a\nb", "a", false),
+        ] {
+            assert_eq!(ignore(text).excludes(path), excluded, "{text:?} {path}");
+        }
+    }
+
+    #[test]
+    fn comments_blank_lines_ends_and_a_byte_order_mark_do_not_matter() {
+        let rules = ignore("\u{feff}# no\r\n\r\n  a  \r\n#b\n #c\n");
+        assert!(rules.excludes("a"));
+        assert!(!rules.excludes("b"));
+        // Only a `#` at the very start begins a comment.
+        assert!(rules.excludes("#c"));
+    }
+
+    #[test]
+    fn a_malformed_rule_names_its_line() {
+        assert_eq!(
+            Ignore::parse("a\n!").unwrap_err(),
+            IgnoreError::Nothing { line: 2 }
+        );
+        for pattern in [
+            "[", "[]a]", "[-]", "[x-]", "[-x]", "[^", "[^bc", "a[", "\\", "[a-b-c]", "[z-a]",
+        ] {
+            let error = Ignore::parse(&format!("# x\n{pattern}")).unwrap_err();
+            assert!(
+                matches!(error, IgnoreError::Pattern { line: 2, .. }),
+                "{pattern}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_is_skipped_only_if_nothing_in_it_can_come_back() {
+        for (text, folder, skipped) in [
+            ("node_modules", "node_modules", true),
+            ("node_modules\n!src", "node_modules", true),
+            ("node_modules\n!node_modules/keep/x", "node_modules", false),
+            (
+                "node_modules\n!node_modules/keep/x",
+                "node_modules/keep",
+                false,
+            ),
+            (
+                "node_modules\n!node_modules/keep/x",
+                "node_modules/other",
+                true,
+            ),
+            ("a\n!**/x", "a", false),
+            ("a\n!a/*/x", "a", false),
+            ("a\n!b/*/x", "a", true),
+            ("*\n!a", "a", false),
+            ("*\n!a\na/b", "a/b", true),
+            ("b", "a", false),
+        ] {
+            let rules = ignore(text);
+            let scope = folder
+                .split('/')
+                .fold(rules.root(), |scope, name| scope.enter(name));
+            assert_eq!(scope.is_excluded_whole(), skipped, "{text:?} {folder}");
+        }
+    }
+
+    #[test]
+    fn a_dockerfile_may_have_rules_of_its_own() {
+        assert_eq!(
+            file_names("build/web.Dockerfile"),
+            ["build/web.Dockerfile.dockerignore", ".dockerignore"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>(), path in any::<String>()) {
+            if let Ok(rules) = Ignore::parse(&text) {
+                let _ = rules.excludes(&path);
+            }
+        }
+
+        #[test]
+        fn what_is_skipped_whole_holds_nothing_that_is_seen(
+            lines in prop::collection::vec("!?[ab*]{1,3}(/[ab*]{1,3}){0,2}", 0..5),
+            folder in "[ab]{1,2}",
+            name in "[ab]{1,2}(/[ab]{1,2}){0,2}",
+        ) {
+            let rules = ignore(&lines.join("\n"));
+            if rules.root().enter(&folder).is_excluded_whole() {
+                let path = format!("{folder}/{name}");
+                prop_assert!(rules.excludes(&path));
+            }
+        }
+    }
+}
