@@ -35,3 +35,11 @@ pub struct SealedCredentials {
     /// The password or token.
     pub password: Sealed,
 }
+
+impl Registry {
+    /// What the secrets of a registry, its tasks and its runs are sealed for: they open for no other registry.
+    #[must_use]
+    pub fn seals_for(name: &RegistryName) -> String {
+        format!("registry/{name}")
+    }
+}

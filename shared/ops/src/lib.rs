@@ -3,6 +3,5 @@
 #![warn(missing_docs)]
 
 pub mod backoff;
+pub mod bundle;
 pub mod secret;
-pub mod settings;
-pub mod telemetry;

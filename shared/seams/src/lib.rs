@@ -1,1 +1,37 @@
+//! Where the outside world begins, and the records that live there.
+//!
+//! Three traits, [`store::Store`], [`queue::Queue`] and [`blobs::Blobs`], each with two implementations and one contract
+//! suite. Above the store stand the typed records, written once: each kind changes only through the named operations of
+//! its module, which check what must hold and update every index in the same commit.
 
+#![warn(missing_docs)]
+
+pub mod blobs;
+pub mod queue;
+pub mod store;
+
+mod codec;
+mod collection;
+
+pub mod decisions;
+pub mod deliveries;
+pub mod events;
+pub mod facts;
+pub mod hooks;
+pub mod installation;
+pub mod lineages;
+pub mod logs;
+pub mod registries;
+pub mod requests;
+pub mod runs;
+pub mod tags;
+pub mod tasks;
+pub mod tokens;
+pub mod uploads;
+pub mod workers;
+
+#[cfg(feature = "contract")]
+pub mod contract;
+
+pub use codec::Versioned;
+pub use collection::CreateError;

@@ -1,0 +1,200 @@
+//! Records as JSON with a version of their shape.
+//!
+//! A field that this build does not know is kept when the record is written again, so that an older build may run
+//! beside a newer one. A record that does not decode goes to quarantine and is never a panic.
+
+use bytes::Bytes;
+use gantry_domain::timestamp::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::store::{Batch, From, Index, Key, Kind, Record, Store, StoreError};
+
+/// The shape that this build writes.
+const SHAPE: u64 = 1;
+
+/// A record's value, with what is needed to write it again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// What was read.
+    pub value: T,
+    /// The store's version of it.
+    pub version: u64,
+    unknown: Map<String, Value>,
+}
+
+impl<T: Serialize> Versioned<T> {
+    /// Writes the value back, if nobody changed it since.
+    pub(crate) fn replace_in(&self, batch: &mut Batch, key: Key) -> Result<(), StoreError> {
+        let bytes = encode_with(&key, &self.value, &self.unknown)?;
+        batch.replace(key, self.version, bytes);
+        Ok(())
+    }
+}
+
+/// The bytes of a new record.
+pub(crate) fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, StoreError> {
+    encode_with(key, value, &Map::new())
+}
+
+fn encode_with<T: Serialize>(
+    key: &Key,
+    value: &T,
+    unknown: &Map<String, Value>,
+) -> Result<Bytes, StoreError> {
+    #[derive(Serialize)]
+    struct Shaped<'a, T> {
+        v: u64,
+        #[serde(flatten)]
+        value: &'a T,
+        #[serde(flatten)]
+        unknown: &'a Map<String, Value>,
+    }
+    serde_json::to_vec(&Shaped {
+        v: SHAPE,
+        value,
+        unknown,
+    })
+    .map(Bytes::from)
+    .map_err(|error| StoreError::Undecodable {
+        key: key.clone(),
+        message: error.to_string(),
+    })
+}
+
+/// Reads a record that [`encode`] wrote, in this build or another.
+pub(crate) fn decode<T: Serialize + DeserializeOwned>(
+    key: &Key,
+    record: &Record,
+) -> Result<Versioned<T>, StoreError> {
+    let undecodable = |message: String| StoreError::Undecodable {
+        key: key.clone(),
+        message,
+    };
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(&record.bytes).map_err(|error| undecodable(error.to_string()))?;
+    match fields.remove("v").and_then(|v| v.as_u64()) {
+        Some(1..=SHAPE) => {}
+        Some(newer) => {
+            return Err(undecodable(format!(
+                "it has shape {newer}; this build knows {SHAPE}"
+            )));
+        }
+        None => return Err(undecodable("it has no `v`".to_owned())),
+    }
+    let value: T = serde_json::from_value(Value::Object(fields.clone()))
+        .map_err(|error| undecodable(error.to_string()))?;
+    if let Ok(Value::Object(known)) = serde_json::to_value(&value) {
+        fields.retain(|name, _| !known.contains_key(name));
+    }
+    Ok(Versioned {
+        value,
+        version: record.version,
+        unknown: fields,
+    })
+}
+
+/// Reads one record. One that does not decode is put into quarantine.
+pub(crate) async fn load<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    key: &Key,
+) -> Result<Option<Versioned<T>>, StoreError> {
+    let mut found = store.load(std::slice::from_ref(key)).await?;
+    let Some(record) = found.pop().flatten() else {
+        return Ok(None);
+    };
+    match decode(key, &record) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            quarantine(store, key, &record, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Reads many records at one moment; those that are gone or do not decode are left out, the latter into quarantine.
+pub(crate) async fn load_all<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    keys: &[Key],
+) -> Result<Vec<Versioned<T>>, StoreError> {
+    let mut values = Vec::with_capacity(keys.len());
+    for (key, record) in keys.iter().zip(store.load(keys).await?) {
+        let Some(record) = record else { continue };
+        match decode(key, &record) {
+            Ok(value) => values.push(value),
+            Err(error) => quarantine(store, key, &record, &error).await,
+        }
+    }
+    Ok(values)
+}
+
+async fn quarantine(store: &dyn Store, key: &Key, record: &Record, error: &StoreError) {
+    tracing::error!(record.key = %key, "{error}; it was put into quarantine");
+    let mut batch = Batch::default();
+    let kept = Key::new(Kind::Quarantine, key);
+    batch.put(kept.clone(), record.bytes.clone());
+    let now = store.now().await.unwrap_or_default();
+    batch.index(quarantined(), now.as_millis(), key);
+    if let Err(error) = store.commit(batch).await {
+        tracing::warn!(record.key = %key, "it could not be put into quarantine: {error}");
+    }
+}
+
+fn quarantined() -> Index {
+    Index::new("quarantine")
+}
+
+/// The keys of records that did not decode, and since when, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn list_quarantined(
+    store: &dyn Store,
+    limit: usize,
+) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    let entries = store.range(&quarantined(), From::Start, limit).await?;
+    Ok(entries
+        .into_iter()
+        .map(|entry| (entry.member, Timestamp::from_millis(entry.score)))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Small {
+        a: u8,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        b: Option<u8>,
+    }
+
+    fn read(text: &str) -> Result<Versioned<Small>, StoreError> {
+        let record = Record {
+            version: 7,
+            bytes: Bytes::copy_from_slice(text.as_bytes()),
+        };
+        decode(&Key::new(Kind::Run, "ca1"), &record)
+    }
+
+    #[test]
+    fn what_a_newer_build_wrote_is_kept() {
+        let mut small = read(r#"{"v":1,"a":1,"b":2,"later":[3]}"#).unwrap();
+        small.value.b = None;
+        let mut batch = Batch::default();
+        small
+            .replace_in(&mut batch, Key::new(Kind::Run, "ca1"))
+            .unwrap();
+        assert_eq!(batch.put[0].1, r#"{"v":1,"a":1,"later":[3]}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_names_the_record() {
+        for text in ["", "[]", "{}", r#"{"v":2,"a":1}"#, r#"{"v":1,"a":999}"#] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("run/ca1"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What small named records have in common: one key, one listing in the order of their ids.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, Versioned};
+use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
+
+/// How often a change is tried again after a conflict.
+const CONFLICT_RETRIES: usize = 64;
+
+/// Records of one kind, listed by id.
+pub(crate) struct Collection<T> {
+    kind: Kind,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
+    pub(crate) const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            value: PhantomData,
+        }
+    }
+
+    pub(crate) fn key(&self, id: &str) -> Key {
+        Key::new(self.kind, id)
+    }
+
+    fn listing(&self) -> Index {
+        Index::new(format!("{}/all", self.kind.as_str()))
+    }
+
+    /// Adds a new record to a batch.
+    pub(crate) fn create_in(
+        &self,
+        batch: &mut Batch,
+        id: &str,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let key = self.key(id);
+        batch.create(key.clone(), codec::encode(&key, value)?);
+        batch.index(self.listing(), 0, id);
+        Ok(())
+    }
+
+    /// Writes a record whatever was there.
+    pub(crate) async fn put(
+        &self,
+        store: &dyn Store,
+        id: &str,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let key = self.key(id);
+        batch.put(key.clone(), codec::encode(&key, value)?);
+        batch.index(self.listing(), 0, id);
+        commit_unconditional(store, batch).await
+    }
+
+    pub(crate) async fn find(&self, store: &dyn Store, id: &str) -> Result<Option<T>, StoreError> {
+        Ok(self
+            .find_versioned(store, id)
+            .await?
+            .map(|found| found.value))
+    }
+
+    pub(crate) async fn find_versioned(
+        &self,
+        store: &dyn Store,
+        id: &str,
+    ) -> Result<Option<Versioned<T>>, StoreError> {
+        codec::load(store, &self.key(id)).await
+    }
+
+    /// At most `limit` records after the id `after`, in the order of ids.
+    pub(crate) async fn list(
+        &self,
+        store: &dyn Store,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
+        self.list_in(store, &self.listing(), after, limit).await
+    }
+
+    /// The same, of another index whose members are ids and whose scores are 0.
+    pub(crate) async fn list_in(
+        &self,
+        store: &dyn Store,
+        index: &Index,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
+        let from = after.map_or(From::Start, |id| {
+            From::After(Entry {
+                score: 0,
+                member: id.to_owned(),
+            })
+        });
+        let entries = store.range(index, from, limit).await?;
+        let keys: Vec<Key> = entries
+            .iter()
+            .map(|entry| self.key(&entry.member))
+            .collect();
+        Ok(codec::load_all(store, &keys)
+            .await?
+            .into_iter()
+            .map(|found| found.value)
+            .collect())
+    }
+
+    /// Changes a record under its version; `also` adds what must change with it. `None` when there is none.
+    pub(crate) async fn update(
+        &self,
+        store: &dyn Store,
+        id: &str,
+        change: impl Fn(&mut T) + Send + Sync,
+        also: impl Fn(&mut Batch, &T, &T) -> Result<(), StoreError> + Send + Sync,
+    ) -> Result<Option<T>, StoreError> {
+        for _ in 0..CONFLICT_RETRIES {
+            let Some(mut found) = self.find_versioned(store, id).await? else {
+                return Ok(None);
+            };
+            let before = found.value.clone();
+            change(&mut found.value);
+            if found.value == before {
+                return Ok(Some(before));
+            }
+            let mut batch = Batch::default();
+            found.replace_in(&mut batch, self.key(id))?;
+            also(&mut batch, &before, &found.value)?;
+            match store.commit(batch).await {
+                Ok(()) => return Ok(Some(found.value)),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        Err(StoreError::Unavailable {
+            message: format!("{} changes faster than it can be written", self.key(id)),
+        })
+    }
+
+    /// Removes a record; one that is not there is no error.
+    pub(crate) fn delete_in(&self, batch: &mut Batch, id: &str) {
+        batch.delete.push(self.key(id));
+        batch.unindex(self.listing(), id);
+    }
+}
+
+/// Commits a batch that has no precondition.
+pub(crate) async fn commit_unconditional(
+    store: &dyn Store,
+    batch: Batch,
+) -> Result<(), StoreError> {
+    match store.commit(batch).await {
+        Ok(()) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Conflict { key }) => Err(StoreError::Unavailable {
+            message: format!("a conflict on {key} without a precondition"),
+        }),
+    }
+}
+
+/// A record with this name is there already, or the store's own trouble.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There is one already.
+    #[error("{key} exists already")]
+    Exists {
+        /// Which.
+        key: Key,
+    },
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl std::convert::From<CommitError> for CreateError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { key } => Self::Exists { key },
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}

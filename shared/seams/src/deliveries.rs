@@ -1,0 +1,263 @@
+//! The ledger of verified deliveries: stored with their events before they are answered.
+
+use bytes::Bytes;
+use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::event::Event;
+use gantry_domain::hook::Provider;
+use gantry_domain::id::{DeliveryId, HookId};
+use gantry_domain::timestamp::Timestamp;
+
+use crate::codec;
+use crate::events;
+use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
+
+/// What the ledger said to a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is new, and stored with its events.
+    New,
+    /// The same delivery came before: this is what it meant then.
+    Repeat(Delivery),
+    /// Another body came under the same id before; that one stands, and this one is recorded as a conflict.
+    Conflict(Delivery),
+}
+
+fn member(provider: Provider, hook: &HookId, id: &str) -> String {
+    format!("{provider}/{hook}/{id}")
+}
+
+fn member_of(delivery: &Delivery) -> String {
+    member(delivery.provider, &delivery.hook, delivery.id.as_str())
+}
+
+fn key(member: &str) -> Key {
+    Key::new(Kind::Delivery, member)
+}
+
+fn body_key(member: &str) -> Key {
+    Key::new(Kind::DeliveryBody, member)
+}
+
+/// Where the body of an old delivery is in the object store, gzip'd.
+#[must_use]
+pub fn body_blob_path(delivery: &Delivery) -> String {
+    format!(
+        "deliveries/{}/{}/{}",
+        delivery.provider, delivery.hook, delivery.body_sha256
+    )
+}
+
+/// Stores a delivery, its body and its events in one commit. A second call with the same id stores nothing new.
+///
+/// # Errors
+/// [`StoreError`]: it was not accepted, and must not be answered as if it was.
+pub async fn accept(
+    store: &dyn Store,
+    delivery: &Delivery,
+    body: Bytes,
+    events: &[Event],
+) -> Result<Accepted, StoreError> {
+    let member = member_of(delivery);
+    match store
+        .commit(acceptance(&member, delivery, body, events)?)
+        .await
+    {
+        Ok(()) => Ok(Accepted::New),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Conflict { .. }) => {
+            let earlier = codec::load::<Delivery>(store, &key(&member)).await?;
+            let Some(earlier) = earlier else {
+                return Err(StoreError::Unavailable {
+                    message: format!("delivery {member} appeared and vanished"),
+                });
+            };
+            let earlier = earlier.value;
+            if earlier.body_sha256 == delivery.body_sha256 {
+                return Ok(Accepted::Repeat(earlier));
+            }
+            record_conflict(store, delivery).await?;
+            Ok(Accepted::Conflict(earlier))
+        }
+    }
+}
+
+fn acceptance(
+    member: &str,
+    delivery: &Delivery,
+    body: Bytes,
+    events: &[Event],
+) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    let key = key(member);
+    batch.create(key.clone(), codec::encode(&key, delivery)?);
+    batch.put(body_key(member), body);
+    let received = delivery.received.as_millis();
+    batch.index(of_hook(&delivery.hook), -received, member);
+    batch.index(all(), -received, member);
+    batch.index(with_body(), received, member);
+    for event in events {
+        events::record(&mut batch, event)?;
+    }
+    Ok(batch)
+}
+
+/// Records a conflicting delivery under its id and the beginning of its body's hash: once, however often it comes.
+async fn record_conflict(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreError> {
+    let hash = delivery.body_sha256.get(..12).unwrap_or_default();
+    let Ok(id) = format!("{}.conflict-{hash}", delivery.id).parse::<DeliveryId>() else {
+        return Ok(());
+    };
+    let conflict = Delivery {
+        id,
+        verdict: Verdict::Conflict,
+        events: Vec::new(),
+        ..delivery.clone()
+    };
+    let member = member_of(&conflict);
+    match store
+        .commit(acceptance(&member, &conflict, Bytes::new(), &[])?)
+        .await
+    {
+        Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
+/// Reads a delivery.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(
+    store: &dyn Store,
+    provider: Provider,
+    hook: &HookId,
+    id: &DeliveryId,
+) -> Result<Option<Delivery>, StoreError> {
+    let member = member(provider, hook, id.as_str());
+    Ok(codec::load(store, &key(&member))
+        .await?
+        .map(|found| found.value))
+}
+
+/// Reads a delivery's body while it is in the store; `None` once it moved to the object store.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find_body(
+    store: &dyn Store,
+    delivery: &Delivery,
+) -> Result<Option<Bytes>, StoreError> {
+    let found = store
+        .load(&[body_key(&member_of(delivery))])
+        .await?
+        .pop()
+        .flatten();
+    Ok(found.map(|record| record.bytes))
+}
+
+/// Deliveries from the newest, of one hook or of all, after `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    store: &dyn Store,
+    hook: Option<&HookId>,
+    after: Option<&Delivery>,
+    limit: usize,
+) -> Result<Vec<Delivery>, StoreError> {
+    let index = hook.map_or_else(all, of_hook);
+    let from = after.map_or(From::Start, |delivery| {
+        let score = -delivery.received.as_millis();
+        From::After(Entry {
+            score,
+            member: member_of(delivery),
+        })
+    });
+    load(store, store.range(&index, from, limit).await?).await
+}
+
+/// Deliveries whose body came before `before` and is still in the store, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn with_body_before(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut entries = store.range(&with_body(), From::Start, limit).await?;
+    entries.retain(|entry| entry.score < before.as_millis());
+    load(store, entries).await
+}
+
+/// The body of a delivery stands in the object store now, or is not kept any longer.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn drop_body(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreError> {
+    let member = member_of(delivery);
+    let mut batch = Batch::default();
+    batch.delete.push(body_key(&member));
+    batch.unindex(with_body(), &member);
+    batch.index(without_body(), delivery.received.as_millis(), &member);
+    crate::collection::commit_unconditional(store, batch).await
+}
+
+/// Deliveries without body that came before `before`, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn without_body_before(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut entries = store.range(&without_body(), From::Start, limit).await?;
+    entries.retain(|entry| entry.score < before.as_millis());
+    load(store, entries).await
+}
+
+/// Forgets a delivery.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn delete(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreError> {
+    let member = member_of(delivery);
+    let mut batch = Batch::default();
+    batch.delete.push(key(&member));
+    batch.delete.push(body_key(&member));
+    batch.unindex(of_hook(&delivery.hook), &member);
+    for index in [all(), with_body(), without_body()] {
+        batch.unindex(index, &member);
+    }
+    crate::collection::commit_unconditional(store, batch).await
+}
+
+async fn load(store: &dyn Store, entries: Vec<Entry>) -> Result<Vec<Delivery>, StoreError> {
+    let keys: Vec<Key> = entries.iter().map(|entry| key(&entry.member)).collect();
+    Ok(codec::load_all(store, &keys)
+        .await?
+        .into_iter()
+        .map(|found| found.value)
+        .collect())
+}
+
+/// From the newest.
+fn all() -> Index {
+    Index::new("deliveries/all")
+}
+
+/// From the newest.
+fn of_hook(hook: &HookId) -> Index {
+    Index::new(format!("deliveries/hook/{hook}"))
+}
+
+/// From the oldest.
+fn with_body() -> Index {
+    Index::new("deliveries/with-body")
+}
+
+/// From the oldest.
+fn without_body() -> Index {
+    Index::new("deliveries/without-body")
+}

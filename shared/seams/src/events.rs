@@ -1,0 +1,187 @@
+//! Events: recorded undecided, decided once.
+
+use std::time::Duration;
+
+use gantry_domain::event::Event;
+use gantry_domain::id::{EventId, TaskId};
+use gantry_domain::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Versioned};
+use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
+
+/// An event and how far its decision is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedEvent {
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+    /// How often its decision was put off because the provider could not be asked.
+    #[serde(default)]
+    pub tries: u32,
+    /// The last candidate that was decided, when there are more than fit one commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<TaskId>,
+}
+
+fn key(event: &EventId) -> Key {
+    Key::new(Kind::Event, event)
+}
+
+/// Adds a new, undecided event to a batch.
+pub(crate) fn record(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    record_in(batch, event)?;
+    batch.index(undecided_index(), event.received.as_millis(), &event.id);
+    Ok(())
+}
+
+/// Adds an event that is decided in the same batch.
+pub(crate) fn record_decided(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    record_in(batch, event)
+}
+
+fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    let key = key(&event.id);
+    let recorded = RecordedEvent {
+        event: event.clone(),
+        tries: 0,
+        cursor: None,
+    };
+    batch.create(key.clone(), codec::encode(&key, &recorded)?);
+    batch.index(by_age(), event.received.as_millis(), &event.id);
+    Ok(())
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(
+    store: &dyn Store,
+    event: &EventId,
+) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
+    codec::load(store, &key(event)).await
+}
+
+/// Undecided events that are due at `now`, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn undecided(
+    store: &dyn Store,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<EventId>, StoreError> {
+    let entries = store.range(&undecided_index(), From::Start, limit).await?;
+    Ok(entries
+        .into_iter()
+        .take_while(|entry| entry.score <= now.as_millis())
+        .filter_map(|entry| entry.member.parse().ok())
+        .collect())
+}
+
+/// Whether an event is still to be decided.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
+    Ok(crate::decisions::find(store, event)
+        .await?
+        .is_none_or(|decision| !decision.is_final))
+}
+
+/// Adds to a batch that this event is decided for good, if nobody changed it since it was found.
+pub(crate) fn close(batch: &mut Batch, found: &Versioned<RecordedEvent>) {
+    let event = &found.value.event.id;
+    batch
+        .expect
+        .push((key(event), crate::store::Expect::Version(found.version)));
+    batch.unindex(undecided_index(), event);
+}
+
+/// Adds to a batch that this event is decided up to a candidate, if nobody changed it since it was found.
+pub(crate) fn move_cursor(
+    batch: &mut Batch,
+    found: &Versioned<RecordedEvent>,
+    last: TaskId,
+) -> Result<(), StoreError> {
+    let mut next = found.clone();
+    next.value.cursor = Some(last);
+    next.replace_in(batch, key(&found.value.event.id))
+}
+
+/// Puts an event off for `pause`: the provider could not be asked. A conflict means that someone else decided it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn put_off(
+    store: &dyn Store,
+    found: &Versioned<RecordedEvent>,
+    pause: Duration,
+) -> Result<(), StoreError> {
+    let mut next = found.clone();
+    next.value.tries += 1;
+    let event = &found.value.event.id;
+    let mut batch = Batch::default();
+    next.replace_in(&mut batch, key(event))?;
+    batch.index(
+        undecided_index(),
+        store.now().await?.after(pause).as_millis(),
+        event,
+    );
+    match store.commit(batch).await {
+        Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
+/// Takes an event that cannot be read out of the undecided ones, so that it does not stand in the way.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn set_aside(store: &dyn Store, event: &EventId) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    batch.unindex(undecided_index(), event);
+    crate::collection::commit_unconditional(store, batch).await
+}
+
+/// Removes decided events older than `before`, with their decisions, at most `limit`. Answers how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let entries = store.range(&by_age(), From::Start, limit).await?;
+    let mut batch = Batch::default();
+    let mut count = 0;
+    for entry in entries
+        .iter()
+        .take_while(|entry| entry.score < before.as_millis())
+    {
+        let Ok(event) = entry.member.parse::<EventId>() else {
+            continue;
+        };
+        if is_undecided(store, &event).await? {
+            continue;
+        }
+        batch.delete.push(key(&event));
+        batch.delete.push(Key::new(Kind::Decision, &event));
+        batch.unindex(by_age(), &event);
+        count += 1;
+    }
+    if !batch.is_empty() {
+        crate::collection::commit_unconditional(store, batch).await?;
+    }
+    Ok(count)
+}
+
+fn undecided_index() -> Index {
+    Index::new("events/undecided")
+}
+
+fn by_age() -> Index {
+    Index::new("events/age")
+}

@@ -1,0 +1,73 @@
+//! Hooks.
+
+use gantry_domain::hook::Hook;
+use gantry_domain::id::HookId;
+
+use crate::collection::{Collection, CreateError, commit_unconditional};
+use crate::store::{Batch, Kind, Store, StoreError};
+
+const ALL: Collection<Hook> = Collection::new(Kind::Hook);
+
+/// What a hook's secrets are sealed for.
+#[must_use]
+pub fn seal_for(id: &HookId) -> String {
+    format!("hook/{id}")
+}
+
+/// Creates a hook.
+///
+/// # Errors
+/// [`CreateError::Exists`].
+pub async fn create(store: &dyn Store, hook: &Hook) -> Result<(), CreateError> {
+    let mut batch = Batch::default();
+    ALL.create_in(&mut batch, hook.id.as_str(), hook)?;
+    Ok(store.commit(batch).await?)
+}
+
+/// Reads a hook.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(store: &dyn Store, id: &HookId) -> Result<Option<Hook>, StoreError> {
+    ALL.find(store, id.as_str()).await
+}
+
+/// Lists hooks by id, after `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    store: &dyn Store,
+    after: Option<&HookId>,
+    limit: usize,
+) -> Result<Vec<Hook>, StoreError> {
+    ALL.list(store, after.map(HookId::as_str), limit).await
+}
+
+/// Changes a hook's repositories and secrets; id, registry and provider stay. `None` when there is no such hook.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn update(
+    store: &dyn Store,
+    id: &HookId,
+    change: impl Fn(&mut Hook) + Send + Sync,
+) -> Result<Option<Hook>, StoreError> {
+    let keep_identity = |hook: &mut Hook| {
+        let before = hook.clone();
+        change(hook);
+        (hook.id, hook.registry, hook.provider) = (before.id, before.registry, before.provider);
+    };
+    ALL.update(store, id.as_str(), keep_identity, |_, _, _| Ok(()))
+        .await
+}
+
+/// Removes a hook; its deliveries stay for as long as they are kept.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn delete(store: &dyn Store, id: &HookId) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    ALL.delete_in(&mut batch, id.as_str());
+    commit_unconditional(store, batch).await
+}

@@ -1,0 +1,133 @@
+//! How attempts end, and what follows for their run. Pure.
+
+use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
+use gantry_domain::run::{ErrorCode, Outcome, Progress, Run, RunError, WaitReason};
+use gantry_domain::timestamp::Timestamp;
+use std::time::Duration;
+
+use super::{RunOpError, advance};
+
+/// How a worker ends its attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finish {
+    /// The run ended.
+    Outcome(Outcome),
+    /// The infrastructure failed: another attempt after a pause, if there is one left.
+    Retry {
+        /// What failed.
+        error: RunError,
+        /// How long to wait before the next attempt.
+        pause: Duration,
+    },
+    /// The worker shuts down: another one takes the run at once. Does not count as an attempt.
+    HandBack,
+}
+
+/// What became of a run whose attempt its worker ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finished {
+    /// It ended.
+    Done(Run),
+    /// It waits for its next attempt.
+    WillBeTriedAgain(Run),
+}
+
+/// What became of a run whose lease ended without a word.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lapsed {
+    /// It ended: cancelled, or no attempt is left.
+    Done(Run),
+    /// It waits for its next attempt.
+    WillBeTriedAgain(Run),
+}
+
+/// Ends the leased attempt of `run` as its worker says.
+pub(super) fn end_attempt(
+    run: &mut Run,
+    finish: &Finish,
+    now: Timestamp,
+) -> Result<(), RunOpError> {
+    let end = match finish {
+        Finish::Outcome(_) => AttemptEnd::Finished,
+        Finish::Retry { error, .. } => AttemptEnd::InfrastructureFailed {
+            error: error.to_string(),
+        },
+        Finish::HandBack => AttemptEnd::HandedBack,
+    };
+    record_end(run, end, now);
+    match finish {
+        Finish::Outcome(outcome) => advance(
+            run,
+            Progress::Finished {
+                outcome: outcome.clone(),
+            },
+            now,
+        ),
+        Finish::Retry { error, pause } => {
+            let reason = WaitReason::Backoff {
+                until: now.after(*pause),
+                error: error.to_string(),
+            };
+            wait_or_end(run, reason, error.clone(), now)
+        }
+        Finish::HandBack => {
+            let error = RunError {
+                code: ErrorCode::WorkerLost,
+                step: None,
+                exit_code: None,
+                message: format!("it was handed back {} times", run.attempts.len()),
+            };
+            wait_or_end(run, WaitReason::HandedBack, error, now)
+        }
+    }
+}
+
+/// Ends the leased attempt of `run`, whose worker was not heard of.
+pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), RunOpError> {
+    let worker = run
+        .state
+        .lease()
+        .map(|lease| lease.worker.to_string())
+        .unwrap_or_default();
+    record_end(run, AttemptEnd::Lapsed, now);
+    let error = RunError {
+        code: ErrorCode::WorkerLost,
+        step: None,
+        exit_code: None,
+        message: format!(
+            "worker lost: {worker} was not heard of again in attempt {attempt}, the last one; see that worker's log"
+        ),
+    };
+    wait_or_end(run, WaitReason::WorkerLost { attempt }, error, now)
+}
+
+fn wait_or_end(
+    run: &mut Run,
+    reason: WaitReason,
+    error: RunError,
+    now: Timestamp,
+) -> Result<(), RunOpError> {
+    let progress = match &run.cancel {
+        Some(ask) => Progress::Finished {
+            outcome: Outcome::Canceled { by: ask.by.clone() },
+        },
+        None if run.may_be_tried_again() => Progress::Held { reason },
+        None => Progress::Finished {
+            outcome: Outcome::Error { error },
+        },
+    };
+    advance(run, progress, now)
+}
+
+fn record_end(run: &mut Run, end: AttemptEnd, now: Timestamp) {
+    if let Some(lease) = run.state.lease() {
+        let ended = EndedAttempt {
+            attempt: lease.attempt,
+            worker: lease.worker.clone(),
+            since: lease.since,
+            ended: now,
+            end,
+        };
+        run.attempts.push(ended);
+    }
+}

@@ -1,0 +1,233 @@
+//! Tasks, their revisions, and the index by which an event finds its candidates.
+
+use gantry_domain::decide::matcher;
+use gantry_domain::event::{Event, EventKind};
+use gantry_domain::id::{RegistryName, TaskId};
+use gantry_domain::source::RepositoryKey;
+use gantry_domain::task::Task;
+
+use crate::codec;
+use crate::collection::{Collection, CreateError};
+use crate::events;
+use crate::store::{Batch, Entry, From, Index, Key, Kind, Store, StoreError};
+
+const ALL: Collection<Task> = Collection::new(Kind::Task);
+
+/// Creates a task, as revision 1, and with its source trigger the event that makes its branch's head known.
+///
+/// # Errors
+/// [`CreateError::Exists`].
+pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, CreateError> {
+    let id = task.id.to_string();
+    let mut batch = Batch::default();
+    ALL.create_in(&mut batch, &id, task)?;
+    batch.index(of_registry(&task.id.registry), 0, &id);
+    record_revision(&mut batch, task)?;
+    let event = watch_source(&mut batch, None, task)?;
+    store.commit(batch).await?;
+    Ok(event)
+}
+
+/// Reads a task.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(store: &dyn Store, id: &TaskId) -> Result<Option<Task>, StoreError> {
+    ALL.find(store, &id.to_string()).await
+}
+
+/// Lists tasks by name, of one registry or of all, after `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    store: &dyn Store,
+    registry: Option<&RegistryName>,
+    after: Option<&TaskId>,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let after = after.map(ToString::to_string);
+    match registry {
+        Some(registry) => {
+            ALL.list_in(store, &of_registry(registry), after.as_deref(), limit)
+                .await
+        }
+        None => ALL.list(store, after.as_deref(), limit).await,
+    }
+}
+
+/// Changes a task, as its next revision. `None` when there is no such task. A source trigger that watches something
+/// else than before comes with the event that makes its branch's head known.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn update(
+    store: &dyn Store,
+    id: &TaskId,
+    change: impl Fn(&mut Task) + Send + Sync,
+) -> Result<Option<(Task, Option<Event>)>, StoreError> {
+    let now = store.now().await?;
+    let next_revision = |task: &mut Task| {
+        let before = task.clone();
+        change(task);
+        (task.id, task.created) = (before.id.clone(), before.created);
+        (task.revision, task.updated) = (before.revision, before.updated);
+        if *task != before {
+            task.revision += 1;
+            task.updated = now;
+        }
+    };
+    let before = find(store, id).await?;
+    let updated = ALL
+        .update(
+            store,
+            &id.to_string(),
+            next_revision,
+            |batch, before, after| {
+                record_revision(batch, after)?;
+                watch_source(batch, Some(before), after).map(drop)
+            },
+        )
+        .await?;
+    Ok(updated.map(|task| {
+        let event = before.and_then(|before| source_event(Some(&before), &task));
+        (task, event)
+    }))
+}
+
+/// Removes a task; its runs and revisions stay for as long as they are kept. Answers whether it was there.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> {
+    let Some(task) = find(store, id).await? else {
+        return Ok(false);
+    };
+    let mut batch = Batch::default();
+    let member = id.to_string();
+    ALL.delete_in(&mut batch, &member);
+    batch.unindex(of_registry(&id.registry), &member);
+    if let Some(repository) = matcher::watched_repository(&task) {
+        batch.unindex(by_source(&id.registry, &repository), &member);
+    }
+    crate::collection::commit_unconditional(store, batch).await?;
+    Ok(true)
+}
+
+/// The tasks of a registry whose source trigger watches `repository`, by name, after `after`. Found by index.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn watching(
+    store: &dyn Store,
+    registry: &RegistryName,
+    repository: &RepositoryKey,
+    after: Option<&TaskId>,
+    limit: usize,
+) -> Result<Vec<Task>, StoreError> {
+    let after = after.map(ToString::to_string);
+    ALL.list_in(
+        store,
+        &by_source(registry, repository),
+        after.as_deref(),
+        limit,
+    )
+    .await
+}
+
+/// Removes revisions that were replaced before `before`, at most `limit`. Answers how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_revisions(
+    store: &dyn Store,
+    before: gantry_domain::timestamp::Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let entries = store.range(&revisions(), From::Start, limit).await?;
+    let old: Vec<Entry> = entries
+        .into_iter()
+        .take_while(|entry| entry.score < before.as_millis())
+        .collect();
+    let mut batch = Batch::default();
+    for entry in &old {
+        batch
+            .delete
+            .push(Key::new(Kind::TaskRevision, &entry.member));
+        batch.unindex(revisions(), &entry.member);
+    }
+    if !batch.is_empty() {
+        crate::collection::commit_unconditional(store, batch).await?;
+    }
+    Ok(old.len())
+}
+
+fn record_revision(batch: &mut Batch, task: &Task) -> Result<(), StoreError> {
+    let member = format!("{}@{}", task.id, task.revision);
+    let key = Key::new(Kind::TaskRevision, &member);
+    batch.put(key.clone(), codec::encode(&key, task)?);
+    batch.index(revisions(), task.updated.as_millis(), member);
+    Ok(())
+}
+
+/// Keeps the index of watched repositories, and adds the event that makes a newly watched head known.
+fn watch_source(
+    batch: &mut Batch,
+    before: Option<&Task>,
+    after: &Task,
+) -> Result<Option<Event>, StoreError> {
+    let registry = &after.id.registry;
+    let old = before.and_then(matcher::watched_repository);
+    let new = matcher::watched_repository(after);
+    if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
+        batch.unindex(by_source(registry, &old), &after.id);
+    }
+    if let Some(new) = &new {
+        batch.index(by_source(registry, new), 0, &after.id);
+    }
+    let event = source_event(before, after);
+    if let Some(event) = &event {
+        events::record(batch, event)?;
+    }
+    Ok(event)
+}
+
+fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
+    let watched = |task: &Task| {
+        matcher::watched_repository(task).map(|repository| {
+            (
+                repository,
+                matcher::watched_branch(task).cloned(),
+                task.git_token.clone(),
+            )
+        })
+    };
+    let new = watched(after)?;
+    if before.and_then(watched).as_ref() == Some(&new) {
+        return None;
+    }
+    let id = format!("task:{}@{}", after.id, after.revision)
+        .parse()
+        .ok()?;
+    Some(Event {
+        id,
+        registry: after.id.registry.clone(),
+        received: after.updated,
+        trace: None,
+        kind: EventKind::TaskSaved {
+            task: after.id.clone(),
+        },
+    })
+}
+
+fn of_registry(registry: &RegistryName) -> Index {
+    Index::new(format!("tasks/registry/{registry}"))
+}
+
+fn by_source(registry: &RegistryName, repository: &RepositoryKey) -> Index {
+    Index::new(format!("tasks/source/{registry}/{repository}"))
+}
+
+fn revisions() -> Index {
+    Index::new("tasks/revisions")
+}
