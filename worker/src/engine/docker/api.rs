@@ -1,0 +1,134 @@
+//! The engine's HTTP API, as far as bollard speaks it: what it is, and what gantry left in it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptions,
+};
+
+use super::labels;
+use super::transport::Socket;
+use crate::engine::{EngineError, EngineInfo, Leftover, LeftoverKind};
+
+/// Listing an engine with thousands of images takes seconds; removing a large one takes more.
+const PATIENCE_SECONDS: u64 = 120;
+
+/// An engine that cannot say what it is in this time does not answer.
+const HELLO: Duration = Duration::from_secs(10);
+
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;
+
+/// bollard opens a connection per request, so a client costs nothing and needs no engine that is up already.
+fn client(socket: &Socket) -> Result<Docker, EngineError> {
+    let path = socket.path().to_string_lossy();
+    Docker::connect_with_unix(&path, PATIENCE_SECONDS, bollard::API_DEFAULT_VERSION)
+        .map_err(|error| socket.unreachable(error))
+}
+
+fn failed(socket: &Socket, what: &'static str, error: Error) -> EngineError {
+    if let Error::DockerResponseServerError { message, .. } = error {
+        EngineError::Refused { what, message }
+    } else {
+        socket.unreachable(error)
+    }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    if let Error::DockerResponseServerError { status_code, .. } = error {
+        Some(*status_code)
+    } else {
+        None
+    }
+}
+
+/// What the engine says of itself.
+pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
+    let docker = client(socket)?;
+    let info = tokio::time::timeout(HELLO, docker.info())
+        .await
+        .map_err(|elapsed| socket.unreachable(elapsed))?
+        .map_err(|error| failed(socket, "say what it is", error))?;
+
+    let version = info.server_version.unwrap_or_default();
+    let os = info.os_type.unwrap_or_default();
+    let platform = format!("{os}/{}", info.architecture.unwrap_or_default());
+    let platform = platform.parse().map_err(|error| EngineError::Refused {
+        what: "work for gantry",
+        message: format!("its machine cannot be used: {error}"),
+    })?;
+    // The path is the engine's; a machine without it has the engine's socket from somewhere else.
+    let data_root = info.docker_root_dir.map(std::path::PathBuf::from).filter(|path| path.is_dir());
+    Ok(EngineInfo { name: format!("Docker Engine {version}"), platform, data_root })
+}
+
+/// Takes a name from an image, and the image with its last name.
+pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), EngineError> {
+    let removed = client(socket)?.remove_image(image, None::<RemoveImageOptions>, None).await;
+    match removed {
+        Ok(_) => Ok(()),
+        // In use by a container: gantry has none, so somebody runs it.
+        Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
+        Err(error) => Err(failed(socket, "remove an image", error)),
+    }
+}
+
+pub(super) async fn remove_container(socket: &Socket, id: &str) -> Result<(), EngineError> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match client(socket)?.remove_container(id, Some(options)).await {
+        Ok(()) => Ok(()),
+        // A conflict here says that the engine removes it already.
+        Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
+        Err(error) => Err(failed(socket, "remove a container", error)),
+    }
+}
+
+fn labelled(installation: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{}={installation}", labels::INSTALLATION)])])
+}
+
+/// The containers with this installation's label.
+pub(super) async fn containers(
+    socket: &Socket,
+    installation: &str,
+) -> Result<Vec<Leftover>, EngineError> {
+    let options =
+        ListContainersOptionsBuilder::default().all(true).filters(&labelled(installation)).build();
+    let found = client(socket)?
+        .list_containers(Some(options))
+        .await
+        .map_err(|error| failed(socket, "list containers", error))?;
+    let leftover = |container: bollard::models::ContainerSummary| {
+        let owner = labels::owner(&container.labels.unwrap_or_default());
+        Some(Leftover { kind: LeftoverKind::Container, id: container.id?, owner })
+    };
+    Ok(found.into_iter().filter_map(leftover).collect())
+}
+
+/// The images with this installation's label that still have the name under which they were built, or none.
+pub(super) async fn images(
+    socket: &Socket,
+    installation: &str,
+) -> Result<Vec<Leftover>, EngineError> {
+    let options = ListImagesOptionsBuilder::default().filters(&labelled(installation)).build();
+    let found = client(socket)?
+        .list_images(Some(options))
+        .await
+        .map_err(|error| failed(socket, "list images", error))?;
+    let leftover = |image: bollard::models::ImageSummary| {
+        let owner = labels::owner(&image.labels);
+        let name = labels::image(&image.labels).filter(|name| image.repo_tags.iter().any(|tag| tag == name));
+        let nameless = image.repo_tags.iter().all(|tag| tag == "<none>:<none>");
+        let id = match name {
+            Some(name) => name.to_owned(),
+            None if nameless => image.id,
+            None => return None,
+        };
+        Some(Leftover { kind: LeftoverKind::Image, id, owner })
+    };
+    Ok(found.into_iter().filter_map(leftover).collect())
+}

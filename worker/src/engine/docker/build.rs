@@ -1,0 +1,196 @@
+//! One build: asks the engine's BuildKit to solve it, and tells what happens meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    CacheOptions, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
+};
+use gantry_domain::image::Digest;
+use gantry_ops::secret::ExposeSecret as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::failure::Failure;
+use super::progress::Progress;
+use super::session::{Context, DOCKERFILE_FOLDER, Session};
+use super::transport::{Control, Socket};
+use super::{api, labels, random_id};
+use crate::engine::{
+    BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, EngineError,
+};
+
+/// How long the engine may be silent, once the build has ended, before its report counts as complete. It ends the
+/// report by itself, within milliseconds; a broken one must not hold the result.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
+const KILLED: i64 = 137;
+
+/// An engine that stops still answers for a moment.
+const STOPPING: Duration = Duration::from_millis(500);
+
+/// Builds `order`. Dropping the future closes every connection of the build, by which the engine cancels it.
+pub(super) async fn build(
+    socket: &Socket,
+    order: BuildOrder,
+    context: ContextStream,
+    events: mpsc::Sender<BuildEvent>,
+) -> Result<BuiltImage, BuildError> {
+    let context = Arc::new(Context::new(context));
+    // Before the build: the engine waits only five seconds for a session that it does not know.
+    let session = Session::open(socket, &order, context.clone()).await?;
+    let mut solving = socket.control().await?;
+    let reporting = socket.control().await?;
+
+    let request = request(&order, session.id(), &context.url())?;
+    let report = StatusRequest { r#ref: request.r#ref.clone() };
+    let solved = CancellationToken::new();
+    let solve = async {
+        let answer = solving.client.solve(request).await;
+        solved.cancel();
+        answer
+    };
+    let (answer, progress) = tokio::join!(solve, follow(reporting, report, &solved, events));
+
+    match answer {
+        Ok(answer) => image_of(&answer.into_inner()),
+        Err(status) => Err(match context.take_error() {
+            Some(source) => BuildError::Context { source },
+            None => failure(socket, &status, &progress).await,
+        }),
+    }
+}
+
+/// Passes the engine's report on until it ends. A full channel makes it wait, and then the engine keeps the rest: it
+/// clips the log of each step, so that is bounded too.
+async fn follow(
+    mut engine: Control,
+    request: StatusRequest,
+    solved: &CancellationToken,
+    events: mpsc::Sender<BuildEvent>,
+) -> Progress {
+    let mut progress = Progress::default();
+    let mut report = match engine.client.status(request).await {
+        Ok(report) => report.into_inner(),
+        Err(status) => {
+            tracing::warn!(%status, "the engine gives no log of a build");
+            return progress;
+        }
+    };
+    while let Some(report) = next(&mut report, solved).await {
+        for event in progress.read(report) {
+            // Nobody listens any more: the build goes on, its steps are still to be known by name.
+            let _gone = events.send(event).await;
+        }
+    }
+    progress
+}
+
+async fn next(
+    report: &mut Streaming<StatusResponse>,
+    solved: &CancellationToken,
+) -> Option<StatusResponse> {
+    let silent = async {
+        solved.cancelled().await;
+        tokio::time::sleep(SILENCE).await;
+    };
+    let read = tokio::select! {
+        read = report.message() => read,
+        () = silent => {
+            tracing::warn!("the engine did not end its log of a build");
+            return None;
+        }
+    };
+    read.unwrap_or_else(|status| {
+        tracing::warn!(%status, "the engine's log of a build broke off");
+        None
+    })
+}
+
+/// Build arguments that would change how builds are kept apart, and what is said for each.
+const RESERVED_ARGS: [&str; 1] = ["BUILDKIT_SANDBOX_HOSTNAME"];
+
+fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequest, BuildError> {
+    let secret_args = order.secret_build_args.keys();
+    if let Some(reserved) =
+        order.build_args.keys().chain(secret_args).find(|key| RESERVED_ARGS.contains(&key.as_str()))
+    {
+        let message = format!("the build argument {reserved} is gantry's own: it keeps builds apart");
+        return Err(BuildError::Refused { message });
+    }
+    Ok(SolveRequest {
+        r#ref: random_id(),
+        session: session.to_owned(),
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: attributes(order, context),
+        // Docker Engine 20.10 knows only these; newer ones take them too.
+        exporter_deprecated: "moby".to_owned(),
+        exporter_attrs_deprecated: HashMap::from([("name".to_owned(), order.image.to_string())]),
+        cache: Some(CacheOptions::default()),
+        ..SolveRequest::default()
+    })
+}
+
+fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
+    let mut attributes = HashMap::from([
+        ("context".to_owned(), context.to_owned()),
+        ("dockerfilekey".to_owned(), DOCKERFILE_FOLDER.to_owned()),
+        ("platform".to_owned(), order.platform.to_string()),
+        // Part of every step's cache key and of no image: what must not share a step has different ones.
+        ("hostname".to_owned(), order.isolation.clone()),
+        // Bases come from their registry; an image of that name in this engine is somebody else's.
+        ("image-resolve-mode".to_owned(), "pull".to_owned()),
+    ]);
+    let mut set = |kind: &str, key: &str, value: &str| {
+        attributes.insert(format!("{kind}:{key}"), value.to_owned());
+    };
+    for (key, value) in &order.build_args {
+        set("build-arg", key, value);
+    }
+    for (key, value) in &order.secret_build_args {
+        set("build-arg", key, value.expose_secret());
+    }
+    for (key, value) in &order.labels {
+        set("label", key, value);
+    }
+    for (key, value) in labels::of(order) {
+        set("label", key, &value);
+    }
+    if let Some(target) = &order.target {
+        attributes.insert("target".to_owned(), target.clone());
+    }
+    if order.no_cache {
+        attributes.insert("no-cache".to_owned(), String::new());
+    }
+    attributes
+}
+
+/// Newer engines tell the image's id beside another digest.
+fn image_of(answer: &SolveResponse) -> Result<BuiltImage, BuildError> {
+    let told = |key: &str| answer.exporter_response.get(key)?.parse::<Digest>().ok();
+    let id = told("containerimage.config.digest").or_else(|| told("containerimage.digest"));
+    id.map(|id| BuiltImage { id }).ok_or_else(|| {
+        let message = "it built an image and does not tell its id".to_owned();
+        EngineError::Refused { what: "build", message }.into()
+    })
+}
+
+async fn failure(socket: &Socket, status: &Status, progress: &Progress) -> BuildError {
+    match Failure::read(status, progress.failed()) {
+        Failure::Exit { step, code: KILLED } => {
+            tokio::time::sleep(STOPPING).await;
+            match api::info(socket).await {
+                Ok(_) => BuildError::StepFailed { step, exit_code: KILLED },
+                Err(gone) => gone.into(),
+            }
+        }
+        Failure::Exit { step, code } => BuildError::StepFailed { step, exit_code: code },
+        Failure::DiskFull { message } => BuildError::DiskFull { message },
+        Failure::Unavailable { message } => BuildError::Unavailable { message },
+        Failure::Gone => socket.unreachable(status.to_string()).into(),
+        Failure::Refused { message } => BuildError::Refused { message },
+    }
+}

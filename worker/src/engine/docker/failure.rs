@@ -1,0 +1,178 @@
+//! Reads from the engine's answer why a build gave no image.
+//!
+//! In: the gRPC status and the vertices that failed. Out: one [`Failure`]. Pure: whether the engine still lives is
+//! looked at by the caller.
+
+use bollard_buildkit_proto::google::rpc;
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use super::progress::FailedVertex;
+
+/// Why a build failed, by what the engine said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// A step's process ended with this code.
+    Exit { step: String, code: i64 },
+    /// The engine has no space left.
+    DiskFull { message: String },
+    /// A registry or server could not give what the build needs.
+    Unavailable { message: String },
+    /// The connection broke, or the engine gave up the build because it stops.
+    Gone,
+    /// The engine refused it.
+    Refused { message: String },
+}
+
+/// Texts of what passes: they come from registries and the network between.
+const PASSING: [&str; 15] = [
+    "failed to do request",
+    "connection refused",
+    "connection reset",
+    "no route to host",
+    "network is unreachable",
+    "i/o timeout",
+    "TLS handshake timeout",
+    "no such host",
+    "unexpected EOF",
+    "toomanyrequests",
+    "429 Too Many Requests",
+    "500 Internal Server Error",
+    "502 Bad Gateway",
+    "503 Service Unavailable",
+    "504 Gateway Time",
+];
+
+/// What the engine wraps its words in, which says nothing to a person.
+const WRAPPINGS: [&str; 5] = [
+    "failed to solve with frontend dockerfile.v0: ",
+    "failed to solve: ",
+    "failed to build LLB: ",
+    "failed to create LLB definition: ",
+    "rpc error: code = Unknown desc = ",
+];
+
+impl Failure {
+    /// Reads `status`; `failed` names the step.
+    pub(super) fn read(status: &Status, failed: &[FailedVertex]) -> Self {
+        // A status that the engine sent has no source: with one, it is the connection that failed.
+        if std::error::Error::source(status).is_some() {
+            return Self::Gone;
+        }
+        let message = plain(status.message());
+        // First the exit code: the message quotes the step's command, which may say anything.
+        if let Some(code) = exit_code(status) {
+            return Self::Exit { step: step(&message, failed), code };
+        }
+        // We never cancel a build that we wait for, so the engine stops, or has lost our session.
+        let stopped = matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
+        if stopped || message.ends_with("context canceled") {
+            return Self::Gone;
+        }
+        if message.contains("no space left on device") {
+            return Self::DiskFull { message };
+        }
+        if PASSING.iter().any(|text| message.contains(text)) {
+            return Self::Unavailable { message };
+        }
+        Self::Refused { message }
+    }
+}
+
+fn plain(message: &str) -> String {
+    let mut rest = message;
+    while let Some(inner) = WRAPPINGS.iter().find_map(|wrapping| rest.strip_prefix(wrapping)) {
+        rest = inner;
+    }
+    rest.to_owned()
+}
+
+/// Newer engines give the code as a detail, Docker Engine 20.10 only as the last words of its message.
+fn exit_code(status: &Status) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct ExitMessage {
+        #[serde(rename = "Code")]
+        code: i64,
+    }
+
+    let details = rpc::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    let detailed = details
+        .iter()
+        .filter(|detail| detail.type_url.ends_with("gatewayapi.ExitMessage+json"))
+        .find_map(|detail| serde_json::from_slice::<ExitMessage>(&detail.value).ok())
+        .map(|message| message.code);
+    detailed.or_else(|| exit_code_in_words(status.message()))
+}
+
+fn exit_code_in_words(message: &str) -> Option<i64> {
+    let (_, code) = message.rsplit_once("exit code: ")?;
+    code.trim_end().parse().ok()
+}
+
+/// The name of the step that the failure is about: the failed vertex that the message quotes, else the last one that
+/// failed by itself.
+fn step(message: &str, failed: &[FailedVertex]) -> String {
+    let by_itself = |vertex: &&FailedVertex| !vertex.error.ends_with("context canceled");
+    failed
+        .iter()
+        .find(|vertex| message.ends_with(&plain(&vertex.error)))
+        .or_else(|| failed.iter().rfind(by_itself))
+        .map_or_else(|| "a step".to_owned(), |vertex| vertex.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard_buildkit_proto::google::protobuf::Any;
+
+    use super::*;
+
+    fn read(message: &str) -> Failure {
+        Failure::read(&Status::unknown(message), &[])
+    }
+
+    #[test]
+    fn an_old_engine_tells_the_exit_code_in_its_last_words() {
+        let error = "executor failed running [/bin/sh -c echo exit code: 7; exit 42]: exit code: 42";
+        let failed = [
+            FailedVertex { name: "[2/3] RUN a".to_owned(), error: "context canceled".to_owned() },
+            FailedVertex { name: "[3/3] RUN b".to_owned(), error: error.to_owned() },
+        ];
+        let status =
+            Status::unknown(format!("failed to solve with frontend dockerfile.v0: failed to build LLB: {error}"));
+        assert_eq!(
+            Failure::read(&status, &failed),
+            Failure::Exit { step: "[3/3] RUN b".to_owned(), code: 42 }
+        );
+    }
+
+    #[test]
+    fn a_newer_engine_tells_it_as_a_detail() {
+        let detail = Any {
+            type_url: "github.com/moby/buildkit/gatewayapi.ExitMessage+json".to_owned(),
+            value: br#"{"Code":9}"#.to_vec(),
+        };
+        let details = rpc::Status { details: vec![detail], ..rpc::Status::default() }.encode_to_vec();
+        let status = Status::with_details(Code::Unknown, "did not complete", details.into());
+        assert_eq!(Failure::read(&status, &[]), Failure::Exit { step: "a step".to_owned(), code: 9 });
+    }
+
+    #[test]
+    fn a_command_that_quotes_an_error_is_still_a_failed_step() {
+        let message = "executor failed running [/bin/sh -c echo no space left on device]: exit code: 1";
+        assert!(matches!(read(message), Failure::Exit { code: 1, .. }));
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_stays() {
+        let disk = "failed to solve: write /var/lib/docker/x: no space left on device";
+        assert!(matches!(read(disk), Failure::DiskFull { .. }));
+        let base = "failed to solve: failed to do request: Head \"http://r/v2/\": dial tcp: connection refused";
+        assert!(matches!(read(base), Failure::Unavailable { .. }));
+        assert_eq!(read("failed to solve: context canceled"), Failure::Gone);
+        assert_eq!(Failure::read(&Status::unavailable("transport is closing"), &[]), Failure::Gone);
+        assert_eq!(
+            read("failed to solve with frontend dockerfile.v0: failed to create LLB definition: unknown instruction: FORM"),
+            Failure::Refused { message: "unknown instruction: FORM".to_owned() }
+        );
+    }
+}

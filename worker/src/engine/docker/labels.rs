@@ -1,0 +1,34 @@
+//! The labels by which gantry finds what it made in an engine.
+
+use std::collections::HashMap;
+
+use gantry_domain::id::RunId;
+
+use crate::engine::BuildOrder;
+
+pub(super) const INSTALLATION: &str = "gantry.installation";
+const RUN: &str = "gantry.run";
+const ATTEMPT: &str = "gantry.attempt";
+/// The name under which the engine keeps an image. Labels go with an image wherever it goes, also into images that
+/// users make from it: only one that still has this name is gantry's to remove.
+const IMAGE: &str = "gantry.image";
+
+/// The labels of what `order` makes.
+pub(super) fn of(order: &BuildOrder) -> [(&'static str, String); 4] {
+    [
+        (INSTALLATION, order.installation.clone()),
+        (RUN, order.run.to_string()),
+        (ATTEMPT, order.attempt.to_string()),
+        (IMAGE, order.image.to_string()),
+    ]
+}
+
+/// The run and attempt that made a thing with these labels.
+pub(super) fn owner(labels: &HashMap<String, String>) -> Option<(RunId, u32)> {
+    Some((labels.get(RUN)?.parse().ok()?, labels.get(ATTEMPT)?.parse().ok()?))
+}
+
+/// The name under which an image with these labels was made.
+pub(super) fn image(labels: &HashMap<String, String>) -> Option<&str> {
+    labels.get(IMAGE).map(String::as_str)
+}

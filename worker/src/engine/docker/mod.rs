@@ -1,0 +1,118 @@
+//! A Docker Engine, from 20.10.
+//!
+//! Builds go through its BuildKit in a session of gantry's own ([`build`], [`session`]), everything else through its
+//! HTTP API. The `docker` program is never called.
+
+use async_trait::async_trait;
+use gantry_domain::image::{Digest, ImageReference};
+use gantry_ops::secret::Credentials;
+use tokio::sync::mpsc;
+
+use self::transport::Socket;
+use super::{
+    BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
+    Leftover, LeftoverKind, PushError,
+};
+
+mod api;
+mod build;
+mod cache;
+mod failure;
+mod labels;
+mod orphans;
+mod progress;
+mod push;
+mod session;
+mod transport;
+
+/// A Docker Engine on this machine.
+#[derive(Debug, Clone)]
+pub struct DockerEngine {
+    socket: Socket,
+}
+
+impl DockerEngine {
+    /// The engine at `unix:///path` or `/path`. It need not be up yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] for an address of another kind.
+    pub fn connect(address: &str) -> Result<Self, EngineError> {
+        Ok(Self { socket: Socket::parse(address)? })
+    }
+
+    async fn orphans(&self) -> Result<Vec<Leftover>, EngineError> {
+        let Some(data_root) = api::info(&self.socket).await?.data_root else {
+            return Ok(Vec::new());
+        };
+        let found = blocking(move || Ok(orphans::find(&data_root))).await;
+        let found = found.map_err(|error| self.socket.unreachable(error))?;
+        let leftover = |id| Leftover { kind: LeftoverKind::BuildProcess, id, owner: None };
+        Ok(found.into_iter().map(leftover).collect())
+    }
+
+    async fn kill_orphan(&self, id: &str) -> Result<(), EngineError> {
+        let Some(data_root) = api::info(&self.socket).await?.data_root else { return Ok(()) };
+        let id = id.to_owned();
+        blocking(move || orphans::kill(&data_root, &id)).await.map_err(|error| {
+            EngineError::Refused { what: "end a build step's process", message: error.to_string() }
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        api::info(&self.socket).await
+    }
+
+    async fn build(
+        &self,
+        order: BuildOrder,
+        context: ContextStream,
+        events: mpsc::Sender<BuildEvent>,
+    ) -> Result<BuiltImage, BuildError> {
+        build::build(&self.socket, order, context, events).await
+    }
+
+    async fn push(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Digest, PushError> {
+        push::push(&self.socket, image, credentials).await
+    }
+
+    async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError> {
+        api::remove_image(&self.socket, &image.to_string()).await
+    }
+
+    async fn leftovers(&self, installation: &str) -> Result<Vec<Leftover>, EngineError> {
+        let mut found = api::containers(&self.socket, installation).await?;
+        found.extend(api::images(&self.socket, installation).await?);
+        found.extend(self.orphans().await?);
+        Ok(found)
+    }
+
+    async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        match leftover.kind {
+            LeftoverKind::Container => api::remove_container(&self.socket, &leftover.id).await,
+            LeftoverKind::Image => api::remove_image(&self.socket, &leftover.id).await,
+            LeftoverKind::BuildProcess => self.kill_orphan(&leftover.id).await,
+        }
+    }
+
+    async fn prune_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
+        cache::prune(&self.socket, keep_bytes).await
+    }
+}
+
+/// 128 random bits in hex: for what no two builds may share.
+fn random_id() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+}

@@ -1,0 +1,173 @@
+//! The processes that a killed engine left of its builds.
+//!
+//! A step of a build is no container that the engine could list: it is a process group in a cgroup whose last part is
+//! the step's id, started by `runc`, which waits for it. When the engine is killed, `runc` dies with it and the step
+//! runs on for ever, over restarts of the engine. So a step's processes are left over when
+//!
+//! - their id is one of this engine's own: it has a folder `buildkit/executor/<id>` under the engine's data root. Other
+//!   engines, a buildkitd beside it or one in a container, have theirs elsewhere;
+//! - and nobody waits for them: the parent of the topmost is not `runc` any more. A step of a build that goes on,
+//!   whoever started it, has its `runc`, so it is never taken, and callers need not stop their builds first.
+//!
+//! It is looked at only where the engine's data root is a folder of this machine that we may read.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A killed process is gone at once, or it hangs in the kernel.
+const DEATH: Duration = Duration::from_secs(2);
+
+/// A process of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+}
+
+/// The ids of steps that run on though nobody waits for them. Reads `/proc`: blocking.
+pub(super) fn find(data_root: &Path) -> Vec<String> {
+    let known = steps(data_root);
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let running = processes(&known);
+    running.into_iter().filter(|(_, processes)| is_orphaned(processes)).map(|(id, _)| id).collect()
+}
+
+/// Kills a step's processes, if nobody waits for them still. Returns when they are gone. Blocking.
+pub(super) fn kill(data_root: &Path, id: &str) -> io::Result<()> {
+    let known: HashSet<String> = steps(data_root).into_iter().filter(|step| step == id).collect();
+    let until = Instant::now() + DEATH;
+    loop {
+        let running = processes(&known);
+        let Some(processes) = running.get(id).filter(|processes| is_orphaned(processes)) else {
+            return Ok(());
+        };
+        for process in processes {
+            kill_in(id, *process)?;
+        }
+        if Instant::now() > until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not end"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The process is held before it is looked at again: its number may have gone to another meanwhile.
+fn kill_in(id: &str, process: Process) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
+    let held = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(held) => held,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if step_of(process.pid).as_deref() != Some(id) {
+        return Ok(());
+    }
+    match pidfd_send_signal(&held, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The steps that the engine has, or had when it was killed, a folder for.
+fn steps(data_root: &Path) -> HashSet<String> {
+    let Ok(entries) = fs::read_dir(data_root.join("buildkit/executor")) else {
+        return HashSet::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_step_id(name))
+        .collect()
+}
+
+/// BuildKit's ids are 25 random digits of base 36; beside them stand folders for names and such.
+fn is_step_id(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn processes(known: &HashSet<String>) -> BTreeMap<String, Vec<Process>> {
+    let mut found: BTreeMap<String, Vec<Process>> = BTreeMap::new();
+    let Ok(entries) = fs::read_dir("/proc") else { return found };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids {
+        let Some(id) = step_of(pid).filter(|id| known.contains(id)) else { continue };
+        let Some(parent) = parent_of(pid) else { continue };
+        found.entry(id).or_default().push(Process { pid, parent });
+    }
+    found
+}
+
+fn step_of(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    step_in(&text).map(str::to_owned)
+}
+
+/// The step's id in the text of `/proc/<pid>/cgroup`: `12:pids:/docker/buildkit/ID` with cgroup v1, `0::/…` with v2,
+/// and `/system.slice:docker:ID` where systemd keeps the groups.
+fn step_in(cgroups: &str) -> Option<&str> {
+    cgroups.lines().find_map(|line| {
+        let path = line.splitn(3, ':').nth(2)?;
+        let last = path.rsplit(['/', ':']).next()?;
+        is_step_id(last).then_some(last)
+    })
+}
+
+/// The fourth word of `stat`; the second is the name, in parentheses, and may hold anything.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn is_orphaned(processes: &[Process]) -> bool {
+    let inside: HashSet<i32> = processes.iter().map(|process| process.pid).collect();
+    let mut outer = processes.iter().map(|process| process.parent).filter(|pid| !inside.contains(pid));
+    outer.all(|parent| parent != 0 && !is_runc(parent))
+}
+
+/// A parent of number 0 is outside of what we may see, and counts as one that waits.
+fn is_runc(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| matches!(name.trim_end(), "runc" | "buildkit-runc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "v8qz3h1c9s0kd7x2m5n4p6r8t";
+
+    #[test]
+    fn a_step_is_known_by_the_last_part_of_its_cgroup() {
+        let v1 = format!("12:pids:/docker/buildkit/{ID}\n1:name=systemd:/docker/buildkit/{ID}\n0::/\n");
+        let v2 = format!("0::/docker/buildkit/{ID}\n");
+        let systemd = format!("0::/system.slice/docker.service/system.slice:docker:{ID}\n");
+        for text in [v1, v2, systemd] {
+            assert_eq!(step_in(&text), Some(ID), "{text}");
+        }
+        let container = format!("0::/docker/{}\n", "a".repeat(64));
+        assert_eq!(step_in(&container), None);
+        assert_eq!(step_in("0::/user.slice\n"), None);
+    }
+
+    #[test]
+    fn no_process_is_taken_where_the_engine_knows_no_step() {
+        let empty = tempfile::tempdir().unwrap();
+        assert!(find(empty.path()).is_empty());
+        fs::create_dir_all(empty.path().join("buildkit/executor").join(ID)).unwrap();
+        assert!(find(empty.path()).is_empty());
+    }
+
+    #[test]
+    fn a_parent_that_cannot_be_seen_counts_as_one_that_waits() {
+        assert!(!is_orphaned(&[Process { pid: 10, parent: 0 }, Process { pid: 11, parent: 10 }]));
+        assert!(is_orphaned(&[Process { pid: 10, parent: 1 }, Process { pid: 11, parent: 10 }]));
+    }
+}

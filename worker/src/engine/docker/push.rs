@@ -1,0 +1,169 @@
+//! Pushes an image and reads its digest.
+//!
+//! bollard's push drops the part of the engine's answer that tells the digest, so this speaks HTTP itself.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE as BASE64;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use gantry_domain::image::{Digest, ImageReference, Tag};
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::HOST;
+use hyper::{Method, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+
+use super::transport::{Socket, refusal};
+use crate::engine::{EngineError, PushError};
+
+/// One line of the engine's report; a registry's words may be in it.
+const LINE_LIMIT: usize = 1024 * 1024;
+
+/// Pushes `image` under its tag. Dropping the future stops the push.
+pub(super) async fn push(
+    socket: &Socket,
+    image: &ImageReference,
+    credentials: Option<&Credentials>,
+) -> Result<Digest, PushError> {
+    let Some(tag) = image.tag() else {
+        let message = format!("{image} has no tag to push it under");
+        return Err(EngineError::Refused { what: "push", message }.into());
+    };
+    let response = socket.request(request(socket, image, tag, credentials)?).await?;
+    if response.status() != StatusCode::OK {
+        let message = refusal(response).await;
+        return Err(EngineError::Refused { what: "push", message }.into());
+    }
+
+    let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
+    let mut lines =
+        FramedRead::new(StreamReader::new(body), LinesCodec::new_with_max_length(LINE_LIMIT));
+    let mut digest = None;
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(|error| socket.unreachable(error))?;
+        // Between what we read stand progress bars of many shapes.
+        let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
+        if let Some(message) = report.failure() {
+            return Err(failure(image, message));
+        }
+        digest = report.aux.and_then(|aux| aux.digest).or(digest);
+    }
+    digest.ok_or_else(|| socket.unreachable("it ended a push without telling the digest").into())
+}
+
+fn request(
+    socket: &Socket,
+    image: &ImageReference,
+    tag: &Tag,
+    credentials: Option<&Credentials>,
+) -> Result<Request<Full<Bytes>>, EngineError> {
+    #[derive(Serialize)]
+    struct Auth<'a> {
+        username: &'a str,
+        password: &'a str,
+        serveraddress: &'a str,
+    }
+
+    let auth = credentials.map(|credentials| Auth {
+        username: &credentials.username,
+        password: credentials.password.expose_secret(),
+        serveraddress: image.host().as_str(),
+    });
+    // The engine wants the header also where there is nothing to say.
+    let auth = match auth {
+        Some(auth) => serde_json::to_vec(&auth).map_err(|error| socket.unreachable(error))?,
+        None => b"{}".to_vec(),
+    };
+    Request::builder()
+        .method(Method::POST)
+        .uri(format!("/images/{}/{}/push?tag={}", image.host(), image.repository(), tag))
+        .header(HOST, "engine")
+        .header("X-Registry-Auth", BASE64.encode(auth))
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| socket.unreachable(error))
+}
+
+/// A line of the report, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+struct Report {
+    #[serde(default)]
+    aux: Option<Aux>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default, rename = "errorDetail")]
+    detail: Option<Detail>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Aux {
+    #[serde(default, rename = "Digest")]
+    digest: Option<Digest>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Detail {
+    message: String,
+}
+
+impl Report {
+    /// A failed push is a successful answer that says so in the end.
+    fn failure(&self) -> Option<String> {
+        self.detail.as_ref().map(|detail| detail.message.clone()).or_else(|| self.error.clone())
+    }
+}
+
+/// What registries and engines say to credentials that are wrong, missing or not enough.
+const UNAUTHORIZED: [&str; 6] = [
+    "unauthorized",
+    "no basic auth credentials",
+    "denied",
+    "401 Unauthorized",
+    "403 Forbidden",
+    "insufficient_scope",
+];
+
+/// What engines say of an image that they do not have.
+const MISSING: [&str; 2] = ["tag does not exist: ", "An image does not exist locally"];
+
+fn failure(image: &ImageReference, message: String) -> PushError {
+    if MISSING.iter().any(|text| message.starts_with(text)) {
+        return EngineError::Refused { what: "push", message }.into();
+    }
+    let (host, image) = (image.host().clone(), image.clone());
+    if UNAUTHORIZED.iter().any(|text| message.contains(text)) {
+        PushError::Unauthorized { host, image, message }
+    } else {
+        PushError::Registry { host, image, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_by_whose_it_is() {
+        let image: ImageReference = "127.0.0.1:5000/web:1".parse().unwrap();
+        for text in ["unauthorized: authentication required", "no basic auth credentials"] {
+            assert!(matches!(failure(&image, text.to_owned()), PushError::Unauthorized { .. }), "{text}");
+        }
+        for text in ["received unexpected HTTP status: 503 Service Unavailable", "dial tcp: connection refused"] {
+            assert!(matches!(failure(&image, text.to_owned()), PushError::Registry { .. }), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_digest_stands_beside_the_progress() {
+        let line = format!(
+            r#"{{"progressDetail":{{}},"aux":{{"Tag":"1","Digest":"sha256:{}","Size":528}}}}"#,
+            "a".repeat(64)
+        );
+        let report: Report = serde_json::from_str(&line).unwrap();
+        assert!(report.aux.unwrap().digest.is_some());
+        let line = r#"{"errorDetail":{"message":"no basic auth credentials"},"error":"no basic auth credentials"}"#;
+        let report: Report = serde_json::from_str(line).unwrap();
+        assert_eq!(report.failure().unwrap(), "no basic auth credentials");
+    }
+}

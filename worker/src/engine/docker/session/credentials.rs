@@ -1,0 +1,75 @@
+//! Gives the engine the credentials of a registry that it pulls a base from.
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::Auth;
+use bollard_buildkit_proto::moby::filesync::v1::{
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse,
+    GetTokenAuthorityRequest, GetTokenAuthorityResponse, VerifyTokenAuthorityRequest,
+    VerifyTokenAuthorityResponse,
+};
+use gantry_domain::image::{DOCKER_HUB, RegistryHost};
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use tonic::{Request, Response, Status};
+
+/// Credentials by registry, for one build.
+pub(super) struct RegistryCredentials(BTreeMap<RegistryHost, Credentials>);
+
+impl RegistryCredentials {
+    pub(super) fn new(registries: BTreeMap<RegistryHost, Credentials>) -> Self {
+        Self(registries)
+    }
+
+    fn find(&self, host: &str) -> Option<&Credentials> {
+        // The engine asks for Docker Hub by the host that it connects to, users name it as references do.
+        let host = match host {
+            "registry-1.docker.io" | "index.docker.io" => DOCKER_HUB,
+            host => host,
+        };
+        self.0.iter().find(|(known, _)| known.as_str() == host).map(|(_, found)| found)
+    }
+}
+
+#[tonic::async_trait]
+impl Auth for RegistryCredentials {
+    /// A registry that we know nothing of gets empty words, which means anonymous.
+    async fn credentials(
+        &self,
+        request: Request<CredentialsRequest>,
+    ) -> Result<Response<CredentialsResponse>, Status> {
+        let answer = match self.find(&request.into_inner().host) {
+            Some(found) => CredentialsResponse {
+                username: found.username.clone(),
+                secret: found.password.expose_secret().to_owned(),
+            },
+            None => CredentialsResponse::default(),
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn fetch_token(
+        &self,
+        _: Request<FetchTokenRequest>,
+    ) -> Result<Response<FetchTokenResponse>, Status> {
+        Err(by_itself())
+    }
+
+    async fn get_token_authority(
+        &self,
+        _: Request<GetTokenAuthorityRequest>,
+    ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
+        Err(by_itself())
+    }
+
+    async fn verify_token_authority(
+        &self,
+        _: Request<VerifyTokenAuthorityRequest>,
+    ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
+        Err(by_itself())
+    }
+}
+
+/// The engine then takes the credentials and gets its token from the registry by itself.
+fn by_itself() -> Status {
+    Status::unimplemented("the engine fetches registry tokens by itself")
+}

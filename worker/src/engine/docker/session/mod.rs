@@ -1,0 +1,92 @@
+//! A build's session: what the engine asks of us while it builds.
+//!
+//! The engine is the gRPC client here. It asks for the Dockerfile, the context, secrets and credentials, each from
+//! memory or streamed, and only for as long as the [`Session`] lives: dropping it ends them all.
+
+use std::sync::Arc;
+
+use bollard_buildkit_proto::health::health_server::HealthServer;
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
+use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
+use bollard_buildkit_proto::moby::upload::v1::upload_server::UploadServer;
+use hyper::server::conn::http2;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::service::TowerToHyperService;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
+
+pub(super) use self::context::Context;
+use self::credentials::RegistryCredentials;
+use self::dockerfile::Dockerfile;
+pub(super) use self::dockerfile::FOLDER as DOCKERFILE_FOLDER;
+use self::health::Alive;
+use self::secrets::BuildSecrets;
+use super::random_id;
+use super::transport::Socket;
+use crate::engine::{BuildOrder, EngineError};
+
+mod context;
+mod credentials;
+mod dockerfile;
+mod health;
+mod secrets;
+
+/// What the engine may ask. It asks nothing that is not announced here.
+const METHODS: [&str; 5] = [
+    "/grpc.health.v1.Health/Check",
+    "/moby.filesync.v1.Auth/Credentials",
+    "/moby.filesync.v1.FileSync/DiffCopy",
+    "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.upload.v1.Upload/Pull",
+];
+
+/// An open session.
+pub(super) struct Session {
+    id: String,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    /// Opens a session for `order` and answers in it until it is dropped.
+    pub(super) async fn open(
+        socket: &Socket,
+        order: &BuildOrder,
+        context: Arc<Context>,
+    ) -> Result<Self, EngineError> {
+        let id = random_id();
+        // The engine takes files of one key, size and time for equal and does not ask again: it would build the
+        // Dockerfile of an earlier build. No two builds may share a key.
+        let shared_key = random_id();
+        let stream = socket
+            .upgrade("/session", |request| {
+                let request = request
+                    .header("X-Docker-Expose-Session-Uuid", &id)
+                    .header("X-Docker-Expose-Session-Name", "gantry")
+                    .header("X-Docker-Expose-Session-Sharedkey", shared_key);
+                METHODS.iter().fold(request, |request, method| {
+                    request.header("X-Docker-Expose-Session-Grpc-Method", *method)
+                })
+            })
+            .await?;
+
+        let routes = Routes::new(HealthServer::new(Alive))
+            .add_service(AuthServer::new(RegistryCredentials::new(order.registries.clone())))
+            .add_service(SecretsServer::new(BuildSecrets::new(order.secret_build_args.clone())))
+            .add_service(FileSyncServer::new(Dockerfile::new(&order.dockerfile)))
+            .add_service(UploadServer::from_arc(context))
+            .prepare();
+        let server = tokio::spawn(async move {
+            // A broken session fails the build by the engine's own words, which say more than ours would.
+            let _reported_there = http2::Builder::new(TokioExecutor::new())
+                .serve_connection(stream, TowerToHyperService::new(routes))
+                .await;
+        });
+        Ok(Self { id, _server: AbortOnDropHandle::new(server) })
+    }
+
+    /// The id by which a build names its session.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+}

@@ -1,0 +1,483 @@
+//! An engine that does what a test tells it to.
+//!
+//! In: scripts, by repository, and the orders of a worker. Out: events, images and failures as a real engine would
+//! give them. It runs nothing and reaches no registry; what it "pushed" can be read back as a manifest.
+//!
+//! Everything is bounded: it keeps the last [`KEPT_BUILDS`] builds, and of each context the first [`KEPT_CONTEXT`]
+//! bytes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gantry_domain::id::RunId;
+use gantry_domain::image::{Digest, ImageReference, Repository};
+use gantry_domain::platform::Platform;
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
+    Leftover, LeftoverKind, OutputStream, PushError,
+};
+
+/// How many builds are remembered.
+pub const KEPT_BUILDS: usize = 1024;
+/// How much of a build's context is remembered.
+pub const KEPT_CONTEXT: usize = 64 * 1024;
+
+const LOG_CHUNK: usize = 64 * 1024;
+const LOG_LINE: &[u8] = b"a line of sixty-four bytes, which divides a chunk of log evenly\n";
+
+/// What a build does, one after another. A build whose script ends without a failure succeeds.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Says this, on this stream.
+    Output(OutputStream, Bytes),
+    /// Says this many bytes of log, in lines.
+    Log {
+        /// How many.
+        bytes: u64,
+    },
+    /// Waits until the test opens the gate.
+    Wait(Gate),
+    /// Goes on until it is cancelled.
+    Hang,
+    /// Fails as a `RUN` does.
+    Exit(i64),
+    /// Is refused with these words.
+    Refuse(String),
+    /// The engine's disk is full.
+    FillDisk,
+    /// The engine goes away, and with it every other call until [`ScriptedEngine::come_back`].
+    GoAway,
+}
+
+/// Where a build waits for the test.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    state: Arc<watch::Sender<GateState>>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct GateState {
+    reached: bool,
+    open: bool,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { state: Arc::new(watch::Sender::new(GateState::default())) }
+    }
+}
+
+impl Gate {
+    /// A closed gate.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::default()
+    }
+
+    /// Returns once a build stands before it.
+    pub async fn reached(&self) {
+        self.wait(|state| state.reached).await;
+    }
+
+    /// Lets every build through, now and later.
+    pub fn open(&self) {
+        self.state.send_modify(|state| state.open = true);
+    }
+
+    async fn pass(&self) {
+        self.state.send_modify(|state| state.reached = true);
+        self.wait(|state| state.open).await;
+    }
+
+    async fn wait(&self, until: impl FnMut(&GateState) -> bool) {
+        // Fails only when the sender is gone, and it is ours.
+        let mut state = self.state.subscribe();
+        let _held = state.wait_for(until).await;
+    }
+}
+
+/// How a push fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushFailure {
+    /// The registry refuses the credentials.
+    Unauthorized,
+    /// The registry answers 503.
+    Registry,
+    /// The engine is gone.
+    Engine,
+}
+
+/// A build that the engine was asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The order, complete.
+    pub order: BuildOrder,
+    /// The context's first [`KEPT_CONTEXT`] bytes.
+    pub context: Bytes,
+    /// Its whole length.
+    pub context_length: u64,
+}
+
+/// The scripted engine. A clone is the same engine.
+#[derive(Debug, Clone, Default)]
+pub struct ScriptedEngine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    running: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    away: bool,
+    scripts: HashMap<Repository, VecDeque<Vec<Action>>>,
+    push_failures: HashMap<Repository, VecDeque<PushFailure>>,
+    asked: VecDeque<Asked>,
+    images: BTreeMap<ImageReference, Kept>,
+    manifests: HashMap<Digest, Bytes>,
+    leftovers: Vec<(String, Leftover)>,
+}
+
+/// An image in the engine.
+#[derive(Debug, Clone)]
+struct Kept {
+    installation: String,
+    owner: (RunId, u32),
+    manifest: Bytes,
+}
+
+impl ScriptedEngine {
+    /// An engine with nothing in it, whose builds succeed at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next build of an image of `repository` without a script does this.
+    pub fn script(&self, repository: &Repository, actions: impl IntoIterator<Item = Action>) {
+        let actions = actions.into_iter().collect();
+        self.state().scripts.entry(repository.clone()).or_default().push_back(actions);
+    }
+
+    /// The next push to `repository` that is not told to fail yet fails so.
+    pub fn fail_push(&self, repository: &Repository, failure: PushFailure) {
+        self.state().push_failures.entry(repository.clone()).or_default().push_back(failure);
+    }
+
+    /// Answers nobody, until [`ScriptedEngine::come_back`].
+    pub fn go_away(&self) {
+        self.state().away = true;
+    }
+
+    /// Answers again.
+    pub fn come_back(&self) {
+        self.state().away = false;
+    }
+
+    /// Puts something there as a dead attempt would leave it.
+    pub fn leave(&self, installation: &str, leftover: Leftover) {
+        self.state().leftovers.push((installation.to_owned(), leftover));
+    }
+
+    /// The builds asked for, oldest first.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.iter().cloned().collect()
+    }
+
+    /// How many builds run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
+    /// Returns once exactly `count` builds run.
+    pub async fn until_running(&self, count: usize) {
+        // Fails only when the sender is gone, and it is ours.
+        let mut running = self.shared.running.subscribe();
+        let _held = running.wait_for(|running| *running == count).await;
+    }
+
+    /// The images that are in the engine now.
+    #[must_use]
+    pub fn images(&self) -> Vec<ImageReference> {
+        self.state().images.keys().cloned().collect()
+    }
+
+    /// The manifest that was pushed with this digest.
+    #[must_use]
+    pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        self.state().manifests.get(digest).cloned()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn here(&self) -> Result<MutexGuard<'_, State>, EngineError> {
+        let state = self.state();
+        if state.away { Err(gone()) } else { Ok(state) }
+    }
+
+    fn next_script(&self, repository: &Repository) -> Result<Vec<Action>, EngineError> {
+        let mut state = self.here()?;
+        Ok(state.scripts.get_mut(repository).and_then(VecDeque::pop_front).unwrap_or_default())
+    }
+
+    fn remember(&self, asked: Asked) {
+        let mut state = self.state();
+        if state.asked.len() == KEPT_BUILDS {
+            state.asked.pop_front();
+        }
+        state.asked.push_back(asked);
+    }
+
+    fn keep(&self, order: &BuildOrder) -> Result<BuiltImage, EngineError> {
+        let config = config_of(order);
+        let id = digest_of(&config);
+        let kept = Kept {
+            installation: order.installation.clone(),
+            owner: (order.run, order.attempt),
+            manifest: manifest_of(&id, config.len()),
+        };
+        self.here()?.images.insert(order.image.clone(), kept);
+        Ok(BuiltImage { id })
+    }
+
+    async fn act(&self, action: Action, says: &Says<'_>) -> Result<(), BuildError> {
+        match action {
+            Action::Output(stream, bytes) => says.output(stream, bytes).await,
+            Action::Log { bytes } => says.log(bytes).await,
+            Action::Wait(gate) => gate.pass().await,
+            Action::Hang => std::future::pending().await,
+            Action::Exit(exit_code) => {
+                let error = format!("exit code: {exit_code}");
+                says.completed(Some(error)).await;
+                return Err(BuildError::StepFailed { step: STEP.to_owned(), exit_code });
+            }
+            Action::Refuse(message) => return Err(BuildError::Refused { message }),
+            Action::FillDisk => {
+                let message = "write /layer: no space left on device".to_owned();
+                return Err(BuildError::DiskFull { message });
+            }
+            Action::GoAway => {
+                self.go_away();
+                return Err(gone().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Engine for ScriptedEngine {
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        let _here = self.here()?;
+        Ok(EngineInfo {
+            name: "a scripted engine".to_owned(),
+            platform: Platform::default(),
+            data_root: None,
+        })
+    }
+
+    async fn build(
+        &self,
+        order: BuildOrder,
+        context: ContextStream,
+        events: mpsc::Sender<BuildEvent>,
+    ) -> Result<BuiltImage, BuildError> {
+        let script = self.next_script(order.image.repository())?;
+        let _running = Running::one_more(&self.shared.running);
+        let (context, context_length) =
+            read(context).await.map_err(|source| BuildError::Context { source })?;
+        self.remember(Asked { order: order.clone(), context, context_length });
+
+        let says = Says { events: &events };
+        says.started().await;
+        for action in script {
+            self.act(action, &says).await?;
+        }
+        says.completed(None).await;
+        Ok(self.keep(&order)?)
+    }
+
+    async fn push(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Digest, PushError> {
+        let _unused = credentials;
+        let mut state = self.here()?;
+        let failure = state.push_failures.get_mut(image.repository()).and_then(VecDeque::pop_front);
+        let (host, pushed) = (image.host().clone(), image.clone());
+        match failure {
+            Some(PushFailure::Unauthorized) => {
+                let message = "unauthorized: authentication required".to_owned();
+                return Err(PushError::Unauthorized { host, image: pushed, message });
+            }
+            Some(PushFailure::Registry) => {
+                let message = "received unexpected HTTP status: 503 Service Unavailable".to_owned();
+                return Err(PushError::Registry { host, image: pushed, message });
+            }
+            Some(PushFailure::Engine) => return Err(gone().into()),
+            None => {}
+        }
+        let Some(kept) = state.images.get(image) else {
+            let message = format!("an image does not exist locally with the tag: {image}");
+            return Err(EngineError::Refused { what: "push", message }.into());
+        };
+        let manifest = kept.manifest.clone();
+        let digest = digest_of(&manifest);
+        state.manifests.insert(digest.clone(), manifest);
+        Ok(digest)
+    }
+
+    async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError> {
+        self.here()?.images.remove(image);
+        Ok(())
+    }
+
+    async fn leftovers(&self, installation: &str) -> Result<Vec<Leftover>, EngineError> {
+        let state = self.here()?;
+        let images = state.images.iter().map(|(name, kept)| {
+            let owner = Some(kept.owner);
+            (&kept.installation, Leftover { kind: LeftoverKind::Image, id: name.to_string(), owner })
+        });
+        let left = state.leftovers.iter().map(|(owner, leftover)| (owner, leftover.clone()));
+        Ok(images.chain(left).filter(|(owner, _)| *owner == installation).map(|(_, it)| it).collect())
+    }
+
+    async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        let mut state = self.here()?;
+        state.leftovers.retain(|(_, left)| left != leftover);
+        state.images.retain(|name, _| name.to_string() != leftover.id);
+        Ok(())
+    }
+
+    async fn prune_cache(&self, _keep_bytes: u64) -> Result<u64, EngineError> {
+        let _here = self.here()?;
+        Ok(0)
+    }
+}
+
+fn gone() -> EngineError {
+    EngineError::Unreachable {
+        address: "scripted".to_owned(),
+        source: "the script says that it is gone".into(),
+    }
+}
+
+/// Counts a build for as long as it runs, also when it is dropped.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn one_more(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+const VERTEX: u32 = 1;
+const STEP: &str = "[1/1] RUN script";
+
+/// The one vertex of a scripted build. Nobody needs to listen.
+struct Says<'a> {
+    events: &'a mpsc::Sender<BuildEvent>,
+}
+
+impl Says<'_> {
+    async fn send(&self, event: BuildEvent) {
+        let _unheard = self.events.send(event).await;
+    }
+
+    async fn started(&self) {
+        self.send(BuildEvent::Started { vertex: VERTEX, name: STEP.to_owned() }).await;
+    }
+
+    async fn output(&self, stream: OutputStream, bytes: Bytes) {
+        self.send(BuildEvent::Output { vertex: VERTEX, stream, bytes }).await;
+    }
+
+    async fn log(&self, bytes: u64) {
+        let chunk = Bytes::from(LOG_LINE.repeat(LOG_CHUNK / LOG_LINE.len()));
+        let mut rest = bytes;
+        while rest > 0 {
+            let length = usize::try_from(rest).unwrap_or(usize::MAX).min(chunk.len());
+            self.output(OutputStream::Stdout, chunk.slice(..length)).await;
+            rest -= length as u64;
+        }
+    }
+
+    async fn completed(&self, error: Option<String>) {
+        let event = BuildEvent::Completed { vertex: VERTEX, cached: false, error, duration_ms: 1 };
+        self.send(event).await;
+    }
+}
+
+async fn read(mut context: ContextStream) -> std::io::Result<(Bytes, u64)> {
+    let mut kept = Vec::new();
+    (&mut context).take(KEPT_CONTEXT as u64).read_to_end(&mut kept).await?;
+    let rest = tokio::io::copy(&mut context, &mut tokio::io::sink()).await?;
+    let length = kept.len() as u64 + rest;
+    Ok((kept.into(), length))
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    let text = format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    match text.parse() {
+        Ok(digest) => digest,
+        Err(_) => unreachable!("a SHA-256 in hex is a digest"),
+    }
+}
+
+/// Differs when anything in the order does that an image would show.
+fn config_of(order: &BuildOrder) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update(text.len().to_be_bytes());
+        hash.update(text);
+    };
+    part(&order.dockerfile);
+    part(&order.image.to_string());
+    part(&order.platform.to_string());
+    part(order.target.as_deref().unwrap_or_default());
+    part(&order.run.to_string());
+    part(&order.attempt.to_string());
+    for (key, value) in order.labels.iter().chain(&order.build_args) {
+        part(key);
+        part(value);
+    }
+    for (key, value) in &order.secret_build_args {
+        part(key);
+        part(value.expose_secret());
+    }
+    format!(r#"{{"made of":"{}"}}"#, hex::encode(hash.finalize())).into_bytes()
+}
+
+fn manifest_of(config: &Digest, size: usize) -> Bytes {
+    const TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let config = serde_json::json!({
+        "mediaType": "application/vnd.docker.container.image.v1+json",
+        "size": size,
+        "digest": config.as_str(),
+    });
+    let manifest =
+        serde_json::json!({"schemaVersion": 2, "mediaType": TYPE, "config": config, "layers": []});
+    manifest.to_string().into()
+}

@@ -1,0 +1,212 @@
+//! What holds of every engine.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use gantry_worker::engine::{
+    BuildError, BuildEvent, EngineError, LeftoverKind, OutputStream, PushError,
+};
+use tokio::sync::mpsc;
+
+use crate::rig::{Recipe, Rig, build, context, tar};
+
+/// Each function here is a test of every engine that is named here.
+macro_rules! contract {
+    ($($test:ident),* $(,)?) => {
+        mod of_the_real_engine {
+            $(#[tokio::test]
+            async fn $test() { super::$test(&crate::docker::Real::new()).await; })*
+        }
+        mod of_the_scripted_engine {
+            $(#[tokio::test]
+            async fn $test() { super::$test(&crate::scripted::Scripted::new()).await; })*
+        }
+    };
+}
+
+contract! {
+    an_engine_says_what_it_is,
+    a_build_tells_what_it_does_in_order_and_gives_an_image,
+    a_failed_step_tells_its_name_and_exit_code,
+    an_order_that_cannot_be_built_is_refused_in_words,
+    a_dropped_build_leaves_nothing_running,
+    a_slow_listener_hears_every_byte,
+    a_build_goes_on_when_nobody_listens,
+    two_builds_do_not_wait_for_each_other,
+    a_pushed_image_has_a_digest,
+    an_image_that_is_not_there_is_not_pushed,
+    an_image_is_removed_once_and_again,
+    what_an_attempt_left_is_found_by_its_installation_and_removed,
+    the_cache_can_be_asked_to_shrink,
+}
+
+fn files() -> Vec<u8> {
+    tar(&[("hello.txt", b"hello\n")])
+}
+
+async fn an_engine_says_what_it_is(rig: &dyn Rig) {
+    let info = rig.engine().info().await.unwrap();
+    assert!(!info.name.is_empty());
+    assert_eq!(info.platform.os(), "linux");
+}
+
+async fn a_build_tells_what_it_does_in_order_and_gives_an_image(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Says("good morning"));
+    let (built, told) = build(&*rig.engine(), order, context(files())).await;
+    built.unwrap();
+    assert!(told.output(OutputStream::Stdout).contains("good morning"), "{told:?}");
+
+    let (mut begun, mut ended) = (HashSet::new(), HashSet::new());
+    for event in &told.events {
+        match event {
+            BuildEvent::Started { vertex, name } => {
+                assert!(!name.is_empty());
+                assert_eq!(*vertex as usize, begun.len() + 1, "{told:#?}");
+                begun.insert(*vertex);
+            }
+            BuildEvent::Output { vertex, bytes, .. } => {
+                assert!(begun.contains(vertex) && !ended.contains(vertex), "{told:?}");
+                assert!(!bytes.is_empty() && bytes.len() <= 64 * 1024);
+            }
+            BuildEvent::Completed { vertex, error, .. } => {
+                assert!(begun.contains(vertex), "{told:?}");
+                assert_eq!(*error, None);
+                ended.insert(*vertex);
+            }
+        }
+    }
+    assert_eq!(begun, ended, "{told:?}");
+}
+
+async fn a_failed_step_tells_its_name_and_exit_code(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Exits(42));
+    let (built, told) = build(&*rig.engine(), order, context(files())).await;
+    let error = built.unwrap_err();
+    assert!(!error.is_transient());
+    let BuildError::StepFailed { step, exit_code } = error else { panic!("{error:?}") };
+    assert_eq!(exit_code, 42);
+    assert!(step.contains("RUN"), "{step}");
+    let failed = |event: &BuildEvent| matches!(event, BuildEvent::Completed { error: Some(_), .. });
+    assert!(told.events.iter().any(failed), "{told:?}");
+}
+
+async fn an_order_that_cannot_be_built_is_refused_in_words(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Nonsense);
+    let (built, _) = build(&*rig.engine(), order, context(files())).await;
+    let error = built.unwrap_err();
+    assert!(!error.is_transient());
+    let BuildError::Refused { message } = error else { panic!("{error:?}") };
+    assert!(message.contains("FORM"), "{message}");
+}
+
+async fn a_dropped_build_leaves_nothing_running(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Hangs);
+    let engine = rig.engine();
+    let (events, mut heard) = mpsc::channel(16);
+    let build = tokio::spawn({
+        let order = order.clone();
+        async move { engine.build(order, context(files()), events).await }
+    });
+    loop {
+        let event = heard.recv().await.expect("the build to say that it waits");
+        if matches!(event, BuildEvent::Output { bytes, .. } if bytes.starts_with(b"waiting")) {
+            break;
+        }
+    }
+    assert!(rig.runs(&order));
+
+    build.abort();
+    let asked = Instant::now();
+    while rig.runs(&order) {
+        assert!(asked.elapsed() < Duration::from_secs(2), "it runs on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn a_slow_listener_hears_every_byte(rig: &dyn Rig) {
+    const BYTES: u64 = 500_000;
+    let order = rig.order(Recipe::SaysMuch { bytes: BYTES });
+    let (events, mut heard) = mpsc::channel(1);
+    let listen = async {
+        let mut bytes_heard = 0;
+        while let Some(event) = heard.recv().await {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            if let BuildEvent::Output { bytes, .. } = event {
+                bytes_heard += bytes.len() as u64;
+            }
+        }
+        bytes_heard
+    };
+    let engine = rig.engine();
+    let (built, heard) = tokio::join!(engine.build(order, context(files()), events), listen);
+    built.unwrap();
+    assert_eq!(heard, BYTES);
+}
+
+async fn a_build_goes_on_when_nobody_listens(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Says("to nobody"));
+    let (events, heard) = mpsc::channel(1);
+    drop(heard);
+    rig.engine().build(order, context(files()), events).await.unwrap();
+}
+
+async fn two_builds_do_not_wait_for_each_other(rig: &dyn Rig) {
+    let engine = rig.engine();
+    // One whose listener does not even read.
+    let (events, _unread) = mpsc::channel(1);
+    let stuck = tokio::spawn({
+        let (engine, order) = (rig.engine(), rig.order(Recipe::SaysMuch { bytes: 500_000 }));
+        async move { engine.build(order, context(files()), events).await }
+    });
+    let order = rig.order(Recipe::Says("meanwhile"));
+    let (built, _) = build(&*engine, order, context(files())).await;
+    built.unwrap();
+    assert!(!stuck.is_finished());
+    stuck.abort();
+}
+
+async fn a_pushed_image_has_a_digest(rig: &dyn Rig) {
+    let (order, engine) = (rig.order(Recipe::Says("pushed")), rig.engine());
+    let image = order.image.clone();
+    build(&*engine, order, context(files())).await.0.unwrap();
+    let digest = engine.push(&image, None).await.unwrap();
+    assert_eq!(engine.push(&image, None).await.unwrap(), digest, "once more is the same");
+    engine.remove_image(&image).await.unwrap();
+}
+
+async fn an_image_that_is_not_there_is_not_pushed(rig: &dyn Rig) {
+    let order = rig.order(Recipe::Says("never built"));
+    let error = rig.engine().push(&order.image, None).await.unwrap_err();
+    assert!(matches!(error, PushError::Engine(EngineError::Refused { .. })), "{error:?}");
+}
+
+async fn an_image_is_removed_once_and_again(rig: &dyn Rig) {
+    let (order, engine) = (rig.order(Recipe::Says("removed")), rig.engine());
+    let image = order.image.clone();
+    build(&*engine, order, context(files())).await.0.unwrap();
+    engine.remove_image(&image).await.unwrap();
+    engine.remove_image(&image).await.unwrap();
+    engine.push(&image, None).await.unwrap_err();
+}
+
+async fn what_an_attempt_left_is_found_by_its_installation_and_removed(rig: &dyn Rig) {
+    let (mut order, engine) = (rig.order(Recipe::Says("left")), rig.engine());
+    order.attempt = 3;
+    let installation = order.installation.clone();
+    let owner = Some((order.run, order.attempt));
+    build(&*engine, order, context(files())).await.0.unwrap();
+
+    let left = engine.leftovers(&installation).await.unwrap();
+    let [image] = left.as_slice() else { panic!("{left:?}") };
+    assert_eq!((image.kind, image.owner), (LeftoverKind::Image, owner));
+    assert_eq!(engine.leftovers("another-installation").await.unwrap(), []);
+
+    engine.remove(image).await.unwrap();
+    engine.remove(image).await.unwrap();
+    assert_eq!(engine.leftovers(&installation).await.unwrap(), []);
+}
+
+async fn the_cache_can_be_asked_to_shrink(rig: &dyn Rig) {
+    // So much that nothing goes: other tests build meanwhile.
+    assert_eq!(rig.engine().prune_cache(1 << 40).await.unwrap(), 0);
+}

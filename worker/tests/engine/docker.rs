@@ -1,0 +1,466 @@
+//! What holds of a real engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bollard::Docker;
+use bollard::models::ImageInspect;
+use gantry_ops::secret::{Credentials, SecretString};
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::engine::{
+    BuildError, BuildEvent, BuildOrder, Engine, EngineError, OutputStream, PushError,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::rig::{Recipe, Rig, build, context, order, tar};
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn host() -> String {
+    setting("GANTRY_TEST_DOCKER_HOST").unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned())
+}
+
+fn registry() -> String {
+    setting("GANTRY_TEST_REGISTRY").expect("GANTRY_TEST_REGISTRY to name a registry with busybox:1")
+}
+
+fn engine() -> DockerEngine {
+    DockerEngine::connect(&host()).unwrap()
+}
+
+/// An order of `FROM busybox` and these lines.
+fn on_busybox(lines: &str) -> BuildOrder {
+    let registry = registry();
+    order(&registry, &format!("FROM {registry}/busybox:1\n{lines}\n"))
+}
+
+fn nothing() -> Vec<u8> {
+    tar(&[("empty", b"")])
+}
+
+async fn inspect(order: &BuildOrder) -> ImageInspect {
+    let docker = Docker::connect_with_unix(&host(), 10, bollard::API_DEFAULT_VERSION).unwrap();
+    docker.inspect_image(&order.image.to_string()).await.unwrap()
+}
+
+pub(crate) struct Real(Arc<DockerEngine>);
+
+impl Real {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(engine()))
+    }
+}
+
+impl Rig for Real {
+    fn engine(&self) -> Arc<dyn Engine> {
+        self.0.clone()
+    }
+
+    fn order(&self, recipe: Recipe) -> BuildOrder {
+        match recipe {
+            Recipe::Says(text) => on_busybox(&format!("COPY hello.txt /\nRUN echo {text}")),
+            Recipe::SaysMuch { bytes } => {
+                // Slower than the engine's limit of 200 KiB a second, over which it leaves out the rest.
+                let (rounds, line) = (bytes / 25_000, "y".repeat(99));
+                on_busybox(&format!(
+                    "RUN for i in $(seq {rounds}); do yes {line} | head -c 25000; sleep 0.15; done"
+                ))
+            }
+            Recipe::Hangs => {
+                let mut order = on_busybox("ARG MARK\nRUN echo waiting; sleep $MARK");
+                order.build_args.insert("MARK".to_owned(), mark(&order));
+                order
+            }
+            Recipe::Exits(code) => on_busybox(&format!("RUN echo sorry >&2; exit {code}")),
+            Recipe::Nonsense => on_busybox("FORM scratch"),
+        }
+    }
+
+    fn runs(&self, order: &BuildOrder) -> bool {
+        is_running(&mark(order))
+    }
+}
+
+/// A number of seconds that only this order sleeps.
+fn mark(order: &BuildOrder) -> String {
+    format!("7{}", order.run.number())
+}
+
+/// Whether a process of this machine has `word` for its last argument.
+fn is_running(word: &str) -> bool {
+    let ends_so = |entry: std::fs::DirEntry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        command.strip_suffix(b"\0").is_some_and(|line| line.ends_with(format!("\0{word}").as_bytes()))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().any(ends_so)
+}
+
+#[tokio::test]
+async fn arguments_labels_and_target_are_in_the_image() {
+    let mut order = on_busybox(
+        "ARG WHO\nRUN echo \"hello $WHO\" > /who\nFROM scratch AS wanted\nCOPY --from=0 /who /\nFROM scratch\nCOPY missing /",
+    );
+    order.build_args.insert("WHO".to_owned(), "world, with a \"quote\" and ü".to_owned());
+    order.labels = BTreeMap::from([
+        ("org.opencontainers.image.source".to_owned(), "https://git.test/a?b=c,d".to_owned()),
+    ]);
+    order.target = Some("wanted".to_owned());
+    let built = build(&engine(), order.clone(), context(nothing())).await.0.unwrap();
+
+    let image = inspect(&order).await;
+    assert_eq!(image.id.as_deref(), Some(built.id.as_str()));
+    let labels = image.config.unwrap().labels.unwrap();
+    assert_eq!(labels["org.opencontainers.image.source"], "https://git.test/a?b=c,d");
+    assert_eq!(labels["gantry.installation"], order.installation);
+    assert_eq!(labels["gantry.run"], order.run.to_string());
+    assert_eq!(labels["gantry.attempt"], "1");
+}
+
+#[tokio::test]
+async fn both_streams_are_told_apart() {
+    let order = on_busybox("RUN echo out; echo err >&2");
+    let (built, told) = build(&engine(), order, context(nothing())).await;
+    built.unwrap();
+    assert_eq!(told.output(OutputStream::Stdout), "out\n");
+    assert_eq!(told.output(OutputStream::Stderr), "err\n");
+}
+
+#[tokio::test]
+async fn a_log_that_the_engine_clips_says_so() {
+    let order = on_busybox("RUN yes | head -c 6000000");
+    let (built, told) = build(&engine(), order, context(nothing())).await;
+    built.unwrap();
+    let log = told.output(OutputStream::Stdout) + &told.output(OutputStream::Stderr);
+    assert!(log.contains("[output clipped"), "{} bytes", log.len());
+}
+
+#[tokio::test]
+async fn a_second_equal_build_is_cached_and_one_without_cache_is_not() {
+    let mut order = on_busybox("RUN echo once");
+    let ran = |told: &crate::rig::Told| told.output(OutputStream::Stdout).contains("once");
+    let (_, told) = build(&engine(), order.clone(), context(nothing())).await;
+    assert!(ran(&told));
+    let (_, told) = build(&engine(), order.clone(), context(nothing())).await;
+    let cached = |event: &BuildEvent| matches!(event, BuildEvent::Completed { cached: true, .. });
+    assert!(!ran(&told) && told.events.iter().any(cached), "{told:?}");
+    order.no_cache = true;
+    let (_, told) = build(&engine(), order, context(nothing())).await;
+    assert!(ran(&told));
+}
+
+fn with_secret(secret: &str) -> BuildOrder {
+    let mut order = on_busybox(
+        "ARG TOKEN\nRUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN; echo; sleep 1; cat /run/secrets/TOKEN > /kept",
+    );
+    order.secret_build_args.insert("TOKEN".to_owned(), SecretString::from(secret));
+    order
+}
+
+#[tokio::test]
+async fn a_secret_is_seen_by_the_step_that_mounts_it() {
+    let (built, told) = build(&engine(), with_secret("s3cret"), context(nothing())).await;
+    built.unwrap();
+    assert_eq!(told.output(OutputStream::Stdout), "s3cret\n");
+}
+
+#[tokio::test]
+async fn concurrent_builds_of_one_dockerfile_each_see_their_own_secret() {
+    // Not a build argument: with equal arguments the steps are equal but for the isolation.
+    let with = |secret: &str| {
+        let mut order = on_busybox(
+            "RUN --mount=type=secret,id=KEY cat /run/secrets/KEY; sleep 1; cat /run/secrets/KEY > /key",
+        );
+        order.dockerfile = order.dockerfile.replace("KEY", "key");
+        order.secret_build_args.insert("key".to_owned(), SecretString::from(secret));
+        order
+    };
+    let (one, two) = (with("first"), with("second"));
+    assert_eq!(one.dockerfile, two.dockerfile);
+    let engine = engine();
+    let ((first, told_one), (second, told_two)) = tokio::join!(
+        build(&engine, one.clone(), context(nothing())),
+        build(&engine, two.clone(), context(nothing())),
+    );
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(told_one.output(OutputStream::Stdout), "first");
+    assert_eq!(told_two.output(OutputStream::Stdout), "second");
+    assert_ne!(first.id, second.id);
+    for (order, secret) in [(one, "first"), (two, "second")] {
+        assert_eq!(read_back(&order, "/key").await, secret);
+    }
+}
+
+/// The file's text in the image that was built for `order`.
+async fn read_back(order: &BuildOrder, path: &str) -> String {
+    let docker = Docker::connect_with_unix(&host(), 10, bollard::API_DEFAULT_VERSION).unwrap();
+    let config = bollard::models::ContainerCreateBody {
+        image: Some(order.image.to_string()),
+        cmd: Some(vec!["true".to_owned()]),
+        ..Default::default()
+    };
+    let name = None::<bollard::query_parameters::CreateContainerOptions>;
+    let container = docker.create_container(name, config).await.unwrap().id;
+    let options = bollard::query_parameters::DownloadFromContainerOptionsBuilder::default()
+        .path(path)
+        .build();
+    let archive = docker.download_from_container(&container, Some(options));
+    let archive: Vec<_> = futures_util::TryStreamExt::try_collect(archive).await.unwrap();
+    let archive = archive.concat();
+    let mut header = [0; 512];
+    header.copy_from_slice(&archive[..512]);
+    let size = usize::from_str_radix(str::from_utf8(&header[124..135]).unwrap(), 8).unwrap();
+    let text = String::from_utf8(archive[512..512 + size].to_vec()).unwrap();
+    engine()
+        .remove(&gantry_worker::engine::Leftover {
+            kind: gantry_worker::engine::LeftoverKind::Container,
+            id: container,
+            owner: None,
+        })
+        .await
+        .unwrap();
+    text
+}
+
+#[tokio::test]
+async fn the_argument_that_would_undo_the_isolation_is_refused() {
+    let mut order = on_busybox("RUN hostname");
+    order.build_args.insert("BUILDKIT_SANDBOX_HOSTNAME".to_owned(), "elsewhere".to_owned());
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::Refused { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn steps_run_under_the_isolation_as_host_name_and_the_image_does_not_tell() {
+    let order = on_busybox("RUN hostname");
+    let (_, told) = build(&engine(), order.clone(), context(nothing())).await;
+    assert_eq!(told.output(OutputStream::Stdout).trim(), order.isolation);
+    let image = inspect(&order).await;
+    assert!(!format!("{:?}", image.config).contains(&format!("{:?}", order.isolation)));
+}
+
+async fn refused_words(order: BuildOrder) -> String {
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    let BuildError::Refused { message } = error else { panic!("{error:?}") };
+    message
+}
+
+#[tokio::test]
+async fn what_the_order_gets_wrong_is_refused_in_the_engines_words() {
+    let said = refused_words(on_busybox("COPY not-there.txt /")).await;
+    assert!(said.contains("not-there.txt") && said.contains("not found"), "{said}");
+    let said = refused_words(order(&registry(), "")).await;
+    assert!(said.contains("empty"), "{said}");
+    let mut wrong_target = on_busybox("");
+    wrong_target.target = Some("nowhere".to_owned());
+    let said = refused_words(wrong_target).await;
+    assert!(said.contains("nowhere"), "{said}");
+}
+
+#[tokio::test]
+async fn a_step_killed_by_itself_is_the_users_failure() {
+    let order = on_busybox("RUN sh -c 'kill -9 $$'; exit $?");
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::StepFailed { exit_code: 137, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_base_whose_registry_does_not_answer_may_be_there_later() {
+    let order = order(&registry(), "FROM 127.0.0.1:1/base:1\n");
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::Unavailable { .. }), "{error:?}");
+    assert!(error.is_transient());
+}
+
+#[tokio::test]
+async fn an_image_of_the_engine_does_not_stand_in_for_the_registrys() {
+    let local = on_busybox("RUN touch /local");
+    build(&engine(), local.clone(), context(nothing())).await.0.unwrap();
+    // The registry has no such image; the engine has.
+    let order = order(&registry(), &format!("FROM {}\n", local.image));
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::Refused { .. }), "{error:?}");
+}
+
+async fn built_from(archive: Vec<u8>) -> Result<String, BuildError> {
+    let order = on_busybox("COPY . /all\nRUN find /all | sort");
+    let (built, told) = build(&engine(), order, context(archive)).await;
+    built.map(|_| told.output(OutputStream::Stdout).replace('\n', " "))
+}
+
+#[tokio::test]
+async fn every_shape_of_context_is_taken_for_what_it_is() {
+    let plain = tar(&[("a/b.txt", b"b"), ("c", b"c")]);
+    assert_eq!(built_from(plain.clone()).await.unwrap(), "/all /all/a /all/a/b.txt /all/c ");
+
+    let mut compressed = async_compression::tokio::write::GzipEncoder::new(Vec::new());
+    compressed.write_all(&plain).await.unwrap();
+    compressed.shutdown().await.unwrap();
+    let compressed = compressed.into_inner();
+    assert_eq!(built_from(compressed).await.unwrap(), "/all /all/a /all/a/b.txt /all/c ");
+
+    assert_eq!(built_from(vec![0; 1024]).await.unwrap(), "/all ");
+    assert_eq!(built_from(Vec::new()).await.unwrap(), "/all ");
+
+    // Its first entry is a header for a name that is too long for one.
+    let name = format!("{}end", "long/".repeat(60));
+    let mut builder = tokio_tar::Builder::new(Vec::new());
+    let mut header = tokio_tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, &name, b"x".as_slice()).await.unwrap();
+    let long = builder.into_inner().await.unwrap();
+    assert!(built_from(long).await.unwrap().contains(&name));
+}
+
+#[tokio::test]
+async fn a_context_that_cannot_be_sent_is_no_failure_of_the_engine() {
+    let error = built_from(b"FROM scratch\n".repeat(100)).await.unwrap_err();
+    let BuildError::Context { source } = error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("neither a tar nor a gzip"), "{source}");
+
+    let whole = tar(&[("a", &[1; 300_000])]);
+    let breaks = std::io::Cursor::new(whole[..200_000].to_vec()).chain(Breaks);
+    let order = on_busybox("COPY a /");
+    let error = build(&engine(), order, Box::pin(breaks)).await.0.unwrap_err();
+    let BuildError::Context { source } = error else { panic!("{error:?}") };
+    assert_eq!(source.to_string(), "the disk was pulled out");
+}
+
+/// A reader that fails.
+struct Breaks;
+
+impl tokio::io::AsyncRead for Breaks {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Err(std::io::Error::other("the disk was pulled out")))
+    }
+}
+
+/// Kilobytes, from this process's status.
+fn memory(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_context_of_a_gibibyte_is_streamed() {
+    const SIZE: u64 = 1 << 30;
+    let (mut writer, reader) = tokio::io::duplex(256 * 1024);
+    let writing = tokio::spawn(async move {
+        let mut header = tokio_tar::Header::new_ustar();
+        header.set_path("big").unwrap();
+        header.set_size(SIZE);
+        header.set_mode(0o644);
+        header.set_cksum();
+        writer.write_all(header.as_bytes()).await.unwrap();
+        let chunk: Vec<u8> = (0..1_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        for _ in 0..SIZE / chunk.len() as u64 {
+            writer.write_all(&chunk).await.unwrap();
+        }
+        writer.write_all(&[0; 1024]).await.unwrap();
+    });
+    // From here the peak counts anew.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS:");
+
+    let order = on_busybox("RUN --mount=type=bind,target=/context stat -c %s /context/big");
+    let (built, told) = build(&engine(), order, Box::pin(reader)).await;
+    built.unwrap();
+    writing.await.unwrap();
+
+    assert_eq!(told.output(OutputStream::Stdout).trim(), SIZE.to_string());
+    let grown = memory("VmHWM:").saturating_sub(before) / 1024;
+    assert!(grown <= 64, "grew by {grown} MiB");
+}
+
+/// The digest that the registry gives for what has this name.
+async fn digest_in_registry(order: &BuildOrder) -> String {
+    let registry = registry();
+    let mut stream = tokio::net::TcpStream::connect(&registry).await.unwrap();
+    let request = format!(
+        "HEAD /v2/{}/manifests/{} HTTP/1.0\r\nHost: {registry}\r\nAccept: application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json\r\n\r\n",
+        order.image.repository(),
+        order.image.tag().unwrap(),
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let header = answer.lines().find_map(|line| line.strip_prefix("Docker-Content-Digest: "));
+    header.unwrap_or_else(|| panic!("no digest in {answer}")).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_push_tells_the_digest_that_the_registry_has() {
+    let order = on_busybox("RUN echo pushed > /pushed");
+    let engine = engine();
+    build(&engine, order.clone(), context(nothing())).await.0.unwrap();
+    let digest = engine.push(&order.image, None).await.unwrap();
+    assert_eq!(digest.as_str(), digest_in_registry(&order).await);
+
+    // A registry without users takes any.
+    let credentials = Credentials { username: "a".to_owned(), password: SecretString::from("b") };
+    assert_eq!(engine.push(&order.image, Some(&credentials)).await.unwrap(), digest);
+    engine.remove_image(&order.image).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_cannot_take_an_image() {
+    let mut order = on_busybox("");
+    order.image = format!("127.0.0.1:1/gone:{}", order.run).parse().unwrap();
+    let engine = engine();
+    build(&engine, order.clone(), context(nothing())).await.0.unwrap();
+    let error = engine.push(&order.image, None).await.unwrap_err();
+    assert!(matches!(error, PushError::Registry { .. }), "{error:?}");
+    engine.remove_image(&order.image).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_a_user_made_of_ours_is_no_leftover() {
+    let order = on_busybox("RUN echo ours");
+    let engine = engine();
+    build(&engine, order.clone(), context(nothing())).await.0.unwrap();
+    let docker = Docker::connect_with_unix(&host(), 10, bollard::API_DEFAULT_VERSION).unwrap();
+    let tag = bollard::query_parameters::TagImageOptionsBuilder::default()
+        .repo("users/own")
+        .tag(&order.run.to_string())
+        .build();
+    docker.tag_image(&order.image.to_string(), Some(tag)).await.unwrap();
+
+    let left = engine.leftovers(&order.installation).await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    engine.remove(&left[0]).await.unwrap();
+    assert_eq!(engine.leftovers(&order.installation).await.unwrap(), []);
+    let users = format!("users/own:{}", order.run);
+    assert!(docker.inspect_image(&users).await.is_ok());
+    docker
+        .remove_image(&users, None::<bollard::query_parameters::RemoveImageOptions>, None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_told_with_its_address() {
+    let engine = DockerEngine::connect("/nowhere/docker.sock").unwrap();
+    let error = engine.info().await.unwrap_err();
+    assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("unix:///nowhere/docker.sock"), "{error}");
+    let error = build(&engine, order("r.test", "FROM scratch"), context(nothing())).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::Engine(EngineError::Unreachable { .. })), "{error:?}");
+    assert!(DockerEngine::connect("tcp://127.0.0.1:2375").is_err());
+}
+
+#[test]
+fn no_program_is_called() {
+    let test = std::env::current_exe().unwrap();
+    let name = "docker::arguments_labels_and_target_are_in_the_image";
+    let run = std::process::Command::new(test).args(["--exact", name]).env("PATH", "").output();
+    let run = run.unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}

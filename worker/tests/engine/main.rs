@@ -1,0 +1,9 @@
+//! What holds of every engine, and what holds of a real one.
+//!
+//! The real engine is the one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`), the registry, with
+//! `busybox:1` in it, the one at `GANTRY_TEST_REGISTRY`. Without them these tests fail: `make test` starts both.
+
+mod contract;
+mod docker;
+mod rig;
+mod scripted;
