@@ -1,1 +1,139 @@
+//! Turns the crank: undecided events become runs, waiting runs become ready, and what was lost on the way is found.
+//!
+//! In: the store's undecided events, waiting and leased runs, the clock. Out: decisions, ready runs, doorbells. Any
+//! number may run: whatever two of them do at once is one commit that holds and one that is tried again.
 
+#![warn(missing_docs)]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_ops::secret::Keyring;
+use gantry_remote::code_host::CodeHost;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::{Queue, Queues};
+use gantry_seams::store::{SharedStore, StoreError};
+use tokio_util::sync::CancellationToken;
+
+mod admission;
+mod events;
+mod facts;
+mod retention;
+mod sweeper;
+
+pub use retention::Retention;
+
+/// How often a loop looks at the store though no doorbell rang.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a loop rests when the store is away.
+const REST: Duration = Duration::from_secs(1);
+
+/// A scheduler.
+#[derive(Clone)]
+pub struct Scheduler {
+    /// The truth.
+    pub store: SharedStore,
+    /// The doorbells.
+    pub queues: Queues,
+    /// Where old bodies and logs are.
+    pub blobs: SharedBlobs,
+    /// Opens the secrets that a run needs and seals them for it.
+    pub keyring: Arc<Keyring>,
+    /// Says what a branch's head is.
+    pub code_host: Arc<dyn CodeHost>,
+    /// Its settings.
+    pub settings: SchedulerSettings,
+}
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct SchedulerSettings {
+    /// How often lost doorbells and lapsed leases are looked for.
+    pub sweep_interval: Duration,
+    /// The period of a lease: after the store was away, every lease gets one full period.
+    pub lease: Duration,
+    /// How long things are kept.
+    pub retention: Retention,
+}
+
+impl Scheduler {
+    /// Runs until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let sweeper = sweeper::Sweeper::new(self.clone());
+        tokio::join!(
+            on_doorbell("events", &stop, &self.queues.events, || self.decide_events()),
+            on_doorbell("admission", &stop, &self.queues.runs, || self.admit_runs()),
+            every("sweeper", &stop, self.settings.sweep_interval, || sweeper.sweep()),
+            every("retention", &stop, Duration::from_secs(600), || self.forget_old()),
+        );
+    }
+
+    /// Turns the crank until an event, a waiting run and a lease that are due have been looked at. For tests and for
+    /// whoever wants the effect of every doorbell at once. Answers whether anything moved.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tick(&self) -> Result<bool, StoreError> {
+        let decided = self.decide_events().await?;
+        let admitted = self.admit_runs().await?;
+        Ok(decided + admitted > 0)
+    }
+}
+
+/// Ticks when a doorbell rings, at the start and every few seconds.
+async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
+    name: &'static str,
+    stop: &CancellationToken,
+    doorbell: &Arc<dyn Queue<M>>,
+    tick: impl Fn() -> F,
+) {
+    loop {
+        rest_on_error(name, stop, tick().await).await;
+        let rung = tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_AGAIN) => continue,
+            rung = doorbell.claim() => rung,
+        };
+        match rung {
+            Ok(Some(claim)) => {
+                // The record says the rest, so a doorbell that comes again is as good as one that does not.
+                if let Err(error) = claim.done().await {
+                    tracing::debug!("{name}: {error}");
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!("{name}: {error}; the store is looked at every few seconds instead");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Ticks at the start and then at each interval.
+async fn every<F: Future<Output = Result<usize, StoreError>>>(
+    name: &'static str,
+    stop: &CancellationToken,
+    interval: Duration,
+    tick: impl Fn() -> F,
+) {
+    loop {
+        rest_on_error(name, stop, tick().await).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+async fn rest_on_error(name: &str, stop: &CancellationToken, ticked: Result<usize, StoreError>) {
+    if let Err(error) = ticked {
+        tracing::warn!("{name}: {error}");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(REST) => {}
+        }
+    }
+}

@@ -5,12 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Push;
+use crate::id::RegistryName;
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
 
 text_type!(
-    /// What a fact is about: `branch:github.com/octo/hello@main`.
+    /// What a fact is about: `branch:reg:github.com/octo/hello@main`.
     FactKey,
     "fact",
     "a kind, `:` and what it is about",
@@ -18,10 +19,11 @@ text_type!(
 );
 
 impl FactKey {
-    /// The head of a branch.
+    /// The head of a branch, as a registry's hooks and tasks know it. Each registry has facts of its own: what the
+    /// holder of one registry's hook claims never moves what another registry builds.
     #[must_use]
-    pub fn branch(repository: &RepositoryKey, branch: &RefName) -> Self {
-        match format!("branch:{repository}@{branch}").parse() {
+    pub fn branch(registry: &RegistryName, repository: &RepositoryKey, branch: &RefName) -> Self {
+        match format!("branch:{registry}:{repository}@{branch}").parse() {
             Ok(key) => key,
             Err(_) => {
                 unreachable!("a repository's key and a branch's name are short and printable")
@@ -118,7 +120,7 @@ mod tests {
 
     fn known(digit: char) -> Fact {
         let main = "main".parse().unwrap();
-        let key = FactKey::branch(&push(None, None).repository(), &main);
+        let key = FactKey::branch(&"reg".parse().unwrap(), &push(None, None).repository(), &main);
         advanced(None, &key, Some(commit(digit)), Timestamp::default())
     }
 

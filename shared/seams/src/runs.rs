@@ -605,12 +605,17 @@ pub async fn list(
     load_members(store, &index, from, limit).await
 }
 
-/// Runs that wait to be admitted, in the order in which they are looked at.
+/// Runs that wait to be admitted, in the order in which they are looked at, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn waiting(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
-    load_members(store, &indexes::waiting(), From::Start, limit).await
+pub async fn waiting(
+    store: &dyn Store,
+    after: Option<&Run>,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let from = after.map_or(From::Start, |run| From::After(indexes::waiting_entry(run)));
+    load_members(store, &indexes::waiting(), from, limit).await
 }
 
 /// Runs that are ready in a pool, best first.

@@ -170,7 +170,7 @@ mod tests {
         let (task, push) = (task(), push("main"));
         let head = push.after.clone().unwrap();
         let branch = "main".parse().unwrap();
-        let key = FactKey::branch(&push.repository(), &branch);
+        let key = FactKey::branch(&task.id.registry, &push.repository(), &branch);
         let fact = advanced(None, &key, Some(head.clone()), Timestamp::default());
         let draft = for_push(&task, &"d/0".parse().unwrap(), &push, &branch, &head, &fact);
         assert_eq!(

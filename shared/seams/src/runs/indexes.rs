@@ -51,13 +51,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         }
     }
     match &run.state {
-        RunState::Waiting {
-            reason: WaitReason::Backoff { until, .. },
-            ..
-        } => {
-            entries.push(at(waiting(), until.as_millis()));
-        }
-        RunState::Waiting { .. } => entries.push(at(waiting(), created)),
+        RunState::Waiting { .. } => entries.push((waiting(), waiting_entry(run))),
         RunState::Ready { pool, rank, since } => {
             entries.push(at(ready(pool), rank.0));
             let member = format!("{pool}/{}", run.id);
@@ -88,6 +82,20 @@ pub(super) fn listing_entry(run: &Run) -> Entry {
     }
 }
 
+/// By when it is to be looked at.
+pub(super) fn waiting_entry(run: &Run) -> Entry {
+    let at = match &run.state {
+        RunState::Waiting { reason: WaitReason::Backoff { until, .. }, .. } => *until,
+        RunState::Waiting { .. }
+        | RunState::Ready { .. }
+        | RunState::Started { .. }
+        | RunState::Running { .. }
+        | RunState::Tagging { .. }
+        | RunState::Done(_) => run.created,
+    };
+    Entry { score: at.as_millis(), member: run.id.to_string() }
+}
+
 pub(super) fn listing(filter: &RunFilter) -> Index {
     match (&filter.task, &filter.registry) {
         (Some(task), _) => of_task(task),
@@ -108,7 +116,6 @@ fn of_task(task: &TaskId) -> Index {
     Index::new(format!("runs/task/{task}"))
 }
 
-/// By when they are to be looked at.
 pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
 }

@@ -1,0 +1,176 @@
+//! Waiting runs become ready, as far as the limits of their registry and task allow. Each that stays says why.
+
+use std::collections::BTreeSet;
+
+use gantry_domain::id::{RegistryName, TaskId};
+use gantry_domain::registry::Registry;
+use gantry_domain::run::{ErrorCode, Run, RunError, RunState, WaitReason};
+use gantry_domain::timestamp::Timestamp;
+use gantry_ops::bundle::Bundle;
+use gantry_ops::secret::{Credentials, SecretError};
+use gantry_seams::queue::PoolHasWork;
+use gantry_seams::runs::RunOpError;
+use gantry_seams::store::StoreError;
+use gantry_seams::{registries, runs, tasks};
+
+use crate::Scheduler;
+
+/// How many waiting runs are read at once.
+const PAGE: usize = 128;
+
+/// How many waiting runs one look goes through: those behind are looked at when these have moved.
+const MOST: usize = 4096;
+
+/// What was found full in one look, so that it is not counted again for each run behind.
+#[derive(Default)]
+struct Full {
+    registries: BTreeSet<RegistryName>,
+    tasks: BTreeSet<TaskId>,
+}
+
+impl Scheduler {
+    /// Looks at waiting runs in order. Answers how many became ready.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn admit_runs(&self) -> Result<usize, StoreError> {
+        let mut admitted = 0;
+        let mut full = Full::default();
+        let mut after: Option<Run> = None;
+        let now = self.store.now().await?;
+        for _ in 0..MOST / PAGE {
+            let page = runs::waiting(self.store.as_ref(), after.as_ref(), PAGE).await?;
+            for run in &page {
+                if is_resting(run, now) {
+                    continue;
+                }
+                if self.admit(run, &mut full).await? {
+                    admitted += 1;
+                }
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.into_iter().last();
+        }
+        Ok(admitted)
+    }
+
+    async fn admit(&self, run: &Run, full: &mut Full) -> Result<bool, StoreError> {
+        let store = self.store.as_ref();
+        let Some(registry) = registries::find(store, &run.registry).await? else {
+            let message = format!("registry {} was deleted", run.registry);
+            return self.give_up(run, message).await;
+        };
+        let reason = match self.obstacle(run, &registry, full).await? {
+            Some(reason) => reason,
+            None => return self.make_ready(run, &registry).await,
+        };
+        match runs::hold(store, run.id, reason).await {
+            Ok(()) => Ok(false),
+            Err(error) => moved_meanwhile(error),
+        }
+    }
+
+    /// What keeps a run from being ready, if anything does.
+    async fn obstacle(
+        &self,
+        run: &Run,
+        registry: &Registry,
+        full: &mut Full,
+    ) -> Result<Option<WaitReason>, StoreError> {
+        let store = self.store.as_ref();
+        let limit = registry.run_limit.get();
+        if full.registries.contains(&run.registry)
+            || is_full(runs::count_placed_in_registry(store, &run.registry, limit as usize).await?, limit)
+        {
+            full.registries.insert(run.registry.clone());
+            return Ok(Some(WaitReason::RegistryLimit { limit }));
+        }
+        let Some(id) = run.task_id() else { return Ok(None) };
+        let Some(limit) = tasks::find(store, &id).await?.and_then(|task| task.run_limit) else {
+            return Ok(None);
+        };
+        let limit = limit.get();
+        if full.tasks.contains(&id)
+            || is_full(runs::count_placed_in_task(store, &id, limit as usize).await?, limit)
+        {
+            full.tasks.insert(id);
+            return Ok(Some(WaitReason::TaskLimit { limit }));
+        }
+        Ok(None)
+    }
+
+    async fn make_ready(&self, run: &Run, registry: &Registry) -> Result<bool, StoreError> {
+        let bundle = match self.bundle(run, registry) {
+            Ok(bundle) => bundle,
+            Err(error) => return self.give_up(run, error.to_string()).await,
+        };
+        let sealed = if bundle.is_empty() {
+            None
+        } else {
+            match bundle.seal(&self.keyring, run.id) {
+                Ok(sealed) => Some(sealed),
+                Err(error) => return self.give_up(run, error.to_string()).await,
+            }
+        };
+        let pool = run.build.platform.pool();
+        match runs::ready(self.store.as_ref(), run.id, pool.clone(), sealed).await {
+            Ok(_) => {
+                tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
+                let jobs = self.queues.jobs.pool(&pool);
+                if let Err(error) = jobs.publish(PoolHasWork { pool }).await {
+                    tracing::debug!("workers find run {} by themselves: {error}", run.id);
+                }
+                Ok(true)
+            }
+            Err(error) => moved_meanwhile(error),
+        }
+    }
+
+    /// The secrets that the run needs, and nothing else.
+    fn bundle(&self, run: &Run, registry: &Registry) -> Result<Bundle, SecretError> {
+        let sealed_for = Registry::seals_for(&run.registry);
+        let mut bundle = Bundle::default();
+        if let Some(credentials) = &registry.credentials {
+            let password = self.keyring.open(&sealed_for, &credentials.password)?;
+            let username = credentials.username.clone();
+            bundle.registries.insert(registry.host.clone(), Credentials { username, password });
+        }
+        if let Some(token) = &run.git_token {
+            bundle.git_token = Some(self.keyring.open(&sealed_for, token)?);
+        }
+        for (name, value) in &run.build.secret_build_args {
+            bundle.build_args.insert(name.clone(), self.keyring.open(&sealed_for, value)?);
+        }
+        Ok(bundle)
+    }
+
+    async fn give_up(&self, run: &Run, message: String) -> Result<bool, StoreError> {
+        tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
+        let error = RunError { code: ErrorCode::Internal, step: None, exit_code: None, message };
+        match runs::give_up(self.store.as_ref(), run.id, error).await {
+            Ok(_) => Ok(false),
+            Err(error) => moved_meanwhile(error),
+        }
+    }
+}
+
+fn is_full(placed: usize, limit: u32) -> bool {
+    placed >= limit as usize
+}
+
+fn is_resting(run: &Run, now: Timestamp) -> bool {
+    matches!(&run.state, RunState::Waiting { reason: WaitReason::Backoff { until, .. }, .. } if *until > now)
+}
+
+/// A run that moved while it was looked at is someone else's affair now.
+fn moved_meanwhile(error: RunOpError) -> Result<bool, StoreError> {
+    match error {
+        RunOpError::Store(error) => Err(error),
+        RunOpError::Absent { .. }
+        | RunOpError::LeaseLost { .. }
+        | RunOpError::CancelAsked { .. }
+        | RunOpError::Illegal { .. } => Ok(false),
+    }
+}

@@ -1,0 +1,340 @@
+//! Undecided events become decisions, and runs where a rule said yes: both in one commit.
+
+use std::time::Duration;
+
+use gantry_domain::decide::{Candidate, Choice, Rule, matcher, planner};
+use gantry_domain::event::{Event, EventKind, Push};
+use gantry_domain::fact::FactKey;
+use gantry_domain::id::{EventId, RunId, TaskId};
+use gantry_domain::source::{CommitId, RefName, Source};
+use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::Versioned;
+use gantry_seams::decisions::{self, Decided};
+use gantry_seams::events::{self, RecordedEvent};
+use gantry_seams::queue::RunsMoved;
+use gantry_seams::store::{Batch, CommitError, StoreError};
+use gantry_seams::{facts, hooks, registries, runs, tasks};
+
+use crate::Scheduler;
+use crate::facts::{Heard, Unheard};
+
+/// How many events one look takes.
+const EVENTS_A_TICK: usize = 64;
+
+/// How many candidates one commit decides.
+const CANDIDATES_A_COMMIT: usize = 64;
+
+/// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
+const TRIES: u32 = 12;
+
+/// What deciding an event led to.
+enum Step {
+    /// It is decided, up to here; these runs were started.
+    Committed(Vec<RunId>),
+    /// There are more candidates than fit one commit.
+    CommittedWithMore(Vec<RunId>),
+    /// Someone else changed what it rests on: look again.
+    Conflict,
+    /// It is put off.
+    PutOff,
+}
+
+impl Scheduler {
+    /// Decides the events that are due. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; one event that cannot be decided does not keep the others.
+    pub(crate) async fn decide_events(&self) -> Result<usize, StoreError> {
+        let mut decided = 0;
+        loop {
+            let now = self.store.now().await?;
+            let due = events::undecided(self.store.as_ref(), now, EVENTS_A_TICK).await?;
+            for event in &due {
+                self.decide_event(event).await?;
+                decided += 1;
+            }
+            if due.len() < EVENTS_A_TICK {
+                return Ok(decided);
+            }
+        }
+    }
+
+    async fn decide_event(&self, id: &EventId) -> Result<(), StoreError> {
+        loop {
+            let found = match events::find(self.store.as_ref(), id).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return events::set_aside(self.store.as_ref(), id).await,
+                Err(StoreError::Undecodable { key, message }) => {
+                    tracing::error!(event.id = %id, "event {key} does not decode and is set aside: {message}");
+                    return events::set_aside(self.store.as_ref(), id).await;
+                }
+                Err(error) => return Err(error),
+            };
+            if !events::is_undecided(self.store.as_ref(), id).await? {
+                return events::set_aside(self.store.as_ref(), id).await;
+            }
+            let step = match &found.value.event.kind {
+                EventKind::Push(push) => self.decide_push(&found, push).await?,
+                EventKind::TaskSaved { task } => self.learn_head(&found, task).await?,
+                EventKind::ImagePushed(pushed) => {
+                    let what = format!("{} at {}", pushed.image, pushed.digest);
+                    self.decide_nothing(&found, Rule::RecordedOnly { what }).await?
+                }
+                EventKind::Requested { .. } => {
+                    let what = "a request, which is decided where it is accepted,".to_owned();
+                    self.decide_nothing(&found, Rule::RecordedOnly { what }).await?
+                }
+            };
+            match step {
+                Step::Conflict => {}
+                Step::PutOff => return Ok(()),
+                Step::CommittedWithMore(runs) => self.announce(id, &runs).await,
+                Step::Committed(runs) => {
+                    self.announce(id, &runs).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn decide_push(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        push: &Push,
+    ) -> Result<Step, StoreError> {
+        let event = &found.value.event;
+        let repository = push.repository();
+        let hook = hooks::find(self.store.as_ref(), &push.hook).await?;
+        if !hook.is_some_and(|hook| hook.speaks_for(&repository)) {
+            let rule = Rule::HookNotForRepository { hook: push.hook.clone(), repository };
+            return self.decide_nothing(found, rule).await;
+        }
+        let after = found.value.cursor.as_ref();
+        let candidates =
+            tasks::watching(self.store.as_ref(), &event.registry, &repository, after, CANDIDATES_A_COMMIT)
+                .await?;
+        if candidates.is_empty() && after.is_none() {
+            return self.decide_nothing(found, Rule::NoTask { repository }).await;
+        }
+        let now = self.store.now().await?;
+        let matched = candidates.iter().find_map(|task| matcher::match_push(push, task).ok());
+        let heard = match matched {
+            None => None,
+            Some(branch) => match self.hear(&event.registry, push, branch, &candidates, now).await {
+                Ok(heard) => Some(Ok((branch, heard))),
+                Err(Unheard::Store(error)) => return Err(error),
+                Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
+                    let pause = pause_after(found.value.tries);
+                    tracing::warn!(event.id = %event.id, "the head of {branch} of {repository} is asked for again in {pause:?}: {error}");
+                    events::put_off(self.store.as_ref(), found, pause).await?;
+                    return Ok(Step::PutOff);
+                }
+                Err(Unheard::Asking(error)) => {
+                    let fact = FactKey::branch(&event.registry, &repository, branch);
+                    Some(Err(Rule::HeadUnknown { fact, why: error.message }))
+                }
+            },
+        };
+        self.commit_push(found, push, &candidates, heard, now).await
+    }
+
+    /// Writes fact, runs and decision in one commit.
+    async fn commit_push(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        push: &Push,
+        candidates: &[Task],
+        heard: Option<Result<(&RefName, Heard), Rule>>,
+        now: Timestamp,
+    ) -> Result<Step, StoreError> {
+        let event = &found.value.event;
+        let mut batch = Batch::default();
+        if let Some(Ok((_, heard))) = &heard {
+            facts::advance(&mut batch, heard.known.as_ref(), &heard.now)?;
+        }
+        // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
+        let is_news = found.value.cursor.is_some()
+            || matches!(&heard, Some(Ok((_, heard))) if heard.advanced());
+        let mut choices = Vec::with_capacity(candidates.len());
+        let mut wanted: Vec<(usize, &Task, CommitId, String)> = Vec::new();
+        for task in candidates {
+            let choice = match (matcher::match_push(push, task), &heard) {
+                (Err(rule), _) | (Ok(_), Some(Err(rule))) => Some(rule.clone()),
+                (Ok(branch), Some(Ok((_, heard)))) => {
+                    match self.judge(push, branch, heard, task, is_news).await? {
+                        Ok((head, run_key)) => {
+                            wanted.push((choices.len(), task, head, run_key));
+                            None
+                        }
+                        Err(rule) => Some(rule),
+                    }
+                }
+                (Ok(_), None) => Some(Rule::NoTask { repository: push.repository() }),
+            };
+            choices.push(choice);
+        }
+        let drafts = self.drafts(event, push, &heard, &wanted).await?;
+        let started = runs::create(self.store.as_ref(), &mut batch, drafts, now).await?;
+        let mut of_candidate: Vec<Option<RunId>> = vec![None; candidates.len()];
+        for ((place, ..), run) in wanted.iter().zip(&started) {
+            if let Some(slot) = of_candidate.get_mut(*place) {
+                *slot = Some(run.id);
+            }
+        }
+        let candidates_decided = candidates
+            .iter()
+            .zip(choices.into_iter().zip(of_candidate))
+            .filter_map(|(task, (rule, run))| {
+                let choice = match (run, rule) {
+                    (Some(run), _) => Choice::Run { run },
+                    (None, Some(rule)) => Choice::No { rule },
+                    (None, None) => return None,
+                };
+                Some(Candidate { task: Some(task.id.clone()), choice })
+            })
+            .collect();
+        let has_more = candidates.len() == CANDIDATES_A_COMMIT;
+        let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());
+        let decided = Decided { candidates: candidates_decided, nothing: None, more_after };
+        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
+        let ids = started.iter().map(|run| run.id).collect();
+        self.commit(batch, if has_more { Step::CommittedWithMore(ids) } else { Step::Committed(ids) })
+            .await
+    }
+
+    /// The rules that need the fact: which commit to build, and what the run is keyed by; or the rule that said no.
+    async fn judge(
+        &self,
+        push: &Push,
+        branch: &RefName,
+        heard: &Heard,
+        task: &Task,
+        is_news: bool,
+    ) -> Result<Result<(CommitId, String), Rule>, StoreError> {
+        let Some(head) = &heard.now.value else {
+            return Ok(Err(Rule::BranchDeleted { branch: branch.clone() }));
+        };
+        let superseded = push.after.as_ref().filter(|pushed| *pushed != head);
+        if let Some(pushed) = superseded
+            && !is_news
+        {
+            return Ok(Err(Rule::Superseded { pushed: pushed.clone(), head: head.clone() }));
+        }
+        let run_key = run_key(&task.id, &heard.now.key, heard.now.generation);
+        match runs::find_for(self.store.as_ref(), &run_key).await? {
+            Some(run) => Ok(Err(Rule::AlreadyStarted { run })),
+            None => Ok(Ok((head.clone(), run_key))),
+        }
+    }
+
+    async fn drafts(
+        &self,
+        event: &Event,
+        push: &Push,
+        heard: &Option<Result<(&RefName, Heard), Rule>>,
+        wanted: &[(usize, &Task, CommitId, String)],
+    ) -> Result<Vec<(gantry_domain::id::RunPrefix, planner::RunDraft, Option<String>)>, StoreError> {
+        let Some(Ok((branch, heard))) = heard else { return Ok(Vec::new()) };
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(registry) = registries::find(self.store.as_ref(), &event.registry).await? else {
+            return Ok(Vec::new());
+        };
+        Ok(wanted
+            .iter()
+            .map(|(_, task, head, run_key)| {
+                let mut draft = planner::for_push(task, &event.id, push, branch, head, &heard.now);
+                draft.trace.clone_from(&event.trace);
+                (registry.prefix, draft, Some(run_key.clone()))
+            })
+            .collect())
+    }
+
+    /// A task with a source trigger was saved: its branch's head becomes known, so that the next push is told from an
+    /// old one without asking.
+    async fn learn_head(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        task: &TaskId,
+    ) -> Result<Step, StoreError> {
+        let event = &found.value.event;
+        let watched = tasks::find(self.store.as_ref(), task).await?.and_then(|task| {
+            let Source::Git(git) = task.build.source.clone() else { return None };
+            matcher::watched_repository(&task).map(|repository| (task, git, repository))
+        });
+        let Some((task, git, repository)) = watched else {
+            let what = format!("task {task}, which watches no branch,");
+            return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
+        };
+        let branch = matcher::watched_branch(&task);
+        let head = match self.ask(&git.url, branch, std::slice::from_ref(&task)).await {
+            Ok(head) => head,
+            Err(Unheard::Store(error)) => return Err(error),
+            Err(Unheard::Asking(error)) => {
+                // Not asked again: the first push will be.
+                tracing::warn!(task.name = %task.id, "the head that task {} watches is not known yet: {error}", task.id);
+                let what = format!("task {}, whose branch could not be read ({error}),", task.id);
+                return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
+            }
+        };
+        let Some(branch) = head.branch.or_else(|| branch.cloned()) else {
+            let what = format!("task {}, whose repository names no default branch,", task.id);
+            return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
+        };
+        let key = FactKey::branch(&event.registry, &repository, &branch);
+        let known = facts::find(self.store.as_ref(), &key).await?;
+        let mut batch = Batch::default();
+        let now = self.store.now().await?;
+        // A fact that is known already is left to the pushes: to advance it here would take their run away.
+        if known.is_none() {
+            let fact = gantry_domain::fact::advanced(None, &key, head.commit, now);
+            facts::advance(&mut batch, None, &fact)?;
+        }
+        let what = format!("the head of {branch} of {repository}");
+        let rule = Rule::RecordedOnly { what };
+        let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
+        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
+        self.commit(batch, Step::Committed(Vec::new())).await
+    }
+
+    async fn decide_nothing(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        rule: Rule,
+    ) -> Result<Step, StoreError> {
+        let mut batch = Batch::default();
+        let now = self.store.now().await?;
+        let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
+        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
+        self.commit(batch, Step::Committed(Vec::new())).await
+    }
+
+    async fn commit(&self, batch: Batch, step: Step) -> Result<Step, StoreError> {
+        match self.store.commit(batch).await {
+            Ok(()) => Ok(step),
+            Err(CommitError::Conflict { .. }) => Ok(Step::Conflict),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    async fn announce(&self, event: &EventId, started: &[RunId]) {
+        for run in started {
+            tracing::info!(event.id = %event, run.id = %run, "event {event} started run {run}");
+            if let Err(error) = self.queues.runs.publish(RunsMoved { run: *run }).await {
+                tracing::debug!("the sweeper rings for run {run}: {error}");
+            }
+        }
+    }
+}
+
+/// A run of a change is keyed by task, fact and generation: there is one, however often we hear of it.
+fn run_key(task: &TaskId, fact: &FactKey, generation: u64) -> String {
+    format!("push/{task}/{fact}/{generation}")
+}
+
+/// 2 s, doubling to 10 minutes.
+fn pause_after(tries: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(tries + 1).min(600))
+}

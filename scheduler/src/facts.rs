@@ -1,0 +1,96 @@
+//! What really changed: hears what a push claims, and asks the code host when the claim cannot be right or wrong by itself.
+
+use gantry_domain::event::Push;
+use gantry_domain::fact::{self, Fact, FactKey, Hearing};
+use gantry_domain::id::RegistryName;
+use gantry_domain::registry::Registry;
+use gantry_domain::source::{GitUrl, RefName};
+use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
+use gantry_remote::code_host::{CodeHostError, Head};
+use gantry_seams::Versioned;
+use gantry_seams::facts;
+use gantry_seams::store::StoreError;
+
+use crate::Scheduler;
+
+/// A branch's head as it is now, and as we knew it before.
+pub(crate) struct Heard {
+    /// What the store said, to be advanced from.
+    pub(crate) known: Option<Versioned<Fact>>,
+    /// What is so now.
+    pub(crate) now: Fact,
+}
+
+impl Heard {
+    /// Whether something changed.
+    pub(crate) fn advanced(&self) -> bool {
+        self.known.as_ref().is_none_or(|known| known.value.generation != self.now.generation)
+    }
+}
+
+/// A fact could not be told.
+pub(crate) enum Unheard {
+    /// The code host could not be asked: later, perhaps.
+    Asking(CodeHostError),
+    /// The store's own.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unheard {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Scheduler {
+    /// What a push means for the head of its branch. `tasks` watch it, and one of their tokens may be needed to ask.
+    pub(crate) async fn hear(
+        &self,
+        registry: &RegistryName,
+        push: &Push,
+        branch: &RefName,
+        tasks: &[Task],
+        now: Timestamp,
+    ) -> Result<Heard, Unheard> {
+        let key = FactKey::branch(registry, &push.repository(), branch);
+        let known = facts::find(self.store.as_ref(), &key).await?;
+        let value = match fact::hear(known.as_ref().map(|known| &known.value), push) {
+            Hearing::Advances(value) => value,
+            Hearing::Repeats => push.after.clone(),
+            Hearing::Unclear => self.ask(&push.url, Some(branch), tasks).await?.commit,
+        };
+        let fact = fact::advanced(known.as_ref().map(|known| &known.value), &key, value, now);
+        Ok(Heard { known, now: fact })
+    }
+
+    /// Asks the code host, with the token of each task in turn until one is let in.
+    pub(crate) async fn ask(
+        &self,
+        url: &GitUrl,
+        branch: Option<&RefName>,
+        tasks: &[Task],
+    ) -> Result<Head, Unheard> {
+        /// More would only ask the same host the same thing.
+        const TOKENS: usize = 3;
+        let mut last = CodeHostError { message: format!("no task can read {url}") };
+        for task in tasks.iter().take(TOKENS) {
+            let sealed_for = Registry::seals_for(&task.id.registry);
+            let token = match &task.git_token {
+                None => None,
+                Some(sealed) => match self.keyring.open(&sealed_for, sealed) {
+                    Ok(token) => Some(token),
+                    Err(error) => {
+                        last = CodeHostError { message: error.to_string() };
+                        continue;
+                    }
+                },
+            };
+            match self.code_host.head(url, branch, token.as_ref()).await {
+                Ok(head) => return Ok(head),
+                Err(error) => last = error,
+            }
+        }
+        Err(Unheard::Asking(last))
+    }
+}

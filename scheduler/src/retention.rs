@@ -1,0 +1,160 @@
+//! Forgets what is old: by age, piece by piece, so that no look takes long.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use gantry_domain::run::Run;
+use gantry_seams::blobs::BlobError;
+use gantry_seams::logs::{self, LogError, LogId};
+use gantry_seams::store::StoreError;
+use gantry_seams::{deliveries, events, lineages, runs, tasks, uploads};
+
+use crate::Scheduler;
+
+/// How much one look takes of each kind.
+const PIECE: usize = 128;
+
+/// How long things are kept.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// Ended runs that are not archived, with their logs.
+    pub runs: Duration,
+    /// Deliveries, their events and decisions.
+    pub deliveries: Duration,
+    /// Bodies of deliveries in the store; older ones are compressed in the object store.
+    pub bodies: Duration,
+    /// Where digests come from.
+    pub lineage: Duration,
+    /// Former revisions of tasks.
+    pub revisions: Duration,
+    /// Uploaded archives.
+    pub uploads: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        Self {
+            runs: days(30),
+            deliveries: days(30),
+            bodies: days(1),
+            lineage: days(400),
+            revisions: days(90),
+            uploads: days(7),
+        }
+    }
+}
+
+impl Scheduler {
+    /// Forgets what is old. Answers how much.
+    ///
+    /// # Errors
+    /// [`StoreError`]. What the object store cannot remove now is removed later.
+    pub(crate) async fn forget_old(&self) -> Result<usize, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let count = self.forget_piece().await?;
+            forgotten += count;
+            if count == 0 {
+                return Ok(forgotten);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn forget_piece(&self) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
+        let now = store.now().await?;
+        let keep = &self.settings.retention;
+        let mut count = self.forget_runs().await?;
+        count += self.move_bodies().await?;
+        count += self.forget_deliveries().await?;
+        count += events::forget(store, now.before(keep.deliveries), PIECE).await?;
+        count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
+        count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
+        for upload in uploads::older_than(store, now.before(keep.uploads), PIECE).await? {
+            if let Err(error) = self.blobs.delete(&uploads::blob_path(&upload)).await {
+                tracing::warn!("upload {upload} is removed later: {error}");
+                continue;
+            }
+            uploads::delete(store, &upload).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn forget_runs(&self) -> Result<usize, StoreError> {
+        let before = self.store.now().await?.before(self.settings.retention.runs);
+        let mut count = 0;
+        for run in runs::ended(self.store.as_ref(), PIECE).await? {
+            if run.state.done().is_none_or(|done| done.at >= before) {
+                break;
+            }
+            match self.forget_logs(&run).await {
+                Ok(()) => {}
+                Err(LogError::Store(error)) => return Err(error),
+                Err(LogError::Blob(error)) => {
+                    tracing::warn!(run.id = %run.id, "the log of run {} is removed later: {error}", run.id);
+                    continue;
+                }
+            }
+            runs::delete(self.store.as_ref(), run.id).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn forget_logs(&self, run: &Run) -> Result<(), LogError> {
+        for ended in &run.attempts {
+            let log = LogId { run: run.id, attempt: ended.attempt };
+            logs::delete(self.store.as_ref(), self.blobs.as_ref(), log).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_bodies(&self) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
+        let before = store.now().await?.before(self.settings.retention.bodies);
+        let mut count = 0;
+        for delivery in deliveries::with_body_before(store, before, PIECE).await? {
+            if let Some(body) = deliveries::find_body(store, &delivery).await? {
+                let path = deliveries::body_blob_path(&delivery);
+                let stored = match compress(&body) {
+                    Ok(compressed) => self.blobs.put(&path, compressed).await,
+                    Err(source) => Err(BlobError::Source { path, source }),
+                };
+                if let Err(error) = stored {
+                    tracing::warn!(delivery.id = %delivery.id, "the body of delivery {} is moved later: {error}", delivery.id);
+                    continue;
+                }
+            }
+            deliveries::drop_body(store, &delivery).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn forget_deliveries(&self) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
+        let before = store.now().await?.before(self.settings.retention.deliveries);
+        let mut count = 0;
+        for delivery in deliveries::without_body_before(store, before, PIECE).await? {
+            if let Err(error) = self.blobs.delete(&deliveries::body_blob_path(&delivery)).await {
+                tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
+                continue;
+            }
+            deliveries::delete(store, &delivery).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+fn compress(body: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish().map(Bytes::from)
+}

@@ -1,0 +1,108 @@
+//! Finds what was lost: leases of workers that were not heard of again, doorbells that did not ring, pauses that are over.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::queue::{PoolHasWork, RunsMoved};
+use gantry_seams::runs::{self, Lapsed, RunOpError};
+use gantry_seams::store::StoreError;
+use gantry_seams::workers;
+
+use crate::Scheduler;
+
+/// How many leases one look ends.
+const LEASES: usize = 256;
+
+/// How many ready runs are looked at to find the pools that have some.
+const READY: usize = 1024;
+
+/// How long a worker that says nothing is still listed.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// A sweeper: remembers when the store was away.
+pub(crate) struct Sweeper {
+    scheduler: Scheduler,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    store_was_away: bool,
+    no_lapse_before: Option<Timestamp>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(scheduler: Scheduler) -> Self {
+        Self { scheduler, state: Mutex::default() }
+    }
+
+    /// Looks once. Answers how much was repaired.
+    pub(crate) async fn sweep(&self) -> Result<usize, StoreError> {
+        let swept = self.sweep_once().await;
+        if swept.is_err() {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).store_was_away = true;
+        }
+        swept
+    }
+
+    async fn sweep_once(&self) -> Result<usize, StoreError> {
+        let store = self.scheduler.store.as_ref();
+        let now = store.now().await?;
+        let mut repaired = 0;
+        if self.may_lapse(now) {
+            repaired += self.end_lapsed_leases(now).await?;
+        }
+        repaired += self.scheduler.decide_events().await?;
+        repaired += self.scheduler.admit_runs().await?;
+        for pool in runs::pools_with_work(store, READY).await? {
+            let jobs = self.scheduler.queues.jobs.pool(&pool);
+            if let Err(error) = jobs.publish(PoolHasWork { pool }).await {
+                tracing::debug!("workers look for themselves: {error}");
+            }
+        }
+        workers::forget_silent(store, SILENCE).await?;
+        Ok(repaired)
+    }
+
+    /// While the store was away nobody could renew: every lease gets one full period from its return.
+    fn may_lapse(&self, now: Timestamp) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut state.store_was_away) {
+            state.no_lapse_before = Some(now.after(self.scheduler.settings.lease));
+        }
+        state.no_lapse_before.is_none_or(|moment| now >= moment)
+    }
+
+    async fn end_lapsed_leases(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let store = self.scheduler.store.as_ref();
+        let mut ended = 0;
+        for run in runs::leased(store, LEASES).await? {
+            if run.state.lease().is_none_or(|lease| lease.until > now) {
+                break;
+            }
+            let lapsed = match runs::lapse(store, run.id).await {
+                Ok(Some(lapsed)) => lapsed,
+                Ok(None) | Err(RunOpError::Absent { .. }) => continue,
+                Err(RunOpError::Store(error)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(run.id = %run.id, "the lease of run {} cannot be ended: {error}", run.id);
+                    continue;
+                }
+            };
+            ended += 1;
+            match lapsed {
+                Lapsed::Done(run) => {
+                    tracing::error!(run.id = %run.id, "the worker of run {} was lost; it ended as {}", run.id, run.status());
+                }
+                Lapsed::WillBeTriedAgain(run) => {
+                    tracing::warn!(run.id = %run.id, "the worker of run {} was lost; it is tried again", run.id);
+                }
+            }
+            if let Err(error) = self.scheduler.queues.runs.publish(RunsMoved { run: run.id }).await {
+                tracing::debug!("admission looks for itself: {error}");
+            }
+        }
+        Ok(ended)
+    }
+}
