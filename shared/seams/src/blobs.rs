@@ -59,6 +59,12 @@ pub type SharedBlobs = Arc<dyn Blobs>;
 /// The object store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
+    /// The path is not one of an object: plain names with single slashes between them.
+    #[error("`{path}` cannot be the path of an object: use plain names with single slashes between them")]
+    Refused {
+        /// Which.
+        path: String,
+    },
     /// There is nothing under this path.
     #[error("there is no object {path}")]
     Absent {

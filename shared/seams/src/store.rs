@@ -204,6 +204,9 @@ pub enum From {
 }
 
 /// Changes that happen together or not at all. At most a few hundred.
+///
+/// What it expects is compared with what was there before it. It removes before it writes, and of two writes to one place
+/// the later one stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// What must hold.

@@ -24,7 +24,5 @@ async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
 
 /// A name that was never used before.
 fn fresh(name: &str) -> String {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).expect("random bytes");
-    format!("{name}-{}", hex::encode(random))
+    format!("{name}-{:016x}", getrandom::u64().expect("random bytes"))
 }

@@ -58,7 +58,9 @@ pub async fn a_claim_that_is_given_up_loses_no_message(queue: &dyn Queue<u32>) {
 
 pub async fn a_full_queue_drops_its_oldest(queue: &dyn Queue<u32>) {
     for message in 0..ROOM + 3 {
-        soon("publishing to a full queue", queue.publish(message)).await.unwrap();
+        soon("publishing to a full queue", queue.publish(message))
+            .await
+            .unwrap();
     }
     let mut left = BTreeSet::new();
     for _ in 0..ROOM {
@@ -93,7 +95,10 @@ pub async fn everyone_who_listens_hears(fanout: &dyn Fanout<u32>) {
     }
     for message in [1, 2] {
         assert_eq!(soon("the first to hear", one.next()).await, Some(message));
-        assert_eq!(soon("the second to hear", another.next()).await, Some(message));
+        assert_eq!(
+            soon("the second to hear", another.next()).await,
+            Some(message)
+        );
     }
 }
 
