@@ -1,1 +1,21 @@
+//! The store in one SQLite file: the whole truth of an embedded installation.
+//!
+//! One writer thread takes all the batches that wait and commits them together, with one fsync; a few read-only
+//! connections answer reads, off the async threads. Beside it, the lock that keeps a data directory to one process.
 
+#![warn(missing_docs)]
+
+mod backup;
+mod clock;
+mod data_dir;
+mod database;
+mod private;
+mod readers;
+mod store;
+mod writer;
+
+pub use backup::BackupError;
+pub use clock::{Clock, ManualClock};
+pub use data_dir::{DataDir, Holder, LockError};
+pub use database::OpenError;
+pub use store::{Options, SqliteStore};

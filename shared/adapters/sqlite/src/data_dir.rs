@@ -1,0 +1,131 @@
+//! A directory that belongs to one process at a time.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::private;
+
+const LOCK: &str = "gantry.lock";
+
+/// A data directory that no other process holds, for as long as this lives.
+///
+/// The kernel lets go of the lock when the process ends, however it ends: whoever holds the lock knows that the former
+/// process is gone.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there, and holds it.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another process has it.
+    pub fn lock(path: impl Into<PathBuf>) -> Result<Self, LockError> {
+        let path = path.into();
+        match lock(&path) {
+            Ok(Ok(lock)) => Ok(Self { path, _lock: lock }),
+            Ok(Err(holder)) => Err(LockError::Held { path, holder }),
+            Err(source) => Err(LockError::Unusable { path, source }),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(directory: &Path) -> io::Result<Result<File, Holder>> {
+    private::create_directory(directory)?;
+    let mut file = private::open_file(&directory.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            write!(file, "{}", std::process::id())?;
+            Ok(Ok(file))
+        }
+        Err(TryLockError::WouldBlock) => Ok(Err(Holder(read_pid(&mut file)))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The holder writes its pid after it has the lock, so there may be a moment without one.
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Who holds a directory, as far as its lock file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(Option<u32>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("another process"),
+        }
+    }
+}
+
+/// Why a data directory could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("{} is in use by {holder}: stop it, or choose another data directory", path.display())]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// The other process.
+        holder: Holder,
+    },
+    /// It cannot be made, or not written to.
+    #[error("{} cannot be used as a data directory", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_belongs_to_one_holder_and_its_error_names_them() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("new/data");
+        let held = DataDir::lock(&path).unwrap();
+
+        let error = DataDir::lock(&path).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+
+        drop(held);
+        DataDir::lock(&path).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_can_read_a_data_directory() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let parent = tempfile::tempdir().unwrap();
+        let held = DataDir::lock(parent.path().join("data")).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(held.path()), 0o700);
+        assert_eq!(mode(&held.path().join(LOCK)), 0o600);
+    }
+}

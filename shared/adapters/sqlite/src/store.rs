@@ -1,0 +1,171 @@
+//! The store: its parts put together behind the trait.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::store::{
+    Batch, CommitError, Entry, From, Index, Key, Record, Store, StoreError, Watch, Watchers,
+};
+use rusqlite::ErrorCode;
+use tempfile::TempDir;
+
+use crate::backup::{self, BackupError};
+use crate::clock::{Clock, StoreClock};
+use crate::database::{self, Durability, OpenError};
+use crate::readers::Readers;
+use crate::writer::Writer;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many reads go on at once.
+    pub readers: usize,
+    /// How long anyone waits for an answer before it is [`StoreError::Unavailable`].
+    pub patience: Duration,
+    /// How large the file may grow; a commit that needs more is [`StoreError::Full`].
+    pub max_bytes: Option<u64>,
+    /// What [`Store::now`] follows.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            patience: Duration::from_secs(10),
+            max_bytes: None,
+            clock: Clock::Wall,
+        }
+    }
+}
+
+/// A store in one SQLite file. Dropped, it waits until the file is closed.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: the writer is the last to close, and tidies up the file as it does.
+    readers: Readers,
+    writer: Writer,
+    clock: Arc<StoreClock>,
+    watchers: Arc<Watchers>,
+    file: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl SqliteStore {
+    /// Opens the store in `file`, and makes it if it is not there. One process at a time: see [`crate::DataDir`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(file: impl Into<PathBuf>, options: Options) -> Result<Self, OpenError> {
+        Self::open_as(file.into(), options, Durability::Disk, None)
+    }
+
+    /// A store for tests: in a directory that goes with it, and without waiting for the disk.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn in_memory(options: Options) -> Result<Self, OpenError> {
+        let directory = tempfile::tempdir().map_err(|source| OpenError::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let file = directory.path().join("gantry.db");
+        Self::open_as(file, options, Durability::None, Some(directory))
+    }
+
+    /// Copies the store as it is at one moment into the new file `to`, while it is in use. Blocks for as long as that
+    /// takes.
+    ///
+    /// # Errors
+    /// [`BackupError`]; then there is no such file.
+    pub fn backup(&self, to: &Path) -> Result<(), BackupError> {
+        backup::copy(&self.file, to)
+    }
+
+    fn open_as(
+        file: PathBuf,
+        options: Options,
+        durability: Durability,
+        temporary: Option<TempDir>,
+    ) -> Result<Self, OpenError> {
+        let Options {
+            readers,
+            patience,
+            max_bytes,
+            clock,
+        } = options;
+        let failed = |source| OpenError::Sqlite {
+            path: file.clone(),
+            source,
+        };
+        let (connection, stored) = database::open_writer(&file, durability, max_bytes)?;
+        let clock = Arc::new(StoreClock::start(clock, stored.clock));
+        let watchers = Arc::new(Watchers::default());
+        let readers = Readers::open(&file, readers, patience).map_err(failed)?;
+        let writer = Writer::start(
+            connection,
+            stored.change,
+            Arc::clone(&clock),
+            Arc::clone(&watchers),
+            patience,
+        )
+        .map_err(|source| OpenError::Thread { source })?
+        .map_err(failed)?;
+        Ok(Self {
+            readers,
+            writer,
+            clock,
+            watchers,
+            file,
+            _temporary: temporary,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.readers.load(keys).await
+    }
+
+    async fn range(
+        &self,
+        index: &Index,
+        from: From,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.readers.range(index, from, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        self.writer.commit(batch).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock.now())
+    }
+
+    fn watch(&self, key: &Key) -> Watch {
+        self.watchers.watch(key)
+    }
+}
+
+/// What SQLite's error means to those who use the store.
+pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
+    let message = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { message },
+        _ => StoreError::Unavailable { message },
+    }
+}
+
+/// There is no answer, for this reason.
+pub(crate) fn no_answer(reason: impl fmt::Display) -> StoreError {
+    StoreError::Unavailable {
+        message: reason.to_string(),
+    }
+}
