@@ -5,3 +5,5 @@
 pub mod backoff;
 pub mod bundle;
 pub mod secret;
+pub mod settings;
+pub mod telemetry;

@@ -1,0 +1,298 @@
+//! The settings of a process.
+//!
+//! In: `gantry.default.toml`, which is compiled in, and over it a file, the environment and flags, as text. Out: typed
+//! [`Settings`], or every mistake in every layer at once. Reads no file and no environment itself.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gantry_domain::id::PoolName;
+use serde::{Deserialize, Deserializer};
+use tracing_subscriber::filter::Targets;
+use url::Url;
+
+mod layers;
+mod units;
+
+pub use layers::{Flag, Layers, Mistake, Mistakes, Rule, SettingsFile};
+
+/// Every setting with its default and what it means, as a file that a user may start from.
+pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
+
+/// The settings, each as `gantry.default.toml` explains it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Settings {
+    pub data: PathBuf,
+    pub server: Server,
+    pub engine: Engine,
+    pub worker: Worker,
+    pub lease: Lease,
+    pub sweep: Sweep,
+    pub retention: Retention,
+    pub limits: Limits,
+    pub outbound: Outbound,
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Server {
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    #[serde(deserialize_with = "public_url")]
+    pub public_url: Option<Url>,
+    #[serde(deserialize_with = "optional_address")]
+    pub hooks_listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "optional")]
+    pub tls_certificate: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub tls_key: Option<PathBuf>,
+    #[serde(deserialize_with = "units::bytes")]
+    pub body_budget: u64,
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Engine {
+    #[serde(deserialize_with = "optional")]
+    pub address: Option<String>,
+    #[serde(deserialize_with = "units::bytes")]
+    pub keep: u64,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Worker {
+    pub enabled: bool,
+    pub slots: NonZeroU32,
+    #[serde(deserialize_with = "optional")]
+    pub pool: Option<PoolName>,
+    #[serde(deserialize_with = "units::bytes")]
+    pub min_free: u64,
+}
+
+/// `[lease]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Lease {
+    #[serde(deserialize_with = "units::duration")]
+    pub duration: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub renew: Duration,
+}
+
+/// `[sweep]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Sweep {
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Retention {
+    #[serde(deserialize_with = "units::duration")]
+    pub runs: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub deliveries: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub bodies: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub events: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub lineage: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub uploads: Duration,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Limits {
+    pub runs_per_registry: NonZeroU32,
+    #[serde(deserialize_with = "units::bytes")]
+    pub upload: u64,
+    #[serde(deserialize_with = "units::bytes")]
+    pub context: u64,
+}
+
+/// `[outbound]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Outbound {
+    pub allow: Vec<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "gantry.default.toml says what each setting means, once"
+)]
+pub struct Log {
+    pub format: LogFormat,
+    #[serde(deserialize_with = "log_level")]
+    pub level: Targets,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// [`LogFormat::Human`] on a terminal, [`LogFormat::Json`] otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+}
+
+impl Server {
+    /// What providers and people are told to reach it by.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match &self.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None if self.tls_certificate.is_some() => format!("https://{}", self.listen),
+            None => format!("http://{}", self.listen),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads every layer: the defaults, over them the file, the environment and the flags.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: all there are, in every layer, not only the first.
+    pub fn parse(layers: &Layers<'_>) -> Result<Self, Mistakes> {
+        layers::parse(layers)
+    }
+
+    /// What is wrong with settings that are each well for themselves: the key and the rule.
+    fn contradictions(&self) -> Vec<(&'static str, &'static str)> {
+        let mut found = Vec::new();
+        if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
+            found.push((
+                "server.tls_key",
+                "set both `server.tls_certificate` and `server.tls_key`, or none",
+            ));
+        }
+        if self.server.hooks_listen == Some(self.server.listen) {
+            found.push((
+                "server.hooks_listen",
+                "it is the same as `server.listen`: leave it empty, or choose another",
+            ));
+        }
+        if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
+            found.push((
+                "lease.renew",
+                "more than nothing, and at most half of `lease.duration`",
+            ));
+        }
+        if self.sweep.interval.is_zero() {
+            found.push(("sweep.interval", "more than nothing"));
+        }
+        found
+    }
+}
+
+/// An empty text is `None`.
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text: Option<String> = optional(deserializer)?;
+    let address = text.map(|text| parse_address(&text)).transpose();
+    address.map_err(serde::de::Error::custom)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "it is an IP address and a port, like `127.0.0.1:7300`")
+}
+
+fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let url: Option<Url> = optional(deserializer)?;
+    let is_base = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    if url.as_ref().is_none_or(is_base) {
+        return Ok(url);
+    }
+    Err(serde::de::Error::custom(
+        "an `https://` or `http://` address without user, `?` and `#`",
+    ))
+}
+
+fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::Error> {
+    const RULE: &str =
+        "`error`, `warn`, `info`, `debug` or `trace`, also by part: `warn,gantry=debug`";
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| serde::de::Error::custom(RULE))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use std::path::Path;
+
+use super::*;
+
+fn file(text: &str) -> Option<SettingsFile<'_>> {
+    Some(SettingsFile {
+        path: Path::new("gantry.toml"),
+        text,
+    })
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn flag(key: &str, value: &str) -> Flag {
+    Flag {
+        name: "--set".to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+#[test]
+fn the_defaults_hold() {
+    let settings = Settings::parse(&Layers::default()).unwrap();
+    assert_eq!(settings.server.url(), "http://127.0.0.1:7300");
+    assert_eq!(settings.lease.duration, Duration::from_secs(30));
+    assert_eq!(settings.engine.address, None);
+    assert_eq!(settings.limits.upload, 4 << 30);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let environment = variables(&[
+        ("GANTRY_WORKER_SLOTS", "4"),
+        ("GANTRY_LEASE_DURATION", "40s"),
+        ("GANTRY_OUTBOUND_ALLOW", "127.0.0.1, registry.lan"),
+        ("GANTRY_WORKER_ENABLED", "false"),
+    ]);
+    let settings = Settings::parse(&Layers {
+        file: file("data = 'a'\n[worker]\nslots = 3\n[lease]\nduration = '20s'\nrenew = '5s'\n"),
+        environment: &environment,
+        flags: &[flag("worker.slots", "5")],
+        rules: &[],
+    })
+    .unwrap();
+    assert_eq!(settings.data, Path::new("a"));
+    assert_eq!(settings.worker.slots.get(), 5);
+    assert_eq!(settings.lease.duration, Duration::from_secs(40));
+    assert_eq!(settings.lease.renew, Duration::from_secs(5));
+    assert_eq!(settings.outbound.allow, ["127.0.0.1", "registry.lan"]);
+    assert!(!settings.worker.enabled);
+}
+
+#[test]
+fn all_mistakes_of_all_layers_are_told_at_once() {
+    let environment = variables(&[
+        ("GANTRY_WORKER_SLOTS", "many"),
+        ("GANTRY_WORKER_SLOT", "1"),
+        ("GANTRY_SERVER_PUBLIC_URL", "ftp://gantry.example"),
+    ]);
+    let mistakes = Settings::parse(&Layers {
+        file: file(
+            "[server]\nlisten = 'localhost'\nlistn = '127.0.0.1:1'\n\n[engine]\nkeep = 20\n[worker]\npool = 'a b'\nmin_free = '2GB'\n[log]\nformat = 'xml'\nlevel = 'loud'\n",
+        ),
+        environment: &environment,
+        flags: &[
+            flag("lease.renew", "soon"),
+            flag("retention.runs", ""),
+            flag("outbound.allow", "here,there"),
+        ],
+        rules: &[Rule {
+            key: "outbound.allow",
+            check: |settings| match settings.outbound.allow.as_slice() {
+                [] => Ok(()),
+                [first, ..] => Err(format!("`{first}` is nowhere")),
+            },
+        }],
+    })
+    .unwrap_err();
+    insta::assert_snapshot!(mistakes, @r#"
+    12 settings are wrong, so nothing was started:
+      engine.keep = 20 (gantry.toml line 6): it is a text, in quotes
+      log.format = "xml" (gantry.toml line 11): unknown variant `xml`, expected one of `auto`, `human`, `json`
+      server.listen = "localhost" (gantry.toml line 2): it is an IP address and a port, like `127.0.0.1:7300`
+      server.listn = "127.0.0.1:1" (gantry.toml line 3): there is no such setting: did you mean `server.listen`?
+      worker.min_free = "2GB" (gantry.toml line 9): a size is a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`, like `10GiB`
+      worker.pool = "a b" (gantry.toml line 8): `a b` is no pool name: 1 to 50 letters, digits, `-` or `_`, beginning with a letter or digit
+      worker.slots = "many" (GANTRY_WORKER_SLOTS): it is a whole number
+      GANTRY_WORKER_SLOT (the environment): there is no such setting: did you mean `GANTRY_WORKER_SLOTS`?
+      server.public_url = "ftp://gantry.example" (GANTRY_SERVER_PUBLIC_URL): an `https://` or `http://` address without user, `?` and `#`
+      lease.renew = "soon" (--set): a duration is a whole number and `ms`, `s`, `m`, `h` or `d`, like `30s`
+      retention.runs = "" (--set): a duration is a whole number and `ms`, `s`, `m`, `h` or `d`, like `30s`
+      outbound.allow = "here,there" (--set): `here` is nowhere
+    "#);
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told_together() {
+    let mistakes = Settings::parse(&Layers {
+        file: file("[server]\ntls_key = 'key.pem'\nhooks_listen = '127.0.0.1:7300'\n[lease]\nrenew = '20s'\n"),
+        ..Layers::default()
+    })
+    .unwrap_err();
+    insta::assert_snapshot!(mistakes, @r#"
+    3 settings are wrong, so nothing was started:
+      server.tls_key = "key.pem" (gantry.toml line 2): set both `server.tls_certificate` and `server.tls_key`, or none
+      server.hooks_listen = "127.0.0.1:7300" (gantry.toml line 3): it is the same as `server.listen`: leave it empty, or choose another
+      lease.renew = "20s" (gantry.toml line 5): more than nothing, and at most half of `lease.duration`
+    "#);
+}
+
+#[test]
+fn a_file_that_is_no_toml_says_where() {
+    let mistakes = Settings::parse(&Layers {
+        file: file("data = 'a'\nworker.slots = = 2\n"),
+        ..Layers::default()
+    });
+    insta::assert_snapshot!(mistakes.unwrap_err(), @r"
+    one setting is wrong, so nothing was started:
+      the file (gantry.toml line 2): extra `=`, expected nothing
+    ");
+}
