@@ -1,1 +1,3 @@
+//! HTTP to events; the users' door.
 
+pub mod api;
