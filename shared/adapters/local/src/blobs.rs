@@ -1,0 +1,292 @@
+//! Objects through the `object_store` crate: in a directory, and wherever else it can keep them.
+
+use std::error::Error;
+use std::fs::DirBuilder;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt};
+use gantry_seams::blobs::{BlobError, Blobs};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Location;
+use object_store::{GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
+use tokio_util::io::StreamReader;
+use tracing::warn;
+
+use crate::unfinished;
+
+/// A stream goes to the object store in pieces of so many bytes: the least that S3 takes of a larger object.
+const PIECE: u64 = 5 << 20;
+/// A file is read in pieces of so many bytes.
+const READ: usize = 128 << 10;
+
+/// Objects in an object store.
+#[derive(Debug, Clone)]
+pub struct ObjectBlobs {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl ObjectBlobs {
+    /// Objects as files in a directory of their own, which is made if it is not there, for its owner alone. A file and
+    /// its name are on the disk before an answer says so. One process at a time: what another left unfinished is removed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn local(directory: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let directory = directory.into();
+        create(&directory).map_err(|source| OpenError {
+            path: directory.clone(),
+            source: source.into(),
+        })?;
+        let store = LocalFileSystem::new_with_prefix(&directory)
+            .map_err(|source| OpenError {
+                path: directory.clone(),
+                source: source.into(),
+            })?
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
+        unfinished::remove_in_background(directory);
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+}
+
+fn create(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+#[async_trait]
+impl Blobs for ObjectBlobs {
+    async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+        let location = location(path)?;
+        self.store
+            .put(&location, bytes.into())
+            .await
+            .map_err(|error| blob_error(path, &error))?;
+        Ok(())
+    }
+
+    async fn put_stream(
+        &self,
+        path: &str,
+        reader: Pin<Box<dyn AsyncRead + Send>>,
+        most: u64,
+    ) -> Result<u64, BlobError> {
+        let location = location(path)?;
+        let mut pieces = Pieces {
+            path,
+            reader,
+            most,
+            total: 0,
+        };
+        let first = pieces.next().await?;
+        if first.is_last {
+            self.put(path, first.bytes).await?;
+            return Ok(pieces.total);
+        }
+        let failed = |error| blob_error(path, &error);
+        let mut upload = self.store.put_multipart(&location).await.map_err(failed)?;
+        if let Err(error) = send(&mut *upload, first, &mut pieces).await {
+            if let Err(abort) = upload.abort().await {
+                warn!("what was sent of {path} could not be removed: {abort}");
+            }
+            return Err(error);
+        }
+        upload.complete().await.map_err(failed)?;
+        Ok(pieces.total)
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes, BlobError> {
+        let location = location(path)?;
+        let failed = |error| blob_error(path, &error);
+        self.store
+            .get(&location)
+            .await
+            .map_err(failed)?
+            .bytes()
+            .await
+            .map_err(failed)
+    }
+
+    async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError> {
+        let location = location(path)?;
+        let found = self
+            .store
+            .get(&location)
+            .await
+            .map_err(|error| blob_error(path, &error))?;
+        Ok(match found.payload {
+            // As a stream it would come in pieces of 8 KiB, each by way of another thread.
+            GetResultPayload::File(file, _) => Box::pin(BufReader::with_capacity(
+                READ,
+                tokio::fs::File::from_std(file),
+            )),
+            GetResultPayload::Stream(stream) => {
+                Box::pin(StreamReader::new(stream.map_err(io::Error::other)))
+            }
+        })
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), BlobError> {
+        let location = location(path)?;
+        deleted(path, self.store.delete(&location).await)
+    }
+
+    async fn delete_all(&self, prefix: &str) -> Result<(), BlobError> {
+        let location = location(prefix)?;
+        let found = self
+            .store
+            .list(Some(&location))
+            .map_ok(|object| object.location)
+            .boxed();
+        let mut removed = self.store.delete_stream(found);
+        while let Some(result) = removed.next().await {
+            deleted(prefix, result.map(drop))?;
+        }
+        Ok(())
+    }
+}
+
+fn deleted(path: &str, result: object_store::Result<()>) -> Result<(), BlobError> {
+    match result {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(blob_error(path, &error)),
+    }
+}
+
+/// A reader cut into pieces, of which all but the last are [`PIECE`] long.
+struct Pieces<'a> {
+    path: &'a str,
+    reader: Pin<Box<dyn AsyncRead + Send>>,
+    most: u64,
+    /// How many bytes have been read.
+    total: u64,
+}
+
+struct Piece {
+    bytes: Bytes,
+    is_last: bool,
+}
+
+impl Pieces<'_> {
+    /// Reads no more than one byte over what is allowed.
+    async fn next(&mut self) -> Result<Piece, BlobError> {
+        let path = self.path;
+        let mut bytes = BytesMut::new();
+        let mut piece =
+            (&mut self.reader).take(PIECE.min((self.most - self.total).saturating_add(1)));
+        while piece.limit() > 0 {
+            bytes.reserve(READ);
+            let read = piece.read_buf(&mut bytes).await;
+            if read.map_err(|source| BlobError::Source {
+                path: path.to_owned(),
+                source,
+            })? == 0
+            {
+                break;
+            }
+        }
+        let is_last = piece.limit() > 0;
+        self.total += bytes.len() as u64;
+        if self.total > self.most {
+            return Err(BlobError::TooLarge {
+                path: path.to_owned(),
+                most: self.most,
+            });
+        }
+        Ok(Piece {
+            bytes: bytes.freeze(),
+            is_last,
+        })
+    }
+}
+
+async fn send(
+    upload: &mut dyn MultipartUpload,
+    first: Piece,
+    pieces: &mut Pieces<'_>,
+) -> Result<(), BlobError> {
+    let mut piece = first;
+    loop {
+        if !piece.bytes.is_empty() {
+            let sent = upload.put_part(piece.bytes.into()).await;
+            sent.map_err(|error| blob_error(pieces.path, &error))?;
+        }
+        if piece.is_last {
+            return Ok(());
+        }
+        piece = pieces.next().await?;
+    }
+}
+
+/// Where an object lies. The paths are of our own making, so one that would need to be rewritten is refused.
+fn location(path: &str) -> Result<Location, BlobError> {
+    // In a directory, a name with a # is an object that is not finished.
+    let plain = !path.starts_with('/') && !path.ends_with('/') && !path.contains('#');
+    match Location::parse(path) {
+        Ok(location) if plain && !location.as_ref().is_empty() => Ok(location),
+        Ok(_) | Err(_) => Err(BlobError::Refused {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn blob_error(path: &str, error: &object_store::Error) -> BlobError {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return BlobError::Absent {
+            path: path.to_owned(),
+        };
+    }
+    let message = format!("{path}: {error}");
+    if no_room(error) {
+        BlobError::Full { message }
+    } else {
+        BlobError::Unavailable { message }
+    }
+}
+
+fn no_room(error: &object_store::Error) -> bool {
+    std::iter::successors(Some(error as &dyn Error), |&error| error.source())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
+}
+
+/// Objects cannot be kept here.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be used to keep objects", path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_one_that_is_away() {
+        let failed = |kind: io::ErrorKind| object_store::Error::Generic {
+            store: "test",
+            source: Box::new(io::Error::from(kind)),
+        };
+        let full = blob_error("a", &failed(io::ErrorKind::StorageFull));
+        assert!(matches!(full, BlobError::Full { .. }), "{full:?}");
+        let away = blob_error("a", &failed(io::ErrorKind::TimedOut));
+        assert!(matches!(away, BlobError::Unavailable { .. }), "{away:?}");
+    }
+}

@@ -1,0 +1,98 @@
+//! The queues and objects of one machine keep their contracts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_local::{LocalFanout, LocalQueue, ObjectBlobs, queues};
+use gantry_seams::contract;
+use gantry_seams::queue::{PoolHasWork, Queue};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test]
+async fn a_local_queue_keeps_the_contract() {
+    contract::queue::all(async || {
+        let shutdown = CancellationToken::new();
+        let queue = LocalQueue::new(contract::queue::ROOM as usize, shutdown.clone());
+        (queue, move || shutdown.cancel())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_message_is_left_while_someone_waits() {
+    let shutdown = CancellationToken::new();
+    let queue = Arc::new(LocalQueue::new(10_000, shutdown.clone()));
+    let claimed = Arc::new(Semaphore::new(0));
+    for _ in 0..4 {
+        let (queue, claimed) = (Arc::clone(&queue), Arc::clone(&claimed));
+        tokio::spawn(async move {
+            while let Ok(Some(_)) = queue.claim().await {
+                claimed.add_permits(1);
+            }
+        });
+    }
+    for round in 0..2_000 {
+        for message in 0..3 {
+            queue.publish(round * 3 + message).await.unwrap();
+        }
+        let all = tokio::time::timeout(Duration::from_secs(10), claimed.acquire_many(3));
+        all.await.expect("all three are claimed").unwrap().forget();
+    }
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_local_fanout_keeps_the_contract() {
+    let shutdown = CancellationToken::new();
+    let fanout = LocalFanout::new(8, shutdown.clone());
+    contract::queue::all_of_fanout(&fanout, || shutdown.cancel()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_in_a_directory_keep_the_contract() {
+    let parent = tempfile::tempdir().unwrap();
+    let blobs = ObjectBlobs::local(parent.path().join("objects")).unwrap();
+    contract::blobs::all(&blobs).await;
+}
+
+#[tokio::test]
+async fn a_pool_has_one_queue_of_its_own() {
+    let queues = queues(&CancellationToken::new());
+    let (linux, arm) = (
+        "linux-amd64".parse().unwrap(),
+        "linux-arm64".parse().unwrap(),
+    );
+    queues
+        .jobs
+        .pool(&linux)
+        .publish(PoolHasWork {
+            pool: linux.clone(),
+        })
+        .await
+        .unwrap();
+    queues
+        .jobs
+        .pool(&arm)
+        .publish(PoolHasWork { pool: arm.clone() })
+        .await
+        .unwrap();
+    for pool in [arm, linux] {
+        let claim = queues.jobs.pool(&pool).claim().await.unwrap().unwrap();
+        assert_eq!(claim.message().pool, pool);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_reach_an_object() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("objects");
+    ObjectBlobs::local(&directory).unwrap();
+    assert_eq!(
+        directory.metadata().unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+}
