@@ -82,7 +82,10 @@ impl Scheduler {
         let store = self.store.as_ref();
         let limit = registry.run_limit.get();
         if full.registries.contains(&run.registry)
-            || is_full(runs::count_placed_in_registry(store, &run.registry, limit as usize).await?, limit)
+            || is_full(
+                runs::count_placed_in_registry(store, &run.registry, limit as usize).await?,
+                limit,
+            )
         {
             full.registries.insert(run.registry.clone());
             return Ok(Some(WaitReason::RegistryLimit { limit }));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use gantry_domain::decide::{Candidate, Choice, Rule, matcher, planner};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
 use gantry_domain::event::{Event, EventKind, Push};
 use gantry_domain::fact::FactKey;
-use gantry_domain::id::{EventId, RunId, TaskId};
+use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId};
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
@@ -27,6 +28,24 @@ const CANDIDATES_A_COMMIT: usize = 64;
 
 /// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
 const TRIES: u32 = 12;
+
+/// What is known of the head of the branch that a push moved.
+enum Head {
+    /// It is this.
+    Heard(Heard),
+    /// It could not be told, and is not asked for any more.
+    Unknown(Rule),
+    /// No task wanted to know.
+    NotAsked,
+}
+
+/// A run that a task wants.
+struct Wanted {
+    branch: RefName,
+    head: CommitId,
+    /// There is at most one run for it.
+    run_key: String,
+}
 
 /// What deciding an event led to.
 enum Step {
@@ -111,32 +130,39 @@ impl Scheduler {
             return self.decide_nothing(found, rule).await;
         }
         let after = found.value.cursor.as_ref();
-        let candidates =
-            tasks::watching(self.store.as_ref(), &event.registry, &repository, after, CANDIDATES_A_COMMIT)
-                .await?;
+        let candidates = tasks::watching(
+            self.store.as_ref(),
+            &event.registry,
+            &repository,
+            after,
+            CANDIDATES_A_COMMIT,
+        )
+        .await?;
         if candidates.is_empty() && after.is_none() {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }
         let now = self.store.now().await?;
         let matched = candidates.iter().find_map(|task| matcher::match_push(push, task).ok());
-        let heard = match matched {
-            None => None,
-            Some(branch) => match self.hear(&event.registry, push, branch, &candidates, now).await {
-                Ok(heard) => Some(Ok((branch, heard))),
-                Err(Unheard::Store(error)) => return Err(error),
-                Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
-                    let pause = pause_after(found.value.tries);
-                    tracing::warn!(event.id = %event.id, "the head of {branch} of {repository} is asked for again in {pause:?}: {error}");
-                    events::put_off(self.store.as_ref(), found, pause).await?;
-                    return Ok(Step::PutOff);
+        let head = match matched {
+            None => Head::NotAsked,
+            Some(branch) => {
+                match self.hear(&event.registry, push, branch, &candidates, now).await {
+                    Ok(heard) => Head::Heard(heard),
+                    Err(Unheard::Store(error)) => return Err(error),
+                    Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
+                        let pause = pause_after(found.value.tries);
+                        tracing::warn!(event.id = %event.id, "the head of {branch} of {repository} is asked for again in {pause:?}: {error}");
+                        events::put_off(self.store.as_ref(), found, pause).await?;
+                        return Ok(Step::PutOff);
+                    }
+                    Err(Unheard::Asking(error)) => Head::Unknown(Rule::HeadUnknown {
+                        fact: FactKey::branch(&event.registry, &repository, branch),
+                        why: error.message,
+                    }),
                 }
-                Err(Unheard::Asking(error)) => {
-                    let fact = FactKey::branch(&event.registry, &repository, branch);
-                    Some(Err(Rule::HeadUnknown { fact, why: error.message }))
-                }
-            },
+            }
         };
-        self.commit_push(found, push, &candidates, heard, now).await
+        self.commit_push(found, push, &candidates, &head, now).await
     }
 
     /// Writes fact, runs and decision in one commit.
@@ -145,111 +171,95 @@ impl Scheduler {
         found: &Versioned<RecordedEvent>,
         push: &Push,
         candidates: &[Task],
-        heard: Option<Result<(&RefName, Heard), Rule>>,
+        head: &Head,
         now: Timestamp,
     ) -> Result<Step, StoreError> {
-        let event = &found.value.event;
         let mut batch = Batch::default();
-        if let Some(Ok((_, heard))) = &heard {
+        if let Head::Heard(heard) = head {
             facts::advance(&mut batch, heard.known.as_ref(), &heard.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
-        let is_news = found.value.cursor.is_some()
-            || matches!(&heard, Some(Ok((_, heard))) if heard.advanced());
-        let mut choices = Vec::with_capacity(candidates.len());
-        let mut wanted: Vec<(usize, &Task, CommitId, String)> = Vec::new();
+        let is_news =
+            found.value.cursor.is_some() || matches!(head, Head::Heard(heard) if heard.advanced());
+        let mut verdicts = Vec::with_capacity(candidates.len());
         for task in candidates {
-            let choice = match (matcher::match_push(push, task), &heard) {
-                (Err(rule), _) | (Ok(_), Some(Err(rule))) => Some(rule.clone()),
-                (Ok(branch), Some(Ok((_, heard)))) => {
-                    match self.judge(push, branch, heard, task, is_news).await? {
-                        Ok((head, run_key)) => {
-                            wanted.push((choices.len(), task, head, run_key));
-                            None
-                        }
-                        Err(rule) => Some(rule),
-                    }
-                }
-                (Ok(_), None) => Some(Rule::NoTask { repository: push.repository() }),
-            };
-            choices.push(choice);
+            verdicts.push(self.judge(push, task, head, is_news).await?);
         }
-        let drafts = self.drafts(event, push, &heard, &wanted).await?;
+        let drafts = self.drafts(&found.value.event, push, head, candidates, &verdicts).await?;
         let started = runs::create(self.store.as_ref(), &mut batch, drafts, now).await?;
-        let mut of_candidate: Vec<Option<RunId>> = vec![None; candidates.len()];
-        for ((place, ..), run) in wanted.iter().zip(&started) {
-            if let Some(slot) = of_candidate.get_mut(*place) {
-                *slot = Some(run.id);
-            }
-        }
-        let candidates_decided = candidates
-            .iter()
-            .zip(choices.into_iter().zip(of_candidate))
-            .filter_map(|(task, (rule, run))| {
-                let choice = match (run, rule) {
-                    (Some(run), _) => Choice::Run { run },
-                    (None, Some(rule)) => Choice::No { rule },
-                    (None, None) => return None,
-                };
-                Some(Candidate { task: Some(task.id.clone()), choice })
-            })
-            .collect();
+        let ids: Vec<RunId> = started.iter().map(|run| run.id).collect();
+        let mut next_id = ids.iter();
+        let choices = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {
+            let choice = match verdict {
+                Ok(_) => Choice::Run { run: *next_id.next()? },
+                Err(rule) => Choice::No { rule },
+            };
+            Some(Candidate { task: Some(task.id.clone()), choice })
+        });
+        let candidates_decided = choices.collect();
         let has_more = candidates.len() == CANDIDATES_A_COMMIT;
         let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());
         let decided = Decided { candidates: candidates_decided, nothing: None, more_after };
         decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
-        let ids = started.iter().map(|run| run.id).collect();
-        self.commit(batch, if has_more { Step::CommittedWithMore(ids) } else { Step::Committed(ids) })
-            .await
+        let step = if has_more { Step::CommittedWithMore(ids) } else { Step::Committed(ids) };
+        self.commit(batch, step).await
     }
 
-    /// The rules that need the fact: which commit to build, and what the run is keyed by; or the rule that said no.
+    /// Asks one task every rule: the run that it wants, or the first rule that said no.
     async fn judge(
         &self,
         push: &Push,
-        branch: &RefName,
-        heard: &Heard,
         task: &Task,
+        head: &Head,
         is_news: bool,
-    ) -> Result<Result<(CommitId, String), Rule>, StoreError> {
-        let Some(head) = &heard.now.value else {
-            return Ok(Err(Rule::BranchDeleted { branch: branch.clone() }));
+    ) -> Result<Result<Wanted, Rule>, StoreError> {
+        let branch = match matcher::match_push(push, task) {
+            Ok(branch) => branch.clone(),
+            Err(rule) => return Ok(Err(rule)),
         };
-        let superseded = push.after.as_ref().filter(|pushed| *pushed != head);
-        if let Some(pushed) = superseded
+        let heard = match head {
+            Head::Heard(heard) => heard,
+            Head::Unknown(rule) => return Ok(Err(rule.clone())),
+            Head::NotAsked => return Ok(Err(Rule::NoTask { repository: push.repository() })),
+        };
+        let Some(head) = heard.now.value.clone() else {
+            return Ok(Err(Rule::BranchDeleted { branch }));
+        };
+        if let Some(pushed) = push.after.as_ref().filter(|pushed| **pushed != head)
             && !is_news
         {
-            return Ok(Err(Rule::Superseded { pushed: pushed.clone(), head: head.clone() }));
+            return Ok(Err(Rule::Superseded { pushed: pushed.clone(), head }));
         }
         let run_key = run_key(&task.id, &heard.now.key, heard.now.generation);
-        match runs::find_for(self.store.as_ref(), &run_key).await? {
-            Some(run) => Ok(Err(Rule::AlreadyStarted { run })),
-            None => Ok(Ok((head.clone(), run_key))),
-        }
+        Ok(match runs::find_for(self.store.as_ref(), &run_key).await? {
+            Some(run) => Err(Rule::AlreadyStarted { run }),
+            None => Ok(Wanted { branch, head, run_key }),
+        })
     }
 
     async fn drafts(
         &self,
         event: &Event,
         push: &Push,
-        heard: &Option<Result<(&RefName, Heard), Rule>>,
-        wanted: &[(usize, &Task, CommitId, String)],
-    ) -> Result<Vec<(gantry_domain::id::RunPrefix, planner::RunDraft, Option<String>)>, StoreError> {
-        let Some(Ok((branch, heard))) = heard else { return Ok(Vec::new()) };
-        if wanted.is_empty() {
+        head: &Head,
+        candidates: &[Task],
+        verdicts: &[Result<Wanted, Rule>],
+    ) -> Result<Vec<(RunPrefix, RunDraft, Option<String>)>, StoreError> {
+        let Head::Heard(heard) = head else { return Ok(Vec::new()) };
+        if verdicts.iter().all(Result::is_err) {
             return Ok(Vec::new());
         }
         let Some(registry) = registries::find(self.store.as_ref(), &event.registry).await? else {
             return Ok(Vec::new());
         };
-        Ok(wanted
-            .iter()
-            .map(|(_, task, head, run_key)| {
-                let mut draft = planner::for_push(task, &event.id, push, branch, head, &heard.now);
-                draft.trace.clone_from(&event.trace);
-                (registry.prefix, draft, Some(run_key.clone()))
-            })
-            .collect())
+        let wanted = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {
+            let wanted = verdict.as_ref().ok()?;
+            let (branch, commit) = (&wanted.branch, &wanted.head);
+            let mut draft = planner::for_push(task, &event.id, push, branch, commit, &heard.now);
+            draft.trace.clone_from(&event.trace);
+            Some((registry.prefix, draft, Some(wanted.run_key.clone())))
+        });
+        Ok(wanted.collect())
     }
 
     /// A task with a source trigger was saved: its branch's head becomes known, so that the next push is told from an

@@ -7,7 +7,7 @@ use gantry_domain::registry::Registry;
 use gantry_domain::source::{GitUrl, RefName};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
-use gantry_remote::code_host::{CodeHostError, Head};
+use gantry_remote::code_host::{BranchHead, CodeHostError};
 use gantry_seams::Versioned;
 use gantry_seams::facts;
 use gantry_seams::store::StoreError;
@@ -70,7 +70,7 @@ impl Scheduler {
         url: &GitUrl,
         branch: Option<&RefName>,
         tasks: &[Task],
-    ) -> Result<Head, Unheard> {
+    ) -> Result<BranchHead, Unheard> {
         /// More would only ask the same host the same thing.
         const TOKENS: usize = 3;
         let mut last = CodeHostError { message: format!("no task can read {url}") };

@@ -99,7 +99,8 @@ impl Sweeper {
                     tracing::warn!(run.id = %run.id, "the worker of run {} was lost; it is tried again", run.id);
                 }
             }
-            if let Err(error) = self.scheduler.queues.runs.publish(RunsMoved { run: run.id }).await {
+            if let Err(error) = self.scheduler.queues.runs.publish(RunsMoved { run: run.id }).await
+            {
                 tracing::debug!("admission looks for itself: {error}");
             }
         }

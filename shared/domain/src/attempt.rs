@@ -33,10 +33,7 @@ impl Lease {
     /// What its worker shows.
     #[must_use]
     pub fn holder(&self) -> Holder {
-        Holder {
-            attempt: self.attempt,
-            nonce: self.nonce.clone(),
-        }
+        Holder { attempt: self.attempt, nonce: self.nonce.clone() }
     }
 
     /// Whether `holder` holds this lease.

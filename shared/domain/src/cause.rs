@@ -55,9 +55,7 @@ impl Cause {
     #[must_use]
     pub fn fact(&self) -> Option<(&FactKey, u64)> {
         match self {
-            Self::Push {
-                fact, generation, ..
-            } => Some((fact, *generation)),
+            Self::Push { fact, generation, .. } => Some((fact, *generation)),
             Self::Request { .. } => None,
         }
     }
@@ -76,19 +74,10 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Push { branch, commit, .. } => {
-                write!(
-                    f,
-                    "push to {branch} at {}",
-                    commit.as_str().get(..7).unwrap_or_default()
-                )
+                write!(f, "push to {branch} at {}", commit.as_str().get(..7).unwrap_or_default())
             }
-            Self::Request {
-                rerun_of: Some(run),
-                ..
-            } => write!(f, "rerun of {run}"),
-            Self::Request {
-                by, rerun_of: None, ..
-            } => write!(f, "asked for with token {by}"),
+            Self::Request { rerun_of: Some(run), .. } => write!(f, "rerun of {run}"),
+            Self::Request { by, rerun_of: None, .. } => write!(f, "asked for with token {by}"),
         }
     }
 }

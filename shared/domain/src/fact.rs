@@ -89,11 +89,7 @@ pub fn advanced(
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.value.as_ref().map_or("gone", CommitId::as_str);
-        write!(
-            f,
-            "{} is {value} (generation {})",
-            self.key, self.generation
-        )
+        write!(f, "{} is {value} (generation {})", self.key, self.generation)
     }
 }
 
@@ -131,51 +127,24 @@ mod tests {
             hear(Some(&fact), &push(Some('b'), Some('c'))),
             Hearing::Advances(Some(commit('c')))
         );
-        assert_eq!(
-            hear(Some(&fact), &push(Some('a'), Some('b'))),
-            Hearing::Repeats
-        );
-        assert_eq!(
-            hear(Some(&fact), &push(Some('b'), None)),
-            Hearing::Advances(None)
-        );
+        assert_eq!(hear(Some(&fact), &push(Some('a'), Some('b'))), Hearing::Repeats);
+        assert_eq!(hear(Some(&fact), &push(Some('b'), None)), Hearing::Advances(None));
     }
 
     #[test]
     fn a_late_or_first_push_is_a_question_to_the_provider() {
-        assert_eq!(
-            hear(Some(&known('c')), &push(Some('a'), Some('b'))),
-            Hearing::Unclear
-        );
+        assert_eq!(hear(Some(&known('c')), &push(Some('a'), Some('b'))), Hearing::Unclear);
         assert_eq!(hear(None, &push(Some('a'), Some('b'))), Hearing::Unclear);
     }
 
     #[test]
     fn a_head_that_returns_to_an_earlier_commit_is_a_new_generation() {
         let first = known('a');
-        let second = advanced(
-            Some(&first),
-            &first.key,
-            Some(commit('b')),
-            Timestamp::default(),
-        );
-        let third = advanced(
-            Some(&second),
-            &first.key,
-            Some(commit('a')),
-            Timestamp::default(),
-        );
+        let second = advanced(Some(&first), &first.key, Some(commit('b')), Timestamp::default());
+        let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
+        assert_eq!((first.generation, second.generation, third.generation), (1, 2, 3));
         assert_eq!(
-            (first.generation, second.generation, third.generation),
-            (1, 2, 3)
-        );
-        assert_eq!(
-            advanced(
-                Some(&third),
-                &first.key,
-                Some(commit('a')),
-                Timestamp::default()
-            ),
+            advanced(Some(&third), &first.key, Some(commit('a')), Timestamp::default()),
             third
         );
     }

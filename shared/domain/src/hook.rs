@@ -45,11 +45,7 @@ impl FromStr for Provider {
         match text {
             "github" => Ok(Self::GitHub),
             "distribution" => Ok(Self::Distribution),
-            _ => Err(InvalidText::new(
-                "provider",
-                text,
-                "`github` or `distribution`",
-            )),
+            _ => Err(InvalidText::new("provider", text, "`github` or `distribution`")),
         }
     }
 }

@@ -8,21 +8,14 @@ use crate::text::{serde_as_text, text_type};
 
 fn is_name(text: &str, least: usize, most: usize) -> bool {
     (least..=most).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
 /// An id of our own making or a provider's: no space, no slash, fit for a path segment and a log.
 fn is_opaque(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 text_type!(
@@ -140,9 +133,7 @@ impl RunPrefix {
 
 impl fmt::Display for RunPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|&letter| write!(f, "{}", char::from(letter)))
+        self.0.iter().try_for_each(|&letter| write!(f, "{}", char::from(letter)))
     }
 }
 
@@ -152,11 +143,7 @@ impl FromStr for RunPrefix {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.as_bytes() {
             &[a, b] if a.is_ascii_lowercase() && b.is_ascii_lowercase() => Ok(Self([a, b])),
-            _ => Err(InvalidText::new(
-                "run prefix",
-                text,
-                "two lower-case letters",
-            )),
+            _ => Err(InvalidText::new("run prefix", text, "two lower-case letters")),
         }
     }
 }
@@ -236,10 +223,7 @@ impl FromStr for TaskId {
         let (registry, name) = text
             .split_once('/')
             .ok_or_else(|| InvalidText::new("task", text, "`registry/task`"))?;
-        Ok(Self {
-            registry: registry.parse()?,
-            name: name.parse()?,
-        })
+        Ok(Self { registry: registry.parse()?, name: name.parse()? })
     }
 }
 
@@ -254,18 +238,9 @@ mod tests {
         let id = RunId::new(RunPrefix::nth(0), 17);
         assert_eq!(id.to_string(), "ca17");
         assert_eq!("ca17".parse(), Ok(id));
-        for refused in [
-            "",
-            "c",
-            "ca",
-            "ca0",
-            "ca01",
-            "CA1",
-            "ca-1",
-            "ca1x",
-            "é1",
-            "ca99999999999999999999999",
-        ] {
+        for refused in
+            ["", "c", "ca", "ca0", "ca01", "CA1", "ca-1", "ca1x", "é1", "ca99999999999999999999999"]
+        {
             assert!(refused.parse::<RunId>().is_err(), "{refused}");
         }
     }

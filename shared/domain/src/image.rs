@@ -78,12 +78,7 @@ impl ImageReference {
     /// An image under a tag.
     #[must_use]
     pub fn tagged(host: RegistryHost, repository: Repository, tag: Tag) -> Self {
-        Self {
-            host,
-            repository,
-            tag: Some(tag),
-            digest: None,
-        }
+        Self { host, repository, tag: Some(tag), digest: None }
     }
 
     /// The registry's host.
@@ -113,20 +108,13 @@ impl ImageReference {
     /// The same image, pinned to `digest`; the tag stays, for people.
     #[must_use]
     pub fn pinned(&self, digest: Digest) -> Self {
-        Self {
-            digest: Some(digest),
-            ..self.clone()
-        }
+        Self { digest: Some(digest), ..self.clone() }
     }
 
     /// Another tag of the same repository.
     #[must_use]
     pub fn with_tag(&self, tag: Tag) -> Self {
-        Self {
-            tag: Some(tag),
-            digest: None,
-            ..self.clone()
-        }
+        Self { tag: Some(tag), digest: None, ..self.clone() }
     }
 
     /// Reads `text` as a build's target: a name without host belongs to `home`.
@@ -155,12 +143,7 @@ impl ImageReference {
             (None, None) => Some(Tag("latest".to_owned())),
             (tag, _) => tag,
         };
-        Ok(Self {
-            host,
-            repository: repository.parse()?,
-            tag,
-            digest,
-        })
+        Ok(Self { host, repository: repository.parse()?, tag, digest })
     }
 }
 
@@ -193,9 +176,7 @@ impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.repository)?;
         self.tag.iter().try_for_each(|tag| write!(f, ":{tag}"))?;
-        self.digest
-            .iter()
-            .try_for_each(|digest| write!(f, "@{digest}"))
+        self.digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
     }
 }
 
@@ -210,24 +191,14 @@ mod tests {
         let sha = format!("sha256:{}", "a".repeat(64));
         for (text, read) in [
             ("busybox", "docker.io/library/busybox:latest".to_owned()),
-            (
-                "docker.io/busybox:1",
-                "docker.io/library/busybox:1".to_owned(),
-            ),
+            ("docker.io/busybox:1", "docker.io/library/busybox:1".to_owned()),
             ("team/web", "docker.io/team/web:latest".to_owned()),
             ("localhost/web:1", "localhost/web:1".to_owned()),
             ("127.0.0.1:5000/a/b:v1", "127.0.0.1:5000/a/b:v1".to_owned()),
             (&format!("ghcr.io/a/b@{sha}"), format!("ghcr.io/a/b@{sha}")),
-            (
-                &format!("ghcr.io/a/b:1@{sha}"),
-                format!("ghcr.io/a/b:1@{sha}"),
-            ),
+            (&format!("ghcr.io/a/b:1@{sha}"), format!("ghcr.io/a/b:1@{sha}")),
         ] {
-            assert_eq!(
-                text.parse::<ImageReference>().unwrap().to_string(),
-                read,
-                "{text}"
-            );
+            assert_eq!(text.parse::<ImageReference>().unwrap().to_string(), read, "{text}");
         }
     }
 
@@ -239,10 +210,7 @@ mod tests {
             ("team/web", "127.0.0.1:5000/team/web:latest"),
             ("ghcr.io/team/web:2", "ghcr.io/team/web:2"),
         ] {
-            assert_eq!(
-                ImageReference::parse_in(text, &home).unwrap().to_string(),
-                read
-            );
+            assert_eq!(ImageReference::parse_in(text, &home).unwrap().to_string(), read);
         }
     }
 
@@ -259,11 +227,7 @@ mod tests {
             ("a//b", "repository"),
             ("--upload-pack=x", "repository"),
         ] {
-            assert_eq!(
-                text.parse::<ImageReference>().unwrap_err().what,
-                what,
-                "{text}"
-            );
+            assert_eq!(text.parse::<ImageReference>().unwrap_err().what, what, "{text}");
         }
     }
 }

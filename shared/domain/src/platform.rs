@@ -48,20 +48,14 @@ impl Platform {
 impl Default for Platform {
     /// `linux/amd64`, as the original does.
     fn default() -> Self {
-        Self {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            variant: None,
-        }
+        Self { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }
     }
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant
-            .iter()
-            .try_for_each(|variant| write!(f, "/{variant}"))
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
     }
 }
 
@@ -75,9 +69,7 @@ impl FromStr for Platform {
         let mut words = lower.split('/');
         let os = words.next().unwrap_or_default();
         if os != "linux" {
-            return Err(refused(
-                "`linux[/architecture[/variant]]`: only linux is built",
-            ));
+            return Err(refused("`linux[/architecture[/variant]]`: only linux is built"));
         }
         let architecture = match words.next().unwrap_or("amd64") {
             "x86_64" | "x86-64" => "amd64",
@@ -99,11 +91,7 @@ impl FromStr for Platform {
         if words.next().is_some() {
             return Err(refused("`linux[/architecture[/variant]]`"));
         }
-        Ok(Self {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant,
-        })
+        Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
     }
 }
 
@@ -123,13 +111,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), read);
         }
-        for refused in [
-            "",
-            "windows",
-            "linux/mips",
-            "linux/arm/v9",
-            "linux/arm/v7/x",
-        ] {
+        for refused in ["", "windows", "linux/mips", "linux/arm/v9", "linux/arm/v7/x"] {
             assert!(refused.parse::<Platform>().is_err(), "{refused}");
         }
         assert_eq!(Platform::default().pool().as_str(), "linux-amd64");

@@ -389,16 +389,15 @@ impl std::str::FromStr for RunStatus {
 
     /// Case does not matter.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| {
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text)).ok_or_else(
+            || {
                 crate::InvalidText::new(
                     "run status",
                     text,
                     "one of Queued, Started, Running, Succeeded, Failed, Canceled, Error, Timeout",
                 )
-            })
+            },
+        )
     }
 }
 
@@ -508,32 +507,22 @@ impl RunState {
                 Self::Started { .. } | Self::Running { .. } | Self::Tagging { .. },
                 Progress::Held { reason },
             ) => Ok(Self::Waiting { reason, since: now }),
-            (Self::Waiting { .. }, Progress::Admitted { pool, rank }) => Ok(Self::Ready {
-                pool,
-                rank,
-                since: now,
-            }),
+            (Self::Waiting { .. }, Progress::Admitted { pool, rank }) => {
+                Ok(Self::Ready { pool, rank, since: now })
+            }
             (Self::Ready { .. }, Progress::Taken { lease }) => Ok(Self::Started { lease }),
             (Self::Started { lease }, Progress::Began) => Ok(Self::Running { lease, since: now }),
             (Self::Running { lease, since }, Progress::Tagging) => {
                 Ok(Self::Tagging { lease, since })
             }
-            (Self::Done(done), progress) => Err(IllegalTransition {
-                from: done.outcome.status(),
-                to: progress.word(),
-            }),
+            (Self::Done(done), progress) => {
+                Err(IllegalTransition { from: done.outcome.status(), to: progress.word() })
+            }
             (from, Progress::Finished { outcome }) => {
                 let started = from.lease().map(|lease| lease.since);
-                Ok(Self::Done(Done {
-                    outcome,
-                    started,
-                    at: now,
-                }))
+                Ok(Self::Done(Done { outcome, started, at: now }))
             }
-            (from, progress) => Err(IllegalTransition {
-                from: from.status(),
-                to: progress.word(),
-            }),
+            (from, progress) => Err(IllegalTransition { from: from.status(), to: progress.word() }),
         }
     }
 }
@@ -590,10 +579,9 @@ impl Run {
     /// The task, with its registry.
     #[must_use]
     pub fn task_id(&self) -> Option<TaskId> {
-        self.task.as_ref().map(|task| TaskId {
-            registry: self.registry.clone(),
-            name: task.name.clone(),
-        })
+        self.task
+            .as_ref()
+            .map(|task| TaskId { registry: self.registry.clone(), name: task.name.clone() })
     }
 
     /// The status that people see.
@@ -611,11 +599,7 @@ impl Run {
     /// Whether, after its last attempt, it may be tried again.
     #[must_use]
     pub fn may_be_tried_again(&self) -> bool {
-        self.attempts
-            .iter()
-            .filter(|attempt| attempt.end.counts())
-            .count()
-            < COUNTED_ATTEMPTS
+        self.attempts.iter().filter(|attempt| attempt.end.counts()).count() < COUNTED_ATTEMPTS
             && self.attempts.len() < MOST_ATTEMPTS
     }
 }
@@ -636,31 +620,19 @@ mod tests {
 
     fn every_progress() -> Vec<Progress> {
         vec![
-            Progress::Held {
-                reason: WaitReason::Admission,
-            },
-            Progress::Admitted {
-                pool: "p".parse().unwrap(),
-                rank: Rank(0),
-            },
+            Progress::Held { reason: WaitReason::Admission },
+            Progress::Admitted { pool: "p".parse().unwrap(), rank: Rank(0) },
             Progress::Taken { lease: lease() },
             Progress::Began,
             Progress::Tagging,
-            Progress::Finished {
-                outcome: Outcome::Canceled {
-                    by: "t".parse().unwrap(),
-                },
-            },
+            Progress::Finished { outcome: Outcome::Canceled { by: "t".parse().unwrap() } },
         ]
     }
 
     #[test]
     fn a_run_moves_through_the_states_of_the_original() {
         let now = Timestamp::from_millis(9);
-        let mut state = RunState::Waiting {
-            reason: WaitReason::Admission,
-            since: now,
-        };
+        let mut state = RunState::Waiting { reason: WaitReason::Admission, since: now };
         let mut seen = vec![state.status().as_str()];
         for progress in every_progress() {
             state = state.apply(progress, now).unwrap();
@@ -668,22 +640,15 @@ mod tests {
         }
         assert_eq!(
             seen,
-            [
-                "Queued", "Queued", "Queued", "Started", "Running", "Running", "Canceled"
-            ]
+            ["Queued", "Queued", "Queued", "Started", "Running", "Running", "Canceled"]
         );
-        assert_eq!(
-            state.done().unwrap().started,
-            Some(Timestamp::from_millis(1))
-        );
+        assert_eq!(state.done().unwrap().started, Some(Timestamp::from_millis(1)));
     }
 
     #[test]
     fn a_terminal_state_never_changes() {
         let end = RunState::Done(Done {
-            outcome: Outcome::Canceled {
-                by: "t".parse().unwrap(),
-            },
+            outcome: Outcome::Canceled { by: "t".parse().unwrap() },
             started: None,
             at: Timestamp::default(),
         });
@@ -695,15 +660,10 @@ mod tests {
     #[test]
     fn only_a_ready_run_is_taken() {
         let now = Timestamp::default();
-        let waiting = RunState::Waiting {
-            reason: WaitReason::Admission,
-            since: now,
-        };
+        let waiting = RunState::Waiting { reason: WaitReason::Admission, since: now };
         let started = RunState::Started { lease: lease() };
         for state in [waiting, started] {
-            let refused = state
-                .apply(Progress::Taken { lease: lease() }, now)
-                .unwrap_err();
+            let refused = state.apply(Progress::Taken { lease: lease() }, now).unwrap_err();
             assert_eq!(refused.to, "taken");
         }
     }

@@ -80,11 +80,7 @@ impl GitUrl {
     #[must_use]
     pub fn key(&self) -> RepositoryKey {
         let host = self.0.host_str().unwrap_or_default();
-        let port = self
-            .0
-            .port()
-            .map(|port| format!(":{port}"))
-            .unwrap_or_default();
+        let port = self.0.port().map(|port| format!(":{port}")).unwrap_or_default();
         let path = self.0.path().trim_matches('/').to_lowercase();
         let path = path.strip_suffix(".git").unwrap_or(&path);
         RepositoryKey::from_checked(format!("{host}{port}/{path}"))
@@ -109,9 +105,7 @@ impl FromStr for GitUrl {
             return Err(refused("no `?` and no `#` here"));
         }
         if url.path().trim_matches('/').is_empty() || text.len() > 450 {
-            return Err(refused(
-                "it names a repository on its host, in at most 450 characters",
-            ));
+            return Err(refused("it names a repository on its host, in at most 450 characters"));
         }
         Ok(Self(url))
     }
@@ -162,9 +156,7 @@ impl Serialize for TarballUrl {
 
 impl<'de> Deserialize<'de> for TarballUrl {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -175,14 +167,10 @@ fn http_url(text: &str, what: &'static str) -> Result<Url, InvalidText> {
         return Err(refused("an `https://…` or `http://…` address"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(refused(
-            "no user or token in the address: give it with `--git-access-token`",
-        ));
+        return Err(refused("no user or token in the address: give it with `--git-access-token`"));
     }
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.len() > 2048 {
-        return Err(refused(
-            "no space or control character, at most 2048 characters",
-        ));
+        return Err(refused("no space or control character, at most 2048 characters"));
     }
     Ok(url)
 }
@@ -216,18 +204,10 @@ impl FromStr for GitSource {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (reference, folder) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let reference = (!reference.is_empty())
-            .then(|| reference.parse())
-            .transpose()?;
+        let reference = (!reference.is_empty()).then(|| reference.parse()).transpose()?;
         let folder = folder.trim_matches('/');
-        let folder = (!folder.is_empty() && folder != ".")
-            .then(|| folder.parse())
-            .transpose()?;
-        Ok(Self {
-            url: url.parse()?,
-            reference,
-            folder,
-        })
+        let folder = (!folder.is_empty() && folder != ".").then(|| folder.parse()).transpose()?;
+        Ok(Self { url: url.parse()?, reference, folder })
     }
 }
 
@@ -309,29 +289,14 @@ mod tests {
         let source = git("https://github.com/u/r.git#main:app/web");
         assert_eq!(source.reference.as_ref().unwrap().as_str(), "main");
         assert_eq!(source.folder.as_ref().unwrap().as_str(), "app/web");
-        assert_eq!(
-            source.to_string(),
-            "https://github.com/u/r.git#main:app/web"
-        );
+        assert_eq!(source.to_string(), "https://github.com/u/r.git#main:app/web");
         assert_eq!(git("https://github.com/u/r").reference, None);
+        assert_eq!(git("https://dev.azure.com/o/p/_git/r#:x").folder.unwrap().as_str(), "x");
         assert_eq!(
-            git("https://dev.azure.com/o/p/_git/r#:x")
-                .folder
-                .unwrap()
-                .as_str(),
-            "x"
-        );
-        assert_eq!(
-            git("http://127.0.0.1:8080/r.git#pull/12/head")
-                .reference
-                .unwrap()
-                .as_str(),
+            git("http://127.0.0.1:8080/r.git#pull/12/head").reference.unwrap().as_str(),
             "pull/12/head"
         );
-        assert!(matches!(
-            "https://host/x.tar.gz".parse(),
-            Ok(Source::Tarball { .. })
-        ));
+        assert!(matches!("https://host/x.tar.gz".parse(), Ok(Source::Tarball { .. })));
         for refused in [
             "",
             ".",
@@ -348,18 +313,9 @@ mod tests {
     #[test]
     fn one_repository_has_one_key_however_it_is_spelled() {
         let key = |text: &str| text.parse::<GitUrl>().unwrap().key().to_string();
-        assert_eq!(
-            key("https://GitHub.com/Octo/Hello.git"),
-            "github.com/octo/hello"
-        );
-        assert_eq!(
-            key("https://github.com:443/octo/hello/"),
-            "github.com/octo/hello"
-        );
-        assert_eq!(
-            key("http://127.0.0.1:8080/hello.git"),
-            "127.0.0.1:8080/hello"
-        );
+        assert_eq!(key("https://GitHub.com/Octo/Hello.git"), "github.com/octo/hello");
+        assert_eq!(key("https://github.com:443/octo/hello/"), "github.com/octo/hello");
+        assert_eq!(key("http://127.0.0.1:8080/hello.git"), "127.0.0.1:8080/hello");
     }
 
     #[test]
@@ -380,26 +336,15 @@ mod tests {
         ] {
             assert!(refused.parse::<RefName>().is_err(), "{refused:?}");
         }
-        for refused in [
-            "..",
-            "a/../b",
-            "/etc",
-            "a//b",
-            ".git",
-            "a/.GIT/config",
-            "a\0b",
-            "",
-        ] {
+        for refused in ["..", "a/../b", "/etc", "a//b", ".git", "a/.GIT/config", "a\0b", ""] {
             assert!(refused.parse::<SourcePath>().is_err(), "{refused:?}");
         }
     }
 
     #[test]
     fn a_token_in_an_address_is_refused_without_showing_it() {
-        let error = "https://ghp_secret@github.com/u/r.git"
-            .parse::<Source>()
-            .unwrap_err()
-            .to_string();
+        let error =
+            "https://ghp_secret@github.com/u/r.git".parse::<Source>().unwrap_err().to_string();
         assert!(!error.contains("ghp_secret"), "{error}");
         assert!(error.contains("--git-access-token"), "{error}");
     }

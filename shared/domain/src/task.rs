@@ -128,11 +128,7 @@ impl RunTimeout {
         if (1..=28_800).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(InvalidText::new(
-                "timeout",
-                &seconds.to_string(),
-                "1 to 28800 seconds",
-            ))
+            Err(InvalidText::new("timeout", &seconds.to_string(), "1 to 28800 seconds"))
         }
     }
 

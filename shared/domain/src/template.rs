@@ -90,21 +90,14 @@ impl Variable {
         match self {
             Self::Id => run.id.to_string(),
             Self::Registry => run.registry.to_string(),
-            Self::RegistryName => run
-                .registry
-                .as_str()
-                .split('.')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
+            Self::RegistryName => {
+                run.registry.as_str().split('.').next().unwrap_or_default().to_owned()
+            }
             Self::Date => {
                 let at = run.date.to_utc();
                 let (h, m, s) = at.time().as_hms();
                 let (year, month, day) = at.date().to_calendar_date();
-                format!(
-                    "{year:04}{:02}{day:02}-{h:02}{m:02}{s:02}z",
-                    u8::from(month)
-                )
+                format!("{year:04}{:02}{day:02}-{h:02}{m:02}{s:02}z", u8::from(month))
             }
             Self::Os => run.platform.os().to_owned(),
             Self::Architecture => run.platform.architecture().to_owned(),
@@ -141,9 +134,8 @@ impl FromStr for Template {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
-            let (expression, after) = after
-                .split_once("}}")
-                .ok_or_else(|| refused("each `{{` has its `}}`"))?;
+            let (expression, after) =
+                after.split_once("}}").ok_or_else(|| refused("each `{{` has its `}}`"))?;
             if !before.is_empty() {
                 pieces.push(Piece::Literal(before.to_owned()));
             }
@@ -159,10 +151,7 @@ impl FromStr for Template {
         if !rest.is_empty() {
             pieces.push(Piece::Literal(rest.to_owned()));
         }
-        Ok(Self {
-            text: text.to_owned(),
-            pieces,
-        })
+        Ok(Self { text: text.to_owned(), pieces })
     }
 }
 
@@ -194,18 +183,10 @@ mod tests {
         };
         let render = |text: &str| text.parse::<Template>().unwrap().render(&run);
         assert_eq!(render("web:{{.Run.ID}}"), "web:ca1");
-        assert_eq!(
-            render("{{ .Run.RegistryName }}-{{.Run.Branch}}"),
-            "myreg-main"
-        );
+        assert_eq!(render("{{ .Run.RegistryName }}-{{.Run.Branch}}"), "myreg-main");
         assert_eq!(render("v{{.Run.Date}}"), "v20231114-221320z");
         assert_eq!(render("plain"), "plain");
-        assert!(
-            "x:{{.Run.ID}}"
-                .parse::<Template>()
-                .unwrap()
-                .is_unique_to_run()
-        );
+        assert!("x:{{.Run.ID}}".parse::<Template>().unwrap().is_unique_to_run());
         for refused in ["{{.Run.Id}}", "{{.Run.ID", "{{.Values.x}}", "{{}}"] {
             assert!(refused.parse::<Template>().is_err(), "{refused}");
         }

@@ -14,11 +14,7 @@ pub struct InvalidText {
 
 impl InvalidText {
     pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
-        Self {
-            what,
-            text: text.chars().take(120).collect(),
-            rule,
-        }
+        Self { what, text: text.chars().take(120).collect(), rule }
     }
 }
 

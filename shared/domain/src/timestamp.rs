@@ -66,10 +66,7 @@ impl From<OffsetDateTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self
-            .to_utc()
-            .format(&Rfc3339)
-            .unwrap_or_else(|_| self.0.to_string());
+        let text = self.to_utc().format(&Rfc3339).unwrap_or_else(|_| self.0.to_string());
         f.write_str(&text)
     }
 }
@@ -84,15 +81,7 @@ mod tests {
             Timestamp::from_millis(1_700_000_000_123).to_string(),
             "2023-11-14T22:13:20.123Z"
         );
-        assert_eq!(
-            Timestamp::from_millis(i64::MAX)
-                .after(Duration::MAX)
-                .as_millis(),
-            i64::MAX
-        );
-        assert_eq!(
-            Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
-            Duration::ZERO
-        );
+        assert_eq!(Timestamp::from_millis(i64::MAX).after(Duration::MAX).as_millis(), i64::MAX);
+        assert_eq!(Timestamp::from_millis(5).since(Timestamp::from_millis(9)), Duration::ZERO);
     }
 }

@@ -46,10 +46,7 @@ impl Token {
     #[must_use]
     pub fn allows(&self, scope: Scope, registry: &RegistryName) -> bool {
         self.scope >= scope
-            && self
-                .registries
-                .as_ref()
-                .is_none_or(|registries| registries.contains(registry))
+            && self.registries.as_ref().is_none_or(|registries| registries.contains(registry))
     }
 
     /// Whether it may act with `scope` on what belongs to no registry, like tokens and workers.
@@ -92,11 +89,7 @@ impl FromStr for Scope {
             "run" => Ok(Self::Run),
             "write" => Ok(Self::Write),
             "admin" => Ok(Self::Admin),
-            _ => Err(InvalidText::new(
-                "scope",
-                text,
-                "`read`, `run`, `write` or `admin`",
-            )),
+            _ => Err(InvalidText::new("scope", text, "`read`, `run`, `write` or `admin`")),
         }
     }
 }

@@ -15,11 +15,7 @@ impl Backoff {
     /// The first wait is about `first`, none is longer than `most`.
     #[must_use]
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self {
-            next: first,
-            first,
-            most,
-        }
+        Self { next: first, first, most }
     }
 
     /// The wait before the next try.

@@ -51,10 +51,7 @@ impl Bundle {
                     (host.clone(), (credentials.username.clone(), password))
                 })
                 .collect(),
-            git_token: self
-                .git_token
-                .as_ref()
-                .map(|token| token.expose_secret().to_owned()),
+            git_token: self.git_token.as_ref().map(|token| token.expose_secret().to_owned()),
             build_args: self
                 .build_args
                 .iter()
@@ -62,9 +59,8 @@ impl Bundle {
                 .collect(),
         };
         // Names and texts always make JSON; were it ever otherwise, an unsealed bundle is no way out.
-        let text = serde_json::to_string(&plain).map_err(|_| SecretError::WrongKey {
-            bound_to: sealed_for(run),
-        })?;
+        let text = serde_json::to_string(&plain)
+            .map_err(|_| SecretError::WrongKey { bound_to: sealed_for(run) })?;
         keyring.seal(&sealed_for(run), &SecretString::from(text))
     }
 
@@ -74,22 +70,14 @@ impl Bundle {
     /// [`SecretError::WrongKey`].
     pub fn open(keyring: &Keyring, run: RunId, sealed: &Sealed) -> Result<Self, SecretError> {
         let text = keyring.open(&sealed_for(run), sealed)?;
-        let plain: Plain =
-            serde_json::from_str(text.expose_secret()).map_err(|_| SecretError::WrongKey {
-                bound_to: sealed_for(run),
-            })?;
+        let plain: Plain = serde_json::from_str(text.expose_secret())
+            .map_err(|_| SecretError::WrongKey { bound_to: sealed_for(run) })?;
         Ok(Self {
             registries: plain
                 .registries
                 .into_iter()
                 .map(|(host, (username, password))| {
-                    (
-                        host,
-                        Credentials {
-                            username,
-                            password: SecretString::from(password),
-                        },
-                    )
+                    (host, Credentials { username, password: SecretString::from(password) })
                 })
                 .collect(),
             git_token: plain.git_token.map(SecretString::from),
@@ -112,10 +100,8 @@ mod tests {
 
     #[test]
     fn a_bundle_opens_only_for_its_run() {
-        let path = std::env::temp_dir().join(format!(
-            "gantry-bundle-{}",
-            crate::secret::random_hex::<8>().unwrap().as_str()
-        ));
+        let path = std::env::temp_dir()
+            .join(format!("gantry-bundle-{}", crate::secret::random_hex::<8>().unwrap().as_str()));
         let keyring = Keyring::open_or_create(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         let bundle = Bundle {

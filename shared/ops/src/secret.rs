@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 pub use gantry_domain::sealed::Sealed;
+use hmac::{Hmac, Mac as _};
 pub use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// A user's name and password (or token) at a registry or a git host.
@@ -58,6 +60,7 @@ pub enum SecretError {
 /// The keys that secrets at rest are sealed with: the first seals, all open.
 pub struct Keyring {
     keys: Vec<XChaCha20Poly1305>,
+    first: Zeroizing<Vec<u8>>,
 }
 
 impl Keyring {
@@ -67,10 +70,7 @@ impl Keyring {
     /// # Errors
     /// [`SecretError::File`], [`SecretError::Malformed`], [`SecretError::NoEntropy`].
     pub fn open_or_create(path: &Path) -> Result<Self, SecretError> {
-        let file_error = |source| SecretError::File {
-            path: path.to_owned(),
-            source,
-        };
+        let file_error = |source| SecretError::File { path: path.to_owned(), source };
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&Zeroizing::new(text), path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -83,26 +83,21 @@ impl Keyring {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, SecretError> {
-        let mut keys = Vec::new();
+        let (mut keys, mut first) = (Vec::new(), None);
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let malformed = || SecretError::Malformed {
-                path: path.to_owned(),
-                line: number + 1,
-            };
+            let malformed = || SecretError::Malformed { path: path.to_owned(), line: number + 1 };
             let key = Zeroizing::new(hex::decode(line).map_err(|_| malformed())?);
             keys.push(XChaCha20Poly1305::new_from_slice(&key).map_err(|_| malformed())?);
+            first.get_or_insert(key);
         }
-        if keys.is_empty() {
-            return Err(SecretError::Malformed {
-                path: path.to_owned(),
-                line: 1,
-            });
-        }
-        Ok(Self { keys })
+        let Some(first) = first else {
+            return Err(SecretError::Malformed { path: path.to_owned(), line: 1 });
+        };
+        Ok(Self { keys, first })
     }
 
     /// Seals `secret` so that it opens only as a secret of `bound_to`, a record's key.
@@ -112,20 +107,13 @@ impl Keyring {
     pub fn seal(&self, bound_to: &str, secret: &SecretString) -> Result<Sealed, SecretError> {
         let mut nonce = [0_u8; 24];
         getrandom::fill(&mut nonce).map_err(|_| SecretError::NoEntropy)?;
-        let payload = Payload {
-            msg: secret.expose_secret().as_bytes(),
-            aad: bound_to.as_bytes(),
-        };
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: bound_to.as_bytes() };
         let sealed = self
             .keys
             .first()
             .and_then(|key| key.encrypt(&XNonce::from(nonce), payload).ok())
             .ok_or(SecretError::NoEntropy)?;
-        Ok(Sealed::from_text(format!(
-            "{}.{}",
-            BASE64.encode(nonce),
-            BASE64.encode(sealed)
-        )))
+        Ok(Sealed::from_text(format!("{}.{}", BASE64.encode(nonce), BASE64.encode(sealed))))
     }
 
     /// Opens a secret that was sealed for the same `bound_to`.
@@ -134,9 +122,20 @@ impl Keyring {
     /// [`SecretError::WrongKey`], also when it was sealed for another record or changed since.
     pub fn open(&self, bound_to: &str, sealed: &Sealed) -> Result<SecretString, SecretError> {
         self.try_open(bound_to, sealed)
-            .ok_or_else(|| SecretError::WrongKey {
-                bound_to: bound_to.to_owned(),
-            })
+            .ok_or_else(|| SecretError::WrongKey { bound_to: bound_to.to_owned() })
+    }
+
+    /// A key of its own for one purpose, always the same for the same first key.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> SecretString {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.first).map(|mut mac| {
+            mac.update(purpose.as_bytes());
+            hex::encode(mac.finalize().into_bytes())
+        });
+        match mac {
+            Ok(key) => SecretString::from(key),
+            Err(_) => unreachable!("HMAC takes a key of any length"),
+        }
     }
 
     fn try_open(&self, bound_to: &str, sealed: &Sealed) -> Option<SecretString> {
@@ -144,10 +143,7 @@ impl Keyring {
         let nonce: [u8; 24] = BASE64.decode(nonce).ok()?.try_into().ok()?;
         let bytes = BASE64.decode(bytes).ok()?;
         let open = |key: &XChaCha20Poly1305| {
-            let payload = Payload {
-                msg: &bytes,
-                aad: bound_to.as_bytes(),
-            };
+            let payload = Payload { msg: &bytes, aad: bound_to.as_bytes() };
             key.decrypt(&XNonce::from(nonce), payload).ok()
         };
         let plain = Zeroizing::new(self.keys.iter().find_map(open)?);
@@ -185,11 +181,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
     let partial = path.with_extension("partial");
     let _absent = std::fs::remove_file(&partial);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&partial, path)
@@ -206,14 +199,9 @@ mod tests {
     #[test]
     fn a_secret_opens_only_for_its_record_and_with_a_key_of_the_ring() {
         let (old, new) = ("11".repeat(32), "22".repeat(32));
-        let sealed = keyring(&old)
-            .seal("registry/a", &SecretString::from("hunter2"))
-            .unwrap();
+        let sealed = keyring(&old).seal("registry/a", &SecretString::from("hunter2")).unwrap();
         let rotated = keyring(&format!("{new}\n{old}\n"));
-        assert_eq!(
-            rotated.open("registry/a", &sealed).unwrap().expose_secret(),
-            "hunter2"
-        );
+        assert_eq!(rotated.open("registry/a", &sealed).unwrap().expose_secret(), "hunter2");
         assert!(rotated.open("registry/b", &sealed).is_err());
         assert!(keyring(&new).open("registry/a", &sealed).is_err());
         assert!(!format!("{sealed:?}").contains("hunter2"));
@@ -223,24 +211,12 @@ mod tests {
     fn a_key_file_is_made_once_and_only_for_its_owner() {
         use std::os::unix::fs::PermissionsExt as _;
 
-        let path = std::env::temp_dir().join(format!(
-            "gantry-key-{}",
-            random_hex::<8>().unwrap().as_str()
-        ));
-        let sealed = Keyring::open_or_create(&path)
-            .unwrap()
-            .seal("x", &SecretString::from("s"))
-            .unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert!(
-            Keyring::open_or_create(&path)
-                .unwrap()
-                .open("x", &sealed)
-                .is_ok()
-        );
+        let path = std::env::temp_dir()
+            .join(format!("gantry-key-{}", random_hex::<8>().unwrap().as_str()));
+        let sealed =
+            Keyring::open_or_create(&path).unwrap().seal("x", &SecretString::from("s")).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(Keyring::open_or_create(&path).unwrap().open("x", &sealed).is_ok());
         std::fs::write(&path, "not a key\n").unwrap();
         let error = Keyring::open_or_create(&path).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");

@@ -24,10 +24,7 @@ pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
 /// The settings, each as `gantry.default.toml` explains it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Settings {
     pub data: PathBuf,
     pub server: Server,
@@ -44,10 +41,7 @@ pub struct Settings {
 /// `[server]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Server {
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
@@ -66,10 +60,7 @@ pub struct Server {
 /// `[engine]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Engine {
     #[serde(deserialize_with = "optional")]
     pub address: Option<String>,
@@ -80,10 +71,7 @@ pub struct Engine {
 /// `[worker]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Worker {
     pub enabled: bool,
     pub slots: NonZeroU32,
@@ -96,10 +84,7 @@ pub struct Worker {
 /// `[lease]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Lease {
     #[serde(deserialize_with = "units::duration")]
     pub duration: Duration,
@@ -110,10 +95,7 @@ pub struct Lease {
 /// `[sweep]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Sweep {
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
@@ -122,10 +104,7 @@ pub struct Sweep {
 /// `[retention]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Retention {
     #[serde(deserialize_with = "units::duration")]
     pub runs: Duration,
@@ -144,10 +123,7 @@ pub struct Retention {
 /// `[limits]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Limits {
     pub runs_per_registry: NonZeroU32,
     #[serde(deserialize_with = "units::bytes")]
@@ -159,10 +135,7 @@ pub struct Limits {
 /// `[outbound]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Outbound {
     pub allow: Vec<String>,
 }
@@ -170,10 +143,7 @@ pub struct Outbound {
 /// `[log]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "gantry.default.toml says what each setting means, once"
-)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Log {
     pub format: LogFormat,
     #[serde(deserialize_with = "log_level")]
@@ -229,10 +199,7 @@ impl Settings {
             ));
         }
         if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
-            found.push((
-                "lease.renew",
-                "more than nothing, and at most half of `lease.duration`",
-            ));
+            found.push(("lease.renew", "more than nothing, and at most half of `lease.duration`"));
         }
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));
@@ -267,8 +234,7 @@ fn optional_address<'de, D: Deserializer<'de>>(
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "it is an IP address and a port, like `127.0.0.1:7300`")
+    text.parse().map_err(|_| "it is an IP address and a port, like `127.0.0.1:7300`")
 }
 
 fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
@@ -282,9 +248,7 @@ fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>,
     if url.as_ref().is_none_or(is_base) {
         return Ok(url);
     }
-    Err(serde::de::Error::custom(
-        "an `https://` or `http://` address without user, `?` and `#`",
-    ))
+    Err(serde::de::Error::custom("an `https://` or `http://` address without user, `?` and `#`"))
 }
 
 fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::Error> {

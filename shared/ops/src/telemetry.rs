@@ -15,21 +15,11 @@ use crate::settings::{Log, LogFormat};
 pub fn start(log: &Log) -> Result<(), TryInitError> {
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = if is_for_people(log.format) {
-        lines
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .boxed()
+        lines.with_target(false).with_ansi(io::stderr().is_terminal()).boxed()
     } else {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .boxed()
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(log.level.clone()))
-        .try_init()
+    tracing_subscriber::registry().with(lines.with_filter(log.level.clone())).try_init()
 }
 
 fn is_for_people(format: LogFormat) -> bool {

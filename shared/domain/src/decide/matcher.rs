@@ -19,10 +19,7 @@ pub fn watched_repository(task: &Task) -> Option<RepositoryKey> {
 #[must_use]
 pub fn watched_branch(task: &Task) -> Option<&RefName> {
     let trigger = task.source_trigger.as_ref()?;
-    trigger
-        .branch
-        .as_ref()
-        .or_else(|| git_source(task)?.reference.as_ref())
+    trigger.branch.as_ref().or_else(|| git_source(task)?.reference.as_ref())
 }
 
 fn git_source(task: &Task) -> Option<&GitSource> {
@@ -38,14 +35,10 @@ fn git_source(task: &Task) -> Option<&GitSource> {
 /// The first [`Rule`] that said no.
 pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> {
     let Some(trigger) = &task.source_trigger else {
-        return Err(Rule::NoTask {
-            repository: push.repository(),
-        });
+        return Err(Rule::NoTask { repository: push.repository() });
     };
     if watched_repository(task) != Some(push.repository()) {
-        return Err(Rule::NoTask {
-            repository: push.repository(),
-        });
+        return Err(Rule::NoTask { repository: push.repository() });
     }
     if task.status == Status::Disabled {
         return Err(Rule::TaskDisabled);
@@ -60,15 +53,10 @@ pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> 
     if let Some(watched) = watched_branch(task).or(push.default_branch.as_ref())
         && watched != branch
     {
-        return Err(Rule::OtherBranch {
-            pushed: branch.clone(),
-            watched: watched.clone(),
-        });
+        return Err(Rule::OtherBranch { pushed: branch.clone(), watched: watched.clone() });
     }
     if push.after.is_none() {
-        return Err(Rule::BranchDeleted {
-            branch: branch.clone(),
-        });
+        return Err(Rule::BranchDeleted { branch: branch.clone() });
     }
     Ok(branch)
 }
@@ -102,10 +90,7 @@ mod tests {
 
         let mut tag = push("main");
         tag.reference = PushedRef::Tag("v1".parse().unwrap());
-        assert_eq!(
-            verdict(&tag, &task()),
-            "tag v1 moved; the source trigger watches a branch"
-        );
+        assert_eq!(verdict(&tag, &task()), "tag v1 moved; the source trigger watches a branch");
 
         assert_eq!(
             verdict(&push("other"), &task()),
@@ -120,9 +105,7 @@ mod tests {
     #[test]
     fn without_a_branch_of_its_own_a_task_watches_the_providers_default() {
         let mut task = task();
-        let Source::Git(git) = &mut task.build.source else {
-            panic!("a git source")
-        };
+        let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
         git.reference = None;
         let mut elsewhere = push("topic");
         elsewhere.default_branch = Some("main".parse().unwrap());

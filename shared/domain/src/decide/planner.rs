@@ -49,10 +49,7 @@ impl RunDraft {
             archived: false,
             cancel: None,
             attempts: Vec::new(),
-            state: RunState::Waiting {
-                reason: WaitReason::Admission,
-                since: now,
-            },
+            state: RunState::Waiting { reason: WaitReason::Admission, since: now },
         }
     }
 }
@@ -101,11 +98,7 @@ pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: Token
         task: Some(revision(task)),
         build,
         git_token: task.git_token.clone(),
-        cause: Cause::Request {
-            event,
-            by,
-            rerun_of: None,
-        },
+        cause: Cause::Request { event, by, rerun_of: None },
         trace: None,
     }
 }
@@ -125,11 +118,7 @@ pub fn for_quick_build(
         task: None,
         build,
         git_token,
-        cause: Cause::Request {
-            event,
-            by,
-            rerun_of: None,
-        },
+        cause: Cause::Request { event, by, rerun_of: None },
         trace: None,
     }
 }
@@ -143,20 +132,13 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
         task: run.task.clone(),
         build: run.build.clone(),
         git_token: run.git_token.clone(),
-        cause: Cause::Request {
-            event,
-            by,
-            rerun_of: Some(run.id),
-        },
+        cause: Cause::Request { event, by, rerun_of: Some(run.id) },
         trace: None,
     }
 }
 
 fn revision(task: &Task) -> TaskRevision {
-    TaskRevision {
-        name: task.id.name.clone(),
-        revision: task.revision,
-    }
+    TaskRevision { name: task.id.name.clone(), revision: task.revision }
 }
 
 #[cfg(test)]

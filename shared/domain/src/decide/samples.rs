@@ -11,9 +11,7 @@ pub(super) fn task() -> Task {
         revision: 3,
         status: Status::Enabled,
         build: BuildSpec {
-            source: "https://github.com/octo/hello.git#main:app"
-                .parse()
-                .unwrap(),
+            source: "https://github.com/octo/hello.git#main:app".parse().unwrap(),
             dockerfile: "Dockerfile".parse().unwrap(),
             images: vec!["web:{{.Run.ID}}".parse().unwrap()],
             build_args: std::collections::BTreeMap::default(),

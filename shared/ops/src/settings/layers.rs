@@ -75,13 +75,9 @@ impl fmt::Display for Mistakes {
             1 => f.write_str("one setting is wrong, so nothing was started:")?,
             count => write!(f, "{count} settings are wrong, so nothing was started:")?,
         }
-        self.0.iter().try_for_each(
-            |Mistake {
-                 given,
-                 source,
-                 rule,
-             }| write!(f, "\n  {given} ({source}): {rule}"),
-        )
+        self.0.iter().try_for_each(|Mistake { given, source, rule }| {
+            write!(f, "\n  {given} ({source}): {rule}")
+        })
     }
 }
 
@@ -112,11 +108,7 @@ pub(super) fn parse(layers: &Layers<'_>) -> Result<Settings, Mistakes> {
         }
     }
     for flag in layers.flags {
-        build.take(
-            &flag.key,
-            Given::Text(flag.value.clone()),
-            flag.name.clone(),
-        );
+        build.take(&flag.key, Given::Text(flag.value.clone()), flag.name.clone());
     }
     build.finish()
 }
@@ -146,9 +138,7 @@ impl<'a> Build<'a> {
         let table: Table = match file.text.parse() {
             Ok(table) => table,
             Err(error) => {
-                let line = error
-                    .span()
-                    .map_or(1, |span| line_at(file.text, span.start));
+                let line = error.span().map_or(1, |span| line_at(file.text, span.start));
                 return self.mistakes.push(Mistake {
                     given: "the file".to_owned(),
                     source: format!("{path} line {line}"),
@@ -175,11 +165,7 @@ impl<'a> Build<'a> {
             Given::Toml(value) => format!("{key} = {value}"),
         };
         let mut refuse = |rule: String| {
-            self.mistakes.push(Mistake {
-                given: shown.clone(),
-                source: source.clone(),
-                rule,
-            });
+            self.mistakes.push(Mistake { given: shown.clone(), source: source.clone(), rule });
         };
         let Some(default) = self.defaults.get(key) else {
             return refuse(unknown(key, self.defaults.keys()));
@@ -203,10 +189,7 @@ impl<'a> Build<'a> {
     }
 
     fn key_of_variable(&self, name: &str) -> Option<String> {
-        self.defaults
-            .keys()
-            .find(|key| variable(key) == name)
-            .cloned()
+        self.defaults.keys().find(|key| variable(key) == name).cloned()
     }
 
     fn refuse_variable(&mut self, name: &str) {
@@ -239,18 +222,10 @@ impl<'a> Build<'a> {
     }
 
     fn refuse_together(&mut self, key: &str, rule: &str) {
-        let value = self
-            .merged
-            .get(key)
-            .map(|value| format!(" = {value}"))
-            .unwrap_or_default();
+        let value = self.merged.get(key).map(|value| format!(" = {value}")).unwrap_or_default();
         self.mistakes.push(Mistake {
             given: format!("{key}{value}"),
-            source: self
-                .sources
-                .get(key)
-                .cloned()
-                .unwrap_or_else(|| "the default".to_owned()),
+            source: self.sources.get(key).cloned().unwrap_or_else(|| "the default".to_owned()),
             rule: rule.to_owned(),
         });
     }
@@ -265,21 +240,14 @@ fn variable(key: &str) -> String {
 fn like_default(default: &Value, given: Given) -> Result<Value, &'static str> {
     match (default, given) {
         (Value::String(_), Given::Text(text)) => Ok(Value::String(text)),
-        (Value::Integer(_), Given::Text(text)) => text
-            .trim()
-            .parse()
-            .map(Value::Integer)
-            .map_err(|_| "it is a whole number"),
-        (Value::Boolean(_), Given::Text(text)) => text
-            .trim()
-            .parse()
-            .map(Value::Boolean)
-            .map_err(|_| "it is `true` or `false`"),
+        (Value::Integer(_), Given::Text(text)) => {
+            text.trim().parse().map(Value::Integer).map_err(|_| "it is a whole number")
+        }
+        (Value::Boolean(_), Given::Text(text)) => {
+            text.trim().parse().map(Value::Boolean).map_err(|_| "it is `true` or `false`")
+        }
         (Value::Array(_), Given::Text(text)) => {
-            let words = text
-                .split(',')
-                .map(str::trim)
-                .filter(|word| !word.is_empty());
+            let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
             Ok(Value::Array(words.map(Value::from).collect()))
         }
         (default, Given::Toml(value)) if default.same_type(&value) => Ok(value),
@@ -308,11 +276,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
 /// `[worker] slots = 2` becomes `worker.slots = 2`.
 fn flatten(above: &str, table: Table, into: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
-        let key = if above.is_empty() {
-            name
-        } else {
-            format!("{above}.{name}")
-        };
+        let key = if above.is_empty() { name } else { format!("{above}.{name}") };
         match value {
             Value::Table(table) => flatten(&key, table, into),
             value @ (Value::String(_)
@@ -335,9 +299,7 @@ fn read(flat: &BTreeMap<String, Value>) -> Result<Settings, toml::de::Error> {
                 table.insert(key.clone(), value.clone());
             }
             Some((section, name)) => {
-                let section = table
-                    .entry(section)
-                    .or_insert_with(|| Value::Table(Table::new()));
+                let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
                 if let Value::Table(section) = section {
                     section.insert(name.to_owned(), value.clone());
                 }
@@ -377,9 +339,5 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
-    text.bytes()
-        .take(offset)
-        .filter(|&byte| byte == b'\n')
-        .count()
-        + 1
+    text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
 }

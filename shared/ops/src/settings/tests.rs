@@ -3,25 +3,15 @@ use std::path::Path;
 use super::*;
 
 fn file(text: &str) -> Option<SettingsFile<'_>> {
-    Some(SettingsFile {
-        path: Path::new("gantry.toml"),
-        text,
-    })
+    Some(SettingsFile { path: Path::new("gantry.toml"), text })
 }
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn flag(key: &str, value: &str) -> Flag {
-    Flag {
-        name: "--set".to_owned(),
-        key: key.to_owned(),
-        value: value.to_owned(),
-    }
+    Flag { name: "--set".to_owned(), key: key.to_owned(), value: value.to_owned() }
 }
 
 #[test]

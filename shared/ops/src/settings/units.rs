@@ -60,10 +60,7 @@ mod tests {
     #[test]
     fn a_unit_is_never_guessed() {
         assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(
-            parse_duration("30 d"),
-            Some(Duration::from_secs(30 * 86_400))
-        );
+        assert_eq!(parse_duration("30 d"), Some(Duration::from_secs(30 * 86_400)));
         assert_eq!(parse_size("10GiB"), Some(10 << 30));
         for refused in [
             "",
