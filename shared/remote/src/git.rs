@@ -1,0 +1,555 @@
+//! Git repositories, through the `git` program.
+//!
+//! In: an address, a branch or commit, credentials. Out: what stands there, and its files in a folder. Nothing that a
+//! user gives becomes an option, a shell's word or configuration; the program sees no configuration but ours, follows no
+//! redirect and connects only to addresses that the guard has resolved and permitted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::source::{CommitId, GitUrl, RefName, SourcePath};
+use gantry_ops::secret::Credentials;
+use tokio::time::Instant;
+
+use crate::guard::{OutboundPolicy, OutboundRefused, ResolveError};
+
+mod command;
+mod failure;
+
+use command::Command;
+
+/// The git program and the bounds it is run with.
+#[derive(Debug, Clone)]
+pub struct Git {
+    program: PathBuf,
+    policy: Arc<OutboundPolicy>,
+    limits: GitLimits,
+}
+
+/// How much a repository may be.
+#[derive(Debug, Clone, Copy)]
+pub struct GitLimits {
+    /// What one fetch may bring.
+    pub fetched_bytes: u64,
+    /// The files of one checkout together.
+    pub checkout_bytes: u64,
+    /// How many they may be.
+    pub checkout_files: u64,
+}
+
+/// A repository as one user, until a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote<'a> {
+    /// Where it is.
+    pub url: &'a GitUrl,
+    /// Who asks.
+    pub credentials: Option<&'a Credentials>,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a reference stands for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The commit.
+    pub commit: CommitId,
+    /// The reference in full: `refs/heads/main`; `None` if a commit was asked for.
+    pub name: Option<String>,
+    /// The branch, if it is one.
+    pub branch: Option<RefName>,
+}
+
+/// Why git did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// No such branch, tag or commit.
+    #[error(
+        "`{reference}` is not in {url}: check the branch or tag name; a commit is written in full"
+    )]
+    UnknownRef {
+        /// The repository.
+        url: GitUrl,
+        /// As asked for.
+        reference: String,
+    },
+    /// Nothing was ever pushed.
+    #[error("{url} has no commit yet: push one")]
+    Empty {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// No such folder in the commit.
+    #[error(
+        "`{folder}` is no folder with files at commit {commit}: check the part behind `:` of the context"
+    )]
+    NoFolder {
+        /// As asked for.
+        folder: String,
+        /// The commit.
+        commit: CommitId,
+    },
+    /// The host wants to know who asks, and nobody was said.
+    #[error("{url} is not public: give an access token with `--git-access-token`")]
+    CredentialsWanted {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// The host does not take the credentials.
+    #[error("{url} refused the access token: check that it is valid and may read the repository")]
+    Unauthorized {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// No such repository, or not for this user.
+    #[error(
+        "there is no repository at {url}, or its access token may not see it: check the address"
+    )]
+    NotFound {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// The host answers with another address.
+    #[error("{url} has moved: give the address that it redirects to")]
+    Moved {
+        /// The repository.
+        url: GitUrl,
+    },
+    /// Nobody answered, or not to the end.
+    #[error("{url} did not answer: {message}")]
+    Unreachable {
+        /// The repository.
+        url: GitUrl,
+        /// Git's words.
+        message: String,
+    },
+    /// It took too long.
+    #[error("{what} was not done within {waited:?}")]
+    TimedOut {
+        /// `the fetch of https://…`
+        what: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// More than it may be.
+    #[error(
+        "{what} is larger than {most}: ask the operator to raise the limit, or make it smaller"
+    )]
+    TooLarge {
+        /// `the history of https://…`
+        what: String,
+        /// With its unit.
+        most: String,
+    },
+    /// No room for it.
+    #[error("the disk under {} is full: free space there", .folder.display())]
+    DiskFull {
+        /// Where.
+        folder: PathBuf,
+    },
+    /// The host may not be reached.
+    #[error(transparent)]
+    Outbound(#[from] OutboundRefused),
+    /// There is no git program.
+    #[error("cannot run {}: is git installed?", .program.display())]
+    NoProgram {
+        /// What was tried.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The credentials cannot be handed over.
+    #[error("the access token has a line break or is too long: copy it again")]
+    UnusableCredentials,
+    /// Anything else.
+    #[error("{what} failed: {message}")]
+    Failed {
+        /// `the fetch of https://…`
+        what: String,
+        /// Git's words, or the system's.
+        message: String,
+    },
+}
+
+impl GitError {
+    /// Trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. } | Self::DiskFull { .. })
+    }
+
+    /// The repository on this machine may be at fault, and fetching into a new one may help.
+    #[must_use]
+    pub fn may_be_local(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+}
+
+impl Git {
+    /// The `git` of the path.
+    #[must_use]
+    pub fn new(policy: Arc<OutboundPolicy>, limits: GitLimits) -> Self {
+        Self { program: "git".into(), policy, limits }
+    }
+
+    /// Another program than the path's.
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
+    /// What `reference` stands for now; the remote's own default branch if `None`.
+    ///
+    /// A commit is taken as it is: whether it is there shows when it is fetched. That the credentials may read the
+    /// repository is known afterwards in every case.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn resolve(
+        &self,
+        remote: Remote<'_>,
+        reference: Option<&RefName>,
+    ) -> Result<Head, GitError> {
+        let commit = reference.and_then(|reference| reference.as_str().to_lowercase().parse().ok());
+        if let Some(commit) = commit {
+            self.ls_remote(remote, None).await?;
+            return Ok(Head { commit, name: None, branch: None });
+        }
+        let advertised = self.ls_remote(remote, reference).await?;
+        match reference {
+            None => {
+                advertised.default_head().ok_or_else(|| GitError::Empty { url: remote.url.clone() })
+            }
+            Some(reference) => advertised.find(reference).ok_or_else(|| GitError::UnknownRef {
+                url: remote.url.clone(),
+                reference: reference.to_string(),
+            }),
+        }
+    }
+
+    async fn ls_remote(
+        &self,
+        remote: Remote<'_>,
+        reference: Option<&RefName>,
+    ) -> Result<Advertised, GitError> {
+        let mut command = self.remote_command(remote, "looking at").await?;
+        command.args(["ls-remote", "--quiet", "--symref", "--"]);
+        command.arg(remote.url.to_string());
+        command.arg("HEAD");
+        if let Some(reference) = reference {
+            // The second is the commit that an annotated tag points to.
+            command.arg(reference.as_str()).arg(format!("{reference}^{{}}"));
+        }
+        let output = command.output(remote.deadline).await?;
+        Ok(Advertised::parse(&String::from_utf8_lossy(&output)))
+    }
+
+    /// Brings `head` into the bare repository at `repository`, which is made if there is none.
+    ///
+    /// Only that commit where the host lets it, else the history that leads to it. What is there already is not asked
+    /// for again: [`Git::resolve`] with the same credentials must have come before.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn fetch(
+        &self,
+        remote: Remote<'_>,
+        head: &Head,
+        repository: &Path,
+    ) -> Result<(), GitError> {
+        if self.has(repository, &head.commit, remote.deadline).await? {
+            return Ok(());
+        }
+        self.init(repository, remote.deadline).await?;
+        let kept = format!("{KEPT}{}", head.commit);
+        let only = format!("+{}:{kept}", head.commit);
+        match self.fetch_refs(remote, repository, &["--depth=1"], &[&only]).await {
+            Err(GitError::UnknownRef { .. }) => {}
+            done => return done,
+        }
+        // The host gives only what its references name. Once the history is here, the commit is or is nowhere.
+        let depth: &[&str] =
+            if repository.join("shallow").exists() { &["--unshallow"] } else { &[] };
+        let named = head.name.as_ref().map(|name| format!("+{name}:{FETCHED}named"));
+        let refs = match &named {
+            Some(named) => vec![named.as_str()],
+            None => vec!["+refs/heads/*:refs/fetched/heads/*", "+refs/tags/*:refs/fetched/tags/*"],
+        };
+        self.fetch_refs(remote, repository, depth, &refs).await?;
+        self.keep(repository, &head.commit, remote).await
+    }
+
+    async fn fetch_refs(
+        &self,
+        remote: Remote<'_>,
+        repository: &Path,
+        depth: &[&str],
+        refs: &[&str],
+    ) -> Result<(), GitError> {
+        let mut command = self.remote_command(remote, "the fetch of").await?;
+        command.repository(repository);
+        command.args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]);
+        command.args(["--no-recurse-submodules", "--no-auto-maintenance"]);
+        command.args(depth).arg("--").arg(remote.url.to_string()).args(refs);
+        command.watch(repository.join("objects/pack"), self.limits.fetched_bytes);
+        command.output(remote.deadline).await.map(drop)
+    }
+
+    /// Marks the commit as complete in this repository.
+    async fn keep(
+        &self,
+        repository: &Path,
+        commit: &CommitId,
+        remote: Remote<'_>,
+    ) -> Result<(), GitError> {
+        let mut command = self.local_command(repository, "keeping a commit");
+        command.args(["update-ref", &format!("{KEPT}{commit}"), commit.as_str()]);
+        command.output(remote.deadline).await.map(drop).map_err(|_| GitError::UnknownRef {
+            url: remote.url.clone(),
+            reference: commit.to_string(),
+        })
+    }
+
+    /// Whether [`Git::fetch`] has brought the commit into this repository before.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn has(
+        &self,
+        repository: &Path,
+        commit: &CommitId,
+        deadline: Instant,
+    ) -> Result<bool, GitError> {
+        if !repository.join("HEAD").exists() {
+            return Ok(false);
+        }
+        let mut command = self.local_command(repository, "looking for a commit");
+        command.args(["rev-parse", "--quiet", "--verify", &format!("{KEPT}{commit}^{{commit}}")]);
+        match command.output(deadline).await {
+            Ok(_) => Ok(true),
+            Err(GitError::Failed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn init(&self, repository: &Path, deadline: Instant) -> Result<(), GitError> {
+        if repository.join("HEAD").exists() {
+            return Ok(());
+        }
+        let mut command = self.bare_command("making a repository".to_owned());
+        command.args(["init", "--quiet", "--bare", "--template=", "--"]).arg(repository);
+        command.output(deadline).await.map(drop)
+    }
+
+    /// Writes the files of a commit beneath `into`, an empty folder; only those of `folder` if there is one, still at
+    /// their places in the repository.
+    ///
+    /// The folder is looked up in the commit's tree, where a link is no folder, and what would be too large is refused
+    /// before a file is written.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn checkout(
+        &self,
+        repository: &Path,
+        commit: &CommitId,
+        folder: Option<&SourcePath>,
+        into: &Path,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        if self.measure(repository, commit, folder, deadline).await? == 0 {
+            return Ok(());
+        }
+        let index = tempfile::TempDir::new().map_err(|source| GitError::Failed {
+            what: "the checkout".to_owned(),
+            message: source.to_string(),
+        })?;
+        let command = |arguments: &[&str]| {
+            let mut command = self.local_command(repository, "the checkout");
+            command.env("GIT_INDEX_FILE", index.path().join("index"));
+            command.work_tree(into);
+            command.args(arguments);
+            command
+        };
+        // The whole tree goes into the index, so that the attributes of folders above count.
+        command(&["read-tree", commit.as_str()]).output(deadline).await?;
+        let wanted = folder.map_or(".", SourcePath::as_str);
+        command(&["checkout", "--quiet", "--force", "--", wanted]).output(deadline).await.map(drop)
+    }
+
+    /// Counts what a checkout would write, and refuses too much.
+    async fn measure(
+        &self,
+        repository: &Path,
+        commit: &CommitId,
+        folder: Option<&SourcePath>,
+        deadline: Instant,
+    ) -> Result<u64, GitError> {
+        let mut command = self.local_command(repository, "reading the commit");
+        command.args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
+        if let Some(folder) = folder {
+            command.arg("--").arg(format!("{folder}/"));
+        }
+        let (mut files, mut bytes) = (0_u64, 0_u64);
+        command
+            .each_entry(deadline, |entry| {
+                files += 1;
+                bytes = bytes.saturating_add(size_of_entry(entry));
+            })
+            .await?;
+        let too_large =
+            |most| GitError::TooLarge { what: format!("the checkout of {commit}"), most };
+        match folder {
+            Some(folder) if files == 0 => {
+                Err(GitError::NoFolder { folder: folder.to_string(), commit: commit.clone() })
+            }
+            _ if files > self.limits.checkout_files => {
+                Err(too_large(format!("{} files", self.limits.checkout_files)))
+            }
+            _ if bytes > self.limits.checkout_bytes => {
+                Err(too_large(format!("{} MiB", self.limits.checkout_bytes >> 20)))
+            }
+            _ => Ok(files),
+        }
+    }
+
+    fn bare_command(&self, what: String) -> Command<'_> {
+        Command::new(&self.program, what)
+    }
+
+    fn local_command(&self, repository: &Path, what: &str) -> Command<'_> {
+        let mut command = self.bare_command(what.to_owned());
+        command.repository(repository);
+        command
+    }
+
+    /// A command that may speak to `remote` and to nobody else.
+    async fn remote_command<'a>(
+        &'a self,
+        remote: Remote<'a>,
+        what: &str,
+    ) -> Result<Command<'a>, GitError> {
+        let url = remote.url.as_url();
+        let addresses = self.policy.resolve(url).await.map_err(|error| match error {
+            ResolveError::Refused(refused) => GitError::Outbound(refused),
+            ResolveError::Unknown { host, source } => GitError::Unreachable {
+                url: remote.url.clone(),
+                message: format!("{host} is no known host ({source})"),
+            },
+        })?;
+        let host = url.host_str().unwrap_or_default();
+        let is_plain = url.scheme() == "http";
+        if is_plain && !self.policy.names(host, url.port_or_known_default().unwrap_or(80)) {
+            return Err(OutboundRefused::Plain { host: host.to_owned() }.into());
+        }
+        let mut command = self.bare_command(format!("{what} {}", remote.url));
+        command.speak_to(remote.url, &addresses);
+        if let Some(credentials) = remote.credentials {
+            command.credentials(remote.url, credentials)?;
+        }
+        Ok(command)
+    }
+}
+
+/// Commits that are here with all their files. A fetch that broke off leaves none of these.
+const KEPT: &str = "refs/kept/";
+/// What only a whole history could bring.
+const FETCHED: &str = "refs/fetched/";
+
+/// `100644 blob <id> <size>\t<path>`; a submodule has no size.
+fn size_of_entry(entry: &[u8]) -> u64 {
+    let header = entry.split(|byte| *byte == b'\t').next().unwrap_or_default();
+    let size = header.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()).unwrap_or(0)
+}
+
+/// What `ls-remote` said: references with their commits, annotated tags followed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Advertised {
+    default_branch: Option<String>,
+    refs: std::collections::BTreeMap<String, CommitId>,
+}
+
+impl Advertised {
+    fn parse(output: &str) -> Self {
+        let mut advertised = Self::default();
+        for line in output.lines() {
+            let Some((left, name)) = line.split_once('\t') else { continue };
+            if let Some(target) = left.strip_prefix("ref: ") {
+                if name == "HEAD" {
+                    advertised.default_branch = Some(target.to_owned());
+                }
+                continue;
+            }
+            let Ok(commit) = left.parse::<CommitId>() else { continue };
+            // The peeled form comes behind the tag's own.
+            let name = name.strip_suffix("^{}").unwrap_or(name);
+            advertised.refs.insert(name.to_owned(), commit);
+        }
+        advertised
+    }
+
+    fn default_head(&self) -> Option<Head> {
+        let commit = self.refs.get("HEAD")?.clone();
+        let name = self.default_branch.clone();
+        let branch = name.as_deref().and_then(branch_of);
+        Some(Head { commit, name: name.or_else(|| Some("HEAD".to_owned())), branch })
+    }
+
+    /// By git's own order: the name itself, then a tag, then a branch.
+    fn find(&self, reference: &RefName) -> Option<Head> {
+        if reference.as_str() == "HEAD" {
+            return self.default_head();
+        }
+        ["", "refs/", "refs/tags/", "refs/heads/"].iter().find_map(|prefix| {
+            let name = format!("{prefix}{reference}");
+            let commit = self.refs.get(&name)?.clone();
+            let branch = branch_of(&name);
+            Some(Head { commit, name: Some(name), branch })
+        })
+    }
+}
+
+fn branch_of(name: &str) -> Option<RefName> {
+    name.strip_prefix("refs/heads/")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(digit: char) -> String {
+        digit.to_string().repeat(40)
+    }
+
+    #[test]
+    fn references_are_found_in_gits_own_order_and_tags_followed() {
+        let output = format!(
+            "ref: refs/heads/trunk\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/trunk\n{b}\trefs/heads/v1\n{c}\trefs/tags/v1\n{d}\trefs/tags/v1^{{}}\n{b}\trefs/heads/x/trunk\n{c}\trefs/pull/7/head\n",
+            a = id('a'),
+            b = id('b'),
+            c = id('c'),
+            d = id('d'),
+        );
+        let advertised = Advertised::parse(&output);
+        let find = |name: &str| {
+            advertised
+                .find(&name.parse().unwrap())
+                .map(|head| (head.commit.to_string(), head.branch.map(|b| b.to_string())))
+        };
+        assert_eq!(find("trunk"), Some((id('a'), Some("trunk".to_owned()))));
+        assert_eq!(find("refs/heads/v1"), Some((id('b'), Some("v1".to_owned()))));
+        assert_eq!(find("v1"), Some((id('d'), None)));
+        assert_eq!(find("pull/7/head"), Some((id('c'), None)));
+        assert_eq!(find("HEAD"), Some((id('a'), Some("trunk".to_owned()))));
+        assert_eq!(find("other"), None);
+        assert_eq!(advertised.default_head().unwrap().branch.unwrap().as_str(), "trunk");
+        assert_eq!(Advertised::parse("").default_head(), None);
+    }
+
+    #[test]
+    fn sizes_are_read_from_a_tree() {
+        assert_eq!(size_of_entry(b"100644 blob aaaa     123\tdir/a file"), 123);
+        assert_eq!(size_of_entry(b"160000 commit aaaa       -\tsub"), 0);
+    }
+}

@@ -1,0 +1,341 @@
+//! One run of the git program, with nothing around it that is not ours.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use gantry_domain::source::GitUrl;
+use gantry_ops::secret::{Credentials, ExposeSecret};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+
+use super::GitError;
+use super::failure::{Context, classify};
+
+/// The end of a pipe that a credential helper reads, as the child sees it.
+const CREDENTIALS_FD: i32 = 3;
+
+/// Answers git's `get` with what is in the pipe, once. A constant: nothing of a user's is in it.
+const CREDENTIALS_HELPER: &str = "!f() { test \"$1\" = get && cat <&3; }; f";
+
+/// A token that takes more is none; a pipe takes this much without a reader.
+const LONGEST_CREDENTIALS: usize = 16 << 10;
+
+/// Git's own words: the last part is where the reason stands.
+const LONGEST_ERROR: usize = 16 << 10;
+/// What any of our commands may say.
+const LONGEST_OUTPUT: u64 = 16 << 20;
+
+/// Where git and what it starts are found. Not this process's own: its environment is for `cli` to read.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How often a fetch's size is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Settings of every run. Configuration of the system, the user and the tree is not read at all.
+const SETTINGS: [(&str, &str); 14] = [
+    ("advice.detachedHead", "false"),
+    ("core.fsmonitor", "false"),
+    ("core.hooksPath", "/dev/null"),
+    ("credential.helper", ""),
+    // Whole packs or nothing: loose objects of a fetch that broke off would look like a commit that is there.
+    ("fetch.unpackLimit", "1"),
+    ("gc.auto", "0"),
+    // A redirect would lead where the guard has not looked.
+    ("http.followRedirects", "false"),
+    // Below 1000 bytes a second for 30 seconds is no transfer.
+    ("http.lowSpeedLimit", "1000"),
+    ("http.lowSpeedTime", "30"),
+    ("http.proxy", ""),
+    ("init.defaultBranch", "main"),
+    ("maintenance.auto", "false"),
+    ("safe.bareRepository", "all"),
+    ("submodule.recurse", "false"),
+];
+
+pub(super) struct Command<'a> {
+    program: &'a Path,
+    /// For errors: `the fetch of https://…`.
+    what: String,
+    url: Option<&'a GitUrl>,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    settings: Vec<(String, String)>,
+    folder: PathBuf,
+    credentials: Option<OwnedFd>,
+    watched: Option<(PathBuf, u64)>,
+    /// Where it writes, for the error of a full disk.
+    writes_to: PathBuf,
+}
+
+impl<'a> Command<'a> {
+    pub(super) fn new(program: &'a Path, what: String) -> Self {
+        let settings = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            program,
+            what,
+            url: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            settings: settings.into(),
+            folder: PathBuf::from("/"),
+            credentials: None,
+            watched: None,
+            writes_to: PathBuf::from("/"),
+        }
+    }
+
+    pub(super) fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub(super) fn args(
+        &mut self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> &mut Self {
+        for argument in arguments {
+            self.arg(argument);
+        }
+        self
+    }
+
+    pub(super) fn env(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    pub(super) fn repository(&mut self, repository: &Path) {
+        self.env("GIT_DIR", repository);
+        self.writes_to = repository.to_owned();
+    }
+
+    pub(super) fn work_tree(&mut self, folder: &Path) {
+        self.env("GIT_WORK_TREE", folder);
+        self.folder = folder.to_owned();
+        self.writes_to = folder.to_owned();
+    }
+
+    /// Ends the program once `folder` has grown by more than `most` bytes.
+    pub(super) fn watch(&mut self, folder: PathBuf, most: u64) {
+        self.watched = Some((folder, most));
+    }
+
+    /// Lets it speak to `url`, at the addresses that the guard has found; the program does not resolve again.
+    pub(super) fn speak_to(&mut self, url: &'a GitUrl, addresses: &[SocketAddr]) {
+        self.url = Some(url);
+        self.env("GIT_ALLOW_PROTOCOL", url.as_url().scheme());
+        let Some(url::Host::Domain(host)) = url.as_url().host() else { return };
+        let port = url.as_url().port_or_known_default().unwrap_or_default();
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|socket| match socket {
+                SocketAddr::V4(v4) => v4.ip().to_string(),
+                SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+            })
+            .collect();
+        let resolved = format!("{host}:{port}:{}", addresses.join(","));
+        self.settings.push(("http.curloptResolve".to_owned(), resolved));
+    }
+
+    /// Gives git the credentials for `url` and for no other place, through a pipe: they are in no argument, in no
+    /// environment and on no disk.
+    pub(super) fn credentials(
+        &mut self,
+        url: &GitUrl,
+        credentials: &Credentials,
+    ) -> Result<(), GitError> {
+        // Hosts take any name beside a token, but not none.
+        let username = match credentials.username.as_str() {
+            "" => "x-access-token",
+            username => username,
+        };
+        let password = credentials.password.expose_secret();
+        let has_break = |text: &str| text.contains(['\n', '\r', '\0']);
+        if has_break(username)
+            || has_break(password)
+            || username.len() + password.len() > LONGEST_CREDENTIALS
+        {
+            return Err(GitError::UnusableCredentials);
+        }
+        let (reader, mut writer) = std::io::pipe().map_err(|error| self.failed(&error))?;
+        write!(writer, "username={username}\npassword={password}\n")
+            .map_err(|error| self.failed(&error))?;
+        self.credentials = Some(reader.into());
+        let origin = url.as_url().origin().ascii_serialization();
+        self.settings.push((format!("credential.{origin}.helper"), CREDENTIALS_HELPER.to_owned()));
+        Ok(())
+    }
+
+    /// Runs it to its end and gives what it wrote.
+    pub(super) async fn output(self, deadline: Instant) -> Result<Vec<u8>, GitError> {
+        self.run(deadline, async |stdout| {
+            let mut output = Vec::new();
+            stdout.take(LONGEST_OUTPUT).read_to_end(&mut output).await?;
+            Ok(output)
+        })
+        .await
+    }
+
+    /// Runs it to its end and looks at each part of its output that a zero byte ends.
+    pub(super) async fn each_entry(
+        self,
+        deadline: Instant,
+        mut look: impl FnMut(&[u8]),
+    ) -> Result<(), GitError> {
+        self.run(deadline, async |stdout| {
+            let mut stdout = BufReader::new(stdout);
+            let mut entry = Vec::new();
+            while stdout.read_until(0, &mut entry).await? > 0 {
+                look(&entry);
+                entry.clear();
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn run<T>(
+        mut self,
+        deadline: Instant,
+        read: impl AsyncFnOnce(ChildStdout) -> std::io::Result<T>,
+    ) -> Result<T, GitError> {
+        let began = Instant::now();
+        let mut group = self.spawn()?;
+        let work = async {
+            let (Some(stdout), Some(stderr)) =
+                (group.child.stdout.take(), group.child.stderr.take())
+            else {
+                return Err(self.failed(&std::io::Error::other("its output is not connected")));
+            };
+            let ended = async { tokio::join!(read(stdout), tail(stderr), group.child.wait()) };
+            let (output, errors, status) = tokio::select! {
+                ended = ended => ended,
+                error = self.grown_too_large() => return Err(error),
+            };
+            let status = status.map_err(|error| self.failed(&error))?;
+            group.id = None;
+            self.judge(status, &errors)?;
+            output.map_err(|error| self.failed(&error))
+        };
+        timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            Err(GitError::TimedOut { what: self.what.clone(), waited: began.elapsed() })
+        })
+    }
+
+    fn spawn(&mut self) -> Result<Group, GitError> {
+        let mut command = tokio::process::Command::new(self.program);
+        command
+            .args(&self.arguments)
+            .current_dir(&self.folder)
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            // Libraries under git look for a user's files too; without a home they would ask the system for one.
+            .env("HOME", "/nonexistent")
+            .env("LC_ALL", "C")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            // A path is a path: nothing in it is a pattern.
+            .env("GIT_LITERAL_PATHSPECS", "1")
+            .env("GIT_ALLOW_PROTOCOL", "")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("GIT_CONFIG_COUNT", self.settings.len().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        for (index, (key, value)) in self.settings.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{index}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
+        }
+        if let Some(parent_fd) = self.credentials.take() {
+            let mapping = FdMapping { parent_fd, child_fd: CREDENTIALS_FD };
+            command
+                .fd_mappings(vec![mapping])
+                .map_err(|error| self.failed(&std::io::Error::other(error)))?;
+        }
+        let child = command
+            .spawn()
+            .map_err(|source| GitError::NoProgram { program: self.program.to_owned(), source })?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Group { child, id })
+    }
+
+    fn judge(&self, status: ExitStatus, errors: &[u8]) -> Result<(), GitError> {
+        if status.success() {
+            return Ok(());
+        }
+        Err(classify(
+            &String::from_utf8_lossy(errors),
+            &Context {
+                what: &self.what,
+                url: self.url,
+                folder: &self.writes_to,
+                had_credentials: self.settings.iter().any(|(_, value)| value == CREDENTIALS_HELPER),
+            },
+        ))
+    }
+
+    /// Resolves only when the watched folder has grown too large.
+    async fn grown_too_large(&self) -> GitError {
+        let Some((folder, most)) = &self.watched else { return std::future::pending().await };
+        let before = size_of(folder);
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if size_of(folder).saturating_sub(before) > *most {
+                return GitError::TooLarge {
+                    what: self.what.clone(),
+                    most: format!("{} MiB", most >> 20),
+                };
+            }
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> GitError {
+        GitError::Failed { what: self.what.clone(), message: error.to_string() }
+    }
+}
+
+/// The program and all that it starts. Dropped before its end, all of it is killed.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // It may have ended a moment ago.
+            let _gone = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+/// Reads to the end and keeps the last part.
+async fn tail(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        kept.extend_from_slice(&piece[..read]);
+        kept.drain(..kept.len().saturating_sub(LONGEST_ERROR));
+    }
+    kept
+}
+
+/// The bytes of the files in a folder that has no folders in it. Packs are few, so this does not block for long.
+fn size_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}

@@ -1,0 +1,192 @@
+//! What git's words mean. The program has no codes for it, so its English is read, here and nowhere else.
+
+use std::path::Path;
+
+use gantry_domain::source::GitUrl;
+
+use super::GitError;
+
+/// What failed.
+pub(super) struct Context<'a> {
+    pub(super) what: &'a str,
+    pub(super) url: Option<&'a GitUrl>,
+    pub(super) folder: &'a Path,
+    pub(super) had_credentials: bool,
+}
+
+/// Phrases by what they mean, the more telling first: one failure says several of them.
+const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+const UNAUTHORIZED: &[&str] = &[
+    "Authentication failed",
+    "could not read Username",
+    "could not read Password",
+    "returned error: 401",
+    "returned error: 403",
+];
+const NOT_FOUND: &[&str] =
+    &["returned error: 404", "returned error: 410", "not found", "does not appear to be a git"];
+const MOVED: &[&str] = &[
+    "returned error: 301",
+    "returned error: 302",
+    "returned error: 307",
+    "returned error: 308",
+    "unable to update url base from redirection",
+];
+const UNKNOWN_REF: &[&str] = &[
+    "couldn't find remote ref",
+    "not our ref",
+    "unadvertised object",
+    "does not support shallow",
+    "no such remote ref",
+];
+const UNREACHABLE: &[&str] = &[
+    "returned error: 5",
+    "returned error: 429",
+    "Could not resolve host",
+    "Failed to connect",
+    "Couldn't connect",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "timed out",
+    "Operation too slow",
+    "early EOF",
+    "hung up unexpectedly",
+    "RPC failed",
+    "Empty reply",
+    "unexpected disconnect",
+    "SSL_ERROR_SYSCALL",
+    "GnuTLS recv error",
+    "transfer closed",
+];
+
+pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| errors.contains(phrase));
+    let failed = || GitError::Failed { what: context.what.to_owned(), message: reason(errors) };
+    if says(DISK_FULL) {
+        return GitError::DiskFull { folder: context.folder.to_owned() };
+    }
+    let Some(url) = context.url.cloned() else { return failed() };
+    if says(UNAUTHORIZED) {
+        return match context.had_credentials {
+            true => GitError::Unauthorized { url },
+            false => GitError::CredentialsWanted { url },
+        };
+    }
+    if says(UNKNOWN_REF) {
+        return GitError::UnknownRef { url, reference: unknown_ref(errors) };
+    }
+    if says(MOVED) {
+        return GitError::Moved { url };
+    }
+    if says(UNREACHABLE) {
+        return GitError::Unreachable { url, message: reason(errors) };
+    }
+    if says(NOT_FOUND) {
+        return GitError::NotFound { url };
+    }
+    failed()
+}
+
+/// The last word of the line that names it; only shown.
+fn unknown_ref(errors: &str) -> String {
+    let line = errors.lines().find(|line| UNKNOWN_REF.iter().any(|phrase| line.contains(phrase)));
+    line.and_then(|line| line.split_whitespace().last()).unwrap_or("the reference").to_owned()
+}
+
+/// The line that says why, without git's own prefix, short and without control characters.
+fn reason(errors: &str) -> String {
+    let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let fatal = lines.clone().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
+    let line = fatal.or_else(|| lines.next_back()).unwrap_or("it said nothing");
+    let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gits_words_become_classes() {
+        let url: GitUrl = "https://host/r.git".parse().unwrap();
+        let class = |errors: &str, had_credentials| {
+            let folder = Path::new("/data");
+            let error = classify(
+                errors,
+                &Context { what: "the fetch", url: Some(&url), folder, had_credentials },
+            );
+            (
+                format!("{error:?}").split([' ', '{']).next().unwrap_or_default().to_owned(),
+                error.is_transient(),
+            )
+        };
+        for (errors, had_credentials, expected, transient) in [
+            (
+                "fatal: could not read Username for 'https://host': terminal prompts disabled",
+                false,
+                "CredentialsWanted",
+                false,
+            ),
+            (
+                "remote: Invalid\nfatal: Authentication failed for 'https://host/r.git/'",
+                true,
+                "Unauthorized",
+                false,
+            ),
+            (
+                "fatal: unable to access 'x': The requested URL returned error: 403",
+                true,
+                "Unauthorized",
+                false,
+            ),
+            (
+                "remote: Repository not found.\nfatal: repository 'https://host/r.git/' not found",
+                false,
+                "NotFound",
+                false,
+            ),
+            (
+                "fatal: unable to access 'x': The requested URL returned error: 301",
+                false,
+                "Moved",
+                false,
+            ),
+            (
+                "fatal: unable to access 'x': The requested URL returned error: 503",
+                false,
+                "Unreachable",
+                true,
+            ),
+            (
+                "fatal: unable to access 'x': Failed to connect to host port 443",
+                false,
+                "Unreachable",
+                true,
+            ),
+            (
+                "error: RPC failed; curl 18 transfer closed\nfatal: early EOF",
+                false,
+                "Unreachable",
+                true,
+            ),
+            ("fatal: remote error: upload-pack: not our ref aaaa", false, "UnknownRef", false),
+            ("fatal: couldn't find remote ref refs/heads/x", false, "UnknownRef", false),
+            (
+                "fatal: dumb http transport does not support shallow capabilities",
+                false,
+                "UnknownRef",
+                false,
+            ),
+            ("fatal: write error: No space left on device", false, "DiskFull", true),
+            ("fatal: something new", false, "Failed", false),
+            ("", false, "Failed", false),
+        ] {
+            assert_eq!(
+                class(errors, had_credentials),
+                (expected.to_owned(), transient),
+                "{errors}"
+            );
+        }
+    }
+}

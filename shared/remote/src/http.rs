@@ -1,0 +1,180 @@
+//! The one HTTP client for addresses that users name.
+//!
+//! In: a request. Out: an answer, with time and size bounded. The guard is asked for the address itself, for what it
+//! resolves to at the moment of connecting, and again for each redirect; proxies of the environment are not used, because
+//! behind one nobody could check.
+
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::{Attempt, Policy};
+pub use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use url::Url;
+
+use crate::guard::{OutboundPolicy, OutboundRefused};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two pieces of an answer. The whole is the caller's to bound.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const MOST_REDIRECTS: usize = 5;
+
+/// An HTTP client that only goes where its policy lets it. A clone shares its connections.
+#[derive(Debug, Clone)]
+pub struct OutboundClient {
+    client: reqwest::Client,
+    policy: Arc<OutboundPolicy>,
+}
+
+/// Why a request had no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    /// It was not sent.
+    #[error(transparent)]
+    Refused(#[from] OutboundRefused),
+    /// Nobody answered, or the connection broke.
+    #[error("{host} did not answer")]
+    Unreachable {
+        /// The host as named.
+        host: String,
+        /// What the transport said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The answer is longer than it may be.
+    #[error("the answer of {host} is larger than {most} bytes")]
+    TooLarge {
+        /// The host as named.
+        host: String,
+        /// The bound.
+        most: u64,
+    },
+}
+
+impl OutboundError {
+    /// Trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// The client cannot be made: the system has no usable TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start an HTTP client: are the system's certificates installed (ca-certificates)?")]
+pub struct ClientError {
+    source: reqwest::Error,
+}
+
+impl OutboundClient {
+    /// A client that goes where `policy` lets it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new(policy: OutboundPolicy) -> Result<Self, ClientError> {
+        // The process has one TLS provider; whoever comes second finds it installed, which is as good.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let policy = Arc::new(policy);
+        let redirects = Arc::clone(&policy);
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .dns_resolver(GuardedResolver(Arc::clone(&policy)))
+            .redirect(Policy::custom(move |attempt| follow(&redirects, attempt)))
+            .build()
+            .map_err(|source| ClientError { source })?;
+        Ok(Self { client, policy })
+    }
+
+    /// Where it may go.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<OutboundPolicy> {
+        &self.policy
+    }
+
+    /// Begins a request.
+    ///
+    /// # Errors
+    /// [`OutboundRefused`] if the address says enough to refuse it.
+    pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, OutboundRefused> {
+        self.policy.check(&url)?;
+        Ok(self.client.request(method, url))
+    }
+
+    /// Sends a request that [`OutboundClient::request`] began. Any status is an answer.
+    ///
+    /// # Errors
+    /// [`OutboundError::Refused`], [`OutboundError::Unreachable`].
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, OutboundError> {
+        request.send().await.map_err(failure)
+    }
+}
+
+/// Reads an answer's body to its end.
+///
+/// # Errors
+/// [`OutboundError::TooLarge`] beyond `most` bytes, [`OutboundError::Unreachable`] when it breaks off.
+pub async fn read_body(mut response: Response, most: u64) -> Result<Bytes, OutboundError> {
+    let host = response.url().host_str().unwrap_or_default().to_owned();
+    let too_large = || OutboundError::TooLarge { host: host.clone(), most };
+    if response.content_length().is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if body.len() as u64 + chunk.len() as u64 > most {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// A refusal by resolver or redirect arrives wrapped in the transport's error.
+fn failure(error: reqwest::Error) -> OutboundError {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        if let Some(refused) = current.downcast_ref::<OutboundRefused>() {
+            return OutboundError::Refused(refused.clone());
+        }
+        cause = current.source();
+    }
+    let host = error.url().and_then(Url::host_str).unwrap_or("the server").to_owned();
+    OutboundError::Unreachable { host, source: error.without_url().into() }
+}
+
+fn follow(policy: &OutboundPolicy, attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let from_https = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+    if from_https && attempt.url().scheme() == "http" {
+        let host = attempt.url().host_str().unwrap_or_default().to_owned();
+        return attempt.error(OutboundRefused::Downgrade { host });
+    }
+    if attempt.previous().len() > MOST_REDIRECTS {
+        return attempt.error(format!("it redirected more than {MOST_REDIRECTS} times"));
+    }
+    match policy.check(attempt.url()) {
+        Ok(()) => attempt.follow(),
+        Err(refused) => attempt.error(refused),
+    }
+}
+
+/// Asks the system's resolver and keeps what may be connected to. Here and not before the request, because a name can
+/// mean another address a moment later.
+struct GuardedResolver(Arc<OutboundPolicy>);
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let permitted = policy.permit(name.as_str(), found.map(|socket| socket.ip()))?;
+            let sockets = permitted.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(Box::new(sockets) as Addrs)
+        })
+    }
+}

@@ -1,0 +1,612 @@
+//! A registry's manifests, by the distribution API.
+//!
+//! In: image references. Out: digests and manifests, or an error that says whether trying again may help.
+//!
+//! Not through `oci-client`: it builds its HTTP client itself, so neither the guard nor a bound on size could stand
+//! between it and the address that a user named.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use gantry_domain::image::{DOCKER_HUB, Digest, ImageReference, RegistryHost, Repository, Tag};
+use gantry_ops::backoff::Backoff;
+use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use crate::guard::OutboundRefused;
+use crate::http::{OutboundClient, OutboundError, read_body};
+
+mod challenge;
+
+use challenge::Challenge;
+
+/// Docker Hub's own name is not where its registry answers.
+const DOCKER_HUB_REGISTRY: &str = "registry-1.docker.io";
+
+/// Registries refuse larger ones; no image needs it.
+const LARGEST_MANIFEST: u64 = 8 << 20;
+const LARGEST_TOKEN: u64 = 1 << 20;
+
+/// Both forms of an index and of a manifest: without this a registry converts to one that nobody wants.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// One registry as one user: what was learned about access stays with the credentials that it was learned with.
+#[derive(Debug)]
+pub struct RegistryClient {
+    http: OutboundClient,
+    host: RegistryHost,
+    credentials: Option<Credentials>,
+    access: Mutex<HashMap<String, Access>>,
+}
+
+/// A manifest or index exactly as the registry keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawManifest {
+    /// Its `Content-Type`.
+    pub media_type: String,
+    /// Its bytes: the digest is of these.
+    pub bytes: Bytes,
+    /// The digest of `bytes`.
+    pub digest: Digest,
+}
+
+/// Why a registry did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// It does not know the user, or the user may not.
+    #[error(
+        "{host} refused access to {what}: check the credentials of the registry; it said: {message}"
+    )]
+    Unauthorized {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// Its words.
+        message: String,
+    },
+    /// There is no such image.
+    #[error("{what} is not in {host}: check its name and tag")]
+    NotFound {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+    },
+    /// It cannot now: 5xx, or too many requests.
+    #[error("{host} could not answer for {what}: {status}")]
+    Unavailable {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// What it answered.
+        status: StatusCode,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Nobody answered.
+    #[error("{host} did not answer for {what}")]
+    Unreachable {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// What the transport said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answered that it will not.
+    #[error("{host} refused {what}: {status}: {message}")]
+    Refused {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// What it answered.
+        status: StatusCode,
+        /// Its words.
+        message: String,
+    },
+    /// Its answer makes no sense.
+    #[error("{host} gave no usable answer for {what}: {problem}")]
+    Nonsense {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// It may not be asked.
+    #[error(transparent)]
+    Outbound(#[from] OutboundRefused),
+}
+
+impl RegistryError {
+    /// Trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Unreachable { .. })
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::Unavailable { retry_after, .. } = self { *retry_after } else { None }
+    }
+}
+
+/// How requests of one kind are let in.
+#[derive(Debug, Clone)]
+enum Access {
+    Basic,
+    Token { token: SecretString, until: Instant },
+}
+
+/// One request, repeatable.
+struct Call<'a> {
+    method: Method,
+    /// Behind `/v2/`.
+    path: String,
+    /// What a token is asked for; empty for the registry itself.
+    scope: String,
+    /// For errors.
+    what: String,
+    body: Option<&'a RawManifest>,
+}
+
+struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl RegistryClient {
+    /// A client of `host` for one user; anonymous without credentials.
+    #[must_use]
+    pub fn new(http: OutboundClient, host: RegistryHost, credentials: Option<Credentials>) -> Self {
+        Self { http, host, credentials, access: Mutex::default() }
+    }
+
+    /// Whether the registry answers and knows these credentials. Asks once.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unauthorized`] if it does not know them.
+    pub async fn check(&self, deadline: Instant) -> Result<(), RegistryError> {
+        let call = Call {
+            method: Method::GET,
+            path: String::new(),
+            scope: String::new(),
+            what: "its API".to_owned(),
+            body: None,
+        };
+        // What an earlier request was let in with says nothing about now.
+        self.learned().clear();
+        self.within(&call, deadline, self.attempt(&call)).await.map(drop)
+    }
+
+    /// The digest of what the image's tag points to now, index or manifest. An image that has a digest is that.
+    ///
+    /// Tries again until `deadline` while the registry is away.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn resolve(
+        &self,
+        image: &ImageReference,
+        deadline: Instant,
+    ) -> Result<Digest, RegistryError> {
+        if let Some(digest) = image.digest() {
+            return Ok(digest.clone());
+        }
+        let answer = self.call(&Self::about(image, Method::HEAD), deadline).await?;
+        match content_digest(&answer.headers) {
+            Some(digest) => Ok(digest),
+            // Not every registry says it in an answer without body.
+            None => self.manifest(image, deadline).await.map(|manifest| manifest.digest),
+        }
+    }
+
+    /// The manifest or index of an image, its digest checked.
+    ///
+    /// Tries again until `deadline` while the registry is away.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn manifest(
+        &self,
+        image: &ImageReference,
+        deadline: Instant,
+    ) -> Result<RawManifest, RegistryError> {
+        let answer = self.call(&Self::about(image, Method::GET), deadline).await?;
+        let nonsense = |problem| RegistryError::Nonsense {
+            host: self.host.clone(),
+            what: image.to_string(),
+            problem,
+        };
+        let digest = digest_of(&answer.body);
+        let promised = image.digest().cloned().or_else(|| content_digest(&answer.headers));
+        if promised.is_some_and(|promised| promised != digest) {
+            return Err(nonsense("the manifest is not the one of its digest"));
+        }
+        let media_type = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = media_type.ok_or_else(|| nonsense("the manifest has no type"))?;
+        // The type alone: parameters have no place when it is sent back.
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        Ok(RawManifest { media_type, bytes: answer.body, digest })
+    }
+
+    /// Lets `tag` point to the manifest, which must be in the repository already or name only what is.
+    ///
+    /// Tries again until `deadline` while the registry is away; doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn put_manifest(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        manifest: &RawManifest,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let call = Call {
+            method: Method::PUT,
+            path: format!("{repository}/manifests/{tag}"),
+            scope: format!("repository:{repository}:pull,push"),
+            what: format!("{}/{repository}:{tag}", self.host),
+            body: Some(manifest),
+        };
+        let answer = self.call(&call, deadline).await?;
+        match content_digest(&answer.headers) {
+            Some(digest) if digest != manifest.digest => Err(RegistryError::Nonsense {
+                host: self.host.clone(),
+                what: call.what,
+                problem: "it kept something other than what was sent",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn about(image: &ImageReference, method: Method) -> Call<'static> {
+        let repository = image.repository();
+        let reference = match (image.digest(), image.tag()) {
+            (Some(digest), _) => digest.as_str(),
+            (None, Some(tag)) => tag.as_str(),
+            (None, None) => "latest",
+        };
+        Call {
+            method,
+            path: format!("{repository}/manifests/{reference}"),
+            scope: format!("repository:{repository}:pull"),
+            what: image.to_string(),
+            body: None,
+        }
+    }
+
+    /// Repeats the call until it is answered for good or the deadline is nearer than the next try.
+    async fn call(&self, call: &Call<'_>, deadline: Instant) -> Result<Answer, RegistryError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let error = match self.within(call, deadline, self.attempt(call)).await {
+                Err(error) if error.is_transient() => error,
+                done => return done,
+            };
+            let wait = error.retry_after().unwrap_or_default().max(backoff.wait());
+            if Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(registry = %self.host, what = %call.what, %error, "the registry is asked again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn within(
+        &self,
+        call: &Call<'_>,
+        deadline: Instant,
+        work: impl Future<Output = Result<Answer, RegistryError>>,
+    ) -> Result<Answer, RegistryError> {
+        timeout_at(deadline, work).await.unwrap_or_else(|elapsed| {
+            Err(RegistryError::Unreachable {
+                host: self.host.clone(),
+                what: call.what.clone(),
+                source: elapsed.into(),
+            })
+        })
+    }
+
+    /// Asks once, and once more if the registry first wants to know who asks.
+    async fn attempt(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+        let known = self.known_access(&call.scope);
+        let response = self.send(call, known.as_ref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return self.answer(call, response).await;
+        }
+        self.learned().remove(&call.scope);
+        let Some(challenge) = strongest_challenge(response.headers()) else {
+            return self.answer(call, response).await;
+        };
+        let access = match (challenge, &self.credentials) {
+            (Challenge::Bearer { realm, service }, _) => self.token(call, &realm, service).await?,
+            (Challenge::Basic, Some(_)) if !matches!(known, Some(Access::Basic)) => Access::Basic,
+            (Challenge::Basic, _) => return self.answer(call, response).await,
+        };
+        let response = self.send(call, Some(&access)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            self.learned().insert(call.scope.clone(), access);
+        }
+        self.answer(call, response).await
+    }
+
+    async fn send(
+        &self,
+        call: &Call<'_>,
+        access: Option<&Access>,
+    ) -> Result<Response, RegistryError> {
+        let url = self.url(&call.path).ok_or_else(|| self.nonsense(call, "its address is none"))?;
+        let mut request =
+            self.http.request(call.method.clone(), url)?.header(ACCEPT, MANIFEST_TYPES);
+        if let Some(manifest) = call.body {
+            request =
+                request.header(CONTENT_TYPE, &manifest.media_type).body(manifest.bytes.clone());
+        }
+        match access {
+            Some(Access::Token { token, .. }) => {
+                request = request.bearer_auth(token.expose_secret())
+            }
+            Some(Access::Basic) => {
+                if let Some(basic) = self.basic() {
+                    request = request.header(AUTHORIZATION, basic);
+                }
+            }
+            None => {}
+        }
+        self.http.send(request).await.map_err(|error| self.unsent(call, error))
+    }
+
+    async fn answer(&self, call: &Call<'_>, response: Response) -> Result<Answer, RegistryError> {
+        let (host, what) = (self.host.clone(), call.what.clone());
+        let status = response.status();
+        let headers = response.headers().clone();
+        let body = read_body(response, LARGEST_MANIFEST).await;
+        match status {
+            _ if status.is_success() => {
+                let body = body.map_err(|error| self.unsent(call, error))?;
+                Ok(Answer { headers, body })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(RegistryError::Unauthorized { host, what, message: words(body) })
+            }
+            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { host, what }),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                Err(RegistryError::Unavailable {
+                    host,
+                    what,
+                    status,
+                    retry_after: retry_after(&headers),
+                })
+            }
+            _ if status.is_server_error() => Err(RegistryError::Unavailable {
+                host,
+                what,
+                status,
+                retry_after: retry_after(&headers),
+            }),
+            _ => Err(RegistryError::Refused { host, what, status, message: words(body) }),
+        }
+    }
+
+    /// Fetches a token from where the registry says. The guard knows nothing of trust between hosts, so the one rule
+    /// here is that credentials for an encrypted registry are not sent unencrypted.
+    async fn token(
+        &self,
+        call: &Call<'_>,
+        realm: &str,
+        service: Option<String>,
+    ) -> Result<Access, RegistryError> {
+        // Many services say it twice, under both names.
+        #[derive(Deserialize)]
+        struct Granted {
+            token: Option<String>,
+            access_token: Option<String>,
+            expires_in: Option<u64>,
+        }
+
+        let mut url = Url::parse(realm)
+            .map_err(|_| self.nonsense(call, "its token service has no address"))?;
+        if url.scheme() == "http" && !self.is_plain() {
+            return Err(OutboundRefused::Plain {
+                host: url.host_str().unwrap_or_default().to_owned(),
+            }
+            .into());
+        }
+        if let Some(service) = service {
+            url.query_pairs_mut().append_pair("service", &service);
+        }
+        if !call.scope.is_empty() {
+            url.query_pairs_mut().append_pair("scope", &call.scope);
+        }
+        let mut request = self.http.request(Method::GET, url)?;
+        if let Some(basic) = self.basic() {
+            request = request.header(AUTHORIZATION, basic);
+        }
+        let response = self.http.send(request).await.map_err(|error| self.unsent(call, error))?;
+        if !response.status().is_success() {
+            return match self.answer(call, response).await {
+                Err(error) => Err(error),
+                Ok(_) => Err(self.nonsense(call, "its token service gave no token")),
+            };
+        }
+        let body =
+            read_body(response, LARGEST_TOKEN).await.map_err(|error| self.unsent(call, error))?;
+        let no_token = || self.nonsense(call, "its token service gave no token");
+        let granted: Granted = serde_json::from_slice(&body).map_err(|_| no_token())?;
+        let token = granted.token.or(granted.access_token).ok_or_else(no_token)?;
+        // 60 seconds is what the specification says when the service does not; a little is kept for the way.
+        let lifetime =
+            Duration::from_secs(granted.expires_in.unwrap_or(60).min(3600).saturating_sub(5));
+        Ok(Access::Token { token: token.into(), until: Instant::now() + lifetime })
+    }
+
+    fn known_access(&self, scope: &str) -> Option<Access> {
+        let learned = self.learned();
+        match learned.get(scope)? {
+            Access::Token { until, .. } if *until <= Instant::now() => None,
+            access @ (Access::Basic | Access::Token { .. }) => Some(access.clone()),
+        }
+    }
+
+    /// Held only to look up or store.
+    fn learned(&self) -> std::sync::MutexGuard<'_, HashMap<String, Access>> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn basic(&self) -> Option<HeaderValue> {
+        let Credentials { username, password } = self.credentials.as_ref()?;
+        let pair = BASE64.encode(format!("{username}:{}", password.expose_secret()));
+        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    fn url(&self, path: &str) -> Option<Url> {
+        let scheme = if self.is_plain() { "http" } else { "https" };
+        let host = match self.host.as_str() {
+            DOCKER_HUB => DOCKER_HUB_REGISTRY,
+            host => host,
+        };
+        Url::parse(&format!("{scheme}://{host}/v2/{path}")).ok()
+    }
+
+    fn is_plain(&self) -> bool {
+        let Ok(url) = Url::parse(&format!("https://{}/", self.host)) else { return false };
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port());
+        // Without a port it is the scheme's own, and which that is is the question.
+        self.http.policy().is_plain(host, port.unwrap_or(80))
+    }
+
+    fn nonsense(&self, call: &Call<'_>, problem: &'static str) -> RegistryError {
+        RegistryError::Nonsense { host: self.host.clone(), what: call.what.clone(), problem }
+    }
+
+    fn unsent(&self, call: &Call<'_>, error: OutboundError) -> RegistryError {
+        match error {
+            OutboundError::Refused(refused) => RegistryError::Outbound(refused),
+            OutboundError::TooLarge { .. } => self.nonsense(call, "it is too large"),
+            OutboundError::Unreachable { source, .. } => RegistryError::Unreachable {
+                host: self.host.clone(),
+                what: call.what.clone(),
+                source,
+            },
+        }
+    }
+}
+
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    match format!("sha256:{}", hex::encode(Sha256::digest(bytes))).parse() {
+        Ok(digest) => digest,
+        Err(_) => unreachable!("a SHA-256 in hexadecimal digits is what a digest is"),
+    }
+}
+
+fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter();
+    let challenges: Vec<_> =
+        values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+    let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
+    challenges.iter().find(|it| is_bearer(it)).or(challenges.first()).cloned()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What a registry says in an error's body, in one line.
+fn words(body: Result<Bytes, OutboundError>) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+
+    let Ok(body) = body else { return "nothing".to_owned() };
+    let said = match serde_json::from_slice::<Body>(&body) {
+        Ok(body) => {
+            let problems = body.errors.into_iter().map(|it| format!("{} {}", it.code, it.message));
+            problems.collect::<Vec<_>>().join("; ")
+        }
+        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+    };
+    let line: String =
+        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    if line.trim().is_empty() { "nothing".to_owned() } else { line.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(host: &str, allow: &[&str]) -> RegistryClient {
+        let policy = crate::guard::OutboundPolicy::parse(allow.iter().copied()).unwrap();
+        RegistryClient::new(OutboundClient::new(policy).unwrap(), host.parse().unwrap(), None)
+    }
+
+    #[test]
+    fn http_is_for_listed_registries_of_this_machine_and_for_those_that_say_so() {
+        for (host, allow, url) in [
+            ("docker.io", &[][..], "https://registry-1.docker.io/v2/x"),
+            ("ghcr.io", &[], "https://ghcr.io/v2/x"),
+            ("127.0.0.1:5000", &[], "https://127.0.0.1:5000/v2/x"),
+            ("127.0.0.1:5000", &["127.0.0.1"], "http://127.0.0.1:5000/v2/x"),
+            ("localhost:5000", &["localhost:5000"], "http://localhost:5000/v2/x"),
+            ("reg.corp:5000", &["reg.corp"], "https://reg.corp:5000/v2/x"),
+            ("reg.corp:5000", &["http://reg.corp:5000"], "http://reg.corp:5000/v2/x"),
+            ("reg.corp", &["http://reg.corp"], "http://reg.corp/v2/x"),
+        ] {
+            assert_eq!(client(host, allow).url("x").unwrap().as_str(), url);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_not_listed_is_not_asked() {
+        let image = "127.0.0.1:9/a:1".parse().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let error = client("127.0.0.1:9", &[]).resolve(&image, deadline).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Outbound(_)), "{error}");
+        let image = "localhost:9/a:1".parse().unwrap();
+        let error = client("localhost:9", &[]).resolve(&image, deadline).await.unwrap_err();
+        assert!(error.to_string().contains("outbound.allow"), "{error}");
+    }
+
+    #[test]
+    fn the_words_of_a_registry_are_one_short_line() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"},{"code":"X"}]}"#;
+        assert_eq!(words(Ok(Bytes::from_static(body))), "DENIED no way; X");
+        assert_eq!(words(Ok(Bytes::from_static(b"<html>"))), "<html>");
+        assert_eq!(words(Ok(Bytes::new())), "nothing");
+    }
+}

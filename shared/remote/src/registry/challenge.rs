@@ -1,0 +1,98 @@
+//! What a registry asks of whom it does not know: the header `WWW-Authenticate`.
+
+/// One way to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// Name and password with each request.
+    Basic,
+    /// A token from `realm`.
+    Bearer { realm: String, service: Option<String> },
+}
+
+/// The challenges of one header that are known here.
+pub(super) fn parse(header: &str) -> Vec<Challenge> {
+    let mut challenges = Vec::new();
+    let mut rest = header.trim_start_matches([' ', ',']);
+    while !rest.is_empty() {
+        let (scheme, parameters) = rest.split_once(' ').unwrap_or((rest, ""));
+        let mut realm = None;
+        let mut service = None;
+        rest = parameters.trim_start();
+        while let Some((name, value, after)) = parameter(rest) {
+            match name.to_ascii_lowercase().as_str() {
+                "realm" => realm = Some(value),
+                "service" => service = Some(value),
+                _ => {}
+            }
+            rest = after.trim_start_matches([' ', ',']);
+        }
+        match (scheme.to_ascii_lowercase().as_str(), realm) {
+            ("basic", _) => challenges.push(Challenge::Basic),
+            ("bearer", Some(realm)) => challenges.push(Challenge::Bearer { realm, service }),
+            _ => {}
+        }
+    }
+    challenges
+}
+
+/// `name=value` or `name="value"` at the start of `text`, and what follows.
+fn parameter(text: &str) -> Option<(&str, String, &str)> {
+    let (name, rest) = text.split_once('=')?;
+    if name.is_empty() || name.contains([' ', ',', '"']) {
+        return None;
+    }
+    let Some(quoted) = rest.strip_prefix('"') else {
+        let end = rest.find([',', ' ']).unwrap_or(rest.len());
+        return Some((name, rest[..end].to_owned(), &rest[end..]));
+    };
+    let mut value = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((i, letter)) = letters.next() {
+        match letter {
+            '"' => return Some((name, value, &quoted[i + 1..])),
+            '\\' => value.extend(letters.next().map(|(_, escaped)| escaped)),
+            _ => value.push(letter),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
+    }
+
+    #[test]
+    fn challenges_are_read_as_registries_write_them() {
+        for (header, challenges) in [
+            (
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
+                vec![bearer("https://auth.docker.io/token", Some("registry.docker.io"))],
+            ),
+            (r#"Basic realm="Registry Realm""#, vec![Challenge::Basic]),
+            ("basic", vec![Challenge::Basic]),
+            (
+                r#"Basic realm="a, b", Bearer realm="https://x/\"y", service=z"#,
+                vec![Challenge::Basic, bearer("https://x/\"y", Some("z"))],
+            ),
+            (r#"Bearer service="x""#, vec![]),
+            (r#"Negotiate"#, vec![]),
+            (r#"Bearer realm="open"#, vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(parse(header), challenges, "{header}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic_or_hang(header in any::<String>()) {
+            parse(&header);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The clients of this crate against real git and a real registry.
+//!
+//! Needs `git`, and a registry without users at `GANTRY_TEST_REGISTRY` (default `127.0.0.1:5055`) that holds
+//! `busybox:1`: `deploy/bootstrap.sh registry start` and `base-image`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test says what is wrong by panicking, and is told by the environment where its registry is"
+)]
+
+#[path = "../../../tests/src/git_server.rs"]
+#[allow(unreachable_pub, reason = "it is a module of the tests' own crate as well")]
+mod git_server;
+
+#[path = "remote/git.rs"]
+mod git;
+#[path = "remote/http.rs"]
+mod http;
+#[path = "remote/registry.rs"]
+mod registry;

@@ -1,0 +1,356 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::source::GitUrl;
+use gantry_ops::secret::{Credentials, SecretString};
+use gantry_remote::git::{Git, GitError, GitLimits, Head, Remote};
+use gantry_remote::guard::OutboundPolicy;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::git_server::{Behaviour, GitServer};
+
+const LIMITS: GitLimits =
+    GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 1 << 20, checkout_files: 100 };
+
+fn git() -> Git {
+    git_with(LIMITS)
+}
+
+fn git_with(limits: GitLimits) -> Git {
+    Git::new(Arc::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()), limits)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn at(url: &GitUrl) -> Remote<'_> {
+    Remote { url, credentials: None, deadline: soon() }
+}
+
+fn token(password: &str) -> Credentials {
+    Credentials { username: String::new(), password: SecretString::from(password) }
+}
+
+async fn resolve(url: &GitUrl, reference: Option<&str>) -> Result<Head, GitError> {
+    let reference = reference.map(|reference| reference.parse().unwrap());
+    git().resolve(at(url), reference.as_ref()).await
+}
+
+/// The files of a checkout with their content, links as `-> target`.
+fn files(root: &Path) -> Vec<String> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            if path.is_symlink() {
+                found.push(format!("{name} -> {}", path.read_link().unwrap().display()));
+            } else if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.push(format!("{name}={}", std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(root, root, &mut found);
+    found.sort();
+    found
+}
+
+async fn fetched(
+    git: &Git,
+    url: &GitUrl,
+    reference: Option<&str>,
+    folder: Option<&str>,
+) -> Result<(Head, Vec<String>), GitError> {
+    let temporary = TempDir::new().unwrap();
+    let (repository, work) = (temporary.path().join("repository"), temporary.path().join("work"));
+    std::fs::create_dir(&work).unwrap();
+    let reference = reference.map(|reference| reference.parse().unwrap());
+    let folder = folder.map(|folder| folder.parse().unwrap());
+    let head = git.resolve(at(url), reference.as_ref()).await?;
+    git.fetch(at(url), &head, &repository).await?;
+    git.checkout(&repository, &head.commit, folder.as_ref(), &work, soon()).await?;
+    Ok((head, files(&work)))
+}
+
+#[tokio::test]
+async fn a_branch_a_tag_a_pull_request_and_a_commit_give_their_files() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let first = repository.commit("main", &[("a", "1"), ("sub/b", "1")]).unwrap();
+    repository.git(&["tag", "-a", "v1", "-m", "v1"]).unwrap();
+    repository.git(&["push", "-q", "origin", "v1", "HEAD:refs/pull/7/head"]).unwrap();
+    let second = repository.commit("main", &[("a", "2")]).unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+
+    let (head, files) = fetched(&git(), &url, None, None).await.unwrap();
+    assert_eq!(head.commit.to_string(), second);
+    assert_eq!(head.branch.unwrap().as_str(), "main");
+    assert_eq!(files, ["a=2", "sub/b=1"]);
+
+    for reference in ["v1", "pull/7/head", &first] {
+        let (head, files) = fetched(&git(), &url, Some(reference), None).await.unwrap();
+        assert_eq!((head.commit.to_string(), head.branch), (first.clone(), None), "{reference}");
+        assert_eq!(files, ["a=1", "sub/b=1"], "{reference}");
+    }
+    let (_, files) = fetched(&git(), &url, Some("main"), Some("sub")).await.unwrap();
+    assert_eq!(files, ["sub/b=1"]);
+}
+
+#[tokio::test]
+async fn a_host_that_gives_only_tips_still_gives_an_older_commit() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let first = repository.commit("main", &[("a", "1")]).unwrap();
+    repository.commit("main", &[("a", "2")]).unwrap();
+    server.behave(Behaviour::OnlyTips);
+    let url: GitUrl = server.url("app").parse().unwrap();
+
+    let (_, files) = fetched(&git(), &url, Some(&first), None).await.unwrap();
+    assert_eq!(files, ["a=1"]);
+    let (_, files) = fetched(&git(), &url, Some("main"), None).await.unwrap();
+    assert_eq!(files, ["a=2"]);
+
+    let unknown = "1".repeat(40);
+    let error = fetched(&git(), &url, Some(&unknown), None).await.unwrap_err();
+    assert!(
+        matches!(&error, GitError::UnknownRef { reference, .. } if *reference == unknown),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_mirror_holds_is_not_fetched_again_and_a_newer_commit_is() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    repository.commit("main", &[("a", "1")]).unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    let mirror = TempDir::new().unwrap();
+    let mirror = mirror.path().join("mirror");
+
+    let head = resolve(&url, None).await.unwrap();
+    git().fetch(at(&url), &head, &mirror).await.unwrap();
+    let asked = server.requests().len();
+    git().fetch(at(&url), &head, &mirror).await.unwrap();
+    assert_eq!(server.requests().len(), asked);
+
+    repository.commit("main", &[("a", "2")]).unwrap();
+    let head = resolve(&url, None).await.unwrap();
+    assert!(!git().has(&mirror, &head.commit, soon()).await.unwrap());
+    git().fetch(at(&url), &head, &mirror).await.unwrap();
+    assert!(git().has(&mirror, &head.commit, soon()).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    let error = resolve(&url, None).await.unwrap_err();
+    assert!(matches!(error, GitError::Empty { .. }), "{error}");
+
+    std::fs::create_dir(repository.work().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", repository.work().join("link")).unwrap();
+    repository.commit("main", &[("real/a", "1"), ("file", "x")]).unwrap();
+    let error = resolve(&url, Some("nope")).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "`nope` is not in {url}: check the branch or tag name; a commit is written in full"
+        )
+    );
+    for folder in ["nope", "link", "file", "link/../real"] {
+        let Ok(folder) = folder.parse::<gantry_domain::source::SourcePath>() else { continue };
+        let error = fetched(&git(), &url, None, Some(folder.as_str())).await.unwrap_err();
+        assert!(matches!(error, GitError::NoFolder { .. }), "{folder}: {error}");
+    }
+    let missing: GitUrl = server.url("missing").parse().unwrap();
+    let error = resolve(&missing, None).await.unwrap_err();
+    assert!(matches!(error, GitError::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_let_in_and_only_the_right_ones() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    server.require("x-access-token", "s3cr'et $x");
+
+    let error = resolve(&url, None).await.unwrap_err();
+    assert!(matches!(error, GitError::CredentialsWanted { .. }), "{error}");
+
+    let wrong = token("wrong");
+    let error =
+        git().resolve(Remote { credentials: Some(&wrong), ..at(&url) }, None).await.unwrap_err();
+    assert!(matches!(error, GitError::Unauthorized { .. }), "{error}");
+    assert!(!error.is_transient());
+
+    let right = token("s3cr'et $x");
+    let remote = Remote { credentials: Some(&right), ..at(&url) };
+    let head = git().resolve(remote, None).await.unwrap();
+    let mirror = TempDir::new().unwrap();
+    git().fetch(remote, &head, &mirror.path().join("r")).await.unwrap();
+
+    let broken = token("a\nhost=evil");
+    let error =
+        git().resolve(Remote { credentials: Some(&broken), ..at(&url) }, None).await.unwrap_err();
+    assert!(matches!(error, GitError::UnusableCredentials), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_in_no_argument_no_environment_and_no_file() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    server.require("x-access-token", "needle-4711");
+    let url: GitUrl = server.url("app").parse().unwrap();
+    let credentials = token("needle-4711");
+    let folder = TempDir::new().unwrap();
+    let repository = folder.path().join("r");
+    let head =
+        git().resolve(Remote { credentials: Some(&credentials), ..at(&url) }, None).await.unwrap();
+
+    // The host takes the token with the first question and then keeps silent: all of git is running and has it.
+    server.behave(Behaviour::Silence);
+    let remote = Remote { credentials: Some(&credentials), ..at(&url) };
+    let git = git();
+    let work = git.fetch(remote, &head, &repository);
+    let look = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let mut seen = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let (arguments, environment) = (read("cmdline"), read("environ"));
+            let contains =
+                |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|w| w == word.as_bytes());
+            if contains(&arguments, &url.to_string()) {
+                seen += 1;
+            }
+            assert!(
+                !contains(&arguments, "needle-4711") && !contains(&environment, "needle-4711"),
+                "{:?}",
+                entry.path()
+            );
+        }
+        assert!(seen > 0, "git was not running");
+    };
+    tokio::select! { _ = work => panic!("the host is silent"), () = look => {} }
+    let grep = std::process::Command::new("grep")
+        .args(["-r", "needle-4711"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
+}
+
+#[tokio::test]
+async fn dropping_the_work_ends_every_process_of_it() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    server.behave(Behaviour::Silence);
+    let running = || {
+        let named = |entry: &std::fs::DirEntry| {
+            let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains(&url.to_string())
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter(named).count()
+    };
+    let cancelled = tokio::time::timeout(Duration::from_millis(700), resolve(&url, None));
+    assert!(cancelled.await.is_err());
+    let mut tries = 0;
+    while running() > 0 {
+        assert!(tries < 40, "still running");
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let remote = Remote { deadline: Instant::now() + Duration::from_millis(500), ..at(&url) };
+    let error = git().resolve(remote, None).await.unwrap_err();
+    assert!(matches!(error, GitError::TimedOut { .. }) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_is_tried_again_and_one_that_moved_is_not() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+
+    server.behave(Behaviour::Status(503));
+    let error = resolve(&url, None).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+
+    let other = GitServer::start().await.unwrap();
+    server.behave(Behaviour::RedirectTo(format!("http://{}", other.address())));
+    let error = resolve(&url, None).await.unwrap_err();
+    assert!(matches!(error, GitError::Moved { .. }), "{error}");
+    assert!(other.requests().is_empty(), "a redirect was followed past the guard");
+
+    let closed: GitUrl = "http://127.0.0.1:1/x.git".parse().unwrap();
+    let error = resolve(&closed, None).await.unwrap_err();
+    assert!(matches!(error, GitError::Unreachable { .. }) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_listed_is_not_asked() {
+    let server = GitServer::start().await.unwrap();
+    let strict = Git::new(Arc::new(OutboundPolicy::default()), LIMITS);
+    for url in [server.url("app"), server.url("app").replace("127.0.0.1", "localhost")] {
+        let url: GitUrl = url.parse().unwrap();
+        let error = strict.resolve(at(&url), None).await.unwrap_err();
+        assert!(error.to_string().contains("outbound.allow"), "{error}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_is_connected_to_where_the_guard_found_it() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    let url: GitUrl = server.url("app").replace("127.0.0.1", "localhost").parse().unwrap();
+    let git = Git::new(Arc::new(OutboundPolicy::parse(["localhost"]).unwrap()), LIMITS);
+    let (_, files) = fetched(&git, &url, None, None).await.unwrap();
+    assert_eq!(files, ["a=1"]);
+}
+
+#[tokio::test]
+async fn what_the_tree_says_is_not_obeyed_and_too_much_is_refused() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    std::os::unix::fs::symlink("/etc", repository.work().join("out")).unwrap();
+    repository
+        .commit(
+            "main",
+            &[
+                (".gitattributes", "a filter=evil\n"),
+                ("a", "1"),
+                ("-n", "x"),
+                (".gitmodules", "[submodule \"s\"]\n path = s\n url = file:///etc\n"),
+            ],
+        )
+        .unwrap();
+    let (_, files) = fetched(&git(), &url, None, None).await.unwrap();
+    assert!(
+        files.contains(&"out -> /etc".to_owned()) && files.contains(&"-n=x".to_owned()),
+        "{files:?}"
+    );
+
+    let few = GitLimits { checkout_files: 2, ..LIMITS };
+    let error = fetched(&git_with(few), &url, None, None).await.unwrap_err();
+    assert!(matches!(error, GitError::TooLarge { .. }), "{error}");
+    let small = GitLimits { checkout_bytes: 10, ..LIMITS };
+    let error = fetched(&git_with(small), &url, None, None).await.unwrap_err();
+    assert!(matches!(error, GitError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_git_program_is_named() {
+    let git = git().with_program("/nonexistent/git".into());
+    let url: GitUrl = "http://127.0.0.1:1/x.git".parse().unwrap();
+    let error = git.resolve(at(&url), None).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run /nonexistent/git: is git installed?");
+}

@@ -1,0 +1,192 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_domain::image::{ImageReference, Tag};
+use gantry_ops::secret::{Credentials, SecretString};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
+use gantry_remote::registry::{RegistryClient, RegistryError};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+fn real_registry() -> String {
+    std::env::var("GANTRY_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned())
+}
+
+fn client(host: &str, credentials: Option<Credentials>) -> RegistryClient {
+    let policy = OutboundPolicy::parse(["127.0.0.1", "localhost"]).unwrap();
+    RegistryClient::new(OutboundClient::new(policy).unwrap(), host.parse().unwrap(), credentials)
+}
+
+fn user(password: &str) -> Option<Credentials> {
+    Some(Credentials { username: "ann".to_owned(), password: SecretString::from(password) })
+}
+
+fn within(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn a_real_registry_resolves_a_tag_and_takes_its_manifest_under_another() {
+    let host = real_registry();
+    let client = client(&host, None);
+    client.check(within(5)).await.expect("a registry must stand at GANTRY_TEST_REGISTRY");
+
+    let image: ImageReference = format!("{host}/busybox:1").parse().unwrap();
+    let digest = client.resolve(&image, within(5)).await.expect("the registry must hold busybox:1");
+    let manifest = client.manifest(&image, within(5)).await.unwrap();
+    assert_eq!(manifest.digest, digest);
+    assert_eq!(client.manifest(&image.pinned(digest.clone()), within(5)).await.unwrap(), manifest);
+
+    let tag: Tag = "gantry-test-remote".parse().unwrap();
+    client.put_manifest(image.repository(), &tag, &manifest, within(5)).await.unwrap();
+    assert_eq!(client.resolve(&image.with_tag(tag), within(5)).await.unwrap(), digest);
+
+    let absent = image.with_tag("no-such-tag".parse().unwrap());
+    let error = client.resolve(&absent, within(5)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error}");
+}
+
+/// A registry of one answer: what `answer` says to `(authorization, path)`.
+async fn scripted(
+    answer: impl Fn(&str, &str) -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let given = request.headers().get("authorization");
+                    let given = given.map_or("", |value| value.to_str().unwrap());
+                    let response = answer(given, &request.uri().to_string());
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                let _gone = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    address
+}
+
+fn status(code: u16) -> hyper::http::response::Builder {
+    Response::builder().status(code)
+}
+
+fn digest() -> String {
+    format!("sha256:{}", "a".repeat(64))
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_with_the_credentials_and_used_again() {
+    let here = Arc::new(Mutex::new(String::new()));
+    let tokens = Arc::new(AtomicUsize::new(0));
+    let (address, asked) = (Arc::clone(&here), Arc::clone(&tokens));
+    let host = scripted(move |given, path| {
+        if path.starts_with("/token") {
+            asked.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(given, "Basic YW5uOnB3");
+            assert!(
+                path.contains("service=reg") && path.contains("scope=repository%3Aa%2Fb%3Apull"),
+                "{path}"
+            );
+            return status(200)
+                .body(r#"{"token":"t","access_token":"t","expires_in":300}"#.into())
+                .unwrap();
+        }
+        if given == "Bearer t" {
+            return status(200)
+                .header("docker-content-digest", digest())
+                .body(Full::default())
+                .unwrap();
+        }
+        let realm =
+            format!("Bearer realm=\"http://{}/token\",service=\"reg\"", address.lock().unwrap());
+        status(401).header("www-authenticate", realm).body(Full::default()).unwrap()
+    })
+    .await;
+    here.lock().unwrap().clone_from(&host);
+    let client = client(&host, user("pw"));
+    let image = format!("{host}/a/b:1").parse().unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.resolve(&image, within(5)).await.unwrap().as_str(), digest());
+    }
+    assert_eq!(tokens.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_told_from_none_and_not_tried_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let host = scripted(move |given, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if given == "Basic YW5uOnB3" {
+            return status(200).body(Full::default()).unwrap();
+        }
+        let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"who?"}]}"#;
+        status(401).header("www-authenticate", "Basic realm=\"r\"").body(body.into()).unwrap()
+    })
+    .await;
+    client(&host, user("pw")).check(within(5)).await.unwrap();
+    assert_eq!(asked.swap(0, Ordering::SeqCst), 2);
+    for credentials in [user("wrong"), None] {
+        let error = client(&host, credentials).check(within(5)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{host} refused access to its API: check the credentials of the registry; it said: UNAUTHORIZED who?"
+            )
+        );
+        assert!(!error.is_transient());
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_is_asked_again_until_the_deadline() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let host = scripted(move |_, _| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => status(503).body(Full::default()).unwrap(),
+        1 => status(429).header("retry-after", "1").body(Full::default()).unwrap(),
+        _ => status(200).header("docker-content-digest", digest()).body(Full::default()).unwrap(),
+    })
+    .await;
+    let image = format!("{host}/a/b:1").parse().unwrap();
+    let began = Instant::now();
+    client(&host, None).resolve(&image, within(10)).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+
+    let host = scripted(|_, _| status(502).body(Full::default()).unwrap()).await;
+    let image = format!("{host}/a/b:1").parse().unwrap();
+    let error = client(&host, None).resolve(&image, within(1)).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+
+    let image = "127.0.0.1:1/a/b:1".parse().unwrap();
+    let error = client("127.0.0.1:1", None).resolve(&image, within(1)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_not_its_digest_is_refused() {
+    let host = scripted(|_, _| {
+        let typed =
+            status(200).header("content-type", "application/vnd.oci.image.manifest.v1+json");
+        typed.header("docker-content-digest", digest()).body("{}".into()).unwrap()
+    })
+    .await;
+    let image = format!("{host}/a/b:1").parse().unwrap();
+    let error = client(&host, None).manifest(&image, within(5)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Nonsense { .. }), "{error}");
+}

@@ -1,0 +1,295 @@
+//! A git host on loopback: `git http-backend` behind a small HTTP server that can ask for a password and misbehave.
+//!
+//! In: repositories that a test makes and commits to. Out: their addresses. Real git on both sides; only the door is
+//! ours, so that a test can close it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A git host. Dropped, it is gone with all its repositories.
+#[derive(Debug)]
+pub struct GitServer {
+    address: SocketAddr,
+    host: Arc<Host>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Host {
+    folder: TempDir,
+    door: Mutex<Door>,
+}
+
+#[derive(Debug, Default)]
+struct Door {
+    credentials: Option<(String, String)>,
+    behaviour: Behaviour,
+    requests: Vec<String>,
+}
+
+/// What the host does with a request that has the right credentials.
+#[derive(Debug, Clone, Default)]
+pub enum Behaviour {
+    /// What git does.
+    #[default]
+    Serve,
+    /// It answers with this status.
+    Status(u16),
+    /// It takes the request and never answers.
+    Silence,
+    /// It sends every request to the same path under this address.
+    RedirectTo(String),
+    /// It gives no commit but those that its references name.
+    OnlyTips,
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl GitServer {
+    /// Starts a host on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let host = Arc::new(Host { folder: TempDir::new()?, door: Mutex::default() });
+        let serving = tokio::spawn(serve(listener, Arc::clone(&host)));
+        Ok(Self { address, host, serving })
+    }
+
+    /// `http://127.0.0.1:PORT/NAME.git`
+    #[must_use]
+    pub fn url(&self, name: &str) -> String {
+        format!("http://{}/{name}.git", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on only who has these credentials is served.
+    pub fn require(&self, username: &str, password: &str) {
+        self.host.door().credentials = Some((username.to_owned(), password.to_owned()));
+    }
+
+    /// From now on it behaves like this.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.host.door().behaviour = behaviour;
+    }
+
+    /// `METHOD path?query` of each request so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.host.door().requests.clone()
+    }
+
+    /// Makes an empty repository.
+    ///
+    /// # Errors
+    /// Git's words.
+    pub fn repository(&self, name: &str) -> Result<TestRepository> {
+        let bare = self.host.folder.path().join(format!("{name}.git"));
+        let work = TempDir::new()?;
+        git(self.host.folder.path(), &["init", "-q", "--bare", "-b", "main", path(&bare)?])?;
+        git(work.path(), &["init", "-q", "-b", "main", "."])?;
+        git(work.path(), &["remote", "add", "origin", path(&bare)?])?;
+        Ok(TestRepository { work })
+    }
+}
+
+/// A repository on the host, and a working copy to change it with.
+#[derive(Debug)]
+pub struct TestRepository {
+    work: TempDir,
+}
+
+impl TestRepository {
+    /// The working copy.
+    #[must_use]
+    pub fn work(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Writes files, commits all that the working copy holds and pushes it as `branch`. Tells the commit.
+    ///
+    /// # Errors
+    /// Git's words.
+    pub fn commit(&self, branch: &str, files: &[(&str, &str)]) -> Result<String> {
+        for (name, content) in files {
+            let file = self.work().join(name);
+            std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
+            std::fs::write(file, content)?;
+        }
+        self.git(&["add", "-A"])?;
+        self.git(&["commit", "-q", "--allow-empty", "-m", "change"])?;
+        self.git(&["push", "-q", "-f", "origin", &format!("HEAD:refs/heads/{branch}")])?;
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Runs git in the working copy and gives what it says.
+    ///
+    /// # Errors
+    /// Git's words.
+    pub fn git(&self, arguments: &[&str]) -> Result<String> {
+        git(self.work(), arguments)
+    }
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path is text")
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .envs([("GIT_AUTHOR_NAME", "Tester"), ("GIT_AUTHOR_EMAIL", "tester@example.com")])
+        .envs([("GIT_COMMITTER_NAME", "Tester"), ("GIT_COMMITTER_EMAIL", "tester@example.com")])
+        .output()
+        .context("git must be installed")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "git {arguments:?}: {errors}");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Host {
+    fn door(&self) -> std::sync::MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+        let line = format!("{} {}", request.method(), request.uri());
+        let (credentials, behaviour) = {
+            let mut door = self.door();
+            door.requests.push(line);
+            (door.credentials.clone(), door.behaviour.clone())
+        };
+        if let Some((username, password)) = credentials {
+            let expected = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
+            if request.headers().get(AUTHORIZATION).is_none_or(|given| given != expected.as_str()) {
+                let asked = Response::builder().status(StatusCode::UNAUTHORIZED);
+                return Ok(asked
+                    .header(WWW_AUTHENTICATE, "Basic realm=\"git\"")
+                    .body(Full::default())?);
+            }
+        }
+        match behaviour {
+            Behaviour::Serve => self.backend(request, true).await,
+            Behaviour::OnlyTips => self.backend(request, false).await,
+            Behaviour::Silence => std::future::pending().await,
+            Behaviour::Status(status) => {
+                Ok(Response::builder().status(status).body(Full::default())?)
+            }
+            Behaviour::RedirectTo(base) => {
+                let location = format!("{base}{}", request.uri());
+                let moved = Response::builder().status(StatusCode::MOVED_PERMANENTLY);
+                Ok(moved.header(LOCATION, location).body(Full::default())?)
+            }
+        }
+    }
+
+    async fn backend(
+        &self,
+        request: Request<Incoming>,
+        any_commit: bool,
+    ) -> Result<Response<Full<Bytes>>> {
+        let header = |name: &str| {
+            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let protocol = if any_commit { header("git-protocol") } else { String::new() };
+        let settings = [
+            ("http.receivepack", "true".to_owned()),
+            ("uploadpack.allowAnySHA1InWant", any_commit.to_string()),
+            ("safe.directory", "*".to_owned()),
+        ];
+        let mut command = tokio::process::Command::new("git");
+        command
+            .arg("http-backend")
+            .env("GIT_PROJECT_ROOT", self.folder.path())
+            .env("GIT_HTTP_EXPORT_ALL", "1")
+            .env("GIT_PROTOCOL", protocol)
+            .env("REQUEST_METHOD", request.method().as_str())
+            .env("PATH_INFO", request.uri().path())
+            .env("QUERY_STRING", request.uri().query().unwrap_or_default())
+            .env("CONTENT_TYPE", header(CONTENT_TYPE.as_str()))
+            .env("HTTP_CONTENT_ENCODING", header(CONTENT_ENCODING.as_str()))
+            .env("REMOTE_USER", "tester")
+            .env("GIT_CONFIG_COUNT", settings.len().to_string());
+        for (index, (key, value)) in settings.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{index}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
+        }
+        let body = request.into_body().collect().await?.to_bytes();
+        command.env("CONTENT_LENGTH", body.len().to_string());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take().context("its input is connected")?;
+        let write = async {
+            // It may answer without reading all.
+            let _early = stdin.write_all(&body).await;
+            drop(stdin);
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), write);
+        from_cgi(&output?.stdout)
+    }
+}
+
+fn from_cgi(output: &[u8]) -> Result<Response<Full<Bytes>>> {
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n").context("it has a header")?;
+    let mut response = Response::builder();
+    for line in std::str::from_utf8(&output[..end])?.lines() {
+        let (name, value) = line.split_once(": ").context("a header has a value")?;
+        if name.eq_ignore_ascii_case("status") {
+            response = response.status(value.split(' ').next().unwrap_or(value));
+        } else {
+            response = response.header(name, value);
+        }
+    }
+    Ok(response.body(Full::new(Bytes::copy_from_slice(&output[end + 4..])))?)
+}
+
+async fn serve(listener: TcpListener, host: Arc<Host>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let host = Arc::clone(&host);
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let host = Arc::clone(&host);
+                async move { host.answer(request).await.map_err(std::io::Error::other) }
+            });
+            // A client that goes away is a client's business.
+            let _gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
