@@ -81,6 +81,17 @@ impl ImageReference {
         Self { host, repository, tag: Some(tag), digest: None }
     }
 
+    /// An image that has no tag.
+    #[must_use]
+    pub fn by_digest(host: RegistryHost, repository: Repository, digest: Digest) -> Self {
+        Self {
+            host,
+            repository,
+            tag: None,
+            digest: Some(digest),
+        }
+    }
+
     /// The registry's host.
     #[must_use]
     pub fn host(&self) -> &RegistryHost {
