@@ -1,3 +1,256 @@
 //! Takes runs, builds their images on a container engine and tells the outcome. Keeps nothing.
+//!
+//! In: ready runs of one pool. Out: images under their tags, logs, outcomes, lineage. A worker may die at any moment:
+//! what it held lapses, and another one takes it.
+
+#![warn(missing_docs)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gantry_domain::id::{PoolName, RunId, WorkerId};
+use gantry_domain::image::ImageReference;
+use gantry_ops::backoff::Backoff;
+use gantry_ops::secret::{Keyring, SecretString, random_hex};
+use gantry_remote::registries::Registries;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::Queues;
+use gantry_seams::runs;
+use gantry_seams::store::SharedStore;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub mod engine;
+pub mod source;
+
+mod announce;
+mod attempt;
+mod failure;
+mod housekeeping;
+mod lease;
+mod log;
+mod mask;
+mod step;
+mod tags;
+
+pub use lease::LeaseTimes;
+
+use announce::Readiness;
+use engine::Engine;
+use source::Sources;
+
+/// How often a worker looks for work though no doorbell rang.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A worker.
+#[derive(Clone)]
+pub struct Worker {
+    /// The truth.
+    pub store: SharedStore,
+    /// The doorbells.
+    pub queues: Queues,
+    /// Uploaded contexts and log segments.
+    pub blobs: SharedBlobs,
+    /// Opens the bundles of its pool.
+    pub keyring: Arc<Keyring>,
+    /// Builds images.
+    pub engine: Arc<dyn Engine>,
+    /// Fetches sources.
+    pub sources: Sources,
+    /// Resolves bases and moves tags.
+    pub registries: Arc<dyn Registries>,
+    /// Its settings.
+    pub settings: WorkerSettings,
+    /// What it has in hand.
+    pub hand: Arc<Hand>,
+}
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Its id: unique in the installation, new with each process.
+    pub id: WorkerId,
+    /// Whose runs it takes.
+    pub pool: PoolName,
+    /// The installation, for labels in the engine: a worker sweeps only its own.
+    pub installation: String,
+    /// How many runs it takes at once.
+    pub slots: u32,
+    /// Its leases.
+    pub lease: LeaseTimes,
+    /// Where sources are unpacked.
+    pub work_folder: PathBuf,
+    /// With less free space than this it takes nothing.
+    pub min_free: u64,
+    /// How much build cache the engine keeps.
+    pub keep_cache: u64,
+    /// How much of an attempt's log is kept.
+    pub log_limit: u64,
+    /// How often leftovers are looked for.
+    pub housekeeping: Duration,
+    /// Hashes what keeps equal steps of different builds apart. Secret: the steps of a build see the hash.
+    pub isolation_key: SecretString,
+}
+
+/// What a worker has in hand: the runs it holds, and what it shares between them.
+#[derive(Default)]
+pub struct Hand {
+    /// The bell of each run: it may have been asked to cancel.
+    bells: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// One push at a time under each staging tag.
+    staging: Mutex<HashMap<ImageReference, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Hand {
+    /// The runs in hand, in order.
+    pub(crate) fn runs(&self) -> Vec<RunId> {
+        let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs: Vec<RunId> = bells.keys().copied().collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    fn begin(&self, run: RunId) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        self.bells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(run, Arc::clone(&bell));
+        bell
+    }
+
+    fn end(&self, run: RunId) {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    }
+
+    fn ring(&self, run: RunId) {
+        let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bell) = bells.get(&run) {
+            bell.notify_one();
+        }
+    }
+
+    /// The turn of those who push under `staging`.
+    pub(crate) fn turn(&self, staging: &ImageReference) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(staging.clone()).or_default())
+    }
+}
+
+impl Worker {
+    /// Takes runs until `stop` is cancelled; then hands back what it holds and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let readiness = Readiness::default();
+        tokio::join!(
+            self.announce(&readiness, &stop),
+            self.hear_cancels(&stop),
+            self.keep_house(&readiness, &stop),
+            self.take_runs(&readiness, &stop),
+        );
+    }
+
+    async fn take_runs(&self, readiness: &Readiness, stop: &CancellationToken) {
+        let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
+        let attempts = TaskTracker::new();
+        let mut backoff = Backoff::new(Duration::from_millis(200), LOOK_AGAIN);
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+            };
+            let Ok(slot) = slot else { break };
+            match self.take(readiness).await {
+                Ok(Some((taken, bell))) => {
+                    backoff.reset();
+                    let (worker, stop) = (self.clone(), stop.clone());
+                    attempts.spawn(async move {
+                        let run = taken.run.id;
+                        worker.attempt(taken, bell, &stop).await;
+                        worker.hand.end(run);
+                        drop(slot);
+                    });
+                }
+                Ok(None) => {
+                    drop(slot);
+                    self.wait_for_work(stop).await;
+                }
+                Err(error) => {
+                    drop(slot);
+                    tracing::warn!("no run can be taken: {error}");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                    }
+                }
+            }
+        }
+        attempts.close();
+        attempts.wait().await;
+    }
+
+    async fn take(
+        &self,
+        readiness: &Readiness,
+    ) -> Result<Option<(runs::TakenRun, Arc<Notify>)>, Box<dyn std::error::Error + Send + Sync>> {
+        if !readiness.may_take() {
+            return Ok(None);
+        }
+        let nonce = random_hex::<16>()?.parse()?;
+        let settings = &self.settings;
+        let taken =
+            runs::take(self.store.as_ref(), &settings.pool, &settings.id, &nonce, settings.lease.period)
+                .await?;
+        Ok(taken.map(|taken| {
+            let bell = self.hand.begin(taken.run.id);
+            (taken, bell)
+        }))
+    }
+
+    async fn wait_for_work(&self, stop: &CancellationToken) {
+        let jobs = self.queues.jobs.pool(&self.settings.pool);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            claim = jobs.claim() => match claim {
+                Ok(Some(claim)) => {
+                    if let Err(error) = claim.done().await {
+                        tracing::debug!("a doorbell may ring again: {error}");
+                    }
+                }
+                Ok(None) => stop.cancelled().await,
+                Err(error) => {
+                    tracing::debug!("no doorbell rings: {error}");
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            },
+        }
+    }
+
+    async fn hear_cancels(&self, stop: &CancellationToken) {
+        loop {
+            let mut control = match self.queues.control.listen().await {
+                Ok(control) => control,
+                Err(error) => {
+                    tracing::warn!("cancels are heard with the next renewal only: {error}");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                    }
+                }
+            };
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    asked = control.next() => match asked {
+                        Some(asked) => self.hand.ring(asked.run),
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+}

@@ -44,6 +44,12 @@ pub trait Engine: Send + Sync {
         events: mpsc::Sender<BuildEvent>,
     ) -> Result<BuiltImage, BuildError>;
 
+    /// Gives an image in the engine another name; if something else had it, it has it no more.
+    ///
+    /// # Errors
+    /// [`EngineError`], also when there is no such image.
+    async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError>;
+
     /// Pushes an image that [`Engine::build`] left in the engine, and tells the digest of its manifest.
     ///
     /// # Errors
@@ -60,7 +66,11 @@ pub trait Engine: Send + Sync {
     /// [`EngineError`].
     async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError>;
 
-    /// What stands in the engine with this installation's label: containers, images, and what a killed engine left.
+    /// What stands in the engine with this installation's label, containers and images, and the processes that a
+    /// killed engine left, whoever's they were.
+    ///
+    /// What a living attempt uses has its label too: the caller compares [`Leftover::owner`] with the leases. A
+    /// process is only told when nobody waits for it any more, so builds may go on meanwhile.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -118,7 +128,8 @@ pub struct BuildOrder {
     /// Run each step anew.
     pub no_cache: bool,
     /// Keeps equal steps of builds apart that must not share a result: registry, task, trust class and a keyed hash of
-    /// the secrets, as a host name. BuildKit runs equal steps of concurrent builds once, with one build's secrets.
+    /// the secrets, as a host name of at most 63 letters, digits and `-`. BuildKit runs equal steps of concurrent
+    /// builds once, with one build's secrets. Folders of `RUN --mount=type=cache` are kept apart by it too.
     pub isolation: String,
     /// Credentials by registry, for the bases.
     pub registries: BTreeMap<RegistryHost, Credentials>,
@@ -170,7 +181,7 @@ pub struct BuiltImage {
 pub struct Leftover {
     /// What it is.
     pub kind: LeftoverKind,
-    /// The engine's own id of it.
+    /// The engine's own id of it; an image's name, where it has one.
     pub id: String,
     /// The run and attempt of its labels; `None` for what cannot be told, like a process of a killed engine.
     pub owner: Option<(RunId, u32)>,
@@ -191,7 +202,9 @@ pub enum LeftoverKind {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Nobody answers, or the connection broke.
-    #[error("the container engine at {address} does not answer: is it running, and may this user use it?")]
+    #[error(
+        "the container engine at {address} does not answer: is it running, and may this user use it?"
+    )]
     Unreachable {
         /// Its socket or URL.
         address: String,
@@ -229,7 +242,9 @@ pub enum BuildError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The engine has no space left.
-    #[error("the engine's disk is full: free space under its data root, or lower `engine.keep`; it said: {message}")]
+    #[error(
+        "the engine's disk is full: free space under its data root, or lower `engine.keep`; it said: {message}"
+    )]
     DiskFull {
         /// Its words.
         message: String,
@@ -263,7 +278,9 @@ impl BuildError {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The registry refused the credentials.
-    #[error("{host} refused the credentials for {image}: check `gantry registry update`; it said: {message}")]
+    #[error(
+        "{host} refused the credentials for {image}: check `gantry registry update`; it said: {message}"
+    )]
     Unauthorized {
         /// The registry.
         host: RegistryHost,

@@ -311,6 +311,16 @@ impl Engine for ScriptedEngine {
         Ok(self.keep(&order)?)
     }
 
+    async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
+        let mut state = self.here()?;
+        let Some(kept) = state.images.get(image).cloned() else {
+            let message = format!("no such image: {image}");
+            return Err(EngineError::Refused { what: "tag an image", message });
+        };
+        state.images.insert(name.clone(), kept);
+        Ok(())
+    }
+
     async fn push(
         &self,
         image: &ImageReference,
@@ -351,10 +361,17 @@ impl Engine for ScriptedEngine {
         let state = self.here()?;
         let images = state.images.iter().map(|(name, kept)| {
             let owner = Some(kept.owner);
-            (&kept.installation, Leftover { kind: LeftoverKind::Image, id: name.to_string(), owner })
+            (
+                &kept.installation,
+                Leftover { kind: LeftoverKind::Image, id: name.to_string(), owner },
+            )
         });
         let left = state.leftovers.iter().map(|(owner, leftover)| (owner, leftover.clone()));
-        Ok(images.chain(left).filter(|(owner, _)| *owner == installation).map(|(_, it)| it).collect())
+        Ok(images
+            .chain(left)
+            .filter(|(owner, _)| *owner == installation)
+            .map(|(_, it)| it)
+            .collect())
     }
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError> {

@@ -7,8 +7,10 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptions,
+    RemoveImageOptions, TagImageOptionsBuilder,
 };
+
+use gantry_domain::image::ImageReference;
 
 use super::labels;
 use super::transport::Socket;
@@ -67,6 +69,22 @@ pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
 }
 
 /// Takes a name from an image, and the image with its last name.
+pub(super) async fn tag(
+    socket: &Socket,
+    image: &ImageReference,
+    name: &ImageReference,
+) -> Result<(), EngineError> {
+    let repository = format!("{}/{}", name.host(), name.repository());
+    let mut options = TagImageOptionsBuilder::default().repo(&repository);
+    if let Some(tag) = name.tag() {
+        options = options.tag(tag.as_str());
+    }
+    client(socket)?
+        .tag_image(&image.to_string(), Some(options.build()))
+        .await
+        .map_err(|error| failed(socket, "tag an image", error))
+}
+
 pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), EngineError> {
     let removed = client(socket)?.remove_image(image, None::<RemoveImageOptions>, None).await;
     match removed {
@@ -121,7 +139,8 @@ pub(super) async fn images(
         .map_err(|error| failed(socket, "list images", error))?;
     let leftover = |image: bollard::models::ImageSummary| {
         let owner = labels::owner(&image.labels);
-        let name = labels::image(&image.labels).filter(|name| image.repo_tags.iter().any(|tag| tag == name));
+        let name = labels::image(&image.labels)
+            .filter(|name| image.repo_tags.iter().any(|tag| tag == name));
         let nameless = image.repo_tags.iter().all(|tag| tag == "<none>:<none>");
         let id = match name {
             Some(name) => name.to_owned(),

@@ -18,9 +18,7 @@ use super::progress::Progress;
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
 use super::{api, labels, random_id};
-use crate::engine::{
-    BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, EngineError,
-};
+use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, EngineError};
 
 /// How long the engine may be silent, once the build has ended, before its report counts as complete. It ends the
 /// report by itself, within milliseconds; a broken one must not hold the result.
@@ -54,6 +52,9 @@ pub(super) async fn build(
         answer
     };
     let (answer, progress) = tokio::join!(solve, follow(reporting, report, &solved, events));
+    drop(session);
+    let t = std::time::Instant::now();
+    eprintln!("{:?} {:?}", super::cache::forget_context(socket, &context.url()).await, t.elapsed());
 
     match answer {
         Ok(answer) => image_of(&answer.into_inner()),
@@ -110,15 +111,17 @@ async fn next(
     })
 }
 
-/// Build arguments that would change how builds are kept apart, and what is said for each.
-const RESERVED_ARGS: [&str; 1] = ["BUILDKIT_SANDBOX_HOSTNAME"];
+/// Newer engines take this build argument over the attribute `hostname`, which keeps builds apart.
+const HOST_NAME_ARG: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+
+/// The engine has one set of `RUN --mount=type=cache` folders; this names a part of it.
+const CACHE_MOUNTS_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
 fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequest, BuildError> {
-    let secret_args = order.secret_build_args.keys();
-    if let Some(reserved) =
-        order.build_args.keys().chain(secret_args).find(|key| RESERVED_ARGS.contains(&key.as_str()))
-    {
-        let message = format!("the build argument {reserved} is gantry's own: it keeps builds apart");
+    let names_host = order.build_args.contains_key(HOST_NAME_ARG)
+        || order.secret_build_args.contains_key(HOST_NAME_ARG);
+    if names_host {
+        let message = format!("the build argument {HOST_NAME_ARG} is gantry's own: leave it out");
         return Err(BuildError::Refused { message });
     }
     Ok(SolveRequest {
@@ -153,6 +156,9 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     for (key, value) in &order.secret_build_args {
         set("build-arg", key, value.expose_secret());
     }
+    // A build may fill a cache folder with what it likes: only builds that may share steps find it there.
+    let part = order.build_args.get(CACHE_MOUNTS_ARG).map_or("", String::as_str);
+    set("build-arg", CACHE_MOUNTS_ARG, &format!("{}-{part}", order.isolation));
     for (key, value) in &order.labels {
         set("label", key, value);
     }

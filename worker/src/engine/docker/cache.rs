@@ -10,7 +10,18 @@ use crate::engine::EngineError;
 /// Through BuildKit's own call: the HTTP API's parameter has changed its name between engines, and one that does not
 /// know the name it is given removes everything.
 pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, EngineError> {
-    let mut engine = socket.control().await?;
+    let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
+    remove(socket, PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() }).await
+}
+
+/// Removes the archive of a context. The engine keeps it beside the files in it, though no other build can ask for it:
+/// its address was random.
+pub(super) async fn forget_context(socket: &Socket, url: &str) -> Result<u64, EngineError> {
+    let filter = vec![format!("description==\"http url {url}\"")];
+    remove(socket, PruneRequest { all: true, filter, ..PruneRequest::default() }).await
+}
+
+async fn remove(socket: &Socket, request: PruneRequest) -> Result<u64, EngineError> {
     let refused = |status: tonic::Status| {
         if std::error::Error::source(&status).is_some() {
             socket.unreachable(status)
@@ -19,11 +30,7 @@ pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, Engin
             EngineError::Refused { what: "shrink its build cache", message }
         }
     };
-    let request = PruneRequest {
-        all: true,
-        reserved_space: i64::try_from(keep_bytes).unwrap_or(i64::MAX),
-        ..PruneRequest::default()
-    };
+    let mut engine = socket.control().await?;
     let mut removed = engine.client.prune(request).await.map_err(refused)?.into_inner();
     let mut freed = 0_u64;
     while let Some(record) = removed.message().await.map_err(refused)? {

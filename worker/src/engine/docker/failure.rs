@@ -34,7 +34,7 @@ const PASSING: [&str; 15] = [
     "i/o timeout",
     "TLS handshake timeout",
     "no such host",
-    "unexpected EOF",
+    "failed to copy: http",
     "toomanyrequests",
     "429 Too Many Requests",
     "500 Internal Server Error",
@@ -65,7 +65,8 @@ impl Failure {
             return Self::Exit { step: step(&message, failed), code };
         }
         // We never cancel a build that we wait for, so the engine stops, or has lost our session.
-        let stopped = matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
+        let stopped =
+            matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
         if stopped || message.ends_with("context canceled") {
             return Self::Gone;
         }
@@ -95,7 +96,8 @@ fn exit_code(status: &Status) -> Option<i64> {
         code: i64,
     }
 
-    let details = rpc::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    let details =
+        rpc::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
     let detailed = details
         .iter()
         .filter(|detail| detail.type_url.ends_with("gatewayapi.ExitMessage+json"))
@@ -132,13 +134,15 @@ mod tests {
 
     #[test]
     fn an_old_engine_tells_the_exit_code_in_its_last_words() {
-        let error = "executor failed running [/bin/sh -c echo exit code: 7; exit 42]: exit code: 42";
+        let error =
+            "executor failed running [/bin/sh -c echo exit code: 7; exit 42]: exit code: 42";
         let failed = [
             FailedVertex { name: "[2/3] RUN a".to_owned(), error: "context canceled".to_owned() },
             FailedVertex { name: "[3/3] RUN b".to_owned(), error: error.to_owned() },
         ];
-        let status =
-            Status::unknown(format!("failed to solve with frontend dockerfile.v0: failed to build LLB: {error}"));
+        let status = Status::unknown(format!(
+            "failed to solve with frontend dockerfile.v0: failed to build LLB: {error}"
+        ));
         assert_eq!(
             Failure::read(&status, &failed),
             Failure::Exit { step: "[3/3] RUN b".to_owned(), code: 42 }
@@ -151,14 +155,19 @@ mod tests {
             type_url: "github.com/moby/buildkit/gatewayapi.ExitMessage+json".to_owned(),
             value: br#"{"Code":9}"#.to_vec(),
         };
-        let details = rpc::Status { details: vec![detail], ..rpc::Status::default() }.encode_to_vec();
+        let details =
+            rpc::Status { details: vec![detail], ..rpc::Status::default() }.encode_to_vec();
         let status = Status::with_details(Code::Unknown, "did not complete", details.into());
-        assert_eq!(Failure::read(&status, &[]), Failure::Exit { step: "a step".to_owned(), code: 9 });
+        assert_eq!(
+            Failure::read(&status, &[]),
+            Failure::Exit { step: "a step".to_owned(), code: 9 }
+        );
     }
 
     #[test]
     fn a_command_that_quotes_an_error_is_still_a_failed_step() {
-        let message = "executor failed running [/bin/sh -c echo no space left on device]: exit code: 1";
+        let message =
+            "executor failed running [/bin/sh -c echo no space left on device]: exit code: 1";
         assert!(matches!(read(message), Failure::Exit { code: 1, .. }));
     }
 
@@ -171,7 +180,9 @@ mod tests {
         assert_eq!(read("failed to solve: context canceled"), Failure::Gone);
         assert_eq!(Failure::read(&Status::unavailable("transport is closing"), &[]), Failure::Gone);
         assert_eq!(
-            read("failed to solve with frontend dockerfile.v0: failed to create LLB definition: unknown instruction: FORM"),
+            read(
+                "failed to solve with frontend dockerfile.v0: failed to create LLB definition: unknown instruction: FORM"
+            ),
             Failure::Refused { message: "unknown instruction: FORM".to_owned() }
         );
     }

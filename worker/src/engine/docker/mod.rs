@@ -74,6 +74,10 @@ impl Engine for DockerEngine {
         build::build(&self.socket, order, context, events).await
     }
 
+    async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
+        api::tag(&self.socket, image, name).await
+    }
+
     async fn push(
         &self,
         image: &ImageReference,

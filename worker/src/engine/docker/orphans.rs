@@ -128,7 +128,8 @@ fn parent_of(pid: i32) -> Option<i32> {
 
 fn is_orphaned(processes: &[Process]) -> bool {
     let inside: HashSet<i32> = processes.iter().map(|process| process.pid).collect();
-    let mut outer = processes.iter().map(|process| process.parent).filter(|pid| !inside.contains(pid));
+    let mut outer =
+        processes.iter().map(|process| process.parent).filter(|pid| !inside.contains(pid));
     outer.all(|parent| parent != 0 && !is_runc(parent))
 }
 
@@ -146,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_step_is_known_by_the_last_part_of_its_cgroup() {
-        let v1 = format!("12:pids:/docker/buildkit/{ID}\n1:name=systemd:/docker/buildkit/{ID}\n0::/\n");
+        let v1 =
+            format!("12:pids:/docker/buildkit/{ID}\n1:name=systemd:/docker/buildkit/{ID}\n0::/\n");
         let v2 = format!("0::/docker/buildkit/{ID}\n");
         let systemd = format!("0::/system.slice/docker.service/system.slice:docker:{ID}\n");
         for text in [v1, v2, systemd] {

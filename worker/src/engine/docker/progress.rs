@@ -137,13 +137,19 @@ mod tests {
             msg: vec![b'x'; length],
             ..VertexLog::default()
         };
-        StatusResponse { vertexes, logs: logs.iter().map(log).collect(), ..StatusResponse::default() }
+        StatusResponse {
+            vertexes,
+            logs: logs.iter().map(log).collect(),
+            ..StatusResponse::default()
+        }
     }
 
     fn told(events: &[BuildEvent]) -> Vec<String> {
         let told = |event: &BuildEvent| match event {
             BuildEvent::Started { vertex, name } => format!("{vertex} begins {name}"),
-            BuildEvent::Output { vertex, stream, bytes } => format!("{vertex} {stream:?} {}", bytes.len()),
+            BuildEvent::Output { vertex, stream, bytes } => {
+                format!("{vertex} {stream:?} {}", bytes.len())
+            }
             BuildEvent::Completed { vertex, error, duration_ms, .. } => {
                 format!("{vertex} ends after {duration_ms} {}", error.as_deref().unwrap_or("well"))
             }
@@ -158,9 +164,10 @@ mod tests {
             vec![vertex("a", at(1), at(3)), vertex("b", None, None)],
             &[("a", 1, 10), ("a", 2, OUTPUT_LIMIT + 1)],
         ));
-        assert_eq!(told(&events), [
-            "1 begins a", "1 Stdout 10", "1 Stderr 65536", "1 Stderr 1", "1 ends after 2000 well",
-        ]);
+        assert_eq!(
+            told(&events),
+            ["1 begins a", "1 Stdout 10", "1 Stderr 65536", "1 Stderr 1", "1 ends after 2000 well",]
+        );
     }
 
     #[test]
@@ -178,7 +185,8 @@ mod tests {
     #[test]
     fn failed_vertices_are_remembered_with_their_names() {
         let mut progress = Progress::default();
-        let failed = Vertex { error: "exit code: 3".to_owned(), ..vertex("[2/2] RUN x", at(1), at(2)) };
+        let failed =
+            Vertex { error: "exit code: 3".to_owned(), ..vertex("[2/2] RUN x", at(1), at(2)) };
         progress.read(report(vec![failed], &[]));
         assert_eq!(progress.failed()[0].name, "[2/2] RUN x");
     }

@@ -147,10 +147,19 @@ mod tests {
     fn a_failure_is_told_by_whose_it_is() {
         let image: ImageReference = "127.0.0.1:5000/web:1".parse().unwrap();
         for text in ["unauthorized: authentication required", "no basic auth credentials"] {
-            assert!(matches!(failure(&image, text.to_owned()), PushError::Unauthorized { .. }), "{text}");
+            assert!(
+                matches!(failure(&image, text.to_owned()), PushError::Unauthorized { .. }),
+                "{text}"
+            );
         }
-        for text in ["received unexpected HTTP status: 503 Service Unavailable", "dial tcp: connection refused"] {
-            assert!(matches!(failure(&image, text.to_owned()), PushError::Registry { .. }), "{text}");
+        for text in [
+            "received unexpected HTTP status: 503 Service Unavailable",
+            "dial tcp: connection refused",
+        ] {
+            assert!(
+                matches!(failure(&image, text.to_owned()), PushError::Registry { .. }),
+                "{text}"
+            );
         }
     }
 

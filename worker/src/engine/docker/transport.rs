@@ -89,9 +89,8 @@ impl Socket {
             .header(HOST, "engine")
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "h2c");
-        let request = headers(builder)
-            .body(Full::new(Bytes::new()))
-            .map_err(|e| self.unreachable(e))?;
+        let request =
+            headers(builder).body(Full::new(Bytes::new())).map_err(|e| self.unreachable(e))?;
         let response = self.request(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(EngineError::Refused {
@@ -112,8 +111,9 @@ impl Socket {
             // What breaks the connection reaches every call on it as well.
             let _reported_there = connection.await;
         });
-        let client = ControlClient::with_origin(Calls(sender), hyper::Uri::from_static("http://engine"))
-            .max_decoding_message_size(MESSAGE_LIMIT);
+        let client =
+            ControlClient::with_origin(Calls(sender), hyper::Uri::from_static("http://engine"))
+                .max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Control { client, _driver: AbortOnDropHandle::new(driver) })
     }
 }

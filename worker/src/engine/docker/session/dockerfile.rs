@@ -53,10 +53,7 @@ impl FileSync for Dockerfile {
         Ok(Response::new(Box::pin(stream::try_unfold(sending, Sending::next))))
     }
 
-    async fn tar_stream(
-        &self,
-        _: Request<Streaming<Packet>>,
-    ) -> Result<Response<Packets>, Status> {
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
         Err(Status::unimplemented("files are sent by DiffCopy"))
     }
 }
@@ -125,7 +122,8 @@ mod tests {
     fn a_long_file_is_sent_in_chunks_and_ends_with_an_empty_one() {
         let text = Bytes::from(vec![b'#'; CHUNK + 1]);
         let request = Packet { r#type: PacketType::PacketReq.into(), ..Packet::default() };
-        let sizes: Vec<_> = answers(&request, &text).iter().map(|packet| packet.data.len()).collect();
+        let sizes: Vec<_> =
+            answers(&request, &text).iter().map(|packet| packet.data.len()).collect();
         assert_eq!(sizes, [CHUNK, 1, 0]);
         let listed: Vec<_> = listing(&text).into_iter().map(|packet| packet.stat).collect();
         assert_eq!(listed[0].as_ref().unwrap().size, CHUNK as i64 + 1);

@@ -1,0 +1,314 @@
+//! One attempt at a run, from its lease to its finish.
+//!
+//! Fetches, builds and pushes while the lease holds, nobody cancels and the time lasts; then moves the tags; then writes
+//! the outcome. Whatever ends it early drops what goes on, and what goes on cleans up when it is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::id::StepId;
+use gantry_domain::image::ImageReference;
+use gantry_domain::lineage::{Lineage, OutputImage};
+use gantry_domain::registry::Registry;
+use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
+use gantry_ops::backoff::Backoff;
+use gantry_ops::bundle::Bundle;
+use gantry_ops::secret::Credentials;
+use gantry_seams::logs::LogId;
+use gantry_seams::queue::RunsMoved;
+use gantry_seams::registries;
+use gantry_seams::runs::{self, Finish, Finished, RunOpError, TakenRun};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Worker;
+use crate::failure::Failure;
+use crate::lease::KeptLease;
+use crate::log::{LogWriter, RunLog};
+use crate::mask::Secrets;
+use crate::step::build::Built;
+use crate::tags::NotTagged;
+
+/// How long the outcome is tried to be written while the store is away and nobody else took the run.
+const FINISH_WITHIN: Duration = Duration::from_secs(900);
+
+/// Everything that one attempt knows.
+pub(crate) struct Attempt {
+    /// The run.
+    pub(crate) run: Run,
+    /// Its registry as it was when the attempt began.
+    pub(crate) registry: Registry,
+    /// From 1.
+    pub(crate) number: u32,
+    /// Its secrets.
+    pub(crate) bundle: Bundle,
+    /// Where it talks.
+    pub(crate) log: RunLog,
+    /// The lease.
+    pub(crate) lease: KeptLease,
+    /// When the run's time is over.
+    pub(crate) deadline: Instant,
+    /// The one step that there is.
+    pub(crate) step: StepId,
+}
+
+/// How the part of an attempt ended that may be stopped at any moment.
+enum Ending {
+    Built(Box<Built>),
+    Failed(Failure),
+    CancelAsked,
+    TimedOut,
+    Stopped,
+    LeaseLost,
+}
+
+impl Attempt {
+    /// The credentials for an image's registry, if the run has any.
+    pub(crate) fn credentials(&self, image: &ImageReference) -> Option<Credentials> {
+        self.bundle.registries.get(image.host()).cloned()
+    }
+}
+
+impl Worker {
+    /// Does one attempt. Returns when its outcome is written, or can no longer be.
+    pub(crate) async fn attempt(
+        &self,
+        taken: TakenRun,
+        bell: Arc<Notify>,
+        stop: &CancellationToken,
+    ) {
+        let id = taken.run.id;
+        let span = tracing::info_span!("attempt", run.id = %id, run.attempt = taken.holder.attempt);
+        tracing::info!(parent: &span, "run {id}: attempt {} begins", taken.holder.attempt);
+        let Some((attempt, writer)) = self.begin(taken, bell).await else { return };
+        let ending = tokio::select! {
+            biased;
+            () = attempt.lease.lost() => Ending::LeaseLost,
+            () = attempt.lease.cancel_asked() => Ending::CancelAsked,
+            () = stop.cancelled() => Ending::Stopped,
+            () = tokio::time::sleep_until(attempt.deadline) => Ending::TimedOut,
+            built = self.build_and_push(&attempt) => match built {
+                Ok(built) => Ending::Built(Box::new(built)),
+                Err(failure) => Ending::Failed(failure),
+            },
+        };
+        self.end(attempt, writer, ending).await;
+    }
+
+    /// Opens what the run needs. A bundle that does not open ends the run.
+    async fn begin(&self, taken: TakenRun, bell: Arc<Notify>) -> Option<(Attempt, LogWriter)> {
+        let TakenRun { run, holder, bundle, .. } = taken;
+        let times = self.settings.lease;
+        let number = holder.attempt;
+        let lease = KeptLease::keep(Arc::clone(&self.store), run.id, holder, times, bell);
+        let opened = match bundle {
+            None => Ok(Bundle::default()),
+            Some(sealed) => {
+                Bundle::open(&self.keyring, run.id, &sealed).map_err(|error| error.to_string())
+            }
+        };
+        let registry = match registries::find(self.store.as_ref(), &run.registry).await {
+            Ok(Some(registry)) => Ok(registry),
+            Ok(None) => Err(format!("registry {} was deleted", run.registry)),
+            Err(error) => Err(error.to_string()),
+        };
+        let (bundle, registry) = match (opened, registry) {
+            (Ok(bundle), Ok(registry)) => (bundle, registry),
+            (Err(message), _) | (_, Err(message)) => {
+                let failure = Failure::in_words(ErrorCode::Internal, message);
+                let finish = failure.finish(number);
+                self.finish(&lease, finish, None).await;
+                return None;
+            }
+        };
+        let (log, writer) = RunLog::begin(
+            Arc::clone(&self.store),
+            Arc::clone(&self.blobs),
+            LogId { run: run.id, attempt: number },
+            secrets(&bundle),
+            self.settings.log_limit,
+        );
+        let deadline = Instant::now() + run.build.timeout.as_duration();
+        let Ok(step) = "build".parse() else { return None };
+        Some((Attempt { run, registry, number, bundle, log, lease, deadline, step }, writer))
+    }
+
+    /// Moves the tags of what was built, says how it ended, and writes the outcome.
+    async fn end(&self, attempt: Attempt, writer: LogWriter, ending: Ending) {
+        let run = attempt.run.id;
+        let (finish, lineage) = match ending {
+            Ending::Built(built) => self.tag(&attempt, *built).await,
+            Ending::Failed(failure) => (Some(say_failed(&attempt, failure).await), None),
+            Ending::CancelAsked => (self.canceled(&attempt).await, None),
+            Ending::TimedOut => (Some(timed_out(&attempt).await), None),
+            Ending::Stopped => {
+                attempt.log.say(None, "the worker shuts down: another one takes this run").await;
+                (Some(Finish::HandBack), None)
+            }
+            Ending::LeaseLost => (None, None),
+        };
+        let Attempt { log, lease, bundle, number, .. } = attempt;
+        drop(log);
+        writer.finished().await;
+        let Some(finish) = finish else {
+            tracing::warn!(run.id = %run, "run {run}: the lease of attempt {number} is lost; another attempt has it");
+            return;
+        };
+        let outputs = outputs(&finish);
+        if self.finish(&lease, finish, lineage).await {
+            let credentials = |image: &ImageReference| bundle.registries.get(image.host()).cloned();
+            self.settle_tags(run, number, &outputs, &credentials).await;
+        }
+    }
+
+    async fn tag(&self, attempt: &Attempt, built: Built) -> (Option<Finish>, Option<Lineage>) {
+        let Some(digest) = built.pushed.first().map(|pushed| pushed.manifest.digest.clone()) else {
+            attempt
+                .log
+                .say(None, format!("run {} succeeded; nothing was to be pushed", attempt.run.id))
+                .await;
+            let product =
+                Product { bases: built.bases, commit: built.commit, ..Product::default() };
+            return (Some(Finish::Outcome(Outcome::Succeeded(product))), None);
+        };
+        let credentials = |image: &ImageReference| attempt.credentials(image);
+        match self.move_tags(&attempt.lease, &attempt.step, &built, &credentials).await {
+            Ok(tagged) => {
+                for output in &tagged.outputs {
+                    attempt
+                        .log
+                        .say(None, format!("pushed {} at {}", output.image, output.digest))
+                        .await;
+                }
+                for tag in &tagged.superseded {
+                    let line = format!(
+                        "{} stays with run {}, which built a newer change",
+                        tag.image, tag.by
+                    );
+                    attempt.log.say(None, line).await;
+                }
+                attempt.log.say(None, format!("run {} succeeded", attempt.run.id)).await;
+                let product = Product {
+                    outputs: tagged.outputs,
+                    superseded: tagged.superseded,
+                    bases: built.bases,
+                    commit: built.commit,
+                };
+                let lineage = self.lineage(attempt, &product, &digest).await;
+                (Some(Finish::Outcome(Outcome::Succeeded(product))), Some(lineage))
+            }
+            Err(NotTagged::LeaseLost) => (None, None),
+            Err(NotTagged::CancelAsked) => (self.canceled(attempt).await, None),
+            Err(NotTagged::Failed(failure)) => (Some(say_failed(attempt, failure).await), None),
+        }
+    }
+
+    async fn lineage(
+        &self,
+        attempt: &Attempt,
+        product: &Product,
+        digest: &gantry_domain::image::Digest,
+    ) -> Lineage {
+        let run = &attempt.run;
+        Lineage {
+            digest: digest.clone(),
+            images: product.outputs.iter().map(|output| output.image.clone()).collect(),
+            platform: run.build.platform.clone(),
+            bases: product.bases.clone(),
+            run: run.id,
+            registry: run.registry.clone(),
+            task: run.task.as_ref().map(|task| task.name.clone()),
+            source: run.build.source.to_string(),
+            commit: product.commit.clone(),
+            cause: run.cause.to_string(),
+            pushed: self.store.now().await.unwrap_or(run.created),
+        }
+    }
+
+    async fn canceled(&self, attempt: &Attempt) -> Option<Finish> {
+        let found = runs::find(self.store.as_ref(), attempt.run.id).await;
+        let by = found.ok().flatten().and_then(|run| run.cancel).map(|ask| ask.by)?;
+        attempt.log.say(None, format!("canceled by token {by}")).await;
+        Some(Finish::Outcome(Outcome::Canceled { by }))
+    }
+
+    /// Writes the end, for as long as the store is away and nobody else took the run. Answers whether it is written.
+    async fn finish(&self, lease: &KeptLease, finish: Finish, lineage: Option<Lineage>) -> bool {
+        let give_up = Instant::now() + FINISH_WITHIN;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            let finished = runs::finish(
+                self.store.as_ref(),
+                lease.run,
+                &lease.holder,
+                finish.clone(),
+                lineage.clone(),
+            );
+            match finished.await {
+                Ok(finished) => {
+                    say_finished(&finished);
+                    self.ring(lease).await;
+                    return true;
+                }
+                Err(RunOpError::Store(error)) if Instant::now() < give_up => {
+                    tracing::warn!(run.id = %lease.run, "the outcome of run {} waits: {error}", lease.run);
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(run.id = %lease.run, "the outcome of run {} is not written: {error}", lease.run);
+                    return false;
+                }
+            }
+        }
+    }
+
+    async fn ring(&self, lease: &KeptLease) {
+        if let Err(error) = self.queues.runs.publish(RunsMoved { run: lease.run }).await {
+            tracing::debug!("the scheduler looks for itself: {error}");
+        }
+    }
+}
+
+fn say_finished(finished: &Finished) {
+    match finished {
+        Finished::Done(run) => {
+            tracing::info!(run.id = %run.id, run.status = %run.status(), "run {} ended: {}", run.id, run.status());
+        }
+        Finished::WillBeTriedAgain(run) => {
+            tracing::warn!(run.id = %run.id, "run {} will be tried again", run.id);
+        }
+    }
+}
+
+async fn say_failed(attempt: &Attempt, failure: Failure) -> Finish {
+    let failure = failure.masked(|text| attempt.log.secrets().mask(text));
+    attempt.log.say(None, format!("failed: {}", failure.error())).await;
+    failure.finish(attempt.number)
+}
+
+async fn timed_out(attempt: &Attempt) -> Finish {
+    let seconds = attempt.run.build.timeout.as_duration().as_secs();
+    let error = RunError {
+        code: ErrorCode::TimedOut,
+        step: None,
+        exit_code: None,
+        message: format!("the run took longer than its {seconds} s: give it more with `--timeout`"),
+    };
+    attempt.log.say(None, error.to_string()).await;
+    Finish::Outcome(Outcome::Timeout { error })
+}
+
+fn outputs(finish: &Finish) -> Vec<OutputImage> {
+    match finish {
+        Finish::Outcome(outcome) => {
+            outcome.product().map(|product| product.outputs.clone()).unwrap_or_default()
+        }
+        Finish::Retry { .. } | Finish::HandBack => Vec::new(),
+    }
+}
+
+fn secrets(bundle: &Bundle) -> Secrets {
+    let passwords = bundle.registries.values().map(|credentials| &credentials.password);
+    Secrets::new(passwords.chain(&bundle.git_token).chain(bundle.build_args.values()))
+}

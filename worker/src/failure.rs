@@ -1,0 +1,215 @@
+//! Whose fault it was: from what went wrong to how an attempt ends.
+//!
+//! The user's own failure ends the run as Failed at once. The infrastructure's is tried again.
+
+use std::error::Error;
+use std::time::Duration;
+
+use gantry_domain::id::{StepId, UploadId};
+use gantry_domain::run::{ErrorCode, Outcome, RunError};
+use gantry_remote::git::GitError;
+use gantry_remote::registry::RegistryError;
+use gantry_seams::blobs::BlobError;
+use gantry_seams::runs::Finish;
+
+use crate::engine::{BuildError, EngineError, PushError};
+use crate::source::{ContextError, SourceError};
+
+/// The pause before the second attempt; the third waits four times as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why an attempt did not succeed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    error: RunError,
+    whose: Whose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The same again would fail the same.
+    Users,
+    /// The same again may succeed.
+    Infrastructures,
+}
+
+impl Failure {
+    /// The user can mend it; trying again cannot.
+    pub(crate) fn users(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
+        Self::new(code, Whose::Users, chain(error))
+    }
+
+    /// Trying again may mend it.
+    pub(crate) fn infrastructures(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
+        Self::new(code, Whose::Infrastructures, chain(error))
+    }
+
+    /// The user can mend it, and this says how.
+    pub(crate) fn in_words(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(code, Whose::Users, message.into())
+    }
+
+    fn new(code: ErrorCode, whose: Whose, message: String) -> Self {
+        Self { error: RunError { code, step: None, exit_code: None, message }, whose }
+    }
+
+    /// It happened in a step.
+    pub(crate) fn in_step(mut self, step: &StepId) -> Self {
+        self.error.step = Some(step.clone());
+        self
+    }
+
+    /// The same with secrets taken out of its words.
+    pub(crate) fn masked(mut self, mask: impl Fn(&str) -> String) -> Self {
+        self.error.message = mask(&self.error.message);
+        self
+    }
+
+    /// What went wrong.
+    pub(crate) fn error(&self) -> &RunError {
+        &self.error
+    }
+
+    /// How the attempt ends.
+    pub(crate) fn finish(self, attempt: u32) -> Finish {
+        match self.whose {
+            Whose::Users => Finish::Outcome(Outcome::Failed { error: self.error }),
+            Whose::Infrastructures => {
+                let pause = FIRST_PAUSE * 4_u32.saturating_pow(attempt.saturating_sub(1).min(4));
+                Finish::Retry { error: self.error, pause }
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::StepFailed { exit_code, .. } => {
+                let mut failure = Self::users(ErrorCode::StepFailed, &error);
+                failure.error.exit_code = Some(exit_code);
+                failure
+            }
+            BuildError::Refused { .. } => Self::users(ErrorCode::BuildRefused, &error),
+            BuildError::Engine(error) => error.into(),
+            BuildError::DiskFull { .. } => Self::infrastructures(ErrorCode::DiskFull, &error),
+            BuildError::Unavailable { .. } => {
+                Self::infrastructures(ErrorCode::RegistryUnavailable, &error)
+            }
+            BuildError::Context { .. } => {
+                Self::infrastructures(ErrorCode::SourceUnreachable, &error)
+            }
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self::infrastructures(ErrorCode::EngineUnavailable, &error)
+    }
+}
+
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Unauthorized { .. } => Self::users(ErrorCode::RegistryUnauthorized, &error),
+            PushError::Registry { .. } => {
+                Self::infrastructures(ErrorCode::RegistryUnavailable, &error)
+            }
+            PushError::Engine(error) => error.into(),
+        }
+    }
+}
+
+/// What it means that a source could not be fetched.
+pub(crate) fn of_source(error: &SourceError) -> Failure {
+    if error.is_disk_full() {
+        return Failure::infrastructures(ErrorCode::DiskFull, error);
+    }
+    if error.is_transient() {
+        return Failure::infrastructures(ErrorCode::SourceUnreachable, error);
+    }
+    let code = match error {
+        SourceError::Git(GitError::CredentialsWanted { .. } | GitError::Unauthorized { .. }) => {
+            ErrorCode::SourceUnauthorized
+        }
+        SourceError::Git(
+            GitError::UnknownRef { .. }
+            | GitError::Empty { .. }
+            | GitError::NoFolder { .. }
+            | GitError::NotFound { .. }
+            | GitError::Moved { .. },
+        )
+        | SourceError::Status { .. } => ErrorCode::SourceNotFound,
+        SourceError::Git(_)
+        | SourceError::Unpack(_)
+        | SourceError::Outbound(_)
+        | SourceError::Download { .. }
+        | SourceError::TimedOut
+        | SourceError::Folder { .. } => ErrorCode::SourceRefused,
+    };
+    Failure::users(code, error)
+}
+
+/// What it means that an uploaded archive could not be opened.
+pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
+    match error {
+        BlobError::Absent { .. } => Failure::in_words(
+            ErrorCode::SourceNotFound,
+            format!(
+                "upload {upload} is not kept any more: upload the folder again with `gantry build`"
+            ),
+        ),
+        BlobError::TooLarge { .. }
+        | BlobError::Source { .. }
+        | BlobError::Full { .. }
+        | BlobError::Refused { .. }
+        | BlobError::Unavailable { .. } => {
+            Failure::infrastructures(ErrorCode::SourceUnreachable, error)
+        }
+    }
+}
+
+/// What it means that a file of the source could not be read.
+pub(crate) fn of_context(error: &ContextError) -> Failure {
+    match error {
+        ContextError::Missing { .. } => Failure::users(ErrorCode::DockerfileNotFound, error),
+        ContextError::Outside { .. }
+        | ContextError::NoText { .. }
+        | ContextError::Ignore { .. } => Failure::users(ErrorCode::SourceRefused, error),
+        ContextError::Unreadable { .. } => Failure::infrastructures(ErrorCode::Internal, error),
+    }
+}
+
+/// What a registry's error means, where a missing image means `absent`.
+pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
+    match error {
+        RegistryError::Unauthorized { .. } => {
+            Failure::users(ErrorCode::RegistryUnauthorized, error)
+        }
+        RegistryError::NotFound { .. } => Failure::users(absent, error),
+        RegistryError::Refused { .. } | RegistryError::Outbound(_) => {
+            Failure::users(ErrorCode::RegistryRefused, error)
+        }
+        RegistryError::Unavailable { .. }
+        | RegistryError::Unreachable { .. }
+        | RegistryError::Nonsense { .. } => {
+            Failure::infrastructures(ErrorCode::RegistryUnavailable, error)
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The build step: source, Dockerfile, bases, build, push under a name that only this run uses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::image::{Digest, ImageReference, Tag};
+use gantry_domain::lineage::{BaseImage, BaseRole};
+use gantry_domain::run::ErrorCode;
+use gantry_domain::source::{CommitId, RefName, Source};
+use gantry_domain::template::RunVariables;
+use gantry_ops::secret::ExposeSecret;
+use gantry_remote::registry::RawManifest;
+use gantry_seams::{runs, uploads};
+use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::build_log;
+use crate::Worker;
+use crate::attempt::Attempt;
+use crate::engine::{BuildOrder, Engine};
+use crate::failure::{self, Failure};
+use crate::source::Checkout;
+
+/// How long a registry may be away before the attempt is given up.
+const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many events of a build wait for the log.
+const EVENTS: usize = 256;
+
+/// The tag that images are pushed under which no run id makes unique.
+const STAGING: &str = "gantry-staging";
+
+/// What was built and, if it was to be, pushed.
+pub(crate) struct Built {
+    /// What was pushed, a manifest for each repository; none if nothing was to be.
+    pub(crate) pushed: Vec<PushedImage>,
+    /// The final names.
+    pub(crate) images: Vec<ImageReference>,
+    /// What it was made from.
+    pub(crate) bases: Vec<BaseImage>,
+    /// The commit that was built.
+    pub(crate) commit: Option<CommitId>,
+}
+
+/// An image in one repository, under no final tag yet.
+pub(crate) struct PushedImage {
+    /// A name in the repository.
+    pub(crate) staging: ImageReference,
+    /// What stands there.
+    pub(crate) manifest: RawManifest,
+}
+
+impl PushedImage {
+    /// Whether `image` is a name in the same repository.
+    pub(crate) fn is_in_repository_of(&self, image: &ImageReference) -> bool {
+        is_same_repository(&self.staging, image)
+    }
+}
+
+fn is_same_repository(one: &ImageReference, other: &ImageReference) -> bool {
+    one.host() == other.host() && one.repository() == other.repository()
+}
+
+/// An image that only this attempt knows: gone from the engine when this is dropped, however the attempt ends.
+struct LocalImage {
+    engine: Arc<dyn Engine>,
+    name: ImageReference,
+}
+
+impl Drop for LocalImage {
+    fn drop(&mut self) {
+        let (engine, name) = (Arc::clone(&self.engine), self.name.clone());
+        tokio::spawn(async move {
+            if let Err(error) = engine.remove_image(&name).await {
+                tracing::debug!("{name} is removed by the next sweep: {error}");
+            }
+        });
+    }
+}
+
+impl Worker {
+    /// Builds the run's image and pushes it, tags excepted.
+    pub(crate) async fn build_and_push(&self, attempt: &Attempt) -> Result<Built, Failure> {
+        let run = &attempt.run;
+        let source = &run.build.source;
+        attempt.log.say(None, format!("fetching {source}")).await;
+        let checkout = self.fetch(attempt).await?;
+        if let Some(commit) = checkout.commit() {
+            attempt.log.say(None, format!("at commit {commit}")).await;
+        }
+        let images = images(attempt, &checkout)?;
+        if run.build.push {
+            self.try_credentials(attempt, &images).await?;
+        }
+        let build_args = build_args(attempt, &checkout);
+        let text = checkout
+            .dockerfile(&run.build.dockerfile)
+            .map_err(|error| failure::of_context(&error).in_step(&attempt.step))?;
+        let (dockerfile, bases) = self.pin_bases(attempt, &text, &build_args).await?;
+        let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
+        runs::began(self.store.as_ref(), run.id, &attempt.lease.holder)
+            .await
+            .map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+        let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
+        self.build_image(attempt, &checkout, order)
+            .await
+            .map_err(|error| error.in_step(&attempt.step))?;
+        let pushed = if run.build.push {
+            self.push_image(attempt, &local.name, &images)
+                .await
+                .map_err(|error| error.in_step(&attempt.step))?
+        } else {
+            Vec::new()
+        };
+        Ok(Built { pushed, images, bases, commit: checkout.commit().cloned() })
+    }
+
+    async fn fetch(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
+        let deadline = attempt.deadline;
+        let fetched = match &attempt.run.build.source {
+            Source::Git(git) => {
+                let token = attempt.bundle.git_token.as_ref();
+                let credentials = token.map(gantry_remote::code_host::git_credentials);
+                self.sources.from_git(git, credentials.as_ref(), deadline).await
+            }
+            Source::Tarball { url } => self.sources.from_tarball(url, deadline).await,
+            Source::Upload { upload } => {
+                let archive = self.blobs.get_stream(&uploads::blob_path(upload)).await;
+                let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
+                self.sources.from_archive(archive, deadline).await
+            }
+        };
+        fetched.map_err(|error| failure::of_source(&error))
+    }
+
+    /// Asks each registry that will be pushed to whether it knows us: better now than after the build.
+    async fn try_credentials(
+        &self,
+        attempt: &Attempt,
+        images: &[ImageReference],
+    ) -> Result<(), Failure> {
+        let mut asked = std::collections::BTreeSet::new();
+        for image in images.iter().filter(|image| asked.insert(image.host())) {
+            let credentials = attempt.credentials(image);
+            self.registries
+                .check(image.host(), credentials.as_ref(), Instant::now() + REGISTRY_WITHIN)
+                .await
+                .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
+        }
+        Ok(())
+    }
+
+    /// Resolves every image that the Dockerfile needs, once, so that what is recorded is what is used.
+    async fn pin_bases(
+        &self,
+        attempt: &Attempt,
+        text: &str,
+        build_args: &BTreeMap<String, String>,
+    ) -> Result<(String, Vec<BaseImage>), Failure> {
+        let build = &attempt.run.build;
+        let mut arguments = build_args.clone();
+        for (name, value) in &attempt.bundle.build_args {
+            arguments.insert(name.to_string(), value.expose_secret().to_owned());
+        }
+        let inputs = BuildInputs {
+            build_args: &arguments,
+            target: build.target.as_ref().map(gantry_domain::task::StageName::as_str),
+            platform: &build.platform,
+            build_platform: &build.platform,
+        };
+        let dockerfile = Dockerfile::parse(text, inputs).map_err(|error| {
+            Failure::users(ErrorCode::BuildRefused, &error).in_step(&attempt.step)
+        })?;
+        let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
+        let mut bases: Vec<BaseImage> = Vec::new();
+        for used in dockerfile.images().iter().filter(|used| used.needed) {
+            let digest = match digests.get(&used.image) {
+                Some(digest) => digest.clone(),
+                None => self.resolve_base(attempt, &used.image).await?,
+            };
+            digests.insert(used.image.clone(), digest.clone());
+            let role = match used.role {
+                Role::Runtime => BaseRole::Runtime,
+                Role::BuildTime | Role::Frontend => BaseRole::Buildtime,
+            };
+            match bases.iter_mut().find(|base| base.image == used.image) {
+                Some(base) if role == BaseRole::Runtime => base.role = role,
+                Some(_) => {}
+                None => bases.push(BaseImage { image: used.image.clone(), digest, role }),
+            }
+        }
+        Ok((dockerfile.pin(&digests), bases))
+    }
+
+    async fn resolve_base(
+        &self,
+        attempt: &Attempt,
+        image: &ImageReference,
+    ) -> Result<Digest, Failure> {
+        let credentials = attempt.credentials(image);
+        let deadline = Instant::now() + REGISTRY_WITHIN;
+        let digest = self.registries.resolve(image, credentials.as_ref(), deadline).await.map_err(
+            |error| failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(&attempt.step),
+        )?;
+        attempt.log.say(Some(&attempt.step), format!("base {image} is {digest}")).await;
+        Ok(digest)
+    }
+
+    fn order(
+        &self,
+        attempt: &Attempt,
+        checkout: &Checkout,
+        dockerfile: String,
+        build_args: BTreeMap<String, String>,
+        images: &[ImageReference],
+    ) -> Result<BuildOrder, Failure> {
+        let (run, build) = (&attempt.run, &attempt.run.build);
+        let mut labels = BTreeMap::new();
+        labels.insert("org.opencontainers.image.source".to_owned(), build.source.to_string());
+        labels.insert("org.opencontainers.image.created".to_owned(), run.created.to_string());
+        if let Some(commit) = checkout.commit() {
+            labels.insert("org.opencontainers.image.revision".to_owned(), commit.to_string());
+        }
+        Ok(BuildOrder {
+            installation: self.settings.installation.clone(),
+            run: run.id,
+            attempt: attempt.number,
+            step: attempt.step.clone(),
+            dockerfile,
+            image: local_name(attempt, images)?,
+            labels,
+            build_args,
+            secret_build_args: attempt
+                .bundle
+                .build_args
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone()))
+                .collect(),
+            target: build.target.as_ref().map(ToString::to_string),
+            platform: build.platform.clone(),
+            no_cache: build.no_cache,
+            isolation: self.isolation(attempt),
+            registries: attempt.bundle.registries.clone(),
+        })
+    }
+
+    /// What equal steps must share to share a result: registry, task, and the secrets, as a host name that tells none
+    /// of them.
+    fn isolation(&self, attempt: &Attempt) -> String {
+        let key = self.settings.isolation_key.expose_secret();
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
+            unreachable!("HMAC takes a key of any length")
+        };
+        let mut add = |text: &str| {
+            mac.update(&(text.len() as u64).to_be_bytes());
+            mac.update(text.as_bytes());
+        };
+        add(attempt.run.registry.as_str());
+        add(attempt.run.task.as_ref().map_or("", |task| task.name.as_str()));
+        for (name, value) in &attempt.bundle.build_args {
+            add(name.as_str());
+            add(value.expose_secret());
+        }
+        let tag = hex::encode(mac.finalize().into_bytes());
+        format!("b{}", tag.get(..24).unwrap_or_default())
+    }
+
+    async fn build_image(
+        &self,
+        attempt: &Attempt,
+        checkout: &Checkout,
+        order: BuildOrder,
+    ) -> Result<(), Failure> {
+        let ignore = checkout
+            .ignore(&attempt.run.build.dockerfile)
+            .map_err(|error| failure::of_context(&error))?;
+        let (events, said) = mpsc::channel(EVENTS);
+        let building = self.engine.build(order, checkout.pack(ignore), events);
+        let writing = build_log::write(attempt.log.clone(), attempt.step.clone(), said);
+        let (built, ()) = tokio::join!(building, writing);
+        built.map(drop).map_err(Failure::from)
+    }
+
+    /// Pushes to each repository, under a name that no other run writes at the same time.
+    async fn push_image(
+        &self,
+        attempt: &Attempt,
+        local: &ImageReference,
+        images: &[ImageReference],
+    ) -> Result<Vec<PushedImage>, Failure> {
+        let mut pushed: Vec<PushedImage> = Vec::new();
+        for image in images {
+            if !pushed.iter().any(|earlier| earlier.is_in_repository_of(image)) {
+                let staging = staging_name(attempt, image, images)?;
+                pushed.push(self.push_as(attempt, local, staging).await?);
+            }
+        }
+        Ok(pushed)
+    }
+
+    async fn push_as(
+        &self,
+        attempt: &Attempt,
+        local: &ImageReference,
+        staging: ImageReference,
+    ) -> Result<PushedImage, Failure> {
+        let line = format!("pushing to {}/{}", staging.host(), staging.repository());
+        attempt.log.say(Some(&attempt.step), line).await;
+        let credentials = attempt.credentials(&staging);
+        let digest = {
+            let turn = self.hand.turn(&staging);
+            let _turn = turn.lock().await;
+            self.engine.tag(local, &staging).await?;
+            let pushed = self.engine.push(&staging, credentials.as_ref()).await;
+            if let Err(error) = self.engine.remove_image(&staging).await {
+                tracing::debug!("{staging} is removed by the next sweep: {error}");
+            }
+            pushed?
+        };
+        let deadline = Instant::now() + REGISTRY_WITHIN;
+        let manifest = self
+            .registries
+            .manifest(&staging.pinned(digest), credentials.as_ref(), deadline)
+            .await
+            .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
+        Ok(PushedImage { staging, manifest })
+    }
+}
+
+/// The images' names with the run's variables in them.
+fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>, Failure> {
+    let run = &attempt.run;
+    let variables = variables(attempt, checkout);
+    let mut images = Vec::with_capacity(run.build.images.len());
+    for template in &run.build.images {
+        let name = template.render(&variables);
+        let image = ImageReference::parse_in(&name, &attempt.registry.host)
+            .map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    Ok(images)
+}
+
+fn build_args(attempt: &Attempt, checkout: &Checkout) -> BTreeMap<String, String> {
+    let variables = variables(attempt, checkout);
+    let arguments = &attempt.run.build.build_args;
+    arguments.iter().map(|(name, value)| (name.to_string(), value.render(&variables))).collect()
+}
+
+fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'a> {
+    let run = &attempt.run;
+    RunVariables {
+        id: run.id,
+        registry: &attempt.registry.host,
+        date: run.created,
+        platform: &run.build.platform,
+        commit: checkout.commit(),
+        branch: branch(attempt).or(checkout.branch()),
+        task: run.task.as_ref().map(|task| &task.name),
+    }
+}
+
+/// The branch that a push moved: the run builds a commit, which has none.
+fn branch(attempt: &Attempt) -> Option<&RefName> {
+    match &attempt.run.cause {
+        gantry_domain::cause::Cause::Push { branch, .. } => Some(branch),
+        gantry_domain::cause::Cause::Request { .. } => None,
+    }
+}
+
+/// The name in the engine: of this attempt alone, so that no other build can stand in for it.
+fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageReference, Failure> {
+    let repository = images.first().map_or("unnamed", |image| image.repository().as_str());
+    let name = format!("gantry.local/{repository}:{}-{}", attempt.run.id, attempt.number);
+    name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
+}
+
+/// The tag to push under: one of the final ones that no other run has, else the repository's staging tag.
+fn staging_name(
+    attempt: &Attempt,
+    image: &ImageReference,
+    images: &[ImageReference],
+) -> Result<ImageReference, Failure> {
+    let id = attempt.run.id.to_string();
+    let of_this_run = images
+        .iter()
+        .filter(|other| is_same_repository(other, image))
+        .find(|image| image.tag().is_some_and(|tag| names_run(tag, &id)));
+    match of_this_run {
+        Some(image) => Ok(image.clone()),
+        None => {
+            let tag = STAGING
+                .parse()
+                .map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+            Ok(image.with_tag(tag))
+        }
+    }
+}
+
+/// Whether a tag has the run's id in it as a word of its own: `v1-ca1` has that of `ca1`, `v1-ca12` has not.
+fn names_run(tag: &Tag, id: &str) -> bool {
+    tag.as_str().split(['-', '_', '.']).any(|word| word == id)
+}

@@ -1,0 +1,4 @@
+//! The steps of a run.
+
+pub(crate) mod build;
+pub(crate) mod build_log;

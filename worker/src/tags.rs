@@ -1,0 +1,168 @@
+//! Moves the final tags: only after the store has said which, and within a deadline that lies inside the lease.
+
+use std::time::Duration;
+
+use gantry_domain::id::{RunId, StepId};
+use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::lineage::OutputImage;
+use gantry_domain::run::{ErrorCode, SupersededTag};
+use gantry_ops::backoff::Backoff;
+use gantry_ops::secret::Credentials;
+use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::tags::{self, Permit};
+use tokio::time::Instant;
+
+use crate::Worker;
+use crate::failure::{self, Failure};
+use crate::lease::KeptLease;
+use crate::step::build::Built;
+
+/// The part of a lease that moving tags may use. What is left covers the time that the store's answer took.
+const SHARE_OF_LEASE: f64 = 0.7;
+
+/// How long a tag is tried to be put right after a finish.
+const PUT_RIGHT_WITHIN: Duration = Duration::from_secs(30);
+
+/// Who may write an image, by its registry.
+pub(crate) type CredentialsOf<'a> = &'a (dyn Fn(&ImageReference) -> Option<Credentials> + Sync);
+
+/// What became of the final tags.
+pub(crate) struct Tagged {
+    /// These point to the image now.
+    pub(crate) outputs: Vec<OutputImage>,
+    /// These belong to newer runs.
+    pub(crate) superseded: Vec<SupersededTag>,
+}
+
+/// Why the final tags were not moved.
+pub(crate) enum NotTagged {
+    /// The lease is someone else's: nothing may be done any more.
+    LeaseLost,
+    /// Somebody asked to cancel before the first tag moved.
+    CancelAsked,
+    /// Something failed.
+    Failed(Failure),
+}
+
+impl Worker {
+    /// Moves the final tags, as far as no newer run has moved them.
+    pub(crate) async fn move_tags(
+        &self,
+        lease: &KeptLease,
+        step: &StepId,
+        built: &Built,
+        credentials: CredentialsOf<'_>,
+    ) -> Result<Tagged, NotTagged> {
+        let (asked, permit) = self.ask_to_tag(lease, step, &built.images).await?;
+        let deadline = asked + lease.period().mul_f64(SHARE_OF_LEASE);
+        let mut outputs = Vec::with_capacity(permit.images.len());
+        for image in permit.images {
+            let Some(pushed) =
+                built.pushed.iter().find(|pushed| pushed.is_in_repository_of(&image))
+            else {
+                continue;
+            };
+            let manifest = &pushed.manifest;
+            self.registries
+                .put_tag(&image, manifest, credentials(&image).as_ref(), deadline)
+                .await
+                .map_err(|error| {
+                    let failure = failure::of_registry(&error, ErrorCode::RegistryRefused);
+                    NotTagged::Failed(failure.in_step(step))
+                })?;
+            outputs.push(OutputImage { image, digest: manifest.digest.clone() });
+        }
+        Ok(Tagged { outputs, superseded: permit.superseded })
+    }
+
+    /// Asks the store, for as long as it is away and nobody else took the run: without its word no tag moves.
+    async fn ask_to_tag(
+        &self,
+        lease: &KeptLease,
+        step: &StepId,
+        images: &[ImageReference],
+    ) -> Result<(Instant, Permit), NotTagged> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        loop {
+            let asked = Instant::now();
+            let permit = runs::tagging(
+                self.store.as_ref(),
+                lease.run,
+                &lease.holder,
+                images,
+                lease.period(),
+            )
+            .await;
+            match permit {
+                Ok(permit) => return Ok((asked, permit)),
+                Err(RunOpError::CancelAsked { .. }) => return Err(NotTagged::CancelAsked),
+                Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
+                    return Err(NotTagged::LeaseLost);
+                }
+                Err(error @ RunOpError::Illegal { .. }) => {
+                    let failure = Failure::infrastructures(ErrorCode::Internal, &error);
+                    return Err(NotTagged::Failed(failure.in_step(step)));
+                }
+                Err(RunOpError::Store(error)) => {
+                    tracing::warn!(run.id = %lease.run, "run {} waits to tag: {error}", lease.run);
+                    tokio::select! {
+                        () = lease.lost() => return Err(NotTagged::LeaseLost),
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// After the finish: where another attempt may have been writing a tag still, reads it once more and puts it right.
+    pub(crate) async fn settle_tags(
+        &self,
+        run: RunId,
+        attempt: u32,
+        outputs: &[OutputImage],
+        credentials: CredentialsOf<'_>,
+    ) {
+        for output in outputs {
+            let settled =
+                tags::settle(self.store.as_ref(), &output.image, run, attempt, &output.digest)
+                    .await;
+            match settled {
+                Ok(None) => {}
+                Ok(Some(rests_at)) => {
+                    let credentials = credentials(&output.image);
+                    self.put_right(run, &output.image, &rests_at, credentials.as_ref()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(run.id = %run, "{} is not settled: {error}", output.image)
+                }
+            }
+        }
+    }
+
+    async fn put_right(
+        &self,
+        run: RunId,
+        image: &ImageReference,
+        rests_at: &Digest,
+        credentials: Option<&Credentials>,
+    ) {
+        let deadline = Instant::now() + PUT_RIGHT_WITHIN;
+        let is_right = self.registries.resolve(image, credentials, deadline).await;
+        if is_right.as_ref().is_ok_and(|digest| digest == rests_at) {
+            return;
+        }
+        tracing::warn!(run.id = %run, "{image} was moved by an attempt that had lost its lease: it is put right");
+        let manifest =
+            self.registries.manifest(&image.pinned(rests_at.clone()), credentials, deadline).await;
+        let put = match &manifest {
+            Ok(manifest) => self.registries.put_tag(image, manifest, credentials, deadline).await,
+            Err(error) => {
+                tracing::error!(run.id = %run, "{image} should rest at {rests_at}: {error}");
+                return;
+            }
+        };
+        if let Err(error) = put {
+            tracing::error!(run.id = %run, "{image} should rest at {rests_at}: {error}");
+        }
+    }
+}
