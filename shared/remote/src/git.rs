@@ -175,7 +175,21 @@ impl GitError {
     /// Trying again may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. } | Self::DiskFull { .. })
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::DiskFull { .. } => true,
+            // Another worker may have git, and what nobody foresaw is not held against the user.
+            Self::NoProgram { .. } | Self::Failed { .. } => true,
+            Self::UnknownRef { .. }
+            | Self::Empty { .. }
+            | Self::NoFolder { .. }
+            | Self::CredentialsWanted { .. }
+            | Self::Unauthorized { .. }
+            | Self::NotFound { .. }
+            | Self::Moved { .. }
+            | Self::TooLarge { .. }
+            | Self::Outbound(_)
+            | Self::UnusableCredentials => false,
+        }
     }
 
     /// The repository on this machine may be at fault, and fetching into a new one may help.

@@ -179,8 +179,8 @@ mod tests {
                 false,
             ),
             ("fatal: write error: No space left on device", false, "DiskFull", true),
-            ("fatal: something new", false, "Failed", false),
-            ("", false, "Failed", false),
+            ("fatal: something new", false, "Failed", true),
+            ("", false, "Failed", true),
         ] {
             assert_eq!(
                 class(errors, had_credentials),

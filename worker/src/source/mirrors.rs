@@ -1,0 +1,147 @@
+//! Repositories kept between runs, so that a run fetches what changed.
+//!
+//! A mirror is read only after the host itself has answered with the run's own credentials. The whole of them is
+//! bounded: the longest unused goes first. One that git cannot use is thrown away; it can always be fetched again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use gantry_domain::source::GitUrl;
+use gantry_remote::git::{Git, GitError, Head, Remote};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+/// Each fetch adds a pack. Beyond this many, one new shallow fetch is cheaper than what git spends on them.
+const MOST_PACKS: usize = 32;
+
+/// Its time of change says when the mirror was last read.
+const USED: &str = "used";
+
+#[derive(Debug, Clone)]
+pub(super) struct Mirrors {
+    folder: PathBuf,
+    most_bytes: u64,
+    locks: Arc<Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>>,
+}
+
+/// The mirror of one address: fetched into by one, read by many.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    path: PathBuf,
+    lock: Arc<RwLock<()>>,
+}
+
+/// A mirror that holds what was asked for, and stays as long as this lives.
+#[derive(Debug)]
+pub(super) struct Reading {
+    path: PathBuf,
+    _lock: OwnedRwLockReadGuard<()>,
+}
+
+impl Reading {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Mirrors {
+    pub(super) fn new(folder: PathBuf, most_bytes: u64) -> Self {
+        Self { folder, most_bytes, locks: Arc::default() }
+    }
+
+    pub(super) fn make_folder(&self) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.folder)
+    }
+
+    pub(super) fn of(&self, url: &GitUrl) -> Mirror {
+        let name = hex::encode(Sha256::digest(url.to_string()));
+        let path = self.folder.join(&name[..32]);
+        let lock = self.lock(&path);
+        Mirror { path, lock }
+    }
+
+    fn lock(&self, path: &Path) -> Arc<RwLock<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(path.to_owned()).or_default())
+    }
+
+    /// Removes the longest unused mirrors until the rest is small enough. One that is in use stays.
+    pub(super) fn trim(&self) {
+        let mut mirrors = self.measured();
+        mirrors.sort_by_key(|(used, ..)| *used);
+        let mut bytes: u64 = mirrors.iter().map(|(.., bytes)| bytes).sum();
+        for (_, path, size) in mirrors {
+            if bytes <= self.most_bytes {
+                return;
+            }
+            let Ok(_alone) = self.lock(&path).try_write_owned() else { continue };
+            discard(&path);
+            bytes = bytes.saturating_sub(size);
+        }
+    }
+
+    fn measured(&self) -> Vec<(SystemTime, PathBuf, u64)> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| {
+                let path = entry.path();
+                let used =
+                    std::fs::metadata(path.join(USED)).and_then(|metadata| metadata.modified());
+                let bytes = packs(&path).map(|metadata| metadata.len()).sum();
+                (used.unwrap_or(SystemTime::UNIX_EPOCH), path, bytes)
+            })
+            .collect()
+    }
+}
+
+impl Mirror {
+    /// Fetches what is missing and gives the mirror to read.
+    pub(super) async fn read(
+        self,
+        git: &Git,
+        remote: Remote<'_>,
+        head: &Head,
+    ) -> Result<Reading, GitError> {
+        let reading = Arc::clone(&self.lock).read_owned().await;
+        if git.has(&self.path, &head.commit, remote.deadline).await? {
+            return Ok(self.reading(reading));
+        }
+        drop(reading);
+        let alone = Arc::clone(&self.lock).write_owned().await;
+        if packs(&self.path).count() > 2 * MOST_PACKS {
+            discard(&self.path);
+        }
+        match git.fetch(remote, head, &self.path).await {
+            // A process that was killed while it wrote may have left a lock or half a file.
+            Err(error) if error.may_be_local() => {
+                tracing::info!("the mirror of {} is made anew: {error}", remote.url);
+                discard(&self.path);
+                git.fetch(remote, head, &self.path).await?;
+            }
+            done => done?,
+        }
+        Ok(self.reading(OwnedRwLockWriteGuard::downgrade(alone)))
+    }
+
+    fn reading(self, lock: OwnedRwLockReadGuard<()>) -> Reading {
+        // If this fails, the mirror only looks less used than it is.
+        let _untouched = std::fs::write(self.path.join(USED), "");
+        Reading { path: self.path, _lock: lock }
+    }
+}
+
+fn packs(mirror: &Path) -> impl Iterator<Item = std::fs::Metadata> {
+    let entries = std::fs::read_dir(mirror.join("objects/pack")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok())
+}
+
+fn discard(mirror: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(mirror)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove the mirror {}: {error}", mirror.display());
+    }
+}

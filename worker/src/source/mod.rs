@@ -1,0 +1,240 @@
+//! What a run builds from, fetched into a folder of its own.
+//!
+//! In: a git repository, an uploaded archive, an archive's address. Out: a [`Checkout`]: its Dockerfile and ignore rules
+//! read, its files streamed to the engine. Everything in it was written by strangers: it is bounded in bytes and entries,
+//! never leaves its folder, and no link in it is followed out.
+
+use std::path::{Path, PathBuf};
+
+use gantry_domain::source::{CommitId, GitSource, RefName, TarballUrl};
+use gantry_ops::secret::Credentials;
+use gantry_remote::git::{Git, GitError, Head, Remote};
+use gantry_remote::guard::OutboundRefused;
+use gantry_remote::http::{OutboundClient, OutboundError, StatusCode};
+use tempfile::TempDir;
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
+
+mod context;
+mod download;
+mod mirrors;
+mod pack;
+mod unpack;
+
+pub use context::ContextError;
+pub use pack::pack;
+pub use unpack::{UnpackError, UnpackLimits};
+
+use mirrors::Mirrors;
+
+/// Fetches sources. A clone shares the mirrors.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    git: Git,
+    http: OutboundClient,
+    folder: PathBuf,
+    mirrors: Mirrors,
+    limits: UnpackLimits,
+}
+
+/// A source in a folder of its own, which is gone when this is dropped.
+#[derive(Debug)]
+pub struct Checkout {
+    folder: TempDir,
+    root: PathBuf,
+    commit: Option<CommitId>,
+    branch: Option<RefName>,
+}
+
+impl Checkout {
+    /// The context's root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit that it is, if it came from git.
+    #[must_use]
+    pub fn commit(&self) -> Option<&CommitId> {
+        self.commit.as_ref()
+    }
+
+    /// The branch that was asked for or is the default, if it came from git.
+    #[must_use]
+    pub fn branch(&self) -> Option<&RefName> {
+        self.branch.as_ref()
+    }
+
+    fn of_archive(folder: TempDir) -> Self {
+        let root = folder.path().to_owned();
+        Self { folder, root, commit: None, branch: None }
+    }
+}
+
+/// Why a source could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Git's reason.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// What came is no archive that may be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The address of the archive may not be reached.
+    #[error(transparent)]
+    Outbound(#[from] OutboundRefused),
+    /// Nobody answered at the address of the archive.
+    #[error("the archive {url} could not be fetched")]
+    Download {
+        /// Without its query: that may hold a signature.
+        url: Box<TarballUrl>,
+        /// What went wrong.
+        source: OutboundError,
+    },
+    /// There is no archive at its address.
+    #[error(
+        "the archive {url} could not be fetched: the server answered {status}: check the address"
+    )]
+    Status {
+        /// Without its query.
+        url: Box<TarballUrl>,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// It took too long.
+    #[error("the source did not come in time: raise the run's timeout, or make the source smaller")]
+    TimedOut,
+    /// This machine could not keep it.
+    #[error("cannot keep the source under {}", .folder.display())]
+    Folder {
+        /// Where.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl SourceError {
+    /// Trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Git(error) => error.is_transient(),
+            Self::Unpack(error) => error.is_transient(),
+            Self::Download { source, .. } => source.is_transient(),
+            Self::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::TimedOut | Self::Folder { .. } => true,
+            Self::Outbound(_) => false,
+        }
+    }
+
+    /// The disk of this machine is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Git(error) => matches!(error, GitError::DiskFull { .. }),
+            Self::Unpack(error) => matches!(error, UnpackError::DiskFull { .. }),
+            Self::Folder { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Download { .. } | Self::Status { .. } | Self::TimedOut | Self::Outbound(_) => {
+                false
+            }
+        }
+    }
+}
+
+impl Sources {
+    /// Keeps sources and at most `mirror_bytes` of mirrors in `folder`, which is nobody else's.
+    ///
+    /// # Errors
+    /// [`SourceError::Folder`] if it cannot be made.
+    pub fn open(
+        folder: PathBuf,
+        git: Git,
+        http: OutboundClient,
+        limits: UnpackLimits,
+        mirror_bytes: u64,
+    ) -> Result<Self, SourceError> {
+        let checkouts = folder.join("checkouts");
+        // What a killed process left: a checkout is of no use without the run that it was for.
+        let _absent = std::fs::remove_dir_all(&checkouts);
+        let mirrors = Mirrors::new(folder.join("mirrors"), mirror_bytes);
+        let made = std::fs::create_dir_all(&checkouts).and_then(|()| mirrors.make_folder());
+        made.map_err(|source| SourceError::Folder { folder: folder.clone(), source })?;
+        Ok(Self { git, http, folder: checkouts, mirrors, limits })
+    }
+
+    /// Fetches a commit of a git repository; the context's root is the source's folder in it.
+    ///
+    /// # Errors
+    /// [`SourceError::Git`], [`SourceError::Folder`], [`SourceError::TimedOut`].
+    pub async fn from_git(
+        &self,
+        source: &GitSource,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<Checkout, SourceError> {
+        let remote = Remote { url: &source.url, credentials, deadline };
+        // Before the mirror is looked at: it answers only to those whom the host answers.
+        let head = self.git.resolve(remote, source.reference.as_ref()).await?;
+        let folder = self.new_folder()?;
+        let work =
+            tokio::time::timeout_at(deadline, self.check_out(remote, &head, source, &folder));
+        work.await.map_err(|_| SourceError::TimedOut)??;
+        let root = source
+            .folder
+            .as_ref()
+            .map_or_else(|| folder.path().to_owned(), |inner| folder.path().join(inner.as_str()));
+        Ok(Checkout { folder, root, commit: Some(head.commit), branch: head.branch })
+    }
+
+    async fn check_out(
+        &self,
+        remote: Remote<'_>,
+        head: &Head,
+        source: &GitSource,
+        folder: &TempDir,
+    ) -> Result<(), SourceError> {
+        let mirror = self.mirrors.of(remote.url);
+        let read = mirror.read(&self.git, remote, head).await?;
+        let into = folder.path();
+        self.git
+            .checkout(read.path(), &head.commit, source.folder.as_ref(), into, remote.deadline)
+            .await?;
+        drop(read);
+        self.mirrors.trim();
+        Ok(())
+    }
+
+    /// Unpacks an archive: a tar, plain or with gzip.
+    ///
+    /// # Errors
+    /// [`SourceError::Unpack`], [`SourceError::Folder`], [`SourceError::TimedOut`].
+    pub async fn from_archive(
+        &self,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+        deadline: Instant,
+    ) -> Result<Checkout, SourceError> {
+        let folder = unpack::unpack(archive, self.new_folder()?, self.limits, deadline).await?;
+        Ok(Checkout::of_archive(folder))
+    }
+
+    /// Fetches an archive from a web server and unpacks it.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn from_tarball(
+        &self,
+        url: &TarballUrl,
+        deadline: Instant,
+    ) -> Result<Checkout, SourceError> {
+        let archive = download::open(&self.http, url, deadline).await?;
+        self.from_archive(archive, deadline).await
+    }
+
+    fn new_folder(&self) -> Result<TempDir, SourceError> {
+        TempDir::new_in(&self.folder)
+            .map_err(|source| SourceError::Folder { folder: self.folder.clone(), source })
+    }
+}

@@ -1,0 +1,240 @@
+//! A folder as a stream of tar, for the engine.
+//!
+//! In: a folder and the ignore rules. Out: its files in order of name, owned by root as engines do with what a client
+//! sends, with their modes and times; links as links. Nothing outside of the folder is read, and nothing is in memory but
+//! the piece that is on its way.
+
+use std::ffi::OsString;
+use std::fs::{DirEntry, File, Metadata};
+use std::io::{BufWriter, Read as _, Write};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use gantry_taskfile::ignore::{Ignore, Scope};
+use tar::{Builder, EntryType, Header};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
+
+use crate::engine::ContextStream;
+
+/// One piece on its way to the engine, and how many of them may wait.
+const PIECE: usize = 128 << 10;
+const WAITING: usize = 4;
+
+/// Streams the files of `root` that `ignore` does not exclude, from a thread of its own.
+///
+/// A file that cannot be read ends the stream with an error. Dropped, the thread ends at the next piece.
+#[must_use]
+pub fn pack(root: PathBuf, ignore: Ignore) -> ContextStream {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::task::spawn_blocking(move || {
+        let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
+        if let Err(error) = write(&root, &ignore, pieces) {
+            // Nobody hears it if the reader is gone, and then it does not matter.
+            let _unheard = sender.blocking_send(Err(error));
+        }
+    });
+    Box::pin(StreamReader::new(ReceiverStream::new(receiver)))
+}
+
+struct Pieces(mpsc::Sender<std::io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(piece))).map_err(gone)?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(root: &Path, ignore: &Ignore, to: impl Write) -> std::io::Result<()> {
+    let mut packing = Packing { builder: Builder::new(to), unwritten: Vec::new() };
+    packing.entries_of(root, Path::new(""), &ignore.root())?;
+    packing.builder.into_inner()?.flush()
+}
+
+struct Packing<W: Write> {
+    builder: Builder<W>,
+    /// Excluded folders above the current place: they are written once something in them is taken back.
+    unwritten: Vec<(PathBuf, Metadata)>,
+}
+
+impl<W: Write> Packing<W> {
+    /// `inner` is where `folder` is in the archive.
+    fn entries_of(
+        &mut self,
+        folder: &Path,
+        inner: &Path,
+        scope: &Scope<'_>,
+    ) -> std::io::Result<()> {
+        for (name, entry) in sorted(folder)? {
+            // A name that is no text is still a file; the rules see it with its odd bytes replaced.
+            let scope = scope.enter(&name.to_string_lossy());
+            let inner = inner.join(name);
+            // Of the link itself, if it is one.
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                self.folder(&entry.path(), &inner, &scope, metadata)?;
+            } else if !scope.is_excluded() {
+                self.leaf(&entry.path(), &inner, &metadata)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(
+        &mut self,
+        folder: &Path,
+        inner: &Path,
+        scope: &Scope<'_>,
+        metadata: Metadata,
+    ) -> std::io::Result<()> {
+        if scope.is_excluded_whole() {
+            return Ok(());
+        }
+        let above = self.unwritten.len();
+        self.unwritten.push((inner.to_owned(), metadata));
+        if !scope.is_excluded() {
+            self.write_folders_above()?;
+        }
+        self.entries_of(folder, inner, scope)?;
+        self.unwritten.truncate(above);
+        Ok(())
+    }
+
+    fn leaf(&mut self, path: &Path, inner: &Path, metadata: &Metadata) -> std::io::Result<()> {
+        if metadata.is_file() {
+            self.write_folders_above()?;
+            let mut header = header(metadata, EntryType::Regular);
+            header.set_size(metadata.len());
+            let content = File::open(path)?.take(metadata.len());
+            self.builder.append_data(&mut header, inner, content)?;
+        } else if metadata.is_symlink() {
+            self.write_folders_above()?;
+            let target = std::fs::read_link(path)?;
+            self.builder.append_link(&mut header(metadata, EntryType::Symlink), inner, target)?;
+        }
+        // Sockets and pipes are no part of a context.
+        Ok(())
+    }
+
+    fn write_folders_above(&mut self) -> std::io::Result<()> {
+        for (inner, metadata) in self.unwritten.drain(..) {
+            let mut header = header(&metadata, EntryType::Directory);
+            self.builder.append_data(&mut header, inner, std::io::empty())?;
+        }
+        Ok(())
+    }
+}
+
+fn sorted(folder: &Path) -> std::io::Result<Vec<(OsString, DirEntry)>> {
+    let entries = std::fs::read_dir(folder)?;
+    let mut entries =
+        entries.map(|entry| entry.map(|it| (it.file_name(), it))).collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(entries)
+}
+
+fn header(metadata: &Metadata, kind: EntryType) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(metadata.permissions().mode() & 0o7777);
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    // Whoever owns the files here is nobody in the image.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    async fn packed(root: &Path, rules: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let ignore = Ignore::parse(rules).unwrap();
+        pack(root.to_owned(), ignore).read_to_end(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    /// `d/`, `file=content`, `link -> target`.
+    fn shown(bytes: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(bytes);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (0, 0));
+            let path = entry.path().unwrap().display().to_string();
+            let mut content = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+            match entry.link_name().unwrap() {
+                Some(target) => format!("{path} -> {}", target.display()),
+                None if entry.header().entry_type().is_dir() => format!("{path}/"),
+                None => format!("{path}={content}"),
+            }
+        });
+        entries.collect()
+    }
+
+    fn files(names: &[&str]) -> TempDir {
+        let root = TempDir::new().unwrap();
+        for name in names {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        root
+    }
+
+    #[tokio::test]
+    async fn files_come_in_order_and_links_as_links() {
+        let root = files(&["b", "a/x", "a/y"]);
+        symlink("/etc/passwd", root.path().join("out")).unwrap();
+        symlink("/etc", root.path().join("folder")).unwrap();
+        std::fs::create_dir(root.path().join("empty")).unwrap();
+        let bytes = packed(root.path(), "").await;
+        let expected =
+            ["a/", "a/x=a/x", "a/y=a/y", "b=b", "empty/", "folder -> /etc", "out -> /etc/passwd"];
+        assert_eq!(shown(&bytes), expected);
+        assert_eq!(packed(root.path(), "").await, bytes);
+    }
+
+    #[tokio::test]
+    async fn what_is_excluded_is_left_out_and_what_is_taken_back_has_its_folders() {
+        let root = files(&["Dockerfile", "keep", "a/b/c/yes", "a/b/no", "a/no", "x/no"]);
+        let bytes = packed(root.path(), "*\n!keep\n!a/b/c/yes").await;
+        assert_eq!(shown(&bytes), ["a/", "a/b/", "a/b/c/", "a/b/c/yes=a/b/c/yes", "keep=keep"]);
+    }
+
+    #[tokio::test]
+    async fn long_names_and_executable_files_survive() {
+        let long = format!("{}/{}", "d".repeat(150), "f".repeat(200));
+        let root = files(&[&long]);
+        let path = root.path().join(&long);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o751)).unwrap();
+        let bytes = packed(root.path(), "").await;
+        assert_eq!(shown(&bytes)[1], format!("{long}={long}"));
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let entry = archive.entries().unwrap().nth(1).unwrap().unwrap();
+        assert_eq!(entry.header().mode().unwrap() & 0o777, 0o751);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_ends_the_stream_with_an_error() {
+        let mut bytes = Vec::new();
+        let missing = PathBuf::from("/nonexistent/context");
+        let error = pack(missing, Ignore::default()).read_to_end(&mut bytes).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    }
+}

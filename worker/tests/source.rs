@@ -1,0 +1,256 @@
+//! Sources as a run gets them, from real git and from a web server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+
+#[path = "../../tests/src/git_server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a module of the tests' own crate as well")]
+mod git_server;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use gantry_domain::source::{GitSource, SourcePath, TarballUrl};
+use gantry_ops::secret::{Credentials, SecretString};
+use gantry_remote::git::{Git, GitError, GitLimits};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
+use gantry_worker::source::{Checkout, ContextError, SourceError, Sources, UnpackLimits};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use git_server::GitServer;
+
+struct Place {
+    folder: TempDir,
+    sources: Sources,
+}
+
+fn place(mirror_bytes: u64) -> Place {
+    let folder = TempDir::new().unwrap();
+    let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
+    let limits =
+        GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 64 << 20, checkout_files: 1000 };
+    let git = Git::new(Arc::clone(http.policy()), limits);
+    let limits = UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
+    let sources = Sources::open(folder.path().to_owned(), git, http, limits, mirror_bytes).unwrap();
+    Place { folder, sources }
+}
+
+impl Place {
+    fn mirrors(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path().join("mirrors")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn git_source(url: &str) -> GitSource {
+    url.parse().unwrap()
+}
+
+fn at(path: &str) -> SourcePath {
+    path.parse().unwrap()
+}
+
+async fn packed(checkout: &Checkout) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let ignore = checkout.ignore(&at("Dockerfile")).unwrap();
+    checkout.pack(ignore).read_to_end(&mut bytes).await.unwrap();
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+    paths.map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_folder_of_a_commit_is_read_and_packed_as_its_rules_say() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let commit = repository
+        .commit(
+            "main",
+            &[
+                ("README", "no"),
+                ("web/Dockerfile", "FROM scratch\n"),
+                ("web/.dockerignore", "*.log\nDockerfile\n"),
+                ("web/a.log", "no"),
+                ("web/src/main", "yes"),
+            ],
+        )
+        .unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&format!("{}#main:web", server.url("app")));
+    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    assert_eq!(checkout.commit().unwrap().as_str(), commit);
+    assert_eq!(checkout.branch().unwrap().as_str(), "main");
+    assert_eq!(checkout.dockerfile(&at("Dockerfile")).unwrap(), "FROM scratch\n");
+    assert_eq!(packed(&checkout).await, [".dockerignore", "src", "src/main"]);
+
+    let root = checkout.root().to_owned();
+    assert!(root.exists());
+    drop(checkout);
+    assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn a_dockerfile_is_looked_up_inside_of_the_source_only() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", repository.work().join("out")).unwrap();
+    std::os::unix::fs::symlink("Dockerfile", repository.work().join("in")).unwrap();
+    repository.commit("main", &[("Dockerfile", "FROM scratch\n"), ("d/x", "")]).unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    assert_eq!(checkout.dockerfile(&at("in")).unwrap(), "FROM scratch\n");
+    let error = checkout.dockerfile(&at("out")).unwrap_err();
+    assert!(matches!(error, ContextError::Outside { .. }), "{error}");
+    let error = checkout.dockerfile(&at("d")).unwrap_err();
+    assert!(matches!(error, ContextError::NoText { .. }), "{error}");
+    assert_eq!(
+        checkout.dockerfile(&at("build/Dockerfile")).unwrap_err().to_string(),
+        "there is no `build/Dockerfile` in the source: check `--file`, and the folder behind `:` of the context"
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_saves_the_second_fetch_but_never_the_question_who_asks() {
+    let server = GitServer::start().await.unwrap();
+    server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
+    server.require("x-access-token", "good");
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    let token = |password: &str| Credentials {
+        username: String::new(),
+        password: SecretString::from(password),
+    };
+    place.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
+    let before = server.requests().len();
+    place.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
+    let asked = server.requests().split_off(before);
+    assert!(asked.len() <= 3, "{asked:?}");
+
+    let error = place.sources.from_git(&source, Some(&token("bad")), soon()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Git(GitError::Unauthorized { .. })), "{error}");
+    let error = place.sources.from_git(&source, None, soon()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Git(GitError::CredentialsWanted { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_mirror_that_a_killed_process_left_is_made_anew() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    repository.commit("main", &[("a", "1")]).unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    place.sources.from_git(&source, None, soon()).await.unwrap();
+
+    let mirror = place.mirrors().pop().unwrap();
+    std::fs::write(mirror.join("shallow.lock"), "").unwrap();
+    let commit = repository.commit("main", &[("a", "2")]).unwrap();
+    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    assert_eq!(checkout.commit().unwrap().as_str(), commit);
+    assert!(!mirror.join("shallow.lock").exists());
+}
+
+#[tokio::test]
+async fn mirrors_are_bounded_and_many_runs_share_one() {
+    let server = GitServer::start().await.unwrap();
+    for name in ["a", "b"] {
+        server.repository(name).unwrap().commit("main", &[("f", name)]).unwrap();
+    }
+    let none = place(0);
+    for name in ["a", "b"] {
+        none.sources.from_git(&git_source(&server.url(name)), None, soon()).await.unwrap();
+        assert!(none.mirrors().is_empty());
+    }
+
+    let place = place(1 << 30);
+    let source = git_source(&server.url("a"));
+    let runs = (0..8).map(|_| place.sources.from_git(&source, None, soon()));
+    for run in futures_util::future::join_all(runs).await {
+        assert_eq!(std::fs::read_to_string(run.unwrap().root().join("f")).unwrap(), "a");
+    }
+    assert_eq!(place.mirrors().len(), 1);
+}
+
+/// A web server whose answer depends on how often it was asked.
+async fn web(answer: impl Fn(usize) -> (u16, Vec<u8>) + Send + Sync + 'static) -> TarballUrl {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/a.tar.gz?signature=s3cret", listener.local_addr().unwrap());
+    let (answer, asked) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
+            tokio::spawn(async move {
+                let service = service_fn(|_: Request<hyper::body::Incoming>| {
+                    let (status, body) = answer(asked.fetch_add(1, Ordering::SeqCst));
+                    let body = Full::new(Bytes::from(body));
+                    async move { Response::builder().status(status).body(body) }
+                });
+                let _gone = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    url.parse().unwrap()
+}
+
+fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, Path::new("d/f"), b"hi".as_slice()).unwrap();
+    let mut gzip = builder.into_inner().unwrap();
+    gzip.flush().unwrap();
+    gzip.finish().unwrap()
+}
+
+#[tokio::test]
+async fn an_archive_comes_from_a_web_server_that_may_be_away_for_a_moment() {
+    let place = place(0);
+    let url = web(|asked| if asked == 0 { (503, Vec::new()) } else { (200, archive()) }).await;
+    let checkout = place.sources.from_tarball(&url, soon()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(checkout.root().join("d/f")).unwrap(), "hi");
+    assert_eq!(checkout.commit(), None);
+
+    let url = web(|_| (404, Vec::new())).await;
+    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Status { .. }) && !error.is_transient(), "{error}");
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+
+    let url = web(|_| (200, b"<html>".to_vec())).await;
+    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Unpack(_)), "{error}");
+    let left = std::fs::read_dir(place.folder.path().join("checkouts")).unwrap().count();
+    assert_eq!(left, 1, "only the first checkout is left, which is still in use");
+}
+
+#[tokio::test]
+async fn an_archive_inside_the_operators_network_is_not_fetched() {
+    let place = place(0);
+    let url: TarballUrl = "http://169.254.169.254/latest.tar.gz".parse().unwrap();
+    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
+    assert!(matches!(error, SourceError::Outbound(_)), "{error}");
+}
