@@ -45,10 +45,7 @@ pub enum IgnoreError {
 /// The files that may hold a Dockerfile's rules, the one that wins first. `dockerfile` is its path in the source.
 #[must_use]
 pub fn file_names(dockerfile: &str) -> [String; 2] {
-    [
-        format!("{dockerfile}.dockerignore"),
-        ".dockerignore".to_owned(),
-    ]
+    [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()]
 }
 
 impl Ignore {
@@ -81,11 +78,7 @@ impl Ignore {
     /// The source's root, which no rule excludes.
     #[must_use]
     pub fn root(&self) -> Scope<'_> {
-        Scope {
-            ignore: self,
-            path: String::new(),
-            hits: vec![false; self.rules.len()],
-        }
+        Scope { ignore: self, path: String::new(), hits: vec![false; self.rules.len()] }
     }
 }
 
@@ -101,32 +94,17 @@ impl Scope<'_> {
     /// An entry of this folder.
     #[must_use]
     pub fn enter(&self, name: &str) -> Self {
-        let path = if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}/{name}", self.path)
-        };
+        let path =
+            if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
         let rules = self.ignore.rules.iter().zip(&self.hits);
-        let hits = rules
-            .map(|(rule, hit)| *hit || rule.pattern.matches(&path))
-            .collect();
-        Self {
-            ignore: self.ignore,
-            path,
-            hits,
-        }
+        let hits = rules.map(|(rule, hit)| *hit || rule.pattern.matches(&path)).collect();
+        Self { ignore: self.ignore, path, hits }
     }
 
     /// The build does not see it.
     #[must_use]
     pub fn is_excluded(&self) -> bool {
-        let last = self
-            .ignore
-            .rules
-            .iter()
-            .zip(&self.hits)
-            .rev()
-            .find(|(_, hit)| **hit);
+        let last = self.ignore.rules.iter().zip(&self.hits).rev().find(|(_, hit)| **hit);
         last.is_some_and(|(rule, _)| !rule.takes_back)
     }
 
@@ -154,24 +132,14 @@ impl Rule {
             return Err(IgnoreError::Nothing { line });
         }
         let path = clean(written);
-        let pattern = Pattern::compile(&path).ok_or_else(|| IgnoreError::Pattern {
-            line,
-            pattern: written.to_owned(),
-        })?;
+        let pattern = Pattern::compile(&path)
+            .ok_or_else(|| IgnoreError::Pattern { line, pattern: written.to_owned() })?;
         let words = path.split('/');
         let is_literal = |word: &&str| !word.contains(['*', '?', '[', '\\']);
-        let literal: Vec<String> = words
-            .clone()
-            .take_while(is_literal)
-            .map(str::to_owned)
-            .collect();
+        let literal: Vec<String> =
+            words.clone().take_while(is_literal).map(str::to_owned).collect();
         let has_wildcard = literal.len() < words.count();
-        Ok(Self {
-            takes_back,
-            pattern,
-            literal,
-            has_wildcard,
-        })
+        Ok(Self { takes_back, pattern, literal, has_wildcard })
     }
 
     /// Errs towards yes.
@@ -244,11 +212,8 @@ impl Pattern {
             }
             tokens => {
                 let last = tokens.len() - 1;
-                let body: String = tokens
-                    .iter()
-                    .enumerate()
-                    .map(|(i, token)| token.regex(i == last))
-                    .collect();
+                let body: String =
+                    tokens.iter().enumerate().map(|(i, token)| token.regex(i == last)).collect();
                 Regex::new(&format!("^(?s:{body})$")).ok().map(Self::Wild)
             }
         }
@@ -310,11 +275,7 @@ fn class(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Strin
     }
     loop {
         let low = class_letter(letters)?;
-        let high = if letters.next_if_eq(&'-').is_some() {
-            class_letter(letters)?
-        } else {
-            low
-        };
+        let high = if letters.next_if_eq(&'-').is_some() { class_letter(letters)? } else { low };
         class.push_str(&format!("{}-{}", escaped(low), escaped(high)));
         if letters.next_if_eq(&']').is_some() {
             class.push(']');
@@ -351,34 +312,14 @@ mod tests {
             ("**", &["file", "dir/file"][..], &[][..]),
             ("**/", &["file", "dir/file"], &[]),
             ("**/**", &["file", "dir/file"], &[]),
-            (
-                "dir/**",
-                &["dir/file", "dir/a/b"],
-                &["dir", "dirx", "a/dir/b"],
-            ),
-            (
-                "**/dir",
-                &["dir", "dir/file", "a/dir", "a/dir/b"],
-                &["xdir", "dirx"],
-            ),
+            ("dir/**", &["dir/file", "dir/a/b"], &["dir", "dirx", "a/dir/b"]),
+            ("**/dir", &["dir", "dir/file", "a/dir", "a/dir/b"], &["xdir", "dirx"]),
             ("**/dir2/*", &["dir/dir2/file", "dir2/a/b"], &["dir2"]),
             ("**/dir2/**", &["dir/dir2/a/file"], &["dir2", "dir/dir2"]),
             ("**file", &["file", "dir/file", "dir/dir/afile"], &["files"]),
-            (
-                "**/file*txt",
-                &["dir/dir/file.txt", "filetxt"],
-                &["dir/file.txt2"],
-            ),
-            (
-                "**/**/*.txt",
-                &["dir/dir/file.txt", "file.txt"],
-                &["file.txt2"],
-            ),
-            (
-                "a**/*.txt",
-                &["a/file.txt", "a/dir/file.txt"],
-                &["file.txt"],
-            ),
+            ("**/file*txt", &["dir/dir/file.txt", "filetxt"], &["dir/file.txt2"]),
+            ("**/**/*.txt", &["dir/dir/file.txt", "file.txt"], &["file.txt2"]),
+            ("a**/*.txt", &["a/file.txt", "a/dir/file.txt"], &["file.txt"]),
             ("a/*.txt", &["a/file.txt"], &["a/dir/file.txt"]),
             ("a/*.txt**", &["a/file.txt", "a/file.txtx"], &["a/b"]),
             ("*", &["a", "a/b"], &[]),
@@ -398,11 +339,7 @@ mod tests {
             ("./a//b/../c", &["a/c"], &["a/b"]),
             ("../foo", &[], &["foo"]),
             (".", &[], &["a"]),
-            (
-                "docs/*/x",
-                &["docs/a/x", "docs/a/x/y"],
-                &["docs/x", "docs/a/b/x"],
-            ),
+            ("docs/*/x", &["docs/a/x", "docs/a/x/y"], &["docs/x", "docs/a/b/x"]),
         ] {
             let rules = ignore(pattern);
             for path in matched {
@@ -419,16 +356,8 @@ mod tests {
         for (text, path, excluded) in [
             ("*.md\n!README.md", "README.md", false),
             ("!README.md\n*.md", "README.md", true),
-            (
-                "*.md\n!README*.md\nREADME-secret.md",
-                "README-secret.md",
-                true,
-            ),
-            (
-                "*.md\nREADME-secret.md\n!README*.md",
-                "README-secret.md",
-                false,
-            ),
+            ("*.md\n!README*.md\nREADME-secret.md", "README-secret.md", true),
+            ("*.md\nREADME-secret.md\n!README*.md", "README-secret.md", false),
             ("docs\n!docs/README.md", "docs/README.md", false),
             ("docs/\n! docs/README.md  ", "docs/README.md", false),
             ("docs/*\n!docs/README.md", "docs/other", true),
@@ -451,18 +380,12 @@ mod tests {
 
     #[test]
     fn a_malformed_rule_names_its_line() {
-        assert_eq!(
-            Ignore::parse("a\n!").unwrap_err(),
-            IgnoreError::Nothing { line: 2 }
-        );
-        for pattern in [
-            "[", "[]a]", "[-]", "[x-]", "[-x]", "[^", "[^bc", "a[", "\\", "[a-b-c]", "[z-a]",
-        ] {
+        assert_eq!(Ignore::parse("a\n!").unwrap_err(), IgnoreError::Nothing { line: 2 });
+        for pattern in
+            ["[", "[]a]", "[-]", "[x-]", "[-x]", "[^", "[^bc", "a[", "\\", "[a-b-c]", "[z-a]"]
+        {
             let error = Ignore::parse(&format!("# x\n{pattern}")).unwrap_err();
-            assert!(
-                matches!(error, IgnoreError::Pattern { line: 2, .. }),
-                "{pattern}: {error}"
-            );
+            assert!(matches!(error, IgnoreError::Pattern { line: 2, .. }), "{pattern}: {error}");
         }
     }
 
@@ -472,16 +395,8 @@ mod tests {
             ("node_modules", "node_modules", true),
             ("node_modules\n!src", "node_modules", true),
             ("node_modules\n!node_modules/keep/x", "node_modules", false),
-            (
-                "node_modules\n!node_modules/keep/x",
-                "node_modules/keep",
-                false,
-            ),
-            (
-                "node_modules\n!node_modules/keep/x",
-                "node_modules/other",
-                true,
-            ),
+            ("node_modules\n!node_modules/keep/x", "node_modules/keep", false),
+            ("node_modules\n!node_modules/keep/x", "node_modules/other", true),
             ("a\n!**/x", "a", false),
             ("a\n!a/*/x", "a", false),
             ("a\n!b/*/x", "a", true),
@@ -490,9 +405,7 @@ mod tests {
             ("b", "a", false),
         ] {
             let rules = ignore(text);
-            let scope = folder
-                .split('/')
-                .fold(rules.root(), |scope, name| scope.enter(name));
+            let scope = folder.split('/').fold(rules.root(), |scope, name| scope.enter(name));
             assert_eq!(scope.is_excluded_whole(), skipped, "{text:?} {folder}");
         }
     }

@@ -46,13 +46,7 @@ pub(super) fn expand(
     escape: char,
     variables: &BTreeMap<String, String>,
 ) -> Result<String, ExpandError> {
-    Expander {
-        letters: word.chars().peekable(),
-        escape,
-        variables,
-        depth: 0,
-    }
-    .until(None, false)
+    Expander { letters: word.chars().peekable(), escape, variables, depth: 0 }.until(None, false)
 }
 
 struct Expander<'a> {
@@ -148,9 +142,7 @@ impl Expander<'_> {
         if empty_is_unset {
             operator = self.letters.next().ok_or(ExpandError::Open('}'))?;
         }
-        let value = self
-            .value(&name)
-            .filter(|value| !empty_is_unset || !value.is_empty());
+        let value = self.value(&name).filter(|value| !empty_is_unset || !value.is_empty());
         match operator {
             '}' if !empty_is_unset => Ok(value.unwrap_or_default()),
             '-' => {
@@ -171,23 +163,13 @@ impl Expander<'_> {
             '#' | '%' => {
                 let doubled = self.letters.next_if_eq(&operator).is_some();
                 let pattern = self.until(Some('}'), true)?;
-                without(
-                    &value.unwrap_or_default(),
-                    &pattern,
-                    operator == '%',
-                    doubled,
-                )
+                without(&value.unwrap_or_default(), &pattern, operator == '%', doubled)
             }
             '/' if !empty_is_unset => {
                 let everywhere = self.letters.next_if_eq(&'/').is_some();
                 let pattern = self.until(Some('/'), true)?;
                 let replacement = self.until(Some('}'), true)?;
-                replaced(
-                    &value.unwrap_or_default(),
-                    &pattern,
-                    &replacement,
-                    everywhere,
-                )
+                replaced(&value.unwrap_or_default(), &pattern, &replacement, everywhere)
             }
             other if empty_is_unset => Err(ExpandError::Operator(format!(":{other}"))),
             other => Err(ExpandError::Operator(other.to_string())),
@@ -210,9 +192,8 @@ impl Expander<'_> {
             }
             _ => {}
         }
-        while let Some(letter) = self
-            .letters
-            .next_if(|letter| letter.is_alphanumeric() || *letter == '_')
+        while let Some(letter) =
+            self.letters.next_if(|letter| letter.is_alphanumeric() || *letter == '_')
         {
             name.push(letter);
         }
@@ -235,25 +216,18 @@ fn demand(message: String, empty_is_unset: bool) -> String {
 /// `value` without the shortest or longest part at its start or end that matches `pattern`.
 fn without(value: &str, pattern: &str, at_end: bool, longest: bool) -> Result<String, ExpandError> {
     let anchored = |wildcards: Vec<Wildcard>| {
-        let body: String = wildcards
-            .iter()
-            .map(|wildcard| wildcard.regex(longest))
-            .collect();
+        let body: String = wildcards.iter().map(|wildcard| wildcard.regex(longest)).collect();
         regex(&format!("^{body}"), pattern)
     };
     let mut wildcards = wildcards(pattern)?;
     if !at_end {
-        let end = anchored(wildcards)?
-            .find(value)
-            .map_or(0, |found| found.end());
+        let end = anchored(wildcards)?.find(value).map_or(0, |found| found.end());
         return Ok(value[end..].to_owned());
     }
     // Matching from the end is matching the reversed text from its start.
     wildcards.reverse();
     let reversed: String = value.chars().rev().collect();
-    let end = anchored(wildcards)?
-        .find(&reversed)
-        .map_or(0, |found| found.end());
+    let end = anchored(wildcards)?.find(&reversed).map_or(0, |found| found.end());
     Ok(reversed[end..].chars().rev().collect())
 }
 
@@ -263,15 +237,10 @@ fn replaced(
     replacement: &str,
     everywhere: bool,
 ) -> Result<String, ExpandError> {
-    let body: String = wildcards(pattern)?
-        .iter()
-        .map(|wildcard| wildcard.regex(true))
-        .collect();
+    let body: String = wildcards(pattern)?.iter().map(|wildcard| wildcard.regex(true)).collect();
     let limit = if everywhere { 0 } else { 1 };
     let replacement = regex::NoExpand(replacement);
-    Ok(regex(&body, pattern)?
-        .replacen(value, limit, replacement)
-        .into_owned())
+    Ok(regex(&body, pattern)?.replacen(value, limit, replacement).into_owned())
 }
 
 fn regex(body: &str, pattern: &str) -> Result<Regex, ExpandError> {
@@ -317,12 +286,7 @@ mod tests {
     use super::*;
 
     fn expanded(word: &str) -> Result<String, ExpandError> {
-        let variables = [
-            ("V", "3.19"),
-            ("E", ""),
-            ("P", "reg.io/a/b:1-slim"),
-            ("N", "V"),
-        ];
+        let variables = [("V", "3.19"), ("E", ""), ("P", "reg.io/a/b:1-slim"), ("N", "V")];
         let variables = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         expand(word, '\\', &variables)
     }

@@ -26,10 +26,7 @@ impl Spanned {
     }
 
     pub(super) fn piece(&self) -> Piece<'_> {
-        Piece {
-            text: &self.text,
-            at: &self.at,
-        }
+        Piece { text: &self.text, at: &self.at }
     }
 }
 
@@ -43,10 +40,7 @@ pub(super) struct Piece<'a> {
 impl<'a> Piece<'a> {
     /// The bytes between two places of this piece; both must be character boundaries.
     pub(super) fn slice(self, range: Range<usize>) -> Self {
-        Self {
-            text: &self.text[range.clone()],
-            at: &self.at[range],
-        }
+        Self { text: &self.text[range.clone()], at: &self.at[range] }
     }
 
     pub(super) fn trim(self) -> Self {
@@ -56,9 +50,7 @@ impl<'a> Piece<'a> {
 
     /// Each character with its place in the file.
     pub(super) fn chars(self) -> impl Iterator<Item = (char, usize)> + 'a {
-        self.text
-            .char_indices()
-            .map(|(i, letter)| (letter, self.at[i]))
+        self.text.char_indices().map(|(i, letter)| (letter, self.at[i]))
     }
 
     pub(super) fn split_once(self, separator: char) -> Option<(Self, Self)> {
@@ -110,10 +102,7 @@ impl Instruction {
         Self {
             line,
             keyword: text.text[..split].to_lowercase(),
-            arguments: Spanned {
-                text: arguments.text.to_owned(),
-                at: arguments.at.to_owned(),
-            },
+            arguments: Spanned { text: arguments.text.to_owned(), at: arguments.at.to_owned() },
         }
     }
 
@@ -150,11 +139,7 @@ impl Lines {
             skip_heredocs(&instruction, &mut reader)?;
             instructions.push(instruction);
         }
-        Ok(Self {
-            escape: directives.escape(),
-            syntax: directives.syntax,
-            instructions,
-        })
+        Ok(Self { escape: directives.escape(), syntax: directives.syntax, instructions })
     }
 }
 
@@ -170,11 +155,7 @@ struct Physical<'a> {
 impl Physical<'_> {
     fn trim_start(self) -> Self {
         let text = self.text.trim_start();
-        Self {
-            text,
-            at: self.at + self.text.len() - text.len(),
-            ..self
-        }
+        Self { text, at: self.at + self.text.len() - text.len(), ..self }
     }
 }
 
@@ -188,11 +169,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
         let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self {
-            rest,
-            at: text.len() - rest.len(),
-            number: 0,
-        }
+        Self { rest, at: text.len() - rest.len(), number: 0 }
     }
 }
 
@@ -205,11 +182,7 @@ impl<'a> Iterator for Reader<'a> {
         self.rest = &self.rest[line.len()..];
         self.at += line.len();
         self.number += 1;
-        Some(Physical {
-            number: self.number,
-            text: line.trim_end_matches(['\r', '\n']),
-            at,
-        })
+        Some(Physical { number: self.number, text: line.trim_end_matches(['\r', '\n']), at })
     }
 }
 
@@ -236,19 +209,13 @@ impl Directives {
             return Ok(());
         };
         if self.seen.contains(&name) {
-            return Err(DockerfileError::RepeatedDirective {
-                line: line.number,
-                name,
-            });
+            return Err(DockerfileError::RepeatedDirective { line: line.number, name });
         }
         match (name.as_str(), value.text) {
             ("escape", "\\") => self.escape = Some('\\'),
             ("escape", "`") => self.escape = Some('`'),
             ("escape", other) => {
-                return Err(DockerfileError::Escape {
-                    line: line.number,
-                    token: other.to_owned(),
-                });
+                return Err(DockerfileError::Escape { line: line.number, token: other.to_owned() });
             }
             ("syntax", text) => {
                 let mut image = Spanned::default();
@@ -267,11 +234,7 @@ fn directive(line: Physical<'_>) -> Option<(String, Physical<'_>)> {
     let (name, value) = line.text.strip_prefix('#')?.split_once('=')?;
     let name = name.trim().to_ascii_lowercase();
     let at = line.at + line.text.len() - value.trim_start().len();
-    let value = Physical {
-        text: value.trim(),
-        at,
-        ..line
-    };
+    let value = Physical { text: value.trim(), at, ..line };
     let known = matches!(name.as_str(), "syntax" | "escape" | "check") && !value.text.is_empty();
     known.then_some((name, value))
 }
@@ -313,11 +276,7 @@ impl Heredoc {
     /// Moves the reader behind the terminator; says whether there is one.
     fn skip(&self, reader: &mut Reader<'_>) -> bool {
         reader.any(|line| {
-            let text = if self.dedented {
-                line.text.trim_start_matches('\t')
-            } else {
-                line.text
-            };
+            let text = if self.dedented { line.text.trim_start_matches('\t') } else { line.text };
             text == self.name
         })
     }
@@ -347,10 +306,7 @@ fn skip_heredocs_of(
         if heredoc.skip(&mut ahead) {
             *reader = ahead;
         } else if !heredoc.spaced {
-            return Err(DockerfileError::Heredoc {
-                line: instruction.line,
-                name: heredoc.name,
-            });
+            return Err(DockerfileError::Heredoc { line: instruction.line, name: heredoc.name });
         }
     }
     Ok(())
@@ -361,11 +317,7 @@ fn is_json_array(text: &str) -> bool {
 }
 
 fn heredocs(text: &str) -> Vec<Heredoc> {
-    raw_words(text)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|word| heredoc(word))
-        .collect()
+    raw_words(text).unwrap_or_default().iter().filter_map(|word| heredoc(word)).collect()
 }
 
 /// Words with their quotes and escapes; `<<` keeps the blanks after it. `None` if a quote stays open.
@@ -404,21 +356,14 @@ fn raw_words(text: &str) -> Option<Vec<String>> {
 }
 
 fn heredoc(word: &str) -> Option<Heredoc> {
-    let rest = word
-        .trim_start_matches(|letter: char| letter.is_ascii_digit())
-        .strip_prefix("<<")?;
-    let (rest, dedented) = rest
-        .strip_prefix('-')
-        .map_or((rest, false), |rest| (rest, true));
+    let rest =
+        word.trim_start_matches(|letter: char| letter.is_ascii_digit()).strip_prefix("<<")?;
+    let (rest, dedented) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
     let raw = rest.trim_start();
     if raw.is_empty() || raw.contains('<') {
         return None;
     }
-    Some(Heredoc {
-        name: unquoted(raw),
-        dedented,
-        spaced: raw.len() < rest.len(),
-    })
+    Some(Heredoc { name: unquoted(raw), dedented, spaced: raw.len() < rest.len() })
 }
 
 fn unquoted(raw: &str) -> String {
@@ -450,10 +395,7 @@ mod tests {
     }
 
     fn owned(expected: &[(usize, &str, &str)]) -> Vec<(usize, String, String)> {
-        expected
-            .iter()
-            .map(|&(n, a, b)| (n, a.to_owned(), b.to_owned()))
-            .collect()
+        expected.iter().map(|&(n, a, b)| (n, a.to_owned(), b.to_owned())).collect()
     }
 
     #[test]
@@ -461,11 +403,7 @@ mod tests {
         let text = "RUN a \\\n  # no\n\n  b \\  \n c\nCMD d\\\\\nUSER x";
         assert_eq!(
             split(text),
-            owned(&[
-                (1, "run", "a   b  c"),
-                (6, "cmd", "d\\\\"),
-                (7, "user", "x")
-            ])
+            owned(&[(1, "run", "a   b  c"), (6, "cmd", "d\\\\"), (7, "user", "x")])
         );
     }
 
@@ -478,10 +416,7 @@ mod tests {
     #[test]
     fn the_escape_directive_changes_what_continues_a_line() {
         let text = "# escape=`\nRUN dir C:\\\nRUN a `\nb";
-        assert_eq!(
-            split(text),
-            owned(&[(2, "run", "dir C:\\"), (3, "run", "a b")])
-        );
+        assert_eq!(split(text), owned(&[(2, "run", "dir C:\\"), (3, "run", "a b")]));
         // Behind a comment it is a comment.
         assert_eq!(split("# hi\n# escape=`\nRUN a `\nUSER b").len(), 2);
     }
