@@ -1,1 +1,53 @@
-fn main() {}
+//! The `gantry` program: the service, and the client for it.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+mod args;
+mod client;
+mod compose;
+mod environment;
+mod exit;
+
+use args::{Arguments, Command};
+use client::output::{say, write_out};
+use environment::Environment;
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment = Environment::of_this_process();
+    match run(arguments, environment) {
+        Ok(exit) => exit.into(),
+        // Who closed the pipe has read enough.
+        Err(error) if is_closed_pipe(&error) => Exit::Ok.into(),
+        Err(error) => {
+            say(format_args!("error: {error:#}"));
+            Exit::of_error(&error).into()
+        }
+    }
+}
+
+fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
+    // ring is the only provider of TLS; one that is installed already is the same.
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new()?;
+    match arguments.command {
+        Command::Up(up) => runtime.block_on(compose::up(up, &environment)),
+        Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
+        Command::Client(command) => {
+            runtime.block_on(client::run(*command, arguments.output, environment))
+        }
+        Command::Settings => write_out(gantry_ops::settings::DEFAULTS).map(|()| Exit::Ok),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "gantry", &mut io::stdout());
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

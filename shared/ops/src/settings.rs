@@ -17,6 +17,7 @@ mod layers;
 mod units;
 
 pub use layers::{Flag, Layers, Mistake, Mistakes, Rule, SettingsFile};
+pub use units::parse_duration;
 
 /// Every setting with its default and what it means, as a file that a user may start from.
 pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");

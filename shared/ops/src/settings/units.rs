@@ -12,7 +12,7 @@ const SIZE_RULE: &str =
 /// Reads `30s`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| serde::de::Error::custom(DURATION_RULE))
+    parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
 /// Reads `10GiB` as bytes.
@@ -21,7 +21,15 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     parse_size(&text).ok_or_else(|| serde::de::Error::custom(SIZE_RULE))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a duration as settings and options write it: `30s`, `12h`, `90d`.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    read_duration(text).ok_or(DURATION_RULE)
+}
+
+fn read_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let millis = match unit {
         "ms" => 1,
@@ -59,8 +67,8 @@ mod tests {
 
     #[test]
     fn a_unit_is_never_guessed() {
-        assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(parse_duration("30 d"), Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(read_duration("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(read_duration("30 d"), Some(Duration::from_secs(30 * 86_400)));
         assert_eq!(parse_size("10GiB"), Some(10 << 30));
         for refused in [
             "",
@@ -72,7 +80,7 @@ mod tests {
             "99999999999999999999s",
             "18446744073709551615d",
         ] {
-            assert_eq!(parse_duration(refused), None, "{refused}");
+            assert_eq!(read_duration(refused), None, "{refused}");
         }
         for refused in ["10", "10GB", "10gib", "18446744073709551615KiB"] {
             assert_eq!(parse_size(refused), None, "{refused}");

@@ -1,0 +1,198 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use gantry_ops::settings::Flag;
+
+use crate::client::ClientCommand;
+use crate::client::login::Login;
+use crate::client::output::Output;
+
+/// Builds container images when something happens: a push, or a person's wish
+#[derive(Debug, Parser)]
+#[command(
+    name = "gantry",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "`gantry up` is the whole service on this machine; every other command asks a server. \
+                  `gantry COMMAND --help` has examples.",
+    after_long_help = "\
+First steps:
+  gantry up                                            the whole service; prints its address
+  gantry registry create local --login-server localhost:5000
+  gantry build -t 'hello:{{.Run.ID}}' .                build this folder, push, and show the log
+  gantry task create -n web -c https://github.com/octo/web.git#main -t 'web:{{.Run.ID}}'
+  gantry hook create --provider github                 what to enter at GitHub, so that a push builds
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong arguments, 3 the run was cancelled, 4 the run ran out of time, \
+5 the infrastructure failed, 130 Ctrl-C.
+
+Environment: GANTRY_URL and GANTRY_TOKEN name the server instead of `gantry login`, GANTRY_REGISTRY the registry \
+instead of -r, GANTRY_CONFIG the file where `gantry login` keeps both; NO_COLOR. `gantry settings` lists what \
+`gantry up` reads."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How answers are printed: for people, or for programs
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Up(Up),
+    /// Print every setting with its default and what it means; also a settings file to start from
+    Settings,
+    Login(Login),
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
+    /// Print completions for a shell
+    #[command(after_long_help = "Examples:
+  gantry completions bash > /etc/bash_completion.d/gantry
+  gantry completions zsh > ~/.zfunc/_gantry
+  gantry completions fish > ~/.config/fish/completions/gantry.fish")]
+    Completions {
+        /// Which
+        shell: Shell,
+    },
+}
+
+/// Start the whole service: API, hooks, scheduler and a worker in one process
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+At first start it makes an admin token, prints it once, and keeps it where the client on this machine finds it. \
+Ctrl-C or SIGTERM stops it in good order: runs that are building are handed back and built again at the next start; a \
+second Ctrl-C ends it at once.
+
+Examples:
+  gantry up
+  gantry up --data /var/lib/gantry --listen 0.0.0.0:7300
+  gantry up --set worker.slots=4 --set outbound.allow=registry.lan
+  gantry settings > gantry.toml && gantry up")]
+pub(crate) struct Up {
+    /// The folder that holds everything gantry keeps [default: gantry-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to serve the API and the hooks [default: 127.0.0.1:7300]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The settings file, instead of gantry.toml here or in the data folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Any setting, like worker.slots=4. May be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Make another admin token, should the first be lost
+    #[arg(long)]
+    pub(crate) new_admin_token: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE, like worker.slots=4")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl Up {
+    /// The settings that stand on the command line.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let flag = |name: &str, key: &str, value: String| Flag {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            value,
+        };
+        let mut flags: Vec<Flag> =
+            self.set.iter().map(|(key, value)| flag("--set", key, value.clone())).collect();
+        flags.extend(
+            self.data.iter().map(|path| flag("--data", "data", path.display().to_string())),
+        );
+        flags.extend(
+            self.listen
+                .iter()
+                .map(|address| flag("--listen", "server.listen", address.to_string())),
+        );
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_settings() {
+        let arguments = Arguments::parse_from([
+            "gantry",
+            "up",
+            "--listen",
+            "127.0.0.1:1",
+            "--set",
+            "worker.slots = 4",
+            "--data",
+            "d",
+        ]);
+        let Command::Up(up) = arguments.command else { panic!("it is `up`") };
+        let flags: Vec<String> = up
+            .flags()
+            .iter()
+            .map(|flag| format!("{} {}={}", flag.name, flag.key, flag.value))
+            .collect();
+        assert_eq!(
+            flags,
+            ["--set worker.slots=4", "--data data=d", "--listen server.listen=127.0.0.1:1"]
+        );
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(
+                    argument.get_help().is_some() || id == "help" || id == "version",
+                    "{}: {id}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
+    /// The demo and the READMEs say these.
+    #[test]
+    fn commands_of_the_original_are_understood() {
+        for line in [
+            "gantry build -r demo -t web:v1 -t web:latest -f Dockerfile --build-arg A=1 --secret-build-arg B --target t --platform linux --timeout 600 --no-push --no-logs --no-wait --no-format .",
+            "gantry task create -r demo -n hello --image hello:{{.Run.ID}} --context https://h/r.git#main --file Dockerfile --git-access-token t --commit-trigger-enabled false --no-push --arg A=1 --secret-arg B=2 --status Disabled",
+            "gantry task update -n hello --commit-trigger-enabled True --no-cache false",
+            "gantry task run -r demo -n hello -c . --no-wait",
+            "gantry task list-runs -r demo --name hello --run-status failed --top 3 --output json",
+            "gantry task show-run -r demo --run-id ca1",
+            "gantry task cancel-run --run-id ca1",
+            "gantry task logs --run-id ca1",
+            "gantry task logs -n hello",
+            "gantry logs --task hello --follow",
+            "gantry hook create -r demo --provider github --repository https://h/r.git --output json",
+            "gantry registry create demo --login-server 127.0.0.1:5000 -u a --password-stdin",
+        ] {
+            let words = line.split(' ');
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Arguments that several commands have, and secrets that are better not among them.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+
+use anyhow::{Context as _, Result};
+
+use super::output::say;
+use crate::environment::Environment;
+use crate::exit::UsageError;
+
+/// No secret that is typed or piped in is longer.
+const LONGEST_SECRET: u64 = 64 << 10;
+
+/// Which registry.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RegistryArg {
+    /// The registry's name in gantry; may be left out when there is one registry
+    #[arg(short, long, value_name = "NAME", env = "GANTRY_REGISTRY")]
+    pub(crate) registry: Option<String>,
+}
+
+/// Build arguments, plain and secret, as a build, a task and a run of a task have them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BuildArgs {
+    /// A build argument; without `=VALUE` the environment's. May be given several times
+    #[arg(long = "build-arg", visible_alias = "arg", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+    /// The same, sealed and masked in logs; leave `=VALUE` out to keep it from the process list
+    #[arg(long = "secret-build-arg", visible_alias = "secret-arg", value_name = "NAME[=VALUE]")]
+    secret_build_args: Vec<String>,
+}
+
+impl BuildArgs {
+    /// The plain ones.
+    pub(crate) fn plain(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
+        read_pairs("--build-arg", &self.build_args, environment)
+    }
+
+    /// The secret ones.
+    pub(crate) fn secret(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
+        for pair in &self.secret_build_args {
+            if let Some((name, _)) = pair.split_once('=') {
+                say(format!(
+                    "warning: others on this machine can see the value of {name} in the process list: \
+                     give `--secret-build-arg {name}` and set {name} in the environment"
+                ));
+            }
+        }
+        read_pairs("--secret-build-arg", &self.secret_build_args, environment)
+    }
+}
+
+fn read_pairs(
+    option: &str,
+    given: &[String],
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>> {
+    let mut pairs = BTreeMap::new();
+    for text in given {
+        let (name, value) = match text.split_once('=') {
+            Some(pair) => pair,
+            None => match environment.get(text) {
+                Some(value) => (text.as_str(), value),
+                None => {
+                    return Err(UsageError(format!(
+                        "{option} {text}: {text} is not set in the environment: set it, or give {text}=VALUE"
+                    ))
+                    .into());
+                }
+            },
+        };
+        pairs.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(pairs)
+}
+
+/// The token that reads a git repository.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GitTokenArg {
+    /// The token that reads the repository; `-` reads it from standard input, GANTRY_GIT_TOKEN sets it unseen
+    #[arg(long = "git-access-token", value_name = "TOKEN")]
+    token: Option<String>,
+}
+
+impl GitTokenArg {
+    pub(crate) fn read(&self, environment: &Environment) -> Result<Option<String>> {
+        match self.token.as_deref() {
+            Some("-") => read_secret("the git token").map(Some),
+            Some(token) => {
+                say(
+                    "warning: others on this machine can see the token in the process list: give `-`, or GANTRY_GIT_TOKEN",
+                );
+                Ok(Some(token.to_owned()))
+            }
+            None => Ok(environment.get("GANTRY_GIT_TOKEN").map(str::to_owned)),
+        }
+    }
+}
+
+/// Reads a secret without showing it: typed at a terminal, else all of standard input.
+pub(crate) fn read_secret(what: &str) -> Result<String> {
+    let cannot_read = || format!("cannot read {what} from standard input");
+    let text = if std::io::stdin().is_terminal() {
+        let terminal = console::Term::stderr();
+        terminal
+            .write_str(&format!("{what}: "))
+            .and_then(|()| terminal.read_secure_line())
+            .with_context(cannot_read)?
+    } else {
+        let mut text = String::new();
+        std::io::stdin()
+            .take(LONGEST_SECRET)
+            .read_to_string(&mut text)
+            .with_context(cannot_read)?;
+        text
+    };
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(
+            UsageError(format!("{what} is empty: type it, or pipe it into the command")).into()
+        );
+    }
+    Ok(secret.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_value_means_the_environments() {
+        let environment = Environment::from([("NPM", "n"), ("EMPTY", "")]);
+        let read = |text: &str| read_pairs("--build-arg", &[text.to_owned()], &environment);
+        assert_eq!(read("A=b=c").unwrap()["A"], "b=c");
+        assert_eq!(read("A=").unwrap()["A"], "");
+        assert_eq!(read("NPM").unwrap()["NPM"], "n");
+        let error = read("GONE").unwrap_err();
+        assert!(error.is::<UsageError>());
+        assert_eq!(
+            error.to_string(),
+            "--build-arg GONE: GONE is not set in the environment: set it, or give GONE=VALUE"
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! `gantry build`: one image from a folder here or a repository there.
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::stream;
+use gantry_ingress::api::types::{BuildCreate, Run, Upload};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Client;
+use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
+use super::output::say;
+use super::pack::Pack;
+use super::run::WaitArgs;
+use super::table::size;
+use crate::exit::{Exit, UsageError};
+
+/// Build an image from a folder or a git repository, and push it
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+A folder is packed without what its .dockerignore excludes, and uploaded. A name without host gets the registry's; \
+{{.Run.ID}}, {{.Run.Registry}}, {{.Run.Commit}} and the like are filled in. The exit code is that of the run: \
+0 succeeded, 1 failed, 2 wrong arguments, 3 cancelled, 4 timeout, 5 infrastructure; 130 after Ctrl-C, which stops \
+following and leaves the run alone.
+
+Examples:
+  gantry build -t 'web:{{.Run.ID}}' .
+  gantry build -t web:v1 -f deploy/Dockerfile --build-arg VERSION=1 .
+  gantry build -t web:v1 https://github.com/octo/web.git#main:src
+  NPM_TOKEN=… gantry build -t web:v1 --secret-build-arg NPM_TOKEN .
+  gantry build --no-push --target test .
+  run=$(gantry build --no-wait -t web:v1 .)")]
+pub(crate) struct Build {
+    /// A folder, `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
+    context: String,
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// The image's name, like `web:v1`. May be given several times
+    #[arg(short = 't', long = "image", value_name = "NAME")]
+    images: Vec<String>,
+    /// The Dockerfile, relative to the context
+    #[arg(short, long, default_value = "Dockerfile", value_name = "PATH")]
+    file: String,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    /// The stage to build instead of the last
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The platform to build for, like linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<String>,
+    /// How long the run may take, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// Build, and push nothing
+    #[arg(long)]
+    no_push: bool,
+    /// Run each step anew
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl Build {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.registry).await?;
+        let mut order = BuildCreate {
+            dockerfile: Some(self.file.clone()),
+            build_args: self.build_args.plain(&client.environment)?,
+            secret_build_args: self.build_args.secret(&client.environment)?,
+            target: self.target,
+            platform: self.platform,
+            timeout: self.timeout,
+            push: !self.no_push && !self.images.is_empty(),
+            no_cache: self.no_cache,
+            images: self.images,
+            ..BuildCreate::default()
+        };
+        if is_address(&self.context) {
+            order.git_token = self.git_token.read(&client.environment)?;
+            order.context = Some(self.context);
+        } else {
+            order.upload =
+                Some(upload(client, &registry, Path::new(&self.context), &self.file).await?);
+        }
+        if order.images.is_empty() && !self.no_push {
+            say("no name was given with `-t`, so the image is built and not pushed");
+        }
+        let run: Run = client.api.start(&["registries", &registry, "builds"], &order).await?;
+        self.wait.see_through(client, run).await
+    }
+}
+
+/// Whether a context is somewhere else. What looks like git over ssh counts too, so that it is refused with a reason.
+pub(crate) fn is_address(context: &str) -> bool {
+    context.contains("://") || context.starts_with("git@")
+}
+
+/// Packs a folder and uploads it, as the source of a run of this registry. Answers the upload's id.
+pub(crate) async fn upload(
+    client: &Client,
+    registry: &str,
+    folder: &Path,
+    dockerfile: &str,
+) -> Result<String> {
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(UsageError(format!(
+            "{folder} is no folder here: give a folder, or the address of a git repository or a .tar.gz"
+        ))
+        .into());
+    }
+    let pack = Pack::of(folder, dockerfile)?;
+    for path in &pack.skipped {
+        say(format!("warning: {path} is left out: no archive holds such a file"));
+    }
+    let (files, bytes) = (pack.files(), pack.bytes);
+    say(format!("uploading {} in {files} files", size(bytes)));
+    let packed = Arc::new(AtomicU64::new(0));
+    let bar = UploadBar::show(bytes, Arc::clone(&packed));
+    let mut pieces = pack.stream(packed);
+    let body =
+        reqwest::Body::wrap_stream(stream::poll_fn(move |context| pieces.poll_recv(context)));
+    let uploaded: Result<Upload> =
+        client.api.upload(&["registries", registry, "uploads"], body).await;
+    bar.finish();
+    Ok(uploaded?.id)
+}
+
+/// How far an upload is, on a terminal.
+struct UploadBar {
+    bar: ProgressBar,
+    ticks: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl UploadBar {
+    fn show(bytes: u64, packed: Arc<AtomicU64>) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), ticks: None };
+        }
+        let bar = ProgressBar::new(bytes);
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        {
+            bar.set_style(style);
+        }
+        let ticking = bar.clone();
+        let ticks = tokio::spawn(async move {
+            loop {
+                ticking.set_position(packed.load(Ordering::Relaxed));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Self { bar, ticks: Some(ticks) }
+    }
+
+    fn finish(self) {
+        if let Some(ticks) = self.ticks {
+            ticks.abort();
+        }
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,123 @@
+//! What the client remembers on this machine: the server, and the token to show it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use gantry_ops::secret::{ExposeSecret as _, SecretString, write_private};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::environment::Environment;
+use crate::exit::UsageError;
+
+/// Where requests go, and in whose name.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientConfig {
+    pub(crate) url: Url,
+    pub(crate) token: SecretString,
+}
+
+/// The file, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    url: Url,
+    token: String,
+}
+
+impl ClientConfig {
+    /// Reads `GANTRY_URL` and `GANTRY_TOKEN`, and for what they leave out the file.
+    ///
+    /// The token of the file is only for the server of the file: another one that GANTRY_URL names does not get it.
+    pub(crate) fn load(environment: &Environment) -> Result<Self> {
+        let url = environment.get("GANTRY_URL").map(parse_url).transpose()?;
+        let token = environment.get("GANTRY_TOKEN").map(SecretString::from);
+        if let (Some(url), Some(token)) = (&url, &token) {
+            return Ok(Self { url: url.clone(), token: token.clone() });
+        }
+        let path = path(environment)?;
+        let Some(saved) = Self::read(&path)? else {
+            return Err(UsageError(format!(
+                "no server is known: run `gantry login URL` (there is no {})",
+                path.display()
+            ))
+            .into());
+        };
+        match url {
+            Some(url) if url != saved.url => Err(UsageError(format!(
+                "the token for {} is not known: set GANTRY_TOKEN, or run `gantry login {url}`",
+                url
+            ))
+            .into()),
+            _ => Ok(Self { url: saved.url, token: token.unwrap_or(saved.token) }),
+        }
+    }
+
+    /// Reads the file; `None` if there is none.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let file: File = toml::from_str(&text).map_err(|error| {
+            let reason = error.message().to_owned();
+            UsageError(format!(
+                "{}: {reason}: run `gantry login URL` to write it anew",
+                path.display()
+            ))
+        })?;
+        Ok(Some(Self { url: file.url, token: SecretString::from(file.token) }))
+    }
+
+    /// Writes the file so that only its owner may read it.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let file = File { url: self.url.clone(), token: self.token.expose_secret().to_owned() };
+        let text = toml::to_string(&file).context("cannot write the client's settings as TOML")?;
+        let write = || {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            write_private(path, text.as_bytes())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Where the file is: GANTRY_CONFIG, else the user's folder for settings.
+pub(crate) fn path(environment: &Environment) -> Result<PathBuf> {
+    if let Some(path) = environment.get("GANTRY_CONFIG") {
+        return Ok(path.into());
+    }
+    let folder = match (environment.get("XDG_CONFIG_HOME"), environment.get("HOME")) {
+        (Some(folder), _) => PathBuf::from(folder),
+        (None, Some(home)) => Path::new(&home).join(".config"),
+        (None, None) => {
+            return Err(UsageError(
+                "neither GANTRY_CONFIG nor HOME is set, so there is no place for the client's settings".to_owned(),
+            )
+            .into());
+        }
+    };
+    Ok(folder.join("gantry/client.toml"))
+}
+
+/// Reads a server's address; a host without scheme is refused, since a token would go there in some way or other.
+pub(crate) fn parse_url(text: &str) -> Result<Url> {
+    let url = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    let refused = || {
+        UsageError(format!(
+            "`{text}` is no server's address: write it like https://gantry.example.com"
+        ))
+    };
+    Ok(url.ok_or_else(refused)?)
+}

@@ -1,0 +1,236 @@
+//! `gantry hook`.
+
+use anyhow::Result;
+use clap::Subcommand;
+use gantry_ingress::api::types::{
+    Hook, HookCreate, HookCreated, HookSecretCreate, HookSecretCreated, HookTestResult,
+};
+
+use super::Client;
+use super::arguments::{RegistryArg, read_secret};
+use super::table::{Details, Table, instant};
+use crate::exit::Exit;
+
+/// Open doors for webhooks: GitHub's, and a registry's notifications
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hooks {
+    /// Open a door; prints what to enter at the sender
+    #[command(after_long_help = "\
+The secret is shown once. Providers are told the address of `server.public_url`.
+
+Examples:
+  gantry hook create --provider github
+  gantry hook create --provider github --repository https://github.com/octo/web.git
+  gantry hook create --provider distribution")]
+    Create(Create),
+    /// List hooks
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show a hook: its address, its secrets by id, what came
+    Show(OneHook),
+    /// Close a door: what comes there is refused from now on
+    Delete(OneHook),
+    /// Add a secret, so that the sender can change over; then remove the old ones
+    #[command(after_long_help = "Examples:
+  gantry hook rotate HOOK             prints a new secret; the old ones hold on
+  gantry hook rotate HOOK --finish    when the sender has it: only the newest holds")]
+    Rotate(Rotate),
+    /// Knock at a hook as its sender would, and say what came of it
+    Test(OneHook),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// Who sends: github or distribution
+    #[arg(long, value_name = "PROVIDER")]
+    provider: String,
+    /// A repository that it speaks for, as URL; each one that the registry's tasks name, if left out
+    #[arg(long = "repository", value_name = "URL")]
+    repositories: Vec<String>,
+    /// Read the secret from standard input instead of making one
+    #[arg(long)]
+    secret_stdin: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    registry: RegistryArg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneHook {
+    /// The hook's id
+    hook: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rotate {
+    /// The hook's id
+    hook: String,
+    /// Remove every secret but the newest
+    #[arg(long, conflicts_with = "secret_stdin")]
+    finish: bool,
+    /// Read the secret from standard input instead of making one
+    #[arg(long)]
+    secret_stdin: bool,
+}
+
+impl Hooks {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        match self {
+            Self::Create(create) => create.run(client).await,
+            Self::List(list) => list.run(client).await,
+            Self::Show(one) => show(client, &client.api.get(&["hooks", &one.hook]).await?),
+            Self::Delete(one) => {
+                client.api.delete(&["hooks", &one.hook]).await?;
+                client.output.done(format_args!(
+                    "hook {} is closed: remove it at its sender too",
+                    one.hook
+                ))?;
+                Ok(Exit::Ok)
+            }
+            Self::Rotate(rotate) => rotate.run(client).await,
+            Self::Test(one) => one.test(client).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.registry).await?;
+        let new = HookCreate {
+            provider: self.provider,
+            repositories: self.repositories,
+            secret: self.secret_stdin.then(|| read_secret("the secret")).transpose()?,
+        };
+        let created: HookCreated =
+            client.api.post(&["registries", &registry, "hooks"], &new).await?;
+        let mut details = Details::default();
+        details
+            .line("hook", &created.hook.id)
+            .line("URL", &created.url)
+            .line("secret", &created.secret)
+            .line("content type", &created.content_type)
+            .line("events", created.events.join(", "))
+            .each("at the sender", &created.instructions);
+        client.output.print(&created, details)?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl List {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let filter = [("registry", self.registry.registry.as_deref())];
+        let hooks: Vec<Hook> = client.api.list(&["hooks"], &filter, usize::MAX).await?;
+        client.output.print(&hooks, table(&hooks))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Rotate {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let secrets = ["hooks", &self.hook, "secrets"];
+        if self.finish {
+            let hook: Hook = client.api.get(&["hooks", &self.hook]).await?;
+            // The newest stands in front.
+            for old in hook.secrets.iter().skip(1) {
+                client.api.delete(&["hooks", &self.hook, "secrets", &old.id]).await?;
+            }
+            return show(client, &client.api.get(&["hooks", &self.hook]).await?);
+        }
+        let new = HookSecretCreate {
+            secret: self.secret_stdin.then(|| read_secret("the secret")).transpose()?,
+        };
+        let added: HookSecretCreated = client.api.post(&secrets, &new).await?;
+        let mut details = Details::default();
+        details.line("hook", &added.hook.id).line("secret", &added.secret).line(
+            "next",
+            format_args!(
+                "enter it at the sender, then: gantry hook rotate {} --finish",
+                added.hook.id
+            ),
+        );
+        client.output.print(&added, details)?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl OneHook {
+    async fn test(self, client: &Client) -> Result<Exit> {
+        let tested: HookTestResult =
+            client.api.post(&["hooks", &self.hook, "test"], &serde_json::json!({})).await?;
+        let mut details = Details::default();
+        details
+            .line("result", if tested.ok { "the door opens" } else { "the door stays closed" })
+            .line("meaning", &tested.message)
+            .line("URL", &tested.url)
+            .maybe("status", tested.status)
+            .line("took", format_args!("{} ms", tested.duration_ms))
+            .maybe("delivery", tested.delivery.as_ref());
+        client.output.print(&tested, details)?;
+        Ok(if tested.ok { Exit::Ok } else { Exit::Failed })
+    }
+}
+
+fn show(client: &Client, hook: &Hook) -> Result<Exit> {
+    client.output.print(hook, details(hook))?;
+    Ok(Exit::Ok)
+}
+
+fn table(hooks: &[Hook]) -> Table<6> {
+    let mut table = Table::new(
+        ["HOOK", "REGISTRY", "PROVIDER", "REPOSITORIES", "ACCEPTED", "REFUSED"],
+        "no hooks: `gantry hook create --provider github` opens one",
+    );
+    for hook in hooks {
+        let refused = hook.since_start.unauthorized + hook.since_start.unreadable;
+        table.row([
+            hook.id.clone(),
+            hook.registry.clone(),
+            hook.provider.clone(),
+            repositories(hook),
+            hook.since_start.accepted.to_string(),
+            refused.to_string(),
+        ]);
+    }
+    table
+}
+
+fn repositories(hook: &Hook) -> String {
+    if hook.repositories.is_empty() {
+        "those of the tasks".to_owned()
+    } else {
+        hook.repositories.join(", ")
+    }
+}
+
+fn details(hook: &Hook) -> Details {
+    let counts = &hook.since_start;
+    let mut details = Details::default();
+    details
+        .line("hook", &hook.id)
+        .line("registry", &hook.registry)
+        .line("provider", &hook.provider)
+        .line("repositories", repositories(hook))
+        .line("URL", &hook.url)
+        .each(
+            "secrets",
+            hook.secrets.iter().map(|one| format!("{} of {}", one.id, instant(&one.created))),
+        )
+        .line("created", instant(&hook.created))
+        .line(
+            "since start",
+            format_args!(
+                "{} accepted, {} of no interest, {} refused, {} unreadable, {} not stored in time",
+                counts.accepted,
+                counts.dropped,
+                counts.unauthorized,
+                counts.unreadable,
+                counts.unavailable
+            ),
+        );
+    details
+}

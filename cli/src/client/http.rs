@@ -1,0 +1,332 @@
+//! Requests to gantry's API, and what its refusals mean for the command that asked.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gantry_ingress::api::types::{ErrorBody, Page};
+use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::config::ClientConfig;
+use super::terminal::one_line;
+use crate::exit::Exit;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a request that may be repeated is sent, and the pause before the second time; it doubles.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How many items one page of a list has at most.
+const PAGE: usize = 200;
+
+/// gantry's API at one address, with one token.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: Url,
+    token: SecretString,
+}
+
+/// A request had no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error(
+        "gantry at {base} does not answer: is it running there? `gantry up` starts one, `gantry login URL` names another"
+    )]
+    Unreachable { base: Url, source: reqwest::Error },
+    #[error("the connection to gantry at {base} broke off")]
+    Broken { base: Url, source: reqwest::Error },
+    #[error("what answers at {base} is not gantry's API: check the address of `gantry login`")]
+    NotGantry { base: Url },
+    #[error("{base} refused the token: run `gantry login {base}` with a token that holds")]
+    Unauthorized { base: Url },
+    #[error("{message}{}", details.iter().map(|detail| format!("\n  {detail}")).collect::<String>())]
+    Refused { status: StatusCode, message: String, details: Vec<String> },
+}
+
+impl ApiError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::NotGantry { .. } => {
+                Exit::Infrastructure
+            }
+            Self::Unauthorized { .. } => Exit::Failed,
+            Self::Refused { status, .. } if status.is_server_error() => Exit::Infrastructure,
+            Self::Refused { status, .. } => match *status {
+                StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+                _ => Exit::Failed,
+            },
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Broken { .. } => true,
+            Self::Refused { status, .. } => matches!(
+                *status,
+                StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            ),
+            Self::Unreachable { .. } | Self::NotGantry { .. } | Self::Unauthorized { .. } => false,
+        }
+    }
+}
+
+impl Api {
+    pub(crate) fn new(config: &ClientConfig) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A token goes to the address that was given, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .context("cannot prepare for HTTP: the system's certificates cannot be read")?;
+        Ok(Self { http, base: config.url.clone(), token: config.token.clone() })
+    }
+
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Reads one thing.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
+        let answer = self.repeat(|| self.request(Method::GET, path)).await?;
+        self.read(answer).await
+    }
+
+    /// Reads a list, page by page, until it ends or has `limit` items.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        filter: &[(&str, Option<&str>)],
+        limit: usize,
+    ) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let wanted = (limit - items.len()).min(PAGE).to_string();
+            let mut query: Vec<(&str, &str)> = vec![("limit", &wanted)];
+            query.extend(filter.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
+            query.extend(after.as_deref().map(|after| ("after", after)));
+            let answer = self.repeat(|| self.request_with(Method::GET, path, &query)).await?;
+            let page: Page<T> = self.read(answer).await?;
+            items.extend(page.items);
+            after = page.next;
+            if after.is_none() || items.len() >= limit {
+                items.truncate(limit);
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Makes or does something that a second time would make or do again.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let answer = self.once(self.request(Method::POST, path).json(body)).await?;
+        self.read(answer).await
+    }
+
+    /// Starts a run: however often the request arrives, it is one run.
+    pub(crate) async fn start<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let key = random_hex::<16>()?;
+        let request =
+            || self.request(Method::POST, path).header("Idempotency-Key", key.as_str()).json(body);
+        let answer = self.repeat(request).await?;
+        self.read(answer).await
+    }
+
+    /// Changes something; a second time changes nothing more.
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let answer = self.repeat(|| self.request(Method::PATCH, path).json(body)).await?;
+        self.read(answer).await
+    }
+
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<()> {
+        self.once(self.request(Method::DELETE, path)).await?;
+        Ok(())
+    }
+
+    /// Sends a body as a stream; there is no limit of time.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: reqwest::Body,
+    ) -> Result<T> {
+        let request = self.http.post(self.url(path)).bearer_auth(self.token.expose_secret());
+        let request = request.header("Content-Type", "application/gzip").body(body);
+        let answer = self.checked(request.send().await).await?;
+        self.read(answer).await
+    }
+
+    /// Opens an answer that is read piece by piece.
+    pub(crate) async fn open(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        headers: &[(&'static str, &str)],
+    ) -> Result<Response, ApiError> {
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.http.get(url).bearer_auth(self.token.expose_secret());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.checked(request.send().await).await
+    }
+
+    /// An answer's text, whatever it is.
+    pub(crate) fn broken(&self, source: reqwest::Error) -> ApiError {
+        ApiError::Broken { base: self.base.clone(), source: source.without_url() }
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.request_with(method, path, &[])
+    }
+
+    fn request_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> RequestBuilder {
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.http
+            .request(method, url)
+            .bearer_auth(self.token.expose_secret())
+            .timeout(ANSWER_TIMEOUT)
+    }
+
+    /// The address of a path in the API. What users give becomes one word of it, whatever is in it.
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut words) = url.path_segments_mut() {
+            words.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        url
+    }
+
+    async fn repeat(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, ApiError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match self.once(request()).await {
+                Err(error) if error.is_transient() => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+            pause *= 2;
+        }
+        self.once(request()).await
+    }
+
+    async fn once(&self, request: RequestBuilder) -> Result<Response, ApiError> {
+        self.checked(request.send().await).await
+    }
+
+    async fn checked(
+        &self,
+        answer: Result<Response, reqwest::Error>,
+    ) -> Result<Response, ApiError> {
+        let answer = answer.map_err(|source| {
+            if source.is_connect() || source.is_timeout() {
+                ApiError::Unreachable { base: self.base.clone(), source: source.without_url() }
+            } else {
+                self.broken(source)
+            }
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ApiError::Unauthorized { base: self.base.clone() });
+        }
+        let body = answer.bytes().await.map_err(|source| self.broken(source))?;
+        match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(ErrorBody { error }) => {
+                let details = error.details.iter();
+                let details =
+                    details.map(|one| one_line(&format!("{}: {}", one.target, one.message)));
+                Err(ApiError::Refused {
+                    status,
+                    message: one_line(&error.message),
+                    details: details.collect(),
+                })
+            }
+            Err(_) if status.is_server_error() => {
+                let message = format!("gantry at {} answers {status}: its log says why", self.base);
+                Err(ApiError::Refused { status, message, details: Vec::new() })
+            }
+            Err(_) => Err(ApiError::NotGantry { base: self.base.clone() }),
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, answer: Response) -> Result<T> {
+        let bytes = answer.bytes().await.map_err(|source| self.broken(source))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|_| ApiError::NotGantry { base: self.base.clone() }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(base: &str) -> Api {
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let token = SecretString::from("secret-token");
+        Api::new(&ClientConfig { url: base.parse().unwrap(), token }).unwrap()
+    }
+
+    #[test]
+    fn what_users_give_is_one_word_of_the_path() {
+        let url = api("https://gantry.example/base/").url(&["tasks", "../../x?y#z", "a b"]);
+        assert_eq!(
+            url.as_str(),
+            "https://gantry.example/base/api/v1/tasks/..%2F..%2Fx%3Fy%23z/a%20b"
+        );
+    }
+
+    #[test]
+    fn a_refusal_has_the_exit_code_of_its_cause() {
+        let refused = |status| {
+            ApiError::Refused { status, message: String::new(), details: Vec::new() }.exit()
+        };
+        assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Usage);
+        assert_eq!(refused(StatusCode::NOT_FOUND), Exit::Failed);
+        assert_eq!(refused(StatusCode::CONFLICT), Exit::Failed);
+        assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Infrastructure);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_the_infrastructures_failure_and_tells_no_token() {
+        let error = api("http://127.0.0.1:1/").get::<()>(&["status"]).await.unwrap_err();
+        assert_eq!(Exit::of_error(&error), Exit::Infrastructure);
+        let shown = format!("{error:#} {error:?}");
+        assert!(
+            shown.contains("http://127.0.0.1:1/") && !shown.contains("secret-token"),
+            "{shown}"
+        );
+    }
+}

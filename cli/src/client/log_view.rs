@@ -1,0 +1,150 @@
+//! A run's log as it is shown: plain lines, and on a terminal a last line that says where the run stands.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{say, write_out};
+use super::terminal::{Sanitiser, one_line};
+
+/// What of a run is shown while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Its log, and where it stands.
+    Log,
+    /// Only where it stands.
+    State,
+    /// The log on standard error, because standard output is for a program.
+    LogAside,
+}
+
+/// Shows one run's log.
+pub(crate) struct LogView {
+    run: String,
+    show: Show,
+    sanitiser: Sanitiser,
+    /// The end of the text that has no new line yet.
+    begun_line: String,
+    bar: Option<ProgressBar>,
+    said: String,
+}
+
+impl LogView {
+    /// `colours`: whether the log may colour the terminal. Where there is none it never does.
+    pub(crate) fn new(run: &str, show: Show, colours: bool) -> Self {
+        let on_terminal = match show {
+            Show::Log => io::stdout().is_terminal(),
+            Show::State | Show::LogAside => io::stderr().is_terminal(),
+        };
+        Self {
+            run: run.to_owned(),
+            show,
+            sanitiser: Sanitiser::new(colours && on_terminal),
+            begun_line: String::new(),
+            bar: io::stderr().is_terminal().then(|| spinner(run)),
+            said: String::new(),
+        }
+    }
+
+    /// Shows some of the log.
+    pub(crate) fn log(&mut self, text: &str) -> Result<()> {
+        if self.show == Show::State {
+            return Ok(());
+        }
+        self.begun_line.push_str(&self.sanitiser.push(text));
+        // Only whole lines go out, so that the line below them never stands in one.
+        match self.begun_line.rfind('\n') {
+            Some(end) => {
+                let rest = self.begun_line.split_off(end + 1);
+                let lines = std::mem::replace(&mut self.begun_line, rest);
+                self.write(&lines)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Says something about the run, between two lines of its log.
+    pub(crate) fn note(&mut self, words: &str) -> Result<()> {
+        self.end_line()?;
+        self.beside_bar(|| say(one_line(words)));
+        Ok(())
+    }
+
+    /// The run stands here now.
+    pub(crate) fn status(&mut self, status: &str, waits_for: Option<&str>) -> Result<()> {
+        let words = match waits_for {
+            Some(reason) => format!("{} {status}: waits for {reason}", self.run),
+            None => format!("{} {status}", self.run),
+        };
+        let words = one_line(&words);
+        match &self.bar {
+            Some(bar) => bar.set_message(words),
+            // Where no line can be written over, only waiting is worth one: the log tells the rest.
+            None if waits_for.is_some() && words != self.said => {
+                self.note(&words)?;
+                self.said = words;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing follows: the terminal is as it was.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.end_line()?;
+        let reset = self.sanitiser.finish();
+        if !reset.is_empty() {
+            self.write(reset)?;
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<()> {
+        if self.begun_line.is_empty() {
+            return Ok(());
+        }
+        let line = std::mem::take(&mut self.begun_line) + "\n";
+        self.write(&line)
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        self.beside_bar(|| match self.show {
+            Show::Log => write_out(text),
+            Show::State => Ok(()),
+            Show::LogAside => {
+                let _unread = io::stderr().lock().write_all(text.as_bytes());
+                Ok(())
+            }
+        })
+    }
+
+    fn beside_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl Drop for LogView {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn spinner(run: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_message(run.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

@@ -1,0 +1,76 @@
+//! `gantry logs`.
+
+use anyhow::Result;
+use gantry_ingress::api::types::Run;
+
+use super::Client;
+use super::arguments::RegistryArg;
+use super::log_view::Show;
+use super::run::{newest, print_log, watch};
+use crate::exit::Exit;
+
+/// Show the log of a run
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+With --follow the exit code is that of the run: 0 succeeded, 1 failed, 3 cancelled, 4 timeout, 5 infrastructure; 130 \
+after Ctrl-C, which stops following and leaves the run alone.
+
+Examples:
+  gantry logs ca1
+  gantry logs --task web --follow
+  gantry logs                        the newest run")]
+pub(crate) struct Logs {
+    /// The run's id, like `ca1`; the newest run if left out
+    run: Option<String>,
+    /// The newest run of this task
+    #[arg(short = 'n', long, value_name = "TASK", conflicts_with = "run")]
+    task: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// Show what comes until the run has ended
+    #[arg(long)]
+    follow: bool,
+    /// The log of this attempt, from 1; the last if left out
+    #[arg(long, value_name = "NUMBER")]
+    attempt: Option<u32>,
+    /// Begin at this byte of the attempt's log
+    #[arg(long, value_name = "BYTE")]
+    offset: Option<u64>,
+    /// Without colours
+    #[arg(long)]
+    no_format: bool,
+}
+
+impl Logs {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        let run = match &self.run {
+            Some(run) => run.clone(),
+            None => self.newest(client).await?.id,
+        };
+        if self.follow {
+            let from = (self.attempt, self.offset);
+            let place = match from {
+                (None, None) => None,
+                (attempt, offset) => {
+                    Some(format!("{}:{}", attempt.unwrap_or(1), offset.unwrap_or(0)))
+                }
+            };
+            return watch(client, &run, place, Show::Log, !self.no_format).await;
+        }
+        let (attempt, offset) =
+            (self.attempt.map(|n| n.to_string()), self.offset.map(|n| n.to_string()));
+        let mut query = Vec::new();
+        query.extend(attempt.as_deref().map(|attempt| ("attempt", attempt)));
+        query.extend(offset.as_deref().map(|offset| ("offset", offset)));
+        print_log(client, &run, &query, !self.no_format).await
+    }
+
+    async fn newest(&self, client: &Client) -> Result<Run> {
+        // A task's name is unique only in its registry.
+        let registry = match (&self.task, &self.registry.registry) {
+            (None, None) => None,
+            _ => Some(client.registry(&self.registry).await?),
+        };
+        newest(client, &[("registry", registry.as_deref()), ("task", self.task.as_deref())]).await
+    }
+}

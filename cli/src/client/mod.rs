@@ -1,0 +1,115 @@
+//! The client: what people type, and the API's answers as tables.
+
+use anyhow::Result;
+use clap::Subcommand;
+use gantry_ingress::api::types::Registry;
+
+use self::arguments::RegistryArg;
+use self::config::ClientConfig;
+use self::http::Api;
+use self::output::Output;
+use crate::environment::Environment;
+use crate::exit::{Exit, UsageError};
+
+pub(crate) mod config;
+pub(crate) mod http;
+pub(crate) mod login;
+pub(crate) mod output;
+
+mod arguments;
+mod build;
+mod delivery;
+mod follow;
+mod hook;
+mod log_view;
+mod logs;
+mod pack;
+mod registry;
+mod run;
+mod sse;
+mod status;
+mod table;
+mod task;
+mod terminal;
+mod token;
+mod worker;
+
+/// What a server is asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    Status(status::ShowStatus),
+    Build(build::Build),
+    Logs(logs::Logs),
+    Cancel(run::Cancel),
+    Rerun(run::Rerun),
+    #[command(subcommand)]
+    Runs(run::Runs),
+    #[command(subcommand)]
+    Task(task::Tasks),
+    #[command(subcommand)]
+    Registry(registry::Registries),
+    #[command(subcommand)]
+    Hook(hook::Hooks),
+    #[command(subcommand)]
+    Delivery(delivery::Deliveries),
+    #[command(subcommand)]
+    Token(token::Tokens),
+    #[command(subcommand)]
+    Worker(worker::Workers),
+}
+
+/// A server, and how its answers are wanted.
+pub(crate) struct Client {
+    api: Api,
+    output: Output,
+    environment: Environment,
+}
+
+/// Does what was asked for.
+pub(crate) async fn run(
+    command: ClientCommand,
+    output: Output,
+    environment: Environment,
+) -> Result<Exit> {
+    let api = Api::new(&ClientConfig::load(&environment)?)?;
+    let client = Client { api, output, environment };
+    match command {
+        ClientCommand::Status(status) => status.run(&client).await,
+        ClientCommand::Build(build) => build.run(&client).await,
+        ClientCommand::Logs(logs) => logs.run(&client).await,
+        ClientCommand::Cancel(cancel) => cancel.run(&client).await,
+        ClientCommand::Rerun(rerun) => rerun.run(&client).await,
+        ClientCommand::Runs(runs) => runs.run(&client).await,
+        ClientCommand::Task(tasks) => tasks.run(&client).await,
+        ClientCommand::Registry(registries) => registries.run(&client).await,
+        ClientCommand::Hook(hooks) => hooks.run(&client).await,
+        ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
+        ClientCommand::Token(tokens) => tokens.run(&client).await,
+        ClientCommand::Worker(workers) => workers.run(&client).await,
+    }
+}
+
+impl Client {
+    /// The registry that was named, or the only one there is.
+    async fn registry(&self, given: &RegistryArg) -> Result<String> {
+        if let Some(name) = &given.registry {
+            return Ok(name.clone());
+        }
+        let registries: Vec<Registry> = self.api.list(&["registries"], &[], 20).await?;
+        match registries.as_slice() {
+            [one] => Ok(one.name.clone()),
+            [] => Err(UsageError(
+                "there is no registry yet: `gantry registry create NAME --login-server HOST` makes one known".to_owned(),
+            )
+            .into()),
+            many => {
+                let names: Vec<&str> = many.iter().map(|registry| registry.name.as_str()).collect();
+                Err(UsageError(format!(
+                    "which registry: {}? Name it with `-r`, or in GANTRY_REGISTRY",
+                    names.join(", ")
+                ))
+                .into())
+            }
+        }
+    }
+}

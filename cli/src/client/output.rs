@@ -1,0 +1,56 @@
+//! What commands print: tables for people, JSON for programs, on standard output; words about it on standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// For whom the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// People.
+    #[default]
+    Table,
+    /// Programs: the API's own words.
+    Json,
+}
+
+impl Output {
+    /// Prints an answer.
+    pub(crate) fn print<T: Serialize>(self, value: &T, for_people: impl Display) -> Result<()> {
+        match self {
+            Self::Table => write_out(&for_people.to_string()),
+            Self::Json => {
+                let json = serde_json::to_string_pretty(value)
+                    .context("cannot write the answer as JSON")?;
+                write_out(&format!("{json}\n"))
+            }
+        }
+    }
+
+    /// Says that something was done for which there is no answer to print.
+    pub(crate) fn done(self, words: impl Display) -> Result<()> {
+        match self {
+            Self::Table => write_out(&format!("{words}\n")),
+            Self::Json => Ok(()),
+        }
+    }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// [`io::Error`], also when a pipe is closed: `gantry runs list | head` is no failure of gantry's, see `main`.
+pub(crate) fn write_out(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Says something about what is done, on standard error. Nobody there to read it is no failure.
+pub(crate) fn say(words: impl Display) {
+    let _unread = writeln!(io::stderr().lock(), "{words}");
+}

@@ -1,0 +1,486 @@
+//! Runs: started ones seen through to their end, and those of the past.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use gantry_domain::run::RunStatus;
+use gantry_ingress::api::types::{Run, RunUpdate};
+
+use super::Client;
+use super::arguments::RegistryArg;
+use super::follow::{Followed, follow};
+use super::log_view::{LogView, Show};
+use super::output::{Output, say, write_out};
+use super::table::{Details, Table, clock, instant};
+use super::terminal::{Sanitiser, one_line};
+use crate::exit::{Exit, UsageError};
+
+/// List, show and keep runs
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// List runs from the newest
+    #[command(
+        visible_alias = "ls",
+        after_long_help = "Examples:
+  gantry runs list --status Failed
+  gantry runs list --image web --top 5
+  gantry runs list --output json | jq -r '.[].id'"
+    )]
+    List(ListRuns),
+    /// Show one run: why it exists, what it waits for, what it made, how it ended
+    Show(OneRun),
+    /// Keep a run and its log for good
+    Archive(Archive),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListRuns {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// Of this task only
+    #[arg(short = 'n', long, visible_alias = "name", value_name = "TASK")]
+    task: Option<String>,
+    /// With this status only: Queued, Started, Running, Succeeded, Failed, Canceled, Error or Timeout
+    #[arg(long, visible_alias = "run-status", value_name = "STATUS")]
+    status: Option<RunStatus>,
+    /// That pushed this image only: `web`, `web:ca1` or `host/web@sha256:…`
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 15, value_name = "COUNT")]
+    top: usize,
+}
+
+/// A run by its id.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneRun {
+    /// The run's id, like `ca1`
+    run: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Archive {
+    /// The run's id, like `ca1`
+    run: String,
+    /// Let it go after the usual time again
+    #[arg(long)]
+    undo: bool,
+}
+
+/// Stop a run, wherever it stands
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    /// The run's id, like `ca1`
+    run: String,
+}
+
+/// Start the same build once more: same task revision, same commit or upload
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rerun {
+    /// The run's id, like `ca1`
+    run: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// How much of a started run is watched.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// Print the run's id and end; the exit code says nothing of the run
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait for the run's end without its log
+    #[arg(long)]
+    no_logs: bool,
+    /// Show the log without colours
+    #[arg(long)]
+    no_format: bool,
+}
+
+impl Runs {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        match self {
+            Self::List(list) => list.run(client).await,
+            Self::Show(one) => show(client, &one.run, None).await,
+            Self::Archive(archive) => {
+                let change = RunUpdate { archived: !archive.undo };
+                let run: Run = client.api.patch(&["runs", &archive.run], &change).await?;
+                let kept =
+                    if run.archived { "is kept for good" } else { "is kept for the usual time" };
+                client.output.print(&run, format_args!("run {} {kept}\n", run.id))?;
+                Ok(Exit::Ok)
+            }
+        }
+    }
+}
+
+impl ListRuns {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        let filter = [
+            ("registry", self.registry.registry.as_deref()),
+            ("task", self.task.as_deref()),
+            ("status", self.status.map(RunStatus::as_str)),
+            ("image", self.image.as_deref()),
+        ];
+        let runs: Vec<Run> = client.api.list(&["runs"], &filter, self.top).await?;
+        client.output.print(&runs, table(&runs))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Cancel {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        cancel(client, &self.run, None).await
+    }
+}
+
+impl Rerun {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        let run: Run =
+            client.api.start(&["runs", &self.run, "reruns"], &serde_json::json!({})).await?;
+        self.wait.see_through(client, run).await
+    }
+}
+
+impl WaitArgs {
+    /// Says which run was queued, and unless told otherwise watches it to its end.
+    pub(crate) async fn see_through(&self, client: &Client, run: Run) -> Result<Exit> {
+        say(format!("queued run {}", run.id));
+        if self.no_wait {
+            client.output.print(&run, format_args!("{}\n", run.id))?;
+            return Ok(Exit::Ok);
+        }
+        let show = match client.output {
+            _ if self.no_logs => Show::State,
+            Output::Table => Show::Log,
+            Output::Json => Show::LogAside,
+        };
+        watch(client, &run.id, None, show, !self.no_format).await
+    }
+}
+
+/// Shows a run to its end; the exit code is that of the run.
+pub(crate) async fn watch(
+    client: &Client,
+    run: &str,
+    place: Option<String>,
+    show: Show,
+    colours: bool,
+) -> Result<Exit> {
+    let colours = colours && client.environment.get("NO_COLOR").is_none();
+    let mut view = LogView::new(run, show, colours);
+    match follow(&client.api, run, place, &mut view).await? {
+        Followed::Interrupted => Ok(Exit::Interrupted),
+        Followed::Ended(run) => {
+            say(ending(&run).trim_end());
+            if client.output == Output::Json {
+                client.output.print(&run, "")?;
+            }
+            Ok(exit_of(&run))
+        }
+    }
+}
+
+/// Shows one run; of `registry` only, if one is named.
+pub(crate) async fn show(client: &Client, run: &str, registry: Option<&str>) -> Result<Exit> {
+    let run = find(client, run, registry).await?;
+    client.output.print(&run, details(&run))?;
+    Ok(Exit::Ok)
+}
+
+/// Asks to cancel a run; of `registry` only, if one is named.
+pub(crate) async fn cancel(client: &Client, run: &str, registry: Option<&str>) -> Result<Exit> {
+    if registry.is_some() {
+        find(client, run, registry).await?;
+    }
+    let run: Run = client.api.post(&["runs", run, "cancel"], &serde_json::json!({})).await?;
+    let words = match run.status.parse() {
+        Ok(status) if RunStatus::is_terminal(status) => format!("run {} is {}", run.id, run.status),
+        _ => format!("run {} was asked to stop", run.id),
+    };
+    client.output.print(&run, format_args!("{words}\n"))?;
+    Ok(Exit::Ok)
+}
+
+/// The newest run that fits.
+pub(crate) async fn newest(client: &Client, filter: &[(&str, Option<&str>)]) -> Result<Run> {
+    let runs: Vec<Run> = client.api.list(&["runs"], filter, 1).await?;
+    let asked: Vec<String> =
+        filter.iter().filter_map(|(name, value)| Some(format!("{name} {}", (*value)?))).collect();
+    let nothing = || UsageError(format!("there is no run of {} yet", asked.join(", ")));
+    Ok(runs.into_iter().next().ok_or_else(nothing)?)
+}
+
+async fn find(client: &Client, run: &str, registry: Option<&str>) -> Result<Run> {
+    let run: Run = client.api.get(&["runs", run]).await?;
+    match registry {
+        Some(registry) if registry != run.registry => Err(UsageError(format!(
+            "run {} belongs to registry {}, not {registry}",
+            run.id, run.registry
+        ))
+        .into()),
+        _ => Ok(run),
+    }
+}
+
+fn exit_of(run: &Run) -> Exit {
+    run.status.parse().map_or(Exit::Failed, Exit::of_run)
+}
+
+fn table(runs: &[Run]) -> Table<7> {
+    let mut table = Table::new(
+        ["RUN ID", "TASK", "PLATFORM", "STATUS", "TRIGGER", "STARTED", "DURATION"],
+        "no runs: `gantry build` and `gantry task run` start one, a push starts those of its tasks",
+    );
+    for run in runs {
+        table.row([
+            run.id.clone(),
+            run.task.clone().unwrap_or_default(),
+            run.platform.clone(),
+            run.status.clone(),
+            run.trigger.clone(),
+            run.started.as_deref().map(instant).unwrap_or_default(),
+            run.duration_ms.map(|millis| clock(Duration::from_millis(millis))).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn details(run: &Run) -> Details {
+    let mut details = Details::default();
+    let task = run.task.as_ref().map(|task| match run.task_revision {
+        Some(revision) => format!("{task}, revision {revision}"),
+        None => task.clone(),
+    });
+    details
+        .line("run", &run.id)
+        .line("status", &run.status)
+        .maybe("waits for", run.waits_for.as_ref())
+        .maybe("error", run.error.as_ref().map(|_| error_words(run)))
+        .line("registry", &run.registry)
+        .maybe("task", task)
+        .line("type", &run.run_type)
+        .line("cause", &run.cause)
+        .line("source", &run.source)
+        .maybe("commit", run.commit.as_ref())
+        .line("dockerfile", &run.dockerfile)
+        .line("platform", &run.platform)
+        .line("created", instant(&run.created))
+        .maybe("started", run.started.as_deref().map(instant))
+        .maybe("finished", run.finished.as_deref().map(instant))
+        .maybe("duration", run.duration_ms.map(|millis| clock(Duration::from_millis(millis))))
+        .each("pushed", run.images.iter().map(|image| format!("{}@{}", image.image, image.digest)))
+        .each(
+            "left alone",
+            run.superseded.iter().map(|tag| format!("{}: run {} is newer", tag.image, tag.by)),
+        )
+        .each(
+            "bases",
+            run.bases.iter().map(|base| format!("{}@{} ({})", base.image, base.digest, base.role)),
+        )
+        .each(
+            "attempts",
+            run.attempts.iter().map(|one| {
+                let error =
+                    one.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                format!("{} on {}, {}{error}", one.attempt, one.worker, one.end.replace('_', " "))
+            }),
+        )
+        .maybe(
+            "cancel",
+            run.cancel_asked
+                .as_ref()
+                .map(|ask| format!("asked by {} at {}", ask.by, instant(&ask.at))),
+        );
+    if run.archived {
+        details.line("archived", "kept for good");
+    }
+    details
+}
+
+/// What is said once a watched run has ended.
+fn ending(run: &Run) -> String {
+    let after = match run.duration_ms {
+        Some(millis @ ..60_000) => format!(" after {}.{} s", millis / 1000, millis % 1000 / 100),
+        Some(millis) => format!(" after {}", clock(Duration::from_millis(millis))),
+        None => String::new(),
+    };
+    let words = match run.status.as_str() {
+        "Succeeded" => "succeeded",
+        "Failed" => "failed",
+        "Canceled" => "was cancelled",
+        "Timeout" => "ran out of time",
+        _ => "ended with an error of the infrastructure",
+    };
+    let mut text = format!("run {} {words}{after}", run.id);
+    if run.error.is_some() {
+        let _infallible = write!(text, ": {}", error_words(run));
+    }
+    for image in &run.images {
+        let _infallible = write!(text, "\n  pushed {}@{}", image.image, image.digest);
+    }
+    for tag in &run.superseded {
+        let _infallible = write!(text, "\n  left {} alone: run {} is newer", tag.image, tag.by);
+    }
+    text
+}
+
+fn error_words(run: &Run) -> String {
+    run.error.as_ref().map_or_else(String::new, |error| match &error.step {
+        Some(step) => format!("step `{step}`: {}", one_line(&error.message)),
+        None => one_line(&error.message),
+    })
+}
+
+/// Prints a run's log as far as it is, or from its newest attempt on.
+pub(crate) async fn print_log(
+    client: &Client,
+    run: &str,
+    query: &[(&str, &str)],
+    colours: bool,
+) -> Result<Exit> {
+    use std::io::IsTerminal as _;
+
+    let colours =
+        colours && client.environment.get("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    let mut answer = client.api.open(&["runs", run, "log"], query, &[]).await?;
+    let mut sanitiser = Sanitiser::new(colours);
+    let mut rest = Vec::new();
+    while let Some(bytes) = answer.chunk().await.map_err(|source| client.api.broken(source))? {
+        rest.extend_from_slice(&bytes);
+        let whole = whole_characters(&rest);
+        let text = String::from_utf8_lossy(&rest[..whole]);
+        write_out(&sanitiser.push(&text))?;
+        rest.drain(..whole);
+    }
+    write_out(&sanitiser.push(&String::from_utf8_lossy(&rest)))?;
+    write_out(sanitiser.finish())?;
+    Ok(Exit::Ok)
+}
+
+/// How many of the bytes are whole characters: the network cuts anywhere.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Err(_) => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(changes: serde_json::Value) -> Run {
+        let mut run = json!({
+            "id": "ca1", "status": "Succeeded", "run_type": "AutoBuild", "registry": "demo", "task": "hello",
+            "task_revision": 2, "platform": "linux/amd64", "trigger": "Commit", "cause": "push to main at 4f2a91c",
+            "event": "d/0", "source": "https://git.example/hello.git#main", "dockerfile": "Dockerfile",
+            "image_names": ["hello:{{.Run.ID}}"], "created": "2026-03-09T20:30:10.123Z",
+            "started": "2026-03-09T20:30:11.5Z", "finished": "2026-03-09T20:30:17.25Z", "duration_ms": 5750,
+            "images": [{"image": "localhost:5000/hello:ca1", "digest": "sha256:aa"}],
+            "bases": [{"image": "docker.io/library/busybox:1", "digest": "sha256:bb", "role": "runtime"}],
+            "commit": "4f2a91c", "attempts": [
+                {"attempt": 1, "worker": "w1", "started": "2026-03-09T20:30:11Z", "end": "lapsed"},
+                {"attempt": 2, "worker": "w2", "started": "2026-03-09T20:30:11Z", "end": "finished"}
+            ],
+            "archived": false, "worker": "w2"
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            run[name] = value.clone();
+        }
+        serde_json::from_value(run).unwrap()
+    }
+
+    fn failed() -> Run {
+        run(json!({
+            "id": "ca2", "status": "Failed", "images": [], "bases": [], "duration_ms": 61_000,
+            "error": {
+                "code": "step_failed", "step": "build", "exit_code": 2,
+                "message": "RUN make \u{1b}[31mended\u{1b}[0m with exit code 2"
+            }
+        }))
+    }
+
+    fn queued() -> Run {
+        run(json!({
+            "id": "ca13", "status": "Queued", "task": null, "run_type": "QuickBuild", "trigger": "Manual",
+            "cause": "asked for with token admin", "started": null, "finished": null, "duration_ms": null,
+            "images": [], "bases": [], "attempts": [], "commit": null, "worker": null,
+            "waits_for": "one of the registry's 4 places for runs"
+        }))
+    }
+
+    #[test]
+    fn runs_are_listed_as_the_original_lists_them() {
+        insta::assert_snapshot!(table(&[queued(), failed(), run(json!({}))]), @r"
+        RUN ID  TASK   PLATFORM     STATUS     TRIGGER  STARTED               DURATION
+        ca13           linux/amd64  Queued     Manual
+        ca2     hello  linux/amd64  Failed     Commit   2026-03-09T20:30:11Z  00:01:01
+        ca1     hello  linux/amd64  Succeeded  Commit   2026-03-09T20:30:11Z  00:00:05
+        ");
+    }
+
+    #[test]
+    fn a_run_is_shown_with_its_why_and_its_end() {
+        insta::assert_snapshot!(details(&run(json!({
+            "superseded": [{"image": "localhost:5000/hello:latest", "by": "ca4"}], "archived": true
+        }))), @r"
+        run         ca1
+        status      Succeeded
+        registry    demo
+        task        hello, revision 2
+        type        AutoBuild
+        cause       push to main at 4f2a91c
+        source      https://git.example/hello.git#main
+        commit      4f2a91c
+        dockerfile  Dockerfile
+        platform    linux/amd64
+        created     2026-03-09T20:30:10Z
+        started     2026-03-09T20:30:11Z
+        finished    2026-03-09T20:30:17Z
+        duration    00:00:05
+        pushed      localhost:5000/hello:ca1@sha256:aa
+        left alone  localhost:5000/hello:latest: run ca4 is newer
+        bases       docker.io/library/busybox:1@sha256:bb (runtime)
+        attempts    1 on w1, lapsed
+                    2 on w2, finished
+        archived    kept for good
+        ");
+        insta::assert_snapshot!(details(&queued()), @r"
+        run         ca13
+        status      Queued
+        waits for   one of the registry's 4 places for runs
+        registry    demo
+        type        QuickBuild
+        cause       asked for with token admin
+        source      https://git.example/hello.git#main
+        dockerfile  Dockerfile
+        platform    linux/amd64
+        created     2026-03-09T20:30:10Z
+        ");
+    }
+
+    #[test]
+    fn the_end_of_a_watched_run_is_said_in_words() {
+        let ended = [run(json!({})), failed(), run(json!({"status": "Canceled", "images": []}))];
+        let words: Vec<String> = ended.iter().map(ending).collect();
+        insta::assert_snapshot!(words.join("\n"), @r"
+        run ca1 succeeded after 5.7 s
+          pushed localhost:5000/hello:ca1@sha256:aa
+        run ca2 failed after 00:01:01: step `build`: RUN make ended with exit code 2
+        run ca1 was cancelled after 5.7 s
+        ");
+    }
+
+    #[test]
+    fn a_character_that_the_network_cut_waits_for_its_end() {
+        assert_eq!(whole_characters("aé".as_bytes()), 3);
+        assert_eq!(whole_characters(&"aé".as_bytes()[..2]), 1);
+        assert_eq!(whole_characters(b"a\xffb"), 3);
+    }
+}

@@ -1,0 +1,485 @@
+//! `gantry task`: saved recipes, with the names and flags of `az acr task` where it has them.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+use gantry_domain::source::Source;
+use gantry_ingress::api::types::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
+
+use super::Client;
+use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
+use super::build::{is_address, upload};
+use super::log_view::Show;
+use super::run::{self, ListRuns, WaitArgs};
+use super::table::{Details, Table, instant};
+use crate::exit::{Exit, UsageError};
+
+/// Save what to build and what starts it, and run it
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tasks {
+    /// Save a task: a push to its branch starts it
+    #[command(after_long_help = "\
+The branch and the folder stand behind `#`; without a branch it is the repository's own default. So that pushes are \
+heard of, create a hook too: `gantry hook create --help`.
+
+Examples:
+  gantry task create -n web -c https://github.com/octo/web.git#main -t 'web:{{.Run.ID}}' -t web:latest
+  gantry task create -n api -c https://github.com/octo/mono.git#main:api -f build/Dockerfile -t 'api:{{.Run.ID}}'
+  GANTRY_GIT_TOKEN=… gantry task create -n private -c https://github.com/octo/private.git -t 'private:{{.Run.ID}}'")]
+    Create(Create),
+    /// List tasks
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show a task
+    Show(OneTask),
+    /// Change a task; what is not named stays
+    #[command(after_long_help = "Examples:
+  gantry task update -n web --status Disabled
+  gantry task update -n web -c https://github.com/octo/web.git#release -t 'web:{{.Run.ID}}'")]
+    Update(Update),
+    /// Remove a task; its runs stay
+    Delete(OneTask),
+    /// Start a run of a task now, and follow it
+    #[command(after_long_help = "Examples:
+  gantry task run -n web
+  gantry task run -n web --arg VERSION=2 --no-wait
+  gantry task run -n web -c .             the task's recipe on this folder")]
+    Run(RunTask),
+    /// List runs from the newest
+    ListRuns(ListRuns),
+    /// Show one run
+    ShowRun(ByRunId),
+    /// Stop a run
+    CancelRun(ByRunId),
+    /// Show the log of a run to its end: by id, or the newest of a task or image
+    Logs(TaskLogs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneTask {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// The task's name
+    #[arg(short, long)]
+    name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    registry: RegistryArg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    task: OneTask,
+    /// Where it builds from: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
+    #[arg(short, long, value_name = "URL")]
+    context: String,
+    /// The Dockerfile, relative to the context
+    #[arg(short, long, default_value = "Dockerfile", value_name = "PATH")]
+    file: String,
+    /// The image's name, like `web:{{.Run.ID}}`. May be given several times
+    #[arg(short = 't', long = "image", value_name = "NAME")]
+    images: Vec<String>,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    recipe: Recipe,
+    /// The name of the trigger that a push fires
+    #[arg(long, default_value = "defaultSourceTriggerName", value_name = "NAME")]
+    source_trigger_name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Update {
+    #[command(flatten)]
+    task: OneTask,
+    /// Where it builds from
+    #[arg(short, long, value_name = "URL")]
+    context: Option<String>,
+    /// The Dockerfile, relative to the context
+    #[arg(short, long, value_name = "PATH")]
+    file: Option<String>,
+    /// The image's name; all that are given take the place of all there were
+    #[arg(short = 't', long = "image", value_name = "NAME")]
+    images: Vec<String>,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    recipe: Recipe,
+}
+
+/// What creating and changing a task have alike. What is left out is the default, or stays.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recipe {
+    /// Whether triggers may start it: Enabled or Disabled
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// The stage to build instead of the last
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The platform to build for, like linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<String>,
+    /// How long a run may take, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// How many of its runs may be ready or running at once
+    #[arg(long, value_name = "COUNT")]
+    run_limit: Option<u32>,
+    /// Build, and push nothing
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    no_push: Option<bool>,
+    /// Run each step anew
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    no_cache: Option<bool>,
+    /// Whether a push to the context's branch starts it; it does, unless told otherwise
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    commit_trigger_enabled: Option<bool>,
+}
+
+/// `true` and `false` as the original spells them, in any case.
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`".to_owned())
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunTask {
+    #[command(flatten)]
+    task: OneTask,
+    /// Another context than the task's: a folder here, or an address
+    #[arg(short, long, value_name = "CONTEXT")]
+    context: Option<String>,
+    /// Another Dockerfile, relative to the context
+    #[arg(short, long, value_name = "PATH")]
+    file: Option<String>,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    /// Another stage
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ByRunId {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// The run's id, like `ca1`
+    #[arg(long, value_name = "RUN")]
+    run_id: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TaskLogs {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// The run's id, like `ca1`
+    #[arg(long, value_name = "RUN")]
+    run_id: Option<String>,
+    /// The newest run of this task
+    #[arg(short, long, conflicts_with = "run_id")]
+    name: Option<String>,
+    /// The newest run that pushed this image
+    #[arg(long, conflicts_with_all = ["run_id", "name"])]
+    image: Option<String>,
+    /// Without colours
+    #[arg(long)]
+    no_format: bool,
+}
+
+impl Tasks {
+    pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        match self {
+            Self::Create(create) => create.run(client).await,
+            Self::List(list) => list.run(client).await,
+            Self::Show(one) => one.show(client).await,
+            Self::Update(update) => update.run(client).await,
+            Self::Delete(one) => one.delete(client).await,
+            Self::Run(run) => run.run(client).await,
+            Self::ListRuns(list) => list.run(client).await,
+            Self::ShowRun(by) => {
+                run::show(client, &by.run_id, by.registry.registry.as_deref()).await
+            }
+            Self::CancelRun(by) => {
+                run::cancel(client, &by.run_id, by.registry.registry.as_deref()).await
+            }
+            Self::Logs(logs) => logs.run(client).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let filter = [("registry", self.registry.registry.as_deref())];
+        let tasks: Vec<Task> = client.api.list(&["tasks"], &filter, usize::MAX).await?;
+        client.output.print(&tasks, table(&tasks))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl OneTask {
+    async fn show(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.registry).await?;
+        let task: Task = client.api.get(&["registries", &registry, "tasks", &self.name]).await?;
+        client.output.print(&task, details(&task))?;
+        Ok(Exit::Ok)
+    }
+
+    async fn delete(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.registry).await?;
+        client.api.delete(&["registries", &registry, "tasks", &self.name]).await?;
+        client
+            .output
+            .done(format_args!("task {} of {registry} is gone; its runs are kept", self.name))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Create {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.task.registry).await?;
+        let recipe = self.recipe;
+        // Only a git repository has branches that move.
+        let is_git = matches!(self.context.parse(), Ok(Source::Git(_)));
+        let source_trigger = (is_git && recipe.commit_trigger_enabled != Some(false))
+            .then(|| SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() });
+        if recipe.commit_trigger_enabled == Some(true) && !is_git {
+            return Err(UsageError(format!(
+                "{} is no git repository, so no push can start this task",
+                self.context
+            ))
+            .into());
+        }
+        let new = TaskCreate {
+            name: self.task.name,
+            context: self.context,
+            dockerfile: Some(self.file),
+            push: !recipe.no_push.unwrap_or(false) && !self.images.is_empty(),
+            images: self.images,
+            build_args: self.build_args.plain(&client.environment)?,
+            secret_build_args: self.build_args.secret(&client.environment)?,
+            target: recipe.target,
+            platform: recipe.platform,
+            timeout: recipe.timeout,
+            no_cache: recipe.no_cache.unwrap_or(false),
+            status: recipe.status,
+            source_trigger,
+            git_token: self.git_token.read(&client.environment)?,
+            run_limit: recipe.run_limit,
+        };
+        let task: Task = client.api.post(&["registries", &registry, "tasks"], &new).await?;
+        client.output.print(&task, details(&task))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Update {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.task.registry).await?;
+        let path = ["registries", &registry, "tasks", &self.task.name];
+        let recipe = self.recipe;
+        let source_trigger = match recipe.commit_trigger_enabled {
+            None => None,
+            Some(enabled) => {
+                let task: Task = client.api.get(&path).await?;
+                let status = if enabled { "Enabled" } else { "Disabled" }.to_owned();
+                Some(Some(SourceTrigger { status, ..task.source_trigger.unwrap_or_default() }))
+            }
+        };
+        let plain = self.build_args.plain(&client.environment)?;
+        let secret = self.build_args.secret(&client.environment)?;
+        let change = TaskUpdate {
+            context: self.context,
+            dockerfile: self.file,
+            images: (!self.images.is_empty()).then_some(self.images),
+            build_args: (!plain.is_empty()).then_some(plain),
+            secret_build_args: (!secret.is_empty()).then_some(secret),
+            target: recipe.target.map(Some),
+            platform: recipe.platform,
+            timeout: recipe.timeout,
+            push: recipe.no_push.map(|no_push| !no_push),
+            no_cache: recipe.no_cache,
+            status: recipe.status,
+            source_trigger,
+            git_token: self.git_token.read(&client.environment)?.map(Some),
+            run_limit: recipe.run_limit.map(Some),
+        };
+        if change == TaskUpdate::default() {
+            return Err(UsageError(
+                "nothing to change was named: see `gantry task update --help`".to_owned(),
+            )
+            .into());
+        }
+        let task: Task = client.api.patch(&path, &change).await?;
+        client.output.print(&task, details(&task))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl RunTask {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.task.registry).await?;
+        let path = ["registries", &registry, "tasks", &self.task.name];
+        let mut order = TaskRunCreate {
+            dockerfile: self.file.clone(),
+            build_args: self.build_args.plain(&client.environment)?,
+            secret_build_args: self.build_args.secret(&client.environment)?,
+            target: self.target,
+            ..TaskRunCreate::default()
+        };
+        match self.context {
+            Some(context) if is_address(&context) => {
+                order.context = Some(context);
+                order.git_token = self.git_token.read(&client.environment)?;
+            }
+            Some(folder) => {
+                let dockerfile = match self.file {
+                    Some(file) => file,
+                    None => client.api.get::<Task>(&path).await?.dockerfile,
+                };
+                order.upload =
+                    Some(upload(client, &registry, Path::new(&folder), &dockerfile).await?);
+            }
+            None => {}
+        }
+        let path = ["registries", &registry, "tasks", &self.task.name, "runs"];
+        let run: Run = client.api.start(&path, &order).await?;
+        self.wait.see_through(client, run).await
+    }
+}
+
+impl TaskLogs {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let run = match self.run_id {
+            Some(run) => run,
+            None => {
+                let registry = client.registry(&self.registry).await?;
+                let filter = [
+                    ("registry", Some(registry.as_str())),
+                    ("task", self.name.as_deref()),
+                    ("image", self.image.as_deref()),
+                ];
+                run::newest(client, &filter).await?.id
+            }
+        };
+        run::watch(client, &run, None, Show::Log, !self.no_format).await
+    }
+}
+
+fn table(tasks: &[Task]) -> Table<6> {
+    let mut table = Table::new(
+        ["NAME", "REGISTRY", "PLATFORM", "STATUS", "SOURCE REPOSITORY", "TRIGGERS"],
+        "no tasks: `gantry task create --help` shows how to make one",
+    );
+    for task in tasks {
+        table.row([
+            task.name.clone(),
+            task.registry.clone(),
+            task.platform.clone(),
+            task.status.clone(),
+            task.context.clone(),
+            triggers(task),
+        ]);
+    }
+    table
+}
+
+fn triggers(task: &Task) -> String {
+    match &task.source_trigger {
+        Some(trigger) if trigger.status == "Enabled" => "SOURCE".to_owned(),
+        Some(_) | None => String::new(),
+    }
+}
+
+fn details(task: &Task) -> Details {
+    let mut details = Details::default();
+    let trigger = task.source_trigger.as_ref().map(|trigger| {
+        let branch = trigger.branch.as_deref().unwrap_or("the context's branch");
+        format!("push to {branch}, {}", trigger.status)
+    });
+    details
+        .line("task", &task.name)
+        .line("registry", &task.registry)
+        .line("status", &task.status)
+        .line("context", &task.context)
+        .line("dockerfile", &task.dockerfile)
+        .each("images", &task.images)
+        .line("push", if task.push { "yes" } else { "no" })
+        .each("arguments", task.build_args.iter().map(|(name, value)| format!("{name}={value}")))
+        .each("secret arguments", &task.secret_build_args)
+        .maybe("target", task.target.as_ref())
+        .line("platform", &task.platform)
+        .line("timeout", format_args!("{} s", task.timeout))
+        .maybe("cache", task.no_cache.then_some("not used"))
+        .maybe("run limit", task.run_limit)
+        .line("trigger", trigger.as_deref().unwrap_or("none: `gantry task run` starts it"))
+        .maybe("git token", task.has_git_token.then_some("kept"))
+        .line("revision", task.revision)
+        .line("created", instant(&task.created))
+        .line("updated", instant(&task.updated));
+    details
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn task(trigger: serde_json::Value) -> Task {
+        serde_json::from_value(json!({
+            "registry": "demo", "name": "hello", "revision": 1, "status": "Enabled",
+            "context": "https://git.example/hello.git#main", "dockerfile": "Dockerfile",
+            "images": ["hello:{{.Run.ID}}", "hello:latest"], "build_args": {"A": "1"},
+            "secret_build_args": ["NPM"], "platform": "linux/amd64", "timeout": 3600, "push": true,
+            "no_cache": false, "source_trigger": trigger, "has_git_token": true,
+            "created": "2026-03-09T20:30:10.123Z", "updated": "2026-03-09T20:30:10.123Z"
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn tasks_are_listed_as_the_original_lists_them() {
+        let disabled = json!({"name": "t", "status": "Disabled"});
+        insta::assert_snapshot!(table(&[task(json!({"name": "t"})), task(disabled), task(json!(null))]), @r"
+        NAME   REGISTRY  PLATFORM     STATUS   SOURCE REPOSITORY                   TRIGGERS
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
+        hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
+        ");
+    }
+
+    #[test]
+    fn a_task_is_shown_without_its_secrets() {
+        insta::assert_snapshot!(details(&task(json!({"name": "t"}))), @r"
+        task              hello
+        registry          demo
+        status            Enabled
+        context           https://git.example/hello.git#main
+        dockerfile        Dockerfile
+        images            hello:{{.Run.ID}}
+                          hello:latest
+        push              yes
+        arguments         A=1
+        secret arguments  NPM
+        platform          linux/amd64
+        timeout           3600 s
+        trigger           push to the context's branch, Enabled
+        git token         kept
+        revision          1
+        created           2026-03-09T20:30:10Z
+        updated           2026-03-09T20:30:10Z
+        ");
+    }
+}

@@ -1,0 +1,175 @@
+//! Text of others, made harmless for a terminal.
+//!
+//! A log may hold what moves the cursor, renames the window or answers for the keyboard. Only new lines, tabs and, where
+//! wanted, colours get through.
+
+/// Takes control sequences out of a text that comes in pieces, cut anywhere.
+#[derive(Debug)]
+pub(crate) struct Sanitiser {
+    keep_colours: bool,
+    coloured: bool,
+    state: State,
+}
+
+/// Where in a control sequence the text stands.
+#[derive(Debug)]
+enum State {
+    Text,
+    /// After a carriage return: a new line follows, or it stands for one.
+    Return,
+    /// After ESC.
+    Escape,
+    /// After `ESC [`: its parameters so far.
+    Control(String),
+    /// In a command that ends with BEL or `ESC \`, like the window's title.
+    Command,
+    /// In such a command, after ESC.
+    CommandEscape,
+    /// After `ESC (` and the like: one more character belongs to it.
+    Designate,
+}
+
+/// No colour has more parameters than this; a longer sequence is none.
+const LONGEST_COLOUR: usize = 64;
+
+impl Sanitiser {
+    pub(crate) fn new(keep_colours: bool) -> Self {
+        Self { keep_colours, coloured: false, state: State::Text }
+    }
+
+    /// The harmless part of the next piece.
+    pub(crate) fn push(&mut self, text: &str) -> String {
+        let mut safe = String::with_capacity(text.len());
+        for c in text.chars() {
+            self.state = match std::mem::replace(&mut self.state, State::Text) {
+                State::Text => Self::text(c, &mut safe),
+                State::Return if c == '\n' => {
+                    safe.push('\n');
+                    State::Text
+                }
+                State::Return => {
+                    safe.push('\n');
+                    Self::text(c, &mut safe)
+                }
+                State::Escape => match c {
+                    '[' => State::Control(String::new()),
+                    ']' | 'P' | 'X' | '^' | '_' => State::Command,
+                    '(' | ')' | '*' | '+' | '-' | '.' | '/' | '#' | '%' | ' ' => State::Designate,
+                    '\u{1b}' => State::Escape,
+                    // Any other one ends here; a new line is text all the same.
+                    '\n' => Self::text(c, &mut safe),
+                    _ => State::Text,
+                },
+                State::Control(parameters) => self.control(parameters, c, &mut safe),
+                State::Command => match c {
+                    '\u{7}' | '\u{9c}' => State::Text,
+                    '\u{1b}' => State::CommandEscape,
+                    // A line ends what was never closed, or one sequence would hide the rest of the log.
+                    '\n' => Self::text(c, &mut safe),
+                    _ => State::Command,
+                },
+                State::CommandEscape if c == '\\' => State::Text,
+                State::CommandEscape => State::Command,
+                State::Designate => State::Text,
+            };
+        }
+        safe
+    }
+
+    /// What ends the text: the terminal's own colours again.
+    pub(crate) fn finish(&mut self) -> &'static str {
+        self.state = State::Text;
+        if std::mem::take(&mut self.coloured) { "\u{1b}[0m" } else { "" }
+    }
+
+    fn text(c: char, safe: &mut String) -> State {
+        match c {
+            '\u{1b}' => return State::Escape,
+            '\u{9b}' => return State::Control(String::new()),
+            '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => return State::Command,
+            '\r' => return State::Return,
+            '\n' | '\t' => safe.push(c),
+            c if c.is_control() => {}
+            c => safe.push(c),
+        }
+        State::Text
+    }
+
+    fn control(&mut self, mut parameters: String, c: char, safe: &mut String) -> State {
+        match c {
+            '\u{40}'..='\u{7e}' => {
+                let is_colour = c == 'm'
+                    && parameters.len() <= LONGEST_COLOUR
+                    && parameters.bytes().all(|b| b.is_ascii_digit() || b == b';' || b == b':');
+                if is_colour && self.keep_colours {
+                    self.coloured = true;
+                    safe.push_str("\u{1b}[");
+                    safe.push_str(&parameters);
+                    safe.push('m');
+                }
+                State::Text
+            }
+            '\u{20}'..='\u{3f}' => {
+                if parameters.len() <= LONGEST_COLOUR {
+                    parameters.push(c);
+                }
+                State::Control(parameters)
+            }
+            // Broken off: what follows is text.
+            c => Self::text(c, safe),
+        }
+    }
+}
+
+/// One text, on one line, without colours: for tables and messages.
+pub(crate) fn one_line(text: &str) -> String {
+    Sanitiser::new(false).push(text.trim_end()).replace(['\n', '\t'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clean(text: &str) -> String {
+        Sanitiser::new(false).push(text)
+    }
+
+    #[test]
+    fn nothing_but_text_reaches_the_terminal() {
+        for (text, safe) in [
+            ("plain é 漢字 \t end\n", "plain é 漢字 \t end\n"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("a\u{1b}[2Jb\u{1b}[10;20Hc\u{1b}[?1049hd", "abcd"),
+            ("a\u{1b}]0;title\u{7}b", "ab"),
+            ("a\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\b", "alinkb"),
+            ("a\u{1b}P1$r0m\u{1b}\\b", "ab"),
+            ("a\u{1b}cb\u{1b}(0c", "abc"),
+            ("a\u{9b}31mb\u{9d}x\u{9c}c", "abc"),
+            ("a\u{8}\u{8}\u{7f}b\u{0}", "ab"),
+            ("50%\r100%\r\nnext", "50%\n100%\nnext"),
+            ("open \u{1b}]0;never closed\nnext line", "open \nnext line"),
+            ("a\u{1b}\u{1b}[31mb", "ab"),
+        ] {
+            assert_eq!(clean(text), safe, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn colours_stay_where_they_are_wanted_and_end() {
+        let mut sanitiser = Sanitiser::new(true);
+        assert_eq!(sanitiser.push("\u{1b}[1;38:5:9mred\u{1b}[2K"), "\u{1b}[1;38:5:9mred");
+        assert_eq!(sanitiser.finish(), "\u{1b}[0m");
+        assert_eq!(sanitiser.finish(), "");
+        assert_eq!(sanitiser.push("\u{1b}[>4;2mx"), "x");
+    }
+
+    #[test]
+    fn a_sequence_may_be_cut_anywhere() {
+        let text = "a\u{1b}[31mb\u{1b}]0;t\u{1b}\\c\r\nd";
+        for cut in text.char_indices().map(|(at, _)| at) {
+            let mut sanitiser = Sanitiser::new(false);
+            let (head, tail) = text.split_at(cut);
+            assert_eq!(sanitiser.push(head) + &sanitiser.push(tail), "abc\nd", "cut at {cut}");
+        }
+    }
+}
