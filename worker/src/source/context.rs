@@ -111,9 +111,8 @@ impl Checkout {
                 false => ContextError::Unreadable { path, source },
             }
         };
-        let root = self.folder.path().canonicalize().map_err(unreadable)?;
+        let root = self.root.canonicalize().map_err(unreadable)?;
         let found = self.root.join(path).canonicalize().map_err(unreadable)?;
-        // Beneath the context's root, or, for a Dockerfile that is a link, at least beneath the source.
         if found.starts_with(&root) {
             Ok(found)
         } else {

@@ -69,8 +69,11 @@ impl Mirrors {
     }
 
     /// Removes the longest unused mirrors until the rest is small enough. One that is in use stays.
-    pub(super) fn trim(&self) {
-        let mut mirrors = self.measured();
+    pub(super) async fn trim(&self) {
+        let folder = self.folder.clone();
+        let Ok(mut mirrors) = tokio::task::spawn_blocking(move || measured(&folder)).await else {
+            return;
+        };
         mirrors.sort_by_key(|(used, ..)| *used);
         let mut bytes: u64 = mirrors.iter().map(|(.., bytes)| bytes).sum();
         for (_, path, size) in mirrors {
@@ -78,23 +81,23 @@ impl Mirrors {
                 return;
             }
             let Ok(_alone) = self.lock(&path).try_write_owned() else { continue };
-            discard(&path);
+            discard(&path).await;
             bytes = bytes.saturating_sub(size);
         }
     }
+}
 
-    fn measured(&self) -> Vec<(SystemTime, PathBuf, u64)> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| {
-                let path = entry.path();
-                let used =
-                    std::fs::metadata(path.join(USED)).and_then(|metadata| metadata.modified());
-                let bytes = packs(&path).map(|metadata| metadata.len()).sum();
-                (used.unwrap_or(SystemTime::UNIX_EPOCH), path, bytes)
-            })
-            .collect()
-    }
+/// When each mirror was last read, where it is and what it takes.
+fn measured(folder: &Path) -> Vec<(SystemTime, PathBuf, u64)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            let path = entry.path();
+            let used = std::fs::metadata(path.join(USED)).and_then(|metadata| metadata.modified());
+            let bytes = packs(&path).map(|metadata| metadata.len()).sum();
+            (used.unwrap_or(SystemTime::UNIX_EPOCH), path, bytes)
+        })
+        .collect()
 }
 
 impl Mirror {
@@ -112,13 +115,13 @@ impl Mirror {
         drop(reading);
         let alone = Arc::clone(&self.lock).write_owned().await;
         if packs(&self.path).count() > 2 * MOST_PACKS {
-            discard(&self.path);
+            discard(&self.path).await;
         }
         match git.fetch(remote, head, &self.path).await {
             // A process that was killed while it wrote may have left a lock or half a file.
             Err(error) if error.may_be_local() => {
                 tracing::info!("the mirror of {} is made anew: {error}", remote.url);
-                discard(&self.path);
+                discard(&self.path).await;
                 git.fetch(remote, head, &self.path).await?;
             }
             done => done?,
@@ -138,8 +141,8 @@ fn packs(mirror: &Path) -> impl Iterator<Item = std::fs::Metadata> {
     entries.filter_map(|entry| entry.metadata().ok())
 }
 
-fn discard(mirror: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(mirror)
+async fn discard(mirror: &Path) {
+    if let Err(error) = tokio::fs::remove_dir_all(mirror).await
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!("cannot remove the mirror {}: {error}", mirror.display());

@@ -40,7 +40,7 @@ pub struct Sources {
 /// A source in a folder of its own, which is gone when this is dropped.
 #[derive(Debug)]
 pub struct Checkout {
-    folder: TempDir,
+    folder: Option<TempDir>,
     root: PathBuf,
     commit: Option<CommitId>,
     branch: Option<RefName>,
@@ -67,7 +67,17 @@ impl Checkout {
 
     fn of_archive(folder: TempDir) -> Self {
         let root = folder.path().to_owned();
-        Self { folder, root, commit: None, branch: None }
+        Self { folder: Some(folder), root, commit: None, branch: None }
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let folder = self.folder.take();
+        // Removing a large tree takes a while, and nobody waits for it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(folder));
+        }
     }
 }
 
@@ -186,7 +196,7 @@ impl Sources {
             .folder
             .as_ref()
             .map_or_else(|| folder.path().to_owned(), |inner| folder.path().join(inner.as_str()));
-        Ok(Checkout { folder, root, commit: Some(head.commit), branch: head.branch })
+        Ok(Checkout { folder: Some(folder), root, commit: Some(head.commit), branch: head.branch })
     }
 
     async fn check_out(
@@ -203,7 +213,7 @@ impl Sources {
             .checkout(read.path(), &head.commit, source.folder.as_ref(), into, remote.deadline)
             .await?;
         drop(read);
-        self.mirrors.trim();
+        self.mirrors.trim().await;
         Ok(())
     }
 

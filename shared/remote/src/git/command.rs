@@ -128,7 +128,8 @@ impl<'a> Command<'a> {
         self.watched = Some((folder, most));
     }
 
-    /// Lets it speak to `url`, at the addresses that the guard has found; the program does not resolve again.
+    /// Lets it speak to `url`, at the addresses that the guard has found; the program does not resolve again. (Before
+    /// git 2.37 it does: then a name that means two things within a moment can still lead elsewhere.)
     pub(super) fn speak_to(&mut self, url: &'a GitUrl, addresses: &[SocketAddr]) {
         self.url = Some(url);
         self.env("GIT_ALLOW_PROTOCOL", url.as_url().scheme());
