@@ -1,0 +1,119 @@
+//! The registries that a worker reads bases from and moves tags in.
+
+use async_trait::async_trait;
+use gantry_domain::image::{Digest, ImageReference, RegistryHost};
+use gantry_ops::secret::Credentials;
+use tokio::time::Instant;
+
+use crate::http::OutboundClient;
+use crate::registry::{RawManifest, RegistryClient, RegistryError};
+
+/// Registries, by host. Everything is tried again until its deadline while the registry is away.
+#[async_trait]
+pub trait Registries: Send + Sync {
+    /// Whether the registry answers and knows these credentials.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unauthorized`] if it does not.
+    async fn check(
+        &self,
+        host: &RegistryHost,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError>;
+
+    /// The digest of what the image's tag points to now.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    async fn resolve(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<Digest, RegistryError>;
+
+    /// The manifest or index of an image.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    async fn manifest(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<RawManifest, RegistryError>;
+
+    /// Lets the tag of `image` point to a manifest of its repository.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    async fn put_tag(
+        &self,
+        image: &ImageReference,
+        manifest: &RawManifest,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError>;
+}
+
+/// Registries over the guarded client.
+#[derive(Debug, Clone)]
+pub struct RemoteRegistries {
+    http: OutboundClient,
+}
+
+impl RemoteRegistries {
+    /// Asks through `http`.
+    #[must_use]
+    pub fn new(http: OutboundClient) -> Self {
+        Self { http }
+    }
+
+    fn client(&self, host: &RegistryHost, credentials: Option<&Credentials>) -> RegistryClient {
+        RegistryClient::new(self.http.clone(), host.clone(), credentials.cloned())
+    }
+}
+
+#[async_trait]
+impl Registries for RemoteRegistries {
+    async fn check(
+        &self,
+        host: &RegistryHost,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.client(host, credentials).check(deadline).await
+    }
+
+    async fn resolve(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<Digest, RegistryError> {
+        self.client(image.host(), credentials).resolve(image, deadline).await
+    }
+
+    async fn manifest(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<RawManifest, RegistryError> {
+        self.client(image.host(), credentials).manifest(image, deadline).await
+    }
+
+    async fn put_tag(
+        &self,
+        image: &ImageReference,
+        manifest: &RawManifest,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let Some(tag) = image.tag() else { return Ok(()) };
+        self.client(image.host(), credentials)
+            .put_manifest(image.repository(), tag, manifest, deadline)
+            .await
+    }
+}
