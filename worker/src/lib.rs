@@ -10,15 +10,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gantry_domain::InvalidText;
 use gantry_domain::id::{PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_ops::backoff::Backoff;
-use gantry_ops::secret::{Keyring, SecretString, random_hex};
+use gantry_ops::secret::{Keyring, SecretError, SecretString, random_hex};
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
-use gantry_seams::runs;
-use gantry_seams::store::SharedStore;
+use gantry_seams::runs::{self, TakenRun};
+use gantry_seams::store::{SharedStore, StoreError};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -115,10 +116,7 @@ impl Hand {
 
     fn begin(&self, run: RunId) -> Arc<Notify> {
         let bell = Arc::new(Notify::new());
-        self.bells
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(run, Arc::clone(&bell));
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner).insert(run, Arc::clone(&bell));
         bell
     }
 
@@ -141,6 +139,20 @@ impl Hand {
     }
 }
 
+/// No run could be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No nonce could be made.
+    #[error(transparent)]
+    Nonce(#[from] SecretError),
+    /// What was made is no nonce.
+    #[error(transparent)]
+    Text(#[from] InvalidText),
+}
+
 impl Worker {
     /// Takes runs until `stop` is cancelled; then hands back what it holds and returns.
     pub async fn run(self, stop: CancellationToken) {
@@ -153,6 +165,19 @@ impl Worker {
         );
     }
 
+    /// Turns the crank: takes the best ready run, if there is one, and does an attempt at it. For tests and for whoever
+    /// wants the effect of a doorbell at once. Answers whether there was one.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub async fn turn(&self, stop: &CancellationToken) -> Result<bool, TakeError> {
+        let Some((taken, bell)) = self.take().await? else { return Ok(false) };
+        let run = taken.run.id;
+        self.attempt(taken, bell, stop).await;
+        self.hand.end(run);
+        Ok(true)
+    }
+
     async fn take_runs(&self, readiness: &Readiness, stop: &CancellationToken) {
         let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
         let attempts = TaskTracker::new();
@@ -163,7 +188,8 @@ impl Worker {
                 slot = Arc::clone(&slots).acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
-            match self.take(readiness).await {
+            let taken = if readiness.may_take() { self.take().await } else { Ok(None) };
+            match taken {
                 Ok(Some((taken, bell))) => {
                     backoff.reset();
                     let (worker, stop) = (self.clone(), stop.clone());
@@ -192,18 +218,17 @@ impl Worker {
         attempts.wait().await;
     }
 
-    async fn take(
-        &self,
-        readiness: &Readiness,
-    ) -> Result<Option<(runs::TakenRun, Arc<Notify>)>, Box<dyn std::error::Error + Send + Sync>> {
-        if !readiness.may_take() {
-            return Ok(None);
-        }
+    async fn take(&self) -> Result<Option<(TakenRun, Arc<Notify>)>, TakeError> {
         let nonce = random_hex::<16>()?.parse()?;
         let settings = &self.settings;
-        let taken =
-            runs::take(self.store.as_ref(), &settings.pool, &settings.id, &nonce, settings.lease.period)
-                .await?;
+        let taken = runs::take(
+            self.store.as_ref(),
+            &settings.pool,
+            &settings.id,
+            &nonce,
+            settings.lease.period,
+        )
+        .await?;
         Ok(taken.map(|taken| {
             let bell = self.hand.begin(taken.run.id);
             (taken, bell)

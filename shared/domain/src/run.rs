@@ -39,6 +39,9 @@ pub struct Run {
     pub git_token: Option<Sealed>,
     /// Why it exists.
     pub cause: Cause,
+    /// What it was created for: there is no other run for the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_for: Option<String>,
     /// W3C trace context of what caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,

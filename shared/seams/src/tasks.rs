@@ -206,9 +206,9 @@ fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     if before.and_then(watched).as_ref() == Some(&new) {
         return None;
     }
-    let id = format!("task:{}@{}", after.id, after.revision)
-        .parse()
-        .ok()?;
+    let Ok(id) = format!("task:{}:{}", after.id, after.revision).parse() else {
+        unreachable!("a task's id and a number are short and of an event id's characters")
+    };
     Some(Event {
         id,
         registry: after.id.registry.clone(),

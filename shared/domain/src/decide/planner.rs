@@ -44,6 +44,7 @@ impl RunDraft {
             build: self.build,
             git_token: self.git_token,
             cause: self.cause,
+            created_for: None,
             trace: self.trace,
             created: now,
             archived: false,

@@ -49,25 +49,18 @@ pub(super) fn end_attempt(
 ) -> Result<(), RunOpError> {
     let end = match finish {
         Finish::Outcome(_) => AttemptEnd::Finished,
-        Finish::Retry { error, .. } => AttemptEnd::InfrastructureFailed {
-            error: error.to_string(),
-        },
+        Finish::Retry { error, .. } => {
+            AttemptEnd::InfrastructureFailed { error: error.to_string() }
+        }
         Finish::HandBack => AttemptEnd::HandedBack,
     };
     record_end(run, end, now);
     match finish {
-        Finish::Outcome(outcome) => advance(
-            run,
-            Progress::Finished {
-                outcome: outcome.clone(),
-            },
-            now,
-        ),
+        Finish::Outcome(outcome) => {
+            advance(run, Progress::Finished { outcome: outcome.clone() }, now)
+        }
         Finish::Retry { error, pause } => {
-            let reason = WaitReason::Backoff {
-                until: now.after(*pause),
-                error: error.to_string(),
-            };
+            let reason = WaitReason::Backoff { until: now.after(*pause), error: error.to_string() };
             wait_or_end(run, reason, error.clone(), now)
         }
         Finish::HandBack => {
@@ -84,11 +77,7 @@ pub(super) fn end_attempt(
 
 /// Ends the leased attempt of `run`, whose worker was not heard of.
 pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), RunOpError> {
-    let worker = run
-        .state
-        .lease()
-        .map(|lease| lease.worker.to_string())
-        .unwrap_or_default();
+    let worker = run.state.lease().map(|lease| lease.worker.to_string()).unwrap_or_default();
     record_end(run, AttemptEnd::Lapsed, now);
     let error = RunError {
         code: ErrorCode::WorkerLost,
@@ -108,13 +97,9 @@ fn wait_or_end(
     now: Timestamp,
 ) -> Result<(), RunOpError> {
     let progress = match &run.cancel {
-        Some(ask) => Progress::Finished {
-            outcome: Outcome::Canceled { by: ask.by.clone() },
-        },
+        Some(ask) => Progress::Finished { outcome: Outcome::Canceled { by: ask.by.clone() } },
         None if run.may_be_tried_again() => Progress::Held { reason },
-        None => Progress::Finished {
-            outcome: Outcome::Error { error },
-        },
+        None => Progress::Finished { outcome: Outcome::Error { error } },
     };
     advance(run, progress, now)
 }

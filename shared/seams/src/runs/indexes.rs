@@ -3,7 +3,7 @@
 use gantry_domain::id::{PoolName, RegistryName, TaskId};
 use gantry_domain::run::{Run, RunState, WaitReason};
 
-use super::RunFilter;
+use super::listing::RunFilter;
 use crate::store::{Batch, Entry, Index};
 
 /// Writes the difference between two states of one run's record into the batch.
@@ -11,10 +11,7 @@ pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Ru
     let old = before.map(entries).unwrap_or_default();
     let new = after.map(entries).unwrap_or_default();
     for (index, entry) in &old {
-        if !new
-            .iter()
-            .any(|(other, place)| other == index && place.member == entry.member)
-        {
+        if !new.iter().any(|(other, place)| other == index && place.member == entry.member) {
             batch.unindex(index.clone(), &entry.member);
         }
     }
@@ -26,20 +23,10 @@ pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Ru
 }
 
 fn entries(run: &Run) -> Vec<(Index, Entry)> {
-    let at = |index: Index, score: i64| {
-        (
-            index,
-            Entry {
-                score,
-                member: run.id.to_string(),
-            },
-        )
-    };
+    let at = |index: Index, score: i64| (index, Entry { score, member: run.id.to_string() });
     let created = run.created.as_millis();
-    let mut entries = vec![
-        (all(), listing_entry(run)),
-        (of_registry(&run.registry), listing_entry(run)),
-    ];
+    let mut entries =
+        vec![(all(), listing_entry(run)), (of_registry(&run.registry), listing_entry(run))];
     let task = run.task_id();
     if let Some(task) = &task {
         entries.push((of_task(task), listing_entry(run)));
@@ -55,13 +42,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         RunState::Ready { pool, rank, since } => {
             entries.push(at(ready(pool), rank.0));
             let member = format!("{pool}/{}", run.id);
-            entries.push((
-                all_ready(),
-                Entry {
-                    score: since.as_millis(),
-                    member,
-                },
-            ));
+            entries.push((all_ready(), Entry { score: since.as_millis(), member }));
         }
         RunState::Started { lease }
         | RunState::Running { lease, .. }
@@ -76,10 +57,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
 
 /// The newest comes first.
 pub(super) fn listing_entry(run: &Run) -> Entry {
-    Entry {
-        score: -run.created.as_millis(),
-        member: run.id.to_string(),
-    }
+    Entry { score: -run.created.as_millis(), member: run.id.to_string() }
 }
 
 /// By when it is to be looked at.

@@ -1,0 +1,301 @@
+//! Leases: who may act on a run, until when, and what its worker says of it.
+
+use std::time::Duration;
+
+use gantry_domain::attempt::{Holder, Lease};
+use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
+use gantry_domain::image::ImageReference;
+use gantry_domain::lineage::Lineage;
+use gantry_domain::run::{Progress, Run, RunState};
+use gantry_domain::sealed::Sealed;
+use gantry_domain::timestamp::Timestamp;
+
+use super::indexes::{self, reindex};
+use super::{
+    CONFLICT_RETRIES, Finish, Finished, Lapsed, RunOpError, advance, bundle_key, ends,
+    find_versioned, key, too_busy, update,
+};
+use crate::codec::Versioned;
+use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
+use crate::{lineages, tags};
+
+/// How many ready runs a worker reads at once, and tries in order: many workers then do not fight for one.
+const TAKE_WINDOW: usize = 16;
+
+/// A lease that was taken, with everything that its worker needs.
+#[derive(Debug, Clone)]
+pub struct TakenRun {
+    /// The run, as it is now.
+    pub run: Run,
+    /// What its worker shows from now on.
+    pub holder: Holder,
+    /// When the lease ends unless it is renewed.
+    pub until: Timestamp,
+    /// Its secrets, sealed for its pool; nothing but what it needs.
+    pub bundle: Option<Sealed>,
+}
+
+/// What `renew` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease holds for another period.
+    Held,
+    /// The lease holds, and somebody asked to cancel.
+    CancelAsked,
+    /// It is someone else's, or nobody's.
+    Lost,
+}
+
+/// Leases the best ready run of a pool to a worker, for `lease` from now; `None` when there is none.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn take(
+    store: &dyn Store,
+    pool: &PoolName,
+    worker: &WorkerId,
+    nonce: &LeaseNonce,
+    lease: Duration,
+) -> Result<Option<TakenRun>, StoreError> {
+    for entry in store.range(&indexes::ready(pool), From::Start, TAKE_WINDOW).await? {
+        let Some(id) = member_run(store, &indexes::ready(pool), &entry).await? else {
+            continue;
+        };
+        let Some(mut found) = take_candidate(store, id, &entry).await? else {
+            continue;
+        };
+        let before = found.value.clone();
+        let now = store.now().await?;
+        let lease = Lease {
+            attempt: before.next_attempt(),
+            worker: worker.clone(),
+            nonce: nonce.clone(),
+            since: now,
+            until: now.after(lease),
+        };
+        let (holder, until) = (lease.holder(), lease.until);
+        let Ok(state) = before.state.clone().apply(Progress::Taken { lease }, now) else {
+            continue;
+        };
+        found.value.state = state;
+        let mut batch = Batch::default();
+        found.replace_in(&mut batch, key(id))?;
+        reindex(&mut batch, Some(&before), Some(&found.value));
+        match store.commit(batch).await {
+            Ok(()) => {
+                let bundle = load_bundle(store, id).await?;
+                return Ok(Some(TakenRun { run: found.value, holder, until, bundle }));
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+async fn take_candidate(
+    store: &dyn Store,
+    id: RunId,
+    entry: &Entry,
+) -> Result<Option<Versioned<Run>>, StoreError> {
+    match find_versioned(store, id).await {
+        // A record in quarantine must not stand in the way of those behind it.
+        Err(StoreError::Undecodable { key, .. }) => {
+            tracing::error!(record.key = %key, "a ready run does not decode; the next one is tried");
+            Ok(None)
+        }
+        Ok(Some(found)) if matches!(&found.value.state, RunState::Ready { rank, .. } if rank.0 == entry.score) => {
+            Ok(Some(found))
+        }
+        Ok(_) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The run that an index entry names; an entry that names none is removed.
+async fn member_run(
+    store: &dyn Store,
+    index: &Index,
+    entry: &Entry,
+) -> Result<Option<RunId>, StoreError> {
+    if let Ok(id) = entry.member.parse() {
+        return Ok(Some(id));
+    }
+    let mut batch = Batch::default();
+    batch.unindex(index.clone(), &entry.member);
+    match store.commit(batch).await {
+        Ok(()) | Err(CommitError::Conflict { .. }) => Ok(None),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
+async fn load_bundle(store: &dyn Store, run: RunId) -> Result<Option<Sealed>, StoreError> {
+    let mut found = store.load(&[bundle_key(run)]).await?;
+    Ok(found
+        .pop()
+        .flatten()
+        .and_then(|record| String::from_utf8(record.bytes.to_vec()).ok().map(Sealed::from_text)))
+}
+
+/// The first step begins.
+///
+/// # Errors
+/// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
+pub async fn began(store: &dyn Store, run: RunId, holder: &Holder) -> Result<(), RunOpError> {
+    update(store, run, |run, now, _| {
+        check_holder(run, holder)?;
+        refuse_cancelled(run)?;
+        advance(run, Progress::Began, now)
+    })
+    .await
+    .map(drop)
+}
+
+/// Renews a lease for `lease` from now.
+///
+/// # Errors
+/// [`StoreError`]: the caller may build on, but not tag.
+pub async fn renew(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    lease: Duration,
+) -> Result<Renewal, StoreError> {
+    let renewed = update(store, run, |run, now, _| {
+        check_holder(run, holder)?;
+        if let Some(held) = run.state.lease_mut() {
+            held.until = now.after(lease);
+        }
+        Ok(())
+    })
+    .await;
+    match renewed {
+        Ok(run) if run.cancel.is_some() => Ok(Renewal::CancelAsked),
+        Ok(_) => Ok(Renewal::Held),
+        Err(RunOpError::Store(error)) => Err(error),
+        Err(_) => Ok(Renewal::Lost),
+    }
+}
+
+/// The final tags are about to move. Says which of `images` this run may move: the others were moved by a run of a newer
+/// generation. A second call of the same attempt answers the same.
+///
+/// # Errors
+/// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
+pub async fn tagging(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    images: &[ImageReference],
+    lease: Duration,
+) -> Result<tags::Permit, RunOpError> {
+    for _ in 0..CONFLICT_RETRIES {
+        let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
+        let before = found.value.clone();
+        check_holder(&before, holder)?;
+        refuse_cancelled(&before)?;
+        let now = store.now().await?;
+        let mut batch = Batch::default();
+        if !matches!(before.state, RunState::Tagging { .. }) {
+            advance(&mut found.value, Progress::Tagging, now)?;
+        }
+        if let Some(held) = found.value.state.lease_mut() {
+            held.until = now.after(lease);
+        }
+        let permit = tags::claim(store, &mut batch, &found.value, holder.attempt, images).await?;
+        found.replace_in(&mut batch, key(run))?;
+        reindex(&mut batch, Some(&before), Some(&found.value));
+        match store.commit(batch).await {
+            Ok(()) => return Ok(permit),
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(too_busy(run).into())
+}
+
+/// Ends an attempt: writes outcome, outputs and terminal state and ends the lease; or, for a failure of the
+/// infrastructure, lets the run wait for its next attempt. A second call of the same attempt is [`RunOpError::LeaseLost`].
+///
+/// # Errors
+/// [`RunOpError::LeaseLost`].
+pub async fn finish(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    finish: Finish,
+    lineage: Option<Lineage>,
+) -> Result<Finished, RunOpError> {
+    let ended = update(store, run, |run, now, batch| {
+        check_holder(run, holder)?;
+        ends::end_attempt(run, &finish, now)?;
+        if run.state.done().is_some() {
+            batch.delete.push(bundle_key(run.id));
+            if let Some(lineage) = &lineage {
+                lineages::record(batch, lineage)?;
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(match ended.state.done() {
+        Some(_) => Finished::Done(ended),
+        None => Finished::WillBeTriedAgain(ended),
+    })
+}
+
+/// Ends the lease of a worker that was not heard of in time: the run waits for its next attempt, or ends.
+/// `None` when the lease holds after all.
+///
+/// # Errors
+/// [`RunOpError::Absent`].
+pub async fn lapse(store: &dyn Store, run: RunId) -> Result<Option<Lapsed>, RunOpError> {
+    lapse_if(store, run, |lease, now| lease.until <= now).await
+}
+
+/// Ends the lease of a worker that is known to be dead, like any of the former process on this data directory.
+///
+/// # Errors
+/// [`RunOpError::Absent`].
+pub async fn lapse_now(store: &dyn Store, run: RunId) -> Result<Option<Lapsed>, RunOpError> {
+    lapse_if(store, run, |_, _| true).await
+}
+
+async fn lapse_if(
+    store: &dyn Store,
+    run: RunId,
+    is_over: impl Fn(&Lease, Timestamp) -> bool + Send + Sync,
+) -> Result<Option<Lapsed>, RunOpError> {
+    let ended = update(store, run, |run, now, batch| {
+        let Some(lease) = run.state.lease().filter(|lease| is_over(lease, now)) else {
+            return Err(RunOpError::LeaseLost { run: run.id });
+        };
+        let attempt = lease.attempt;
+        ends::lapse(run, attempt, now)?;
+        if run.state.done().is_some() {
+            batch.delete.push(bundle_key(run.id));
+        }
+        Ok(())
+    })
+    .await;
+    match ended {
+        Ok(run) if run.state.done().is_some() => Ok(Some(Lapsed::Done(run))),
+        Ok(run) => Ok(Some(Lapsed::WillBeTriedAgain(run))),
+        Err(RunOpError::LeaseLost { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn check_holder(run: &Run, holder: &Holder) -> Result<(), RunOpError> {
+    match run.state.lease() {
+        Some(lease) if lease.is_held_by(holder) => Ok(()),
+        _ => Err(RunOpError::LeaseLost { run: run.id }),
+    }
+}
+
+fn refuse_cancelled(run: &Run) -> Result<(), RunOpError> {
+    match run.cancel {
+        Some(_) => Err(RunOpError::CancelAsked { run: run.id }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs by what is asked of them: for people, for admission, for the sweeper.
+
+use gantry_domain::id::{PoolName, RegistryName, TaskId};
+use gantry_domain::run::Run;
+
+use super::{indexes, key};
+use crate::codec;
+use crate::store::{From, Index, Key, Store, StoreError};
+
+/// What a caller filters runs by.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Of this registry only.
+    pub registry: Option<RegistryName>,
+    /// Of this task only.
+    pub task: Option<TaskId>,
+}
+
+/// Runs from the newest, at most `limit`, after the run `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(
+    store: &dyn Store,
+    filter: &RunFilter,
+    after: Option<&Run>,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let index = indexes::listing(filter);
+    let from = after.map_or(From::Start, |run| From::After(indexes::listing_entry(run)));
+    load_members(store, &index, from, limit).await
+}
+
+/// Runs that wait to be admitted, in the order in which they are looked at, after the run `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn waiting(
+    store: &dyn Store,
+    after: Option<&Run>,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let from = after.map_or(From::Start, |run| From::After(indexes::waiting_entry(run)));
+    load_members(store, &indexes::waiting(), from, limit).await
+}
+
+/// Runs that are ready in a pool, best first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list_ready(
+    store: &dyn Store,
+    pool: &PoolName,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::ready(pool), From::Start, limit).await
+}
+
+/// How many runs of a registry hold a place, counted up to `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_placed_in_registry(
+    store: &dyn Store,
+    registry: &RegistryName,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    Ok(store.range(&indexes::placed_in_registry(registry), From::Start, limit).await?.len())
+}
+
+/// How many runs of a task hold a place, counted up to `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_placed_in_task(
+    store: &dyn Store,
+    task: &TaskId,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    Ok(store.range(&indexes::placed_in_task(task), From::Start, limit).await?.len())
+}
+
+/// Leased runs, those whose lease ends first before the others.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn leased(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::leased(), From::Start, limit).await
+}
+
+/// Pools that have a ready run, each once.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn pools_with_work(store: &dyn Store, limit: usize) -> Result<Vec<PoolName>, StoreError> {
+    let entries = store.range(&indexes::all_ready(), From::Start, limit).await?;
+    let pools = entries.iter().filter_map(|entry| entry.member.split_once('/')?.0.parse().ok());
+    let unique: std::collections::BTreeSet<PoolName> = pools.collect();
+    Ok(unique.into_iter().collect())
+}
+
+/// Every ready run with its pool, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn all_ready(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    let entries = store.range(&indexes::all_ready(), From::Start, limit).await?;
+    let ids = entries.iter().filter_map(|entry| entry.member.split_once('/')?.1.parse().ok());
+    let keys: Vec<Key> = ids.map(key).collect();
+    Ok(codec::load_all::<Run>(store, &keys).await?.into_iter().map(|found| found.value).collect())
+}
+
+/// Ended runs that are not archived, oldest end first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn ended(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::ended(), From::Start, limit).await
+}
+
+async fn load_members(
+    store: &dyn Store,
+    index: &Index,
+    from: From,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let entries = store.range(index, from, limit).await?;
+    let keys: Vec<Key> =
+        entries.iter().filter_map(|entry| entry.member.parse().ok().map(key)).collect();
+    Ok(codec::load_all::<Run>(store, &keys).await?.into_iter().map(|found| found.value).collect())
+}

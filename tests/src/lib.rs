@@ -1,0 +1,12 @@
+//! What the tests and benches of the whole are made with.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
+
+pub mod git_server;
+pub mod pipeline;
+pub mod registries;

@@ -1,0 +1,412 @@
+//! The whole pipeline in one process, turned by hand: real crates, SQLite, in-process queues, a real git host, a scripted
+//! engine, registries in memory and a clock that the test moves.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::event::{Event, EventKind, Push, PushedRef};
+use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::id::{EventId, RunId, TokenId};
+use gantry_domain::image::{Digest, Repository};
+use gantry_domain::platform::Platform;
+use gantry_domain::registry::Registry;
+use gantry_domain::run::Run;
+use gantry_domain::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
+use gantry_domain::timestamp::Timestamp;
+use gantry_local::{ObjectBlobs, queues};
+use gantry_ops::secret::{Keyring, SecretString};
+use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
+use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::deliveries::{self, Accepted};
+use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::queue::Queues;
+use gantry_seams::registries::NewRegistry;
+use gantry_seams::runs::RunFilter;
+use gantry_seams::store::SharedStore;
+use gantry_seams::{decisions, hooks, registries, runs, tasks};
+use gantry_sqlite::{Clock, ManualClock, Options, SqliteStore};
+use gantry_worker::engine::scripted::ScriptedEngine;
+use gantry_worker::source::{Sources, UnpackLimits};
+use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::git_server::GitServer;
+use crate::registries::MemoryRegistries;
+
+/// The host of the registry that every task belongs to.
+pub const REGISTRY: &str = "registry.test";
+
+/// A base image that the registry has.
+pub const BASE: &str = "registry.test/busybox:1";
+
+/// The period of a lease.
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// An installation that moves only when it is told to.
+pub struct TestPipeline {
+    /// The truth.
+    pub store: SharedStore,
+    /// The store's clock.
+    pub clock: ManualClock,
+    /// The doorbells.
+    pub queues: Queues,
+    /// Logs and uploads.
+    pub blobs: SharedBlobs,
+    /// Seals and opens.
+    pub keyring: Arc<Keyring>,
+    /// Builds nothing, and says so.
+    pub engine: ScriptedEngine,
+    /// Where images go.
+    pub registries: MemoryRegistries,
+    /// Where sources come from.
+    pub git: GitServer,
+    /// Ends what goes on.
+    pub stop: CancellationToken,
+    folder: TempDir,
+}
+
+impl TestPipeline {
+    /// An empty installation with a registry `reg` and a hook `hook` for every repository.
+    ///
+    /// # Panics
+    /// If a part cannot be made.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
+        let options = Options { clock: Clock::Manual(clock.clone()), ..Options::default() };
+        let store: SharedStore = Arc::new(SqliteStore::in_memory(options).expect("a store"));
+        let stop = CancellationToken::new();
+        let engine = ScriptedEngine::new();
+        let pipeline = Self {
+            queues: queues(&stop),
+            blobs: Arc::new(ObjectBlobs::local(&folder.path().join("objects")).expect("a folder")),
+            keyring: Arc::new(
+                Keyring::open_or_create(&folder.path().join("secret.key")).expect("a key"),
+            ),
+            registries: MemoryRegistries::new(engine.clone()),
+            git: GitServer::start().await.expect("a git host"),
+            store,
+            clock,
+            engine,
+            stop,
+            folder,
+        };
+        pipeline.furnish().await;
+        pipeline
+    }
+
+    async fn furnish(&self) {
+        let base = format!("sha256:{}", "b".repeat(64)).parse::<Digest>().expect("a digest");
+        self.registries.have(BASE, &base);
+        let registry = NewRegistry {
+            name: "reg".parse().expect("a name"),
+            host: REGISTRY.parse().expect("a host"),
+            credentials: None,
+            run_limit: NonZeroU32::new(8).expect("not zero"),
+        };
+        registries::create(self.store.as_ref(), registry).await.expect("a registry");
+        let hook = Hook {
+            id: "hook".parse().expect("an id"),
+            registry: "reg".parse().expect("a name"),
+            provider: Provider::GitHub,
+            repositories: Vec::new(),
+            secrets: Vec::new(),
+            created: self.clock.now(),
+        };
+        hooks::create(self.store.as_ref(), &hook).await.expect("a hook");
+    }
+
+    /// The scheduler of this installation.
+    #[must_use]
+    pub fn scheduler(&self) -> Scheduler {
+        Scheduler {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            code_host: Arc::new(GitCodeHost::new(self.git_program())),
+            settings: SchedulerSettings {
+                sweep_interval: Duration::from_secs(1),
+                lease: LEASE,
+                retention: Retention::default(),
+            },
+        }
+    }
+
+    /// A worker of this installation, of that name.
+    ///
+    /// # Panics
+    /// If its folder cannot be made.
+    #[must_use]
+    pub fn worker(&self, name: &str) -> Worker {
+        let work_folder = self.folder.path().join(name);
+        std::fs::create_dir_all(&work_folder).expect("a folder");
+        let limits =
+            UnpackLimits { archive_bytes: 1 << 24, unpacked_bytes: 1 << 24, entries: 10_000 };
+        let http = OutboundClient::new(policy()).expect("a client");
+        Worker {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            engine: Arc::new(self.engine.clone()),
+            sources: Sources::open(work_folder.clone(), self.git_program(), http, limits, 1 << 26)
+                .expect("a folder"),
+            registries: Arc::new(self.registries.clone()),
+            settings: WorkerSettings {
+                id: name.parse().expect("an id"),
+                pool: Platform::default().pool(),
+                installation: "test".to_owned(),
+                slots: 2,
+                lease: LeaseTimes { period: LEASE, renew: Duration::from_millis(20) },
+                work_folder,
+                min_free: 0,
+                keep_cache: 0,
+                log_limit: 1 << 27,
+                housekeeping: Duration::from_secs(60),
+                isolation_key: SecretString::from("test"),
+            },
+            hand: Arc::new(Hand::default()),
+        }
+    }
+
+    fn git_program(&self) -> Git {
+        let limits =
+            GitLimits { fetched_bytes: 1 << 26, checkout_bytes: 1 << 26, checkout_files: 10_000 };
+        Git::new(Arc::new(policy()), limits)
+    }
+
+    /// A task `reg/name` that builds `image` from branch `main` of the repository `name` of the git host.
+    ///
+    /// # Panics
+    /// If it exists.
+    pub async fn task(&self, name: &str, image: &str) -> Task {
+        self.task_with(name, image, |_| {}).await
+    }
+
+    /// The same, changed before it is saved.
+    ///
+    /// # Panics
+    /// If it exists.
+    pub async fn task_with(&self, name: &str, image: &str, change: impl FnOnce(&mut Task)) -> Task {
+        let now = self.clock.now();
+        let mut task = Task {
+            id: format!("reg/{name}").parse().expect("a task's id"),
+            revision: 1,
+            status: Status::Enabled,
+            build: BuildSpec {
+                source: format!("{}#main", self.git.url(name)).parse().expect("a source"),
+                dockerfile: "Dockerfile".parse().expect("a path"),
+                images: vec![image.parse().expect("a template")],
+                build_args: std::collections::BTreeMap::default(),
+                secret_build_args: std::collections::BTreeMap::default(),
+                target: None,
+                platform: Platform::default(),
+                timeout: RunTimeout::default(),
+                push: true,
+                no_cache: false,
+            },
+            source_trigger: Some(SourceTrigger {
+                name: "defaultSourceTriggerName".to_owned(),
+                branch: None,
+                status: Status::Enabled,
+            }),
+            git_token: None,
+            run_limit: None,
+            created: now,
+            updated: now,
+        };
+        change(&mut task);
+        tasks::create(self.store.as_ref(), &task).await.expect("a new task");
+        task
+    }
+
+    /// A push of branch `main` of a repository is delivered, under a delivery id.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn deliver(
+        &self,
+        id: &str,
+        repository: &str,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> (EventId, Accepted) {
+        let event_id: EventId = format!("hook/{id}/0").parse().expect("an event's id");
+        let push = Push {
+            hook: "hook".parse().expect("an id"),
+            url: self.git.url(repository).parse().expect("a URL"),
+            reference: PushedRef::Branch("main".parse().expect("a branch")),
+            before: before.map(|commit| commit.parse().expect("a commit")),
+            after: after.map(|commit| commit.parse().expect("a commit")),
+            default_branch: None,
+            pusher: Some("mona".to_owned()),
+        };
+        let event = Event {
+            id: event_id.clone(),
+            registry: "reg".parse().expect("a name"),
+            received: self.clock.now(),
+            trace: None,
+            kind: EventKind::Push(push),
+        };
+        let delivery = Delivery {
+            id: id.parse().expect("an id"),
+            hook: "hook".parse().expect("an id"),
+            provider: Provider::GitHub,
+            registry: "reg".parse().expect("a name"),
+            kind: "push".to_owned(),
+            received: self.clock.now(),
+            body_sha256: "0".repeat(64),
+            body_bytes: 2,
+            verdict: Verdict::Events,
+            events: vec![event_id.clone()],
+        };
+        let body = Bytes::from_static(b"{}");
+        let accepted = deliveries::accept(self.store.as_ref(), &delivery, body, &[event]).await;
+        (event_id, accepted.expect("the store answers"))
+    }
+
+    /// Decides and admits what is due, and lets nothing run.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn schedule(&self) {
+        while self.scheduler().tick().await.expect("the store answers") {}
+    }
+
+    /// Turns scheduler and worker until neither has work left; runs that fail for now are tried again at once.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn settle(&self) {
+        let (scheduler, worker) = (self.scheduler(), self.worker("worker-1"));
+        loop {
+            let mut moved = scheduler.tick().await.expect("the store answers");
+            moved |= worker.turn(&self.stop).await.expect("the store answers");
+            if !moved && !self.skip_pauses().await {
+                return;
+            }
+        }
+    }
+
+    /// Moves the clock past the pauses of runs that wait for another attempt. Answers whether there are any.
+    async fn skip_pauses(&self) -> bool {
+        let waiting = runs::waiting(self.store.as_ref(), None, 100).await.expect("runs");
+        let pauses = waiting.iter().any(|run| {
+            run.status() == gantry_domain::run::RunStatus::Queued && !run.attempts.is_empty()
+        });
+        if pauses {
+            self.clock.advance(Duration::from_secs(120));
+        }
+        pauses
+    }
+
+    /// A run as it is now.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn run(&self, id: &str) -> Run {
+        let id: RunId = id.parse().expect("a run's id");
+        runs::find(self.store.as_ref(), id).await.expect("the store answers").expect("a run")
+    }
+
+    /// Every run, oldest first, one a line: id, status, cause, and what went wrong or was pushed.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn transcript(&self) -> String {
+        let mut all = runs::list(self.store.as_ref(), &RunFilter::default(), None, 100)
+            .await
+            .expect("the store answers");
+        all.sort_by_key(|run| run.id);
+        let lines = all.iter().map(|run| {
+            let mut line = format!("{} {} {}", run.id, run.status(), run.cause);
+            if let Some(done) = run.state.done() {
+                for output in done.outcome.product().into_iter().flat_map(|made| &made.outputs) {
+                    line.push_str(&format!(" -> {}", output.image));
+                }
+                if let Some(error) = done.outcome.error() {
+                    line.push_str(&format!(" ({error})"));
+                }
+            }
+            line
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What was decided for an event, one candidate a line.
+    ///
+    /// # Panics
+    /// If it is not decided.
+    pub async fn decision(&self, event: &EventId) -> String {
+        let recorded =
+            decisions::find(self.store.as_ref(), event).await.expect("the store answers");
+        let recorded = recorded.expect("a decision");
+        assert!(recorded.is_final, "the decision is complete");
+        let nothing = recorded.decision.nothing.iter().map(ToString::to_string);
+        let candidates = recorded.decision.candidates.iter().map(|candidate| {
+            let task = candidate.task.as_ref().map(ToString::to_string).unwrap_or_default();
+            match &candidate.choice {
+                gantry_domain::decide::Choice::Run { run } => format!("{task}: run {run}"),
+                gantry_domain::decide::Choice::No { rule } => format!("{task}: {rule}"),
+            }
+        });
+        nothing.chain(candidates).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The whole log of an attempt.
+    ///
+    /// # Panics
+    /// If it cannot be read, or has a hole.
+    pub async fn log(&self, run: &str, attempt: u32) -> String {
+        let log = LogId { run: run.parse().expect("a run's id"), attempt };
+        let mut reader = LogReader::at(log, 0);
+        let mut text = String::new();
+        loop {
+            match reader.next(self.store.as_ref(), self.blobs.as_ref()).await.expect("a log") {
+                LogPart::Frames(frames) => text.extend(frames.into_iter().map(|frame| frame.text)),
+                LogPart::Hole { until } => panic!("a hole up to {until}"),
+                LogPart::End => return text,
+            }
+        }
+    }
+
+    /// The repository of the images that a task pushes, for the engine's scripts.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn repository(name: &str) -> Repository {
+        name.parse().expect("a repository")
+    }
+
+    /// Somebody.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn somebody() -> TokenId {
+        "t1".parse().expect("an id")
+    }
+
+    /// What the registry's secrets are sealed for.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn seals_for() -> String {
+        Registry::seals_for(&"reg".parse().expect("a name"))
+    }
+}
+
+fn policy() -> OutboundPolicy {
+    OutboundPolicy::parse(["127.0.0.1"]).expect("an allowance")
+}

@@ -1,0 +1,62 @@
+//! Who may know whom: the table of ARCHITECTURE.md, held against the crates as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("gantry-domain", &[]),
+    ("gantry-taskfile", &["gantry-domain"]),
+    ("gantry-ops", &["gantry-domain"]),
+    ("gantry-remote", &["gantry-domain", "gantry-ops"]),
+    ("gantry-seams", &["gantry-domain", "gantry-taskfile"]),
+    ("gantry-sqlite", &["gantry-domain", "gantry-seams"]),
+    ("gantry-local", &["gantry-domain", "gantry-seams"]),
+    ("gantry-ingress", SHARED),
+    ("gantry-scheduler", SHARED),
+    ("gantry-worker", SHARED),
+];
+
+/// What the three roles may know: not each other, and no adapter.
+const SHARED: &[&str] =
+    &["gantry-domain", "gantry-taskfile", "gantry-seams", "gantry-ops", "gantry-remote"];
+
+/// These two compose: they may know everyone.
+const COMPOSERS: &[&str] = &["gantry", "gantry-tests"];
+
+#[test]
+fn every_crate_knows_only_whom_it_may() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        ALLOWED.iter().map(|(name, known)| (*name, known.iter().copied().collect())).collect();
+    let packages = metadata["packages"].as_array().unwrap();
+    let names: BTreeSet<&str> = packages.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let mut mistakes = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        if COMPOSERS.contains(&name) {
+            continue;
+        }
+        let Some(allowed) = allowed.get(name) else {
+            mistakes.push(format!("{name} is not in the table"));
+            continue;
+        };
+        // A test may know an adapter; what is shipped may not.
+        let shipped = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|dependency| dependency["kind"].is_null())
+            .map(|dependency| dependency["name"].as_str().unwrap())
+            .filter(|dependency| names.contains(dependency));
+        mistakes.extend(
+            shipped
+                .filter(|dependency| !allowed.contains(dependency))
+                .map(|dependency| format!("{name} knows {dependency}")),
+        );
+    }
+    assert_eq!(mistakes, Vec::<String>::new());
+}

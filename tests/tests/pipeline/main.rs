@@ -1,0 +1,7 @@
+//! The specification of the pipeline: from an event to an image, on every part but a real engine and a real registry.
+
+mod architecture;
+mod causes;
+mod leases;
+mod logs;
+mod pushes;

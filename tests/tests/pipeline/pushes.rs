@@ -1,0 +1,229 @@
+//! What a push does.
+
+use gantry_seams::deliveries::Accepted;
+use gantry_seams::{events, runs};
+use gantry_tests::pipeline::{BASE, TestPipeline};
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+#[tokio::test]
+async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+    assert_eq!(gantry.transcript().await, "", "a new task alone starts nothing");
+
+    let second = hello.commit("main", &[("file", "changed")]).unwrap();
+    let (event, _) = gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
+    gantry.settle().await;
+
+    let short = &second[..7];
+    assert_eq!(
+        gantry.transcript().await,
+        format!("ca1 Succeeded push to main at {short} -> registry.test/hello:ca1")
+    );
+    assert_eq!(gantry.decision(&event).await, "reg/hello: run ca1");
+    let run = gantry.run("ca1").await;
+    let done = run.state.done().unwrap();
+    let product = done.outcome.product().unwrap();
+    assert_eq!(product.commit.as_ref().unwrap().as_str(), second);
+    assert_eq!(
+        gantry.registries.tag("registry.test/hello:ca1"),
+        Some(product.outputs[0].digest.clone())
+    );
+
+    let asked = &gantry.engine.asked()[0].order;
+    assert!(
+        asked.dockerfile.starts_with(&format!("FROM {BASE}@sha256:bbb")),
+        "{}",
+        asked.dockerfile
+    );
+    assert_eq!(asked.labels["org.opencontainers.image.revision"], second);
+    let lineage = gantry_seams::lineages::find(gantry.store.as_ref(), &product.outputs[0].digest)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(lineage.bases[0].image.to_string(), BASE);
+    assert_eq!(lineage.run.to_string(), "ca1");
+}
+
+#[tokio::test]
+async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+    let second = hello.commit("main", &[("file", "changed")]).unwrap();
+
+    let deliveries = (0..100).map(|_| gantry.deliver("d1", "hello", Some(&first), Some(&second)));
+    let accepted = futures_util::future::join_all(deliveries).await;
+    let new = accepted.iter().filter(|(_, accepted)| *accepted == Accepted::New).count();
+    assert_eq!(new, 1);
+    // Several schedulers at once change nothing.
+    let schedulers: Vec<_> = (0..4).map(|_| gantry.scheduler()).collect();
+    futures_util::future::join_all(schedulers.iter().map(|one| one.tick())).await;
+    gantry.settle().await;
+    assert_eq!(gantry.transcript().await.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn two_pushes_in_order_are_two_runs_and_the_newer_keeps_the_tag() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:latest").await;
+    gantry.settle().await;
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let third = hello.commit("main", &[("file", "3")]).unwrap();
+    gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
+    gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
+    gantry.schedule().await;
+
+    // The newer run is done before the older one gets so far.
+    let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
+    assert_eq!(ready.len(), 2);
+    let gate = gantry_worker::engine::scripted::Gate::closed();
+    gantry.engine.script(
+        &TestPipeline::repository("hello"),
+        [gantry_worker::engine::scripted::Action::Wait(gate.clone())],
+    );
+    let (one, other) = (gantry.worker("worker-1"), gantry.worker("worker-2"));
+    let older = one.turn(&gantry.stop);
+    let newer = async {
+        gate.reached().await;
+        other.turn(&gantry.stop).await.unwrap();
+        gate.open();
+    };
+    let (older, ()) = tokio::join!(older, newer);
+    assert!(older.unwrap());
+
+    let (ca1, ca2) = (gantry.run("ca1").await, gantry.run("ca2").await);
+    let newest = ca2.state.done().unwrap().outcome.product().unwrap();
+    assert_eq!(
+        gantry.registries.tag("registry.test/hello:latest"),
+        Some(newest.outputs[0].digest.clone())
+    );
+    let older = ca1.state.done().unwrap().outcome.product().unwrap();
+    assert_eq!(older.outputs, []);
+    assert_eq!(older.superseded[0].by.to_string(), "ca2");
+}
+
+#[tokio::test]
+async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let third = hello.commit("main", &[("file", "3")]).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+
+    let (late, _) = gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
+    gantry.settle().await;
+    assert_eq!(gantry.transcript().await, "");
+    assert_eq!(
+        gantry.decision(&late).await,
+        format!(
+            "reg/hello: {} is not the head of the branch any more: that is {}, which is built instead",
+            &second[..7],
+            &third[..7]
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    // The scheduler hears of both pushes before it has ever looked.
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let third = hello.commit("main", &[("file", "3")]).unwrap();
+    gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
+    gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
+    gantry.settle().await;
+    let short = &third[..7];
+    assert_eq!(
+        gantry.transcript().await,
+        format!("ca1 Succeeded push to main at {short} -> registry.test/hello:ca1")
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_starts_nothing_names_the_rule() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    let (event, _) = gantry.deliver("d1", "hello", None, Some(&first)).await;
+    gantry.settle().await;
+    let key =
+        gantry.git.url("hello").trim_start_matches("http://").trim_end_matches(".git").to_owned();
+    assert_eq!(
+        gantry.decision(&event).await,
+        format!("no task of this registry has a source trigger on {key}: see `gantry task list`")
+    );
+
+    gantry
+        .task_with("hello", "hello", |task| task.status = gantry_domain::task::Status::Disabled)
+        .await;
+    let (event, _) = gantry.deliver("d2", "hello", None, Some(&first)).await;
+    gantry.settle().await;
+    assert_eq!(
+        gantry.decision(&event).await,
+        "reg/hello: the task is disabled: `gantry task update --status Enabled`"
+    );
+    assert_eq!(gantry.transcript().await, "");
+}
+
+#[tokio::test]
+async fn a_push_whose_host_is_away_is_decided_when_it_is_back() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.git.behave(gantry_tests::git_server::Behaviour::Status(503));
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    let (event, _) = gantry.deliver("d1", "hello", None, Some(&first)).await;
+    gantry.schedule().await;
+    assert!(events::is_undecided(gantry.store.as_ref(), &event).await.unwrap());
+
+    gantry.git.behave(gantry_tests::git_server::Behaviour::Serve);
+    gantry.clock.advance(std::time::Duration::from_secs(60));
+    gantry.settle().await;
+    assert_eq!(gantry.decision(&event).await, "reg/hello: run ca1");
+}
+
+#[tokio::test]
+async fn one_push_starts_every_task_that_watches_it_though_they_do_not_fit_one_commit() {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    let source: gantry_domain::source::Source =
+        format!("{}#main", gantry.git.url("hello")).parse().unwrap();
+    for n in 0..70 {
+        let source = source.clone();
+        gantry
+            .task_with(&format!("task-{n}"), "hello:{{.Run.ID}}", |task| task.build.source = source)
+            .await;
+    }
+    gantry.schedule().await;
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let (event, _) = gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
+    gantry.schedule().await;
+    assert_eq!(
+        gantry.decision(&event).await.lines().filter(|line| line.contains(": run ")).count(),
+        70
+    );
+    assert_eq!(gantry.transcript().await.lines().count(), 70);
+    let waits = gantry.transcript().await.lines().filter(|line| line.contains("Queued")).count();
+    assert_eq!(waits, 70);
+    // Eight places: the others say what they wait for.
+    let waiting = runs::waiting(gantry.store.as_ref(), None, 100).await.unwrap();
+    assert_eq!(waiting.len(), 62);
+    let gantry_domain::run::RunState::Waiting { reason, .. } = &waiting[0].state else { panic!() };
+    assert_eq!(reason.to_string(), "one of the registry's 8 places for runs");
+}
