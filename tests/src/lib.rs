@@ -9,4 +9,5 @@
 
 pub mod git_server;
 pub mod pipeline;
+pub mod real;
 pub mod registries;

@@ -22,6 +22,7 @@ use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
+use gantry_remote::registries::{Registries, RemoteRegistries};
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::deliveries::{self, Accepted};
@@ -32,6 +33,8 @@ use gantry_seams::runs::RunFilter;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
 use gantry_sqlite::{Clock, ManualClock, Options, SqliteStore};
+use gantry_worker::engine::Engine;
+use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
@@ -39,6 +42,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::git_server::GitServer;
+use crate::real;
 use crate::registries::MemoryRegistries;
 
 /// The host of the registry that every task belongs to.
@@ -141,30 +145,50 @@ impl TestPipeline {
         }
     }
 
-    /// A worker of this installation, of that name.
+    /// A worker of this installation, of that name, on the scripted engine.
     ///
     /// # Panics
     /// If its folder cannot be made.
     #[must_use]
     pub fn worker(&self, name: &str) -> Worker {
+        self.worker_on(name, Arc::new(self.engine.clone()), Arc::new(self.registries.clone()))
+    }
+
+    /// A worker of this installation, of that name, on a real engine and real registries.
+    ///
+    /// # Panics
+    /// If its folder cannot be made.
+    #[must_use]
+    pub fn real_worker(&self, name: &str) -> Worker {
+        let engine = DockerEngine::connect(&real::docker_host()).expect("an engine's address");
+        let http = OutboundClient::new(policy()).expect("a client");
+        self.worker_on(name, Arc::new(engine), Arc::new(RemoteRegistries::new(http)))
+    }
+
+    fn worker_on(
+        &self,
+        name: &str,
+        engine: Arc<dyn Engine>,
+        registries: Arc<dyn Registries>,
+    ) -> Worker {
         let work_folder = self.folder.path().join(name);
         std::fs::create_dir_all(&work_folder).expect("a folder");
         let limits =
-            UnpackLimits { archive_bytes: 1 << 24, unpacked_bytes: 1 << 24, entries: 10_000 };
+            UnpackLimits { archive_bytes: 2 << 30, unpacked_bytes: 2 << 30, entries: 10_000 };
         let http = OutboundClient::new(policy()).expect("a client");
         Worker {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
-            engine: Arc::new(self.engine.clone()),
+            engine,
             sources: Sources::open(work_folder.clone(), self.git_program(), http, limits, 1 << 26)
                 .expect("a folder"),
-            registries: Arc::new(self.registries.clone()),
+            registries,
             settings: WorkerSettings {
                 id: name.parse().expect("an id"),
                 pool: Platform::default().pool(),
-                installation: "test".to_owned(),
+                installation: self.folder.path().display().to_string(),
                 slots: 2,
                 lease: LeaseTimes { period: LEASE, renew: Duration::from_millis(20) },
                 work_folder,

@@ -1,0 +1,3 @@
+//! The specification on real parts alone: engine, registry, git.
+
+mod builds;
