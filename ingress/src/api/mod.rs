@@ -41,3 +41,102 @@
 //! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
 
 pub mod types;
+
+mod deliveries;
+mod hooks;
+mod logs;
+mod paging;
+mod recipe;
+mod registries;
+mod requests;
+mod runs;
+mod status;
+mod tasks;
+mod tokens;
+mod uploads;
+pub(crate) mod view;
+
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, SecurityRequirement,
+};
+use utoipa_actix_web::AppExt as _;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// Where the API begins.
+pub(crate) const ROOT: &str = "/api/v1";
+
+/// Every route of the API, relative to [`ROOT`].
+pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(registries::list)
+        .service(registries::create)
+        .service(registries::show)
+        .service(registries::update)
+        .service(registries::delete)
+        .service(uploads::create)
+        .service(tasks::list)
+        .service(tasks::create)
+        .service(tasks::show)
+        .service(tasks::update)
+        .service(tasks::delete)
+        .service(requests::start_build)
+        .service(requests::start_task_run)
+        .service(requests::start_rerun)
+        .service(runs::list)
+        .service(runs::show)
+        .service(runs::update)
+        .service(runs::cancel)
+        .service(runs::lineage)
+        .service(logs::read_log)
+        .service(logs::follow_log)
+        .service(hooks::list)
+        .service(hooks::create)
+        .service(hooks::show)
+        .service(hooks::update)
+        .service(hooks::delete)
+        .service(hooks::add_secret)
+        .service(hooks::remove_secret)
+        .service(hooks::test)
+        .service(deliveries::list)
+        .service(deliveries::show)
+        .service(deliveries::read_body)
+        .service(deliveries::replay)
+        .service(deliveries::show_event)
+        .service(tokens::list)
+        .service(tokens::create)
+        .service(tokens::current)
+        .service(tokens::revoke)
+        .service(status::list_workers)
+        .service(status::show_status);
+}
+
+/// The OpenAPI document, made from the routes themselves.
+#[must_use]
+pub fn document() -> OpenApi {
+    let (_, mut document) = actix_web::App::new()
+        .into_utoipa_app()
+        .service(utoipa_actix_web::scope(ROOT).configure(routes))
+        .split_for_parts();
+    document.info = InfoBuilder::new()
+        .title("gantry")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("A self-hosted build service for container images."))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0").build()))
+        .build();
+    let components = document.components.take().unwrap_or_default();
+    document.components = Some(
+        ComponentsBuilder::from(components)
+            .security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+            .schema_from::<types::ErrorBody>()
+            .schema_from::<types::ErrorDetail>()
+            .schema_from::<types::Mistake>()
+            .schema_from::<types::LogStatus>()
+            .schema_from::<types::LogAttempt>()
+            .schema_from::<types::LogChunk>()
+            .schema_from::<types::LogHole>()
+            .build(),
+    );
+    document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    document
+}

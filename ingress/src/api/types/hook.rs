@@ -76,9 +76,7 @@ pub struct HookCreated {
 
 impl std::fmt::Debug for HookCreated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HookCreated")
-            .field("hook", &self.hook)
-            .finish_non_exhaustive()
+        f.debug_struct("HookCreated").field("hook", &self.hook).finish_non_exhaustive()
     }
 }
 
@@ -120,9 +118,7 @@ pub struct HookSecretCreated {
 
 impl std::fmt::Debug for HookSecretCreated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HookSecretCreated")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("HookSecretCreated").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

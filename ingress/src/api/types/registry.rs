@@ -62,11 +62,7 @@ impl std::fmt::Debug for Credentials {
 #[serde(deny_unknown_fields)]
 pub struct RegistryUpdate {
     /// Who pushes; `null` for nobody.
-    #[serde(
-        default,
-        deserialize_with = "super::present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "super::present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Credentials>)]
     pub credentials: Option<Option<Credentials>>,
     /// How many of its runs may be ready or running at once.

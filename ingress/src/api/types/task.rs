@@ -71,11 +71,7 @@ pub struct SourceTrigger {
 
 impl Default for SourceTrigger {
     fn default() -> Self {
-        Self {
-            name: default_trigger_name(),
-            branch: None,
-            status: enabled(),
-        }
+        Self { name: default_trigger_name(), branch: None, status: enabled() }
     }
 }
 
@@ -191,11 +187,7 @@ pub struct TaskUpdate {
     #[schema(write_only)]
     pub secret_build_args: Option<BTreeMap<String, String>>,
     /// The stage to build; `null` for the last.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub target: Option<Option<String>>,
     /// The platform to build for.
@@ -214,36 +206,22 @@ pub struct TaskUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// Starts a run when a branch of the context's repository moves; `null` for none.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SourceTrigger>)]
     pub source_trigger: Option<Option<SourceTrigger>>,
     /// The token that reads the repository; `null` for none. Only ever goes in.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(write_only, value_type = Option<String>)]
     pub git_token: Option<Option<String>>,
     /// How many of its runs may be ready or running at once; `null` for the registry's limit alone.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub run_limit: Option<Option<u32>>,
 }
 
 impl std::fmt::Debug for TaskUpdate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TaskUpdate")
-            .field("context", &self.context)
-            .finish_non_exhaustive()
+        f.debug_struct("TaskUpdate").field("context", &self.context).finish_non_exhaustive()
     }
 }
 

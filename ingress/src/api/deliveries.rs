@@ -1,0 +1,222 @@
+//! Deliveries: the ledger, what each meant, and the same once more.
+
+use actix_web::http::header;
+use actix_web::web::{Data, Json, Path as At, Query};
+use actix_web::{HttpResponse, get, post};
+use gantry_domain::delivery::Delivery;
+use gantry_domain::hook::Provider;
+use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName};
+use gantry_seams::store::{Store, StoreError};
+use gantry_seams::{decisions, deliveries, events, hooks};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::hooks as hook_routes;
+use super::paging::Paging;
+use super::{types, view};
+use crate::access::{Allowed, Needs, Read, Run};
+use crate::error::{ApiError, Failures};
+use crate::hooks::{find_body, replay as replay_delivery};
+use crate::state::State;
+
+/// Records that one request reads at most, to find some that its filters let through.
+const MOST_LOOKED_AT: usize = 2000;
+const LOOKED_AT_ONCE: usize = 200;
+
+/// Which deliveries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeliveryQuery {
+    /// Of this registry only.
+    #[param(value_type = Option<String>)]
+    registry: Option<RegistryName>,
+    /// Of this hook only.
+    #[param(value_type = Option<String>)]
+    hook: Option<HookId>,
+    /// With this id only, of whichever hook that still exists.
+    #[param(value_type = Option<String>)]
+    id: Option<DeliveryId>,
+}
+
+/// Lists deliveries from the newest.
+#[utoipa::path(tag = "deliveries", params(DeliveryQuery, Paging), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
+#[get("/deliveries")]
+pub(super) async fn list(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    query: Query<DeliveryQuery>,
+    paging: Query<Paging>,
+) -> Result<Json<types::Page<types::Delivery>>, ApiError> {
+    let store = state.store.as_ref();
+    let wanted = |delivery: &Delivery| {
+        allowed.sees(&delivery.registry)
+            && query.registry.as_ref().is_none_or(|registry| delivery.registry == *registry)
+    };
+    if let Some(id) = &query.id {
+        let mut items = find_everywhere(store, query.hook.as_ref(), id).await?;
+        items.retain(wanted);
+        let items = items.iter().map(view::delivery).collect();
+        return Ok(Json(types::Page { items, next: None }));
+    }
+    let mut last = match &paging.after {
+        Some(after) => Some(cursor(store, after).await?),
+        None => None,
+    };
+    let mut items = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let some = deliveries::list(store, query.hook.as_ref(), last.as_ref(), LOOKED_AT_ONCE);
+        let some = some.await?;
+        if some.is_empty() {
+            return Ok(Json(types::Page { items, next: None }));
+        }
+        for delivery in some {
+            if items.len() == paging.limit() || looked_at == MOST_LOOKED_AT {
+                let next = last.as_ref().map(cursor_text);
+                return Ok(Json(types::Page { items, next }));
+            }
+            looked_at += 1;
+            if wanted(&delivery) {
+                items.push(view::delivery(&delivery));
+            }
+            last = Some(delivery);
+        }
+    }
+}
+
+fn cursor_text(delivery: &Delivery) -> String {
+    format!("{}/{}/{}", delivery.provider, delivery.hook, delivery.id)
+}
+
+async fn cursor(store: &dyn Store, text: &str) -> Result<Delivery, ApiError> {
+    let refused = || {
+        ApiError::invalid(
+            "after",
+            "it is no `next` of a list of deliveries, or too old: begin anew",
+        )
+    };
+    let mut parts = text.splitn(3, '/');
+    let mut part = || parts.next().ok_or_else(refused);
+    let provider: Provider = part()?.parse().map_err(|_| refused())?;
+    let hook: HookId = part()?.parse().map_err(|_| refused())?;
+    let id: DeliveryId = part()?.parse().map_err(|_| refused())?;
+    let found = deliveries::find(store, provider, &hook, &id).await?;
+    found.ok_or_else(refused)
+}
+
+/// The deliveries of this id of all hooks that exist, or of one.
+async fn find_everywhere(
+    store: &dyn Store,
+    hook: Option<&HookId>,
+    id: &DeliveryId,
+) -> Result<Vec<Delivery>, StoreError> {
+    let mut all = hooks::list(store, None, hook_routes::MOST_HOOKS).await?;
+    all.retain(|candidate| hook.is_none_or(|hook| candidate.id == *hook));
+    let mut found = Vec::new();
+    for hook in all {
+        found.extend(deliveries::find(store, hook.provider, &hook.id, id).await?);
+    }
+    Ok(found)
+}
+
+/// Loads a delivery that the token may see. Its hook may be gone.
+async fn find<S: Needs>(
+    state: &State,
+    allowed: &Allowed<S>,
+    (hook, id): &(HookId, DeliveryId),
+) -> Result<Delivery, ApiError> {
+    let store = state.store.as_ref();
+    for provider in [Provider::GitHub, Provider::Distribution] {
+        if let Some(found) = deliveries::find(store, provider, hook, id).await?
+            && allowed.sees(&found.registry)
+        {
+            return Ok(found);
+        }
+    }
+    Err(ApiError::NotFound { what: "delivery", name: id.to_string() })
+}
+
+/// Shows a delivery with its events and what was decided for each.
+#[utoipa::path(tag = "deliveries", params(("hook" = String, Path), ("delivery" = String, Path)), responses((status = 200, body = types::DeliveryDetails), Failures))]
+#[get("/hooks/{hook}/deliveries/{delivery}")]
+pub(super) async fn show(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    at: At<(HookId, DeliveryId)>,
+) -> Result<Json<types::DeliveryDetails>, ApiError> {
+    let delivery = find(&state, &allowed, &at).await?;
+    let mut events = Vec::with_capacity(delivery.events.len());
+    for event in &delivery.events {
+        events.extend(load_event(state.store.as_ref(), event).await?);
+    }
+    Ok(Json(types::DeliveryDetails { delivery: view::delivery(&delivery), events }))
+}
+
+async fn load_event(
+    store: &dyn Store,
+    event: &EventId,
+) -> Result<Option<types::Event>, StoreError> {
+    let Some(found) = events::find(store, event).await? else {
+        return Ok(None);
+    };
+    let decision = decisions::find(store, event).await?;
+    Ok(Some(view::event(&found.value.event, decision.as_ref())))
+}
+
+/// Shows an event and what was decided for it.
+#[utoipa::path(tag = "deliveries", params(("event" = String, Path)), responses((status = 200, body = types::Event), Failures))]
+#[get("/events/{event:.*}")]
+pub(super) async fn show_event(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    at: At<EventId>,
+) -> Result<Json<types::Event>, ApiError> {
+    let store = state.store.as_ref();
+    let absent = || ApiError::NotFound { what: "event", name: at.to_string() };
+    let found = events::find(store, &at).await?.ok_or_else(absent)?;
+    allowed.check(&found.value.event.registry, "event", &*at)?;
+    let decision = decisions::find(store, &at).await?;
+    Ok(Json(view::event(&found.value.event, decision.as_ref())))
+}
+
+/// Reads a delivery's body, as it came.
+#[utoipa::path(
+    tag = "deliveries",
+    params(("hook" = String, Path), ("delivery" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), Failures)
+)]
+#[get("/hooks/{hook}/deliveries/{delivery}/body")]
+pub(super) async fn read_body(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    at: At<(HookId, DeliveryId)>,
+) -> Result<HttpResponse, ApiError> {
+    let delivery = find(&state, &allowed, &at).await?;
+    let body = find_body(&state, &delivery).await?.ok_or_else(|| ApiError::NotFound {
+        what: "body of delivery",
+        name: delivery.id.to_string(),
+    })?;
+    // As bytes: whatever a sender put into it, no browser is to take it for a page.
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(body))
+}
+
+/// Takes a delivery's body as if it came now, as a new delivery that is decided anew.
+#[utoipa::path(
+    tag = "deliveries",
+    params(("hook" = String, Path), ("delivery" = String, Path)),
+    responses((status = 201, body = types::ReplayResult), Failures)
+)]
+#[post("/hooks/{hook}/deliveries/{delivery}/replays")]
+pub(super) async fn replay(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    at: At<(HookId, DeliveryId)>,
+) -> Result<HttpResponse, ApiError> {
+    let delivery = find(&state, &allowed, &at).await?;
+    let hook = hook_routes::find(&state, &allowed, &delivery.hook).await?;
+    let replayed = replay_delivery(&state, &hook, &delivery).await?;
+    Ok(HttpResponse::Created().json(types::ReplayResult { delivery: view::delivery(&replayed) }))
+}

@@ -1,0 +1,211 @@
+//! Logs: whole as text, live as server-sent events.
+
+use std::collections::VecDeque;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::web::{Bytes, Data, Path as At, Query};
+use actix_web::{HttpRequest, HttpResponse, get};
+use futures_util::Stream;
+use gantry_domain::id::RunId;
+use gantry_domain::run::Run;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::runs;
+use crate::access::{Allowed, Read};
+use crate::error::{ApiError, Failures};
+use crate::logs::{LiveLog, LogWalk, Place, Step, WalkError};
+use crate::state::State;
+
+/// From where.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogQuery {
+    /// This attempt's log, from 1. All attempts if absent, each begun by a line that says so.
+    attempt: Option<u32>,
+    /// From this byte of the attempt's log on; without `attempt`, of the first one's.
+    offset: Option<u64>,
+}
+
+impl LogQuery {
+    fn place(&self) -> Place {
+        match (self.attempt, self.offset) {
+            (None, None) => Place::default(),
+            (attempt, offset) => {
+                Place { attempt: attempt.unwrap_or(1).max(1), offset: offset.unwrap_or(0) }
+            }
+        }
+    }
+}
+
+/// Reads a log as text, as far as it is written. With `Accept: text/event-stream`, the same as `/log/events`.
+#[utoipa::path(
+    tag = "logs",
+    params(("run" = String, Path), LogQuery),
+    responses((status = 200, content_type = "text/plain", body = String), Failures)
+)]
+#[get("/runs/{run}/log")]
+pub(super) async fn read_log(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    request: HttpRequest,
+    at: At<RunId>,
+    query: Query<LogQuery>,
+) -> Result<HttpResponse, ApiError> {
+    if wants_events(&request) {
+        return live(state, allowed, request, at, query).await;
+    }
+    let run = runs::find(&state, &allowed, *at).await?;
+    let text = TextLog::new(state, &run, &query);
+    let stream = futures_util::stream::unfold(text, |mut text| async move {
+        let piece = text.next().await?;
+        Some((piece, text))
+    });
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .streaming(into_stream(stream)))
+}
+
+/// Names the item's type for actix.
+fn into_stream(
+    stream: impl Stream<Item = Result<Bytes, WalkError>>,
+) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error>>> {
+    use futures_util::TryStreamExt as _;
+
+    stream.map_err(|error| {
+        tracing::warn!("a log broke off: {error}");
+        error.into()
+    })
+}
+
+fn wants_events(request: &HttpRequest) -> bool {
+    let accept = request.headers().get(header::ACCEPT);
+    accept.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Follows a log: what there is, then what comes, and at the end the run. See `LogEvent` for the events.
+#[utoipa::path(
+    tag = "logs",
+    params(
+        ("run" = String, Path),
+        LogQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "`attempt:offset`: goes on after this place")
+    ),
+    responses((status = 200, content_type = "text/event-stream", body = String), Failures)
+)]
+#[get("/runs/{run}/log/events")]
+pub(super) async fn follow_log(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    request: HttpRequest,
+    at: At<RunId>,
+    query: Query<LogQuery>,
+) -> Result<HttpResponse, ApiError> {
+    live(state, allowed, request, at, query).await
+}
+
+async fn live(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    request: HttpRequest,
+    at: At<RunId>,
+    query: Query<LogQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let run = runs::find(&state, &allowed, *at).await?;
+    let place = match request.headers().get("last-event-id") {
+        Some(id) => last_event(id)?,
+        None => query.place(),
+    };
+    let live = LiveLog::from(state.into_inner(), run.id, place).ok_or(ApiError::Busy)?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Some proxies hold an answer back until it is large.
+        .insert_header(("x-accel-buffering", "no"))
+        .streaming(live.into_stream()))
+}
+
+fn last_event(id: &HeaderValue) -> Result<Place, ApiError> {
+    let parse = || {
+        let (attempt, offset) = id.to_str().ok()?.split_once(':')?;
+        Some(Place { attempt: attempt.parse().ok()?, offset: offset.parse().ok()? })
+    };
+    parse().ok_or_else(|| ApiError::invalid("Last-Event-ID", "it is `attempt:offset`"))
+}
+
+/// A log on its way out as text.
+struct TextLog {
+    state: Data<State>,
+    walk: LogWalk,
+    /// Only this attempt.
+    only: Option<u32>,
+    /// Whether lines say where attempts begin.
+    with_marks: bool,
+    /// Bytes before this offset of the first piece are not asked for.
+    skip_to: u64,
+    waiting: VecDeque<Bytes>,
+    is_over: bool,
+}
+
+impl TextLog {
+    fn new(state: Data<State>, run: &Run, query: &LogQuery) -> Self {
+        let place = query.place();
+        Self {
+            state,
+            walk: LogWalk::from(run.id, place),
+            only: query.attempt,
+            with_marks: query.attempt.is_none()
+                && !run.attempts.is_empty()
+                && run.attempts.len() + usize::from(run.state.lease().is_some()) > 1,
+            skip_to: place.offset,
+            waiting: VecDeque::new(),
+            is_over: false,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, WalkError>> {
+        loop {
+            if let Some(piece) = self.waiting.pop_front() {
+                return Some(Ok(piece));
+            }
+            if self.is_over {
+                return None;
+            }
+            let step = self.walk.next(self.state.store.as_ref(), self.state.blobs.as_ref()).await;
+            match step {
+                Ok(step) => self.take(step),
+                Err(error) => {
+                    self.is_over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::CaughtUp(_) => self.is_over = true,
+            Step::Attempt(attempt) if self.only.is_some_and(|only| only != attempt) => {
+                self.is_over = true;
+            }
+            Step::Attempt(attempt) => {
+                self.skip_to = 0;
+                if self.with_marks {
+                    self.waiting.push_back(format!("--- attempt {attempt} ---\n").into());
+                }
+            }
+            Step::Hole { from, until } => {
+                let lost = format!("--- {} bytes of the log are lost ---\n", until - from);
+                self.waiting.push_back(lost.into());
+            }
+            Step::Frames(frames) => {
+                for frame in frames {
+                    let before = usize::try_from(self.skip_to.saturating_sub(frame.offset));
+                    let text = Bytes::from(frame.text);
+                    self.waiting.push_back(text.slice(before.unwrap_or(0).min(text.len())..));
+                }
+            }
+        }
+    }
+}

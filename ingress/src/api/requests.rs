@@ -1,0 +1,303 @@
+//! Requests that start a run: quick builds, runs of a task, reruns. Each answers with the run's id.
+
+use actix_web::http::header::HeaderValue;
+use actix_web::web::{Data, Json, Path as At};
+use actix_web::{HttpRequest, HttpResponse, post};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::event::{Event, EventKind};
+use gantry_domain::id::{
+    EventId, IdempotencyKey, RegistryName, RunId, RunPrefix, TaskId, TaskName, TokenId,
+};
+use gantry_domain::platform::Platform;
+use gantry_domain::registry::Registry;
+use gantry_domain::run::Run as RunRecord;
+use gantry_domain::source::Source;
+use gantry_domain::task::{BuildSpec, RunTimeout, Task};
+use gantry_domain::token::Scope;
+use gantry_ops::secret::random_hex;
+use gantry_seams::requests::{self, Accepted, RunRequest};
+use gantry_seams::{runs, uploads};
+
+use super::recipe::{Checker, Whole};
+use super::{runs as run_routes, tasks, types, view};
+use crate::access::{Allowed, Run};
+use crate::error::{ApiError, Failures};
+use crate::state::State;
+
+/// Says that an earlier request with the same key had started the run.
+const REPEATED: &str = "idempotent-replayed";
+
+/// Starts a build that belongs to no task.
+#[utoipa::path(
+    tag = "runs",
+    params(("registry" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
+)]
+#[post("/registries/{registry}/builds")]
+pub(super) async fn start_build(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    request: HttpRequest,
+    at: At<RegistryName>,
+    body: Json<types::BuildCreate>,
+) -> Result<HttpResponse, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), &at).await?;
+    let asked = Asked::new(&request, allowed.by())?;
+    let draft = quick_build(&state, &registry, &body, &asked).await?;
+    asked.start(&state, &registry, None, None, draft).await
+}
+
+async fn quick_build(
+    state: &State,
+    registry: &Registry,
+    body: &types::BuildCreate,
+    asked: &Asked,
+) -> Result<RunDraft, ApiError> {
+    let mut check = Checker::new(registry, &state.keyring);
+    let source =
+        check.source(state.store.as_ref(), body.context.as_deref(), body.upload.as_deref()).await?;
+    let dockerfile = check.dockerfile(body.dockerfile.as_deref().unwrap_or("Dockerfile"));
+    let images = check.images(&body.images);
+    let build_args = check.build_args(&body.build_args);
+    let secret_build_args = check.secret_build_args(&body.secret_build_args)?;
+    let target = body.target.as_deref().and_then(|target| check.mistakes.parse("target", target));
+    let platform = match &body.platform {
+        Some(platform) => check.platform(platform),
+        None => Some(Platform::default()),
+    };
+    let timeout = match body.timeout {
+        Some(seconds) => check.timeout(seconds),
+        None => Some(RunTimeout::default()),
+    };
+    let git_token = match &body.git_token {
+        Some(token) => check.git_token(token)?,
+        None => None,
+    };
+    if let (Some(source), Some(images)) = (&source, &images) {
+        check.together(&Whole {
+            source,
+            images,
+            push: body.push,
+            has_source_trigger: false,
+            has_git_token: body.git_token.is_some(),
+        });
+    }
+    let (
+        Some(source),
+        Some(dockerfile),
+        Some(images),
+        Some(build_args),
+        Some(secret_build_args),
+        Some(platform),
+        Some(timeout),
+    ) = (source, dockerfile, images, build_args, secret_build_args, platform, timeout)
+    else {
+        return Err(ApiError::Invalid(check.mistakes));
+    };
+    check.mistakes.none()?;
+    let build = BuildSpec {
+        source,
+        dockerfile,
+        images,
+        build_args,
+        secret_build_args,
+        target,
+        platform,
+        timeout,
+        push: body.push,
+        no_cache: body.no_cache,
+    };
+    let (event, by) = (asked.event.clone(), asked.by.clone());
+    let registry = registry.name.clone();
+    Ok(planner::for_quick_build(registry, build, git_token, event, by))
+}
+
+/// Starts a run of a task, with what is given instead of what the task says.
+#[utoipa::path(
+    tag = "runs",
+    params(("registry" = String, Path), ("task" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
+)]
+#[post("/registries/{registry}/tasks/{task}/runs")]
+pub(super) async fn start_task_run(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    request: HttpRequest,
+    at: At<(RegistryName, TaskName)>,
+    body: Option<Json<types::TaskRunCreate>>,
+) -> Result<HttpResponse, ApiError> {
+    let (registry, task) = tasks::find(&state, &allowed, &at).await?;
+    let body = body.map(Json::into_inner).unwrap_or_default();
+    let asked = Asked::new(&request, allowed.by())?;
+    let may_move_secrets = allowed.has(Scope::Write);
+    let draft = overridden(&state, &registry, &task, &body, may_move_secrets, &asked).await?;
+    asked.start(&state, &registry, Some(task.id), None, draft).await
+}
+
+async fn overridden(
+    state: &State,
+    registry: &Registry,
+    task: &Task,
+    body: &types::TaskRunCreate,
+    may_move_secrets: bool,
+    asked: &Asked,
+) -> Result<RunDraft, ApiError> {
+    let mut check = Checker::new(registry, &state.keyring);
+    let mut build = task.build.clone();
+    let mut git_token = task.git_token.clone();
+    if body.context.is_some() || body.upload.is_some() {
+        let store = state.store.as_ref();
+        let (context, upload) = (body.context.as_deref(), body.upload.as_deref());
+        if let Some(source) = check.source(store, context, upload).await? {
+            build.source = source;
+        }
+    }
+    if is_foreign(&task.build.source, &build.source) {
+        // The token of a repository must not be shown to another; a Dockerfile from elsewhere could print the secrets that
+        // whoever may start runs is not meant to see.
+        git_token = None;
+        if !build.secret_build_args.is_empty() && !may_move_secrets {
+            return Err(ApiError::Forbidden(format!(
+                "task `{}` has secret build arguments: to run it from another context needs a token of scope `write`",
+                task.id
+            )));
+        }
+    }
+    if let Some(dockerfile) = &body.dockerfile
+        && let Some(dockerfile) = check.dockerfile(dockerfile)
+    {
+        build.dockerfile = dockerfile;
+    }
+    build.build_args.extend(check.build_args(&body.build_args).unwrap_or_default());
+    let secrets = check.secret_build_args(&body.secret_build_args)?;
+    build.secret_build_args.extend(secrets.unwrap_or_default());
+    if let Some(target) = &body.target {
+        build.target = check.mistakes.parse("target", target);
+    }
+    if let Some(token) = &body.git_token {
+        git_token = check.git_token(token)?;
+    }
+    check.together(&Whole {
+        source: &build.source,
+        images: &build.images,
+        push: build.push,
+        has_source_trigger: false,
+        has_git_token: body.git_token.is_some(),
+    });
+    check.mistakes.none()?;
+    let (event, by) = (asked.event.clone(), asked.by.clone());
+    let mut draft = planner::for_task_request(task, build, event, by);
+    draft.git_token = git_token;
+    Ok(draft)
+}
+
+/// Whether a run would read from somewhere else than its task does. Another branch or folder is not somewhere else.
+fn is_foreign(task: &Source, run: &Source) -> bool {
+    match (tasks::repository(task), tasks::repository(run)) {
+        (Some(task), Some(run)) => task != run,
+        _ => task != run,
+    }
+}
+
+/// Starts the same build once more.
+#[utoipa::path(
+    tag = "runs",
+    params(("run" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
+)]
+#[post("/runs/{run}/reruns")]
+pub(super) async fn start_rerun(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    request: HttpRequest,
+    at: At<RunId>,
+) -> Result<HttpResponse, ApiError> {
+    let run = run_routes::find(&state, &allowed, *at).await?;
+    let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
+    refuse_lost_upload(&state, &run).await?;
+    let asked = Asked::new(&request, allowed.by())?;
+    let draft = planner::for_rerun(&run, asked.event.clone(), asked.by.clone());
+    asked.start(&state, &registry, run.task_id(), Some(run.id), draft).await
+}
+
+async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+    let Source::Upload { upload } = &run.build.source else {
+        return Ok(());
+    };
+    match uploads::find(state.store.as_ref(), upload).await? {
+        Some(_) => Ok(()),
+        None => Err(ApiError::Conflict {
+            code: "source_gone",
+            message: format!(
+                "what run {} was built from is not kept any more: build it again from your files",
+                run.id
+            ),
+        }),
+    }
+}
+
+/// Who asked, and under which key.
+struct Asked {
+    by: TokenId,
+    event: EventId,
+    idempotency: Option<String>,
+}
+
+impl Asked {
+    fn new(request: &HttpRequest, by: TokenId) -> Result<Self, ApiError> {
+        let key = request.headers().get("idempotency-key");
+        let idempotency = key.map(|value| idempotency(value, &by)).transpose()?;
+        let random = random_hex::<16>()?;
+        let event = match format!("request:{}", random.as_str()).parse() {
+            Ok(event) => event,
+            Err(_) => unreachable!("a word and hexadecimal digits are an event id"),
+        };
+        Ok(Self { by, event, idempotency })
+    }
+
+    /// Event, decision and run in one commit, then the doorbell.
+    async fn start(
+        self,
+        state: &State,
+        registry: &Registry,
+        task: Option<TaskId>,
+        rerun_of: Option<RunId>,
+        draft: RunDraft,
+    ) -> Result<HttpResponse, ApiError> {
+        let store = state.store.as_ref();
+        let event = Event {
+            id: self.event,
+            registry: registry.name.clone(),
+            received: store.now().await?,
+            trace: None,
+            kind: EventKind::Requested { by: self.by, task, rerun_of },
+        };
+        let prefix: RunPrefix = registry.prefix;
+        let request = RunRequest { event, prefix, draft, idempotency: self.idempotency };
+        match requests::accept(store, request).await? {
+            Accepted::Started(run) => {
+                state.doorbells.run_created(run.id);
+                Ok(HttpResponse::Created().json(view::run(&run)))
+            }
+            Accepted::Repeated(id) => {
+                let run = runs::find(store, id).await?;
+                let run = run.ok_or_else(|| ApiError::Conflict {
+                    code: "run_gone",
+                    message: format!("this key started run {id}, which is not kept any more"),
+                })?;
+                let mut response = HttpResponse::Ok();
+                response.insert_header((REPEATED, HeaderValue::from_static("true")));
+                Ok(response.json(view::run(&run)))
+            }
+        }
+    }
+}
+
+fn idempotency(value: &HeaderValue, by: &TokenId) -> Result<String, ApiError> {
+    const NAME: &str = "Idempotency-Key";
+    let text = value.to_str().map_err(|_| ApiError::invalid(NAME, "it is not printable"))?;
+    let key: IdempotencyKey = text
+        .parse()
+        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid(NAME, error.to_string()))?;
+    Ok(format!("{by}/{key}"))
+}

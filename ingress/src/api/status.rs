@@ -1,0 +1,157 @@
+//! How the installation is, and its workers.
+
+use std::time::{Duration, Instant};
+
+use actix_web::get;
+use actix_web::web::{Data, Json};
+use gantry_domain::run::Run as RunRecord;
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::store::StoreError;
+use gantry_seams::{hooks, installation, runs, workers};
+
+use super::{runs as run_routes, types, view};
+use crate::access::{Allowed, Read};
+use crate::error::{ApiError, Failures};
+use crate::state::State;
+
+const COUNTED: usize = 1000;
+
+/// A worker says that it is there every few seconds.
+const SILENT_AFTER: Duration = Duration::from_secs(60);
+
+/// Lists workers.
+#[utoipa::path(tag = "status", responses((status = 200, body = types::Page<types::Worker>), Failures))]
+#[get("/workers")]
+pub(super) async fn list_workers(
+    state: Data<State>,
+    _allowed: Allowed<Read>,
+) -> Result<Json<types::Page<types::Worker>>, ApiError> {
+    let found = workers::list(state.store.as_ref(), COUNTED).await?;
+    Ok(Json(types::Page { items: found.iter().map(view::worker).collect(), next: None }))
+}
+
+/// Says how the installation is, and what needs a person.
+#[utoipa::path(tag = "status", responses((status = 200, body = types::Status), Failures))]
+#[get("/status")]
+pub(super) async fn show_status(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+) -> Result<Json<types::Status>, ApiError> {
+    let store = state.store.as_ref();
+    let began = Instant::now();
+    let now = store.now().await?;
+    let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let workers = workers::list(store, COUNTED).await?;
+    let (queued, leased) = runs_under_way(&state, &allowed).await?;
+    let oldest = queued.iter().min_by_key(|run| run.created);
+    let oldest_waiting = match oldest {
+        None => None,
+        Some(run) => Some(types::OldestWaiting {
+            run: run.id.to_string(),
+            created: run.created.to_string(),
+            waits_for: run_routes::explain_wait(store, run).await?.unwrap_or_default(),
+        }),
+    };
+    let quarantined = installation::quarantined(store, 100).await?;
+    let mut status = types::Status {
+        ok: true,
+        troubles: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        store: types::StoreStatus { ok: true, latency_ms, now: Some(now.to_string()) },
+        queue: queue(&state),
+        queued_runs: queued.len(),
+        leased_runs: leased,
+        oldest_waiting,
+        failing_hooks: failing_hooks(&state, &allowed).await?,
+        unknown_hook_requests: state.tally.unknown(),
+        quarantined: quarantined
+            .into_iter()
+            .map(|(key, since)| types::QuarantinedRecord { key, since: since.to_string() })
+            .collect(),
+        workers: workers.iter().map(view::worker).collect(),
+    };
+    let silent = workers
+        .iter()
+        .filter(|worker| now.since(worker.last_seen) > SILENT_AFTER)
+        .map(|worker| (worker.id.to_string(), worker.last_seen));
+    status.troubles = troubles(&status, silent);
+    status.ok = status.troubles.is_empty();
+    Ok(Json(status))
+}
+
+/// The queued runs that the token may see, and how many are leased.
+async fn runs_under_way(
+    state: &State,
+    allowed: &Allowed<Read>,
+) -> Result<(Vec<RunRecord>, usize), StoreError> {
+    let store = state.store.as_ref();
+    let mut queued = runs::waiting(store, None, COUNTED).await?;
+    queued.extend(runs::all_ready(store, COUNTED).await?);
+    queued.retain(|run| allowed.sees(&run.registry));
+    let mut leased = runs::leased(store, COUNTED).await?;
+    leased.retain(|run| allowed.sees(&run.registry));
+    Ok((queued, leased.len()))
+}
+
+fn queue(state: &State) -> types::QueueStatus {
+    let health = state.doorbells.health();
+    let last_error = health.last_error();
+    types::QueueStatus { ok: last_error.is_none(), failed: health.failed(), last_error }
+}
+
+async fn failing_hooks(
+    state: &State,
+    allowed: &Allowed<Read>,
+) -> Result<Vec<types::FailingHook>, StoreError> {
+    let mut failing = Vec::new();
+    for (id, counts) in state.tally.failing() {
+        let hook = hooks::find(state.store.as_ref(), &id).await?;
+        if let Some(hook) = hook.filter(|hook| allowed.sees(&hook.registry)) {
+            failing.push(types::FailingHook {
+                hook: id.to_string(),
+                registry: hook.registry.to_string(),
+                counts,
+            });
+        }
+    }
+    Ok(failing)
+}
+
+/// What needs a person, each with its remedy.
+fn troubles(
+    status: &types::Status,
+    silent_workers: impl Iterator<Item = (String, Timestamp)>,
+) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if let Some(error) = &status.queue.last_error {
+        troubles.push(format!("the queue does not take doorbells, so things go slower: {error}"));
+    }
+    if status.workers.is_empty() {
+        troubles.push("there is no worker: runs wait until one starts".to_owned());
+    }
+    for worker in &status.workers {
+        if !worker.engine.ok {
+            let why = &worker.engine.message;
+            troubles.push(format!("the engine of worker {} is away: {why}", worker.id));
+        } else if let Some(why) = &worker.idle_because {
+            troubles.push(format!("worker {} takes no runs: {why}", worker.id));
+        }
+    }
+    for (worker, last_seen) in silent_workers {
+        troubles.push(format!("worker {worker} was last seen at {last_seen}"));
+    }
+    for failing in &status.failing_hooks {
+        let counts = failing.counts;
+        troubles.push(format!(
+            "hook {}: {} deliveries with a wrong secret, {} unreadable, {} not taken in time since the start",
+            failing.hook, counts.unauthorized, counts.unreadable, counts.unavailable
+        ));
+    }
+    if !status.quarantined.is_empty() {
+        troubles.push(format!(
+            "{} stored records do not decode: was an older gantry started on newer data?",
+            status.quarantined.len()
+        ));
+    }
+    troubles
+}

@@ -1,0 +1,149 @@
+//! Uploads: archives that builds read, streamed to the object store.
+
+use std::io;
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::web::{Bytes, BytesMut, Data, Path as At, Payload};
+use actix_web::{HttpRequest, HttpResponse, post};
+use futures_util::StreamExt as _;
+use gantry_domain::id::{RegistryName, UploadId};
+use gantry_ops::secret::random_hex;
+use gantry_seams::uploads::{self, Upload};
+use gantry_seams::{CreateError, blobs::BlobError};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+
+use super::{types, view};
+use crate::access::{Allowed, Run};
+use crate::error::{ApiError, Failures};
+use crate::state::State;
+
+/// Between two pieces of a body.
+const PIECE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pieces on their way from the network to the disk, each at most 64 KiB or so.
+const PIECES_UNDER_WAY: usize = 16;
+
+/// Where a `.tar` says what it is.
+const TAR_MAGIC_AT: usize = 257;
+const TAR_MAGIC: &[u8] = b"ustar";
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
+/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after a day it is removed.
+#[utoipa::path(
+    tag = "runs",
+    params(("registry" = String, Path)),
+    request_body(content_type = "application/octet-stream", content = Vec<u8>),
+    responses((status = 201, body = types::Upload), (status = 413, body = types::ErrorBody), Failures)
+)]
+#[post("/registries/{registry}/uploads")]
+pub(super) async fn create(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    request: HttpRequest,
+    at: At<RegistryName>,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), &at).await?;
+    let most = state.settings.upload_limit;
+    if declared_length(&request).is_some_and(|length| length > most) {
+        return Err(ApiError::TooLarge { most });
+    }
+    let random = random_hex::<16>()?;
+    let id: UploadId = random
+        .parse()
+        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
+    let bytes = store_archive(&state, &id, payload).await?;
+    let upload = Upload {
+        id,
+        registry: registry.name,
+        by: allowed.by(),
+        bytes,
+        created: state.store.now().await?,
+    };
+    match uploads::create(state.store.as_ref(), &upload).await {
+        Ok(()) => Ok(HttpResponse::Created().json(view::upload(&upload))),
+        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
+        Err(CreateError::Store(error)) => {
+            forget_bytes(&state, &upload.id).await;
+            Err(error.into())
+        }
+    }
+}
+
+fn declared_length(request: &HttpRequest) -> Option<u64> {
+    let value = request.headers().get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// The bytes cannot be named any more.
+async fn forget_bytes(state: &State, id: &UploadId) {
+    if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
+        tracing::warn!("an upload that was not recorded is left in the object store: {error}");
+    }
+}
+
+async fn store_archive(
+    state: &State,
+    id: &UploadId,
+    mut payload: Payload,
+) -> Result<u64, ApiError> {
+    let head = read_head(&mut payload).await?;
+    check_magic(&head)?;
+    // A request's body belongs to its connection's thread; the object store may write from any other.
+    let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
+    let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
+        Some((pieces.recv().await?, pieces))
+    });
+    let reader = Box::pin(StreamReader::new(stream.boxed()));
+    let path = uploads::blob_path(id);
+    let put = state.blobs.put_stream(&path, reader, state.settings.upload_limit);
+    let (stored, ()) = tokio::join!(put, send_pieces(head, payload, sender));
+    stored.map_err(|error: BlobError| error.into())
+}
+
+/// Reads as much as it takes to see what it is.
+async fn read_head(payload: &mut Payload) -> Result<Bytes, ApiError> {
+    let mut head = BytesMut::new();
+    while head.len() < TAR_MAGIC_AT + TAR_MAGIC.len() && !head.starts_with(GZIP_MAGIC) {
+        match next_piece(payload).await {
+            None => break,
+            Some(Ok(piece)) => head.extend_from_slice(&piece),
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(ApiError::TooSlow);
+            }
+            Some(Err(_)) => return Err(ApiError::BrokenOff),
+        }
+    }
+    Ok(head.freeze())
+}
+
+fn check_magic(head: &[u8]) -> Result<(), ApiError> {
+    let is_tar = head.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(TAR_MAGIC));
+    if is_tar || head.starts_with(GZIP_MAGIC) {
+        return Ok(());
+    }
+    Err(ApiError::UnsupportedMedia(
+        "the body is neither a .tar nor a .tar.gz: pack the folder, as `gantry build` does",
+    ))
+}
+
+async fn send_pieces(head: Bytes, mut payload: Payload, sender: mpsc::Sender<io::Result<Bytes>>) {
+    let mut next = Some(Ok(head));
+    while let Some(piece) = next {
+        let is_broken = piece.is_err();
+        // Whoever stores it has had enough, and says why.
+        if sender.send(piece).await.is_err() || is_broken {
+            return;
+        }
+        next = next_piece(&mut payload).await;
+    }
+}
+
+async fn next_piece(payload: &mut Payload) -> Option<io::Result<Bytes>> {
+    match tokio::time::timeout(PIECE_PATIENCE, payload.next()).await {
+        Ok(piece) => piece.map(|piece| piece.map_err(io::Error::other)),
+        Err(_) => Some(Err(io::ErrorKind::TimedOut.into())),
+    }
+}

@@ -1,0 +1,372 @@
+//! Records as the bodies that show them. No secret has a way through here.
+
+use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
+use gantry_domain::decide::{self, Choice};
+use gantry_domain::delivery::{self, Verdict};
+use gantry_domain::event::{EventKind, PushedRef};
+use gantry_domain::lineage::{self, BaseRole};
+use gantry_domain::registry;
+use gantry_domain::run::{self, RunState};
+use gantry_domain::source::CommitId;
+use gantry_domain::task::{self, Status};
+use gantry_domain::timestamp::Timestamp;
+use gantry_domain::token;
+use gantry_domain::worker::{self, EngineHealth};
+use gantry_seams::decisions::RecordedDecision;
+use gantry_seams::uploads;
+use serde::Serialize;
+
+use super::types;
+
+/// The word that a closed set's value has in records, or that a tagged value has under `tag`.
+fn word_of(value: &impl Serialize, tag: &str) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::Object(fields)) => {
+            fields.get(tag).and_then(|word| word.as_str()).unwrap_or_default().to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.to_string()
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+pub(crate) fn registry(registry: &registry::Registry) -> types::Registry {
+    types::Registry {
+        name: registry.name.to_string(),
+        host: registry.host.to_string(),
+        run_prefix: registry.prefix.to_string(),
+        username: registry.credentials.as_ref().map(|credentials| credentials.username.clone()),
+        run_limit: registry.run_limit.get(),
+        created: time(registry.created),
+    }
+}
+
+pub(crate) fn upload(upload: &uploads::Upload) -> types::Upload {
+    types::Upload {
+        id: upload.id.to_string(),
+        registry: upload.registry.to_string(),
+        bytes: upload.bytes,
+        created: time(upload.created),
+    }
+}
+
+pub(crate) fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Enabled => "Enabled",
+        Status::Disabled => "Disabled",
+    }
+}
+
+pub(crate) fn task(task: &task::Task) -> types::Task {
+    let build = &task.build;
+    types::Task {
+        registry: task.id.registry.to_string(),
+        name: task.id.name.to_string(),
+        revision: task.revision,
+        status: status_word(task.status).to_owned(),
+        context: build.source.to_string(),
+        dockerfile: build.dockerfile.to_string(),
+        images: texts(&build.images),
+        build_args: build
+            .build_args
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+        secret_build_args: build.secret_build_args.keys().map(ToString::to_string).collect(),
+        target: build.target.as_ref().map(ToString::to_string),
+        platform: build.platform.to_string(),
+        timeout: build.timeout.into(),
+        push: build.push,
+        no_cache: build.no_cache,
+        source_trigger: task.source_trigger.as_ref().map(|trigger| types::SourceTrigger {
+            name: trigger.name.clone(),
+            branch: trigger.branch.as_ref().map(ToString::to_string),
+            status: status_word(trigger.status).to_owned(),
+        }),
+        has_git_token: task.git_token.is_some(),
+        run_limit: task.run_limit.map(std::num::NonZeroU32::get),
+        created: time(task.created),
+        updated: time(task.updated),
+    }
+}
+
+/// What a queued run waits for, as its own record says.
+pub(crate) fn waits_for(run: &run::Run) -> Option<String> {
+    match &run.state {
+        RunState::Waiting { reason, .. } => Some(reason.to_string()),
+        RunState::Ready { pool, .. } => Some(format!("a worker of pool {pool}")),
+        RunState::Started { .. }
+        | RunState::Running { .. }
+        | RunState::Tagging { .. }
+        | RunState::Done(_) => None,
+    }
+}
+
+pub(crate) fn run(run: &run::Run) -> types::Run {
+    let done = run.state.done();
+    let lease = run.state.lease();
+    let started = done.and_then(|done| done.started).or(lease.map(|lease| lease.since));
+    let finished = done.map(|done| done.at);
+    let product = done.and_then(|done| done.outcome.product());
+    let attempts = attempts(run);
+    types::Run {
+        id: run.id.to_string(),
+        status: run.status().to_string(),
+        run_type: run.run_type.to_string(),
+        registry: run.registry.to_string(),
+        task: run.task.as_ref().map(|task| task.name.to_string()),
+        task_revision: run.task.as_ref().map(|task| task.revision),
+        platform: run.build.platform.to_string(),
+        trigger: run.cause.trigger().to_owned(),
+        cause: run.cause.to_string(),
+        event: run.cause.event().to_string(),
+        source: run.build.source.to_string(),
+        dockerfile: run.build.dockerfile.to_string(),
+        image_names: texts(&run.build.images),
+        created: time(run.created),
+        started: started.map(time),
+        finished: finished.map(time),
+        duration_ms: started
+            .zip(finished)
+            .map(|(from, to)| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)),
+        waits_for: waits_for(run),
+        images: product.map_or_else(Vec::new, |product| outputs(&product.outputs)),
+        superseded: product.map_or_else(Vec::new, |product| {
+            let superseded = product.superseded.iter();
+            superseded
+                .map(|tag| types::SupersededTag {
+                    image: tag.image.to_string(),
+                    by: tag.by.to_string(),
+                })
+                .collect()
+        }),
+        bases: product.map_or_else(Vec::new, |product| bases(&product.bases)),
+        commit: commit(run).map(ToString::to_string),
+        error: done.and_then(|done| done.outcome.error()).map(run_error),
+        worker: attempts.last().map(|attempt| attempt.worker.clone()),
+        attempts,
+        cancel_asked: run
+            .cancel
+            .as_ref()
+            .map(|ask| types::CancelAsked { by: ask.by.to_string(), at: time(ask.at) }),
+        archived: run.archived,
+    }
+}
+
+/// The commit that was built; until that is known, the one that a push names.
+fn commit(run: &run::Run) -> Option<&CommitId> {
+    let built = run.state.done().and_then(|done| done.outcome.product()?.commit.as_ref());
+    built.or(match &run.cause {
+        gantry_domain::cause::Cause::Push { commit, .. } => Some(commit),
+        gantry_domain::cause::Cause::Request { .. } => None,
+    })
+}
+
+fn run_error(error: &run::RunError) -> types::RunError {
+    types::RunError {
+        code: word_of(&error.code, ""),
+        step: error.step.as_ref().map(ToString::to_string),
+        exit_code: error.exit_code,
+        message: error.message.clone(),
+    }
+}
+
+fn attempts(run: &run::Run) -> Vec<types::Attempt> {
+    let mut attempts: Vec<_> = run.attempts.iter().map(ended_attempt).collect();
+    attempts.extend(run.state.lease().map(|lease| types::Attempt {
+        attempt: lease.attempt,
+        worker: lease.worker.to_string(),
+        started: time(lease.since),
+        finished: None,
+        end: "held".to_owned(),
+        error: None,
+    }));
+    attempts
+}
+
+fn ended_attempt(ended: &EndedAttempt) -> types::Attempt {
+    types::Attempt {
+        attempt: ended.attempt,
+        worker: ended.worker.to_string(),
+        started: time(ended.since),
+        finished: Some(time(ended.ended)),
+        end: word_of(&ended.end, "end"),
+        error: match &ended.end {
+            AttemptEnd::InfrastructureFailed { error } => Some(error.clone()),
+            AttemptEnd::Finished | AttemptEnd::HandedBack | AttemptEnd::Lapsed => None,
+        },
+    }
+}
+
+fn outputs(outputs: &[lineage::OutputImage]) -> Vec<types::OutputImage> {
+    outputs
+        .iter()
+        .map(|output| types::OutputImage {
+            image: output.image.to_string(),
+            digest: output.digest.to_string(),
+        })
+        .collect()
+}
+
+fn bases(bases: &[lineage::BaseImage]) -> Vec<types::BaseImage> {
+    bases
+        .iter()
+        .map(|base| types::BaseImage {
+            image: base.image.to_string(),
+            digest: base.digest.to_string(),
+            role: match base.role {
+                BaseRole::Runtime => "runtime",
+                BaseRole::Buildtime => "buildtime",
+            }
+            .to_owned(),
+        })
+        .collect()
+}
+
+pub(crate) fn lineage(lineage: &lineage::Lineage) -> types::Lineage {
+    types::Lineage {
+        digest: lineage.digest.to_string(),
+        images: texts(&lineage.images),
+        platform: lineage.platform.to_string(),
+        bases: bases(&lineage.bases),
+        run: lineage.run.to_string(),
+        registry: lineage.registry.to_string(),
+        task: lineage.task.as_ref().map(ToString::to_string),
+        source: lineage.source.clone(),
+        commit: lineage.commit.as_ref().map(ToString::to_string),
+        cause: lineage.cause.clone(),
+        pushed: time(lineage.pushed),
+    }
+}
+
+pub(crate) fn delivery(delivery: &delivery::Delivery) -> types::Delivery {
+    types::Delivery {
+        id: delivery.id.to_string(),
+        hook: delivery.hook.to_string(),
+        provider: delivery.provider.to_string(),
+        registry: delivery.registry.to_string(),
+        kind: delivery.kind.clone(),
+        received: time(delivery.received),
+        body_bytes: delivery.body_bytes,
+        body_sha256: delivery.body_sha256.clone(),
+        verdict: word_of(&delivery.verdict, "verdict"),
+        why: match &delivery.verdict {
+            Verdict::OfNoInterest { why } | Verdict::Unreadable { why } => Some(why.clone()),
+            Verdict::Conflict => Some("another body came under this id before".to_owned()),
+            Verdict::Events | Verdict::Ping => None,
+        },
+        events: texts(&delivery.events),
+    }
+}
+
+pub(crate) fn event(
+    event: &gantry_domain::event::Event,
+    decision: Option<&RecordedDecision>,
+) -> types::Event {
+    types::Event {
+        id: event.id.to_string(),
+        registry: event.registry.to_string(),
+        kind: word_of(&event.kind, "kind"),
+        what: what(&event.kind),
+        received: time(event.received),
+        decision: decision.map(self::decision),
+    }
+}
+
+fn what(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Push(push) => {
+            let moved = match &push.reference {
+                PushedRef::Branch(branch) => format!("branch {branch}"),
+                PushedRef::Tag(tag) => format!("tag {tag}"),
+            };
+            let now = match &push.after {
+                Some(commit) => format!("is {}", short(commit)),
+                None => "is gone".to_owned(),
+            };
+            format!("{moved} of {} {now}", push.repository())
+        }
+        EventKind::ImagePushed(pushed) => format!("{} is {}", pushed.image, pushed.digest),
+        EventKind::TaskSaved { task } => format!("task {task} was saved"),
+        EventKind::Requested { rerun_of: Some(run), by, .. } => {
+            format!("a rerun of {run} was asked for with token {by}")
+        }
+        EventKind::Requested { task: Some(task), by, rerun_of: None } => {
+            format!("a run of task {task} was asked for with token {by}")
+        }
+        EventKind::Requested { task: None, by, rerun_of: None } => {
+            format!("a build was asked for with token {by}")
+        }
+    }
+}
+
+fn short(commit: &CommitId) -> &str {
+    commit.as_str().get(..7).unwrap_or_default()
+}
+
+fn decision(recorded: &RecordedDecision) -> types::Decision {
+    let decision = &recorded.decision;
+    types::Decision {
+        at: time(decision.at),
+        is_final: recorded.is_final,
+        candidates: decision.candidates.iter().map(candidate).collect(),
+        nothing: decision.nothing.as_ref().map(ToString::to_string),
+        rule: decision.nothing.as_ref().map(|rule| word_of(rule, "rule")),
+    }
+}
+
+fn candidate(candidate: &decide::Candidate) -> types::Candidate {
+    let task = candidate.task.as_ref().map(|task| task.name.to_string());
+    match &candidate.choice {
+        Choice::Run { run } => {
+            types::Candidate { task, run: Some(run.to_string()), rule: None, why: None }
+        }
+        Choice::No { rule } => types::Candidate {
+            task,
+            run: None,
+            rule: Some(word_of(rule, "rule")),
+            why: Some(rule.to_string()),
+        },
+    }
+}
+
+pub(crate) fn token(token: &token::Token, now: Timestamp) -> types::Token {
+    types::Token {
+        id: token.id.to_string(),
+        description: token.description.clone(),
+        scope: token.scope.to_string(),
+        registries: token
+            .registries
+            .as_ref()
+            .map(|names| names.iter().map(ToString::to_string).collect()),
+        created: time(token.created),
+        expires: token.expires.map(time),
+        revoked: token.revoked.map(time),
+        active: token.is_active(now),
+    }
+}
+
+pub(crate) fn worker(worker: &worker::Worker) -> types::Worker {
+    types::Worker {
+        id: worker.id.to_string(),
+        pool: worker.pool.to_string(),
+        platforms: texts(&worker.platforms),
+        slots: worker.slots,
+        runs: texts(&worker.runs),
+        version: worker.version.clone(),
+        engine: match &worker.engine {
+            EngineHealth::Ready { name } => types::WorkerEngine { ok: true, message: name.clone() },
+            EngineHealth::Away { why } => types::WorkerEngine { ok: false, message: why.clone() },
+        },
+        free_disk: worker.free_disk,
+        idle_because: worker.idle_because.clone(),
+        last_seen: time(worker.last_seen),
+    }
+}

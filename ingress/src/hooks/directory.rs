@@ -1,0 +1,114 @@
+//! The hooks with their secrets opened, remembered for two seconds: a burst of deliveries asks the store once.
+//!
+//! A secret that was removed opens the door that much longer in other processes; in this one it is forgotten at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gantry_domain::hook::Hook;
+use gantry_domain::id::HookId;
+use gantry_ops::secret::{Keyring, SecretError, SecretString, random_hex};
+use gantry_seams::hooks;
+use gantry_seams::store::{Store, StoreError};
+
+use super::verify::HookKey;
+
+const REMEMBERED_FOR: Duration = Duration::from_secs(2);
+
+/// Guessed addresses are remembered too, so this bounds what a guesser can fill.
+const MOST_REMEMBERED: usize = 1024;
+
+/// A hook with its secrets opened.
+pub(crate) struct OpenHook {
+    pub(crate) hook: Hook,
+    pub(crate) keys: Vec<HookKey>,
+}
+
+/// Finds hooks.
+pub(crate) struct HookDirectory {
+    remembered: Mutex<HashMap<HookId, Remembered>>,
+    /// A key that nobody knows, so that an unknown hook costs what a known one does.
+    nobody: Vec<HookKey>,
+}
+
+struct Remembered {
+    at: Instant,
+    hook: Option<Arc<OpenHook>>,
+}
+
+/// A hook could not be looked up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LookupError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl HookDirectory {
+    /// Remembers nothing yet.
+    pub(crate) fn new() -> Result<Self, SecretError> {
+        let secret = random_hex::<32>()?;
+        Ok(Self {
+            remembered: Mutex::default(),
+            nobody: HookKey::new(&SecretString::from(secret.as_str())).into_iter().collect(),
+        })
+    }
+
+    /// The keys of a hook that does not exist.
+    pub(crate) fn nobody(&self) -> &[HookKey] {
+        &self.nobody
+    }
+
+    /// Finds a hook as it was at most two seconds ago.
+    pub(crate) async fn find(
+        &self,
+        store: &dyn Store,
+        keyring: &Keyring,
+        id: &HookId,
+    ) -> Result<Option<Arc<OpenHook>>, LookupError> {
+        if let Some(hook) = self.recall(id) {
+            return Ok(hook);
+        }
+        let found = hooks::find(store, id).await?;
+        let hook = found.map(|hook| open(keyring, hook)).transpose()?.map(Arc::new);
+        self.remember(id, hook.clone());
+        Ok(hook)
+    }
+
+    /// A hook changed.
+    pub(crate) fn forget(&self, id: &HookId) {
+        self.lock().remove(id);
+    }
+
+    fn recall(&self, id: &HookId) -> Option<Option<Arc<OpenHook>>> {
+        let remembered = self.lock();
+        let found = remembered.get(id)?;
+        (found.at.elapsed() < REMEMBERED_FOR).then(|| found.hook.clone())
+    }
+
+    fn remember(&self, id: &HookId, hook: Option<Arc<OpenHook>>) {
+        let mut remembered = self.lock();
+        if remembered.len() >= MOST_REMEMBERED {
+            remembered.retain(|_, found| found.at.elapsed() < REMEMBERED_FOR);
+        }
+        if remembered.len() < MOST_REMEMBERED {
+            let at = Instant::now();
+            remembered.insert(id.clone(), Remembered { at, hook });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HookId, Remembered>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(keyring: &Keyring, hook: Hook) -> Result<OpenHook, SecretError> {
+    let seal = hooks::seal_for(&hook.id);
+    let mut keys = Vec::with_capacity(hook.secrets.len());
+    for secret in &hook.secrets {
+        keys.extend(HookKey::new(&keyring.open(&seal, &secret.sealed)?));
+    }
+    Ok(OpenHook { hook, keys })
+}

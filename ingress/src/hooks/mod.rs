@@ -1,0 +1,20 @@
+//! The door for webhooks.
+
+mod body;
+mod budget;
+mod directory;
+mod provider;
+mod receive;
+mod record;
+mod replay;
+mod tally;
+mod trial;
+mod verify;
+
+pub(crate) use budget::ByteBudget;
+pub(crate) use directory::HookDirectory;
+pub(crate) use receive::receive;
+pub(crate) use replay::{find_body, replay};
+pub(crate) use tally::HookTally;
+pub(crate) use trial::knock;
+pub(crate) use verify::MOST_SECRETS;

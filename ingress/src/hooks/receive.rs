@@ -1,0 +1,181 @@
+//! `POST /hooks/{provider}/{hook}`: cap, verify, record, answer.
+//!
+//! Until the sender has proved itself, everything is bounded and told apart by nothing. Once it has, the answer is 2xx or
+//! 503: senders retry any other for ever, or disable the hook.
+
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::{Bytes, Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::id::{DeliveryId, EventId, HookId};
+use tokio::time::{Instant, timeout_at};
+
+use super::body;
+use super::directory::LookupError;
+use super::provider::distribution;
+use super::provider::distribution::Meaning;
+use super::provider::github::{self, Encoding};
+use super::record::{Recorded, record};
+use super::verify::RawDelivery;
+use crate::api::types::HookAccepted;
+use crate::error::ApiError;
+use crate::state::State;
+
+/// Between the first and the last byte of a body.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+const MIB: u64 = 1024 * 1024;
+
+/// The largest body that a provider sends.
+fn largest_body(provider: Provider) -> u64 {
+    match provider {
+        Provider::GitHub => 25 * MIB,
+        Provider::Distribution => 3 * MIB,
+    }
+}
+
+/// How long the store may take: less than what the sender waits for an answer.
+fn patience(provider: Provider) -> Duration {
+    match provider {
+        Provider::GitHub => Duration::from_secs(5),
+        // A registry gives up after 500 ms, and sends the next notification only after this one.
+        Provider::Distribution => Duration::from_millis(400),
+    }
+}
+
+/// Takes a delivery.
+pub(crate) async fn receive(
+    state: Data<State>,
+    path: Path<(String, String)>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (provider, hook) = path.into_inner();
+    let provider: Provider =
+        provider.parse().map_err(|_| ApiError::NotFound { what: "provider", name: provider })?;
+    let headers = request.headers();
+    let encoding = encoding(provider, headers)?;
+    let most = largest_body(provider);
+    let body = body::read(&request, payload, most, &state.budget, BODY_PATIENCE).await?;
+    let deadline = Instant::now() + patience(provider);
+
+    let found = match hook.parse::<HookId>() {
+        Ok(id) => find_hook(&state, &id, deadline).await?,
+        Err(_) => None,
+    };
+    let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
+    let verified = RawDelivery::new(provider, headers, body.bytes.clone()).verify(keys);
+    let Some(found) = found.filter(|found| found.hook.provider == provider) else {
+        state.tally.count_unknown();
+        return Err(ApiError::HookRefused);
+    };
+    let hook = &found.hook;
+    let verified = verified.map_err(|why| {
+        state.tally.count(&hook.id, |counts| counts.unauthorized += 1);
+        tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was refused: {why}", hook.id);
+        ApiError::HookRefused
+    })?;
+
+    let body = verified.into_body();
+    match read(hook, encoding, headers, &body) {
+        Meaning::Never { id } => {
+            state.tally.count(&hook.id, |counts| counts.dropped += 1);
+            Ok(accepted(HttpResponse::Accepted(), &id, &[]))
+        }
+        Meaning::Record(reading) => {
+            let recorded = timeout_at(deadline, record(&state, hook, reading, body)).await;
+            answer(&state, hook, recorded)
+        }
+    }
+}
+
+fn encoding(provider: Provider, headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    match provider {
+        Provider::Distribution => Ok(Encoding::Json),
+        Provider::GitHub => headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(Encoding::of_content_type)
+            .ok_or(ApiError::UnsupportedMedia(
+                "send application/json or application/x-www-form-urlencoded",
+            )),
+    }
+}
+
+async fn find_hook(
+    state: &State,
+    id: &HookId,
+    deadline: Instant,
+) -> Result<Option<std::sync::Arc<super::directory::OpenHook>>, ApiError> {
+    let lookup = state.hooks.find(state.store.as_ref(), &state.keyring, id);
+    match timeout_at(deadline, lookup).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(LookupError::Store(error))) => {
+            tracing::warn!(hook.id = %id, "hook {id} could not be looked up: {error}");
+            Err(ApiError::Unavailable)
+        }
+        Ok(Err(LookupError::Secret(error))) => {
+            tracing::error!(hook.id = %id, "hook {id} cannot verify anything: {error}");
+            Err(ApiError::Unavailable)
+        }
+        Err(_) => Err(ApiError::Unavailable),
+    }
+}
+
+fn read(hook: &Hook, encoding: Encoding, headers: &HeaderMap, body: &Bytes) -> Meaning {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match hook.provider {
+        Provider::Distribution => distribution::read(&hook.id, body),
+        Provider::GitHub => {
+            let envelope = github::Envelope {
+                hook: &hook.id,
+                event: text("x-github-event"),
+                delivery: text("x-github-delivery"),
+                encoding,
+            };
+            Meaning::Record(github::read(envelope, body))
+        }
+    }
+}
+
+fn answer(
+    state: &State,
+    hook: &Hook,
+    recorded: Result<
+        Result<Recorded, gantry_seams::store::StoreError>,
+        tokio::time::error::Elapsed,
+    >,
+) -> Result<HttpResponse, ApiError> {
+    match recorded {
+        Ok(Ok(Recorded::New(delivery))) => {
+            Ok(accepted(HttpResponse::Accepted(), &delivery.id, &delivery.events))
+        }
+        Ok(Ok(Recorded::Repeat(earlier))) => {
+            Ok(accepted(HttpResponse::Ok(), &earlier.id, &earlier.events))
+        }
+        Ok(Ok(Recorded::Conflict(id))) => Ok(accepted(HttpResponse::Accepted(), &id, &[])),
+        Ok(Err(error)) => {
+            state.tally.count(&hook.id, |counts| counts.unavailable += 1);
+            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken: {error}", hook.id);
+            Err(ApiError::Unavailable)
+        }
+        Err(_) => {
+            state.tally.count(&hook.id, |counts| counts.unavailable += 1);
+            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken in time", hook.id);
+            Err(ApiError::Unavailable)
+        }
+    }
+}
+
+fn accepted(
+    mut response: actix_web::HttpResponseBuilder,
+    id: &DeliveryId,
+    events: &[EventId],
+) -> HttpResponse {
+    response.json(HookAccepted {
+        delivery: id.to_string(),
+        events: events.iter().map(ToString::to_string).collect(),
+    })
+}

@@ -1,0 +1,90 @@
+//! Records what a verified delivery means: delivery, body and events in one commit, then the doorbells.
+
+use actix_web::web::Bytes;
+use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::event::Event;
+use gantry_domain::hook::Hook;
+use gantry_domain::id::{DeliveryId, EventId};
+use gantry_seams::deliveries::{self, Accepted};
+use gantry_seams::store::StoreError;
+use sha2::{Digest as _, Sha256};
+
+use super::provider::Reading;
+use crate::state::State;
+
+/// Stores a delivery that is new, with the events that it means.
+pub(super) async fn record(
+    state: &State,
+    hook: &Hook,
+    reading: Reading,
+    body: Bytes,
+) -> Result<Recorded, StoreError> {
+    let store = state.store.as_ref();
+    let received = state.clock.now(store).await?;
+    let events: Vec<Event> = reading
+        .events
+        .into_iter()
+        .enumerate()
+        .map(|(place, kind)| Event {
+            id: event_id(hook, &reading.id, place),
+            registry: hook.registry.clone(),
+            received,
+            trace: None,
+            kind,
+        })
+        .collect();
+    let delivery = Delivery {
+        id: reading.id,
+        hook: hook.id.clone(),
+        provider: hook.provider,
+        registry: hook.registry.clone(),
+        kind: reading.kind,
+        received,
+        body_sha256: hex::encode(Sha256::digest(&body)),
+        body_bytes: body.len() as u64,
+        verdict: reading.verdict,
+        events: events.iter().map(|event| event.id.clone()).collect(),
+    };
+    match deliveries::accept(store, &delivery, body, &events).await? {
+        Accepted::New => {
+            count(state, &delivery);
+            for event in &delivery.events {
+                state.doorbells.event(event.clone());
+            }
+            Ok(Recorded::New(delivery))
+        }
+        Accepted::Repeat(earlier) => Ok(Recorded::Repeat(earlier)),
+        Accepted::Conflict(_) => {
+            tracing::warn!(
+                delivery.id = %delivery.id, hook.id = %hook.id,
+                "delivery {} came again with another body: the first one stands", delivery.id
+            );
+            Ok(Recorded::Conflict(delivery.id))
+        }
+    }
+}
+
+/// What became of a delivery.
+pub(super) enum Recorded {
+    /// It is stored.
+    New(Delivery),
+    /// It came before, and this is what it meant then.
+    Repeat(Delivery),
+    /// Another body came under its id before.
+    Conflict(DeliveryId),
+}
+
+fn count(state: &State, delivery: &Delivery) {
+    let is_unreadable = matches!(delivery.verdict, Verdict::Unreadable { .. });
+    state.tally.count(&delivery.hook, |counts| {
+        counts.accepted += 1;
+        counts.unreadable += u64::from(is_unreadable);
+    });
+}
+
+fn event_id(hook: &Hook, delivery: &DeliveryId, place: usize) -> EventId {
+    match format!("{}/{delivery}/{place}", hook.id).parse() {
+        Ok(id) => id,
+        Err(_) => unreachable!("two ids of at most 128 characters and a number are an event id"),
+    }
+}

@@ -1,0 +1,102 @@
+//! Replays a delivery: its stored body goes through the same reading once more, as a new delivery, and is decided anew.
+
+use std::io::Read as _;
+
+use actix_web::web::Bytes;
+use gantry_domain::delivery::Delivery;
+use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::id::DeliveryId;
+use gantry_seams::blobs::BlobError;
+use gantry_seams::deliveries;
+
+use super::provider::distribution::{self, Meaning};
+use super::provider::github::{self, Encoding};
+use super::record::{Recorded, record};
+use crate::error::ApiError;
+use crate::state::State;
+
+/// A delivery is replayed at most this often.
+const MOST_REPLAYS: u32 = 1000;
+
+/// No stored body is larger: none that is was accepted.
+const LARGEST_BODY: u64 = 32 * 1024 * 1024;
+
+/// Reads a delivery's body from the store, or from the object store where old ones are.
+pub(crate) async fn find_body(
+    state: &State,
+    delivery: &Delivery,
+) -> Result<Option<Bytes>, ApiError> {
+    if let Some(body) = deliveries::find_body(state.store.as_ref(), delivery).await? {
+        return Ok(Some(body));
+    }
+    match state.blobs.get(&deliveries::body_blob_path(delivery)).await {
+        Ok(packed) => unpack(&packed).map(Some),
+        Err(BlobError::Absent { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unpack(packed: &[u8]) -> Result<Bytes, ApiError> {
+    let mut body = Vec::new();
+    let mut reader = flate2::read::GzDecoder::new(packed).take(LARGEST_BODY);
+    match reader.read_to_end(&mut body) {
+        Ok(_) => Ok(body.into()),
+        Err(error) => {
+            tracing::error!("a stored body does not unpack: {error}");
+            Err(ApiError::Internal)
+        }
+    }
+}
+
+/// Takes a delivery of the ledger as if it came now, under an id of its own.
+pub(crate) async fn replay(
+    state: &State,
+    hook: &Hook,
+    earlier: &Delivery,
+) -> Result<Delivery, ApiError> {
+    let body = find_body(state, earlier).await?.ok_or_else(|| ApiError::Conflict {
+        code: "body_gone",
+        message: format!(
+            "the body of delivery {} is not kept any more: have it sent again",
+            earlier.id
+        ),
+    })?;
+    for number in 1..=MOST_REPLAYS {
+        let id = replay_id(&earlier.id, number)?;
+        let reading = match hook.provider {
+            Provider::GitHub => {
+                let envelope = github::Envelope {
+                    hook: &hook.id,
+                    event: Some(&earlier.kind),
+                    delivery: Some(id.as_str()),
+                    encoding: Encoding::of_body(&body),
+                };
+                github::read(envelope, &body)
+            }
+            Provider::Distribution => match distribution::read(&hook.id, &body) {
+                Meaning::Record(mut reading) => {
+                    reading.id = id;
+                    reading
+                }
+                Meaning::Never { .. } => return Err(ApiError::Internal),
+            },
+        };
+        match record(state, hook, reading, body.clone()).await? {
+            Recorded::New(delivery) => return Ok(delivery),
+            Recorded::Repeat(_) | Recorded::Conflict(_) => {}
+        }
+    }
+    Err(ApiError::Conflict {
+        code: "replayed_too_often",
+        message: format!("delivery {} was replayed {MOST_REPLAYS} times", earlier.id),
+    })
+}
+
+/// The first delivery's id with the replay's number: a replay of a replay is one more of the first.
+fn replay_id(earlier: &DeliveryId, number: u32) -> Result<DeliveryId, ApiError> {
+    let first =
+        earlier.as_str().rsplit_once(".replay-").map_or(earlier.as_str(), |(first, _)| first);
+    format!("{first}.replay-{number}").parse().map_err(|error: gantry_domain::InvalidText| {
+        ApiError::invalid("delivery", error.to_string())
+    })
+}

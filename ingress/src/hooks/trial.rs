@@ -1,0 +1,115 @@
+//! Knocks at a hook as its sender would: a real, signed request through HTTP to the address that senders are told.
+
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+
+use gantry_domain::hook::{Hook, Provider};
+use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
+
+use super::verify::HookKey;
+use crate::api::types::{HookAccepted, HookTestResult};
+use crate::error::ApiError;
+use crate::state::State;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sends a ping that means nothing, with one of the hook's secrets, and says what came of it.
+pub(crate) async fn knock(
+    state: &State,
+    hook: &Hook,
+    secret: &SecretString,
+) -> Result<HookTestResult, ApiError> {
+    let path = format!("/hooks/{}/{}", hook.provider, hook.id);
+    let url = state.public_path(&path).map_err(|error| {
+        tracing::error!("the public URL is none: {error}");
+        ApiError::Internal
+    })?;
+    let request = request(client()?, hook.provider, url.clone(), secret)?;
+    let began = Instant::now();
+    let sent = request.send().await;
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut result = HookTestResult {
+        ok: false,
+        url: url.to_string(),
+        status: None,
+        duration_ms,
+        message: String::new(),
+        delivery: None,
+    };
+    match sent {
+        Err(error) => result.message = unreachable_message(&error),
+        Ok(response) => {
+            let status = response.status();
+            result.status = Some(status.as_u16());
+            let accepted = response.json::<HookAccepted>().await.ok();
+            result.ok = status.is_success() && accepted.is_some();
+            result.message = meaning(status.as_u16(), accepted.is_some()).to_owned();
+            result.delivery = accepted.map(|accepted| accepted.delivery);
+        }
+    }
+    Ok(result)
+}
+
+fn client() -> Result<reqwest::Client, ApiError> {
+    // The process has one TLS provider; whoever comes second finds it installed, which is as good.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .map_err(|error| {
+            tracing::error!("no HTTP client could be made: {error}");
+            ApiError::Internal
+        })
+}
+
+fn request(
+    client: reqwest::Client,
+    provider: Provider,
+    url: url::Url,
+    secret: &SecretString,
+) -> Result<reqwest::RequestBuilder, ApiError> {
+    let request = client.post(url);
+    Ok(match provider {
+        Provider::GitHub => {
+            let body = r#"{"zen":"Knock before you enter."}"#;
+            let key = HookKey::new(secret).ok_or(ApiError::Internal)?;
+            let delivery = format!("test-{}", random_hex::<8>()?.as_str());
+            request
+                .header("content-type", "application/json")
+                .header("x-github-event", "ping")
+                .header("x-github-delivery", delivery)
+                .header("x-hub-signature-256", key.github_signature(body.as_bytes()))
+                .body(body)
+        }
+        Provider::Distribution => request
+            .header("content-type", "application/vnd.docker.distribution.events.v2+json")
+            .bearer_auth(secret.expose_secret())
+            .body(r#"{"events":[]}"#),
+    })
+}
+
+fn unreachable_message(error: &reqwest::Error) -> String {
+    let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!(
+        "nobody answers there{cause}: is `server.public_url` right, and does a proxy before gantry let it through?"
+    )
+}
+
+fn meaning(status: u16, is_ours: bool) -> &'static str {
+    match status {
+        200..=299 if is_ours => "the door opens: the signature was right, and it was accepted",
+        200..=299 => "something else than gantry answers there: is `server.public_url` right?",
+        300..=399 => {
+            "it redirects, and senders do not follow: set `server.public_url` to where it leads"
+        }
+        401 => {
+            "the signature was refused: does a proxy before gantry change the body, or did the secret just change?"
+        }
+        404 => "something else than gantry answers there: is `server.public_url` right?",
+        413 => "a proxy before gantry refuses the body's size",
+        503 => "gantry's store did not take it in time: see `gantry status`",
+        _ => "an unexpected answer: does a proxy before gantry let POST through?",
+    }
+}

@@ -1,0 +1,194 @@
+//! Whether a delivery comes from someone who knows its hook's secret.
+//!
+//! In: the raw bytes and the header that proves them. Out: a [`VerifiedDelivery`], which nothing else makes. Pure.
+
+use actix_web::http::header::HeaderMap;
+use actix_web::web::Bytes;
+use gantry_domain::hook::Provider;
+use gantry_ops::secret::{ExposeSecret as _, SecretString};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// Room for a rotation or two; more would make each refusal dearer.
+pub(crate) const MOST_SECRETS: usize = 5;
+
+/// A delivery that nobody has vouched for.
+pub(crate) struct RawDelivery {
+    provider: Provider,
+    proof: Option<Vec<u8>>,
+    body: Bytes,
+}
+
+/// A delivery whose sender knows a secret of its hook.
+///
+/// [`RawDelivery::verify`] is the only constructor and the field is private, so what takes a `VerifiedDelivery` cannot be
+/// reached by an unsigned request.
+#[derive(Debug)]
+pub(crate) struct VerifiedDelivery {
+    body: Bytes,
+}
+
+/// Why a delivery was not believed. The sender is told none of this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RejectedDelivery {
+    #[error("it carries no signature or secret")]
+    Unsigned,
+    #[error("its signature is not `sha256=` and 64 lower-case hexadecimal digits")]
+    Malformed,
+    #[error("it does not match any active secret")]
+    Mismatch,
+}
+
+/// A secret, ready to be compared with.
+#[derive(Clone)]
+pub(crate) struct HookKey {
+    mac: Hmac<Sha256>,
+    hash: [u8; 32],
+}
+
+impl HookKey {
+    pub(crate) fn new(secret: &SecretString) -> Option<Self> {
+        let secret = secret.expose_secret().as_bytes();
+        Some(Self { mac: Hmac::new_from_slice(secret).ok()?, hash: Sha256::digest(secret).into() })
+    }
+
+    /// What a sender who knows the secret writes into GitHub's header.
+    pub(crate) fn github_signature(&self, body: &[u8]) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(body);
+        format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+    }
+}
+
+impl RawDelivery {
+    /// What came, with the header in which this provider puts its proof.
+    pub(crate) fn new(provider: Provider, headers: &HeaderMap, body: Bytes) -> Self {
+        let header = match provider {
+            Provider::GitHub => "x-hub-signature-256",
+            Provider::Distribution => "authorization",
+        };
+        Self { provider, proof: headers.get(header).map(|value| value.as_bytes().to_vec()), body }
+    }
+
+    /// Compares the proof with each active secret, in constant time.
+    pub(crate) fn verify(self, keys: &[HookKey]) -> Result<VerifiedDelivery, RejectedDelivery> {
+        let proof = self.proof.as_deref().ok_or(RejectedDelivery::Unsigned)?;
+        let matches = match self.provider {
+            Provider::GitHub => is_signed(proof, &self.body, keys)?,
+            Provider::Distribution => is_bearer(proof, keys)?,
+        };
+        if matches {
+            Ok(VerifiedDelivery { body: self.body })
+        } else {
+            Err(RejectedDelivery::Mismatch)
+        }
+    }
+}
+
+impl VerifiedDelivery {
+    /// The bytes that were vouched for.
+    pub(crate) fn into_body(self) -> Bytes {
+        self.body
+    }
+}
+
+fn is_signed(proof: &[u8], body: &[u8], keys: &[HookKey]) -> Result<bool, RejectedDelivery> {
+    let digits = proof.strip_prefix(b"sha256=").ok_or(RejectedDelivery::Malformed)?;
+    // GitHub writes lower case; a second spelling of the same proof is a proof less well defined.
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return Err(RejectedDelivery::Malformed);
+    }
+    let mut tag = [0_u8; 32];
+    hex::decode_to_slice(digits, &mut tag).map_err(|_| RejectedDelivery::Malformed)?;
+    // Every key is tried, so that the time does not tell which one matched.
+    Ok(keys.iter().fold(false, |matched, key| {
+        let mut mac = key.mac.clone();
+        mac.update(body);
+        mac.verify_slice(&tag).is_ok() | matched
+    }))
+}
+
+fn is_bearer(proof: &[u8], keys: &[HookKey]) -> Result<bool, RejectedDelivery> {
+    let secret = proof
+        .split_at_checked(7)
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        .map(|(_, secret)| secret)
+        .ok_or(RejectedDelivery::Malformed)?;
+    // Hashes have one length; comparing the secrets themselves would tell theirs.
+    let shown: [u8; 32] = Sha256::digest(secret).into();
+    Ok(keys.iter().fold(false, |matched, key| bool::from(key.hash.ct_eq(&shown)) | matched))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const SECRET: &str = "It's a Secret to Everybody";
+    const BODY: &[u8] = b"Hello, World!";
+    const DIGITS: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+
+    fn key(secret: &str) -> HookKey {
+        HookKey::new(&SecretString::from(secret)).unwrap()
+    }
+
+    fn verify(header: &str, proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+        let mut headers = HeaderMap::new();
+        headers
+            .insert(HeaderName::try_from(header).unwrap(), HeaderValue::from_str(proof).unwrap());
+        let provider = match header {
+            "authorization" => Provider::Distribution,
+            _ => Provider::GitHub,
+        };
+        RawDelivery::new(provider, &headers, Bytes::from_static(BODY)).verify(keys).map(drop)
+    }
+
+    fn verify_github(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+        verify("x-hub-signature-256", proof, keys)
+    }
+
+    #[test]
+    fn githubs_published_vector_holds_with_any_active_secret() {
+        let proof = format!("sha256={DIGITS}");
+        assert_eq!(verify_github(&proof, &[key(SECRET)]), Ok(()));
+        assert_eq!(verify_github(&proof, &[key("newer"), key(SECRET), key("older")]), Ok(()));
+        assert_eq!(key(SECRET).github_signature(BODY), proof);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        use RejectedDelivery::{Malformed, Mismatch, Unsigned};
+
+        let keys = [key(SECRET)];
+        let refused = |proof: &str| verify_github(proof, &keys).unwrap_err();
+        assert_eq!(refused(&format!("sha256={}", "0".repeat(64))), Mismatch);
+        assert_eq!(refused(&format!("sha256={}", &DIGITS[..62])), Malformed);
+        assert_eq!(refused(&format!("sha256={}", &DIGITS[..63])), Malformed);
+        assert_eq!(refused(&format!("sha256={DIGITS}00")), Malformed);
+        assert_eq!(refused(&format!("sha256={}", DIGITS.to_uppercase())), Malformed);
+        assert_eq!(refused(&format!("SHA256={DIGITS}")), Malformed);
+        assert_eq!(refused(DIGITS), Malformed);
+        assert_eq!(refused("sha256="), Malformed);
+        assert_eq!(refused(""), Malformed);
+        assert_eq!(
+            verify("x-hub-signature", &format!("sha1={}", &DIGITS[..40]), &keys),
+            Err(Unsigned)
+        );
+        assert_eq!(verify_github(&format!("sha256={DIGITS}"), &[key("other")]), Err(Mismatch));
+        assert_eq!(verify_github(&format!("sha256={DIGITS}"), &[]), Err(Mismatch));
+    }
+
+    #[test]
+    fn a_registry_shows_the_secret_itself() {
+        let keys = [key("s3cret"), key("old")];
+        let shown = |proof: &str| verify("authorization", proof, &keys);
+        assert_eq!(shown("Bearer s3cret"), Ok(()));
+        assert_eq!(shown("bearer old"), Ok(()));
+        assert_eq!(shown("Bearer s3cre"), Err(RejectedDelivery::Mismatch));
+        assert_eq!(shown("Bearer "), Err(RejectedDelivery::Mismatch));
+        assert_eq!(shown("Basic s3cret"), Err(RejectedDelivery::Malformed));
+        assert_eq!(shown("s3cret"), Err(RejectedDelivery::Malformed));
+    }
+}

@@ -1,0 +1,208 @@
+//! One listener's live log as server-sent events: first what there is, then what comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Bytes;
+use futures_util::Stream;
+use gantry_domain::id::RunId;
+use gantry_domain::log::{LogFrame, OutputStream};
+use gantry_domain::run::Run;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::follow::Listener;
+use super::walk::{LogWalk, Place, Step, WalkError};
+use crate::api::types::{LogAttempt, LogChunk, LogHole, LogStatus};
+use crate::api::view;
+use crate::state::State;
+
+/// Proxies close connections that are silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// One listener.
+pub(crate) struct LiveLog {
+    state: Arc<State>,
+    run: RunId,
+    /// Everything up to here was sent.
+    place: Place,
+    waiting: VecDeque<(Place, Bytes)>,
+    phase: Phase,
+    _admitted: OwnedSemaphorePermit,
+}
+
+enum Phase {
+    /// Reads by itself. With a listener that was there before this reading began, its end is where telling takes over.
+    CatchingUp {
+        walk: LogWalk,
+        listener: Option<Listener>,
+    },
+    Listening(Listener),
+    Over,
+}
+
+impl LiveLog {
+    /// A listener that has read up to `place`; `None` when there are too many.
+    pub(crate) fn from(state: Arc<State>, run: RunId, place: Place) -> Option<Self> {
+        let admitted = state.followers.admit()?;
+        Some(Self {
+            state,
+            run,
+            place,
+            waiting: VecDeque::new(),
+            phase: Phase::CatchingUp { walk: LogWalk::from(run, place), listener: None },
+            _admitted: admitted,
+        })
+    }
+
+    /// As the body of an answer.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        futures_util::stream::unfold(self, |mut live| async move {
+            let bytes = live.next().await?;
+            Some((Ok(bytes), live))
+        })
+    }
+
+    /// The next event; `None` once the end was sent, or gantry stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((place, bytes)) = self.waiting.pop_front() {
+                self.place = place;
+                return Some(bytes);
+            }
+            let stop = self.state.stop.clone();
+            let bytes = tokio::select! {
+                bytes = self.advance() => bytes,
+                () = stop.cancelled() => return None,
+            };
+            match bytes {
+                Ok(Some(bytes)) => return Some(bytes),
+                Ok(None) if matches!(self.phase, Phase::Over) => return None,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(run.id = %self.run, "a listener to run {} was let go: {error}", self.run);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, WalkError> {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::CatchingUp { walk, listener } => self.catch_up(walk, listener).await,
+            Phase::Listening(listener) => Ok(self.hear(listener).await),
+            Phase::Over => Ok(None),
+        }
+    }
+
+    async fn catch_up(
+        &mut self,
+        mut walk: LogWalk,
+        listener: Option<Listener>,
+    ) -> Result<Option<Bytes>, WalkError> {
+        let step = walk.next(self.state.store.as_ref(), self.state.blobs.as_ref()).await?;
+        if let Step::CaughtUp(run) = &step {
+            if run.state.done().is_some() {
+                return Ok(Some(encode_end(run)));
+            }
+            if let Some(listener) = listener {
+                self.phase = Phase::Listening(listener);
+                return Ok(Some(encode_status(run)));
+            }
+            let listener = self.state.followers.listen(&self.state, self.run, walk.place());
+            self.phase = Phase::CatchingUp { walk, listener: Some(listener) };
+            return Ok(None);
+        }
+        self.waiting.extend(encode_step(walk.place(), &step));
+        self.phase = Phase::CatchingUp { walk, listener };
+        Ok(None)
+    }
+
+    async fn hear(&mut self, mut listener: Listener) -> Option<Bytes> {
+        loop {
+            match tokio::time::timeout(KEEP_ALIVE, listener.told.recv()).await {
+                Err(_) => {
+                    self.phase = Phase::Listening(listener);
+                    return Some(Bytes::from_static(b": still here\n\n"));
+                }
+                Ok(Ok(told)) => {
+                    if told.place.is_some_and(|place| place <= self.place) {
+                        continue;
+                    }
+                    self.place = told.place.unwrap_or(self.place);
+                    if !told.is_last {
+                        self.phase = Phase::Listening(listener);
+                    }
+                    return Some(told.bytes);
+                }
+                Ok(Err(RecvError::Lagged(_))) => {
+                    self.read_by_oneself(Some(listener));
+                    return None;
+                }
+                Ok(Err(RecvError::Closed)) => {
+                    self.read_by_oneself(None);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn read_by_oneself(&mut self, listener: Option<Listener>) {
+        self.phase = Phase::CatchingUp { walk: LogWalk::from(self.run, self.place), listener };
+    }
+}
+
+/// A step as events, each with the place after it. `after` is the place after the whole step.
+pub(super) fn encode_step(after: Place, step: &Step) -> Vec<(Place, Bytes)> {
+    let attempt = after.attempt;
+    match step {
+        Step::Attempt(_) => vec![(after, encode("attempt", Some(after), &LogAttempt { attempt }))],
+        Step::Hole { from, until } => {
+            let hole = LogHole { attempt, offset: *from, until: *until };
+            vec![(after, encode("hole", Some(after), &hole))]
+        }
+        Step::Frames(frames) => frames
+            .iter()
+            .map(|frame| {
+                let place = Place { attempt, offset: frame.end() };
+                (place, encode("log", Some(place), &chunk(attempt, frame)))
+            })
+            .collect(),
+        Step::CaughtUp(_) => Vec::new(),
+    }
+}
+
+fn chunk(attempt: u32, frame: &LogFrame) -> LogChunk {
+    LogChunk {
+        attempt,
+        offset: frame.offset,
+        at: frame.at.to_string(),
+        step: frame.step.as_ref().map(ToString::to_string),
+        stream: match frame.stream {
+            OutputStream::Gantry => "gantry",
+            OutputStream::Stdout => "stdout",
+            OutputStream::Stderr => "stderr",
+        }
+        .to_owned(),
+        text: frame.text.clone(),
+    }
+}
+
+pub(super) fn encode_status(run: &Run) -> Bytes {
+    let status = LogStatus { status: run.status().to_string(), waits_for: view::waits_for(run) };
+    encode("status", None, &status)
+}
+
+pub(super) fn encode_end(run: &Run) -> Bytes {
+    encode("end", None, &view::run(run))
+}
+
+fn encode(name: &str, place: Option<Place>, data: &impl Serialize) -> Bytes {
+    let id =
+        place.map_or_else(String::new, |place| format!("id: {}:{}\n", place.attempt, place.offset));
+    // JSON has no line break outside of its strings, and none inside; so one `data:` line holds it.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
+}

@@ -1,0 +1,64 @@
+//! What every handler shares.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gantry_ops::secret::Keyring;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::store::SharedStore;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::IngressSettings;
+use crate::clock::StoreClock;
+use crate::doorbell::Doorbells;
+use crate::hooks::{ByteBudget, HookDirectory, HookTally};
+use crate::logs::Followers;
+
+/// What every handler shares.
+pub(crate) struct State {
+    pub(crate) store: SharedStore,
+    pub(crate) blobs: SharedBlobs,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) settings: IngressSettings,
+    pub(crate) clock: StoreClock,
+    pub(crate) doorbells: Doorbells,
+    pub(crate) hooks: HookDirectory,
+    pub(crate) tally: HookTally,
+    pub(crate) budget: ByteBudget,
+    pub(crate) followers: Followers,
+    /// Where hooks are served.
+    pub(crate) hooks_address: SocketAddr,
+    /// The runtime that outlives single connections.
+    pub(crate) runtime: Handle,
+    pub(crate) stop: CancellationToken,
+}
+
+impl State {
+    /// What senders are told to reach gantry by, without a slash at its end.
+    pub(crate) fn public_url(&self) -> String {
+        match &self.settings.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => self.own_url(),
+        }
+    }
+
+    fn own_url(&self) -> String {
+        let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
+        let mut address = self.hooks_address;
+        if address.ip().is_unspecified() {
+            // Nobody can connect to "any address"; on this machine, loopback is one of them.
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("{scheme}://{address}")
+    }
+
+    /// A path under the public URL.
+    pub(crate) fn public_path(&self, path: &str) -> Result<Url, url::ParseError> {
+        Url::parse(&format!("{}{path}", self.public_url()))
+    }
+}
