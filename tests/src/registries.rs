@@ -21,7 +21,7 @@ pub struct MemoryRegistries {
 #[derive(Default)]
 struct State {
     tags: BTreeMap<ImageReference, Digest>,
-    moves: Vec<(ImageReference, Digest)>,
+    late_write: Option<(ImageReference, Digest)>,
     password: Option<String>,
     failures: VecDeque<u16>,
 }
@@ -56,9 +56,10 @@ impl MemoryRegistries {
         self.state().tags.get(&image).cloned()
     }
 
-    /// A tag is moved by somebody else, behind gantry's back.
-    pub fn tamper(&self, image: &str, digest: &Digest) {
-        self.have(image, digest);
+    /// Just after the next write of this tag, another one comes: the late write of an attempt thought dead.
+    pub fn overwrite_next(&self, image: &str, digest: &Digest) {
+        let image = image.parse().expect("an image reference");
+        self.state().late_write = Some((image, digest.clone()));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,7 +146,9 @@ impl Registries for MemoryRegistries {
     ) -> Result<(), RegistryError> {
         let mut state = self.answer(image.host(), &image.to_string(), credentials)?;
         state.tags.insert(image.clone(), manifest.digest.clone());
-        state.moves.push((image.clone(), manifest.digest.clone()));
+        if let Some((image, digest)) = state.late_write.take_if(|(late, _)| late == image) {
+            state.tags.insert(image, digest);
+        }
         Ok(())
     }
 }

@@ -22,6 +22,9 @@ struct Tag {
     facts: Vec<(FactKey, u64, RunId)>,
     /// Attempts that were allowed to write and have not said that they are done.
     writers: Vec<(RunId, u32)>,
+    /// Whether an earlier writer was not yet done when the last one was let in: either may have written last.
+    #[serde(default)]
+    contested: bool,
     /// Where the last writer that said it was done left it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests_at: Option<Digest>,
@@ -39,10 +42,6 @@ pub struct Permit {
     pub superseded: Vec<SupersededTag>,
 }
 
-fn key(image: &ImageReference) -> Key {
-    Key::new(Kind::Tag, image)
-}
-
 /// Adds to the batch that `run` is about to move `images`, as far as it may.
 pub(crate) async fn claim(
     store: &dyn Store,
@@ -51,25 +50,16 @@ pub(crate) async fn claim(
     attempt: u32,
     images: &[ImageReference],
 ) -> Result<Permit, StoreError> {
-    let mut permit = Permit {
-        images: Vec::new(),
-        superseded: Vec::new(),
-    };
+    let mut permit = Permit { images: Vec::new(), superseded: Vec::new() };
     for image in images {
         let key = key(image);
         let found = codec::load::<Tag>(store, &key).await?;
         if let Some((fact, generation)) = run.cause.fact()
             && let Some((_, _, by)) = found.as_ref().and_then(|tag| {
-                tag.value
-                    .facts
-                    .iter()
-                    .find(|(key, newest, _)| key == fact && *newest > generation)
+                tag.value.facts.iter().find(|(key, newest, _)| key == fact && *newest > generation)
             })
         {
-            permit.superseded.push(SupersededTag {
-                image: image.clone(),
-                by: *by,
-            });
+            permit.superseded.push(SupersededTag { image: image.clone(), by: *by });
             continue;
         }
         permit.images.push(image.clone());
@@ -83,6 +73,7 @@ pub(crate) async fn claim(
                     run: run.id,
                     facts: Vec::new(),
                     writers: Vec::new(),
+                    contested: false,
                     rests_at: None,
                 };
                 tag.claim(run, attempt);
@@ -96,20 +87,21 @@ pub(crate) async fn claim(
 impl Tag {
     fn claim(&mut self, run: &Run, attempt: u32) {
         self.run = run.id;
+        self.rests_at = None;
         if let Some((fact, generation)) = run.cause.fact() {
             self.facts.retain(|(key, _, _)| key != fact);
             self.facts.push((fact.clone(), generation, run.id));
             let surplus = self.facts.len().saturating_sub(MOST_FACTS);
             self.facts.drain(..surplus);
         }
-        if !self.writers.contains(&(run.id, attempt)) {
-            self.writers.push((run.id, attempt));
-        }
+        self.writers.retain(|writer| *writer != (run.id, attempt));
+        self.contested |= !self.writers.is_empty();
+        self.writers.push((run.id, attempt));
     }
 }
 
 /// Says that an attempt has moved a tag to `digest` and writes it no more. Answers what must be at rest there when
-/// another attempt's write may still be under way: the tag is then to be read again, and put right.
+/// another attempt's write may have come between or may still come: the tag is then to be read again, and put right.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -122,25 +114,34 @@ pub async fn settle(
 ) -> Result<Option<Digest>, StoreError> {
     let key = key(image);
     loop {
-        let Some(mut tag) = codec::load::<Tag>(store, &key).await? else {
-            return Ok(None);
-        };
-        tag.value.writers.retain(|writer| *writer != (run, attempt));
-        if tag.value.run == run {
-            tag.value.rests_at = Some(digest.clone());
-        }
-        let others = !tag.value.writers.is_empty();
-        if tag.value.run == run {
-            // Whoever wrote before this run and was never heard of again is answered by the reading that follows.
-            tag.value.writers.clear();
-        }
-        let rests_at = tag.value.rests_at.clone();
+        let Some(mut tag) = codec::load::<Tag>(store, &key).await? else { return Ok(None) };
+        let must_rest_at = tag.value.settle(run, attempt, digest);
         let mut batch = Batch::default();
         tag.replace_in(&mut batch, key.clone())?;
         match store.commit(batch).await {
-            Ok(()) => return Ok(rests_at.filter(|_| others)),
+            Ok(()) => return Ok(must_rest_at),
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
     }
+}
+
+impl Tag {
+    fn settle(&mut self, run: RunId, attempt: u32, digest: &Digest) -> Option<Digest> {
+        self.writers.retain(|writer| *writer != (run, attempt));
+        if self.run != run {
+            // A newer run was let in meanwhile. If it is done, this one may have written over it.
+            return self.rests_at.clone();
+        }
+        let in_doubt = std::mem::take(&mut self.contested) || !self.writers.is_empty();
+        // An older writer that is alive asks here itself when it is done; one that is dead is answered by the reading
+        // that follows now.
+        self.writers.clear();
+        self.rests_at = Some(digest.clone());
+        in_doubt.then(|| digest.clone())
+    }
+}
+
+fn key(image: &ImageReference) -> Key {
+    Key::new(Kind::Tag, image)
 }

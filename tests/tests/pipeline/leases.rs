@@ -201,3 +201,24 @@ async fn a_run_longer_than_its_time_ends_as_timeout_and_its_build_is_gone() {
     );
     assert_eq!(gantry.engine.running(), 0);
 }
+
+#[tokio::test]
+async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_after_the_next_finish() {
+    let gantry = with_a_ready_run().await;
+    let store = gantry.store.as_ref();
+    let lost = take(&gantry, "lost", "1").await;
+    runs::began(store, lost.run.id, &lost.holder).await.unwrap();
+    let tag = "registry.test/hello:ca1";
+    let image = [tag.parse().unwrap()];
+    runs::tagging(store, lost.run.id, &lost.holder, &image, LEASE).await.unwrap();
+    gantry.clock.advance(LEASE * 2);
+    runs::lapse(store, lost.run.id).await.unwrap().unwrap();
+
+    let late = format!("sha256:{}", "e".repeat(64)).parse().unwrap();
+    gantry.registries.overwrite_next(tag, &late);
+    gantry.settle().await;
+    let run = gantry.run("ca1").await;
+    assert_eq!(run.attempts.len(), 2);
+    let pushed = run.state.done().unwrap().outcome.product().unwrap().outputs[0].digest.clone();
+    assert_eq!(gantry.registries.tag(tag), Some(pushed));
+}
