@@ -12,13 +12,15 @@ use gantry_worker::engine::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::made;
 use crate::rig::{Recipe, Rig, build, context, order, tar};
 
+#[allow(clippy::disallowed_methods, reason = "the environment says which engine the tests may use")]
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     setting("GANTRY_TEST_DOCKER_HOST").unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned())
 }
 
@@ -26,14 +28,16 @@ fn registry() -> String {
     setting("GANTRY_TEST_REGISTRY").expect("GANTRY_TEST_REGISTRY to name a registry with busybox:1")
 }
 
-fn engine() -> DockerEngine {
+pub(crate) fn engine() -> DockerEngine {
     DockerEngine::connect(&host()).unwrap()
 }
 
 /// An order of `FROM busybox` and these lines.
 fn on_busybox(lines: &str) -> BuildOrder {
     let registry = registry();
-    order(&registry, &format!("FROM {registry}/busybox:1\n{lines}\n"))
+    let order = order(&registry, &format!("FROM {registry}/busybox:1\n{lines}\n"));
+    made::remember(&order);
+    order
 }
 
 fn nothing() -> Vec<u8> {
@@ -89,10 +93,12 @@ fn mark(order: &BuildOrder) -> String {
 }
 
 /// Whether a process of this machine has `word` for its last argument.
-fn is_running(word: &str) -> bool {
+pub(crate) fn is_running(word: &str) -> bool {
     let ends_so = |entry: std::fs::DirEntry| {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        command.strip_suffix(b"\0").is_some_and(|line| line.ends_with(format!("\0{word}").as_bytes()))
+        command
+            .strip_suffix(b"\0")
+            .is_some_and(|line| line.ends_with(format!("\0{word}").as_bytes()))
     };
     std::fs::read_dir("/proc").unwrap().flatten().any(ends_so)
 }
@@ -103,9 +109,10 @@ async fn arguments_labels_and_target_are_in_the_image() {
         "ARG WHO\nRUN echo \"hello $WHO\" > /who\nFROM scratch AS wanted\nCOPY --from=0 /who /\nFROM scratch\nCOPY missing /",
     );
     order.build_args.insert("WHO".to_owned(), "world, with a \"quote\" and ü".to_owned());
-    order.labels = BTreeMap::from([
-        ("org.opencontainers.image.source".to_owned(), "https://git.test/a?b=c,d".to_owned()),
-    ]);
+    order.labels = BTreeMap::from([(
+        "org.opencontainers.image.source".to_owned(),
+        "https://git.test/a?b=c,d".to_owned(),
+    )]);
     order.target = Some("wanted".to_owned());
     let built = build(&engine(), order.clone(), context(nothing())).await.0.unwrap();
 
@@ -240,6 +247,22 @@ async fn steps_run_under_the_isolation_as_host_name_and_the_image_does_not_tell(
     assert!(!format!("{:?}", image.config).contains(&format!("{:?}", order.isolation)));
 }
 
+#[tokio::test]
+async fn a_cache_folder_is_found_again_only_under_the_same_isolation() {
+    let order =
+        on_busybox("ARG ROUND\nRUN --mount=type=cache,target=/kept ls /kept; touch /kept/$ROUND");
+    let listed = async |round: &str, isolation: &str| {
+        let mut order = order.clone();
+        order.build_args.insert("ROUND".to_owned(), round.to_owned());
+        order.isolation = isolation.to_owned();
+        build(&engine(), order, context(nothing())).await.1.output(OutputStream::Stdout)
+    };
+    let (ours, theirs) = (&order.isolation, format!("{}-else", order.isolation));
+    assert_eq!(listed("one", ours).await, "");
+    assert_eq!(listed("two", &theirs).await, "");
+    assert_eq!(listed("three", ours).await, "one\n");
+}
+
 async fn refused_words(order: BuildOrder) -> String {
     let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
     let BuildError::Refused { message } = error else { panic!("{error:?}") };
@@ -315,6 +338,38 @@ async fn every_shape_of_context_is_taken_for_what_it_is() {
 }
 
 #[tokio::test]
+async fn the_archive_of_a_context_does_not_stay_in_the_engine() {
+    const SIZE: usize = 777_777;
+    let archive = tar(&[("a", &vec![b'a'; SIZE])]);
+    build(&engine(), on_busybox("COPY a /"), context(archive.clone())).await.0.unwrap();
+    build(&engine(), on_busybox("COPY a /\nRUN false"), context(archive)).await.0.unwrap_err();
+
+    let used = asked("/system/df").await;
+    let records = used["BuildCache"].as_array().unwrap();
+    let of_it = |record: &&serde_json::Value| {
+        let size = record["Size"].as_u64().unwrap_or_default();
+        (SIZE as u64..SIZE as u64 + 8192).contains(&size)
+    };
+    let archive = |record: &&serde_json::Value| {
+        record["Description"].as_str().is_some_and(|text| text.starts_with("http url"))
+    };
+    assert!(records.iter().any(|record| of_it(&record)), "its files are cached");
+    assert_eq!(records.iter().filter(of_it).filter(archive).count(), 0);
+}
+
+/// What the engine's HTTP API answers to a GET, as it is.
+async fn asked(path: &str) -> serde_json::Value {
+    let mut engine =
+        tokio::net::UnixStream::connect(host().trim_start_matches("unix://")).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n");
+    engine.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    engine.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
 async fn a_context_that_cannot_be_sent_is_no_failure_of_the_engine() {
     let error = built_from(b"FROM scratch\n".repeat(100)).await.unwrap_err();
     let BuildError::Context { source } = error else { panic!("{error:?}") };
@@ -359,7 +414,8 @@ async fn a_context_of_a_gibibyte_is_streamed() {
         header.set_mode(0o644);
         header.set_cksum();
         writer.write_all(header.as_bytes()).await.unwrap();
-        let chunk: Vec<u8> = (0..1_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let chunk: Vec<u8> =
+            (0..1_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         for _ in 0..SIZE / chunk.len() as u64 {
             writer.write_all(&chunk).await.unwrap();
         }
@@ -450,7 +506,8 @@ async fn an_engine_that_is_not_there_is_told_with_its_address() {
     let error = engine.info().await.unwrap_err();
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("unix:///nowhere/docker.sock"), "{error}");
-    let error = build(&engine, order("r.test", "FROM scratch"), context(nothing())).await.0.unwrap_err();
+    let error =
+        build(&engine, order("r.test", "FROM scratch"), context(nothing())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::Engine(EngineError::Unreachable { .. })), "{error:?}");
     assert!(DockerEngine::connect("tcp://127.0.0.1:2375").is_err());
 }

@@ -3,7 +3,17 @@
 //! The real engine is the one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`), the registry, with
 //! `busybox:1` in it, the one at `GANTRY_TEST_REGISTRY`. Without them these tests fail: `make test` starts both.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and its helpers with it"
+)]
+
 mod contract;
 mod docker;
+mod killed;
+mod made;
+mod refusing;
 mod rig;
 mod scripted;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use gantry_domain::id::RunId;
 use gantry_domain::image::ImageReference;
@@ -121,4 +122,13 @@ pub(crate) async fn build(
         told
     };
     tokio::join!(engine.build(order, context, events), listen)
+}
+
+/// Waits until it is so, at most two seconds: what the engine does, it does at once.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let asked = Instant::now();
+    while !is_so() {
+        assert!(asked.elapsed() < Duration::from_secs(2), "waited two seconds for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

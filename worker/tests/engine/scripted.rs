@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use gantry_worker::engine::scripted::{Action, Gate, PushFailure, ScriptedEngine};
-use gantry_worker::engine::{
-    BuildError, BuildOrder, Engine, EngineError, OutputStream, PushError,
-};
+use gantry_worker::engine::{BuildError, BuildOrder, Engine, EngineError, OutputStream, PushError};
 
 use crate::rig::{Recipe, Rig, build, context, order, tar};
 
@@ -59,7 +57,7 @@ async fn a_script_is_done_once_and_what_was_asked_is_remembered() {
     assert_eq!(asked.len(), 2);
     assert_eq!(asked[0].order.run, order.run);
     assert_eq!(asked[1].context_length, archive.len() as u64);
-    assert_eq!(engine.images(), [order.image.clone()]);
+    assert_eq!(engine.images(), std::slice::from_ref(&order.image));
     let digest = engine.push(&order.image, None).await.unwrap();
     assert!(engine.manifest(&digest).unwrap().starts_with(b"{"));
 }

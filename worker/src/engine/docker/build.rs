@@ -17,12 +17,15 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
-use super::{api, labels, random_id};
+use super::{api, cache, labels, random_id};
 use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, EngineError};
 
 /// How long the engine may be silent, once the build has ended, before its report counts as complete. It ends the
 /// report by itself, within milliseconds; a broken one must not hold the result.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// Takes milliseconds.
+const TIDYING: Duration = Duration::from_secs(5);
 
 /// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
 const KILLED: i64 = 137;
@@ -53,8 +56,7 @@ pub(super) async fn build(
     };
     let (answer, progress) = tokio::join!(solve, follow(reporting, report, &solved, events));
     drop(session);
-    let t = std::time::Instant::now();
-    eprintln!("{:?} {:?}", super::cache::forget_context(socket, &context.url()).await, t.elapsed());
+    tidy(socket, &context).await;
 
     match answer {
         Ok(answer) => image_of(&answer.into_inner()),
@@ -62,6 +64,16 @@ pub(super) async fn build(
             Some(source) => BuildError::Context { source },
             None => failure(socket, &status, &progress).await,
         }),
+    }
+}
+
+/// The build has its result whether or not this succeeds, and the cache is bounded in the end.
+async fn tidy(socket: &Socket, context: &Context) {
+    let tidied = tokio::time::timeout(TIDYING, cache::forget_context(socket, &context.url())).await;
+    match tidied {
+        Ok(Ok(_freed)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the archive of a context stays in the engine"),
+        Err(_) => tracing::debug!("the engine is slow to remove the archive of a context"),
     }
 }
 

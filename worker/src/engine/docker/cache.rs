@@ -1,8 +1,8 @@
 //! Keeps the build cache within bounds.
 
-use bollard_buildkit_proto::moby::buildkit::v1::PruneRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest};
 
-use super::transport::Socket;
+use super::transport::{Control, Socket};
 use crate::engine::EngineError;
 
 /// Removes what was used longest ago until at most `keep_bytes` are left; what a build uses now stays.
@@ -11,30 +11,46 @@ use crate::engine::EngineError;
 /// know the name it is given removes everything.
 pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, EngineError> {
     let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
-    remove(socket, PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() }).await
+    let request = PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() };
+    remove(socket, &mut socket.control().await?, request).await
 }
 
-/// Removes the archive of a context. The engine keeps it beside the files in it, though no other build can ask for it:
-/// its address was random.
+/// Removes the archive of a context. The engine keeps it beside the files that were in it, though no other build can
+/// ask for it: its address was random.
 pub(super) async fn forget_context(socket: &Socket, url: &str) -> Result<u64, EngineError> {
+    let mut engine = socket.control().await?;
+    // Docker Engine 20.10 looks at descriptions only when it lists, and at ids only when it removes.
     let filter = vec![format!("description==\"http url {url}\"")];
-    remove(socket, PruneRequest { all: true, filter, ..PruneRequest::default() }).await
+    let listed = engine.client.disk_usage(DiskUsageRequest { filter, ..Default::default() }).await;
+    let found = listed.map_err(|status| failed(socket, status))?.into_inner().record;
+    // No filter at all would mean every record.
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let filter = found.into_iter().map(|record| format!("id=={}", record.id)).collect();
+    let request = PruneRequest { all: true, filter, ..PruneRequest::default() };
+    remove(socket, &mut engine, request).await
 }
 
-async fn remove(socket: &Socket, request: PruneRequest) -> Result<u64, EngineError> {
-    let refused = |status: tonic::Status| {
-        if std::error::Error::source(&status).is_some() {
-            socket.unreachable(status)
-        } else {
-            let message = status.message().to_owned();
-            EngineError::Refused { what: "shrink its build cache", message }
-        }
-    };
-    let mut engine = socket.control().await?;
-    let mut removed = engine.client.prune(request).await.map_err(refused)?.into_inner();
+async fn remove(
+    socket: &Socket,
+    engine: &mut Control,
+    request: PruneRequest,
+) -> Result<u64, EngineError> {
+    let removed = engine.client.prune(request).await;
+    let mut removed = removed.map_err(|status| failed(socket, status))?.into_inner();
     let mut freed = 0_u64;
-    while let Some(record) = removed.message().await.map_err(refused)? {
+    while let Some(record) = removed.message().await.map_err(|status| failed(socket, status))? {
         freed = freed.saturating_add(u64::try_from(record.size).unwrap_or(0));
     }
     Ok(freed)
+}
+
+fn failed(socket: &Socket, status: tonic::Status) -> EngineError {
+    // Only what did not come from the engine has a source.
+    if std::error::Error::source(&status).is_some() {
+        return socket.unreachable(status);
+    }
+    let message = status.message().to_owned();
+    EngineError::Refused { what: "shrink its build cache", message }
 }

@@ -24,17 +24,19 @@ pub(super) enum Failure {
     Refused { message: String },
 }
 
-/// Texts of what passes: they come from registries and the network between.
-const PASSING: [&str; 15] = [
-    "failed to do request",
+/// Texts of what passes: they come from registries and the network between. What stays is not here, like a
+/// certificate that nobody trusts, though the engine wraps it in the same words.
+const PASSING: [&str; 16] = [
     "connection refused",
     "connection reset",
     "no route to host",
     "network is unreachable",
+    "no such host",
     "i/o timeout",
     "TLS handshake timeout",
-    "no such host",
+    "context deadline exceeded",
     "failed to copy: http",
+    "invalid response status 5",
     "toomanyrequests",
     "429 Too Many Requests",
     "500 Internal Server Error",
@@ -67,13 +69,14 @@ impl Failure {
         // We never cancel a build that we wait for, so the engine stops, or has lost our session.
         let stopped =
             matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
-        if stopped || message.ends_with("context canceled") {
+        if stopped || message.ends_with("context canceled") || message.contains("no active session")
+        {
             return Self::Gone;
         }
         if message.contains("no space left on device") {
             return Self::DiskFull { message };
         }
-        if PASSING.iter().any(|text| message.contains(text)) {
+        if PASSING.iter().any(|text| message.contains(text)) || message.ends_with(": EOF") {
             return Self::Unavailable { message };
         }
         Self::Refused { message }
@@ -177,6 +180,8 @@ mod tests {
         assert!(matches!(read(disk), Failure::DiskFull { .. }));
         let base = "failed to solve: failed to do request: Head \"http://r/v2/\": dial tcp: connection refused";
         assert!(matches!(read(base), Failure::Unavailable { .. }));
+        let untrusted = "failed to do request: Head \"https://r/v2/\": x509: certificate signed by unknown authority";
+        assert!(matches!(read(untrusted), Failure::Refused { .. }));
         assert_eq!(read("failed to solve: context canceled"), Failure::Gone);
         assert_eq!(Failure::read(&Status::unavailable("transport is closing"), &[]), Failure::Gone);
         assert_eq!(
