@@ -26,6 +26,11 @@ impl DataDir {
     /// [`LockError::Held`] when another process has it.
     pub fn lock(path: impl Into<PathBuf>) -> Result<Self, LockError> {
         let path = path.into();
+        // Programs that are told of it, like git, run in folders of their own.
+        let path = match std::path::absolute(&path) {
+            Ok(absolute) => absolute,
+            Err(source) => return Err(LockError::Unusable { path, source }),
+        };
         match lock(&path) {
             Ok(Ok(lock)) => Ok(Self { path, _lock: lock }),
             Ok(Err(holder)) => Err(LockError::Held { path, holder }),
@@ -33,7 +38,7 @@ impl DataDir {
         }
     }
 
-    /// Where it is.
+    /// Where it is, from the root on.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -115,6 +120,15 @@ mod tests {
 
         drop(held);
         DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_is_named_from_the_root_on() {
+        let parent = tempfile::tempdir_in(".").unwrap();
+        let relative = Path::new(parent.path().file_name().unwrap()).join("data");
+        let held = DataDir::lock(&relative).unwrap();
+        assert!(held.path().is_absolute());
+        assert_eq!(held.path().canonicalize().unwrap(), relative.canonicalize().unwrap());
     }
 
     #[cfg(unix)]
