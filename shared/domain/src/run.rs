@@ -309,7 +309,7 @@ pub enum WaitReason {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admission => f.write_str("to be admitted"),
+            Self::Admission => f.write_str("admission"),
             Self::RegistryLimit { limit } => {
                 write!(f, "one of the registry's {limit} places for runs")
             }
