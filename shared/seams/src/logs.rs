@@ -139,7 +139,8 @@ pub async fn pack_segment(
 pub struct LogReader {
     log: LogId,
     offset: u64,
-    /// The piece that was read last: those after it are all that is left to read.
+    /// The segment that was read last: what is left to read begins after it. Never a piece of the tail, since those are
+    /// packed into a segment that begins where the first of them did.
     after: Option<Entry>,
 }
 
@@ -182,17 +183,22 @@ impl LogReader {
                 if self.is_gone(store, &entry).await? {
                     continue;
                 }
-                self.offset = end;
-                self.after = Some(entry);
+                self.pass(entry, end);
                 return Ok(LogPart::Hole { until: end });
             };
             let mut frames = parse_frames(&lines);
             frames.retain(|frame| frame.end() > self.offset);
-            self.offset = end;
-            self.after = Some(entry);
+            self.pass(entry, end);
             if !frames.is_empty() {
                 return Ok(LogPart::Frames(frames));
             }
+        }
+    }
+
+    fn pass(&mut self, entry: Entry, end: u64) {
+        self.offset = end;
+        if entry.member.starts_with("segment:") {
+            self.after = Some(entry);
         }
     }
 
@@ -200,7 +206,6 @@ impl LogReader {
     async fn find_piece(&self, store: &dyn Store) -> Result<Option<(Entry, u64, u64)>, StoreError> {
         const PAGE: usize = 256;
         let mut from = match &self.after {
-            // A segment that was packed since has the start of its first piece, which may lie before the place.
             Some(entry) => From::Score(entry.score),
             None => From::Start,
         };

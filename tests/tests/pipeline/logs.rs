@@ -1,9 +1,10 @@
 //! What a run says, and what it never says.
 
 use bytes::Bytes;
-use gantry_domain::log::OutputStream;
+use gantry_domain::log::{LogFrame, OutputStream};
+use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::SecretString;
-use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::logs::{LogId, LogPart, LogReader, Piece, append_tail, pack_segment};
 use gantry_tests::pipeline::TestPipeline;
 use gantry_worker::engine::scripted::Action;
 
@@ -87,6 +88,39 @@ async fn a_log_is_read_whole_and_from_any_offset() {
             None => assert!(offset >= whole.len() as u64),
         }
     }
+}
+
+#[tokio::test]
+async fn a_reader_at_the_tail_finds_what_was_packed_behind_it() {
+    let gantry = TestPipeline::start().await;
+    let (store, blobs) = (gantry.store.as_ref(), gantry.blobs.as_ref());
+    let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
+    let pieces = [piece(0, "one "), piece(4, "two "), piece(8, "three")];
+    let mut reader = LogReader::at(id, 0);
+    for piece in &pieces[..2] {
+        append_tail(store, id, piece).await.unwrap();
+        assert!(matches!(reader.next(store, blobs).await.unwrap(), LogPart::Frames(_)));
+    }
+    append_tail(store, id, &pieces[2]).await.unwrap();
+    pack_segment(store, blobs, id, &pieces).await.unwrap();
+
+    let LogPart::Frames(frames) = reader.next(store, blobs).await.unwrap() else {
+        panic!("the end of the log is lost to who read it live");
+    };
+    assert_eq!(frames.iter().map(|frame| frame.text.as_str()).collect::<String>(), "three");
+    assert!(matches!(reader.next(store, blobs).await.unwrap(), LogPart::End));
+}
+
+fn piece(start: u64, text: &str) -> Piece {
+    let frame = LogFrame {
+        offset: start,
+        at: Timestamp::from_millis(0),
+        step: None,
+        stream: OutputStream::Stdout,
+        text: text.to_owned(),
+    };
+    let lines = format!("{}\n", serde_json::to_string(&frame).unwrap());
+    Piece { start, end: frame.end(), lines: lines.into() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
