@@ -260,6 +260,20 @@ pub async fn bootstrap_admin_token(
     Ok(issue_as(store, id, grant).await?.map(|(_, text)| text))
 }
 
+/// Makes another admin token, should every other be lost, and gives its text. For who has the store in hand anyway.
+///
+/// # Errors
+/// [`IssueError`].
+pub async fn issue_admin_token(store: &dyn Store) -> Result<Zeroizing<String>, IssueError> {
+    let grant = Grant {
+        description: "made by the operator".to_owned(),
+        scope: Scope::Admin,
+        registries: None,
+        expires: None,
+    };
+    Ok(issue(store, grant).await?.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ mod routes;
 mod state;
 mod tls;
 
-pub use access::{IssueError, bootstrap_admin_token};
+pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::clock::StoreClock;
