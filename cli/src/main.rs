@@ -10,6 +10,7 @@ mod client;
 mod compose;
 mod environment;
 mod exit;
+mod up;
 
 use args::{Arguments, Command};
 use client::output::{say, write_out};
@@ -35,7 +36,7 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
     match arguments.command {
-        Command::Up(up) => runtime.block_on(compose::up(up, &environment)),
+        Command::Up(up) => runtime.block_on(up::up(up, &environment)),
         Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
         Command::Client(command) => {
             runtime.block_on(client::run(*command, arguments.output, environment))

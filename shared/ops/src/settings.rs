@@ -22,6 +22,9 @@ pub use units::parse_duration;
 /// Every setting with its default and what it means, as a file that a user may start from.
 pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
 
+/// A body of GitHub's may be so long.
+const LARGEST_BODY: u64 = 25 << 20;
+
 /// The settings, each as `gantry.default.toml` explains it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +83,8 @@ pub struct Worker {
     pub pool: Option<PoolName>,
     #[serde(deserialize_with = "units::bytes")]
     pub min_free: u64,
+    #[serde(deserialize_with = "units::bytes")]
+    pub mirrors: u64,
 }
 
 /// `[lease]`
@@ -114,9 +119,9 @@ pub struct Retention {
     #[serde(deserialize_with = "units::duration")]
     pub bodies: Duration,
     #[serde(deserialize_with = "units::duration")]
-    pub events: Duration,
-    #[serde(deserialize_with = "units::duration")]
     pub lineage: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub revisions: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub uploads: Duration,
 }
@@ -126,11 +131,13 @@ pub struct Retention {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Limits {
-    pub runs_per_registry: NonZeroU32,
     #[serde(deserialize_with = "units::bytes")]
     pub upload: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub context: u64,
+    pub context_files: u64,
+    #[serde(deserialize_with = "units::bytes")]
+    pub log: u64,
 }
 
 /// `[outbound]`
@@ -163,18 +170,6 @@ pub enum LogFormat {
     Json,
 }
 
-impl Server {
-    /// What providers and people are told to reach it by.
-    #[must_use]
-    pub fn url(&self) -> String {
-        match &self.public_url {
-            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-            None if self.tls_certificate.is_some() => format!("https://{}", self.listen),
-            None => format!("http://{}", self.listen),
-        }
-    }
-}
-
 impl Settings {
     /// Reads every layer: the defaults, over them the file, the environment and the flags.
     ///
@@ -198,6 +193,9 @@ impl Settings {
                 "server.hooks_listen",
                 "it is the same as `server.listen`: leave it empty, or choose another",
             ));
+        }
+        if self.server.body_budget < LARGEST_BODY {
+            found.push(("server.body_budget", "at least 25MiB: so large may one body be"));
         }
         if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
             found.push(("lease.renew", "more than nothing, and at most half of `lease.duration`"));

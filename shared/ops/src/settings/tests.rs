@@ -17,7 +17,7 @@ fn flag(key: &str, value: &str) -> Flag {
 #[test]
 fn the_defaults_hold() {
     let settings = Settings::parse(&Layers::default()).unwrap();
-    assert_eq!(settings.server.url(), "http://127.0.0.1:7300");
+    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:7300");
     assert_eq!(settings.lease.duration, Duration::from_secs(30));
     assert_eq!(settings.engine.address, None);
     assert_eq!(settings.limits.upload, 4 << 30);
