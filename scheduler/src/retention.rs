@@ -49,11 +49,11 @@ impl Default for Retention {
 }
 
 impl Scheduler {
-    /// Forgets what is old. Answers how much.
+    /// Forgets what is old. Answers how much. What the object store cannot remove now is removed later.
     ///
     /// # Errors
-    /// [`StoreError`]. What the object store cannot remove now is removed later.
-    pub(crate) async fn forget_old(&self) -> Result<usize, StoreError> {
+    /// [`StoreError`].
+    pub async fn forget_old(&self) -> Result<usize, StoreError> {
         let mut forgotten = 0;
         loop {
             let count = self.forget_piece().await?;

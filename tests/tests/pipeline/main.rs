@@ -2,6 +2,8 @@
 
 mod architecture;
 mod causes;
+mod keeping;
 mod leases;
 mod logs;
 mod pushes;
+mod workers;

@@ -1,0 +1,75 @@
+//! What is kept, and for how long.
+
+use std::time::Duration;
+
+use gantry_domain::hook::Provider;
+use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::{deliveries, events, lineages, runs};
+use gantry_tests::pipeline::TestPipeline;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// An installation with one delivery that started one run, `ca1`, which succeeded.
+async fn with_a_finished_run() -> (TestPipeline, gantry_domain::id::EventId) {
+    let gantry = TestPipeline::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    let (event, _) = gantry.deliver("d1", "hello", None, Some(&first)).await;
+    gantry.settle().await;
+    (gantry, event)
+}
+
+async fn delivery(gantry: &TestPipeline) -> Option<gantry_domain::delivery::Delivery> {
+    let (hook, id) = ("hook".parse().unwrap(), "d1".parse().unwrap());
+    deliveries::find(gantry.store.as_ref(), Provider::GitHub, &hook, &id).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_moves_to_the_object_store_after_a_day() {
+    let (gantry, _) = with_a_finished_run().await;
+    gantry.scheduler().forget_old().await.unwrap();
+    let before = delivery(&gantry).await.unwrap();
+    assert!(deliveries::find_body(gantry.store.as_ref(), &before).await.unwrap().is_some());
+
+    gantry.clock.advance(DAY * 2);
+    gantry.scheduler().forget_old().await.unwrap();
+    let after = delivery(&gantry).await.unwrap();
+    assert!(deliveries::find_body(gantry.store.as_ref(), &after).await.unwrap().is_none());
+    let moved = gantry.blobs.get(&deliveries::body_blob_path(&after)).await.unwrap();
+    assert_eq!(&moved[..2], [0x1f, 0x8b], "it is compressed");
+}
+
+#[tokio::test]
+async fn after_thirty_days_deliveries_events_runs_and_logs_are_gone_and_lineage_is_not() {
+    let (gantry, event) = with_a_finished_run().await;
+    let run = gantry.run("ca1").await;
+    let digest = run.state.done().unwrap().outcome.product().unwrap().outputs[0].digest.clone();
+    assert!(gantry.log("ca1", 1).await.contains("succeeded"));
+
+    gantry.clock.advance(DAY * 31);
+    gantry.scheduler().forget_old().await.unwrap();
+    let store = gantry.store.as_ref();
+    assert_eq!(runs::find(store, run.id).await.unwrap(), None);
+    assert!(events::find(store, &event).await.unwrap().is_none());
+    assert_eq!(delivery(&gantry).await, None);
+    let mut reader = LogReader::at(LogId { run: run.id, attempt: 1 }, 0);
+    assert_eq!(reader.next(store, gantry.blobs.as_ref()).await.unwrap(), LogPart::End);
+    assert!(lineages::find(store, &digest).await.unwrap().is_some());
+
+    gantry.clock.advance(DAY * 400);
+    gantry.scheduler().forget_old().await.unwrap();
+    assert!(lineages::find(store, &digest).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_archived_run_and_its_log_are_kept_for_good() {
+    let (gantry, _) = with_a_finished_run().await;
+    runs::archive(gantry.store.as_ref(), "ca1".parse().unwrap(), true).await.unwrap();
+    gantry.clock.advance(DAY * 1000);
+    gantry.scheduler().forget_old().await.unwrap();
+    assert!(gantry.run("ca1").await.archived);
+    assert!(gantry.log("ca1", 1).await.contains("succeeded"));
+}

@@ -1,0 +1,170 @@
+//! A worker as it runs: what it takes, what it says of itself, what it cleans up.
+
+use std::time::Duration;
+
+use gantry_domain::run::{Run, RunStatus};
+use gantry_domain::worker::EngineHealth;
+use gantry_seams::{runs, workers};
+use gantry_tests::git_server::Behaviour;
+use gantry_tests::pipeline::TestPipeline;
+use gantry_worker::engine::scripted::{Action, Gate};
+use gantry_worker::engine::{Engine as _, Leftover, LeftoverKind};
+use tokio_util::sync::CancellationToken;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+/// Runs scheduler and worker as they run in `gantry up`, until `until` is over.
+async fn running<T>(gantry: &TestPipeline, until: impl Future<Output = T>) -> T {
+    let stop = CancellationToken::new();
+    let scheduler = gantry.scheduler().run(stop.clone());
+    let worker = gantry.worker("worker-1").run(stop.clone());
+    let driving = async {
+        let result = until.await;
+        stop.cancel();
+        result
+    };
+    let ((), (), result) = tokio::join!(scheduler, worker, driving);
+    result
+}
+
+/// Waits until a run is what it should be, looking whenever its record changes.
+async fn until(gantry: &TestPipeline, id: &str, is_so: impl Fn(&Run) -> bool) -> Run {
+    let mut watch = runs::watch(gantry.store.as_ref(), id.parse().unwrap());
+    loop {
+        let found = runs::find(gantry.store.as_ref(), id.parse().unwrap()).await.unwrap();
+        if let Some(run) = found.filter(&is_so) {
+            return run;
+        }
+        tokio::time::timeout(Duration::from_secs(30), watch.changed()).await.expect("it moves on");
+    }
+}
+
+async fn with_a_task() -> (TestPipeline, gantry_domain::task::Task) {
+    let gantry = TestPipeline::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    (gantry, task)
+}
+
+#[tokio::test]
+async fn a_run_that_is_asked_for_is_taken_and_done_without_anyone_turning_the_crank() {
+    let (gantry, task) = with_a_task().await;
+    let run = running(&gantry, async {
+        super::causes::ask(&gantry, &task, None).await;
+        until(&gantry, "ca1", |run| run.status().is_terminal()).await
+    })
+    .await;
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_worker_says_how_it_is_and_is_not_listed_once_it_left() {
+    let (gantry, task) = with_a_task().await;
+    let gate = Gate::closed();
+    gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
+    running(&gantry, async {
+        super::causes::ask(&gantry, &task, None).await;
+        gate.reached().await;
+        let seen = workers::list(gantry.store.as_ref(), 10).await.unwrap();
+        assert_eq!(seen[0].engine, EngineHealth::Ready { name: "a scripted engine".to_owned() });
+        assert_eq!(seen[0].idle_because, None);
+        gate.open();
+        until(&gantry, "ca1", |run| run.status().is_terminal()).await;
+    })
+    .await;
+    assert_eq!(workers::list(gantry.store.as_ref(), 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn without_an_engine_nothing_is_taken_and_the_worker_says_why() {
+    let (gantry, task) = with_a_task().await;
+    gantry.engine.go_away();
+    running(&gantry, async {
+        super::causes::ask(&gantry, &task, None).await;
+        let run = until(&gantry, "ca1", |run| {
+            matches!(run.state, gantry_domain::run::RunState::Ready { .. })
+        })
+        .await;
+        assert!(run.attempts.is_empty());
+        let seen = workers::list(gantry.store.as_ref(), 10).await.unwrap();
+        assert!(seen[0].idle_because.as_ref().unwrap().contains("is it running"), "{seen:?}");
+        gantry.engine.come_back();
+        until(&gantry, "ca1", |run| run.status() == RunStatus::Succeeded).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn under_min_free_a_worker_takes_nothing_and_says_so() {
+    let (gantry, _) = with_a_task().await;
+    let mut worker = gantry.worker("worker-1");
+    worker.settings.min_free = u64::MAX;
+    let stop = CancellationToken::new();
+    let looking = async {
+        loop {
+            if let Some(seen) = workers::list(gantry.store.as_ref(), 1).await.unwrap().pop() {
+                stop.cancel();
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ((), seen) = tokio::join!(worker.run(stop.clone()), looking);
+    assert!(seen.idle_because.unwrap().contains("less than `worker.min_free`"));
+}
+
+#[tokio::test]
+async fn what_a_dead_attempt_left_is_removed_and_what_is_alive_is_not() {
+    let (gantry, task) = with_a_task().await;
+    let gate = Gate::closed();
+    gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
+    let worker = gantry.worker("worker-1");
+    let installation = worker.settings.installation.clone();
+    let leftover = |id: &str, attempt| Leftover {
+        kind: LeftoverKind::Container,
+        id: id.to_owned(),
+        owner: Some(("ca1".parse().unwrap(), attempt)),
+    };
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    let checking = async {
+        gate.reached().await;
+        gantry.engine.leave(&installation, leftover("alive", 1));
+        gantry.engine.leave(&installation, leftover("dead", 7));
+        let stop = CancellationToken::new();
+        let sweeping = gantry.worker("worker-2").run(stop.clone());
+        let looking = async {
+            while gantry.engine.leftovers(&installation).await.unwrap().len() > 1 {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(sweeping, looking);
+        let left = gantry.engine.leftovers(&installation).await.unwrap();
+        assert_eq!(left, [leftover("alive", 1)]);
+        gate.open();
+    };
+    let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), checking);
+    assert!(worked.unwrap());
+}
+
+#[tokio::test]
+async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
+    let (gantry, task) = with_a_task().await;
+    gantry.git.behave(Behaviour::Silence);
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    let worker = gantry.worker("worker-1");
+    let canceling = async {
+        until(&gantry, "ca1", |run| run.status() == RunStatus::Started).await;
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::somebody())
+            .await
+            .unwrap();
+    };
+    let began = std::time::Instant::now();
+    let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);
+    assert!(worked.unwrap());
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Canceled);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
