@@ -344,7 +344,7 @@ async fn the_archive_of_a_context_does_not_stay_in_the_engine() {
     build(&engine(), on_busybox("COPY a /"), context(archive.clone())).await.0.unwrap();
     build(&engine(), on_busybox("COPY a /\nRUN false"), context(archive)).await.0.unwrap_err();
 
-    let used = asked("/system/df").await;
+    let used: serde_json::Value = serde_json::from_str(&made::ask("GET", "/system/df")).unwrap();
     let records = used["BuildCache"].as_array().unwrap();
     let of_it = |record: &&serde_json::Value| {
         let size = record["Size"].as_u64().unwrap_or_default();
@@ -355,18 +355,6 @@ async fn the_archive_of_a_context_does_not_stay_in_the_engine() {
     };
     assert!(records.iter().any(|record| of_it(&record)), "its files are cached");
     assert_eq!(records.iter().filter(of_it).filter(archive).count(), 0);
-}
-
-/// What the engine's HTTP API answers to a GET, as it is.
-async fn asked(path: &str) -> serde_json::Value {
-    let mut engine =
-        tokio::net::UnixStream::connect(host().trim_start_matches("unix://")).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n");
-    engine.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    engine.read_to_string(&mut answer).await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ thread_local! {
     static MADE: Made = Made::default();
 }
 
-/// Removes what `order` makes, once the test that calls this has ended.
+/// Removes what is built in the name of `order`'s installation, once the test that calls this has ended.
 pub(crate) fn remember(order: &BuildOrder) {
-    MADE.with(|made| made.0.borrow_mut().push(order.image.to_string()));
+    MADE.with(|made| made.0.borrow_mut().push(order.installation.clone()));
 }
 
 #[derive(Default)]
@@ -22,12 +22,24 @@ struct Made(RefCell<Vec<String>>);
 
 impl Drop for Made {
     fn drop(&mut self) {
-        let host = host();
-        for image in self.0.take() {
-            let mut engine = UnixStream::connect(host.trim_start_matches("unix://")).unwrap();
-            write!(engine, "DELETE /images/{image}?force=1 HTTP/1.0\r\nHost: engine\r\n\r\n")
-                .unwrap();
-            engine.read_to_end(&mut Vec::new()).unwrap();
+        for installation in self.0.take() {
+            // `{"label":["gantry.installation=…"]}`, as a query has it.
+            let filter = format!("%7B%22label%22:[%22gantry.installation={installation}%22]%7D");
+            let images = ask("GET", &format!("/images/json?filters={filter}"));
+            let images: Vec<serde_json::Value> = serde_json::from_str(&images).unwrap();
+            for image in images {
+                ask("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()));
+            }
         }
     }
+}
+
+/// The body of what the engine answers. A thread that ends has no runtime, so this blocks.
+pub(crate) fn ask(method: &str, path: &str) -> String {
+    let mut engine = UnixStream::connect(host().trim_start_matches("unix://")).unwrap();
+    write!(engine, "{method} {path} HTTP/1.0\r\nHost: engine\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    engine.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    body.to_owned()
 }
