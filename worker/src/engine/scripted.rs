@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub enum Action {
     },
     /// Waits until the test opens the gate.
     Wait(Gate),
+    /// Takes this long.
+    Work(Duration),
     /// Goes on until it is cancelled.
     Hang,
     /// Fails as a `RUN` does.
@@ -259,6 +262,7 @@ impl ScriptedEngine {
             Action::Output(stream, bytes) => says.output(stream, bytes).await,
             Action::Log { bytes } => says.log(bytes).await,
             Action::Wait(gate) => gate.pass().await,
+            Action::Work(time) => tokio::time::sleep(time).await,
             Action::Hang => std::future::pending().await,
             Action::Exit(exit_code) => {
                 let error = format!("exit code: {exit_code}");

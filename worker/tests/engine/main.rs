@@ -12,8 +12,8 @@
 
 mod contract;
 mod docker;
-mod killed;
 mod made;
+mod own_engine;
 mod refusing;
 mod rig;
 mod scripted;

@@ -1,6 +1,6 @@
 //! A Docker Engine, from 20.10.
 //!
-//! Builds go through its BuildKit in a session of gantry's own ([`build`], [`session`]), everything else through its
+//! Builds go through its BuildKit in a session of gantry's own (`build`, `session`), everything else through its
 //! HTTP API. The `docker` program is never called.
 
 use async_trait::async_trait;

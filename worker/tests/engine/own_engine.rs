@@ -1,4 +1,4 @@
-//! What holds when the engine is killed under its builds.
+//! What holds when the engine is killed under its builds, or its disk is full.
 //!
 //! These tests start and kill an engine of their own, so they need root, `dockerd`, and a static `busybox`.
 
@@ -11,7 +11,7 @@ use gantry_worker::engine::{BuildError, BuildEvent, Engine, EngineError, Leftove
 use tokio::sync::mpsc;
 
 use crate::docker::is_running;
-use crate::rig::{context, order, tar, until};
+use crate::rig::{build, context, order, tar, until};
 
 /// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
 struct OwnEngine {
@@ -21,10 +21,11 @@ struct OwnEngine {
 }
 
 impl OwnEngine {
-    async fn start() -> Self {
+    /// Its disk is the machine's, or one of this many megabytes.
+    async fn start(name: &str, disk: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let cgroup = format!("gantry-test-{}", std::process::id());
-        let daemon = launch(folder.path(), &cgroup);
+        let cgroup = format!("gantry-test-{name}-{}", std::process::id());
+        let daemon = launch(folder.path(), &cgroup, disk);
         let engine = Self { folder, cgroup, daemon };
         engine.until_up().await;
         engine
@@ -61,7 +62,7 @@ impl OwnEngine {
     }
 
     async fn start_again(&mut self) {
-        self.daemon = launch(self.folder.path(), &self.cgroup);
+        self.daemon = launch(self.folder.path(), &self.cgroup, None);
         self.until_up().await;
     }
 }
@@ -76,19 +77,21 @@ impl Drop for OwnEngine {
     }
 }
 
-fn launch(folder: &Path, cgroup: &str) -> Child {
-    let at = |name: &str| folder.join(name).into_os_string();
-    let log = std::fs::File::create(folder.join("log")).unwrap();
+fn launch(folder: &Path, cgroup: &str, disk: Option<u32>) -> Child {
+    let folder = folder.display();
+    let data = format!("{folder}/d");
+    std::fs::create_dir_all(&data).unwrap();
+    let mount = disk.map(|size| format!("mount -t tmpfs -o size={size}m disk {data} && "));
+    let dockerd = format!(
+        "{}exec dockerd --cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
+         --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
+        mount.unwrap_or_default(),
+    );
     // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
     Command::new("unshare")
-        .args(["--net", "--mount", "dockerd", "--cgroup-parent"])
-        .arg(format!("/{cgroup}"))
-        .args(["--data-root".into(), at("d"), "--exec-root".into(), at("e")])
-        .args(["--pidfile".into(), at("p")])
-        .arg(format!("--host=unix://{}", folder.join("s").display()))
+        .args(["--net", "--mount", "sh", "-c", &dockerd])
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .stdout(Stdio::null())
-        .stderr(log)
         .spawn()
         .expect("`unshare` to start `dockerd`")
 }
@@ -125,7 +128,7 @@ async fn processes(engine: &DockerEngine) -> Vec<Leftover> {
 
 #[tokio::test]
 async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended() {
-    let mut own = OwnEngine::start().await;
+    let mut own = OwnEngine::start("killed", None).await;
     for (signal, mark) in [("KILL", "86001"), ("TERM", "86002")] {
         let engine = own.client();
         let order = order(
@@ -135,7 +138,7 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
             ),
         );
         let (events, mut heard) = mpsc::channel(16);
-        let build = tokio::spawn({
+        let building = tokio::spawn({
             let engine = engine.clone();
             async move { engine.build(order, context(shell()), events).await }
         });
@@ -148,7 +151,7 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
         assert_eq!(processes(&engine).await, [], "a build that goes on left nothing");
 
         own.end(signal);
-        let error = build.await.unwrap().unwrap_err();
+        let error = building.await.unwrap().unwrap_err();
         assert!(
             matches!(error, BuildError::Engine(EngineError::Unreachable { .. })),
             "{signal}: {error:?}"
@@ -163,4 +166,15 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
         assert!(!is_running(mark));
         assert_eq!(processes(&engine).await, []);
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_engine_is_told_as_such() {
+    let own = OwnEngine::start("full", Some(64)).await;
+    let big = tar(&[("big", &vec![b'x'; 40_000_000])]);
+    // Its archive has room, and then the files in it have none.
+    let order = order("registry.test", "FROM scratch\nCOPY big /\n");
+    let error = build(&own.client(), order, context(big)).await.0.unwrap_err();
+    assert!(matches!(error, BuildError::DiskFull { .. }), "{error:?}");
+    assert!(error.is_transient());
 }
