@@ -5,7 +5,7 @@
 #   deploy/demo.sh         builds gantry and shows it
 #   deploy/demo.sh stop    ends what KEEP=1 left running
 #
-# KEEP=1 leaves everything running. GANTRY_BIN=PATH uses a binary that is built already.
+# KEEP=1 leaves everything running. DEMO_GANTRY=PATH uses a binary that is built already.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -19,7 +19,7 @@ source "$root/deploy/lib/hmac.sh"
 source "$root/deploy/lib/run_image.sh"
 
 state=${DEMO_STATE:-$root/.demo}
-gantry=${GANTRY_BIN:-$root/target/debug/gantry}
+gantry=${DEMO_GANTRY:-$root/target/debug/gantry}
 work=$state/hello
 
 main() {
@@ -88,7 +88,7 @@ stop_all() {
 }
 
 build_gantry() {
-    [[ -z ${GANTRY_BIN-} ]] || return 0
+    [[ -z ${DEMO_GANTRY-} ]] || return 0
     command -v cargo >/dev/null || fail "cargo is not installed: see https://rustup.rs"
     cargo build --manifest-path "$root/Cargo.toml" --package gantry
 }

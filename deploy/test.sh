@@ -15,7 +15,7 @@ main() {
     with_test_parts "$root/.test"
     make --no-print-directory build
     run_tests
-    DEMO_STATE=$root/.test/demo GANTRY_BIN=$root/target/debug/gantry deploy/demo.sh
+    DEMO_STATE=$root/.test/demo DEMO_GANTRY=$root/target/debug/gantry deploy/demo.sh
 }
 
 # nextest leaves out the examples in the documentation.
