@@ -52,6 +52,21 @@ pub struct IngressSettings {
     pub tls: Option<TlsFiles>,
     /// Threads that answer, for each listener.
     pub threads: usize,
+    /// How long a hook's body may take from its first to its last byte.
+    pub body_patience: Duration,
+}
+
+impl Default for IngressSettings {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            body_budget: 256 << 20,
+            upload_limit: 4 << 30,
+            tls: None,
+            threads: 2,
+            body_patience: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Everything that the door needs.
@@ -148,7 +163,11 @@ pub async fn run(
     .run();
 
     let hooks = match listeners.hooks {
-        None => None,
+        None => {
+            // Only handlers hold it from here: the ringer ends when the last of them is gone.
+            drop(state);
+            None
+        }
         Some(listener) => {
             let hooks = HttpServer::new(move || {
                 App::new()

@@ -191,17 +191,16 @@ fn repositories(mistakes: &mut Mistakes, texts: &[String]) -> Option<Vec<Reposit
         mistakes.add("repositories", message);
         return None;
     }
-    texts
-        .iter()
-        .map(|text| {
-            if text.contains("://") {
-                let url = mistakes.parse::<GitUrl>("repositories", text)?;
-                return Some(url.key());
-            }
-            let text = text.to_lowercase();
-            mistakes.parse("repositories", text.strip_suffix(".git").unwrap_or(&text))
-        })
-        .collect()
+    Some(texts.iter().filter_map(|text| repository(mistakes, text)).collect())
+}
+
+fn repository(mistakes: &mut Mistakes, text: &str) -> Option<RepositoryKey> {
+    if text.contains("://") {
+        let url = mistakes.parse::<GitUrl>("repositories", text)?;
+        return Some(url.key());
+    }
+    let text = text.to_lowercase();
+    mistakes.parse("repositories", text.strip_suffix(".git").unwrap_or(&text))
 }
 
 /// The sender's secret, or a new one.

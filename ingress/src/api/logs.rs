@@ -144,8 +144,14 @@ struct TextLog {
     with_marks: bool,
     /// Bytes before this offset of the first piece are not asked for.
     skip_to: u64,
+    /// Whether a line of our own would begin in the middle of one.
+    is_in_line: bool,
     waiting: VecDeque<Bytes>,
     is_over: bool,
+}
+
+fn has_several_attempts(run: &Run) -> bool {
+    run.attempts.len() + usize::from(run.state.lease().is_some()) > 1
 }
 
 impl TextLog {
@@ -155,10 +161,9 @@ impl TextLog {
             state,
             walk: LogWalk::from(run.id, place),
             only: query.attempt,
-            with_marks: query.attempt.is_none()
-                && !run.attempts.is_empty()
-                && run.attempts.len() + usize::from(run.state.lease().is_some()) > 1,
+            with_marks: query.attempt.is_none() && has_several_attempts(run),
             skip_to: place.offset,
+            is_in_line: false,
             waiting: VecDeque::new(),
             is_over: false,
         }
@@ -192,20 +197,27 @@ impl TextLog {
             Step::Attempt(attempt) => {
                 self.skip_to = 0;
                 if self.with_marks {
-                    self.waiting.push_back(format!("--- attempt {attempt} ---\n").into());
+                    self.mark(&format!("attempt {attempt}"));
                 }
             }
             Step::Hole { from, until } => {
-                let lost = format!("--- {} bytes of the log are lost ---\n", until - from);
-                self.waiting.push_back(lost.into());
+                self.mark(&format!("{} bytes of the log are lost", until - from));
             }
             Step::Frames(frames) => {
                 for frame in frames {
                     let before = usize::try_from(self.skip_to.saturating_sub(frame.offset));
                     let text = Bytes::from(frame.text);
+                    self.is_in_line = !text.ends_with(b"\n");
                     self.waiting.push_back(text.slice(before.unwrap_or(0).min(text.len())..));
                 }
             }
         }
+    }
+
+    /// A line of our own.
+    fn mark(&mut self, text: &str) {
+        let end_of_line = if self.is_in_line { "\n" } else { "" };
+        self.is_in_line = false;
+        self.waiting.push_back(format!("{end_of_line}--- {text} ---\n").into());
     }
 }

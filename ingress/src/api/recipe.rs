@@ -96,7 +96,7 @@ impl<'a> Checker<'a> {
             self.mistakes.add("images", message);
             return None;
         }
-        texts.iter().map(|text| self.image(text)).collect()
+        Some(texts.iter().filter_map(|text| self.image(text)).collect())
     }
 
     fn image(&mut self, text: &str) -> Option<Template> {

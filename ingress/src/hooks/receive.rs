@@ -23,9 +23,6 @@ use crate::api::types::HookAccepted;
 use crate::error::ApiError;
 use crate::state::State;
 
-/// Between the first and the last byte of a body.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
-
 const MIB: u64 = 1024 * 1024;
 
 /// The largest body that a provider sends.
@@ -58,7 +55,8 @@ pub(crate) async fn receive(
     let headers = request.headers();
     let encoding = encoding(provider, headers)?;
     let most = largest_body(provider);
-    let body = body::read(&request, payload, most, &state.budget, BODY_PATIENCE).await?;
+    let body_patience = state.settings.body_patience;
+    let body = body::read(&request, payload, most, &state.budget, body_patience).await?;
     let deadline = Instant::now() + patience(provider);
 
     let found = match hook.parse::<HookId>() {

@@ -16,7 +16,7 @@ use gantry_seams::store::Watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::live::{encode_end, encode_status, encode_step};
-use super::walk::{LogWalk, Place, Step, WalkError, last_attempt};
+use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::state::State;
 
 /// What a listener may be behind before it must read by itself. A piece of output is at most 64 KiB.
@@ -164,16 +164,16 @@ impl Follower {
     }
 
     fn tell_status(&mut self, run: &Run) -> Caught {
+        if run.state.done().is_some() {
+            self.tell(Told { place: None, bytes: encode_end(run), is_last: true });
+            return Caught::Ended;
+        }
         let status = encode_status(run);
         if self.status.as_ref() != Some(&status) {
             self.status = Some(status.clone());
             self.tell(Told { place: None, bytes: status, is_last: false });
         }
-        if run.state.done().is_none() || self.walk.place().attempt < last_attempt(run) {
-            return Caught::Up;
-        }
-        self.tell(Told { place: None, bytes: encode_end(run), is_last: true });
-        Caught::Ended
+        Caught::Up
     }
 
     fn tell(&self, told: Told) {

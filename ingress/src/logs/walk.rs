@@ -122,7 +122,7 @@ impl LogWalk {
 }
 
 /// The number of the newest attempt; 0 if the run was never leased.
-pub(crate) fn last_attempt(run: &Run) -> u32 {
+fn last_attempt(run: &Run) -> u32 {
     let ended = run.attempts.last().map_or(0, |attempt| attempt.attempt);
     let held = run.state.lease().map_or(0, |lease| lease.attempt);
     ended.max(held)

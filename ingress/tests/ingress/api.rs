@@ -1,0 +1,397 @@
+//! What people and programs ask for.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use gantry_domain::id::TokenId;
+use gantry_domain::run::RunStatus;
+use gantry_ingress::IngressSettings;
+use gantry_ingress::api::types;
+use gantry_seams::{runs, tasks, uploads};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::rig::{Answer, Door, within};
+
+fn task(name: &str) -> Value {
+    json!({
+        "name": name,
+        "context": "https://github.com/octo/hello.git#main:app",
+        "images": ["hello:{{.Run.ID}}", "hello:latest"],
+        "build_args": {"VERSION": "1"},
+        "secret_build_args": {"NPM_TOKEN": "npm-hunter2"},
+        "git_token": "ghp-hunter2",
+        "source_trigger": {},
+    })
+}
+
+#[tokio::test]
+async fn secrets_go_in_and_never_come_out() {
+    let door = Door::with_registry().await;
+    let body = json!({"credentials": {"username": "ci", "password": "registry-hunter2"}});
+    let patched = door.patch("/registries/contoso", body).await;
+    assert_eq!(patched.json()["username"], "ci");
+    let created = door.post("/registries/contoso/tasks", task("web")).await;
+    let run = door.post("/registries/contoso/tasks/web/runs", json!({})).await;
+    let id = run.json()["id"].as_str().unwrap().to_owned();
+    for answer in [
+        patched,
+        created,
+        run,
+        door.get("/registries").await,
+        door.get("/tasks").await,
+        door.get("/registries/contoso/tasks/web").await,
+        door.get(&format!("/runs/{id}")).await,
+    ] {
+        assert!(answer.status.is_success(), "{}", answer.text);
+        assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    }
+    let shown = door.get("/registries/contoso/tasks/web").await.json();
+    assert_eq!(shown["secret_build_args"], json!(["NPM_TOKEN"]));
+    assert_eq!(shown["has_git_token"], true);
+}
+
+#[tokio::test]
+async fn all_mistakes_of_a_task_are_said_at_once() {
+    let door = Door::with_registry().await;
+    let body = json!({
+        "name": "x",
+        "context": "https://user:pw@github.com/octo/hello.git",
+        "dockerfile": "../Dockerfile",
+        "images": ["web:{{.Run.Idd}}", "WEB:1"],
+        "build_args": {"1A": "x"},
+        "platform": "windows",
+        "timeout": 0,
+        "status": "on",
+        "source_trigger": {"branch": "a b"},
+        "run_limit": 0,
+    });
+    let refused = door.post("/registries/contoso/tasks", body).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let error = refused.json();
+    insta::assert_snapshot!(error["error"]["message"].as_str().unwrap(), @r"
+    name: `x` is no task name: 2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit
+    context: `https://…@github.com/octo/hello.git` is no git URL: no user or token in the address: give it with `--git-access-token`
+    dockerfile: `../Dockerfile` is no path in a source: relative, without `..`, empty words or control characters, at most 1024 characters
+    images: `web:{{.Run.Idd}}` is no template: the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName
+    images: `WEB` is no repository: lower-case words of letters, digits and `._-`, separated by `/`, at most 255 characters
+    build_args: `1A` is no build argument's name: letters, digits and `_`, not beginning with a digit, at most 200 characters
+    platform: `windows` is no platform: `linux[/architecture[/variant]]`: only linux is built
+    timeout: `0` is no timeout: 1 to 28800 seconds
+    status: `on` is no status: `Enabled` or `Disabled`
+    source_trigger.branch: `a b` is no git reference: a branch, tag or commit by git's rules for names: no space, `..`, `~^:?*[\`, `@{`, no leading `-`
+    run_limit: at least 1: to stop runs, disable the task
+    ");
+    assert!(!refused.text.contains("pw"), "{}", refused.text);
+
+    let body = json!({"name": "web", "context": "https://files.test/a.tar.gz", "source_trigger": {}, "git_token": "t"});
+    let refused = door.post("/registries/contoso/tasks", body).await.json();
+    insta::assert_snapshot!(refused["error"]["message"].as_str().unwrap(), @r"
+    images: name at least one image to push, or set `push` to false
+    source_trigger: a source trigger needs a git repository as context
+    git_token: a git token needs a git repository as context
+    ");
+    let misspelt = json!({"name": "web", "context": "https://git.test/a.git", "image": ["a"]});
+    let refused = door.post("/registries/contoso/tasks", misspelt).await;
+    assert!(refused.text.contains("unknown field `image`"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_task_is_created_changed_and_removed() {
+    let door = Door::with_registry().await;
+    let created = door.post("/registries/contoso/tasks", task("web")).await;
+    let created: types::Task = serde_json::from_value(created.expect(StatusCode::CREATED)).unwrap();
+    assert_eq!((created.revision, created.timeout), (1, 3600));
+    let rung = within(door.queues.events.claim()).await.unwrap().unwrap();
+    assert_eq!(rung.message().event.as_str(), "task:contoso/web:1");
+    let again = door.post("/registries/contoso/tasks", task("web")).await;
+    assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "exists".to_owned()));
+
+    let path = "/registries/contoso/tasks/web";
+    let change = json!({"timeout": 600, "source_trigger": null, "target": "final"});
+    let changed = door.patch(path, change.clone()).await.expect(StatusCode::OK);
+    assert_eq!(changed["revision"], 2);
+    assert_eq!((&changed["timeout"], &changed["target"]), (&json!(600), &json!("final")));
+    assert_eq!(changed.get("source_trigger"), None);
+    assert_eq!(changed["has_git_token"], true);
+    let same = door.patch(path, change).await.expect(StatusCode::OK);
+    assert_eq!(same["revision"], 2);
+
+    // A token is for the repository that it was given with.
+    let moved = json!({"context": "https://elsewhere.test/octo/hello.git"});
+    let moved = door.patch(path, moved).await.expect(StatusCode::OK);
+    assert_eq!(moved["has_git_token"], false);
+
+    let in_use = door.delete("/registries/contoso").await;
+    assert_eq!((in_use.status, in_use.code()), (StatusCode::CONFLICT, "in_use".to_owned()));
+    door.delete(path).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(door.get(path).await.status, StatusCode::NOT_FOUND);
+    door.delete("/registries/contoso").await.expect(StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_run_of_a_task_differs_from_it_as_asked() {
+    let door = Door::with_registry().await;
+    door.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
+    let path = "/registries/contoso/tasks/web/runs";
+    let over = json!({
+        "context": "https://github.com/octo/hello.git#next",
+        "dockerfile": "Dockerfile.next",
+        "build_args": {"VERSION": "2", "EXTRA": "x"},
+        "secret_build_args": {"OTHER": "y"},
+        "target": "test",
+    });
+    let run = door.post(path, over).await.expect(StatusCode::CREATED);
+    assert_eq!(run["task"], "web");
+    let id = run["id"].as_str().unwrap().parse().unwrap();
+    let run = runs::find(door.store.as_ref(), id).await.unwrap().unwrap();
+    assert_eq!(run.build.source.to_string(), "https://github.com/octo/hello.git#next");
+    assert_eq!(run.build.dockerfile.as_str(), "Dockerfile.next");
+    assert_eq!(run.build.target.as_ref().unwrap().as_str(), "test");
+    let args: Vec<String> =
+        run.build.build_args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(args, ["EXTRA=x", "VERSION=2"]);
+    assert_eq!(run.build.secret_build_args.len(), 2);
+    assert!(run.git_token.is_some());
+    let unchanged = tasks::find(door.store.as_ref(), &run.task_id().unwrap()).await.unwrap();
+    assert_eq!(unchanged.unwrap().revision, 1);
+}
+
+#[tokio::test]
+async fn a_context_from_elsewhere_gets_no_token_and_secrets_only_from_a_writer() {
+    let door = Door::with_registry().await;
+    door.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
+    let elsewhere = json!({"context": "https://evil.test/octo/hello.git"});
+    let start = |token: String| {
+        let request = door.api(Method::POST, "/registries/contoso/tasks/web/runs");
+        Answer::of(request.bearer_auth(token).json(&elsewhere))
+    };
+    let refused = start(door.token("run", None).await).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let run = start(door.token("write", None).await).await.expect(StatusCode::CREATED);
+    let id = run["id"].as_str().unwrap().parse().unwrap();
+    let run = runs::find(door.store.as_ref(), id).await.unwrap().unwrap();
+    assert_eq!(run.git_token, None);
+    assert_eq!(run.build.secret_build_args.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_is_sent_again_starts_nothing_new() {
+    let door = Door::with_registry().await;
+    let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
+    let start = |token: &str, key: &str| {
+        let request = door.api(Method::POST, "/registries/contoso/builds").bearer_auth(token);
+        Answer::of(request.header("idempotency-key", key).json(&build))
+    };
+    let answers = join_all((0..50).map(|_| start(&door.admin, "k-1"))).await;
+    let ids: BTreeSet<String> =
+        answers.iter().map(|answer| answer.json()["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 1);
+    let new = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
+    assert_eq!(new, 1);
+    let repeat = answers.iter().find(|answer| answer.status == StatusCode::OK).unwrap();
+    assert_eq!(repeat.headers["idempotent-replayed"], "true");
+
+    // Another token's key is another key.
+    let other = start(&door.token("run", None).await, "k-1").await.expect(StatusCode::CREATED);
+    assert!(!ids.contains(other["id"].as_str().unwrap()));
+    assert_eq!(start(&door.admin, "not a key").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
+    let door = Door::with_registry().await;
+    let build =
+        json!({"context": "https://git.test/a.git", "images": ["a:1"], "platform": "linux/arm64"});
+    let run = door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    assert_eq!((&run["id"], &run["status"]), (&json!("ca1"), &json!("Queued")));
+    assert_eq!((&run["run_type"], &run["trigger"]), (&json!("QuickBuild"), &json!("Manual")));
+    assert_eq!(run["waits_for"], "admission");
+    let rung = within(door.queues.runs.claim()).await.unwrap().unwrap();
+    assert_eq!(rung.message().run.to_string(), "ca1");
+
+    let id = "ca1".parse().unwrap();
+    let pool = "linux-arm64".parse().unwrap();
+    runs::ready(door.store.as_ref(), id, pool, None).await.unwrap();
+    let run = door.get("/runs/ca1").await.json();
+    insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is none; start one whose engine builds for this platform");
+    let status = door.get("/status").await.json();
+    assert_eq!(status["oldest_waiting"]["run"], "ca1");
+    assert_eq!(status["oldest_waiting"]["waits_for"], run["waits_for"]);
+    assert_eq!(status["ok"], false);
+
+    let mut cancels = door.queues.control.listen().await.unwrap();
+    let cancelled = door.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
+    assert_eq!(cancelled["status"], "Canceled");
+    assert_eq!(cancelled["cancel_asked"]["by"], "admin");
+    assert_eq!(within(cancels.next()).await.unwrap().run, id);
+    let archived = door.patch("/runs/ca1", json!({"archived": true})).await;
+    assert_eq!(archived.expect(StatusCode::OK)["archived"], true);
+
+    let rerun = door.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CREATED);
+    assert_eq!((&rerun["id"], &rerun["cause"]), (&json!("ca2"), &json!("rerun of ca1")));
+    assert_eq!(door.get("/runs/ca3").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(door.get("/runs/nonsense").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn runs_are_listed_from_the_newest_by_filter_and_page() {
+    let door = Door::with_registry().await;
+    door.create_registry("fabrikam").await;
+    door.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
+    let mut newest_first = Vec::new();
+    for n in 0..12 {
+        let (path, body) = match n % 3 {
+            0 => ("/registries/contoso/tasks/web/runs", json!({})),
+            1 => (
+                "/registries/contoso/builds",
+                json!({"context": "https://git.test/a.git", "push": false}),
+            ),
+            _ => (
+                "/registries/fabrikam/builds",
+                json!({"context": "https://git.test/a.git", "push": false}),
+            ),
+        };
+        let run = door.post(path, body).await.expect(StatusCode::CREATED);
+        newest_first.insert(0, run["id"].as_str().unwrap().to_owned());
+        // Those of one millisecond are in the order of their ids.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let by: TokenId = "admin".parse().unwrap();
+    runs::cancel(door.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
+    let both = door.token("read", Some(&["contoso", "fabrikam"])).await;
+    for (query, token, expected) in [
+        ("", &door.admin, 12),
+        ("", &both, 12),
+        ("registry=contoso", &door.admin, 8),
+        ("registry=contoso&task=web", &door.admin, 4),
+        ("status=canceled", &door.admin, 1),
+        ("status=Queued", &both, 11),
+        ("image=nothing", &door.admin, 0),
+    ] {
+        let mut seen = Vec::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/runs?{query}&limit=5{after}");
+            let page = Answer::of(door.api(Method::GET, &path).bearer_auth(token)).await;
+            let page: types::Page<types::Run> =
+                serde_json::from_value(page.expect(StatusCode::OK)).unwrap();
+            seen.extend(page.items);
+            match page.next {
+                Some(next) => after = format!("&after={next}"),
+                None => break,
+            }
+        }
+        let seen: Vec<String> = seen.into_iter().map(|run| run.id).collect();
+        let mut in_order = newest_first.clone();
+        in_order.retain(|id| seen.contains(id));
+        assert_eq!(seen, in_order, "{query}");
+        assert_eq!(seen.len(), expected, "{query}");
+    }
+    let wrong = door.get("/runs?status=lost").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert!(RunStatus::ALL.iter().all(|status| wrong.text.contains(status.as_str())));
+}
+
+#[tokio::test]
+async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it() {
+    let settings = IngressSettings { upload_limit: 1_000_000, ..IngressSettings::default() };
+    let door = Door::open_with(settings, false).await;
+    door.create_registry("contoso").await;
+    door.create_registry("fabrikam").await;
+    let send = |bytes: Vec<u8>| {
+        let request = door.api(Method::POST, "/registries/contoso/uploads");
+        Answer::of(request.bearer_auth(&door.admin).body(bytes))
+    };
+    let mut archive = vec![0x1f, 0x8b];
+    archive.resize(700_000, 7);
+    let upload = send(archive.clone()).await.expect(StatusCode::CREATED);
+    assert_eq!(upload["bytes"], 700_000);
+    let id = upload["id"].as_str().unwrap();
+    let stored = door.blobs.get(&uploads::blob_path(&id.parse().unwrap())).await.unwrap();
+    assert_eq!(stored, archive);
+    let mut tar = vec![0; 1024];
+    tar[257..262].copy_from_slice(b"ustar");
+    send(tar).await.expect(StatusCode::CREATED);
+
+    assert_eq!(send(b"PK..".to_vec()).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(send(Vec::new()).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    archive.resize(1_000_001, 7);
+    assert_eq!(send(archive).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+
+    let build = json!({"upload": id, "images": ["a:1"]});
+    let run = door.post("/registries/contoso/builds", build.clone()).await;
+    assert_eq!(run.expect(StatusCode::CREATED)["source"], format!("upload {id}"));
+    let foreign = door.post("/registries/fabrikam/builds", build).await;
+    assert_eq!(foreign.status, StatusCode::BAD_REQUEST);
+    for body in [
+        json!({"images": ["a:1"]}),
+        json!({"upload": id, "context": "https://git.test/a.git", "images": ["a:1"]}),
+    ] {
+        let refused = door.post("/registries/contoso/builds", body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_announced_is_capped_while_it_comes() {
+    let settings = IngressSettings { upload_limit: 100_000, ..IngressSettings::default() };
+    let door = Door::open_with(settings, false).await;
+    door.create_registry("contoso").await;
+    let pieces = futures_util::stream::iter(
+        (0..64).map(|_| Ok::<_, std::io::Error>(vec![0x1f_u8, 0x8b].repeat(5_000))),
+    );
+    let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    match request.body(reqwest::Body::wrap_stream(pieces)).send().await {
+        Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
+        // The door may close while the sender still writes.
+        Err(error) => assert!(error.is_request(), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn the_document_has_every_route_and_every_error_one_shape() {
+    let door = Door::open().await;
+    let document = door.client.get(format!("{}/api/v1/openapi.json", door.url)).send().await;
+    let document: Value = document.unwrap().json().await.unwrap();
+    let listed = include_str!("../../src/api/mod.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `"))
+        .flat_map(|line| line.split(" | ").next().unwrap().split("`, `"));
+    let mut listed_routes = BTreeSet::new();
+    for entry in listed {
+        let entry = entry.trim_matches('`');
+        let (methods, path) = entry.rsplit_once(' ').unwrap();
+        let path = path.split('?').next().unwrap();
+        for method in methods.split(' ') {
+            listed_routes.insert(format!("{} {path}", method.to_lowercase()));
+        }
+    }
+    listed_routes.remove("get /openapi.json");
+    let mut documented = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let path = path.strip_prefix("/api/v1").unwrap();
+            documented.insert(format!("{method} {}", path.replace("{event:.*}", "{event}")));
+        }
+    }
+    assert_eq!(documented, listed_routes);
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(document["components"]["schemas"][name].is_object(), "{name} is not described");
+    }
+
+    for (method, path) in
+        [(Method::GET, "/nothing"), (Method::PUT, "/registries"), (Method::POST, "/registries")]
+    {
+        let request = door.api(method, path).bearer_auth(&door.admin).body("{");
+        let answer = Answer::of(request.header("content-type", "application/json")).await;
+        assert!(answer.status.is_client_error());
+        assert!(!answer.code().is_empty(), "{path}: {}", answer.text);
+    }
+    for path in ["healthz", "readyz"] {
+        let answer = door.client.get(format!("{}/{path}", door.url)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+}

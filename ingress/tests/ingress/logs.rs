@@ -1,0 +1,265 @@
+//! Logs: whole, from any offset, live.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use gantry_domain::attempt::Holder;
+use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
+use gantry_domain::log::{LogFrame, OutputStream};
+use gantry_domain::run::{Outcome, Product};
+use gantry_domain::timestamp::Timestamp;
+use gantry_ingress::api::types::LogEvent;
+use gantry_seams::logs::{self, LogId, Piece};
+use gantry_seams::runs::{self, Finish};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::rig::{Door, within};
+
+/// A worker that has one run and writes its log.
+struct Hand<'a> {
+    door: &'a Door,
+    run: RunId,
+    holder: Holder,
+    offset: u64,
+    pieces: Vec<Piece>,
+}
+
+impl<'a> Hand<'a> {
+    async fn take(door: &'a Door) -> Self {
+        let store = door.store.as_ref();
+        let pool: PoolName = "linux-amd64".parse().unwrap();
+        for run in runs::waiting(store, None, 10).await.unwrap() {
+            runs::ready(store, run.id, pool.clone(), None).await.unwrap();
+        }
+        let worker: WorkerId = "w1".parse().unwrap();
+        let nonce: LeaseNonce = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let lease = Duration::from_secs(60);
+        let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
+        Self { door, run: taken.run.id, holder: taken.holder, offset: 0, pieces: Vec::new() }
+    }
+
+    fn log(&self) -> LogId {
+        LogId { run: self.run, attempt: self.holder.attempt }
+    }
+
+    async fn write(&mut self, text: &str) {
+        let frame = LogFrame {
+            offset: self.offset,
+            at: Timestamp::from_millis(0),
+            step: "build".parse().ok(),
+            stream: OutputStream::Stdout,
+            text: text.to_owned(),
+        };
+        let mut lines = serde_json::to_vec(&frame).unwrap();
+        lines.push(b'\n');
+        let piece = Piece { start: self.offset, end: frame.end(), lines: lines.into() };
+        self.offset = frame.end();
+        logs::append_tail(self.door.store.as_ref(), self.log(), &piece).await.unwrap();
+        self.pieces.push(piece);
+    }
+
+    async fn pack(&mut self) {
+        let (store, blobs) = (self.door.store.as_ref(), self.door.blobs.as_ref());
+        logs::pack_segment(store, blobs, self.log(), &self.pieces).await.unwrap();
+        self.pieces.clear();
+    }
+
+    async fn finish(self) {
+        let outcome = Outcome::Succeeded(Product::default());
+        let finish = Finish::Outcome(outcome);
+        runs::finish(self.door.store.as_ref(), self.run, &self.holder, finish, None).await.unwrap();
+    }
+
+    async fn vanish(self) {
+        runs::lapse_now(self.door.store.as_ref(), self.run).await.unwrap();
+    }
+}
+
+async fn door_with_run() -> Door {
+    let door = Door::with_registry().await;
+    let build = json!({"context": "https://git.test/a.git", "push": false});
+    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    door
+}
+
+async fn text(door: &Door, query: &str) -> String {
+    let answer = door.get(&format!("/runs/ca1/log{query}")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    answer.text
+}
+
+#[tokio::test]
+async fn a_log_is_read_whole_and_from_any_offset() {
+    let door = door_with_run().await;
+    assert_eq!(text(&door, "").await, "");
+    let mut hand = Hand::take(&door).await;
+    hand.write("one\n").await;
+    hand.write("zwö\n").await;
+    hand.pack().await;
+    hand.write("three\n").await;
+    let whole = "one\nzwö\nthree\n";
+    assert_eq!(text(&door, "").await, whole);
+    for offset in 0..=whole.len() {
+        if whole.is_char_boundary(offset) {
+            let rest = text(&door, &format!("?attempt=1&offset={offset}")).await;
+            assert_eq!(rest, whole[offset..], "{offset}");
+        }
+    }
+    hand.finish().await;
+    assert_eq!(text(&door, "").await, whole);
+}
+
+#[tokio::test]
+async fn attempts_follow_each_other_and_what_is_lost_shows() {
+    let door = door_with_run().await;
+    let mut first = Hand::take(&door).await;
+    first.write("half of").await;
+    first.vanish().await;
+    let mut second = Hand::take(&door).await;
+    second.write("all\n").await;
+    second.offset += 100;
+    second.write("of it\n").await;
+    second.finish().await;
+    insta::assert_snapshot!(text(&door, "").await, @r"
+    --- attempt 1 ---
+    half of
+    --- attempt 2 ---
+    all
+    --- 100 bytes of the log are lost ---
+    of it
+    ");
+    assert_eq!(text(&door, "?attempt=1").await, "half of");
+    assert_eq!(text(&door, "?attempt=2&offset=104").await, "of it\n");
+}
+
+/// Reads a live log to its end, or to so many events.
+async fn follow(
+    door: &Door,
+    query: &str,
+    last_event: Option<&str>,
+    most: usize,
+) -> Vec<(String, LogEvent)> {
+    let mut request =
+        door.api(Method::GET, &format!("/runs/ca1/log/events{query}")).bearer_auth(&door.admin);
+    if let Some(id) = last_event {
+        request = request.header("last-event-id", id);
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut stream = response.bytes_stream();
+    let mut buffer = Vec::new();
+    let mut events = Vec::new();
+    while events.len() < most {
+        let Some(bytes) = stream.next().await else { break };
+        buffer.extend_from_slice(&bytes.unwrap());
+        while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = buffer.drain(..end + 2).collect();
+            events.extend(parse(std::str::from_utf8(&event).unwrap()));
+        }
+    }
+    events
+}
+
+fn parse(event: &str) -> Option<(String, LogEvent)> {
+    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+    let id = field("id: ").unwrap_or_default().to_owned();
+    let name = field("event: ")?;
+    Some((id, LogEvent::parse(name, field("data: ")?).unwrap().unwrap()))
+}
+
+fn texts(events: &[(String, LogEvent)]) -> String {
+    events
+        .iter()
+        .map(|(_, event)| match event {
+            LogEvent::Status(status) => format!("<{}>", status.status),
+            LogEvent::Attempt(attempt) => format!("[{}]", attempt.attempt),
+            LogEvent::Log(chunk) => chunk.text.clone(),
+            LogEvent::Hole(hole) => format!("({} lost)", hole.until - hole.offset),
+            LogEvent::End(run) => format!("<<{}>>", run.status),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
+    let door = door_with_run().await;
+    let readers = async {
+        let early = join_all((0..50).map(|_| follow(&door, "", None, usize::MAX)));
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            join_all((0..50).map(|_| follow(&door, "", None, usize::MAX))).await
+        };
+        let (mut early, late) = tokio::join!(early, late);
+        early.extend(late);
+        early
+    };
+    let writer = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut hand = Hand::take(&door).await;
+        for n in 0..200 {
+            hand.write(&format!("{n} ")).await;
+            if n % 50 == 49 {
+                hand.pack().await;
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        }
+        hand.finish().await;
+    };
+    let (all, ()) = within(async { tokio::join!(readers, writer) }).await;
+    let expected: String = (0..200).map(|n| format!("{n} ")).collect();
+    for events in all {
+        let output: String = events
+            .iter()
+            .filter_map(|(_, event)| match event {
+                LogEvent::Log(chunk) => Some(chunk.text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(output, expected);
+        assert!(
+            matches!(&events.last().unwrap().1, LogEvent::End(run) if run.status == "Succeeded")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_where_it_was() {
+    let door = door_with_run().await;
+    let mut first = Hand::take(&door).await;
+    first.write("a").await;
+    first.write("b").await;
+    first.vanish().await;
+    let mut second = Hand::take(&door).await;
+    second.write("c").await;
+    let begun = within(follow(&door, "", None, 2)).await;
+    assert_eq!(texts(&begun), "[1]a");
+    assert_eq!(begun[1].0, "1:1");
+
+    let rest = async { follow(&door, "", Some("1:1"), usize::MAX).await };
+    let writer = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        second.offset += 5;
+        second.write("d").await;
+        second.finish().await;
+    };
+    let (rest, ()) = within(async { tokio::join!(rest, writer) }).await;
+    assert_eq!(texts(&rest), "b[2]c<Started>(5 lost)d<<Succeeded>>");
+    // What has ended is told at once, however it is asked for.
+    let again = within(follow(&door, "?attempt=2&offset=6", None, usize::MAX)).await;
+    assert_eq!(texts(&again), "d<<Succeeded>>");
+}
+
+#[tokio::test]
+async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
+    let door = door_with_run().await;
+    let reader = follow(&door, "", None, usize::MAX);
+    let canceller = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        door.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
+    };
+    let (events, ()) = within(async { tokio::join!(reader, canceller) }).await;
+    let told = texts(&events);
+    assert!(told.starts_with("<Queued>") && told.ends_with("<<Canceled>>"), "{told}");
+}
