@@ -52,8 +52,8 @@ impl Worker {
     /// Whether a living attempt may own it. What cannot be told is left alone.
     async fn may_be_alive(&self, leftover: &Leftover) -> bool {
         match (leftover.kind, leftover.owner) {
-            // It has no label: only while nothing is being built here is it known to be nobody's.
-            (LeftoverKind::BuildProcess, _) => !self.hand.runs().is_empty(),
+            // The engine counts only those as left that no build of its own has any more.
+            (LeftoverKind::BuildProcess, _) => false,
             (LeftoverKind::Container | LeftoverKind::Image, None) => true,
             (LeftoverKind::Container | LeftoverKind::Image, Some((run, attempt))) => {
                 self.is_leased(run, attempt).await
