@@ -2,7 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use gantry_domain::InvalidText;
 use gantry_domain::token::Scope;
 use gantry_ops::secret::SecretError;
@@ -58,6 +58,14 @@ impl ApiError {
     /// A token that may not do this.
     pub(crate) fn needs_scope(needed: Scope, has: Scope) -> Self {
         Self::Forbidden(format!("this needs a token of scope `{needed}`; yours has `{has}`"))
+    }
+
+    /// Nothing is served there.
+    pub(crate) fn no_route(request: &HttpRequest) -> Self {
+        Self::NotFound {
+            what: "route or thing",
+            name: format!("{} {}", request.method(), request.path()),
+        }
     }
 
     fn code(&self) -> &'static str {

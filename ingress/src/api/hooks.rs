@@ -1,7 +1,7 @@
 //! Hooks: created with all that their senders must be told, rotated, tried.
 
-use actix_web::web::{Data, Json, Path as At, Query};
-use actix_web::{HttpResponse, delete, get, patch, post};
+use actix_web::web::{Bytes, Data, Json, Path as At, Query};
+use actix_web::{Error, HttpResponse, delete, get, patch, post};
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::source::{GitUrl, RepositoryKey};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 
 use super::paging::{Paging, page};
-use super::types;
+use super::{body, types};
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::hooks::{MOST_SECRETS, knock};
@@ -295,13 +295,13 @@ pub(super) async fn delete(
 }
 
 /// Adds a secret; those before it stay active until they are removed.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), responses((status = 201, body = types::HookSecretCreated), Failures))]
+#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), request_body(content = types::HookSecretCreate, description = "May be left out"), responses((status = 201, body = types::HookSecretCreated), Failures))]
 #[post("/hooks/{hook}/secrets")]
 pub(super) async fn add_secret(
     state: Data<State>,
     allowed: Allowed<Write>,
     at: At<HookId>,
-    body: Option<Json<types::HookSecretCreate>>,
+    body: Result<Bytes, Error>,
 ) -> Result<HttpResponse, ApiError> {
     let hook = find(&state, &allowed, &at).await?;
     if hook.secrets.len() >= MOST_SECRETS {
@@ -311,8 +311,8 @@ pub(super) async fn add_secret(
         });
     }
     let mut mistakes = Mistakes::default();
-    let given = body.as_ref().and_then(|body| body.secret.as_deref());
-    let secret = secret(&mut mistakes, given)?;
+    let body: types::HookSecretCreate = body::optional(body)?;
+    let secret = secret(&mut mistakes, body.secret.as_deref())?;
     let Some(secret) = secret else {
         return Err(ApiError::Invalid(mistakes));
     };

@@ -42,6 +42,7 @@
 
 pub mod types;
 
+pub(crate) mod body;
 mod deliveries;
 mod hooks;
 mod logs;

@@ -1,8 +1,8 @@
 //! Requests that start a run: quick builds, runs of a task, reruns. Each answers with the run's id.
 
 use actix_web::http::header::HeaderValue;
-use actix_web::web::{Data, Json, Path as At};
-use actix_web::{HttpRequest, HttpResponse, post};
+use actix_web::web::{Bytes, Data, Json, Path as At};
+use actix_web::{Error, HttpRequest, HttpResponse, post};
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{
@@ -19,7 +19,7 @@ use gantry_seams::requests::{self, Accepted, RunRequest};
 use gantry_seams::{runs, uploads};
 
 use super::recipe::{Checker, Whole};
-use super::{runs as run_routes, tasks, types, view};
+use super::{body, runs as run_routes, tasks, types, view};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
@@ -116,6 +116,7 @@ async fn quick_build(
 #[utoipa::path(
     tag = "runs",
     params(("registry" = String, Path), ("task" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    request_body(content = types::TaskRunCreate, description = "May be left out"),
     responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
 )]
 #[post("/registries/{registry}/tasks/{task}/runs")]
@@ -124,10 +125,10 @@ pub(super) async fn start_task_run(
     allowed: Allowed<Run>,
     request: HttpRequest,
     at: At<(RegistryName, TaskName)>,
-    body: Option<Json<types::TaskRunCreate>>,
+    body: Result<Bytes, Error>,
 ) -> Result<HttpResponse, ApiError> {
     let (registry, task) = tasks::find(&state, &allowed, &at).await?;
-    let body = body.map(Json::into_inner).unwrap_or_default();
+    let body: types::TaskRunCreate = body::optional(body)?;
     let asked = Asked::new(&request, allowed.by())?;
     let may_move_secrets = allowed.has(Scope::Write);
     let draft = overridden(&state, &registry, &task, &body, may_move_secrets, &asked).await?;

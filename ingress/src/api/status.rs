@@ -6,6 +6,7 @@ use actix_web::get;
 use actix_web::web::{Data, Json};
 use gantry_domain::run::Run as RunRecord;
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::worker::Worker;
 use gantry_seams::store::StoreError;
 use gantry_seams::{hooks, installation, runs, workers};
 
@@ -15,6 +16,7 @@ use crate::error::{ApiError, Failures};
 use crate::state::State;
 
 const COUNTED: usize = 1000;
+const MOST_QUARANTINED: usize = 100;
 
 /// A worker says that it is there every few seconds.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -24,10 +26,31 @@ const SILENT_AFTER: Duration = Duration::from_secs(60);
 #[get("/workers")]
 pub(super) async fn list_workers(
     state: Data<State>,
-    _allowed: Allowed<Read>,
+    allowed: Allowed<Read>,
 ) -> Result<Json<types::Page<types::Worker>>, ApiError> {
-    let found = workers::list(state.store.as_ref(), COUNTED).await?;
+    let found = visible_workers(&state, &allowed).await?;
     Ok(Json(types::Page { items: found.iter().map(view::worker).collect(), next: None }))
+}
+
+/// The workers, each with those of its runs that the token may see.
+async fn visible_workers(
+    state: &State,
+    allowed: &Allowed<Read>,
+) -> Result<Vec<Worker>, StoreError> {
+    let store = state.store.as_ref();
+    let mut found = workers::list(store, COUNTED).await?;
+    if allowed.bound_to().is_none() {
+        return Ok(found);
+    }
+    for worker in &mut found {
+        for run in std::mem::take(&mut worker.runs) {
+            let record = runs::find(store, run).await?;
+            if record.is_some_and(|record| allowed.sees(&record.registry)) {
+                worker.runs.push(run);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Says how the installation is, and what needs a person.
@@ -39,9 +62,9 @@ pub(super) async fn show_status(
 ) -> Result<Json<types::Status>, ApiError> {
     let store = state.store.as_ref();
     let began = Instant::now();
-    let now = store.now().await?;
+    let workers = visible_workers(&state, &allowed).await?;
     let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let workers = workers::list(store, COUNTED).await?;
+    let now = store.now().await?;
     let (queued, leased) = runs_under_way(&state, &allowed).await?;
     let oldest = queued.iter().min_by_key(|run| run.created);
     let oldest_waiting = match oldest {
@@ -52,7 +75,11 @@ pub(super) async fn show_status(
             waits_for: run_routes::explain_wait(store, run).await?.unwrap_or_default(),
         }),
     };
-    let quarantined = installation::quarantined(store, 100).await?;
+    // Their keys name what belongs to any registry.
+    let quarantined = match allowed.bound_to() {
+        None => installation::quarantined(store, MOST_QUARANTINED).await?,
+        Some(_) => Vec::new(),
+    };
     let mut status = types::Status {
         ok: true,
         troubles: Vec::new(),

@@ -78,7 +78,12 @@ pub(crate) async fn replay(
                     reading.id = id;
                     reading
                 }
-                Meaning::Never { .. } => return Err(ApiError::Internal),
+                Meaning::Never { .. } => {
+                    return Err(ApiError::Conflict {
+                        code: "nothing_to_replay",
+                        message: format!("nothing in delivery {} can start a run", earlier.id),
+                    });
+                }
             },
         };
         match record(state, hook, reading, body.clone()).await? {

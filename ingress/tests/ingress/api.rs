@@ -153,6 +153,8 @@ async fn a_run_of_a_task_differs_from_it_as_asked() {
     assert_eq!(args, ["EXTRA=x", "VERSION=2"]);
     assert_eq!(run.build.secret_build_args.len(), 2);
     assert!(run.git_token.is_some());
+    let misspelt = door.post(path, json!({"tarjet": "x"})).await;
+    assert_eq!(misspelt.status, StatusCode::BAD_REQUEST);
     let unchanged = tasks::find(door.store.as_ref(), &run.task_id().unwrap()).await.unwrap();
     assert_eq!(unchanged.unwrap().revision, 1);
 }
@@ -339,7 +341,7 @@ async fn an_upload_that_is_not_announced_is_capped_while_it_comes() {
     let door = Door::open_with(settings, false).await;
     door.create_registry("contoso").await;
     let pieces = futures_util::stream::iter(
-        (0..64).map(|_| Ok::<_, std::io::Error>(vec![0x1f_u8, 0x8b].repeat(5_000))),
+        (0..64).map(|_| Ok::<_, std::io::Error>([0x1f_u8, 0x8b].repeat(5_000))),
     );
     let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
     match request.body(reqwest::Body::wrap_stream(pieces)).send().await {

@@ -1,8 +1,17 @@
 //! The door as its users meet it: over real sockets, with SQLite, in-process queues and a local object store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on must stop"
+)]
+
 mod access;
 mod api;
 mod deliveries;
 mod hooks;
 mod logs;
 mod rig;
+mod tls;

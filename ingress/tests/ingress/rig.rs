@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::timestamp::Timestamp;
-use gantry_ingress::{Ingress, IngressSettings, Listeners};
+use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
 use gantry_local::ObjectBlobs;
 use gantry_ops::secret::{Keyring, SecretString};
 use gantry_seams::blobs::SharedBlobs;
@@ -23,6 +23,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "It's a Secret to Everybody";
@@ -41,6 +42,8 @@ pub(crate) struct Door {
     /// While true, no commit comes to an end.
     pub(crate) stuck: Arc<AtomicBool>,
     pub(crate) stop: CancellationToken,
+    /// Ends when the door is closed.
+    pub(crate) served: Option<JoinHandle<Result<(), ServeError>>>,
     _folder: TempDir,
 }
 
@@ -65,23 +68,35 @@ impl Door {
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let apart = hooks_apart.then(|| TcpListener::bind("127.0.0.1:0").unwrap());
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
-        let door = Self {
+        let mut door = Self {
             url: url(&api),
             hooks_url: url(apart.as_ref().unwrap_or(&api)),
             admin: admin.as_str().to_owned(),
-            store: Arc::clone(&store),
-            queues: queues.clone(),
-            blobs: Arc::clone(&blobs),
-            keyring: Arc::clone(&keyring),
+            store,
+            queues,
+            blobs,
+            keyring,
             client: Client::builder().no_proxy().build().unwrap(),
             stuck,
             stop: stop.clone(),
+            served: None,
             _folder: folder,
         };
-        let ingress = Ingress { store, queues, blobs, keyring, settings };
         let listeners = Listeners { api, hooks: apart };
-        tokio::spawn(gantry_ingress::run(ingress, listeners, stop));
+        let serving = gantry_ingress::run(door.ingress(settings), listeners, stop);
+        door.served = Some(tokio::spawn(serving));
         door
+    }
+
+    /// What a door needs, of what this one has.
+    pub(crate) fn ingress(&self, settings: IngressSettings) -> Ingress {
+        Ingress {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            settings,
+        }
     }
 
     /// An open door with a registry `contoso`.

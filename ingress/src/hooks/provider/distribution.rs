@@ -159,6 +159,15 @@ mod tests {
         }
     }
 
+    fn image_of(event: &EventKind) -> String {
+        match event {
+            EventKind::ImagePushed(pushed) => pushed.image.to_string(),
+            EventKind::Push(_) | EventKind::TaskSaved { .. } | EventKind::Requested { .. } => {
+                panic!("{event:?}")
+            }
+        }
+    }
+
     #[test]
     fn a_pushed_manifest_is_an_image_under_its_tag_or_digest() {
         let reading = record(read_all(&[
@@ -166,14 +175,7 @@ mod tests {
             event("b1", "push", "application/octet-stream", ""),
             event("e2", "push", MANIFESTS[1], ""),
         ]));
-        let images: Vec<String> = reading
-            .events
-            .iter()
-            .map(|event| match event {
-                EventKind::ImagePushed(pushed) => pushed.image.to_string(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
+        let images: Vec<String> = reading.events.iter().map(image_of).collect();
         assert_eq!(
             images,
             [

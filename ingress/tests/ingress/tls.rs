@@ -1,0 +1,85 @@
+//! TLS by files, and the end.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use gantry_ingress::{IngressSettings, Listeners, ServeError, TlsFiles};
+use rcgen::CertifiedKey;
+use reqwest::{Certificate, Client, Method, StatusCode};
+use serde_json::json;
+
+use crate::rig::{Door, within};
+
+/// Certificate and key for `localhost` in a folder, and the certificate's text.
+fn files(folder: &Path, name: &str) -> (TlsFiles, String) {
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = TlsFiles {
+        certificate: folder.join(format!("{name}.pem")),
+        key: folder.join(format!("{name}.key")),
+    };
+    std::fs::write(&files.certificate, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    (files, cert.pem())
+}
+
+#[tokio::test]
+async fn with_files_the_door_speaks_tls_and_http_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, certificate) = files(folder.path(), "a");
+    let settings = IngressSettings { tls: Some(files), ..IngressSettings::default() };
+    let door = Door::open_with(settings, false).await;
+    let root = Certificate::from_pem(certificate.as_bytes()).unwrap();
+    let client = Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
+    let url = door.url.replace("http://127.0.0.1", "https://localhost");
+    let answer = client.get(format!("{url}/readyz")).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    let plain = door.client.get(format!("{}/readyz", door.url)).send().await;
+    assert!(plain.is_err());
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, _) = files(folder.path(), "a");
+    let (b, _) = files(folder.path(), "b");
+    let absent = folder.path().join("absent.pem");
+    for (certificate, key, expected) in [
+        (&a.certificate, &b.key, "cannot be used together"),
+        (&a.certificate, &absent, "has no private key in PEM"),
+        (&a.key, &a.key, "has no certificate in PEM"),
+    ] {
+        let tls = Some(TlsFiles { certificate: certificate.clone(), key: key.clone() });
+        let door = Door::open().await;
+        let settings = IngressSettings { tls, ..IngressSettings::default() };
+        let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), hooks: None };
+        let served =
+            gantry_ingress::run(door.ingress(settings), listeners, door.stop.clone()).await;
+        match served {
+            Err(ServeError::Tls(error)) => {
+                assert!(error.to_string().contains(expected), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_gantry_stops_readers_are_let_go_and_it_ends_at_once() {
+    let mut door = Door::with_registry().await;
+    let build = json!({"context": "https://git.test/a.git", "push": false});
+    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    let reader = door.api(Method::GET, "/runs/ca1/log/events").bearer_auth(&door.admin);
+    let mut reader = reader.send().await.unwrap().bytes_stream();
+    reader.next().await.unwrap().unwrap();
+
+    let began = Instant::now();
+    door.stop.cancel();
+    while within(reader.next()).await.is_some_and(|piece| piece.is_ok()) {}
+    let served = within(door.served.take().unwrap()).await.unwrap();
+    assert!(served.is_ok(), "{served:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
