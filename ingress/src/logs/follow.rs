@@ -33,12 +33,13 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// What a follower tells its listeners, encoded once for all.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// The place after it; `None` for what is no output.
-    pub(crate) place: Option<Place>,
-    pub(crate) bytes: Bytes,
-    /// Nothing follows.
-    pub(crate) is_last: bool,
+pub(crate) enum Told {
+    /// Output, and the place after it.
+    Output(Place, Bytes),
+    /// Where the run stands.
+    Status(Bytes),
+    /// The run has ended; nothing follows.
+    End(Bytes),
 }
 
 /// Who is followed, and who listens.
@@ -159,19 +160,19 @@ impl Follower {
 
     fn tell_step(&self, step: &Step) {
         for (place, bytes) in encode_step(self.walk.place(), step) {
-            self.tell(Told { place: Some(place), bytes, is_last: false });
+            self.tell(Told::Output(place, bytes));
         }
     }
 
     fn tell_status(&mut self, run: &Run) -> Caught {
         if run.state.done().is_some() {
-            self.tell(Told { place: None, bytes: encode_end(run), is_last: true });
+            self.tell(Told::End(encode_end(run)));
             return Caught::Ended;
         }
         let status = encode_status(run);
         if self.status.as_ref() != Some(&status) {
             self.status = Some(status.clone());
-            self.tell(Told { place: None, bytes: status, is_last: false });
+            self.tell(Told::Status(status));
         }
         Caught::Up
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::follow::Listener;
+use super::follow::{Listener, Told};
 use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::api::types::{LogAttempt, LogChunk, LogHole, LogStatus};
 use crate::api::view;
@@ -28,6 +28,8 @@ pub(crate) struct LiveLog {
     run: RunId,
     /// Everything up to here was sent.
     place: Place,
+    /// What was sent last of where the run stands.
+    status: Option<Bytes>,
     waiting: VecDeque<(Place, Bytes)>,
     phase: Phase,
     _admitted: OwnedSemaphorePermit,
@@ -51,6 +53,7 @@ impl LiveLog {
             state,
             run,
             place,
+            status: None,
             waiting: VecDeque::new(),
             phase: Phase::CatchingUp { walk: LogWalk::from(run, place), listener: None },
             _admitted: admitted,
@@ -109,7 +112,7 @@ impl LiveLog {
             }
             if let Some(listener) = listener {
                 self.phase = Phase::Listening(listener);
-                return Ok(Some(encode_status(run)));
+                return Ok(self.news(encode_status(run)));
             }
             let listener = self.state.followers.listen(&self.state, self.run, walk.place());
             self.phase = Phase::CatchingUp { walk, listener: Some(listener) };
@@ -121,32 +124,42 @@ impl LiveLog {
     }
 
     async fn hear(&mut self, mut listener: Listener) -> Option<Bytes> {
-        loop {
-            match tokio::time::timeout(KEEP_ALIVE, listener.told.recv()).await {
-                Err(_) => {
-                    self.phase = Phase::Listening(listener);
-                    return Some(Bytes::from_static(b": still here\n\n"));
-                }
-                Ok(Ok(told)) => {
-                    if told.place.is_some_and(|place| place <= self.place) {
-                        continue;
-                    }
-                    self.place = told.place.unwrap_or(self.place);
-                    if !told.is_last {
-                        self.phase = Phase::Listening(listener);
-                    }
-                    return Some(told.bytes);
-                }
-                Ok(Err(RecvError::Lagged(_))) => {
-                    self.read_by_oneself(Some(listener));
-                    return None;
-                }
-                Ok(Err(RecvError::Closed)) => {
-                    self.read_by_oneself(None);
-                    return None;
-                }
+        let told = tokio::time::timeout(KEEP_ALIVE, listener.told.recv()).await;
+        match told {
+            Err(_) => {
+                self.phase = Phase::Listening(listener);
+                Some(Bytes::from_static(b": still here\n\n"))
+            }
+            Ok(Ok(Told::Output(place, bytes))) => {
+                self.phase = Phase::Listening(listener);
+                // What it had read by itself already, it is told again.
+                let is_new = place > self.place;
+                self.place = self.place.max(place);
+                is_new.then_some(bytes)
+            }
+            Ok(Ok(Told::Status(bytes))) => {
+                self.phase = Phase::Listening(listener);
+                self.news(bytes)
+            }
+            Ok(Ok(Told::End(bytes))) => Some(bytes),
+            Ok(Err(RecvError::Lagged(_))) => {
+                self.read_by_oneself(Some(listener));
+                None
+            }
+            Ok(Err(RecvError::Closed)) => {
+                self.read_by_oneself(None);
+                None
             }
         }
+    }
+
+    /// Where the run stands, unless that was sent already.
+    fn news(&mut self, status: Bytes) -> Option<Bytes> {
+        if self.status.as_ref() == Some(&status) {
+            return None;
+        }
+        self.status = Some(status.clone());
+        Some(status)
     }
 
     fn read_by_oneself(&mut self, listener: Option<Listener>) {
