@@ -8,6 +8,8 @@
 )]
 
 pub mod git_server;
+pub mod installation;
+pub mod kept_registry;
 pub mod pipeline;
 pub mod real;
 pub mod registries;

@@ -1,0 +1,258 @@
+//! A whole installation as a process of its own, which a test may kill at any moment and start again on the same folder.
+//!
+//! In: how its program is started. Out: its API, and answers to whatever else is sent to it, at the address that it says at
+//! each start. A client goes on over restarts: it waits until somebody listens.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long a start may take on a busy machine.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How an installation is started.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// All of its environment but `PATH`.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Where a running installation is reached, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Door {
+    address: String,
+    token: String,
+}
+
+/// An installation. Dropped, its process is killed.
+#[derive(Debug)]
+pub struct Installation {
+    log: PathBuf,
+    running: Option<Running>,
+    door: watch::Sender<Option<Door>>,
+    token: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// Reads what it says, until it is dead.
+    listening: JoinHandle<()>,
+}
+
+impl Installation {
+    /// One that is not running. What its processes say goes to the file `log`.
+    #[must_use]
+    pub fn new(log: PathBuf) -> Self {
+        let (door, token) = (watch::Sender::new(None), watch::Sender::new(None));
+        Self { log, running: None, door, token }
+    }
+
+    /// Starts a process, and does not wait until it is up.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn spawn(&mut self, program: &Program) -> Result<()> {
+        ensure!(self.running.is_none(), "the former process is not dead");
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&program.path);
+        command.args(&program.arguments);
+        if self.token.borrow().is_none() {
+            // The first token is said once, and whoever was killed before may have said it to nobody.
+            command.arg("--new-admin-token");
+        }
+        let mut child = command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(program.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.path.display()))?;
+        let said = child.stdout.take().context("its output is connected")?;
+        let listening = tokio::spawn(listen(said, self.door.clone(), self.token.clone()));
+        self.running = Some(Running { child, listening });
+        Ok(())
+    }
+
+    /// Starts a process and waits until it is up.
+    ///
+    /// # Errors
+    /// It ended, or took too long.
+    pub async fn start(&mut self, program: &Program) -> Result<()> {
+        self.spawn(program)?;
+        self.until_up().await
+    }
+
+    /// Waits until the process that was started is up.
+    ///
+    /// # Errors
+    /// It ended, or takes too long.
+    pub async fn until_up(&mut self) -> Result<()> {
+        let mut door = self.door.subscribe();
+        let running = self.running.as_mut().context("it was started")?;
+        tokio::select! {
+            up = tokio::time::timeout(START_WITHIN, door.wait_for(Option::is_some)) => {
+                up.context("it does not come up")??;
+                Ok(())
+            }
+            ended = running.child.wait() => bail!("it ended by itself: {}\n{}", ended?, self.last_words()),
+        }
+    }
+
+    /// Kills the process as the kernel does, with no chance to say or write anything more.
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub async fn kill(&mut self) -> Result<()> {
+        let Running { mut child, listening } = self.running.take().context("it was started")?;
+        if let Some(status) = child.try_wait()? {
+            bail!("it had ended by itself: {status}\n{}", self.last_words());
+        }
+        child.kill().await?;
+        // What it said until then may still have been on its way.
+        listening.await?;
+        self.door.send_replace(None);
+        Ok(())
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().and_then(|running| running.child.id())
+    }
+
+    /// Who speaks to it, over its restarts.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        // Whoever installed it first has it; there is no other.
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build();
+        Client { http: http.expect("a client"), door: self.door.subscribe() }
+    }
+
+    /// The end of what its processes said.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        last_lines(&self.log, 60)
+    }
+}
+
+fn last_lines(file: &Path, most: usize) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(most)..].join("\n")
+}
+
+/// Reads what `gantry up` says at its start, and the rest, so that it is never held up.
+async fn listen(
+    said: ChildStdout,
+    door: watch::Sender<Option<Door>>,
+    token: watch::Sender<Option<String>>,
+) {
+    let mut lines = BufReader::new(said).lines();
+    let mut address = None;
+    while let Ok(Some(line)) = lines.next_line().await {
+        match line.trim().split_once(char::is_whitespace) {
+            Some(("address", said)) => address = Some(said.trim().to_owned()),
+            Some(("token", said)) => {
+                token.send_replace(Some(said.trim().to_owned()));
+            }
+            // The last line: by now everything serves.
+            Some(("Ctrl-C", _)) => {
+                let known = token.borrow().clone();
+                let opened = address.take().zip(known);
+                door.send_replace(opened.map(|(address, token)| Door { address, token }));
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// Speaks to an installation.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    door: watch::Receiver<Option<Door>>,
+}
+
+impl Client {
+    /// Reads from API v1.
+    ///
+    /// # Errors
+    /// Nobody answered, or with a refusal.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::GET, path, None::<&()>).await
+    }
+
+    /// Writes to API v1.
+    ///
+    /// # Errors
+    /// Nobody answered, or with a refusal.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        let door = self.door().await?;
+        let url = format!("{}/api/v1/{path}", door.address);
+        let mut request = self.http.request(method, &url).bearer_auth(&door.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{url}: {status}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("{url}: {text}"))
+    }
+
+    /// Posts to a path as somebody without a token. `None`: no whole answer came.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn knock(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+    ) -> Result<Option<(StatusCode, String)>> {
+        let door = self.door().await?;
+        let mut request = self.http.post(format!("{}{path}", door.address)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let Ok(answer) = request.send().await else { return Ok(None) };
+        let status = answer.status();
+        Ok(answer.text().await.ok().map(|text| (status, text)))
+    }
+
+    async fn door(&self) -> Result<Door> {
+        let mut door = self.door.clone();
+        let open = tokio::time::timeout(START_WITHIN, door.wait_for(Option::is_some)).await;
+        open.context("it does not come up")??.clone().context("somebody listens")
+    }
+}

@@ -1,0 +1,143 @@
+//! A registry in a folder: it outlives the process that pushes to it, as a real one does.
+//!
+//! In: what a scripted engine pushed, and the tags that a worker moves. Out: the same to the next process, and to the test
+//! that looks at it from outside. Each write takes a while before it is done, so that a process may die on either side.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_domain::image::{Digest, ImageReference, RegistryHost};
+use gantry_ops::secret::Credentials;
+use gantry_remote::registries::Registries;
+use gantry_remote::registry::{RawManifest, RegistryError};
+use gantry_worker::engine::scripted::ScriptedEngine;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::Instant;
+
+/// The registry's host.
+pub const HOST: &str = "registry.test";
+
+/// A base image that it has.
+pub const BASE: &str = "registry.test/busybox:1";
+
+/// One write in so many takes long.
+const LONG_WRITES: u32 = 8;
+
+/// A registry whose tags and manifests are files.
+pub struct KeptRegistry {
+    folder: PathBuf,
+    engine: ScriptedEngine,
+    delays: Mutex<StdRng>,
+}
+
+impl KeptRegistry {
+    /// The registry in `folder`, which is made if it is not there. `engine` pushes to it; `seed` says how long writes take.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(folder: PathBuf, engine: ScriptedEngine, seed: u64) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder.join("manifests"))?;
+        Ok(Self { folder, engine, delays: Mutex::new(StdRng::seed_from_u64(seed)) })
+    }
+
+    /// What a tag points to.
+    #[must_use]
+    pub fn tag_in(folder: &Path, image: &ImageReference) -> Option<Digest> {
+        let journal = std::fs::read_to_string(journal(folder)).ok()?;
+        let mut writes = journal.lines().rev().filter_map(|line| line.split_once(' '));
+        let (_, digest) = writes.find(|(tag, _)| *tag == image.to_string())?;
+        digest.parse().ok()
+    }
+
+    fn not_found(image: &ImageReference) -> RegistryError {
+        RegistryError::NotFound { host: image.host().clone(), what: image.to_string() }
+    }
+
+    fn manifest_file(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("manifests").join(digest.to_string())
+    }
+
+    async fn take_a_while(&self) {
+        let wait = {
+            let mut delays = self.delays.lock().expect("nobody panics with it");
+            let most = if delays.random_ratio(1, LONG_WRITES) { 200 } else { 10 };
+            Duration::from_millis(delays.random_range(0..=most))
+        };
+        tokio::time::sleep(wait).await;
+    }
+
+    fn write_tag(&self, image: &ImageReference, manifest: &RawManifest) -> std::io::Result<()> {
+        // Named when it is whole: whoever reads a digest reads all of it.
+        let whole = self.manifest_file(&manifest.digest);
+        let partial = whole.with_extension("partial");
+        std::fs::write(&partial, &manifest.bytes)?;
+        std::fs::rename(partial, whole)?;
+        let journal = journal(&self.folder);
+        let mut journal = std::fs::OpenOptions::new().create(true).append(true).open(journal)?;
+        // One write: a process that dies has written the line or nothing.
+        journal.write_all(format!("{image} {}\n", manifest.digest).as_bytes())
+    }
+}
+
+/// Every write of a tag, in order.
+fn journal(folder: &Path) -> PathBuf {
+    folder.join("tags")
+}
+
+#[async_trait]
+impl Registries for KeptRegistry {
+    async fn check(
+        &self,
+        _host: &RegistryHost,
+        _credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    async fn resolve(
+        &self,
+        image: &ImageReference,
+        _credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<Digest, RegistryError> {
+        if let Some(digest) = image.digest() {
+            return Ok(digest.clone());
+        }
+        if image.to_string() == BASE {
+            return Ok(format!("sha256:{}", "b".repeat(64)).parse().expect("a digest"));
+        }
+        Self::tag_in(&self.folder, image).ok_or_else(|| Self::not_found(image))
+    }
+
+    async fn manifest(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<RawManifest, RegistryError> {
+        let digest = self.resolve(image, credentials, deadline).await?;
+        let kept = std::fs::read(self.manifest_file(&digest)).ok().map(Into::into);
+        let bytes = kept.or_else(|| self.engine.manifest(&digest));
+        let bytes = bytes.ok_or_else(|| Self::not_found(image))?;
+        let media_type = "application/vnd.docker.distribution.manifest.v2+json".to_owned();
+        Ok(RawManifest { media_type, bytes, digest })
+    }
+
+    async fn put_tag(
+        &self,
+        image: &ImageReference,
+        manifest: &RawManifest,
+        _credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.take_a_while().await;
+        self.write_tag(image, manifest).expect("the registry's folder can be written");
+        self.take_a_while().await;
+        Ok(())
+    }
+}

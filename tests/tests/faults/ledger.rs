@@ -1,0 +1,110 @@
+//! What the test has sent and what it was answered: the truth that gantry is held against.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use gantry_ingress::api::types::HookAccepted;
+use gantry_tests::installation::Client;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::StatusCode;
+use serde_json::json;
+use sha2::Sha256;
+
+/// How long a sender that got no answer waits. GitHub leaves it to people; here they are quick.
+const SEND_AGAIN: Duration = Duration::from_millis(10);
+
+/// A push as the code host knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Push {
+    pub(crate) branch: String,
+    pub(crate) before: String,
+    pub(crate) after: String,
+}
+
+/// A hook, as its sender knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Hook {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+/// A delivery that was sent until it was accepted.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub(crate) id: String,
+    pub(crate) push: Push,
+    body: Vec<u8>,
+    /// How many 2xx came for it.
+    pub(crate) answers: usize,
+    /// Everything that the answers said it meant: of equal answers, the events of one.
+    pub(crate) events: BTreeSet<Vec<String>>,
+}
+
+impl Delivery {
+    /// GitHub's `push`, not yet sent.
+    pub(crate) fn new(id: String, clone_url: &str, push: Push) -> Self {
+        let body = json!({
+            "ref": format!("refs/heads/{}", push.branch),
+            "before": push.before,
+            "after": push.after,
+            "repository": {"clone_url": clone_url, "default_branch": "main"},
+            "pusher": {"name": "mona"},
+        });
+        let body = body.to_string().into_bytes();
+        Self { id, push, body, answers: 0, events: BTreeSet::new() }
+    }
+
+    /// Sends it, as often as it takes until it is accepted.
+    pub(crate) async fn send(&mut self, client: &Client, hook: &Hook) -> Result<()> {
+        while self.send_once(client, hook).await?.is_none() {
+            tokio::time::sleep(SEND_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Sends it twice at once, and again until it is accepted.
+    pub(crate) async fn send_doubled(&mut self, client: &Client, hook: &Hook) -> Result<()> {
+        let mut twin = self.clone();
+        let (one, other) = tokio::join!(self.send_once(client, hook), twin.send_once(client, hook));
+        let accepted = one?.or(other?);
+        self.answers += twin.answers;
+        self.events.extend(twin.events);
+        if accepted.is_none() {
+            self.send(client, hook).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends it once. `None`: no answer came, or that it cannot be taken now.
+    pub(crate) async fn send_once(
+        &mut self,
+        client: &Client,
+        hook: &Hook,
+    ) -> Result<Option<StatusCode>> {
+        let headers = [
+            ("content-type", "application/json".to_owned()),
+            ("x-github-event", "push".to_owned()),
+            ("x-github-delivery", self.id.clone()),
+            ("x-hub-signature-256", sign(&hook.secret, &self.body)),
+        ];
+        let path = format!("/hooks/github/{}", hook.id);
+        let answer = client.knock(&path, &headers, self.body.clone()).await?;
+        let Some((status, text)) = answer else { return Ok(None) };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(None);
+        }
+        ensure!(status.is_success(), "delivery {} was answered {status}: {text}", self.id);
+        let accepted: HookAccepted = serde_json::from_str(&text)?;
+        ensure!(accepted.delivery == self.id, "delivery {} was answered {text}", self.id);
+        self.answers += 1;
+        self.events.insert(accepted.events);
+        Ok(Some(status))
+    }
+}
+
+fn sign(secret: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}

@@ -1,0 +1,219 @@
+//! What a round stands on: everything real, or an engine that runs nothing and a registry in a folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use gantry_ops::secret::random_hex;
+use gantry_seams::installation;
+use gantry_sqlite::{DataDir, Options, SqliteStore};
+use gantry_tests::installation::Program;
+use gantry_tests::kept_registry::{self, KeptRegistry};
+use gantry_tests::real;
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::engine::{Engine as _, LeftoverKind};
+use serde_json::Value;
+
+use crate::plan::{Plan, Scale};
+
+/// Seeds from here on are played on the real engine and registry.
+pub(crate) const FIRST_REAL_SEED: u64 = 1001;
+
+/// The parts of one round.
+pub(crate) enum Parts {
+    Scripted,
+    Real(RealParts),
+}
+
+pub(crate) struct RealParts {
+    /// Its label in the engine.
+    installation: String,
+    /// A word that every step of its builds has in its command line, and no other process.
+    mark: String,
+}
+
+/// What a tag points to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tagged {
+    pub(crate) digest: String,
+    /// The commit that the image says it was built from, where there is an image to ask.
+    pub(crate) commit: Option<String>,
+}
+
+impl Parts {
+    pub(crate) fn of(seed: u64) -> Self {
+        if seed < FIRST_REAL_SEED {
+            return Self::Scripted;
+        }
+        let random = random_hex::<6>().unwrap();
+        let installation = format!("faults-{}", random.as_str());
+        Self::Real(RealParts { installation, mark: format!("mark-{}", random.as_str()) })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Scripted => "scripted",
+            Self::Real(_) => "real",
+        }
+    }
+
+    pub(crate) fn scale(&self) -> Scale {
+        match self {
+            Self::Scripted => {
+                let lifetime = Duration::from_millis(1500);
+                Scale { lifetime, branches: 3, pushes: 3, kills: 3 }
+            }
+            Self::Real(_) => {
+                let lifetime = Duration::from_millis(4000);
+                Scale { lifetime, branches: 2, pushes: 2, kills: 2 }
+            }
+        }
+    }
+
+    /// Whether a build can be made that goes on until somebody ends it.
+    pub(crate) fn can_hang(&self) -> bool {
+        matches!(self, Self::Real(_))
+    }
+
+    /// The host that images are pushed to.
+    pub(crate) fn registry(&self) -> String {
+        match self {
+            Self::Scripted => kept_registry::HOST.to_owned(),
+            Self::Real(_) => real::registry(),
+        }
+    }
+
+    /// The repository of a task's images; the real registry may be an old one.
+    pub(crate) fn repository(&self, task: &str) -> String {
+        match self {
+            Self::Scripted => task.to_owned(),
+            Self::Real(parts) => format!("{}/{task}", parts.installation),
+        }
+    }
+
+    /// A Dockerfile whose step takes so many seconds.
+    pub(crate) fn dockerfile(&self, seconds: &str) -> String {
+        let (base, mark) = match self {
+            Self::Scripted => (kept_registry::BASE.to_owned(), "mark"),
+            Self::Real(parts) => (real::base_image(), parts.mark.as_str()),
+        };
+        format!(
+            "FROM {base}\nCOPY file /file\nRUN echo begins {mark}; sleep {seconds}; echo ends\n"
+        )
+    }
+
+    /// Makes in an empty folder what must be known of the installation before it is.
+    pub(crate) async fn prepare(&self, data: &Path) -> Result<()> {
+        let Self::Real(parts) = self else { return Ok(()) };
+        let data = DataDir::lock(data)?;
+        let store = SqliteStore::open(data.path().join("gantry.db"), Options::default())?;
+        installation::open(&store, &parts.installation).await?;
+        Ok(())
+    }
+
+    /// What is started on the folder, where `seed` says how long things take that are scripted.
+    pub(crate) fn program(
+        &self,
+        data: &Path,
+        plan: &Plan,
+        repositories: &[String],
+        seed: u64,
+    ) -> Program {
+        let data_text = data.display().to_string();
+        match self {
+            Self::Scripted => {
+                let leases = if plan.ends_leases { "end" } else { "lapse" };
+                let first = [data_text, seed.to_string(), leases.to_owned()];
+                Program {
+                    path: env!("CARGO_BIN_EXE_gantry-scripted").into(),
+                    arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
+                    environment: Vec::new(),
+                }
+            }
+            Self::Real(_) => {
+                let settings = [
+                    format!("engine.address={}", real::docker_host()),
+                    "outbound.allow=127.0.0.1".to_owned(),
+                    "worker.slots=3".to_owned(),
+                    "worker.min_free=0B".to_owned(),
+                    "sweep.interval=250ms".to_owned(),
+                ];
+                let settings = settings.into_iter().flat_map(|set| ["--set".to_owned(), set]);
+                let first = ["up", "--listen", "127.0.0.1:0", "--data", &data_text];
+                let client = data.with_extension("client.toml").display().to_string();
+                Program {
+                    path: gantry(),
+                    arguments: first.map(str::to_owned).into_iter().chain(settings).collect(),
+                    environment: vec![("GANTRY_CONFIG".to_owned(), client)],
+                }
+            }
+        }
+    }
+
+    /// What a tag points to, by the registry itself.
+    pub(crate) async fn tag(&self, data: &Path, image: &str) -> Result<Option<Tagged>> {
+        match self {
+            Self::Scripted => {
+                let digest = KeptRegistry::tag_in(&data.join("registry"), &image.parse()?);
+                Ok(digest.map(|digest| Tagged { digest: digest.to_string(), commit: None }))
+            }
+            Self::Real(_) => ask_registry(image).await,
+        }
+    }
+
+    /// What the engine has of the installation, and the steps of its builds that still run.
+    pub(crate) async fn left(&self) -> Result<Vec<String>> {
+        let Self::Real(parts) = self else { return Ok(Vec::new()) };
+        let engine = DockerEngine::connect(&real::docker_host())?;
+        let mut left = engine.leftovers(&parts.installation).await?;
+        // These have no label, and so no owner: the mark tells whose they are.
+        left.retain(|leftover| leftover.kind != LeftoverKind::BuildProcess);
+        let left = left.iter().map(|leftover| format!("{:?} {}", leftover.kind, leftover.id));
+        let running = processes_with(&parts.mark).into_iter();
+        Ok(left.chain(running.map(|command| format!("process `{command}`"))).collect())
+    }
+}
+
+/// The command lines of this machine's processes in which a text stands.
+fn processes_with(text: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let commands = commands.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    commands.filter(|command| command.contains(text)).collect()
+}
+
+/// The debug binary, built if it is not there.
+fn gantry() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_gantry-scripted")).with_file_name("gantry");
+    if !path.exists() {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        let built = cargo.args(["build", "-p", "gantry"]).status().unwrap();
+        assert!(built.success(), "gantry does not build");
+    }
+    path
+}
+
+async fn ask_registry(image: &str) -> Result<Option<Tagged>> {
+    const TYPES: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+                         application/vnd.oci.image.manifest.v1+json";
+    let (name, tag) = image.rsplit_once(':').context("an image with a tag")?;
+    let (host, repository) = name.split_once('/').context("an image with a host")?;
+    let base = format!("http://{host}/v2/{repository}");
+    let http = reqwest::Client::new();
+    let manifest = http.get(format!("{base}/manifests/{tag}")).header("accept", TYPES);
+    let manifest = manifest.send().await?;
+    if manifest.status() == reqwest::StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let manifest = manifest.error_for_status()?;
+    let digest = manifest.headers().get("docker-content-digest").context("a digest")?;
+    let digest = digest.to_str()?.to_owned();
+    let manifest: Value = manifest.json().await?;
+    let Some(config) = manifest["config"]["digest"].as_str() else {
+        bail!("{image} has no config: {manifest}")
+    };
+    let config = http.get(format!("{base}/blobs/{config}")).send().await?.error_for_status()?;
+    let config: Value = config.json().await?;
+    let label = &config["config"]["Labels"]["org.opencontainers.image.revision"];
+    Ok(Some(Tagged { digest, commit: label.as_str().map(str::to_owned) }))
+}

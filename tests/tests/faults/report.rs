@@ -1,0 +1,90 @@
+//! What a round came to: one line, and what was wrong.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a round came to.
+#[derive(Debug)]
+pub(crate) struct Report {
+    seed: u64,
+    parts: &'static str,
+    /// Deliveries that were answered with 2xx at least once.
+    pub(crate) accepted: usize,
+    /// 2xx that were sent, repeats among them.
+    pub(crate) answered: usize,
+    /// Runs that there should be and are not.
+    pub(crate) lost: usize,
+    /// Runs that there are and should not be.
+    pub(crate) doubled: usize,
+    /// Attempts beyond the first of each run.
+    pub(crate) extra_attempts: usize,
+    /// How often the process was killed.
+    pub(crate) kills: usize,
+    took: Duration,
+    faults: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(seed: u64, parts: &'static str) -> Self {
+        Self {
+            seed,
+            parts,
+            accepted: 0,
+            answered: 0,
+            lost: 0,
+            doubled: 0,
+            extra_attempts: 0,
+            kills: 0,
+            took: Duration::ZERO,
+            faults: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Something does not hold.
+    pub(crate) fn fault(&mut self, what: impl Into<String>) {
+        self.faults.push(what.into());
+    }
+
+    /// What helps to understand a fault.
+    pub(crate) fn note(&mut self, what: String) {
+        self.notes.push(what);
+    }
+
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.took = time;
+    }
+
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// Everything that is wrong, and how to see it again.
+    pub(crate) fn faults(&self) -> String {
+        format!(
+            "seed {seed} ({parts}), again with GANTRY_FAULT_SEED={seed}:\n  {faults}\n{notes}",
+            seed = self.seed,
+            parts = self.parts,
+            faults = self.faults.join("\n  "),
+            notes = self.notes.join("\n"),
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, parts, accepted, answered, lost, doubled, extra_attempts, kills, .. } =
+            self;
+        write!(
+            f,
+            "seed {seed:4} {parts:8} {kills} kills: {accepted:2} accepted, {answered:2} answered, {lost} lost, {doubled} doubled, \
+             {extra_attempts:2} extra attempts, {:5} ms",
+            self.took.as_millis()
+        )?;
+        if self.has_faults() {
+            f.write_str("  WRONG")?;
+        }
+        Ok(())
+    }
+}

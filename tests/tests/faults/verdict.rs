@@ -1,0 +1,241 @@
+//! The judgement over a round: what its store says, read when no process is left, against what was delivered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, ensure};
+use gantry_domain::attempt::AttemptEnd;
+use gantry_domain::cause::Cause;
+use gantry_domain::decide::Choice;
+use gantry_domain::hook::Provider;
+use gantry_domain::id::{EventId, RunId};
+use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
+use gantry_domain::timestamp::Timestamp;
+use gantry_local::ObjectBlobs;
+use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::runs::{self, RunFilter};
+use gantry_seams::store::{Key, Kind, Store as _};
+use gantry_seams::{decisions, deliveries, events};
+use gantry_sqlite::{DataDir, Options, SqliteStore};
+
+use crate::ledger::{Delivery, Hook};
+use crate::report::Report;
+use crate::round::Round;
+
+/// More runs than a round has.
+const MANY: usize = 500;
+
+/// A task and a commit: for each there is to be one run.
+type Change = (String, String);
+
+/// Holds what is stored against what was sent.
+pub(crate) async fn judge(
+    round: &Round,
+    hook: &Hook,
+    sent: &[Delivery],
+    report: &mut Report,
+) -> Result<()> {
+    let data = DataDir::lock(round.data())?;
+    let judge = Judge {
+        round,
+        store: SqliteStore::open(data.path().join("gantry.db"), Options::default())?,
+        blobs: ObjectBlobs::local(&data.path().join("objects"))?,
+    };
+    report.accepted = sent.len();
+    report.answered = sent.iter().map(|delivery| delivery.answers).sum();
+    for delivery in sent {
+        if let Err(error) = judge.delivery(hook, delivery).await {
+            report.fault(format!("delivery {}: {error:#}", delivery.id));
+        }
+    }
+    let all = runs::list(&judge.store, &RunFilter::default(), None, MANY).await?;
+    judge.count(sent, &all, report);
+    for run in &all {
+        report.extra_attempts += run.attempts.len().saturating_sub(1);
+        if let Err(error) = judge.run(run).await {
+            report.fault(format!("run {}: {error:#}\n    {:?}", run.id, run.state));
+        }
+    }
+    judge.nothing_is_open(report).await
+}
+
+struct Judge<'a> {
+    round: &'a Round,
+    store: SqliteStore,
+    blobs: ObjectBlobs,
+}
+
+impl Judge<'_> {
+    /// It is in the ledger with the events of every answer, and each event is decided: a run for each task that watches.
+    async fn delivery(&self, hook: &Hook, delivery: &Delivery) -> Result<()> {
+        let id = delivery.id.parse()?;
+        let found = deliveries::find(&self.store, Provider::GitHub, &hook.id.parse()?, &id).await?;
+        let Some(found) = found else { anyhow::bail!("it was answered and is not stored") };
+        let stored: Vec<String> = found.events.iter().map(ToString::to_string).collect();
+        ensure!(stored.len() == 1, "a push is one event, not {stored:?}");
+        let answered = BTreeSet::from([stored]);
+        ensure!(delivery.events == answered, "{:?} was answered for {answered:?}", delivery.events);
+        for event in &found.events {
+            self.event(event, delivery).await?;
+        }
+        Ok(())
+    }
+
+    async fn event(&self, event: &EventId, delivery: &Delivery) -> Result<()> {
+        ensure!(events::find(&self.store, event).await?.is_some(), "event {event} is not stored");
+        let decision = decisions::find(&self.store, event).await?.filter(|found| found.is_final);
+        let Some(decision) = decision else { anyhow::bail!("event {event} is not decided") };
+        let mut started = BTreeMap::new();
+        for candidate in &decision.decision.candidates {
+            let task = candidate.task.as_ref().map(|task| task.name.to_string());
+            if let Choice::Run { run } = candidate.choice {
+                started.insert(task.unwrap_or_default(), run);
+            }
+        }
+        for task in self.round.watching(&delivery.push.branch) {
+            let run = started.remove(&task.name);
+            let Some(run) = run else {
+                anyhow::bail!("task {} was not started: {:?}", task.name, decision.decision)
+            };
+            let found = runs::find(&self.store, run).await?;
+            let change = found.as_ref().and_then(change);
+            let expected = (task.name.clone(), delivery.push.after.clone());
+            ensure!(change == Some(expected), "it is decided as {run}, which is for {change:?}");
+        }
+        ensure!(started.is_empty(), "it started {started:?} too");
+        Ok(())
+    }
+
+    /// One run for each change of each task, and no other; their numbers have no hole.
+    fn count(&self, sent: &[Delivery], all: &[Run], report: &mut Report) {
+        let mut open: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
+        for run in all {
+            open.entry(change(run).unwrap_or_default()).or_default().push(run.id);
+        }
+        for delivery in sent {
+            for task in self.round.watching(&delivery.push.branch) {
+                let change = (task.name.clone(), delivery.push.after.clone());
+                match open.remove(&change) {
+                    None => {
+                        report.lost += 1;
+                        report.fault(format!("there is no run for {change:?}"));
+                    }
+                    Some(runs) if runs.len() > 1 => {
+                        report.doubled += runs.len() - 1;
+                        report.fault(format!("there are {runs:?} for {change:?}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        for (change, runs) in open {
+            report.doubled += runs.len();
+            report.fault(format!("nobody asked for {runs:?}, for {change:?}"));
+        }
+        let last = all.iter().map(|run| run.id.number()).max().unwrap_or_default();
+        if usize::try_from(last).ok() != Some(all.len()) {
+            report.fault(format!("the last of {} runs has number {last}", all.len()));
+        }
+    }
+
+    /// It ended as it had to, by attempts that followed each other, and left a log and no secret.
+    async fn run(&self, run: &Run) -> Result<()> {
+        let Some(done) = run.state.done() else { anyhow::bail!("it has not ended") };
+        let mut finished = None;
+        let mut lost = 0;
+        let mut workers = BTreeSet::new();
+        for (place, attempt) in run.attempts.iter().enumerate() {
+            ensure!(attempt.attempt as usize == place + 1, "its attempts are {:?}", run.attempts);
+            ensure!(attempt.since <= attempt.ended, "it ended before it began: {attempt:?}");
+            ensure!(finished.is_none(), "it was finished before attempt {attempt:?}");
+            ensure!(workers.insert(&attempt.worker), "its worker had it before: {attempt:?}");
+            match &attempt.end {
+                AttemptEnd::Finished => finished = Some(attempt.attempt),
+                AttemptEnd::Lapsed => lost += 1,
+                end @ (AttemptEnd::HandedBack | AttemptEnd::InfrastructureFailed { .. }) => {
+                    anyhow::bail!("attempt {} ended by {end:?}", attempt.attempt)
+                }
+            }
+        }
+        let hangs = self.round.tasks.iter().any(|task| {
+            task.hangs && run.task.as_ref().is_some_and(|of| of.name.to_string() == task.name)
+        });
+        match &done.outcome {
+            Outcome::Succeeded(product) if !hangs => {
+                ensure!(finished.is_some(), "nobody finished it: {:?}", run.attempts);
+                let commit = product.commit.as_ref().map(ToString::to_string);
+                ensure!(commit == change(run).map(|(_, commit)| commit), "it built {commit:?}");
+            }
+            Outcome::Canceled { .. } if hangs => {}
+            Outcome::Error { error } => {
+                ensure!(error.code == ErrorCode::WorkerLost, "it ended by {error:?}");
+                ensure!(lost == COUNTED_ATTEMPTS, "it was given up after {lost} attempts");
+            }
+            outcome => anyhow::bail!("it ended by {outcome:?}"),
+        }
+        for attempt in &run.attempts {
+            let text = self.log(run.id, attempt.attempt).await?;
+            if finished == Some(attempt.attempt) && !hangs {
+                let ends = [text.matches("begins").count(), text.matches("ends\n").count()];
+                let last = format!("run {} succeeded\n", run.id);
+                ensure!(text.ends_with(&last) && ends[0] > 0 && ends[1] > 0, "its log is\n{text}");
+            }
+        }
+        let bundle = self.store.load(&[Key::new(Kind::Bundle, run.id)]).await?;
+        ensure!(bundle.iter().all(Option::is_none), "its secrets are still stored");
+        Ok(())
+    }
+
+    /// The log of an attempt, from its beginning.
+    async fn log(&self, run: RunId, attempt: u32) -> Result<String> {
+        let mut reader = LogReader::at(LogId { run, attempt }, 0);
+        let mut text = String::new();
+        loop {
+            match reader.next(&self.store, &self.blobs).await? {
+                LogPart::Frames(frames) => {
+                    for frame in frames {
+                        let place = text.len() as u64;
+                        ensure!(frame.offset == place, "attempt {attempt}: {frame:?} at {place}");
+                        text.push_str(&frame.text);
+                    }
+                }
+                LogPart::Hole { until } => anyhow::bail!("attempt {attempt}: a hole up to {until}"),
+                LogPart::End => return Ok(text),
+            }
+        }
+    }
+
+    async fn nothing_is_open(&self, report: &mut Report) -> Result<()> {
+        let store = &self.store;
+        let ever = Timestamp::from_millis(i64::MAX);
+        let open = [
+            ("leased", ids(&runs::leased(store, MANY).await?)),
+            ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
+            ("ready", ids(&runs::all_ready(store, MANY).await?)),
+            ("undecided", texts(events::undecided(store, ever, MANY).await?)),
+        ];
+        for (what, which) in open {
+            if !which.is_empty() {
+                report.fault(format!("{which:?} are {what}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ids(runs: &[Run]) -> Vec<String> {
+    texts(runs.iter().map(|run| run.id))
+}
+
+fn texts(all: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
+    all.into_iter().map(|it| it.to_string()).collect()
+}
+
+/// What a run is for.
+fn change(run: &Run) -> Option<Change> {
+    match &run.cause {
+        Cause::Push { commit, .. } => {
+            Some((run.task.as_ref()?.name.to_string(), commit.to_string()))
+        }
+        Cause::Request { .. } => None,
+    }
+}
