@@ -302,6 +302,33 @@ async fn bodies_in_flight_share_one_budget_and_slow_ones_are_let_go() {
     Answer::of(door.notify(&hook, &" ".repeat(90_000))).await.expect(StatusCode::ACCEPTED);
 }
 
+#[tokio::test]
+async fn a_senders_connection_is_kept_open_between_deliveries() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let address = door.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    for (n, secret, status) in [(1, SECRET, 202), (2, "wrong", 401), (3, SECRET, 202)] {
+        let body = push('1', '2');
+        let head = format!(
+            "POST /hooks/github/{} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             X-GitHub-Event: push\r\nX-GitHub-Delivery: d-{n}\r\nX-Hub-Signature-256: {}\r\n\
+             Content-Length: {}\r\n\r\n",
+            hook.id,
+            signature(secret, &body),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let length = within(stream.read(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+}
+
 async fn raw(door: &Door, hook: &gantry_domain::id::HookId, rest: &str) -> String {
     let address = door.url.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
