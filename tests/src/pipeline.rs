@@ -91,7 +91,7 @@ impl TestPipeline {
         let engine = ScriptedEngine::new();
         let pipeline = Self {
             queues: queues(&stop),
-            blobs: Arc::new(ObjectBlobs::local(&folder.path().join("objects")).expect("a folder")),
+            blobs: Arc::new(ObjectBlobs::local(folder.path().join("objects")).expect("a folder")),
             keyring: Arc::new(
                 Keyring::open_or_create(&folder.path().join("secret.key")).expect("a key"),
             ),

@@ -21,6 +21,8 @@ pub fn base_image() -> String {
 #[allow(clippy::disallowed_methods, reason = "a test has no settings but these")]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: the tests on real parts are run by `make test`, which starts them")
+        panic!(
+            "{name} is not set: the tests on real parts are run by `make test`, which starts them"
+        )
     })
 }

@@ -84,12 +84,7 @@ impl ImageReference {
     /// An image that has no tag.
     #[must_use]
     pub fn by_digest(host: RegistryHost, repository: Repository, digest: Digest) -> Self {
-        Self {
-            host,
-            repository,
-            tag: None,
-            digest: Some(digest),
-        }
+        Self { host, repository, tag: None, digest: Some(digest) }
     }
 
     /// The registry's host.

@@ -60,7 +60,9 @@ pub type SharedBlobs = Arc<dyn Blobs>;
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The path is not one of an object: plain names with single slashes between them.
-    #[error("`{path}` cannot be the path of an object: use plain names with single slashes between them")]
+    #[error(
+        "`{path}` cannot be the path of an object: use plain names with single slashes between them"
+    )]
     Refused {
         /// Which.
         path: String,

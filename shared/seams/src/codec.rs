@@ -51,16 +51,9 @@ fn encode_with<T: Serialize>(
         #[serde(flatten)]
         unknown: &'a Map<String, Value>,
     }
-    serde_json::to_vec(&Shaped {
-        v: SHAPE,
-        value,
-        unknown,
-    })
-    .map(Bytes::from)
-    .map_err(|error| StoreError::Undecodable {
-        key: key.clone(),
-        message: error.to_string(),
-    })
+    serde_json::to_vec(&Shaped { v: SHAPE, value, unknown })
+        .map(Bytes::from)
+        .map_err(|error| StoreError::Undecodable { key: key.clone(), message: error.to_string() })
 }
 
 /// Reads a record that [`encode`] wrote, in this build or another.
@@ -68,18 +61,13 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     key: &Key,
     record: &Record,
 ) -> Result<Versioned<T>, StoreError> {
-    let undecodable = |message: String| StoreError::Undecodable {
-        key: key.clone(),
-        message,
-    };
+    let undecodable = |message: String| StoreError::Undecodable { key: key.clone(), message };
     let mut fields: Map<String, Value> =
         serde_json::from_slice(&record.bytes).map_err(|error| undecodable(error.to_string()))?;
     match fields.remove("v").and_then(|v| v.as_u64()) {
         Some(1..=SHAPE) => {}
         Some(newer) => {
-            return Err(undecodable(format!(
-                "it has shape {newer}; this build knows {SHAPE}"
-            )));
+            return Err(undecodable(format!("it has shape {newer}; this build knows {SHAPE}")));
         }
         None => return Err(undecodable("it has no `v`".to_owned())),
     }
@@ -88,11 +76,7 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     if let Ok(Value::Object(known)) = serde_json::to_value(&value) {
         fields.retain(|name, _| !known.contains_key(name));
     }
-    Ok(Versioned {
-        value,
-        version: record.version,
-        unknown: fields,
-    })
+    Ok(Versioned { value, version: record.version, unknown: fields })
 }
 
 /// Reads one record. One that does not decode is put into quarantine.
@@ -172,10 +156,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Versioned<Small>, StoreError> {
-        let record = Record {
-            version: 7,
-            bytes: Bytes::copy_from_slice(text.as_bytes()),
-        };
+        let record = Record { version: 7, bytes: Bytes::copy_from_slice(text.as_bytes()) };
         decode(&Key::new(Kind::Run, "ca1"), &record)
     }
 
@@ -184,9 +165,7 @@ mod tests {
         let mut small = read(r#"{"v":1,"a":1,"b":2,"later":[3]}"#).unwrap();
         small.value.b = None;
         let mut batch = Batch::default();
-        small
-            .replace_in(&mut batch, Key::new(Kind::Run, "ca1"))
-            .unwrap();
+        small.replace_in(&mut batch, Key::new(Kind::Run, "ca1")).unwrap();
         assert_eq!(batch.put[0].1, r#"{"v":1,"a":1,"later":[3]}"#);
     }
 

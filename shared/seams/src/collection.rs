@@ -19,10 +19,7 @@ pub(crate) struct Collection<T> {
 
 impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
     pub(crate) const fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            value: PhantomData,
-        }
+        Self { kind, value: PhantomData }
     }
 
     pub(crate) fn key(&self, id: &str) -> Key {
@@ -61,10 +58,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
     }
 
     pub(crate) async fn find(&self, store: &dyn Store, id: &str) -> Result<Option<T>, StoreError> {
-        Ok(self
-            .find_versioned(store, id)
-            .await?
-            .map(|found| found.value))
+        Ok(self.find_versioned(store, id).await?.map(|found| found.value))
     }
 
     pub(crate) async fn find_versioned(
@@ -93,22 +87,11 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<T>, StoreError> {
-        let from = after.map_or(From::Start, |id| {
-            From::After(Entry {
-                score: 0,
-                member: id.to_owned(),
-            })
-        });
+        let from =
+            after.map_or(From::Start, |id| From::After(Entry { score: 0, member: id.to_owned() }));
         let entries = store.range(index, from, limit).await?;
-        let keys: Vec<Key> = entries
-            .iter()
-            .map(|entry| self.key(&entry.member))
-            .collect();
-        Ok(codec::load_all(store, &keys)
-            .await?
-            .into_iter()
-            .map(|found| found.value)
-            .collect())
+        let keys: Vec<Key> = entries.iter().map(|entry| self.key(&entry.member)).collect();
+        Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
     }
 
     /// Changes a record under its version; `also` adds what must change with it. `None` when there is none.

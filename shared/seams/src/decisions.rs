@@ -31,9 +31,7 @@ pub async fn find(
     store: &dyn Store,
     event: &EventId,
 ) -> Result<Option<RecordedDecision>, StoreError> {
-    Ok(codec::load(store, &key(event))
-        .await?
-        .map(|found: Versioned<_>| found.value))
+    Ok(codec::load(store, &key(event)).await?.map(|found: Versioned<_>| found.value))
 }
 
 /// What a batch says of some candidates of an event.
@@ -61,20 +59,11 @@ pub async fn record(
     let event = &found.value.event.id;
     let key = key(event);
     let earlier = codec::load::<RecordedDecision>(store, &key).await?;
-    let mut candidates = earlier
-        .map(|earlier| earlier.value.decision.candidates)
-        .unwrap_or_default();
+    let mut candidates =
+        earlier.map(|earlier| earlier.value.decision.candidates).unwrap_or_default();
     candidates.extend(decided.candidates);
-    let decision = Decision {
-        event: event.clone(),
-        at: now,
-        candidates,
-        nothing: decided.nothing,
-    };
-    let recorded = RecordedDecision {
-        decision,
-        is_final: decided.more_after.is_none(),
-    };
+    let decision = Decision { event: event.clone(), at: now, candidates, nothing: decided.nothing };
+    let recorded = RecordedDecision { decision, is_final: decided.more_after.is_none() };
     batch.put(key.clone(), codec::encode(&key, &recorded)?);
     match decided.more_after {
         Some(last) => events::move_cursor(batch, found, last)?,
@@ -86,10 +75,7 @@ pub async fn record(
 /// Adds a decision that is made in the same batch as its event.
 pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<(), StoreError> {
     let key = key(&decision.event);
-    let recorded = RecordedDecision {
-        decision,
-        is_final: true,
-    };
+    let recorded = RecordedDecision { decision, is_final: true };
     batch.create(key.clone(), codec::encode(&key, &recorded)?);
     Ok(())
 }

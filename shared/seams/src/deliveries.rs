@@ -41,10 +41,7 @@ fn body_key(member: &str) -> Key {
 /// Where the body of an old delivery is in the object store, gzip'd.
 #[must_use]
 pub fn body_blob_path(delivery: &Delivery) -> String {
-    format!(
-        "deliveries/{}/{}/{}",
-        delivery.provider, delivery.hook, delivery.body_sha256
-    )
+    format!("deliveries/{}/{}/{}", delivery.provider, delivery.hook, delivery.body_sha256)
 }
 
 /// Stores a delivery, its body and its events in one commit. A second call with the same id stores nothing new.
@@ -58,10 +55,7 @@ pub async fn accept(
     events: &[Event],
 ) -> Result<Accepted, StoreError> {
     let member = member_of(delivery);
-    match store
-        .commit(acceptance(&member, delivery, body, events)?)
-        .await
-    {
+    match store.commit(acceptance(&member, delivery, body, events)?).await {
         Ok(()) => Ok(Accepted::New),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { .. }) => {
@@ -107,17 +101,10 @@ async fn record_conflict(store: &dyn Store, delivery: &Delivery) -> Result<(), S
     let Ok(id) = format!("{}.conflict-{hash}", delivery.id).parse::<DeliveryId>() else {
         return Ok(());
     };
-    let conflict = Delivery {
-        id,
-        verdict: Verdict::Conflict,
-        events: Vec::new(),
-        ..delivery.clone()
-    };
+    let conflict =
+        Delivery { id, verdict: Verdict::Conflict, events: Vec::new(), ..delivery.clone() };
     let member = member_of(&conflict);
-    match store
-        .commit(acceptance(&member, &conflict, Bytes::new(), &[])?)
-        .await
-    {
+    match store.commit(acceptance(&member, &conflict, Bytes::new(), &[])?).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
     }
@@ -134,9 +121,7 @@ pub async fn find(
     id: &DeliveryId,
 ) -> Result<Option<Delivery>, StoreError> {
     let member = member(provider, hook, id.as_str());
-    Ok(codec::load(store, &key(&member))
-        .await?
-        .map(|found| found.value))
+    Ok(codec::load(store, &key(&member)).await?.map(|found| found.value))
 }
 
 /// Reads a delivery's body while it is in the store; `None` once it moved to the object store.
@@ -147,11 +132,7 @@ pub async fn find_body(
     store: &dyn Store,
     delivery: &Delivery,
 ) -> Result<Option<Bytes>, StoreError> {
-    let found = store
-        .load(&[body_key(&member_of(delivery))])
-        .await?
-        .pop()
-        .flatten();
+    let found = store.load(&[body_key(&member_of(delivery))]).await?.pop().flatten();
     Ok(found.map(|record| record.bytes))
 }
 
@@ -168,10 +149,7 @@ pub async fn list(
     let index = hook.map_or_else(all, of_hook);
     let from = after.map_or(From::Start, |delivery| {
         let score = -delivery.received.as_millis();
-        From::After(Entry {
-            score,
-            member: member_of(delivery),
-        })
+        From::After(Entry { score, member: member_of(delivery) })
     });
     load(store, store.range(&index, from, limit).await?).await
 }
@@ -235,11 +213,7 @@ pub async fn delete(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreE
 
 async fn load(store: &dyn Store, entries: Vec<Entry>) -> Result<Vec<Delivery>, StoreError> {
     let keys: Vec<Key> = entries.iter().map(|entry| key(&entry.member)).collect();
-    Ok(codec::load_all(store, &keys)
-        .await?
-        .into_iter()
-        .map(|found| found.value)
-        .collect())
+    Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
 }
 
 /// From the newest.

@@ -42,11 +42,7 @@ pub(crate) fn record_decided(batch: &mut Batch, event: &Event) -> Result<(), Sto
 
 fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     let key = key(&event.id);
-    let recorded = RecordedEvent {
-        event: event.clone(),
-        tries: 0,
-        cursor: None,
-    };
+    let recorded = RecordedEvent { event: event.clone(), tries: 0, cursor: None };
     batch.create(key.clone(), codec::encode(&key, &recorded)?);
     batch.index(by_age(), event.received.as_millis(), &event.id);
     Ok(())
@@ -85,17 +81,13 @@ pub async fn undecided(
 /// # Errors
 /// [`StoreError`].
 pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
-    Ok(crate::decisions::find(store, event)
-        .await?
-        .is_none_or(|decision| !decision.is_final))
+    Ok(crate::decisions::find(store, event).await?.is_none_or(|decision| !decision.is_final))
 }
 
 /// Adds to a batch that this event is decided for good, if nobody changed it since it was found.
 pub(crate) fn close(batch: &mut Batch, found: &Versioned<RecordedEvent>) {
     let event = &found.value.event.id;
-    batch
-        .expect
-        .push((key(event), crate::store::Expect::Version(found.version)));
+    batch.expect.push((key(event), crate::store::Expect::Version(found.version)));
     batch.unindex(undecided_index(), event);
 }
 
@@ -124,11 +116,7 @@ pub async fn put_off(
     let event = &found.value.event.id;
     let mut batch = Batch::default();
     next.replace_in(&mut batch, key(event))?;
-    batch.index(
-        undecided_index(),
-        store.now().await?.after(pause).as_millis(),
-        event,
-    );
+    batch.index(undecided_index(), store.now().await?.after(pause).as_millis(), event);
     match store.commit(batch).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
@@ -157,10 +145,7 @@ pub async fn forget(
     let entries = store.range(&by_age(), From::Start, limit).await?;
     let mut batch = Batch::default();
     let mut count = 0;
-    for entry in entries
-        .iter()
-        .take_while(|entry| entry.score < before.as_millis())
-    {
+    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
         let Ok(event) = entry.member.parse::<EventId>() else {
             continue;
         };

@@ -58,8 +58,7 @@ pub async fn update(
         change(hook);
         (hook.id, hook.registry, hook.provider) = (before.id, before.registry, before.provider);
     };
-    ALL.update(store, id.as_str(), keep_identity, |_, _, _| Ok(()))
-        .await
+    ALL.update(store, id.as_str(), keep_identity, |_, _, _| Ok(())).await
 }
 
 /// Removes a hook; its deliveries stay for as long as they are kept.

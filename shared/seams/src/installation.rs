@@ -25,10 +25,7 @@ pub async fn open(store: &dyn Store, id: &str) -> Result<(Installation, bool), S
         if let Some(found) = codec::load(store, &key).await? {
             return Ok((found.value, false));
         }
-        let new = Installation {
-            id: id.to_owned(),
-            created: store.now().await?,
-        };
+        let new = Installation { id: id.to_owned(), created: store.now().await? };
         let mut batch = Batch::default();
         batch.create(key.clone(), codec::encode(&key, &new)?);
         match store.commit(batch).await {

@@ -20,18 +20,18 @@ pub(crate) fn record(batch: &mut Batch, lineage: &Lineage) -> Result<(), StoreEr
 /// # Errors
 /// [`StoreError`].
 pub async fn find(store: &dyn Store, digest: &Digest) -> Result<Option<Lineage>, StoreError> {
-    Ok(
-        codec::load::<Lineage>(store, &Key::new(Kind::Lineage, digest))
-            .await?
-            .map(|l| l.value),
-    )
+    Ok(codec::load::<Lineage>(store, &Key::new(Kind::Lineage, digest)).await?.map(|l| l.value))
 }
 
 /// Forgets lineages that were pushed before `before`, at most `limit`. Answers how many.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn forget(store: &dyn Store, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+pub async fn forget(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
     let entries = store.range(&by_age(), From::Start, limit).await?;
     let mut batch = Batch::default();
     for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {

@@ -110,20 +110,12 @@ pub async fn pack_segment(
     let (Some(first), Some(last)) = (packed.first(), packed.last()) else {
         return Ok(());
     };
-    let lines: Vec<u8> = packed
-        .iter()
-        .flat_map(|piece| piece.lines.iter().copied())
-        .collect();
-    blobs
-        .put(&segment_path(log, first.start), Bytes::from(lines))
-        .await?;
+    let lines: Vec<u8> = packed.iter().flat_map(|piece| piece.lines.iter().copied()).collect();
+    blobs.put(&segment_path(log, first.start), Bytes::from(lines)).await?;
     let mut batch = Batch::default();
     for piece in packed {
         batch.delete.push(tail_key(log, piece.start));
-        batch.unindex(
-            pieces(log),
-            format_args!("tail:{:020}:{:020}", piece.start, piece.end),
-        );
+        batch.unindex(pieces(log), format_args!("tail:{:020}:{:020}", piece.start, piece.end));
     }
     batch.index(
         pieces(log),
@@ -148,11 +140,7 @@ impl LogReader {
     /// A reader at `offset` bytes from the attempt's beginning.
     #[must_use]
     pub fn at(log: LogId, offset: u64) -> Self {
-        Self {
-            log,
-            offset,
-            after: None,
-        }
+        Self { log, offset, after: None }
     }
 
     /// Where it stands.
@@ -235,11 +223,7 @@ impl LogReader {
         start: u64,
     ) -> Result<Option<Bytes>, LogError> {
         if entry.member.starts_with("tail:") {
-            let found = store
-                .load(&[tail_key(self.log, start)])
-                .await?
-                .pop()
-                .flatten();
+            let found = store.load(&[tail_key(self.log, start)]).await?.pop().flatten();
             return Ok(found.map(|record| record.bytes));
         }
         match blobs.get(&segment_path(self.log, start)).await {
@@ -250,9 +234,7 @@ impl LogReader {
     }
 
     async fn is_gone(&self, store: &dyn Store, entry: &Entry) -> Result<bool, StoreError> {
-        let entries = store
-            .range(&pieces(self.log), From::Score(entry.score), 4)
-            .await?;
+        let entries = store.range(&pieces(self.log), From::Score(entry.score), 4).await?;
         Ok(!entries.contains(entry))
     }
 }
@@ -268,10 +250,7 @@ fn parse_member(entry: &Entry) -> Option<(u64, u64)> {
 #[must_use]
 pub fn parse_frames(lines: &[u8]) -> Vec<LogFrame> {
     let mut frames = Vec::new();
-    for line in lines
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
+    for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(frame) => frames.push(frame),
             Err(error) => tracing::warn!("a line of a log is no frame: {error}"),
@@ -308,9 +287,7 @@ pub async fn delete(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<
     let mut batch = Batch::default();
     batch.delete.push(growth_key(log));
     commit_unconditional(store, batch).await?;
-    blobs
-        .delete_all(&format!("logs/{}/{}", log.run, log.attempt))
-        .await?;
+    blobs.delete_all(&format!("logs/{}/{}", log.run, log.attempt)).await?;
     Ok(())
 }
 

@@ -65,10 +65,7 @@ impl<M> Claim<M> {
     /// A claim, made by an adapter.
     #[must_use]
     pub fn new(message: M, acknowledge: Box<dyn Acknowledge>) -> Self {
-        Self {
-            message,
-            acknowledge,
-        }
+        Self { message, acknowledge }
     }
 
     /// The message.

@@ -34,15 +34,9 @@ pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, Cre
     let counter = Key::new(Kind::Counter, "registries");
     loop {
         if ALL.find(store, new.name.as_str()).await?.is_some() {
-            return Err(CreateError::Exists {
-                key: ALL.key(new.name.as_str()),
-            });
+            return Err(CreateError::Exists { key: ALL.key(new.name.as_str()) });
         }
-        let found = store
-            .load(std::slice::from_ref(&counter))
-            .await?
-            .pop()
-            .flatten();
+        let found = store.load(std::slice::from_ref(&counter)).await?.pop().flatten();
         let count: u64 = found
             .as_ref()
             .and_then(|record| std::str::from_utf8(&record.bytes).ok()?.parse().ok())
@@ -87,8 +81,7 @@ pub async fn list(
     after: Option<&RegistryName>,
     limit: usize,
 ) -> Result<Vec<Registry>, StoreError> {
-    ALL.list(store, after.map(RegistryName::as_str), limit)
-        .await
+    ALL.list(store, after.map(RegistryName::as_str), limit).await
 }
 
 /// Changes credentials and limit; name, host and letters stay. `None` when there is no such registry.
@@ -105,8 +98,7 @@ pub async fn update(
         change(registry);
         (registry.name, registry.prefix, registry.created) = (name, prefix, created);
     };
-    ALL.update(store, name.as_str(), keep_identity, |_, _, _| Ok(()))
-        .await
+    ALL.update(store, name.as_str(), keep_identity, |_, _, _| Ok(())).await
 }
 
 /// Removes a registry that no task belongs to. Answers whether one does, and so it stays.

@@ -36,14 +36,8 @@ pub enum Accepted {
 /// # Errors
 /// [`StoreError`].
 pub async fn accept(store: &dyn Store, request: RunRequest) -> Result<Accepted, StoreError> {
-    debug_assert!(
-        matches!(request.event.kind, EventKind::Requested { .. }),
-        "only requests"
-    );
-    let run_key = request
-        .idempotency
-        .as_ref()
-        .map(|key| format!("request/{key}"));
+    debug_assert!(matches!(request.event.kind, EventKind::Requested { .. }), "only requests");
+    let run_key = request.idempotency.as_ref().map(|key| format!("request/{key}"));
     loop {
         if let Some(run_key) = &run_key
             && let Some(run) = runs::find_for(store, run_key).await?
@@ -54,15 +48,10 @@ pub async fn accept(store: &dyn Store, request: RunRequest) -> Result<Accepted, 
         let mut batch = Batch::default();
         let drafts = vec![(request.prefix, request.draft.clone(), run_key.clone())];
         let Some(run) = runs::create(store, &mut batch, drafts, now).await?.pop() else {
-            return Err(StoreError::Unavailable {
-                message: "no run was created".to_owned(),
-            });
+            return Err(StoreError::Unavailable { message: "no run was created".to_owned() });
         };
         events::record_decided(&mut batch, &request.event)?;
-        let candidate = Candidate {
-            task: run.task_id(),
-            choice: Choice::Run { run: run.id },
-        };
+        let candidate = Candidate { task: run.task_id(), choice: Choice::Run { run: run.id } };
         let decision = Decision {
             event: request.event.id.clone(),
             at: now,

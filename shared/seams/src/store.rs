@@ -143,10 +143,7 @@ impl Key {
     /// The `id` of its kind.
     #[must_use]
     pub fn new(kind: Kind, id: impl fmt::Display) -> Self {
-        Self {
-            kind,
-            id: id.to_string(),
-        }
+        Self { kind, id: id.to_string() }
     }
 }
 
@@ -250,13 +247,7 @@ impl Batch {
 
     /// Puts a member at a place of an index.
     pub fn index(&mut self, index: Index, score: i64, member: impl fmt::Display) {
-        self.index.push((
-            index,
-            Entry {
-                score,
-                member: member.to_string(),
-            },
-        ));
+        self.index.push((index, Entry { score, member: member.to_string() }));
     }
 
     /// Takes a member out of an index.
@@ -339,9 +330,7 @@ impl Watchers {
     pub fn watch(&self, key: &Key) -> Watch {
         let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         by_key.retain(|_, sender| sender.receiver_count() > 0);
-        let sender = by_key
-            .entry(key.clone())
-            .or_insert_with(|| watch::channel(0).0);
+        let sender = by_key.entry(key.clone()).or_insert_with(|| watch::channel(0).0);
         Watch(sender.subscribe())
     }
 

@@ -48,10 +48,7 @@ pub async fn list(
 ) -> Result<Vec<Task>, StoreError> {
     let after = after.map(ToString::to_string);
     match registry {
-        Some(registry) => {
-            ALL.list_in(store, &of_registry(registry), after.as_deref(), limit)
-                .await
-        }
+        Some(registry) => ALL.list_in(store, &of_registry(registry), after.as_deref(), limit).await,
         None => ALL.list(store, after.as_deref(), limit).await,
     }
 }
@@ -79,15 +76,10 @@ pub async fn update(
     };
     let before = find(store, id).await?;
     let updated = ALL
-        .update(
-            store,
-            &id.to_string(),
-            next_revision,
-            |batch, before, after| {
-                record_revision(batch, after)?;
-                watch_source(batch, Some(before), after).map(drop)
-            },
-        )
+        .update(store, &id.to_string(), next_revision, |batch, before, after| {
+            record_revision(batch, after)?;
+            watch_source(batch, Some(before), after).map(drop)
+        })
         .await?;
     Ok(updated.map(|task| {
         let event = before.and_then(|before| source_event(Some(&before), &task));
@@ -126,13 +118,7 @@ pub async fn watching(
     limit: usize,
 ) -> Result<Vec<Task>, StoreError> {
     let after = after.map(ToString::to_string);
-    ALL.list_in(
-        store,
-        &by_source(registry, repository),
-        after.as_deref(),
-        limit,
-    )
-    .await
+    ALL.list_in(store, &by_source(registry, repository), after.as_deref(), limit).await
 }
 
 /// Removes revisions that were replaced before `before`, at most `limit`. Answers how many.
@@ -145,15 +131,11 @@ pub async fn forget_revisions(
     limit: usize,
 ) -> Result<usize, StoreError> {
     let entries = store.range(&revisions(), From::Start, limit).await?;
-    let old: Vec<Entry> = entries
-        .into_iter()
-        .take_while(|entry| entry.score < before.as_millis())
-        .collect();
+    let old: Vec<Entry> =
+        entries.into_iter().take_while(|entry| entry.score < before.as_millis()).collect();
     let mut batch = Batch::default();
     for entry in &old {
-        batch
-            .delete
-            .push(Key::new(Kind::TaskRevision, &entry.member));
+        batch.delete.push(Key::new(Kind::TaskRevision, &entry.member));
         batch.unindex(revisions(), &entry.member);
     }
     if !batch.is_empty() {
@@ -195,11 +177,7 @@ fn watch_source(
 fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     let watched = |task: &Task| {
         matcher::watched_repository(task).map(|repository| {
-            (
-                repository,
-                matcher::watched_branch(task).cloned(),
-                task.git_token.clone(),
-            )
+            (repository, matcher::watched_branch(task).cloned(), task.git_token.clone())
         })
     };
     let new = watched(after)?;
@@ -214,9 +192,7 @@ fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
         registry: after.id.registry.clone(),
         received: after.updated,
         trace: None,
-        kind: EventKind::TaskSaved {
-            task: after.id.clone(),
-        },
+        kind: EventKind::TaskSaved { task: after.id.clone() },
     })
 }
 

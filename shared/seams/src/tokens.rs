@@ -51,6 +51,5 @@ pub async fn revoke(
     let revoke = |token: &mut Token| {
         token.revoked.get_or_insert(now);
     };
-    ALL.update(store, id.as_str(), revoke, |_, _, _| Ok(()))
-        .await
+    ALL.update(store, id.as_str(), revoke, |_, _, _| Ok(())).await
 }

@@ -39,21 +39,14 @@ impl ObjectBlobs {
     /// [`OpenError`].
     pub fn local(directory: impl Into<PathBuf>) -> Result<Self, OpenError> {
         let directory = directory.into();
-        create(&directory).map_err(|source| OpenError {
-            path: directory.clone(),
-            source: source.into(),
-        })?;
+        create(&directory)
+            .map_err(|source| OpenError { path: directory.clone(), source: source.into() })?;
         let store = LocalFileSystem::new_with_prefix(&directory)
-            .map_err(|source| OpenError {
-                path: directory.clone(),
-                source: source.into(),
-            })?
+            .map_err(|source| OpenError { path: directory.clone(), source: source.into() })?
             .with_fsync(true)
             .with_automatic_cleanup(true);
         unfinished::remove_in_background(directory);
-        Ok(Self {
-            store: Arc::new(store),
-        })
+        Ok(Self { store: Arc::new(store) })
     }
 }
 
@@ -69,10 +62,7 @@ fn create(directory: &Path) -> io::Result<()> {
 impl Blobs for ObjectBlobs {
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
         let location = location(path)?;
-        self.store
-            .put(&location, bytes.into())
-            .await
-            .map_err(|error| blob_error(path, &error))?;
+        self.store.put(&location, bytes.into()).await.map_err(|error| blob_error(path, &error))?;
         Ok(())
     }
 
@@ -83,12 +73,7 @@ impl Blobs for ObjectBlobs {
         most: u64,
     ) -> Result<u64, BlobError> {
         let location = location(path)?;
-        let mut pieces = Pieces {
-            path,
-            reader,
-            most,
-            total: 0,
-        };
+        let mut pieces = Pieces { path, reader, most, total: 0 };
         let first = pieces.next().await?;
         if first.is_last {
             self.put(path, first.bytes).await?;
@@ -109,28 +94,17 @@ impl Blobs for ObjectBlobs {
     async fn get(&self, path: &str) -> Result<Bytes, BlobError> {
         let location = location(path)?;
         let failed = |error| blob_error(path, &error);
-        self.store
-            .get(&location)
-            .await
-            .map_err(failed)?
-            .bytes()
-            .await
-            .map_err(failed)
+        self.store.get(&location).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
     async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError> {
         let location = location(path)?;
-        let found = self
-            .store
-            .get(&location)
-            .await
-            .map_err(|error| blob_error(path, &error))?;
+        let found = self.store.get(&location).await.map_err(|error| blob_error(path, &error))?;
         Ok(match found.payload {
             // As a stream it would come in pieces of 8 KiB, each by way of another thread.
-            GetResultPayload::File(file, _) => Box::pin(BufReader::with_capacity(
-                READ,
-                tokio::fs::File::from_std(file),
-            )),
+            GetResultPayload::File(file, _) => {
+                Box::pin(BufReader::with_capacity(READ, tokio::fs::File::from_std(file)))
+            }
             GetResultPayload::Stream(stream) => {
                 Box::pin(StreamReader::new(stream.map_err(io::Error::other)))
             }
@@ -144,11 +118,7 @@ impl Blobs for ObjectBlobs {
 
     async fn delete_all(&self, prefix: &str) -> Result<(), BlobError> {
         let location = location(prefix)?;
-        let found = self
-            .store
-            .list(Some(&location))
-            .map_ok(|object| object.location)
-            .boxed();
+        let found = self.store.list(Some(&location)).map_ok(|object| object.location).boxed();
         let mut removed = self.store.delete_stream(found);
         while let Some(result) = removed.next().await {
             deleted(prefix, result.map(drop))?;
@@ -188,26 +158,16 @@ impl Pieces<'_> {
         while piece.limit() > 0 {
             bytes.reserve(READ);
             let read = piece.read_buf(&mut bytes).await;
-            if read.map_err(|source| BlobError::Source {
-                path: path.to_owned(),
-                source,
-            })? == 0
-            {
+            if read.map_err(|source| BlobError::Source { path: path.to_owned(), source })? == 0 {
                 break;
             }
         }
         let is_last = piece.limit() > 0;
         self.total += bytes.len() as u64;
         if self.total > self.most {
-            return Err(BlobError::TooLarge {
-                path: path.to_owned(),
-                most: self.most,
-            });
+            return Err(BlobError::TooLarge { path: path.to_owned(), most: self.most });
         }
-        Ok(Piece {
-            bytes: bytes.freeze(),
-            is_last,
-        })
+        Ok(Piece { bytes: bytes.freeze(), is_last })
     }
 }
 
@@ -235,34 +195,23 @@ fn location(path: &str) -> Result<Location, BlobError> {
     let plain = !path.starts_with('/') && !path.ends_with('/') && !path.contains('#');
     match Location::parse(path) {
         Ok(location) if plain && !location.as_ref().is_empty() => Ok(location),
-        Ok(_) | Err(_) => Err(BlobError::Refused {
-            path: path.to_owned(),
-        }),
+        Ok(_) | Err(_) => Err(BlobError::Refused { path: path.to_owned() }),
     }
 }
 
 fn blob_error(path: &str, error: &object_store::Error) -> BlobError {
     if matches!(error, object_store::Error::NotFound { .. }) {
-        return BlobError::Absent {
-            path: path.to_owned(),
-        };
+        return BlobError::Absent { path: path.to_owned() };
     }
     let message = format!("{path}: {error}");
-    if no_room(error) {
-        BlobError::Full { message }
-    } else {
-        BlobError::Unavailable { message }
-    }
+    if no_room(error) { BlobError::Full { message } } else { BlobError::Unavailable { message } }
 }
 
 fn no_room(error: &object_store::Error) -> bool {
     std::iter::successors(Some(error as &dyn Error), |&error| error.source())
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| {
-            matches!(
-                cause.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
+            matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         })
 }
 

@@ -43,12 +43,7 @@ impl<M> LocalQueue<M> {
     /// An empty queue with room for at least one message.
     #[must_use]
     pub fn new(room: usize, shutdown: CancellationToken) -> Self {
-        Self {
-            messages: Mutex::default(),
-            room: room.max(1),
-            rung: Notify::new(),
-            shutdown,
-        }
+        Self { messages: Mutex::default(), room: room.max(1), rung: Notify::new(), shutdown }
     }
 
     fn take(&self) -> Option<M> {
@@ -114,10 +109,7 @@ impl<M: Clone> LocalFanout<M> {
     /// A bell whose listeners may be `room` messages behind before they miss one.
     #[must_use]
     pub fn new(room: usize, shutdown: CancellationToken) -> Self {
-        Self {
-            sender: broadcast::Sender::new(room.max(1)),
-            shutdown,
-        }
+        Self { sender: broadcast::Sender::new(room.max(1)), shutdown }
     }
 }
 
@@ -131,10 +123,7 @@ impl<M: Clone + Send + 'static> Fanout<M> for LocalFanout<M> {
 
     async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError> {
         let receiver = self.sender.subscribe();
-        Ok(Box::new(LocalListener {
-            receiver,
-            shutdown: self.shutdown.clone(),
-        }))
+        Ok(Box::new(LocalListener { receiver, shutdown: self.shutdown.clone() }))
     }
 }
 
@@ -172,10 +161,7 @@ impl LocalJobs {
     /// No pools yet.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self {
-            by_pool: Mutex::default(),
-            shutdown,
-        }
+        Self { by_pool: Mutex::default(), shutdown }
     }
 }
 

@@ -11,10 +11,7 @@ use tracing::{info, warn};
 
 /// Removes them while the installation is at work already: there may be many directories to look through.
 pub(crate) fn remove_in_background(directory: PathBuf) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "compared with the times of files"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "compared with the times of files")]
     let now = SystemTime::now();
     // A file's time may be a tick behind the clock. What is written from here on is younger than this.
     let before = now - Duration::from_secs(1);
@@ -25,10 +22,7 @@ pub(crate) fn remove_in_background(directory: PathBuf) {
             warn!("unfinished objects of an earlier process could not be removed: {error}")
         }
     };
-    if let Err(error) = thread::Builder::new()
-        .name("gantry-unfinished".to_owned())
-        .spawn(remove)
-    {
+    if let Err(error) = thread::Builder::new().name("gantry-unfinished".to_owned()).spawn(remove) {
         warn!("unfinished objects of an earlier process are left: {error}");
     }
 }
@@ -72,8 +66,7 @@ mod tests {
         fs::create_dir_all(&below).unwrap();
         let write = |name: &str, seconds| {
             let file = fs::File::create(below.join(name)).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-                .unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
         };
         write("whole", 1);
         write("left#1", 1);
@@ -82,10 +75,8 @@ mod tests {
 
         let before = SystemTime::UNIX_EPOCH + Duration::from_secs(50);
         assert_eq!(remove(directory.path(), before).unwrap(), 2);
-        let mut names: Vec<_> = fs::read_dir(&below)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&below).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["at work#1", "whole"]);
     }

@@ -59,24 +59,9 @@ async fn objects_in_a_directory_keep_the_contract() {
 #[tokio::test]
 async fn a_pool_has_one_queue_of_its_own() {
     let queues = queues(&CancellationToken::new());
-    let (linux, arm) = (
-        "linux-amd64".parse().unwrap(),
-        "linux-arm64".parse().unwrap(),
-    );
-    queues
-        .jobs
-        .pool(&linux)
-        .publish(PoolHasWork {
-            pool: linux.clone(),
-        })
-        .await
-        .unwrap();
-    queues
-        .jobs
-        .pool(&arm)
-        .publish(PoolHasWork { pool: arm.clone() })
-        .await
-        .unwrap();
+    let (linux, arm) = ("linux-amd64".parse().unwrap(), "linux-arm64".parse().unwrap());
+    queues.jobs.pool(&linux).publish(PoolHasWork { pool: linux.clone() }).await.unwrap();
+    queues.jobs.pool(&arm).publish(PoolHasWork { pool: arm.clone() }).await.unwrap();
     for pool in [arm, linux] {
         let claim = queues.jobs.pool(&pool).claim().await.unwrap().unwrap();
         assert_eq!(claim.message().pool, pool);
@@ -91,8 +76,5 @@ async fn only_the_owner_can_reach_an_object() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("objects");
     ObjectBlobs::local(&directory).unwrap();
-    assert_eq!(
-        directory.metadata().unwrap().permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }

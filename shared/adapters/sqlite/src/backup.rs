@@ -8,16 +8,10 @@ use crate::{database, private};
 
 /// Writes the whole store as it is at one moment, compacted, into a new file.
 pub(crate) fn copy(file: &Path, to: &Path) -> Result<(), BackupError> {
-    let unwritable = |source| BackupError::File {
-        path: to.to_owned(),
-        source,
-    };
+    let unwritable = |source| BackupError::File { path: to.to_owned(), source };
     let copy = private::create_file(to).map_err(unwritable)?;
     let copied = vacuum(file, to)
-        .map_err(|source| BackupError::Sqlite {
-            path: to.to_owned(),
-            source,
-        })
+        .map_err(|source| BackupError::Sqlite { path: to.to_owned(), source })
         .and_then(|()| copy.sync_all().map_err(unwritable))
         .and_then(|()| private::sync_directory_of(to).map_err(unwritable));
     if copied.is_err() {

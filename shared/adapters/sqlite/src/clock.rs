@@ -64,14 +64,8 @@ impl StoreClock {
             Clock::Wall => wall_nanos(),
             Clock::Manual(manual) => nanos(manual.now()),
         };
-        let last = Reading {
-            taken: Instant::now(),
-            nanos: begin.max(nanos(least)),
-        };
-        Self {
-            source,
-            last: Mutex::new(last),
-        }
+        let last = Reading { taken: Instant::now(), nanos: begin.max(nanos(least)) };
+        Self { source, last: Mutex::new(last) }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -103,14 +97,9 @@ fn nanos(at: Timestamp) -> i64 {
     at.as_millis().saturating_mul(NANOS_PER_MILLI)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is where the store's clock comes from"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is where the store's clock comes from")]
 fn wall_nanos() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -112,10 +112,7 @@ mod tests {
         let held = DataDir::lock(&path).unwrap();
 
         let error = DataDir::lock(&path).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         assert!(error.contains(path.to_str().unwrap()), "{error}");
 
         drop(held);

@@ -65,19 +65,11 @@ pub(crate) fn open_writer(
     max_bytes: Option<u64>,
 ) -> Result<(Connection, HighWater), OpenError> {
     if rusqlite::version_number() < LEAST_SQLITE {
-        return Err(OpenError::OldSqlite {
-            version: rusqlite::version(),
-        });
+        return Err(OpenError::OldSqlite { version: rusqlite::version() });
     }
-    make_file(file).map_err(|source| OpenError::File {
-        path: file.to_owned(),
-        source,
-    })?;
+    make_file(file).map_err(|source| OpenError::File { path: file.to_owned(), source })?;
 
-    let failed = |source| OpenError::Sqlite {
-        path: file.to_owned(),
-        source,
-    };
+    let failed = |source| OpenError::Sqlite { path: file.to_owned(), source };
     let mut connection =
         Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
             .map_err(failed)?;
@@ -85,33 +77,22 @@ pub(crate) fn open_writer(
     match (application, version) {
         (0, 0) | (APPLICATION, SCHEMA_VERSION) => {}
         (APPLICATION, found) => {
-            return Err(OpenError::Schema {
-                path: file.to_owned(),
-                found,
-                known: SCHEMA_VERSION,
-            });
+            return Err(OpenError::Schema { path: file.to_owned(), found, known: SCHEMA_VERSION });
         }
         _ => {
-            return Err(OpenError::Foreign {
-                path: file.to_owned(),
-            });
+            return Err(OpenError::Foreign { path: file.to_owned() });
         }
     }
     let mode = configure(&connection, durability, max_bytes).map_err(failed)?;
     if mode != "wal" {
-        return Err(OpenError::NoWriteAheadLog {
-            path: file.to_owned(),
-        });
+        return Err(OpenError::NoWriteAheadLog { path: file.to_owned() });
     }
     if version == 0 {
         create_tables(&mut connection).map_err(failed)?;
     }
     let high_water = connection
         .query_row("SELECT change, clock FROM high_water", [], |row| {
-            Ok(HighWater {
-                change: row.get(0)?,
-                clock: Timestamp::from_millis(row.get(1)?),
-            })
+            Ok(HighWater { change: row.get(0)?, clock: Timestamp::from_millis(row.get(1)?) })
         })
         .map_err(failed)?;
     Ok((connection, high_water))
@@ -249,23 +230,15 @@ mod tests {
     fn a_file_of_another_program_or_of_another_schema_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let foreign = directory.path().join("foreign.db");
-        Connection::open(&foreign)
-            .unwrap()
-            .execute_batch("CREATE TABLE theirs (a)")
-            .unwrap();
+        Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
         let error = open_writer(&foreign, Durability::None, None).unwrap_err();
         assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
 
         let newer = directory.path().join("newer.db");
         let (connection, _) = open_writer(&newer, Durability::None, None).unwrap();
-        connection
-            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
-            .unwrap();
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
         drop(connection);
         let error = open_writer(&newer, Durability::None, None).unwrap_err();
-        assert!(
-            matches!(error, OpenError::Schema { found: 2, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, OpenError::Schema { found: 2, .. }), "{error}");
     }
 }

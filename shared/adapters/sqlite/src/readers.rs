@@ -57,8 +57,7 @@ impl Readers {
     ) -> Result<Vec<Entry>, StoreError> {
         let index = index.clone();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(move |connection| range(connection, index.as_str(), from, limit))
-            .await
+        self.read(move |connection| range(connection, index.as_str(), from, limit)).await
     }
 
     /// Waits for a connection and for the answer, in all no longer than our patience. A read that is given up goes on
@@ -68,12 +67,7 @@ impl Readers {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let answer = async {
-            let permit = self
-                .permits
-                .clone()
-                .acquire_owned()
-                .await
-                .map_err(no_answer)?;
+            let permit = self.permits.clone().acquire_owned().await.map_err(no_answer)?;
             let idle = Arc::clone(&self.idle);
             spawn_blocking(move || {
                 let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -81,35 +75,23 @@ impl Readers {
                     return Err(no_answer("no connection is left to read with"));
                 };
                 let result = read(&connection).map_err(|error| store_error(&error));
-                idle.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(connection);
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
                 drop(permit);
                 result
             })
             .await
             .map_err(no_answer)?
         };
-        tokio::time::timeout(self.patience, answer)
-            .await
-            .map_err(no_answer)?
+        tokio::time::timeout(self.patience, answer).await.map_err(no_answer)?
     }
 }
 
 fn load(connection: &Connection, keys: &[Key]) -> rusqlite::Result<Vec<Option<Record>>> {
     // One statement sees one moment; several need a transaction for that.
-    let _snapshot = if keys.len() > 1 {
-        Some(connection.unchecked_transaction()?)
-    } else {
-        None
-    };
+    let _snapshot = if keys.len() > 1 { Some(connection.unchecked_transaction()?) } else { None };
     let mut statement = connection.prepare_cached(LOAD)?;
     keys.iter()
-        .map(|key| {
-            statement
-                .query_row(params![key.kind.as_str(), key.id], record)
-                .optional()
-        })
+        .map(|key| statement.query_row(params![key.kind.as_str(), key.id], record).optional())
         .collect()
 }
 
@@ -129,28 +111,19 @@ fn range(
     match from {
         From::Start => {
             let mut statement = connection.prepare_cached(RANGE_FROM)?;
-            statement
-                .query_map(params![path, i64::MIN, limit], entry)?
-                .collect()
+            statement.query_map(params![path, i64::MIN, limit], entry)?.collect()
         }
         From::Score(score) => {
             let mut statement = connection.prepare_cached(RANGE_FROM)?;
-            statement
-                .query_map(params![path, score, limit], entry)?
-                .collect()
+            statement.query_map(params![path, score, limit], entry)?.collect()
         }
         From::After(after) => {
             let mut statement = connection.prepare_cached(RANGE_AFTER)?;
-            statement
-                .query_map(params![path, after.score, after.member, limit], entry)?
-                .collect()
+            statement.query_map(params![path, after.score, after.member, limit], entry)?.collect()
         }
     }
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        score: row.get(0)?,
-        member: row.get(1)?,
-    })
+    Ok(Entry { score: row.get(0)?, member: row.get(1)? })
 }

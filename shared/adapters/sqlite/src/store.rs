@@ -34,12 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            readers: 4,
-            patience: Duration::from_secs(10),
-            max_bytes: None,
-            clock: Clock::Wall,
-        }
+        Self { readers: 4, patience: Duration::from_secs(10), max_bytes: None, clock: Clock::Wall }
     }
 }
 
@@ -69,10 +64,8 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
-        let directory = tempfile::tempdir().map_err(|source| OpenError::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
+        let directory = tempfile::tempdir()
+            .map_err(|source| OpenError::File { path: std::env::temp_dir(), source })?;
         let file = directory.path().join("gantry.db");
         Self::open_as(file, options, Durability::None, Some(directory))
     }
@@ -92,16 +85,8 @@ impl SqliteStore {
         durability: Durability,
         temporary: Option<TempDir>,
     ) -> Result<Self, OpenError> {
-        let Options {
-            readers,
-            patience,
-            max_bytes,
-            clock,
-        } = options;
-        let failed = |source| OpenError::Sqlite {
-            path: file.clone(),
-            source,
-        };
+        let Options { readers, patience, max_bytes, clock } = options;
+        let failed = |source| OpenError::Sqlite { path: file.clone(), source };
         let (connection, stored) = database::open_writer(&file, durability, max_bytes)?;
         let clock = Arc::new(StoreClock::start(clock, stored.clock));
         let watchers = Arc::new(Watchers::default());
@@ -115,14 +100,7 @@ impl SqliteStore {
         )
         .map_err(|source| OpenError::Thread { source })?
         .map_err(failed)?;
-        Ok(Self {
-            readers,
-            writer,
-            clock,
-            watchers,
-            file,
-            _temporary: temporary,
-        })
+        Ok(Self { readers, writer, clock, watchers, file, _temporary: temporary })
     }
 }
 
@@ -165,7 +143,5 @@ pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
 
 /// There is no answer, for this reason.
 pub(crate) fn no_answer(reason: impl fmt::Display) -> StoreError {
-    StoreError::Unavailable {
-        message: reason.to_string(),
-    }
+    StoreError::Unavailable { message: reason.to_string() }
 }

@@ -48,29 +48,19 @@ impl Writer {
     ) -> io::Result<rusqlite::Result<Self>> {
         let (asks, waiting) = mpsc::channel(WAITING);
         let (started, start) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("gantry-store".to_owned())
-            .spawn(move || match Statements::prepare(&connection) {
+        let thread = thread::Builder::new().name("gantry-store".to_owned()).spawn(move || {
+            match Statements::prepare(&connection) {
                 Ok(statements) => {
                     let _ = started.send(Ok(()));
-                    Group {
-                        connection: &connection,
-                        statements,
-                        change,
-                        clock,
-                        watchers,
-                    }
-                    .commit_until_closed(waiting);
+                    Group { connection: &connection, statements, change, clock, watchers }
+                        .commit_until_closed(waiting);
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
                 }
-            })?;
-        let writer = Self {
-            asks: Some(asks),
-            thread: Some(thread),
-            patience,
-        };
+            }
+        })?;
+        let writer = Self { asks: Some(asks), thread: Some(thread), patience };
         Ok(start.recv().map_err(io::Error::other)?.map(|()| writer))
     }
 
@@ -78,17 +68,12 @@ impl Writer {
     /// still be done later.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
         let asked = async {
-            let asks = self
-                .asks
-                .as_ref()
-                .ok_or_else(|| no_answer("the store is closed"))?;
+            let asks = self.asks.as_ref().ok_or_else(|| no_answer("the store is closed"))?;
             let (answer, answered) = oneshot::channel();
             asks.send(Ask { batch, answer }).await.map_err(no_answer)?;
             answered.await.map_err(no_answer)?
         };
-        tokio::time::timeout(self.patience, asked)
-            .await
-            .map_err(no_answer)?
+        tokio::time::timeout(self.patience, asked).await.map_err(no_answer)?
     }
 }
 
@@ -150,9 +135,7 @@ impl Group<'_> {
     fn answer(&self, ask: Ask, conflict: Conflict) {
         let Ask { mut batch, answer } = ask;
         let result = match conflict {
-            Some(at) => Err(CommitError::Conflict {
-                key: batch.expect.swap_remove(at).0,
-            }),
+            Some(at) => Err(CommitError::Conflict { key: batch.expect.swap_remove(at).0 }),
             None => {
                 let put = batch.put.iter().map(|(key, _)| key);
                 self.watchers.touched(put.chain(&batch.delete));
@@ -191,9 +174,7 @@ impl Group<'_> {
         }
         if self.change > before {
             let clock = self.clock.now().as_millis();
-            self.statements
-                .high_water
-                .execute(params![self.change, clock])?;
+            self.statements.high_water.execute(params![self.change, clock])?;
         }
         Ok(conflicts)
     }
@@ -261,12 +242,10 @@ impl<'c> Statements<'c> {
             self.unindex.execute(params![index.as_str(), member])?;
         }
         for (key, bytes) in &batch.put {
-            self.put
-                .execute(params![key.kind.as_str(), key.id, change, &bytes[..]])?;
+            self.put.execute(params![key.kind.as_str(), key.id, change, &bytes[..]])?;
         }
         for (index, entry) in &batch.index {
-            self.index
-                .execute(params![index.as_str(), entry.member, entry.score])?;
+            self.index.execute(params![index.as_str(), entry.member, entry.score])?;
         }
         Ok(())
     }

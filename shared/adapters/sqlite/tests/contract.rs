@@ -42,11 +42,7 @@ async fn a_store_is_durable() {
 async fn the_clock_moves_when_the_test_moves_it() {
     let manual = ManualClock::new(Timestamp::from_millis(1_000));
     let clock = Clock::Manual(manual.clone());
-    let store = SqliteStore::in_memory(Options {
-        clock,
-        ..Options::default()
-    })
-    .unwrap();
+    let store = SqliteStore::in_memory(Options { clock, ..Options::default() }).unwrap();
     assert_eq!(store.now().await.unwrap(), Timestamp::from_millis(1_000));
     manual.advance(Duration::from_secs(30));
     assert_eq!(store.now().await.unwrap(), Timestamp::from_millis(31_000));
@@ -54,10 +50,7 @@ async fn the_clock_moves_when_the_test_moves_it() {
 
 #[tokio::test]
 async fn a_full_store_says_so_and_still_reads_and_deletes() {
-    let options = Options {
-        max_bytes: Some(512 << 10),
-        ..Options::default()
-    };
+    let options = Options { max_bytes: Some(512 << 10), ..Options::default() };
     let store = SqliteStore::in_memory(options).unwrap();
     let large = Key::new(Kind::DeliveryBody, "large");
     let mut fits = Batch::default();
@@ -68,10 +61,7 @@ async fn a_full_store_says_so_and_still_reads_and_deletes() {
     let mut no_room = Batch::default();
     no_room.put(Key::new(Kind::DeliveryBody, "another"), vec![8; 300 << 10]);
     let (refused, done) = futures_util::join!(store.commit(no_room.clone()), store.commit(put(1)));
-    assert!(
-        matches!(refused, Err(CommitError::Store(StoreError::Full { .. }))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CommitError::Store(StoreError::Full { .. }))), "{refused:?}");
     done.unwrap();
 
     assert!(store.load(std::slice::from_ref(&large)).await.unwrap()[0].is_some());
@@ -86,25 +76,12 @@ async fn a_stuck_store_is_unavailable_and_goes_on_afterwards() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gantry.db");
     let patience = Duration::from_millis(50);
-    let store = SqliteStore::open(
-        &file,
-        Options {
-            patience,
-            ..Options::default()
-        },
-    )
-    .unwrap();
+    let store = SqliteStore::open(&file, Options { patience, ..Options::default() }).unwrap();
     let other = rusqlite::Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
 
     let stuck = store.commit(put(1)).await;
-    assert!(
-        matches!(
-            stuck,
-            Err(CommitError::Store(StoreError::Unavailable { .. }))
-        ),
-        "{stuck:?}"
-    );
+    assert!(matches!(stuck, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{stuck:?}");
     assert_eq!(acknowledged(&store).await, [0; 0]);
 
     other.execute_batch("ROLLBACK").unwrap();
@@ -155,14 +132,8 @@ async fn what_a_killed_process_had_acknowledged_is_there() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let mut told: Vec<u32> = lines
-        .by_ref()
-        .filter_map(|line| number(&line))
-        .take(300)
-        .collect();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut told: Vec<u32> = lines.by_ref().filter_map(|line| number(&line)).take(300).collect();
     child.kill().unwrap();
     child.wait().unwrap();
     // What it had said before it was killed, and nobody had read yet.
@@ -171,10 +142,7 @@ async fn what_a_killed_process_had_acknowledged_is_there() {
     let stored = acknowledged(&*open(&file)).await;
     assert!(told.len() >= 300, "the child told of {}", told.len());
     for number in told {
-        assert!(
-            stored.contains(&number),
-            "{number} was acknowledged and is lost"
-        );
+        assert!(stored.contains(&number), "{number} was acknowledged and is lost");
     }
 }
 
@@ -216,12 +184,6 @@ fn numbers() -> Index {
 }
 
 async fn acknowledged(store: &dyn Store) -> Vec<u32> {
-    let entries = store
-        .range(&numbers(), From::Start, usize::MAX)
-        .await
-        .unwrap();
-    entries
-        .iter()
-        .map(|entry| entry.member.parse().unwrap())
-        .collect()
+    let entries = store.range(&numbers(), From::Start, usize::MAX).await.unwrap();
+    entries.iter().map(|entry| entry.member.parse().unwrap()).collect()
 }

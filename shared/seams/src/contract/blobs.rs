@@ -33,10 +33,7 @@ pub async fn an_object_is_read_as_it_was_put(blobs: &dyn Blobs) {
         (fresh("plain"), Bytes::from_static(b"hello")),
         (fresh("empty"), Bytes::new()),
         (format!("{}/a/b.c/d-e_f", fresh("deep")), bytes),
-        (
-            format!("{}/run:1@2+3=4,ä", fresh("odd")),
-            Bytes::from_static(b"odd"),
-        ),
+        (format!("{}/run:1@2+3=4,ä", fresh("odd")), Bytes::from_static(b"odd")),
     ] {
         blobs.put(&path, bytes.clone()).await.unwrap();
         assert!(blobs.get(&path).await.unwrap() == bytes, "{path}");
@@ -45,19 +42,10 @@ pub async fn an_object_is_read_as_it_was_put(blobs: &dyn Blobs) {
 
 pub async fn putting_again_replaces(blobs: &dyn Blobs) {
     let path = fresh("twice");
-    blobs
-        .put(&path, Bytes::from_static(b"a long first one"))
-        .await
-        .unwrap();
-    blobs
-        .put(&path, Bytes::from_static(b"second"))
-        .await
-        .unwrap();
+    blobs.put(&path, Bytes::from_static(b"a long first one")).await.unwrap();
+    blobs.put(&path, Bytes::from_static(b"second")).await.unwrap();
     assert_eq!(blobs.get(&path).await.unwrap(), "second");
-    blobs
-        .put_stream(&path, reader(b"third".to_vec()), 10)
-        .await
-        .unwrap();
+    blobs.put_stream(&path, reader(b"third".to_vec()), 10).await.unwrap();
     assert_eq!(blobs.get(&path).await.unwrap(), "third");
 }
 
@@ -65,10 +53,7 @@ pub async fn what_is_not_there_is_absent(blobs: &dyn Blobs) {
     let path = fresh("absent");
     assert_absent(blobs, &path).await;
     // Nor is a path that others only lie below.
-    blobs
-        .put(&format!("{path}/below"), Bytes::new())
-        .await
-        .unwrap();
+    blobs.put(&format!("{path}/below"), Bytes::new()).await.unwrap();
     assert_absent(blobs, &path).await;
 }
 
@@ -76,10 +61,7 @@ pub async fn a_stream_is_stored_whole_and_counted(blobs: &dyn Blobs) {
     for length in [0, 1, MEBIBYTE, 5 * MEBIBYTE, 11 * MEBIBYTE + 7] {
         let path = fresh("stream");
         let bytes = content(length);
-        let stored = blobs
-            .put_stream(&path, reader(bytes.to_vec()), length)
-            .await
-            .unwrap();
+        let stored = blobs.put_stream(&path, reader(bytes.to_vec()), length).await.unwrap();
         assert_eq!(stored, length);
         assert!(blobs.get(&path).await.unwrap() == bytes, "{length} bytes");
     }
@@ -91,9 +73,7 @@ pub async fn nothing_appears_before_a_stream_ends(blobs: &dyn Blobs) {
     let mut storing = blobs.put_stream(&path, Box::pin(reader), 100 * MEBIBYTE);
     let write = async {
         let bytes = content(12 * MEBIBYTE);
-        tokio::io::AsyncWriteExt::write_all(&mut writer, &bytes)
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut writer, &bytes).await.unwrap();
         assert_absent(blobs, &path).await;
         drop(writer);
     };
@@ -126,20 +106,11 @@ pub async fn a_stream_that_breaks_off_leaves_what_was_there(blobs: &dyn Blobs) {
         let path = fresh("broken");
         let broken = || Box::pin(io::Cursor::new(content(length)).chain(BreaksOff));
         let result = blobs.put_stream(&path, broken(), 100 * MEBIBYTE).await;
-        assert!(
-            matches!(result, Err(BlobError::Source { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(BlobError::Source { .. })), "{result:?}");
         assert_absent(blobs, &path).await;
 
-        blobs
-            .put(&path, Bytes::from_static(b"before"))
-            .await
-            .unwrap();
-        blobs
-            .put_stream(&path, broken(), 100 * MEBIBYTE)
-            .await
-            .unwrap_err();
+        blobs.put(&path, Bytes::from_static(b"before")).await.unwrap();
+        blobs.put_stream(&path, broken(), 100 * MEBIBYTE).await.unwrap_err();
         assert_eq!(blobs.get(&path).await.unwrap(), "before");
     }
 }
@@ -149,13 +120,7 @@ pub async fn an_object_is_read_piece_by_piece(blobs: &dyn Blobs) {
     let bytes = content(6 * MEBIBYTE);
     blobs.put(&path, bytes.clone()).await.unwrap();
     let mut read = Vec::new();
-    blobs
-        .get_stream(&path)
-        .await
-        .unwrap()
-        .read_to_end(&mut read)
-        .await
-        .unwrap();
+    blobs.get_stream(&path).await.unwrap().read_to_end(&mut read).await.unwrap();
     assert!(read == bytes);
     let absent = blobs.get_stream(&fresh("absent")).await;
     assert!(matches!(absent.err(), Some(BlobError::Absent { .. })));
@@ -173,11 +138,7 @@ pub async fn deleting_what_is_not_there_is_no_error(blobs: &dyn Blobs) {
 pub async fn deleting_below_a_path_leaves_its_neighbours(blobs: &dyn Blobs) {
     let path = fresh("below");
     let below = ["1", "2/a", "2/b/c"].map(|name| format!("{path}/{name}"));
-    let neighbours = [
-        format!("{path}1"),
-        format!("{path}-more/1"),
-        fresh("elsewhere"),
-    ];
+    let neighbours = [format!("{path}1"), format!("{path}-more/1"), fresh("elsewhere")];
     for path in below.iter().chain(&neighbours) {
         blobs.put(path, Bytes::from_static(b"there")).await.unwrap();
     }
@@ -189,42 +150,20 @@ pub async fn deleting_below_a_path_leaves_its_neighbours(blobs: &dyn Blobs) {
         assert_eq!(blobs.get(path).await.unwrap(), "there");
     }
     // The place can be used again.
-    blobs
-        .put(&below[1], Bytes::from_static(b"anew"))
-        .await
-        .unwrap();
+    blobs.put(&below[1], Bytes::from_static(b"anew")).await.unwrap();
     assert_eq!(blobs.get(&below[1]).await.unwrap(), "anew");
 }
 
 pub async fn a_path_that_leads_elsewhere_is_refused(blobs: &dyn Blobs) {
-    for path in [
-        "",
-        "/",
-        "/etc/passwd",
-        "..",
-        "../a",
-        "a/../../b",
-        "a/./b",
-        "a//b",
-        "a/",
-        "a\0b",
-        "a#1",
-    ] {
+    for path in
+        ["", "/", "/etc/passwd", "..", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\0b", "a#1"]
+    {
         let stored = blobs.put(path, Bytes::new()).await;
-        assert!(
-            matches!(stored, Err(BlobError::Refused { .. })),
-            "put {path:?}: {stored:?}"
-        );
+        assert!(matches!(stored, Err(BlobError::Refused { .. })), "put {path:?}: {stored:?}");
         let read = blobs.get(path).await;
-        assert!(
-            matches!(read, Err(BlobError::Refused { .. })),
-            "get {path:?}: {read:?}"
-        );
+        assert!(matches!(read, Err(BlobError::Refused { .. })), "get {path:?}: {read:?}");
         let deleted = blobs.delete_all(path).await;
-        assert!(
-            matches!(deleted, Err(BlobError::Refused { .. })),
-            "delete {path:?}: {deleted:?}"
-        );
+        assert!(matches!(deleted, Err(BlobError::Refused { .. })), "delete {path:?}: {deleted:?}");
     }
 }
 
@@ -237,9 +176,7 @@ async fn assert_absent(blobs: &dyn Blobs, path: &str) {
 
 /// Bytes that tell when a piece is missing, doubled or out of its place.
 fn content(length: u64) -> Bytes {
-    (0..length)
-        .map(|at| (at % 251 + (at >> 16)).to_le_bytes()[0])
-        .collect()
+    (0..length).map(|at| (at % 251 + (at >> 16)).to_le_bytes()[0]).collect()
 }
 
 /// A connection that is reset.

@@ -4,12 +4,7 @@
 //! They need nothing but the trait, and names that no earlier run has used: what is tested may be in use.
 
 #![allow(missing_docs, reason = "the name of each function is the sentence")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "these are tests"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::time::Duration;
 

@@ -58,9 +58,7 @@ pub async fn a_claim_that_is_given_up_loses_no_message(queue: &dyn Queue<u32>) {
 
 pub async fn a_full_queue_drops_its_oldest(queue: &dyn Queue<u32>) {
     for message in 0..ROOM + 3 {
-        soon("publishing to a full queue", queue.publish(message))
-            .await
-            .unwrap();
+        soon("publishing to a full queue", queue.publish(message)).await.unwrap();
     }
     let mut left = BTreeSet::new();
     for _ in 0..ROOM {
@@ -71,10 +69,9 @@ pub async fn a_full_queue_drops_its_oldest(queue: &dyn Queue<u32>) {
 
 pub async fn closing_wakes_those_who_claim(queue: &dyn Queue<u32>, close: impl FnOnce()) {
     let claims = join_all((0..3).map(|_| claim(queue)));
-    let (claimed, ()) = soon("the end of all claims", async {
-        futures_util::join!(claims, async { close() })
-    })
-    .await;
+    let (claimed, ()) =
+        soon("the end of all claims", async { futures_util::join!(claims, async { close() }) })
+            .await;
     assert_eq!(claimed, [None, None, None]);
     assert_eq!(soon("a claim of a closed queue", claim(queue)).await, None);
 }
@@ -95,10 +92,7 @@ pub async fn everyone_who_listens_hears(fanout: &dyn Fanout<u32>) {
     }
     for message in [1, 2] {
         assert_eq!(soon("the first to hear", one.next()).await, Some(message));
-        assert_eq!(
-            soon("the second to hear", another.next()).await,
-            Some(message)
-        );
+        assert_eq!(soon("the second to hear", another.next()).await, Some(message));
     }
 }
 

@@ -51,18 +51,9 @@ pub async fn records_are_loaded_in_the_order_of_their_keys(store: &dyn Store) {
     put(store, &task, "task").await;
     let absent = key("absent");
 
-    let found = store
-        .load(&[task.clone(), absent, run, task])
-        .await
-        .unwrap();
-    let found: Vec<_> = found
-        .iter()
-        .map(|record| record.as_ref().map(|r| &r.bytes[..]))
-        .collect();
-    assert_eq!(
-        found,
-        [Some(&b"task"[..]), None, Some(b"run"), Some(b"task")]
-    );
+    let found = store.load(&[task.clone(), absent, run, task]).await.unwrap();
+    let found: Vec<_> = found.iter().map(|record| record.as_ref().map(|r| &r.bytes[..])).collect();
+    assert_eq!(found, [Some(&b"task"[..]), None, Some(b"run"), Some(b"task")]);
     assert_eq!(store.load(&[]).await.unwrap(), []);
 }
 
@@ -79,10 +70,7 @@ pub async fn an_id_may_have_any_characters(store: &dyn Store) {
     }
     store.commit(batch).await.unwrap();
 
-    let keys: Vec<_> = ids
-        .iter()
-        .map(|id| Key::new(Kind::Fact, format!("{begin}{id}")))
-        .collect();
+    let keys: Vec<_> = ids.iter().map(|id| Key::new(Kind::Fact, format!("{begin}{id}"))).collect();
     for (record, id) in store.load(&keys).await.unwrap().into_iter().zip(ids) {
         assert_eq!(record.unwrap().bytes, id, "the record of {id:?}");
     }
@@ -231,9 +219,7 @@ pub async fn versions_grow_also_over_delete(store: &dyn Store) {
 
 pub async fn a_batch_may_have_three_hundred_changes(store: &dyn Store) {
     let id = fresh("many");
-    let keys: Vec<_> = (0..300)
-        .map(|n| Key::new(Kind::Event, format!("{id}/{n}")))
-        .collect();
+    let keys: Vec<_> = (0..300).map(|n| Key::new(Kind::Event, format!("{id}/{n}"))).collect();
     let index = index("many");
     let mut batch = Batch::default();
     for (score, key) in (0..).zip(&keys) {
@@ -245,12 +231,7 @@ pub async fn a_batch_may_have_three_hundred_changes(store: &dyn Store) {
         assert_eq!(record.unwrap().bytes, key.id);
     }
     let found = store.range(&index, From::Start, 1_000).await.unwrap();
-    assert!(
-        found
-            .iter()
-            .map(|entry| &entry.member)
-            .eq(keys.iter().map(|key| &key.id))
-    );
+    assert!(found.iter().map(|entry| &entry.member).eq(keys.iter().map(|key| &key.id)));
 }
 
 pub async fn an_index_is_read_in_the_order_of_score_and_member(store: &dyn Store) {
@@ -271,22 +252,11 @@ pub async fn an_index_is_read_in_the_order_of_score_and_member(store: &dyn Store
         entry(i64::MAX, "highest"),
     ];
     let mut batch = Batch::default();
-    batch.index.extend(
-        ordered
-            .iter()
-            .rev()
-            .map(|entry| (index.clone(), entry.clone())),
-    );
+    batch.index.extend(ordered.iter().rev().map(|entry| (index.clone(), entry.clone())));
     store.commit(batch).await.unwrap();
 
-    assert_eq!(
-        store.range(&index, From::Start, 100).await.unwrap(),
-        ordered
-    );
-    assert_eq!(
-        store.range(&index, From::Start, 3).await.unwrap(),
-        ordered[..3]
-    );
+    assert_eq!(store.range(&index, From::Start, 100).await.unwrap(), ordered);
+    assert_eq!(store.range(&index, From::Start, 3).await.unwrap(), ordered[..3]);
     assert_eq!(store.range(&index, From::Start, 0).await.unwrap(), []);
     // Entry by entry, as a reader with a cursor walks it.
     let mut walked = Vec::new();
@@ -313,11 +283,7 @@ pub async fn a_range_begins_at_a_score(store: &dyn Store) {
         (8, &[]),
         (i64::MAX, &[]),
     ] {
-        assert_eq!(
-            members(store, &index, From::Score(score)).await,
-            found,
-            "from {score}"
-        );
+        assert_eq!(members(store, &index, From::Score(score)).await, found, "from {score}");
     }
 }
 
@@ -340,11 +306,7 @@ pub async fn a_range_goes_on_after_an_entry_that_is_gone(store: &dyn Store) {
         (entry(0, "z"), &["a2"]),
         (entry(3, "a2"), &[]),
     ] {
-        assert_eq!(
-            members(store, &index, From::After(after.clone())).await,
-            found,
-            "{after:?}"
-        );
+        assert_eq!(members(store, &index, From::After(after.clone())).await, found, "{after:?}");
     }
 }
 
@@ -361,12 +323,7 @@ pub async fn a_member_moves_within_its_index(store: &dyn Store) {
 
 pub async fn indexes_do_not_see_each_other(store: &dyn Store) {
     let path = fresh("nested");
-    let paths = [
-        path.clone(),
-        format!("{path}/"),
-        format!("{path}/a"),
-        format!("{path}a"),
-    ];
+    let paths = [path.clone(), format!("{path}/"), format!("{path}/a"), format!("{path}a")];
     let mut batch = Batch::default();
     for path in &paths {
         batch.index(Index::new(path), 1, path);
@@ -377,15 +334,9 @@ pub async fn indexes_do_not_see_each_other(store: &dyn Store) {
     batch.unindex(Index::new(&paths[0]), "shared");
     store.commit(batch).await.unwrap();
 
-    assert_eq!(
-        members(store, &Index::new(&paths[0]), From::Start).await,
-        [&paths[0][..]]
-    );
+    assert_eq!(members(store, &Index::new(&paths[0]), From::Start).await, [&paths[0][..]]);
     for path in &paths[1..] {
-        assert_eq!(
-            members(store, &Index::new(path), From::Start).await,
-            [path, "shared"]
-        );
+        assert_eq!(members(store, &Index::new(path), From::Start).await, [path, "shared"]);
     }
 }
 
@@ -422,17 +373,10 @@ pub async fn of_many_who_create_one_wins(store: &dyn Store) {
             Err(CommitError::Store(error)) => panic!("{error}"),
         }
     };
-    let won: Vec<_> = join_all((0..50).map(create))
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
+    let won: Vec<_> = join_all((0..50).map(create)).await.into_iter().flatten().collect();
     assert_eq!(won.len(), 1);
     assert_eq!(load(store, &key).await.unwrap().bytes, won[0].to_string());
-    assert_eq!(
-        members(store, &index, From::Start).await,
-        [won[0].to_string()]
-    );
+    assert_eq!(members(store, &index, From::Start).await, [won[0].to_string()]);
 }
 
 pub async fn a_load_sees_one_moment(store: &dyn Store) {
@@ -450,13 +394,8 @@ pub async fn a_load_sees_one_moment(store: &dyn Store) {
     let read = async {
         for _ in 0..50 {
             let found = store.load(&pair).await.unwrap();
-            let [left, right] = found.as_slice() else {
-                panic!("two keys, {found:?}")
-            };
-            assert_eq!(
-                left.as_ref().map(|r| &r.bytes),
-                right.as_ref().map(|r| &r.bytes)
-            );
+            let [left, right] = found.as_slice() else { panic!("two keys, {found:?}") };
+            assert_eq!(left.as_ref().map(|r| &r.bytes), right.as_ref().map(|r| &r.bytes));
         }
     };
     futures_util::join!(write, read);
@@ -524,10 +463,7 @@ pub async fn what_was_committed_is_there_after_opening_again(open: impl AsyncFn(
     let store = open().await;
     assert_eq!(load(&*store, &kept).await, Some(record.clone()));
     assert_eq!(load(&*store, &removed).await, None);
-    assert_eq!(
-        store.range(&index, From::Start, 10).await.unwrap(),
-        [entry(-1, "kept")]
-    );
+    assert_eq!(store.range(&index, From::Start, 10).await.unwrap(), [entry(-1, "kept")]);
     // Versions and the clock go on from where they were.
     put(&*store, &removed, "anew").await;
     assert!(load(&*store, &removed).await.unwrap().version > record.version);
@@ -549,9 +485,7 @@ pub async fn what_one_commits_another_sees(one: &dyn Store, another: &dyn Store)
     };
     let (left, right) = futures_util::join!(create(one, "one"), create(another, "another"));
     assert_eq!(left + right, 10);
-    let seen = try_join_all([one.load(&keys), another.load(&keys)])
-        .await
-        .unwrap();
+    let seen = try_join_all([one.load(&keys), another.load(&keys)]).await.unwrap();
     assert_eq!(seen[0], seen[1]);
 
     let mut watch = another.watch(&keys[0]);
@@ -568,10 +502,7 @@ fn index(name: &str) -> Index {
 }
 
 fn entry(score: i64, member: &str) -> Entry {
-    Entry {
-        score,
-        member: member.to_owned(),
-    }
+    Entry { score, member: member.to_owned() }
 }
 
 async fn put(store: &dyn Store, key: &Key, bytes: impl Into<Bytes>) {
