@@ -22,11 +22,11 @@ use crate::client::output::Output;
                   `gantry COMMAND --help` has examples.",
     after_long_help = "\
 First steps:
-  gantry up                                            the whole service; prints its address
+  gantry up                                the whole service; prints its address
   gantry registry create local --login-server localhost:5000
-  gantry build -t 'hello:{{.Run.ID}}' .                build this folder, push, and show the log
+  gantry build -t 'hello:{{.Run.ID}}' .    builds this folder and pushes the image
   gantry task create -n web -c https://github.com/octo/web.git#main -t 'web:{{.Run.ID}}'
-  gantry hook create --provider github                 what to enter at GitHub, so that a push builds
+  gantry hook create --provider github     what to enter at GitHub: a push builds
 
 Exit codes: 0 done, 1 failed or refused, 2 wrong arguments, 3 the run was cancelled, 4 the run ran out of time, \
 5 the infrastructure failed, 130 Ctrl-C.
@@ -47,7 +47,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(Up),
-    /// Print every setting with its default and what it means; also a settings file to start from
+    /// Print every setting with its default and what it means
+    #[command(after_long_help = "What it prints is a settings file to start from:
+  gantry settings > gantry.toml")]
     Settings,
     Login(Login),
     #[command(flatten)]

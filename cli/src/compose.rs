@@ -21,7 +21,7 @@ use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
-use gantry_seams::{installation, registries, runs};
+use gantry_seams::{installation, registries, runs, workers};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::{Engine as _, EngineError};
@@ -95,11 +95,11 @@ impl Service {
         let git = Git::new(Arc::clone(http.policy()), limits);
         let (installation, _) =
             installation::open(store.as_ref(), random_hex::<8>()?.as_str()).await?;
-        let ended = end_leases(&store).await?;
+        let ended = bury_former_process(&store).await?;
         if ended > 0 {
             tracing::warn!(
                 runs = ended,
-                "the former process ended in the middle of {ended} runs: they are queued again"
+                "runs that the former process was building are queued again: {ended}"
             );
         }
         let engine_address =
@@ -209,6 +209,7 @@ impl Service {
             settings: IngressSettings {
                 public_url: server.public_url.clone(),
                 body_budget: server.body_budget,
+                body_patience: server.body_patience,
                 upload_limit: self.settings.limits.upload,
                 tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -295,8 +296,12 @@ fn outbound(settings: &Settings) -> Result<OutboundPolicy, InvalidAllowance> {
     OutboundPolicy::parse(settings.outbound.allow.iter().map(String::as_str))
 }
 
-/// The former process on this folder is gone, since we hold its lock: what it held need not wait for its leases to end.
-async fn end_leases(store: &SharedStore) -> Result<usize> {
+/// The former process on this folder is gone, since we hold its lock: its worker is forgotten, and what that held need not
+/// wait for its leases to end.
+async fn bury_former_process(store: &SharedStore) -> Result<usize> {
+    for worker in workers::list(store.as_ref(), 256).await? {
+        workers::forget(store.as_ref(), &worker.id).await?;
+    }
     let mut ended = 0;
     loop {
         let held = runs::leased(store.as_ref(), 256).await?;

@@ -87,7 +87,7 @@ fn find_file(up: &Up, variables: &[(String, String)]) -> Result<Option<(PathBuf,
 /// What the person who started it is told.
 async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Result<String> {
     let mut text = format!("gantry {} is up\n\n", env!("CARGO_PKG_VERSION"));
-    let _infallible = writeln!(text, "  address  {}", service.public_url()?);
+    let _infallible = writeln!(text, "  address  {}", config::shown(&service.public_url()?));
     let _infallible = writeln!(text, "  data     {}", service.data().display());
     let _infallible = writeln!(text, "  engine   {}", engine_words(service).await);
     let token = if up.new_admin_token {
@@ -123,9 +123,10 @@ fn keep_token(service: &Service, token: SecretString, environment: &Environment)
         let other = config::ClientConfig::read(&path)?.filter(|saved| saved.url != url);
         if let Some(other) = other {
             return Ok(format!(
-                "not kept, since {} speaks to {}: `gantry login {url}`",
+                "not kept, since {} is for {}: `gantry login {}` changes that",
                 path.display(),
-                other.url
+                config::shown(&other.url),
+                config::shown(&url)
             ));
         }
         ClientConfig { url, token }.write(&path)?;

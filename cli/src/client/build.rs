@@ -122,7 +122,8 @@ pub(crate) async fn upload(
         say(format!("warning: {path} is left out: no archive holds such a file"));
     }
     let (files, bytes) = (pack.files(), pack.bytes);
-    say(format!("uploading {} in {files} files", size(bytes)));
+    let plural = if files == 1 { "" } else { "s" };
+    say(format!("uploading {} in {files} file{plural}", size(bytes)));
     let packed = Arc::new(AtomicU64::new(0));
     let bar = UploadBar::show(bytes, Arc::clone(&packed));
     let mut pieces = pack.stream(packed);

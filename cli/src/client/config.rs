@@ -45,8 +45,8 @@ impl ClientConfig {
         };
         match url {
             Some(url) if url != saved.url => Err(UsageError(format!(
-                "the token for {} is not known: set GANTRY_TOKEN, or run `gantry login {url}`",
-                url
+                "the token for {0} is not known: set GANTRY_TOKEN, or run `gantry login {0}`",
+                shown(&url)
             ))
             .into()),
             _ => Ok(Self { url: saved.url, token: token.unwrap_or(saved.token) }),
@@ -120,4 +120,9 @@ pub(crate) fn parse_url(text: &str) -> Result<Url> {
         ))
     };
     Ok(url.ok_or_else(refused)?)
+}
+
+/// A server's address as people write it.
+pub(crate) fn shown(address: &Url) -> &str {
+    address.as_str().trim_end_matches('/')
 }

@@ -1,6 +1,6 @@
 //! `gantry delivery`: what hooks brought, and what was decided.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use gantry_ingress::api::types::{Candidate, Delivery, DeliveryDetails, Event, ReplayResult};
 
@@ -90,11 +90,10 @@ impl OneDelivery {
             client.api.list(&["deliveries"], &[("id", Some(&self.delivery))], 2).await?;
         match found.as_slice() {
             [one] => Ok(one.hook.clone()),
-            [] => Err(UsageError(format!(
+            [] => Err(anyhow!(
                 "there is no delivery {}: `gantry delivery list` shows those that are kept",
                 self.delivery
-            ))
-            .into()),
+            )),
             many => {
                 let hooks: Vec<&str> = many.iter().map(|one| one.hook.as_str()).collect();
                 let hooks = hooks.join(" and ");

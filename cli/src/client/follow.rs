@@ -67,11 +67,12 @@ impl Follower<'_> {
     async fn see_it_end(&mut self) -> Result<Box<Run>> {
         let mut heard = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut connected = false;
+        let (mut connected, mut said_away) = (false, false);
         loop {
             let error = match self.connect().await {
                 Ok(answer) => {
                     (connected, heard, pause) = (true, Instant::now(), FIRST_PAUSE);
+                    said_away = false;
                     if let Some(run) = self.listen(answer).await? {
                         return Ok(run);
                     }
@@ -86,7 +87,7 @@ impl Follower<'_> {
                 if !connected || !may_come_back || heard.elapsed() > PATIENCE {
                     return Err(error.into());
                 }
-                if pause == FIRST_PAUSE {
+                if !std::mem::replace(&mut said_away, true) {
                     self.view.note("gantry does not answer; waiting for it")?;
                 }
             }

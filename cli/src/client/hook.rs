@@ -109,13 +109,7 @@ impl Create {
         let created: HookCreated =
             client.api.post(&["registries", &registry, "hooks"], &new).await?;
         let mut details = Details::default();
-        details
-            .line("hook", &created.hook.id)
-            .line("URL", &created.url)
-            .line("secret", &created.secret)
-            .line("content type", &created.content_type)
-            .line("events", created.events.join(", "))
-            .each("at the sender", &created.instructions);
+        details.line("hook", &created.hook.id).each("at the sender", &created.instructions);
         client.output.print(&created, details)?;
         Ok(Exit::Ok)
     }

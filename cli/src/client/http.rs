@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::config::ClientConfig;
+use super::config::{ClientConfig, shown};
 use super::terminal::one_line;
 use crate::exit::Exit;
 
@@ -38,15 +38,24 @@ pub(crate) enum ApiError {
     #[error(
         "gantry at {base} does not answer: is it running there? `gantry up` starts one, `gantry login URL` names another"
     )]
-    Unreachable { base: Url, source: reqwest::Error },
+    Unreachable { base: String, source: reqwest::Error },
     #[error("the connection to gantry at {base} broke off")]
-    Broken { base: Url, source: reqwest::Error },
+    Broken { base: String, source: reqwest::Error },
     #[error("what answers at {base} is not gantry's API: check the address of `gantry login`")]
-    NotGantry { base: Url },
+    NotGantry { base: String },
     #[error("{base} refused the token: run `gantry login {base}` with a token that holds")]
-    Unauthorized { base: Url },
-    #[error("{message}{}", details.iter().map(|detail| format!("\n  {detail}")).collect::<String>())]
-    Refused { status: StatusCode, message: String, details: Vec<String> },
+    Unauthorized { base: String },
+    #[error("{}", refusal(.message, .mistakes))]
+    Refused { status: StatusCode, message: String, mistakes: Vec<String> },
+}
+
+/// A message with several mistakes in it says them all in one line, so each gets its own instead.
+fn refusal(message: &str, mistakes: &[String]) -> String {
+    if mistakes.len() < 2 {
+        return message.to_owned();
+    }
+    let lines = mistakes.iter().map(|mistake| format!("\n  {mistake}"));
+    format!("{} things are wrong:{}", mistakes.len(), lines.collect::<String>())
 }
 
 impl ApiError {
@@ -91,8 +100,9 @@ impl Api {
         Ok(Self { http, base: config.url.clone(), token: config.token.clone() })
     }
 
-    pub(crate) fn base(&self) -> &Url {
-        &self.base
+    /// Where it is, for people.
+    pub(crate) fn address(&self) -> String {
+        shown(&self.base).to_owned()
     }
 
     /// Reads one thing.
@@ -196,7 +206,7 @@ impl Api {
 
     /// An answer's text, whatever it is.
     pub(crate) fn broken(&self, source: reqwest::Error) -> ApiError {
-        ApiError::Broken { base: self.base.clone(), source: source.without_url() }
+        ApiError::Broken { base: self.address(), source: source.without_url() }
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
@@ -250,7 +260,7 @@ impl Api {
     ) -> Result<Response, ApiError> {
         let answer = answer.map_err(|source| {
             if source.is_connect() || source.is_timeout() {
-                ApiError::Unreachable { base: self.base.clone(), source: source.without_url() }
+                ApiError::Unreachable { base: self.address(), source: source.without_url() }
             } else {
                 self.broken(source)
             }
@@ -260,32 +270,33 @@ impl Api {
             return Ok(answer);
         }
         if status == StatusCode::UNAUTHORIZED {
-            return Err(ApiError::Unauthorized { base: self.base.clone() });
+            return Err(ApiError::Unauthorized { base: self.address() });
         }
         let body = answer.bytes().await.map_err(|source| self.broken(source))?;
         match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(ErrorBody { error }) => {
-                let details = error.details.iter();
-                let details =
-                    details.map(|one| one_line(&format!("{}: {}", one.target, one.message)));
+                let mistakes = error.details.iter();
+                let mistakes =
+                    mistakes.map(|one| one_line(&format!("{}: {}", one.target, one.message)));
                 Err(ApiError::Refused {
                     status,
                     message: one_line(&error.message),
-                    details: details.collect(),
+                    mistakes: mistakes.collect(),
                 })
             }
             Err(_) if status.is_server_error() => {
-                let message = format!("gantry at {} answers {status}: its log says why", self.base);
-                Err(ApiError::Refused { status, message, details: Vec::new() })
+                let message =
+                    format!("gantry at {} answers {status}: its log says why", self.address());
+                Err(ApiError::Refused { status, message, mistakes: Vec::new() })
             }
-            Err(_) => Err(ApiError::NotGantry { base: self.base.clone() }),
+            Err(_) => Err(ApiError::NotGantry { base: self.address() }),
         }
     }
 
     async fn read<T: DeserializeOwned>(&self, answer: Response) -> Result<T> {
         let bytes = answer.bytes().await.map_err(|source| self.broken(source))?;
         serde_json::from_slice(&bytes)
-            .map_err(|_| ApiError::NotGantry { base: self.base.clone() }.into())
+            .map_err(|_| ApiError::NotGantry { base: self.address() }.into())
     }
 }
 
@@ -311,7 +322,7 @@ mod tests {
     #[test]
     fn a_refusal_has_the_exit_code_of_its_cause() {
         let refused = |status| {
-            ApiError::Refused { status, message: String::new(), details: Vec::new() }.exit()
+            ApiError::Refused { status, message: String::new(), mistakes: Vec::new() }.exit()
         };
         assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Usage);
         assert_eq!(refused(StatusCode::NOT_FOUND), Exit::Failed);
@@ -325,7 +336,7 @@ mod tests {
         assert_eq!(Exit::of_error(&error), Exit::Infrastructure);
         let shown = format!("{error:#} {error:?}");
         assert!(
-            shown.contains("http://127.0.0.1:1/") && !shown.contains("secret-token"),
+            shown.contains("http://127.0.0.1:1 ") && !shown.contains("secret-token"),
             "{shown}"
         );
     }

@@ -28,7 +28,10 @@ pub(crate) struct LogView {
     /// The end of the text that has no new line yet.
     begun_line: String,
     bar: Option<ProgressBar>,
-    said: String,
+    /// Where the run stands, in words.
+    status: String,
+    /// Which of the Dockerfile's instructions began last.
+    instruction: String,
 }
 
 impl LogView {
@@ -43,8 +46,9 @@ impl LogView {
             show,
             sanitiser: Sanitiser::new(colours && on_terminal),
             begun_line: String::new(),
-            bar: io::stderr().is_terminal().then(|| spinner(run)),
-            said: String::new(),
+            bar: io::stderr().is_terminal().then(spinner),
+            status: run.to_owned(),
+            instruction: String::new(),
         }
     }
 
@@ -59,7 +63,12 @@ impl LogView {
             Some(end) => {
                 let rest = self.begun_line.split_off(end + 1);
                 let lines = std::mem::replace(&mut self.begun_line, rest);
-                self.write(&lines)
+                self.write(&lines)?;
+                if let Some(instruction) = lines.lines().rev().find_map(instruction) {
+                    instruction.clone_into(&mut self.instruction);
+                    self.draw();
+                }
+                Ok(())
             }
             None => Ok(()),
         }
@@ -79,16 +88,20 @@ impl LogView {
             None => format!("{} {status}", self.run),
         };
         let words = one_line(&words);
-        match &self.bar {
-            Some(bar) => bar.set_message(words),
-            // Where no line can be written over, only waiting is worth one: the log tells the rest.
-            None if waits_for.is_some() && words != self.said => {
-                self.note(&words)?;
-                self.said = words;
-            }
-            None => {}
+        let is_news = words != self.status;
+        self.status = words;
+        // Where no line can be written over, only waiting is worth one: the log tells the rest.
+        if self.bar.is_none() && waits_for.is_some() && is_news {
+            return self.note(&self.status.clone());
         }
+        self.draw();
         Ok(())
+    }
+
+    fn draw(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}  {}", self.status, self.instruction));
+        }
     }
 
     /// Nothing follows: the terminal is as it was.
@@ -139,12 +152,41 @@ impl Drop for LogView {
     }
 }
 
-fn spinner(run: &str) -> ProgressBar {
+/// The instruction that a line of BuildKit's log says to begin: `[2/3] RUN make` of `#6 [2/3] RUN make`.
+fn instruction(line: &str) -> Option<&str> {
+    let (number, name) = line.strip_prefix('#')?.split_once(' ')?;
+    let (place, _) = name.strip_prefix('[')?.split_once(']')?;
+    let (_, of) = place.rsplit_once('/')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(number) && is_number(of)).then_some(name)
+}
+
+fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
         bar.set_style(style);
     }
-    bar.set_message(run.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dockerfiles_instructions_are_told_from_the_rest_of_the_log() {
+        assert_eq!(instruction("#6 [2/3] RUN make"), Some("[2/3] RUN make"));
+        assert_eq!(instruction("#6 [build 2/3] COPY . ."), Some("[build 2/3] COPY . ."));
+        for other in [
+            "#1 [internal] load build definition",
+            "#6 DONE 0.1s",
+            "#6 [1/x] y",
+            "# [1/2] y",
+            "[1/2] y",
+            "",
+        ] {
+            assert_eq!(instruction(other), None, "{other}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use gantry_ingress::api::types::Token;
 use gantry_ops::secret::SecretString;
 
 use super::arguments::read_secret;
-use super::config::{ClientConfig, parse_url, path};
+use super::config::{ClientConfig, parse_url, path, shown};
 use super::http::Api;
 use super::output::{Output, say};
 use crate::environment::Environment;
@@ -30,7 +30,10 @@ impl Login {
     pub(crate) async fn run(self, output: Output, environment: &Environment) -> Result<Exit> {
         let url = parse_url(&self.url)?;
         if url.scheme() == "http" && !is_this_machine(&url) {
-            say(format!("warning: {url} is not encrypted: others on the way can read the token"));
+            say(format!(
+                "warning: {} is not encrypted: others on the way can read the token",
+                shown(&url)
+            ));
         }
         let token = match environment.get("GANTRY_TOKEN") {
             Some(token) => token.to_owned(),
@@ -48,7 +51,7 @@ impl Login {
             &current,
             format_args!(
                 "logged in to {} with token {}, scope {}{place}; kept in {}\n",
-                config.url,
+                shown(&config.url),
                 current.id,
                 current.scope,
                 path.display()

@@ -1,6 +1,7 @@
 //! `gantry logs`.
 
 use anyhow::Result;
+use gantry_domain::id::RunId;
 use gantry_ingress::api::types::Run;
 
 use super::Client;
@@ -21,14 +22,14 @@ Examples:
   gantry logs                        the newest run")]
 pub(crate) struct Logs {
     /// The run's id, like `ca1`; the newest run if left out
-    run: Option<String>,
+    run: Option<RunId>,
     /// The newest run of this task
     #[arg(short = 'n', long, value_name = "TASK", conflicts_with = "run")]
     task: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
     /// Show what comes until the run has ended
-    #[arg(long)]
+    #[arg(short, long)]
     follow: bool,
     /// The log of this attempt, from 1; the last if left out
     #[arg(long, value_name = "NUMBER")]
@@ -44,7 +45,7 @@ pub(crate) struct Logs {
 impl Logs {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
         let run = match &self.run {
-            Some(run) => run.clone(),
+            Some(run) => run.to_string(),
             None => self.newest(client).await?.id,
         };
         if self.follow {

@@ -7,13 +7,12 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// For whom the answer is.
+/// For whom the answer is: a table for people, the API's own JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Output {
-    /// People.
+    // A comment to each here would turn one line of every command's help into six.
     #[default]
     Table,
-    /// Programs: the API's own words.
     Json,
 }
 

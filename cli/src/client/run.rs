@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
+use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
 use gantry_ingress::api::types::{Run, RunUpdate};
 
@@ -57,13 +58,13 @@ pub(crate) struct ListRuns {
 #[derive(Debug, clap::Args)]
 pub(crate) struct OneRun {
     /// The run's id, like `ca1`
-    run: String,
+    run: RunId,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Archive {
     /// The run's id, like `ca1`
-    run: String,
+    run: RunId,
     /// Let it go after the usual time again
     #[arg(long)]
     undo: bool,
@@ -73,14 +74,14 @@ pub(crate) struct Archive {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     /// The run's id, like `ca1`
-    run: String,
+    run: RunId,
 }
 
 /// Start the same build once more: same task revision, same commit or upload
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rerun {
     /// The run's id, like `ca1`
-    run: String,
+    run: RunId,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -103,10 +104,11 @@ impl Runs {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
         match self {
             Self::List(list) => list.run(client).await,
-            Self::Show(one) => show(client, &one.run, None).await,
+            Self::Show(one) => show(client, &one.run.to_string(), None).await,
             Self::Archive(archive) => {
                 let change = RunUpdate { archived: !archive.undo };
-                let run: Run = client.api.patch(&["runs", &archive.run], &change).await?;
+                let run: Run =
+                    client.api.patch(&["runs", &archive.run.to_string()], &change).await?;
                 let kept =
                     if run.archived { "is kept for good" } else { "is kept for the usual time" };
                 client.output.print(&run, format_args!("run {} {kept}\n", run.id))?;
@@ -118,8 +120,13 @@ impl Runs {
 
 impl ListRuns {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
+        // A task's name is unique only in its registry.
+        let registry = match &self.task {
+            Some(_) => Some(client.registry(&self.registry).await?),
+            None => self.registry.registry,
+        };
         let filter = [
-            ("registry", self.registry.registry.as_deref()),
+            ("registry", registry.as_deref()),
             ("task", self.task.as_deref()),
             ("status", self.status.map(RunStatus::as_str)),
             ("image", self.image.as_deref()),
@@ -132,14 +139,16 @@ impl ListRuns {
 
 impl Cancel {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
-        cancel(client, &self.run, None).await
+        cancel(client, &self.run.to_string(), None).await
     }
 }
 
 impl Rerun {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
-        let run: Run =
-            client.api.start(&["runs", &self.run, "reruns"], &serde_json::json!({})).await?;
+        let run: Run = client
+            .api
+            .start(&["runs", &self.run.to_string(), "reruns"], &serde_json::json!({}))
+            .await?;
         self.wait.see_through(client, run).await
     }
 }
@@ -174,7 +183,7 @@ pub(crate) async fn watch(
     match follow(&client.api, run, place, &mut view).await? {
         Followed::Interrupted => Ok(Exit::Interrupted),
         Followed::Ended(run) => {
-            say(ending(&run).trim_end());
+            say(ending(&run, show));
             if client.output == Output::Json {
                 client.output.print(&run, "")?;
             }
@@ -209,8 +218,10 @@ pub(crate) async fn newest(client: &Client, filter: &[(&str, Option<&str>)]) -> 
     let runs: Vec<Run> = client.api.list(&["runs"], filter, 1).await?;
     let asked: Vec<String> =
         filter.iter().filter_map(|(name, value)| Some(format!("{name} {}", (*value)?))).collect();
-    let nothing = || UsageError(format!("there is no run of {} yet", asked.join(", ")));
-    Ok(runs.into_iter().next().ok_or_else(nothing)?)
+    runs.into_iter().next().ok_or_else(|| match asked.as_slice() {
+        [] => anyhow!("there is no run yet"),
+        asked => anyhow!("there is no run of {} yet", asked.join(", ")),
+    })
 }
 
 async fn find(client: &Client, run: &str, registry: Option<&str>) -> Result<Run> {
@@ -301,7 +312,7 @@ fn details(run: &Run) -> Details {
 }
 
 /// What is said once a watched run has ended.
-fn ending(run: &Run) -> String {
+fn ending(run: &Run, show: Show) -> String {
     let after = match run.duration_ms {
         Some(millis @ ..60_000) => format!(" after {}.{} s", millis / 1000, millis % 1000 / 100),
         Some(millis) => format!(" after {}", clock(Duration::from_millis(millis))),
@@ -318,11 +329,14 @@ fn ending(run: &Run) -> String {
     if run.error.is_some() {
         let _infallible = write!(text, ": {}", error_words(run));
     }
-    for image in &run.images {
-        let _infallible = write!(text, "\n  pushed {}@{}", image.image, image.digest);
-    }
-    for tag in &run.superseded {
-        let _infallible = write!(text, "\n  left {} alone: run {} is newer", tag.image, tag.by);
+    if show == Show::State {
+        // Who saw the log has read it there.
+        for image in &run.images {
+            let _infallible = write!(text, "\n  pushed {}@{}", image.image, image.digest);
+        }
+        for tag in &run.superseded {
+            let _infallible = write!(text, "\n  left {} alone: run {} is newer", tag.image, tag.by);
+        }
     }
     text
 }
@@ -468,7 +482,7 @@ mod tests {
     #[test]
     fn the_end_of_a_watched_run_is_said_in_words() {
         let ended = [run(json!({})), failed(), run(json!({"status": "Canceled", "images": []}))];
-        let words: Vec<String> = ended.iter().map(ending).collect();
+        let words: Vec<String> = ended.iter().map(|run| ending(run, Show::State)).collect();
         insta::assert_snapshot!(words.join("\n"), @r"
         run ca1 succeeded after 5.7 s
           pushed localhost:5000/hello:ca1@sha256:aa

@@ -20,12 +20,12 @@ pub(crate) struct ShowStatus {}
 impl ShowStatus {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
         let status: Status = client.api.get(&["status"]).await?;
-        client.output.print(&status, Shown(&status, client.api.base()))?;
+        client.output.print(&status, Shown(&status, client.api.address()))?;
         Ok(if status.ok { Exit::Ok } else { Exit::Failed })
     }
 }
 
-struct Shown<'a>(&'a Status, &'a url::Url);
+struct Shown<'a>(&'a Status, String);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,9 +124,8 @@ mod tests {
             "quarantined": [{"key": "run/ca0", "since": "2026-03-09T20:30:10Z"}]
         }))
         .unwrap();
-        let url = "http://127.0.0.1:7300/".parse().unwrap();
-        insta::assert_snapshot!(Shown(&status, &url), @r"
-        server          http://127.0.0.1:7300/, version 0.1.0
+        insta::assert_snapshot!(Shown(&status, "http://127.0.0.1:7300".to_owned()), @r"
+        server          http://127.0.0.1:7300, version 0.1.0
         store           answers in 1 ms
         queue           takes doorbells
         runs            3 queued, 1 running

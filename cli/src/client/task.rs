@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
+use gantry_domain::id::RunId;
 use gantry_domain::source::Source;
 use gantry_ingress::api::types::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 
@@ -24,9 +25,12 @@ The branch and the folder stand behind `#`; without a branch it is the repositor
 heard of, create a hook too: `gantry hook create --help`.
 
 Examples:
-  gantry task create -n web -c https://github.com/octo/web.git#main -t 'web:{{.Run.ID}}' -t web:latest
-  gantry task create -n api -c https://github.com/octo/mono.git#main:api -f build/Dockerfile -t 'api:{{.Run.ID}}'
-  GANTRY_GIT_TOKEN=… gantry task create -n private -c https://github.com/octo/private.git -t 'private:{{.Run.ID}}'")]
+  gantry task create -n web -c https://github.com/octo/web.git#main \\
+    -t 'web:{{.Run.ID}}' -t web:latest
+  gantry task create -n api -c https://github.com/octo/mono.git#main:api \\
+    -f build/Dockerfile -t 'api:{{.Run.ID}}'
+  GANTRY_GIT_TOKEN=… gantry task create -n private \\
+    -c https://github.com/octo/private.git -t 'private:{{.Run.ID}}'")]
     Create(Create),
     /// List tasks
     #[command(visible_alias = "ls")]
@@ -177,7 +181,7 @@ pub(crate) struct ByRunId {
     registry: RegistryArg,
     /// The run's id, like `ca1`
     #[arg(long, value_name = "RUN")]
-    run_id: String,
+    run_id: RunId,
 }
 
 #[derive(Debug, clap::Args)]
@@ -186,7 +190,7 @@ pub(crate) struct TaskLogs {
     registry: RegistryArg,
     /// The run's id, like `ca1`
     #[arg(long, value_name = "RUN")]
-    run_id: Option<String>,
+    run_id: Option<RunId>,
     /// The newest run of this task
     #[arg(short, long, conflicts_with = "run_id")]
     name: Option<String>,
@@ -209,10 +213,10 @@ impl Tasks {
             Self::Run(run) => run.run(client).await,
             Self::ListRuns(list) => list.run(client).await,
             Self::ShowRun(by) => {
-                run::show(client, &by.run_id, by.registry.registry.as_deref()).await
+                run::show(client, &by.run_id.to_string(), by.registry.registry.as_deref()).await
             }
             Self::CancelRun(by) => {
-                run::cancel(client, &by.run_id, by.registry.registry.as_deref()).await
+                run::cancel(client, &by.run_id.to_string(), by.registry.registry.as_deref()).await
             }
             Self::Logs(logs) => logs.run(client).await,
         }
@@ -362,7 +366,7 @@ impl RunTask {
 impl TaskLogs {
     async fn run(self, client: &Client) -> Result<Exit> {
         let run = match self.run_id {
-            Some(run) => run,
+            Some(run) => run.to_string(),
             None => {
                 let registry = client.registry(&self.registry).await?;
                 let filter = [

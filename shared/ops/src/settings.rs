@@ -59,6 +59,8 @@ pub struct Server {
     pub tls_key: Option<PathBuf>,
     #[serde(deserialize_with = "units::bytes")]
     pub body_budget: u64,
+    #[serde(deserialize_with = "units::duration")]
+    pub body_patience: Duration,
 }
 
 /// `[engine]`
