@@ -90,7 +90,7 @@ impl Scheduler {
                 }
                 Err(error) => return Err(error),
             };
-            if !events::is_undecided(self.store.as_ref(), id).await? {
+            if !decisions::is_undecided(self.store.as_ref(), id).await? {
                 return events::set_aside(self.store.as_ref(), id).await;
             }
             let step = match &found.value.event.kind {

@@ -10,7 +10,7 @@ use gantry_domain::run::Run;
 use gantry_seams::blobs::BlobError;
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{deliveries, events, lineages, runs, tasks, uploads};
+use gantry_seams::{decisions, deliveries, lineages, runs, tasks, uploads};
 
 use crate::Scheduler;
 
@@ -72,7 +72,7 @@ impl Scheduler {
         let mut count = self.forget_runs().await?;
         count += self.move_bodies().await?;
         count += self.forget_deliveries().await?;
-        count += events::forget(store, now.before(keep.deliveries), PIECE).await?;
+        count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
         for upload in uploads::older_than(store, now.before(keep.uploads), PIECE).await? {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
 use crate::events::{self, RecordedEvent};
-use crate::store::{Batch, Key, Kind, Store, StoreError};
+use crate::store::{Batch, From, Key, Kind, Store, StoreError};
 
 /// A decision, and whether all its candidates are in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,4 +78,42 @@ pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<()
     let recorded = RecordedDecision { decision, is_final: true };
     batch.create(key.clone(), codec::encode(&key, &recorded)?);
     Ok(())
+}
+
+/// Whether an event is still to be decided.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
+    Ok(find(store, event).await?.is_none_or(|decision| !decision.is_final))
+}
+
+/// Removes decided events older than `before`, with their decisions, at most `limit`. Answers how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let entries = store.range(&events::by_age(), From::Start, limit).await?;
+    let mut batch = Batch::default();
+    let mut count = 0;
+    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
+        let Ok(event) = entry.member.parse::<EventId>() else {
+            continue;
+        };
+        if is_undecided(store, &event).await? {
+            continue;
+        }
+        batch.delete.push(events::key(&event));
+        batch.delete.push(key(&event));
+        batch.unindex(events::by_age(), &event);
+        count += 1;
+    }
+    if !batch.is_empty() {
+        crate::collection::commit_unconditional(store, batch).await?;
+    }
+    Ok(count)
 }

@@ -24,7 +24,7 @@ pub struct RecordedEvent {
     pub cursor: Option<TaskId>,
 }
 
-fn key(event: &EventId) -> Key {
+pub(crate) fn key(event: &EventId) -> Key {
     Key::new(Kind::Event, event)
 }
 
@@ -76,14 +76,6 @@ pub async fn undecided(
         .collect())
 }
 
-/// Whether an event is still to be decided.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
-    Ok(crate::decisions::find(store, event).await?.is_none_or(|decision| !decision.is_final))
-}
-
 /// Adds to a batch that this event is decided for good, if nobody changed it since it was found.
 pub(crate) fn close(batch: &mut Batch, found: &Versioned<RecordedEvent>) {
     let event = &found.value.event.id;
@@ -133,40 +125,11 @@ pub async fn set_aside(store: &dyn Store, event: &EventId) -> Result<(), StoreEr
     crate::collection::commit_unconditional(store, batch).await
 }
 
-/// Removes decided events older than `before`, with their decisions, at most `limit`. Answers how many.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn forget(
-    store: &dyn Store,
-    before: Timestamp,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    let entries = store.range(&by_age(), From::Start, limit).await?;
-    let mut batch = Batch::default();
-    let mut count = 0;
-    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
-        let Ok(event) = entry.member.parse::<EventId>() else {
-            continue;
-        };
-        if is_undecided(store, &event).await? {
-            continue;
-        }
-        batch.delete.push(key(&event));
-        batch.delete.push(Key::new(Kind::Decision, &event));
-        batch.unindex(by_age(), &event);
-        count += 1;
-    }
-    if !batch.is_empty() {
-        crate::collection::commit_unconditional(store, batch).await?;
-    }
-    Ok(count)
-}
-
 fn undecided_index() -> Index {
     Index::new("events/undecided")
 }
 
-fn by_age() -> Index {
+/// From the oldest.
+pub(crate) fn by_age() -> Index {
     Index::new("events/age")
 }

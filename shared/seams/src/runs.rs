@@ -24,11 +24,12 @@ mod leasing;
 mod listing;
 
 pub use ends::{Finish, Finished, Lapsed};
+pub use indexes::RunFilter;
 use indexes::reindex;
 pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};
 pub use listing::{
-    RunFilter, all_ready, count_placed_in_registry, count_placed_in_task, ended, leased, list,
-    list_ready, pools_with_work, waiting,
+    all_ready, count_placed_in_registry, count_placed_in_task, ended, leased, list, list_ready,
+    pools_with_work, waiting,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.

@@ -1,7 +1,7 @@
 //! What a push does.
 
 use gantry_seams::deliveries::Accepted;
-use gantry_seams::{events, runs};
+use gantry_seams::{decisions, runs};
 use gantry_tests::pipeline::{BASE, TestPipeline};
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
@@ -189,7 +189,7 @@ async fn a_push_whose_host_is_away_is_decided_when_it_is_back() {
     gantry.schedule().await;
     let (event, _) = gantry.deliver("d1", "hello", None, Some(&first)).await;
     gantry.schedule().await;
-    assert!(events::is_undecided(gantry.store.as_ref(), &event).await.unwrap());
+    assert!(decisions::is_undecided(gantry.store.as_ref(), &event).await.unwrap());
 
     gantry.git.behave(gantry_tests::git_server::Behaviour::Serve);
     gantry.clock.advance(std::time::Duration::from_secs(60));

@@ -9,6 +9,7 @@ mod backup;
 mod clock;
 mod data_dir;
 mod database;
+mod error;
 mod private;
 mod readers;
 mod store;

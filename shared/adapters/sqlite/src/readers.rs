@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::database;
-use crate::store::{no_answer, store_error};
+use crate::error::{no_answer, store_error};
 
 const LOAD: &str = "SELECT version, bytes FROM record WHERE kind = ?1 AND id = ?2";
 const RANGE_FROM: &str = "SELECT score, member FROM entry WHERE path = ?1 AND score >= ?2

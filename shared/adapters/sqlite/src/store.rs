@@ -1,6 +1,5 @@
 //! The store: its parts put together behind the trait.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::store::{
     Batch, CommitError, Entry, From, Index, Key, Record, Store, StoreError, Watch, Watchers,
 };
-use rusqlite::ErrorCode;
 use tempfile::TempDir;
 
 use crate::backup::{self, BackupError};
@@ -130,18 +128,4 @@ impl Store for SqliteStore {
     fn watch(&self, key: &Key) -> Watch {
         self.watchers.watch(key)
     }
-}
-
-/// What SQLite's error means to those who use the store.
-pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
-    let message = error.to_string();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full { message },
-        _ => StoreError::Unavailable { message },
-    }
-}
-
-/// There is no answer, for this reason.
-pub(crate) fn no_answer(reason: impl fmt::Display) -> StoreError {
-    StoreError::Unavailable { message: reason.to_string() }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use crate::clock::StoreClock;
-use crate::store::{no_answer, store_error};
+use crate::error::{no_answer, store_error};
 
 /// How many batches may wait before those who ask have to.
 const WAITING: usize = 1_024;

@@ -3,8 +3,16 @@
 use gantry_domain::id::{PoolName, RegistryName, TaskId};
 use gantry_domain::run::{Run, RunState, WaitReason};
 
-use super::listing::RunFilter;
 use crate::store::{Batch, Entry, Index};
+
+/// What a caller filters runs by.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Of this registry only.
+    pub registry: Option<RegistryName>,
+    /// Of this task only.
+    pub task: Option<TaskId>,
+}
 
 /// Writes the difference between two states of one run's record into the batch.
 pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Run>) {

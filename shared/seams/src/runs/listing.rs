@@ -3,18 +3,10 @@
 use gantry_domain::id::{PoolName, RegistryName, TaskId};
 use gantry_domain::run::Run;
 
-use super::{indexes, key};
+use super::indexes::{self, RunFilter};
+use super::key;
 use crate::codec;
 use crate::store::{From, Index, Key, Store, StoreError};
-
-/// What a caller filters runs by.
-#[derive(Debug, Clone, Default)]
-pub struct RunFilter {
-    /// Of this registry only.
-    pub registry: Option<RegistryName>,
-    /// Of this task only.
-    pub task: Option<TaskId>,
-}
 
 /// Runs from the newest, at most `limit`, after the run `after`.
 ///
