@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the benches, each beside the limit and the peer that it is measured against, over a real
-# engine, registry and git server.
+# engine, registry and git server. Words choose parts: deploy/bench.sh accept forged. The report goes
+# to standard output as Markdown.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,4 +13,4 @@ source "$root/deploy/lib/parts.sh"
 cd "$root"
 deploy/bootstrap.sh install bench
 with_test_parts "$root/.test"
-cargo bench --package gantry-tests
+cargo bench --package gantry-tests --bench speed -- "$@"

@@ -1,0 +1,235 @@
+//! Routes that do as little as can be done: the limits.
+//!
+//! The same HTTP server with as many threads as gantry's ingress, and the same store with its group commit. What is
+//! left out is all that makes a delivery more than bytes.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix_web::web::{self, Bytes, Data, PayloadConfig};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use anyhow::{Context as _, Result, ensure};
+use async_trait::async_trait;
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::store::{
+    Batch, CommitError, Entry, From, Index, Key, Kind, Record, SharedStore, Store, StoreError,
+    Watch,
+};
+use gantry_sqlite::{Options, SqliteStore};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept;
+use crate::composition::Parts;
+use crate::github;
+use crate::load;
+
+/// As large as GitHub's.
+const LARGEST_BODY: usize = 26 << 20;
+
+/// What a route does with a body once it has it.
+#[derive(Clone)]
+pub(crate) enum Write {
+    /// At most it checks the signature.
+    Nothing {
+        /// Whether it does.
+        is_signed: bool,
+    },
+    /// One record.
+    OneRecord(Arc<SqliteStore>),
+    /// A batch equal to gantry's.
+    Equal(Arc<SqliteStore>, Arc<Template>),
+}
+
+impl Write {
+    /// One record with the body, in a store in this folder.
+    pub(crate) fn one_record(folder: &Path) -> Result<Self> {
+        Ok(Self::OneRecord(Arc::new(open(folder)?)))
+    }
+
+    /// As many records, index entries and bytes as gantry's ingress commits for a push, in a store in this folder.
+    pub(crate) async fn equal_to_gantrys(folder: &Path) -> Result<Self> {
+        let template = Template::of_gantrys(folder).await?;
+        Ok(Self::Equal(Arc::new(open(folder)?), Arc::new(template)))
+    }
+}
+
+fn open(folder: &Path) -> Result<SqliteStore> {
+    Ok(SqliteStore::open(folder.join("bare.db"), Options::default())?)
+}
+
+/// Serves one route at the path of the hook.
+pub(crate) async fn serve(listener: TcpListener, write: Write) -> Result<()> {
+    let route = Data::new(Route { mac: github::mac()?, write });
+    let path = accept::path();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(route.clone())
+            .app_data(PayloadConfig::new(LARGEST_BODY))
+            .route(&path, web::post().to(receive))
+    });
+    let threads = std::thread::available_parallelism()?.get();
+    Ok(server.workers(threads).disable_signals().listen(listener)?.run().await?)
+}
+
+struct Route {
+    mac: Hmac<Sha256>,
+    write: Write,
+}
+
+async fn receive(route: Data<Route>, request: HttpRequest, body: Bytes) -> HttpResponse {
+    let written = match &route.write {
+        Write::Nothing { is_signed: false } => return HttpResponse::Accepted().finish(),
+        Write::Nothing { is_signed: true } if route.is_signed(&request, &body) => Ok(()),
+        Write::OneRecord(store) if route.is_signed(&request, &body) => {
+            let mut batch = Batch::default();
+            batch.create(Key::new(Kind::DeliveryBody, delivery(&request)), body);
+            store.commit(batch).await
+        }
+        Write::Equal(store, template) if route.is_signed(&request, &body) => {
+            match store.now().await {
+                Ok(now) => store.commit(template.renewed(delivery(&request), body, now)).await,
+                Err(error) => Err(error.into()),
+            }
+        }
+        Write::Nothing { .. } | Write::OneRecord(_) | Write::Equal(..) => {
+            return HttpResponse::Unauthorized().finish();
+        }
+    };
+    match written {
+        Ok(()) => HttpResponse::Accepted().finish(),
+        Err(_) => HttpResponse::ServiceUnavailable().finish(),
+    }
+}
+
+fn delivery(request: &HttpRequest) -> &str {
+    let id = request.headers().get("x-github-delivery").and_then(|id| id.to_str().ok());
+    id.unwrap_or_default()
+}
+
+impl Route {
+    fn is_signed(&self, request: &HttpRequest, body: &[u8]) -> bool {
+        let proof = request.headers().get("x-hub-signature-256");
+        let digits = proof.and_then(|proof| proof.as_bytes().strip_prefix(b"sha256="));
+        let mut tag = [0; 32];
+        if digits.is_none_or(|digits| hex::decode_to_slice(digits, &mut tag).is_err()) {
+            return false;
+        }
+        let mut mac = self.mac.clone();
+        mac.update(body);
+        mac.verify_slice(&tag).is_ok()
+    }
+}
+
+/// What gantry committed for one delivery, to be committed again for others.
+pub(crate) struct Template {
+    batch: Batch,
+    delivery: String,
+    /// The score of what is in the order of time.
+    received: i64,
+}
+
+impl Template {
+    /// Lets gantry's ingress accept one push, and looks at what it commits.
+    async fn of_gantrys(folder: &Path) -> Result<Self> {
+        let folder = folder.join("gantry");
+        let stop = CancellationToken::new();
+        let store = SqliteStore::open(folder.join("gantry.db"), Options::default())?;
+        let recorder = Arc::new(Recorder { store, last: Mutex::default() });
+        let parts = Parts::on(Arc::clone(&recorder) as SharedStore, &folder, &stop).await?;
+        parts.furnish("registry.test").await?;
+
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let serving = parts.serve(listener, stop.clone());
+        let sending = async {
+            let status = load::send_one(address, &accept::signed_push()?).await;
+            stop.cancel();
+            status
+        };
+        let (served, status) = tokio::join!(serving, sending);
+        served?;
+        ensure!(status? == 202, "gantry did not accept a push");
+        let batch = recorder.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Self::read(batch.context("what is accepted is committed")?)
+    }
+
+    fn read(batch: Batch) -> Result<Self> {
+        let ids = batch.put.iter().find(|(key, _)| key.kind == Kind::DeliveryBody);
+        let (_, delivery) =
+            ids.and_then(|(key, _)| key.id.rsplit_once('/')).context("the body is committed")?;
+        let delivery = delivery.to_owned();
+        let received = batch.index.iter().map(|(_, entry)| entry.score.abs()).max();
+        Ok(Self { received: received.context("it is indexed")?, delivery, batch })
+    }
+
+    /// The same for another delivery: equal in records, entries and bytes, and in the order of its index entries.
+    fn renewed(&self, delivery: &str, body: Bytes, now: Timestamp) -> Batch {
+        let rename = |text: &str| text.replace(&self.delivery, delivery);
+        let key = |key: &Key| Key::new(key.kind, rename(&key.id));
+        let score = |score: i64| match score {
+            score if score == self.received => now.as_millis(),
+            score if score == -self.received => -now.as_millis(),
+            score => score,
+        };
+        let value = |of: &Key, bytes: &Bytes| {
+            if of.kind == Kind::DeliveryBody { body.clone() } else { bytes.clone() }
+        };
+        let batch = &self.batch;
+        Batch {
+            expect: batch.expect.iter().map(|(of, expected)| (key(of), *expected)).collect(),
+            put: batch.put.iter().map(|(of, bytes)| (key(of), value(of, bytes))).collect(),
+            delete: batch.delete.iter().map(key).collect(),
+            index: batch
+                .index
+                .iter()
+                .map(|(index, entry)| {
+                    let member = rename(&entry.member);
+                    (index.clone(), Entry { score: score(entry.score), member })
+                })
+                .collect(),
+            unindex: batch
+                .unindex
+                .iter()
+                .map(|(index, member)| (index.clone(), rename(member)))
+                .collect(),
+        }
+    }
+}
+
+/// A store that remembers what it was last asked to commit.
+struct Recorder {
+    store: SqliteStore,
+    last: Mutex<Option<Batch>>,
+}
+
+#[async_trait]
+impl Store for Recorder {
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.store.load(keys).await
+    }
+
+    async fn range(
+        &self,
+        index: &Index,
+        from: From,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.store.range(index, from, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
+        self.store.commit(batch).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.store.now().await
+    }
+
+    fn watch(&self, key: &Key) -> Watch {
+        self.store.watch(key)
+    }
+}

@@ -1,0 +1,220 @@
+//! gantry's parts put together as `gantry up` does, with the default settings.
+
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::id::RunId;
+use gantry_domain::platform::Platform;
+use gantry_domain::run::Run;
+use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
+use gantry_local::{ObjectBlobs, queues};
+use gantry_ops::secret::{Keyring, SecretString};
+use gantry_ops::settings::{Layers, Settings};
+use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
+use gantry_remote::registries::RemoteRegistries;
+use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_seams::CreateError;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::Queues;
+use gantry_seams::registries::NewRegistry;
+use gantry_seams::store::SharedStore;
+use gantry_seams::{hooks, installation, registries, runs};
+use gantry_sqlite::{Options, SqliteStore};
+use gantry_tests::real;
+use gantry_worker::engine::Engine;
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::source::{Sources, UnpackLimits};
+use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::github;
+
+/// The registry's name in gantry.
+pub(crate) const REGISTRY: &str = "bench";
+
+/// What all parts share.
+pub(crate) struct Parts {
+    /// The truth.
+    pub(crate) store: SharedStore,
+    /// Logs and uploads.
+    pub(crate) blobs: SharedBlobs,
+    /// The defaults.
+    pub(crate) settings: Settings,
+    queues: Queues,
+    keyring: Arc<Keyring>,
+    http: OutboundClient,
+    git: Git,
+    installation: String,
+    folder: PathBuf,
+}
+
+impl Parts {
+    /// Opens what is in a folder.
+    pub(crate) async fn open(folder: &Path, stop: &CancellationToken) -> Result<Self> {
+        let store = SqliteStore::open(folder.join("gantry.db"), Options::default())?;
+        Self::on(Arc::new(store), folder, stop).await
+    }
+
+    /// The same, on a store that is open already.
+    pub(crate) async fn on(
+        store: SharedStore,
+        folder: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let nothing = Layers { file: None, environment: &[], flags: &[], rules: &[] };
+        let settings = Settings::parse(&nothing)?;
+        // The registry and the git host are on loopback.
+        let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"])?)?;
+        let limits = GitLimits {
+            fetched_bytes: settings.limits.context,
+            checkout_bytes: settings.limits.context,
+            checkout_files: settings.limits.context_files,
+        };
+        Ok(Self {
+            blobs: Arc::new(ObjectBlobs::local(folder.join("objects"))?),
+            queues: queues(stop),
+            keyring: Arc::new(Keyring::open_or_create(&folder.join("secret.key"))?),
+            git: Git::new(Arc::clone(http.policy()), limits),
+            installation: installation::open(store.as_ref(), REGISTRY).await?.0.id,
+            http,
+            folder: folder.to_owned(),
+            settings,
+            store,
+        })
+    }
+
+    /// Makes a registry at `host` with a hook of GitHub's, if they are not there yet.
+    pub(crate) async fn furnish(&self, host: &str) -> Result<()> {
+        let registry = NewRegistry {
+            name: REGISTRY.parse()?,
+            host: host.parse()?,
+            credentials: None,
+            run_limit: NonZeroU32::new(8).context("8 is not 0")?,
+        };
+        match registries::create(self.store.as_ref(), registry).await {
+            Err(CreateError::Exists { .. }) => return Ok(()),
+            created => created?,
+        };
+        let id = github::HOOK.parse()?;
+        let secret = SecretString::from(github::SECRET);
+        let created = self.store.now().await?;
+        let sealed = self.keyring.seal(&hooks::seal_for(&id), &secret)?;
+        let hook = Hook {
+            id,
+            registry: REGISTRY.parse()?,
+            provider: Provider::GitHub,
+            repositories: Vec::new(),
+            secrets: vec![HookSecret { sealed, created }],
+            created,
+        };
+        Ok(hooks::create(self.store.as_ref(), &hook).await?)
+    }
+
+    /// Serves the API and the hooks until it is told to stop.
+    pub(crate) fn serve(
+        &self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
+        let ingress = Ingress {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            settings: IngressSettings {
+                body_budget: self.settings.server.body_budget,
+                body_patience: self.settings.server.body_patience,
+                upload_limit: self.settings.limits.upload,
+                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                ..IngressSettings::default()
+            },
+        };
+        gantry_ingress::run(ingress, Listeners { api: listener, hooks: None }, stop)
+    }
+
+    /// Decides and admits.
+    pub(crate) fn scheduler(&self) -> Scheduler {
+        let kept = &self.settings.retention;
+        Scheduler {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            settings: SchedulerSettings {
+                sweep_interval: self.settings.sweep.interval,
+                lease: self.settings.lease.duration,
+                retention: Retention {
+                    runs: kept.runs,
+                    deliveries: kept.deliveries,
+                    bodies: kept.bodies,
+                    lineage: kept.lineage,
+                    revisions: kept.revisions,
+                    uploads: kept.uploads,
+                },
+            },
+        }
+    }
+
+    /// The real engine.
+    pub(crate) fn engine(&self) -> Result<Arc<dyn Engine>> {
+        Ok(Arc::new(DockerEngine::connect(&real::docker_host())?))
+    }
+
+    /// Builds on an engine.
+    pub(crate) fn worker(&self, engine: Arc<dyn Engine>) -> Result<Worker> {
+        let settings = &self.settings;
+        let work_folder = self.folder.join("work");
+        let limits = UnpackLimits {
+            archive_bytes: settings.limits.upload,
+            unpacked_bytes: settings.limits.context,
+            entries: settings.limits.context_files,
+        };
+        let (git, http) = (self.git.clone(), self.http.clone());
+        let mirrors = settings.worker.mirrors;
+        Ok(Worker {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            engine,
+            sources: Sources::open(work_folder.clone(), git, http, limits, mirrors)?,
+            registries: Arc::new(RemoteRegistries::new(self.http.clone())),
+            settings: WorkerSettings {
+                id: "worker-bench".parse()?,
+                pool: Platform::default().pool(),
+                installation: self.installation.clone(),
+                slots: settings.worker.slots.get(),
+                lease: LeaseTimes { period: settings.lease.duration, renew: settings.lease.renew },
+                work_folder,
+                min_free: settings.worker.min_free,
+                keep_cache: settings.engine.keep,
+                log_limit: settings.limits.log,
+                housekeeping: Duration::from_secs(60),
+                isolation_key: SecretString::from(REGISTRY),
+            },
+            hand: Arc::new(Hand::default()),
+        })
+    }
+
+    /// Waits until a run has ended.
+    pub(crate) async fn ended(&self, run: RunId) -> Result<Run> {
+        let mut moved = runs::watch(self.store.as_ref(), run);
+        loop {
+            let found = runs::find(self.store.as_ref(), run).await?.context("a run is kept")?;
+            if found.state.done().is_some() {
+                return Ok(found);
+            }
+            let _or_look_again =
+                tokio::time::timeout(Duration::from_secs(1), moved.changed()).await;
+        }
+    }
+}

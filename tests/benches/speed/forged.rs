@@ -1,0 +1,140 @@
+//! What it costs to refuse a webhook that nobody signed: time and memory.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::Effort;
+use crate::accept;
+use crate::github;
+use crate::load::{self, Answers, Volley, Webhook};
+use crate::process::{self, Memory, Server};
+use crate::report::{Details, Report, Row, say};
+use crate::role::Role;
+use crate::samples::Samples;
+
+const CONNECTIONS: [u64; 3] = [1, 16, 64];
+
+const SMALL: usize = 8 * 1024;
+
+/// As large as GitHub ever sends.
+const LARGE: usize = 25 << 20;
+
+/// How many of them come at once.
+const LARGE_AT_ONCE: u64 = 4;
+
+/// How far memory may move, in MiB.
+const FLAT: f64 = 16.0;
+
+/// Measures forged webhooks beside a route that takes everything.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    rates(effort, report)?;
+    let small = memory(effort, report, SMALL, 64)?;
+    let large = memory(effort, report, LARGE, LARGE_AT_ONCE)?;
+    let moved = |(before, after): (Memory, Memory)| {
+        (after.resident - before.resident, after.peak - before.resident)
+    };
+    let ((small_after, small_peak), (large_after, large_peak)) = (moved(small), moved(large));
+    report.row(Row {
+        what: "memory after refusing forged hooks, 8 KiB × 64 and 25 MiB × 4 at once".to_owned(),
+        reach: "flat (± 16 MiB)",
+        measured: format!("8 KiB: {small_after:+.0} MiB, at most {small_peak:+.0} · 25 MiB: {large_after:+.0} MiB, at most {large_peak:+.0}"),
+        reached: [small_after, small_peak, large_after, large_peak].iter().all(|mebibytes| mebibytes.abs() <= FLAT),
+    });
+    Ok(())
+}
+
+/// A push that nobody signed, of this length.
+fn forged_push(bytes: usize) -> Result<Webhook> {
+    let body = github::push_of(bytes)?;
+    Ok(Webhook::push(&accept::path(), &github::signature(b"something else")?, &body))
+}
+
+fn rates(effort: Effort, report: &mut Report) -> Result<()> {
+    let hook = forged_push(SMALL)?;
+    let (mut ratios, mut rows) = (Vec::new(), Vec::new());
+    for connections in CONNECTIONS {
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..effort.rounds {
+            ours.push(refuse(&Role::Ingress.start()?, &hook, connections, effort.seconds, 401)?);
+            bare.push(refuse(&Role::Bare.start()?, &hook, connections, effort.seconds, 202)?);
+        }
+        let ratio = Samples::of(ours.iter().zip(&bare).map(|(one, other)| one.rate / other.rate));
+        say(format_args!("  forged, {connections} connections: {} × bare", ratio.show(2)));
+        let all = |rounds: &[Answers], of: fn(&Answers) -> f64| Samples::of(rounds.iter().map(of));
+        rows.push(vec![
+            connections.to_string(),
+            all(&ours, |one| one.rate).show(0),
+            all(&bare, |one| one.rate).show(0),
+            ratio.show(2),
+            all(&ours, |one| one.processor_us).show(0),
+            all(&bare, |one| one.processor_us).show(0),
+        ]);
+        ratios.push(ratio);
+    }
+    let shown = CONNECTIONS.iter().zip(&ratios);
+    let shown = shown.map(|(connections, ratio)| format!("{connections}: {}", ratio.show(2)));
+    report.row(Row {
+        what: "refuse a forged hook of 8 KiB".to_owned(),
+        reach: "≥ 0.85 × a bare actix POST",
+        measured: shown.collect::<Vec<_>>().join(" · "),
+        reached: ratios.iter().all(|ratio| ratio.median() >= 0.85),
+    });
+    let columns = [
+        "connections",
+        "gantry, a second",
+        "bare, a second",
+        "ratio",
+        "gantry, µs of processor",
+        "bare, µs of processor",
+    ];
+    report.details(Details {
+        title: "forged: 8 KiB".to_owned(),
+        columns: columns.map(str::to_owned).into(),
+        rows,
+    });
+    Ok(())
+}
+
+fn refuse(
+    server: &Server,
+    hook: &Webhook,
+    connections: u64,
+    seconds: f64,
+    expected: u16,
+) -> Result<Answers> {
+    load::fire(server.address, server.pid(), hook, Volley { connections, seconds, expected })
+}
+
+/// The memory of gantry before and after it refused bodies of this length, so many at once.
+fn memory(
+    effort: Effort,
+    report: &mut Report,
+    bytes: usize,
+    connections: u64,
+) -> Result<(Memory, Memory)> {
+    let hook = forged_push(bytes)?;
+    let server = Role::Ingress.start()?;
+    // What any server takes for its first connections is not what a large body costs.
+    refuse(&server, &forged_push(SMALL)?, 64, effort.seconds, 401)?;
+    std::thread::sleep(Duration::from_millis(500));
+    process::forget_peak(server.pid())?;
+    let before = process::memory(server.pid())?;
+    let answers = refuse(&server, &hook, connections, effort.seconds * 3.0, 401)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let after = process::memory(server.pid())?;
+    let row = vec![
+        format!("{} KiB × {connections}", bytes / 1024),
+        format!("{:.1}", answers.rate),
+        format!("{:.1}", before.resident),
+        format!("{:.1}", after.peak),
+        format!("{:.1}", after.resident),
+    ];
+    let columns = ["bodies at once", "refused a second", "MiB before", "MiB at most", "MiB after"];
+    report.details(Details {
+        title: format!("forged: memory, {}", row[0]),
+        columns: columns.map(str::to_owned).into(),
+        rows: vec![row],
+    });
+    Ok((before, after))
+}

@@ -1,0 +1,175 @@
+//! What a build through gantry takes longer than the same build by the engine alone.
+//!
+//! The engine alone: one `POST /build?version=2` with the context as its body, which is all that the engine's own client
+//! does for such a build. Through gantry: the same context uploaded, a quick build without push asked for, and its run
+//! watched until it has ended. One takes turns with the other. Both ask the registry for the base, both send the whole
+//! context, and each has a cache of its own.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use gantry_domain::run::RunStatus;
+use gantry_ops::secret::random_hex;
+use gantry_tests::real;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{CONTENT_TYPE, HOST};
+use tokio::net::UnixStream;
+
+use crate::Effort;
+use crate::context::{Context, TAR};
+use crate::exchange::exchange;
+use crate::report::{Details, Report, Row, say};
+use crate::running::Gantry;
+use crate::samples::{Samples, milliseconds};
+
+/// Files in the context, each of 16 KiB.
+const FILES: u8 = 64;
+
+/// The name of what the engine builds alone.
+const IMAGE: &str = "gantry-bench";
+
+/// A build that is measured.
+struct Build {
+    name: &'static str,
+    /// How long its step works that is never cached; `None` if all of it is.
+    works: Option<f64>,
+    reach: &'static str,
+    /// Whether these are: overhead in milliseconds, and as a part of the engine's own time.
+    reaches: fn(f64, f64) -> bool,
+}
+
+const BUILDS: [Build; 3] = [
+    Build {
+        name: "cached",
+        works: None,
+        reach: "≤ +150 ms",
+        reaches: |overhead, _| overhead <= 150.0,
+    },
+    Build {
+        name: "1.5 s build",
+        works: Some(0.9),
+        reach: "≤ +10 %",
+        reaches: |_, part| part <= 0.10,
+    },
+    Build {
+        name: "30 s build",
+        works: Some(29.5),
+        reach: "≤ +1 %",
+        reaches: |_, part| part <= 0.01,
+    },
+];
+
+/// Both ways, in milliseconds.
+struct Pair {
+    engine: f64,
+    gantry: f64,
+}
+
+/// Measures each build both ways in turn.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    let mut rows = Vec::new();
+    for (build, count) in BUILDS.iter().zip(effort.builds).filter(|(_, count)| *count > 0) {
+        let pairs = tokio::runtime::Runtime::new()?.block_on(build_often(build, count))?;
+        let overhead = Samples::of(pairs.iter().map(|pair| pair.gantry - pair.engine));
+        let part = Samples::of(pairs.iter().map(|pair| pair.gantry / pair.engine - 1.0));
+        let percent =
+            Samples::of(pairs.iter().map(|pair| (pair.gantry / pair.engine - 1.0) * 100.0));
+        report.row(Row {
+            what: format!("overhead over the engine's own build, {}, {count} pairs", build.name),
+            reach: build.reach,
+            measured: format!("{} ms, {} %", overhead.show(0), percent.show(1)),
+            reached: (build.reaches)(overhead.median(), part.median()),
+        });
+        let all = |of: fn(&Pair) -> f64| Samples::of(pairs.iter().map(of)).show(0);
+        rows.push(vec![build.name.to_owned(), all(|pair| pair.engine), all(|pair| pair.gantry)]);
+    }
+    report.details(Details {
+        title: "overhead: in ms".to_owned(),
+        columns: ["", "the engine alone", "through gantry"].map(str::to_owned).into(),
+        rows,
+    });
+    Ok(())
+}
+
+async fn build_often(build: &Build, count: usize) -> Result<Vec<Pair>> {
+    let gantry = Gantry::start().await?;
+    let mut pairs = Vec::new();
+    // The first one fills the caches.
+    for number in 0..=count {
+        // What one did a moment ago must not disturb the other: neither is first each time.
+        let pair = if number % 2 == 0 {
+            let engine = by_engine(context(build)?).await?;
+            Pair { engine, gantry: by_gantry(&gantry, context(build)?).await? }
+        } else {
+            let gantry = by_gantry(&gantry, context(build)?).await?;
+            Pair { engine: by_engine(context(build)?).await?, gantry }
+        };
+        say(format_args!(
+            "  {}: engine {:.0} ms, gantry {:.0} ms",
+            build.name, pair.engine, pair.gantry
+        ));
+        if number > 0 {
+            pairs.push(pair);
+        }
+    }
+    remove_image().await?;
+    gantry.stop().await;
+    Ok(pairs)
+}
+
+/// A context of about 1 MiB. What works has a stamp in it that no other has, so that it is never cached.
+fn context(build: &Build) -> Result<Bytes> {
+    let base = real::base_image();
+    let works = build.works.map_or_else(String::new, |seconds| {
+        format!("COPY stamp /stamp\nRUN cat /stamp && sleep {seconds}\n")
+    });
+    let dockerfile = format!("FROM {base}\nCOPY files /files\nRUN cat /files/* | md5sum\n{works}");
+    let mut context = Context::new(&dockerfile)?;
+    if build.works.is_some() {
+        context = context.with("stamp", random_hex::<16>()?.as_bytes())?;
+    }
+    for number in 0..FILES {
+        context = context.with(&format!("files/{number}"), &[number; 16 * 1024])?;
+    }
+    context.archive()
+}
+
+async fn by_engine(context: Bytes) -> Result<f64> {
+    let began = Instant::now();
+    let request = Request::post(format!("/build?version=2&t={IMAGE}"))
+        .header(HOST, "engine")
+        .header(CONTENT_TYPE, TAR)
+        .body(Full::new(context))?;
+    let said = exchange(engine().await?, request).await?;
+    let took = milliseconds(began.elapsed());
+    // A build that fails is a success of HTTP.
+    let said = String::from_utf8_lossy(&said);
+    ensure!(!said.contains("\"errorDetail\""), "the engine's own build failed: {said}");
+    Ok(took)
+}
+
+async fn by_gantry(gantry: &Gantry, context: Bytes) -> Result<f64> {
+    let began = Instant::now();
+    let run = gantry.parts.ended(gantry.build(context).await?).await?;
+    let took = milliseconds(began.elapsed());
+    ensure!(run.status() == RunStatus::Succeeded, "{}: {:?}", run.id, run.state);
+    // Its image is removed meanwhile; that is not the next build's business.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok(took)
+}
+
+async fn remove_image() -> Result<()> {
+    let request = Request::delete(format!("/images/{IMAGE}"))
+        .header(HOST, "engine")
+        .body(Full::<Bytes>::default())?;
+    exchange(engine().await?, request).await.map(drop)
+}
+
+async fn engine() -> Result<UnixStream> {
+    let address = real::docker_host();
+    let path = PathBuf::from(address.trim_start_matches("unix://"));
+    UnixStream::connect(&path).await.with_context(|| format!("no engine at {address}"))
+}

@@ -1,0 +1,123 @@
+//! Servers in processes of their own, and what the system says that they use.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+/// What the kernel counts processor time in, on every Linux.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// A folder on the disk that the build is on: what is durable there really is, unlike in a `tmpfs`.
+pub(crate) fn folder() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
+}
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Gone with it, if it is its own.
+    folder: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts a program that is ready when it says its address, as its first line. Its log goes to `folder`.
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Result<Self> {
+        let log = fs::File::create(folder.join("log"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().with_context(|| format!("{command:?} does not start"))?;
+        let out = child.stdout.take().context("its output is connected")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        let Ok(address) = line.trim().parse() else {
+            let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+            let _ended = child.kill();
+            anyhow::bail!("{command:?} said `{}` instead of its address: {log}", line.trim());
+        };
+        Ok(Self { child, address, folder: None })
+    }
+
+    /// Starts a program that listens at an address that it was given.
+    pub(crate) fn start_at(
+        mut command: Command,
+        address: SocketAddr,
+        folder: &Path,
+    ) -> Result<Self> {
+        let log = fs::File::create(folder.join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("{command:?} does not start"))?;
+        let server = Self { child, address, folder: None };
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        anyhow::bail!("{command:?} does not listen at {address}")
+    }
+
+    /// The folder goes when the server does.
+    pub(crate) fn with(mut self, folder: TempDir) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The processor time that a process and its ended children have had.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name before it may hold anything, even a bracket.
+    let (_, fields) = stat.rsplit_once(')').context("it has a name in brackets")?;
+    let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<u32>);
+    let ticks = ticks.collect::<Result<Vec<_>, _>>()?;
+    ensure!(ticks.len() == 4, "{stat} has too few fields");
+    let ticks: f64 = ticks.into_iter().map(f64::from).sum();
+    Ok(Duration::from_secs_f64(ticks / TICKS_A_SECOND))
+}
+
+/// The memory of a process, in MiB.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// Now.
+    pub(crate) resident: f64,
+    /// The most since [`forget_peak`].
+    pub(crate) peak: f64,
+}
+
+/// Looks at a process's memory.
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mebibytes = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        let kibibytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes / 1024.0)
+    };
+    let (resident, peak) = (mebibytes("VmRSS:"), mebibytes("VmHWM:"));
+    let (resident, peak) = resident.zip(peak).context("a process has memory")?;
+    Ok(Memory { resident, peak })
+}
+
+/// The peak is counted from now on.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    Ok(fs::write(Path::new("/proc").join(pid.to_string()).join("clear_refs"), "5")?)
+}

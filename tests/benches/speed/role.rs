@@ -1,0 +1,113 @@
+//! What a process of this program serves while another one sends load to it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use gantry_ops::telemetry;
+use tokio_util::sync::CancellationToken;
+
+use crate::bare::{self, Write};
+use crate::composition::Parts;
+use crate::process::{self, Server};
+
+/// The word that makes this program a server.
+pub(crate) const SERVE: &str = "serve";
+
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of gantry in one process, as by `gantry up`: each event is decided too.
+    Up,
+    /// gantry's ingress on its store.
+    Ingress,
+    /// A route that checks the signature and commits a batch equal to gantry's.
+    EqualWrite,
+    /// A route that checks the signature and commits one record with the body.
+    OneRecord,
+    /// A route that checks the signature.
+    Signed,
+    /// A route that reads the body.
+    Bare,
+}
+
+const NAMES: [(Role, &str); 6] = [
+    (Role::Up, "up"),
+    (Role::Ingress, "ingress"),
+    (Role::EqualWrite, "equal-write"),
+    (Role::OneRecord, "one-record"),
+    (Role::Signed, "signed"),
+    (Role::Bare, "bare"),
+];
+
+impl Role {
+    /// Starts it in a process and on an empty folder of its own.
+    pub(crate) fn start(self) -> Result<Server> {
+        let folder = process::folder()?;
+        Ok(self.start_on(folder.path())?.with(folder))
+    }
+
+    /// Starts it in a process of its own, on this folder.
+    pub(crate) fn start_on(self, folder: &Path) -> Result<Server> {
+        let name = NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([SERVE, name]).arg(folder);
+        Server::start(command, folder)
+    }
+
+    /// Serves until whoever started this process is gone.
+    pub(crate) fn serve(self, folder: &Path) -> Result<()> {
+        std::thread::spawn(|| {
+            let _until_closed = std::io::stdin().read(&mut [0]);
+            std::process::exit(0);
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        tokio::runtime::Runtime::new()?.block_on(self.serve_on(folder, listener))
+    }
+
+    async fn serve_on(self, folder: &Path, listener: TcpListener) -> Result<()> {
+        let write = match self {
+            Self::Up | Self::Ingress => return self.serve_gantry(folder, listener).await,
+            Self::EqualWrite => Write::equal_to_gantrys(folder).await?,
+            Self::OneRecord => Write::one_record(folder)?,
+            Self::Signed => Write::Nothing { is_signed: true },
+            Self::Bare => Write::Nothing { is_signed: false },
+        };
+        say_address(&listener)?;
+        bare::serve(listener, write).await
+    }
+
+    async fn serve_gantry(self, folder: &Path, listener: TcpListener) -> Result<()> {
+        let stop = CancellationToken::new();
+        let parts = Parts::open(folder, &stop).await?;
+        telemetry::start(&parts.settings.log)?;
+        parts.furnish("registry.test").await?;
+        if self == Self::Up {
+            tokio::spawn(parts.scheduler().run(stop.clone()));
+            tokio::spawn(parts.worker(parts.engine()?)?.run(stop.clone()));
+        }
+        say_address(&listener)?;
+        Ok(parts.serve(listener, stop).await?)
+    }
+}
+
+impl FromStr for Role {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match NAMES.iter().find(|(_, name)| *name == text) {
+            Some((role, _)) => Ok(*role),
+            None => bail!("there is no role `{text}`"),
+        }
+    }
+}
+
+/// The listener queues connections already, so whoever reads this may connect.
+fn say_address(listener: &TcpListener) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", listener.local_addr()?)?;
+    Ok(out.flush()?)
+}

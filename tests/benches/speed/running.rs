@@ -1,0 +1,226 @@
+//! gantry in this process, on the real engine, reached through its door as everyone reaches it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+use gantry_domain::id::RunId;
+use gantry_domain::image::{Digest, ImageReference};
+use gantry_ops::secret::Credentials;
+use gantry_tests::real;
+use gantry_worker::engine::{
+    BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
+    Leftover, PushError,
+};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::Request;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::http::request;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::composition::{Parts, REGISTRY};
+use crate::context::TAR;
+use crate::exchange::{begin, exchange};
+use crate::process;
+
+/// gantry, running.
+pub(crate) struct Gantry {
+    /// Its parts.
+    pub(crate) parts: Parts,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What its engine was asked to build, each when it was done.
+    pub(crate) builds: mpsc::UnboundedReceiver<SeenBuild>,
+    token: String,
+    stop: CancellationToken,
+    loops: JoinSet<()>,
+    _folder: TempDir,
+}
+
+/// A build as seen from between gantry and the engine.
+#[derive(Debug)]
+pub(crate) struct SeenBuild {
+    /// Whose.
+    pub(crate) run: RunId,
+    /// When gantry asked for it.
+    pub(crate) asked: Instant,
+    /// When the engine first said something of it.
+    pub(crate) heard: Option<Instant>,
+}
+
+impl Gantry {
+    /// Starts it on an empty folder, with the real registry.
+    pub(crate) async fn start() -> Result<Self> {
+        let folder = process::folder()?;
+        let stop = CancellationToken::new();
+        let parts = Parts::open(folder.path(), &stop).await?;
+        parts.furnish(&real::registry()).await?;
+        let token = gantry_ingress::bootstrap_admin_token(parts.store.as_ref()).await?;
+        let token = token.context("it is new")?.to_string();
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+
+        let (seen, builds) = mpsc::unbounded_channel();
+        let engine = Arc::new(Watched { engine: parts.engine()?, seen });
+        let serving = parts.serve(listener, stop.clone());
+        let mut loops = JoinSet::new();
+        loops.spawn(parts.scheduler().run(stop.clone()));
+        loops.spawn(parts.worker(engine)?.run(stop.clone()));
+        loops.spawn(async move {
+            if let Err(error) = serving.await {
+                crate::report::say(format_args!("gantry does not serve: {error}"));
+            }
+        });
+        Ok(Self { parts, address, builds, token, stop, loops, _folder: folder })
+    }
+
+    /// Asks its API for something, in JSON.
+    pub(crate) async fn ask(&self, path: &str, body: &Value) -> Result<Value> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?));
+        self.post(path, "application/json", body).await
+    }
+
+    /// Uploads a context and asks for a build that is not pushed.
+    pub(crate) async fn build(&self, context: Bytes) -> Result<RunId> {
+        self.build_of(Full::new(context)).await
+    }
+
+    /// The same, of a context that comes piece by piece.
+    pub(crate) async fn build_stream<E>(
+        &self,
+        context: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Result<RunId>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.build_of(StreamBody::new(context.map_ok(Frame::data))).await
+    }
+
+    async fn build_of<B>(&self, context: B) -> Result<RunId>
+    where
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        let upload = self.post(&format!("/registries/{REGISTRY}/uploads"), TAR, context).await?;
+        let build = json!({"upload": upload["id"], "images": ["bench"], "push": false});
+        let run = self.ask(&format!("/registries/{REGISTRY}/builds"), &build).await?;
+        Ok(run["id"].as_str().context("a run has an id")?.parse()?)
+    }
+
+    /// Follows a run's log as it grows.
+    pub(crate) async fn follow(&self, run: RunId) -> Result<LiveLog> {
+        let request = self.request(Request::get(format!("/api/v1/runs/{run}/log/events")));
+        let answer = begin(self.connect().await?, request.body(Full::<Bytes>::default())?).await?;
+        Ok(LiveLog(answer.into_body()))
+    }
+
+    async fn post<B>(&self, path: &str, kind: &str, body: B) -> Result<Value>
+    where
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        let request = self.request(Request::post(format!("/api/v1{path}")));
+        let request = request.header(CONTENT_TYPE, kind).body(body)?;
+        let answer = exchange(self.connect().await?, request).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    fn request(&self, request: request::Builder) -> request::Builder {
+        let proof = format!("Bearer {}", self.token);
+        request.header(HOST, "gantry").header(AUTHORIZATION, proof)
+    }
+
+    async fn connect(&self) -> Result<TcpStream> {
+        Ok(TcpStream::connect(self.address).await?)
+    }
+
+    /// Lets it stop in good order.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.loops.join_next().await.is_some() {}
+    }
+}
+
+/// A log that is followed.
+pub(crate) struct LiveLog(Incoming);
+
+impl LiveLog {
+    /// What comes next; `None` once the run has ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.0.frame().await.transpose()?.map(Frame::into_data) {
+                None => return Ok(None),
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(_no_data)) => {}
+            }
+        }
+    }
+}
+
+/// The real engine, and someone who looks at the clock when it is asked and when it answers.
+struct Watched {
+    engine: Arc<dyn Engine>,
+    seen: mpsc::UnboundedSender<SeenBuild>,
+}
+
+#[async_trait]
+impl Engine for Watched {
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        self.engine.info().await
+    }
+
+    async fn build(
+        &self,
+        order: BuildOrder,
+        context: ContextStream,
+        events: mpsc::Sender<BuildEvent>,
+    ) -> Result<BuiltImage, BuildError> {
+        let mut build = SeenBuild { run: order.run, asked: Instant::now(), heard: None };
+        let (said, mut saying) = mpsc::channel(64);
+        let pass_on = async {
+            while let Some(event) = saying.recv().await {
+                build.heard.get_or_insert_with(Instant::now);
+                let _gone = events.send(event).await;
+            }
+        };
+        let (built, ()) = tokio::join!(self.engine.build(order, context, said), pass_on);
+        let _gone = self.seen.send(build);
+        built
+    }
+
+    async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
+        self.engine.tag(image, name).await
+    }
+
+    async fn push(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Digest, PushError> {
+        self.engine.push(image, credentials).await
+    }
+
+    async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError> {
+        self.engine.remove_image(image).await
+    }
+
+    async fn leftovers(&self, installation: &str) -> Result<Vec<Leftover>, EngineError> {
+        self.engine.leftovers(installation).await
+    }
+
+    async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        self.engine.remove(leftover).await
+    }
+
+    async fn prune_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
+        self.engine.prune_cache(keep_bytes).await
+    }
+}

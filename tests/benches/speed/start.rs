@@ -1,0 +1,116 @@
+//! How soon gantry is ready with much in its store, and what memory it takes when it has nothing to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::id::{RunId, RunPrefix, TokenId};
+use gantry_domain::platform::Platform;
+use gantry_domain::task::{BuildSpec, RunTimeout};
+use gantry_seams::runs;
+use gantry_seams::store::{Batch, SharedStore};
+use tokio_util::sync::CancellationToken;
+
+use crate::Effort;
+use crate::composition::{Parts, REGISTRY};
+use crate::process;
+use crate::report::{Report, Row};
+use crate::role::Role;
+use crate::samples::{Samples, milliseconds};
+
+/// How many runs one commit creates.
+const A_COMMIT: usize = 64;
+
+/// How many are ended at once: the store commits them together.
+const AT_ONCE: usize = 256;
+
+/// Until a process has nothing more to do.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Starts gantry several times on a store that is full of runs.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    let folder = process::folder()?;
+    tokio::runtime::Runtime::new()?.block_on(store_runs(folder.path(), effort.stored_runs))?;
+    let (mut ready, mut idle) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        let began = Instant::now();
+        let server = Role::Up.start_on(folder.path())?;
+        answers(server.address)?;
+        ready.push(milliseconds(began.elapsed()));
+        std::thread::sleep(SETTLE);
+        idle.push(process::memory(server.pid())?.resident);
+    }
+    let (ready, idle) = (Samples::of(ready), Samples::of(idle));
+    report.row(Row {
+        what: format!("ready after start with {} runs stored", effort.stored_runs),
+        reach: "≤ 1 s; idle ≤ 100 MiB",
+        measured: format!("{} ms; idle {} MiB", ready.show(0), idle.show(0)),
+        reached: ready.median() <= 1000.0 && idle.median() <= 100.0,
+    });
+    Ok(())
+}
+
+/// Until `/readyz` says so.
+fn answers(address: std::net::SocketAddr) -> Result<()> {
+    use std::io::{Read as _, Write as _};
+
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "it is not ready: {answer}");
+    Ok(())
+}
+
+/// Creates runs that somebody cancelled before they began.
+async fn store_runs(folder: &std::path::Path, count: usize) -> Result<()> {
+    let stop = CancellationToken::new();
+    let parts = Parts::open(folder, &stop).await?;
+    parts.furnish("registry.test").await?;
+    let by: TokenId = "t1".parse()?;
+    let mut created = Vec::new();
+    while created.len() < count {
+        created.append(&mut create_runs(&parts.store, &by).await?);
+    }
+    let cancels = created.into_iter().map(|run| {
+        let (store, by) = (Arc::clone(&parts.store), &by);
+        async move { runs::cancel(store.as_ref(), run, by).await }
+    });
+    stream::iter(cancels).buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+    Ok(())
+}
+
+async fn create_runs(store: &SharedStore, by: &TokenId) -> Result<Vec<RunId>> {
+    let prefix = RunPrefix::nth(0);
+    let draft = draft(by)?;
+    let drafts = std::iter::repeat_n((prefix, draft, None), A_COMMIT).collect();
+    let mut batch = Batch::default();
+    let now = store.now().await?;
+    let created = runs::create(store.as_ref(), &mut batch, drafts, now).await?;
+    store.commit(batch).await.context("nobody else creates runs")?;
+    Ok(created.iter().map(|run| run.id).collect())
+}
+
+fn draft(by: &TokenId) -> Result<RunDraft> {
+    let build = BuildSpec {
+        source: "https://github.com/example/hello.git#main".parse()?,
+        dockerfile: "Dockerfile".parse()?,
+        images: vec!["hello:{{.Run.ID}}".parse()?],
+        build_args: std::collections::BTreeMap::default(),
+        secret_build_args: std::collections::BTreeMap::default(),
+        target: None,
+        platform: Platform::default(),
+        timeout: RunTimeout::default(),
+        push: true,
+        no_cache: false,
+    };
+    Ok(planner::for_quick_build(
+        REGISTRY.parse()?,
+        build,
+        None,
+        "request:bench".parse()?,
+        by.clone(),
+    ))
+}
