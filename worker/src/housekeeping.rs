@@ -5,17 +5,17 @@ use gantry_seams::runs;
 use tokio_util::sync::CancellationToken;
 
 use crate::Worker;
-use crate::announce::Readiness;
-use crate::engine::{Leftover, LeftoverKind};
+use crate::engine::{EngineError, Leftover, LeftoverKind};
 
 impl Worker {
-    pub(crate) async fn keep_house(&self, readiness: &Readiness, stop: &CancellationToken) {
+    /// Sweeps at the start, now and then, and when a run ended that an earlier attempt may have left something of: also
+    /// while no run may be taken, since sweeping is what frees a full disk.
+    pub(crate) async fn keep_house(&self, stop: &CancellationToken) {
         loop {
-            if readiness.may_take() {
-                self.sweep_engine().await;
-            }
+            self.sweep_engine().await;
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.hand.untidy.notified() => {}
                 () = tokio::time::sleep(self.settings.housekeeping) => {}
             }
         }
@@ -24,6 +24,8 @@ impl Worker {
     async fn sweep_engine(&self) {
         let leftovers = match self.engine.leftovers(&self.settings.installation).await {
             Ok(leftovers) => leftovers,
+            // Said already, by whoever asks whether runs may be taken.
+            Err(EngineError::Unreachable { .. }) => return,
             Err(error) => {
                 tracing::warn!("the engine is not swept: {error}");
                 return;

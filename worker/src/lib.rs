@@ -103,6 +103,8 @@ pub struct Hand {
     bells: Mutex<HashMap<RunId, Arc<Notify>>>,
     /// One push at a time under each staging tag.
     staging: Mutex<HashMap<ImageReference, Arc<tokio::sync::Mutex<()>>>>,
+    /// Rung when a run was let go that had an attempt before: the engine may have been at it for a moment longer.
+    untidy: Notify,
 }
 
 impl Hand {
@@ -120,8 +122,11 @@ impl Hand {
         bell
     }
 
-    fn end(&self, run: RunId) {
+    fn end(&self, run: RunId, attempt: u32) {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+        if attempt > 1 {
+            self.untidy.notify_one();
+        }
     }
 
     fn ring(&self, run: RunId) {
@@ -160,7 +165,7 @@ impl Worker {
         tokio::join!(
             self.announce(&readiness, &stop),
             self.hear_cancels(&stop),
-            self.keep_house(&readiness, &stop),
+            self.keep_house(&stop),
             self.take_runs(&readiness, &stop),
         );
     }
@@ -172,9 +177,9 @@ impl Worker {
     /// [`TakeError`].
     pub async fn turn(&self, stop: &CancellationToken) -> Result<bool, TakeError> {
         let Some((taken, bell)) = self.take().await? else { return Ok(false) };
-        let run = taken.run.id;
+        let (run, attempt) = (taken.run.id, taken.holder.attempt);
         self.attempt(taken, bell, stop).await;
-        self.hand.end(run);
+        self.hand.end(run, attempt);
         Ok(true)
     }
 
@@ -194,9 +199,9 @@ impl Worker {
                     backoff.reset();
                     let (worker, stop) = (self.clone(), stop.clone());
                     attempts.spawn(async move {
-                        let run = taken.run.id;
+                        let (run, attempt) = (taken.run.id, taken.holder.attempt);
                         worker.attempt(taken, bell, &stop).await;
-                        worker.hand.end(run);
+                        worker.hand.end(run, attempt);
                         drop(slot);
                     });
                 }
