@@ -1,17 +1,18 @@
 //! What a round stands on: everything real, or an engine that runs nothing and a registry in a folder.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bollard::Docker;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
 use gantry_ops::secret::random_hex;
 use gantry_seams::installation;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::installation::Program;
 use gantry_tests::kept_registry::{self, KeptRegistry};
 use gantry_tests::real;
-use gantry_worker::engine::docker::DockerEngine;
-use gantry_worker::engine::{Engine as _, LeftoverKind};
 use serde_json::Value;
 
 use crate::plan::{Plan, Scale};
@@ -164,14 +165,26 @@ impl Parts {
     /// What the engine has of the installation, and the steps of its builds that still run.
     pub(crate) async fn left(&self) -> Result<Vec<String>> {
         let Self::Real(parts) = self else { return Ok(Vec::new()) };
-        let engine = DockerEngine::connect(&real::docker_host())?;
-        let mut left = engine.leftovers(&parts.installation).await?;
-        // These have no label, and so no owner: the mark tells whose they are.
-        left.retain(|leftover| leftover.kind != LeftoverKind::BuildProcess);
-        let left = left.iter().map(|leftover| format!("{:?} {}", leftover.kind, leftover.id));
+        let mut left = labelled(&parts.installation).await?;
         let running = processes_with(&parts.mark).into_iter();
-        Ok(left.chain(running.map(|command| format!("process `{command}`"))).collect())
+        left.extend(running.map(|command| format!("process `{command}`")));
+        Ok(left)
     }
+}
+
+/// Containers and images of an installation, asked for past gantry's own client.
+async fn labelled(installation: &str) -> Result<Vec<String>> {
+    let socket = real::docker_host();
+    let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION)?;
+    let label = format!("gantry.installation={installation}");
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
+    let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let containers = engine.list_containers(Some(containers)).await?.into_iter();
+    let images = ListImagesOptionsBuilder::default().all(true).filters(&filters).build();
+    let images = engine.list_images(Some(images)).await?.into_iter();
+    let containers = containers.map(|it| format!("container {:?}", it.names));
+    let images = images.map(|it| format!("image {:?} {}", it.repo_tags, it.id));
+    Ok(containers.chain(images).collect())
 }
 
 /// The command lines of this machine's processes in which a text stands.
