@@ -66,7 +66,8 @@ pub(crate) struct Service {
     installation: String,
     isolation_key: SecretString,
     engine_address: String,
-    engine: DockerEngine,
+    /// `Err` when DOCKER_HOST names what is no socket of this machine.
+    engine: Result<DockerEngine, EngineError>,
     listeners: Listeners,
     /// The last to go: it says that nobody else uses the folder.
     data: DataDir,
@@ -104,12 +105,10 @@ impl Service {
         }
         let engine_address =
             settings.engine.address.as_deref().or(docker_host).unwrap_or(ENGINE_ADDRESS);
-        let engine = DockerEngine::connect(engine_address)
-            .context("DOCKER_HOST cannot be used: `engine.address` names another engine, like unix:///var/run/docker.sock")?;
         Ok(Self {
             listeners: bind(&settings)?,
+            engine: DockerEngine::connect(engine_address),
             engine_address: engine_address.to_owned(),
-            engine,
             settings,
             store,
             queues: queues(stop),
@@ -153,8 +152,10 @@ impl Service {
     }
 
     /// The engine that answers, or why none does.
-    pub(crate) async fn engine(&self) -> Result<String, EngineError> {
-        Ok(format!("{} at {}", self.engine.info().await?.name, self.engine_address))
+    pub(crate) async fn engine(&self) -> Result<String, String> {
+        let engine = self.engine.as_ref().map_err(ToString::to_string)?;
+        let info = engine.info().await.map_err(|error| error.to_string())?;
+        Ok(format!("{} at {}", info.name, self.engine_address))
     }
 
     /// Whether nothing was set up yet.
@@ -188,8 +189,8 @@ impl Service {
             scheduling.await;
             Ok(())
         });
-        if self.settings.worker.enabled {
-            let building = self.worker()?.run(stop.clone());
+        if let (true, Ok(engine)) = (self.settings.worker.enabled, &self.engine) {
+            let building = self.worker(engine.clone())?.run(stop.clone());
             parts.spawn(async move {
                 building.await;
                 Ok(())
@@ -240,7 +241,7 @@ impl Service {
         }
     }
 
-    fn worker(&self) -> Result<Worker> {
+    fn worker(&self, engine: DockerEngine) -> Result<Worker> {
         let settings = &self.settings;
         let work_folder = self.data().join("work");
         let limits = UnpackLimits {
@@ -256,7 +257,7 @@ impl Service {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
-            engine: Arc::new(self.engine.clone()),
+            engine: Arc::new(engine),
             sources,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {

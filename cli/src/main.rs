@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -35,7 +36,7 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
     // ring is the only provider of TLS; one that is installed already is the same.
     let _already = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
-    match arguments.command {
+    let ended = match arguments.command {
         Command::Up(up) => runtime.block_on(up::up(up, &environment)),
         Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
         Command::Client(command) => {
@@ -43,10 +44,14 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
         }
         Command::Settings => write_out(gantry_ops::settings::DEFAULTS).map(|()| Exit::Ok),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "gantry", &mut io::stdout());
-            Ok(Exit::Ok)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "gantry", &mut script);
+            write_out(&String::from_utf8_lossy(&script)).map(|()| Exit::Ok)
         }
-    }
+    };
+    // A thread may be in the middle of a large file: nobody waits for it any more.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

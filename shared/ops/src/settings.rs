@@ -80,6 +80,7 @@ pub struct Engine {
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Worker {
     pub enabled: bool,
+    #[serde(deserialize_with = "at_least_one")]
     pub slots: NonZeroU32,
     #[serde(deserialize_with = "optional")]
     pub pool: Option<PoolName>,
@@ -250,6 +251,12 @@ fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>,
         return Ok(url);
     }
     Err(serde::de::Error::custom("an `https://` or `http://` address without user, `?` and `#`"))
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let number = u32::try_from(number).ok().and_then(NonZeroU32::new);
+    number.ok_or_else(|| serde::de::Error::custom("it is a whole number, at least 1"))
 }
 
 fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::Error> {
