@@ -23,7 +23,7 @@ use crate::client::output::Output;
     after_long_help = "\
 First steps:
   gantry up                                the whole service; prints its address
-  gantry registry create local --login-server localhost:5000
+  gantry registry create main --login-server ghcr.io -u USER --password-stdin
   gantry build -t 'hello:{{.Run.ID}}' .    builds this folder and pushes the image
   gantry task create -n web -c https://github.com/octo/web.git#main -t 'web:{{.Run.ID}}'
   gantry hook create --provider github     what to enter at GitHub: a push builds

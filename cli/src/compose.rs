@@ -10,7 +10,7 @@ use gantry_domain::id::WorkerId;
 use gantry_domain::platform::Platform;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, TlsFiles};
 use gantry_local::{ObjectBlobs, queues};
-use gantry_ops::secret::{Keyring, SecretString, random_hex, write_private};
+use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_ops::settings::{Rule, Settings};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
@@ -64,7 +64,6 @@ pub(crate) struct Service {
     http: OutboundClient,
     git: Git,
     installation: String,
-    isolation_key: SecretString,
     engine_address: String,
     /// `Err` when DOCKER_HOST names what is no socket of this machine.
     engine: Result<DockerEngine, EngineError>,
@@ -86,7 +85,6 @@ impl Service {
             Arc::new(SqliteStore::open(path.join("gantry.db"), Options::default())?);
         let blobs: SharedBlobs = Arc::new(ObjectBlobs::local(path.join("objects"))?);
         let keyring = Arc::new(Keyring::open_or_create(&path.join("secret.key"))?);
-        let isolation_key = open_or_make_key(&path.join("isolation.key"))?;
         let http = OutboundClient::new(outbound(&settings)?)?;
         let limits = GitLimits {
             fetched_bytes: settings.limits.context,
@@ -117,7 +115,6 @@ impl Service {
             http,
             git,
             installation: installation.id,
-            isolation_key,
             data,
         })
     }
@@ -271,7 +268,7 @@ impl Service {
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
                 housekeeping: HOUSEKEEPING,
-                isolation_key: self.isolation_key.clone(),
+                isolation_key: self.keyring.derive("build isolation"),
             },
             hand: Arc::new(Hand::default()),
         })
@@ -313,19 +310,6 @@ async fn bury_former_process(store: &SharedStore) -> Result<usize> {
         if ended == before {
             return Ok(ended);
         }
-    }
-}
-
-fn open_or_make_key(path: &Path) -> Result<SecretString> {
-    let cannot_use = || format!("cannot use the key file {}", path.display());
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(SecretString::from(text.trim())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = random_hex::<32>()?;
-            write_private(path, key.as_bytes()).with_context(cannot_use)?;
-            Ok(SecretString::from(key.as_str()))
-        }
-        Err(error) => Err(error).with_context(cannot_use),
     }
 }
 

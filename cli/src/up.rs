@@ -29,8 +29,8 @@ const GRACE: Duration = Duration::from_secs(15);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a person without an engine is told.
-const NO_ENGINE: &str = "runs wait until one answers. To get one: `apt install docker.io`, or Podman's socket and \
-                         `--set engine.address=unix:///run/podman/podman.sock`";
+const NO_ENGINE: &str = "runs wait until one answers. To get one: `apt install docker.io`; one that is elsewhere: \
+                         `--set engine.address=unix:///…`";
 
 /// Starts everything, and runs until it is told to stop.
 pub(crate) async fn up(up: Up, environment: &Environment) -> Result<Exit> {
@@ -105,8 +105,11 @@ async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Resul
     }
     if service.is_new().await? {
         text.push_str(
-            "\nnext, in another terminal:\n  gantry registry create local --login-server localhost:5000\n  \
-             gantry build -t 'hello:{{.Run.ID}}' .\n",
+            "\nnext, in another terminal:\n  \
+             gantry registry create main --login-server ghcr.io -u USER --password-stdin\n  \
+             gantry build -t 'USER/hello:{{.Run.ID}}' .\n\
+             a registry on this machine or in a private network has to be allowed, as in \
+             `gantry up --set outbound.allow=localhost:5000`\n",
         );
     } else {
         text.push_str("\n`gantry status` shows how it is\n");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
-use gantry_domain::lineage::{Lineage, OutputImage};
+use gantry_domain::lineage::Lineage;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
 use gantry_ops::backoff::Backoff;
@@ -148,32 +148,31 @@ impl Worker {
             }
             Ending::LeaseLost => (None, None),
         };
-        let Attempt { log, lease, bundle, number, .. } = attempt;
+        let Attempt { log, lease, number, .. } = attempt;
         drop(log);
         writer.finished().await;
         let Some(finish) = finish else {
             tracing::warn!(run.id = %run, "run {run}: the lease of attempt {number} is lost; another attempt has it");
             return;
         };
-        let outputs = outputs(&finish);
-        if self.finish(&lease, finish, lineage).await {
-            let credentials = |image: &ImageReference| bundle.registries.get(image.host()).cloned();
-            self.settle_tags(run, number, &outputs, &credentials).await;
-        }
+        self.finish(&lease, finish, lineage).await;
     }
 
     async fn tag(&self, attempt: &Attempt, built: Built) -> (Option<Finish>, Option<Lineage>) {
         let Some(digest) = built.pushed.first().map(|pushed| pushed.manifest.digest.clone()) else {
-            attempt
-                .log
-                .say(None, format!("run {} succeeded; nothing was to be pushed", attempt.run.id))
-                .await;
+            attempt.log.say(None, "nothing was to be pushed").await;
             let product =
                 Product { bases: built.bases, commit: built.commit, ..Product::default() };
             return (Some(Finish::Outcome(Outcome::Succeeded(product))), None);
         };
         let credentials = |image: &ImageReference| attempt.credentials(image);
-        match self.move_tags(&attempt.lease, &attempt.step, &built, &credentials).await {
+        let tagged = async {
+            let lease = &attempt.lease;
+            let tagged = self.move_tags(lease, &attempt.step, &built, &credentials).await?;
+            self.settle_tags(lease, &tagged, &credentials).await?;
+            Ok(tagged)
+        };
+        match tagged.await {
             Ok(tagged) => {
                 for output in &tagged.outputs {
                     attempt
@@ -188,7 +187,6 @@ impl Worker {
                     );
                     attempt.log.say(None, line).await;
                 }
-                attempt.log.say(None, format!("run {} succeeded", attempt.run.id)).await;
                 let product = Product {
                     outputs: tagged.outputs,
                     superseded: tagged.superseded,
@@ -233,8 +231,8 @@ impl Worker {
         Some(Finish::Outcome(Outcome::Canceled { by }))
     }
 
-    /// Writes the end, for as long as the store is away and nobody else took the run. Answers whether it is written.
-    async fn finish(&self, lease: &KeptLease, finish: Finish, lineage: Option<Lineage>) -> bool {
+    /// Writes the end, for as long as the store is away and nobody else took the run.
+    async fn finish(&self, lease: &KeptLease, finish: Finish, lineage: Option<Lineage>) {
         let give_up = Instant::now() + FINISH_WITHIN;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
@@ -248,8 +246,7 @@ impl Worker {
             match finished.await {
                 Ok(finished) => {
                     say_finished(&finished);
-                    self.ring(lease).await;
-                    return true;
+                    return self.ring(lease).await;
                 }
                 Err(RunOpError::Store(error)) if Instant::now() < give_up => {
                     tracing::warn!(run.id = %lease.run, "the outcome of run {} waits: {error}", lease.run);
@@ -257,7 +254,7 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(run.id = %lease.run, "the outcome of run {} is not written: {error}", lease.run);
-                    return false;
+                    return;
                 }
             }
         }
@@ -297,15 +294,6 @@ async fn timed_out(attempt: &Attempt) -> Finish {
     };
     attempt.log.say(None, error.to_string()).await;
     Finish::Outcome(Outcome::Timeout { error })
-}
-
-fn outputs(finish: &Finish) -> Vec<OutputImage> {
-    match finish {
-        Finish::Outcome(outcome) => {
-            outcome.product().map(|product| product.outputs.clone()).unwrap_or_default()
-        }
-        Finish::Retry { .. } | Finish::HandBack => Vec::new(),
-    }
 }
 
 fn secrets(bundle: &Bundle) -> Secrets {

@@ -17,7 +17,7 @@ pub(crate) enum Registries {
 The password is read from standard input and sealed at rest; it is never shown again.
 
 Examples:
-  gantry registry create local --login-server localhost:5000
+  gantry registry create main --login-server ghcr.io -u USER --password-stdin
   gantry registry create ghcr --login-server ghcr.io -u octo --password-stdin < token.txt")]
     Create(Create),
     /// List registries

@@ -203,7 +203,7 @@ async fn a_run_longer_than_its_time_ends_as_timeout_and_its_build_is_gone() {
 }
 
 #[tokio::test]
-async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_after_the_next_finish() {
+async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_by_the_next() {
     let gantry = with_a_ready_run().await;
     let store = gantry.store.as_ref();
     let lost = take(&gantry, "lost", "1").await;
@@ -221,4 +221,36 @@ async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_after_the_next_finis
     assert_eq!(run.attempts.len(), 2);
     let pushed = run.state.done().unwrap().outcome.product().unwrap().outputs[0].digest.clone();
     assert_eq!(gantry.registries.tag(tag), Some(pushed));
+}
+
+#[tokio::test]
+async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt() {
+    let gantry = TestPipeline::start().await;
+    let store = gantry.store.as_ref();
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:latest").await;
+    gantry.settle().await;
+    let second = hello.commit("main", &[("file", "2")]).unwrap();
+    let third = hello.commit("main", &[("file", "3")]).unwrap();
+    gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
+    gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
+    gantry.schedule().await;
+
+    let lost = take(&gantry, "lost", "1").await;
+    runs::began(store, lost.run.id, &lost.holder).await.unwrap();
+    let tag = "registry.test/hello:latest";
+    runs::tagging(store, lost.run.id, &lost.holder, &[tag.parse().unwrap()], LEASE).await.unwrap();
+    assert!(gantry.worker("other").turn(&gantry.stop).await.unwrap());
+    // The newer run is done and has looked; now the older one writes, and dies before it can say so.
+    let late = format!("sha256:{}", "e".repeat(64)).parse().unwrap();
+    gantry.registries.have(tag, &late);
+    gantry.clock.advance(LEASE * 2);
+    runs::lapse(store, lost.run.id).await.unwrap().unwrap();
+    gantry.settle().await;
+
+    let (older, newer) = (gantry.run("ca1").await, gantry.run("ca2").await);
+    assert_eq!(older.state.done().unwrap().outcome.product().unwrap().outputs, []);
+    let newest = &newer.state.done().unwrap().outcome.product().unwrap().outputs[0];
+    assert_eq!(gantry.registries.tag(tag), Some(newest.digest.clone()));
 }
