@@ -20,7 +20,7 @@ use crate::step::build::Built;
 /// The part of a lease that moving tags may use. What is left covers the time that the store's answer took.
 const SHARE_OF_LEASE: f64 = 0.7;
 
-/// How long a tag is tried to be put right after a finish.
+/// How long a tag is tried to be put right.
 const PUT_RIGHT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who may write an image, by its registry.
@@ -114,26 +114,47 @@ impl Worker {
         }
     }
 
-    /// After the finish: where another attempt may have been writing a tag still, reads it once more and puts it right.
+    /// Before the finish, so that an attempt that dies here is made up for by the next: reads once more each tag that
+    /// another attempt may have written beside this one, or an earlier one of this run over a newer run's, and puts it right.
     pub(crate) async fn settle_tags(
         &self,
-        run: RunId,
-        attempt: u32,
-        outputs: &[OutputImage],
+        lease: &KeptLease,
+        tagged: &Tagged,
         credentials: CredentialsOf<'_>,
-    ) {
-        for output in outputs {
-            let settled =
-                tags::settle(self.store.as_ref(), &output.image, run, attempt, &output.digest)
-                    .await;
-            match settled {
-                Ok(None) => {}
-                Ok(Some(rests_at)) => {
-                    let credentials = credentials(&output.image);
-                    self.put_right(run, &output.image, &rests_at, credentials.as_ref()).await;
+    ) -> Result<(), NotTagged> {
+        for output in &tagged.outputs {
+            self.settle_tag(lease, &output.image, Some(&output.digest), credentials).await?;
+        }
+        for superseded in tagged.superseded.iter().filter(|_| lease.holder.attempt > 1) {
+            self.settle_tag(lease, &superseded.image, None, credentials).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_tag(
+        &self,
+        lease: &KeptLease,
+        image: &ImageReference,
+        digest: Option<&Digest>,
+        credentials: CredentialsOf<'_>,
+    ) -> Result<(), NotTagged> {
+        let writer = (lease.run, lease.holder.attempt);
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut cleared = None;
+        loop {
+            match tags::settle(self.store.as_ref(), image, writer, digest, cleared.as_ref()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(doubt)) => {
+                    let credentials = credentials(image);
+                    self.put_right(lease.run, image, &doubt.rests_at, credentials.as_ref()).await;
+                    cleared = Some(doubt);
                 }
                 Err(error) => {
-                    tracing::warn!(run.id = %run, "{} is not settled: {error}", output.image)
+                    tracing::warn!(run.id = %lease.run, "run {} waits to settle {image}: {error}", lease.run);
+                    tokio::select! {
+                        () = lease.lost() => return Err(NotTagged::LeaseLost),
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                    }
                 }
             }
         }
@@ -151,7 +172,7 @@ impl Worker {
         if is_right.as_ref().is_ok_and(|digest| digest == rests_at) {
             return;
         }
-        tracing::warn!(run.id = %run, "{image} was moved by an attempt that had lost its lease: it is put right");
+        tracing::warn!(run.id = %run, "{image} was moved by an attempt that came too late: it is put right");
         let manifest =
             self.registries.manifest(&image.pinned(rests_at.clone()), credentials, deadline).await;
         let put = match &manifest {

@@ -1,8 +1,8 @@
 //! Who moved a tag last, and who may move it.
 //!
 //! No registry can fence a write, so the store says who may write a tag before it is written. A run of an older generation
-//! of the same fact never moves a tag that a newer one has moved. An attempt that began to write and was not heard of
-//! again stays on the tag's list: whoever finishes next reads the tag once more and puts it right.
+//! of the same fact never moves a tag that a newer one has moved. Whoever may have written after, or beside, another
+//! reads the tag once more before it is done, and puts it right: see [`settle`].
 
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::RunId;
@@ -18,6 +18,8 @@ use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
 struct Tag {
     /// The run that moved it last, or is about to.
     run: RunId,
+    /// Which attempt of it.
+    attempt: u32,
     /// The newest generation of each fact that moved it, at most [`MOST_FACTS`].
     facts: Vec<(FactKey, u64, RunId)>,
     /// Attempts that were allowed to write and have not said that they are done.
@@ -71,6 +73,7 @@ pub(crate) async fn claim(
             None => {
                 let mut tag = Tag {
                     run: run.id,
+                    attempt,
                     facts: Vec::new(),
                     writers: Vec::new(),
                     contested: false,
@@ -86,7 +89,7 @@ pub(crate) async fn claim(
 
 impl Tag {
     fn claim(&mut self, run: &Run, attempt: u32) {
-        self.run = run.id;
+        (self.run, self.attempt) = (run.id, attempt);
         self.rests_at = None;
         if let Some((fact, generation)) = run.cause.fact() {
             self.facts.retain(|(key, _, _)| key != fact);
@@ -100,26 +103,46 @@ impl Tag {
     }
 }
 
-/// Says that an attempt has moved a tag to `digest` and writes it no more. Answers what must be at rest there when
-/// another attempt's write may have come between or may still come: the tag is then to be read again, and put right.
+/// What must be at rest under a tag, and is in doubt: read the tag and put it right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// What must be there.
+    pub rests_at: Digest,
+    /// The tag's record when this was said: what is put right by now counts only if nobody was let in since.
+    version: u64,
+}
+
+/// Says that an attempt writes a tag no more. `digest` is what it moved the tag to, if it was let in; a later attempt
+/// of a run that was let in earlier speaks for that one.
+///
+/// Answers what must be at rest there when another's write may have come before or beside its own; nothing is recorded
+/// then. Put that right, and say so again with the doubt that is `cleared`: a newer run may have been let in meanwhile.
+/// `None`: nothing is left to do.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn settle(
     store: &dyn Store,
     image: &ImageReference,
-    run: RunId,
-    attempt: u32,
-    digest: &Digest,
-) -> Result<Option<Digest>, StoreError> {
+    (run, attempt): (RunId, u32),
+    digest: Option<&Digest>,
+    cleared: Option<&Doubt>,
+) -> Result<Option<Doubt>, StoreError> {
     let key = key(image);
     loop {
         let Some(mut tag) = codec::load::<Tag>(store, &key).await? else { return Ok(None) };
-        let must_rest_at = tag.value.settle(run, attempt, digest);
+        let own = digest.filter(|_| (tag.value.run, tag.value.attempt) == (run, attempt));
+        let version = tag.version;
+        if let Some(rests_at) = tag.value.doubt((run, attempt), own)
+            && cleared.is_none_or(|doubt| doubt.version != version)
+        {
+            return Ok(Some(Doubt { rests_at, version }));
+        }
+        tag.value.release((run, attempt), own);
         let mut batch = Batch::default();
         tag.replace_in(&mut batch, key.clone())?;
         match store.commit(batch).await {
-            Ok(()) => return Ok(must_rest_at),
+            Ok(()) => return Ok(None),
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
@@ -127,18 +150,32 @@ pub async fn settle(
 }
 
 impl Tag {
-    fn settle(&mut self, run: RunId, attempt: u32, digest: &Digest) -> Option<Digest> {
-        self.writers.retain(|writer| *writer != (run, attempt));
-        if self.run != run {
-            // A newer run was let in meanwhile. If it is done, this one may have written over it.
-            return self.rests_at.clone();
+    /// What must be there though somebody else's write may have come last. `own` is the digest of who was let in last.
+    fn doubt(&self, writer: (RunId, u32), own: Option<&Digest>) -> Option<Digest> {
+        match own {
+            Some(digest) => {
+                let is_alone = self.writers.iter().all(|other| *other == writer);
+                (self.contested || !is_alone).then(|| digest.clone())
+            }
+            // Who was let in last is done: this one may have written over it.
+            None => self.rests_at.clone(),
         }
-        let in_doubt = std::mem::take(&mut self.contested) || !self.writers.is_empty();
-        // An older writer that is alive asks here itself when it is done; one that is dead is answered by the reading
-        // that follows now.
-        self.writers.clear();
-        self.rests_at = Some(digest.clone());
-        in_doubt.then(|| digest.clone())
+    }
+
+    fn release(&mut self, writer: (RunId, u32), own: Option<&Digest>) {
+        match own {
+            Some(digest) => {
+                self.rests_at = Some(digest.clone());
+                self.contested = false;
+                // One that is alive looks here itself when it is done. One that is dead has been answered by the reading.
+                self.writers.clear();
+            }
+            None => {
+                self.writers.retain(|other| *other != writer);
+                // Who was let in last is not done: it is to look, for this one has not.
+                self.contested |= self.rests_at.is_none();
+            }
+        }
     }
 }
 
