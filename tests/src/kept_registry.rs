@@ -64,7 +64,7 @@ impl KeptRegistry {
     async fn take_a_while(&self) {
         let wait = {
             let mut delays = self.delays.lock().expect("nobody panics with it");
-            let most = if delays.random_ratio(1, LONG_WRITES) { 200 } else { 10 };
+            let most = if delays.random_ratio(1, LONG_WRITES) { 200 } else { 60 };
             Duration::from_millis(delays.random_range(0..=most))
         };
         tokio::time::sleep(wait).await;

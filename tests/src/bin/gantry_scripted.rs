@@ -93,7 +93,7 @@ async fn main() -> Result<()> {
     let shared = Shared {
         store: Arc::new(SqliteStore::open(data.path().join("gantry.db"), Options::default())?),
         queues: queues(&stop),
-        blobs: Arc::new(ObjectBlobs::local(&data.path().join("objects"))?),
+        blobs: Arc::new(ObjectBlobs::local(data.path().join("objects"))?),
         keyring: Arc::new(Keyring::open_or_create(&data.path().join("secret.key"))?),
         git: Git::new(Arc::clone(http.policy()), limits),
         http,

@@ -4,6 +4,8 @@
 //! real engine and registry. A seed fixes what is pushed and when the process is killed, not how the machine's threads
 //! run: a round that failed may have to be played a few times.
 
+#![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
+
 mod ledger;
 mod parts;
 mod plan;
@@ -16,6 +18,7 @@ use std::ops::RangeInclusive;
 use futures_util::StreamExt as _;
 
 use crate::parts::FIRST_REAL_SEED;
+use crate::report::CutShort;
 
 const SCRIPTED: RangeInclusive<u64> = 1..=18;
 const REAL: RangeInclusive<u64> = FIRST_REAL_SEED..=FIRST_REAL_SEED + 4;
@@ -35,13 +38,16 @@ async fn play(seeds: Vec<u64>, at_once: usize) {
     let rounds = seeds.into_iter().map(|seed| tokio::spawn(round::play(seed)));
     let mut rounds = futures_util::stream::iter(rounds).buffered(at_once);
     let mut faults = Vec::new();
+    let mut cut_short = CutShort::default();
     while let Some(report) = rounds.next().await {
         let report = report.unwrap();
         println!("{report}");
+        cut_short.add(&report.cut_short);
         if report.has_faults() {
             faults.push(report.faults());
         }
     }
+    println!("{cut_short}");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 

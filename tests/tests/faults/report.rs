@@ -18,11 +18,48 @@ pub(crate) struct Report {
     pub(crate) doubled: usize,
     /// Attempts beyond the first of each run.
     pub(crate) extra_attempts: usize,
+    /// Where attempts were that died with their process.
+    pub(crate) cut_short: CutShort,
     /// How often the process was killed.
     pub(crate) kills: usize,
     took: Duration,
     faults: Vec<String>,
     notes: Vec<String>,
+}
+
+/// How far attempts had come when their process was killed.
+#[derive(Debug, Default)]
+pub(crate) struct CutShort([usize; PHASES.len()]);
+
+/// What an attempt has come to, and the line of its log that says so.
+const PHASES: [(&str, &str); 5] = [
+    ("fetching", ""),
+    ("resolving", "at commit "),
+    ("building", "begins"),
+    ("pushing", "pushing to "),
+    ("finishing", "pushed "),
+];
+
+impl CutShort {
+    /// One more, with this log.
+    pub(crate) fn count(&mut self, log: &str) {
+        let come_to = PHASES.iter().rposition(|(_, line)| log.contains(line));
+        self.0[come_to.unwrap_or_default()] += 1;
+    }
+
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count += other;
+        }
+    }
+}
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phases =
+            PHASES.iter().zip(self.0).map(|((phase, _), count)| format!("{count} {phase}"));
+        write!(f, "attempts that were cut short: {}", phases.collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Report {
@@ -35,6 +72,7 @@ impl Report {
             lost: 0,
             doubled: 0,
             extra_attempts: 0,
+            cut_short: CutShort::default(),
             kills: 0,
             took: Duration::ZERO,
             faults: Vec::new(),

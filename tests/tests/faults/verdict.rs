@@ -18,7 +18,7 @@ use gantry_seams::{decisions, deliveries, events};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 
 use crate::ledger::{Delivery, Hook};
-use crate::report::Report;
+use crate::report::{CutShort, Report};
 use crate::round::Round;
 
 /// More runs than a round has.
@@ -38,7 +38,7 @@ pub(crate) async fn judge(
     let judge = Judge {
         round,
         store: SqliteStore::open(data.path().join("gantry.db"), Options::default())?,
-        blobs: ObjectBlobs::local(&data.path().join("objects"))?,
+        blobs: ObjectBlobs::local(data.path().join("objects"))?,
     };
     report.accepted = sent.len();
     report.answered = sent.iter().map(|delivery| delivery.answers).sum();
@@ -51,7 +51,7 @@ pub(crate) async fn judge(
     judge.count(sent, &all, report);
     for run in &all {
         report.extra_attempts += run.attempts.len().saturating_sub(1);
-        if let Err(error) = judge.run(run).await {
+        if let Err(error) = judge.run(run, &mut report.cut_short).await {
             report.fault(format!("run {}: {error:#}\n    {:?}", run.id, run.state));
         }
     }
@@ -138,7 +138,7 @@ impl Judge<'_> {
     }
 
     /// It ended as it had to, by attempts that followed each other, and left a log and no secret.
-    async fn run(&self, run: &Run) -> Result<()> {
+    async fn run(&self, run: &Run, cut_short: &mut CutShort) -> Result<()> {
         let Some(done) = run.state.done() else { anyhow::bail!("it has not ended") };
         let mut finished = None;
         let mut lost = 0;
@@ -170,14 +170,24 @@ impl Judge<'_> {
                 ensure!(error.code == ErrorCode::WorkerLost, "it ended by {error:?}");
                 ensure!(lost == COUNTED_ATTEMPTS, "it was given up after {lost} attempts");
             }
-            outcome => anyhow::bail!("it ended by {outcome:?}"),
+            outcome @ (Outcome::Succeeded(_)
+            | Outcome::Failed { .. }
+            | Outcome::Canceled { .. }
+            | Outcome::Timeout { .. }) => anyhow::bail!("it ended by {outcome:?}"),
         }
         for attempt in &run.attempts {
             let text = self.log(run.id, attempt.attempt).await?;
-            if finished == Some(attempt.attempt) && !hangs {
-                let ends = [text.matches("begins").count(), text.matches("ends\n").count()];
-                let last = format!("run {} succeeded\n", run.id);
-                ensure!(text.ends_with(&last) && ends[0] > 0 && ends[1] > 0, "its log is\n{text}");
+            if attempt.end == AttemptEnd::Lapsed {
+                cut_short.count(&text);
+            }
+            if let Some(product) = done.outcome.product()
+                && finished == Some(attempt.attempt)
+            {
+                let says_all = product.outputs.iter().all(|output| {
+                    text.contains(&format!("pushed {} at {}\n", output.image, output.digest))
+                });
+                let begins = text.starts_with("fetching") && text.contains(" begins");
+                ensure!(begins && says_all, "its log is\n{text}");
             }
         }
         let bundle = self.store.load(&[Key::new(Kind::Bundle, run.id)]).await?;
