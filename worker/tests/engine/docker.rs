@@ -509,3 +509,20 @@ fn no_program_is_called() {
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
 }
+
+#[tokio::test]
+async fn a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once() {
+    let engine = engine();
+    let (first, second) = (on_busybox("RUN echo first"), on_busybox("RUN echo second"));
+    let staging = format!("{}/staged:{}", registry(), first.run).parse().unwrap();
+    for order in [&first, &second] {
+        build(&engine, order.clone(), context(nothing())).await.0.unwrap();
+        engine.tag(&order.image, &staging).await.unwrap();
+        engine.push(&staging, None).await.unwrap();
+    }
+    let left = engine.leftovers(&first.installation).await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    engine.remove(&left[0]).await.unwrap();
+    assert_eq!(engine.leftovers(&first.installation).await.unwrap(), []);
+    engine.remove_image(&staging).await.unwrap();
+}

@@ -95,6 +95,25 @@ pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), Eng
     }
 }
 
+/// Takes gantry's name from an image that a dead attempt left, and removes it unless somebody gave it another. What was
+/// pushed keeps a digest of its registry as a name, which alone would keep it.
+pub(super) async fn remove_left_image(socket: &Socket, image: &str) -> Result<(), EngineError> {
+    let docker = client(socket)?;
+    let inspect = async |image: &str| match docker.inspect_image(image).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if status(&error) == Some(NOT_FOUND) => Ok(None),
+        Err(error) => Err(failed(socket, "show an image", error)),
+    };
+    let Some(id) = inspect(image).await?.and_then(|found| found.id) else { return Ok(()) };
+    remove_image(socket, image).await?;
+    match inspect(&id).await? {
+        Some(left) if left.repo_tags.as_ref().is_none_or(Vec::is_empty) => {
+            remove_image(socket, &id).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 pub(super) async fn remove_container(socket: &Socket, id: &str) -> Result<(), EngineError> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     match client(socket)?.remove_container(id, Some(options)).await {

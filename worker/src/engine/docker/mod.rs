@@ -100,7 +100,7 @@ impl Engine for DockerEngine {
     async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError> {
         match leftover.kind {
             LeftoverKind::Container => api::remove_container(&self.socket, &leftover.id).await,
-            LeftoverKind::Image => api::remove_image(&self.socket, &leftover.id).await,
+            LeftoverKind::Image => api::remove_left_image(&self.socket, &leftover.id).await,
             LeftoverKind::BuildProcess => self.kill_orphan(&leftover.id).await,
         }
     }
