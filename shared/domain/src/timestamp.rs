@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, as a store's clock gave them. RFC 3339 in JSON for people is
-/// [`Timestamp::to_string`]; records keep the number.
+/// Milliseconds since 1970-01-01T00:00:00Z, as a store's clock gave them. For people it is printed as RFC 3339;
+/// records keep the number.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
