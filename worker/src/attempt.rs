@@ -54,13 +54,19 @@ pub(crate) struct Attempt {
 }
 
 /// How the part of an attempt ended that may be stopped at any moment.
-enum Ending {
+pub(crate) enum Ending {
     Built(Box<Built>),
     Failed(Failure),
     CancelAsked,
     TimedOut,
     Stopped,
     LeaseLost,
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Attempt {
@@ -90,7 +96,7 @@ impl Worker {
             () = tokio::time::sleep_until(attempt.deadline) => Ending::TimedOut,
             built = self.build_and_push(&attempt) => match built {
                 Ok(built) => Ending::Built(Box::new(built)),
-                Err(failure) => Ending::Failed(failure),
+                Err(ending) => ending,
             },
         };
         self.end(attempt, writer, ending).await;

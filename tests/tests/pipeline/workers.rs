@@ -168,3 +168,25 @@ async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Canceled);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_cancel_that_nobody_was_told_of_ends_the_run_before_its_first_step() {
+    let (gantry, task) = with_a_task().await;
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    let mut worker = gantry.worker("worker-1");
+    // It never renews in this test: only the question before the first step can tell it.
+    worker.settings.lease.renew = Duration::from_secs(600);
+    let canceling = async {
+        until(&gantry, "ca1", |run| run.status() == RunStatus::Started).await;
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::somebody())
+            .await
+            .unwrap();
+    };
+    let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);
+    assert!(worked.unwrap());
+    let run = gantry.run("ca1").await;
+    assert_eq!(run.status(), RunStatus::Canceled);
+    assert_eq!(run.attempts[0].end, gantry_domain::attempt::AttemptEnd::Finished);
+    assert_eq!(gantry.engine.asked().len(), 0);
+}

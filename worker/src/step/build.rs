@@ -11,7 +11,8 @@ use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::template::RunVariables;
 use gantry_ops::secret::ExposeSecret;
 use gantry_remote::registry::RawManifest;
-use gantry_seams::{runs, uploads};
+use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::uploads;
 use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use super::build_log;
 use crate::Worker;
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Ending};
 use crate::engine::{BuildOrder, Engine};
 use crate::failure::{self, Failure};
 use crate::source::Checkout;
@@ -84,7 +85,7 @@ impl Drop for LocalImage {
 
 impl Worker {
     /// Builds the run's image and pushes it, tags excepted.
-    pub(crate) async fn build_and_push(&self, attempt: &Attempt) -> Result<Built, Failure> {
+    pub(crate) async fn build_and_push(&self, attempt: &Attempt) -> Result<Built, Ending> {
         let run = &attempt.run;
         let source = &run.build.source;
         attempt.log.say(None, format!("fetching {source}")).await;
@@ -102,9 +103,7 @@ impl Worker {
             .map_err(|error| failure::of_context(&error).in_step(&attempt.step))?;
         let (dockerfile, bases) = self.pin_bases(attempt, &text, &build_args).await?;
         let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
-        runs::began(self.store.as_ref(), run.id, &attempt.lease.holder)
-            .await
-            .map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+        runs::began(self.store.as_ref(), run.id, &attempt.lease.holder).await.map_err(not_begun)?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
         self.build_image(attempt, &checkout, order)
             .await
@@ -328,6 +327,17 @@ impl Worker {
             .await
             .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
         Ok(PushedImage { staging, manifest })
+    }
+}
+
+/// The store hears of a cancel, and of a lease that is over, before the next renewal does.
+fn not_begun(error: RunOpError) -> Ending {
+    match error {
+        RunOpError::CancelAsked { .. } => Ending::CancelAsked,
+        RunOpError::LeaseLost { .. } | RunOpError::Absent { .. } => Ending::LeaseLost,
+        RunOpError::Illegal { .. } | RunOpError::Store(_) => {
+            Failure::infrastructures(ErrorCode::Internal, &error).into()
+        }
     }
 }
 
