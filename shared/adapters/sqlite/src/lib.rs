@@ -5,7 +5,6 @@
 
 #![warn(missing_docs)]
 
-mod backup;
 mod clock;
 mod data_dir;
 mod database;
@@ -15,7 +14,6 @@ mod readers;
 mod store;
 mod writer;
 
-pub use backup::BackupError;
 pub use clock::{Clock, ManualClock};
 pub use data_dir::{DataDir, Holder, LockError};
 pub use database::OpenError;

@@ -15,20 +15,11 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
 
 /// Opens a file to read and write, and makes an empty one where there is none.
 pub(crate) fn open_file(path: &Path) -> io::Result<File> {
-    options().create(true).truncate(false).open(path)
-}
-
-/// Makes a file that must not be there yet.
-pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    options().create_new(true).open(path)
-}
-
-fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+    options.open(path)
 }
 
 /// Makes the names in the directory of `path` survive a power cut.

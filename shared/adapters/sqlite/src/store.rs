@@ -1,6 +1,6 @@
 //! The store: its parts put together behind the trait.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use gantry_seams::store::{
 };
 use tempfile::TempDir;
 
-use crate::backup::{self, BackupError};
 use crate::clock::{Clock, StoreClock};
 use crate::database::{self, Durability, OpenError};
 use crate::readers::Readers;
@@ -44,7 +43,6 @@ pub struct SqliteStore {
     writer: Writer,
     clock: Arc<StoreClock>,
     watchers: Arc<Watchers>,
-    file: PathBuf,
     _temporary: Option<TempDir>,
 }
 
@@ -68,15 +66,6 @@ impl SqliteStore {
         Self::open_as(file, options, Durability::None, Some(directory))
     }
 
-    /// Copies the store as it is at one moment into the new file `to`, while it is in use. Blocks for as long as that
-    /// takes.
-    ///
-    /// # Errors
-    /// [`BackupError`]; then there is no such file.
-    pub fn backup(&self, to: &Path) -> Result<(), BackupError> {
-        backup::copy(&self.file, to)
-    }
-
     fn open_as(
         file: PathBuf,
         options: Options,
@@ -98,7 +87,7 @@ impl SqliteStore {
         )
         .map_err(|source| OpenError::Thread { source })?
         .map_err(failed)?;
-        Ok(Self { readers, writer, clock, watchers, file, _temporary: temporary })
+        Ok(Self { readers, writer, clock, watchers, _temporary: temporary })
     }
 }
 

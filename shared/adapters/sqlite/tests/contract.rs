@@ -89,20 +89,6 @@ async fn a_stuck_store_is_unavailable_and_goes_on_afterwards() {
     assert!(acknowledged(&store).await.contains(&2));
 }
 
-#[tokio::test]
-async fn a_backup_is_a_store_as_it_was_then() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(&directory.path().join("gantry.db"));
-    let copy = directory.path().join("copy.db");
-    store.commit(put(1)).await.unwrap();
-    store.backup(&copy).unwrap();
-    store.commit(put(2)).await.unwrap();
-
-    let error = store.backup(&copy).unwrap_err();
-    assert!(error.to_string().contains("copy.db"), "{error}");
-    assert_eq!(acknowledged(&*open(&copy)).await, [1]);
-}
-
 #[cfg(unix)]
 #[tokio::test]
 async fn only_the_owner_can_read_a_store() {
