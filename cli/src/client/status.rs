@@ -84,6 +84,13 @@ impl fmt::Display for Shown<'_> {
             }),
         );
         details.each(
+            "refused logins",
+            status.failing_credentials.iter().map(|failing| {
+                let what = failing.task.as_ref().map_or("quick builds", |task| task.as_str());
+                format!("{what} of {}, in run {}", failing.registry, failing.run)
+            }),
+        );
+        details.each(
             "broken records",
             status
                 .quarantined
@@ -120,6 +127,9 @@ mod tests {
             "oldest_waiting": {"run": "ca2", "created": "2026-03-09T20:30:10.5Z", "waits_for": "a worker"},
             "failing_hooks": [{"hook": "h1", "registry": "demo", "counts":
                 {"accepted": 1, "dropped": 0, "unauthorized": 4, "unreadable": 0, "unavailable": 0}}],
+            "failing_credentials": [
+                {"registry": "demo", "task": "web", "run": "ca7", "message": "ghcr.io refused access"}
+            ],
             "unknown_hook_requests": 0,
             "quarantined": [{"key": "run/ca0", "since": "2026-03-09T20:30:10Z"}]
         }))
@@ -133,6 +143,7 @@ mod tests {
         workers         w1 (linux-amd64): 1 of 2 slots, 12.0 GiB free, Docker Engine 27.1
                         w2 (linux-amd64): 0 of 2 slots, no engine: nobody answers at /var/run/docker.sock
         failing hooks   h1 of demo: 4 refused, 0 unreadable, 0 not stored in time
+        refused logins  web of demo, in run ca7
         broken records  run/ca0 since 2026-03-09T20:30:10Z
         needs you       worker w2 has no engine: start Docker
         ");

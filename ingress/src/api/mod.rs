@@ -48,6 +48,7 @@ mod hooks;
 mod logs;
 mod paging;
 mod recipe;
+mod refusals;
 mod registries;
 mod requests;
 mod runs;

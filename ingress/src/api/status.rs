@@ -7,9 +7,11 @@ use actix_web::web::{Data, Json};
 use gantry_domain::run::Run as RunRecord;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::Worker;
+use gantry_seams::runs::RunFilter;
 use gantry_seams::store::StoreError;
 use gantry_seams::{hooks, installation, runs, workers};
 
+use super::refusals::refused;
 use super::{runs as run_routes, types, view};
 use crate::access::{Allowed, Read};
 use crate::error::{ApiError, Failures};
@@ -17,6 +19,9 @@ use crate::state::State;
 
 const COUNTED: usize = 1000;
 const MOST_QUARANTINED: usize = 100;
+
+/// How many runs are looked back for credentials that were refused.
+const LOOKED_BACK: usize = 200;
 
 /// A worker says that it is there every few seconds.
 const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -90,6 +95,7 @@ pub(super) async fn show_status(
         leased_runs: leased,
         oldest_waiting,
         failing_hooks: failing_hooks(&state, &allowed).await?,
+        failing_credentials: failing_credentials(&state, &allowed).await?,
         unknown_hook_requests: state.tally.unknown(),
         quarantined: quarantined
             .into_iter()
@@ -144,6 +150,24 @@ async fn failing_hooks(
     Ok(failing)
 }
 
+async fn failing_credentials(
+    state: &State,
+    allowed: &Allowed<Read>,
+) -> Result<Vec<types::FailingCredentials>, StoreError> {
+    let mut newest =
+        runs::list(state.store.as_ref(), &RunFilter::default(), None, LOOKED_BACK).await?;
+    newest.retain(|run| allowed.sees(&run.registry));
+    Ok(refused(&newest)
+        .into_iter()
+        .map(|(run, error)| types::FailingCredentials {
+            registry: run.registry.to_string(),
+            task: run.task.as_ref().map(|task| task.name.to_string()),
+            run: run.id.to_string(),
+            message: error.to_string(),
+        })
+        .collect())
+}
+
 /// What needs a person, each with its remedy.
 fn troubles(
     status: &types::Status,
@@ -173,6 +197,9 @@ fn troubles(
             "hook {}: {} deliveries with a wrong secret, {} unreadable, {} not taken in time since the start",
             failing.hook, counts.unauthorized, counts.unreadable, counts.unavailable
         ));
+    }
+    for failing in &status.failing_credentials {
+        troubles.push(format!("run {}: {}", failing.run, failing.message));
     }
     if !status.quarantined.is_empty() {
         troubles.push(format!(

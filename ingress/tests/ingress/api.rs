@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use gantry_domain::id::TokenId;
-use gantry_domain::run::RunStatus;
+use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
 use gantry_ingress::api::types;
 use gantry_seams::{runs, tasks, uploads};
@@ -234,6 +234,24 @@ async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
     assert_eq!((&rerun["id"], &rerun["cause"]), (&json!("ca2"), &json!("rerun of ca1")));
     assert_eq!(door.get("/runs/ca3").await.status, StatusCode::NOT_FOUND);
     assert_eq!(door.get("/runs/nonsense").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn credentials_that_the_last_run_was_refused_with_are_told_until_a_run_gets_further() {
+    let door = Door::with_registry().await;
+    for (id, code) in [("ca1", ErrorCode::RegistryUnauthorized), ("ca2", ErrorCode::Internal)] {
+        let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
+        door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+        let message = "registry.test refused access".to_owned();
+        let error = RunError { code, step: None, exit_code: None, message };
+        runs::give_up(door.store.as_ref(), id.parse().unwrap(), error).await.unwrap();
+        let told = door.get("/status").await.json()["failing_credentials"].clone();
+        if id == "ca1" {
+            assert_eq!((&told[0]["run"], &told[0]["registry"]), (&json!("ca1"), &json!("contoso")));
+        } else {
+            assert_eq!(told, json!([]));
+        }
+    }
 }
 
 #[tokio::test]

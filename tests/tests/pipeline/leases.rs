@@ -104,6 +104,37 @@ async fn many_workers_at_once_take_each_run_once() {
 }
 
 #[tokio::test]
+async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
+    let gantry = TestPipeline::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let source: gantry_domain::source::Source =
+        format!("{}#main", gantry.git.url("hello")).parse().unwrap();
+    let limited = gantry
+        .task_with("limited", "hello:{{.Run.ID}}", |task| {
+            task.build.source = source.clone();
+            task.run_limit = std::num::NonZeroU32::new(1);
+        })
+        .await;
+    let free = gantry
+        .task_with("free", "hello:{{.Run.ID}}", |task| task.build.source = source.clone())
+        .await;
+    for task in [&limited, &limited, &free] {
+        super::causes::ask(&gantry, task, None).await;
+    }
+    gantry.schedule().await;
+    let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
+    let ready: Vec<String> = ready.iter().map(|run| run.id.to_string()).collect();
+    assert_eq!(ready, ["ca1", "ca3"]);
+    let held = gantry.run("ca2").await;
+    let gantry_domain::run::RunState::Waiting { reason, .. } = held.state else {
+        panic!("it waits")
+    };
+    assert_eq!(reason.to_string(), "one of the task's 1 places for runs");
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca2").await.status(), RunStatus::Succeeded);
+}
+
+#[tokio::test]
 async fn a_person_s_run_is_taken_before_those_that_triggers_started() {
     let gantry = with_a_ready_run().await;
     let task = gantry_seams::tasks::find(gantry.store.as_ref(), &"reg/hello".parse().unwrap())

@@ -29,8 +29,8 @@ pub use run::{
     SupersededTag,
 };
 pub use status::{
-    FailingHook, HookCounts, OldestWaiting, QuarantinedRecord, QueueStatus, Status, StoreStatus,
-    Worker, WorkerEngine,
+    FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord, QueueStatus,
+    Status, StoreStatus, Worker, WorkerEngine,
 };
 pub use task::{SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 pub use token::{Token, TokenCreate, TokenCreated};

@@ -27,6 +27,9 @@ pub struct Status {
     pub oldest_waiting: Option<OldestWaiting>,
     /// Hooks at which something was refused or unreadable since this process started.
     pub failing_hooks: Vec<FailingHook>,
+    /// The tasks and registries whose credentials a registry or git host refused last time.
+    #[serde(default)]
+    pub failing_credentials: Vec<FailingCredentials>,
     /// Webhooks to addresses of no hook since this process started.
     pub unknown_hook_requests: u64,
     /// Records that did not decode, oldest first.
@@ -114,6 +117,20 @@ pub struct FailingHook {
     pub registry: String,
     /// What came.
     pub counts: HookCounts,
+}
+
+/// Credentials that were refused in the last run that used them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailingCredentials {
+    /// The registry.
+    pub registry: String,
+    /// The task; `None` for quick builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The run that was refused.
+    pub run: String,
+    /// Who refused what, and the remedy.
+    pub message: String,
 }
 
 /// What came to a hook since this process started.
