@@ -66,7 +66,16 @@ const BUILDS: [Build; 3] = [
 struct Pair {
     engine: f64,
     gantry: f64,
+    stages: [f64; STAGES.len()],
 }
+
+/// What a build through gantry consists of.
+const STAGES: [&str; 4] = [
+    "until the engine is asked",
+    "until its last word",
+    "until gantry is done with it",
+    "until the run has ended",
+];
 
 /// Measures each build both ways in turn.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
@@ -84,29 +93,36 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
             reached: (build.reaches)(overhead.median(), part.median()),
         });
         let all = |of: fn(&Pair) -> f64| Samples::of(pairs.iter().map(of)).show(0);
-        rows.push(vec![build.name.to_owned(), all(|pair| pair.engine), all(|pair| pair.gantry)]);
+        let mut row = vec![build.name.to_owned(), all(|pair| pair.engine), all(|pair| pair.gantry)];
+        row.extend((0..STAGES.len()).map(|stage| {
+            let median = Samples::of(pairs.iter().map(|pair| pair.stages[stage])).median();
+            format!("{median:.0}")
+        }));
+        rows.push(row);
     }
+    let columns = ["", "the engine alone", "through gantry"].into_iter().chain(STAGES);
     report.details(Details {
-        title: "overhead: in ms".to_owned(),
-        columns: ["", "the engine alone", "through gantry"].map(str::to_owned).into(),
+        title: "overhead: in ms, and the medians of what gantry's time consists of".to_owned(),
+        columns: columns.map(str::to_owned).collect(),
         rows,
     });
     Ok(())
 }
 
 async fn build_often(build: &Build, count: usize) -> Result<Vec<Pair>> {
-    let gantry = Gantry::start().await?;
+    let mut gantry = Gantry::start().await?;
     let mut pairs = Vec::new();
     // The first one fills the caches.
     for number in 0..=count {
         // What one did a moment ago must not disturb the other: neither is first each time.
-        let pair = if number % 2 == 0 {
+        let (engine, (through, stages)) = if number % 2 == 0 {
             let engine = by_engine(context(build)?).await?;
-            Pair { engine, gantry: by_gantry(&gantry, context(build)?).await? }
+            (engine, by_gantry(&mut gantry, context(build)?).await?)
         } else {
-            let gantry = by_gantry(&gantry, context(build)?).await?;
-            Pair { engine: by_engine(context(build)?).await?, gantry }
+            let gantry = by_gantry(&mut gantry, context(build)?).await?;
+            (by_engine(context(build)?).await?, gantry)
         };
+        let pair = Pair { engine, gantry: through, stages };
         say(format_args!(
             "  {}: engine {:.0} ms, gantry {:.0} ms",
             build.name, pair.engine, pair.gantry
@@ -151,14 +167,18 @@ async fn by_engine(context: Bytes) -> Result<f64> {
     Ok(took)
 }
 
-async fn by_gantry(gantry: &Gantry, context: Bytes) -> Result<f64> {
+async fn by_gantry(gantry: &mut Gantry, context: Bytes) -> Result<(f64, [f64; STAGES.len()])> {
     let began = Instant::now();
-    let run = gantry.parts.ended(gantry.build(context).await?).await?;
-    let took = milliseconds(began.elapsed());
-    ensure!(run.status() == RunStatus::Succeeded, "{}: {:?}", run.id, run.state);
+    let id = gantry.build(context).await?;
+    let run = gantry.parts.ended(id).await?;
+    let ended = Instant::now();
+    ensure!(run.status() == RunStatus::Succeeded, "{id}: {:?}", run.state);
+    let seen = gantry.builds.recv().await.context("gantry runs")?;
+    let stages =
+        [seen.asked - began, seen.said - seen.asked, seen.done - seen.said, ended - seen.done];
     // Its image is removed meanwhile; that is not the next build's business.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    Ok(took)
+    Ok((milliseconds(ended - began), stages.map(milliseconds)))
 }
 
 async fn remove_image() -> Result<()> {

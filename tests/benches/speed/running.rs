@@ -56,6 +56,10 @@ pub(crate) struct SeenBuild {
     pub(crate) asked: Instant,
     /// When the engine first said something of it.
     pub(crate) heard: Option<Instant>,
+    /// When the engine had nothing more to say of it.
+    pub(crate) said: Instant,
+    /// When gantry was done with the engine.
+    pub(crate) done: Instant,
 }
 
 impl Gantry {
@@ -183,16 +187,20 @@ impl Engine for Watched {
         context: ContextStream,
         events: mpsc::Sender<BuildEvent>,
     ) -> Result<BuiltImage, BuildError> {
-        let mut build = SeenBuild { run: order.run, asked: Instant::now(), heard: None };
+        let run = order.run;
+        let asked = Instant::now();
+        let (mut heard, mut last) = (None, asked);
         let (said, mut saying) = mpsc::channel(64);
         let pass_on = async {
             while let Some(event) = saying.recv().await {
-                build.heard.get_or_insert_with(Instant::now);
+                last = Instant::now();
+                heard.get_or_insert(last);
                 let _gone = events.send(event).await;
             }
         };
         let (built, ()) = tokio::join!(self.engine.build(order, context, said), pass_on);
-        let _gone = self.seen.send(build);
+        let _gone =
+            self.seen.send(SeenBuild { run, asked, heard, said: last, done: Instant::now() });
         built
     }
 

@@ -24,7 +24,7 @@ use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStrea
 /// report by itself, within milliseconds; a broken one must not hold the result.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Takes milliseconds.
+/// Takes 0.1 s, and more the more cache there is: the engine looks at all of it.
 const TIDYING: Duration = Duration::from_secs(5);
 
 /// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
@@ -56,7 +56,8 @@ pub(super) async fn build(
     };
     let (answer, progress) = tokio::join!(solve, follow(reporting, report, &solved, events));
     drop(session);
-    tidy(socket, &context).await;
+    // Nobody waits for that: the build has its result whether or not it succeeds.
+    tokio::spawn(tidy(socket.clone(), context.url()));
 
     match answer {
         Ok(answer) => image_of(&answer.into_inner()),
@@ -67,10 +68,9 @@ pub(super) async fn build(
     }
 }
 
-/// The build has its result whether or not this succeeds, and the cache is bounded in the end.
-async fn tidy(socket: &Socket, context: &Context) {
-    let tidied = tokio::time::timeout(TIDYING, cache::forget_context(socket, &context.url())).await;
-    match tidied {
+/// Removes what the engine keeps of a context. Where that fails, it counts as cache, which is bounded.
+async fn tidy(socket: Socket, context: String) {
+    match tokio::time::timeout(TIDYING, cache::forget_context(&socket, &context)).await {
         Ok(Ok(_freed)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the archive of a context stays in the engine"),
         Err(_) => tracing::debug!("the engine is slow to remove the archive of a context"),
