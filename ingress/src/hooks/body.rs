@@ -1,36 +1,86 @@
-//! Reads a body of somebody who has proved nothing yet: bounded in size, time and, over all connections, memory.
+//! Reads a body of somebody who has proved nothing yet: bounded in size, time and, over all connections, room.
 
+use std::io;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
-use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::web::{Bytes, Payload};
 use futures_util::StreamExt as _;
 
 use super::budget::{ByteBudget, HeldBytes};
+use super::kept::KeptBody;
+use super::verify::{Proof, RejectedDelivery};
 use crate::error::ApiError;
 
-/// A body, and the room that it takes.
-pub(crate) struct HeldBody {
-    pub(crate) bytes: Bytes,
-    _held: HeldBytes,
+/// A delivery that nobody has vouched for.
+pub(crate) struct RawDelivery {
+    proof: Proof,
+    body: KeptBody,
+    held: HeldBytes,
 }
 
-/// Reads a body of at most `most` bytes within `patience`.
-pub(crate) async fn read(
-    request: &HttpRequest,
-    payload: Payload,
-    most: u64,
-    budget: &ByteBudget,
-    patience: Duration,
-) -> Result<HeldBody, ApiError> {
-    let declared = declared_length(request);
-    if declared.is_some_and(|length| length > most) {
-        return Err(ApiError::TooLarge { most });
+/// A delivery whose sender knows a secret of its hook.
+///
+/// [`RawDelivery::verify`] is the only constructor and the fields are private, so what takes a `VerifiedDelivery` cannot be
+/// reached by an unsigned request.
+pub(crate) struct VerifiedDelivery {
+    body: KeptBody,
+    held: HeldBytes,
+}
+
+impl RawDelivery {
+    /// Reads a body of at most `most` bytes within `patience`, and holds the proof against it as it comes.
+    pub(crate) async fn read(
+        request: &HttpRequest,
+        payload: Payload,
+        proof: Proof,
+        most: u64,
+        budget: &ByteBudget,
+        patience: Duration,
+    ) -> Result<Self, ApiError> {
+        if declared_length(request).is_some_and(|length| length > most) {
+            return Err(ApiError::TooLarge { most });
+        }
+        let delivery = Self { proof, body: KeptBody::new(), held: budget.hold() };
+        tokio::time::timeout(patience, delivery.read_all(payload, most))
+            .await
+            .map_err(|_| ApiError::TooSlow)?
     }
-    tokio::time::timeout(patience, read_all(payload, declared, most, budget))
-        .await
-        .map_err(|_| ApiError::TooSlow)?
+
+    async fn read_all(mut self, mut payload: Payload, most: u64) -> Result<Self, ApiError> {
+        while let Some(piece) = payload.next().await {
+            let piece = piece.map_err(|_| ApiError::BrokenOff)?;
+            if (self.body.length() + piece.len()) as u64 > most {
+                return Err(ApiError::TooLarge { most });
+            }
+            // Room is held as bytes arrive, not as they are announced: announcing costs a sender nothing.
+            if !self.held.grow(piece.len() as u64) {
+                return Err(ApiError::Busy);
+            }
+            self.push(piece).await.map_err(no_room)?;
+        }
+        Ok(self)
+    }
+
+    /// What is kept is what the proof is held against.
+    async fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        self.proof.hear(&piece);
+        self.body.push(piece).await
+    }
+
+    /// Whether its sender knows a secret of the hook.
+    pub(crate) fn verify(self) -> Result<VerifiedDelivery, RejectedDelivery> {
+        self.proof.judge()?;
+        Ok(VerifiedDelivery { body: self.body, held: self.held })
+    }
+}
+
+impl VerifiedDelivery {
+    /// The bytes that were vouched for, and the room that they take until it is dropped.
+    pub(crate) async fn into_body(self) -> Result<(Bytes, HeldBytes), ApiError> {
+        Ok((self.body.into_bytes().await.map_err(no_room)?, self.held))
+    }
 }
 
 fn declared_length(request: &HttpRequest) -> Option<u64> {
@@ -38,27 +88,7 @@ fn declared_length(request: &HttpRequest) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-async fn read_all(
-    mut payload: Payload,
-    declared: Option<u64>,
-    most: u64,
-    budget: &ByteBudget,
-) -> Result<HeldBody, ApiError> {
-    // Room is held as bytes arrive, not as they are announced: announcing costs a sender nothing.
-    let mut held = budget.hold();
-    let mut whole = BytesMut::new();
-    while let Some(piece) = payload.next().await {
-        let piece = piece.map_err(|_| ApiError::BrokenOff)?;
-        if (whole.len() + piece.len()) as u64 > most {
-            return Err(ApiError::TooLarge { most });
-        }
-        if !held.grow(piece.len() as u64) {
-            return Err(ApiError::Busy);
-        }
-        if whole.is_empty() && declared == Some(piece.len() as u64) {
-            return Ok(HeldBody { bytes: piece, _held: held });
-        }
-        whole.extend_from_slice(&piece);
-    }
-    Ok(HeldBody { bytes: whole.freeze(), _held: held })
+fn no_room(error: io::Error) -> ApiError {
+    tracing::error!("a large body cannot be kept in {}: {error}", std::env::temp_dir().display());
+    ApiError::Busy
 }

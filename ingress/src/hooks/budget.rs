@@ -1,4 +1,4 @@
-//! How many bytes of unverified bodies may be in memory at once, over all connections.
+//! How many bytes of unverified bodies may be held at once, over all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,6 +3,7 @@
 mod body;
 mod budget;
 mod directory;
+mod kept;
 mod provider;
 mod receive;
 mod record;

@@ -12,13 +12,13 @@ use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId, HookId};
 use tokio::time::{Instant, timeout_at};
 
-use super::body;
+use super::body::RawDelivery;
 use super::directory::LookupError;
 use super::provider::distribution;
 use super::provider::distribution::Meaning;
 use super::provider::github::{self, Encoding};
 use super::record::{Recorded, record};
-use super::verify::RawDelivery;
+use super::verify::Proof;
 use crate::api::types::HookAccepted;
 use crate::error::ApiError;
 use crate::state::State;
@@ -54,29 +54,33 @@ pub(crate) async fn receive(
         provider.parse().map_err(|_| ApiError::NotFound { what: "provider", name: provider })?;
     let headers = request.headers();
     let encoding = encoding(provider, headers)?;
-    let most = largest_body(provider);
-    let body_patience = state.settings.body_patience;
-    let body = body::read(&request, payload, most, &state.budget, body_patience).await?;
-    let deadline = Instant::now() + patience(provider);
-
+    let began = Instant::now();
     let found = match hook.parse::<HookId>() {
-        Ok(id) => find_hook(&state, &id, deadline).await?,
+        Ok(id) => find_hook(&state, &id, began + patience(provider)).await?,
         Err(_) => None,
     };
+    // The body may take its own time: what the lookup took is taken from the store's patience alone.
+    let patience = patience(provider).saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
-    let verified = RawDelivery::new(provider, headers, body.bytes.clone()).verify(keys);
+    let proof = Proof::new(provider, headers, keys);
+    let (most, body_patience) = (largest_body(provider), state.settings.body_patience);
+    let raw =
+        RawDelivery::read(&request, payload, proof, most, &state.budget, body_patience).await?;
+    let verified = raw.verify();
     let Some(found) = found.filter(|found| found.hook.provider == provider) else {
         state.tally.count_unknown();
         return Err(ApiError::HookRefused);
     };
     let hook = &found.hook;
     let verified = verified.map_err(|why| {
-        state.tally.count(&hook.id, |counts| counts.unauthorized += 1);
-        tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was refused: {why}", hook.id);
+        if let Some(count) = state.tally.count_refused(&hook.id) {
+            tracing::warn!(hook.id = %hook.id, count, "{count} deliveries to hook {} were refused, the last because {why}", hook.id);
+        }
         ApiError::HookRefused
     })?;
 
-    let body = verified.into_body();
+    let (body, _held) = verified.into_body().await?;
+    let deadline = Instant::now() + patience;
     match read(hook, encoding, headers, &body) {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gantry_domain::id::HookId;
 
@@ -11,11 +12,22 @@ use crate::api::types::HookCounts;
 /// Far more hooks than an installation has; those beyond are not counted.
 const MOST_HOOKS: usize = 10_000;
 
+/// How often one hook's refusals are told: strangers send as many as they like, and no log may grow by that.
+const TELL_EACH: Duration = Duration::from_secs(60);
+
 /// The counts. Only hooks that exist are counted one by one.
 #[derive(Debug, Default)]
 pub(crate) struct HookTally {
     by_hook: Mutex<HashMap<HookId, HookCounts>>,
+    refused: Mutex<HashMap<HookId, Refused>>,
     unknown: AtomicU64,
+}
+
+/// What was refused at a hook.
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    since: u64,
 }
 
 impl HookTally {
@@ -27,6 +39,22 @@ impl HookTally {
         } else if by_hook.len() < MOST_HOOKS {
             add(by_hook.entry(hook.clone()).or_default());
         }
+    }
+
+    /// Counts a delivery that was refused. Answers how many were since they were told last, if it is time to tell.
+    pub(crate) fn count_refused(&self, hook: &HookId) -> Option<u64> {
+        self.count(hook, |counts| counts.unauthorized += 1);
+        let mut by_hook = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_hook.len() >= MOST_HOOKS && !by_hook.contains_key(hook) {
+            return None;
+        }
+        let refused = by_hook.entry(hook.clone()).or_default();
+        refused.since += 1;
+        if refused.told.is_some_and(|told| told.elapsed() < TELL_EACH) {
+            return None;
+        }
+        refused.told = Some(Instant::now());
+        Some(std::mem::take(&mut refused.since))
     }
 
     /// Counts something that came to an address of no hook.
@@ -55,5 +83,19 @@ impl HookTally {
             .collect();
         failing.sort_by(|a, b| a.0.cmp(&b.0));
         failing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_all_counted_and_told_once_a_minute() {
+        let (tally, hook) = (HookTally::default(), "hook".parse().unwrap());
+        assert_eq!(tally.count_refused(&hook), Some(1));
+        assert_eq!(tally.count_refused(&hook), None);
+        assert_eq!(tally.count_refused(&"other".parse().unwrap()), Some(1));
+        assert_eq!(tally.of(&hook).unauthorized, 2);
     }
 }

@@ -1,9 +1,8 @@
 //! Whether a delivery comes from someone who knows its hook's secret.
 //!
-//! In: the raw bytes and the header that proves them. Out: a [`VerifiedDelivery`], which nothing else makes. Pure.
+//! In: the header that proves it and, piece by piece, the raw bytes. Out: a verdict. Pure.
 
-use actix_web::http::header::HeaderMap;
-use actix_web::web::Bytes;
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use gantry_domain::hook::Provider;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -13,20 +12,14 @@ use subtle::ConstantTimeEq as _;
 /// Room for a rotation or two; more would make each refusal dearer.
 pub(crate) const MOST_SECRETS: usize = 5;
 
-/// A delivery that nobody has vouched for.
-pub(crate) struct RawDelivery {
-    provider: Provider,
-    proof: Option<Vec<u8>>,
-    body: Bytes,
-}
+/// What a sender shows as proof, held against each active secret while the body comes: no body needs to be kept for it.
+pub(crate) struct Proof(Check);
 
-/// A delivery whose sender knows a secret of its hook.
-///
-/// [`RawDelivery::verify`] is the only constructor and the field is private, so what takes a `VerifiedDelivery` cannot be
-/// reached by an unsigned request.
-#[derive(Debug)]
-pub(crate) struct VerifiedDelivery {
-    body: Bytes,
+enum Check {
+    /// The header alone decides.
+    Decided(Result<(), RejectedDelivery>),
+    /// The header is right if it is what one of the secrets makes of the body.
+    Signature { tag: [u8; 32], macs: Vec<Hmac<Sha256>> },
 }
 
 /// Why a delivery was not believed. The sender is told none of this.
@@ -61,39 +54,47 @@ impl HookKey {
     }
 }
 
-impl RawDelivery {
-    /// What came, with the header in which this provider puts its proof.
-    pub(crate) fn new(provider: Provider, headers: &HeaderMap, body: Bytes) -> Self {
-        let header = match provider {
-            Provider::GitHub => "x-hub-signature-256",
-            Provider::Distribution => "authorization",
-        };
-        Self { provider, proof: headers.get(header).map(|value| value.as_bytes().to_vec()), body }
+impl Proof {
+    /// What came in the header in which this provider puts it.
+    pub(crate) fn new(provider: Provider, headers: &HeaderMap, keys: &[HookKey]) -> Self {
+        let header = |name| headers.get(name).map(HeaderValue::as_bytes);
+        Self(match provider {
+            Provider::GitHub => match read_signature(header("x-hub-signature-256")) {
+                Ok(tag) => {
+                    Check::Signature { tag, macs: keys.iter().map(|key| key.mac.clone()).collect() }
+                }
+                Err(why) => Check::Decided(Err(why)),
+            },
+            Provider::Distribution => Check::Decided(compare_bearer(header("authorization"), keys)),
+        })
     }
 
-    /// Compares the proof with each active secret, in constant time.
-    pub(crate) fn verify(self, keys: &[HookKey]) -> Result<VerifiedDelivery, RejectedDelivery> {
-        let proof = self.proof.as_deref().ok_or(RejectedDelivery::Unsigned)?;
-        let matches = match self.provider {
-            Provider::GitHub => is_signed(proof, &self.body, keys)?,
-            Provider::Distribution => is_bearer(proof, keys)?,
-        };
-        if matches {
-            Ok(VerifiedDelivery { body: self.body })
-        } else {
-            Err(RejectedDelivery::Mismatch)
+    /// The next piece of the body.
+    pub(crate) fn hear(&mut self, piece: &[u8]) {
+        if let Check::Signature { macs, .. } = &mut self.0 {
+            for mac in macs {
+                mac.update(piece);
+            }
+        }
+    }
+
+    /// Compares in constant time, once the whole body was heard.
+    pub(crate) fn judge(self) -> Result<(), RejectedDelivery> {
+        match self.0 {
+            Check::Decided(verdict) => verdict,
+            Check::Signature { tag, macs } => {
+                // Every key is tried, so that the time does not tell which one matched.
+                let matches = macs
+                    .into_iter()
+                    .fold(false, |matched, mac| mac.verify_slice(&tag).is_ok() | matched);
+                matches.then_some(()).ok_or(RejectedDelivery::Mismatch)
+            }
         }
     }
 }
 
-impl VerifiedDelivery {
-    /// The bytes that were vouched for.
-    pub(crate) fn into_body(self) -> Bytes {
-        self.body
-    }
-}
-
-fn is_signed(proof: &[u8], body: &[u8], keys: &[HookKey]) -> Result<bool, RejectedDelivery> {
+fn read_signature(proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
+    let proof = proof.ok_or(RejectedDelivery::Unsigned)?;
     let digits = proof.strip_prefix(b"sha256=").ok_or(RejectedDelivery::Malformed)?;
     // GitHub writes lower case; a second spelling of the same proof is a proof less well defined.
     if digits.iter().any(u8::is_ascii_uppercase) {
@@ -101,28 +102,26 @@ fn is_signed(proof: &[u8], body: &[u8], keys: &[HookKey]) -> Result<bool, Reject
     }
     let mut tag = [0_u8; 32];
     hex::decode_to_slice(digits, &mut tag).map_err(|_| RejectedDelivery::Malformed)?;
-    // Every key is tried, so that the time does not tell which one matched.
-    Ok(keys.iter().fold(false, |matched, key| {
-        let mut mac = key.mac.clone();
-        mac.update(body);
-        mac.verify_slice(&tag).is_ok() | matched
-    }))
+    Ok(tag)
 }
 
-fn is_bearer(proof: &[u8], keys: &[HookKey]) -> Result<bool, RejectedDelivery> {
+fn compare_bearer(proof: Option<&[u8]>, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
     let secret = proof
+        .ok_or(RejectedDelivery::Unsigned)?
         .split_at_checked(7)
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
         .map(|(_, secret)| secret)
         .ok_or(RejectedDelivery::Malformed)?;
     // Hashes have one length; comparing the secrets themselves would tell theirs.
     let shown: [u8; 32] = Sha256::digest(secret).into();
-    Ok(keys.iter().fold(false, |matched, key| bool::from(key.hash.ct_eq(&shown)) | matched))
+    let matches =
+        keys.iter().fold(false, |matched, key| bool::from(key.hash.ct_eq(&shown)) | matched);
+    matches.then_some(()).ok_or(RejectedDelivery::Mismatch)
 }
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderName;
 
     use super::*;
 
@@ -142,7 +141,11 @@ mod tests {
             "authorization" => Provider::Distribution,
             _ => Provider::GitHub,
         };
-        RawDelivery::new(provider, &headers, Bytes::from_static(BODY)).verify(keys).map(drop)
+        let mut proof = Proof::new(provider, &headers, keys);
+        for piece in BODY.chunks(5) {
+            proof.hear(piece);
+        }
+        proof.judge()
     }
 
     fn verify_github(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {

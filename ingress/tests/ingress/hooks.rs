@@ -261,6 +261,24 @@ async fn a_registrys_manifests_are_events_and_the_rest_is_counted() {
 }
 
 #[tokio::test]
+async fn the_largest_body_is_verified_and_kept_as_it_came() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let text: String = (0..25 * 1024 * 1024 / 8).map(|number| format!("{number:07}\n")).collect();
+    let answer = Answer::of(door.github(&hook, "issues", "d-1", &text)).await;
+    answer.expect(StatusCode::ACCEPTED);
+    let kept = door.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await;
+    assert!(kept.text == text, "{} bytes were sent, {} kept", text.len(), kept.text.len());
+
+    let mut forged = door.github(&hook, "issues", "d-2", &text).build().unwrap();
+    let wrong = signature("another secret", &text).parse().unwrap();
+    forged.headers_mut().insert("x-hub-signature-256", wrong);
+    let refused = door.client.execute(forged).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(door.ledger().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_body_is_capped_before_and_while_it_is_read() {
     let door = Door::with_registry().await;
     let hook = door.hook(Provider::Distribution).await;

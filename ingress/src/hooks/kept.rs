@@ -1,0 +1,102 @@
+//! The bytes of a body, kept until its sender has proved itself: in memory while they are few, else in a file.
+//!
+//! A stranger's large body thus takes disk for a moment, and no memory. The file has no name and goes with its handle.
+
+use std::io;
+
+use actix_web::web::{Bytes, BytesMut};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+
+/// A body of usual length is shorter.
+const MOST_IN_MEMORY: usize = 256 * 1024;
+
+/// A body, as far as it has come.
+pub(super) struct KeptBody {
+    length: usize,
+    place: Place,
+}
+
+enum Place {
+    /// The pieces as they came: mostly one.
+    Memory(Vec<Bytes>),
+    File(File),
+}
+
+impl KeptBody {
+    /// Nothing has come.
+    pub(super) fn new() -> Self {
+        Self { length: 0, place: Place::Memory(Vec::new()) }
+    }
+
+    /// How many bytes have come.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Keeps another piece.
+    pub(super) async fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        self.length += piece.len();
+        match &mut self.place {
+            Place::File(file) => file.write_all(&piece).await,
+            Place::Memory(pieces) => {
+                pieces.push(piece);
+                if self.length > MOST_IN_MEMORY {
+                    let file = write(std::mem::take(pieces)).await?;
+                    self.place = Place::File(file);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// All of it, in memory.
+    pub(super) async fn into_bytes(self) -> io::Result<Bytes> {
+        match self.place {
+            Place::Memory(mut pieces) if pieces.len() == 1 => Ok(pieces.remove(0)),
+            Place::Memory(pieces) => {
+                let mut whole = BytesMut::with_capacity(self.length);
+                for piece in pieces {
+                    whole.extend_from_slice(&piece);
+                }
+                Ok(whole.freeze())
+            }
+            Place::File(mut file) => {
+                file.rewind().await?;
+                let mut whole = Vec::with_capacity(self.length);
+                file.read_to_end(&mut whole).await?;
+                Ok(whole.into())
+            }
+        }
+    }
+}
+
+async fn write(pieces: Vec<Bytes>) -> io::Result<File> {
+    let made = tokio::task::spawn_blocking(tempfile::tempfile).await;
+    let mut file = File::from_std(made.map_err(io::Error::other)??);
+    for piece in pieces {
+        file.write_all(&piece).await?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_the_same_however_long_it_is() {
+        for count in [0, 1, 2, MOST_IN_MEMORY / 1000, MOST_IN_MEMORY / 1000 + 1, 1000] {
+            let mut kept = KeptBody::new();
+            let mut whole = Vec::new();
+            for number in 0..count {
+                let piece = vec![u8::try_from(number % 251).unwrap(); 1000];
+                whole.extend_from_slice(&piece);
+                kept.push(piece.into()).await.unwrap();
+            }
+            assert_eq!(kept.length(), whole.len());
+            assert_eq!(matches!(kept.place, Place::File(_)), whole.len() > MOST_IN_MEMORY);
+            assert_eq!(kept.into_bytes().await.unwrap(), whole);
+        }
+    }
+}
