@@ -19,7 +19,7 @@ use std::{fs, io};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A killed process is gone at once, or it hangs in the kernel.
-const DEATH: Duration = Duration::from_secs(2);
+const DEATH: Duration = Duration::from_secs(10);
 
 /// A process of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ fn processes(known: &HashSet<String>) -> BTreeMap<String, Vec<Process>> {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for pid in pids {
         let Some(id) = step_of(pid).filter(|id| known.contains(id)) else { continue };
-        let Some(parent) = parent_of(pid) else { continue };
+        let Some(parent) = living_parent_of(pid) else { continue };
         found.entry(id).or_default().push(Process { pid, parent });
     }
     found
@@ -119,11 +119,19 @@ fn step_in(cgroups: &str) -> Option<&str> {
     })
 }
 
-/// The fourth word of `stat`; the second is the name, in parentheses, and may hold anything.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+fn living_parent_of(pid: i32) -> Option<i32> {
+    parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The parent in the text of `/proc/<pid>/stat`: its fourth word; the second is the name, in parentheses, and may hold
+/// anything. `None` for one that has ended and only waits for its parent to take note: an init may take its time.
+fn parent_in(stat: &str) -> Option<i32> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut words = after_name.split_ascii_whitespace();
+    match words.next()? {
+        "Z" | "X" => None,
+        _ => words.next()?.parse().ok(),
+    }
 }
 
 fn is_orphaned(processes: &[Process]) -> bool {
@@ -165,6 +173,13 @@ mod tests {
         assert!(find(empty.path()).is_empty());
         fs::create_dir_all(empty.path().join("buildkit/executor").join(ID)).unwrap();
         assert!(find(empty.path()).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_ended_and_is_not_yet_taken_note_of_is_none() {
+        assert_eq!(parent_in("42 (a) b) S 7 1 1"), Some(7));
+        assert_eq!(parent_in("42 (sleep) Z 7 1 1"), None);
+        assert_eq!(parent_in(""), None);
     }
 
     #[test]
