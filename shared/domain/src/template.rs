@@ -72,12 +72,6 @@ impl Template {
             .collect()
     }
 
-    /// Whether two runs never render the same text.
-    #[must_use]
-    pub fn is_unique_to_run(&self) -> bool {
-        self.pieces.contains(&Piece::Variable(Variable::Id))
-    }
-
     /// The text as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -186,7 +180,6 @@ mod tests {
         assert_eq!(render("{{ .Run.RegistryName }}-{{.Run.Branch}}"), "myreg-main");
         assert_eq!(render("v{{.Run.Date}}"), "v20231114-221320z");
         assert_eq!(render("plain"), "plain");
-        assert!("x:{{.Run.ID}}".parse::<Template>().unwrap().is_unique_to_run());
         for refused in ["{{.Run.Id}}", "{{.Run.ID", "{{.Values.x}}", "{{}}"] {
             assert!(refused.parse::<Template>().is_err(), "{refused}");
         }

@@ -28,7 +28,7 @@ pub use indexes::RunFilter;
 use indexes::reindex;
 pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};
 pub use listing::{
-    all_ready, count_placed_in_registry, count_placed_in_task, ended, leased, list, list_ready,
+    all_ready, count_placed_in_registry, count_placed_in_task, ended, leased, list,
     pools_with_work, waiting,
 };
 

@@ -29,8 +29,6 @@ pub struct TakenRun {
     pub run: Run,
     /// What its worker shows from now on.
     pub holder: Holder,
-    /// When the lease ends unless it is renewed.
-    pub until: Timestamp,
     /// Its secrets, sealed for its pool; nothing but what it needs.
     pub bundle: Option<Sealed>,
 }
@@ -73,7 +71,7 @@ pub async fn take(
             since: now,
             until: now.after(lease),
         };
-        let (holder, until) = (lease.holder(), lease.until);
+        let holder = lease.holder();
         let Ok(state) = before.state.clone().apply(Progress::Taken { lease }, now) else {
             continue;
         };
@@ -84,7 +82,7 @@ pub async fn take(
         match store.commit(batch).await {
             Ok(()) => {
                 let bundle = load_bundle(store, id).await?;
-                return Ok(Some(TakenRun { run: found.value, holder, until, bundle }));
+                return Ok(Some(TakenRun { run: found.value, holder, bundle }));
             }
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error),

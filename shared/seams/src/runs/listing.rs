@@ -36,18 +36,6 @@ pub async fn waiting(
     load_members(store, &indexes::waiting(), from, limit).await
 }
 
-/// Runs that are ready in a pool, best first.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn list_ready(
-    store: &dyn Store,
-    pool: &PoolName,
-    limit: usize,
-) -> Result<Vec<Run>, StoreError> {
-    load_members(store, &indexes::ready(pool), From::Start, limit).await
-}
-
 /// How many runs of a registry hold a place, counted up to `limit`.
 ///
 /// # Errors
