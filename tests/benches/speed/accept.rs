@@ -62,7 +62,10 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut measured: Measured = vec![vec![Vec::new(); SUBJECTS.len()]; CONNECTIONS.len()];
     for round in 1..=effort.rounds {
         for (place, connections) in CONNECTIONS.into_iter().enumerate() {
-            for (which, (subject, name)) in SUBJECTS.into_iter().enumerate() {
+            for step in 0..SUBJECTS.len() {
+                // Another one is the first in each round.
+                let which = (step + round) % SUBJECTS.len();
+                let (subject, name) = SUBJECTS[which];
                 let server = subject.start()?;
                 let expected = subject.accepts();
                 let volley = Volley { connections, seconds: effort.seconds, expected };

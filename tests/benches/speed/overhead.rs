@@ -176,8 +176,8 @@ async fn by_gantry(gantry: &mut Gantry, context: Bytes) -> Result<(f64, [f64; ST
     let seen = gantry.builds.recv().await.context("gantry runs")?;
     let stages =
         [seen.asked - began, seen.said - seen.asked, seen.done - seen.said, ended - seen.done];
-    // Its image is removed meanwhile; that is not the next build's business.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Its image and its context are removed meanwhile; that is not the next build's business.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     Ok((milliseconds(ended - began), stages.map(milliseconds)))
 }
 
