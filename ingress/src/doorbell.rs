@@ -6,18 +6,24 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::{StreamExt as _, stream};
 use gantry_domain::id::{EventId, RunId};
+use gantry_domain::run::Run;
+use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::{CancelAsked, EventAccepted, QueueError, Queues, RunsMoved};
 use tokio::sync::mpsc;
 
 /// More than a burst of hooks makes before the queue has taken them.
 const WAITING_DOORBELLS: usize = 8192;
 
+/// How many wait for the queue's word at once: a broker confirms many in the time of one.
+const AT_ONCE: usize = 256;
+
 /// One doorbell.
 #[derive(Debug)]
 enum Doorbell {
-    Event(EventId),
-    Runs(RunId),
+    Event(EventId, Option<TraceParent>),
+    Runs(RunId, Option<TraceParent>),
     Cancel(RunId),
 }
 
@@ -71,19 +77,19 @@ impl Doorbells {
     }
 
     /// An event is undecided.
-    pub(crate) fn event(&self, event: EventId) {
-        self.ring(Doorbell::Event(event));
+    pub(crate) fn event(&self, event: EventId, trace: Option<TraceParent>) {
+        self.ring(Doorbell::Event(event, trace));
     }
 
     /// A run was created.
-    pub(crate) fn run_created(&self, run: RunId) {
-        self.ring(Doorbell::Runs(run));
+    pub(crate) fn run_created(&self, run: &Run) {
+        self.ring(Doorbell::Runs(run.id, run.trace.clone()));
     }
 
     /// A run was asked to cancel: its worker stops it, and its place may be free.
-    pub(crate) fn cancel_asked(&self, run: RunId) {
-        self.ring(Doorbell::Cancel(run));
-        self.ring(Doorbell::Runs(run));
+    pub(crate) fn cancel_asked(&self, run: &Run) {
+        self.ring(Doorbell::Cancel(run.id));
+        self.ring(Doorbell::Runs(run.id, run.trace.clone()));
     }
 
     /// How the last doorbells were taken.
@@ -98,6 +104,14 @@ impl Doorbells {
     }
 }
 
+async fn ring(queues: &Queues, doorbell: Doorbell) -> Result<(), QueueError> {
+    match doorbell {
+        Doorbell::Event(event, trace) => queues.events.publish(EventAccepted { event }, trace).await,
+        Doorbell::Runs(run, trace) => queues.runs.publish(RunsMoved { run }, trace).await,
+        Doorbell::Cancel(run) => queues.control.publish(CancelAsked { run }).await,
+    }
+}
+
 /// Takes doorbells to the queues.
 pub(crate) struct Ringer {
     waiting: mpsc::Receiver<Doorbell>,
@@ -107,14 +121,15 @@ pub(crate) struct Ringer {
 
 impl Ringer {
     /// Goes on until every [`Doorbells`] is gone and what waited is rung.
-    pub(crate) async fn run(mut self) {
-        while let Some(doorbell) = self.waiting.recv().await {
-            let rung = match doorbell {
-                Doorbell::Event(event) => self.queues.events.publish(EventAccepted { event }).await,
-                Doorbell::Runs(run) => self.queues.runs.publish(RunsMoved { run }).await,
-                Doorbell::Cancel(run) => self.queues.control.publish(CancelAsked { run }).await,
-            };
-            self.health.note(rung);
-        }
+    pub(crate) async fn run(self) {
+        let Self { waiting, queues, health } = self;
+        let waiting = stream::unfold(waiting, async |mut waiting| {
+            let doorbell = waiting.recv().await?;
+            Some((doorbell, waiting))
+        });
+        let (queues, health) = (&queues, &health);
+        waiting
+            .for_each_concurrent(AT_ONCE, async |doorbell| health.note(ring(queues, doorbell).await))
+            .await;
     }
 }

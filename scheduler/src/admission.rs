@@ -122,7 +122,7 @@ impl Scheduler {
             Ok(_) => {
                 tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
                 let jobs = self.queues.jobs.pool(&pool);
-                if let Err(error) = jobs.publish(PoolHasWork { pool }).await {
+                if let Err(error) = jobs.publish(PoolHasWork { pool }, run.trace.clone()).await {
                     tracing::debug!("workers find run {} by themselves: {error}", run.id);
                 }
                 Ok(true)

@@ -108,9 +108,9 @@ impl Scheduler {
             match step {
                 Step::Conflict => {}
                 Step::PutOff => return Ok(()),
-                Step::CommittedWithMore(runs) => self.announce(id, &runs).await,
+                Step::CommittedWithMore(runs) => self.announce(&found.value.event, &runs).await,
                 Step::Committed(runs) => {
-                    self.announce(id, &runs).await;
+                    self.announce(&found.value.event, &runs).await;
                     return Ok(());
                 }
             }
@@ -329,10 +329,11 @@ impl Scheduler {
         }
     }
 
-    async fn announce(&self, event: &EventId, started: &[RunId]) {
+    async fn announce(&self, event: &Event, started: &[RunId]) {
         for run in started {
-            tracing::info!(event.id = %event, run.id = %run, "event {event} started run {run}");
-            if let Err(error) = self.queues.runs.publish(RunsMoved { run: *run }).await {
+            tracing::info!(event.id = %event.id, run.id = %run, "event {} started run {run}", event.id);
+            let moved = RunsMoved { run: *run };
+            if let Err(error) = self.queues.runs.publish(moved, event.trace.clone()).await {
                 tracing::debug!("the sweeper rings for run {run}: {error}");
             }
         }

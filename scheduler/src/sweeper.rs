@@ -57,7 +57,7 @@ impl Sweeper {
         repaired += self.scheduler.admit_runs().await?;
         for pool in runs::pools_with_work(store, READY).await? {
             let jobs = self.scheduler.queues.jobs.pool(&pool);
-            if let Err(error) = jobs.publish(PoolHasWork { pool }).await {
+            if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
                 tracing::debug!("workers look for themselves: {error}");
             }
         }
@@ -91,7 +91,7 @@ impl Sweeper {
                 }
             };
             ended += 1;
-            match lapsed {
+            match &lapsed {
                 Lapsed::Done(run) => {
                     tracing::error!(run.id = %run.id, "the worker of run {} was lost; it ended as {}", run.id, run.status());
                 }
@@ -99,8 +99,9 @@ impl Sweeper {
                     tracing::warn!(run.id = %run.id, "the worker of run {} was lost; it is tried again", run.id);
                 }
             }
-            if let Err(error) = self.scheduler.queues.runs.publish(RunsMoved { run: run.id }).await
-            {
+            let moved = RunsMoved { run: run.id };
+            let queue = &self.scheduler.queues.runs;
+            if let Err(error) = queue.publish(moved, run.trace.clone()).await {
                 tracing::debug!("admission looks for itself: {error}");
             }
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gantry_domain::worker::{EngineHealth, Worker as WorkerRecord};
+use gantry_seams::queue::PoolHasWork;
 use gantry_seams::workers;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +63,7 @@ impl Worker {
     async fn ring_itself(&self) {
         let pool = self.settings.pool.clone();
         let jobs = self.queues.jobs.pool(&pool);
-        if let Err(error) = jobs.publish(gantry_seams::queue::PoolHasWork { pool }).await {
+        if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
             tracing::debug!("the next look finds what is ready: {error}");
         }
     }

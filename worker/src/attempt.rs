@@ -267,7 +267,7 @@ impl Worker {
     }
 
     async fn ring(&self, lease: &KeptLease) {
-        if let Err(error) = self.queues.runs.publish(RunsMoved { run: lease.run }).await {
+        if let Err(error) = self.queues.runs.publish(RunsMoved { run: lease.run }, None).await {
             tracing::debug!("the scheduler looks for itself: {error}");
         }
     }

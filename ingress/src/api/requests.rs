@@ -277,7 +277,7 @@ impl Asked {
         let request = RunRequest { event, prefix, draft, idempotency: self.idempotency };
         match requests::accept(store, request).await? {
             Accepted::Started(run) => {
-                state.doorbells.run_created(run.id);
+                state.doorbells.run_created(&run);
                 Ok(HttpResponse::Created().json(view::run(&run)))
             }
             Accepted::Repeated(id) => {

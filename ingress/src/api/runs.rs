@@ -238,7 +238,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<types::Run>, ApiError> {
     let run = find(&state, &allowed, *at).await?;
     let run = runs::cancel(state.store.as_ref(), run.id, &allowed.by()).await?;
-    state.doorbells.cancel_asked(run.id);
+    state.doorbells.cancel_asked(&run);
     Ok(Json(view::run(&run)))
 }
 

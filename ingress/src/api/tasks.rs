@@ -85,7 +85,7 @@ pub(super) async fn create(
     match tasks::create(store, &task).await {
         Ok(event) => {
             if let Some(event) = event {
-                state.doorbells.event(event.id);
+                state.doorbells.event(event.id, event.trace);
             }
             Ok(HttpResponse::Created().json(view::task(&task)))
         }
@@ -244,7 +244,7 @@ pub(super) async fn update(
         });
     }
     if let Some(event) = event {
-        state.doorbells.event(event.id);
+        state.doorbells.event(event.id, event.trace);
     }
     Ok(Json(view::task(&task)))
 }

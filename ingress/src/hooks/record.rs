@@ -48,8 +48,8 @@ pub(super) async fn record(
     match deliveries::accept(store, &delivery, body, &events).await? {
         Accepted::New => {
             count(state, &delivery);
-            for event in &delivery.events {
-                state.doorbells.event(event.clone());
+            for event in events {
+                state.doorbells.event(event.id, event.trace);
             }
             Ok(Recorded::New(delivery))
         }

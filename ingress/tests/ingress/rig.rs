@@ -15,7 +15,8 @@ use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::hooks;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Record, SharedStore, Store, StoreError, Watch,
+    Batch, CommitError, Entry, From, Index, Key, Record, Room, SharedStore, Store, StoreError,
+    Watch,
 };
 use gantry_sqlite::{Options, SqliteStore};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -290,6 +291,10 @@ impl Store for MayBeStuck {
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.store.now().await
+    }
+
+    async fn room(&self) -> Result<Room, StoreError> {
+        self.store.room().await
     }
 
     fn watch(&self, key: &Key) -> Watch {

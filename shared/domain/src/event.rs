@@ -6,6 +6,7 @@ use crate::id::{EventId, HookId, RegistryName, RunId, TaskId, TokenId};
 use crate::image::{Digest, ImageReference};
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
+use crate::trace::TraceParent;
 
 /// Something that happened, or that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct Event {
     pub received: Timestamp,
     /// W3C trace context of its acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    pub trace: Option<TraceParent>,
     /// What it is.
     pub kind: EventKind,
 }

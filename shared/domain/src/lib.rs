@@ -27,6 +27,7 @@ pub mod task;
 pub mod template;
 pub mod timestamp;
 pub mod token;
+pub mod trace;
 pub mod worker;
 
 pub use text::InvalidText;

@@ -13,6 +13,7 @@ use crate::sealed::Sealed;
 use crate::source::CommitId;
 use crate::task::BuildSpec;
 use crate::timestamp::Timestamp;
+use crate::trace::TraceParent;
 
 /// How many attempts that count a run may have: then it ends as Error.
 pub const COUNTED_ATTEMPTS: usize = 3;
@@ -44,7 +45,7 @@ pub struct Run {
     pub created_for: Option<String>,
     /// W3C trace context of what caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    pub trace: Option<TraceParent>,
     /// When it was created.
     pub created: Timestamp,
     /// Whether it and its log are kept for good.

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod blobs;
+pub mod clock;
 pub mod queue;
 pub mod store;
 

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gantry_domain::id::{EventId, PoolName, RunId};
+use gantry_domain::trace::TraceParent;
 use serde::{Deserialize, Serialize};
 
 /// Doorbells of one kind: at least once, in no promised order, each to one of those who claim.
 #[async_trait]
 pub trait Queue<M>: Send + Sync {
-    /// Returns once the message is on the queue. A full queue drops its oldest: it is a doorbell.
+    /// Returns once the message is on the queue. A full queue drops its oldest: it is a doorbell. `trace` is where the
+    /// trace goes on that the message is part of.
     ///
     /// # Errors
     /// [`QueueError`].
-    async fn publish(&self, message: M) -> Result<(), QueueError>;
+    async fn publish(&self, message: M, trace: Option<TraceParent>) -> Result<(), QueueError>;
 
     /// Waits for the next message; `None` once the queue is closed for shutdown.
     ///
@@ -51,6 +53,7 @@ pub trait Listener<M>: Send {
 /// A message held until it is done with.
 pub struct Claim<M> {
     message: M,
+    trace: Option<TraceParent>,
     acknowledge: Box<dyn Acknowledge>,
 }
 
@@ -64,14 +67,24 @@ pub trait Acknowledge: Send + Sync {
 impl<M> Claim<M> {
     /// A claim, made by an adapter.
     #[must_use]
-    pub fn new(message: M, acknowledge: Box<dyn Acknowledge>) -> Self {
-        Self { message, acknowledge }
+    pub fn new(
+        message: M,
+        trace: Option<TraceParent>,
+        acknowledge: Box<dyn Acknowledge>,
+    ) -> Self {
+        Self { message, trace, acknowledge }
     }
 
     /// The message.
     #[must_use]
     pub fn message(&self) -> &M {
         &self.message
+    }
+
+    /// The trace that the message is part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<&TraceParent> {
+        self.trace.as_ref()
     }
 
     /// Ends the claim and gives the message. Called at once after claiming: the record says the rest.

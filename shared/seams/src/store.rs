@@ -45,6 +45,12 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
+    /// How full it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn room(&self) -> Result<Room, StoreError>;
+
     /// Tells when a commit touched a key. May tell more often than that, and loses nothing but time if it misses one:
     /// a reader looks again every few seconds.
     fn watch(&self, key: &Key) -> Watch;
@@ -262,6 +268,39 @@ impl Batch {
             && self.delete.is_empty()
             && self.index.is_empty()
             && self.unindex.is_empty()
+    }
+}
+
+/// How full a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that are taken.
+    pub used: u64,
+    /// Bytes that may be taken; `None` if nobody said.
+    pub most: Option<u64>,
+}
+
+impl Room {
+    /// What is moved out to make room leaves from here on: bodies of deliveries.
+    const TIGHT: f64 = 0.8;
+    /// Nothing new comes in from here on, so that what goes on has room: hooks and uploads wait.
+    const CLOSED: f64 = 0.95;
+
+    /// Whether bodies are to leave early.
+    #[must_use]
+    pub fn is_tight(self) -> bool {
+        self.share() >= Self::TIGHT
+    }
+
+    /// Whether what comes from outside is to be refused for now.
+    #[must_use]
+    pub fn is_closed(self) -> bool {
+        self.share() >= Self::CLOSED
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a share is rounded anyway")]
+    fn share(self) -> f64 {
+        self.most.map_or(0.0, |most| self.used as f64 / most.max(1) as f64)
     }
 }
 

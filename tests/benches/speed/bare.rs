@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Kind, Record, SharedStore, Store, StoreError,
-    Watch,
+    Batch, CommitError, Entry, From, Index, Key, Kind, Record, Room, SharedStore, Store,
+    StoreError, Watch,
 };
 use gantry_sqlite::{Options, SqliteStore};
 use hmac::{Hmac, Mac as _};
@@ -227,6 +227,10 @@ impl Store for Recorder {
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.store.now().await
+    }
+
+    async fn room(&self) -> Result<Room, StoreError> {
+        self.store.room().await
     }
 
     fn watch(&self, key: &Key) -> Watch {

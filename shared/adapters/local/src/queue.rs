@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use gantry_domain::id::PoolName;
+use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::{
     Acknowledge, Claim, Fanout, JobQueues, Listener, PoolHasWork, Queue, QueueError, Queues,
 };
@@ -33,7 +34,7 @@ pub fn queues(shutdown: &CancellationToken) -> Queues {
 /// A queue of at most so many messages.
 #[derive(Debug)]
 pub struct LocalQueue<M> {
-    messages: Mutex<VecDeque<M>>,
+    messages: Mutex<VecDeque<(M, Option<TraceParent>)>>,
     room: usize,
     rung: Notify,
     shutdown: CancellationToken,
@@ -46,7 +47,7 @@ impl<M> LocalQueue<M> {
         Self { messages: Mutex::default(), room: room.max(1), rung: Notify::new(), shutdown }
     }
 
-    fn take(&self) -> Option<M> {
+    fn take(&self) -> Option<(M, Option<TraceParent>)> {
         let mut messages = self.messages();
         let message = messages.pop_front();
         // Two rings while nobody waits yet are kept as one, so whoever takes and leaves some rings for the next.
@@ -56,19 +57,19 @@ impl<M> LocalQueue<M> {
         message
     }
 
-    fn messages(&self) -> MutexGuard<'_, VecDeque<M>> {
+    fn messages(&self) -> MutexGuard<'_, VecDeque<(M, Option<TraceParent>)>> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl<M: Send + 'static> Queue<M> for LocalQueue<M> {
-    async fn publish(&self, message: M) -> Result<(), QueueError> {
+    async fn publish(&self, message: M, trace: Option<TraceParent>) -> Result<(), QueueError> {
         let mut messages = self.messages();
         if messages.len() == self.room {
             messages.pop_front();
         }
-        messages.push_back(message);
+        messages.push_back((message, trace));
         drop(messages);
         self.rung.notify_one();
         Ok(())
@@ -76,8 +77,8 @@ impl<M: Send + 'static> Queue<M> for LocalQueue<M> {
 
     async fn claim(&self) -> Result<Option<Claim<M>>, QueueError> {
         while !self.shutdown.is_cancelled() {
-            if let Some(message) = self.take() {
-                return Ok(Some(Claim::new(message, Box::new(Gone))));
+            if let Some((message, trace)) = self.take() {
+                return Ok(Some(Claim::new(message, trace, Box::new(Gone))));
             }
             tokio::select! {
                 () = self.rung.notified() => {}

@@ -34,7 +34,7 @@ async fn no_message_is_left_while_someone_waits() {
     }
     for round in 0..2_000 {
         for message in 0..3 {
-            queue.publish(round * 3 + message).await.unwrap();
+            queue.publish(round * 3 + message, None).await.unwrap();
         }
         let all = tokio::time::timeout(Duration::from_secs(10), claimed.acquire_many(3));
         all.await.expect("all three are claimed").unwrap().forget();
@@ -60,8 +60,8 @@ async fn objects_in_a_directory_keep_the_contract() {
 async fn a_pool_has_one_queue_of_its_own() {
     let queues = queues(&CancellationToken::new());
     let (linux, arm) = ("linux-amd64".parse().unwrap(), "linux-arm64".parse().unwrap());
-    queues.jobs.pool(&linux).publish(PoolHasWork { pool: linux.clone() }).await.unwrap();
-    queues.jobs.pool(&arm).publish(PoolHasWork { pool: arm.clone() }).await.unwrap();
+    queues.jobs.pool(&linux).publish(PoolHasWork { pool: linux.clone() }, None).await.unwrap();
+    queues.jobs.pool(&arm).publish(PoolHasWork { pool: arm.clone() }, None).await.unwrap();
     for pool in [arm, linux] {
         let claim = queues.jobs.pool(&pool).claim().await.unwrap().unwrap();
         assert_eq!(claim.message().pool, pool);

@@ -14,7 +14,6 @@ mod readers;
 mod store;
 mod writer;
 
-pub use clock::{Clock, ManualClock};
 pub use data_dir::{DataDir, Holder, LockError};
 pub use database::OpenError;
 pub use store::{Options, SqliteStore};

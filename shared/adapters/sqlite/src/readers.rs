@@ -60,6 +60,17 @@ impl Readers {
         self.read(move |connection| range(connection, index.as_str(), from, limit)).await
     }
 
+    /// What the records take of the file, without what is free in it.
+    pub(crate) async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+            let (pages, free, page): (i64, i64, i64) =
+                (pragma("page_count")?, pragma("freelist_count")?, pragma("page_size")?);
+            Ok(u64::try_from((pages - free) * page).unwrap_or(0))
+        })
+        .await
+    }
+
     /// Waits for a connection and for the answer, in all no longer than our patience. A read that is given up goes on
     /// by itself and gives its connection back.
     async fn read<T: Send + 'static>(

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_domain::timestamp::Timestamp;
+use gantry_seams::clock::Clock;
 use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Record, Store, StoreError, Watch, Watchers,
+    Batch, CommitError, Entry, From, Index, Key, Record, Room, Store, StoreError, Watch, Watchers,
 };
 use tempfile::TempDir;
 
-use crate::clock::{Clock, StoreClock};
+use crate::clock::StoreClock;
 use crate::database::{self, Durability, OpenError};
 use crate::readers::Readers;
 use crate::writer::Writer;
@@ -43,6 +44,7 @@ pub struct SqliteStore {
     writer: Writer,
     clock: Arc<StoreClock>,
     watchers: Arc<Watchers>,
+    max_bytes: Option<u64>,
     _temporary: Option<TempDir>,
 }
 
@@ -87,7 +89,7 @@ impl SqliteStore {
         )
         .map_err(|source| OpenError::Thread { source })?
         .map_err(failed)?;
-        Ok(Self { readers, writer, clock, watchers, _temporary: temporary })
+        Ok(Self { readers, writer, clock, watchers, max_bytes, _temporary: temporary })
     }
 }
 
@@ -112,6 +114,11 @@ impl Store for SqliteStore {
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.clock.now())
+    }
+
+    async fn room(&self) -> Result<Room, StoreError> {
+        let used = self.readers.used_bytes().await?;
+        Ok(Room { used, most: self.max_bytes })
     }
 
     fn watch(&self, key: &Key) -> Watch {

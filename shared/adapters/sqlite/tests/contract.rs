@@ -13,7 +13,8 @@ use gantry_seams::contract;
 use gantry_seams::store::{
     Batch, CommitError, From, Index, Key, Kind, SharedStore, Store, StoreError,
 };
-use gantry_sqlite::{Clock, ManualClock, Options, SqliteStore};
+use gantry_seams::clock::{Clock, ManualClock};
+use gantry_sqlite::{Options, SqliteStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_for_tests_keeps_the_contract() {

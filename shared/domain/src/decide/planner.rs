@@ -12,6 +12,7 @@ use crate::sealed::Sealed;
 use crate::source::{CommitId, RefName, Source};
 use crate::task::{BuildSpec, Task};
 use crate::timestamp::Timestamp;
+use crate::trace::TraceParent;
 
 /// A run before it has an id.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +30,7 @@ pub struct RunDraft {
     /// Why it exists.
     pub cause: Cause,
     /// W3C trace context of what caused it.
-    pub trace: Option<String>,
+    pub trace: Option<TraceParent>,
 }
 
 impl RunDraft {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use gantry_domain::trace::TraceParent;
 
 use super::soon;
 use crate::queue::{Fanout, Queue, QueueError};
@@ -19,6 +20,9 @@ pub async fn all<Q: Queue<u32>, C: FnOnce()>(open: impl AsyncFn() -> (Q, C)) {
     a_claim_that_is_given_up_loses_no_message(&queue).await;
 
     let (queue, _close) = open().await;
+    a_message_keeps_its_trace(&queue).await;
+
+    let (queue, _close) = open().await;
     a_full_queue_drops_its_oldest(&queue).await;
 
     let (queue, close) = open().await;
@@ -26,19 +30,28 @@ pub async fn all<Q: Queue<u32>, C: FnOnce()>(open: impl AsyncFn() -> (Q, C)) {
 }
 
 pub async fn a_message_is_claimed_once(queue: &dyn Queue<u32>) {
-    queue.publish(1).await.unwrap();
+    queue.publish(1, None).await.unwrap();
     assert_eq!(soon("the claim", claim(queue)).await, Some(1));
     // One that waits before there is a message gets it, too.
-    let (claimed, published) = futures_util::join!(claim(queue), queue.publish(2));
+    let (claimed, published) = futures_util::join!(claim(queue), queue.publish(2, None));
     published.unwrap();
     assert_eq!(claimed, Some(2));
+}
+
+pub async fn a_message_keeps_its_trace(queue: &dyn Queue<u32>) {
+    let trace: TraceParent =
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+    queue.publish(1, Some(trace.clone())).await.unwrap();
+    let claimed = soon("the claim", queue.claim()).await.unwrap().unwrap();
+    assert_eq!(claimed.trace(), Some(&trace));
+    claimed.done().await.unwrap();
 }
 
 pub async fn each_message_goes_to_one_of_those_who_claim(queue: &dyn Queue<u32>) {
     let claims = join_all((0..ROOM).map(|_| claim(queue)));
     let publish = async {
         for message in 0..ROOM {
-            queue.publish(message).await.unwrap();
+            queue.publish(message, None).await.unwrap();
         }
     };
     let (claimed, ()) = soon("all claims", async { futures_util::join!(claims, publish) }).await;
@@ -50,7 +63,7 @@ pub async fn a_claim_that_is_given_up_loses_no_message(queue: &dyn Queue<u32>) {
     for message in 0..3 {
         let mut impatient = queue.claim();
         assert!(futures_util::poll!(&mut impatient).is_pending());
-        queue.publish(message).await.unwrap();
+        queue.publish(message, None).await.unwrap();
         drop(impatient);
         assert_eq!(soon("the next claim", claim(queue)).await, Some(message));
     }
@@ -58,7 +71,7 @@ pub async fn a_claim_that_is_given_up_loses_no_message(queue: &dyn Queue<u32>) {
 
 pub async fn a_full_queue_drops_its_oldest(queue: &dyn Queue<u32>) {
     for message in 0..ROOM + 3 {
-        soon("publishing to a full queue", queue.publish(message)).await.unwrap();
+        soon("publishing to a full queue", queue.publish(message, None)).await.unwrap();
     }
     let mut left = BTreeSet::new();
     for _ in 0..ROOM {
