@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gantry_domain::id::PoolName;
+use gantry_domain::id::{PoolName, WorkerId};
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::filter::Targets;
 use url::Url;
@@ -31,15 +31,75 @@ const LARGEST_BODY: u64 = 25 << 20;
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Settings {
     pub data: PathBuf,
+    #[serde(deserialize_with = "units::duration")]
+    pub patience: Duration,
+    pub store: Store,
+    pub queue: Queue,
+    pub objects: Objects,
+    pub secrets: Secrets,
     pub server: Server,
     pub engine: Engine,
     pub worker: Worker,
+    pub runs: Runs,
     pub lease: Lease,
     pub sweep: Sweep,
     pub retention: Retention,
     pub limits: Limits,
     pub outbound: Outbound,
+    pub telemetry: Telemetry,
     pub log: Log,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Store {
+    #[serde(deserialize_with = "optional")]
+    pub url: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub password_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub ca_file: Option<PathBuf>,
+    pub prefix: String,
+    #[serde(deserialize_with = "units::bytes")]
+    pub budget: u64,
+    pub allow_weak_durability: bool,
+}
+
+/// `[queue]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Queue {
+    pub urls: Vec<String>,
+    #[serde(deserialize_with = "optional")]
+    pub password_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[objects]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Objects {
+    #[serde(deserialize_with = "optional")]
+    pub url: Option<Url>,
+    #[serde(deserialize_with = "optional")]
+    pub endpoint: Option<Url>,
+    pub region: String,
+}
+
+/// `[secrets]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Secrets {
+    #[serde(deserialize_with = "optional")]
+    pub key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub pool_key_file: Option<PathBuf>,
 }
 
 /// `[server]`
@@ -80,6 +140,8 @@ pub struct Engine {
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Worker {
     pub enabled: bool,
+    #[serde(deserialize_with = "optional")]
+    pub name: Option<WorkerId>,
     #[serde(deserialize_with = "at_least_one")]
     pub slots: NonZeroU32,
     #[serde(deserialize_with = "optional")]
@@ -88,6 +150,15 @@ pub struct Worker {
     pub min_free: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub mirrors: u64,
+}
+
+/// `[runs]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Runs {
+    #[serde(deserialize_with = "units::duration")]
+    pub queue_timeout: Duration,
 }
 
 /// `[lease]`
@@ -149,6 +220,17 @@ pub struct Limits {
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Outbound {
     pub allow: Vec<String>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Telemetry {
+    #[serde(deserialize_with = "optional_address")]
+    pub listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "optional")]
+    pub otlp: Option<Url>,
 }
 
 /// `[log]`
