@@ -4,7 +4,7 @@
 engine_call() {
     local method=$1 path=$2
     shift 2
-    curl --silent --show-error --fail-with-body --max-time 60 --unix-socket "${DOCKER_HOST#unix://}" \
+    curl --silent --show-error --fail-with-body --max-time 120 --unix-socket "${DOCKER_HOST#unix://}" \
         --request "$method" "http://engine$path" "$@"
 }
 
