@@ -1,9 +1,11 @@
-//! What every role needs to be run well: settings, telemetry, secrets, back-off.
+//! What every role needs to be run well: settings, telemetry, health, secrets, back-off.
 
 #![warn(missing_docs)]
 
 pub mod backoff;
 pub mod bundle;
+pub mod health;
+pub mod metrics;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

@@ -1,0 +1,467 @@
+//! What the process tells Prometheus: every metric with its name, its unit and its closed labels, in one table.
+//!
+//! In: what happened, as typed calls. Out: [`render`], the text of `/metrics`. A metric is named `gantry_<what>_<unit>`.
+//! Names of registries, tasks and repositories are no labels: anybody can make new ones.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gantry_domain::decide::{Choice, Rule};
+use gantry_domain::hook::Provider;
+use gantry_domain::id::PoolName;
+use gantry_domain::run::{Run, RunStatus, RunType};
+use gantry_domain::timestamp::Timestamp;
+
+mod family;
+mod labels;
+
+pub use family::Description;
+pub use labels::{
+    BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueOperation,
+    Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
+};
+
+use family::{ByPool, ByPoolAndReason, Counter, Gauge, Histogram, Table};
+
+/// Of what answers while somebody waits.
+const ANSWERS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Of what takes from moments to hours.
+const WORK: &[f64] = &[
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0, 14400.0,
+];
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::list);
+
+struct Metrics {
+    table: Table,
+    hooks: Counter<(Provider, HookVerdict)>,
+    hook_answers: Histogram<Provider>,
+    decisions: Counter<Decided>,
+    waiting: ByPoolAndReason,
+    ready: ByPool,
+    oldest_ready: ByPool,
+    leased: Gauge<()>,
+    workers: ByPool,
+    pool_slots: ByPool,
+    last_sweep: Gauge<()>,
+    repairs: Counter<Repair>,
+    store_used: Gauge<()>,
+    store_limit: Gauge<()>,
+    runs: Counter<(RunType, RunStatus)>,
+    run_queued: Histogram<RunType>,
+    run_took: Histogram<RunStatus>,
+    attempts: Counter<()>,
+    lapses: Counter<()>,
+    stages: Histogram<Stage>,
+    builds: Counter<BuildEnd>,
+    pushed: Counter<()>,
+    slots: Gauge<Slot>,
+    free_disk: Gauge<()>,
+    takes_runs: Gauge<()>,
+    store: Histogram<StoreOperation>,
+    store_failures: Counter<(StoreOperation, StoreFailure)>,
+    queue: Histogram<(Doorbell, QueueOperation)>,
+    queue_failures: Counter<(Doorbell, QueueOperation)>,
+    doorbells: Counter<Doorbell>,
+    engine: Histogram<EngineOperation>,
+    engine_failures: Counter<EngineOperation>,
+    started: Gauge<()>,
+    build_info: Gauge<Version>,
+}
+
+impl Metrics {
+    fn list() -> Self {
+        let mut table = Table::new();
+        let t = &mut table;
+        Self {
+            hooks: t.counter("gantry_hooks_total", "Requests to hooks, by what became of them."),
+            hook_answers: t.histogram(
+                "gantry_hook_answer_seconds",
+                "From a hook's request to its answer, the sending of its body included.",
+                ANSWERS,
+            ),
+            decisions: t.counter(
+                "gantry_decisions_total",
+                "Candidates of events, by what was decided: a run, or the first rule that said no.",
+            ),
+            waiting: t.by_pool_and_reason(
+                "gantry_waiting_runs",
+                "Runs that are not yet admitted, by what they wait for (scheduler; counted up to 1024).",
+            ),
+            ready: t.by_pool(
+                "gantry_ready_runs",
+                "Runs that any worker of their pool may take (scheduler; counted up to 4096).",
+            ),
+            oldest_ready: t.by_pool(
+                "gantry_oldest_ready_run_seconds",
+                "For how long the oldest ready run of a pool has been ready (scheduler).",
+            ),
+            leased: t.gauge(
+                "gantry_leased_runs",
+                "Runs that a worker holds (scheduler; counted up to 4096).",
+            ),
+            workers: t.by_pool("gantry_pool_workers", "Workers that were seen lately (scheduler)."),
+            pool_slots: t.by_pool(
+                "gantry_pool_slots",
+                "How many runs at once the workers of a pool take that take any (scheduler).",
+            ),
+            last_sweep: t.gauge(
+                "gantry_last_sweep_timestamp_seconds",
+                "When the sweeper of this scheduler last got through, by the store's clock.",
+            ),
+            repairs: t.counter(
+                "gantry_sweeper_repairs_total",
+                "What the sweeper put right, as after a lost doorbell.",
+            ),
+            store_used: t.gauge("gantry_store_used_bytes", "How much the store holds (scheduler)."),
+            store_limit: t.gauge(
+                "gantry_store_limit_bytes",
+                "How much the store may hold; absent if nobody said (scheduler).",
+            ),
+            runs: t.counter("gantry_runs_total", "Runs that ended, by how."),
+            run_queued: t.histogram(
+                "gantry_run_queued_seconds",
+                "From a run's creation to its first lease.",
+                WORK,
+            ),
+            run_took: t.histogram(
+                "gantry_run_duration_seconds",
+                "From the lease of a run's last attempt to its end.",
+                WORK,
+            ),
+            attempts: t.counter("gantry_attempts_total", "Attempts that this worker began."),
+            lapses: t.counter(
+                "gantry_lease_lapses_total",
+                "Leases that ended without a word of their worker.",
+            ),
+            stages: t.histogram(
+                "gantry_attempt_stage_seconds",
+                "How long each part of an attempt took that got through it.",
+                WORK,
+            ),
+            builds: t.counter("gantry_builds_total", "Builds on the engine, by how they ended."),
+            pushed: t.counter(
+                "gantry_pushed_bytes_total",
+                "Size of the images pushed, with layers that the registry had already.",
+            ),
+            slots: t.gauge("gantry_worker_slots", "Places for runs of this worker."),
+            free_disk: t.gauge(
+                "gantry_worker_free_disk_bytes",
+                "The least that is free where the engine keeps images and where sources are unpacked.",
+            ),
+            takes_runs: t.gauge(
+                "gantry_worker_takes_runs",
+                "1 while this worker takes runs; 0 while its engine is away, its disk is low or it is drained.",
+            ),
+            store: t.histogram(
+                "gantry_store_operation_seconds",
+                "How long the store took, failures included.",
+                ANSWERS,
+            ),
+            store_failures: t.counter(
+                "gantry_store_failures_total",
+                "What the store did not do as asked. A conflict is tried again and does no harm.",
+            ),
+            queue: t.histogram(
+                "gantry_queue_operation_seconds",
+                "How long the queue took, failures included. Claims are counted, not timed.",
+                ANSWERS,
+            ),
+            queue_failures: t.counter(
+                "gantry_queue_failures_total",
+                "What the queue did not do as asked. A doorbell that is lost is made up for by looking.",
+            ),
+            doorbells: t.counter("gantry_doorbells_heard_total", "Doorbells that were heard."),
+            engine: t.histogram(
+                "gantry_engine_operation_seconds",
+                "How long the container engine took, failures included.",
+                WORK,
+            ),
+            engine_failures: t.counter(
+                "gantry_engine_failures_total",
+                "What the container engine did not do as asked, failed builds included.",
+            ),
+            started: t.gauge(
+                "gantry_start_timestamp_seconds",
+                "When the process started, by the machine's clock.",
+            ),
+            build_info: t.gauge("gantry_build_info", "Always 1; the label says the version."),
+            table,
+        }
+    }
+}
+
+/// gantry's version: one for each program.
+#[derive(Clone, Copy, PartialEq)]
+struct Version;
+
+impl Label for Version {
+    const NAME: &'static str = "version";
+    const ALL: &'static [Self] = &[Self];
+
+    fn word(self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+/// Called once, at the start of the process: from here on a scrape shows when it started and what it is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process starts by its machine's clock, without a store"
+)]
+pub fn install() {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    METRICS.started.set((), started.as_secs_f64());
+    METRICS.build_info.set(Version, 1.0);
+}
+
+/// Everything, in Prometheus's text format 0.0.4.
+#[must_use]
+pub fn render() -> String {
+    let mut text = String::new();
+    let written =
+        prometheus::TextEncoder::new().encode_utf8(&METRICS.table.registry.gather(), &mut text);
+    if let Err(error) = written {
+        tracing::error!("the metrics cannot be told: {error}");
+    }
+    text
+}
+
+/// Every metric that there is.
+#[must_use]
+pub fn table() -> &'static [Description] {
+    &METRICS.table.descriptions
+}
+
+/// A hook was answered.
+pub fn hook(provider: Provider, verdict: HookVerdict, took: Duration) {
+    METRICS.hooks.add((provider, verdict), 1);
+    METRICS.hook_answers.observe(provider, took);
+}
+
+/// A candidate of an event was decided.
+pub fn decided(choice: &Choice) {
+    METRICS.decisions.add(choice.into(), 1);
+}
+
+/// An event was decided that had no candidate.
+pub fn decided_nothing(rule: &Rule) {
+    METRICS.decisions.add(rule.into(), 1);
+}
+
+/// What a scheduler saw in the store.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Runs that are not yet admitted.
+    pub waiting: BTreeMap<(PoolName, Waiting), u64>,
+    /// Runs that may be taken.
+    pub ready: BTreeMap<PoolName, u64>,
+    /// For how long the oldest of them has been ready.
+    pub oldest_ready: BTreeMap<PoolName, Duration>,
+    /// Runs that workers hold.
+    pub leased: u64,
+    /// Workers.
+    pub workers: BTreeMap<PoolName, u64>,
+    /// The slots of those that take runs.
+    pub slots: BTreeMap<PoolName, u64>,
+    /// Bytes in the store.
+    pub store_used: u64,
+    /// Bytes that may be in it.
+    pub store_limit: Option<u64>,
+    /// The store's time.
+    pub at: Timestamp,
+}
+
+/// A scheduler looked at everything.
+pub fn seen(seen: &Seen) {
+    let counts = |counts: &BTreeMap<PoolName, u64>| {
+        counts.iter().map(|(pool, count)| (pool.clone(), number(*count))).collect()
+    };
+    let waiting = seen.waiting.iter().map(|(place, count)| (place.clone(), number(*count)));
+    let oldest = seen.oldest_ready.iter().map(|(pool, age)| (pool.clone(), age.as_secs_f64()));
+    METRICS.waiting.set(&waiting.collect());
+    METRICS.ready.set(&counts(&seen.ready));
+    METRICS.oldest_ready.set(&oldest.collect());
+    METRICS.leased.set((), number(seen.leased));
+    METRICS.workers.set(&counts(&seen.workers));
+    METRICS.pool_slots.set(&counts(&seen.slots));
+    METRICS.store_used.set((), number(seen.store_used));
+    if let Some(limit) = seen.store_limit {
+        METRICS.store_limit.set((), number(limit));
+    }
+    METRICS.last_sweep.set((), seconds(seen.at));
+}
+
+/// The sweeper put something right.
+pub fn repaired(what: Repair, how_many: usize) {
+    METRICS.repairs.add(what, how_many as u64);
+}
+
+/// A lease ended without a word.
+pub fn lease_lapsed() {
+    METRICS.lapses.add((), 1);
+}
+
+/// A run was taken by this worker.
+pub fn run_taken(run: &Run) {
+    METRICS.attempts.add((), 1);
+    if let Some(lease) = run.state.lease().filter(|lease| lease.attempt == 1) {
+        METRICS.run_queued.observe(run.run_type, between(run.created, lease.since));
+    }
+}
+
+/// A run ended, by this process's doing. Nothing is counted for one that did not.
+pub fn run_ended(run: &Run) {
+    let Some(done) = run.state.done() else { return };
+    let status = done.outcome.status();
+    METRICS.runs.add((run.run_type, status), 1);
+    if let Some(started) = done.started {
+        METRICS.run_took.observe(status, between(started, done.at));
+    }
+}
+
+/// An attempt got through a part of it.
+pub fn stage(stage: Stage, took: Duration) {
+    METRICS.stages.observe(stage, took);
+}
+
+/// A build ended.
+pub fn build_ended(end: BuildEnd) {
+    METRICS.builds.add(end, 1);
+}
+
+/// An image was pushed.
+pub fn pushed(bytes: u64) {
+    METRICS.pushed.add((), bytes);
+}
+
+/// How this worker is.
+pub fn worker(slots: u32, busy: usize, takes_runs: bool, free_disk: Option<u64>) {
+    let busy = number(busy as u64);
+    METRICS.slots.set(Slot::Busy, busy);
+    METRICS.slots.set(Slot::Free, (f64::from(slots) - busy).max(0.0));
+    METRICS.takes_runs.set((), f64::from(u8::from(takes_runs)));
+    if let Some(free) = free_disk {
+        METRICS.free_disk.set((), number(free));
+    }
+}
+
+/// The store answered.
+pub fn store(operation: StoreOperation, took: Duration, failure: Option<StoreFailure>) {
+    METRICS.store.observe(operation, took);
+    if let Some(failure) = failure {
+        METRICS.store_failures.add((operation, failure), 1);
+    }
+}
+
+/// The queue answered.
+pub fn queue(doorbell: Doorbell, operation: QueueOperation, took: Duration, failed: bool) {
+    METRICS.queue.observe((doorbell, operation), took);
+    if failed {
+        METRICS.queue_failures.add((doorbell, operation), 1);
+    }
+}
+
+/// A doorbell was heard, or, if `failed`, cannot be.
+pub fn heard(doorbell: Doorbell, failed: bool) {
+    if failed {
+        METRICS.queue_failures.add((doorbell, QueueOperation::Claim), 1);
+    } else {
+        METRICS.doorbells.add(doorbell, 1);
+    }
+}
+
+/// The engine answered.
+pub fn engine(operation: EngineOperation, took: Duration, failed: bool) {
+    METRICS.engine.observe(operation, took);
+    if failed {
+        METRICS.engine_failures.add(operation, 1);
+    }
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from(to.as_millis() - from.as_millis()).unwrap_or_default())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of our time fit 53 bits")]
+fn seconds(at: Timestamp) -> f64 {
+    at.as_millis() as f64 / 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is rounded anyway")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_named_after_the_rule_and_its_labels_are_closed() {
+        for metric in table() {
+            let name = metric.name;
+            assert!(name.starts_with("gantry_"), "{name}");
+            assert_eq!(metric.kind == "counter", name.ends_with("_total"), "{name}");
+            assert_eq!(
+                metric.kind == "histogram",
+                name.ends_with("_seconds") && metric.kind != "gauge",
+                "{name}"
+            );
+            assert!(
+                metric.help.ends_with('.') || metric.help.ends_with(')'),
+                "{name}: {}",
+                metric.help
+            );
+            for (label, values) in &metric.labels {
+                assert_eq!(values.is_empty(), *label == "pool", "{name}: {label} is open");
+            }
+            let series: usize =
+                metric.labels.iter().map(|(_, values)| values.len().max(1)).product();
+            assert!(series <= 64, "{name} has {series} series");
+        }
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let mut names: Vec<&str> = table().iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn what_was_counted_is_told_beside_what_never_happened() {
+        install();
+        hook(Provider::GitHub, HookVerdict::Repeat, Duration::from_millis(3));
+        let text = render();
+        for line in [
+            "# TYPE gantry_hooks_total counter",
+            r#"gantry_hooks_total{provider="github",verdict="repeat"} 1"#,
+            r#"gantry_hooks_total{provider="github",verdict="too_large"} 0"#,
+            r#"gantry_hook_answer_seconds_bucket{provider="github",le="0.005"} 1"#,
+            concat!(r#"gantry_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_is_not_shown_and_no_flood_of_pools_is() {
+        let pool = |number: usize| format!("pool-{number}").parse::<PoolName>().unwrap();
+        let shown =
+            || render().lines().filter(|line| line.starts_with("gantry_waiting_runs{")).count();
+        let waiting = |pools: usize| {
+            (0..pools).map(|number| ((pool(number), Waiting::TaskLimit), 1)).collect()
+        };
+        seen(&Seen { waiting: waiting(1000), ..Seen::default() });
+        assert_eq!(shown(), 32 * Waiting::ALL.len());
+        seen(&Seen { waiting: waiting(1), ..Seen::default() });
+        assert_eq!(shown(), Waiting::ALL.len());
+        assert!(render().contains(r#"gantry_waiting_runs{pool="pool-0",reason="task_limit"} 1"#));
+    }
+}
