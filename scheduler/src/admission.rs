@@ -1,15 +1,17 @@
 //! Waiting runs become ready, as far as the limits of their registry and task allow. Each that stays says why.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
-use gantry_domain::id::{RegistryName, TaskId};
+use gantry_domain::id::{PoolName, RegistryName, TaskId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Run, RunError, RunState, WaitReason};
+use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{Credentials, SecretError};
 use gantry_seams::queue::PoolHasWork;
-use gantry_seams::runs::RunOpError;
+use gantry_seams::runs::{Admission, Limits, RunOpError};
 use gantry_seams::store::StoreError;
 use gantry_seams::{registries, runs, tasks};
 
@@ -26,6 +28,24 @@ const MOST: usize = 4096;
 struct Full {
     registries: BTreeSet<RegistryName>,
     tasks: BTreeSet<TaskId>,
+}
+
+impl Full {
+    fn reason(&self, run: &Run, task: Option<&TaskId>, limits: Limits) -> Option<WaitReason> {
+        if self.registries.contains(&run.registry) {
+            return Some(WaitReason::RegistryLimit { limit: limits.registry });
+        }
+        let limit = limits.task?;
+        self.tasks.contains(task?).then_some(WaitReason::TaskLimit { limit })
+    }
+
+    fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: &WaitReason) {
+        if matches!(reason, WaitReason::RegistryLimit { .. }) {
+            self.registries.insert(run.registry.clone());
+        } else {
+            self.tasks.extend(task);
+        }
+    }
 }
 
 impl Scheduler {
@@ -62,73 +82,63 @@ impl Scheduler {
             let message = format!("registry {} was deleted", run.registry);
             return self.give_up(run, message).await;
         };
-        let reason = match self.obstacle(run, &registry, full).await? {
-            Some(reason) => reason,
-            None => return self.make_ready(run, &registry).await,
+        let task = run.task_id();
+        let limits = self.limits(&registry, task.as_ref()).await?;
+        if let Some(reason) = full.reason(run, task.as_ref(), limits) {
+            return self.hold(run, reason).await;
+        }
+        let sealed = match self.seal_bundle(run, &registry) {
+            Ok(sealed) => sealed,
+            Err(error) => return self.give_up(run, error.to_string()).await,
         };
-        match runs::hold(store, run.id, reason).await {
+        let pool = run.build.platform.pool();
+        match runs::ready(store, run.id, pool.clone(), sealed, limits).await {
+            Ok(Admission::Ready(run)) => {
+                self.ring(&run, pool).await;
+                Ok(true)
+            }
+            Ok(Admission::Full(reason)) => {
+                full.remember(run, task, &reason);
+                self.hold(run, reason).await
+            }
+            Err(error) => moved_meanwhile(error),
+        }
+    }
+
+    async fn limits(
+        &self,
+        registry: &Registry,
+        task: Option<&TaskId>,
+    ) -> Result<Limits, StoreError> {
+        let task = match task {
+            Some(id) => tasks::find(self.store.as_ref(), id).await?,
+            None => None,
+        };
+        let task = task.and_then(|task| task.run_limit).map(NonZeroU32::get);
+        Ok(Limits { registry: registry.run_limit.get(), task })
+    }
+
+    async fn hold(&self, run: &Run, reason: WaitReason) -> Result<bool, StoreError> {
+        match runs::hold(self.store.as_ref(), run.id, reason).await {
             Ok(()) => Ok(false),
             Err(error) => moved_meanwhile(error),
         }
     }
 
-    /// What keeps a run from being ready, if anything does.
-    async fn obstacle(
-        &self,
-        run: &Run,
-        registry: &Registry,
-        full: &mut Full,
-    ) -> Result<Option<WaitReason>, StoreError> {
-        let store = self.store.as_ref();
-        let limit = registry.run_limit.get();
-        if full.registries.contains(&run.registry)
-            || is_full(
-                runs::count_placed_in_registry(store, &run.registry, limit as usize).await?,
-                limit,
-            )
-        {
-            full.registries.insert(run.registry.clone());
-            return Ok(Some(WaitReason::RegistryLimit { limit }));
+    async fn ring(&self, run: &Run, pool: PoolName) {
+        tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
+        let jobs = self.queues.jobs.pool(&pool);
+        if let Err(error) = jobs.publish(PoolHasWork { pool }, run.trace.clone()).await {
+            tracing::debug!("workers find run {} by themselves: {error}", run.id);
         }
-        let Some(id) = run.task_id() else { return Ok(None) };
-        let Some(limit) = tasks::find(store, &id).await?.and_then(|task| task.run_limit) else {
-            return Ok(None);
-        };
-        let limit = limit.get();
-        if full.tasks.contains(&id)
-            || is_full(runs::count_placed_in_task(store, &id, limit as usize).await?, limit)
-        {
-            full.tasks.insert(id);
-            return Ok(Some(WaitReason::TaskLimit { limit }));
-        }
-        Ok(None)
     }
 
-    async fn make_ready(&self, run: &Run, registry: &Registry) -> Result<bool, StoreError> {
-        let bundle = match self.bundle(run, registry) {
-            Ok(bundle) => bundle,
-            Err(error) => return self.give_up(run, error.to_string()).await,
-        };
-        let sealed = if bundle.is_empty() {
-            None
-        } else {
-            match bundle.seal(&self.keyring, run.id) {
-                Ok(sealed) => Some(sealed),
-                Err(error) => return self.give_up(run, error.to_string()).await,
-            }
-        };
-        let pool = run.build.platform.pool();
-        match runs::ready(self.store.as_ref(), run.id, pool.clone(), sealed).await {
-            Ok(_) => {
-                tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
-                let jobs = self.queues.jobs.pool(&pool);
-                if let Err(error) = jobs.publish(PoolHasWork { pool }, run.trace.clone()).await {
-                    tracing::debug!("workers find run {} by themselves: {error}", run.id);
-                }
-                Ok(true)
-            }
-            Err(error) => moved_meanwhile(error),
+    fn seal_bundle(&self, run: &Run, registry: &Registry) -> Result<Option<Sealed>, SecretError> {
+        let bundle = self.bundle(run, registry)?;
+        if bundle.is_empty() {
+            return Ok(None);
         }
+        bundle.seal(&self.keyring, run.id).map(Some)
     }
 
     /// The secrets that the run needs, and nothing else.
@@ -157,10 +167,6 @@ impl Scheduler {
             Err(error) => moved_meanwhile(error),
         }
     }
-}
-
-fn is_full(placed: usize, limit: u32) -> bool {
-    placed >= limit as usize
 }
 
 fn is_resting(run: &Run, now: Timestamp) -> bool {

@@ -30,8 +30,9 @@ impl<'a> Hand<'a> {
     async fn take(door: &'a Door) -> Self {
         let store = door.store.as_ref();
         let pool: PoolName = "linux-amd64".parse().unwrap();
+        let limits = runs::Limits { registry: 8, task: None };
         for run in runs::waiting(store, None, 10).await.unwrap() {
-            runs::ready(store, run.id, pool.clone(), None).await.unwrap();
+            runs::ready(store, run.id, pool.clone(), None, limits).await.unwrap();
         }
         let worker: WorkerId = "w1".parse().unwrap();
         let nonce: LeaseNonce = "0123456789abcdef0123456789abcdef".parse().unwrap();

@@ -9,7 +9,7 @@ use gantry_domain::registry::{Registry, SealedCredentials};
 use crate::collection::Collection;
 pub use crate::collection::CreateError;
 use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
-use crate::tasks;
+use crate::{runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 
@@ -111,6 +111,7 @@ pub async fn delete(store: &dyn Store, name: &RegistryName) -> Result<Deleted, S
     }
     let mut batch = Batch::default();
     ALL.delete_in(&mut batch, name.as_str());
+    batch.delete.push(runs::registry_door(name));
     crate::collection::commit_unconditional(store, batch).await?;
     Ok(Deleted::Gone)
 }

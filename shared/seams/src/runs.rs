@@ -6,30 +6,30 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use gantry_domain::decide::order;
 use gantry_domain::decide::planner::RunDraft;
-use gantry_domain::id::{PoolName, RunId, RunPrefix, TokenId};
+use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
     CancelAsk, IllegalTransition, Outcome, Progress, Run, RunError, RunState, WaitReason,
 };
-use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
 
+mod admission;
 mod ends;
 mod indexes;
 mod leasing;
 mod listing;
 
+pub(crate) use admission::{registry_door, task_door};
+pub use admission::{Admission, Limits, ready};
 pub use ends::{Finish, Finished, Lapsed};
 pub use indexes::RunFilter;
 use indexes::reindex;
 pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};
 pub use listing::{
-    all_ready, count_placed_in_registry, count_placed_in_task, ended, leased, list,
-    pools_with_work, waiting,
+    all_ready, ended, leased, list, pools_with_work, waiting,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.
@@ -162,27 +162,6 @@ async fn find_versioned(
     run: RunId,
 ) -> Result<Option<Versioned<Run>>, StoreError> {
     codec::load(store, &key(run)).await
-}
-
-/// Lets any worker of the pool take a waiting run, whose secrets are `bundle`.
-///
-/// # Errors
-/// [`RunOpError::Absent`], [`RunOpError::Illegal`] when it does not wait any more.
-pub async fn ready(
-    store: &dyn Store,
-    run: RunId,
-    pool: PoolName,
-    bundle: Option<Sealed>,
-) -> Result<Run, RunOpError> {
-    update(store, run, |run, now, batch| {
-        let rank = order::rank(run.run_type, run.created);
-        advance(run, Progress::Admitted { pool: pool.clone(), rank }, now)?;
-        if let Some(bundle) = &bundle {
-            batch.put(bundle_key(run.id), bundle.as_text().to_owned());
-        }
-        Ok(())
-    })
-    .await
 }
 
 /// Says what a waiting run waits for. Says nothing, and writes nothing, when that is what it says already.

@@ -90,6 +90,8 @@ pub enum Kind {
     Run,
     /// What a run was created for: the change, the instant or the request. Its value is the run's id.
     RunKey,
+    /// The last run that was admitted of a registry or task: each admission replaces it. Its value is the run's id.
+    Admission,
     /// A ready run's secrets.
     Bundle,
     /// A piece of a log that is not yet in the object store.
@@ -125,6 +127,7 @@ impl Kind {
             Self::Fact => "fact",
             Self::Run => "run",
             Self::RunKey => "run-key",
+            Self::Admission => "admission",
             Self::Bundle => "bundle",
             Self::LogTail => "log-tail",
             Self::Tag => "tag",
@@ -371,6 +374,14 @@ impl Watchers {
         by_key.retain(|_, sender| sender.receiver_count() > 0);
         let sender = by_key.entry(key.clone()).or_insert_with(|| watch::channel(0).0);
         Watch(sender.subscribe())
+    }
+
+    /// What somebody still watches.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Key> {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.retain(|_, sender| sender.receiver_count() > 0);
+        by_key.keys().cloned().collect()
     }
 
     /// A commit touched `keys`.

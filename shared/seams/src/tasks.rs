@@ -9,6 +9,7 @@ use gantry_domain::task::Task;
 use crate::codec;
 use crate::collection::{Collection, CreateError};
 use crate::events;
+use crate::runs;
 use crate::store::{Batch, Entry, From, Index, Key, Kind, Store, StoreError};
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
@@ -98,6 +99,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
     let mut batch = Batch::default();
     let member = id.to_string();
     ALL.delete_in(&mut batch, &member);
+    batch.delete.push(runs::task_door(id));
     batch.unindex(of_registry(&id.registry), &member);
     if let Some(repository) = matcher::watched_repository(&task) {
         batch.unindex(by_source(&id.registry, &repository), &member);

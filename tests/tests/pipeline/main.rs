@@ -7,6 +7,7 @@
     reason = "a step of a test that cannot be done has failed"
 )]
 
+mod admission;
 mod architecture;
 mod causes;
 mod keeping;

@@ -1,6 +1,6 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
-use gantry_domain::id::{PoolName, RegistryName, TaskId};
+use gantry_domain::id::PoolName;
 use gantry_domain::run::Run;
 
 use super::indexes::{self, RunFilter};
@@ -34,30 +34,6 @@ pub async fn waiting(
 ) -> Result<Vec<Run>, StoreError> {
     let from = after.map_or(From::Start, |run| From::After(indexes::waiting_entry(run)));
     load_members(store, &indexes::waiting(), from, limit).await
-}
-
-/// How many runs of a registry hold a place, counted up to `limit`.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn count_placed_in_registry(
-    store: &dyn Store,
-    registry: &RegistryName,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    Ok(store.range(&indexes::placed_in_registry(registry), From::Start, limit).await?.len())
-}
-
-/// How many runs of a task hold a place, counted up to `limit`.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn count_placed_in_task(
-    store: &dyn Store,
-    task: &TaskId,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    Ok(store.range(&indexes::placed_in_task(task), From::Start, limit).await?.len())
 }
 
 /// Leased runs, those whose lease ends first before the others.

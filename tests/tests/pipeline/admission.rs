@@ -1,0 +1,113 @@
+//! What becomes ready, and when: whoever looks, and however many look at once.
+
+use std::num::NonZeroU32;
+
+use futures_util::future::join_all;
+use gantry_domain::run::{Outcome, Run};
+use gantry_domain::source::Source;
+use gantry_domain::task::Task;
+use gantry_seams::runs::{self, Finish, Limits, RunFilter};
+use gantry_tests::pipeline::{LEASE, TestPipeline};
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+/// The registry of the tests has 8 places.
+const REGISTRY_LIMIT: usize = 8;
+const TASK_LIMIT: usize = 3;
+
+async fn placed(gantry: &TestPipeline) -> Vec<Run> {
+    let all = runs::list(gantry.store.as_ref(), &RunFilter::default(), None, 100).await.unwrap();
+    all.into_iter().filter(|run| run.state.holds_a_place()).collect()
+}
+
+/// Takes every ready run and ends it.
+async fn run_all_ready(gantry: &TestPipeline) -> usize {
+    let pool = "linux-amd64".parse().unwrap();
+    let nonce = "1".repeat(32).parse().unwrap();
+    let (store, worker) = (gantry.store.as_ref(), "w".parse().unwrap());
+    let mut ended = 0;
+    while let Some(taken) = runs::take(store, &pool, &worker, &nonce, LEASE).await.unwrap() {
+        let outcome = Finish::Outcome(Outcome::Canceled { by: TestPipeline::somebody() });
+        runs::finish(store, taken.run.id, &taken.holder, outcome, None).await.unwrap();
+        ended += 1;
+    }
+    ended
+}
+
+async fn a_task(gantry: &TestPipeline, name: &str, limit: Option<usize>) -> Task {
+    let source: Source = format!("{}#main", gantry.git.url("hello")).parse().unwrap();
+    let limit = limit.and_then(|limit| NonZeroU32::new(u32::try_from(limit).unwrap()));
+    gantry
+        .task_with(name, "hello:{{.Run.ID}}", |task| {
+            task.build.source = source;
+            task.run_limit = limit;
+        })
+        .await
+}
+
+/// 15 runs of a task that has a limit of its own, and 15 of one that has none.
+async fn with_30_waiting_runs() -> (TestPipeline, Task) {
+    let gantry = TestPipeline::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let narrow = a_task(&gantry, "narrow", Some(TASK_LIMIT)).await;
+    let wide = a_task(&gantry, "wide", None).await;
+    gantry.schedule().await;
+    for _ in 0..15 {
+        super::causes::ask(&gantry, &narrow, None).await;
+        super::causes::ask(&gantry, &wide, None).await;
+    }
+    (gantry, narrow)
+}
+
+/// Lets every run come through `admit` and run, and looks each time that no limit is broken.
+async fn run_all_through<T>(admit: impl AsyncFn(&TestPipeline, &Task) -> T) {
+    let (gantry, narrow) = with_30_waiting_runs().await;
+    let mut ended = 0;
+    let mut most_at_once = 0;
+    while ended < 30 {
+        admit(&gantry, &narrow).await;
+        let placed = placed(&gantry).await;
+        let of_narrow = placed.iter().filter(|run| run.task_id().as_ref() == Some(&narrow.id));
+        assert!(of_narrow.count() <= TASK_LIMIT);
+        assert!(placed.len() <= REGISTRY_LIMIT, "{} are placed", placed.len());
+        most_at_once = most_at_once.max(placed.len());
+        let now = run_all_ready(&gantry).await;
+        assert!(now > 0, "what waits is admitted once there is a place");
+        ended += now;
+    }
+    assert_eq!(most_at_once, REGISTRY_LIMIT, "every place is used");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_schedulers_at_once_keep_the_limits_and_admit_all_in_the_end() {
+    run_all_through(async |gantry, _| {
+        let looks = (0..6).map(|_| {
+            let scheduler = gantry.scheduler();
+            tokio::spawn(async move { scheduler.tick().await.unwrap() })
+        });
+        join_all(looks).await.into_iter().for_each(|looked| drop(looked.unwrap()));
+    })
+    .await;
+}
+
+/// Each run by a scheduler of its own: what they race for is nothing but the places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn different_runs_that_are_admitted_at_once_keep_the_limits() {
+    run_all_through(async |gantry, narrow| {
+        let waiting = runs::waiting(gantry.store.as_ref(), None, 100).await.unwrap();
+        let admissions = waiting.into_iter().map(|run| {
+            let store = gantry.store.clone();
+            let has_limit = run.task_id().as_ref() == Some(&narrow.id);
+            let limits = Limits {
+                registry: u32::try_from(REGISTRY_LIMIT).unwrap(),
+                task: has_limit.then_some(u32::try_from(TASK_LIMIT).unwrap()),
+            };
+            tokio::spawn(async move {
+                let pool = "linux-amd64".parse().unwrap();
+                runs::ready(store.as_ref(), run.id, pool, None, limits).await.unwrap()
+            })
+        });
+        join_all(admissions).await.into_iter().for_each(|admitted| drop(admitted.unwrap()));
+    })
+    .await;
+}
