@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
-use gantry_local::ObjectBlobs;
+use gantry_objects::ObjectBlobs;
+use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::hooks;
@@ -96,6 +97,7 @@ impl Door {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
+            health: Health::default(),
             settings,
         }
     }

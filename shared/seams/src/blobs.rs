@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 /// An object store.
@@ -51,7 +52,16 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// [`BlobError`].
     async fn delete_all(&self, prefix: &str) -> Result<(), BlobError>;
+
+    /// The paths of everything below `prefix`, or of everything if it is empty, in no order.
+    ///
+    /// # Errors
+    /// [`BlobError::Refused`]; the rest comes with the paths.
+    fn list(&self, prefix: &str) -> Result<Paths, BlobError>;
 }
+
+/// Paths of objects, one after the other.
+pub type Paths = BoxStream<'static, Result<String, BlobError>>;
 
 /// The object store as everyone holds it.
 pub type SharedBlobs = Arc<dyn Blobs>;

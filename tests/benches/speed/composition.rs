@@ -12,7 +12,9 @@ use gantry_domain::id::RunId;
 use gantry_domain::platform::Platform;
 use gantry_domain::run::Run;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
-use gantry_local::{ObjectBlobs, queues};
+use gantry_local::queues;
+use gantry_objects::ObjectBlobs;
+use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString};
 use gantry_ops::settings::{Layers, Settings};
 use gantry_remote::code_host::GitCodeHost;
@@ -129,6 +131,7 @@ impl Parts {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
+            health: Health::default(),
             settings: IngressSettings {
                 body_budget: self.settings.server.body_budget,
                 body_patience: self.settings.server.body_patience,

@@ -13,7 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use gantry_domain::image::Repository;
 use gantry_domain::platform::Platform;
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
-use gantry_local::{ObjectBlobs, queues};
+use gantry_local::queues;
+use gantry_objects::ObjectBlobs;
+use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
@@ -138,6 +140,7 @@ impl Shared {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
+            health: Health::default(),
             settings: IngressSettings {
                 public_url: None,
                 body_budget: 32 << 20,

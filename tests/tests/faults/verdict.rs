@@ -10,7 +10,7 @@ use gantry_domain::hook::Provider;
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
 use gantry_domain::timestamp::Timestamp;
-use gantry_local::ObjectBlobs;
+use gantry_objects::ObjectBlobs;
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::{Key, Kind, Store as _};

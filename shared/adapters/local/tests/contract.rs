@@ -1,9 +1,9 @@
-//! The queues and objects of one machine keep their contracts.
+//! The queues of one process keep their contract.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_local::{LocalFanout, LocalQueue, ObjectBlobs, queues};
+use gantry_local::{LocalFanout, LocalQueue, queues};
 use gantry_seams::contract;
 use gantry_seams::queue::{PoolHasWork, Queue};
 use tokio::sync::Semaphore;
@@ -49,13 +49,6 @@ async fn a_local_fanout_keeps_the_contract() {
     contract::queue::all_of_fanout(&fanout, || shutdown.cancel()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_in_a_directory_keep_the_contract() {
-    let parent = tempfile::tempdir().unwrap();
-    let blobs = ObjectBlobs::local(parent.path().join("objects")).unwrap();
-    contract::blobs::all(&blobs).await;
-}
-
 #[tokio::test]
 async fn a_pool_has_one_queue_of_its_own() {
     let queues = queues(&CancellationToken::new());
@@ -66,15 +59,4 @@ async fn a_pool_has_one_queue_of_its_own() {
         let claim = queues.jobs.pool(&pool).claim().await.unwrap().unwrap();
         assert_eq!(claim.message().pool, pool);
     }
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn only_the_owner_can_reach_an_object() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let parent = tempfile::tempdir().unwrap();
-    let directory = parent.path().join("objects");
-    ObjectBlobs::local(&directory).unwrap();
-    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::fresh;
@@ -24,6 +25,7 @@ pub async fn all(blobs: &dyn Blobs) {
     an_object_is_read_piece_by_piece(blobs).await;
     deleting_what_is_not_there_is_no_error(blobs).await;
     deleting_below_a_path_leaves_its_neighbours(blobs).await;
+    what_is_below_a_path_is_listed(blobs).await;
     a_path_that_leads_elsewhere_is_refused(blobs).await;
 }
 
@@ -154,6 +156,26 @@ pub async fn deleting_below_a_path_leaves_its_neighbours(blobs: &dyn Blobs) {
     assert_eq!(blobs.get(&below[1]).await.unwrap(), "anew");
 }
 
+pub async fn what_is_below_a_path_is_listed(blobs: &dyn Blobs) {
+    let path = fresh("listed");
+    let list = async |prefix: &str| {
+        let found: Vec<String> = blobs.list(prefix).unwrap().try_collect().await.unwrap();
+        found
+    };
+    assert!(list(&path).await.is_empty());
+    let mut below = ["1", "2/a", "2/ä b"].map(|name| format!("{path}/{name}"));
+    for path in below.iter().chain(&[format!("{path}1")]) {
+        blobs.put(path, Bytes::from_static(b"there")).await.unwrap();
+    }
+    let mut found = list(&path).await;
+    found.sort_unstable();
+    below.sort_unstable();
+    assert_eq!(found, below);
+    assert_eq!(list(&format!("{path}/2")).await.len(), 2);
+    let everything = list("").await;
+    assert!(below.iter().all(|path| everything.contains(path)));
+}
+
 pub async fn a_path_that_leads_elsewhere_is_refused(blobs: &dyn Blobs) {
     for path in
         ["", "/", "/etc/passwd", "..", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\0b", "a#1"]
@@ -162,6 +184,10 @@ pub async fn a_path_that_leads_elsewhere_is_refused(blobs: &dyn Blobs) {
         assert!(matches!(stored, Err(BlobError::Refused { .. })), "put {path:?}: {stored:?}");
         let read = blobs.get(path).await;
         assert!(matches!(read, Err(BlobError::Refused { .. })), "get {path:?}: {read:?}");
+        if !path.is_empty() {
+            let listed = blobs.list(path).err();
+            assert!(matches!(listed, Some(BlobError::Refused { .. })), "list {path:?}: {listed:?}");
+        }
         let deleted = blobs.delete_all(path).await;
         assert!(matches!(deleted, Err(BlobError::Refused { .. })), "delete {path:?}: {deleted:?}");
     }

@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-/// Removes them while the installation is at work already: there may be many directories to look through.
-pub(crate) fn remove_in_background(directory: PathBuf) {
+/// Removes those that are older than `age`, while the installation is at work already: there may be many directories to
+/// look through.
+pub(crate) fn remove_in_background(directory: PathBuf, age: Duration) {
     #[expect(clippy::disallowed_methods, reason = "compared with the times of files")]
     let now = SystemTime::now();
-    // A file's time may be a tick behind the clock. What is written from here on is younger than this.
-    let before = now - Duration::from_secs(1);
+    let before = now - age;
     let remove = move || match remove(&directory, before) {
         Ok(0) => {}
         Ok(count) => info!("removed {count} unfinished objects of an earlier process"),

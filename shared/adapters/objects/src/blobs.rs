@@ -1,24 +1,21 @@
-//! Objects through the `object_store` crate: in a directory, and wherever else it can keep them.
+//! Objects through the `object_store` crate: in a directory, or in a bucket.
 
-use std::error::Error;
-use std::fs::DirBuilder;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
-use gantry_seams::blobs::{BlobError, Blobs};
-use object_store::local::LocalFileSystem;
+use gantry_seams::blobs::{BlobError, Blobs, Paths};
 use object_store::path::Path as Location;
 use object_store::{GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio_util::io::StreamReader;
 use tracing::warn;
 
-use crate::unfinished;
+use crate::error::blob_error;
+use crate::place::Cloud;
 
 /// A stream goes to the object store in pieces of so many bytes: the least that S3 takes of a larger object.
 const PIECE: u64 = 5 << 20;
@@ -28,34 +25,16 @@ const READ: usize = 128 << 10;
 /// Objects in an object store.
 #[derive(Debug, Clone)]
 pub struct ObjectBlobs {
-    store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// Where it is, for people.
+    pub(crate) place: String,
+    pub(crate) cloud: Option<Cloud>,
 }
 
 impl ObjectBlobs {
-    /// Objects as files in a directory of their own, which is made if it is not there, for its owner alone. A file and
-    /// its name are on the disk before an answer says so. One process at a time: what another left unfinished is removed.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn local(directory: impl Into<PathBuf>) -> Result<Self, OpenError> {
-        let directory = directory.into();
-        create(&directory)
-            .map_err(|source| OpenError { path: directory.clone(), source: source.into() })?;
-        let store = LocalFileSystem::new_with_prefix(&directory)
-            .map_err(|source| OpenError { path: directory.clone(), source: source.into() })?
-            .with_fsync(true)
-            .with_automatic_cleanup(true);
-        unfinished::remove_in_background(directory);
-        Ok(Self { store: Arc::new(store) })
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, place: String, cloud: Option<Cloud>) -> Self {
+        Self { store, place, cloud }
     }
-}
-
-fn create(directory: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
 }
 
 #[async_trait]
@@ -125,6 +104,16 @@ impl Blobs for ObjectBlobs {
         }
         Ok(())
     }
+
+    fn list(&self, prefix: &str) -> Result<Paths, BlobError> {
+        let location = if prefix.is_empty() { None } else { Some(location(prefix)?) };
+        let prefix = prefix.to_owned();
+        let found = self.store.list(location.as_ref());
+        Ok(Box::pin(found.map(move |object| match object {
+            Ok(object) => Ok(object.location.to_string()),
+            Err(error) => Err(blob_error(&prefix, &error)),
+        })))
+    }
 }
 
 fn deleted(path: &str, result: object_store::Result<()>) -> Result<(), BlobError> {
@@ -171,22 +160,24 @@ impl Pieces<'_> {
     }
 }
 
+/// Reads a piece while the one before it is sent: two are in memory.
 async fn send(
     upload: &mut dyn MultipartUpload,
     first: Piece,
     pieces: &mut Pieces<'_>,
 ) -> Result<(), BlobError> {
     let mut piece = first;
-    loop {
-        if !piece.bytes.is_empty() {
-            let sent = upload.put_part(piece.bytes.into()).await;
-            sent.map_err(|error| blob_error(pieces.path, &error))?;
-        }
-        if piece.is_last {
-            return Ok(());
-        }
-        piece = pieces.next().await?;
+    while !piece.is_last {
+        let path = pieces.path;
+        let sent = upload.put_part(piece.bytes.into());
+        let sent = async { sent.await.map_err(|error| blob_error(path, &error)) };
+        ((), piece) = tokio::try_join!(sent, pieces.next())?;
     }
+    if !piece.bytes.is_empty() {
+        let sent = upload.put_part(piece.bytes.into()).await;
+        sent.map_err(|error| blob_error(pieces.path, &error))?;
+    }
+    Ok(())
 }
 
 /// Where an object lies. The paths are of our own making, so one that would need to be rewritten is refused.
@@ -196,46 +187,5 @@ fn location(path: &str) -> Result<Location, BlobError> {
     match Location::parse(path) {
         Ok(location) if plain && !location.as_ref().is_empty() => Ok(location),
         Ok(_) | Err(_) => Err(BlobError::Refused { path: path.to_owned() }),
-    }
-}
-
-fn blob_error(path: &str, error: &object_store::Error) -> BlobError {
-    if matches!(error, object_store::Error::NotFound { .. }) {
-        return BlobError::Absent { path: path.to_owned() };
-    }
-    let message = format!("{path}: {error}");
-    if no_room(error) { BlobError::Full { message } } else { BlobError::Unavailable { message } }
-}
-
-fn no_room(error: &object_store::Error) -> bool {
-    std::iter::successors(Some(error as &dyn Error), |&error| error.source())
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| {
-            matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        })
-}
-
-/// Objects cannot be kept here.
-#[derive(Debug, thiserror::Error)]
-#[error("{} cannot be used to keep objects", path.display())]
-pub struct OpenError {
-    path: PathBuf,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_told_from_one_that_is_away() {
-        let failed = |kind: io::ErrorKind| object_store::Error::Generic {
-            store: "test",
-            source: Box::new(io::Error::from(kind)),
-        };
-        let full = blob_error("a", &failed(io::ErrorKind::StorageFull));
-        assert!(matches!(full, BlobError::Full { .. }), "{full:?}");
-        let away = blob_error("a", &failed(io::ErrorKind::TimedOut));
-        assert!(matches!(away, BlobError::Unavailable { .. }), "{away:?}");
     }
 }

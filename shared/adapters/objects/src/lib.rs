@@ -1,0 +1,16 @@
+//! Large bytes where every machine of an installation reaches them: a directory, S3, Azure Blob or Google Cloud Storage.
+
+#![warn(missing_docs)]
+
+mod blobs;
+mod client;
+mod error;
+mod open;
+mod place;
+mod probe;
+mod unfinished;
+
+pub use blobs::ObjectBlobs;
+pub use open::{ObjectsOptions, OpenError};
+pub use place::InvalidPlace;
+pub use probe::ProbeError;

@@ -1,0 +1,231 @@
+//! Opens the objects of a place.
+
+use std::error::Error;
+use std::fs::DirBuilder;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
+use url::Url;
+
+use crate::blobs::ObjectBlobs;
+use crate::client::{self, Connector};
+use crate::place::{Cloud, InvalidPlace, Place};
+use crate::unfinished;
+
+/// What others share a folder with: a file that they have not finished for so long is left over.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Where objects are, and how to get there.
+#[derive(Clone)]
+pub struct ObjectsOptions {
+    /// `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix` or `file:///folder`.
+    pub url: Url,
+    /// Other servers than the cloud's own.
+    pub endpoint: Option<Url>,
+    /// The region of an S3 bucket.
+    pub region: String,
+    /// A PEM file with authorities to trust beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The environment, in which credentials are found as by the cloud's own tools.
+    pub environment: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for ObjectsOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, endpoint, region, ca_file, environment: _ } = self;
+        f.debug_struct("ObjectsOptions")
+            .field("url", &url.as_str())
+            .field("endpoint", endpoint)
+            .field("region", region)
+            .field("ca_file", ca_file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Objects cannot be kept here.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is none.
+    #[error(transparent)]
+    Place(#[from] InvalidPlace),
+    /// The folder cannot be used.
+    #[error("{} cannot be used to keep objects", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What is set, or is in the environment, does not fit together.
+    #[error(
+        "the credentials for {url} are incomplete or wrong: they are taken from the environment, like {credentials}"
+    )]
+    Credentials {
+        /// Where.
+        url: Url,
+        /// Where its credentials are expected.
+        credentials: &'static str,
+        /// What the cloud's client said.
+        source: object_store::Error,
+    },
+    /// The file with the authority of the certificate.
+    #[error("{} cannot be used as an authority of certificates: {message}", path.display())]
+    CaFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The system has no usable TLS.
+    #[error(
+        "cannot start an HTTP client: are the system's certificates installed (ca-certificates)?"
+    )]
+    Client {
+        /// What it said.
+        source: reqwest::Error,
+    },
+}
+
+impl ObjectBlobs {
+    /// Objects of the place that `options` name. Asks nobody yet: see [`ObjectBlobs::probe`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: &ObjectsOptions) -> Result<Self, OpenError> {
+        match Place::parse(&options.url)? {
+            Place::Folder(path) => Self::in_folder(path, LEFT_OVER),
+            Place::Bucket { cloud, name, prefix } => {
+                let failed = |source| OpenError::Credentials {
+                    url: options.url.clone(),
+                    credentials: cloud.credentials(),
+                    source,
+                };
+                let bucket = bucket(cloud, &name, options)?.map_err(failed)?;
+                let store: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
+                    bucket
+                } else {
+                    Arc::new(PrefixStore::new(bucket, prefix))
+                };
+                Ok(Self::new(store, options.url.to_string(), Some(cloud)))
+            }
+        }
+    }
+
+    /// Objects as files in a directory of their own, which is made if it is not there, for its owner alone. A file and
+    /// its name are on the disk before an answer says so. One process at a time: what another left unfinished is removed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn local(directory: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        // A file's time may be a tick behind the clock. What is written from here on is younger than this.
+        Self::in_folder(directory.into(), Duration::from_secs(1))
+    }
+
+    fn in_folder(directory: PathBuf, left_over: Duration) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Folder { path: directory.clone(), source };
+        create(&directory).map_err(|source| failed(source.into()))?;
+        let store = LocalFileSystem::new_with_prefix(&directory)
+            .map_err(|source| failed(source.into()))?
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
+        let place = directory.display().to_string();
+        unfinished::remove_in_background(directory, left_over);
+        Ok(Self::new(Arc::new(store), place, None))
+    }
+}
+
+fn create(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+fn bucket(
+    cloud: Cloud,
+    name: &str,
+    options: &ObjectsOptions,
+) -> Result<object_store::Result<Arc<dyn ObjectStore>>, OpenError> {
+    let connector = Connector::new(options.ca_file.as_deref())?;
+    Ok(match cloud {
+        Cloud::S3 => s3(name, options, connector).build().map(|store| Arc::new(store) as _),
+        Cloud::Azure => azure(name, options, connector).build().map(|store| Arc::new(store) as _),
+        Cloud::Google => google(name, options, connector).build().map(|store| Arc::new(store) as _),
+    })
+}
+
+fn s3(name: &str, options: &ObjectsOptions, connector: Connector) -> AmazonS3Builder {
+    let mut builder = with_environment(
+        AmazonS3Builder::new(),
+        &options.environment,
+        "AWS_",
+        |builder, key, value| builder.with_config(key, value),
+    );
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    }
+    builder
+        .with_bucket_name(name)
+        .with_region(&options.region)
+        .with_retry(client::retries())
+        .with_http_connector(connector)
+}
+
+fn azure(name: &str, options: &ObjectsOptions, connector: Connector) -> MicrosoftAzureBuilder {
+    let mut builder = with_environment(
+        MicrosoftAzureBuilder::new(),
+        &options.environment,
+        "AZURE_",
+        |builder, key, value| builder.with_config(key, value),
+    );
+    // Where a machine's own identity is asked for, within Azure's app services.
+    if let Some(identity) = variable(&options.environment, "IDENTITY_ENDPOINT") {
+        builder = builder.with_msi_endpoint(identity);
+    }
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
+    }
+    builder.with_container_name(name).with_retry(client::retries()).with_http_connector(connector)
+}
+
+fn google(name: &str, options: &ObjectsOptions, connector: Connector) -> GoogleCloudStorageBuilder {
+    let mut builder = with_environment(
+        GoogleCloudStorageBuilder::new(),
+        &options.environment,
+        "GOOGLE_",
+        |builder, key, value| builder.with_config(key, value),
+    );
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
+    }
+    builder.with_bucket_name(name).with_retry(client::retries()).with_http_connector(connector)
+}
+
+/// Gives a builder the variables that its cloud's tools read, too.
+fn with_environment<B, K: FromStr>(
+    mut builder: B,
+    environment: &[(String, String)],
+    prefix: &str,
+    with: impl Fn(B, K, &str) -> B,
+) -> B {
+    for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(prefix)) {
+        if let Ok(key) = name.to_ascii_lowercase().parse() {
+            builder = with(builder, key, value);
+        }
+    }
+    builder
+}
+
+fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}

@@ -1,0 +1,170 @@
+//! Where objects are, as an operator writes it.
+
+use std::path::PathBuf;
+
+use object_store::path::Path as Location;
+use url::Url;
+
+/// Where objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a folder.
+    Folder(PathBuf),
+    /// In a bucket of someone's servers, below a prefix.
+    Bucket { cloud: Cloud, name: String, prefix: Location },
+}
+
+/// Whose servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloud {
+    S3,
+    Azure,
+    Google,
+}
+
+/// Not an address of objects.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidPlace {
+    /// Another scheme.
+    #[error(
+        "`{scheme}://` is no place for objects: use s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or file:///folder"
+    )]
+    Scheme {
+        /// Which.
+        scheme: String,
+    },
+    /// It has credentials in it. They are not repeated.
+    #[error("credentials stand in no URL: take them out, and set {instead} in the environment")]
+    Credentials {
+        /// Where they belong.
+        instead: &'static str,
+    },
+    /// More than a bucket and a prefix.
+    #[error("`{url}` has more than a bucket and a prefix: leave out its {part}")]
+    TooMuch {
+        /// Which.
+        url: Url,
+        /// What is too much.
+        part: &'static str,
+    },
+    /// Less than a bucket.
+    #[error("`{url}` names no bucket: write {example}")]
+    NoBucket {
+        /// Which.
+        url: Url,
+        /// How it looks.
+        example: &'static str,
+    },
+    /// A prefix or folder that is no plain path.
+    #[error("the path of `{url}` is not plain: use names with single slashes between them")]
+    Path {
+        /// Which.
+        url: Url,
+    },
+}
+
+impl Place {
+    pub(crate) fn parse(url: &Url) -> Result<Self, InvalidPlace> {
+        let cloud = match url.scheme() {
+            "s3" => Cloud::S3,
+            "az" => Cloud::Azure,
+            "gs" => Cloud::Google,
+            "file" => return folder(url),
+            scheme => return Err(InvalidPlace::Scheme { scheme: scheme.to_owned() }),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidPlace::Credentials { instead: cloud.credentials() });
+        }
+        refuse_more(url)?;
+        let path = || InvalidPlace::Path { url: url.clone() };
+        let prefix = url.path().strip_prefix('/').unwrap_or_default();
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let prefix = Location::from_url_path(prefix).map_err(|_| path())?;
+        let name = url.host_str().filter(|name| !name.is_empty());
+        let name = name
+            .ok_or_else(|| InvalidPlace::NoBucket { url: url.clone(), example: cloud.example() })?;
+        Ok(Self::Bucket { cloud, name: name.to_owned(), prefix })
+    }
+}
+
+fn folder(url: &Url) -> Result<Place, InvalidPlace> {
+    refuse_more(url)?;
+    url.to_file_path().map(Place::Folder).map_err(|()| InvalidPlace::Path { url: url.clone() })
+}
+
+fn refuse_more(url: &Url) -> Result<(), InvalidPlace> {
+    let part = if url.port().is_some() {
+        "port (another server is named by `objects.endpoint`)"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        // Azure's shared access signatures are queries, so this one is not repeated.
+        return Err(InvalidPlace::Credentials { instead: Cloud::Azure.credentials() });
+    } else {
+        return Ok(());
+    };
+    Err(InvalidPlace::TooMuch { url: url.clone(), part })
+}
+
+impl Cloud {
+    /// Where its own tools look for credentials.
+    pub(crate) fn credentials(self) -> &'static str {
+        match self {
+            Self::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            Self::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            Self::Google => "GOOGLE_APPLICATION_CREDENTIALS",
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::S3 => "s3://bucket/prefix",
+            Self::Azure => "az://container/prefix",
+            Self::Google => "gs://bucket/prefix",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Place, InvalidPlace> {
+        Place::parse(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn a_place_is_a_bucket_and_a_prefix_or_a_folder() {
+        for (url, cloud, name, prefix) in [
+            ("s3://builds", Cloud::S3, "builds", ""),
+            ("s3://builds/", Cloud::S3, "builds", ""),
+            ("s3://My_builds.eu/gantry/a", Cloud::S3, "My_builds.eu", "gantry/a"),
+            ("az://builds/gantry/", Cloud::Azure, "builds", "gantry"),
+            ("gs://builds/gantry", Cloud::Google, "builds", "gantry"),
+        ] {
+            let prefix = Location::from(prefix);
+            let place = Place::Bucket { cloud, name: name.to_owned(), prefix };
+            assert_eq!(parse(url), Ok(place), "{url}");
+        }
+        assert_eq!(parse("file:///srv/a%20b"), Ok(Place::Folder("/srv/a b".into())));
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_with_the_remedy() {
+        let refused = |url| parse(url).unwrap_err().to_string();
+        assert!(refused("http://minio.lan/builds").contains("s3://bucket/prefix"));
+        assert!(refused("s3:///prefix").contains("names no bucket: write s3://bucket/prefix"));
+        assert!(refused("s3://builds:9000/a").contains("objects.endpoint"));
+        assert!(refused("s3://builds/a//b").contains("single slashes"));
+        assert!(refused("file://server/share").contains("file://server/share"));
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        for (url, instead) in [
+            ("s3://AKIA:hushhush@builds/a", "AWS_SECRET_ACCESS_KEY"),
+            ("az://builds?sig=hushhush", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ] {
+            let refused = parse(url).unwrap_err().to_string();
+            assert!(refused.contains(instead) && !refused.contains("hushhush"), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Objects in a folder keep their contract.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+use gantry_objects::{ObjectBlobs, ObjectsOptions};
+use gantry_seams::contract;
+
+fn options(url: String) -> ObjectsOptions {
+    ObjectsOptions {
+        url: url.parse().unwrap(),
+        endpoint: None,
+        region: "us-east-1".to_owned(),
+        ca_file: None,
+        environment: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_in_a_directory_keep_the_contract() {
+    let parent = tempfile::tempdir().unwrap();
+    let blobs = ObjectBlobs::local(parent.path().join("objects")).unwrap();
+    contract::blobs::all(&blobs).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_folder_keeps_the_contract_and_leaves_what_others_write() {
+    let parent = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/objects", parent.path().display());
+    let blobs = ObjectBlobs::open(&options(url.clone())).unwrap();
+    blobs.probe().await.unwrap();
+    let unfinished = parent.path().join("objects/upload#1");
+    std::fs::write(&unfinished, "another machine's").unwrap();
+
+    contract::blobs::all(&ObjectBlobs::open(&options(url)).unwrap()).await;
+    assert!(unfinished.exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_reach_an_object() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("objects");
+    ObjectBlobs::local(&directory).unwrap();
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
