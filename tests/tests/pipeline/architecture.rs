@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-seams", &["gantry-domain", "gantry-taskfile"]),
     ("gantry-sqlite", &["gantry-domain", "gantry-seams"]),
     ("gantry-local", &["gantry-domain", "gantry-seams"]),
+    ("gantry-amqp", &["gantry-domain", "gantry-seams"]),
     ("gantry-objects", &["gantry-seams"]),
     ("gantry-ingress", SHARED),
     ("gantry-scheduler", SHARED),

@@ -1,0 +1,142 @@
+//! Messages for everyone who listens.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use gantry_seams::queue::{Fanout, Listener, QueueError};
+use lapin::Consumer;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::backoff::Backoff;
+use crate::dial::plain;
+use crate::error::queue_error;
+use crate::link::Link;
+use crate::message;
+use crate::publisher::Publisher;
+use crate::topology::{Place, declare_ear};
+
+/// What is on its way to one who listens.
+const PREFETCH: u16 = 64;
+
+/// A bell that everyone hears who listens.
+#[derive(Debug)]
+pub struct AmqpFanout<M> {
+    publisher: Publisher,
+    place: Place,
+    link: Arc<Link>,
+    shutdown: CancellationToken,
+    messages: PhantomData<fn(M)>,
+}
+
+impl<M> AmqpFanout<M> {
+    pub(crate) fn new(
+        place: Place,
+        publishing: Arc<Link>,
+        claiming: Arc<Link>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let publisher = Publisher::new(publishing, place.clone());
+        Self { publisher, place, link: claiming, shutdown, messages: PhantomData }
+    }
+}
+
+#[async_trait]
+impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for AmqpFanout<M> {
+    async fn publish(&self, message: M) -> Result<(), QueueError> {
+        self.publisher.publish(&message::encode(&message, None)?).await
+    }
+
+    /// Never fails: while there is no connection nothing is heard, as nothing is while it is lost.
+    async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError> {
+        let mut listener = AmqpListener {
+            place: self.place.clone(),
+            link: Arc::clone(&self.link),
+            ear: None,
+            backoff: Backoff::new(),
+            shutdown: self.shutdown.clone(),
+            messages: PhantomData,
+        };
+        if self.link.state().is_ok() {
+            listener.open().await;
+        }
+        Ok(Box::new(listener))
+    }
+}
+
+struct AmqpListener<M> {
+    place: Place,
+    link: Arc<Link>,
+    ear: Option<Consumer>,
+    backoff: Backoff,
+    shutdown: CancellationToken,
+    messages: PhantomData<fn() -> M>,
+}
+
+impl<M: DeserializeOwned> AmqpListener<M> {
+    /// Begins to listen, once there is a connection.
+    async fn open(&mut self) {
+        match self.ear().await {
+            Ok(ear) => self.ear = ear,
+            Err(error) => {
+                warn!("cannot listen to `{}`: {}", self.place.name(), error.message);
+                self.backoff.pause().await;
+            }
+        }
+    }
+
+    async fn ear(&self) -> Result<Option<Consumer>, QueueError> {
+        let Some(session) = self.link.session().await else { return Ok(None) };
+        session.declare(&self.place).await.map_err(queue_error)?;
+        let consuming = async {
+            let channel = session.connection.create_channel().await?;
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+            let queue = declare_ear(&channel, self.place.name()).await?;
+            let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
+            channel
+                .basic_consume(queue, ShortString::default(), options, FieldTable::default())
+                .await
+        };
+        consuming.await.map(Some).map_err(|error: lapin::Error| queue_error(plain(&error)))
+    }
+
+    /// The next message that can be read.
+    async fn hear(&mut self) -> M {
+        loop {
+            let Some(ear) = &mut self.ear else {
+                self.open().await;
+                continue;
+            };
+            let Some(Ok(delivery)) = ear.next().await else {
+                self.ear = None;
+                self.backoff.pause().await;
+                continue;
+            };
+            self.backoff.reset();
+            // Not acknowledged it would only come again, to be heard twice.
+            let _ = delivery.ack(BasicAckOptions::default()).await;
+            match message::decode(&delivery.data) {
+                Ok(message) => return message,
+                Err(error) => warn!("a message of `{}` was left out: {error}", self.place.name()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<M: DeserializeOwned + Send + 'static> Listener<M> for AmqpListener<M> {
+    async fn next(&mut self) -> Option<M> {
+        let shutdown = self.shutdown.clone();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => None,
+            message = self.hear() => Some(message),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Everything that gantry has in a broker, declared on each connection before it is first used there.
+//!
+//! | what | kind | for |
+//! |---|---|---|
+//! | exchange `gantry` | direct, durable | rings one queue, by its name |
+//! | `gantry.events`, `gantry.runs`, `gantry.jobs.<pool>` | quorum queues of so many messages, the oldest dropped | to one of those who claim |
+//! | exchange `gantry.control` | fan-out, durable | rings everyone |
+//! | a queue that the broker names | exclusive, gone with its connection | one who listens to `gantry.control` |
+
+use gantry_domain::id::PoolName;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+
+use crate::dial::plain;
+use crate::error::ConnectError;
+use crate::options::AmqpOptions;
+
+pub(crate) const CONTROL: &str = "gantry.control";
+const EXCHANGE: &str = "gantry";
+
+/// Of more than these the oldest are dropped, and the sweeper rings again.
+const EVENTS: u32 = 4_096;
+const RUNS: u32 = 4_096;
+/// All of a pool's doorbells say the same: one for each slot that might be free is plenty.
+const JOBS: u32 = 256;
+/// How far one who listens may be behind before messages are dropped.
+const UNHEARD: u32 = 1_024;
+/// How long a listener's queue outlives a listener that never came to consume it.
+const UNUSED_MS: u32 = 60_000;
+
+const ACCESS_REFUSED: u16 = 403;
+const PRECONDITION_FAILED: u16 = 406;
+
+pub(crate) fn events() -> Place {
+    Place::Queue { name: "gantry.events".to_owned(), room: EVENTS }
+}
+
+pub(crate) fn runs() -> Place {
+    Place::Queue { name: "gantry.runs".to_owned(), room: RUNS }
+}
+
+pub(crate) fn jobs(pool: &PoolName) -> Place {
+    Place::Queue { name: format!("gantry.jobs.{pool}"), room: JOBS }
+}
+
+pub(crate) fn control() -> Place {
+    Place::Fanout { name: CONTROL.to_owned() }
+}
+
+/// Where messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// One of those who claim.
+    Queue { name: String, room: u32 },
+    /// Everyone who listens.
+    Fanout { name: String },
+}
+
+impl Place {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Queue { name, .. } | Self::Fanout { name } => name,
+        }
+    }
+
+    /// The exchange and the routing key.
+    pub(crate) fn route(&self) -> (ShortString, ShortString) {
+        match self {
+            Self::Queue { name, .. } => (EXCHANGE.into(), name.as_str().into()),
+            Self::Fanout { name } => (name.as_str().into(), ShortString::default()),
+        }
+    }
+
+    /// Whether a message that nobody is there for is an error.
+    pub(crate) fn is_mandatory(&self) -> bool {
+        matches!(self, Self::Queue { .. })
+    }
+
+    /// On a channel of its own: the broker closes a channel on which a declaration fails.
+    pub(crate) async fn declare(&self, connection: &Connection) -> Result<(), DeclareError> {
+        self.declare_on(&connection.create_channel().await?)
+            .await
+            .map_err(|error| DeclareError::of(self, error))
+    }
+
+    async fn declare_on(&self, channel: &Channel) -> lapin::Result<()> {
+        match self {
+            Self::Queue { name, room } => {
+                declare_exchange(channel, EXCHANGE, ExchangeKind::Direct).await?;
+                let name = ShortString::from(name.as_str());
+                let options = QueueDeclareOptions { durable: true, ..Default::default() };
+                channel.queue_declare(name.clone(), options, doorbells(*room)).await?;
+                let bind = QueueBindOptions::default();
+                channel
+                    .queue_bind(name.clone(), EXCHANGE.into(), name, bind, FieldTable::default())
+                    .await
+            }
+            Self::Fanout { name } => declare_exchange(channel, name, ExchangeKind::Fanout).await,
+        }
+    }
+}
+
+/// A queue for one who listens to a fan-out from now on.
+pub(crate) async fn declare_ear(channel: &Channel, fanout: &str) -> lapin::Result<ShortString> {
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongUInt(UNHEARD));
+    arguments.insert("x-expires".into(), AMQPValue::LongUInt(UNUSED_MS));
+    let queue = channel.queue_declare(ShortString::default(), options, arguments).await?;
+    let name = queue.name().clone();
+    let key = ShortString::default();
+    let bind = QueueBindOptions::default();
+    channel.queue_bind(name.clone(), fanout.into(), key, bind, FieldTable::default()).await?;
+    Ok(name)
+}
+
+async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await
+}
+
+fn doorbells(room: u32) -> FieldTable {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(room.into()));
+    arguments.insert("x-overflow".into(), text("drop-head"));
+    arguments
+}
+
+/// Why something could not be declared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeclareError {
+    #[error(
+        "`{name}` exists otherwise than gantry declares it, {why}: nothing but doorbells is in it, so delete it \
+         (`rabbitmqctl delete_queue {name}`, or in the management page) and it is made anew"
+    )]
+    Different { name: String, why: String },
+    #[error("declaring `{name}` is not permitted, {why}")]
+    NotPermitted { name: String, why: String },
+    #[error(transparent)]
+    Failed(#[from] lapin::Error),
+}
+
+impl DeclareError {
+    fn of(place: &Place, error: lapin::Error) -> Self {
+        let name = place.name().to_owned();
+        let why = plain(&error);
+        match error.kind() {
+            ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED => {
+                Self::Different { name, why }
+            }
+            ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED => {
+                Self::NotPermitted { name, why }
+            }
+            _ => Self::Failed(error),
+        }
+    }
+
+    pub(crate) fn at_start(self, options: &AmqpOptions) -> ConnectError {
+        match self {
+            Self::Different { .. } => ConnectError::Topology { why: self.to_string() },
+            Self::NotPermitted { why, .. } => ConnectError::NotPermitted {
+                user: options.user.clone(),
+                vhost: options.vhost.clone(),
+                why,
+            },
+            Self::Failed(error) => ConnectError::Unreachable {
+                tried: format!("virtual host `{}` ({})", options.vhost, plain(&error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! RabbitMQ keeps the contract of doorbells, and its absence is borne.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+mod contract;
+mod rig;
