@@ -1,0 +1,51 @@
+//! The store in Redis 7.0 or later: the truth of an installation of many processes.
+//!
+//! A commit is one script, and durable when it answers: the server runs with `appendonly yes`, `appendfsync always` and
+//! `maxmemory-policy noeviction`, which [`RedisStore::connect`] checks. Connections are held and pipelined. They survive
+//! a restart of the server: requests in between fail at once with
+//! [`StoreError::Unavailable`](gantry_seams::store::StoreError), the next ones after it succeed. Nothing that was sent is
+//! sent again by itself, as nobody can know whether it was done.
+//!
+//! # Behind sentinels
+//!
+//! Connections lead to the master that the sentinels name, and each commit waits until a replica has it too (`WAIT 1`).
+//! Only then is it acknowledged. What a failover may still lose: a replica acknowledges what it has in memory, before its
+//! own disk has it, and of several replicas the sentinels may choose one that has less than another. So with one replica
+//! nothing acknowledged is lost unless both machines fail within a second; with more of them, set
+//! `min-replicas-to-write` to their number, and the master takes nothing that one of them would miss for long. A master
+//! that is cut off takes commits until it notices, at most `min-replicas-max-lag` seconds, and none of these is
+//! acknowledged. What is lost all the same is healed where it came from: a hook's sender repeats a delivery, and
+//! reconciliation asks the code hosts and registries for their heads. A run whose outcome is lost lapses and is built
+//! again.
+//!
+//! # Rights
+//!
+//! What a role's user needs, for prefix `gantry`:
+//!
+//! ```text
+//! ACL SETUSER gantry on >… ~gantry:* &gantry:* -@all +evalsha +script|load +getrange +incr +set +del +hget +hset +hdel
+//!     +zadd +zrem +mget +zrange +time +wait +info +ping +select +publish +subscribe +unsubscribe +config|get
+//! ```
+//!
+//! A worker needs no `config|get`, and may be kept to the kinds of records that workers touch: see the table in `keys`.
+//! Every key that a commit touches is named to Redis beforehand, also those that it only expects something of.
+
+#![warn(missing_docs)]
+
+mod address;
+mod checks;
+mod commit;
+mod connect_error;
+mod connections;
+mod dial;
+mod error;
+mod info;
+mod keys;
+mod options;
+mod place;
+mod store;
+
+pub use address::{Address, AddressError};
+pub use connect_error::ConnectError;
+pub use options::{RedisOptions, Servers};
+pub use store::RedisStore;

@@ -1,0 +1,80 @@
+//! A batch as one call of one script.
+//!
+//! Redis undoes nothing when a script fails in the middle, so nothing may. What Redis refuses for reasons of its own (no
+//! memory, no disk, a replica, too few replicas) it refuses before the first write of a script and never after it. The
+//! rights of a user are checked for all keys before the script runs, and for all commands when a store connects. Types
+//! are right as long as nobody else writes under the prefix. A server that dies in the middle has written nothing: the
+//! effects of a script reach the append-only file together.
+
+use deadpool_redis::redis::{Script, ScriptInvocation};
+use gantry_seams::store::{Batch, Expect};
+
+use crate::keys::Names;
+use crate::place::place;
+
+/// More changes than this would block the server for too long.
+const MOST_CHANGES: usize = 4096;
+/// More bytes than this would.
+const MOST_BYTES: usize = 64 << 20;
+
+/// The script, in its two readings.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    /// Refused when memory is short.
+    writing: Script,
+    /// Not refused then: it only removes, which is how room is made.
+    removing: Script,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        let body = include_str!("commit.lua");
+        Self {
+            writing: Script::new(&format!("#!lua\n{body}")),
+            removing: Script::new(&format!("#!lua flags=allow-oom\n{body}")),
+        }
+    }
+
+    /// The call that commits `batch`. It answers 0, or which of the expectations is the first that does not hold.
+    pub(crate) fn commit(&self, names: &Names, batch: &Batch) -> ScriptInvocation<'_> {
+        let grows = !batch.put.is_empty() || !batch.index.is_empty();
+        let script = if grows { &self.writing } else { &self.removing };
+        let mut call = script.prepare_invoke();
+        call.key(names.version());
+        call.arg(batch.expect.len()).arg(batch.delete.len()).arg(batch.put.len());
+        call.arg(batch.unindex.len()).arg(batch.index.len());
+        for (key, expected) in &batch.expect {
+            call.key(names.record(key));
+            match expected {
+                Expect::Absent => call.arg(""),
+                Expect::Version(version) => call.arg(version.to_be_bytes().as_slice()),
+            };
+        }
+        for key in &batch.delete {
+            call.key(names.record(key));
+        }
+        for (key, bytes) in &batch.put {
+            call.key(names.record(key)).arg(&bytes[..]);
+        }
+        for (index, member) in &batch.unindex {
+            call.key(names.order(index)).key(names.places(index)).arg(member);
+        }
+        for (index, entry) in &batch.index {
+            call.key(names.order(index)).key(names.places(index));
+            call.arg(place(entry.score).as_slice()).arg(&entry.member);
+        }
+        call
+    }
+}
+
+/// Why a batch is too large for one script, if it is.
+pub(crate) fn excess(batch: &Batch) -> Option<String> {
+    let changes = batch.put.len() + batch.delete.len() + batch.index.len() + batch.unindex.len();
+    let bytes: usize = batch.put.iter().map(|(_, bytes)| bytes.len()).sum();
+    (changes.max(batch.expect.len()) > MOST_CHANGES || bytes > MOST_BYTES).then(|| {
+        format!(
+            "a batch of {changes} changes and {bytes} bytes is larger than the {MOST_CHANGES} changes and \
+             {MOST_BYTES} bytes that are committed at once"
+        )
+    })
+}

@@ -1,0 +1,207 @@
+//! The connections that a store holds, made anew whenever they break.
+//!
+//! One loop keeps them: it hears when they break, makes them anew, and listens for commits of watched keys in between. A
+//! request takes what there is. While there is nothing it fails at once, so that its caller can answer 503; only if the
+//! connections broke a moment ago does it wait for the first attempt to make them anew.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{RedisResult, cmd};
+use gantry_seams::store::{Key, StoreError, Watch, Watchers};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use crate::dial::{Dialer, Link, Told};
+use crate::keys::Names;
+
+/// How long to wait between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Connections that break before this are made anew only after a pause.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The connections of one store.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    state: watch::Receiver<State>,
+    listening: Arc<Listening>,
+    patience: Duration,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// How it stands.
+#[derive(Debug, Clone)]
+enum State {
+    Up(Arc<Link>),
+    /// They broke a moment ago.
+    Connecting,
+    /// They could not be made anew, for this reason. It is tried again.
+    Away(String),
+}
+
+/// What is to be heard of.
+#[derive(Debug)]
+struct Listening {
+    watchers: Watchers,
+    /// Somebody watches something new.
+    more: Notify,
+    names: Names,
+}
+
+impl Connections {
+    /// Holds what a dialer made, and lets it make more when that breaks.
+    pub(crate) fn hold(
+        dialer: Dialer,
+        (link, told): (Arc<Link>, Told),
+        names: Names,
+        patience: Duration,
+    ) -> Self {
+        let listening =
+            Arc::new(Listening { watchers: Watchers::default(), more: Notify::new(), names });
+        let (report, state) = watch::channel(State::Up(Arc::clone(&link)));
+        let keeper = Keeper { dialer, listening: Arc::clone(&listening), report, patience };
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper.keep(link, told)));
+        Self { state, listening, patience, _keeper: keeper }
+    }
+
+    /// The connections as they are now.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, StoreError> {
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| !matches!(state, State::Connecting));
+        match timeout(self.patience, settled).await {
+            Ok(Ok(state)) => match &*state {
+                State::Up(link) => Ok(Arc::clone(link)),
+                State::Away(reason) => Err(unavailable(reason)),
+                State::Connecting => Err(unavailable(CONNECTING)),
+            },
+            Ok(Err(_)) | Err(_) => Err(unavailable(CONNECTING)),
+        }
+    }
+
+    pub(crate) fn watch(&self, key: &Key) -> Watch {
+        let watch = self.listening.watchers.watch(key);
+        self.listening.more.notify_one();
+        watch
+    }
+}
+
+const CONNECTING: &str = "the connections to redis broke and are being made anew";
+
+fn unavailable(message: &str) -> StoreError {
+    StoreError::Unavailable { message: message.to_owned() }
+}
+
+/// The loop that keeps the connections.
+struct Keeper {
+    dialer: Dialer,
+    listening: Arc<Listening>,
+    report: watch::Sender<State>,
+    patience: Duration,
+}
+
+impl Keeper {
+    async fn keep(self, mut link: Arc<Link>, mut told: Told) {
+        loop {
+            let since = Instant::now();
+            self.listen(&link, told).await;
+            self.report.send_replace(State::Connecting);
+            if since.elapsed() < SETTLED {
+                sleep(PAUSE).await;
+            }
+            (link, told) = self.connect().await;
+            self.report.send_replace(State::Up(Arc::clone(&link)));
+        }
+    }
+
+    /// Tries until there are connections.
+    async fn connect(&self) -> (Arc<Link>, Told) {
+        let mut away = false;
+        loop {
+            match self.dialer.dial().await {
+                Ok((link, told)) => {
+                    info!(
+                        redis.address = link.peer.address,
+                        "redis at {} answers again", link.peer.address
+                    );
+                    return (Arc::new(link), told);
+                }
+                Err(error) => {
+                    let reason = with_causes(&error);
+                    if !away {
+                        warn!("{reason}; it is tried again each {PAUSE:?}");
+                    }
+                    away = true;
+                    self.report.send_replace(State::Away(reason));
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Listens for commits until the connections break.
+    async fn listen(&self, link: &Link, mut told: Told) {
+        let mut heard = HashMap::new();
+        let mut look = interval(self.patience);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                biased;
+                () = link.broken() => return,
+                Some(channel) = told.recv() => {
+                    self.listening.watchers.touched(heard.get(&channel));
+                    continue;
+                }
+                () = self.listening.more.notified() => self.subscribe(link, &mut heard).await,
+                // A connection that is cut without a word is found by nobody who only listens.
+                _ = look.tick() => self.look(link, &mut heard).await,
+            };
+            if let Err(error) = done {
+                // What is not heard is looked at by those who watch, a few seconds later.
+                let error = link.failed(&error);
+                warn!("commits of watched records are not told: {error}");
+            }
+        }
+    }
+
+    async fn look(&self, link: &Link, heard: &mut HashMap<String, Key>) -> RedisResult<()> {
+        cmd("PING").query_async::<()>(&mut link.listener()).await?;
+        self.subscribe(link, heard).await
+    }
+
+    /// Subscribes to what is watched now, and to nothing else.
+    async fn subscribe(&self, link: &Link, heard: &mut HashMap<String, Key>) -> RedisResult<()> {
+        let Listening { watchers, names, .. } = &*self.listening;
+        let watched: HashMap<_, _> =
+            watchers.watched().into_iter().map(|key| (names.channel(&key), key)).collect();
+        let before = std::mem::replace(heard, watched);
+        let begun: Vec<_> = heard.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
+        let ended: Vec<_> = before.keys().filter(|name| !heard.contains_key(*name)).collect();
+        if !begun.is_empty() {
+            let names: Vec<_> = begun.iter().map(|(name, _)| name).collect();
+            let subscribed = link.listener().subscribe(names.as_slice()).await;
+            // Commits from before the subscription were told to nobody.
+            watchers.touched(begun.iter().map(|(_, key)| *key));
+            subscribed?;
+        }
+        if !ended.is_empty() {
+            link.listener().unsubscribe(ended.as_slice()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,144 @@
+//! Servers that a test starts for itself: on loopback, in a folder that goes with them.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis::{Client, FromRedisValue, cmd};
+use gantry_redis::{RedisOptions, RedisStore};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long something that must happen may take on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A `redis-server` that ends with the value.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    pub(crate) folder: TempDir,
+    arguments: Vec<String>,
+    process: Child,
+    kept: Option<TempDir>,
+}
+
+impl Server {
+    /// One that keeps what it acknowledges.
+    pub(crate) async fn durable() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A durable one, but for what the arguments say.
+    pub(crate) async fn with(arguments: &[&str]) -> Self {
+        let port = free_port();
+        let own = port.to_string();
+        let durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""];
+        let begin = ["--port", &own].into_iter().chain(durable);
+        Self::run(port, begin.chain(arguments.iter().copied())).await
+    }
+
+    /// One that is told everything by its arguments, and listens on `port`.
+    pub(crate) async fn run(port: u16, arguments: impl Iterator<Item = &str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<_> = arguments.map(str::to_owned).collect();
+        let process = spawn(&folder, &arguments);
+        let server = Self { port, folder, arguments, process, kept: None };
+        server.answers().await;
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn options(&self) -> RedisOptions {
+        RedisOptions::parse(&self.url()).unwrap()
+    }
+
+    pub(crate) async fn store(&self) -> RedisStore {
+        RedisStore::connect(self.options()).await.unwrap()
+    }
+
+    /// Keeps a folder as long as the server.
+    pub(crate) fn keep(&mut self, folder: TempDir) {
+        self.kept = Some(folder);
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it once more, in the same folder.
+    pub(crate) async fn start_again(&mut self) {
+        self.process = spawn(&self.folder, &self.arguments);
+        self.answers().await;
+    }
+
+    /// One command, as its default user.
+    pub(crate) async fn call<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        call(self.port, words).await
+    }
+
+    /// An error is an answer too: it may ask for a password, or for TLS.
+    async fn answers(&self) {
+        let port = self.port;
+        eventually("the server answers", async || {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+            stream.write_all(b"PING\r\n").await.ok()?;
+            let mut answer = [0; 64];
+            let length = stream.read(&mut answer).await.ok()?;
+            (!answer[..length].starts_with(b"-LOADING")).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _ended = self.process.wait();
+    }
+}
+
+/// One command to whoever listens on a port.
+pub(crate) async fn call<T: FromRedisValue>(port: u16, words: &[&str]) -> T {
+    let client = Client::open(("127.0.0.1", port)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = cmd(words[0]);
+    for word in &words[1..] {
+        command.arg(word);
+    }
+    command.query_async(&mut connection).await.unwrap()
+}
+
+/// Tries until there is something.
+pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = attempt().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(folder: &TempDir, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(arguments)
+        .args(["--bind", "127.0.0.1", "--logfile", "redis.log", "--dir"])
+        .arg(folder.path())
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
+}
