@@ -18,6 +18,8 @@ source "$here/lib/registry.sh"
 source "$here/lib/base_image.sh"
 # shellcheck source=deploy/lib/git_server.sh
 source "$here/lib/git_server.sh"
+# shellcheck source=deploy/lib/s3.sh
+source "$here/lib/s3.sh"
 
 usage() {
     cat <<'USAGE'
@@ -41,6 +43,11 @@ usage: deploy/bootstrap.sh COMMAND
                                serves the bare repositories in DIR/git/repositories
                                prints GIT_URL=http://127.0.0.1:PORT
   git-server stop --state DIR
+
+  s3 start --state DIR [--port N]
+                               serves S3 from memory
+                               prints GANTRY_TEST_S3=http://127.0.0.1:PORT
+  s3 stop --state DIR
 USAGE
 }
 
@@ -85,8 +92,9 @@ main() {
     case $command in
         "install demo" | "install test" | "install bench")
             install_for "$2"
+            [[ $2 != test ]] || s3_install
             ;;
-        "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop")
+        "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop" | "s3 start" | "s3 stop")
             options "${@:3}"
             state_folder
             local verb="${command//[- ]/_}"

@@ -13,6 +13,7 @@ main() {
     cd "$root"
     deploy/bootstrap.sh install test
     with_test_parts "$root/.test"
+    start_test_servers "$root/.test"
     make --no-print-directory build
     run_tests
     DEMO_STATE=$root/.test/demo DEMO_GANTRY=$root/target/debug/gantry deploy/demo.sh

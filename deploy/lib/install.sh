@@ -32,11 +32,17 @@ missing_packages() {
     [[ -e /usr/include/stdlib.h ]] || printf '%s\n' libc6-dev
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
+    [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
 }
 
 has() {
     command -v "$1" >/dev/null
+}
+
+# Debian's python3 has no pip for a new environment without this package.
+has_python_venv() {
+    has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
 has_engine() {

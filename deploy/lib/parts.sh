@@ -14,6 +14,11 @@ start_parts() {
     export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
 }
 
+# What only tests stand on.
+start_test_servers() {
+    export_fact "$bootstrap" s3 start --state "$1"
+}
+
 # Runs a command that prints NAME=VALUE, and exports that.
 export_fact() {
     local fact
@@ -23,6 +28,7 @@ export_fact() {
 
 stop_parts() {
     [[ -d $1 ]] || return 0
+    "$bootstrap" s3 stop --state "$1"
     "$bootstrap" git-server stop --state "$1"
     "$bootstrap" registry stop --state "$1"
     "$bootstrap" engine stop --state "$1"
@@ -34,7 +40,7 @@ with_test_parts() {
     test_state=$1
     be_alone
     stop_parts "$test_state"
-    rm -rf "${test_state:?}"/{engine,registry,git,demo}
+    rm -rf "${test_state:?}"/{engine,registry,git,s3,demo}
     trap finish_test_parts EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
