@@ -31,6 +31,7 @@ missing_packages() {
     has cc || printf '%s\n' gcc
     [[ -e /usr/include/stdlib.h ]] || printf '%s\n' libc6-dev
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
+    [[ $1 == demo ]] || has_rabbitmq || printf '%s\n' rabbitmq-server
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
@@ -43,6 +44,11 @@ has() {
 # Debian's python3 has no pip for a new environment without this package.
 has_python_venv() {
     has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null
+}
+
+# Its tools are not where other programs are.
+has_rabbitmq() {
+    [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]]
 }
 
 has_engine() {
@@ -96,7 +102,7 @@ keep_from_boot() {
     [[ -d /run/systemd/system ]] || return 0
     for package; do
         case $package in
-            docker-registry | lighttpd | webhook) systemctl disable --quiet "$package" ;;
+            docker-registry | lighttpd | rabbitmq-server | webhook) systemctl disable --quiet "$package" ;;
             *) ;;
         esac
     done

@@ -19,15 +19,18 @@ start_test_servers() {
     export_fact "$bootstrap" s3 start --state "$1"
 }
 
-# Runs a command that prints NAME=VALUE, and exports that.
+# Runs a command that prints NAME=VALUE, a line each, and exports that.
 export_fact() {
-    local fact
-    fact=$("$@")
-    export "${fact?}"
+    local facts fact
+    facts=$("$@")
+    while read -r fact; do
+        export "${fact?}"
+    done <<<"$facts"
 }
 
 stop_parts() {
     [[ -d $1 ]] || return 0
+    "$bootstrap" rabbitmq stop --state "$1"
     "$bootstrap" s3 stop --state "$1"
     "$bootstrap" git-server stop --state "$1"
     "$bootstrap" registry stop --state "$1"
@@ -40,12 +43,13 @@ with_test_parts() {
     test_state=$1
     be_alone
     stop_parts "$test_state"
-    rm -rf "${test_state:?}"/{engine,registry,git,s3,demo}
+    rm -rf "${test_state:?}"/{engine,registry,git,rabbitmq,s3,demo}
     trap finish_test_parts EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
     start_parts "$test_state"
+    export_fact "$bootstrap" rabbitmq start --state "$test_state"
     export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST
     export GANTRY_TEST_REGISTRY=$REGISTRY
     export GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
