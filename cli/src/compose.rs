@@ -92,8 +92,13 @@ impl Service {
             checkout_files: settings.limits.context_files,
         };
         let git = Git::new(Arc::clone(http.policy()), limits);
-        let (installation, _) =
-            installation::open(store.as_ref(), random_hex::<8>()?.as_str()).await?;
+        let (installation, _) = installation::open(
+            store.as_ref(),
+            random_hex::<8>()?.as_str(),
+            &keyring.fingerprints(),
+        )
+        .await
+        .with_context(|| format!("the keys in {} are refused", path.display()))?;
         let ended = bury_former_process(&store).await?;
         if ended > 0 {
             tracing::warn!(
@@ -240,6 +245,7 @@ impl Service {
 
     fn worker(&self, engine: DockerEngine) -> Result<Worker> {
         let settings = &self.settings;
+        let pool = settings.worker.pool.clone().unwrap_or_else(|| this_machine().pool());
         let work_folder = self.data().join("work");
         let limits = UnpackLimits {
             archive_bytes: settings.limits.upload,
@@ -253,13 +259,13 @@ impl Service {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
-            keyring: Arc::clone(&self.keyring),
+            pool_key: Arc::new(self.keyring.pool_key(&pool)),
             engine: Arc::new(engine),
             sources,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
                 id: worker_id()?,
-                pool: settings.worker.pool.clone().unwrap_or_else(|| this_machine().pool()),
+                pool,
                 installation: self.installation.clone(),
                 slots: settings.worker.slots.get(),
                 lease: LeaseTimes { period: settings.lease.duration, renew: settings.lease.renew },
@@ -268,7 +274,6 @@ impl Service {
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
                 housekeeping: HOUSEKEEPING,
-                isolation_key: self.keyring.derive("build isolation"),
             },
             hand: Arc::new(Hand::default()),
         })

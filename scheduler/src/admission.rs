@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use gantry_domain::id::{PoolName, RegistryName, TaskId};
+use gantry_domain::id::{RegistryName, TaskId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Run, RunError, RunState, WaitReason};
 use gantry_domain::sealed::Sealed;
@@ -91,10 +91,9 @@ impl Scheduler {
             Ok(sealed) => sealed,
             Err(error) => return self.give_up(run, error.to_string()).await,
         };
-        let pool = run.build.platform.pool();
-        match runs::ready(store, run.id, pool.clone(), sealed, limits).await {
+        match runs::ready(store, run.id, sealed, limits).await {
             Ok(Admission::Ready(run)) => {
-                self.ring(&run, pool).await;
+                self.ring(&run).await;
                 Ok(true)
             }
             Ok(Admission::Full(reason)) => {
@@ -125,7 +124,8 @@ impl Scheduler {
         }
     }
 
-    async fn ring(&self, run: &Run, pool: PoolName) {
+    async fn ring(&self, run: &Run) {
+        let pool = run.pool();
         tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
         let jobs = self.queues.jobs.pool(&pool);
         if let Err(error) = jobs.publish(PoolHasWork { pool }, run.trace.clone()).await {
@@ -138,7 +138,8 @@ impl Scheduler {
         if bundle.is_empty() {
             return Ok(None);
         }
-        bundle.seal(&self.keyring, run.id).map(Some)
+        let pool = self.keyring.pool_key(&run.pool()).public();
+        bundle.seal(&pool, run.id).map(Some)
     }
 
     /// The secrets that the run needs, and nothing else.

@@ -18,7 +18,7 @@ use gantry_domain::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_local::queues;
 use gantry_objects::ObjectBlobs;
-use gantry_ops::secret::{Keyring, SecretString};
+use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
@@ -182,7 +182,7 @@ impl TestPipeline {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
-            keyring: Arc::clone(&self.keyring),
+            pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
             engine,
             sources: Sources::open(work_folder.clone(), self.git_program(), http, limits, 1 << 26)
                 .expect("a folder"),
@@ -198,7 +198,6 @@ impl TestPipeline {
                 keep_cache: 0,
                 log_limit: 1 << 27,
                 housekeeping: Duration::from_secs(60),
-                isolation_key: SecretString::from("test"),
             },
             hand: Arc::new(Hand::default()),
         }

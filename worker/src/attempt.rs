@@ -3,10 +3,11 @@
 //! Fetches, builds and pushes while the lease holds, nobody cancels and the time lasts; then moves the tags; then writes
 //! the outcome. Whatever ends it early drops what goes on, and what goes on cleans up when it is dropped.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_domain::id::StepId;
+use gantry_domain::id::{StepId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::registry::Registry;
@@ -17,7 +18,7 @@ use gantry_ops::secret::Credentials;
 use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
 use gantry_seams::registries;
-use gantry_seams::runs::{self, Finish, Finished, RunOpError, TakenRun};
+use gantry_seams::runs::{self, Bundled, Finish, Finished, RunOpError, TakenRun};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,14 @@ pub(crate) enum Ending {
     LeaseLost,
 }
 
+/// An attempt lacks what it needs.
+#[derive(Debug, thiserror::Error)]
+#[error("worker {worker} cannot begin")]
+struct CannotBegin {
+    worker: WorkerId,
+    source: Box<dyn Error>,
+}
+
 impl From<Failure> for Ending {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
@@ -102,29 +111,17 @@ impl Worker {
         self.end(attempt, writer, ending).await;
     }
 
-    /// Opens what the run needs. A bundle that does not open ends the run.
+    /// Opens what the run needs. Without its secrets it is not built: they are sealed anew for its next attempt.
     async fn begin(&self, taken: TakenRun, bell: Arc<Notify>) -> Option<(Attempt, LogWriter)> {
         let TakenRun { run, holder, bundle, .. } = taken;
         let times = self.settings.lease;
         let number = holder.attempt;
         let lease = KeptLease::keep(Arc::clone(&self.store), run.id, holder, times, bell);
-        let opened = match bundle {
-            None => Ok(Bundle::default()),
-            Some(sealed) => {
-                Bundle::open(&self.keyring, run.id, &sealed).map_err(|error| error.to_string())
-            }
-        };
-        let registry = match registries::find(self.store.as_ref(), &run.registry).await {
-            Ok(Some(registry)) => Ok(registry),
-            Ok(None) => Err(format!("registry {} was deleted", run.registry)),
-            Err(error) => Err(error.to_string()),
-        };
-        let (bundle, registry) = match (opened, registry) {
-            (Ok(bundle), Ok(registry)) => (bundle, registry),
-            (Err(message), _) | (_, Err(message)) => {
-                let failure = Failure::in_words(ErrorCode::Internal, message);
-                let finish = failure.finish(number);
-                self.finish(&lease, finish, None).await;
+        let (bundle, registry) = match self.open_needs(&run, bundle).await {
+            Ok(needs) => needs,
+            Err(failure) => {
+                tracing::warn!(run.id = %run.id, "run {}: {}", run.id, failure.error());
+                self.finish(&lease, failure.finish(number), None).await;
                 return None;
             }
         };
@@ -138,6 +135,26 @@ impl Worker {
         let deadline = Instant::now() + run.build.timeout.as_duration();
         let Ok(step) = "build".parse() else { return None };
         Some((Attempt { run, registry, number, bundle, log, lease, deadline, step }, writer))
+    }
+
+    async fn open_needs(&self, run: &Run, bundle: Bundled) -> Result<(Bundle, Registry), Failure> {
+        let cannot_begin = |source: Box<dyn Error>| {
+            let error = CannotBegin { worker: self.settings.id.clone(), source };
+            Failure::infrastructures(ErrorCode::Internal, &error)
+        };
+        let bundle = match bundle.map_err(|error| cannot_begin(error.into()))? {
+            None => Bundle::default(),
+            Some(sealed) => Bundle::open(&self.pool_key, run.id, &sealed)
+                .map_err(|error| cannot_begin(error.into()))?,
+        };
+        match registries::find(self.store.as_ref(), &run.registry).await {
+            Ok(Some(registry)) => Ok((bundle, registry)),
+            Ok(None) => {
+                let message = format!("registry {} was deleted", run.registry);
+                Err(Failure::in_words(ErrorCode::Internal, message))
+            }
+            Err(error) => Err(cannot_begin(error.into())),
+        }
     }
 
     /// Moves the tags of what was built, says how it ended, and writes the outcome.

@@ -14,7 +14,7 @@ use gantry_domain::InvalidText;
 use gantry_domain::id::{PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_ops::backoff::Backoff;
-use gantry_ops::secret::{Keyring, SecretError, SecretString, random_hex};
+use gantry_ops::secret::{PoolKey, SecretError, random_hex};
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -55,8 +55,8 @@ pub struct Worker {
     pub queues: Queues,
     /// Uploaded contexts and log segments.
     pub blobs: SharedBlobs,
-    /// Opens the bundles of its pool.
-    pub keyring: Arc<Keyring>,
+    /// Opens the bundles of its pool, and nothing else.
+    pub pool_key: Arc<PoolKey>,
     /// Builds images.
     pub engine: Arc<dyn Engine>,
     /// Fetches sources.
@@ -92,8 +92,6 @@ pub struct WorkerSettings {
     pub log_limit: u64,
     /// How often leftovers are looked for.
     pub housekeeping: Duration,
-    /// Hashes what keeps equal steps of different builds apart. Secret: the steps of a build see the hash.
-    pub isolation_key: SecretString,
 }
 
 /// What a worker has in hand: the runs it holds, and what it shares between them.

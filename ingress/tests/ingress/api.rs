@@ -213,9 +213,8 @@ async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
     assert_eq!(rung.message().run.to_string(), "ca1");
 
     let id = "ca1".parse().unwrap();
-    let pool = "linux-arm64".parse().unwrap();
     let limits = runs::Limits { registry: 1, task: None };
-    runs::ready(door.store.as_ref(), id, pool, None, limits).await.unwrap();
+    runs::ready(door.store.as_ref(), id, None, limits).await.unwrap();
     let run = door.get("/runs/ca1").await.json();
     insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is none; start one whose engine builds for this platform");
     let status = door.get("/status").await.json();

@@ -116,6 +116,9 @@ pub enum RunState {
         rank: Rank,
         /// Since when.
         since: Timestamp,
+        /// Its secrets.
+        #[serde(default)]
+        secrets: ReadySecrets,
     },
     /// A worker has it; its first step has not begun.
     Started {
@@ -270,6 +273,19 @@ impl fmt::Display for RunError {
     }
 }
 
+/// Whether a ready run has secrets stored for it, without which it must not be built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadySecrets {
+    /// A former build let it be ready, and did not say.
+    #[default]
+    Unsaid,
+    /// It needs none.
+    None,
+    /// They are stored, sealed for its pool.
+    Stored,
+}
+
 /// The place of a ready run in its pool's order: the lowest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -419,6 +435,8 @@ pub enum Progress {
         pool: PoolName,
         /// At which place.
         rank: Rank,
+        /// With which secrets.
+        secrets: ReadySecrets,
     },
     /// A worker took it.
     Taken {
@@ -511,8 +529,8 @@ impl RunState {
                 Self::Started { .. } | Self::Running { .. } | Self::Tagging { .. },
                 Progress::Held { reason },
             ) => Ok(Self::Waiting { reason, since: now }),
-            (Self::Waiting { .. }, Progress::Admitted { pool, rank }) => {
-                Ok(Self::Ready { pool, rank, since: now })
+            (Self::Waiting { .. }, Progress::Admitted { pool, rank, secrets }) => {
+                Ok(Self::Ready { pool, rank, since: now, secrets })
             }
             (Self::Ready { .. }, Progress::Taken { lease }) => Ok(Self::Started { lease }),
             (Self::Started { lease }, Progress::Began) => Ok(Self::Running { lease, since: now }),
@@ -588,6 +606,12 @@ impl Run {
             .map(|task| TaskId { registry: self.registry.clone(), name: task.name.clone() })
     }
 
+    /// The pool whose workers build it, and open its secrets.
+    #[must_use]
+    pub fn pool(&self) -> PoolName {
+        self.build.platform.pool()
+    }
+
     /// The status that people see.
     #[must_use]
     pub fn status(&self) -> RunStatus {
@@ -625,7 +649,11 @@ mod tests {
     fn every_progress() -> Vec<Progress> {
         vec![
             Progress::Held { reason: WaitReason::Admission },
-            Progress::Admitted { pool: "p".parse().unwrap(), rank: Rank(0) },
+            Progress::Admitted {
+                pool: "p".parse().unwrap(),
+                rank: Rank(0),
+                secrets: ReadySecrets::None,
+            },
             Progress::Taken { lease: lease() },
             Progress::Began,
             Progress::Tagging,

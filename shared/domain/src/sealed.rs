@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::text_type;
+
+text_type!(
+    /// What a key of the service is known by where the key itself must not be.
+    KeyFingerprint,
+    "key fingerprint",
+    "16 hexadecimal digits in lower case",
+    |text| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
+
 /// A sealed secret, fit for a record. What is inside is known only to the keyring that made it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,8 +8,9 @@ use gantry_domain::sealed::Sealed;
 use gantry_domain::task::ArgName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use crate::secret::{Credentials, Keyring, SecretError};
+use crate::secret::{Credentials, PoolKey, PoolPublicKey, SecretError, Unopened};
 
 /// A run's secrets, opened.
 #[derive(Debug, Clone, Default)]
@@ -22,12 +23,12 @@ pub struct Bundle {
     pub build_args: BTreeMap<ArgName, SecretString>,
 }
 
-/// The same as JSON, on its way into and out of the seal.
+/// The same as JSON, on its way into the seal with borrowed text, and out of it with its own.
 #[derive(Serialize, Deserialize)]
-struct Plain {
-    registries: BTreeMap<RegistryHost, (String, String)>,
-    git_token: Option<String>,
-    build_args: BTreeMap<ArgName, String>,
+struct Plain<Text> {
+    registries: BTreeMap<RegistryHost, (Text, Text)>,
+    git_token: Option<Text>,
+    build_args: BTreeMap<ArgName, Text>,
 }
 
 impl Bundle {
@@ -37,41 +38,41 @@ impl Bundle {
         self.registries.is_empty() && self.git_token.is_none() && self.build_args.is_empty()
     }
 
-    /// Seals it for one run.
+    /// Seals it so that only a pool's workers open it, and only for `run`.
     ///
     /// # Errors
     /// [`SecretError::NoEntropy`].
-    pub fn seal(&self, keyring: &Keyring, run: RunId) -> Result<Sealed, SecretError> {
+    pub fn seal(&self, pool: &PoolPublicKey, run: RunId) -> Result<Sealed, SecretError> {
         let plain = Plain {
             registries: self
                 .registries
                 .iter()
                 .map(|(host, credentials)| {
-                    let password = credentials.password.expose_secret().to_owned();
-                    (host.clone(), (credentials.username.clone(), password))
+                    let password = credentials.password.expose_secret();
+                    (host.clone(), (credentials.username.as_str(), password))
                 })
                 .collect(),
-            git_token: self.git_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            git_token: self.git_token.as_ref().map(ExposeSecret::expose_secret),
             build_args: self
                 .build_args
                 .iter()
-                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+                .map(|(name, value)| (name.clone(), value.expose_secret()))
                 .collect(),
         };
-        // Names and texts always make JSON; were it ever otherwise, an unsealed bundle is no way out.
-        let text = serde_json::to_string(&plain)
-            .map_err(|_| SecretError::WrongKey { bound_to: sealed_for(run) })?;
-        keyring.seal(&sealed_for(run), &SecretString::from(text))
+        let Ok(text) = serde_json::to_vec(&plain).map(Zeroizing::new) else {
+            unreachable!("names and texts always make JSON")
+        };
+        pool.seal(run, &text)
     }
 
     /// Opens the bundle of one run.
     ///
     /// # Errors
-    /// [`SecretError::WrongKey`].
-    pub fn open(keyring: &Keyring, run: RunId, sealed: &Sealed) -> Result<Self, SecretError> {
-        let text = keyring.open(&sealed_for(run), sealed)?;
-        let plain: Plain = serde_json::from_str(text.expose_secret())
-            .map_err(|_| SecretError::WrongKey { bound_to: sealed_for(run) })?;
+    /// [`Unopened`].
+    pub fn open(key: &PoolKey, run: RunId, sealed: &Sealed) -> Result<Self, Unopened> {
+        let text = key.open(run, sealed)?;
+        let plain: Plain<String> = serde_json::from_slice(&text)
+            .map_err(|_| Unopened::NotThese { pool: key.pool().clone(), run })?;
         Ok(Self {
             registries: plain
                 .registries
@@ -88,32 +89,30 @@ impl Bundle {
                 .collect(),
         })
     }
-}
 
-fn sealed_for(run: RunId) -> String {
-    format!("run/{run}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bundle_opens_only_for_its_run() {
-        let path = std::env::temp_dir()
-            .join(format!("gantry-bundle-{}", crate::secret::random_hex::<8>().unwrap().as_str()));
-        let keyring = Keyring::open_or_create(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        let bundle = Bundle {
-            git_token: Some(SecretString::from("t0k")),
-            build_args: [("NPM".parse().unwrap(), SecretString::from("n"))].into(),
-            ..Bundle::default()
-        };
-        let (one, other) = ("ca1".parse().unwrap(), "ca2".parse().unwrap());
-        let sealed = bundle.seal(&keyring, one).unwrap();
-        let opened = Bundle::open(&keyring, one, &sealed).unwrap();
-        assert_eq!(opened.git_token.unwrap().expose_secret(), "t0k");
-        assert_eq!(opened.build_args.len(), 1);
-        assert!(Bundle::open(&keyring, other, &sealed).is_err());
+    /// Seals a run's stored bundle anew by the first key of the service; `None` when that sealed it already.
+    ///
+    /// # Errors
+    /// [`ResealError`].
+    pub fn reseal(
+        key: &PoolKey,
+        run: RunId,
+        sealed: &Sealed,
+    ) -> Result<Option<Sealed>, ResealError> {
+        if key.sealed_by_the_first(sealed) {
+            return Ok(None);
+        }
+        Ok(Some(Self::open(key, run, sealed)?.seal(&key.public(), run)?))
     }
+}
+
+/// A bundle was not sealed anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ResealError {
+    /// It does not open.
+    #[error(transparent)]
+    Unopened(#[from] Unopened),
+    /// It cannot be sealed.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }

@@ -1,9 +1,10 @@
-//! The installation itself: its id, and what is wrong with its store.
+//! The installation itself: its id, the keys that its secrets are sealed with, and what is wrong with its store.
 
+use gantry_domain::sealed::KeyFingerprint;
 use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::codec;
+use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
 
 /// The installation.
@@ -13,27 +14,165 @@ pub struct Installation {
     pub id: String,
     /// When it began.
     pub created: Timestamp,
+    /// The keys of the service that stored secrets may be sealed with; the first is the one that seals. Empty in the
+    /// record of a former build, until the first start of this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyFingerprint>,
 }
 
-/// Reads the installation, or begins it with `id`. Answers whether it began now.
+/// Reads the installation; `None` if nobody has begun it.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn open(store: &dyn Store, id: &str) -> Result<(Installation, bool), StoreError> {
-    let key = Key::new(Kind::Installation, "this");
+pub async fn find(store: &dyn Store) -> Result<Option<Installation>, StoreError> {
+    Ok(find_versioned(store).await?.map(|found| found.value))
+}
+
+/// Reads the installation, or begins it with `id`. Answers whether it began now. The first key of `ring` is from now on
+/// the one that seals.
+///
+/// # Errors
+/// [`OpenError::KeyMissing`] when something may be sealed with a key that is not in the ring: nothing was done.
+pub async fn open(
+    store: &dyn Store,
+    id: &str,
+    ring: &[KeyFingerprint],
+) -> Result<(Installation, bool), OpenError> {
     loop {
-        if let Some(found) = codec::load(store, &key).await? {
-            return Ok((found.value, false));
-        }
-        let new = Installation { id: id.to_owned(), created: store.now().await? };
         let mut batch = Batch::default();
-        batch.create(key.clone(), codec::encode(&key, &new)?);
+        let (installation, begins) = match find_versioned(store).await? {
+            Some(mut found) => {
+                let keys = keys_with(&found.value.keys, ring)?;
+                if keys == found.value.keys {
+                    return Ok((found.value, false));
+                }
+                found.value.keys = keys;
+                found.replace_in(&mut batch, key())?;
+                (found.value, false)
+            }
+            None => {
+                let keys = ring.iter().take(1).cloned().collect();
+                let created = store.now().await?;
+                let new = Installation { id: id.to_owned(), created, keys };
+                batch.create(key(), codec::encode(&key(), &new)?);
+                (new, true)
+            }
+        };
         match store.commit(batch).await {
-            Ok(()) => return Ok((new, true)),
+            Ok(()) => return Ok((installation, begins)),
             Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
+            Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
+}
+
+/// The keys in use once `ring` seals, with its first key, beside those who seal with `known`.
+fn keys_with(
+    known: &[KeyFingerprint],
+    ring: &[KeyFingerprint],
+) -> Result<Vec<KeyFingerprint>, OpenError> {
+    if let Some(missing) = known.iter().find(|key| !ring.contains(key)) {
+        return Err(OpenError::KeyMissing { missing: missing.clone(), ring: ring.to_vec() });
+    }
+    // A former build did not say with which of its keys it sealed: any of them may be in use.
+    let known = if known.is_empty() { ring } else { known };
+    let first = ring.iter().take(1);
+    Ok(first.chain(known.iter().filter(|key| ring.first() != Some(key))).cloned().collect())
+}
+
+/// Everything is sealed with `sealing`: from now on a ring needs no other key.
+///
+/// # Errors
+/// [`OpenError::AnotherSeals`] when a process began meanwhile that seals with another key: nothing was done.
+pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Result<(), OpenError> {
+    loop {
+        let Some(mut found) = find_versioned(store).await? else { return Ok(()) };
+        if let Some(other) = found.value.keys.first().filter(|key| *key != sealing) {
+            return Err(OpenError::AnotherSeals { other: other.clone() });
+        }
+        found.value.keys = vec![sealing.clone()];
+        let mut batch = Batch::default();
+        found.replace_in(&mut batch, key())?;
+        match store.commit(batch).await {
+            Ok(()) => return Ok(()),
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// The installation is not opened with these keys.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Something may be sealed with a key that is not there.
+    #[error(
+        "it lacks key {missing}, with which stored secrets are sealed; it has {}: put the line of that key back, or take \
+         the file that the other ingresses and schedulers use", listed(.ring)
+    )]
+    KeyMissing {
+        /// Which key.
+        missing: KeyFingerprint,
+        /// Which are there.
+        ring: Vec<KeyFingerprint>,
+    },
+    /// Another process seals with another key.
+    #[error(
+        "an ingress or scheduler was started that seals with key {other}: give all of them the same key file, start \
+         them again, and then repeat this"
+    )]
+    AnotherSeals {
+        /// Which key.
+        other: KeyFingerprint,
+    },
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Installation {
+    /// Whether a pool's key that is derived from these keys of the service opens what is sealed now.
+    ///
+    /// # Errors
+    /// [`PoolKeyRefused`].
+    pub fn check_pool_key(&self, derived_from: &[KeyFingerprint]) -> Result<(), PoolKeyRefused> {
+        let sealing = self.keys.first().ok_or(PoolKeyRefused::NobodySeals)?;
+        if derived_from.contains(sealing) {
+            return Ok(());
+        }
+        let (sealing, derived_from) = (sealing.clone(), derived_from.to_vec());
+        Err(PoolKeyRefused::OtherKey { sealing, derived_from })
+    }
+}
+
+/// A pool's key would not open the secrets of its runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PoolKeyRefused {
+    /// It is derived from other keys than the one that seals.
+    #[error(
+        "it is derived from key {}, and this installation seals with key {sealing}: make it anew with \
+         `gantry secret pool-key`, with the key file of its ingresses and schedulers", listed(.derived_from)
+    )]
+    OtherKey {
+        /// The key that seals.
+        sealing: KeyFingerprint,
+        /// Those that the pool's key is derived from.
+        derived_from: Vec<KeyFingerprint>,
+    },
+    /// No ingress and no scheduler of this build was there yet. Trying again later is right.
+    #[error("no ingress and no scheduler has said yet with which key it seals: start one")]
+    NobodySeals,
+}
+
+async fn find_versioned(store: &dyn Store) -> Result<Option<Versioned<Installation>>, StoreError> {
+    codec::load(store, &key()).await
+}
+
+fn key() -> Key {
+    Key::new(Kind::Installation, "this")
+}
+
+fn listed(keys: &[KeyFingerprint]) -> String {
+    keys.iter().map(KeyFingerprint::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The keys of records that did not decode, and since when.

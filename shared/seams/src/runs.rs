@@ -17,6 +17,7 @@ use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
 
 mod admission;
+mod bundles;
 mod ends;
 mod indexes;
 mod leasing;
@@ -24,6 +25,7 @@ mod listing;
 
 pub(crate) use admission::{registry_door, task_door};
 pub use admission::{Admission, Limits, ready};
+pub use bundles::{Bundled, NoBundle};
 pub use ends::{Finish, Finished, Lapsed};
 pub use indexes::RunFilter;
 use indexes::reindex;
@@ -71,10 +73,6 @@ pub enum RunOpError {
 
 pub(crate) fn key(run: RunId) -> Key {
     Key::new(Kind::Run, run)
-}
-
-fn bundle_key(run: RunId) -> Key {
-    Key::new(Kind::Bundle, run)
 }
 
 /// Adds the creation of runs to a batch, so that it can be one commit with what caused them. `keys` says what each
@@ -196,7 +194,7 @@ pub async fn cancel(store: &dyn Store, run: RunId, by: &TokenId) -> Result<Run, 
                 Progress::Finished { outcome: Outcome::Canceled { by: by.clone() } },
                 now,
             )?;
-            batch.delete.push(bundle_key(run.id));
+            bundles::forget(batch, run);
         }
         Ok(())
     })
@@ -212,7 +210,7 @@ pub async fn give_up(store: &dyn Store, run: RunId, error: RunError) -> Result<R
         if run.state.lease().is_some() {
             return Err(RunOpError::LeaseLost { run: run.id });
         }
-        batch.delete.push(bundle_key(run.id));
+        bundles::forget(batch, run);
         advance(run, Progress::Finished { outcome: Outcome::Error { error: error.clone() } }, now)
     })
     .await
@@ -245,6 +243,7 @@ pub async fn delete(store: &dyn Store, run: RunId) -> Result<(), StoreError> {
     let key = key(run);
     batch.expect.push((key.clone(), Expect::Version(found.version)));
     batch.delete.push(key);
+    bundles::forget(&mut batch, &found.value);
     let created_for = found.value.created_for.iter();
     batch.delete.extend(created_for.map(|run_key| Key::new(Kind::RunKey, run_key)));
     reindex(&mut batch, Some(&found.value), None);

@@ -80,12 +80,15 @@ impl Parts {
             checkout_bytes: settings.limits.context,
             checkout_files: settings.limits.context_files,
         };
+        let keyring = Keyring::open_or_create(&folder.join("secret.key"))?;
+        let (installation, _) =
+            installation::open(store.as_ref(), REGISTRY, &keyring.fingerprints()).await?;
         Ok(Self {
             blobs: Arc::new(ObjectBlobs::local(folder.join("objects"))?),
             queues: queues(stop),
-            keyring: Arc::new(Keyring::open_or_create(&folder.join("secret.key"))?),
             git: Git::new(Arc::clone(http.policy()), limits),
-            installation: installation::open(store.as_ref(), REGISTRY).await?.0.id,
+            installation: installation.id,
+            keyring: Arc::new(keyring),
             http,
             folder: folder.to_owned(),
             settings,
@@ -187,7 +190,7 @@ impl Parts {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
-            keyring: Arc::clone(&self.keyring),
+            pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
             engine,
             sources: Sources::open(work_folder.clone(), git, http, limits, mirrors)?,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
@@ -202,7 +205,6 @@ impl Parts {
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
                 housekeeping: Duration::from_secs(60),
-                isolation_key: SecretString::from(REGISTRY),
             },
             hand: Arc::new(Hand::default()),
         })

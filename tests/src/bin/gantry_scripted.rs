@@ -16,7 +16,7 @@ use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_local::queues;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
-use gantry_ops::secret::{Keyring, SecretString, random_hex};
+use gantry_ops::secret::{Keyring, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
@@ -179,7 +179,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
-            keyring: Arc::clone(&self.keyring),
+            pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
             engine: Arc::new(engine),
             sources: Sources::open(work_folder.clone(), git, http, limits, 1 << 26)?,
             registries: Arc::new(registry),
@@ -194,7 +194,6 @@ impl Shared {
                 keep_cache: 0,
                 log_limit: 1 << 20,
                 housekeeping: LOOK,
-                isolation_key: SecretString::from("scripted"),
             },
             hand: Arc::new(Hand::default()),
         })

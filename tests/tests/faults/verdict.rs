@@ -190,7 +190,8 @@ impl Judge<'_> {
                 ensure!(begins && says_all, "its log is\n{text}");
             }
         }
-        let bundle = self.store.load(&[Key::new(Kind::Bundle, run.id)]).await?;
+        let bundle = Key::new(Kind::Bundle, format!("{}/{}", run.pool(), run.id));
+        let bundle = self.store.load(&[bundle]).await?;
         ensure!(bundle.iter().all(Option::is_none), "its secrets are still stored");
         Ok(())
     }

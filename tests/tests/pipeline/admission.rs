@@ -102,10 +102,9 @@ async fn different_runs_that_are_admitted_at_once_keep_the_limits() {
                 registry: u32::try_from(REGISTRY_LIMIT).unwrap(),
                 task: has_limit.then_some(u32::try_from(TASK_LIMIT).unwrap()),
             };
-            tokio::spawn(async move {
-                let pool = "linux-amd64".parse().unwrap();
-                runs::ready(store.as_ref(), run.id, pool, None, limits).await.unwrap()
-            })
+            tokio::spawn(
+                async move { runs::ready(store.as_ref(), run.id, None, limits).await.unwrap() },
+            )
         });
         join_all(admissions).await.into_iter().for_each(|admitted| drop(admitted.unwrap()));
     })

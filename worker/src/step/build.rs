@@ -250,8 +250,9 @@ impl Worker {
     /// What equal steps must share to share a result: registry, task, and the secrets, as a host name that tells none
     /// of them.
     fn isolation(&self, attempt: &Attempt) -> String {
-        let key = self.settings.isolation_key.expose_secret();
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
+        // Secret: the steps of a build see the hash.
+        let key = self.pool_key.derive("build isolation");
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()) else {
             unreachable!("HMAC takes a key of any length")
         };
         let mut add = |text: &str| {

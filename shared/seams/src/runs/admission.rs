@@ -5,12 +5,12 @@
 //! conflicts there, and counts again.
 
 use gantry_domain::decide::order;
-use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
-use gantry_domain::run::{Progress, Run, WaitReason};
+use gantry_domain::id::{RegistryName, RunId, TaskId};
+use gantry_domain::run::{Progress, ReadySecrets, Run, WaitReason};
 use gantry_domain::sealed::Sealed;
 
 use super::indexes::{placed_in_registry, placed_in_task, reindex};
-use super::{CONFLICT_RETRIES, RunOpError, advance, bundle_key, find_versioned, key, too_busy};
+use super::{CONFLICT_RETRIES, RunOpError, advance, bundles, find_versioned, key, too_busy};
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
 
 /// How many runs may hold a place at once.
@@ -31,7 +31,7 @@ pub enum Admission {
     Full(WaitReason),
 }
 
-/// Lets any worker of the pool take a waiting run, whose secrets are `bundle`, if there is a place for it. Never more
+/// Lets any worker of its pool take a waiting run, whose secrets are `bundle`, if there is a place for it. Never more
 /// than `limits` hold one, whoever else admits at the same moment.
 ///
 /// # Errors
@@ -39,7 +39,6 @@ pub enum Admission {
 pub async fn ready(
     store: &dyn Store,
     run: RunId,
-    pool: PoolName,
     bundle: Option<Sealed>,
     limits: Limits,
 ) -> Result<Admission, RunOpError> {
@@ -51,11 +50,13 @@ pub async fn ready(
             return Ok(Admission::Full(reason));
         }
         let rank = order::rank(before.run_type, before.created);
-        let progress = Progress::Admitted { pool: pool.clone(), rank };
+        let secrets = match &bundle {
+            Some(_) => ReadySecrets::Stored,
+            None => ReadySecrets::None,
+        };
+        let progress = Progress::Admitted { pool: before.pool(), rank, secrets };
         advance(&mut found.value, progress, store.now().await?)?;
-        if let Some(bundle) = &bundle {
-            batch.put(bundle_key(run), bundle.as_text().to_owned());
-        }
+        bundles::replace(&mut batch, &before, bundle.as_ref());
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
         match store.commit(batch).await {

@@ -47,7 +47,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     }
     match &run.state {
         RunState::Waiting { .. } => entries.push((waiting(), waiting_entry(run))),
-        RunState::Ready { pool, rank, since } => {
+        RunState::Ready { pool, rank, since, .. } => {
             entries.push(at(ready(pool), rank.0));
             let member = format!("{pool}/{}", run.id);
             entries.push((all_ready(), Entry { score: since.as_millis(), member }));

@@ -7,12 +7,11 @@ use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::run::{Progress, Run, RunState};
-use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, reindex};
 use super::{
-    CONFLICT_RETRIES, Finish, Finished, Lapsed, RunOpError, advance, bundle_key, ends,
+    Bundled, CONFLICT_RETRIES, Finish, Finished, Lapsed, RunOpError, advance, bundles, ends,
     find_versioned, key, too_busy, update,
 };
 use crate::codec::Versioned;
@@ -30,7 +29,7 @@ pub struct TakenRun {
     /// What its worker shows from now on.
     pub holder: Holder,
     /// Its secrets, sealed for its pool; nothing but what it needs.
-    pub bundle: Option<Sealed>,
+    pub bundle: Bundled,
 }
 
 /// What `renew` answers.
@@ -81,7 +80,7 @@ pub async fn take(
         reindex(&mut batch, Some(&before), Some(&found.value));
         match store.commit(batch).await {
             Ok(()) => {
-                let bundle = load_bundle(store, id).await?;
+                let bundle = bundles::load(store, &before).await?;
                 return Ok(Some(TakenRun { run: found.value, holder, bundle }));
             }
             Err(CommitError::Conflict { .. }) => {}
@@ -125,14 +124,6 @@ async fn member_run(
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(None),
         Err(CommitError::Store(error)) => Err(error),
     }
-}
-
-async fn load_bundle(store: &dyn Store, run: RunId) -> Result<Option<Sealed>, StoreError> {
-    let mut found = store.load(&[bundle_key(run)]).await?;
-    Ok(found
-        .pop()
-        .flatten()
-        .and_then(|record| String::from_utf8(record.bytes.to_vec()).ok().map(Sealed::from_text)))
 }
 
 /// The first step begins.
@@ -227,11 +218,12 @@ pub async fn finish(
     let ended = update(store, run, |run, now, batch| {
         check_holder(run, holder)?;
         ends::end_attempt(run, &finish, now)?;
-        if run.state.done().is_some() {
-            batch.delete.push(bundle_key(run.id));
-            if let Some(lineage) = &lineage {
-                lineages::record(batch, lineage)?;
-            }
+        // Its next attempt, if there is one, gets secrets sealed anew.
+        batch.delete.push(bundles::key(run));
+        if run.state.done().is_some()
+            && let Some(lineage) = &lineage
+        {
+            lineages::record(batch, lineage)?;
         }
         Ok(())
     })
@@ -270,9 +262,7 @@ async fn lapse_if(
         };
         let attempt = lease.attempt;
         ends::lapse(run, attempt, now)?;
-        if run.state.done().is_some() {
-            batch.delete.push(bundle_key(run.id));
-        }
+        batch.delete.push(bundles::key(run));
         Ok(())
     })
     .await;

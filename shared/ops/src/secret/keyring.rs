@@ -1,0 +1,270 @@
+//! The service's own keys.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use gantry_domain::id::PoolName;
+use zeroize::Zeroizing;
+
+use super::pool_key::PoolKey;
+use super::{
+    ExposeSecret as _, KeyFingerprint, Sealed, SecretString, derive, hex_bytes, hex_text,
+    key_lines, random_hex, write_new_private,
+};
+
+/// Why a secret cannot be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// There is no key file.
+    #[error(
+        "there is no key file {path}: every ingress and scheduler has the same one; for a new installation \
+         `gantry secret key --to {path}` makes it"
+    )]
+    Absent {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// There is a file already where a key was to be written.
+    #[error("{path} exists already: a key that something was sealed with is never overwritten")]
+    Exists {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The key file cannot be read or written.
+    #[error("cannot use the key file {path}")]
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The key file holds a line that is no key.
+    #[error("line {line} of the key file {path} is no key: each line is 64 hexadecimal digits")]
+    Malformed {
+        /// Where it is.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// None of the keys opens it.
+    #[error(
+        "a stored secret of {bound_to} does not open with the keys given: was `secret.key` replaced?"
+    )]
+    WrongKey {
+        /// The record that the secret belongs to.
+        bound_to: String,
+    },
+    /// The system has no random bytes.
+    #[error("the system gave no random bytes")]
+    NoEntropy,
+}
+
+/// The keys that secrets at rest are sealed with: the first seals, all open.
+pub struct Keyring {
+    first: ServiceKey,
+    others: Vec<ServiceKey>,
+}
+
+struct ServiceKey {
+    bytes: Zeroizing<[u8; 32]>,
+    cipher: XChaCha20Poly1305,
+    fingerprint: KeyFingerprint,
+}
+
+impl Keyring {
+    /// Reads the key file: one key of 64 hexadecimal digits a line, `#` before a comment.
+    ///
+    /// # Errors
+    /// [`SecretError::Absent`], [`SecretError::File`], [`SecretError::Malformed`].
+    pub fn read(path: &Path) -> Result<Self, SecretError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&Zeroizing::new(text), path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(SecretError::Absent { path: path.to_owned() })
+            }
+            Err(source) => Err(SecretError::File { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Makes a key file with one new key, readable by its owner alone.
+    ///
+    /// # Errors
+    /// [`SecretError::Exists`], [`SecretError::File`], [`SecretError::NoEntropy`].
+    pub fn create(path: &Path) -> Result<Self, SecretError> {
+        let text = Zeroizing::new(format!("{}\n", random_hex::<32>()?.as_str()));
+        match write_new_private(path, text.as_bytes()) {
+            Ok(()) => Self::parse(&text, path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(SecretError::Exists { path: path.to_owned() })
+            }
+            Err(source) => Err(SecretError::File { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads the key file, or makes one if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::read`] and [`Keyring::create`].
+    pub fn open_or_create(path: &Path) -> Result<Self, SecretError> {
+        match Self::read(path) {
+            Err(SecretError::Absent { .. }) => Self::create(path),
+            opened => opened,
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, SecretError> {
+        let mut keys = Vec::new();
+        for (line, text) in key_lines(text) {
+            let key = hex_bytes(text).and_then(ServiceKey::new);
+            keys.push(key.ok_or_else(|| SecretError::Malformed { path: path.to_owned(), line })?);
+        }
+        let mut keys = keys.into_iter();
+        let first = keys.next();
+        let first =
+            first.ok_or_else(|| SecretError::Malformed { path: path.to_owned(), line: 1 })?;
+        Ok(Self { first, others: keys.collect() })
+    }
+
+    /// What its keys are known by, in their order: the first seals.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<KeyFingerprint> {
+        self.keys().map(|key| key.fingerprint.clone()).collect()
+    }
+
+    /// The key of a pool, always the same for the same keys. What is sealed to it is sealed by the first key's; it
+    /// opens what any of them sealed.
+    #[must_use]
+    pub fn pool_key(&self, pool: &PoolName) -> PoolKey {
+        let derived = |key: &ServiceKey| {
+            (key.fingerprint.clone(), derive(key.bytes.as_ref(), &format!("pool {pool}")))
+        };
+        let others = self.others.iter().map(derived);
+        PoolKey::derived_from(pool.clone(), derived(&self.first), others)
+    }
+
+    /// Seals `secret` so that it opens only as a secret of `bound_to`, a record's key.
+    ///
+    /// # Errors
+    /// [`SecretError::NoEntropy`].
+    pub fn seal(&self, bound_to: &str, secret: &SecretString) -> Result<Sealed, SecretError> {
+        let mut nonce = [0_u8; 24];
+        getrandom::fill(&mut nonce).map_err(|_| SecretError::NoEntropy)?;
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: bound_to.as_bytes() };
+        let sealed = self.first.cipher.encrypt(&XNonce::from(nonce), payload);
+        let sealed = sealed.map_err(|_| SecretError::NoEntropy)?;
+        Ok(Sealed::from_text(format!("{}.{}", BASE64.encode(nonce), BASE64.encode(sealed))))
+    }
+
+    /// Opens a secret that was sealed for the same `bound_to`.
+    ///
+    /// # Errors
+    /// [`SecretError::WrongKey`], also when it was sealed for another record or changed since.
+    pub fn open(&self, bound_to: &str, sealed: &Sealed) -> Result<SecretString, SecretError> {
+        self.keys()
+            .find_map(|key| key.open(bound_to, sealed))
+            .ok_or_else(|| SecretError::WrongKey { bound_to: bound_to.to_owned() })
+    }
+
+    /// Seals a stored secret anew with the first key; `None` when that sealed it already.
+    ///
+    /// # Errors
+    /// [`SecretError::WrongKey`], [`SecretError::NoEntropy`].
+    pub fn reseal(&self, bound_to: &str, sealed: &Sealed) -> Result<Option<Sealed>, SecretError> {
+        if self.first.open(bound_to, sealed).is_some() {
+            return Ok(None);
+        }
+        self.seal(bound_to, &self.open(bound_to, sealed)?).map(Some)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
+impl ServiceKey {
+    fn new(bytes: Zeroizing<[u8; 32]>) -> Option<Self> {
+        let cipher = XChaCha20Poly1305::new_from_slice(bytes.as_ref()).ok()?;
+        let digits = hex_text(derive(bytes.as_ref(), "fingerprint").as_ref());
+        let fingerprint = digits.get(..16)?.parse().ok()?;
+        Some(Self { bytes, cipher, fingerprint })
+    }
+
+    fn open(&self, bound_to: &str, sealed: &Sealed) -> Option<SecretString> {
+        let (nonce, bytes) = sealed.as_text().split_once('.')?;
+        let nonce: [u8; 24] = BASE64.decode(nonce).ok()?.try_into().ok()?;
+        let bytes = BASE64.decode(bytes).ok()?;
+        let payload = Payload { msg: &bytes, aad: bound_to.as_bytes() };
+        let plain = Zeroizing::new(self.cipher.decrypt(&XNonce::from(nonce), payload).ok()?);
+        Some(SecretString::from(std::str::from_utf8(&plain).ok()?))
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keyring").field(&self.fingerprints()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyring(lines: &str) -> Keyring {
+        Keyring::parse(lines, Path::new("secret.key")).unwrap()
+    }
+
+    #[test]
+    fn a_secret_opens_only_for_its_record_and_with_a_key_of_the_ring() {
+        let (old, new) = ("11".repeat(32), "22".repeat(32));
+        let sealed = keyring(&old).seal("registry/a", &SecretString::from("hunter2")).unwrap();
+        let rotated = keyring(&format!("{new}\n{old}\n"));
+        let opened = rotated.open("registry/a", &sealed).unwrap();
+        assert_eq!(opened.expose_secret(), "hunter2");
+        assert!(rotated.open("registry/b", &sealed).is_err());
+        assert!(keyring(&new).open("registry/a", &sealed).is_err());
+        assert!(!format!("{sealed:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_sealed_anew_needs_the_old_key_no_more() {
+        let (old, new) = ("11".repeat(32), "22".repeat(32));
+        let sealed = keyring(&old).seal("hook/a", &SecretString::from("s")).unwrap();
+        let both = keyring(&format!("{new}\n{old}\n"));
+        let again = both.reseal("hook/a", &sealed).unwrap().unwrap();
+        assert_eq!(keyring(&new).open("hook/a", &again).unwrap().expose_secret(), "s");
+        assert!(both.reseal("hook/a", &again).unwrap().is_none(), "it is sealed so already");
+        assert!(keyring(&new).reseal("hook/a", &sealed).is_err());
+    }
+
+    #[test]
+    fn a_ring_is_known_by_fingerprints_that_tell_no_key() {
+        let (old, new) = ("11".repeat(32), "22".repeat(32));
+        let ring = keyring(&format!("# the new one\n{new}\n\n{old}\n"));
+        let [first, second] = ring.fingerprints().try_into().unwrap();
+        assert_eq!(keyring(&new).fingerprints(), [first]);
+        assert_eq!(keyring(&old).fingerprints(), [second]);
+        let shown = format!("{ring:?}");
+        assert!(!shown.contains("1111") && !shown.contains("2222"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_and_only_for_its_owner() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let path = std::env::temp_dir()
+            .join(format!("gantry-key-{}", random_hex::<8>().unwrap().as_str()));
+        assert!(matches!(Keyring::read(&path), Err(SecretError::Absent { .. })));
+        let made = Keyring::open_or_create(&path).unwrap();
+        let sealed = made.seal("x", &SecretString::from("s")).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(Keyring::open_or_create(&path).unwrap().open("x", &sealed).is_ok());
+        assert!(matches!(Keyring::create(&path), Err(SecretError::Exists { .. })));
+        std::fs::write(&path, "not a key\n").unwrap();
+        let error = Keyring::open_or_create(&path).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,344 @@
+//! What a pool's workers open the secrets of their runs with, and nothing else.
+//!
+//! An X25519 key derived from a key of the service, one for each key of its ring. Bundles are sealed to its public half
+//! by HPKE (RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305), bound to pool and run.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use gantry_domain::id::{PoolName, RunId};
+use hpke::aead::ChaCha20Poly1305;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _};
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
+use zeroize::Zeroizing;
+
+use super::{
+    KeyFingerprint, Sealed, SecretError, SecretString, derive, hex_bytes, hex_text, key_lines,
+    write_private,
+};
+
+/// What bundles are sealed for, so that nothing else that was sealed to the key passes for one.
+const INFO: &[u8] = b"gantry bundle";
+
+type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
+type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
+type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
+
+/// Why a pool's key cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolKeyError {
+    /// The file cannot be read or written.
+    #[error(
+        "cannot use the pool key {path}: `gantry secret pool-key {pool} --to FILE` makes one where the service key is"
+    )]
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// Whose key it should be.
+        pool: PoolName,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file holds a line that is no pool key, or no key at all.
+    #[error(
+        "line {line} of {path} is no pool key: it is a pool's name, a fingerprint of 16 and a key of 64 hexadecimal \
+         digits; make the file anew with `gantry secret pool-key {pool}`"
+    )]
+    Malformed {
+        /// Where it is.
+        path: PathBuf,
+        /// Whose key it should be.
+        pool: PoolName,
+        /// From 1.
+        line: usize,
+    },
+    /// It is another pool's.
+    #[error(
+        "line {line} of {path} is the key of pool {found}, and this worker is of pool {pool}: make its own with \
+         `gantry secret pool-key {pool}`"
+    )]
+    OtherPool {
+        /// Where it is.
+        path: PathBuf,
+        /// Whose key it should be.
+        pool: PoolName,
+        /// Whose key it is.
+        found: PoolName,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// Why a run's secrets do not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// They are sealed with a key that is not there.
+    #[error(
+        "the key of pool {pool} does not open the secrets of run {run}: they are sealed by service key {sealed_by}, and \
+         the pool key is derived from {}: make it anew with `gantry secret pool-key {pool}`", listed(.derived_from)
+    )]
+    OtherKey {
+        /// Whose key it is.
+        pool: PoolName,
+        /// Whose secrets they are.
+        run: RunId,
+        /// The service key by which they are sealed.
+        sealed_by: KeyFingerprint,
+        /// The service keys of which the pool's is derived.
+        derived_from: Vec<KeyFingerprint>,
+    },
+    /// They were sealed for another pool or run, or changed since; or nothing of this kind is there.
+    #[error(
+        "the key of pool {pool} does not open the secrets of run {run}: they were sealed for another run, or by a \
+         former build"
+    )]
+    NotThese {
+        /// Whose key it is.
+        pool: PoolName,
+        /// Whose secrets they should be.
+        run: RunId,
+    },
+}
+
+/// The key of a pool: opens the secrets of its runs.
+///
+/// One that is derived from several keys of the service opens what was sealed by any of them.
+#[derive(Clone)]
+pub struct PoolKey {
+    pool: PoolName,
+    first: Derived,
+    others: Vec<Derived>,
+}
+
+/// Seals secrets for the runs of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolPublicKey {
+    pool: PoolName,
+    derived_from: KeyFingerprint,
+    key: PublicKey,
+}
+
+#[derive(Clone)]
+struct Derived {
+    from: KeyFingerprint,
+    key: PrivateKey,
+}
+
+impl PoolKey {
+    /// The key of a pool from what each key of the service yields for it.
+    pub(super) fn derived_from(
+        pool: PoolName,
+        first: (KeyFingerprint, Zeroizing<[u8; 32]>),
+        others: impl Iterator<Item = (KeyFingerprint, Zeroizing<[u8; 32]>)>,
+    ) -> Self {
+        let derived = |(from, material): (KeyFingerprint, Zeroizing<[u8; 32]>)| Derived {
+            from,
+            key: X25519HkdfSha256::derive_keypair(material.as_ref()).0,
+        };
+        Self { pool, first: derived(first), others: others.map(derived).collect() }
+    }
+
+    /// Reads the key of `pool` as [`PoolKey::write`] wrote it.
+    ///
+    /// # Errors
+    /// [`PoolKeyError`].
+    pub fn read(path: &Path, pool: &PoolName) -> Result<Self, PoolKeyError> {
+        let text = std::fs::read_to_string(path).map_err(|source| PoolKeyError::File {
+            path: path.to_owned(),
+            pool: pool.clone(),
+            source,
+        })?;
+        Self::parse(&Zeroizing::new(text), path, pool)
+    }
+
+    fn parse(text: &str, path: &Path, pool: &PoolName) -> Result<Self, PoolKeyError> {
+        let malformed =
+            |line| PoolKeyError::Malformed { path: path.to_owned(), pool: pool.clone(), line };
+        let mut keys = Vec::new();
+        for (line, text) in key_lines(text) {
+            let (found, key) = parse_line(text).ok_or_else(|| malformed(line))?;
+            if found != *pool {
+                let (path, pool) = (path.to_owned(), pool.clone());
+                return Err(PoolKeyError::OtherPool { path, pool, found, line });
+            }
+            keys.push(key);
+        }
+        let mut keys = keys.into_iter();
+        let first = keys.next().ok_or_else(|| malformed(1))?;
+        Ok(Self { pool: pool.clone(), first, others: keys.collect() })
+    }
+
+    /// Writes it to a file that only its owner may read. A file that is something else than a key of this pool stays.
+    ///
+    /// # Errors
+    /// [`PoolKeyError`].
+    pub fn write(&self, path: &Path) -> Result<(), PoolKeyError> {
+        if path.exists() {
+            Self::read(path, &self.pool)?;
+        }
+        write_private(path, self.to_text().as_bytes()).map_err(|source| PoolKeyError::File {
+            path: path.to_owned(),
+            pool: self.pool.clone(),
+            source,
+        })
+    }
+
+    /// It as a file: a line for each key of the service, with the pool, that key's fingerprint, and the key.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(format!(
+            "# Opens the secrets of the runs of pool {pool}, and nothing else. Only for its workers: `secrets.pool_key_file`.\n\
+             # The pool, the service key that it is derived from, and the key.\n",
+            pool = self.pool
+        ));
+        // Room for all of it: a text that grows leaves copies behind.
+        text.reserve(self.keys().count() * 200);
+        for Derived { from, key } in self.keys() {
+            let mut bytes = Zeroizing::new([0_u8; 32]);
+            key.write_exact(bytes.as_mut());
+            text.push_str(self.pool.as_str());
+            text.push(' ');
+            text.push_str(from.as_str());
+            text.push(' ');
+            text.push_str(&hex_text(bytes.as_ref()));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Whose key it is.
+    #[must_use]
+    pub fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
+    /// The keys of the service that it is derived from.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<KeyFingerprint> {
+        self.keys().map(|key| key.from.clone()).collect()
+    }
+
+    /// What seals to it: by the first key of the service.
+    #[must_use]
+    pub fn public(&self) -> PoolPublicKey {
+        PoolPublicKey {
+            pool: self.pool.clone(),
+            derived_from: self.first.from.clone(),
+            key: X25519HkdfSha256::sk_to_pk(&self.first.key),
+        }
+    }
+
+    /// A key of its own for one purpose, always the same for the same pool key.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> SecretString {
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        self.first.key.write_exact(bytes.as_mut());
+        SecretString::from(hex_text(derive(bytes.as_ref(), purpose).as_ref()).as_str())
+    }
+
+    /// Opens what was sealed to it for `run`.
+    pub(crate) fn open(&self, run: RunId, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let not_these = || Unopened::NotThese { pool: self.pool.clone(), run };
+        let envelope = Envelope::parse(sealed).ok_or_else(not_these)?;
+        let Some(Derived { key, .. }) = self.keys().find(|key| key.from == envelope.sealed_by)
+        else {
+            return Err(Unopened::OtherKey {
+                pool: self.pool.clone(),
+                run,
+                sealed_by: envelope.sealed_by,
+                derived_from: self.fingerprints(),
+            });
+        };
+        hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            key,
+            &envelope.encapped,
+            INFO,
+            &envelope.sealed,
+            bound_to(&self.pool, run).as_bytes(),
+        )
+        .map(Zeroizing::new)
+        .map_err(|_| not_these())
+    }
+
+    /// Whether the first key of the service sealed it.
+    pub(crate) fn sealed_by_the_first(&self, sealed: &Sealed) -> bool {
+        Envelope::parse(sealed).is_some_and(|envelope| envelope.sealed_by == self.first.from)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Derived> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
+impl PoolPublicKey {
+    /// Seals `plain` so that only this pool opens it, and only as that of `run`.
+    pub(crate) fn seal(&self, run: RunId, plain: &[u8]) -> Result<Sealed, SecretError> {
+        let mut random = StdRng::try_from_rng(&mut SysRng).map_err(|_| SecretError::NoEntropy)?;
+        let (encapped, sealed) =
+            hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+                &OpModeS::Base,
+                &self.key,
+                INFO,
+                plain,
+                bound_to(&self.pool, run).as_bytes(),
+                &mut random,
+            )
+            // A point of X25519 that we derived ourselves, and a message of a few KiB: nothing else can fail.
+            .map_err(|_| SecretError::NoEntropy)?;
+        Ok(Envelope { sealed_by: self.derived_from.clone(), encapped, sealed }.to_sealed())
+    }
+}
+
+impl std::fmt::Debug for PoolKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolKey")
+            .field("pool", &self.pool)
+            .field("derived_from", &self.fingerprints())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was sealed, as it stands in a record: the fingerprint of the key that sealed it, HPKE's encapsulated key, and
+/// the sealed bytes.
+struct Envelope {
+    sealed_by: KeyFingerprint,
+    encapped: EncappedKey,
+    sealed: Vec<u8>,
+}
+
+impl Envelope {
+    fn parse(sealed: &Sealed) -> Option<Self> {
+        let mut parts = sealed.as_text().split('.');
+        let sealed_by = parts.next()?.parse().ok()?;
+        let encapped = EncappedKey::from_bytes(&BASE64.decode(parts.next()?).ok()?).ok()?;
+        let sealed = BASE64.decode(parts.next()?).ok()?;
+        parts.next().is_none().then_some(Self { sealed_by, encapped, sealed })
+    }
+
+    fn to_sealed(&self) -> Sealed {
+        let encapped = BASE64.encode(self.encapped.to_bytes());
+        let sealed = BASE64.encode(&self.sealed);
+        Sealed::from_text(format!("{}.{encapped}.{sealed}", self.sealed_by))
+    }
+}
+
+fn parse_line(text: &str) -> Option<(PoolName, Derived)> {
+    let mut words = text.split_ascii_whitespace();
+    let pool = words.next()?.parse().ok()?;
+    let from = words.next()?.parse().ok()?;
+    let key = PrivateKey::from_bytes(hex_bytes(words.next()?)?.as_ref()).ok()?;
+    words.next().is_none().then_some((pool, Derived { from, key }))
+}
+
+fn bound_to(pool: &PoolName, run: RunId) -> String {
+    format!("{pool}/{run}")
+}
+
+fn listed(fingerprints: &[KeyFingerprint]) -> String {
+    fingerprints.iter().map(KeyFingerprint::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,73 @@
+//! The sealed secrets of ready runs: where they are, and what it means that they are not.
+//!
+//! The pool stands in the key, so that the store can let a pool's workers read theirs and no others.
+
+use gantry_domain::id::RunId;
+use gantry_domain::run::{ReadySecrets, Run, RunState};
+use gantry_domain::sealed::Sealed;
+
+use crate::store::{Batch, Key, Kind, Store, StoreError};
+
+/// What a taken run has in secrets: `None` when it needs none.
+pub type Bundled = Result<Option<Sealed>, NoBundle>;
+
+/// The secrets that a run needs are not there: it must not be built until they are sealed anew.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoBundle {
+    /// A former build stored them elsewhere and in another way, if there were any.
+    #[error("run {run} was made ready by a former build: its secrets are sealed anew")]
+    OfFormerBuild {
+        /// Which.
+        run: RunId,
+    },
+    /// They are gone.
+    #[error("the secrets of run {run} are not in the store any more: they are sealed anew")]
+    Gone {
+        /// Which.
+        run: RunId,
+    },
+}
+
+pub(super) fn key(run: &Run) -> Key {
+    Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id))
+}
+
+/// Where a former build kept them.
+fn former_key(run: &Run) -> Key {
+    Key::new(Kind::Bundle, run.id)
+}
+
+/// Stores what the next attempt needs, in the place of what a former one needed.
+pub(super) fn replace(batch: &mut Batch, run: &Run, bundle: Option<&Sealed>) {
+    forget(batch, run);
+    if let Some(bundle) = bundle {
+        batch.put(key(run), bundle.as_text().to_owned());
+    }
+}
+
+/// Removes them, wherever they are. Not for workers: their pool's key is all that they may write.
+pub(super) fn forget(batch: &mut Batch, run: &Run) {
+    batch.delete.extend([key(run), former_key(run)]);
+}
+
+/// Reads the secrets of `ready`, a run as it was before it was taken.
+pub(super) async fn load(store: &dyn Store, ready: &Run) -> Result<Bundled, StoreError> {
+    let run = ready.id;
+    let secrets = match &ready.state {
+        RunState::Ready { secrets, .. } => *secrets,
+        RunState::Waiting { .. }
+        | RunState::Started { .. }
+        | RunState::Running { .. }
+        | RunState::Tagging { .. }
+        | RunState::Done(_) => ReadySecrets::Unsaid,
+    };
+    match secrets {
+        ReadySecrets::Unsaid => Ok(Err(NoBundle::OfFormerBuild { run })),
+        ReadySecrets::None => Ok(Ok(None)),
+        ReadySecrets::Stored => {
+            let record = store.load(&[key(ready)]).await?.pop().flatten();
+            let text = record.and_then(|record| String::from_utf8(record.bytes.to_vec()).ok());
+            Ok(text.map(|text| Some(Sealed::from_text(text))).ok_or(NoBundle::Gone { run }))
+        }
+    }
+}
