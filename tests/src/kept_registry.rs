@@ -1,4 +1,4 @@
-//! A registry in a folder: it outlives the process that pushes to it, as a real one does.
+//! A registry in a folder: it outlives the process that pushes to it, as a real one does, and takes from several at once.
 //!
 //! In: what a scripted engine pushed, and the tags that a worker moves. Out: the same to the next process, and to the test
 //! that looks at it from outside. Each write takes a while before it is done, so that a process may die on either side.
@@ -71,11 +71,10 @@ impl KeptRegistry {
     }
 
     fn write_tag(&self, image: &ImageReference, manifest: &RawManifest) -> std::io::Result<()> {
-        // Named when it is whole: whoever reads a digest reads all of it.
-        let whole = self.manifest_file(&manifest.digest);
-        let partial = whole.with_extension("partial");
-        std::fs::write(&partial, &manifest.bytes)?;
-        std::fs::rename(partial, whole)?;
+        // Named when it is whole: whoever reads a digest reads all of it. Several processes may push the same.
+        let mut partial = tempfile::NamedTempFile::new_in(&self.folder)?;
+        partial.write_all(&manifest.bytes)?;
+        partial.persist(self.manifest_file(&manifest.digest))?;
         let journal = journal(&self.folder);
         let mut journal = std::fs::OpenOptions::new().create(true).append(true).open(journal)?;
         // One write: a process that dies has written the line or nothing.

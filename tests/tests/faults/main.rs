@@ -11,6 +11,7 @@ mod parts;
 mod plan;
 mod report;
 mod round;
+mod servers;
 mod verdict;
 
 use std::ops::RangeInclusive;

@@ -1,0 +1,158 @@
+//! A process of one role, as an operator runs it: a program, a settings file, signals.
+//!
+//! It may be killed, paused, asked to end and started again, with the same settings, folder and addresses.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tokio::process::Command;
+
+use crate::installation::Program;
+use crate::process::Process;
+use crate::servers::{free_port, loopback};
+
+/// How long a start may take on a busy machine.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a process may take to let go of what it has in hand.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// A setting, by its dotted key, and its value as TOML.
+pub type Setting = (&'static str, String);
+
+/// A process of a role, or the place of one that does not run.
+#[derive(Debug)]
+pub struct Role {
+    program: Program,
+    folder: PathBuf,
+    telemetry: SocketAddr,
+    process: Option<Process>,
+}
+
+impl Role {
+    /// One that does not run. `folder` is its own and is made; its settings and what it says are kept there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(folder: PathBuf, mut program: Program, settings: &[Setting]) -> Result<Self> {
+        std::fs::create_dir(&folder)?;
+        let telemetry = loopback(free_port());
+        let mut lines = vec![
+            format!("data = {:?}\n", folder.join("data")),
+            format!("telemetry.listen = \"{telemetry}\"\n"),
+        ];
+        lines.extend(settings.iter().map(|(key, value)| format!("{key} = {value}\n")));
+        let config = folder.join("gantry.toml");
+        std::fs::write(&config, lines.concat())?;
+        program.arguments.extend(["--config".to_owned(), config.display().to_string()]);
+        Ok(Self { program, folder, telemetry, process: None })
+    }
+
+    /// Starts it, and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// It runs, or what the system says.
+    pub fn spawn(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "it runs");
+        let mut command = Command::new(&self.program.path);
+        command
+            .args(&self.program.arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", &self.folder)
+            .envs(self.program.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder);
+        self.process = Some(Process::spawn(command, &self.folder.join("log"))?);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It does not run, ended, or takes too long.
+    pub async fn until_ready(&mut self) -> Result<()> {
+        let http = http()?;
+        let url = format!("http://{}/readyz", self.telemetry);
+        let process = self.process.as_mut().context("it runs")?;
+        let asked = || {
+            let request = http.get(&url).send();
+            async move { request.await.is_ok_and(|answer| answer.status().is_success()) }
+        };
+        process.until("get ready", START_WITHIN, asked).await
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.take().context("it runs")?.kill().await
+    }
+
+    /// Asks it to end, and waits until it has, in good order.
+    ///
+    /// # Errors
+    /// It does not run, takes too long, or ends otherwise.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let status = self.process.take().context("it runs")?.terminate(END_WITHIN).await?;
+        ensure!(status.success(), "asked to end, it ended with {status}\n{}", self.last_words());
+        Ok(())
+    }
+
+    /// Sends it a signal, like `STOP` and `CONT`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("it runs")?.signal(signal)
+    }
+
+    /// Says so if it has ended by itself.
+    ///
+    /// # Errors
+    /// It has, with its last words.
+    pub fn lives(&mut self) -> Result<()> {
+        self.process.as_mut().context("it runs")?.lives()
+    }
+
+    /// The end of what its processes said.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        crate::process::last_lines(&self.folder.join("log"))
+    }
+
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    #[must_use]
+    pub fn telemetry(&self) -> SocketAddr {
+        self.telemetry
+    }
+}
+
+fn http() -> Result<reqwest::Client> {
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?)
+}
+
+/// The `gantry` program of this build, built if it is not there.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn gantry() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let folder = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    let path = folder.join("gantry");
+    if !path.exists() {
+        build_gantry(&path);
+    }
+    path
+}
+
+fn build_gantry(path: &Path) {
+    let cargo = std::process::Command::new(env!("CARGO")).args(["build", "-p", "gantry"]).status();
+    let built = cargo.is_ok_and(|status| status.success());
+    assert!(built && path.exists(), "{} is not built: `cargo build -p gantry`", path.display());
+}
