@@ -10,6 +10,7 @@ use gantry_ops::settings::Flag;
 use crate::client::ClientCommand;
 use crate::client::login::Login;
 use crate::client::output::Output;
+use crate::client::worker::Workers;
 
 /// Builds container images when something happens: a push, or a person's wish
 #[derive(Debug, Parser)]
@@ -18,8 +19,8 @@ use crate::client::output::Output;
     version,
     max_term_width = 100,
     disable_help_subcommand = true,
-    after_help = "`gantry up` is the whole service on this machine; every other command asks a server. \
-                  `gantry COMMAND --help` has examples.",
+    after_help = "`gantry up` is the whole service on this machine; `ingress`, `scheduler` and `worker` are its parts as \
+                  processes over Redis and RabbitMQ; the others ask a server. `gantry COMMAND --help` has examples.",
     after_long_help = "\
 First steps:
   gantry up                                the whole service; prints its address
@@ -33,7 +34,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong arguments, 3 the run was cancel
 
 Environment: GANTRY_URL and GANTRY_TOKEN name the server instead of `gantry login`, GANTRY_REGISTRY the registry \
 instead of -r, GANTRY_CONFIG the file where `gantry login` keeps both; NO_COLOR. `gantry settings` lists what \
-`gantry up` reads."
+the service reads."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -47,6 +48,11 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(Up),
+    Ingress(IngressRole),
+    Scheduler(SchedulerRole),
+    Worker(WorkerCommand),
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print every setting with its default and what it means
     #[command(after_long_help = "What it prints is a settings file to start from:
   gantry settings > gantry.toml")]
@@ -78,21 +84,157 @@ Examples:
   gantry up --set worker.slots=4 --set outbound.allow=registry.lan
   gantry settings > gantry.toml && gantry up")]
 pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) settings: SettingsOptions,
+    #[command(flatten)]
+    listen: ListenOption,
+    /// Make another admin token, should the first be lost
+    #[arg(long)]
+    pub(crate) new_admin_token: bool,
+}
+
+impl Up {
+    /// The settings with an option of their own.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        self.listen.flags()
+    }
+}
+
+/// Serve the API and the hooks, over a Redis and a RabbitMQ of their own
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Any number may run, behind one address. SIGTERM ends it once what is under way is answered.
+
+Examples:
+  gantry ingress --config gantry.toml
+  gantry ingress --listen 0.0.0.0:7300 --set store.url=redis://redis.lan/0 \
+--set queue.urls=amqp://gantry@rabbitmq.lan")]
+pub(crate) struct IngressRole {
+    #[command(flatten)]
+    pub(crate) settings: SettingsOptions,
+    #[command(flatten)]
+    listen: ListenOption,
+}
+
+impl IngressRole {
+    /// The settings with an option of their own.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        self.listen.flags()
+    }
+}
+
+/// Decide which runs start, over a Redis and a RabbitMQ of their own
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Any number may run; one is enough, a second takes over what the first leaves.
+
+Examples:
+  gantry scheduler --config gantry.toml")]
+pub(crate) struct SchedulerRole {
+    #[command(flatten)]
+    pub(crate) settings: SettingsOptions,
+}
+
+/// Build runs, over a Redis and a RabbitMQ of their own; or see the workers
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_long_help = "\
+Without a command of its own it is a worker: it takes the runs of its pool and builds them on the engine of this \
+machine. Any number may run; two on one machine need a --data each. SIGTERM hands its runs back.
+
+Examples:
+  gantry worker --config gantry.toml --pool linux-amd64 --slots 4
+  gantry worker --data /var/lib/gantry-worker-2 --name builder-2
+  gantry worker list"
+)]
+pub(crate) struct WorkerCommand {
+    /// What people ask about workers
+    #[command(subcommand)]
+    pub(crate) ask: Option<Workers>,
+    #[command(flatten)]
+    pub(crate) role: WorkerRole,
+}
+
+/// How a worker runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WorkerRole {
+    #[command(flatten)]
+    pub(crate) settings: SettingsOptions,
+    /// Whose runs it takes [default: the pool of this machine's platform, like linux-amd64]
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
+    /// How many runs at once [default: 2]
+    #[arg(long, value_name = "N")]
+    slots: Option<String>,
+    /// What it is known by, unique among the workers [default: `worker-` and random digits]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl WorkerRole {
+    /// The settings with an option of their own.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let options = [
+            ("--pool", "worker.pool", &self.pool),
+            ("--slots", "worker.slots", &self.slots),
+            ("--name", "worker.name", &self.name),
+        ];
+        let given = options.into_iter().filter_map(|(name, key, value)| {
+            value.as_ref().map(|value| flag(name, key, value.clone()))
+        });
+        given.collect()
+    }
+}
+
+/// Work on the store itself, with the settings of the service
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Make an admin token and print it
+    #[command(
+        name = "admin-token",
+        after_long_help = "Example:
+  gantry store admin-token --config gantry.toml | gantry login http://gantry.lan:7300 --token-stdin"
+    )]
+    AdminToken(SettingsOptions),
+}
+
+/// Where settings come from.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SettingsOptions {
     /// The folder that holds everything gantry keeps [default: gantry-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where to serve the API and the hooks [default: 127.0.0.1:7300]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
     /// The settings file, instead of gantry.toml here or in the data folder
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Any setting, like worker.slots=4. May be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
-    /// Make another admin token, should the first be lost
-    #[arg(long)]
-    pub(crate) new_admin_token: bool,
+}
+
+impl SettingsOptions {
+    /// The settings that stand on the command line.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let set = self.set.iter().map(|(key, value)| flag("--set", key, value.clone()));
+        let data = self.data.iter().map(|path| flag("--data", "data", path.display().to_string()));
+        set.chain(data).collect()
+    }
+}
+
+/// Where the door is.
+#[derive(Debug, clap::Args)]
+struct ListenOption {
+    /// Where to serve the API and the hooks [default: 127.0.0.1:7300]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl ListenOption {
+    fn flags(&self) -> Vec<Flag> {
+        let address = self.listen.iter();
+        address.map(|address| flag("--listen", "server.listen", address.to_string())).collect()
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), &'static str> {
@@ -100,26 +242,8 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-impl Up {
-    /// The settings that stand on the command line.
-    pub(crate) fn flags(&self) -> Vec<Flag> {
-        let flag = |name: &str, key: &str, value: String| Flag {
-            name: name.to_owned(),
-            key: key.to_owned(),
-            value,
-        };
-        let mut flags: Vec<Flag> =
-            self.set.iter().map(|(key, value)| flag("--set", key, value.clone())).collect();
-        flags.extend(
-            self.data.iter().map(|path| flag("--data", "data", path.display().to_string())),
-        );
-        flags.extend(
-            self.listen
-                .iter()
-                .map(|address| flag("--listen", "server.listen", address.to_string())),
-        );
-        flags
-    }
+fn flag(name: &str, key: &str, value: String) -> Flag {
+    Flag { name: name.to_owned(), key: key.to_owned(), value }
 }
 
 #[cfg(test)]
@@ -147,8 +271,10 @@ mod tests {
         ]);
         let Command::Up(up) = arguments.command else { panic!("it is `up`") };
         let flags: Vec<String> = up
+            .settings
             .flags()
-            .iter()
+            .into_iter()
+            .chain(up.flags())
             .map(|flag| format!("{} {}={}", flag.name, flag.key, flag.value))
             .collect();
         assert_eq!(

@@ -27,6 +27,11 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// All of them, for those who find credentials as a cloud's own tools do.
+    pub(crate) fn all(&self) -> Vec<(String, String)> {
+        self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// The variables that are settings of the server, or would be.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let is_setting = |name: &str| {

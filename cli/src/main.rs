@@ -11,9 +11,14 @@ mod client;
 mod compose;
 mod environment;
 mod exit;
+mod health;
+mod roles;
+mod serve;
+mod store;
 mod up;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, WorkerCommand};
+use client::ClientCommand;
 use client::output::{say, write_out};
 use environment::Environment;
 use exit::Exit;
@@ -38,6 +43,18 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = match arguments.command {
         Command::Up(up) => runtime.block_on(up::up(up, &environment)),
+        Command::Ingress(ingress) => runtime.block_on(roles::ingress(ingress, &environment)),
+        Command::Scheduler(scheduler) => {
+            runtime.block_on(roles::scheduler(scheduler, &environment))
+        }
+        Command::Worker(WorkerCommand { ask: None, role }) => {
+            runtime.block_on(roles::worker(role, &environment))
+        }
+        Command::Worker(WorkerCommand { ask: Some(ask), .. }) => {
+            let command = ClientCommand::Worker(ask);
+            runtime.block_on(client::run(command, arguments.output, environment))
+        }
+        Command::Store(command) => runtime.block_on(store::run(command, &environment)),
         Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
         Command::Client(command) => {
             runtime.block_on(client::run(*command, arguments.output, environment))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
+use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -25,6 +26,7 @@ mod logs;
 mod routes;
 mod state;
 mod tls;
+mod trace;
 
 pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};
 pub use tls::{TlsError, TlsFiles};
@@ -79,6 +81,8 @@ pub struct Ingress {
     pub blobs: SharedBlobs,
     /// What secrets are sealed with.
     pub keyring: Arc<Keyring>,
+    /// What the process needs, for `/readyz`.
+    pub health: Health,
     /// What the operator decides.
     pub settings: IngressSettings,
 }
@@ -128,6 +132,7 @@ pub async fn run(
         store: ingress.store,
         blobs: ingress.blobs,
         keyring: ingress.keyring,
+        health: ingress.health,
         clock: StoreClock::default(),
         doorbells,
         hooks: HookDirectory::new()?,

@@ -2,7 +2,6 @@
 
 use actix_web::web::{Bytes, Data, ServiceConfig, get, post, resource, scope, to};
 use actix_web::{HttpRequest, HttpResponse};
-use gantry_seams::registries;
 
 use crate::api;
 use crate::error::ApiError;
@@ -53,12 +52,14 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store answers.
-async fn readyz(state: Data<State>) -> Result<&'static str, ApiError> {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
-    let read = registries::list(state.store.as_ref(), None, 1);
-    tokio::time::timeout(PATIENCE, read).await.map_err(|_| ApiError::Unavailable)??;
-    Ok("ready\n")
+/// Everything is there that the process needs. Says of each part whether it is, and no more to the internet.
+async fn readyz(state: Data<State>) -> HttpResponse {
+    let report = state.health.check().await;
+    let mut answer = match report.is_ready() {
+        true => HttpResponse::Ok(),
+        false => HttpResponse::ServiceUnavailable(),
+    };
+    answer.json(report.for_strangers())
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, ApiError> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gantry_ops::health::Health;
 use gantry_ops::secret::Keyring;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::store::SharedStore;
@@ -21,6 +22,7 @@ pub(crate) struct State {
     pub(crate) store: SharedStore,
     pub(crate) blobs: SharedBlobs,
     pub(crate) keyring: Arc<Keyring>,
+    pub(crate) health: Health,
     pub(crate) settings: IngressSettings,
     pub(crate) clock: StoreClock,
     pub(crate) doorbells: Doorbells,

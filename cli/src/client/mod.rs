@@ -15,6 +15,7 @@ pub(crate) mod config;
 pub(crate) mod http;
 pub(crate) mod login;
 pub(crate) mod output;
+pub(crate) mod worker;
 
 mod arguments;
 mod build;
@@ -32,7 +33,6 @@ mod table;
 mod task;
 mod terminal;
 mod token;
-mod worker;
 
 /// What a server is asked for.
 #[derive(Debug, Subcommand)]
@@ -54,7 +54,8 @@ pub(crate) enum ClientCommand {
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
     Token(token::Tokens),
-    #[command(subcommand)]
+    /// Parsed with the role of the same name.
+    #[command(skip)]
     Worker(worker::Workers),
 }
 

@@ -1,0 +1,327 @@
+//! The one place that names a concrete store, queue and engine together: what one process does, put together.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use gantry_amqp::AmqpOptions;
+use gantry_ingress::{Ingress, Listeners};
+use gantry_ops::health::{Health, Need};
+use gantry_ops::secret::SecretString;
+use gantry_ops::settings::{Rule, Settings};
+use gantry_redis::RedisOptions;
+use gantry_remote::guard::{InvalidAllowance, OutboundPolicy};
+use gantry_scheduler::Scheduler;
+use gantry_seams::store::SharedStore;
+use gantry_seams::{registries, runs, workers};
+use gantry_sqlite::DataDir;
+use gantry_worker::Worker;
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::engine::{Engine as _, EngineError};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::environment::Environment;
+
+mod keys;
+mod parts;
+mod patience;
+mod servers;
+
+use keys::Keys;
+use parts::Ground;
+use patience::Patience;
+use servers::Servers;
+
+pub(crate) use servers::OpenStore;
+
+/// Where an engine is when nobody says otherwise.
+const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
+
+/// What only the parts know about settings.
+pub(crate) const RULES: [Rule; 4] = [
+    Rule {
+        key: "store.url",
+        check: |settings| match &settings.store.url {
+            Some(url) => RedisOptions::parse(url).map(drop).map_err(|error| error.to_string()),
+            None => Ok(()),
+        },
+    },
+    Rule {
+        key: "queue.urls",
+        check: |settings| match settings.queue.urls.as_slice() {
+            [] => Ok(()),
+            urls => AmqpOptions::parse(urls, SecretString::default())
+                .map(drop)
+                .map_err(|error| error.to_string()),
+        },
+    },
+    Rule {
+        key: "engine.address",
+        check: |settings| match &settings.engine.address {
+            Some(address) => {
+                DockerEngine::connect(address).map(drop).map_err(|error| error.to_string())
+            }
+            None => Ok(()),
+        },
+    },
+    Rule {
+        key: "outbound.allow",
+        check: |settings| outbound(settings).map(drop).map_err(|error| error.to_string()),
+    },
+];
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `gantry up`.
+    All,
+    Ingress,
+    Scheduler,
+    Worker,
+}
+
+impl Role {
+    /// What traces and the broker know it by.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Self::All => "gantry",
+            Self::Ingress => "gantry-ingress",
+            Self::Scheduler => "gantry-scheduler",
+            Self::Worker => "gantry-worker",
+        }
+    }
+
+    /// Whether `part` is one of what it does.
+    fn does(self, part: Self) -> bool {
+        self == Self::All || self == part
+    }
+}
+
+/// Everything of one process, put together and not yet running.
+pub(crate) struct Service {
+    settings: Settings,
+    store: SharedStore,
+    engine: Engine,
+    ingress: Option<(Ingress, Listeners)>,
+    scheduler: Option<Scheduler>,
+    worker: Option<Worker>,
+    /// The last to go: it says that nobody else uses the folder. A role that keeps nothing there has none.
+    data: Option<DataDir>,
+}
+
+/// Where the engine is.
+struct Engine {
+    address: String,
+    /// `Err` when it is no socket of this machine.
+    docker: Result<DockerEngine, EngineError>,
+}
+
+impl Service {
+    /// Opens what the role stands on, waiting for servers as long as `patience` says, and binds the ports.
+    pub(crate) async fn open(
+        role: Role,
+        settings: Settings,
+        environment: &Environment,
+        health: &Health,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let is_embedded = settings.store.url.is_none();
+        let keeps_something = is_embedded || role.does(Role::Worker);
+        let data = keeps_something.then(|| DataDir::lock(&settings.data)).transpose()?;
+        let keys = Keys::read(role, &settings)?;
+        let engine = Engine::new(&settings, environment);
+        let patience = Patience::new(health, settings.patience);
+        let servers = match &data {
+            Some(data) if is_embedded => {
+                let servers = Servers::embedded(&settings, data.path(), environment, stop)?;
+                end_former_leases(&servers.store).await?;
+                servers
+            }
+            _ => Servers::connect(role, &settings, environment, &patience, stop).await?,
+        };
+        let installation = keys.open_installation(&servers.store, &patience).await?;
+        servers.watch(health);
+
+        let ground = Ground::new(&settings, &servers, installation)?;
+        let ingress = match keys.service().filter(|_| role.does(Role::Ingress)) {
+            Some(keyring) => Some((ground.ingress(keyring, health), bind(&settings)?)),
+            None => None,
+        };
+        let scheduler = keys.service().filter(|_| role.does(Role::Scheduler));
+        let scheduler = scheduler.map(|keyring| ground.scheduler(keyring));
+        let worker = match (keys.pool(), engine.to_build_with(role)?, &data) {
+            (Some(key), Some(docker), Some(data)) => {
+                engine.watch(role, docker, health);
+                Some(ground.worker(key, docker, data.path())?)
+            }
+            _ => None,
+        };
+        Ok(Self { store: servers.store, settings, engine, ingress, scheduler, worker, data })
+    }
+
+    /// Where everything is kept that is kept on this machine.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.as_ref().map_or(&self.settings.data, DataDir::path)
+    }
+
+    /// What people are told to reach it by.
+    pub(crate) fn public_url(&self) -> Result<Url> {
+        self.settings.server.public_url.clone().map_or_else(|| self.local_url(), Ok)
+    }
+
+    /// Where a client on this machine reaches it. A certificate holds only for the name in it.
+    pub(crate) fn local_url(&self) -> Result<Url> {
+        let has_tls = self.settings.server.tls_certificate.is_some();
+        if let Some(url) = self.settings.server.public_url.as_ref().filter(|_| has_tls) {
+            return Ok(url.clone());
+        }
+        let mut address = match &self.ingress {
+            Some((_, listeners)) => {
+                listeners.api.local_addr().context("cannot tell the bound address")?
+            }
+            None => self.settings.server.listen,
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        let scheme = if has_tls { "https" } else { "http" };
+        Ok(Url::parse(&format!("{scheme}://{address}"))?)
+    }
+
+    /// The engine that answers, or why none does.
+    pub(crate) async fn engine(&self) -> Result<String, String> {
+        let docker = self.engine.docker.as_ref().map_err(ToString::to_string)?;
+        let info = docker.info().await.map_err(|error| error.to_string())?;
+        Ok(format!("{} at {}", info.name, self.engine.address))
+    }
+
+    /// Whether nothing was set up yet.
+    pub(crate) async fn is_new(&self) -> Result<bool> {
+        Ok(registries::list(self.store.as_ref(), None, 1).await?.is_empty())
+    }
+
+    /// The admin token that a new installation begins with; `None` if there is any token.
+    pub(crate) async fn first_admin_token(&self) -> Result<Option<SecretString>> {
+        let token = gantry_ingress::bootstrap_admin_token(self.store.as_ref()).await?;
+        Ok(token.map(|token| SecretString::from(token.as_str())))
+    }
+
+    /// Another admin token.
+    pub(crate) async fn new_admin_token(&self) -> Result<SecretString> {
+        new_admin_token(&self.store).await
+    }
+
+    /// Starts every part; each ends once `stop` is cancelled.
+    pub(crate) fn start(&mut self, stop: &CancellationToken) -> JoinSet<Result<()>> {
+        let mut parts = JoinSet::new();
+        if let Some((ingress, listeners)) = self.ingress.take() {
+            let serving = gantry_ingress::run(ingress, listeners, stop.clone());
+            parts.spawn(async move { Ok(serving.await?) });
+        }
+        if let Some(scheduler) = self.scheduler.take() {
+            let scheduling = scheduler.run(stop.clone());
+            parts.spawn(async move {
+                scheduling.await;
+                Ok(())
+            });
+        }
+        if let Some(worker) = self.worker.take() {
+            let building = worker.run(stop.clone());
+            parts.spawn(async move {
+                building.await;
+                Ok(())
+            });
+        }
+        parts
+    }
+}
+
+impl Engine {
+    fn new(settings: &Settings, environment: &Environment) -> Self {
+        let set = settings.engine.address.as_deref();
+        let address = set.or(environment.get("DOCKER_HOST")).unwrap_or(ENGINE_ADDRESS);
+        Self { address: address.to_owned(), docker: DockerEngine::connect(address) }
+    }
+
+    /// A worker needs an address that makes sense; `gantry up` goes on without, as it does without an engine.
+    fn to_build_with(&self, role: Role) -> Result<Option<&DockerEngine>> {
+        match (&self.docker, role) {
+            (_, Role::Ingress | Role::Scheduler) => Ok(None),
+            (Ok(docker), _) => Ok(Some(docker)),
+            (Err(_), Role::All) => Ok(None),
+            (Err(error), Role::Worker) => {
+                let address = &self.address;
+                bail!(
+                    "there can be no engine at {address} (`engine.address`, else DOCKER_HOST): {error}"
+                )
+            }
+        }
+    }
+
+    fn watch(&self, role: Role, docker: &DockerEngine, health: &Health) {
+        // With `gantry up`, hooks are taken and the API answers without one.
+        let need = if role == Role::Worker { Need::Needed } else { Need::Helpful };
+        let docker = docker.clone();
+        health.watches("engine", need, move || {
+            let docker = docker.clone();
+            async move { docker.info().await.map(drop).map_err(|error| error.to_string()) }
+        });
+    }
+}
+
+/// An admin token, straight in the store.
+pub(crate) async fn new_admin_token(store: &SharedStore) -> Result<SecretString> {
+    let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
+    Ok(SecretString::from(token.as_str()))
+}
+
+fn bind(settings: &Settings) -> Result<Listeners> {
+    let listen = |address: SocketAddr, option: &str| {
+        TcpListener::bind(address).with_context(|| {
+            format!("cannot listen on {address}: is it another program's? Choose one with {option}")
+        })
+    };
+    let hooks = settings.server.hooks_listen;
+    Ok(Listeners {
+        api: listen(settings.server.listen, "--listen")?,
+        hooks: hooks
+            .map(|address| listen(address, "--set server.hooks_listen=ADDRESS"))
+            .transpose()?,
+    })
+}
+
+fn outbound(settings: &Settings) -> Result<OutboundPolicy, InvalidAllowance> {
+    OutboundPolicy::parse(settings.outbound.allow.iter().map(String::as_str))
+}
+
+/// The former process on this folder is gone, since we hold its lock: its worker is forgotten, and what that held need not
+/// wait for its leases to end.
+async fn end_former_leases(store: &SharedStore) -> Result<()> {
+    for worker in workers::list(store.as_ref(), 256).await? {
+        workers::forget(store.as_ref(), &worker.id).await?;
+    }
+    let mut ended = 0;
+    loop {
+        let held = runs::leased(store.as_ref(), 256).await?;
+        let before = ended;
+        for run in held {
+            ended += usize::from(runs::lapse_now(store.as_ref(), run.id).await?.is_some());
+        }
+        if ended == before {
+            break;
+        }
+    }
+    if ended > 0 {
+        tracing::warn!(
+            runs = ended,
+            "runs that the former process was building are queued again: {ended}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Each role put together from its parts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use gantry_domain::id::WorkerId;
+use gantry_ingress::{Ingress, IngressSettings, TlsFiles};
+use gantry_ops::health::Health;
+use gantry_ops::secret::{Keyring, PoolKey, random_hex};
+use gantry_ops::settings::Settings;
+use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::http::OutboundClient;
+use gantry_remote::registries::RemoteRegistries;
+use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::Queues;
+use gantry_seams::store::SharedStore;
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::source::{Sources, UnpackLimits};
+use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+
+use super::outbound;
+use super::servers::Servers;
+
+/// How often a worker looks for what a dead attempt left in the engine.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// What every role of a process stands on.
+pub(super) struct Ground<'a> {
+    settings: &'a Settings,
+    store: SharedStore,
+    queues: Queues,
+    blobs: SharedBlobs,
+    http: OutboundClient,
+    git: Git,
+    installation: String,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        servers: &Servers,
+        installation: String,
+    ) -> Result<Self> {
+        let http = OutboundClient::new(outbound(settings)?)?;
+        let limits = GitLimits {
+            fetched_bytes: settings.limits.context,
+            checkout_bytes: settings.limits.context,
+            checkout_files: settings.limits.context_files,
+        };
+        Ok(Self {
+            settings,
+            store: Arc::clone(&servers.store),
+            queues: servers.queues.clone(),
+            blobs: Arc::clone(&servers.blobs) as SharedBlobs,
+            git: Git::new(Arc::clone(http.policy()), limits),
+            http,
+            installation,
+        })
+    }
+
+    pub(super) fn ingress(&self, keyring: &Arc<Keyring>, health: &Health) -> Ingress {
+        let server = &self.settings.server;
+        let tls = server.tls_certificate.clone().zip(server.tls_key.clone());
+        Ingress {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(keyring),
+            health: health.clone(),
+            settings: IngressSettings {
+                public_url: server.public_url.clone(),
+                body_budget: server.body_budget,
+                body_patience: server.body_patience,
+                upload_limit: self.settings.limits.upload,
+                tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+                threads: std::thread::available_parallelism().map_or(1, usize::from),
+            },
+        }
+    }
+
+    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>) -> Scheduler {
+        let kept = &self.settings.retention;
+        Scheduler {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(keyring),
+            code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            settings: SchedulerSettings {
+                sweep_interval: self.settings.sweep.interval,
+                lease: self.settings.lease.duration,
+                queue_timeout: self.settings.runs.queue_timeout,
+                retention: Retention {
+                    runs: kept.runs,
+                    deliveries: kept.deliveries,
+                    bodies: kept.bodies,
+                    lineage: kept.lineage,
+                    revisions: kept.revisions,
+                    uploads: kept.uploads,
+                },
+            },
+        }
+    }
+
+    pub(super) fn worker(
+        &self,
+        key: &Arc<PoolKey>,
+        engine: &DockerEngine,
+        data: &Path,
+    ) -> Result<Worker> {
+        let settings = self.settings;
+        let work_folder = data.join("work");
+        let limits = UnpackLimits {
+            archive_bytes: settings.limits.upload,
+            unpacked_bytes: settings.limits.context,
+            entries: settings.limits.context_files,
+        };
+        let (git, http) = (self.git.clone(), self.http.clone());
+        let sources =
+            Sources::open(work_folder.clone(), git, http, limits, settings.worker.mirrors)?;
+        Ok(Worker {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            pool_key: Arc::clone(key),
+            engine: Arc::new(engine.clone()),
+            sources,
+            registries: Arc::new(RemoteRegistries::new(self.http.clone())),
+            settings: WorkerSettings {
+                id: settings.worker.name.clone().map_or_else(random_name, Ok)?,
+                has_fixed_name: settings.worker.name.is_some(),
+                pool: key.pool().clone(),
+                installation: self.installation.clone(),
+                slots: settings.worker.slots.get(),
+                lease: LeaseTimes { period: settings.lease.duration, renew: settings.lease.renew },
+                work_folder,
+                min_free: settings.worker.min_free,
+                keep_cache: settings.engine.keep,
+                log_limit: settings.limits.log,
+                housekeeping: HOUSEKEEPING,
+            },
+            hand: Arc::new(Hand::default()),
+        })
+    }
+}
+
+fn random_name() -> Result<WorkerId> {
+    Ok(format!("worker-{}", random_hex::<4>()?.as_str()).parse()?)
+}

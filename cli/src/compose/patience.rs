@@ -1,0 +1,59 @@
+//! Waiting, at the start, for servers that do not answer yet.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gantry_ops::backoff::Backoff;
+use gantry_ops::health::Health;
+use tokio::time::Instant;
+
+/// Until when a start waits, and who is told meanwhile what it waits for.
+pub(super) struct Patience<'a> {
+    health: &'a Health,
+    patience: Duration,
+    deadline: Instant,
+}
+
+impl<'a> Patience<'a> {
+    /// It begins to run out now.
+    pub(super) fn new(health: &'a Health, patience: Duration) -> Self {
+        Self { health, patience, deadline: Instant::now() + patience }
+    }
+
+    /// Asks again and again for `part`, until `ask` has an answer, or an error that time does not heal.
+    pub(super) async fn wait<T, E, F>(
+        &self,
+        part: &'static str,
+        is_temporary: impl Fn(&E) -> bool,
+        ask: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        E: Into<anyhow::Error> + Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut said = String::new();
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if is_temporary(&error) => error,
+                Err(error) => return Err(error.into()),
+            };
+            let why = error.to_string();
+            self.health.awaits(part, &why);
+            let wait = backoff.wait();
+            if Instant::now() + wait > self.deadline {
+                return Err(error.into()).with_context(|| {
+                    format!("the {part} was not there within {:?} (`patience`)", self.patience)
+                });
+            }
+            if said != why {
+                tracing::warn!("the {part} is not there yet: {why}");
+                said = why;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

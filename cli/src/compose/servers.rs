@@ -1,0 +1,205 @@
+//! What an installation stands on: a store, doorbells, objects. In the data folder, or on servers of their own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use gantry_amqp::{AmqpOptions, AmqpQueues};
+use gantry_local::queues;
+use gantry_objects::{ObjectBlobs, ObjectsOptions};
+use gantry_ops::health::{Health, Need};
+use gantry_ops::secret::SecretString;
+use gantry_ops::settings::Settings;
+use gantry_redis::{RedisOptions, RedisStore};
+use gantry_seams::installation;
+use gantry_seams::queue::Queues;
+use gantry_seams::store::SharedStore;
+use gantry_sqlite::{DataDir, Options, SqliteStore};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::Role;
+use super::patience::Patience;
+use crate::environment::Environment;
+
+/// The store of `gantry up` alone, in the data folder.
+const SQLITE_FILE: &str = "gantry.db";
+
+/// RabbitMQ's password for who never set one.
+const DEFAULT_PASSWORD: &str = "guest";
+
+/// A store, doorbells and objects, all there.
+pub(super) struct Servers {
+    pub(super) store: SharedStore,
+    pub(super) queues: Queues,
+    pub(super) blobs: Arc<ObjectBlobs>,
+    broker: Option<AmqpQueues>,
+}
+
+impl Servers {
+    /// Those of `gantry up` alone: a file, channels and a folder.
+    pub(super) fn embedded(
+        settings: &Settings,
+        data: &Path,
+        environment: &Environment,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let store = SqliteStore::open(data.join(SQLITE_FILE), Options::default())?;
+        let blobs = match objects_options(settings, environment) {
+            Some(options) => ObjectBlobs::open(&options)?,
+            None => ObjectBlobs::local(data.join("objects"))?,
+        };
+        let (store, blobs) = (Arc::new(store), Arc::new(blobs));
+        Ok(Self { store, queues: queues(stop), blobs, broker: None })
+    }
+
+    /// Those of the scaled mode, each waited for.
+    pub(super) async fn connect(
+        role: Role,
+        settings: &Settings,
+        environment: &Environment,
+        patience: &Patience<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let objects = objects_options(settings, environment);
+        let objects = objects.context("`objects.url` is not set")?;
+        let blobs = Arc::new(ObjectBlobs::open(&objects)?);
+        let (store, broker, ()) = tokio::try_join!(
+            connect_store(role, settings, patience),
+            connect_broker(role, settings, patience, stop),
+            check_objects(&blobs),
+        )?;
+        Ok(Self { store, queues: broker.queues(), blobs, broker: Some(broker) })
+    }
+
+    /// From now on `/readyz` says whether they are there.
+    pub(super) fn watch(&self, health: &Health) {
+        let store = Arc::clone(&self.store);
+        health.watches("store", Need::Needed, move || {
+            let store = Arc::clone(&store);
+            async move {
+                let read = installation::find(store.as_ref()).await;
+                read.map(drop).map_err(|error| error.to_string())
+            }
+        });
+        // Without it hooks are answered and work goes on, found by looking every few seconds.
+        if let Some(broker) = self.broker.clone() {
+            health.watches("queue", Need::Helpful, move || std::future::ready(broker.state()));
+        }
+        let blobs = Arc::clone(&self.blobs);
+        health.watches("objects", Need::Helpful, move || {
+            let blobs = Arc::clone(&blobs);
+            async move { blobs.probe().await.map_err(|error| error.to_string()) }
+        });
+    }
+}
+
+/// The store alone, for commands that work on it.
+pub(crate) struct OpenStore {
+    pub(crate) store: SharedStore,
+    _data: Option<DataDir>,
+}
+
+impl OpenStore {
+    /// Opens the store that the settings name, and begins none in a folder that has none.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self> {
+        if settings.store.url.is_some() {
+            let health = Health::default();
+            let patience = Patience::new(&health, settings.patience);
+            let store = connect_store(Role::All, settings, &patience).await?;
+            return Ok(Self { store, _data: None });
+        }
+        let file = settings.data.join(SQLITE_FILE);
+        if !file.exists() {
+            bail!(
+                "there is no store in {}: name the data folder with --data, or a server in `store.url`",
+                settings.data.display()
+            );
+        }
+        let data = DataDir::lock(&settings.data)?;
+        let store = SqliteStore::open(file, Options::default())?;
+        Ok(Self { store: Arc::new(store), _data: Some(data) })
+    }
+}
+
+async fn connect_store(
+    role: Role,
+    settings: &Settings,
+    patience: &Patience<'_>,
+) -> Result<SharedStore> {
+    let set = &settings.store;
+    let mut options = RedisOptions::parse(set.url.as_deref().unwrap_or_default())
+        .context("`store.url` is wrong")?;
+    options.password = read_password("store.password_file", set.password_file.as_deref())?;
+    options.ca_file.clone_from(&set.ca_file);
+    options.prefix.clone_from(&set.prefix);
+    options.budget = Some(set.budget).filter(|budget| *budget > 0);
+    options.allow_weak_durability = set.allow_weak_durability;
+    // What answers it shows passwords too, and a worker needs no right to that.
+    options.check_durability = role != Role::Worker;
+    let connect = || RedisStore::connect(options.clone());
+    let store = patience.wait("store", gantry_redis::ConnectError::is_temporary, connect).await?;
+    Ok(Arc::new(store))
+}
+
+async fn connect_broker(
+    role: Role,
+    settings: &Settings,
+    patience: &Patience<'_>,
+    stop: &CancellationToken,
+) -> Result<AmqpQueues> {
+    let set = &settings.queue;
+    let password = read_password("queue.password_file", set.password_file.as_deref())?;
+    let password = password.unwrap_or_else(|| SecretString::from(DEFAULT_PASSWORD));
+    let mut options = AmqpOptions::parse(&set.urls, password).context("`queue.urls` is wrong")?;
+    options.ca_file.clone_from(&set.ca_file);
+    options.name = format!("{} on {}", role.service(), host_name());
+    let connect = || AmqpQueues::connect(options.clone(), stop);
+    patience.wait("queue", gantry_amqp::ConnectError::is_temporary, connect).await
+}
+
+/// What is wrong for good stops the start. One that is away does not: only what needs an object waits for it.
+async fn check_objects(blobs: &ObjectBlobs) -> Result<()> {
+    match blobs.probe().await {
+        Err(error) if !error.is_temporary() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn objects_options(settings: &Settings, environment: &Environment) -> Option<ObjectsOptions> {
+    let set = &settings.objects;
+    Some(ObjectsOptions {
+        url: set.url.clone()?,
+        endpoint: set.endpoint.clone(),
+        region: set.region.clone(),
+        ca_file: None,
+        environment: environment.all(),
+    })
+}
+
+/// The password in the file that a setting names.
+fn read_password(setting: &str, file: Option<&Path>) -> Result<Option<SecretString>> {
+    let Some(path) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "`{setting}`: {} cannot be read: write the password into it, readable by this user",
+            path.display()
+        )
+    })?;
+    let text = Zeroizing::new(text);
+    let password = text.trim();
+    if password.is_empty() {
+        bail!("`{setting}`: {} is empty: write the password into it", path.display());
+    }
+    Ok(Some(SecretString::from(password)))
+}
+
+/// What people call this machine.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "this machine".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,42 @@
+//! `gantry ingress`, `gantry scheduler`, `gantry worker`: the parts of the service as processes of their own.
+
+use anyhow::Result;
+use gantry_ops::settings::Settings;
+
+use crate::args::{IngressRole, SchedulerRole, WorkerRole};
+use crate::compose::{Role, Service};
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::serve::{self, Process};
+
+pub(crate) async fn ingress(ingress: IngressRole, environment: &Environment) -> Result<Exit> {
+    let settings = serve::read_settings(&ingress.settings, &ingress.flags(), environment)?;
+    run(Role::Ingress, settings, environment).await
+}
+
+pub(crate) async fn scheduler(scheduler: SchedulerRole, environment: &Environment) -> Result<Exit> {
+    let settings = serve::read_settings(&scheduler.settings, &[], environment)?;
+    run(Role::Scheduler, settings, environment).await
+}
+
+pub(crate) async fn worker(worker: WorkerRole, environment: &Environment) -> Result<Exit> {
+    let settings = serve::read_settings(&worker.settings, &worker.flags(), environment)?;
+    run(Role::Worker, settings, environment).await
+}
+
+async fn run(role: Role, settings: Settings, environment: &Environment) -> Result<Exit> {
+    serve::check_servers(role, &settings)?;
+    let mut process = Process::begin(role, settings).await?;
+    let (settings, health) = (process.settings.clone(), process.health.clone());
+    let stop = process.stop.clone();
+    let opening = Service::open(role, settings, environment, &health, &stop);
+    let Some(mut service) = process.unless_stopped(opening).await? else { return Ok(Exit::Ok) };
+    let (name, version) = (role.service(), env!("CARGO_PKG_VERSION"));
+    if role == Role::Ingress {
+        tracing::info!("{name} {version} is up at {}", service.local_url()?);
+    } else {
+        tracing::info!("{name} {version} is up");
+    }
+    let parts = service.start(&stop);
+    process.until_stopped(parts).await
+}

@@ -1,0 +1,211 @@
+//! What a process needs of others, and whether it is there now.
+//!
+//! In: the parts that a process was given, each with a probe. Out: a [`Report`], for `/readyz` and for people. Knows no
+//! store, queue or engine: it is handed questions.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long one probe may take.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+
+/// So long an answer is good for everyone who asks: those who ask need no token, and each probe is a request elsewhere.
+const GOOD_FOR: Duration = Duration::from_millis(500);
+
+type Probe =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// Whether a process does its work without a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It does not.
+    Needed,
+    /// It does, later or more slowly.
+    Helpful,
+}
+
+/// The parts of one process. A clone is the same one.
+#[derive(Clone, Default)]
+pub struct Health {
+    parts: Arc<RwLock<Vec<Part>>>,
+    latest: Arc<Mutex<Option<(Instant, Report)>>>,
+}
+
+#[derive(Clone)]
+struct Part {
+    name: &'static str,
+    need: Need,
+    known: Known,
+}
+
+#[derive(Clone)]
+enum Known {
+    Absent { why: String },
+    Probed(Probe),
+}
+
+impl Health {
+    /// The start waits for `part`, whatever it is needed for later; `why` it is not there yet.
+    pub fn awaits(&self, part: &'static str, why: impl Into<String>) {
+        let known = Known::Absent { why: why.into() };
+        self.put(Part { name: part, need: Need::Needed, known });
+    }
+
+    /// `part` is there, and `probe` says from now on whether it still is, or why not.
+    pub fn watches<F>(
+        &self,
+        part: &'static str,
+        need: Need,
+        probe: impl Fn() -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let probe: Probe = Arc::new(move || Box::pin(probe()));
+        self.put(Part { name: part, need, known: Known::Probed(probe) });
+    }
+
+    /// Asks every part at once, each for at most two seconds; once for all who ask within half a second.
+    pub async fn check(&self) -> Report {
+        let mut latest = self.latest.lock().await;
+        if let Some((_, report)) = latest.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
+            return report.clone();
+        }
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let report = Report { parts: join_all(parts.into_iter().map(Part::check)).await };
+        *latest = Some((Instant::now(), report.clone()));
+        report
+    }
+
+    fn put(&self, part: Part) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        match parts.iter_mut().find(|known| known.name == part.name) {
+            Some(known) => *known = part,
+            None => parts.push(part),
+        }
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        f.debug_list().entries(parts.iter().map(|part| part.name)).finish()
+    }
+}
+
+impl Part {
+    async fn check(self) -> Checked {
+        let missing = match self.known {
+            Known::Absent { why } => Some(why),
+            Known::Probed(probe) => match tokio::time::timeout(PROBE_WITHIN, probe()).await {
+                Ok(answer) => answer.err(),
+                Err(_) => Some(format!("it did not answer within {PROBE_WITHIN:?}")),
+            },
+        };
+        Checked { name: self.name, need: self.need, missing }
+    }
+}
+
+/// How each part was when it was asked. Its JSON is `{"store":"ready","queue":"missing: …"}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    parts: Vec<Checked>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Checked {
+    name: &'static str,
+    need: Need,
+    missing: Option<String>,
+}
+
+impl Report {
+    /// Whether everything is there that is needed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.parts.iter().all(|part| part.missing.is_none() || part.need == Need::Helpful)
+    }
+
+    /// The same for strangers: what is missing and not why, since that names addresses.
+    #[must_use]
+    pub fn for_strangers(mut self) -> Self {
+        for part in &mut self.parts {
+            part.missing = part.missing.take().map(|_| String::new());
+        }
+        self
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.missing {
+            None => f.write_str("ready"),
+            Some(why) if why.is_empty() => f.write_str("missing"),
+            Some(why) => write!(f, "missing: {why}"),
+        }
+    }
+}
+
+/// For people, a line for each part.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| writeln!(f, "{}: {part}", part.name))
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.parts.len()))?;
+        for part in &self.parts {
+            map.serialize_entry(part.name, &part.to_string())?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_and_only_what_is_needed_counts() {
+        let health = Health::default();
+        health.awaits("store", "connection refused");
+        health.watches("queue", Need::Helpful, || async { Err("it is away".to_owned()) });
+        let starting = health.check().await;
+        assert!(!starting.is_ready());
+        insta::assert_snapshot!(starting, @r"
+        store: missing: connection refused
+        queue: missing: it is away
+        ");
+
+        let health = Health::default();
+        health.awaits("store", "connection refused");
+        health.watches("store", Need::Needed, || async { Ok(()) });
+        health.watches("queue", Need::Helpful, || async { Err("it is away".to_owned()) });
+        let started = health.check().await;
+        assert!(started.is_ready());
+        let json = serde_json::to_string(&started).unwrap();
+        assert_eq!(json, r#"{"store":"ready","queue":"missing: it is away"}"#);
+        let json = serde_json::to_string(&started.for_strangers()).unwrap();
+        assert_eq!(json, r#"{"store":"ready","queue":"missing"}"#);
+    }
+
+    #[tokio::test]
+    async fn parts_that_hang_are_waited_for_together_and_not_for_long() {
+        let health = Health::default();
+        health.watches("store", Need::Needed, std::future::pending);
+        health.watches("engine", Need::Needed, std::future::pending);
+        let began = tokio::time::Instant::now();
+        let report = health.check().await;
+        assert!(!report.is_ready());
+        assert!(began.elapsed() < 2 * PROBE_WITHIN);
+    }
+}
