@@ -20,6 +20,7 @@ mod admission;
 mod events;
 mod facts;
 mod retention;
+mod stranded;
 mod sweeper;
 
 pub use retention::Retention;
@@ -54,6 +55,8 @@ pub struct SchedulerSettings {
     pub sweep_interval: Duration,
     /// The period of a lease: after the store was away, every lease gets one full period.
     pub lease: Duration,
+    /// How long a run may be ready in a pool that has no worker.
+    pub queue_timeout: Duration,
     /// How long things are kept.
     pub retention: Retention,
 }

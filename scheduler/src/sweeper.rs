@@ -29,7 +29,14 @@ pub(crate) struct Sweeper {
 #[derive(Default)]
 struct State {
     store_was_away: bool,
+    seeing_since: Option<Timestamp>,
     no_lapse_before: Option<Timestamp>,
+}
+
+/// What the sweeper may conclude from what it does not see.
+struct Sight {
+    since: Timestamp,
+    may_lapse: bool,
 }
 
 impl Sweeper {
@@ -50,9 +57,11 @@ impl Sweeper {
         let store = self.scheduler.store.as_ref();
         let now = store.now().await?;
         let mut repaired = 0;
-        if self.may_lapse(now) {
+        let sight = self.sight(now);
+        if sight.may_lapse {
             repaired += self.end_lapsed_leases(now).await?;
         }
+        repaired += self.scheduler.end_stranded_runs(now, sight.since).await?;
         repaired += self.scheduler.decide_events().await?;
         repaired += self.scheduler.admit_runs().await?;
         for pool in runs::pools_with_work(store, READY).await? {
@@ -65,13 +74,18 @@ impl Sweeper {
         Ok(repaired)
     }
 
-    /// While the store was away nobody could renew: every lease gets one full period from its return.
-    fn may_lapse(&self, now: Timestamp) -> bool {
+    /// While the store was away nobody could renew, and no worker could say that it is there: every lease gets one full
+    /// period from its return, and who is missing is missing from then on.
+    fn sight(&self, now: Timestamp) -> Sight {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut state.store_was_away) {
             state.no_lapse_before = Some(now.after(self.scheduler.settings.lease));
+            state.seeing_since = None;
         }
-        state.no_lapse_before.is_none_or(|moment| now >= moment)
+        Sight {
+            since: *state.seeing_since.get_or_insert(now),
+            may_lapse: state.no_lapse_before.is_none_or(|moment| now >= moment),
+        }
     }
 
     async fn end_lapsed_leases(&self, now: Timestamp) -> Result<usize, StoreError> {

@@ -56,6 +56,9 @@ pub const BASE: &str = "registry.test/busybox:1";
 /// The period of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);
 
+/// How long a run may be ready in a pool without workers.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// An installation that moves only when it is told to.
 pub struct TestPipeline {
     /// The truth.
@@ -142,6 +145,7 @@ impl TestPipeline {
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
                 lease: LEASE,
+                queue_timeout: QUEUE_TIMEOUT,
                 retention: Retention::default(),
             },
         }
@@ -189,6 +193,7 @@ impl TestPipeline {
             registries,
             settings: WorkerSettings {
                 id: name.parse().expect("an id"),
+                has_fixed_name: true,
                 pool: Platform::default().pool(),
                 installation: self.folder.path().display().to_string(),
                 slots: 2,

@@ -1,11 +1,14 @@
-//! A worker says how it is, and takes nothing while it cannot build.
+//! A worker says how it is, and takes nothing while it cannot build or is drained.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gantry_domain::worker::{EngineHealth, Worker as WorkerRecord};
+use gantry_domain::timestamp::Timestamp;
+use gantry_domain::worker::{Drain, EngineHealth, Worker as WorkerRecord};
+use gantry_ops::metrics;
 use gantry_seams::queue::PoolHasWork;
+use gantry_seams::store::StoreError;
 use gantry_seams::workers;
 use tokio_util::sync::CancellationToken;
 
@@ -31,32 +34,68 @@ impl Readiness {
     }
 }
 
+/// Why a worker takes nothing.
+#[derive(Debug, PartialEq)]
+enum Obstacle {
+    /// It cannot build.
+    Idle(String),
+    /// It shall not.
+    Drained(Drain),
+}
+
+fn tell(obstacle: Option<&Obstacle>) {
+    match obstacle {
+        Some(Obstacle::Idle(why)) => tracing::warn!("no runs are taken: {why}"),
+        Some(Obstacle::Drained(drain)) => tracing::warn!(
+            "no runs are taken: drained since {}; `gantry worker resume {}` ends that",
+            drain.since,
+            drain.worker
+        ),
+        None => tracing::info!("runs are taken"),
+    }
+}
+
 impl Worker {
     pub(crate) async fn announce(&self, readiness: &Readiness, stop: &CancellationToken) {
-        let mut said_away = false;
+        let store = self.store.as_ref();
+        let mut told = workers::watch_drain(store, &self.settings.id);
+        let mut said = None;
         loop {
-            let record = self.look_at_itself().await;
-            if let Some(why) = record.idle_because.as_deref().filter(|_| !said_away) {
-                tracing::warn!("no runs are taken: {why}");
-            }
-            said_away = record.idle_because.is_some();
-            let may_take = record.idle_because.is_none();
-            let was_idle = may_take && !readiness.may_take();
-            readiness.set(may_take);
-            if was_idle {
-                self.ring_itself().await;
-            }
-            if let Err(error) = workers::record_seen(self.store.as_ref(), &record).await {
-                tracing::warn!("this worker is not seen: {error}");
+            match self.say_how_it_is().await {
+                Ok(obstacle) => {
+                    if obstacle != said {
+                        tell(obstacle.as_ref());
+                    }
+                    let was_idle = obstacle.is_none() && !readiness.may_take();
+                    readiness.set(obstacle.is_none());
+                    if was_idle {
+                        self.ring_itself().await;
+                    }
+                    said = obstacle;
+                }
+                Err(error) => tracing::warn!("this worker is not seen: {error}"),
             }
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = told.changed() => {}
                 () = tokio::time::sleep(EVERY) => {}
             }
         }
-        if let Err(error) = workers::forget(self.store.as_ref(), &self.settings.id).await {
+        if let Err(error) = workers::forget(store, &self.settings.id).await {
             tracing::debug!("this worker is listed for some minutes still: {error}");
         }
+    }
+
+    /// Answers why it takes nothing now, if so.
+    async fn say_how_it_is(&self) -> Result<Option<Obstacle>, StoreError> {
+        let record = self.look_at_itself(self.store.now().await?).await;
+        let drain = workers::record_seen(self.store.as_ref(), &record).await?;
+        let obstacle = match drain {
+            Some(drain) => Some(Obstacle::Drained(drain)),
+            None => record.idle_because.map(Obstacle::Idle),
+        };
+        metrics::worker(record.slots, record.runs.len(), obstacle.is_none(), record.free_disk);
+        Ok(obstacle)
     }
 
     /// Work that came while nothing could be taken is looked at now.
@@ -68,7 +107,7 @@ impl Worker {
         }
     }
 
-    async fn look_at_itself(&self) -> WorkerRecord {
+    async fn look_at_itself(&self, now: Timestamp) -> WorkerRecord {
         let settings = &self.settings;
         let info = self.engine.info().await;
         let free_disk = self.free_disk(info.as_ref().ok());
@@ -87,6 +126,7 @@ impl Worker {
         }
         WorkerRecord {
             id: settings.id.clone(),
+            has_fixed_name: settings.has_fixed_name,
             pool: settings.pool.clone(),
             platforms,
             slots: settings.slots,
@@ -95,7 +135,7 @@ impl Worker {
             engine,
             free_disk,
             idle_because,
-            last_seen: self.store.now().await.unwrap_or_default(),
+            last_seen: now,
         }
     }
 

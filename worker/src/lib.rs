@@ -14,6 +14,7 @@ use gantry_domain::InvalidText;
 use gantry_domain::id::{PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_ops::backoff::Backoff;
+use gantry_ops::{metrics, telemetry};
 use gantry_ops::secret::{PoolKey, SecretError, random_hex};
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
@@ -34,6 +35,7 @@ mod housekeeping;
 mod lease;
 mod log;
 mod mask;
+mod spans;
 mod step;
 mod tags;
 
@@ -72,8 +74,10 @@ pub struct Worker {
 /// What an operator decides.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Its id: unique in the installation, new with each process.
+    /// Its id: unique in the installation.
     pub id: WorkerId,
+    /// Whether a later process has the same id: else it is new with each.
+    pub has_fixed_name: bool,
     /// Whose runs it takes.
     pub pool: PoolName,
     /// The installation, for labels in the engine: a worker sweeps only its own.
@@ -233,6 +237,7 @@ impl Worker {
         )
         .await?;
         Ok(taken.map(|taken| {
+            metrics::run_taken(&taken.run);
             let bell = self.hand.begin(taken.run.id);
             (taken, bell)
         }))
@@ -245,6 +250,7 @@ impl Worker {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             claim = jobs.claim() => match claim {
                 Ok(Some(claim)) => {
+                    telemetry::hear("jobs", claim.trace());
                     if let Err(error) = claim.done().await {
                         tracing::debug!("a doorbell may ring again: {error}");
                     }

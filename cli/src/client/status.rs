@@ -66,7 +66,11 @@ impl fmt::Display for Shown<'_> {
                 let disk = disk.map(|free| format!(", {} free", size(free))).unwrap_or_default();
                 let (taken, slots) = (worker.runs.len(), worker.slots);
                 let engine = engine(worker);
-                format!("{} ({}): {taken} of {slots} slots{disk}, {engine}", worker.id, worker.pool)
+                let drained = if worker.drained.is_some() { ", drained" } else { "" };
+                format!(
+                    "{} ({}): {taken} of {slots} slots{drained}{disk}, {engine}",
+                    worker.id, worker.pool
+                )
             }),
         );
         details.each(

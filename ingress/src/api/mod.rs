@@ -33,6 +33,7 @@
 //! | `GET POST /tokens`, `DELETE /tokens/{token}` | admin, everywhere | lists, makes, revokes |
 //! | `GET /tokens/current` | read | the token that asks |
 //! | `GET /workers` | read | lists workers |
+//! | `POST /workers/{worker}/drain`, `POST /workers/{worker}/resume` | admin, everywhere | lets it take nothing more, or again |
 //! | `GET /status` | read | how the installation is |
 //! | `GET /openapi.json` | none | this, for programs |
 //!
@@ -57,6 +58,7 @@ mod tasks;
 mod tokens;
 mod uploads;
 pub(crate) mod view;
+mod workers;
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
@@ -109,7 +111,9 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(tokens::create)
         .service(tokens::current)
         .service(tokens::revoke)
-        .service(status::list_workers)
+        .service(workers::list)
+        .service(workers::drain)
+        .service(workers::resume)
         .service(status::show_status);
 }
 

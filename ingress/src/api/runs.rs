@@ -7,6 +7,7 @@ use actix_web::{get, patch, post};
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId, TaskName};
 use gantry_domain::image::Digest;
 use gantry_domain::run::{Run as RunRecord, RunState, RunStatus};
+use gantry_ops::metrics;
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{lineages, workers};
@@ -198,15 +199,20 @@ pub(super) async fn explain_wait(
 }
 
 async fn pool_trouble(store: &dyn Store, pool: &PoolName) -> Result<Option<String>, StoreError> {
-    let mut of_pool = workers::list(store, 1000).await?;
-    of_pool.retain(|worker| worker.pool == *pool);
-    if of_pool.is_empty() {
-        return Ok(Some(
-            "there is none; start one whose engine builds for this platform".to_owned(),
-        ));
+    let mut workforce = workers::workforce(store).await?;
+    if let Some(lack) = workforce.lacks(pool) {
+        return Ok(Some(lack.to_string()));
     }
-    let reasons: BTreeSet<String> =
-        of_pool.iter().map(|worker| worker.idle_because.clone().unwrap_or_default()).collect();
+    workforce.workers.retain(|worker| {
+        worker.pool == *pool
+            && !worker.is_silent(workforce.now)
+            && !workforce.drained.contains_key(&worker.id)
+    });
+    let reasons: BTreeSet<String> = workforce
+        .workers
+        .iter()
+        .map(|worker| worker.idle_because.clone().unwrap_or_default())
+        .collect();
     let all_refuse = !reasons.contains("");
     Ok(all_refuse.then(|| {
         let reasons: Vec<String> = reasons.into_iter().collect();
@@ -236,8 +242,11 @@ pub(super) async fn cancel(
     allowed: Allowed<Run>,
     at: At<RunId>,
 ) -> Result<Json<types::Run>, ApiError> {
-    let run = find(&state, &allowed, *at).await?;
-    let run = runs::cancel(state.store.as_ref(), run.id, &allowed.by()).await?;
+    let found = find(&state, &allowed, *at).await?;
+    let run = runs::cancel(state.store.as_ref(), found.id, &allowed.by()).await?;
+    if found.state.done().is_none() {
+        metrics::run_ended(&run);
+    }
     state.doorbells.cancel_asked(&run);
     Ok(Json(view::run(&run)))
 }

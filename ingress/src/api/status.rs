@@ -1,17 +1,19 @@
-//! How the installation is, and its workers.
+//! How the installation is.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 use actix_web::get;
 use actix_web::web::{Data, Json};
-use gantry_domain::run::Run as RunRecord;
-use gantry_domain::timestamp::Timestamp;
-use gantry_domain::worker::Worker;
+use gantry_domain::id::PoolName;
+use gantry_domain::run::{Run as RunRecord, RunState};
+use gantry_domain::worker::Workforce;
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::StoreError;
-use gantry_seams::{hooks, installation, runs, workers};
+use gantry_seams::{hooks, installation, runs};
 
 use super::refusals::refused;
+use super::workers::visible_workforce;
 use super::{runs as run_routes, types, view};
 use crate::access::{Allowed, Read};
 use crate::error::{ApiError, Failures};
@@ -23,41 +25,6 @@ const MOST_QUARANTINED: usize = 100;
 /// How many runs are looked back for credentials that were refused.
 const LOOKED_BACK: usize = 200;
 
-/// A worker says that it is there every few seconds.
-const SILENT_AFTER: Duration = Duration::from_secs(60);
-
-/// Lists workers.
-#[utoipa::path(tag = "status", responses((status = 200, body = types::Page<types::Worker>), Failures))]
-#[get("/workers")]
-pub(super) async fn list_workers(
-    state: Data<State>,
-    allowed: Allowed<Read>,
-) -> Result<Json<types::Page<types::Worker>>, ApiError> {
-    let found = visible_workers(&state, &allowed).await?;
-    Ok(Json(types::Page { items: found.iter().map(view::worker).collect(), next: None }))
-}
-
-/// The workers, each with those of its runs that the token may see.
-async fn visible_workers(
-    state: &State,
-    allowed: &Allowed<Read>,
-) -> Result<Vec<Worker>, StoreError> {
-    let store = state.store.as_ref();
-    let mut found = workers::list(store, COUNTED).await?;
-    if allowed.bound_to().is_none() {
-        return Ok(found);
-    }
-    for worker in &mut found {
-        for run in std::mem::take(&mut worker.runs) {
-            let record = runs::find(store, run).await?;
-            if record.is_some_and(|record| allowed.sees(&record.registry)) {
-                worker.runs.push(run);
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Says how the installation is, and what needs a person.
 #[utoipa::path(tag = "status", responses((status = 200, body = types::Status), Failures))]
 #[get("/status")]
@@ -67,9 +34,9 @@ pub(super) async fn show_status(
 ) -> Result<Json<types::Status>, ApiError> {
     let store = state.store.as_ref();
     let began = Instant::now();
-    let workers = visible_workers(&state, &allowed).await?;
+    let workforce = visible_workforce(&state, &allowed).await?;
     let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let now = store.now().await?;
+    let now = workforce.now;
     let (queued, leased) = runs_under_way(&state, &allowed).await?;
     let oldest = queued.iter().min_by_key(|run| run.created);
     let oldest_waiting = match oldest {
@@ -101,13 +68,9 @@ pub(super) async fn show_status(
             .into_iter()
             .map(|(key, since)| types::QuarantinedRecord { key, since: since.to_string() })
             .collect(),
-        workers: workers.iter().map(view::worker).collect(),
+        workers: view::workers(&workforce),
     };
-    let silent = workers
-        .iter()
-        .filter(|worker| now.since(worker.last_seen) > SILENT_AFTER)
-        .map(|worker| (worker.id.to_string(), worker.last_seen));
-    status.troubles = troubles(&status, silent);
+    status.troubles = troubles(&status, &workforce, &queued);
     status.ok = status.troubles.is_empty();
     Ok(Json(status))
 }
@@ -169,16 +132,18 @@ async fn failing_credentials(
 }
 
 /// What needs a person, each with its remedy.
-fn troubles(
-    status: &types::Status,
-    silent_workers: impl Iterator<Item = (String, Timestamp)>,
-) -> Vec<String> {
+fn troubles(status: &types::Status, workforce: &Workforce, queued: &[RunRecord]) -> Vec<String> {
     let mut troubles = Vec::new();
     if let Some(error) = &status.queue.last_error {
         troubles.push(format!("the queue does not take doorbells, so things go slower: {error}"));
     }
     if status.workers.is_empty() {
         troubles.push("there is no worker: runs wait until one starts".to_owned());
+    }
+    for (pool, runs) in ready_by_pool(queued) {
+        if let Some(lack) = workforce.lacks(pool) {
+            troubles.push(format!("{runs} ready: {lack}"));
+        }
     }
     for worker in &status.workers {
         if !worker.engine.ok {
@@ -188,8 +153,8 @@ fn troubles(
             troubles.push(format!("worker {} takes no runs: {why}", worker.id));
         }
     }
-    for (worker, last_seen) in silent_workers {
-        troubles.push(format!("worker {worker} was last seen at {last_seen}"));
+    for worker in workforce.workers.iter().filter(|worker| worker.is_silent(workforce.now)) {
+        troubles.push(format!("worker {} was last seen at {}", worker.id, worker.last_seen));
     }
     for failing in &status.failing_hooks {
         let counts = failing.counts;
@@ -208,4 +173,17 @@ fn troubles(
         ));
     }
     troubles
+}
+
+/// How many runs are ready in each pool, in words.
+fn ready_by_pool(queued: &[RunRecord]) -> BTreeMap<&PoolName, String> {
+    let mut counts = BTreeMap::new();
+    for run in queued {
+        if let RunState::Ready { pool, .. } = &run.state {
+            *counts.entry(pool).or_insert(0_usize) += 1;
+        }
+    }
+    let words =
+        |count| if count == 1 { "1 run is".to_owned() } else { format!("{count} runs are") };
+    counts.into_iter().map(|(pool, count)| (pool, words(count))).collect()
 }

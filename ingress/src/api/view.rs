@@ -11,7 +11,7 @@ use gantry_domain::source::CommitId;
 use gantry_domain::task::{self, Status};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
-use gantry_domain::worker::{self, EngineHealth};
+use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
 use gantry_seams::decisions::RecordedDecision;
 use gantry_seams::uploads;
 use serde::Serialize;
@@ -353,7 +353,12 @@ pub(crate) fn token(token: &token::Token, now: Timestamp) -> types::Token {
     }
 }
 
-pub(crate) fn worker(worker: &worker::Worker) -> types::Worker {
+pub(crate) fn workers(workforce: &Workforce) -> Vec<types::Worker> {
+    let workers = workforce.workers.iter();
+    workers.map(|record| worker(record, workforce.drained.get(&record.id))).collect()
+}
+
+fn worker(worker: &worker::Worker, drain: Option<&Drain>) -> types::Worker {
     types::Worker {
         id: worker.id.to_string(),
         pool: worker.pool.to_string(),
@@ -367,6 +372,8 @@ pub(crate) fn worker(worker: &worker::Worker) -> types::Worker {
         },
         free_disk: worker.free_disk,
         idle_because: worker.idle_because.clone(),
+        drained: drain
+            .map(|drain| types::Drained { by: drain.by.to_string(), since: time(drain.since) }),
         last_seen: time(worker.last_seen),
     }
 }

@@ -48,6 +48,8 @@ async fn each_scope_includes_those_before_it_and_nothing_more() {
         (Method::POST, format!("/hooks/{}/test", hook.id), json!({}), "write"),
         (Method::DELETE, format!("/hooks/{}", hook.id), json!(null), "write"),
         (Method::GET, "/tokens".to_owned(), json!(null), "admin"),
+        (Method::POST, "/workers/w1/drain".to_owned(), json!(null), "admin"),
+        (Method::POST, "/workers/w1/resume".to_owned(), json!(null), "admin"),
         (Method::POST, "/tokens".to_owned(), json!({"scope": "read"}), "admin"),
     ];
     let scopes = ["read", "run", "write", "admin"];

@@ -216,7 +216,7 @@ async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
     let limits = runs::Limits { registry: 1, task: None };
     runs::ready(door.store.as_ref(), id, None, limits).await.unwrap();
     let run = door.get("/runs/ca1").await.json();
-    insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is none; start one whose engine builds for this platform");
+    insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is no worker in pool linux-arm64: start one with `gantry worker --pool linux-arm64`");
     let status = door.get("/status").await.json();
     assert_eq!(status["oldest_waiting"]["run"], "ca1");
     assert_eq!(status["oldest_waiting"]["waits_for"], run["waits_for"]);

@@ -15,3 +15,4 @@ mod hooks;
 mod logs;
 mod rig;
 mod tls;
+mod workers;

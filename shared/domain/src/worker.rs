@@ -1,16 +1,26 @@
-//! A worker, as it says of itself.
+//! A worker, as it says of itself, and what an operator says of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{PoolName, RunId, WorkerId};
+use crate::id::{PoolName, RunId, TokenId, WorkerId};
 use crate::platform::Platform;
 use crate::timestamp::Timestamp;
+
+/// A worker says every few seconds that it is there. One that said nothing for this long may be gone.
+pub const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// A worker, as it was last seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
     /// Its id.
     pub id: WorkerId,
+    /// Whether it comes back under the same id: its name was given to it.
+    #[serde(default)]
+    pub has_fixed_name: bool,
     /// Whose runs it takes.
     pub pool: PoolName,
     /// The platforms that its engine builds for.
@@ -47,4 +57,133 @@ pub enum EngineHealth {
         /// Why, and the remedy.
         why: String,
     },
+}
+
+/// An operator wants a worker to take nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// With which token.
+    pub by: TokenId,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The workers that are known at one moment, and who of them is drained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workforce {
+    /// By id.
+    pub workers: Vec<Worker>,
+    /// Who takes nothing more.
+    pub drained: BTreeMap<WorkerId, Drain>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+impl Workforce {
+    /// Why nobody will take a run of `pool`, if so. Workers that are busy, or whose engine is away, are there.
+    #[must_use]
+    pub fn lacks(&self, pool: &PoolName) -> Option<NoWorker> {
+        let live: Vec<&Worker> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.pool == *pool && !worker.is_silent(self.now))
+            .collect();
+        let is_drained = |worker: &&Worker| self.drained.contains_key(&worker.id);
+        if !live.iter().all(is_drained) {
+            return None;
+        }
+        let drained = live.into_iter().map(|worker| worker.id.clone()).collect();
+        Some(NoWorker { pool: pool.clone(), drained })
+    }
+}
+
+impl Worker {
+    /// Whether it may be gone.
+    #[must_use]
+    pub fn is_silent(&self, now: Timestamp) -> bool {
+        now.since(self.last_seen) > SILENT_AFTER
+    }
+}
+
+/// Nobody takes runs of a pool. Printed with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoWorker {
+    /// Which pool.
+    pub pool: PoolName,
+    /// Its workers that would, were they not drained.
+    pub drained: Vec<WorkerId>,
+}
+
+impl fmt::Display for NoWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pool = &self.pool;
+        match self.drained.as_slice() {
+            [] => write!(
+                f,
+                "there is no worker in pool {pool}: start one with `gantry worker --pool {pool}`"
+            ),
+            [worker] => write!(
+                f,
+                "the only worker in pool {pool} is drained: let it take runs again with `gantry worker resume {worker}`"
+            ),
+            [worker, ..] => write!(
+                f,
+                "all workers in pool {pool} are drained: let one take runs again with `gantry worker resume {worker}`"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(id: &str, pool: &str, last_seen: i64) -> Worker {
+        Worker {
+            id: id.parse().unwrap(),
+            has_fixed_name: true,
+            pool: pool.parse().unwrap(),
+            platforms: Vec::new(),
+            slots: 1,
+            runs: vec!["ca1".parse().unwrap()],
+            version: "1".to_owned(),
+            engine: EngineHealth::Away { why: "gone".to_owned() },
+            free_disk: None,
+            idle_because: Some("gone".to_owned()),
+            last_seen: Timestamp::from_millis(last_seen),
+        }
+    }
+
+    #[test]
+    fn a_pool_lacks_workers_when_all_are_gone_or_drained_and_not_when_they_are_busy() {
+        let drain = Drain {
+            worker: "drained".parse().unwrap(),
+            by: "t1".parse().unwrap(),
+            since: Timestamp::default(),
+        };
+        let workforce = Workforce {
+            workers: vec![
+                worker("busy", "amd", 100_000),
+                worker("drained", "arm", 100_000),
+                worker("silent", "arm", 1),
+                worker("silent-too", "riscv", 1),
+            ],
+            drained: BTreeMap::from([(drain.worker.clone(), drain)]),
+            now: Timestamp::from_millis(100_000),
+        };
+        let lacks = |pool: &str| {
+            workforce.lacks(&pool.parse().unwrap()).map(|lack| lack.to_string()).unwrap_or_default()
+        };
+        assert_eq!(lacks("amd"), "");
+        assert_eq!(
+            lacks("arm"),
+            "the only worker in pool arm is drained: let it take runs again with `gantry worker resume drained`"
+        );
+        assert_eq!(
+            lacks("riscv"),
+            "there is no worker in pool riscv: start one with `gantry worker --pool riscv`"
+        );
+    }
 }

@@ -26,7 +26,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
         Key::new(self.kind, id)
     }
 
-    fn listing(&self) -> Index {
+    pub(crate) fn listing(&self) -> Index {
         Index::new(format!("{}/all", self.kind.as_str()))
     }
 
@@ -51,10 +51,16 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
         value: &T,
     ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
+        self.put_in(&mut batch, id, value)?;
+        commit_unconditional(store, batch).await
+    }
+
+    /// Adds a record to a batch, whatever was there.
+    pub(crate) fn put_in(&self, batch: &mut Batch, id: &str, value: &T) -> Result<(), StoreError> {
         let key = self.key(id);
         batch.put(key.clone(), codec::encode(&key, value)?);
         batch.index(self.listing(), 0, id);
-        commit_unconditional(store, batch).await
+        Ok(())
     }
 
     pub(crate) async fn find(&self, store: &dyn Store, id: &str) -> Result<Option<T>, StoreError> {

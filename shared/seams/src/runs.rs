@@ -28,10 +28,12 @@ pub use admission::{Admission, Limits, ready};
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{Finish, Finished, Lapsed};
 pub use indexes::RunFilter;
+pub(crate) use bundles::key as bundle_key;
+pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
 pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};
 pub use listing::{
-    all_ready, ended, leased, list, pools_with_work, waiting,
+    ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before, waiting,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.

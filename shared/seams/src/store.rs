@@ -102,6 +102,10 @@ pub enum Kind {
     Lineage,
     /// A worker.
     Worker,
+    /// A worker is to take nothing more.
+    Drain,
+    /// When a pool was last served.
+    Pool,
     /// An uploaded archive.
     Upload,
     /// A record that did not decode, kept for people.
@@ -133,6 +137,8 @@ impl Kind {
             Self::Tag => "tag",
             Self::Lineage => "lineage",
             Self::Worker => "worker",
+            Self::Drain => "drain",
+            Self::Pool => "pool",
             Self::Upload => "upload",
             Self::Quarantine => "quarantine",
         }

@@ -158,6 +158,7 @@ impl Parts {
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
+                queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,
                     deliveries: kept.deliveries,
@@ -196,6 +197,7 @@ impl Parts {
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
                 id: "worker-bench".parse()?,
+                has_fixed_name: true,
                 pool: Platform::default().pool(),
                 installation: self.installation.clone(),
                 slots: settings.worker.slots.get(),

@@ -162,6 +162,7 @@ impl Shared {
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,
+                queue_timeout: Duration::from_secs(3600),
                 retention: Retention::default(),
             },
         }
@@ -185,6 +186,7 @@ impl Shared {
             registries: Arc::new(registry),
             settings: WorkerSettings {
                 id: format!("worker-{}", random_hex::<4>()?.as_str()).parse()?,
+                has_fixed_name: false,
                 pool: Platform::default().pool(),
                 installation: "scripted".to_owned(),
                 slots: 3,

@@ -13,5 +13,6 @@ mod causes;
 mod keeping;
 mod leases;
 mod logs;
+mod pools;
 mod pushes;
 mod workers;

@@ -29,8 +29,8 @@ pub use run::{
     SupersededTag,
 };
 pub use status::{
-    FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord, QueueStatus,
-    Status, StoreStatus, Worker, WorkerEngine,
+    Drained, FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord,
+    QueueStatus, Status, StoreStatus, Worker, WorkerEngine,
 };
 pub use task::{SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 pub use token::{Token, TokenCreate, TokenCreated};

@@ -84,8 +84,20 @@ pub struct Worker {
     /// Why it takes nothing now, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_because: Option<String>,
+    /// Who drained it, if somebody did: it finishes what it has and takes nothing more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
     /// When it was last seen.
     pub last_seen: String,
+}
+
+/// A worker takes nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drained {
+    /// The token that asked for it.
+    pub by: String,
+    /// Since when.
+    pub since: String,
 }
 
 /// Whether a worker's engine can be used.

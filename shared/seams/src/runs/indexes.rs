@@ -1,7 +1,8 @@
 //! Where a run stands in which index: a function of its record alone, so that no operation can forget one.
 
-use gantry_domain::id::{PoolName, RegistryName, TaskId};
+use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
 use gantry_domain::run::{Run, RunState, WaitReason};
+use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
 
@@ -49,8 +50,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         RunState::Waiting { .. } => entries.push((waiting(), waiting_entry(run))),
         RunState::Ready { pool, rank, since, .. } => {
             entries.push(at(ready(pool), rank.0));
-            let member = format!("{pool}/{}", run.id);
-            entries.push((all_ready(), Entry { score: since.as_millis(), member }));
+            entries.push((all_ready(), all_ready_entry(pool, run.id, *since)));
         }
         RunState::Started { lease }
         | RunState::Running { lease, .. }
@@ -90,7 +90,7 @@ pub(super) fn listing(filter: &RunFilter) -> Index {
     }
 }
 
-fn all() -> Index {
+pub(crate) fn all() -> Index {
     Index::new("runs/all")
 }
 
@@ -114,6 +114,10 @@ pub(super) fn ready(pool: &PoolName) -> Index {
 /// `pool/run`, by when they became ready.
 pub(super) fn all_ready() -> Index {
     Index::new("runs/ready")
+}
+
+pub(super) fn all_ready_entry(pool: &PoolName, run: RunId, since: Timestamp) -> Entry {
+    Entry { score: since.as_millis(), member: format!("{pool}/{run}") }
 }
 
 /// By the end of their lease.

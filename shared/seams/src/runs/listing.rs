@@ -1,7 +1,8 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
-use gantry_domain::id::PoolName;
+use gantry_domain::id::{PoolName, RunId};
 use gantry_domain::run::Run;
+use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, RunFilter};
 use super::key;
@@ -44,6 +45,14 @@ pub async fn leased(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreEr
     load_members(store, &indexes::leased(), From::Start, limit).await
 }
 
+/// How many runs are leased, counted up to `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_leased(store: &dyn Store, limit: usize) -> Result<usize, StoreError> {
+    Ok(store.range(&indexes::leased(), From::Start, limit).await?.len())
+}
+
 /// Pools that have a ready run, each once.
 ///
 /// # Errors
@@ -53,6 +62,41 @@ pub async fn pools_with_work(store: &dyn Store, limit: usize) -> Result<Vec<Pool
     let pools = entries.iter().filter_map(|entry| entry.member.split_once('/')?.0.parse().ok());
     let unique: std::collections::BTreeSet<PoolName> = pools.collect();
     Ok(unique.into_iter().collect())
+}
+
+/// A run that a worker of `pool` may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyRun {
+    /// Which.
+    pub run: RunId,
+    /// Whose workers may take it.
+    pub pool: PoolName,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Runs that are ready since `before` or longer, oldest first, after the run `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn ready_before(
+    store: &dyn Store,
+    before: Timestamp,
+    after: Option<&ReadyRun>,
+    limit: usize,
+) -> Result<Vec<ReadyRun>, StoreError> {
+    let from = after.map_or(From::Start, |ready| {
+        From::After(indexes::all_ready_entry(&ready.pool, ready.run, ready.since))
+    });
+    let entries = store.range(&indexes::all_ready(), from, limit).await?;
+    let old = entries.into_iter().take_while(|entry| entry.score <= before.as_millis());
+    Ok(old
+        .filter_map(|entry| {
+            let (pool, run) = entry.member.split_once('/')?;
+            let since = Timestamp::from_millis(entry.score);
+            Some(ReadyRun { run: run.parse().ok()?, pool: pool.parse().ok()?, since })
+        })
+        .collect())
 }
 
 /// Every ready run with its pool, oldest first.
