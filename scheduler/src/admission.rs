@@ -10,10 +10,12 @@ use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{Credentials, SecretError};
+use gantry_ops::{metrics, telemetry};
 use gantry_seams::queue::PoolHasWork;
 use gantry_seams::runs::{Admission, Limits, RunOpError};
 use gantry_seams::store::StoreError;
 use gantry_seams::{registries, runs, tasks};
+use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
 
@@ -124,11 +126,15 @@ impl Scheduler {
         }
     }
 
+    /// A moment in the run's trace: most looks at a waiting run end without one.
     async fn ring(&self, run: &Run) {
         let pool = run.pool();
+        let span = tracing::info_span!("admit run", run.id = %run.id, trace.id = field::Empty);
+        telemetry::follow(&span, run.trace.as_ref());
         tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
         let jobs = self.queues.jobs.pool(&pool);
-        if let Err(error) = jobs.publish(PoolHasWork { pool }, run.trace.clone()).await {
+        let ringing = jobs.publish(PoolHasWork { pool }, run.trace.clone()).instrument(span);
+        if let Err(error) = ringing.await {
             tracing::debug!("workers find run {} by themselves: {error}", run.id);
         }
     }
@@ -164,7 +170,10 @@ impl Scheduler {
         tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
         let error = RunError { code: ErrorCode::Internal, step: None, exit_code: None, message };
         match runs::give_up(self.store.as_ref(), run.id, error).await {
-            Ok(_) => Ok(false),
+            Ok(ended) => {
+                metrics::run_ended(&ended);
+                Ok(false)
+            }
             Err(error) => moved_meanwhile(error),
         }
     }

@@ -10,12 +10,14 @@ use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId};
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
+use gantry_ops::{metrics, telemetry};
 use gantry_seams::Versioned;
 use gantry_seams::decisions::{self, Decided};
 use gantry_seams::events::{self, RecordedEvent};
 use gantry_seams::queue::RunsMoved;
 use gantry_seams::store::{Batch, CommitError, StoreError};
 use gantry_seams::{facts, hooks, registries, runs, tasks};
+use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
 use crate::facts::{Heard, Unheard};
@@ -93,28 +95,38 @@ impl Scheduler {
             if !decisions::is_undecided(self.store.as_ref(), id).await? {
                 return events::set_aside(self.store.as_ref(), id).await;
             }
-            let step = match &found.value.event.kind {
-                EventKind::Push(push) => self.decide_push(&found, push).await?,
-                EventKind::TaskSaved { task } => self.learn_head(&found, task).await?,
-                EventKind::ImagePushed(pushed) => {
-                    let what = format!("{} at {}", pushed.image, pushed.digest);
-                    self.decide_nothing(&found, Rule::RecordedOnly { what }).await?
-                }
-                EventKind::Requested { .. } => {
-                    let what = "a request, which is decided where it is accepted,".to_owned();
-                    self.decide_nothing(&found, Rule::RecordedOnly { what }).await?
-                }
-            };
-            match step {
-                Step::Conflict => {}
-                Step::PutOff => return Ok(()),
-                Step::CommittedWithMore(runs) => self.announce(&found.value.event, &runs).await,
-                Step::Committed(runs) => {
-                    self.announce(&found.value.event, &runs).await;
-                    return Ok(());
-                }
+            let event = &found.value.event;
+            let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
+            telemetry::follow(&span, event.trace.as_ref());
+            match self.decide(&found).instrument(span).await? {
+                Step::Conflict | Step::CommittedWithMore(_) => {}
+                Step::PutOff | Step::Committed(_) => return Ok(()),
             }
         }
+    }
+
+    /// Decides as much of an event as one commit does, and rings for the runs that it started.
+    async fn decide(&self, found: &Versioned<RecordedEvent>) -> Result<Step, StoreError> {
+        let event = &found.value.event;
+        let step = match &event.kind {
+            EventKind::Push(push) => self.decide_push(found, push).await?,
+            EventKind::TaskSaved { task } => self.learn_head(found, task).await?,
+            EventKind::ImagePushed(pushed) => {
+                let what = format!("{} at {}", pushed.image, pushed.digest);
+                self.decide_nothing(found, Rule::RecordedOnly { what }).await?
+            }
+            EventKind::Requested { .. } => {
+                let what = "a request, which is decided where it is accepted,".to_owned();
+                self.decide_nothing(found, Rule::RecordedOnly { what }).await?
+            }
+        };
+        match &step {
+            Step::Conflict | Step::PutOff => {}
+            Step::Committed(runs) | Step::CommittedWithMore(runs) => {
+                self.announce(event, runs).await;
+            }
+        }
+        Ok(step)
     }
 
     async fn decide_push(
@@ -200,9 +212,8 @@ impl Scheduler {
         let has_more = candidates.len() == CANDIDATES_A_COMMIT;
         let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());
         let decided = Decided { candidates: candidates_decided, nothing: None, more_after };
-        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
         let step = if has_more { Step::CommittedWithMore(ids) } else { Step::Committed(ids) };
-        self.commit(batch, step).await
+        self.record(batch, found, decided, now, step).await
     }
 
     /// Asks one task every rule: the run that it wants, or the first rule that said no.
@@ -256,7 +267,7 @@ impl Scheduler {
             let wanted = verdict.as_ref().ok()?;
             let (branch, commit) = (&wanted.branch, &wanted.head);
             let mut draft = planner::for_push(task, &event.id, push, branch, commit, &heard.now);
-            draft.trace.clone_from(&event.trace);
+            draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
             Some((registry.prefix, draft, Some(wanted.run_key.clone())))
         });
         Ok(wanted.collect())
@@ -305,8 +316,7 @@ impl Scheduler {
         let what = format!("the head of {branch} of {repository}");
         let rule = Rule::RecordedOnly { what };
         let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
-        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
-        self.commit(batch, Step::Committed(Vec::new())).await
+        self.record(batch, found, decided, now, Step::Committed(Vec::new())).await
     }
 
     async fn decide_nothing(
@@ -314,16 +324,29 @@ impl Scheduler {
         found: &Versioned<RecordedEvent>,
         rule: Rule,
     ) -> Result<Step, StoreError> {
-        let mut batch = Batch::default();
         let now = self.store.now().await?;
         let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
-        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
-        self.commit(batch, Step::Committed(Vec::new())).await
+        self.record(Batch::default(), found, decided, now, Step::Committed(Vec::new())).await
     }
 
-    async fn commit(&self, batch: Batch, step: Step) -> Result<Step, StoreError> {
+    /// Commits the batch with the decision in it.
+    async fn record(
+        &self,
+        mut batch: Batch,
+        found: &Versioned<RecordedEvent>,
+        decided: Decided,
+        now: Timestamp,
+        step: Step,
+    ) -> Result<Step, StoreError> {
+        let choices = decided.candidates.iter().map(|candidate| (&candidate.choice).into());
+        let outcomes: Vec<metrics::Decided> =
+            choices.chain(decided.nothing.iter().map(Into::into)).collect();
+        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
         match self.store.commit(batch).await {
-            Ok(()) => Ok(step),
+            Ok(()) => {
+                outcomes.into_iter().for_each(metrics::decided);
+                Ok(step)
+            }
             Err(CommitError::Conflict { .. }) => Ok(Step::Conflict),
             Err(CommitError::Store(error)) => Err(error),
         }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gantry_domain::timestamp::Timestamp;
+use gantry_ops::metrics::{self, Repair};
 use gantry_seams::queue::{PoolHasWork, RunsMoved};
 use gantry_seams::runs::{self, Lapsed, RunOpError};
 use gantry_seams::store::StoreError;
@@ -61,16 +62,23 @@ impl Sweeper {
         if sight.may_lapse {
             repaired += self.end_lapsed_leases(now).await?;
         }
-        repaired += self.scheduler.end_stranded_runs(now, sight.since).await?;
-        repaired += self.scheduler.decide_events().await?;
-        repaired += self.scheduler.admit_runs().await?;
+        let stranded = self.scheduler.end_stranded_runs(now, sight.since).await?;
+        metrics::repaired(Repair::RunStranded, stranded);
+        repaired += stranded;
+        let decided = self.scheduler.decide_events().await?;
+        metrics::repaired(Repair::EventDecided, decided);
+        let admitted = self.scheduler.admit_runs().await?;
+        metrics::repaired(Repair::RunAdmitted, admitted);
+        repaired += decided + admitted;
         for pool in runs::pools_with_work(store, READY).await? {
             let jobs = self.scheduler.queues.jobs.pool(&pool);
             if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
                 tracing::debug!("workers look for themselves: {error}");
             }
         }
-        workers::forget_silent(store, SILENCE).await?;
+        let forgotten = workers::forget_silent(store, SILENCE).await?;
+        metrics::repaired(Repair::WorkerForgotten, forgotten);
+        self.scheduler.tell_figures(now).await?;
         Ok(repaired)
     }
 
@@ -105,8 +113,10 @@ impl Sweeper {
                 }
             };
             ended += 1;
+            metrics::lease_lapsed();
             match &lapsed {
                 Lapsed::Done(run) => {
+                    metrics::run_ended(run);
                     tracing::error!(run.id = %run.id, "the worker of run {} was lost; it ended as {}", run.id, run.status());
                 }
                 Lapsed::WillBeTriedAgain(run) => {

@@ -15,14 +15,18 @@ use gantry_domain::source::Source;
 use gantry_domain::task::{BuildSpec, RunTimeout, Task};
 use gantry_domain::token::Scope;
 use gantry_ops::secret::random_hex;
+use gantry_ops::metrics::{self, Decided};
+use gantry_ops::telemetry;
 use gantry_seams::requests::{self, Accepted, RunRequest};
 use gantry_seams::{runs, uploads};
+use tracing::{Instrument as _, Span, field};
 
 use super::recipe::{Checker, Whole};
 use super::{body, runs as run_routes, tasks, types, view};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::trace;
 
 /// Says that an earlier request with the same key had started the run.
 const REPEATED: &str = "idempotent-replayed";
@@ -242,6 +246,7 @@ struct Asked {
     by: TokenId,
     event: EventId,
     idempotency: Option<String>,
+    span: Span,
 }
 
 impl Asked {
@@ -253,7 +258,7 @@ impl Asked {
             Ok(event) => event,
             Err(_) => unreachable!("a word and hexadecimal digits are an event id"),
         };
-        Ok(Self { by, event, idempotency })
+        Ok(Self { by, event, idempotency, span: trace::span(request) })
     }
 
     /// Event, decision and run in one commit, then the doorbell.
@@ -265,18 +270,34 @@ impl Asked {
         rerun_of: Option<RunId>,
         draft: RunDraft,
     ) -> Result<HttpResponse, ApiError> {
+        let span = self.span.clone();
+        self.start_in_span(state, registry, task, rerun_of, draft).instrument(span).await
+    }
+
+    async fn start_in_span(
+        self,
+        state: &State,
+        registry: &Registry,
+        task: Option<TaskId>,
+        rerun_of: Option<RunId>,
+        mut draft: RunDraft,
+    ) -> Result<HttpResponse, ApiError> {
         let store = state.store.as_ref();
+        let trace = telemetry::current_trace();
+        draft.trace.clone_from(&trace);
         let event = Event {
             id: self.event,
             registry: registry.name.clone(),
             received: store.now().await?,
-            trace: None,
+            trace,
             kind: EventKind::Requested { by: self.by, task, rerun_of },
         };
         let prefix: RunPrefix = registry.prefix;
         let request = RunRequest { event, prefix, draft, idempotency: self.idempotency };
         match requests::accept(store, request).await? {
             Accepted::Started(run) => {
+                self.span.record("run.id", field::display(run.id));
+                metrics::decided(Decided::Run);
                 state.doorbells.run_created(&run);
                 Ok(HttpResponse::Created().json(view::run(&run)))
             }

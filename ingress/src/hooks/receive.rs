@@ -8,9 +8,13 @@ use std::time::Duration;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::{Bytes, Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use gantry_domain::delivery::Verdict;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId, HookId};
+use gantry_ops::metrics::{self, HookVerdict};
+use gantry_ops::telemetry;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, field};
 
 use super::body::RawDelivery;
 use super::directory::LookupError;
@@ -22,6 +26,7 @@ use super::verify::Proof;
 use crate::api::types::HookAccepted;
 use crate::error::ApiError;
 use crate::state::State;
+use crate::trace;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -52,11 +57,34 @@ pub(crate) async fn receive(
     let (provider, hook) = path.into_inner();
     let provider: Provider =
         provider.parse().map_err(|_| ApiError::NotFound { what: "provider", name: provider })?;
+    let began = Instant::now();
+    let taken = take(&state, provider, &hook, &request, payload).await;
+    let verdict = match &taken {
+        Ok(taken) => taken.verdict,
+        Err(error) => verdict_of(error),
+    };
+    metrics::hook(provider, verdict, began.elapsed());
+    taken.map(|taken| taken.answer)
+}
+
+/// What became of a request whose sender has proved itself.
+struct Taken {
+    verdict: HookVerdict,
+    answer: HttpResponse,
+}
+
+async fn take(
+    state: &State,
+    provider: Provider,
+    hook: &str,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<Taken, ApiError> {
     let headers = request.headers();
     let encoding = encoding(provider, headers)?;
     let began = Instant::now();
     let found = match hook.parse::<HookId>() {
-        Ok(id) => find_hook(&state, &id, began + patience(provider)).await?,
+        Ok(id) => find_hook(state, &id, began + patience(provider)).await?,
         Err(_) => None,
     };
     // The body may take its own time: what the lookup took is taken from the store's patience alone.
@@ -65,7 +93,7 @@ pub(crate) async fn receive(
     let proof = Proof::new(provider, headers, keys);
     let (most, body_patience) = (largest_body(provider), state.settings.body_patience);
     let raw =
-        RawDelivery::read(&request, payload, proof, most, &state.budget, body_patience).await?;
+        RawDelivery::read(request, payload, proof, most, &state.budget, body_patience).await?;
     let verified = raw.verify();
     let Some(found) = found.filter(|found| found.hook.provider == provider) else {
         state.tally.count_unknown();
@@ -84,11 +112,36 @@ pub(crate) async fn receive(
     match read(hook, encoding, headers, &body) {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);
-            Ok(accepted(HttpResponse::Accepted(), &id, &[]))
+            let answer = accepted(HttpResponse::Accepted(), &id, &[]);
+            Ok(Taken { verdict: HookVerdict::Dropped, answer })
         }
         Meaning::Record(reading) => {
-            let recorded = timeout_at(deadline, record(&state, hook, reading, body)).await;
-            answer(&state, hook, recorded)
+            let span = trace::span(request);
+            span.record("delivery.id", field::display(&reading.id));
+            let recorded = record(state, hook, reading, body).instrument(span.clone());
+            let taken = answer(state, hook, timeout_at(deadline, recorded).await);
+            if taken.is_err() {
+                telemetry::broken(&span, "unavailable");
+            }
+            taken
+        }
+    }
+}
+
+fn verdict_of(error: &ApiError) -> HookVerdict {
+    match error {
+        ApiError::HookRefused | ApiError::Unauthorized | ApiError::Forbidden(_) => {
+            HookVerdict::Refused
+        }
+        ApiError::TooLarge { .. } => HookVerdict::TooLarge,
+        ApiError::TooSlow
+        | ApiError::BrokenOff
+        | ApiError::UnsupportedMedia(_)
+        | ApiError::Invalid(_)
+        | ApiError::NotFound { .. }
+        | ApiError::Conflict { .. } => HookVerdict::Malformed,
+        ApiError::Busy | ApiError::Unavailable | ApiError::Full | ApiError::Internal => {
+            HookVerdict::Unavailable
         }
     }
 }
@@ -149,15 +202,26 @@ fn answer(
         Result<Recorded, gantry_seams::store::StoreError>,
         tokio::time::error::Elapsed,
     >,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<Taken, ApiError> {
     match recorded {
         Ok(Ok(Recorded::New(delivery))) => {
-            Ok(accepted(HttpResponse::Accepted(), &delivery.id, &delivery.events))
+            let verdict = match &delivery.verdict {
+                Verdict::Events => HookVerdict::Accepted,
+                Verdict::Ping | Verdict::OfNoInterest { .. } => HookVerdict::NoInterest,
+                Verdict::Unreadable { .. } => HookVerdict::Unreadable,
+                Verdict::Conflict => HookVerdict::Conflict,
+            };
+            let answer = accepted(HttpResponse::Accepted(), &delivery.id, &delivery.events);
+            Ok(Taken { verdict, answer })
         }
         Ok(Ok(Recorded::Repeat(earlier))) => {
-            Ok(accepted(HttpResponse::Ok(), &earlier.id, &earlier.events))
+            let answer = accepted(HttpResponse::Ok(), &earlier.id, &earlier.events);
+            Ok(Taken { verdict: HookVerdict::Repeat, answer })
         }
-        Ok(Ok(Recorded::Conflict(id))) => Ok(accepted(HttpResponse::Accepted(), &id, &[])),
+        Ok(Ok(Recorded::Conflict(id))) => {
+            let answer = accepted(HttpResponse::Accepted(), &id, &[]);
+            Ok(Taken { verdict: HookVerdict::Conflict, answer })
+        }
         Ok(Err(error)) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken: {error}", hook.id);

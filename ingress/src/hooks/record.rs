@@ -5,9 +5,11 @@ use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::Hook;
 use gantry_domain::id::{DeliveryId, EventId};
+use gantry_ops::telemetry;
 use gantry_seams::deliveries::{self, Accepted};
 use gantry_seams::store::StoreError;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 
 use super::provider::Reading;
 use crate::state::State;
@@ -21,6 +23,7 @@ pub(super) async fn record(
 ) -> Result<Recorded, StoreError> {
     let store = state.store.as_ref();
     let received = state.clock.now(store).await?;
+    let trace = telemetry::current_trace();
     let events: Vec<Event> = reading
         .events
         .into_iter()
@@ -29,7 +32,7 @@ pub(super) async fn record(
             id: event_id(hook, &reading.id, place),
             registry: hook.registry.clone(),
             received,
-            trace: None,
+            trace: trace.clone(),
             kind,
         })
         .collect();
@@ -45,7 +48,8 @@ pub(super) async fn record(
         verdict: reading.verdict,
         events: events.iter().map(|event| event.id.clone()).collect(),
     };
-    match deliveries::accept(store, &delivery, body, &events).await? {
+    let storing = tracing::info_span!("store delivery");
+    match deliveries::accept(store, &delivery, body, &events).instrument(storing).await? {
         Accepted::New => {
             count(state, &delivery);
             for event in events {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gantry_domain::decide::{Choice, Rule};
 use gantry_domain::hook::Provider;
 use gantry_domain::id::PoolName;
 use gantry_domain::run::{Run, RunStatus, RunType};
@@ -242,14 +241,9 @@ pub fn hook(provider: Provider, verdict: HookVerdict, took: Duration) {
     METRICS.hook_answers.observe(provider, took);
 }
 
-/// A candidate of an event was decided.
-pub fn decided(choice: &Choice) {
-    METRICS.decisions.add(choice.into(), 1);
-}
-
-/// An event was decided that had no candidate.
-pub fn decided_nothing(rule: &Rule) {
-    METRICS.decisions.add(rule.into(), 1);
+/// A candidate of an event was decided, or an event that has none.
+pub fn decided(outcome: Decided) {
+    METRICS.decisions.add(outcome, 1);
 }
 
 /// What a scheduler saw in the store.

@@ -67,6 +67,26 @@ pub struct RawManifest {
     pub digest: Digest,
 }
 
+impl RawManifest {
+    /// How large the image is, as the manifest says: its configuration and its layers. 0 for an index.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        #[derive(serde::Deserialize)]
+        struct Image {
+            config: Part,
+            layers: Vec<Part>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Part {
+            size: u64,
+        }
+        serde_json::from_slice::<Image>(&self.bytes).map_or(0, |image| {
+            let layers = image.layers.iter().map(|layer| layer.size);
+            layers.fold(image.config.size, u64::saturating_add)
+        })
+    }
+}
+
 /// Why a registry did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {

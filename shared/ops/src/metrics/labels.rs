@@ -168,12 +168,12 @@ labels! {
 
     /// What the sweeper put right.
     Repair = "kind" {
-        /// A lease had lapsed.
-        LeaseLapsed = "lease_lapsed",
         /// An event was undecided.
         EventDecided = "event_decided",
         /// A waiting run could be admitted.
         RunAdmitted = "run_admitted",
+        /// A run had waited too long in a pool without workers.
+        RunStranded = "run_stranded",
         /// A worker had not been seen.
         WorkerForgotten = "worker_forgotten",
     }

@@ -1,0 +1,53 @@
+//! What is in the store, for Prometheus: runs that wait, runs that are ready, workers. Read as far as is worth knowing.
+
+use gantry_domain::run::RunState;
+use gantry_domain::timestamp::Timestamp;
+use gantry_ops::metrics::{self, Seen};
+use gantry_seams::store::StoreError;
+use gantry_seams::{runs, workers};
+
+use crate::Scheduler;
+
+/// How many waiting runs are read.
+const WAITING: usize = 1024;
+
+/// How many entries of the other indexes are read.
+const ENTRIES: usize = 4096;
+
+impl Scheduler {
+    /// Looks at everything, and tells it.
+    pub(crate) async fn tell_figures(&self, now: Timestamp) -> Result<(), StoreError> {
+        let store = self.store.as_ref();
+        let mut seen = Seen { at: now, ..Seen::default() };
+        for run in runs::waiting(store, None, WAITING).await? {
+            if let RunState::Waiting { reason, .. } = &run.state {
+                *seen.waiting.entry((run.pool(), reason.into())).or_default() += 1;
+            }
+        }
+        // Oldest first: the first of each pool is its oldest.
+        for ready in runs::ready_before(store, now, None, ENTRIES).await? {
+            let age = now.since(ready.since);
+            seen.oldest_ready.entry(ready.pool.clone()).or_insert(age);
+            *seen.ready.entry(ready.pool).or_default() += 1;
+        }
+        seen.leased = runs::count_leased(store, ENTRIES).await? as u64;
+        let workforce = workers::workforce(store).await?;
+        for worker in workforce.workers.iter().filter(|worker| !worker.is_silent(now)) {
+            *seen.workers.entry(worker.pool.clone()).or_default() += 1;
+            let takes_runs =
+                worker.idle_because.is_none() && !workforce.drained.contains_key(&worker.id);
+            let slots = if takes_runs { u64::from(worker.slots) } else { 0 };
+            *seen.slots.entry(worker.pool.clone()).or_default() += slots;
+        }
+        // A pool that someone waits for has no worker until one is seen.
+        let waited_for = seen.waiting.keys().map(|(pool, _)| pool).chain(seen.ready.keys());
+        for pool in waited_for.cloned().collect::<Vec<_>>() {
+            seen.workers.entry(pool.clone()).or_default();
+            seen.slots.entry(pool).or_default();
+        }
+        let room = store.room().await?;
+        (seen.store_used, seen.store_limit) = (room.used, room.most);
+        metrics::seen(&seen);
+        Ok(())
+    }
+}
