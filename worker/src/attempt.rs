@@ -14,7 +14,9 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
+use gantry_ops::metrics::Stage;
 use gantry_ops::secret::Credentials;
+use gantry_ops::telemetry;
 use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
 use gantry_seams::registries;
@@ -22,12 +24,14 @@ use gantry_seams::runs::{self, Bundled, Finish, Finished, RunOpError, TakenRun};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::Worker;
 use crate::failure::Failure;
 use crate::lease::KeptLease;
 use crate::log::{LogWriter, RunLog};
 use crate::mask::Secrets;
+use crate::spans;
 use crate::step::build::Built;
 use crate::tags::NotTagged;
 
@@ -93,9 +97,13 @@ impl Worker {
         bell: Arc<Notify>,
         stop: &CancellationToken,
     ) {
-        let id = taken.run.id;
-        let span = tracing::info_span!("attempt", run.id = %id, run.attempt = taken.holder.attempt);
-        tracing::info!(parent: &span, "run {id}: attempt {} begins", taken.holder.attempt);
+        let span = spans::attempt(&taken, &self.settings);
+        self.attempt_in_span(taken, bell, stop).instrument(span).await;
+    }
+
+    async fn attempt_in_span(&self, taken: TakenRun, bell: Arc<Notify>, stop: &CancellationToken) {
+        let (id, number) = (taken.run.id, taken.holder.attempt);
+        tracing::info!(run.id = %id, run.attempt = number, "run {id}: attempt {number} begins");
         let Some((attempt, writer)) = self.begin(taken, bell).await else { return };
         let ending = tokio::select! {
             biased;
@@ -195,7 +203,7 @@ impl Worker {
             self.settle_tags(lease, &tagged, &credentials).await?;
             Ok(tagged)
         };
-        match tagged.await {
+        match spans::stage(Stage::Tag, tagged).await {
             Ok(tagged) => {
                 for output in &tagged.outputs {
                     attempt
@@ -266,8 +274,9 @@ impl Worker {
                 finish.clone(),
                 lineage.clone(),
             );
-            match finished.await {
+            match finished.instrument(tracing::info_span!("finish")).await {
                 Ok(finished) => {
+                    spans::ended(&finished);
                     say_finished(&finished);
                     return self.ring(lease).await;
                 }
@@ -284,7 +293,8 @@ impl Worker {
     }
 
     async fn ring(&self, lease: &KeptLease) {
-        if let Err(error) = self.queues.runs.publish(RunsMoved { run: lease.run }, None).await {
+        let moved = RunsMoved { run: lease.run };
+        if let Err(error) = self.queues.runs.publish(moved, telemetry::current_trace()).await {
             tracing::debug!("the scheduler looks for itself: {error}");
         }
     }

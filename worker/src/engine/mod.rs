@@ -16,6 +16,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
 pub mod docker;
+pub mod measured;
 pub mod scripted;
 
 /// A build's context: a plain or gzip tar, `.dockerignore` applied, its root the context's root.

@@ -9,6 +9,7 @@ use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::template::RunVariables;
+use gantry_ops::metrics::{self, Stage};
 use gantry_ops::secret::ExposeSecret;
 use gantry_remote::registry::RawManifest;
 use gantry_seams::runs::{self, RunOpError};
@@ -25,6 +26,7 @@ use crate::attempt::{Attempt, Ending};
 use crate::engine::{BuildOrder, Engine};
 use crate::failure::{self, Failure};
 use crate::source::Checkout;
+use crate::spans;
 
 /// How long a registry may be away before the attempt is given up.
 const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
@@ -89,7 +91,7 @@ impl Worker {
         let run = &attempt.run;
         let source = &run.build.source;
         attempt.log.say(None, format!("fetching {source}")).await;
-        let checkout = self.fetch(attempt).await?;
+        let checkout = spans::stage(Stage::Fetch, self.fetch(attempt)).await?;
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
@@ -101,15 +103,16 @@ impl Worker {
         let text = checkout
             .dockerfile(&run.build.dockerfile)
             .map_err(|error| failure::of_context(&error).in_step(&attempt.step))?;
-        let (dockerfile, bases) = self.pin_bases(attempt, &text, &build_args).await?;
+        let pinning = self.pin_bases(attempt, &text, &build_args);
+        let (dockerfile, bases) = spans::stage(Stage::Bases, pinning).await?;
         let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
         runs::began(self.store.as_ref(), run.id, &attempt.lease.holder).await.map_err(not_begun)?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
-        self.build_image(attempt, &checkout, order)
+        spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
             .await
             .map_err(|error| error.in_step(&attempt.step))?;
         let pushed = if run.build.push {
-            self.push_image(attempt, &local.name, &images)
+            spans::stage(Stage::Push, self.push_image(attempt, &local.name, &images))
                 .await
                 .map_err(|error| error.in_step(&attempt.step))?
         } else {
@@ -327,6 +330,7 @@ impl Worker {
             .manifest(&staging.pinned(digest), credentials.as_ref(), deadline)
             .await
             .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
+        metrics::pushed(manifest.image_bytes());
         Ok(PushedImage { staging, manifest })
     }
 }
