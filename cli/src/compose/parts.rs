@@ -19,6 +19,7 @@ use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::engine::measured::MeasuredEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
 
@@ -127,7 +128,7 @@ impl<'a> Ground<'a> {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             pool_key: Arc::clone(key),
-            engine: Arc::new(engine.clone()),
+            engine: Arc::new(MeasuredEngine::new(Arc::new(engine.clone()))),
             sources,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
