@@ -8,8 +8,13 @@
 )]
 
 pub mod git_server;
+pub mod ground;
 pub mod installation;
 pub mod kept_registry;
 pub mod pipeline;
+pub mod process;
+pub mod proxy;
 pub mod real;
 pub mod registries;
+pub mod role;
+pub mod servers;

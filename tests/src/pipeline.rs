@@ -16,7 +16,6 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
-use gantry_local::queues;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::GitCodeHost;
@@ -26,7 +25,7 @@ use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::{Registries, RemoteRegistries};
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
-use gantry_seams::clock::{Clock, ManualClock};
+use gantry_seams::clock::ManualClock;
 use gantry_seams::deliveries::{self, Accepted};
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::queue::Queues;
@@ -34,7 +33,6 @@ use gantry_seams::registries::NewRegistry;
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
-use gantry_sqlite::{Options, SqliteStore};
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::ScriptedEngine;
@@ -44,6 +42,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::git_server::GitServer;
+use crate::ground::{Ground, Laid, Vhost};
 use crate::real;
 use crate::registries::MemoryRegistries;
 
@@ -79,6 +78,7 @@ pub struct TestPipeline {
     pub git: GitServer,
     /// Ends what goes on.
     pub stop: CancellationToken,
+    _vhost: Option<Vhost>,
     folder: TempDir,
 }
 
@@ -87,15 +87,14 @@ impl TestPipeline {
     ///
     /// # Panics
     /// If a part cannot be made.
-    pub async fn start() -> Self {
+    pub async fn start(ground: Ground) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
-        let options = Options { clock: Clock::Manual(clock.clone()), ..Options::default() };
-        let store: SharedStore = Arc::new(SqliteStore::in_memory(options).expect("a store"));
         let stop = CancellationToken::new();
+        let Laid { store, queues, vhost } = ground.lay(&clock, &stop).await;
         let engine = ScriptedEngine::new();
         let pipeline = Self {
-            queues: queues(&stop),
+            queues,
             blobs: Arc::new(ObjectBlobs::local(folder.path().join("objects")).expect("a folder")),
             keyring: Arc::new(
                 Keyring::open_or_create(&folder.path().join("secret.key")).expect("a key"),
@@ -106,6 +105,7 @@ impl TestPipeline {
             clock,
             engine,
             stop,
+            _vhost: vhost,
             folder,
         };
         pipeline.furnish().await;

@@ -18,6 +18,30 @@ pub fn base_image() -> String {
     format!("{}/busybox:1", registry())
 }
 
+/// The URL of a Redis, without a password.
+#[must_use]
+pub fn redis() -> String {
+    variable("GANTRY_TEST_REDIS")
+}
+
+/// The URL of a RabbitMQ without a vhost; user and password are `guest`.
+#[must_use]
+pub fn amqp() -> String {
+    variable("GANTRY_TEST_AMQP")
+}
+
+/// The URL of that RabbitMQ's management API.
+#[must_use]
+pub fn rabbitmq_api() -> String {
+    variable("GANTRY_TEST_RABBITMQ_API")
+}
+
+/// The address of a server that speaks S3 and takes any credentials.
+#[must_use]
+pub fn s3() -> String {
+    variable("GANTRY_TEST_S3")
+}
+
 #[allow(clippy::disallowed_methods, reason = "a test has no settings but these")]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {

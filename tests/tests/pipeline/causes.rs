@@ -33,7 +33,7 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -
 
 /// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.
 async fn end_of_run(prepare: impl AsyncFnOnce(&TestPipeline, &mut Task)) -> Run {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let mut task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
@@ -50,7 +50,7 @@ fn error(run: &Run) -> (RunStatus, ErrorCode, String) {
 
 #[tokio::test]
 async fn a_request_with_the_same_key_is_the_same_run() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     let Accepted::Started(run) = ask(&gantry, &task, Some("k")).await else { panic!("it is new") };

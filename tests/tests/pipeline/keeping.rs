@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An installation with one delivery that started one run, `ca1`, which succeeded.
 async fn with_a_finished_run() -> (TestPipeline, gantry_domain::id::EventId) {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;

@@ -11,7 +11,7 @@ const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox
 
 /// An installation with one ready run, `ca1`.
 async fn with_a_ready_run() -> TestPipeline {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -74,7 +74,7 @@ async fn a_run_whose_worker_is_lost_three_times_ends_as_error() {
 
 #[tokio::test]
 async fn many_workers_at_once_take_each_run_once() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     let source: gantry_domain::source::Source =
@@ -105,7 +105,7 @@ async fn many_workers_at_once_take_each_run_once() {
 
 #[tokio::test]
 async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let source: gantry_domain::source::Source =
         format!("{}#main", gantry.git.url("hello")).parse().unwrap();
@@ -214,7 +214,7 @@ async fn a_cancel_that_comes_when_everything_is_pushed_moves_no_tag() {
 
 #[tokio::test]
 async fn a_run_longer_than_its_time_ends_as_timeout_and_its_build_is_gone() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry
@@ -256,7 +256,7 @@ async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_by_the_next() {
 
 #[tokio::test]
 async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let store = gantry.store.as_ref();
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();

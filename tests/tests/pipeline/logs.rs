@@ -11,7 +11,7 @@ use gantry_worker::engine::scripted::Action;
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 async fn run_with(actions: Vec<Action>, secret: Option<&str>) -> TestPipeline {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let sealed = secret.map(|secret| {
         gantry.keyring.seal(&TestPipeline::seals_for(), &SecretString::from(secret)).unwrap()
@@ -92,7 +92,7 @@ async fn a_log_is_read_whole_and_from_any_offset() {
 
 #[tokio::test]
 async fn a_reader_at_the_tail_finds_what_was_packed_behind_it() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let (store, blobs) = (gantry.store.as_ref(), gantry.blobs.as_ref());
     let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
     let pieces = [piece(0, "one "), piece(4, "two "), piece(8, "three")];

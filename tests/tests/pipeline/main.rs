@@ -1,4 +1,6 @@
 //! The specification of the pipeline: from an event to an image, on every part but a real engine and a real registry.
+//!
+//! Each sentence is held by either mode: over SQLite and channels in memory, and over Redis and RabbitMQ.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,13 +8,47 @@
     clippy::panic,
     reason = "a step of a test that cannot be done has failed"
 )]
+#![allow(clippy::duplicate_mod, reason = "one specification, two modes")]
 
-mod admission;
 mod architecture;
-mod causes;
-mod keeping;
-mod leases;
-mod logs;
-mod pools;
-mod pushes;
-mod workers;
+
+/// `gantry up`.
+#[path = "."]
+mod embedded {
+    use gantry_tests::ground::Ground;
+    use gantry_tests::pipeline::TestPipeline;
+
+    mod admission;
+    mod causes;
+    mod keeping;
+    mod leases;
+    mod logs;
+    mod pools;
+    mod pushes;
+    mod room;
+    mod workers;
+
+    async fn start() -> TestPipeline {
+        TestPipeline::start(Ground::Embedded).await
+    }
+}
+
+/// The roles apart.
+#[path = "."]
+mod scaled {
+    use gantry_tests::ground::Ground;
+    use gantry_tests::pipeline::TestPipeline;
+
+    mod admission;
+    mod causes;
+    mod keeping;
+    mod leases;
+    mod logs;
+    mod pools;
+    mod pushes;
+    mod workers;
+
+    async fn start() -> TestPipeline {
+        TestPipeline::start(Ground::Scaled).await
+    }
+}

@@ -8,7 +8,7 @@ const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox
 
 #[tokio::test]
 async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -51,7 +51,7 @@ async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {
 
 #[tokio::test]
 async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -71,7 +71,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
 
 #[tokio::test]
 async fn two_pushes_in_order_are_two_runs_and_the_newer_keeps_the_tag() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:latest").await;
@@ -113,7 +113,7 @@ async fn two_pushes_in_order_are_two_runs_and_the_newer_keeps_the_tag() {
 
 #[tokio::test]
 async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     let second = hello.commit("main", &[("file", "2")]).unwrap();
@@ -136,7 +136,7 @@ async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
 
 #[tokio::test]
 async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -155,7 +155,7 @@ async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
 
 #[tokio::test]
 async fn an_event_that_starts_nothing_names_the_rule() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     let (event, _) = gantry.deliver("d1", "hello", None, Some(&first)).await;
@@ -181,7 +181,7 @@ async fn an_event_that_starts_nothing_names_the_rule() {
 
 #[tokio::test]
 async fn a_push_whose_host_is_away_is_decided_when_it_is_back() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.git.behave(gantry_tests::git_server::Behaviour::Status(503));
@@ -199,7 +199,7 @@ async fn a_push_whose_host_is_away_is_decided_when_it_is_back() {
 
 #[tokio::test]
 async fn one_push_starts_every_task_that_watches_it_though_they_do_not_fit_one_commit() {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     let source: gantry_domain::source::Source =

@@ -40,7 +40,7 @@ async fn until(gantry: &TestPipeline, id: &str, is_so: impl Fn(&Run) -> bool) ->
 }
 
 async fn with_a_task() -> (TestPipeline, gantry_domain::task::Task) {
-    let gantry = TestPipeline::start().await;
+    let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;

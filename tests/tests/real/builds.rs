@@ -8,12 +8,13 @@ use gantry_ops::secret::SecretString;
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::requests::{self, RunRequest};
 use gantry_seams::{runs, tasks};
+use gantry_tests::ground::Ground;
 use gantry_tests::pipeline::TestPipeline;
 use gantry_tests::real;
 
 /// An installation whose registry `real` is the real one.
 async fn installation() -> TestPipeline {
-    let gantry = TestPipeline::start().await;
+    let gantry = TestPipeline::start(Ground::Embedded).await;
     let registry = NewRegistry {
         name: "real".parse().unwrap(),
         host: real::registry().parse().unwrap(),

@@ -1,0 +1,110 @@
+//! What the pipeline of a test stands on: store and doorbells of either mode.
+
+use std::sync::Arc;
+
+use gantry_amqp::{AmqpOptions, AmqpQueues};
+use gantry_local::queues;
+use gantry_ops::secret::{SecretString, random_hex};
+use gantry_redis::{RedisOptions, RedisStore};
+use gantry_seams::clock::{Clock, ManualClock};
+use gantry_seams::queue::Queues;
+use gantry_seams::store::SharedStore;
+use gantry_sqlite::{Options, SqliteStore};
+use tokio_util::sync::CancellationToken;
+
+use crate::real;
+
+/// Which store and which doorbells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// SQLite, and channels in memory.
+    Embedded,
+    /// Redis under a prefix of its own, and RabbitMQ in a vhost of its own.
+    Scaled,
+}
+
+/// Store and doorbells, of one installation.
+pub(crate) struct Laid {
+    pub(crate) store: SharedStore,
+    pub(crate) queues: Queues,
+    /// Gone with the installation.
+    pub(crate) vhost: Option<Vhost>,
+}
+
+impl Ground {
+    pub(crate) async fn lay(self, clock: &ManualClock, stop: &CancellationToken) -> Laid {
+        let clock = Clock::Manual(clock.clone());
+        match self {
+            Self::Embedded => {
+                let store = SqliteStore::in_memory(Options { clock, ..Options::default() });
+                let store: SharedStore = Arc::new(store.expect("a store"));
+                Laid { store, queues: queues(stop), vhost: None }
+            }
+            Self::Scaled => {
+                let vhost = Vhost::make().await;
+                let store = scaled_store(clock).await;
+                Laid { store, queues: vhost.queues(stop).await, vhost: Some(vhost) }
+            }
+        }
+    }
+}
+
+async fn scaled_store(clock: Clock) -> SharedStore {
+    let mut options = RedisOptions::parse(&real::redis()).expect("the URL of a Redis");
+    options.prefix = fresh();
+    options.clock = clock;
+    Arc::new(RedisStore::connect(options).await.expect("a store"))
+}
+
+/// A vhost of RabbitMQ that nobody else uses.
+pub struct Vhost {
+    name: String,
+    api: String,
+}
+
+impl Vhost {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// If the broker refuses.
+    pub async fn make() -> Self {
+        let vhost = Self { name: fresh(), api: real::rabbitmq_api() };
+        let made = reqwest::Client::new().put(vhost.url()).basic_auth("guest", Some("guest"));
+        made.send().await.and_then(reqwest::Response::error_for_status).expect("a vhost");
+        vhost
+    }
+
+    /// Its address, without the password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}/{}", real::amqp(), self.name)
+    }
+
+    async fn queues(&self, stop: &CancellationToken) -> Queues {
+        let options = AmqpOptions::parse(&[self.address()], SecretString::from("guest"));
+        let options = options.expect("the URL of a broker");
+        AmqpQueues::connect(options, stop).await.expect("a broker").queues()
+    }
+
+    fn url(&self) -> String {
+        format!("{}/api/vhosts/{}", self.api, self.name)
+    }
+}
+
+impl Drop for Vhost {
+    /// Removed by a thread of its own: a test's runtime is about to end. What is left when that fails goes with the broker.
+    fn drop(&mut self) {
+        let url = self.url();
+        let _removed = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let removed = reqwest::Client::new().delete(url).basic_auth("guest", Some("guest"));
+            runtime.block_on(removed.send()).ok()
+        })
+        .join();
+    }
+}
+
+fn fresh() -> String {
+    format!("test-{}", random_hex::<8>().expect("random bytes").as_str())
+}
