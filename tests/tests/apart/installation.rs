@@ -1,0 +1,184 @@
+//! An installation whose parts share servers and nothing else.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use gantry_amqp::{AmqpOptions, AmqpQueues};
+use gantry_domain::id::RunId;
+use gantry_domain::run::{Run, RunStatus};
+use gantry_objects::{ObjectBlobs, ObjectsOptions};
+use gantry_ops::secret::{SecretString, random_hex};
+use gantry_redis::{RedisOptions, RedisStore};
+use gantry_scheduler::Scheduler;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::clock::Clock;
+use gantry_seams::queue::Queues;
+use gantry_seams::registries::{self, NewRegistry};
+use gantry_seams::runs;
+use gantry_seams::store::SharedStore;
+use gantry_tests::ground::{Ground, Vhost};
+use gantry_tests::pipeline::{REGISTRY, TestPipeline};
+use gantry_tests::real;
+use gantry_worker::{LeaseTimes, Worker};
+use tokio::runtime::Runtime;
+
+/// How long something that must happen may take on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Servers of one installation.
+pub(crate) struct Installation {
+    /// What is no server: the engine, the git host, the registries, the key and the clock. And what a test asks the
+    /// store with.
+    pub(crate) parts: TestPipeline,
+    prefix: String,
+    vhost: Option<Vhost>,
+    bucket: String,
+    workers: AtomicU64,
+}
+
+/// What a process has to reach the servers with.
+pub(crate) struct Connections {
+    pub(crate) store: SharedStore,
+    pub(crate) queues: Queues,
+    pub(crate) blobs: SharedBlobs,
+}
+
+impl Installation {
+    /// An empty one, with a registry `reg` and its image of busybox.
+    pub(crate) async fn start() -> Self {
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let mut installation = Self {
+            parts: TestPipeline::start(Ground::Embedded).await,
+            prefix: fresh(),
+            vhost: Some(Vhost::make().await),
+            bucket: fresh(),
+            workers: AtomicU64::new(0),
+        };
+        let bucket = format!("{}/{}", real::s3(), installation.bucket);
+        let made = reqwest::Client::new().put(bucket).send().await.unwrap();
+        assert!(made.status().is_success(), "{made:?}");
+        let Connections { store, queues, blobs } = installation.connect().await;
+        (installation.parts.store, installation.parts.queues, installation.parts.blobs) =
+            (store, queues, blobs);
+        let registry = NewRegistry {
+            name: "reg".parse().unwrap(),
+            host: REGISTRY.parse().unwrap(),
+            credentials: None,
+            run_limit: NonZeroU32::new(8).unwrap(),
+        };
+        registries::create(installation.parts.store.as_ref(), registry).await.unwrap();
+        installation
+    }
+
+    /// Connections of one more process.
+    pub(crate) async fn connect(&self) -> Connections {
+        let mut options = RedisOptions::parse(&real::redis()).unwrap();
+        options.prefix = self.prefix.clone();
+        options.clock = Clock::Manual(self.parts.clock.clone());
+        let store = RedisStore::connect(options).await.unwrap();
+        let address = self.vhost.as_ref().unwrap().address();
+        let options = AmqpOptions::parse(&[address], SecretString::from("guest")).unwrap();
+        let queues = AmqpQueues::connect(options, &self.parts.stop).await.unwrap().queues();
+        let blobs = ObjectBlobs::open(&self.objects()).unwrap();
+        blobs.probe().await.unwrap();
+        Connections { store: Arc::new(store), queues, blobs: Arc::new(blobs) }
+    }
+
+    fn objects(&self) -> ObjectsOptions {
+        let environment = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+        ObjectsOptions {
+            url: format!("s3://{}/gantry", self.bucket).parse().unwrap(),
+            endpoint: Some(real::s3().parse().unwrap()),
+            region: "us-east-1".to_owned(),
+            ca_file: None,
+            environment: environment.map(|name| (name.to_owned(), "test".to_owned())).to_vec(),
+        }
+    }
+
+    /// The broker is gone for good, with all that was in it.
+    pub(crate) fn lose_broker(&mut self) {
+        self.vhost = None;
+    }
+
+    /// Lets a scheduler go on until the installation ends.
+    pub(crate) async fn schedule(&self) {
+        let Connections { store, queues, blobs } = self.connect().await;
+        let scheduler = Scheduler { store, queues, blobs, ..self.parts.scheduler() };
+        tokio::spawn(scheduler.run(self.parts.stop.clone()));
+    }
+
+    /// Lets a worker go on, in a runtime of its own.
+    pub(crate) async fn work(&self, lease: LeaseTimes) -> WorkerProcess {
+        let number = self.workers.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut worker = self.parts.worker(&format!("worker-{number}"));
+        worker.settings.lease = lease;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        // Connected within its runtime, so that its connections end with it.
+        let connections = runtime.handle().clone();
+        let Connections { store, queues, blobs } =
+            tokio::task::block_in_place(|| connections.block_on(self.connect()));
+        let worker = Worker { store, queues, blobs, ..worker };
+        runtime.spawn(worker.run(self.parts.stop.clone()));
+        WorkerProcess(Some(runtime))
+    }
+
+    /// Waits until a run has a status.
+    pub(crate) async fn until(&self, run: &str, status: RunStatus) -> Run {
+        let id: RunId = run.parse().unwrap();
+        let mut last = None;
+        let waited = tokio::time::timeout(SOON, async {
+            loop {
+                let mut moved = runs::watch(self.parts.store.as_ref(), id);
+                let found = runs::find(self.parts.store.as_ref(), id).await.unwrap();
+                if let Some(found) = found {
+                    last = Some(found.status());
+                    if found.status() == status {
+                        return found;
+                    }
+                }
+                let _looked_anyway =
+                    tokio::time::timeout(Duration::from_millis(200), moved.changed()).await;
+            }
+        })
+        .await;
+        waited.unwrap_or_else(|_| panic!("{run} is {last:?}, not {status:?}"))
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        self.parts.stop.cancel();
+    }
+}
+
+/// A worker and everything that it does.
+pub(crate) struct WorkerProcess(Option<Runtime>);
+
+impl WorkerProcess {
+    /// Nothing of it runs on, and nothing was said or written before: as when its process is killed.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn fresh() -> String {
+    format!("apart-{}", random_hex::<6>().unwrap().as_str())
+}

@@ -1,0 +1,142 @@
+//! What a worker says is read elsewhere: at once, from the first byte, and after its death.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use gantry_domain::run::RunStatus;
+use gantry_domain::timestamp::Timestamp;
+use gantry_ingress::api::types::LogEvent;
+use gantry_seams::logs;
+use gantry_tests::pipeline::{LEASE, TestPipeline};
+use gantry_worker::LeaseTimes;
+use gantry_worker::engine::OutputStream;
+use gantry_worker::engine::scripted::Action;
+use serde_json::json;
+
+use crate::door::{Door, now, time};
+use crate::installation::Installation;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+/// Renewed often, so that the test may move the clock.
+const RENEWED: LeaseTimes = LeaseTimes { period: LEASE, renew: Duration::from_millis(100) };
+
+/// Loose: the promise is 100 ms on a machine that does nothing else.
+const LIVE: u128 = 300;
+
+async fn installation(scripts: impl IntoIterator<Item = Vec<Action>>) -> Installation {
+    let installation = Installation::start().await;
+    installation.parts.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    for script in scripts {
+        installation.parts.engine.script(&TestPipeline::repository("hello"), script);
+    }
+    installation.schedule().await;
+    installation
+}
+
+fn source(installation: &Installation) -> serde_json::Value {
+    json!({"context": format!("{}#main", installation.parts.git.url("hello"))})
+}
+
+fn says(text: impl Into<Bytes>) -> Action {
+    Action::Output(OutputStream::Stdout, text.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_reaches_a_reader_at_another_process_at_once() {
+    const LINES: usize = 60;
+    let pause = Duration::from_millis(37);
+    let lines = (0..LINES).flat_map(|n| [Action::Work(pause), says(format!("line {n}\n"))]);
+    let installation = installation([lines.collect()]).await;
+    let door = Door::open(&installation).await;
+    let _worker = installation.work(RENEWED).await;
+    let run = door.build(source(&installation)).await;
+
+    let mut took = Vec::new();
+    let mut events = door.follow(&run).await;
+    while let Some(event) = events.next().await {
+        match event {
+            LogEvent::Log(chunk) if chunk.text.starts_with("line ") => {
+                took.push(now().since(time(&chunk.at)).as_millis());
+            }
+            LogEvent::Hole(hole) => panic!("{hole:?}"),
+            LogEvent::Log(_) | LogEvent::Status(_) | LogEvent::Attempt(_) | LogEvent::End(_) => {}
+        }
+    }
+    assert_eq!(took.len(), LINES);
+    took.sort_unstable();
+    let (half, most) = (took[LINES / 2], took[LINES - 1]);
+    println!("log line to reader at another process: p50 {half} ms, at most {most} ms");
+    assert!(half <= LIVE, "p50 {half} ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_killed_at_twenty_megabytes_leaves_all_but_its_last_seconds() {
+    const SAID: u64 = 20_000_000;
+    let first = vec![Action::Log { bytes: 2 * SAID }, Action::Hang];
+    let installation = installation([first, vec![says("all anew\n")]]).await;
+    let door = Door::open(&installation).await;
+    let worker = installation.work(RENEWED).await;
+    let run = door.build(source(&installation)).await;
+
+    // Somebody follows from the beginning, and reads on across the attempts.
+    let mut events = door.follow(&run).await;
+    let mut live = String::new();
+    let mut last = Timestamp::default();
+    while (live.len() as u64) < SAID {
+        if let LogEvent::Log(chunk) = events.next().await.unwrap() {
+            assert_eq!(chunk.offset, live.len() as u64);
+            live.push_str(&chunk.text);
+        }
+    }
+    worker.kill();
+    let killed = now();
+    // What it left is found in the store, and packed once its lease is over.
+    installation.parts.clock.advance(LEASE + Duration::from_secs(1));
+    let _second = installation.work(RENEWED).await;
+    let mut second = String::new();
+    let mut attempts = 0;
+    while let Some(event) = events.next().await {
+        match event {
+            LogEvent::Log(chunk) if chunk.attempt == 1 => {
+                assert_eq!(attempts, 0, "it goes on after the mark of the next attempt");
+                assert_eq!(chunk.offset, live.len() as u64);
+                live.push_str(&chunk.text);
+                last = time(&chunk.at);
+            }
+            LogEvent::Log(chunk) => second.push_str(&chunk.text),
+            LogEvent::Attempt(attempt) => {
+                assert_eq!(attempt.attempt, 2);
+                attempts += 1;
+            }
+            LogEvent::Hole(hole) => panic!("{hole:?}"),
+            LogEvent::Status(_) | LogEvent::End(_) => {}
+        }
+    }
+    assert_eq!(attempts, 1);
+    assert!(second.contains("all anew"), "{second}");
+    let lost = killed.since(last).as_millis();
+    println!("of a killed worker's log the last {lost} ms are lost");
+    assert!(lost <= 5_000, "the last {lost} ms are lost");
+
+    installation.until(&run, RunStatus::Succeeded).await;
+    // Who comes late reads the same from the first byte, and from any other.
+    let late = Door::open(&installation).await;
+    assert!(late.log(&run, "?attempt=1").await == live);
+    let middle = live.len() / 2;
+    assert!(late.log(&run, &format!("?attempt=1&offset={middle}")).await == live[middle..]);
+    until_packed(&installation).await;
+    assert!(late.log(&run, "?attempt=1").await == live);
+}
+
+/// Waits until no log has anything in the store.
+async fn until_packed(installation: &Installation) {
+    let packed = async {
+        while !logs::open_logs(installation.parts.store.as_ref(), None, 1).await.unwrap().is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), packed).await.expect("tails are packed");
+}

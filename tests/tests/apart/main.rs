@@ -1,0 +1,15 @@
+//! Ingress, scheduler and worker apart: each with connections of its own to Redis, RabbitMQ and S3, and with nothing else in
+//! common.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a step of a test that cannot be done has failed"
+)]
+
+mod cancels;
+mod door;
+mod installation;
+mod logs;
+mod uploads;
