@@ -7,9 +7,9 @@ use gantry_seams::store::{Key, Kind};
 use tracing::warn;
 
 use crate::connect_error::ConnectError;
-use crate::dial::Link;
 use crate::info::Info;
 use crate::keys::Names;
+use crate::link::Link;
 use crate::options::{RedisOptions, Servers};
 
 /// A setting that keeps what was acknowledged.

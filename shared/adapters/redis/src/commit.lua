@@ -1,18 +1,31 @@
 -- Commits one batch: all of it, or nothing if something that it expects does not hold.
 --
--- ARGV: how many records it expects, deletes and puts, and how many index entries it removes and writes; then what each
--- of these takes. KEYS: the counter of commits; then the keys of each of these, in the same order.
+-- ARGV: how many records it expects, deletes, puts and puts that are large, and how many indexes it changes; then what
+-- each of these takes. KEYS: the counter of commits; then the keys of each of these, in the same order.
 --
---   expect    KEYS record                 ARGV version, or '' for absent
+--   expect    KEYS record             ARGV version, or '' for absent
 --   delete    KEYS record
---   put       KEYS record                 ARGV bytes
---   unindex   KEYS order, places          ARGV member
---   index     KEYS order, places          ARGV place, member
+--   put       KEYS record             ARGV bytes
+--   large     KEYS record             ARGV 8 bytes to be overwritten, bytes
+--   index     KEYS order, places      ARGV how many members; then of each: member, new place or '' for none
 --
--- Answers 0, or which of the expectations is the first that does not hold.
+-- Answers 0, or which of the expectations is the first that does not hold. Each call of a command costs more than what
+-- the command does, so there are few of them, each with many words.
 local expects, deletes, puts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local unindexes, indexes = tonumber(ARGV[4]), tonumber(ARGV[5])
+local large, indexes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local key, arg = 1, 5
+
+-- Calls a command with some words and then many more: Lua's stack does not hold all of them at once.
+local function call_with(command, target, words)
+    for from = 1, #words, 2000 do
+        local upto = math.min(from + 1999, #words)
+        if target then
+            redis.call(command, target, unpack(words, from, upto))
+        else
+            redis.call(command, unpack(words, from, upto))
+        end
+    end
+end
 
 for i = 1, expects do
     -- An absent record reads as ''.
@@ -22,47 +35,70 @@ for i = 1, expects do
 end
 key, arg = key + expects, arg + expects
 
--- Deletes come before puts, so they lie side by side and are told in one go at the end.
-local touched, last_touched = key + 1, key + deletes + puts
-
+local touched = {}
 for i = 1, deletes do
-    redis.call('DEL', KEYS[key + i])
+    touched[i] = KEYS[key + i]
 end
+call_with('DEL', nil, touched)
 key = key + deletes
 
-if puts > 0 then
+if puts + large > 0 then
     local version = struct.pack('>I8', redis.call('INCR', KEYS[1]))
+    local records = {}
     for i = 1, puts do
-        redis.call('SET', KEYS[key + i], version .. ARGV[arg + i])
+        records[2 * i - 1], records[2 * i] = KEYS[key + i], version .. ARGV[arg + i]
+        touched[deletes + i] = KEYS[key + i]
     end
-end
-key, arg = key + puts, arg + puts
+    call_with('MSET', nil, records)
+    key, arg = key + puts, arg + puts
 
-for i = 1, unindexes do
-    local order, places, member = KEYS[key + 2 * i - 1], KEYS[key + 2 * i], ARGV[arg + i]
-    local place = redis.call('HGET', places, member)
-    if place then
-        redis.call('ZREM', order, place .. member)
-        redis.call('HDEL', places, member)
+    -- Lua takes as long to put two large strings together as Redis to store one.
+    for i = 1, large do
+        redis.call('SET', KEYS[key + i], ARGV[arg + i])
+        redis.call('SETRANGE', KEYS[key + i], 0, version)
+        touched[#touched + 1] = KEYS[key + i]
     end
+    key, arg = key + large, arg + large
 end
-key, arg = key + 2 * unindexes, arg + unindexes
 
 for i = 1, indexes do
-    local order, places = KEYS[key + 2 * i - 1], KEYS[key + 2 * i]
-    local place, member = ARGV[arg + 2 * i - 1], ARGV[arg + 2 * i]
-    local before = redis.call('HGET', places, member)
-    if before ~= place then
-        if before then
-            redis.call('ZREM', order, before .. member)
+    local order, places, members = KEYS[key + 1], KEYS[key + 2], tonumber(ARGV[arg + 1])
+    key, arg = key + 2, arg + 1
+    local left, removed, entered, moved = {}, {}, {}, {}
+    for from = 1, members, 2000 do
+        local some = {}
+        for j = from, math.min(from + 1999, members) do
+            some[#some + 1] = ARGV[arg + 2 * j - 1]
         end
-        redis.call('ZADD', order, 0, place .. member)
-        redis.call('HSET', places, member, place)
+        local before = redis.call('HMGET', places, unpack(some))
+        for j, member in ipairs(some) do
+            local place = ARGV[arg + 2 * (from + j - 1)]
+            if before[j] and before[j] ~= place then
+                left[#left + 1] = before[j] .. member
+            end
+            if place == '' then
+                removed[#removed + 1] = member
+            elseif before[j] ~= place then
+                entered[#entered + 1], entered[#entered + 2] = 0, place .. member
+                moved[#moved + 1], moved[#moved + 2] = member, place
+            end
+        end
     end
+    call_with('ZREM', order, left)
+    call_with('HDEL', places, removed)
+    call_with('ZADD', order, entered)
+    call_with('HSET', places, moved)
+    arg = arg + 2 * members
 end
 
-for i = touched, last_touched do
-    -- Not `call`: a user who may write a record but not tell of it has still written it.
-    redis.pcall('PUBLISH', KEYS[i], '')
+-- Hardly anything that is touched is watched. Not `call`: a user who may write a record but not tell of it has still
+-- written it.
+for from = 1, #touched, 2000 do
+    local hearers = redis.pcall('PUBSUB', 'NUMSUB', unpack(touched, from, math.min(from + 1999, #touched)))
+    for i = 1, #hearers, 2 do
+        if hearers[i + 1] > 0 then
+            redis.pcall('PUBLISH', hearers[i], '')
+        end
+    end
 end
 return 0

@@ -6,8 +6,10 @@
 //! are right as long as nobody else writes under the prefix. A server that dies in the middle has written nothing: the
 //! effects of a script reach the append-only file together.
 
+use std::collections::BTreeMap;
+
 use deadpool_redis::redis::{Script, ScriptInvocation};
-use gantry_seams::store::{Batch, Expect};
+use gantry_seams::store::{Batch, Expect, Index};
 
 use crate::keys::Names;
 use crate::place::place;
@@ -16,6 +18,8 @@ use crate::place::place;
 const MOST_CHANGES: usize = 4096;
 /// More bytes than this would.
 const MOST_BYTES: usize = 64 << 20;
+/// A value from here on is sent with room for its version.
+const LARGE: usize = 64 << 10;
 
 /// The script, in its two readings.
 #[derive(Debug)]
@@ -41,8 +45,13 @@ impl Scripts {
         let script = if grows { &self.writing } else { &self.removing };
         let mut call = script.prepare_invoke();
         call.key(names.version());
-        call.arg(batch.expect.len()).arg(batch.delete.len()).arg(batch.put.len());
-        call.arg(batch.unindex.len()).arg(batch.index.len());
+        let indexes = by_index(batch);
+        // Of two puts of one key the later one stays.
+        let puts: BTreeMap<_, _> = batch.put.iter().map(|(key, bytes)| (key, bytes)).collect();
+        let (large, puts): (Vec<_>, Vec<_>) =
+            puts.into_iter().partition(|(_, bytes)| bytes.len() >= LARGE);
+        call.arg(batch.expect.len()).arg(batch.delete.len());
+        call.arg(puts.len()).arg(large.len()).arg(indexes.len());
         for (key, expected) in &batch.expect {
             call.key(names.record(key));
             match expected {
@@ -53,18 +62,33 @@ impl Scripts {
         for key in &batch.delete {
             call.key(names.record(key));
         }
-        for (key, bytes) in &batch.put {
+        for (key, bytes) in puts {
             call.key(names.record(key)).arg(&bytes[..]);
         }
-        for (index, member) in &batch.unindex {
-            call.key(names.order(index)).key(names.places(index)).arg(member);
+        for (key, bytes) in large {
+            call.key(names.record(key)).arg([&[0; size_of::<u64>()], &bytes[..]].concat());
         }
-        for (index, entry) in &batch.index {
-            call.key(names.order(index)).key(names.places(index));
-            call.arg(place(entry.score).as_slice()).arg(&entry.member);
+        for (index, members) in indexes {
+            call.key(names.order(index)).key(names.places(index)).arg(members.len());
+            for (member, place) in members {
+                call.arg(member).arg(place.as_ref().map_or(&[][..], <[u8; 8]>::as_slice));
+            }
         }
         call
     }
+}
+
+/// Where each member that a batch names stands after it; `None` if in no place.
+fn by_index(batch: &Batch) -> BTreeMap<&Index, BTreeMap<&str, Option<[u8; 8]>>> {
+    let mut indexes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (index, member) in &batch.unindex {
+        indexes.entry(index).or_default().insert(member.as_str(), None);
+    }
+    for (index, entry) in &batch.index {
+        let place = Some(place(entry.score));
+        indexes.entry(index).or_default().insert(entry.member.as_str(), place);
+    }
+    indexes
 }
 
 /// Why a batch is too large for one script, if it is.

@@ -12,7 +12,8 @@ use crate::error::io_error;
 pub enum ConnectError {
     /// Nothing answers there, or it is still starting.
     #[error(
-        "redis at {address} does not answer: check the address, the firewall, and whether it wants TLS (`rediss://`)"
+        "redis at {address} does not answer: check the address, the firewall, and whether it speaks TLS (`rediss://`) or \
+         not (`redis://`)"
     )]
     Unreachable {
         /// Where.

@@ -16,8 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::dial::{Dialer, Link, Told};
+use crate::dial::Dialer;
 use crate::keys::Names;
+use crate::link::{Link, Told};
 
 /// How long to wait between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(250);

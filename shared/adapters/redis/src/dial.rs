@@ -1,25 +1,23 @@
 //! How connections are made: to the one server, or to the master that the sentinels name.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
-    TlsCertificates, Value, cmd,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisResult, TlsCertificates, cmd,
+    from_redis_value,
 };
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 use futures_util::future::try_join_all;
-use gantry_seams::store::StoreError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::connect_error::{ConnectError, Peer};
-use crate::error::{breaks, store_error};
 use crate::info::Info;
+use crate::link::{Link, Told};
 use crate::options::{RedisOptions, Servers};
 
 /// Connections that read. Requests on one are pipelined, so a few do for any number of callers; more than one, so that a
@@ -39,20 +37,6 @@ pub(crate) struct Dialer {
     ca: Option<Vec<u8>>,
     patience: Duration,
 }
-
-/// The connections that are held to one server, all of them or none.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) peer: Peer,
-    readers: Vec<MultiplexedConnection>,
-    writers: Vec<MultiplexedConnection>,
-    listener: MultiplexedConnection,
-    next: AtomicUsize,
-    broken: CancellationToken,
-}
-
-/// The channels that were told, on one link.
-pub(crate) type Told = mpsc::UnboundedReceiver<String>;
 
 impl Dialer {
     pub(crate) fn new(options: &RedisOptions) -> Result<Self, ConnectError> {
@@ -131,13 +115,15 @@ impl Dialer {
         let broken = CancellationToken::new();
         let (tell, told) = mpsc::unbounded_channel();
         let lost = broken.clone();
-        let config = self.config().set_push_sender(move |push: PushInfo| match push.kind {
-            PushKind::Disconnection => {
+        let config = self.config().set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
                 lost.cancel();
-                Ok(())
+            } else if push.kind == PushKind::Message
+                && let Some(Ok(channel)) = push.data.into_iter().next().map(from_redis_value)
+            {
+                tell.send(channel)?;
             }
-            PushKind::Message => channel(push.data).map_or(Ok(()), |channel| tell.send(channel)),
-            _ => Ok(()),
+            Ok::<_, mpsc::error::SendError<String>>(())
         });
         let opened = async {
             let pool = self.pool(address, &self.login, config)?;
@@ -151,8 +137,7 @@ impl Dialer {
         };
         let (readers, writers, listener) =
             opened.await.map_err(|error| peer.error("PING", error))?;
-        let next = AtomicUsize::new(0);
-        Ok((Link { peer, readers, writers, listener, next, broken }, told))
+        Ok((Link::new(peer, readers, writers, listener, broken), told))
     }
 
     fn peer(&self, address: &Address, user: &str) -> Peer {
@@ -195,47 +180,6 @@ impl Dialer {
     }
 }
 
-impl Link {
-    /// A connection to read with.
-    pub(crate) fn reader(&self) -> MultiplexedConnection {
-        self.one_of(&self.readers)
-    }
-
-    /// A connection to commit with.
-    pub(crate) fn writer(&self) -> MultiplexedConnection {
-        self.one_of(&self.writers)
-    }
-
-    /// The connection that hears of commits.
-    pub(crate) fn listener(&self) -> MultiplexedConnection {
-        self.listener.clone()
-    }
-
-    fn one_of(&self, connections: &[MultiplexedConnection]) -> MultiplexedConnection {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        connections.get(next % connections.len().max(1)).unwrap_or(&self.listener).clone()
-    }
-
-    /// What an error on one of the connections means to those who use the store. If it says that the connection is of no
-    /// more use, all are made anew: they lead to the same server.
-    pub(crate) fn failed(&self, error: &RedisError) -> StoreError {
-        if breaks(error) {
-            self.give_up();
-        }
-        store_error(error)
-    }
-
-    /// Lets all connections be made anew.
-    pub(crate) fn give_up(&self) {
-        self.broken.cancel();
-    }
-
-    /// Returns once the connections are of no more use.
-    pub(crate) async fn broken(&self) {
-        self.broken.cancelled().await;
-    }
-}
-
 fn login(user: Option<&str>, password: Option<&SecretString>) -> RedisConnectionInfo {
     // RESP3 tells of a connection that ends when it ends, and lets commands go between what a subscription hears.
     let mut login =
@@ -254,14 +198,5 @@ async fn take(pool: &Pool) -> RedisResult<MultiplexedConnection> {
         Ok(connection) => Ok(Connection::take(connection)),
         Err(PoolError::Backend(error)) => Err(error),
         Err(error) => Err(std::io::Error::other(error).into()),
-    }
-}
-
-/// The channel of a message: the first of its parts.
-fn channel(message: Vec<Value>) -> Option<String> {
-    match message.into_iter().next()? {
-        Value::BulkString(channel) => String::from_utf8(channel).ok(),
-        Value::SimpleString(channel) => Some(channel),
-        _ => None,
     }
 }

@@ -23,8 +23,9 @@
 //! What a role's user needs, for prefix `gantry`:
 //!
 //! ```text
-//! ACL SETUSER gantry on >… ~gantry:* &gantry:* -@all +evalsha +script|load +getrange +incr +set +del +hget +hset +hdel
-//!     +zadd +zrem +mget +zrange +time +wait +info +ping +select +publish +subscribe +unsubscribe +config|get
+//! ACL SETUSER gantry on >… ~gantry:* &gantry:* -@all +info +ping +select +time +wait +config|get
+//!     +evalsha +script|load +mget +zrange +getrange +incr +set +mset +setrange +del
+//!     +hmget +hset +hdel +zadd +zrem +publish +pubsub|numsub +subscribe +unsubscribe
 //! ```
 //!
 //! A worker needs no `config|get`, and may be kept to the kinds of records that workers touch: see the table in `keys`.
@@ -41,6 +42,7 @@ mod dial;
 mod error;
 mod info;
 mod keys;
+mod link;
 mod options;
 mod place;
 mod store;

@@ -17,9 +17,10 @@ use crate::checks;
 use crate::commit::{Scripts, excess};
 use crate::connect_error::ConnectError;
 use crate::connections::Connections;
-use crate::dial::{Dialer, Link};
+use crate::dial::Dialer;
 use crate::info::Info;
 use crate::keys::Names;
+use crate::link::Link;
 use crate::options::{RedisOptions, Servers};
 use crate::place::{bound, entry};
 
