@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 mod admission;
 mod events;
 mod facts;
+mod logs;
 mod retention;
 mod stranded;
 mod sweeper;
@@ -69,6 +70,7 @@ impl Scheduler {
             on_doorbell("events", &stop, &self.queues.events, || self.decide_events()),
             on_doorbell("admission", &stop, &self.queues.runs, || self.admit_runs()),
             every("sweeper", &stop, self.settings.sweep_interval, || sweeper.sweep()),
+            every("logs", &stop, self.settings.sweep_interval, || self.seal_logs()),
             every("retention", &stop, Duration::from_secs(600), || self.forget_old()),
         );
     }

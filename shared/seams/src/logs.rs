@@ -2,7 +2,10 @@
 //!
 //! Piece = whole frames as lines of JSON, from the offset that it is known by to its end. A worker first appends small
 //! pieces to the store, so that readers see them at once, then packs them into a segment of the object store. A reader
-//! joins both; where a piece is missing, it sees a hole.
+//! joins both; where a piece is missing, it sees a hole. A log with pieces in the store is open; sealing it packs them,
+//! whoever does it: its worker at the end, or, when that one is lost, a scheduler.
+
+use std::str::FromStr;
 
 use bytes::Bytes;
 use gantry_domain::id::RunId;
@@ -10,7 +13,15 @@ use gantry_domain::log::LogFrame;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::collection::commit_unconditional;
-use crate::store::{Batch, Entry, From, Index, Key, Kind, Store, StoreError, Watch};
+use crate::store::{
+    Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError, Watch,
+};
+
+/// The most pieces that are packed at once: what one commit takes.
+pub const SEGMENT_PIECES: usize = 128;
+
+/// How many pieces are looked at together.
+const PAGE: usize = 256;
 
 /// One attempt's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,9 +74,23 @@ impl std::fmt::Display for LogId {
     }
 }
 
-/// The index of an attempt's pieces: score = start, member = `tail:end` or `segment:end`.
+impl FromStr for LogId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (run, attempt) = text.rsplit_once('-').ok_or(())?;
+        Ok(Self { run: run.parse().map_err(drop)?, attempt: attempt.parse().map_err(drop)? })
+    }
+}
+
+/// The index of an attempt's pieces: score = start, member = [`PieceAt`].
 fn pieces(log: LogId) -> Index {
     Index::new(format!("log/{log}"))
+}
+
+/// The logs that have pieces in the store: member = log.
+fn open() -> Index {
+    Index::new("log/open")
 }
 
 /// What is touched whenever the log grows.
@@ -77,8 +102,65 @@ fn tail_key(log: LogId, start: u64) -> Key {
     Key::new(Kind::LogTail, format_args!("{log}/{start:020}"))
 }
 
-fn segment_path(log: LogId, start: u64) -> String {
-    format!("logs/{}/{}/{start:020}", log.run, log.attempt)
+/// Where a piece is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// In the store.
+    Tail,
+    /// In the object store.
+    Packed,
+    /// There too, under the name that the first builds gave it.
+    Segment,
+}
+
+/// A piece as its index knows it: `tail:start:end`. The start is in the member too, since equal ends must not collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PieceAt {
+    place: Where,
+    start: u64,
+    end: u64,
+}
+
+impl PieceAt {
+    fn parse(entry: &Entry) -> Option<Self> {
+        let (place, range) = entry.member.split_once(':')?;
+        let (start, end) = range.split_once(':')?;
+        let place = match place {
+            "tail" => Where::Tail,
+            "packed" => Where::Packed,
+            "segment" => Where::Segment,
+            _ => return None,
+        };
+        Some(Self { place, start: start.parse().ok()?, end: end.parse().ok()? })
+    }
+
+    /// The path of a segment. Two who pack the same log at once may differ in where a segment ends: each has a path of
+    /// its own, so that neither cuts off the other's.
+    fn path(self, log: LogId) -> String {
+        let Self { place, start, end } = self;
+        let folder = format!("logs/{}/{}", log.run, log.attempt);
+        match place {
+            Where::Segment => format!("{folder}/{start:020}"),
+            Where::Tail | Where::Packed => format!("{folder}/{start:020}-{end:020}"),
+        }
+    }
+}
+
+impl std::fmt::Display for PieceAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = match self.place {
+            Where::Tail => "tail",
+            Where::Packed => "packed",
+            Where::Segment => "segment",
+        };
+        write!(f, "{place}:{:020}:{:020}", self.start, self.end)
+    }
+}
+
+impl Piece {
+    fn in_tail(&self) -> PieceAt {
+        PieceAt { place: Where::Tail, start: self.start, end: self.end }
+    }
 }
 
 /// Appends a young piece. A second call with the same piece changes nothing.
@@ -88,16 +170,14 @@ fn segment_path(log: LogId, start: u64) -> String {
 pub async fn append_tail(store: &dyn Store, log: LogId, piece: &Piece) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     batch.put(tail_key(log, piece.start), piece.lines.clone());
-    batch.index(
-        pieces(log),
-        saturating(piece.start),
-        format_args!("tail:{:020}:{:020}", piece.start, piece.end),
-    );
+    batch.index(pieces(log), saturating(piece.start), piece.in_tail());
+    batch.index(open(), 0, log);
     batch.put(growth_key(log), piece.end.to_string());
     commit_unconditional(store, batch).await
 }
 
-/// Packs pieces that were appended, in order and without holes, into one segment; their copies in the store go.
+/// Packs pieces that were appended, in order and without holes, into one segment; their copies in the store go. At most
+/// [`SEGMENT_PIECES`].
 ///
 /// # Errors
 /// [`LogError`]: try again, with the same pieces.
@@ -111,19 +191,90 @@ pub async fn pack_segment(
         return Ok(());
     };
     let lines: Vec<u8> = packed.iter().flat_map(|piece| piece.lines.iter().copied()).collect();
-    blobs.put(&segment_path(log, first.start), Bytes::from(lines)).await?;
+    let segment = PieceAt { place: Where::Packed, start: first.start, end: last.end };
+    blobs.put(&segment.path(log), Bytes::from(lines)).await?;
     let mut batch = Batch::default();
     for piece in packed {
         batch.delete.push(tail_key(log, piece.start));
-        batch.unindex(pieces(log), format_args!("tail:{:020}:{:020}", piece.start, piece.end));
+        batch.unindex(pieces(log), piece.in_tail());
     }
-    batch.index(
-        pieces(log),
-        saturating(first.start),
-        format_args!("segment:{:020}:{:020}", first.start, last.end),
-    );
+    batch.index(pieces(log), saturating(first.start), segment);
     commit_unconditional(store, batch).await?;
     Ok(())
+}
+
+/// Packs all that is left of a log in the store. Whoever appends to it later opens it again.
+///
+/// # Errors
+/// [`LogError`]: try again; what was packed is packed.
+pub async fn seal(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<(), LogError> {
+    loop {
+        let growth = store.load(&[growth_key(log)]).await?.pop().flatten();
+        let tail = load_tail(store, log).await?;
+        if !tail.is_empty() {
+            for segment in tail.chunk_by(|before, after| before.end == after.start) {
+                pack_segment(store, blobs, log, segment).await?;
+            }
+            continue;
+        }
+        let mut batch = Batch::default();
+        batch.unindex(open(), log);
+        let expected = growth.map_or(Expect::Absent, |growth| Expect::Version(growth.version));
+        batch.expect.push((growth_key(log), expected));
+        batch.delete.push(growth_key(log));
+        match store.commit(batch).await {
+            Ok(()) => return Ok(()),
+            // It grew meanwhile.
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// The oldest pieces in the store: as many as fit a segment.
+async fn load_tail(store: &dyn Store, log: LogId) -> Result<Vec<Piece>, StoreError> {
+    let mut from = From::Start;
+    let mut found: Vec<PieceAt> = Vec::new();
+    while found.len() < SEGMENT_PIECES {
+        let entries = store.range(&pieces(log), from, PAGE).await?;
+        let Some(last) = entries.last().cloned() else { break };
+        let in_tail = entries.iter().filter_map(PieceAt::parse);
+        found.extend(in_tail.filter(|piece| piece.place == Where::Tail));
+        from = From::After(last);
+    }
+    found.truncate(SEGMENT_PIECES);
+    let keys: Vec<Key> = found.iter().map(|piece| tail_key(log, piece.start)).collect();
+    let records = store.load(&keys).await?;
+    let mut tail = Vec::new();
+    let mut lost = Batch::default();
+    for (piece, record) in found.into_iter().zip(records) {
+        match record {
+            Some(record) => {
+                tail.push(Piece { start: piece.start, end: piece.end, lines: record.bytes });
+            }
+            // Its worker packed it just now; or it is lost, and readers see the hole.
+            None => lost.unindex(pieces(log), piece),
+        }
+    }
+    if !lost.is_empty() {
+        commit_unconditional(store, lost).await?;
+    }
+    Ok(tail)
+}
+
+/// Logs that have pieces in the store, in the order of their names, after `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_logs(
+    store: &dyn Store,
+    after: Option<LogId>,
+    limit: usize,
+) -> Result<Vec<LogId>, StoreError> {
+    let from =
+        after.map_or(From::Start, |log| From::After(Entry { score: 0, member: log.to_string() }));
+    let entries = store.range(&open(), from, limit).await?;
+    Ok(entries.iter().filter_map(|entry| entry.member.parse().ok()).collect())
 }
 
 /// A place in a log where a reader stands: the offset, and what was read on the way there.
@@ -159,40 +310,39 @@ impl LogReader {
         blobs: &dyn Blobs,
     ) -> Result<LogPart, LogError> {
         loop {
-            let Some((entry, start, end)) = self.find_piece(store).await? else {
+            let Some((entry, piece)) = self.find_piece(store).await? else {
                 return Ok(LogPart::End);
             };
-            if start > self.offset {
-                self.offset = start;
-                return Ok(LogPart::Hole { until: start });
+            if piece.start > self.offset {
+                self.offset = piece.start;
+                return Ok(LogPart::Hole { until: piece.start });
             }
-            let Some(lines) = self.load_piece(store, blobs, &entry, start).await? else {
+            let Some(lines) = self.load_piece(store, blobs, piece).await? else {
                 // It was packed, or deleted, between the two reads: look again at what the index says now.
                 if self.is_gone(store, &entry).await? {
                     continue;
                 }
-                self.pass(entry, end);
-                return Ok(LogPart::Hole { until: end });
+                self.pass(entry, piece);
+                return Ok(LogPart::Hole { until: piece.end });
             };
             let mut frames = parse_frames(&lines);
             frames.retain(|frame| frame.end() > self.offset);
-            self.pass(entry, end);
+            self.pass(entry, piece);
             if !frames.is_empty() {
                 return Ok(LogPart::Frames(frames));
             }
         }
     }
 
-    fn pass(&mut self, entry: Entry, end: u64) {
-        self.offset = end;
-        if entry.member.starts_with("segment:") {
+    fn pass(&mut self, entry: Entry, piece: PieceAt) {
+        self.offset = piece.end;
+        if piece.place != Where::Tail {
             self.after = Some(entry);
         }
     }
 
     /// The first piece, by start, that ends after the reader's place.
-    async fn find_piece(&self, store: &dyn Store) -> Result<Option<(Entry, u64, u64)>, StoreError> {
-        const PAGE: usize = 256;
+    async fn find_piece(&self, store: &dyn Store) -> Result<Option<(Entry, PieceAt)>, StoreError> {
         let mut from = match &self.after {
             Some(entry) => From::Score(entry.score),
             None => From::Start,
@@ -202,10 +352,10 @@ impl LogReader {
             let is_last = entries.len() < PAGE;
             let last = entries.last().cloned();
             for entry in entries {
-                if let Some((start, end)) = parse_member(&entry)
-                    && end > self.offset
+                if let Some(piece) = PieceAt::parse(&entry)
+                    && piece.end > self.offset
                 {
-                    return Ok(Some((entry, start, end)));
+                    return Ok(Some((entry, piece)));
                 }
             }
             match last {
@@ -219,14 +369,13 @@ impl LogReader {
         &self,
         store: &dyn Store,
         blobs: &dyn Blobs,
-        entry: &Entry,
-        start: u64,
+        piece: PieceAt,
     ) -> Result<Option<Bytes>, LogError> {
-        if entry.member.starts_with("tail:") {
-            let found = store.load(&[tail_key(self.log, start)]).await?.pop().flatten();
+        if piece.place == Where::Tail {
+            let found = store.load(&[tail_key(self.log, piece.start)]).await?.pop().flatten();
             return Ok(found.map(|record| record.bytes));
         }
-        match blobs.get(&segment_path(self.log, start)).await {
+        match blobs.get(&piece.path(self.log)).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(BlobError::Absent { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -237,13 +386,6 @@ impl LogReader {
         let entries = store.range(&pieces(self.log), From::Score(entry.score), 4).await?;
         Ok(!entries.contains(entry))
     }
-}
-
-/// `tail:start:end` or `segment:start:end`. The start is in the member too, since equal ends must not collide.
-fn parse_member(entry: &Entry) -> Option<(u64, u64)> {
-    let (_, places) = entry.member.split_once(':')?;
-    let (start, end) = places.split_once(':')?;
-    Some((start.parse().ok()?, end.parse().ok()?))
 }
 
 /// Frames from lines of JSON; a line that is none is left out, and so shows as a hole to who counts bytes.
@@ -277,8 +419,8 @@ pub async fn delete(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<
         }
         let mut batch = Batch::default();
         for entry in entries {
-            if let Some((start, _)) = parse_member(&entry) {
-                batch.delete.push(tail_key(log, start));
+            if let Some(piece) = PieceAt::parse(&entry) {
+                batch.delete.push(tail_key(log, piece.start));
             }
             batch.unindex(pieces(log), &entry.member);
         }
@@ -286,6 +428,7 @@ pub async fn delete(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<
     }
     let mut batch = Batch::default();
     batch.delete.push(growth_key(log));
+    batch.unindex(open(), log);
     commit_unconditional(store, batch).await?;
     blobs.delete_all(&format!("logs/{}/{}", log.run, log.attempt)).await?;
     Ok(())

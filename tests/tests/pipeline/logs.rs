@@ -1,12 +1,22 @@
 //! What a run says, and what it never says.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_domain::log::{LogFrame, OutputStream};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::SecretString;
-use gantry_seams::logs::{LogId, LogPart, LogReader, Piece, append_tail, pack_segment};
+use gantry_seams::blobs::{BlobError, Blobs, Paths, SharedBlobs};
+use gantry_seams::logs::{
+    LogId, LogPart, LogReader, Piece, append_tail, open_logs, pack_segment, seal,
+};
 use gantry_tests::pipeline::TestPipeline;
 use gantry_worker::engine::scripted::Action;
+use tokio::io::AsyncRead;
+use tokio::sync::watch;
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
@@ -109,6 +119,141 @@ async fn a_reader_at_the_tail_finds_what_was_packed_behind_it() {
     };
     assert_eq!(frames.iter().map(|frame| frame.text.as_str()).collect::<String>(), "three");
     assert!(matches!(reader.next(store, blobs).await.unwrap(), LogPart::End));
+}
+
+#[tokio::test]
+async fn a_log_that_is_sealed_while_its_worker_writes_on_stays_whole() {
+    let gantry = super::start().await;
+    let (store, blobs) = (gantry.store.as_ref(), gantry.blobs.as_ref());
+    let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
+    let pieces: Vec<Piece> = (0..7).map(|n| piece(n * 4, "abcd")).collect();
+    for piece in &pieces[..5] {
+        append_tail(store, id, piece).await.unwrap();
+    }
+    seal(store, blobs, id).await.unwrap();
+    assert!(open_logs(store, None, 10).await.unwrap().is_empty());
+
+    // It had been believed dead, and knows nothing of it.
+    pack_segment(store, blobs, id, &pieces[..3]).await.unwrap();
+    append_tail(store, id, &pieces[5]).await.unwrap();
+    pack_segment(store, blobs, id, &pieces[3..6]).await.unwrap();
+    append_tail(store, id, &pieces[6]).await.unwrap();
+    assert_eq!(gantry.log("ca1", 1).await, "abcd".repeat(7));
+    assert_eq!(open_logs(store, None, 10).await.unwrap(), [id]);
+    seal(store, blobs, id).await.unwrap();
+    assert_eq!(gantry.log("ca1", 1).await, "abcd".repeat(7));
+    assert!(open_logs(store, None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn while_the_object_store_is_away_output_is_held_back() {
+    let (mut gantry, objects) = gantry_that_says(vec![Action::Log { bytes: 5_000_000 }]).await;
+    gantry.blobs = Arc::clone(&objects) as _;
+    objects.away.store(true, Ordering::Relaxed);
+    let (worker, stop) = (gantry.worker("worker-1"), gantry.stop.clone());
+    let working = tokio::spawn(async move { worker.turn(&stop).await });
+    // Tried again and again: by the last of these nothing has been taken for a while.
+    objects.until_refused(6).await;
+    let held = gantry.log("ca1", 1).await;
+    assert!((256 << 10..=1 << 20).contains(&held.len()), "{} bytes in the store", held.len());
+    objects.away.store(false, Ordering::Relaxed);
+    working.await.unwrap().unwrap();
+
+    let whole = gantry.log("ca1", 1).await;
+    assert!(whole.len() > 5_000_000 && whole.starts_with(&held));
+    assert!(whole.contains("s here: the object store was away"));
+    assert!(open_logs(gantry.store.as_ref(), None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_could_not_be_packed_at_the_end_of_its_run_is_packed_later() {
+    let (mut gantry, objects) = gantry_that_says(vec![says("hello\n")]).await;
+    gantry.blobs = Arc::clone(&objects) as _;
+    objects.away.store(true, Ordering::Relaxed);
+    gantry.settle().await;
+    let whole = gantry.log("ca1", 1).await;
+    assert!(whole.contains("hello") && whole.contains("pushed "), "{whole}");
+
+    let scheduler = gantry.scheduler();
+    assert_eq!(scheduler.seal_logs().await.unwrap(), 0);
+    objects.away.store(false, Ordering::Relaxed);
+    assert_eq!(scheduler.seal_logs().await.unwrap(), 1);
+    assert!(open_logs(gantry.store.as_ref(), None, 10).await.unwrap().is_empty());
+    assert_eq!(gantry.log("ca1", 1).await, whole);
+}
+
+/// A run that waits for a worker, and objects that can be away.
+async fn gantry_that_says(actions: Vec<Action>) -> (TestPipeline, Arc<MayBeAway>) {
+    let gantry = super::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    gantry.engine.script(&TestPipeline::repository("hello"), actions);
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    let objects = MayBeAway {
+        blobs: Arc::clone(&gantry.blobs),
+        away: AtomicBool::new(false),
+        refused: watch::Sender::new(0),
+    };
+    (gantry, Arc::new(objects))
+}
+
+/// Objects that can be away.
+struct MayBeAway {
+    blobs: SharedBlobs,
+    away: AtomicBool,
+    refused: watch::Sender<usize>,
+}
+
+impl MayBeAway {
+    async fn until_refused(&self, times: usize) {
+        self.refused.subscribe().wait_for(|refused| *refused >= times).await.unwrap();
+    }
+
+    fn here(&self) -> Result<&dyn Blobs, BlobError> {
+        if self.away.load(Ordering::Relaxed) {
+            self.refused.send_modify(|refused| *refused += 1);
+            return Err(BlobError::Unavailable { message: "away".to_owned() });
+        }
+        Ok(self.blobs.as_ref())
+    }
+}
+
+#[async_trait]
+impl Blobs for MayBeAway {
+    async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+        self.here()?.put(path, bytes).await
+    }
+
+    async fn put_stream(
+        &self,
+        path: &str,
+        reader: Pin<Box<dyn AsyncRead + Send>>,
+        most: u64,
+    ) -> Result<u64, BlobError> {
+        self.here()?.put_stream(path, reader, most).await
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes, BlobError> {
+        self.here()?.get(path).await
+    }
+
+    async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError> {
+        self.here()?.get_stream(path).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), BlobError> {
+        self.here()?.delete(path).await
+    }
+
+    async fn delete_all(&self, prefix: &str) -> Result<(), BlobError> {
+        self.here()?.delete_all(prefix).await
+    }
+
+    fn list(&self, prefix: &str) -> Result<Paths, BlobError> {
+        self.here()?.list(prefix)
+    }
 }
 
 fn piece(start: u64, text: &str) -> Piece {

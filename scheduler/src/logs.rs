@@ -1,0 +1,50 @@
+//! Seals the logs of attempts that are over but could not do it themselves: their worker was lost, or the object store away.
+
+use gantry_seams::logs::{self, LogError, LogId};
+use gantry_seams::runs;
+use gantry_seams::store::StoreError;
+
+use crate::Scheduler;
+
+/// How many open logs are looked at together.
+const PAGE: usize = 128;
+
+impl Scheduler {
+    /// Packs what attempts that are over left of their logs in the store. Answers of how many. Those that the object store
+    /// does not take now are packed later.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn seal_logs(&self) -> Result<usize, StoreError> {
+        let mut sealed = 0;
+        let mut after = None;
+        loop {
+            let open = logs::open_logs(self.store.as_ref(), after, PAGE).await?;
+            let Some(&last) = open.last() else { return Ok(sealed) };
+            after = Some(last);
+            for log in open {
+                match self.seal_if_over(log).await {
+                    Ok(was_over) => sealed += usize::from(was_over),
+                    Err(LogError::Store(error)) => return Err(error),
+                    Err(LogError::Blob(error)) => {
+                        tracing::warn!(run.id = %log.run, "the log of run {} is packed later: {error}", log.run);
+                        return Ok(sealed);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn seal_if_over(&self, log: LogId) -> Result<bool, LogError> {
+        let (store, blobs) = (self.store.as_ref(), self.blobs.as_ref());
+        let Some(run) = runs::find(store, log.run).await? else {
+            logs::delete(store, blobs, log).await?;
+            return Ok(true);
+        };
+        if run.state.lease().is_some_and(|lease| lease.attempt == log.attempt) {
+            return Ok(false);
+        }
+        logs::seal(store, blobs, log).await?;
+        Ok(true)
+    }
+}
