@@ -20,6 +20,8 @@ source "$here/lib/base_image.sh"
 source "$here/lib/git_server.sh"
 # shellcheck source=deploy/lib/rabbitmq.sh
 source "$here/lib/rabbitmq.sh"
+# shellcheck source=deploy/lib/redis.sh
+source "$here/lib/redis.sh"
 # shellcheck source=deploy/lib/s3.sh
 source "$here/lib/s3.sh"
 
@@ -50,6 +52,10 @@ usage: deploy/bootstrap.sh COMMAND
                                prints GANTRY_TEST_AMQP=amqp://127.0.0.1:PORT, user and password guest,
                                and GANTRY_TEST_RABBITMQ_API=http://127.0.0.1:PORT
   rabbitmq stop --state DIR
+
+  redis start --state DIR [--port N]
+                               prints GANTRY_TEST_REDIS=redis://127.0.0.1:PORT
+  redis stop --state DIR
 
   s3 start --state DIR [--port N]
                                serves S3 from memory
@@ -101,7 +107,7 @@ main() {
             install_for "$2"
             [[ $2 != test ]] || s3_install
             ;;
-        "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop" | "rabbitmq start" | "rabbitmq stop" | "s3 start" | "s3 stop")
+        "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop" | "rabbitmq start" | "rabbitmq stop" | "redis start" | "redis stop" | "s3 start" | "s3 stop")
             options "${@:3}"
             state_folder
             local verb="${command//[- ]/_}"

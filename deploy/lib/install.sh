@@ -32,6 +32,7 @@ missing_packages() {
     [[ -e /usr/include/stdlib.h ]] || printf '%s\n' libc6-dev
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
     [[ $1 == demo ]] || has_rabbitmq || printf '%s\n' rabbitmq-server
+    [[ $1 == demo ]] || has redis-server || printf '%s\n' redis-server
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
@@ -102,7 +103,7 @@ keep_from_boot() {
     [[ -d /run/systemd/system ]] || return 0
     for package; do
         case $package in
-            docker-registry | lighttpd | rabbitmq-server | webhook) systemctl disable --quiet "$package" ;;
+            docker-registry | lighttpd | rabbitmq-server | redis-server | webhook) systemctl disable --quiet "$package" ;;
             *) ;;
         esac
     done

@@ -30,6 +30,7 @@ export_fact() {
 
 stop_parts() {
     [[ -d $1 ]] || return 0
+    "$bootstrap" redis stop --state "$1"
     "$bootstrap" rabbitmq stop --state "$1"
     "$bootstrap" s3 stop --state "$1"
     "$bootstrap" git-server stop --state "$1"
@@ -43,13 +44,14 @@ with_test_parts() {
     test_state=$1
     be_alone
     stop_parts "$test_state"
-    rm -rf "${test_state:?}"/{engine,registry,git,rabbitmq,s3,demo}
+    rm -rf "${test_state:?}"/{engine,registry,git,rabbitmq,redis,s3,demo}
     trap finish_test_parts EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
     start_parts "$test_state"
     export_fact "$bootstrap" rabbitmq start --state "$test_state"
+    export_fact "$bootstrap" redis start --state "$test_state"
     export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST
     export GANTRY_TEST_REGISTRY=$REGISTRY
     export GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE

@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-sqlite", &["gantry-domain", "gantry-seams"]),
     ("gantry-local", &["gantry-domain", "gantry-seams"]),
     ("gantry-amqp", &["gantry-domain", "gantry-seams"]),
+    ("gantry-redis", &["gantry-domain", "gantry-seams"]),
     ("gantry-objects", &["gantry-seams"]),
     ("gantry-ingress", SHARED),
     ("gantry-scheduler", SHARED),

@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
+# A store of records: Debian's Redis on loopback, which keeps what it acknowledged.
+
+redis_start() {
+    redis_names
+    if running_pid "$redis_pid_file" "$redis_config" >/dev/null; then
+        fail "a Redis already runs in $state: stop it first"
+    fi
+    command -v redis-server >/dev/null || fail "redis-server is not installed: run deploy/bootstrap.sh install test"
+    mkdir -p "$redis_folder"
+    port=$(port_or_free "$port")
+    redis_write_config
+    local pid
+    pid=$(start_process "$redis_log" redis-server "$redis_config")
+    printf '%s\n' "$pid" >"$redis_pid_file"
+    if ! wait_ready 20 "$pid" redis_answers; then
+        show_log "$redis_log"
+        redis_stop
+        fail "Redis did not start at 127.0.0.1:$port: the lines above say why"
+    fi
+    printf 'GANTRY_TEST_REDIS=redis://127.0.0.1:%s\n' "$port"
+}
+
+redis_stop() {
+    redis_names
+    stop_process "$redis_pid_file" "$redis_config"
+}
+
+redis_names() {
+    redis_folder=$state/redis
+    redis_config=$redis_folder/redis.conf
+    redis_pid_file=$redis_folder/redis.pid
+    redis_log=$redis_folder/redis.log
+}
+
+redis_answers() {
+    local answer
+    port_answers "$port" || return 1
+    exec 3<>"/dev/tcp/127.0.0.1/$port" || return 1
+    printf 'PING\r\n' >&3
+    read -r -t 5 answer <&3 || answer=''
+    exec 3>&-
+    [[ $answer == +PONG* ]]
+}
+
+# The three settings below `dir` are what gantry asks of a Redis that it keeps its records in. With a
+# title of its own it would show no path by which to know it again.
+redis_write_config() {
+    cat >"$redis_config" <<CONFIG
+bind 127.0.0.1
+port $port
+protected-mode yes
+dir $redis_folder
+appendonly yes
+appendfsync always
+maxmemory-policy noeviction
+save ""
+set-proc-title no
+CONFIG
+}
