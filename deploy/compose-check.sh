@@ -35,6 +35,7 @@ main() {
     trap 'exit 143' TERM
 
     runtime_image "$GANTRY_IMAGE" "$gantry"
+    without_ports
     compose up --detach "${services[@]}"
     local service
     for service in "${services[@]}"; do
@@ -70,16 +71,26 @@ settings() {
     export GANTRY_CONFIG=$state/client.toml
 }
 
+# Nobody else uses this vhost and this prefix.
 make_vhost() {
-    local vhost=compose-$RANDOM$RANDOM
+    export CHECK_PREFIX=compose-$RANDOM$RANDOM
     curl --silent --show-error --fail --max-time 20 --config - --request PUT --data '' \
-        "$GANTRY_TEST_RABBITMQ_API/api/vhosts/$vhost" <<<'user = "guest:guest"'
-    GANTRY_QUEUE_URLS=amqp://guest@${GANTRY_TEST_AMQP##*[/@]}/$vhost
+        "$GANTRY_TEST_RABBITMQ_API/api/vhosts/$CHECK_PREFIX" <<<'user = "guest:guest"'
+    GANTRY_QUEUE_URLS=amqp://guest@${GANTRY_TEST_AMQP##*[/@]}/$CHECK_PREFIX
 }
 
 compose() {
     docker-compose --ansi never --project-name gantry-check --project-directory "$root" \
-        --file "$root/docker-compose.yml" --file "$root/deploy/compose/check.yml" "$@"
+        --file "$state/compose.yml" --file "$root/deploy/compose/check.yml" "$@"
+}
+
+# docker-compose.yml as it reads with these settings, but for published ports: on the machine's own network there are none,
+# and an override can only add to them.
+without_ports() {
+    docker-compose --file "$root/docker-compose.yml" config |
+        awk '/^ *ports:$/ { skipping = index($0, "p"); next }
+            skipping && match($0, /[^ ]/) && (RSTART > skipping || /^ *- /) { next }
+            { skipping = 0; print }' >"$state/compose.yml"
 }
 
 is_healthy() {

@@ -11,6 +11,7 @@ use crate::client::ClientCommand;
 use crate::client::login::Login;
 use crate::client::output::Output;
 use crate::client::worker::Workers;
+use crate::secret::SecretCommand;
 
 /// Builds container images when something happens: a push, or a person's wish
 #[derive(Debug, Parser)]
@@ -53,6 +54,16 @@ pub(crate) enum Command {
     Worker(WorkerCommand),
     #[command(subcommand)]
     Store(StoreCommand),
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Ask whether the process of these settings on this machine is ready
+    #[command(after_long_help = "\
+It asks /readyz at `telemetry.listen`, prints the answer, and fails when something is missing that the process needs: \
+for health checks of container engines.
+
+Example:
+  gantry ready --config gantry.toml")]
+    Ready(SettingsOptions),
     /// Print every setting with its default and what it means
     #[command(after_long_help = "What it prints is a settings file to start from:
   gantry settings > gantry.toml")]

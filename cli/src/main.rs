@@ -12,7 +12,9 @@ mod compose;
 mod environment;
 mod exit;
 mod health;
+mod ready;
 mod roles;
+mod secret;
 mod serve;
 mod store;
 mod up;
@@ -54,11 +56,13 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
             let command = ClientCommand::Worker(ask);
             runtime.block_on(client::run(command, arguments.output, environment))
         }
+        Command::Secret(command) => runtime.block_on(secret::run(command, &environment)),
         Command::Store(command) => runtime.block_on(store::run(command, &environment)),
         Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
         Command::Client(command) => {
             runtime.block_on(client::run(*command, arguments.output, environment))
         }
+        Command::Ready(options) => runtime.block_on(ready::ready(options, &environment)),
         Command::Settings => write_out(gantry_ops::settings::DEFAULTS).map(|()| Exit::Ok),
         Command::Completions { shell } => {
             let mut script = Vec::new();
