@@ -41,7 +41,9 @@ pub(crate) enum ApiError {
     Busy,
     #[error("gantry's store does not answer: try again in a moment")]
     Unavailable,
-    #[error("gantry's store is full: its operator must free space")]
+    #[error(
+        "gantry's store is full, so nothing new is taken: its operator must raise `store.budget` or free space"
+    )]
     Full,
     #[error("gantry failed: its own log says why")]
     Internal,
@@ -131,7 +133,8 @@ impl ResponseError for ApiError {
         let headers = response.headers_mut();
         match self.status_code() {
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+                let seconds = if matches!(self, Self::Full) { "30" } else { "2" };
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
             }
             StatusCode::UNAUTHORIZED if matches!(self, Self::Unauthorized) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

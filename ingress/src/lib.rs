@@ -22,6 +22,7 @@ mod clock;
 mod doorbell;
 mod error;
 mod hooks;
+mod intake;
 mod logs;
 mod routes;
 mod state;
@@ -34,6 +35,7 @@ pub use tls::{TlsError, TlsFiles};
 use crate::clock::StoreClock;
 use crate::doorbell::Doorbells;
 use crate::hooks::{ByteBudget, HookDirectory, HookTally};
+use crate::intake::Intake;
 use crate::logs::Followers;
 use crate::routes::Document;
 use crate::state::State;
@@ -128,6 +130,8 @@ pub async fn run(
     let document = Document::write()?;
     let (doorbells, ringer) = Doorbells::new(ingress.queues);
     let ringing = tokio::spawn(ringer.run());
+    let intake = Arc::new(Intake::default());
+    let (looked_at, store) = (Arc::clone(&intake), Arc::clone(&ingress.store));
     let state = web::Data::new(State {
         store: ingress.store,
         blobs: ingress.blobs,
@@ -138,6 +142,7 @@ pub async fn run(
         hooks: HookDirectory::new()?,
         tally: HookTally::default(),
         budget: ByteBudget::new(ingress.settings.body_budget),
+        intake,
         followers: Followers::new(),
         hooks_address: listeners.hooks.as_ref().unwrap_or(&listeners.api).local_addr()?,
         runtime: tokio::runtime::Handle::current(),
@@ -205,7 +210,8 @@ pub async fn run(
             None => api.await,
         }
     };
-    let (served, ()) = tokio::join!(serving, stopping);
+    let looking = looked_at.keep_looking(store.as_ref(), &stop);
+    let (served, (), ()) = tokio::join!(serving, stopping, looking);
     // Every handler is gone, and with it every doorbell: what still waits is rung, and no longer than a moment.
     if tokio::time::timeout(LAST_ANSWERS, ringing).await.is_err() {
         tracing::warn!("the queue did not take the last doorbells; the sweeper rings them again");

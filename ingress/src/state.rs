@@ -15,6 +15,7 @@ use crate::IngressSettings;
 use crate::clock::StoreClock;
 use crate::doorbell::Doorbells;
 use crate::hooks::{ByteBudget, HookDirectory, HookTally};
+use crate::intake::Intake;
 use crate::logs::Followers;
 
 /// What every handler shares.
@@ -29,6 +30,7 @@ pub(crate) struct State {
     pub(crate) hooks: HookDirectory,
     pub(crate) tally: HookTally,
     pub(crate) budget: ByteBudget,
+    pub(crate) intake: Arc<Intake>,
     pub(crate) followers: Followers,
     /// Where hooks are served.
     pub(crate) hooks_address: SocketAddr,

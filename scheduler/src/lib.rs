@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_ops::secret::Keyring;
+use gantry_ops::telemetry;
 use gantry_remote::code_host::CodeHost;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::{Queue, Queues};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 mod admission;
 mod events;
 mod facts;
+mod figures;
 mod logs;
 mod retention;
 mod stranded;
@@ -72,6 +74,7 @@ impl Scheduler {
             every("sweeper", &stop, self.settings.sweep_interval, || sweeper.sweep()),
             every("logs", &stop, self.settings.sweep_interval, || self.seal_logs()),
             every("retention", &stop, Duration::from_secs(600), || self.forget_old()),
+            every("room", &stop, LOOK_AGAIN, || self.make_room()),
         );
     }
 
@@ -103,6 +106,7 @@ async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
         };
         match rung {
             Ok(Some(claim)) => {
+                telemetry::hear(name, claim.trace());
                 // The record says the rest, so a doorbell that comes again is as good as one that does not.
                 if let Err(error) = claim.done().await {
                     tracing::debug!("{name}: {error}");

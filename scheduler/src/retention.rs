@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gantry_domain::run::Run;
+use gantry_domain::timestamp::Timestamp;
 use gantry_seams::blobs::BlobError;
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
@@ -16,6 +17,9 @@ use crate::Scheduler;
 
 /// How much one look takes of each kind.
 const PIECE: usize = 128;
+
+/// What came in this very millisecond is no exception.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long things are kept.
 #[derive(Debug, Clone)]
@@ -70,7 +74,7 @@ impl Scheduler {
         let now = store.now().await?;
         let keep = &self.settings.retention;
         let mut count = self.forget_runs().await?;
-        count += self.move_bodies().await?;
+        count += self.move_bodies(now.before(keep.bodies)).await?;
         count += self.forget_deliveries().await?;
         count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
@@ -115,9 +119,32 @@ impl Scheduler {
         Ok(())
     }
 
-    async fn move_bodies(&self) -> Result<usize, StoreError> {
+    /// While the store fills up, bodies leave before their time, oldest first. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn make_room(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
-        let before = store.now().await?.before(self.settings.retention.bodies);
+        let mut moved = 0;
+        while store.room().await?.is_tight() {
+            let count = self.move_bodies(store.now().await?.after(A_MOMENT)).await?;
+            moved += count;
+            if count == 0 {
+                break;
+            }
+        }
+        if moved > 0 {
+            tracing::warn!(
+                bodies = moved,
+                "the store fills up: {moved} bodies of deliveries moved to the object store before their time; raise \
+                 `store.budget`, or shorten what `retention` keeps"
+            );
+        }
+        Ok(moved)
+    }
+
+    async fn move_bodies(&self, before: Timestamp) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
         let mut count = 0;
         for delivery in deliveries::with_body_before(store, before, PIECE).await? {
             if let Some(body) = deliveries::find_body(store, &delivery).await? {

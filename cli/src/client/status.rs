@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use gantry_ingress::api::types::Status;
+use gantry_ingress::api::types::{Status, StoreStatus};
 
 use super::Client;
 use super::table::{Details, instant, size};
@@ -37,7 +37,11 @@ impl fmt::Display for Shown<'_> {
                 "store",
                 words_of(
                     status.store.ok,
-                    format_args!("answers in {} ms", status.store.latency_ms),
+                    format_args!(
+                        "answers in {} ms, {}",
+                        status.store.latency_ms,
+                        room(&status.store)
+                    ),
                 ),
             )
             .line("queue", words_of(status.queue.ok, "takes doorbells"))
@@ -106,6 +110,13 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+fn room(store: &StoreStatus) -> String {
+    match store.budget {
+        Some(budget) => format!("{} of {} taken", size(store.used), size(budget)),
+        None => format!("{} taken", size(store.used)),
+    }
+}
+
 fn words_of(ok: bool, words: impl fmt::Display) -> String {
     if ok { words.to_string() } else { "does not answer".to_owned() }
 }
@@ -118,7 +129,7 @@ mod tests {
     fn what_needs_a_person_stands_last() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "ok": false, "troubles": ["worker w2 has no engine: start Docker"], "version": "0.1.0",
-            "store": {"ok": true, "latency_ms": 1}, "queue": {"ok": true, "failed": 0},
+            "store": {"ok": true, "latency_ms": 1, "used": 1_073_741_824_u64, "budget": 4_294_967_296_u64}, "queue": {"ok": true, "failed": 0},
             "workers": [
                 {"id": "w1", "pool": "linux-amd64", "platforms": ["linux/amd64"], "slots": 2, "runs": ["ca1"],
                  "version": "0.1.0", "engine": {"ok": true, "message": "Docker Engine 27.1"},
@@ -140,7 +151,7 @@ mod tests {
         .unwrap();
         insta::assert_snapshot!(Shown(&status, "http://127.0.0.1:7300".to_owned()), @r"
         server          http://127.0.0.1:7300, version 0.1.0
-        store           answers in 1 ms
+        store           answers in 1 ms, 1.0 GiB of 4.0 GiB taken
         queue           takes doorbells
         runs            3 queued, 1 running
         oldest waiting  ca2 since 2026-03-09T20:30:10Z, for a worker

@@ -44,7 +44,7 @@ impl Servers {
         environment: &Environment,
         stop: &CancellationToken,
     ) -> Result<Self> {
-        let store = SqliteStore::open(data.join(SQLITE_FILE), Options::default())?;
+        let store = SqliteStore::open(data.join(SQLITE_FILE), sqlite_options(settings))?;
         let blobs = match objects_options(settings, environment) {
             Some(options) => ObjectBlobs::open(&options)?,
             None => ObjectBlobs::local(data.join("objects"))?,
@@ -117,9 +117,14 @@ impl OpenStore {
             );
         }
         let data = DataDir::lock(&settings.data)?;
-        let store = SqliteStore::open(file, Options::default())?;
+        let store = SqliteStore::open(file, sqlite_options(settings))?;
         Ok(Self { store: Arc::new(store), _data: Some(data) })
     }
+}
+
+fn sqlite_options(settings: &Settings) -> Options {
+    let budget = settings.store.budget;
+    Options { max_bytes: Some(budget).filter(|budget| *budget > 0), ..Options::default() }
 }
 
 async fn connect_store(

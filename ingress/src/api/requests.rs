@@ -270,6 +270,7 @@ impl Asked {
         rerun_of: Option<RunId>,
         draft: RunDraft,
     ) -> Result<HttpResponse, ApiError> {
+        state.intake.check()?;
         let span = self.span.clone();
         self.start_in_span(state, registry, task, rerun_of, draft).instrument(span).await
     }

@@ -9,7 +9,7 @@ use gantry_domain::id::PoolName;
 use gantry_domain::run::{Run as RunRecord, RunState};
 use gantry_domain::worker::Workforce;
 use gantry_seams::runs::RunFilter;
-use gantry_seams::store::StoreError;
+use gantry_seams::store::{Room, StoreError};
 use gantry_seams::{hooks, installation, runs};
 
 use super::refusals::refused;
@@ -37,6 +37,7 @@ pub(super) async fn show_status(
     let workforce = visible_workforce(&state, &allowed).await?;
     let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let now = workforce.now;
+    let room = store.room().await?;
     let (queued, leased) = runs_under_way(&state, &allowed).await?;
     let oldest = queued.iter().min_by_key(|run| run.created);
     let oldest_waiting = match oldest {
@@ -56,7 +57,13 @@ pub(super) async fn show_status(
         ok: true,
         troubles: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        store: types::StoreStatus { ok: true, latency_ms, now: Some(now.to_string()) },
+        store: types::StoreStatus {
+            ok: true,
+            latency_ms,
+            now: Some(now.to_string()),
+            used: room.used,
+            budget: room.most,
+        },
         queue: queue(&state),
         queued_runs: queued.len(),
         leased_runs: leased,
@@ -70,7 +77,7 @@ pub(super) async fn show_status(
             .collect(),
         workers: view::workers(&workforce),
     };
-    status.troubles = troubles(&status, &workforce, &queued);
+    status.troubles = troubles(&status, room, &workforce, &queued);
     status.ok = status.troubles.is_empty();
     Ok(Json(status))
 }
@@ -132,8 +139,24 @@ async fn failing_credentials(
 }
 
 /// What needs a person, each with its remedy.
-fn troubles(status: &types::Status, workforce: &Workforce, queued: &[RunRecord]) -> Vec<String> {
+fn troubles(
+    status: &types::Status,
+    room: Room,
+    workforce: &Workforce,
+    queued: &[RunRecord],
+) -> Vec<String> {
     let mut troubles = Vec::new();
+    if room.is_closed() {
+        troubles.push(
+            "the store is nearly full, so hooks, uploads and new runs are answered 503: raise `store.budget`, or shorten what `retention` keeps"
+                .to_owned(),
+        );
+    } else if room.is_tight() {
+        troubles.push(
+            "the store fills up, so bodies of deliveries move to the object store early: raise `store.budget`, or shorten what `retention` keeps"
+                .to_owned(),
+        );
+    }
     if let Some(error) = &status.queue.last_error {
         troubles.push(format!("the queue does not take doorbells, so things go slower: {error}"));
     }

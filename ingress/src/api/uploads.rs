@@ -46,6 +46,7 @@ pub(super) async fn create(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let registry = allowed.registry(state.store.as_ref(), &at).await?;
+    state.intake.check()?;
     let most = state.settings.upload_limit;
     if declared_length(&request).is_some_and(|length| length > most) {
         return Err(ApiError::TooLarge { most });

@@ -13,6 +13,7 @@ use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId, HookId};
 use gantry_ops::metrics::{self, HookVerdict};
 use gantry_ops::telemetry;
+use gantry_seams::store::StoreError;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, field};
 
@@ -116,6 +117,9 @@ async fn take(
             Ok(Taken { verdict: HookVerdict::Dropped, answer })
         }
         Meaning::Record(reading) => {
+            state.intake.check().inspect_err(|_| {
+                state.tally.count(&hook.id, |counts| counts.unavailable += 1);
+            })?;
             let span = trace::span(request);
             span.record("delivery.id", field::display(&reading.id));
             let recorded = record(state, hook, reading, body).instrument(span.clone());
@@ -198,10 +202,7 @@ fn read(hook: &Hook, encoding: Encoding, headers: &HeaderMap, body: &Bytes) -> M
 fn answer(
     state: &State,
     hook: &Hook,
-    recorded: Result<
-        Result<Recorded, gantry_seams::store::StoreError>,
-        tokio::time::error::Elapsed,
-    >,
+    recorded: Result<Result<Recorded, StoreError>, tokio::time::error::Elapsed>,
 ) -> Result<Taken, ApiError> {
     match recorded {
         Ok(Ok(Recorded::New(delivery))) => {
@@ -225,7 +226,12 @@ fn answer(
         Ok(Err(error)) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken: {error}", hook.id);
-            Err(ApiError::Unavailable)
+            Err(match error {
+                StoreError::Full { .. } => ApiError::Full,
+                StoreError::Unavailable { .. } | StoreError::Undecodable { .. } => {
+                    ApiError::Unavailable
+                }
+            })
         }
         Err(_) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);

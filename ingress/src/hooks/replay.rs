@@ -54,6 +54,7 @@ pub(crate) async fn replay(
     hook: &Hook,
     earlier: &Delivery,
 ) -> Result<Delivery, ApiError> {
+    state.intake.check()?;
     let body = find_body(state, earlier).await?.ok_or_else(|| ApiError::Conflict {
         code: "body_gone",
         message: format!(

@@ -12,6 +12,7 @@ mod access;
 mod api;
 mod deliveries;
 mod hooks;
+mod intake;
 mod logs;
 mod rig;
 mod tls;

@@ -55,11 +55,21 @@ impl Door {
     }
 
     pub(crate) async fn open_with(settings: IngressSettings, hooks_apart: bool) -> Self {
+        Self::open_on(Options::default(), settings, hooks_apart).await
+    }
+
+    /// A door whose store may not grow beyond `budget`.
+    pub(crate) async fn open_on_budget(budget: u64) -> Self {
+        let options = Options { max_bytes: Some(budget), ..Options::default() };
+        Self::open_on(options, IngressSettings::default(), false).await
+    }
+
+    async fn open_on(options: Options, settings: IngressSettings, hooks_apart: bool) -> Self {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let stuck = Arc::new(AtomicBool::new(false));
         let store: SharedStore = Arc::new(MayBeStuck {
-            store: SqliteStore::in_memory(Options::default()).unwrap(),
+            store: SqliteStore::in_memory(options).unwrap(),
             stuck: Arc::clone(&stuck),
         });
         let blobs: SharedBlobs = Arc::new(ObjectBlobs::local(folder.path().join("blobs")).unwrap());

@@ -46,6 +46,7 @@ mod scaled {
     mod logs;
     mod pools;
     mod pushes;
+    mod room;
     mod workers;
 
     async fn start() -> TestPipeline {

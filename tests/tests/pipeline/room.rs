@@ -1,5 +1,6 @@
 //! A store that fills up: bodies leave early, and runs keep their room.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,9 +8,10 @@ use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::hook::Provider;
 use gantry_domain::run::RunStatus;
 use gantry_seams::clock::Clock;
-use gantry_seams::deliveries;
+use gantry_seams::registries::NewRegistry;
+use gantry_seams::{deliveries, registries};
 use gantry_sqlite::{Options, SqliteStore};
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{REGISTRY, TestPipeline};
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const BUDGET: u64 = 4 << 20;
@@ -38,6 +40,13 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
     let clock = Clock::Manual(gantry.clock.clone());
     let options = Options { max_bytes: Some(BUDGET), clock, ..Options::default() };
     gantry.store = Arc::new(SqliteStore::in_memory(options).unwrap());
+    let registry = NewRegistry {
+        name: "reg".parse().unwrap(),
+        host: REGISTRY.parse().unwrap(),
+        credentials: None,
+        run_limit: NonZeroU32::MIN,
+    };
+    registries::create(gantry.store.as_ref(), registry).await.unwrap();
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;

@@ -46,6 +46,12 @@ pub struct StoreStatus {
     /// Its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
+    /// Bytes that are taken.
+    #[serde(default)]
+    pub used: u64,
+    /// Bytes that may be taken, if there is a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<u64>,
 }
 
 /// The queue, as this process last rang it.

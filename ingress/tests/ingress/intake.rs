@@ -1,0 +1,91 @@
+//! Near the store's budget nothing new is taken, and what goes on goes on.
+
+use std::time::Duration;
+
+use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::id::{LeaseNonce, WorkerId};
+use gantry_domain::run::{Outcome, Product};
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::deliveries;
+use gantry_seams::runs::{self, Finish};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::rig::{Answer, Door};
+
+const BUDGET: u64 = 8 << 20;
+
+/// A body of about 16 KiB.
+fn body(number: usize) -> String {
+    let padding: Vec<String> = (0..256).map(|n| format!("{:064x}", number * 256 + n)).collect();
+    json!({"zen": padding}).to_string()
+}
+
+async fn send(door: &Door, hook: &Hook, number: usize) -> Answer {
+    Answer::of(door.github(hook, "ping", &format!("d-{number}"), &body(number))).await
+}
+
+/// Sends until the answer is no 2xx any more. Answers how many were taken.
+async fn fill(door: &Door, hook: &Hook) -> (usize, Answer) {
+    for number in 0..10_000 {
+        let room = door.store.room().await.unwrap();
+        if room.used > BUDGET / 100 * 90 {
+            // The door looks once a second: who sends faster than that reaches the budget itself.
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        let answer = send(door, hook, number).await;
+        if !answer.status.is_success() {
+            return (number, answer);
+        }
+    }
+    panic!("it is never full");
+}
+
+#[tokio::test]
+async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_on() {
+    let door = Door::open_on_budget(BUDGET).await;
+    door.create_registry("contoso").await;
+    let hook = door.hook(Provider::GitHub).await;
+    let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
+    door.post("/registries/contoso/builds", build.clone()).await.expect(StatusCode::CREATED);
+
+    let (sent, answer) = fill(&door, &hook).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["error"]["code"], "full");
+    assert_eq!(answer.headers["retry-after"], "30");
+    assert_eq!(door.ledger().await.len(), sent, "each 2xx is stored, and nothing else");
+    let upload = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    assert_eq!(Answer::of(upload.body("x")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let another = door.post("/registries/contoso/builds", build).await;
+    assert_eq!(another.status, StatusCode::SERVICE_UNAVAILABLE);
+    let status = door.get("/status").await.json();
+    assert!(status["troubles"].to_string().contains("raise `store.budget`"), "{status}");
+
+    // The run that was asked for before is admitted, taken and done.
+    let store = door.store.as_ref();
+    let limits = runs::Limits { registry: 8, task: None };
+    let run = "ca1".parse().unwrap();
+    runs::ready(store, run, None, limits).await.unwrap();
+    let nonce: LeaseNonce = "0".repeat(32).parse().unwrap();
+    let (pool, worker): (_, WorkerId) = ("linux-amd64".parse().unwrap(), "w1".parse().unwrap());
+    let lease = Duration::from_secs(60);
+    let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
+    runs::began(store, run, &taken.holder).await.unwrap();
+    let outcome = Finish::Outcome(Outcome::Succeeded(Product::default()));
+    runs::finish(store, run, &taken.holder, outcome, None).await.unwrap();
+    assert_eq!(door.get("/runs/ca1").await.json()["status"], "Succeeded");
+
+    // What the scheduler does once bodies stand in the object store.
+    let end_of_time = Timestamp::from_millis(i64::MAX);
+    for delivery in deliveries::with_body_before(store, end_of_time, 1000).await.unwrap() {
+        deliveries::drop_body(store, &delivery).await.unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if send(&door, &hook, sent).await.status.is_success() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "hooks are taken again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
