@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests, and the demo on the debug binary, over a real engine, registry and git server,
-# which it starts in .test, on free ports, and stops.
+# Runs all tests, and with the debug binary the demo and the roles from docker-compose.yml, over a
+# real engine, registry, git server, Redis, RabbitMQ and S3, which it starts in .test, on free ports,
+# and stops.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,6 +18,7 @@ main() {
     make --no-print-directory build
     run_tests
     DEMO_STATE=$root/.test/demo DEMO_GANTRY=$root/target/debug/gantry deploy/demo.sh
+    deploy/compose-check.sh "$root/.test/compose" "$root/target/debug/gantry"
 }
 
 # nextest leaves out the examples in the documentation.

@@ -33,6 +33,8 @@ missing_packages() {
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
     [[ $1 == demo ]] || has_rabbitmq || printf '%s\n' rabbitmq-server
     [[ $1 == demo ]] || has redis-server || printf '%s\n' redis-server
+    [[ $1 != test ]] || has docker-compose || printf '%s\n' docker-compose
+    [[ $1 != test ]] || has strip || printf '%s\n' binutils
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv
     [[ $1 != bench ]] || has webhook || printf '%s\n' webhook
