@@ -18,7 +18,7 @@ check: ## format, lints, documentation and shell scripts, without a warning
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
-	shellcheck --external-sources deploy/*.sh .ci/run
+	shellcheck --external-sources deploy/*.sh deploy/compose/*.sh .ci/run
 
 build: ## compiles the program and the tests, for debugging
 	cargo build --workspace
