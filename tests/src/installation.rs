@@ -4,6 +4,7 @@
 //! each start. A client goes on over restarts: it waits until somebody listens.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -144,10 +145,7 @@ impl Installation {
     /// Who speaks to it, over its restarts.
     #[must_use]
     pub fn client(&self) -> Client {
-        // Whoever installed it first has it; there is no other.
-        let _already = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build();
-        Client { http: http.expect("a client"), door: self.door.subscribe() }
+        Client { http: http(), door: self.door.subscribe() }
     }
 
     /// The end of what its processes said.
@@ -161,6 +159,13 @@ fn last_lines(file: &Path, most: usize) -> String {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(most)..].join("\n")
+}
+
+fn http() -> reqwest::Client {
+    // Whoever installed it first has it; there is no other.
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build();
+    http.expect("a client")
 }
 
 /// Reads what `gantry up` says at its start, and the rest, so that it is never held up.
@@ -196,6 +201,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// Speaks to one address, whoever listens there.
+    #[must_use]
+    pub fn at(address: SocketAddr, token: &str) -> Self {
+        let door = Door { address: format!("http://{address}"), token: token.to_owned() };
+        // Nobody opens another door.
+        Self { http: http(), door: watch::Sender::new(Some(door)).subscribe() }
+    }
+
     /// Reads from API v1.
     ///
     /// # Errors

@@ -82,6 +82,12 @@ impl Delivery {
         client: &Client,
         hook: &Hook,
     ) -> Result<Option<StatusCode>> {
+        let status = self.ask(client, hook).await?;
+        Ok(status.filter(StatusCode::is_success))
+    }
+
+    /// Sends it once and tells the answer: 2xx, or 503. `None`: no whole one came.
+    pub(crate) async fn ask(&mut self, client: &Client, hook: &Hook) -> Result<Option<StatusCode>> {
         let headers = [
             ("content-type", "application/json".to_owned()),
             ("x-github-event", "push".to_owned()),
@@ -92,7 +98,7 @@ impl Delivery {
         let answer = client.knock(&path, &headers, self.body.clone()).await?;
         let Some((status, text)) = answer else { return Ok(None) };
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            return Ok(None);
+            return Ok(Some(status));
         }
         ensure!(status.is_success(), "delivery {} was answered {status}: {text}", self.id);
         let accepted: HookAccepted = serde_json::from_str(&text)?;

@@ -1,16 +1,18 @@
-//! What holds when gantry is killed at any moment.
+//! What holds when gantry is killed at any moment, and in the scaled mode also when its servers and connections fail.
 //!
 //! `GANTRY_FAULT_SEED=7` plays that round alone, `GANTRY_FAULT_SEED=1-200` these; seeds from 1001 on are played on the
-//! real engine and registry. A seed fixes what is pushed and when the process is killed, not how the machine's threads
-//! run: a round that failed may have to be played a few times.
+//! real engine and registry, from 2000 on in the scaled mode. A seed fixes what is pushed and what fails when, not how the
+//! machine's threads run: a round that failed may have to be played a few times.
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
+mod evidence;
 mod ledger;
 mod parts;
 mod plan;
 mod report;
 mod round;
+mod scaled;
 mod servers;
 mod verdict;
 
@@ -31,7 +33,22 @@ async fn every_accepted_delivery_is_one_run_wherever_gantry_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gantry_leaves_nothing_in_a_real_engine_and_builds_what_was_accepted() {
-    play(seeds(REAL, |seed| seed >= FIRST_REAL_SEED), 1).await;
+    let is_ours = |seed| seed >= FIRST_REAL_SEED && !scaled::SEEDS.contains(&seed);
+    play(seeds(REAL, is_ours), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accepted_delivery_is_one_run_whatever_fails_in_the_scaled_mode() {
+    let usual = scaled::USUAL_SEED..=scaled::USUAL_SEED;
+    let mut faults = Vec::new();
+    for seed in seeds(usual, |seed| scaled::SEEDS.contains(&seed)) {
+        let report = scaled::play(seed).await;
+        println!("{report}");
+        if report.has_faults() {
+            faults.push(report.faults());
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
 /// Plays rounds, so many at once.

@@ -1,7 +1,7 @@
 //! What a round stands on: everything real, or an engine that runs nothing and a registry in a folder.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +12,7 @@ use gantry_seams::installation;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::installation::Program;
 use gantry_tests::kept_registry::{self, KeptRegistry};
-use gantry_tests::real;
+use gantry_tests::{real, role};
 use serde_json::Value;
 
 use crate::plan::{Plan, Scale};
@@ -108,7 +108,7 @@ impl Parts {
         let Self::Real(parts) = self else { return Ok(()) };
         let data = DataDir::lock(data)?;
         let store = SqliteStore::open(data.path().join("gantry.db"), Options::default())?;
-        installation::open(&store, &parts.installation).await?;
+        installation::open(&store, &parts.installation, &[]).await?;
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Parts {
                 let first = ["up", "--listen", "127.0.0.1:0", "--data", &data_text];
                 let client = data.with_extension("client.toml").display().to_string();
                 Program {
-                    path: gantry(),
+                    path: role::gantry(),
                     arguments: first.map(str::to_owned).into_iter().chain(settings).collect(),
                     environment: vec![("GANTRY_CONFIG".to_owned(), client)],
                 }
@@ -193,17 +193,6 @@ fn processes_with(text: &str) -> Vec<String> {
     let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let commands = commands.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
     commands.filter(|command| command.contains(text)).collect()
-}
-
-/// The debug binary, built if it is not there.
-fn gantry() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_gantry-scripted")).with_file_name("gantry");
-    if !path.exists() {
-        let mut cargo = std::process::Command::new(env!("CARGO"));
-        let built = cargo.args(["build", "-p", "gantry"]).status().unwrap();
-        assert!(built.success(), "gantry does not build");
-    }
-    path
 }
 
 async fn ask_registry(image: &str) -> Result<Option<Tagged>> {

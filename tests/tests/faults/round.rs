@@ -389,7 +389,7 @@ impl PlannedTask {
 }
 
 /// Pushes one more commit to a branch.
-fn move_branch(repository: &Mutex<TestRepository>, branch: &str) -> Result<Push> {
+pub(crate) fn move_branch(repository: &Mutex<TestRepository>, branch: &str) -> Result<Push> {
     let repository = repository.lock().unwrap();
     let before = repository.git(&["ls-remote", "origin", &format!("refs/heads/{branch}")])?;
     let before = before.split_whitespace().next().context("the branch is there")?.to_owned();
@@ -414,7 +414,7 @@ fn processes_on(folder: &str, pid: u32) -> Vec<u32> {
 }
 
 /// Waits until there is nothing left of what `open` names.
-async fn quiet<F: Future<Output = Result<Vec<String>>>>(
+pub(crate) async fn quiet<F: Future<Output = Result<Vec<String>>>>(
     what: &str,
     within: Duration,
     open: impl Fn() -> F,

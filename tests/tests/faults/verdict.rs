@@ -4,28 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use gantry_domain::attempt::AttemptEnd;
-use gantry_domain::cause::Cause;
 use gantry_domain::decide::Choice;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
-use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
-use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::{Key, Kind, Store as _};
 use gantry_seams::{decisions, deliveries, events};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 
+use crate::evidence::{self, Change, MANY, change};
 use crate::ledger::{Delivery, Hook};
 use crate::report::{CutShort, Report};
 use crate::round::Round;
-
-/// More runs than a round has.
-const MANY: usize = 500;
-
-/// A task and a commit: for each there is to be one run.
-type Change = (String, String);
 
 /// Holds what is stored against what was sent.
 pub(crate) async fn judge(
@@ -55,7 +47,10 @@ pub(crate) async fn judge(
             report.fault(format!("run {}: {error:#}\n    {:?}", run.id, run.state));
         }
     }
-    judge.nothing_is_open(report).await
+    for open in evidence::open(&judge.store).await? {
+        report.fault(open);
+    }
+    Ok(())
 }
 
 struct Judge<'a> {
@@ -176,7 +171,7 @@ impl Judge<'_> {
             | Outcome::Timeout { .. }) => anyhow::bail!("it ended by {outcome:?}"),
         }
         for attempt in &run.attempts {
-            let text = self.log(run.id, attempt.attempt).await?;
+            let text = evidence::log(&self.store, &self.blobs, run.id, attempt.attempt).await?;
             if attempt.end == AttemptEnd::Lapsed {
                 cut_short.count(&text);
             }
@@ -194,59 +189,5 @@ impl Judge<'_> {
         let bundle = self.store.load(&[bundle]).await?;
         ensure!(bundle.iter().all(Option::is_none), "its secrets are still stored");
         Ok(())
-    }
-
-    /// The log of an attempt, from its beginning.
-    async fn log(&self, run: RunId, attempt: u32) -> Result<String> {
-        let mut reader = LogReader::at(LogId { run, attempt }, 0);
-        let mut text = String::new();
-        loop {
-            match reader.next(&self.store, &self.blobs).await? {
-                LogPart::Frames(frames) => {
-                    for frame in frames {
-                        let place = text.len() as u64;
-                        ensure!(frame.offset == place, "attempt {attempt}: {frame:?} at {place}");
-                        text.push_str(&frame.text);
-                    }
-                }
-                LogPart::Hole { until } => anyhow::bail!("attempt {attempt}: a hole up to {until}"),
-                LogPart::End => return Ok(text),
-            }
-        }
-    }
-
-    async fn nothing_is_open(&self, report: &mut Report) -> Result<()> {
-        let store = &self.store;
-        let ever = Timestamp::from_millis(i64::MAX);
-        let open = [
-            ("leased", ids(&runs::leased(store, MANY).await?)),
-            ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
-            ("ready", ids(&runs::all_ready(store, MANY).await?)),
-            ("undecided", texts(events::undecided(store, ever, MANY).await?)),
-        ];
-        for (what, which) in open {
-            if !which.is_empty() {
-                report.fault(format!("{which:?} are {what}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn ids(runs: &[Run]) -> Vec<String> {
-    texts(runs.iter().map(|run| run.id))
-}
-
-fn texts(all: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
-    all.into_iter().map(|it| it.to_string()).collect()
-}
-
-/// What a run is for.
-fn change(run: &Run) -> Option<Change> {
-    match &run.cause {
-        Cause::Push { commit, .. } => {
-            Some((run.task.as_ref()?.name.to_string(), commit.to_string()))
-        }
-        Cause::Request { .. } => None,
     }
 }

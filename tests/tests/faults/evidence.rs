@@ -1,0 +1,72 @@
+//! What the store says of runs, for every judgement.
+
+use anyhow::{Result, ensure};
+use gantry_domain::cause::Cause;
+use gantry_domain::id::RunId;
+use gantry_domain::run::Run;
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::blobs::Blobs;
+use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::store::Store;
+use gantry_seams::{events, runs};
+
+/// More of anything than a round has.
+pub(crate) const MANY: usize = 1000;
+
+/// A task and a commit: for each there is to be one run.
+pub(crate) type Change = (String, String);
+
+/// What a run is for.
+pub(crate) fn change(run: &Run) -> Option<Change> {
+    match &run.cause {
+        Cause::Push { commit, .. } => {
+            Some((run.task.as_ref()?.name.to_string(), commit.to_string()))
+        }
+        Cause::Request { .. } => None,
+    }
+}
+
+/// The log of an attempt, from its beginning.
+pub(crate) async fn log(
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+    run: RunId,
+    attempt: u32,
+) -> Result<String> {
+    let mut reader = LogReader::at(LogId { run, attempt }, 0);
+    let mut text = String::new();
+    loop {
+        match reader.next(store, blobs).await? {
+            LogPart::Frames(frames) => {
+                for frame in frames {
+                    let place = text.len() as u64;
+                    ensure!(frame.offset == place, "attempt {attempt}: {frame:?} at {place}");
+                    text.push_str(&frame.text);
+                }
+            }
+            LogPart::Hole { until } => anyhow::bail!("attempt {attempt}: a hole up to {until}"),
+            LogPart::End => return Ok(text),
+        }
+    }
+}
+
+/// What is not done: leased, waiting and ready runs, and undecided events, each kind in words.
+pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
+    let ever = Timestamp::from_millis(i64::MAX);
+    let kinds = [
+        ("leased", ids(&runs::leased(store, MANY).await?)),
+        ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
+        ("ready", ids(&runs::all_ready(store, MANY).await?)),
+        ("undecided", texts(events::undecided(store, ever, MANY).await?)),
+    ];
+    let open = kinds.iter().filter(|(_, which)| !which.is_empty());
+    Ok(open.map(|(what, which)| format!("{which:?} are {what}")).collect())
+}
+
+fn ids(runs: &[Run]) -> Vec<String> {
+    texts(runs.iter().map(|run| run.id))
+}
+
+fn texts(all: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
+    all.into_iter().map(|it| it.to_string()).collect()
+}

@@ -1,0 +1,158 @@
+//! Pushes at a steady rate, delivered as a code host and its operator would: to the ingress in turn, again after no answer or
+//! a 503, and now and then twice.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use gantry_domain::timestamp::Timestamp;
+use gantry_tests::git_server::TestRepository;
+use gantry_tests::installation::Client;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use reqwest::StatusCode;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::ground::now;
+use crate::ledger::{Delivery, Hook};
+use crate::round::move_branch;
+
+/// Between two pushes to one branch.
+const EVERY: Duration = Duration::from_secs(3);
+
+/// How long a sender waits before it sends again.
+const SEND_AGAIN: Duration = Duration::from_millis(300);
+
+/// An answer, or that none came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer {
+    pub(crate) asked: Timestamp,
+    pub(crate) at: Timestamp,
+    pub(crate) status: Option<StatusCode>,
+}
+
+/// A delivery that was sent until it was accepted.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) delivery: Delivery,
+    /// When that was.
+    pub(crate) accepted: Timestamp,
+}
+
+/// Who sends.
+pub(crate) struct Driver {
+    pub(crate) doors: Vec<Client>,
+    pub(crate) hook: Hook,
+    pub(crate) clone_url: String,
+    pub(crate) repository: Arc<Mutex<TestRepository>>,
+    turn: AtomicUsize,
+    answers: Mutex<Vec<Answer>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        doors: Vec<Client>,
+        hook: Hook,
+        clone_url: String,
+        repository: TestRepository,
+    ) -> Self {
+        let repository = Arc::new(Mutex::new(repository));
+        Self {
+            doors,
+            hook,
+            clone_url,
+            repository,
+            turn: AtomicUsize::new(0),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// Pushes to all branches until it is told to stop; returns once everything is accepted.
+    pub(crate) async fn send(
+        &self,
+        branches: &[String],
+        seed: u64,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Sent>> {
+        let sending = branches.iter().zip(0..).map(|(branch, number)| {
+            let random = StdRng::seed_from_u64(seed.wrapping_mul(1000) + number);
+            self.send_to(branch, random, stop)
+        });
+        Ok(try_join_all(sending).await?.into_iter().flatten().collect())
+    }
+
+    /// Everything that was answered so far.
+    pub(crate) fn answers(&self) -> Vec<Answer> {
+        self.answers.lock().unwrap().clone()
+    }
+
+    /// Sends everything once more.
+    pub(crate) async fn repeat(&self, sent: &mut [Sent]) -> Result<()> {
+        for Sent { delivery, .. } in sent {
+            let status = self.ask(delivery).await?;
+            let id = &delivery.id;
+            ensure!(status == Some(StatusCode::OK), "redelivery {id} was answered {status:?}");
+        }
+        Ok(())
+    }
+
+    async fn send_to(
+        &self,
+        branch: &str,
+        mut random: StdRng,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Sent>> {
+        let mut sent = Vec::new();
+        let mut next = Instant::now() + random.random_range(Duration::ZERO..EVERY);
+        let ids: u64 = random.random();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(sent),
+                () = sleep_until(next) => next += EVERY,
+            }
+            let push = {
+                let (repository, branch) = (Arc::clone(&self.repository), branch.to_owned());
+                tokio::task::spawn_blocking(move || move_branch(&repository, &branch)).await??
+            };
+            let id = format!("{ids:016x}-{branch}-{}", sent.len());
+            let mut delivery = Delivery::new(id, &self.clone_url, push);
+            if random.random_ratio(1, 4) {
+                self.send_twice(&mut delivery).await?;
+            }
+            self.send_until_accepted(&mut delivery).await?;
+            sent.push(Sent { delivery, accepted: now() });
+        }
+    }
+
+    /// Two at once, to one ingress each.
+    async fn send_twice(&self, delivery: &mut Delivery) -> Result<()> {
+        let mut twin = delivery.clone();
+        let (one, other) = tokio::join!(self.ask(delivery), self.ask(&mut twin));
+        (one?, other?);
+        delivery.answers += twin.answers;
+        delivery.events.extend(twin.events);
+        Ok(())
+    }
+
+    async fn send_until_accepted(&self, delivery: &mut Delivery) -> Result<()> {
+        while delivery.answers == 0 {
+            self.ask(delivery).await?;
+            if delivery.answers == 0 {
+                tokio::time::sleep(SEND_AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the next ingress, and writes down what it answers.
+    async fn ask(&self, delivery: &mut Delivery) -> Result<Option<StatusCode>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let asked = now();
+        let status = delivery.ask(&self.doors[turn % self.doors.len()], &self.hook).await?;
+        self.answers.lock().unwrap().push(Answer { asked, at: now(), status });
+        Ok(status)
+    }
+}

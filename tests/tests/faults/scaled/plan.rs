@@ -1,0 +1,184 @@
+//! What fails in a round, as its seed says it.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::{CLUSTER_SEED, USUAL_SEED};
+
+/// A round.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// How many nodes the broker has.
+    pub(crate) brokers: usize,
+    /// What becomes of servers and connections, one after another.
+    pub(crate) servers: Vec<Fault>,
+    /// What becomes of processes meanwhile, one after another.
+    pub(crate) roles: Vec<Fault>,
+}
+
+/// Something fails, and is whole again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    /// Since the one before was over.
+    pub(crate) after: Duration,
+    /// How long it lasts, beside what a start takes.
+    pub(crate) lasts: Duration,
+    /// Which one of those that it may happen to.
+    pub(crate) victim: usize,
+}
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    KilledIngress,
+    KilledScheduler,
+    KilledWorker,
+    /// Paused for longer than its leases last.
+    PausedWorker,
+    PausedScheduler,
+    RollingRestart,
+    /// The engine of one worker fails its builds as gone.
+    EngineAway,
+    KilledBroker,
+    /// Killed, and away for long.
+    BrokerAway,
+    /// Killed, and its data wiped while runs wait.
+    WipedBroker,
+    BrokerWithoutMemory,
+    BrokerCut,
+    BrokerHalfOpen,
+    BrokerSlow,
+    KilledStore,
+    /// Killed, and away for long.
+    StoreAway,
+    StoreCut,
+    StoreHalfOpen,
+    StoreSlow,
+}
+
+use Kind::{
+    BrokerAway, BrokerCut, BrokerHalfOpen, BrokerSlow, BrokerWithoutMemory, EngineAway,
+    KilledBroker, KilledIngress, KilledScheduler, KilledStore, KilledWorker, PausedScheduler,
+    PausedWorker, RollingRestart, StoreAway, StoreCut, StoreHalfOpen, StoreSlow, WipedBroker,
+};
+
+const OF_ROLES: [Kind; 7] = [
+    KilledIngress,
+    KilledScheduler,
+    KilledWorker,
+    PausedWorker,
+    PausedScheduler,
+    RollingRestart,
+    EngineAway,
+];
+
+const OF_SERVERS: [Kind; 12] = [
+    KilledBroker,
+    WipedBroker,
+    BrokerWithoutMemory,
+    BrokerCut,
+    BrokerHalfOpen,
+    BrokerSlow,
+    KilledStore,
+    StoreCut,
+    StoreHalfOpen,
+    StoreSlow,
+    BrokerAway,
+    StoreAway,
+];
+
+/// Those at the end of [`OF_SERVERS`] that take a round's whole time.
+const LONG: usize = 2;
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (servers, roles) = match seed {
+            USUAL_SEED => {
+                (vec![KilledBroker, KilledStore], vec![KilledWorker, PausedWorker, KilledIngress])
+            }
+            CLUSTER_SEED => (vec![KilledBroker], vec![KilledScheduler]),
+            _ => kinds(&mut random, usize::try_from(seed).unwrap()),
+        };
+        let mut faults =
+            |kinds: Vec<Kind>| kinds.into_iter().map(|kind| Fault::of(kind, &mut random)).collect();
+        let brokers = if seed == CLUSTER_SEED { 3 } else { 1 };
+        Self { brokers, servers: faults(servers), roles: faults(roles) }
+    }
+}
+
+/// Each kind leads a round in its turn; up to three others join it.
+fn kinds(random: &mut StdRng, seed: usize) -> (Vec<Kind>, Vec<Kind>) {
+    let (mut servers, mut roles) = (Vec::new(), Vec::new());
+    let turn = (seed - 1) % (OF_ROLES.len() + OF_SERVERS.len());
+    match OF_SERVERS.get(turn) {
+        Some(kind) => servers.push(*kind),
+        None => roles.push(OF_ROLES[turn - OF_SERVERS.len()]),
+    }
+    for _ in 0..random.random_range(0..=3) {
+        if roles.len() < 2 && random.random() {
+            roles.push(OF_ROLES[random.random_range(0..OF_ROLES.len())]);
+        } else if servers.is_empty() {
+            servers.push(OF_SERVERS[random.random_range(0..OF_SERVERS.len() - LONG)]);
+        }
+    }
+    (servers, roles)
+}
+
+impl Fault {
+    fn of(kind: Kind, random: &mut StdRng) -> Self {
+        let (least, most) = kind.lasts();
+        Self {
+            kind,
+            after: Duration::from_millis(random.random_range(1000..=4000)),
+            lasts: random.random_range(least..=most),
+            victim: random.random_range(0..64),
+        }
+    }
+}
+
+impl Kind {
+    fn lasts(self) -> (Duration, Duration) {
+        let millis = |least, most| (Duration::from_millis(least), Duration::from_millis(most));
+        match self {
+            KilledIngress | KilledScheduler | KilledWorker | KilledStore => millis(0, 1500),
+            KilledBroker | WipedBroker | RollingRestart => millis(0, 1000),
+            PausedWorker => millis(4500, 7000),
+            PausedScheduler | EngineAway | BrokerSlow | StoreSlow => millis(3000, 6000),
+            BrokerCut | StoreCut | BrokerWithoutMemory => millis(3000, 8000),
+            BrokerHalfOpen | StoreHalfOpen => millis(7000, 10_000),
+            BrokerAway => millis(12_000, 12_000),
+            StoreAway => millis(20_000, 20_000),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KilledIngress => "ingress killed",
+            KilledScheduler => "scheduler killed",
+            KilledWorker => "worker killed",
+            PausedWorker => "worker paused",
+            PausedScheduler => "scheduler paused",
+            RollingRestart => "rolling restart",
+            EngineAway => "engine away",
+            KilledBroker => "broker killed",
+            BrokerAway => "broker away",
+            WipedBroker => "broker wiped",
+            BrokerWithoutMemory => "broker without memory",
+            BrokerCut => "broker cut off",
+            BrokerHalfOpen => "broker half open",
+            BrokerSlow => "broker slow",
+            KilledStore => "store killed",
+            StoreAway => "store away",
+            StoreCut => "store cut off",
+            StoreHalfOpen => "store half open",
+            StoreSlow => "store slow",
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! What a round of the scaled mode came to: one line, a line for each fault, and what was wrong.
+
+use std::fmt;
+use std::time::Duration;
+
+use gantry_domain::timestamp::Timestamp;
+
+use super::plan::Kind;
+
+/// A fault that was played.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Played {
+    pub(crate) kind: Kind,
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+/// What a round came to.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    seed: u64,
+    /// Deliveries that were answered with 2xx at least once.
+    pub(crate) accepted: usize,
+    /// 2xx that were sent, repeats among them.
+    pub(crate) answered: usize,
+    /// Answers that said to come again.
+    pub(crate) refused: usize,
+    /// Deliveries, events and runs that there should be and are not.
+    pub(crate) lost: usize,
+    /// Runs that there are and should not be.
+    pub(crate) doubled: usize,
+    /// Attempts beyond the first of each run.
+    pub(crate) extra_attempts: usize,
+    /// Tags that do not point to the newest image.
+    pub(crate) stale: usize,
+    /// Pushes that were heard of after a later one, and need no run.
+    pub(crate) superseded: usize,
+    /// Runs that lost their worker too often.
+    pub(crate) given_up: usize,
+    /// What was played, and how long after its end what it had held up was done.
+    pub(crate) recovered: Vec<(Played, Duration)>,
+    /// What a round measures besides.
+    pub(crate) figures: Vec<String>,
+    took: Duration,
+    faults: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// Something does not hold.
+    pub(crate) fn fault(&mut self, what: impl Into<String>) {
+        self.faults.push(what.into());
+    }
+
+    /// What helps to understand a fault.
+    pub(crate) fn note(&mut self, what: String) {
+        self.notes.push(what);
+    }
+
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.took = time;
+    }
+
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// Everything that is wrong, and how to see it again.
+    pub(crate) fn faults(&self) -> String {
+        format!(
+            "seed {seed} (scaled), again with GANTRY_FAULT_SEED={seed}:\n  {faults}\n{notes}",
+            seed = self.seed,
+            faults = self.faults.join("\n  "),
+            notes = self.notes.join("\n"),
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, accepted, answered, refused, lost, doubled, stale, .. } = self;
+        let Self { extra_attempts, superseded, given_up, .. } = self;
+        write!(
+            f,
+            "seed {seed} scaled: {accepted} accepted, {answered} answered, {refused} refused, {lost} lost, {doubled} doubled, \
+             {stale} stale, {extra_attempts} extra attempts, {superseded} superseded, {given_up} given up, {:.1} s",
+            self.took.as_secs_f64()
+        )?;
+        if self.has_faults() {
+            f.write_str("  WRONG")?;
+        }
+        for (Played { kind, from, until }, recovered) in &self.recovered {
+            let lasted = until.since(*from).as_secs_f64();
+            let recovered = recovered.as_secs_f64();
+            write!(f, "\n  {kind}: {lasted:.1} s, recovered {recovered:.1} s later")?;
+        }
+        self.figures.iter().try_for_each(|figure| write!(f, "\n  {figure}"))
+    }
+}

@@ -1,0 +1,191 @@
+//! The processes of a round, and what becomes of them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use gantry_tests::installation::Program;
+use gantry_tests::role::{self, Role};
+use gantry_tests::servers::free_port;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::Signal;
+
+use super::ground::{Ground, Pace, now};
+use super::plan::{Fault, Kind};
+use super::report::Played;
+use super::servers::{Servers, Side};
+
+const INGRESSES: usize = 2;
+const SCHEDULERS: usize = 2;
+const WORKERS: usize = 3;
+
+/// Two ingress, two schedulers, three workers.
+pub(crate) struct Roles {
+    ingresses: Vec<Role>,
+    schedulers: Vec<Role>,
+    workers: Vec<Role>,
+    doors: Vec<SocketAddr>,
+}
+
+impl Roles {
+    /// Starts all at once, and waits until all are ready. Workers have an engine and a registry that are scripted for
+    /// these repositories.
+    pub(crate) async fn start(
+        ground: &Ground,
+        servers: &Servers,
+        seed: u64,
+        pace: Option<Pace>,
+        repositories: &[String],
+    ) -> Result<Self> {
+        let mut random = StdRng::seed_from_u64(seed);
+        // A worker without a name of its own is a new one with each start; both are to be.
+        let is_named = pace.is_none() || random.random();
+        let mut roles = Self {
+            ingresses: Vec::new(),
+            schedulers: Vec::new(),
+            workers: Vec::new(),
+            doors: Vec::new(),
+        };
+        for number in 0..INGRESSES {
+            let door = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            let mut settings = ground.settings(servers, Side::Others, pace);
+            settings.push(("server.listen", format!("\"{door}\"")));
+            let folder = ground.path().join(format!("ingress-{number}"));
+            roles.ingresses.push(Role::new(folder, program("ingress"), &settings)?);
+            roles.doors.push(door);
+        }
+        for number in 0..SCHEDULERS {
+            let settings = ground.settings(servers, Side::Others, pace);
+            let folder = ground.path().join(format!("scheduler-{number}"));
+            roles.schedulers.push(Role::new(folder, program("scheduler"), &settings)?);
+        }
+        for number in 0..WORKERS {
+            let mut settings = ground.settings(servers, Side::Workers, pace);
+            if is_named {
+                settings.push(("worker.name", format!("\"{}\"", worker_name(number))));
+            }
+            let folder = ground.path().join(worker_name(number));
+            let program = worker(&ground.registry(), random.random(), repositories);
+            roles.workers.push(Role::new(folder, program, &settings)?);
+        }
+        for role in roles.all() {
+            role.spawn()?;
+        }
+        for role in roles.all() {
+            role.until_ready().await?;
+        }
+        Ok(roles)
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Role> {
+        self.ingresses.iter_mut().chain(&mut self.schedulers).chain(&mut self.workers)
+    }
+
+    /// Where the ingress listen.
+    pub(crate) fn doors(&self) -> &[SocketAddr] {
+        &self.doors
+    }
+
+    /// The worker of that name, if workers have one.
+    pub(crate) fn worker(&mut self, name: &str) -> Option<&mut Role> {
+        let number = (0..WORKERS).find(|number| worker_name(*number) == name)?;
+        self.workers.get_mut(number)
+    }
+
+    /// Says so if a process has ended by itself.
+    pub(crate) fn live(&mut self) -> Result<()> {
+        self.all().try_for_each(|role| role.lives())
+    }
+
+    /// The end of what each said.
+    pub(crate) fn last_words(&self) -> String {
+        let all = [
+            ("ingress", &self.ingresses),
+            ("scheduler", &self.schedulers),
+            ("worker", &self.workers),
+        ];
+        let words = all.iter().flat_map(|(name, roles)| {
+            let said = roles.iter().enumerate();
+            said.map(move |(number, role)| format!("--- {name} {number}\n{}\n", role.last_words()))
+        });
+        words.collect()
+    }
+
+    /// Lets these happen, one after another.
+    pub(crate) async fn suffer(&mut self, faults: &[Fault]) -> Result<Vec<Played>> {
+        let mut played = Vec::new();
+        for fault in faults {
+            tokio::time::sleep(fault.after).await;
+            let from = now();
+            self.happen(fault).await.with_context(|| fault.kind.to_string())?;
+            played.push(Played { kind: fault.kind, from, until: now() });
+        }
+        Ok(played)
+    }
+
+    async fn happen(&mut self, fault: &Fault) -> Result<()> {
+        match fault.kind {
+            Kind::KilledIngress => kill(&mut self.ingresses, fault).await,
+            Kind::KilledScheduler => kill(&mut self.schedulers, fault).await,
+            Kind::KilledWorker => kill(&mut self.workers, fault).await,
+            Kind::PausedWorker => between(&self.workers, fault, Signal::STOP, Signal::CONT).await,
+            Kind::PausedScheduler => {
+                between(&self.schedulers, fault, Signal::STOP, Signal::CONT).await
+            }
+            Kind::EngineAway => between(&self.workers, fault, Signal::USR1, Signal::USR2).await,
+            Kind::RollingRestart => {
+                for role in self.all() {
+                    role.terminate().await?;
+                    role.spawn()?;
+                    role.until_ready().await?;
+                }
+                Ok(())
+            }
+            Kind::KilledBroker
+            | Kind::BrokerAway
+            | Kind::WipedBroker
+            | Kind::BrokerWithoutMemory
+            | Kind::BrokerCut
+            | Kind::BrokerHalfOpen
+            | Kind::BrokerSlow
+            | Kind::KilledStore
+            | Kind::StoreAway
+            | Kind::StoreCut
+            | Kind::StoreHalfOpen
+            | Kind::StoreSlow => unreachable!("{} happens to a server", fault.kind),
+        }
+    }
+}
+
+async fn kill(roles: &mut [Role], fault: &Fault) -> Result<()> {
+    let role = &mut roles[fault.victim % roles.len()];
+    role.kill().await?;
+    tokio::time::sleep(fault.lasts).await;
+    role.spawn()?;
+    role.until_ready().await
+}
+
+async fn between(roles: &[Role], fault: &Fault, begin: Signal, end: Signal) -> Result<()> {
+    let role = &roles[fault.victim % roles.len()];
+    role.signal(begin)?;
+    tokio::time::sleep(fault.lasts).await;
+    role.signal(end)
+}
+
+fn worker_name(number: usize) -> String {
+    format!("worker-{number}")
+}
+
+fn program(role: &str) -> Program {
+    Program { path: role::gantry(), arguments: vec![role.to_owned()], environment: Vec::new() }
+}
+
+fn worker(registry: &Path, seed: u64, repositories: &[String]) -> Program {
+    let first = [registry.display().to_string(), seed.to_string()];
+    Program {
+        path: env!("CARGO_BIN_EXE_gantry-scripted-worker").into(),
+        arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
+        environment: Vec::new(),
+    }
+}

@@ -1,0 +1,184 @@
+//! One round: processes over servers are pushed to while both fail, and when all is quiet they are held against what was sent.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use gantry_ingress::api::types::{
+    HookCreate, HookCreated, Registry, RegistryCreate, SourceTrigger, Task, TaskCreate,
+};
+use gantry_seams::store::SharedStore;
+use gantry_tests::installation::Client;
+use gantry_tests::kept_registry::{self, KeptRegistry};
+use tokio_util::sync::CancellationToken;
+
+use super::driver::{Driver, Sent};
+use super::ground::{Ground, Pace, open_store};
+use super::plan::Plan;
+use super::report::{Played, Report};
+use super::roles::Roles;
+use super::servers::Servers;
+use super::verdict;
+use crate::evidence;
+use crate::ledger::Hook;
+use crate::round::quiet;
+
+/// How long an installation that is left alone may take until nothing moves any more.
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long is pushed at least, and after the last fault.
+const PUSHED_FOR: Duration = Duration::from_secs(12);
+const PUSHED_AFTER: Duration = Duration::from_secs(3);
+
+/// The one registry of a round.
+pub(crate) const REGISTRY: &str = "reg";
+
+const BRANCHES: usize = 6;
+
+/// A task of a round.
+#[derive(Debug, Clone)]
+pub(crate) struct PlannedTask {
+    pub(crate) name: String,
+    pub(crate) branch: String,
+    /// Its image with the tag that each run moves.
+    pub(crate) latest: String,
+}
+
+/// Everything of a round.
+pub(crate) struct Round {
+    pub(crate) ground: Ground,
+    pub(crate) servers: Servers,
+    pub(crate) roles: Roles,
+    pub(crate) tasks: Vec<PlannedTask>,
+    pub(crate) store: SharedStore,
+    pub(crate) driver: Driver,
+}
+
+/// Plays the round of a seed.
+pub(crate) async fn play(seed: u64) -> Report {
+    let began = Instant::now();
+    let mut report = Report::new(seed);
+    let plan = Plan::of(seed);
+    match Round::set_up(seed, plan.brokers, Some(Pace::QUICK)).await {
+        Ok(mut round) => {
+            if let Err(error) = round.play(seed, &plan, &mut report).await {
+                report.fault(format!("{error:#}"));
+            }
+            if report.has_faults() {
+                report.note(format!("{plan:#?}\n{}", round.roles.last_words()));
+            }
+        }
+        Err(error) => report.fault(format!("it could not be set up: {error:#}")),
+    }
+    report.took(began.elapsed());
+    report
+}
+
+impl Round {
+    pub(crate) async fn set_up(seed: u64, brokers: usize, pace: Option<Pace>) -> Result<Self> {
+        let (ground, servers) = tokio::try_join!(Ground::lay(), Servers::start(brokers))?;
+        let tasks: Vec<PlannedTask> = planned_tasks();
+        let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+        let repository = ground.git.repository("app")?;
+        let dockerfile = format!("FROM {}\nCOPY file /file\n", kept_registry::BASE);
+        for branch in branches(&tasks) {
+            repository.commit(&branch, &[("Dockerfile", &dockerfile), ("file", "first")])?;
+        }
+        let roles = Roles::start(&ground, &servers, seed, pace, &names).await?;
+        let store = open_store(&servers).await?;
+        let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
+        let doors: Vec<Client> =
+            roles.doors().iter().map(|door| Client::at(*door, token.as_str())).collect();
+        let clone_url = ground.git.url("app");
+        let hook = furnish(&doors[0], &tasks, &clone_url).await?;
+        quiet("know the heads", QUIET_WITHIN, || evidence::open(store.as_ref())).await?;
+        let driver = Driver::new(doors, hook, clone_url, repository);
+        Ok(Self { ground, servers, roles, tasks, store, driver })
+    }
+
+    async fn play(&mut self, seed: u64, plan: &Plan, report: &mut Report) -> Result<()> {
+        let branches = branches(&self.tasks);
+        let stop = CancellationToken::new();
+        let sending = self.driver.send(&branches, seed, &stop);
+        let (servers, roles) = (&mut self.servers, &mut self.roles);
+        let failing = async {
+            let enough = tokio::time::sleep(PUSHED_FOR);
+            let (servers, roles, ()) =
+                tokio::join!(servers.suffer(&plan.servers), roles.suffer(&plan.roles), enough);
+            tokio::time::sleep(PUSHED_AFTER).await;
+            stop.cancel();
+            anyhow::Ok(servers?.into_iter().chain(roles?).collect::<Vec<Played>>())
+        };
+        let (sent, played) = tokio::join!(sending, failing);
+        let (mut sent, played) = (sent?, played?);
+        // What the store says is judged in every case: it tells what is lost.
+        if let Err(error) = self.come_to_rest(&mut sent).await {
+            report.fault(format!("{error:#}"));
+        }
+        verdict::judge(self, &sent, &played, report).await
+    }
+
+    /// Waits until everything is done; sends everything once more, and waits until nothing came of it.
+    pub(crate) async fn come_to_rest(&mut self, sent: &mut [Sent]) -> Result<()> {
+        let store = self.store.as_ref();
+        quiet("settle", QUIET_WITHIN, || evidence::open(store)).await?;
+        self.driver.repeat(sent).await?;
+        quiet("settle again", QUIET_WITHIN, || evidence::open(store)).await?;
+        self.roles.live()
+    }
+
+    /// What a task's tag points to, by the registry itself.
+    pub(crate) fn tag(&self, task: &PlannedTask) -> Result<Option<String>> {
+        let image = task.latest.parse()?;
+        Ok(KeptRegistry::tag_in(&self.ground.registry(), &image).map(|digest| digest.to_string()))
+    }
+}
+
+/// One for each branch, and two for the first.
+fn planned_tasks() -> Vec<PlannedTask> {
+    let mut tasks: Vec<PlannedTask> = (0..BRANCHES).map(|number| planned_task(number, 0)).collect();
+    tasks.push(planned_task(0, 1));
+    tasks
+}
+
+fn planned_task(branch: usize, number: usize) -> PlannedTask {
+    let (branch, name) = (format!("b{branch}"), format!("b{branch}-{number}"));
+    let latest = format!("{}/{name}:latest", kept_registry::HOST);
+    PlannedTask { name, branch, latest }
+}
+
+fn branches(tasks: &[PlannedTask]) -> Vec<String> {
+    let mut branches: Vec<String> = tasks.iter().map(|task| task.branch.clone()).collect();
+    branches.sort();
+    branches.dedup();
+    branches
+}
+
+/// A registry, the tasks and a hook.
+async fn furnish(client: &Client, tasks: &[PlannedTask], clone_url: &str) -> Result<Hook> {
+    let host = kept_registry::HOST.to_owned();
+    let registry = RegistryCreate { name: REGISTRY.to_owned(), host, ..Default::default() };
+    let _: Registry = client.post("registries", &registry).await?;
+    for task in tasks {
+        let mut images = vec![format!("{}:latest", task.name)];
+        // Without a tag of the run's own, it pushes under the staging tag.
+        if task.name.ends_with('0') {
+            images.push(format!("{}:{{{{.Run.ID}}}}", task.name));
+        }
+        let saved = TaskCreate {
+            name: task.name.clone(),
+            context: format!("{clone_url}#{}", task.branch),
+            images,
+            secret_build_args: BTreeMap::from([(
+                "TOKEN".to_owned(),
+                "not-for-the-store".to_owned(),
+            )]),
+            source_trigger: Some(SourceTrigger::default()),
+            ..TaskCreate::default()
+        };
+        let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;
+    }
+    let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
+    let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
+    Ok(Hook { id: hook.hook.id, secret: hook.secret })
+}
