@@ -1,5 +1,6 @@
 //! What a role opens secrets with.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +13,7 @@ use gantry_seams::store::{SharedStore, StoreError};
 
 use super::Role;
 use super::patience::Patience;
+use super::servers::SQLITE_FILE;
 
 /// The keys of one process. A worker by itself has none of the service's.
 pub(super) struct Keys {
@@ -42,6 +44,7 @@ impl Keys {
     /// begins one in an empty store; a worker by itself waits for that.
     pub(super) async fn open_installation(
         &self,
+        settings: &Settings,
         store: &SharedStore,
         patience: &Patience<'_>,
     ) -> Result<String> {
@@ -53,11 +56,13 @@ impl Keys {
                 matches!(error, OpenError::Store(StoreError::Unavailable { .. }))
             };
             let opened = patience.wait("store", is_temporary, open).await;
-            id = Some(opened.context("the key file is not this installation's")?.0.id);
+            id = Some(opened.map_err(|error| with_key_file(error, &key_file(settings)))?.0.id);
         }
         if let Some(pool) = &self.pool {
             let ask = || begun(store, pool);
-            id = Some(patience.wait("store", NotYet::is_temporary, ask).await?);
+            let found = patience.wait("store", NotYet::is_temporary, ask).await;
+            let file = settings.secrets.pool_key_file.clone().unwrap_or_else(|| key_file(settings));
+            id = Some(found.map_err(|error| with_key_file(error, &file))?);
         }
         id.context("a process has keys")
     }
@@ -70,12 +75,19 @@ async fn begun(store: &SharedStore, pool: &PoolKey) -> Result<String, NotYet> {
     Ok(found.id)
 }
 
+/// The error, with the key file that it is about; a store that is away is about none.
+fn with_key_file(error: anyhow::Error, file: &Path) -> anyhow::Error {
+    let is_refused = matches!(error.downcast_ref(), Some(OpenError::KeyMissing { .. }))
+        || matches!(error.downcast_ref(), Some(NotYet::Key(PoolKeyRefused::OtherKey { .. })));
+    if is_refused { error.context(refused(file)) } else { error }
+}
+
 /// A worker cannot work for the installation.
 #[derive(Debug, thiserror::Error)]
 enum NotYet {
     #[error("there is no installation in it yet: start an ingress or a scheduler")]
     NotBegun,
-    #[error("the key of this worker's pool is refused: {0}")]
+    #[error(transparent)]
     Key(#[from] PoolKeyRefused),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,13 +104,25 @@ impl NotYet {
 }
 
 fn service_keys(settings: &Settings) -> Result<Keyring> {
-    let own = settings.data.join("secret.key");
+    let file = key_file(settings);
     match (&settings.secrets.key_file, &settings.store.url) {
         // Two processes that each make a key could not read each other's secrets, and a misspelt path is no wish for one.
-        (Some(named), _) => Ok(Keyring::read(named)?),
-        (None, Some(_)) => Keyring::read(&own).context("`secrets.key_file` is not set"),
-        (None, None) => Ok(Keyring::open_or_create(&own)?),
+        (Some(_), _) => Ok(Keyring::read(&file)?),
+        (None, Some(_)) => Keyring::read(&file).context("`secrets.key_file` is not set"),
+        // A key that is made beside a store that is there opens nothing in it.
+        (None, None) if settings.data.join(SQLITE_FILE).exists() => Ok(Keyring::read(&file)?),
+        (None, None) => Ok(Keyring::open_or_create(&file)?),
     }
+}
+
+/// Where the service's keys are.
+pub(crate) fn key_file(settings: &Settings) -> PathBuf {
+    settings.secrets.key_file.clone().unwrap_or_else(|| settings.data.join("secret.key"))
+}
+
+/// What is said first of a key file that the installation does not know.
+pub(crate) fn refused(file: &Path) -> String {
+    format!("the key file {} is refused", file.display())
 }
 
 fn pool_key(settings: &Settings, service: Option<&Keyring>) -> Result<PoolKey> {

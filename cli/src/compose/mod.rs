@@ -30,6 +30,7 @@ mod patience;
 mod servers;
 
 use keys::Keys;
+pub(crate) use keys::{key_file, refused};
 use parts::Ground;
 use patience::Patience;
 use servers::Servers;
@@ -141,7 +142,7 @@ impl Service {
             }
             _ => Servers::connect(role, &settings, environment, &patience, stop).await?,
         };
-        let installation = keys.open_installation(&servers.store, &patience).await?;
+        let installation = keys.open_installation(&settings, &servers.store, &patience).await?;
         servers.watch(health);
 
         let ground = Ground::new(&settings, &servers, installation)?;

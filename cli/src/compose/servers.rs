@@ -23,7 +23,7 @@ use super::patience::Patience;
 use crate::environment::Environment;
 
 /// The store of `gantry up` alone, in the data folder.
-const SQLITE_FILE: &str = "gantry.db";
+pub(super) const SQLITE_FILE: &str = "gantry.db";
 
 /// RabbitMQ's password for who never set one.
 const DEFAULT_PASSWORD: &str = "guest";

@@ -116,3 +116,6 @@ pub enum ResealError {
     #[error(transparent)]
     Secret(#[from] SecretError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use gantry_domain::hook::Hook;
 use gantry_domain::id::HookId;
 
 use crate::collection::{Collection, CreateError, commit_unconditional};
-use crate::store::{Batch, Kind, Store, StoreError};
+use crate::store::{Batch, Index, Kind, Store, StoreError};
 
 const ALL: Collection<Hook> = Collection::new(Kind::Hook);
 
@@ -12,6 +12,11 @@ const ALL: Collection<Hook> = Collection::new(Kind::Hook);
 #[must_use]
 pub fn seal_for(id: &HookId) -> String {
     format!("hook/{id}")
+}
+
+/// Every hook by id.
+pub(crate) fn listing() -> Index {
+    ALL.listing()
 }
 
 /// Creates a hook.

@@ -24,6 +24,7 @@ pub mod lineages;
 pub mod logs;
 pub mod registries;
 pub mod requests;
+pub mod reseal;
 pub mod runs;
 pub mod tags;
 pub mod tasks;

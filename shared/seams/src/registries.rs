@@ -8,7 +8,7 @@ use gantry_domain::registry::{Registry, SealedCredentials};
 
 use crate::collection::Collection;
 pub use crate::collection::CreateError;
-use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
+use crate::store::{Batch, CommitError, Index, Key, Kind, Store, StoreError};
 use crate::{runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
@@ -24,6 +24,11 @@ pub struct NewRegistry {
     pub credentials: Option<SealedCredentials>,
     /// How many of its runs may be ready or leased at once.
     pub run_limit: NonZeroU32,
+}
+
+/// Every registry by id.
+pub(crate) fn listing() -> Index {
+    ALL.listing()
 }
 
 /// Creates a registry, with run letters of its own.

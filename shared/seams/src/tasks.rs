@@ -206,6 +206,12 @@ fn by_source(registry: &RegistryName, repository: &RepositoryKey) -> Index {
     Index::new(format!("tasks/source/{registry}/{repository}"))
 }
 
-fn revisions() -> Index {
+/// Every task by id.
+pub(crate) fn listing() -> Index {
+    ALL.listing()
+}
+
+/// Every kept revision, by when it was made.
+pub(crate) fn revisions() -> Index {
     Index::new("tasks/revisions")
 }

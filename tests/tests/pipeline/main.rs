@@ -26,6 +26,7 @@ mod embedded {
     mod pools;
     mod pushes;
     mod room;
+    mod secrets;
     mod workers;
 
     async fn start() -> TestPipeline {
@@ -46,7 +47,9 @@ mod scaled {
     mod logs;
     mod pools;
     mod pushes;
+    mod redis_user;
     mod room;
+    mod secrets;
     mod workers;
 
     async fn start() -> TestPipeline {

@@ -28,7 +28,7 @@ pub enum NoBundle {
     },
 }
 
-pub(super) fn key(run: &Run) -> Key {
+pub(crate) fn key(run: &Run) -> Key {
     Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id))
 }
 

@@ -1,0 +1,145 @@
+use std::path::Path;
+
+use gantry_domain::id::{PoolName, RunPrefix};
+use proptest::prelude::*;
+
+use super::*;
+use crate::secret::{Keyring, PoolKeyError, write_private};
+
+fn ring(keys: &[u8]) -> Keyring {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret.key");
+    let lines: Vec<String> = keys.iter().map(|byte| format!("{byte:02x}").repeat(32)).collect();
+    write_private(&path, lines.join("\n").as_bytes()).unwrap();
+    Keyring::read(&path).unwrap()
+}
+
+fn pool(name: &str) -> PoolName {
+    name.parse().unwrap()
+}
+
+fn bundle(secret: &str) -> Bundle {
+    Bundle {
+        git_token: Some(SecretString::from(secret)),
+        registries: [(
+            "registry.test".parse().unwrap(),
+            Credentials { username: "mona".to_owned(), password: SecretString::from(secret) },
+        )]
+        .into(),
+        build_args: [("NPM".parse().unwrap(), SecretString::from(secret))].into(),
+    }
+}
+
+#[test]
+fn a_bundle_opens_with_all_that_was_in_it_and_shows_none_of_it() {
+    let key = ring(&[1]).pool_key(&pool("linux-amd64"));
+    let run = "ca1".parse().unwrap();
+    let sealed = bundle("hunter2").seal(&key.public(), run).unwrap();
+    let opened = Bundle::open(&key, run, &sealed).unwrap();
+    assert_eq!(opened.git_token.as_ref().unwrap().expose_secret(), "hunter2");
+    assert_eq!(opened.build_args.values().next().unwrap().expose_secret(), "hunter2");
+    let credentials = opened.registries.values().next().unwrap();
+    assert_eq!(
+        (credentials.username.as_str(), credentials.password.expose_secret()),
+        ("mona", "hunter2")
+    );
+    for shown in [format!("{opened:?}"), format!("{sealed:?}"), format!("{key:?}")] {
+        assert!(!shown.contains("hunter2") && !shown.contains(&*key.to_text()), "{shown}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_there_is_named_with_the_remedy() {
+    let run = "ca1".parse().unwrap();
+    let sealed = bundle("s").seal(&ring(&[2]).pool_key(&pool("p")).public(), run).unwrap();
+    let error = Bundle::open(&ring(&[1]).pool_key(&pool("p")), run, &sealed).unwrap_err();
+    insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they are sealed by service key bfbab41b8bd7f964, and the pool key is derived from d0b2f868470e3a31: make it anew with `gantry secret pool-key p`");
+}
+
+#[test]
+fn what_a_former_build_sealed_is_no_bundle() {
+    let (ring, run) = (ring(&[1]), "ca1".parse().unwrap());
+    let sealed = ring.seal("run/ca1", &SecretString::from("{}")).unwrap();
+    let error = Bundle::open(&ring.pool_key(&pool("p")), run, &sealed).unwrap_err();
+    insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they were sealed for another run, or by a former build");
+}
+
+#[test]
+fn after_a_new_first_key_the_old_opens_until_the_bundle_is_sealed_anew() {
+    let run = "ca1".parse().unwrap();
+    let sealed = bundle("s").seal(&ring(&[1]).pool_key(&pool("p")).public(), run).unwrap();
+    let both = ring(&[2, 1]).pool_key(&pool("p"));
+    assert!(Bundle::open(&both, run, &sealed).is_ok());
+    let anew = Bundle::reseal(&both, run, &sealed).unwrap().unwrap();
+    assert!(Bundle::open(&ring(&[2]).pool_key(&pool("p")), run, &anew).is_ok());
+    assert!(Bundle::reseal(&both, run, &anew).unwrap().is_none(), "it is sealed so already");
+}
+
+#[test]
+fn a_pool_key_is_a_file_that_says_what_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.key");
+    let key = ring(&[2, 1]).pool_key(&pool("p"));
+    key.write(&path).unwrap();
+    key.write(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let read = PoolKey::read(&path, &pool("p")).unwrap();
+    assert_eq!((read.fingerprints(), read.public()), (key.fingerprints(), key.public()));
+    assert_eq!(read.derive("x").expose_secret(), key.derive("x").expose_secret());
+
+    let other = PoolKey::read(&path, &pool("q")).unwrap_err().to_string();
+    assert!(other.contains("is the key of pool p, and this worker is of pool q"), "{other}");
+    let refused = ring(&[1]).pool_key(&pool("q")).write(&path).unwrap_err();
+    assert!(
+        matches!(refused, PoolKeyError::OtherPool { .. }),
+        "another pool's key stays: {refused}"
+    );
+    for (text, line) in [("", 1), ("# none\n\np 0011\n", 3), ("not hex\n", 1)] {
+        write_private(&path, text.as_bytes()).unwrap();
+        let error = PoolKey::read(&path, &pool("p")).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("line {line} of")) && error.contains("pool-key p"),
+            "{error}"
+        );
+    }
+    let absent = PoolKey::read(Path::new("/nowhere/p.key"), &pool("p")).unwrap_err().to_string();
+    assert!(absent.contains("`gantry secret pool-key p --to FILE`"), "{absent}");
+}
+
+proptest! {
+    // Without optimisation each costs milliseconds.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_bundle_opens_only_with_its_key_for_its_pool_and_run(
+        secret in ".{0,200}",
+        keys in (1_u8..9, 1_u8..9),
+        pools in ("[a-z][a-z0-9-]{0,9}", "[a-z][a-z0-9-]{0,9}"),
+        runs in (1_u64..99, 1_u64..99),
+    ) {
+        let run = |number| RunId::new(RunPrefix::nth(0), number);
+        let sealed_to = ring(&[keys.0]).pool_key(&pool(&pools.0));
+        let opened_with = ring(&[keys.1]).pool_key(&pool(&pools.1));
+        let sealed = bundle(&secret).seal(&sealed_to.public(), run(runs.0)).unwrap();
+        let opened = Bundle::open(&opened_with, run(runs.1), &sealed);
+        let is_the_same = keys.0 == keys.1 && pools.0 == pools.1 && runs.0 == runs.1;
+        prop_assert_eq!(opened.is_ok(), is_the_same);
+        let own = Bundle::open(&sealed_to, run(runs.0), &sealed).unwrap().git_token.unwrap();
+        prop_assert_eq!(own.expose_secret(), secret.as_str());
+    }
+
+    #[test]
+    fn a_bundle_that_was_changed_does_not_open(place in 0_usize..2000, byte in b'A'..=b'z') {
+        let key = ring(&[1]).pool_key(&pool("p"));
+        let run = RunId::new(RunPrefix::nth(0), 1);
+        let sealed = bundle("s").seal(&key.public(), run).unwrap();
+        let mut text = sealed.as_text().as_bytes().to_vec();
+        let place = place % text.len();
+        prop_assume!(text[place] != byte);
+        text[place] = byte;
+        let changed = Sealed::from_text(String::from_utf8(text).unwrap());
+        prop_assert!(Bundle::open(&key, run, &changed).is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! Every stored secret sealed anew, so that an old key of the service may go.
+//!
+//! Records change under their versions and in nothing but their seals, which no index knows, so others may work on
+//! them meanwhile, and what was interrupted goes on with the next call.
+
+use gantry_domain::hook::Hook;
+use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::registry::Registry;
+use gantry_domain::run::{ReadySecrets, Run, RunState};
+use gantry_domain::sealed::Sealed;
+use gantry_domain::task::Task;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, Versioned};
+use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
+use crate::{hooks, registries, runs, tasks};
+
+/// How many records are read at once.
+const PAGE: usize = 128;
+
+/// What seals anew: the keys are not the store's business.
+pub trait Reseal: Send + Sync {
+    /// A secret of the record `bound_to`; `None` when it is sealed as it should be. `Err` when it does not open.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    fn secret(&self, bound_to: &str, sealed: &Sealed) -> Result<Option<Sealed>, String>;
+
+    /// The bundle of a ready run; `None` when it is sealed as it should be, or does not open: then its next attempt
+    /// gets another.
+    fn bundle(&self, pool: &PoolName, run: RunId, sealed: &Sealed) -> Option<Sealed>;
+}
+
+/// What one pass over the store did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// By kind of record: its name for people, how many there are, and how many of them were sealed anew.
+    pub kinds: Vec<(&'static str, usize, usize)>,
+    /// Records with a secret that does not open, and why. They stay as they are.
+    pub unopened: Vec<(Key, String)>,
+}
+
+impl Pass {
+    /// How many records it changed.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.kinds.iter().map(|(_, _, changed)| changed).sum()
+    }
+}
+
+/// Goes once over every record that holds a secret. What others create meanwhile may be missed: repeat it until a pass
+/// changes nothing.
+///
+/// # Errors
+/// [`StoreError`]: what was sealed anew stays so.
+pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreError> {
+    let mut walk = Walk { store, reseal, pass: Pass::default() };
+    // Runs copy from tasks, so tasks come first.
+    walk.over::<Registry>("registries", &registries::listing(), Kind::Registry).await?;
+    walk.over::<Hook>("hooks", &hooks::listing(), Kind::Hook).await?;
+    walk.over::<Task>("tasks", &tasks::listing(), Kind::Task).await?;
+    walk.over::<Task>("revisions of tasks", &tasks::revisions(), Kind::TaskRevision).await?;
+    walk.over::<Run>("runs", &runs::listing_of_all(), Kind::Run).await?;
+    Ok(walk.pass)
+}
+
+struct Walk<'a> {
+    store: &'a dyn Store,
+    reseal: &'a dyn Reseal,
+    pass: Pass,
+}
+
+/// A record that holds secrets.
+trait Holder: Serialize + DeserializeOwned + Send + Sync {
+    /// What its secrets are sealed for.
+    fn bound_to(&self) -> String;
+    /// Where they are.
+    fn secrets(&mut self) -> Vec<&mut Sealed>;
+    /// The run whose bundle is stored beside it.
+    fn bundled(&self) -> Option<&Run> {
+        None
+    }
+}
+
+impl Walk<'_> {
+    async fn over<T: Holder>(
+        &mut self,
+        name: &'static str,
+        index: &Index,
+        kind: Kind,
+    ) -> Result<(), StoreError> {
+        let (mut records, mut changed, mut from) = (0, 0, From::Start);
+        loop {
+            let entries = self.store.range(index, from, PAGE).await?;
+            for entry in &entries {
+                records += 1;
+                changed += usize::from(self.record::<T>(&Key::new(kind, &entry.member)).await?);
+            }
+            match entries.into_iter().next_back() {
+                Some(last) => from = From::After(last),
+                None => break,
+            }
+        }
+        self.pass.kinds.push((name, records, changed));
+        Ok(())
+    }
+
+    /// Answers whether it was sealed anew.
+    async fn record<T: Holder>(&mut self, key: &Key) -> Result<bool, StoreError> {
+        loop {
+            let found = match codec::load::<T>(self.store, key).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(false),
+                Err(error @ StoreError::Undecodable { .. }) => {
+                    self.pass.unopened.push((key.clone(), error.to_string()));
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(batch) = self.sealed_anew(key, found).await? else { return Ok(false) };
+            match self.store.commit(batch).await {
+                Ok(()) => return Ok(true),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn sealed_anew<T: Holder>(
+        &mut self,
+        key: &Key,
+        mut found: Versioned<T>,
+    ) -> Result<Option<Batch>, StoreError> {
+        let mut batch = Batch::default();
+        let bound_to = found.value.bound_to();
+        let mut is_changed = false;
+        for sealed in found.value.secrets() {
+            match self.reseal.secret(&bound_to, sealed) {
+                Ok(Some(anew)) => {
+                    *sealed = anew;
+                    is_changed = true;
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    self.pass.unopened.push((key.clone(), why));
+                    return Ok(None);
+                }
+            }
+        }
+        if is_changed {
+            found.replace_in(&mut batch, key.clone())?;
+        } else {
+            batch.expect.push((key.clone(), Expect::Version(found.version)));
+        }
+        if let Some(run) = found.value.bundled() {
+            let key = runs::bundle_key(run);
+            let record = self.store.load(std::slice::from_ref(&key)).await?.pop().flatten();
+            let anew = record.and_then(|record| {
+                let sealed = Sealed::from_text(String::from_utf8(record.bytes.to_vec()).ok()?);
+                Some((record.version, self.reseal.bundle(&run.pool(), run.id, &sealed)?))
+            });
+            if let Some((version, anew)) = anew {
+                batch.replace(key, version, anew.as_text().to_owned());
+            }
+        }
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+}
+
+impl Holder for Registry {
+    fn bound_to(&self) -> String {
+        Self::seals_for(&self.name)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.credentials.iter_mut().map(|credentials| &mut credentials.password).collect()
+    }
+}
+
+impl Holder for Hook {
+    fn bound_to(&self) -> String {
+        hooks::seal_for(&self.id)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.secrets.iter_mut().map(|secret| &mut secret.sealed).collect()
+    }
+}
+
+impl Holder for Task {
+    fn bound_to(&self) -> String {
+        Registry::seals_for(&self.id.registry)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.git_token.iter_mut().chain(self.build.secret_build_args.values_mut()).collect()
+    }
+}
+
+impl Holder for Run {
+    fn bound_to(&self) -> String {
+        Registry::seals_for(&self.registry)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.git_token.iter_mut().chain(self.build.secret_build_args.values_mut()).collect()
+    }
+
+    fn bundled(&self) -> Option<&Run> {
+        let is_stored = matches!(self.state, RunState::Ready { secrets: ReadySecrets::Stored, .. });
+        is_stored.then_some(self)
+    }
+}

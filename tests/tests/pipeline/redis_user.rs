@@ -1,0 +1,191 @@
+//! A worker as Redis knows it: a user that may touch what its pool's runs need, by the template that operators start from.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::platform::Platform;
+use gantry_domain::run::{Run, RunStatus};
+use gantry_domain::sealed::Sealed;
+use gantry_ops::bundle::Bundle;
+use gantry_ops::secret::SecretString;
+use gantry_redis::{RedisOptions, RedisStore};
+use gantry_seams::clock::Clock;
+use gantry_seams::registries::{self, NewRegistry};
+use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
+use gantry_seams::{installation, runs, workers};
+use gantry_tests::ground::Ground;
+use gantry_tests::pipeline::{REGISTRY, TestPipeline};
+use gantry_tests::servers::redis::Redis;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+const TEMPLATE: &str = include_str!("../../../deploy/redis/users.acl.example");
+
+/// A pipeline on a Redis with the users of the template.
+struct Guarded {
+    gantry: TestPipeline,
+    redis: Redis,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let redis = Redis::start().await.unwrap();
+        for user in TEMPLATE.lines().filter_map(|line| line.strip_prefix("user ")) {
+            // Set last: it is who sets the others.
+            if !user.starts_with("default") {
+                call(&redis, user).await;
+            }
+        }
+        let mut gantry = TestPipeline::start(Ground::Embedded).await;
+        gantry.store = connect(&gantry, &redis, "gantry", "CHANGE-ME").await;
+        let registry = NewRegistry {
+            name: "reg".parse().unwrap(),
+            host: REGISTRY.parse().unwrap(),
+            credentials: None,
+            run_limit: NonZeroU32::new(8).unwrap(),
+        };
+        registries::create(gantry.store.as_ref(), registry).await.unwrap();
+        Self { gantry, redis }
+    }
+
+    /// What a worker of pool linux-amd64 sees of the store.
+    async fn workers_store(&self) -> SharedStore {
+        connect(&self.gantry, &self.redis, "gantry-worker-linux-amd64", "CHANGE-ME-TOO").await
+    }
+
+    /// A ready run for a platform, with a secret.
+    async fn ready_run(&self, name: &str, platform: &str) -> Run {
+        let gantry = &self.gantry;
+        gantry.git.repository(name).unwrap().commit("main", DOCKERFILE).unwrap();
+        let secret = SecretString::from("s3cr3t-of-some-length");
+        let sealed = gantry.keyring.seal(&TestPipeline::seals_for(), &secret).unwrap();
+        let task = gantry
+            .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
+                task.build.platform = platform.parse().unwrap();
+                task.build.secret_build_args = [("TOKEN".parse().unwrap(), sealed)].into();
+            })
+            .await;
+        gantry.schedule().await;
+        super::causes::ask(gantry, &task, None).await;
+        gantry.schedule().await;
+        let all = runs::RunFilter::default();
+        let all = runs::list(gantry.store.as_ref(), &all, None, 10).await.unwrap();
+        all.into_iter().find(|run| run.task_id().as_ref() == Some(&task.id)).unwrap()
+    }
+
+    async fn bundle(&self, run: &Run) -> Sealed {
+        let key = Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id));
+        let found = self.gantry.store.load(&[key]).await.unwrap().pop().flatten().unwrap();
+        Sealed::from_text(String::from_utf8(found.bytes.to_vec()).unwrap())
+    }
+}
+
+async fn connect(gantry: &TestPipeline, redis: &Redis, user: &str, password: &str) -> SharedStore {
+    let mut options = RedisOptions::parse(&redis.url()).unwrap();
+    options.user = Some(user.to_owned());
+    options.password = Some(SecretString::from(password));
+    options.check_durability = user == "gantry";
+    options.clock = Clock::Manual(gantry.clock.clone());
+    Arc::new(RedisStore::connect(options).await.unwrap())
+}
+
+/// `ACL SETUSER` by the default user.
+async fn call(redis: &Redis, user: &str) {
+    let mut stream = TcpStream::connect(redis.address()).await.unwrap();
+    stream.write_all(format!("ACL SETUSER {user}\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert_eq!(answer, "+OK\r\n", "{user}");
+}
+
+#[tokio::test]
+async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secrets() {
+    let guarded = Guarded::start().await;
+    let gantry = &guarded.gantry;
+    let fingerprints = gantry.keyring.fingerprints();
+    installation::open(gantry.store.as_ref(), "id", &fingerprints).await.unwrap();
+    let own = guarded.ready_run("own", "linux/amd64").await;
+    let second = guarded.ready_run("second", "linux/amd64").await;
+    let other = guarded.ready_run("other", "linux/arm64").await;
+    let (own_bundle, other_bundle) = (guarded.bundle(&own).await, guarded.bundle(&other).await);
+
+    let mut worker = gantry.worker("w1");
+    worker.store = guarded.workers_store().await;
+    let store = Arc::clone(&worker.store);
+    let key = Arc::clone(&worker.pool_key);
+    let found = installation::find(store.as_ref()).await.unwrap().unwrap();
+    assert_eq!(found.check_pool_key(&key.fingerprints()), Ok(()));
+
+    // One run, by the crank: an attempt that fails for the infrastructure, and waits for the next.
+    gantry.engine.go_away();
+    assert!(worker.turn(&gantry.stop).await.unwrap());
+    assert_eq!(gantry.run(&own.id.to_string()).await.status(), RunStatus::Queued);
+    gantry.engine.come_back();
+    gantry.clock.advance(Duration::from_secs(120));
+    gantry.schedule().await;
+    // Both, by the whole worker: it announces itself, takes, builds, packs logs and leaves.
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(worker.clone().run(stop.clone()));
+    for run in [&own, &second] {
+        let done = async {
+            while gantry.run(&run.id.to_string()).await.state.done().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("it is built");
+        let run = gantry.run(&run.id.to_string()).await;
+        assert_eq!(run.status(), RunStatus::Succeeded, "{run:?}");
+        assert!(gantry.log(&run.id.to_string(), run.next_attempt() - 1).await.contains("pushed"));
+    }
+    assert_eq!(workers::list(gantry.store.as_ref(), 10).await.unwrap().len(), 1, "it said so");
+    stop.cancel();
+    working.await.unwrap();
+    assert!(workers::list(gantry.store.as_ref(), 10).await.unwrap().is_empty(), "it left");
+
+    // What it may not read, and not write.
+    let others = [
+        (Kind::Bundle, format!("linux-arm64/{}", other.id)),
+        (Kind::Hook, "hook".to_owned()),
+        (Kind::Token, "t".to_owned()),
+        (Kind::Delivery, "hook/d1".to_owned()),
+        (Kind::DeliveryBody, "hook/d1".to_owned()),
+        (Kind::Event, "hook/d1/0".to_owned()),
+        (Kind::Task, "reg/other".to_owned()),
+        (Kind::Fact, "x".to_owned()),
+    ];
+    for (kind, id) in others {
+        let key = Key::new(kind, id);
+        assert_refused(store.load(&[key.clone()]).await.map(drop), &key.to_string());
+        let mut batch = Batch::default();
+        batch.put(key.clone(), "mine");
+        assert!(store.commit(batch).await.is_err(), "{key} was written");
+    }
+    for (kind, id) in [(Kind::Registry, "reg"), (Kind::Installation, "this"), (Kind::Drain, "w1")] {
+        let mut batch = Batch::default();
+        batch.put(Key::new(kind, id), "mine");
+        assert!(store.commit(batch).await.is_err(), "{id} was written");
+    }
+    for index in ["hook/all", "token/all", "runs/all", "runs/ready/linux-arm64", "events/undecided"]
+    {
+        assert_refused(store.range(&Index::new(index), From::Start, 1).await.map(drop), index);
+    }
+
+    // What it was given all the same does not open.
+    assert!(Bundle::open(&key, own.id, &own_bundle).is_ok(), "its own does");
+    assert!(Bundle::open(&key, other.id, &other_bundle).is_err(), "another pool's");
+    assert!(Bundle::open(&key, second.id, &own_bundle).is_err(), "its own for another run");
+    let arm = gantry.keyring.pool_key(&"linux/arm64".parse::<Platform>().unwrap().pool());
+    assert!(Bundle::open(&arm, other.id, &other_bundle).is_ok(), "that pool's own key does");
+}
+
+fn assert_refused(answer: Result<(), StoreError>, what: &str) {
+    let error = answer.expect_err(what).to_string();
+    assert!(
+        error.contains("NOPERM") || error.to_lowercase().contains("permission"),
+        "{what}: {error}"
+    );
+}

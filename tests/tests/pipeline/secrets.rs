@@ -1,0 +1,281 @@
+//! Whose secrets open where, and what happens when they do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_domain::attempt::AttemptEnd;
+use gantry_domain::hook::HookSecret;
+use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::registry::SealedCredentials;
+use gantry_domain::run::RunStatus;
+use gantry_domain::sealed::Sealed;
+use gantry_domain::task::Task;
+use gantry_ops::bundle::Bundle;
+use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString, write_private};
+use gantry_seams::installation::{self, OpenError, PoolKeyRefused};
+use gantry_seams::reseal::{self, Reseal};
+use gantry_seams::store::{Batch, Key, Kind};
+use gantry_seams::{hooks, registries, tasks};
+use gantry_tests::pipeline::TestPipeline;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+const SECRET: &str = "s3cr3t-of-some-length";
+
+/// A key file with these keys, each of one byte again and again.
+fn ring(keys: &[u8]) -> Keyring {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret.key");
+    let lines: Vec<String> = keys.iter().map(|byte| format!("{byte:02x}").repeat(32)).collect();
+    write_private(&path, lines.join("\n").as_bytes()).unwrap();
+    Keyring::read(&path).unwrap()
+}
+
+fn seal(gantry: &TestPipeline, secret: &str) -> Sealed {
+    gantry.keyring.seal(&TestPipeline::seals_for(), &SecretString::from(secret)).unwrap()
+}
+
+/// A task with a secret build argument.
+async fn task_with_secret(gantry: &TestPipeline, name: &str) -> Task {
+    gantry.git.repository(name).unwrap().commit("main", DOCKERFILE).unwrap();
+    let sealed = seal(gantry, SECRET);
+    let image = format!("{name}:{{{{.Run.ID}}}}");
+    gantry
+        .task_with(name, &image, |task| {
+            task.build.secret_build_args = [("TOKEN".parse().unwrap(), sealed)].into();
+        })
+        .await
+}
+
+/// An installation with one ready run, `ca1`, that needs a secret.
+async fn with_a_ready_run() -> TestPipeline {
+    let gantry = super::start().await;
+    let task = task_with_secret(&gantry, "hello").await;
+    gantry.schedule().await;
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    gantry
+}
+
+async fn stored(gantry: &TestPipeline, id: &str) -> Option<Bytes> {
+    let found = gantry.store.load(&[Key::new(Kind::Bundle, id)]).await.unwrap().pop().flatten();
+    found.map(|record| record.bytes)
+}
+
+/// The secret reached the engine in every build, and the run is done.
+async fn assert_built_with_its_secret(gantry: &TestPipeline) {
+    let run = gantry.run("ca1").await;
+    assert_eq!(run.status(), RunStatus::Succeeded, "{run:?}");
+    let asked = gantry.engine.asked();
+    assert_eq!(asked.len(), 1, "it was built once");
+    for asked in asked {
+        assert_eq!(asked.order.secret_build_args["TOKEN"].expose_secret(), SECRET);
+    }
+    for place in ["linux-amd64/ca1", "ca1"] {
+        assert!(stored(gantry, place).await.is_none(), "its secrets are gone");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_open_a_bundle_costs_an_attempt_that_names_it_and_builds_nothing() {
+    let gantry = with_a_ready_run().await;
+    let mut wrong = gantry.worker("wrong");
+    wrong.pool_key = Arc::new(ring(&[9]).pool_key(&wrong.settings.pool));
+    assert!(wrong.turn(&gantry.stop).await.unwrap());
+    assert!(gantry.engine.asked().is_empty(), "nothing was built");
+    let run = gantry.run("ca1").await;
+    let AttemptEnd::InfrastructureFailed { error } = &run.attempts[0].end else {
+        panic!("{:?}", run.attempts)
+    };
+    let told = "worker wrong cannot begin: the key of pool linux-amd64 does not open the secrets of run ca1";
+    assert!(
+        error.starts_with(told) && error.contains("`gantry secret pool-key linux-amd64`"),
+        "{error}"
+    );
+    assert!(stored(&gantry, "linux-amd64/ca1").await.is_none(), "the next attempt gets another");
+
+    gantry.settle().await;
+    assert_built_with_its_secret(&gantry).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_secrets_never_open_ends_as_error_after_three_attempts() {
+    let gantry = with_a_ready_run().await;
+    let mut wrong = gantry.worker("wrong");
+    wrong.pool_key = Arc::new(ring(&[9]).pool_key(&wrong.settings.pool));
+    for _ in 0..3 {
+        assert!(wrong.turn(&gantry.stop).await.unwrap());
+        gantry.clock.advance(Duration::from_secs(300));
+        gantry.schedule().await;
+    }
+    assert!(!wrong.turn(&gantry.stop).await.unwrap());
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Error);
+    assert!(gantry.engine.asked().is_empty(), "nothing was built");
+}
+
+#[tokio::test]
+async fn a_run_that_a_former_build_made_ready_is_built_only_with_its_secrets() {
+    let gantry = with_a_ready_run().await;
+    let key = Key::new(Kind::Run, "ca1");
+    let record = gantry.store.load(&[key.clone()]).await.unwrap().pop().flatten().unwrap();
+    let mut run: serde_json::Value = serde_json::from_slice(&record.bytes).unwrap();
+    run["state"].as_object_mut().unwrap().remove("secrets").expect("a ready run says it");
+    let old = gantry.keyring.seal("run/ca1", &SecretString::from("{}")).unwrap();
+    let mut batch = Batch::default();
+    batch.put(key, serde_json::to_vec(&run).unwrap());
+    batch.put(Key::new(Kind::Bundle, "ca1"), old.as_text().to_owned());
+    batch.delete.push(Key::new(Kind::Bundle, "linux-amd64/ca1"));
+    gantry.store.commit(batch).await.unwrap();
+
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca1").await.attempts.len(), 2);
+    assert_built_with_its_secret(&gantry).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_secrets_are_gone_is_not_built_without() {
+    let gantry = with_a_ready_run().await;
+    let mut batch = Batch::default();
+    batch.delete.push(Key::new(Kind::Bundle, "linux-amd64/ca1"));
+    gantry.store.commit(batch).await.unwrap();
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca1").await.attempts.len(), 2);
+    assert_built_with_its_secret(&gantry).await;
+}
+
+#[tokio::test]
+async fn a_ring_that_lacks_a_key_in_use_does_not_open_the_installation() {
+    let gantry = super::start().await;
+    let store = gantry.store.as_ref();
+    let open = async |keys: &[u8]| {
+        installation::open(store, "id", &ring(keys).fingerprints()).await.map(|opened| opened.0)
+    };
+    let (one, two) = (ring(&[1]).fingerprints().remove(0), ring(&[2]).fingerprints().remove(0));
+    assert_eq!(open(&[1]).await.unwrap().keys, [one.clone()]);
+    assert!(
+        matches!(open(&[2]).await, Err(OpenError::KeyMissing { missing, .. }) if missing == one)
+    );
+    assert_eq!(open(&[1, 2]).await.unwrap().keys, [one.clone()], "the second seals nothing");
+    assert_eq!(open(&[2, 1]).await.unwrap().keys, [two.clone(), one.clone()]);
+    for lacking in [[1], [2]] {
+        assert!(matches!(open(&lacking).await, Err(OpenError::KeyMissing { .. })), "{lacking:?}");
+    }
+    assert!(matches!(
+        installation::keep_only_key(store, &one).await,
+        Err(OpenError::AnotherSeals { other }) if other == two
+    ));
+    installation::keep_only_key(store, &two).await.unwrap();
+    let opened = open(&[2]).await.unwrap();
+
+    let pool: PoolName = "p".parse().unwrap();
+    let derived_from = |keys: &[u8]| ring(keys).pool_key(&pool).fingerprints();
+    assert_eq!(opened.check_pool_key(&derived_from(&[2])), Ok(()));
+    assert_eq!(opened.check_pool_key(&derived_from(&[1, 2])), Ok(()));
+    assert!(matches!(
+        opened.check_pool_key(&derived_from(&[1])),
+        Err(PoolKeyRefused::OtherKey { sealing, .. }) if sealing == two
+    ));
+}
+
+#[tokio::test]
+async fn the_record_of_a_former_build_gets_every_key_of_the_first_ring() {
+    let gantry = super::start().await;
+    let store = gantry.store.as_ref();
+    let mut batch = Batch::default();
+    let former = r#"{"v":1,"id":"former","created":1700000000000}"#;
+    batch.put(Key::new(Kind::Installation, "this"), former);
+    store.commit(batch).await.unwrap();
+    let found = installation::find(store).await.unwrap().unwrap();
+    assert_eq!(found.check_pool_key(&[]), Err(PoolKeyRefused::NobodySeals));
+    let ring = ring(&[2, 1]).fingerprints();
+    let (opened, begins) = installation::open(store, "id", &ring).await.unwrap();
+    assert_eq!((opened.id.as_str(), opened.keys, begins), ("former", ring, false));
+}
+
+/// As `gantry secret rekey` seals.
+struct Anew(Keyring);
+
+impl Reseal for Anew {
+    fn secret(&self, bound_to: &str, sealed: &Sealed) -> Result<Option<Sealed>, String> {
+        self.0.reseal(bound_to, sealed).map_err(|error| error.to_string())
+    }
+
+    fn bundle(&self, pool: &PoolName, run: RunId, sealed: &Sealed) -> Option<Sealed> {
+        Bundle::reseal(&self.0.pool_key(pool), run, sealed).ok().flatten()
+    }
+}
+
+#[tokio::test]
+async fn once_everything_is_sealed_anew_the_old_key_may_go() {
+    let mut gantry = super::start().await;
+    gantry.keyring = Arc::new(ring(&[1]));
+    let store = Arc::clone(&gantry.store);
+    let store = store.as_ref();
+
+    // A secret in every kind of record that has one.
+    let credentials =
+        SealedCredentials { username: "mona".to_owned(), password: seal(&gantry, SECRET) };
+    let name = "reg".parse().unwrap();
+    registries::update(store, &name, |registry| registry.credentials = Some(credentials.clone()))
+        .await
+        .unwrap();
+    let hook = "hook".parse().unwrap();
+    let sealed = gantry.keyring.seal(&hooks::seal_for(&hook), &SecretString::from(SECRET)).unwrap();
+    let secret = HookSecret { sealed, created: gantry.clock.now() };
+    hooks::update(store, &hook, |hook| hook.secrets = vec![secret.clone()]).await.unwrap();
+    let task = task_with_secret(&gantry, "hello").await;
+    gantry.schedule().await;
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.settle().await;
+    let done = gantry.engine.asked().len();
+    super::causes::ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    tasks::update(store, &task.id, |task| task.build.no_cache = true).await.unwrap();
+    super::causes::ask(&gantry, &task, None).await;
+    let before = tasks::find(store, &task.id).await.unwrap().unwrap();
+
+    let both = Anew(ring(&[2, 1]));
+    let pass = reseal::pass(store, &both).await.unwrap();
+    assert_eq!(
+        pass.kinds,
+        [
+            ("registries", 1, 1),
+            ("hooks", 1, 1),
+            ("tasks", 1, 1),
+            ("revisions of tasks", 2, 2),
+            ("runs", 3, 3)
+        ]
+    );
+    assert!(pass.unopened.is_empty());
+    let again = reseal::pass(store, &both).await.unwrap();
+    assert_eq!((again.changed(), again.unopened), (0, vec![]), "a second pass has nothing to do");
+
+    let after = tasks::find(store, &task.id).await.unwrap().unwrap();
+    assert_eq!(
+        (after.revision, after.updated),
+        (before.revision, before.updated),
+        "it is the same task"
+    );
+    let new_alone = reseal::pass(store, &Anew(ring(&[2]))).await.unwrap();
+    assert_eq!(
+        (new_alone.changed(), new_alone.unopened),
+        (0, vec![]),
+        "the new key opens everything"
+    );
+    let old_alone = reseal::pass(store, &Anew(ring(&[1]))).await.unwrap();
+    assert_eq!(old_alone.unopened.len(), 8, "{:?}", old_alone.unopened);
+
+    // What was ready before opens with the new key of its pool, in its first attempt.
+    gantry.keyring = Arc::new(ring(&[2]));
+    gantry.settle().await;
+    for run in ["ca2", "ca3"] {
+        let run = gantry.run(run).await;
+        assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, 1), "{run:?}");
+    }
+    let asked = gantry.engine.asked();
+    assert_eq!(asked.len(), done + 2);
+    assert!(
+        asked.iter().all(|asked| asked.order.secret_build_args["TOKEN"].expose_secret() == SECRET)
+    );
+}
