@@ -25,6 +25,7 @@ use url::Url;
 use crate::environment::Environment;
 
 mod keys;
+mod measured;
 mod parts;
 mod patience;
 mod servers;
@@ -87,7 +88,7 @@ impl Role {
     /// What traces and the broker know it by.
     pub(crate) fn service(self) -> &'static str {
         match self {
-            Self::All => "gantry",
+            Self::All => "gantry-up",
             Self::Ingress => "gantry-ingress",
             Self::Scheduler => "gantry-scheduler",
             Self::Worker => "gantry-worker",
@@ -136,14 +137,15 @@ impl Service {
         let patience = Patience::new(health, settings.patience);
         let servers = match &data {
             Some(data) if is_embedded => {
-                let servers = Servers::embedded(&settings, data.path(), environment, stop)?;
+                let servers = Servers::embedded(&settings, data.path(), environment, health, stop)?;
                 end_former_leases(&servers.store).await?;
                 servers
             }
             _ => Servers::connect(role, &settings, environment, &patience, stop).await?,
         };
         let installation = keys.open_installation(&settings, &servers.store, &patience).await?;
-        servers.watch(health);
+        servers.watch_store(health);
+        let servers = servers.measured();
 
         let ground = Ground::new(&settings, &servers, installation)?;
         let ingress = match keys.service().filter(|_| role.does(Role::Ingress)) {

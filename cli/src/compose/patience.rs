@@ -1,10 +1,9 @@
 //! Waiting, at the start, for servers that do not answer yet.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::health::Health;
 use tokio::time::Instant;
@@ -22,6 +21,11 @@ impl<'a> Patience<'a> {
         Self { health, patience, deadline: Instant::now() + patience }
     }
 
+    /// Who is told.
+    pub(super) fn health(&self) -> &Health {
+        self.health
+    }
+
     /// Asks again and again for `part`, until `ask` has an answer, or an error that time does not heal.
     pub(super) async fn wait<T, E, F>(
         &self,
@@ -30,24 +34,25 @@ impl<'a> Patience<'a> {
         ask: impl Fn() -> F,
     ) -> Result<T>
     where
-        E: Into<anyhow::Error> + Display,
+        E: Into<anyhow::Error>,
         F: Future<Output = Result<T, E>>,
     {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut said = String::new();
         loop {
-            let error = match ask().await {
+            let error: anyhow::Error = match ask().await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if is_temporary(&error) => error,
+                Err(error) if is_temporary(&error) => error.into(),
                 Err(error) => return Err(error.into()),
             };
-            let why = error.to_string();
+            let why = format!("{error:#}");
             self.health.awaits(part, &why);
             let wait = backoff.wait();
             if Instant::now() + wait > self.deadline {
-                return Err(error.into()).with_context(|| {
-                    format!("the {part} was not there within {:?} (`patience`)", self.patience)
-                });
+                let patience = self.patience;
+                return Err(error.context(format!(
+                    "the {part} was not there within {patience:?}, as long as `patience` says"
+                )));
             }
             if said != why {
                 tracing::warn!("the {part} is not there yet: {why}");

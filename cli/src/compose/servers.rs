@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::Role;
+use super::measured;
 use super::patience::Patience;
 use crate::environment::Environment;
 
@@ -33,7 +34,6 @@ pub(super) struct Servers {
     pub(super) store: SharedStore,
     pub(super) queues: Queues,
     pub(super) blobs: Arc<ObjectBlobs>,
-    broker: Option<AmqpQueues>,
 }
 
 impl Servers {
@@ -42,6 +42,7 @@ impl Servers {
         settings: &Settings,
         data: &Path,
         environment: &Environment,
+        health: &Health,
         stop: &CancellationToken,
     ) -> Result<Self> {
         let store = SqliteStore::open(data.join(SQLITE_FILE), sqlite_options(settings))?;
@@ -49,8 +50,10 @@ impl Servers {
             Some(options) => ObjectBlobs::open(&options)?,
             None => ObjectBlobs::local(data.join("objects"))?,
         };
-        let (store, blobs) = (Arc::new(store), Arc::new(blobs));
-        Ok(Self { store, queues: queues(stop), blobs, broker: None })
+        let servers = Self { store: Arc::new(store), queues: queues(stop), blobs: Arc::new(blobs) };
+        servers.watch_store(health);
+        watch_objects(&servers.blobs, health);
+        Ok(servers)
     }
 
     /// Those of the scaled mode, each waited for.
@@ -64,34 +67,47 @@ impl Servers {
         let objects = objects_options(settings, environment);
         let objects = objects.context("`objects.url` is not set")?;
         let blobs = Arc::new(ObjectBlobs::open(&objects)?);
-        let (store, broker, ()) = tokio::try_join!(
+        let (store, queues, ()) = tokio::try_join!(
             connect_store(role, settings, patience),
-            connect_broker(role, settings, patience, stop),
-            check_objects(&blobs),
+            connect_queues(role, settings, patience, stop),
+            check_objects(&blobs, patience.health()),
         )?;
-        Ok(Self { store, queues: broker.queues(), blobs, broker: Some(broker) })
+        Ok(Self { store, queues, blobs })
     }
 
-    /// From now on `/readyz` says whether they are there.
-    pub(super) fn watch(&self, health: &Health) {
-        let store = Arc::clone(&self.store);
-        health.watches("store", Need::Needed, move || {
-            let store = Arc::clone(&store);
-            async move {
-                let read = installation::find(store.as_ref()).await;
-                read.map(drop).map_err(|error| error.to_string())
-            }
-        });
-        // Without it hooks are answered and work goes on, found by looking every few seconds.
-        if let Some(broker) = self.broker.clone() {
-            health.watches("queue", Need::Helpful, move || std::future::ready(broker.state()));
-        }
-        let blobs = Arc::clone(&self.blobs);
-        health.watches("objects", Need::Helpful, move || {
-            let blobs = Arc::clone(&blobs);
-            async move { blobs.probe().await.map_err(|error| error.to_string()) }
-        });
+    /// The same, with their answers timed and counted.
+    pub(super) fn measured(self) -> Self {
+        Self { store: measured::store(self.store), queues: measured::queues(self.queues), ..self }
     }
+
+    /// From now on `/readyz` says whether the store is there.
+    pub(super) fn watch_store(&self, health: &Health) {
+        watch_store(&self.store, health);
+    }
+}
+
+fn watch_store(store: &SharedStore, health: &Health) {
+    let store = Arc::clone(store);
+    health.watches("store", Need::Needed, move || {
+        let store = Arc::clone(&store);
+        async move {
+            let read = installation::find(store.as_ref()).await;
+            read.map(drop).map_err(|error| error.to_string())
+        }
+    });
+}
+
+/// Without it hooks are answered and work goes on, found by looking every few seconds.
+fn watch_broker(broker: AmqpQueues, health: &Health) {
+    health.watches("queue", Need::Helpful, move || std::future::ready(broker.state()));
+}
+
+fn watch_objects(blobs: &Arc<ObjectBlobs>, health: &Health) {
+    let blobs = Arc::clone(blobs);
+    health.watches("objects", Need::Helpful, move || {
+        let blobs = Arc::clone(&blobs);
+        async move { blobs.probe().await.map_err(|error| error.to_string()) }
+    });
 }
 
 /// The store alone, for commands that work on it.
@@ -144,15 +160,17 @@ async fn connect_store(
     options.check_durability = role != Role::Worker;
     let connect = || RedisStore::connect(options.clone());
     let store = patience.wait("store", gantry_redis::ConnectError::is_temporary, connect).await?;
-    Ok(Arc::new(store))
+    let store: SharedStore = Arc::new(store);
+    watch_store(&store, patience.health());
+    Ok(store)
 }
 
-async fn connect_broker(
+async fn connect_queues(
     role: Role,
     settings: &Settings,
     patience: &Patience<'_>,
     stop: &CancellationToken,
-) -> Result<AmqpQueues> {
+) -> Result<Queues> {
     let set = &settings.queue;
     let password = read_password("queue.password_file", set.password_file.as_deref())?;
     let password = password.unwrap_or_else(|| SecretString::from(DEFAULT_PASSWORD));
@@ -160,19 +178,20 @@ async fn connect_broker(
     options.ca_file.clone_from(&set.ca_file);
     options.name = format!("{} on {}", role.service(), host_name());
     let connect = || AmqpQueues::connect(options.clone(), stop);
-    patience.wait("queue", gantry_amqp::ConnectError::is_temporary, connect).await
+    let broker = patience.wait("queue", gantry_amqp::ConnectError::is_temporary, connect).await?;
+    let queues = broker.queues();
+    watch_broker(broker, patience.health());
+    Ok(queues)
 }
 
 /// What is wrong for good stops the start. One that is away does not: only what needs an object waits for it.
-async fn check_objects(blobs: &ObjectBlobs) -> Result<()> {
+async fn check_objects(blobs: &Arc<ObjectBlobs>, health: &Health) -> Result<()> {
+    watch_objects(blobs, health);
     match blobs.probe().await {
-        Err(error) if !error.is_temporary() => Err(error.into()),
-        Err(error) => {
-            tracing::warn!("{error}");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
+        Err(error) if error.is_temporary() => tracing::warn!("{error}"),
+        probed => probed?,
     }
+    Ok(())
 }
 
 fn objects_options(settings: &Settings, environment: &Environment) -> Option<ObjectsOptions> {
@@ -181,7 +200,7 @@ fn objects_options(settings: &Settings, environment: &Environment) -> Option<Obj
         url: set.url.clone()?,
         endpoint: set.endpoint.clone(),
         region: set.region.clone(),
-        ca_file: None,
+        ca_file: set.ca_file.clone(),
         environment: environment.all(),
     })
 }
