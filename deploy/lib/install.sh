@@ -33,6 +33,7 @@ missing_packages() {
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || printf '%s\n' ca-certificates
     [[ $1 == demo ]] || has_rabbitmq || printf '%s\n' rabbitmq-server
     [[ $1 == demo ]] || has redis-server || printf '%s\n' redis-server
+    [[ $1 != test ]] || { has prometheus && has promtool; } || printf '%s\n' prometheus
     [[ $1 != test ]] || has docker-compose || printf '%s\n' docker-compose
     [[ $1 != test ]] || has strip || printf '%s\n' binutils
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
@@ -105,7 +106,7 @@ keep_from_boot() {
     [[ -d /run/systemd/system ]] || return 0
     for package; do
         case $package in
-            docker-registry | lighttpd | rabbitmq-server | redis-server | webhook) systemctl disable --quiet "$package" ;;
+            docker-registry | lighttpd | prometheus | rabbitmq-server | redis-server | webhook) systemctl disable --quiet "$package" ;;
             *) ;;
         esac
     done
