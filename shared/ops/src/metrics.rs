@@ -17,8 +17,8 @@ mod labels;
 
 pub use family::Description;
 pub use labels::{
-    BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueOperation,
-    Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
+    BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueFailure,
+    QueueOperation, Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
 };
 
 use family::{ByPool, ByPoolAndReason, Counter, Gauge, Histogram, Table};
@@ -63,7 +63,7 @@ struct Metrics {
     store: Histogram<StoreOperation>,
     store_failures: Counter<(StoreOperation, StoreFailure)>,
     queue: Histogram<(Doorbell, QueueOperation)>,
-    queue_failures: Counter<(Doorbell, QueueOperation)>,
+    queue_failures: Counter<(Doorbell, QueueFailure)>,
     doorbells: Counter<Doorbell>,
     engine: Histogram<EngineOperation>,
     engine_failures: Counter<EngineOperation>,
@@ -166,7 +166,7 @@ impl Metrics {
             ),
             queue: t.histogram(
                 "gantry_queue_operation_seconds",
-                "How long the queue took, failures included. Claims are counted, not timed.",
+                "How long the queue took, failures included.",
                 ANSWERS,
             ),
             queue_failures: t.counter(
@@ -355,14 +355,14 @@ pub fn store(operation: StoreOperation, took: Duration, failure: Option<StoreFai
 pub fn queue(doorbell: Doorbell, operation: QueueOperation, took: Duration, failed: bool) {
     METRICS.queue.observe((doorbell, operation), took);
     if failed {
-        METRICS.queue_failures.add((doorbell, operation), 1);
+        METRICS.queue_failures.add((doorbell, operation.into()), 1);
     }
 }
 
 /// A doorbell was heard, or, if `failed`, cannot be.
 pub fn heard(doorbell: Doorbell, failed: bool) {
     if failed {
-        METRICS.queue_failures.add((doorbell, QueueOperation::Claim), 1);
+        METRICS.queue_failures.add((doorbell, QueueFailure::Claim), 1);
     } else {
         METRICS.doorbells.add(doorbell, 1);
     }

@@ -9,7 +9,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Level;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt};
@@ -50,10 +50,14 @@ pub enum StartError {
 /// [`StartError`]. A collector that does not answer is none: it is told once, and costs nothing.
 pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Started, StartError> {
     let lines = fmt::layer().with_writer(io::stderr);
+    let level = log.level.clone();
     let lines = if is_for_people(log.format) {
-        lines.with_target(false).with_ansi(io::stderr().is_terminal()).boxed()
+        let lines = lines.with_target(false).with_ansi(io::stderr().is_terminal());
+        // A message reads well alone.
+        lines.with_filter(level.and(filter_fn(|what| what.is_event()))).boxed()
     } else {
-        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        lines.with_filter(level).boxed()
     };
     let resource = Resource::builder_empty()
         .with_service_name(service)
@@ -80,10 +84,7 @@ pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Starte
         .with_filter(filter_fn(|what| {
             what.is_span() && *what.level() <= Level::INFO && what.target().starts_with("gantry")
         }));
-    tracing_subscriber::registry()
-        .with(lines.with_filter(log.level.clone()))
-        .with(spans)
-        .try_init()?;
+    tracing_subscriber::registry().with(lines).with(spans).try_init()?;
     Ok(Started { provider })
 }
 

@@ -216,13 +216,21 @@ labels! {
         Control = "control",
     }
 
-    /// What is asked of the queue. Waiting for a doorbell takes as long as none rings, so it is counted, not timed.
+    /// What is asked of the queue and timed. To hear a doorbell takes as long as none rings.
     QueueOperation = "operation" {
         /// Rings a doorbell.
         Publish = "publish",
-        /// Hears one.
-        Claim = "claim",
         /// Is done with one.
+        Acknowledge = "acknowledge",
+    }
+
+    /// What the queue did not do as asked.
+    QueueFailure = "operation" {
+        /// Ring a doorbell.
+        Publish = "publish",
+        /// Hear one.
+        Claim = "claim",
+        /// Be done with one.
         Acknowledge = "acknowledge",
     }
 
@@ -318,6 +326,15 @@ impl Label for RunStatus {
             Self::Canceled => "canceled",
             Self::Error => "error",
             Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl From<QueueOperation> for QueueFailure {
+    fn from(operation: QueueOperation) -> Self {
+        match operation {
+            QueueOperation::Publish => Self::Publish,
+            QueueOperation::Acknowledge => Self::Acknowledge,
         }
     }
 }
