@@ -89,6 +89,8 @@ pub struct Objects {
     #[serde(deserialize_with = "optional")]
     pub endpoint: Option<Url>,
     pub region: String,
+    #[serde(deserialize_with = "optional")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[secrets]`

@@ -67,15 +67,15 @@ pub enum OpenError {
     },
     /// What is set, or is in the environment, does not fit together.
     #[error(
-        "the credentials for {url} are incomplete or wrong: they are taken from the environment, like {credentials}"
+        "the credentials for {place} are incomplete or wrong: they are taken from the environment, like {credentials}"
     )]
     Credentials {
         /// Where.
-        url: Url,
+        place: String,
         /// Where its credentials are expected.
         credentials: &'static str,
         /// What the cloud's client said.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// The file with the authority of the certificate.
     #[error("{} cannot be used as an authority of certificates: {message}", path.display())]
@@ -105,9 +105,9 @@ impl ObjectBlobs {
             Place::Folder(path) => Self::in_folder(path, LEFT_OVER),
             Place::Bucket { cloud, name, prefix } => {
                 let failed = |source| OpenError::Credentials {
-                    url: options.url.clone(),
+                    place: options.url.to_string(),
                     credentials: cloud.credentials(),
-                    source,
+                    source: Box::new(source),
                 };
                 let bucket = bucket(cloud, &name, options)?.map_err(failed)?;
                 let store: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
