@@ -8,4 +8,6 @@
 )]
 
 mod builds;
+mod push;
+mod roles;
 mod service;

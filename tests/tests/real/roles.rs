@@ -1,0 +1,419 @@
+//! `gantry ingress`, `gantry scheduler` and `gantry worker` as an operator runs them: processes over Redis and RabbitMQ.
+
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use gantry_tests::git_server::GitServer;
+use gantry_tests::ground::Vhost;
+use gantry_tests::installation::Program;
+use gantry_tests::proxy::{Proxy, Way};
+use gantry_tests::real;
+use gantry_tests::role::{self, Role, Setting};
+use gantry_tests::servers::free_port;
+use gantry_tests::servers::redis::Redis;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::push::{Push, repository};
+
+/// How long anything may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// What the processes of one installation share.
+struct Scaled {
+    folder: TempDir,
+    redis: Redis,
+    /// The way to the broker.
+    broker: Proxy,
+    vhost: Vhost,
+    token: String,
+}
+
+impl Scaled {
+    /// Both servers are there, and the keys; no process is.
+    async fn new() -> Self {
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let scaled = Self {
+            folder: tempfile::tempdir().unwrap(),
+            redis: Redis::start().await.unwrap(),
+            broker: Proxy::start(broker().parse().unwrap()).await.unwrap(),
+            vhost: Vhost::make().await,
+            token: String::new(),
+        };
+        scaled.ok(&["secret", "key", "--to", "service.key"]).await;
+        scaled.pool_key("service.key", "pool.key").await;
+        scaled
+    }
+
+    async fn pool_key(&self, service_key: &str, to: &str) {
+        let mut command = self.program(&["secret", "pool-key", "linux-amd64", "--to", to]);
+        command.env("GANTRY_SECRETS_KEY_FILE", service_key);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// What all roles are told, and what the last ones say instead.
+    fn settings(&self, own: &[Setting]) -> Vec<Setting> {
+        let vhost = self.vhost.address();
+        let vhost = vhost.rsplit('/').next().unwrap();
+        let shared = [
+            ("patience", "\"20s\"".to_owned()),
+            ("store.url", format!("{:?}", self.redis.url())),
+            ("queue.urls", format!("[\"amqp://guest@{}/{vhost}\"]", self.broker.address())),
+            ("objects.url", format!("\"file://{}\"", self.path("objects"))),
+            ("secrets.key_file", format!("{:?}", self.path("service.key"))),
+            ("secrets.pool_key_file", format!("{:?}", self.path("pool.key"))),
+            ("engine.address", format!("{:?}", real::docker_host())),
+            ("outbound.allow", format!("[\"127.0.0.1\", \"http://{}\"]", real::registry())),
+        ];
+        let is_shared = |key: &str| own.iter().all(|(other, _)| *other != key);
+        let shared = shared.into_iter().filter(|(key, _)| is_shared(key));
+        shared.chain(own.iter().cloned()).collect()
+    }
+
+    fn role(&self, role: &str, name: &str, own: &[Setting]) -> Role {
+        let program = Program {
+            path: role::gantry(),
+            arguments: vec![role.to_owned()],
+            environment: Vec::new(),
+        };
+        Role::new(self.folder.path().join(name), program, &self.settings(own)).unwrap()
+    }
+
+    fn ingress(&self, name: &str) -> (Role, String) {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let ingress = self.role("ingress", name, &[("server.listen", format!("{listen:?}"))]);
+        (ingress, format!("http://{listen}"))
+    }
+
+    fn scheduler(&self) -> Role {
+        self.role("scheduler", "scheduler", &[])
+    }
+
+    fn worker(&self, name: &str) -> Role {
+        self.role("worker", name, &[("worker.name", format!("{name:?}"))])
+    }
+
+    /// A token straight from the store, by the settings of a role that was made as `name`.
+    async fn admit(&mut self, name: &str) {
+        let config = self.path(&format!("{name}/gantry.toml"));
+        let token = self.ok(&["store", "admin-token", "--config", &config]).await;
+        self.token = token.trim().to_owned();
+    }
+
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(role::gantry());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/nonexistent")
+            .env("HOME", self.folder.path())
+            .env("GANTRY_TOKEN", &self.token)
+            .current_dir(self.folder.path())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.program(arguments).output().await.unwrap();
+        assert!(output.status.success(), "gantry {arguments:?}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What the ingress at `url` answers to a command of the client.
+    async fn ask(&self, url: &str, arguments: &[&str]) -> serde_json::Value {
+        let mut command = self.program(arguments);
+        let output =
+            command.args(["--output", "json"]).env("GANTRY_URL", url).output().await.unwrap();
+        assert!(output.status.success(), "gantry {arguments:?}: {}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A task on a repository of its own, with a hook that tells of pushes.
+    async fn web(&self, url: &str, git: &GitServer, name: &str) -> serde_json::Value {
+        let image = format!("{name}:{{{{.Run.ID}}}}");
+        let context = format!("{}#main", git.url(name));
+        self.ask(url, &["registry", "create", "demo", "--login-server", &real::registry()]).await;
+        self.ask(url, &["task", "create", "-n", "web", "-t", &image, "-c", &context]).await;
+        self.ask(url, &["hook", "create", "--provider", "github", "--repository", &git.url(name)])
+            .await
+    }
+
+    /// The first run that comes to `status`.
+    async fn run(&self, url: &str, status: &str) -> serde_json::Value {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let runs = self.ask(url, &["runs", "list"]).await;
+            let runs = runs.as_array().unwrap();
+            if let Some(run) = runs.iter().find(|run| run["status"] == status) {
+                return self.ask(url, &["runs", "show", run["id"].as_str().unwrap()]).await;
+            }
+            assert!(Instant::now() < deadline, "no run is {status}: {runs:?}");
+        }
+    }
+
+    /// What a role says that must not start, and its exit code. `own` are settings, a line each.
+    async fn refused(&self, role: &str, own: &str) -> (i32, String) {
+        let own_keys: Vec<&str> = own.lines().filter_map(|line| line.split(' ').next()).collect();
+        let mut config = own.to_owned();
+        for (key, value) in self.settings(&[]).iter().filter(|(key, _)| !own_keys.contains(key)) {
+            config.push_str(&format!("\n{key} = {value}"));
+        }
+        std::fs::write(self.path("refused.toml"), config).unwrap();
+        let mut command = self.program(&[role, "--config", "refused.toml"]);
+        let output = tokio::time::timeout(WITHIN, command.output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{role} starts with {own}")).unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// A role that must not start, and what it must say.
+    async fn refuses(&self, role: &str, own: &str, code: i32, words: &[&str]) {
+        let (status, said) = self.refused(role, own).await;
+        assert_eq!(status, code, "{role} with {own}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{role} with {own}: no `{word}` in {said}");
+        }
+    }
+}
+
+/// `host:port` of the run's RabbitMQ.
+fn broker() -> String {
+    let url = real::amqp();
+    let address = url.rsplit(['/', '@']).find(|part| !part.is_empty());
+    address.unwrap().to_owned()
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn unique(name: &str) -> String {
+    format!("{name}-{}", gantry_ops::secret::random_hex::<6>().unwrap().as_str())
+}
+
+/// What a role says of itself: the status, and each part's words.
+async fn readyz(role: &Role) -> Option<(u16, serde_json::Value)> {
+    let answer = reqwest::get(format!("http://{}/readyz", role.telemetry())).await.ok()?;
+    Some((answer.status().as_u16(), answer.json().await.ok()?))
+}
+
+/// Waits until `/readyz` answers `status`, with words that `hold`.
+async fn until_says(role: &mut Role, status: u16, hold: impl Fn(&serde_json::Value) -> bool) {
+    let deadline = Instant::now() + WITHIN;
+    let mut said = None;
+    while !matches!(&said, Some((code, parts)) if *code == status && hold(parts)) {
+        role.lives().unwrap();
+        assert!(Instant::now() < deadline, "it says {said:?}\n{}", role.last_words());
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        said = readyz(role).await;
+    }
+}
+
+fn is_missing(parts: &serde_json::Value, part: &str) -> bool {
+    parts[part].as_str().is_some_and(|words| words.starts_with("missing: "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_start_before_their_servers_build_what_a_push_asks_for() {
+    let mut scaled = Scaled::new().await;
+    scaled.redis.kill().await.unwrap();
+    scaled.broker.set(Way::Cut);
+    let (mut worker, mut scheduler) = (scaled.worker("worker-1"), scaled.scheduler());
+    let (mut ingress, url) = scaled.ingress("ingress");
+    for role in [&mut worker, &mut scheduler, &mut ingress] {
+        role.spawn().unwrap();
+    }
+    for role in [&mut worker, &mut scheduler, &mut ingress] {
+        until_says(role, 503, |parts| is_missing(parts, "store") && is_missing(parts, "queue"))
+            .await;
+    }
+    scaled.redis.start_again().await.unwrap();
+    scaled.broker.set(Way::CLEAR);
+    for role in [&mut worker, &mut scheduler, &mut ingress] {
+        role.until_ready().await.unwrap();
+    }
+
+    scaled.admit("ingress").await;
+    let (git, name) = (GitServer::start().await.unwrap(), unique("web"));
+    let (repository, before) = repository(&git, &name, &real::base_image());
+    let hook = scaled.web(&url, &git, &name).await;
+    let after = repository.commit("main", &[("file", "changed")]).unwrap();
+    let push = Push { git: &git, name: &name, before: &before, after: &after };
+    assert_eq!(push.deliver(&hook, "72d3162e-cc78-11e3-81ab-4c9367dc0958").await, 202);
+    let run = scaled.run(&url, "Succeeded").await;
+    assert_eq!((run["commit"].as_str(), run["worker"].as_str()), (Some(&*after), Some("worker-1")));
+
+    // A server that goes away later ends nobody. Doorbells are missed by nobody; the store is.
+    scaled.broker.set(Way::Cut);
+    until_says(&mut ingress, 200, |parts| is_missing(parts, "queue")).await;
+    scaled.redis.kill().await.unwrap();
+    until_says(&mut worker, 503, |parts| is_missing(parts, "store")).await;
+    until_says(&mut ingress, 503, |parts| is_missing(parts, "store")).await;
+    let door = reqwest::get(format!("{url}/readyz")).await.unwrap();
+    assert_eq!(door.status(), 503);
+    let door: serde_json::Value = door.json().await.unwrap();
+    assert_eq!((&door["store"], &door["queue"]), (&"missing".into(), &"missing".into()));
+    scaled.redis.start_again().await.unwrap();
+    scaled.broker.set(Way::CLEAR);
+    for role in [&mut worker, &mut scheduler, &mut ingress] {
+        role.until_ready().await.unwrap();
+        role.terminate().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_asked_to_end_hands_its_run_back_and_another_takes_it() {
+    let mut scaled = Scaled::new().await;
+    let (mut ingress, url) = scaled.ingress("ingress");
+    let (mut scheduler, mut first) = (scaled.scheduler(), scaled.worker("worker-1"));
+    for role in [&mut ingress, &mut scheduler, &mut first] {
+        role.spawn().unwrap();
+    }
+    for role in [&mut ingress, &mut scheduler, &mut first] {
+        role.until_ready().await.unwrap();
+    }
+    scaled.admit("ingress").await;
+    scaled.ask(&url, &["registry", "create", "demo", "--login-server", &real::registry()]).await;
+    let context = scaled.folder.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    let dockerfile = format!("FROM {}\nRUN sleep 3; echo done at last\n", real::base_image());
+    std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    scaled.ask(&url, &["build", &scaled.path("context"), "-t", &unique("slow"), "--no-wait"]).await;
+    scaled.run(&url, "Running").await;
+
+    let same_folder = format!("data = {:?}", scaled.path("worker-1/data"));
+    scaled.refuses("worker", &same_folder, 1, &["worker-1/data is in use by process"]).await;
+
+    let asked = Instant::now();
+    let mut second = scaled.worker("worker-2");
+    second.spawn().unwrap();
+    first.terminate().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    let run = scaled.run(&url, "Succeeded").await;
+    let attempts = run["attempts"].as_array().unwrap();
+    let workers: Vec<&str> = attempts.iter().map(|one| one["worker"].as_str().unwrap()).collect();
+    assert_eq!(workers, ["worker-1", "worker-2"], "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_ingress_had_accepted_is_built_and_another_tells_of_it() {
+    let mut scaled = Scaled::new().await;
+    let (mut first, first_url) = scaled.ingress("ingress-1");
+    let (mut second, second_url) = scaled.ingress("ingress-2");
+    first.spawn().unwrap();
+    second.spawn().unwrap();
+    first.until_ready().await.unwrap();
+    scaled.admit("ingress-1").await;
+    let (git, name) = (GitServer::start().await.unwrap(), unique("web"));
+    let (repository, before) = repository(&git, &name, &real::base_image());
+    let hook = scaled.web(&first_url, &git, &name).await;
+    let after = repository.commit("main", &[("file", "changed")]).unwrap();
+    let push = Push { git: &git, name: &name, before: &before, after: &after };
+    assert_eq!(push.deliver(&hook, "82d3162e-cc78-11e3-81ab-4c9367dc0958").await, 202);
+    first.kill().await.unwrap();
+
+    let (mut scheduler, mut worker) = (scaled.scheduler(), scaled.worker("worker-1"));
+    scheduler.spawn().unwrap();
+    worker.spawn().unwrap();
+    second.until_ready().await.unwrap();
+    let run = scaled.run(&second_url, "Succeeded").await;
+    assert_eq!(run["commit"], after);
+    second.terminate().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_over_the_servers_is_every_role_in_one_process() {
+    let scaled = Scaled::new().await;
+    let mut up = scaled.role("up", "up", &[("server.listen", "\"127.0.0.1:0\"".to_owned())]);
+    up.spawn().unwrap();
+    until_says(&mut up, 200, |parts| parts["queue"] == "ready" && parts["engine"] == "ready").await;
+    up.terminate().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_for_good_stops_the_start_with_what_where_and_the_remedy() {
+    let scaled = Scaled::new().await;
+    std::fs::write(scaled.path("empty"), "\n").unwrap();
+    std::fs::write(scaled.path("wrong"), "not-this\n").unwrap();
+    let no_servers = "store.url = ''\nqueue.urls = []";
+    scaled
+        .refuses("ingress", no_servers, 2, &["store.url", "redis://", "queue.urls", "amqp://"])
+        .await;
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let unreachable = format!("store.url = 'redis://{nobody}/0'\npatience = '1s'");
+    scaled.refuses("worker", &unreachable, 1, &[&nobody, "within 1s", "`patience`"]).await;
+    let no_vhost = format!("queue.urls = ['amqp://{}/none']", broker());
+    scaled.refuses("ingress", &no_vhost, 1, &["`none`", "rabbitmqctl add_vhost none"]).await;
+
+    let cases: [(&str, &str, i32, &[&str]); 11] = [
+        ("worker", "objects.url = ''", 2, &["objects.url", "file:///"]),
+        ("scheduler", "store.url = 'http://a'", 2, &["refused.toml line 1", "`http`", "redis://"]),
+        ("ingress", "queue.urls = ['amqp://a:b@c']", 2, &["queue.urls", "with a password"]),
+        ("ingress", "store.password_file = 'none'", 1, &["store.password_file", "none", "write"]),
+        (
+            "worker",
+            "queue.password_file = 'empty'",
+            1,
+            &["queue.password_file", "is empty", "write"],
+        ),
+        (
+            "ingress",
+            "queue.password_file = 'wrong'",
+            1,
+            &["127.0.0.1:", "`guest`", "password file"],
+        ),
+        (
+            "ingress",
+            "secrets.key_file = 'none'",
+            1,
+            &["no key file none", "gantry secret key --to"],
+        ),
+        ("scheduler", "secrets.key_file = ''", 1, &["secrets.key_file", "gantry secret key --to"]),
+        ("worker", "secrets.pool_key_file = ''", 1, &["gantry secret pool-key linux-amd64 --to"]),
+        ("worker", "worker.pool = 'other'", 1, &["pool.key", "gantry secret pool-key other"]),
+        ("worker", "engine.address = 'tcp://a:1'", 2, &["engine.address", "tcp://a:1"]),
+    ];
+    for (role, own, code, words) in cases {
+        scaled.refuses(role, own, code, words).await;
+    }
+
+    config_set(&scaled.redis, "appendfsync", "everysec").await;
+    let remedies = ["`appendfsync always`", "store.allow_weak_durability"];
+    scaled.refuses("scheduler", "", 1, &remedies).await;
+    config_set(&scaled.redis, "requirepass", "this").await;
+    let wrong = "store.password_file = 'wrong'";
+    scaled.refuses("worker", wrong, 1, &["127.0.0.1:", "the user and the password file"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_another_key_than_the_installation_s_does_not_start() {
+    let scaled = Scaled::new().await;
+    let mut scheduler = scaled.scheduler();
+    scheduler.spawn().unwrap();
+    scheduler.until_ready().await.unwrap();
+    scaled.ok(&["secret", "key", "--to", "other.key"]).await;
+    let other_key = "secrets.key_file = 'other.key'";
+    scaled.refuses("ingress", other_key, 1, &["the key file other.key is refused"]).await;
+    scaled.pool_key("other.key", "other-pool.key").await;
+    let other_key = "secrets.pool_key_file = 'other-pool.key'";
+    scaled.refuses("worker", other_key, 1, &["the key file other-pool.key is refused"]).await;
+}
+
+async fn config_set(redis: &Redis, name: &str, value: &str) {
+    let mut stream = TcpStream::connect(redis.address()).await.unwrap();
+    stream.write_all(format!("CONFIG SET {name} {value}\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"+OK");
+}
