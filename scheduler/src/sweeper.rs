@@ -8,7 +8,7 @@ use gantry_ops::metrics::{self, Repair};
 use gantry_seams::queue::{PoolHasWork, RunsMoved};
 use gantry_seams::runs::{self, Lapsed, RunOpError};
 use gantry_seams::store::StoreError;
-use gantry_seams::workers;
+use gantry_seams::{events, workers};
 
 use crate::Scheduler;
 
@@ -17,6 +17,12 @@ const LEASES: usize = 256;
 
 /// How many ready runs are looked at to find the pools that have some.
 const READY: usize = 1024;
+
+/// How many undecided events are counted.
+const EVENTS: usize = 256;
+
+/// What nobody looked at for so long was missed: its doorbell did not ring, or nobody was there to hear it.
+pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a worker that says nothing is still listed.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -27,7 +33,6 @@ pub(crate) struct Sweeper {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     store_was_away: bool,
     seeing_since: Option<Timestamp>,
@@ -42,7 +47,9 @@ struct Sight {
 
 impl Sweeper {
     pub(crate) fn new(scheduler: Scheduler) -> Self {
-        Self { scheduler, state: Mutex::default() }
+        // Who begins cannot know whether the store was away a moment ago.
+        let state = State { store_was_away: true, seeing_since: None, no_lapse_before: None };
+        Self { scheduler, state: Mutex::new(state) }
     }
 
     /// Looks once. Answers how much was repaired.
@@ -65,11 +72,11 @@ impl Sweeper {
         let stranded = self.scheduler.end_stranded_runs(now, sight.since).await?;
         metrics::repaired(Repair::RunStranded, stranded);
         repaired += stranded;
-        let decided = self.scheduler.decide_events().await?;
-        metrics::repaired(Repair::EventDecided, decided);
-        let admitted = self.scheduler.admit_runs().await?;
-        metrics::repaired(Repair::RunAdmitted, admitted);
-        repaired += decided + admitted;
+        // What is due for a moment only is on its way: nothing was lost.
+        let missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
+        metrics::repaired(Repair::EventDecided, missed.len());
+        repaired += self.scheduler.decide_events().await?;
+        repaired += self.scheduler.admit_runs().await?;
         for pool in runs::pools_with_work(store, READY).await? {
             let jobs = self.scheduler.queues.jobs.pool(&pool);
             if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
