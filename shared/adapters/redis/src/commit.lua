@@ -54,7 +54,7 @@ if puts + large > 0 then
 
     -- Lua takes as long to put two large strings together as Redis to store one.
     for i = 1, large do
-        redis.call('SET', KEYS[key + i], ARGV[arg + i])
+        redis.call('MSET', KEYS[key + i], ARGV[arg + i])
         redis.call('SETRANGE', KEYS[key + i], 0, version)
         touched[#touched + 1] = KEYS[key + i]
     end

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{RedisResult, cmd};
+use futures_util::future::join_all;
 use gantry_seams::store::{Key, StoreError, Watch, Watchers};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -181,17 +182,17 @@ impl Keeper {
         let before = std::mem::replace(heard, watched);
         let begun: Vec<_> = heard.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
         let ended: Vec<_> = before.keys().filter(|name| !heard.contains_key(*name)).collect();
-        if !begun.is_empty() {
-            let names: Vec<_> = begun.iter().map(|(name, _)| name).collect();
-            let subscribed = link.listener().subscribe(names.as_slice()).await;
-            // Commits from before the subscription were told to nobody.
-            watchers.touched(begun.iter().map(|(_, key)| *key));
-            subscribed?;
-        }
+        // Each by itself: one channel that a user may not listen on is no reason to miss the others.
+        let subscribed = join_all(
+            begun.iter().map(async |(name, _)| link.listener().subscribe(name.as_str()).await),
+        );
+        let subscribed: RedisResult<Vec<()>> = subscribed.await.into_iter().collect();
+        // Commits from before the subscription were told to nobody.
+        watchers.touched(begun.into_iter().map(|(_, key)| key));
         if !ended.is_empty() {
             link.listener().unsubscribe(ended.as_slice()).await?;
         }
-        Ok(())
+        subscribed.map(drop)
     }
 }
 

@@ -9,7 +9,6 @@ local commands = {
     { 'GETRANGE', key, '0', '7' },
     { 'INCR', key },
     { 'MSET', key, 'value' },
-    { 'SET', key, 'value' },
     { 'SETRANGE', key, '0', 'value' },
     { 'DEL', key },
     { 'HMGET', key, 'field' },

@@ -56,7 +56,7 @@ async fn a_wrong_password_is_told_from_a_server_that_is_away() {
 
 /// What a worker's user may do, as the docs of the crate say.
 const WORKER: &str = "on >secret ~gantry:* &gantry:* -@all +info +ping +select +time +wait \
-    +evalsha +script|load +mget +zrange +getrange +incr +set +mset +setrange +del \
+    +evalsha +script|load +mget +zrange +getrange +incr +mset +setrange +del \
     +hmget +hset +hdel +zadd +zrem +publish +pubsub|numsub +subscribe +unsubscribe";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

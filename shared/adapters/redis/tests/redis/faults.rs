@@ -167,6 +167,35 @@ async fn scripts_that_the_server_forgot_are_loaded_again() {
 }
 
 #[tokio::test]
+async fn the_largest_batch_that_is_taken_is_done_whole() {
+    let server = Server::durable().await;
+    let store = server.store().await;
+    let index = Index::new("largest");
+    let ids: Vec<_> = (0..2_048).map(|id| format!("{id:04}")).collect();
+    let mut batch = Batch::default();
+    for (score, id) in (0..).zip(&ids) {
+        batch.create(key(id), vec![7; if score % 500 == 0 { 100 << 10 } else { 10 }]);
+        batch.index(index.clone(), score, id);
+    }
+    store.commit(batch).await.unwrap();
+    let keys: Vec<_> = ids.iter().map(|id| key(id)).collect();
+    let found = store.load(&keys).await.unwrap();
+    assert!(found.iter().flatten().all(|record| record.version == 1 && record.bytes[0] == 7));
+    assert_eq!(found.iter().flatten().map(|record| record.bytes.len()).max(), Some(100 << 10));
+    let entries = store.range(&index, From::Start, 5_000).await.unwrap();
+    assert!(entries.iter().map(|entry| &entry.member).eq(&ids));
+
+    let mut batch = Batch::default();
+    for id in &ids {
+        batch.delete.push(key(id));
+        batch.unindex(index.clone(), id);
+    }
+    store.commit(batch).await.unwrap();
+    assert!(store.load(&keys).await.unwrap().iter().all(Option::is_none));
+    assert_eq!(server.call::<Vec<String>>(&["KEYS", "*"]).await, ["gantry:version"]);
+}
+
+#[tokio::test]
 async fn a_batch_that_would_block_the_server_is_refused() {
     let server = Server::durable().await;
     let store = server.store().await;

@@ -28,7 +28,9 @@ async fn a_failover_keeps_what_was_acknowledged_and_goes_on_at_the_new_master() 
     .await;
 
     let store = RedisStore::connect(options(&sentinel, "main")).await.unwrap();
-    store.commit(put("before", "1")).await.unwrap();
+    // The master counts a replica only once it has heard from it.
+    eventually("a commit is acknowledged", async || store.commit(put("before", "1")).await.ok())
+        .await;
     let error = RedisStore::connect(options(&sentinel, "other")).await.unwrap_err();
     assert!(matches!(error, ConnectError::NoMaster { .. }), "{error:?}");
 
