@@ -32,7 +32,7 @@ pub enum ProbeError {
     },
     /// Nobody answers, or no credentials are given out.
     #[error(
-        "{place} does not answer ({reason}): check `objects.endpoint`, the network, and {credentials}"
+        "{place} does not answer ({reason}): check `objects.endpoint`, `objects.ca_file`, the network, and {credentials}"
     )]
     Unreachable {
         /// Where.
