@@ -10,7 +10,8 @@ use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{Credentials, SecretError};
-use gantry_ops::{metrics, telemetry};
+use gantry_ops::metrics::{self, Repair};
+use gantry_ops::telemetry;
 use gantry_seams::queue::PoolHasWork;
 use gantry_seams::runs::{Admission, Limits, RunOpError};
 use gantry_seams::store::StoreError;
@@ -18,6 +19,7 @@ use gantry_seams::{registries, runs, tasks};
 use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
+use crate::sweeper::MISSED_AFTER;
 
 /// How many waiting runs are read at once.
 const PAGE: usize = 128;
@@ -68,6 +70,7 @@ impl Scheduler {
                 }
                 if self.admit(run, &mut full).await? {
                     admitted += 1;
+                    metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, now)));
                 }
             }
             if page.len() < PAGE {
@@ -177,6 +180,11 @@ impl Scheduler {
             Err(error) => moved_meanwhile(error),
         }
     }
+}
+
+/// Whether a new run was looked at late. One that waits for a place is looked at when there is one.
+fn was_missed(run: &Run, now: Timestamp) -> bool {
+    matches!(&run.state, RunState::Waiting { reason: WaitReason::Admission, since } if now.since(*since) > MISSED_AFTER)
 }
 
 fn is_resting(run: &Run, now: Timestamp) -> bool {

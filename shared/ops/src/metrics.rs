@@ -113,7 +113,7 @@ impl Metrics {
             ),
             repairs: t.counter(
                 "gantry_sweeper_repairs_total",
-                "What the sweeper put right, as after a lost doorbell.",
+                "What was found late by looking, since its doorbell was lost or nobody heard it.",
             ),
             store_used: t.gauge("gantry_store_used_bytes", "How much the store holds (scheduler)."),
             store_limit: t.gauge(

@@ -168,9 +168,9 @@ labels! {
 
     /// What the sweeper put right.
     Repair = "kind" {
-        /// An event was undecided.
+        /// An event was found undecided some seconds after it came.
         EventDecided = "event_decided",
-        /// A waiting run could be admitted.
+        /// A run was looked at first some seconds after it was created.
         RunAdmitted = "run_admitted",
         /// A run had waited too long in a pool without workers.
         RunStranded = "run_stranded",
