@@ -14,6 +14,7 @@ use gantry_seams::queue::{Acknowledge, QueueError};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
@@ -30,6 +31,14 @@ use crate::topology::Place;
 
 /// How long a consumer stays after the last who waited.
 const LINGER: Duration = Duration::from_millis(100);
+/// A broker that has just come back may leave a question unanswered for good: it is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
+/// After so many the queue is made anew, see [`Clerk::make_anew`].
+const UNANSWERED: u32 = 3;
+/// RabbitMQ itself waits 5 s for what does not answer before it deletes it by force.
+const DELETION: Duration = Duration::from_secs(15);
+/// A broker may forget a consumer without a word, as when its queue was deleted and made anew: it is begun anew as well.
+const RENEW: Duration = Duration::from_secs(30);
 /// For ending a consumer in order. After it the channel is dropped, which has the same end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// More would be held here while others wait for them elsewhere.
@@ -49,7 +58,7 @@ enum Errand {
     /// Somebody who waited has gone.
     GoneAway,
     /// A message was taken and not acknowledged.
-    Back(Delivery),
+    Back(Box<Delivery>),
 }
 
 impl Deliveries {
@@ -62,7 +71,7 @@ impl Deliveries {
             told,
             back: errands.downgrade(),
         };
-        let clerk = Clerk { place, link, counter, channel: None };
+        let clerk = Clerk { place, link, counter, channel: None, unanswered: 0 };
         tokio::spawn(async move { clerk.serve(&shutdown).await });
         Self { errands }
     }
@@ -116,7 +125,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(delivery) = self.delivery.take() {
             // Without a loop the connection is on its way out, and the broker takes the message back itself.
-            let _ = self.back.send(Errand::Back(delivery));
+            let _ = self.back.send(Errand::Back(Box::new(delivery)));
         }
     }
 }
@@ -135,7 +144,7 @@ impl Counter {
         match self.told.recv().await? {
             Errand::Wait(somebody) => self.waiting.push_back(somebody),
             Errand::GoneAway => self.waiting.retain(|somebody| !somebody.is_closed()),
-            Errand::Back(delivery) => self.spare.push_back(delivery),
+            Errand::Back(delivery) => self.spare.push_back(*delivery),
         }
         Some(())
     }
@@ -167,11 +176,13 @@ struct Clerk {
     link: Arc<Link>,
     counter: Counter,
     channel: Option<(Arc<Session>, Channel)>,
+    unanswered: u32,
 }
 
 /// Why a consumer ended.
 enum Ended {
     NobodyWaits,
+    Old,
     Lost,
     ForGood,
 }
@@ -186,7 +197,7 @@ impl Clerk {
             };
             match opened {
                 Ok(Some(consumer)) => match self.consume(consumer, shutdown).await {
-                    Ended::NobodyWaits => backoff.reset(),
+                    Ended::NobodyWaits | Ended::Old => backoff.reset(),
                     Ended::Lost => backoff.pause().await,
                     Ended::ForGood => return,
                 },
@@ -214,12 +225,37 @@ impl Clerk {
                 },
             }
         };
-        session.declare(&self.place).await.map_err(queue_error)?;
-        let consuming = self.consume_over(&session).await;
-        consuming.map(Some).map_err(|error| queue_error(plain(&error)))
+        if let Ok(consuming) = timeout(ANSWER, self.consume_over(&session)).await {
+            self.unanswered = 0;
+            return consuming.map(Some);
+        }
+        self.unanswered += 1;
+        if self.unanswered == UNANSWERED {
+            self.unanswered = 0;
+            self.make_anew(&session).await;
+        }
+        Err(queue_error("RabbitMQ did not answer"))
     }
 
-    async fn consume_over(&mut self, session: &Arc<Session>) -> lapin::Result<Consumer> {
+    /// A broker that is killed within seconds of a queue's making knows the queue afterwards, but has lost what
+    /// answers for it, and does not get it back by itself. Nothing but doorbells is lost with the queue.
+    async fn make_anew(&self, session: &Arc<Session>) {
+        warn!("`{}` does not answer: it is deleted and made anew", self.place.name());
+        let deleting = async {
+            let channel = session.connection.create_channel().await?;
+            channel.queue_delete(self.place.name().into(), QueueDeleteOptions::default()).await
+        };
+        // It is declared whether or not that was done, and consumed if it was.
+        let _ = timeout(DELETION, deleting).await;
+        session.forget(&self.place).await;
+    }
+
+    async fn consume_over(&mut self, session: &Arc<Session>) -> Result<Consumer, QueueError> {
+        session.declare(&self.place).await.map_err(queue_error)?;
+        self.begin(session).await.map_err(|error| queue_error(plain(&error)))
+    }
+
+    async fn begin(&mut self, session: &Arc<Session>) -> lapin::Result<Consumer> {
         let kept = self
             .channel
             .as_ref()
@@ -241,6 +277,7 @@ impl Clerk {
 
     async fn consume(&mut self, mut consumer: Consumer, shutdown: &CancellationToken) -> Ended {
         let mut leave_at = None;
+        let renew_at = Instant::now() + RENEW;
         let ended = loop {
             self.counter.hand_out();
             leave_at = match self.counter.waiting.is_empty() {
@@ -256,11 +293,15 @@ impl Clerk {
                     Some(Ok(delivery)) => self.counter.spare.push_back(delivery),
                     Some(Err(_)) | None => return self.lost().await,
                 },
+                () = sleep_until(renew_at) => break Ended::Old,
                 () = linger, if leave_at.is_some() => break Ended::NobodyWaits,
             }
         };
         if timeout(FAREWELL, self.end(consumer)).await.is_err() {
             self.channel = None;
+        }
+        if matches!(ended, Ended::Old) {
+            self.forget().await;
         }
         ended
     }
@@ -268,10 +309,15 @@ impl Clerk {
     /// The connection is gone, or the queue was deleted. Without the channel nothing is held on it any more.
     async fn lost(&mut self) -> Ended {
         self.counter.spare.clear();
-        if let Some((session, _)) = self.channel.take() {
+        self.forget().await;
+        self.channel = None;
+        Ended::Lost
+    }
+
+    async fn forget(&self) {
+        if let Some((session, _)) = &self.channel {
             session.forget(&self.place).await;
         }
-        Ended::Lost
     }
 
     /// The broker's answer to the cancel comes after all that it has delivered.

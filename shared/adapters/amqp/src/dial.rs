@@ -146,10 +146,12 @@ fn unreachable(address: &Address, why: impl fmt::Display) -> ConnectError {
 
 /// Lapin's words, without its prefix for what comes from the socket.
 pub(crate) fn plain(error: &lapin::Error) -> String {
-    match error.kind() {
-        ErrorKind::IOError(error) => error.to_string(),
-        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
-        _ => error.to_string(),
+    if let ErrorKind::IOError(error) = error.kind() {
+        error.to_string()
+    } else if let ErrorKind::ProtocolError(error) = error.kind() {
+        error.get_message().to_string()
+    } else {
+        error.to_string()
     }
 }
 
@@ -167,12 +169,9 @@ enum Obstacle {
 impl Obstacle {
     /// Only what is wrong with certificates and protocols stays wrong.
     fn of_tls(error: io::Error) -> io::Error {
-        match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                io::Error::other(Self::Tls(error.to_string()))
-            }
-            _ => error,
-        }
+        let lasts =
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+        if lasts { io::Error::other(Self::Tls(error.to_string())) } else { error }
     }
 
     fn in_error(error: &lapin::Error) -> Option<&Self> {

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -11,17 +12,20 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::dial::plain;
 use crate::error::queue_error;
-use crate::link::Link;
+use crate::link::{Link, Session};
 use crate::message;
 use crate::publisher::Publisher;
 use crate::topology::{Place, declare_ear};
 
+/// After which the broker is asked again.
+const ANSWER: Duration = Duration::from_secs(5);
 /// What is on its way to one who listens.
 const PREFETCH: u16 = 64;
 
@@ -93,6 +97,13 @@ impl<M: DeserializeOwned> AmqpListener<M> {
 
     async fn ear(&self) -> Result<Option<Consumer>, QueueError> {
         let Some(session) = self.link.session().await else { return Ok(None) };
+        match timeout(ANSWER, self.ear_over(&session)).await {
+            Ok(ear) => ear.map(Some),
+            Err(_) => Err(queue_error("RabbitMQ did not answer")),
+        }
+    }
+
+    async fn ear_over(&self, session: &Arc<Session>) -> Result<Consumer, QueueError> {
         session.declare(&self.place).await.map_err(queue_error)?;
         let consuming = async {
             let channel = session.connection.create_channel().await?;
@@ -103,7 +114,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
                 .basic_consume(queue, ShortString::default(), options, FieldTable::default())
                 .await
         };
-        consuming.await.map(Some).map_err(|error: lapin::Error| queue_error(plain(&error)))
+        consuming.await.map_err(|error: lapin::Error| queue_error(plain(&error)))
     }
 
     /// The next message that can be read.

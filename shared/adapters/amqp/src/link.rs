@@ -75,7 +75,7 @@ impl Link {
     pub(crate) fn publishable(&self) -> Result<Arc<Session>, QueueError> {
         match &*self.state.borrow() {
             State::Up { session, blocked: None } => Ok(Arc::clone(session)),
-            state => Err(queue_error(state.trouble())),
+            state @ (State::Up { .. } | State::Down { .. }) => Err(queue_error(state.trouble())),
         }
     }
 

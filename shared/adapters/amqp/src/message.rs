@@ -69,11 +69,8 @@ pub(crate) fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, Unreadable> 
 /// The trace that a message is part of. One that cannot be read is none.
 pub(crate) fn trace(delivery: &Delivery) -> Option<TraceParent> {
     let headers = delivery.properties.headers().as_ref()?;
-    match headers.inner().get(TRACE)? {
-        AMQPValue::LongString(text) => text.to_string().parse().ok(),
-        AMQPValue::ShortString(text) => text.as_str().parse().ok(),
-        _ => None,
-    }
+    let AMQPValue::LongString(text) = headers.inner().get(TRACE)? else { return None };
+    text.to_string().parse().ok()
 }
 
 #[cfg(test)]

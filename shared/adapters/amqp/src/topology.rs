@@ -147,13 +147,10 @@ impl DeclareError {
     fn of(place: &Place, error: lapin::Error) -> Self {
         let name = place.name().to_owned();
         let why = plain(&error);
-        match error.kind() {
-            ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED => {
-                Self::Different { name, why }
-            }
-            ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED => {
-                Self::NotPermitted { name, why }
-            }
+        let ErrorKind::ProtocolError(said) = error.kind() else { return Self::Failed(error) };
+        match said.get_id() {
+            PRECONDITION_FAILED => Self::Different { name, why },
+            ACCESS_REFUSED => Self::NotPermitted { name, why },
             _ => Self::Failed(error),
         }
     }

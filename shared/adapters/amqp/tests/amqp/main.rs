@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+mod connect;
 mod contract;
+mod messages;
+mod private;
+mod proxy;
+mod recovery;
 mod rig;

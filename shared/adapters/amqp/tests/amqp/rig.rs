@@ -32,10 +32,6 @@ impl Vhost {
     pub(crate) fn new() -> Self {
         let api = variable("GANTRY_TEST_RABBITMQ_API");
         let api = Api(api.strip_prefix("http://").expect("an http:// URL").to_owned());
-        Self::at(api)
-    }
-
-    pub(crate) fn at(api: Api) -> Self {
         let name = format!("test-{:016x}", rand::random::<u64>());
         assert_eq!(api.ask("PUT", &format!("/api/vhosts/{name}"), "").0, 201);
         let everything = r#"{"configure":".*","write":".*","read":".*"}"#;
@@ -79,7 +75,7 @@ impl Drop for Vhost {
 }
 
 /// The broker's management API, at `host:port`.
-pub(crate) struct Api(pub(crate) String);
+pub(crate) struct Api(String);
 
 impl Api {
     /// The status and the body.

@@ -1,0 +1,142 @@
+//! What becomes of messages.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use gantry_seams::queue::{EventAccepted, PoolHasWork, Queue};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::rig::{Vhost, until};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_reaches_no_queue_is_an_error_and_the_next_one_declares_it_again() {
+    let vhost = Vhost::new();
+    let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 8);
+    queue.publish(1, None).await.unwrap();
+    vhost.delete_queue("queue");
+    let error = queue.publish(2, None).await.unwrap_err();
+    assert!(error.message.contains("nothing is bound to `queue`"), "{error}");
+    queue.publish(3, None).await.unwrap();
+    assert_eq!(claim(&queue).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_on_a_queue_that_is_deleted_waits_on_the_new_one() {
+    let vhost = Vhost::new();
+    let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 8);
+    queue.publish(1, None).await.unwrap();
+    assert_eq!(claim(&queue).await, 1);
+    let waiting = claim(&queue);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    vhost.delete_queue("queue");
+    // Whoever waits is told and declares it again; a publisher before that would be told that nothing is bound.
+    let path = format!("/api/queues/{}/queue", vhost.name());
+    let back = until("it is declared", SOON, async || vhost.api().ask("GET", &path, "").0 == 200);
+    tokio::select! {
+        () = back => {}
+        claimed = &mut waiting => panic!("{claimed} was claimed and never published"),
+    }
+    queue.publish(2, None).await.unwrap();
+    assert_eq!(waiting.await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_read_is_done_with_and_a_bad_trace_is_none() {
+    let vhost = Vhost::new();
+    let events = vhost.connect(&CancellationToken::new()).await.queues().events;
+    let unreadable = r#"{"properties":{},"routing_key":"gantry.events","payload":"{","payload_encoding":"string"}"#;
+    let readable = r#"{"properties":{"headers":{"traceparent":"01-nonsense"}},"routing_key":"gantry.events",
+        "payload":"{\"v\":1,\"message\":{\"event\":\"e-1\"},\"later\":true}","payload_encoding":"string"}"#;
+    for message in [unreadable, unreadable, readable] {
+        let path = format!("/api/exchanges/{}/gantry/publish", vhost.name());
+        let (status, answer) = vhost.api().ask("POST", &path, message);
+        assert!(status == 200 && answer.contains("true"), "{status} {answer}");
+    }
+    let claimed = timeout(SOON, events.claim()).await.unwrap().unwrap().unwrap();
+    assert_eq!(claimed.trace(), None);
+    assert_eq!(claimed.done().await.unwrap(), EventAccepted { event: "e-1".parse().unwrap() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_dropped_goes_to_somebody_else() {
+    let vhost = Vhost::new();
+    let queues = vhost.connect(&CancellationToken::new()).await;
+    let (queue, elsewhere) = (queues.queue::<u32>("queue", 8), queues.queue::<u32>("queue", 8));
+    for other in [&queue, &elsewhere] {
+        queue.publish(1, None).await.unwrap();
+        let claimed = timeout(SOON, queue.claim()).await.unwrap().unwrap().unwrap();
+        drop(claimed);
+        assert_eq!(claim(other).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_wait_holds_no_message_that_another_could_have() {
+    let vhost = Vhost::new();
+    let shutdown = CancellationToken::new();
+    let idle = vhost.connect(&shutdown).await.queue::<u32>("queue", 64);
+    let eager = vhost.connect(&shutdown).await.queue::<u32>("queue", 64);
+    idle.publish(0, None).await.unwrap();
+    assert_eq!(claim(&idle).await, 0);
+    for message in 1..=10 {
+        idle.publish(message, None).await.unwrap();
+    }
+    let mut claimed = Vec::new();
+    for _ in 1..=10 {
+        claimed.push(claim(&eager).await);
+    }
+    claimed.sort_unstable();
+    assert_eq!(claimed, (1..=10).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_messages_at_once_do_not_wait_for_each_other() {
+    let vhost = Vhost::new();
+    let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 1_000);
+    queue.publish(0, None).await.unwrap();
+    let start = Instant::now();
+    for message in 0..100 {
+        queue.publish(message, None).await.unwrap();
+    }
+    let one_by_one = start.elapsed();
+    let start = Instant::now();
+    let published = join_all((0..100).map(|message| queue.publish(message, None))).await;
+    let at_once = start.elapsed();
+    assert!(published.iter().all(Result::is_ok));
+    println!("100 messages: one by one {one_by_one:?}, at once {at_once:?}");
+    assert!(at_once * 2 < one_by_one, "one by one {one_by_one:?}, at once {at_once:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_has_one_queue_of_its_own() {
+    let vhost = Vhost::new();
+    let queues = vhost.connect(&CancellationToken::new()).await.queues();
+    let (linux, arm) = ("linux-amd64".parse().unwrap(), "linux-arm64".parse().unwrap());
+    queues.jobs.pool(&linux).publish(PoolHasWork { pool: linux.clone() }, None).await.unwrap();
+    queues.jobs.pool(&arm).publish(PoolHasWork { pool: arm.clone() }, None).await.unwrap();
+    for pool in [arm, linux] {
+        let claim = timeout(SOON, queues.jobs.pool(&pool).claim()).await.unwrap();
+        assert_eq!(claim.unwrap().unwrap().message().pool, pool);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_drains_can_still_ring() {
+    let vhost = Vhost::new();
+    let shutdown = CancellationToken::new();
+    let queue = vhost.connect(&shutdown).await.queue::<u32>("queue", 8);
+    shutdown.cancel();
+    assert!(queue.claim().await.unwrap().is_none());
+    queue.publish(1, None).await.unwrap();
+    let another = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 8);
+    assert_eq!(claim(&another).await, 1);
+}
+
+async fn claim(queue: &dyn Queue<u32>) -> u32 {
+    let claimed = timeout(SOON, queue.claim()).await.expect("a message").unwrap().unwrap();
+    claimed.done().await.unwrap()
+}
