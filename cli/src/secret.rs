@@ -104,15 +104,23 @@ async fn rekey(options: &SettingsOptions, environment: &Environment) -> Result<(
     let file = compose::key_file(&settings);
     let ring = Keyring::read(&file)?;
     let fingerprints = ring.fingerprints();
+    let [first, others @ ..] = &fingerprints[..] else { bail!("{} holds no key", file.display()) };
     let opened = compose::OpenStore::open(&settings).await?;
     let store = opened.store.as_ref();
     let Some(found) = installation::find(store).await? else {
         bail!("there is no installation in the store yet: nothing is sealed");
     };
+    // Who runs and does not know the first key would open nothing any more. The data folder's lock says that nobody does.
+    if settings.store.url.is_some() && found.keys.first() != Some(first) {
+        bail!(
+            "no ingress and no scheduler was started yet that seals with key {first}, the first in {}: \
+             `gantry secret rekey --help` has the steps",
+            file.display()
+        );
+    }
     installation::open(store, &found.id, &fingerprints)
         .await
         .with_context(|| compose::refused(&file))?;
-    let [first, others @ ..] = &fingerprints[..] else { bail!("{} holds no key", file.display()) };
 
     let all = everything(store, &Anew(ring)).await?;
     installation::keep_only_key(store, first).await?;

@@ -118,7 +118,8 @@ async fn a_run_whose_secrets_never_open_ends_as_error_after_three_attempts() {
 async fn a_run_that_a_former_build_made_ready_is_built_only_with_its_secrets() {
     let gantry = with_a_ready_run().await;
     let key = Key::new(Kind::Run, "ca1");
-    let record = gantry.store.load(&[key.clone()]).await.unwrap().pop().flatten().unwrap();
+    let record =
+        gantry.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
     let mut run: serde_json::Value = serde_json::from_slice(&record.bytes).unwrap();
     run["state"].as_object_mut().unwrap().remove("secrets").expect("a ready run says it");
     let old = gantry.keyring.seal("run/ca1", &SecretString::from("{}")).unwrap();
@@ -152,11 +153,12 @@ async fn a_ring_that_lacks_a_key_in_use_does_not_open_the_installation() {
         installation::open(store, "id", &ring(keys).fingerprints()).await.map(|opened| opened.0)
     };
     let (one, two) = (ring(&[1]).fingerprints().remove(0), ring(&[2]).fingerprints().remove(0));
-    assert_eq!(open(&[1]).await.unwrap().keys, [one.clone()]);
+    let alone = vec![one.clone()];
+    assert_eq!(open(&[1]).await.unwrap().keys, alone);
     assert!(
         matches!(open(&[2]).await, Err(OpenError::KeyMissing { missing, .. }) if missing == one)
     );
-    assert_eq!(open(&[1, 2]).await.unwrap().keys, [one.clone()], "the second seals nothing");
+    assert_eq!(open(&[1, 2]).await.unwrap().keys, alone, "the second seals nothing");
     assert_eq!(open(&[2, 1]).await.unwrap().keys, [two.clone(), one.clone()]);
     for lacking in [[1], [2]] {
         assert!(matches!(open(&lacking).await, Err(OpenError::KeyMissing { .. })), "{lacking:?}");
