@@ -18,6 +18,9 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// What whoever sends traces must show.
+pub(crate) const KEY: &str = "key-of-the-collector";
+
 /// A span, as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
@@ -98,6 +101,7 @@ async fn keep(
     spans: Arc<Mutex<Vec<Span>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     assert_eq!(request.uri().path(), "/v1/traces");
+    assert_eq!(request.headers().get("x-key").unwrap(), KEY);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let sent = ExportTraceServiceRequest::decode(body).unwrap();
     for of_resource in sent.resource_spans {

@@ -20,12 +20,15 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tempfile::TempDir;
 
+use crate::collector::KEY;
+
 /// A secret build argument: no span may have it.
 pub(crate) const SECRET: &str = "a-secret-that-no-span-may-have";
 
 pub(crate) struct Installation {
     pub(crate) roles: Vec<Role>,
     client: Client,
+    token: String,
     door: SocketAddr,
     git: GitServer,
     /// Of a run on the scaled mode's own servers.
@@ -114,7 +117,15 @@ impl Installation {
         };
         let _: Registry = client.post("registries", &registry).await.unwrap();
         let git = GitServer::start().await.unwrap();
-        Self { roles, client, door, git, _servers: servers, _folder: folder }
+        Self {
+            roles,
+            client,
+            token: token.to_owned(),
+            door,
+            git,
+            _servers: servers,
+            _folder: folder,
+        }
     }
 
     /// A task on a repository of its own, with a secret build argument.
@@ -152,6 +163,10 @@ impl Installation {
         .to_string();
         let status = self.deliver(watched, &watched.hook.secret, traceparent, &body).await;
         assert_eq!(status, 202);
+        self.until_ended(watched).await
+    }
+
+    async fn until_ended(&self, watched: &Watched) -> Run {
         let path = format!("runs?registry=demo&task={}", watched.name);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
@@ -162,6 +177,17 @@ impl Installation {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+    }
+
+    /// Asks for a run of the task, and waits for its end.
+    pub(crate) async fn ask(&self, watched: &Watched, traceparent: &str) -> Run {
+        let path = format!("registries/demo/tasks/{}/runs", watched.name);
+        let asked = reqwest::Client::new()
+            .post(format!("http://{}/api/v1/{path}", self.door))
+            .bearer_auth(&self.token)
+            .header("traceparent", traceparent);
+        assert_eq!(asked.send().await.unwrap().status(), 201);
+        self.until_ended(watched).await
     }
 
     /// Sends a delivery that is signed with a secret which may be another's. Answers the status.
@@ -215,7 +241,8 @@ fn settings(otlp: Option<&str>) -> Vec<Setting> {
 }
 
 fn program(command: &str) -> Program {
-    Program { path: role::gantry(), arguments: vec![command.to_owned()], environment: Vec::new() }
+    let header = ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), format!("x-key={KEY}"));
+    Program { path: role::gantry(), arguments: vec![command.to_owned()], environment: vec![header] }
 }
 
 /// The token that `gantry up` prints at its first start.

@@ -67,6 +67,12 @@ impl Prometheus {
         rules.map(|rule| rule["name"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Whether an expression is one.
+    pub(crate) async fn understands(&self, expression: &str) -> bool {
+        let answer = self.ask("query", &[("query", expression)]).await;
+        answer.is_some_and(|answer| answer["status"] == "success")
+    }
+
     async fn query(&self, query: &str) -> Option<Vec<Value>> {
         let answer = self.ask("query", &[("query", query)]).await?;
         Some(answer["data"]["result"].as_array()?.clone())

@@ -1,11 +1,12 @@
 //! Prometheus reads every process, and finds what happened.
 
-use gantry_ops::metrics;
-use gantry_tests::role::Role;
 use std::net::SocketAddr;
 
+use gantry_ops::metrics;
+use gantry_tests::role::Role;
+
 use crate::installation::Installation;
-use crate::prometheus::{Prometheus, value};
+use crate::prometheus::{Prometheus, repository, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_reads_gantry_up_and_answers_what_happened() {
@@ -41,8 +42,21 @@ async fn prometheus_reads_gantry_up_and_answers_what_happened() {
         prometheus.until(query, |found| !found.is_empty()).await;
     }
     assert!(prometheus.alerts().await.len() > 5);
+    for expression in dashboard() {
+        assert!(prometheus.understands(&expression).await, "{expression}");
+    }
     let firing = prometheus.until("ALERTS{alertstate=\"firing\"}", |_| true).await;
     assert!(firing.is_empty(), "{firing:#?}");
+}
+
+/// What the dashboard asks.
+fn dashboard() -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join("deploy/grafana/dashboards/gantry.json"));
+    let dashboard: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let asked = targets.map(|target| target["expr"].as_str().unwrap());
+    asked.map(|expression| expression.replace("$__rate_interval", "1m")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,23 @@ async fn check_one_trace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_the_api_is_one_trace_too() {
+    let collector = Collector::start().await;
+    let mut gantry = Installation::up(Some(&collector.url())).await;
+    let watched = gantry.watch().await;
+    let run = gantry.ask(&watched, &format!("00-{SENT_TRACE}-{SENT_SPAN}-01")).await;
+    gantry.end().await;
+    let spans = collector.spans();
+    let of_request: Vec<&Span> = spans.iter().filter(|span| span.trace == SENT_TRACE).collect();
+    let named = |name: &str| of_request.iter().find(|span| span.name.starts_with(name)).unwrap();
+    let door = named("POST /api/v1/registries/{registry}/tasks/{task}/runs");
+    assert_eq!(door.parent, SENT_SPAN);
+    let attempt = named("BUILD web-");
+    assert_eq!((&attempt.parent, attempt.attribute("run.id")), (&door.id, Some(run.id.as_str())));
+    assert_eq!(named("tag").parent, attempt.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_names_no_trace_begins_one_and_a_forged_delivery_none() {
     let collector = Collector::start().await;
     let mut gantry = Installation::up(Some(&collector.url())).await;
