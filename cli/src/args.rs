@@ -205,9 +205,38 @@ pub(crate) enum StoreCommand {
     #[command(
         name = "admin-token",
         after_long_help = "Example:
-  gantry store admin-token --config gantry.toml | gantry login http://gantry.lan:7300 --token-stdin"
+  gantry store admin-token --config gantry.toml | gantry login http://gantry.lan:7300"
     )]
     AdminToken(SettingsOptions),
+    /// Write everything that an installation keeps into a folder, to move it into another store
+    #[command(after_long_help = "\
+Stop every process of the installation first: what they write meanwhile may be missing. What is sealed stays sealed, so \
+take `secret.key` along too.
+
+From `gantry up` to processes over Redis and RabbitMQ, and back in the same way:
+  gantry store export --data /var/lib/gantry --to moving
+  gantry store import --config gantry.toml --from moving")]
+    Export {
+        /// A new or empty folder
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[command(flatten)]
+        settings: SettingsOptions,
+    },
+    /// Read what `gantry store export` wrote into an empty store
+    #[command(after_long_help = "\
+It reads the folder to its end before it writes anything. Broken off, it is repeated with the same folder; until then no \
+process starts on that store. Then start the processes with the key file of the former installation.
+
+Example:
+  gantry store import --config gantry.toml --from moving")]
+    Import {
+        /// The folder
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        #[command(flatten)]
+        settings: SettingsOptions,
+    },
 }
 
 /// Where settings come from.

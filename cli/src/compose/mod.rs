@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use gantry_amqp::AmqpOptions;
 use gantry_ingress::{Ingress, Listeners};
+use gantry_objects::ObjectsOptions;
 use gantry_ops::health::{Health, Need};
 use gantry_ops::secret::SecretString;
 use gantry_ops::settings::{Rule, Settings};
@@ -36,13 +37,13 @@ use parts::Ground;
 use patience::Patience;
 use servers::Servers;
 
-pub(crate) use servers::OpenStore;
+pub(crate) use servers::{Belongings, OpenStore};
 
 /// Where an engine is when nobody says otherwise.
 const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// What only the parts know about settings.
-pub(crate) const RULES: [Rule; 4] = [
+pub(crate) const RULES: [Rule; 5] = [
     Rule {
         key: "store.url",
         check: |settings| match &settings.store.url {
@@ -57,6 +58,13 @@ pub(crate) const RULES: [Rule; 4] = [
             urls => AmqpOptions::parse(urls, SecretString::default())
                 .map(drop)
                 .map_err(|error| error.to_string()),
+        },
+    },
+    Rule {
+        key: "objects.url",
+        check: |settings| match &settings.objects.url {
+            Some(url) => ObjectsOptions::check_url(url).map_err(|error| error.to_string()),
+            None => Ok(()),
         },
     },
     Rule {
@@ -92,6 +100,15 @@ impl Role {
             Self::Ingress => "gantry-ingress",
             Self::Scheduler => "gantry-scheduler",
             Self::Worker => "gantry-worker",
+        }
+    }
+
+    /// What becomes of its work when it is asked to stop.
+    pub(crate) fn stopping(self) -> &'static str {
+        match self {
+            Self::All | Self::Worker => "stopping; runs that are being built are handed back",
+            Self::Ingress => "stopping; what is under way is answered",
+            Self::Scheduler => "stopping",
         }
     }
 

@@ -13,7 +13,7 @@ use gantry_ops::settings::Settings;
 use gantry_redis::{RedisOptions, RedisStore};
 use gantry_seams::installation;
 use gantry_seams::queue::Queues;
-use gantry_seams::store::SharedStore;
+use gantry_seams::store::{SharedStore, Walk};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -125,16 +125,59 @@ impl OpenStore {
             let store = connect_store(Role::All, settings, &patience).await?;
             return Ok(Self { store, _data: None });
         }
-        let file = settings.data.join(SQLITE_FILE);
-        if !file.exists() {
-            bail!(
-                "there is no store in {}: name the data folder with --data, or a server in `store.url`",
-                settings.data.display()
-            );
+        check_is_there(settings)?;
+        let data = DataDir::lock(&settings.data)?;
+        let store = SqliteStore::open(settings.data.join(SQLITE_FILE), sqlite_options(settings))?;
+        Ok(Self { store: Arc::new(store), _data: Some(data) })
+    }
+}
+
+fn check_is_there(settings: &Settings) -> Result<()> {
+    if settings.data.join(SQLITE_FILE).exists() {
+        return Ok(());
+    }
+    bail!(
+        "there is no store in {}: name the data folder with --data, or a server in `store.url`",
+        settings.data.display()
+    )
+}
+
+/// Everything that an installation keeps, to be moved.
+pub(crate) struct Belongings {
+    pub(crate) store: Arc<dyn Walk>,
+    pub(crate) blobs: ObjectBlobs,
+    _data: Option<DataDir>,
+}
+
+impl Belongings {
+    /// Opens what there is.
+    pub(crate) async fn open(settings: &Settings, environment: &Environment) -> Result<Self> {
+        if settings.store.url.is_none() {
+            check_is_there(settings)?;
+        }
+        Self::open_or_begin(settings, environment).await
+    }
+
+    /// The same, and in a folder that has no store begins one.
+    pub(crate) async fn open_or_begin(
+        settings: &Settings,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let objects = objects_options(settings, environment);
+        if settings.store.url.is_some() {
+            let health = Health::default();
+            let patience = Patience::new(&health, settings.patience);
+            let blobs = ObjectBlobs::open(&objects.context("`objects.url` is not set")?)?;
+            let store = connect_redis(Role::All, settings, &patience).await?;
+            return Ok(Self { store, blobs, _data: None });
         }
         let data = DataDir::lock(&settings.data)?;
-        let store = SqliteStore::open(file, sqlite_options(settings))?;
-        Ok(Self { store: Arc::new(store), _data: Some(data) })
+        let store = SqliteStore::open(data.path().join(SQLITE_FILE), sqlite_options(settings))?;
+        let blobs = match objects {
+            Some(options) => ObjectBlobs::open(&options)?,
+            None => ObjectBlobs::local(data.path().join("objects"))?,
+        };
+        Ok(Self { store: Arc::new(store), blobs, _data: Some(data) })
     }
 }
 
@@ -148,6 +191,16 @@ async fn connect_store(
     settings: &Settings,
     patience: &Patience<'_>,
 ) -> Result<SharedStore> {
+    let store: SharedStore = connect_redis(role, settings, patience).await?;
+    watch_store(&store, patience.health());
+    Ok(store)
+}
+
+async fn connect_redis(
+    role: Role,
+    settings: &Settings,
+    patience: &Patience<'_>,
+) -> Result<Arc<RedisStore>> {
     let set = &settings.store;
     let mut options = RedisOptions::parse(set.url.as_deref().unwrap_or_default())
         .context("`store.url` is wrong")?;
@@ -160,9 +213,7 @@ async fn connect_store(
     options.check_durability = role != Role::Worker;
     let connect = || RedisStore::connect(options.clone());
     let store = patience.wait("store", gantry_redis::ConnectError::is_temporary, connect).await?;
-    let store: SharedStore = Arc::new(store);
-    watch_store(&store, patience.health());
-    Ok(store)
+    Ok(Arc::new(store))
 }
 
 async fn connect_queues(

@@ -4,6 +4,7 @@ use gantry_domain::sealed::KeyFingerprint;
 use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::archive;
 use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
 
@@ -51,6 +52,9 @@ pub async fn open(
                 (found.value, false)
             }
             None => {
+                if archive::is_unfinished(store).await? {
+                    return Err(OpenError::ImportUnfinished);
+                }
                 let keys = ring.iter().take(1).cloned().collect();
                 let created = store.now().await?;
                 let new = Installation { id: id.to_owned(), created, keys };
@@ -124,6 +128,9 @@ pub enum OpenError {
         /// Which key.
         other: KeyFingerprint,
     },
+    /// An archive was read into the store and not to its end.
+    #[error("an import into it did not come to its end: repeat `gantry store import` with the same folder")]
+    ImportUnfinished,
     /// The store's own.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -167,7 +174,7 @@ async fn find_versioned(store: &dyn Store) -> Result<Option<Versioned<Installati
     codec::load(store, &key()).await
 }
 
-fn key() -> Key {
+pub(crate) fn key() -> Key {
     Key::new(Kind::Installation, "this")
 }
 

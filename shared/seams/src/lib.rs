@@ -11,6 +11,8 @@ pub mod clock;
 pub mod queue;
 pub mod store;
 
+pub mod archive;
+
 mod codec;
 mod collection;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_domain::timestamp::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A transactional store of small records.
 #[async_trait]
@@ -56,93 +56,125 @@ pub trait Store: Send + Sync {
     fn watch(&self, key: &Key) -> Watch;
 }
 
+/// A store that shows everything in it, to move it elsewhere.
+#[async_trait]
+pub trait Walk: Store {
+    /// Sends everything that is stored, in pieces, each thing at least once and in no order. What others write
+    /// meanwhile may be in it or not: for a whole picture nobody may. Ends early when nobody receives any more.
+    ///
+    /// # Errors
+    /// [`WalkError`].
+    async fn walk(&self, into: mpsc::Sender<Vec<Stored>>) -> Result<(), WalkError>;
+}
+
+/// A store could not be shown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WalkError {
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A newer gantry wrote it.
+    #[error(
+        "there are records of the kind `{word}`, which this gantry does not know: use the one that wrote them"
+    )]
+    UnknownKind {
+        /// The kind's word.
+        word: String,
+    },
+}
+
+/// One thing that a store holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// A record.
+    Record(Key, Bytes),
+    /// A member of an index.
+    Entry(Index, Entry),
+}
+
 /// The store as everyone holds it.
 pub type SharedStore = Arc<dyn Store>;
 
-/// What a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// The installation itself.
-    Installation,
-    /// A counter.
-    Counter,
-    /// A registry.
-    Registry,
-    /// A task.
-    Task,
-    /// A task as it was at a revision.
-    TaskRevision,
-    /// A hook.
-    Hook,
-    /// An API token.
-    Token,
-    /// A delivery.
-    Delivery,
-    /// A delivery's body.
-    DeliveryBody,
-    /// An event.
-    Event,
-    /// A decision.
-    Decision,
-    /// A fact.
-    Fact,
-    /// A run.
-    Run,
-    /// What a run was created for: the change, the instant or the request. Its value is the run's id.
-    RunKey,
-    /// The last run that was admitted of a registry or task: each admission replaces it. Its value is the run's id.
-    Admission,
-    /// A ready run's secrets.
-    Bundle,
-    /// A piece of a log that is not yet in the object store.
-    LogTail,
-    /// Who moved a tag last.
-    Tag,
-    /// Where a digest comes from.
-    Lineage,
-    /// A worker.
-    Worker,
-    /// A worker is to take nothing more.
-    Drain,
-    /// When a pool was last served.
-    Pool,
-    /// An uploaded archive.
-    Upload,
-    /// A record that did not decode, kept for people.
-    Quarantine,
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// What a record is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Kind {
+            /// The word in the store.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// The kind of a word; `None` if this build knows none.
+            #[must_use]
+            pub fn of_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Kind {
-    /// The word in the store.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Installation => "installation",
-            Self::Counter => "counter",
-            Self::Registry => "registry",
-            Self::Task => "task",
-            Self::TaskRevision => "task-revision",
-            Self::Hook => "hook",
-            Self::Token => "token",
-            Self::Delivery => "delivery",
-            Self::DeliveryBody => "delivery-body",
-            Self::Event => "event",
-            Self::Decision => "decision",
-            Self::Fact => "fact",
-            Self::Run => "run",
-            Self::RunKey => "run-key",
-            Self::Admission => "admission",
-            Self::Bundle => "bundle",
-            Self::LogTail => "log-tail",
-            Self::Tag => "tag",
-            Self::Lineage => "lineage",
-            Self::Worker => "worker",
-            Self::Drain => "drain",
-            Self::Pool => "pool",
-            Self::Upload => "upload",
-            Self::Quarantine => "quarantine",
-        }
-    }
+kinds! {
+    /// The installation itself.
+    Installation = "installation",
+    /// A counter.
+    Counter = "counter",
+    /// A registry.
+    Registry = "registry",
+    /// A task.
+    Task = "task",
+    /// A task as it was at a revision.
+    TaskRevision = "task-revision",
+    /// A hook.
+    Hook = "hook",
+    /// An API token.
+    Token = "token",
+    /// A delivery.
+    Delivery = "delivery",
+    /// A delivery's body.
+    DeliveryBody = "delivery-body",
+    /// An event.
+    Event = "event",
+    /// A decision.
+    Decision = "decision",
+    /// A fact.
+    Fact = "fact",
+    /// A run.
+    Run = "run",
+    /// What a run was created for: the change, the instant or the request. Its value is the run's id.
+    RunKey = "run-key",
+    /// The last run that was admitted of a registry or task: each admission replaces it. Its value is the run's id.
+    Admission = "admission",
+    /// A ready run's secrets.
+    Bundle = "bundle",
+    /// A piece of a log that is not yet in the object store.
+    LogTail = "log-tail",
+    /// Who moved a tag last.
+    Tag = "tag",
+    /// Where a digest comes from.
+    Lineage = "lineage",
+    /// A worker.
+    Worker = "worker",
+    /// A worker is to take nothing more.
+    Drain = "drain",
+    /// When a pool was last served.
+    Pool = "pool",
+    /// An uploaded archive.
+    Upload = "upload",
+    /// A record that did not decode, kept for people.
+    Quarantine = "quarantine",
+    /// An archive is being read into this store: nothing may begin here.
+    Import = "import",
 }
 
 /// A record's key.

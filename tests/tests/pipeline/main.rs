@@ -19,10 +19,13 @@ mod embedded {
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
+    mod archive;
     mod causes;
+    mod crowds;
     mod keeping;
     mod leases;
     mod logs;
+    mod lost_answers;
     mod pools;
     mod pushes;
     mod room;
@@ -41,10 +44,13 @@ mod scaled {
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
+    mod archive;
     mod causes;
+    mod crowds;
     mod keeping;
     mod leases;
     mod logs;
+    mod lost_answers;
     mod pools;
     mod pushes;
     mod redis_user;

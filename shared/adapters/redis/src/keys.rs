@@ -33,6 +33,16 @@ impl Names {
         format!("{}:r:{}/{}", self.prefix, key.kind.as_str(), key.id)
     }
 
+    /// What every record's name begins with; `<kind>/<id>` follows.
+    pub(crate) fn records(&self) -> String {
+        format!("{}:r:", self.prefix)
+    }
+
+    /// What the name of every index in its order begins with; its path follows.
+    pub(crate) fn orders(&self) -> String {
+        format!("{}:i:", self.prefix)
+    }
+
     /// Where commits that touched a record are told. A channel is no key: the same name stands for both.
     pub(crate) fn channel(&self, key: &Key) -> String {
         self.record(key)

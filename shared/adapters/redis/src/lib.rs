@@ -31,7 +31,7 @@
 //!     +hmget +hset +hdel +zadd +zrem +publish +pubsub|numsub +subscribe +unsubscribe
 //! ```
 //!
-//! A worker needs no `config|get`, and may be kept to the kinds of records that workers touch: see the table in `keys`.
+//! `gantry store export` needs `+scan` too. A worker needs no `config|get`, and may be kept to the kinds of records that workers touch: see the table in `keys`.
 //! Every key that a commit touches is named to Redis beforehand, also those that it only expects something of.
 
 #![warn(missing_docs)]
@@ -49,6 +49,7 @@ mod link;
 mod options;
 mod place;
 mod store;
+mod walk;
 
 pub use address::{Address, AddressError};
 pub use connect_error::ConnectError;

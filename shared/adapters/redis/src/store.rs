@@ -29,7 +29,7 @@ use crate::place::{bound, entry};
 pub struct RedisStore {
     connections: Connections,
     scripts: Scripts,
-    names: Names,
+    pub(crate) names: Names,
     clock: Clock,
     steady: SteadyClock,
     budget: Option<u64>,
@@ -60,7 +60,7 @@ impl RedisStore {
         Ok(Self { connections, scripts: Scripts::new(), names, clock, steady, budget, replica })
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, StoreError> {
+    pub(crate) async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, StoreError> {
         let link = self.connections.link().await?;
         question.query_async(&mut link.reader()).await.map_err(|error| link.failed(&error))
     }
@@ -178,7 +178,7 @@ fn record(key: &Key, mut value: Bytes) -> Result<Record, StoreError> {
     Ok(Record { version, bytes: value.split_off(size_of::<u64>()) })
 }
 
-fn foreign(name: &str) -> StoreError {
+pub(crate) fn foreign(name: &str) -> StoreError {
     let message = format!("what stands under {name} was not written by gantry");
     StoreError::Unavailable { message }
 }

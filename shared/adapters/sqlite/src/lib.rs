@@ -12,6 +12,7 @@ mod error;
 mod private;
 mod readers;
 mod store;
+mod walk;
 mod writer;
 
 pub use data_dir::{DataDir, Holder, LockError};

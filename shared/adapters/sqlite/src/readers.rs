@@ -73,7 +73,7 @@ impl Readers {
 
     /// Waits for a connection and for the answer, in all no longer than our patience. A read that is given up goes on
     /// by itself and gives its connection back.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -8,13 +8,16 @@ use async_trait::async_trait;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::clock::Clock;
 use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Record, Room, Store, StoreError, Watch, Watchers,
+    Batch, CommitError, Entry, From, Index, Key, Record, Room, Store, StoreError, Stored, Walk,
+    WalkError, Watch, Watchers,
 };
 use tempfile::TempDir;
+use tokio::sync::mpsc::Sender;
 
 use crate::clock::StoreClock;
 use crate::database::{self, Durability, OpenError};
 use crate::readers::Readers;
+use crate::walk;
 use crate::writer::Writer;
 
 /// How a store is opened.
@@ -123,5 +126,12 @@ impl Store for SqliteStore {
 
     fn watch(&self, key: &Key) -> Watch {
         self.watchers.watch(key)
+    }
+}
+
+#[async_trait]
+impl Walk for SqliteStore {
+    async fn walk(&self, into: Sender<Vec<Stored>>) -> Result<(), WalkError> {
+        walk::walk(&self.readers, &into).await
     }
 }

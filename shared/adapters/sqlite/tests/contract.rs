@@ -30,6 +30,12 @@ async fn a_store_in_a_file_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn what_a_store_holds_is_shown() {
+    let store = SqliteStore::in_memory(Options::default()).unwrap();
+    contract::store::what_a_store_holds_is_shown(&store).await;
+}
+
+#[tokio::test]
 async fn a_store_is_durable() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("below/gantry.db");

@@ -1,11 +1,15 @@
 //! What a [`Store`] must do.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
+use tokio::sync::mpsc;
 
 use super::{fresh, soon};
 use crate::store::{
-    Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Record, SharedStore, Store,
+    Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Record, SharedStore, Store, Stored,
+    Walk,
 };
 
 /// Runs every sentence that one open store can show.
@@ -496,6 +500,49 @@ pub async fn what_one_commits_another_sees(one: &dyn Store, another: &dyn Store)
     let mut watch = another.watch(&keys[0]);
     put(one, &keys[0], "moved").await;
     soon("a watch of another's commit", watch.changed()).await;
+}
+
+/// Everything that a store holds is shown, and nothing else. The store is this sentence's own, and empty.
+pub async fn what_a_store_holds_is_shown(store: &dyn Walk) {
+    let many = index("many");
+    let mut expected = BTreeSet::new();
+    let mut write = async |kind: Kind, id: &str, score: i64| {
+        let (key, bytes) = (Key::new(kind, id), Bytes::from(vec![0xff; id.len()]));
+        let entry = entry(score, id);
+        let mut batch = Batch::default();
+        batch.put(key.clone(), bytes.clone());
+        batch.index(many.clone(), score, id);
+        store.commit(batch).await.unwrap();
+        expected.insert(format!("{:?}", Stored::Record(key, bytes)));
+        expected.insert(format!("{:?}", Stored::Entry(many.clone(), entry)));
+    };
+    for number in 0..1500 {
+        write(Kind::Event, &format!("e/{number}"), i64::from(number % 7)).await;
+    }
+    for odd in ["*", "[a]", "\\\n", "a/b:c ü", "{x}"] {
+        write(Kind::Task, odd, i64::MIN).await;
+    }
+    let mut gone = Batch::default();
+    gone.put(key("gone"), "x");
+    gone.index(index("gone"), 1, "x");
+    store.commit(gone.clone()).await.unwrap();
+    let removed = Batch {
+        delete: gone.put.into_iter().map(|(key, _)| key).collect(),
+        unindex: gone.index.into_iter().map(|(index, entry)| (index, entry.member)).collect(),
+        ..Batch::default()
+    };
+    store.commit(removed).await.unwrap();
+
+    let (sender, mut pieces) = mpsc::channel::<Vec<Stored>>(1);
+    let mut shown = BTreeSet::new();
+    let reading = async {
+        while let Some(piece) = pieces.recv().await {
+            shown.extend(piece.iter().map(|stored| format!("{stored:?}")));
+        }
+    };
+    let (walked, ()) = tokio::join!(store.walk(sender), reading);
+    walked.unwrap();
+    assert!(shown == expected, "{} were shown, {} are there", shown.len(), expected.len());
 }
 
 fn key(name: &str) -> Key {

@@ -7,7 +7,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_redis::{RedisOptions, RedisStore};
 use gantry_seams::clock::{Clock, ManualClock};
 use gantry_seams::contract;
-use gantry_seams::store::{SharedStore, Store};
+use gantry_seams::store::{Batch, Key, Kind, SharedStore, Store};
 
 use crate::server::Server;
 
@@ -21,6 +21,18 @@ async fn what_one_process_commits_another_sees() {
     let options = shared();
     let (one, another) = (connect(options.clone()).await, connect(options).await);
     contract::store::what_one_commits_another_sees(&one, &another).await;
+}
+
+/// Beside others on the same server, of which one has a prefix that begins like its own.
+#[tokio::test]
+async fn what_a_store_holds_is_shown() {
+    let options = shared();
+    let mut neighbour = options.clone();
+    neighbour.prefix.push('*');
+    let mut batch = Batch::default();
+    batch.put(Key::new(Kind::Run, "theirs"), "x");
+    connect(neighbour).await.commit(batch).await.unwrap();
+    contract::store::what_a_store_holds_is_shown(&connect(options).await).await;
 }
 
 #[tokio::test]
