@@ -30,6 +30,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// A process that runs until it is told to stop: from before it opens anything.
 pub(crate) struct Process {
+    role: Role,
     pub(crate) settings: Settings,
     /// Served on `telemetry.listen` already.
     pub(crate) health: Health,
@@ -55,7 +56,7 @@ impl Process {
             let listener = health::bind(address).await?;
             tokio::spawn(health::serve(listener, health.clone()));
         }
-        Ok(Self { settings, health, stop: CancellationToken::new(), telemetry, signals })
+        Ok(Self { role, settings, health, stop: CancellationToken::new(), telemetry, signals })
     }
 
     /// What `opening` opens; `None` if a signal came first.
@@ -76,7 +77,15 @@ impl Process {
             ended = parts.join_next() => Some(why(ended)),
         };
         self.stop.cancel();
-        say("stopping; runs that are being built are handed back. Ctrl-C again ends it at once");
+        match self.role {
+            Role::All => {
+                say(format_args!("{}. Ctrl-C again ends it at once", self.role.stopping()))
+            }
+            // What a program reads of a role is log lines.
+            Role::Ingress | Role::Scheduler | Role::Worker => {
+                tracing::info!("{}", self.role.stopping());
+            }
+        }
         tokio::select! {
             () = all_ended(&mut parts) => {}
             () = tokio::time::sleep(GRACE) => {

@@ -37,7 +37,7 @@
 //! | `GET /status` | read | how the installation is |
 //! | `GET /openapi.json` | none | this, for programs |
 //!
-//! Beside it, without token: `/healthz` (the process answers), `/readyz` (the store answers), `/hooks/{provider}/{hook}`.
+//! Beside it, without token: `/healthz` (the process answers), `/readyz` (what gantry needs is there), `/hooks/{provider}/{hook}`.
 //!
 //! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
 

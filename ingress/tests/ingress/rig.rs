@@ -40,6 +40,7 @@ pub(crate) struct Door {
     pub(crate) queues: Queues,
     pub(crate) blobs: SharedBlobs,
     pub(crate) keyring: Arc<Keyring>,
+    pub(crate) health: Health,
     pub(crate) client: Client,
     /// While true, no commit comes to an end.
     pub(crate) stuck: Arc<AtomicBool>,
@@ -88,6 +89,7 @@ impl Door {
             queues,
             blobs,
             keyring,
+            health: Health::default(),
             client: Client::builder().no_proxy().build().unwrap(),
             stuck,
             stop: stop.clone(),
@@ -107,7 +109,7 @@ impl Door {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
-            health: Health::default(),
+            health: self.health.clone(),
             settings,
         }
     }

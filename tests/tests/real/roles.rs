@@ -356,8 +356,9 @@ async fn what_is_wrong_for_good_stops_the_start_with_what_where_and_the_remedy()
     let no_vhost = format!("queue.urls = ['amqp://{}/none']", broker());
     scaled.refuses("ingress", &no_vhost, 1, &["`none`", "rabbitmqctl add_vhost none"]).await;
 
-    let cases: [(&str, &str, i32, &[&str]); 11] = [
+    let cases: [(&str, &str, i32, &[&str]); 12] = [
         ("worker", "objects.url = ''", 2, &["objects.url", "file:///"]),
+        ("ingress", "objects.url = 'ftp://a/b'", 2, &["objects.url", "`ftp://`", "s3://"]),
         ("scheduler", "store.url = 'http://a'", 2, &["refused.toml line 1", "`http`", "redis://"]),
         ("ingress", "queue.urls = ['amqp://a:b@c']", 2, &["queue.urls", "with a password"]),
         ("ingress", "store.password_file = 'none'", 1, &["store.password_file", "none", "write"]),

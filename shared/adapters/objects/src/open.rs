@@ -39,6 +39,16 @@ pub struct ObjectsOptions {
     pub environment: Vec<(String, String)>,
 }
 
+impl ObjectsOptions {
+    /// Whether objects can be kept at such an address; asks nobody.
+    ///
+    /// # Errors
+    /// [`InvalidPlace`].
+    pub fn check_url(url: &Url) -> Result<(), InvalidPlace> {
+        Place::parse(url).map(drop)
+    }
+}
+
 impl std::fmt::Debug for ObjectsOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { url, endpoint, region, ca_file, environment: _ } = self;
