@@ -37,7 +37,7 @@ use parts::Ground;
 use patience::Patience;
 use servers::Servers;
 
-pub(crate) use servers::OpenStore;
+pub(crate) use servers::{Belongings, OpenStore};
 
 /// Where an engine is when nobody says otherwise.
 const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
