@@ -1,7 +1,13 @@
 //! What is served where.
 
+use std::time::Instant;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{Bytes, Data, ServiceConfig, get, post, resource, scope, to};
 use actix_web::{HttpRequest, HttpResponse};
+use gantry_ops::metrics::{self, Answer};
 
 use crate::api;
 use crate::error::ApiError;
@@ -29,9 +35,23 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
             async move { HttpResponse::Ok().content_type("application/json").body(body) }
         }),
     );
-    config.service(scope(api::ROOT).configure(|config| {
+    config.service(scope(api::ROOT).wrap(from_fn(measured)).configure(|config| {
         api::routes(&mut utoipa_actix_web::service_config::ServiceConfig::new(config));
     }));
+}
+
+async fn measured(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let began = Instant::now();
+    let answered = next.call(request).await;
+    let status = match &answered {
+        Ok(answer) => answer.status(),
+        Err(error) => error.as_response_error().status_code(),
+    };
+    metrics::api(Answer::of_status(status.as_u16()), began.elapsed());
+    answered
 }
 
 /// The hooks, for senders of webhooks.

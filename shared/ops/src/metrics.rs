@@ -17,7 +17,7 @@ mod labels;
 
 pub use family::Description;
 pub use labels::{
-    BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueFailure,
+    Answer, BuildEnd, Decided, Doorbell, EngineOperation, HookVerdict, Label, Labels, QueueFailure,
     QueueOperation, Repair, Slot, Stage, StoreFailure, StoreOperation, Waiting,
 };
 
@@ -38,6 +38,7 @@ struct Metrics {
     table: Table,
     hooks: Counter<(Provider, HookVerdict)>,
     hook_answers: Histogram<Provider>,
+    api_answers: Histogram<Answer>,
     decisions: Counter<Decided>,
     waiting: ByPoolAndReason,
     ready: ByPool,
@@ -80,6 +81,11 @@ impl Metrics {
             hook_answers: t.histogram(
                 "gantry_hook_answer_seconds",
                 "From a hook's request to its answer, the sending of its body included.",
+                ANSWERS,
+            ),
+            api_answers: t.histogram(
+                "gantry_api_answer_seconds",
+                "From an API request to its answer; where that is a stream, to its beginning.",
                 ANSWERS,
             ),
             decisions: t.counter(
@@ -239,6 +245,11 @@ pub fn table() -> &'static [Description] {
 pub fn hook(provider: Provider, verdict: HookVerdict, took: Duration) {
     METRICS.hooks.add((provider, verdict), 1);
     METRICS.hook_answers.observe(provider, took);
+}
+
+/// A request to the API was answered.
+pub fn api(answer: Answer, took: Duration) {
+    METRICS.api_answers.observe(answer, took);
 }
 
 /// A candidate of an event was decided, or an event that has none.

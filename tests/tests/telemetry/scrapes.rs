@@ -20,6 +20,7 @@ async fn prometheus_reads_gantry_up_and_answers_what_happened() {
         r#"gantry_hooks_total{provider="github",verdict="refused"} == 1"#,
         r#"gantry_hooks_total{provider="github",verdict="accepted"} == 1"#,
         r#"gantry_hook_answer_seconds_count{provider="github"} == 2"#,
+        r#"gantry_api_answer_seconds_count{status="2xx"} > 0"#,
         r#"gantry_decisions_total{outcome="run"} == 1"#,
         r#"gantry_runs_total{type="auto_build",status="succeeded"} == 1"#,
         r#"gantry_run_queued_seconds_count{type="auto_build"} == 1"#,

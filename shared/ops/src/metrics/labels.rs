@@ -122,6 +122,18 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// How an API request was answered.
+    Answer = "status" {
+        /// As asked.
+        Done = "2xx",
+        /// It is somewhere else, or unchanged.
+        Elsewhere = "3xx",
+        /// Refused: the caller's affair.
+        Refused = "4xx",
+        /// Not done: gantry's.
+        Failed = "5xx",
+    }
+
     /// What was decided for one candidate of an event, or for an event without any.
     Decided = "outcome" {
         /// A run was started.
@@ -326,6 +338,19 @@ impl Label for RunStatus {
             Self::Canceled => "canceled",
             Self::Error => "error",
             Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Answer {
+    /// Of an HTTP status.
+    #[must_use]
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            0..300 => Self::Done,
+            300..400 => Self::Elsewhere,
+            400..500 => Self::Refused,
+            500.. => Self::Failed,
         }
     }
 }
