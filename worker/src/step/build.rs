@@ -9,6 +9,7 @@ use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::template::RunVariables;
+use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::{self, Stage};
 use gantry_ops::secret::ExposeSecret;
 use gantry_remote::registry::RawManifest;
@@ -25,6 +26,7 @@ use crate::Worker;
 use crate::attempt::{Attempt, Ending};
 use crate::engine::{BuildOrder, Engine};
 use crate::failure::{self, Failure};
+use crate::lease::KeptLease;
 use crate::source::Checkout;
 use crate::spans;
 
@@ -106,7 +108,7 @@ impl Worker {
         let pinning = self.pin_bases(attempt, &text, &build_args);
         let (dockerfile, bases) = spans::stage(Stage::Bases, pinning).await?;
         let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
-        runs::began(self.store.as_ref(), run.id, &attempt.lease.holder).await.map_err(not_begun)?;
+        self.begin_step(&attempt.lease).await?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
         spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
             .await
@@ -119,6 +121,23 @@ impl Worker {
             Vec::new()
         };
         Ok(Built { pushed, images, bases, commit: checkout.commit().cloned() })
+    }
+
+    /// Says that the first step begins, for as long as the store is away and nobody else took the run.
+    async fn begin_step(&self, lease: &KeptLease) -> Result<(), Ending> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        loop {
+            match runs::began(self.store.as_ref(), lease.run, &lease.holder).await {
+                Err(RunOpError::Store(error)) => {
+                    tracing::warn!(run.id = %lease.run, "run {} waits to begin: {error}", lease.run);
+                    tokio::select! {
+                        () = lease.lost() => return Err(Ending::LeaseLost),
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                    }
+                }
+                began => return began.map_err(not_begun),
+            }
+        }
     }
 
     async fn fetch(&self, attempt: &Attempt) -> Result<Checkout, Failure> {

@@ -126,7 +126,7 @@ async fn member_run(
     }
 }
 
-/// The first step begins.
+/// The first step begins. A second call of the same attempt changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
@@ -134,7 +134,10 @@ pub async fn began(store: &dyn Store, run: RunId, holder: &Holder) -> Result<(),
     update(store, run, |run, now, _| {
         check_holder(run, holder)?;
         refuse_cancelled(run)?;
-        advance(run, Progress::Began, now)
+        match run.state {
+            RunState::Running { .. } => Ok(()),
+            _ => advance(run, Progress::Began, now),
+        }
     })
     .await
     .map(drop)
