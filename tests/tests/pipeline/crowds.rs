@@ -1,0 +1,164 @@
+//! Many runs and many workers at once: order lives in the store, and a run is taken once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use gantry_domain::cause::Cause;
+use gantry_domain::decide::planner::RunDraft;
+use gantry_domain::id::{RunId, WorkerId};
+use gantry_domain::platform::Platform;
+use gantry_domain::run::RunType;
+use gantry_domain::task::{BuildSpec, RunTimeout};
+use gantry_domain::timestamp::Timestamp;
+use gantry_seams::runs::{self, Limits};
+use gantry_seams::store::{
+    Batch, CommitError, Entry, From, Index, Key, Record, Room, SharedStore, Store, StoreError,
+    Watch,
+};
+use gantry_tests::pipeline::{LEASE, TestPipeline};
+
+/// As many runs as one commit creates.
+const AT_ONCE: usize = 50;
+
+/// What a round trip may take beside 5 000 ready runs: nothing that grows with them.
+const STARTS_WITHIN: Duration = Duration::from_secs(2);
+
+fn draft(registry: usize, run_type: RunType) -> RunDraft {
+    RunDraft {
+        registry: format!("reg{registry}").parse().unwrap(),
+        run_type,
+        task: None,
+        build: BuildSpec {
+            source: "https://github.com/octo/hello.git#main".parse().unwrap(),
+            dockerfile: "Dockerfile".parse().unwrap(),
+            images: Vec::new(),
+            build_args: BTreeMap::new(),
+            secret_build_args: BTreeMap::new(),
+            target: None,
+            platform: Platform::default(),
+            timeout: RunTimeout::default(),
+            push: false,
+            no_cache: false,
+        },
+        git_token: None,
+        cause: Cause::Request {
+            event: "request/r1".parse().unwrap(),
+            by: TestPipeline::somebody(),
+            rerun_of: None,
+        },
+        trace: None,
+    }
+}
+
+/// Creates runs, each few in a registry of their own, and lets them be ready.
+async fn ready(store: &SharedStore, count: usize, run_type: RunType) -> Vec<RunId> {
+    let mut ids = Vec::with_capacity(count);
+    while ids.len() < count {
+        let mut batch = Batch::default();
+        let some = AT_ONCE.min(count - ids.len());
+        let drafts = (0..some).map(|_| draft(ids.len() / AT_ONCE, run_type));
+        let drafts = drafts.map(|draft| ("ca".parse().unwrap(), draft, None)).collect();
+        let now = store.now().await.unwrap();
+        let created = runs::create(store.as_ref(), &mut batch, drafts, now).await.unwrap();
+        store.commit(batch).await.unwrap();
+        ids.extend(created.iter().map(|run| run.id));
+    }
+    let limits = Limits { registry: u32::MAX, task: None };
+    // One after another: at once they would race for the places of their registry.
+    for run in &ids {
+        runs::ready(store.as_ref(), *run, None, limits).await.unwrap();
+    }
+    ids
+}
+
+async fn take(store: &dyn Store, worker: &WorkerId) -> Option<RunId> {
+    let (pool, nonce) = (Platform::default().pool(), "1".repeat(32).parse().unwrap());
+    let taken = runs::take(store, &pool, worker, &nonce, LEASE).await.unwrap();
+    taken.map(|taken| taken.run.id)
+}
+
+#[tokio::test]
+async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
+    let gantry = super::start().await;
+    let crowd = ready(&gantry.store, 5000, RunType::AutoBuild).await;
+    let began = Instant::now();
+    let quick = ready(&gantry.store, 1, RunType::QuickBuild).await;
+    let worker = "worker-1".parse().unwrap();
+    assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(quick[0]));
+    assert!(began.elapsed() < STARTS_WITHIN, "it took {:?}", began.elapsed());
+    assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(crowd[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_workers_at_once_take_each_run_once() {
+    let gantry = super::start().await;
+    let expected = ready(&gantry.store, 300, RunType::AutoBuild).await;
+    let counted = Arc::new(Counted { store: Arc::clone(&gantry.store), conflicts: 0.into() });
+    let workers = (0..50).map(|number| {
+        let store = Arc::clone(&counted);
+        tokio::spawn(async move {
+            let worker = format!("worker-{number}").parse().unwrap();
+            let mut taken = Vec::new();
+            // None: others were faster with each that it looked at.
+            while taken.len() < 300 {
+                match take(store.as_ref(), &worker).await {
+                    Some(run) => taken.push(run),
+                    None if runs::all_ready(store.as_ref(), 1).await.unwrap().is_empty() => break,
+                    None => {}
+                }
+            }
+            taken
+        })
+    });
+    let taken = join_all(workers).await.into_iter().flat_map(Result::unwrap);
+    let mut taken: Vec<RunId> = taken.collect();
+    taken.sort_unstable();
+    assert_eq!(taken, expected);
+    println!("{} conflicts for {} runs", counted.conflicts.load(Ordering::Relaxed), taken.len());
+}
+
+/// A store, and how many commits conflicted.
+struct Counted {
+    store: SharedStore,
+    conflicts: AtomicUsize,
+}
+
+#[async_trait]
+impl Store for Counted {
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.store.load(keys).await
+    }
+
+    async fn range(
+        &self,
+        index: &Index,
+        from: From,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.store.range(index, from, most).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let committed = self.store.commit(batch).await;
+        if matches!(committed, Err(CommitError::Conflict { .. })) {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+        committed
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.store.now().await
+    }
+
+    async fn room(&self) -> Result<Room, StoreError> {
+        self.store.room().await
+    }
+
+    fn watch(&self, key: &Key) -> Watch {
+        self.store.watch(key)
+    }
+}
