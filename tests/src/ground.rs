@@ -68,6 +68,8 @@ impl Vhost {
     /// # Panics
     /// If the broker refuses.
     pub async fn make() -> Self {
+        // Whoever installed it first has it; there is no other.
+        let _already = rustls::crypto::ring::default_provider().install_default();
         let vhost = Self { name: fresh(), api: real::rabbitmq_api() };
         let made = reqwest::Client::new().put(vhost.url()).basic_auth("guest", Some("guest"));
         made.send().await.and_then(reqwest::Response::error_for_status).expect("a vhost");
