@@ -324,6 +324,21 @@ mod tests {
     }
 
     #[test]
+    fn worker_is_a_role_and_what_people_ask_about_workers() {
+        let parse = |line: &str| match Arguments::try_parse_from(line.split(' ')) {
+            Ok(Arguments { command: Command::Worker(worker), .. }) => Some(worker),
+            _ => None,
+        };
+        let role = parse("gantry worker --pool arm --slots 4 --name w --data d").unwrap();
+        assert!(role.ask.is_none());
+        let flags = role.role.flags().into_iter().map(|flag| (flag.key, flag.value));
+        let wanted = [("worker.pool", "arm"), ("worker.slots", "4"), ("worker.name", "w")];
+        assert!(flags.eq(wanted.map(|(key, value)| (key.to_owned(), value.to_owned()))));
+        assert!(parse("gantry worker list").unwrap().ask.is_some());
+        assert!(parse("gantry worker --pool arm list").is_none());
+    }
+
+    #[test]
     fn every_command_says_what_it_does() {
         fn check(command: &clap::Command) {
             assert!(command.get_about().is_some(), "{} has no help", command.get_name());

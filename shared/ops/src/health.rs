@@ -102,14 +102,17 @@ impl fmt::Debug for Health {
 
 impl Part {
     async fn check(self) -> Checked {
-        let missing = match self.known {
-            Known::Absent { why } => Some(why),
+        let condition = match self.known {
+            Known::Absent { why } => Condition::MissingBecause(why),
             Known::Probed(probe) => match tokio::time::timeout(PROBE_WITHIN, probe()).await {
-                Ok(answer) => answer.err(),
-                Err(_) => Some(format!("it did not answer within {PROBE_WITHIN:?}")),
+                Ok(Ok(())) => Condition::Ready,
+                Ok(Err(why)) => Condition::MissingBecause(why),
+                Err(_) => {
+                    Condition::MissingBecause(format!("it did not answer within {PROBE_WITHIN:?}"))
+                }
             },
         };
-        Checked { name: self.name, need: self.need, missing }
+        Checked { name: self.name, need: self.need, condition }
     }
 }
 
@@ -123,21 +126,32 @@ pub struct Report {
 struct Checked {
     name: &'static str,
     need: Need,
-    missing: Option<String>,
+    condition: Condition,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    Ready,
+    Missing,
+    MissingBecause(String),
 }
 
 impl Report {
     /// Whether everything is there that is needed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.parts.iter().all(|part| part.missing.is_none() || part.need == Need::Helpful)
+        self.parts
+            .iter()
+            .all(|part| part.condition == Condition::Ready || part.need == Need::Helpful)
     }
 
     /// The same for strangers: what is missing and not why, since that names addresses.
     #[must_use]
     pub fn for_strangers(mut self) -> Self {
         for part in &mut self.parts {
-            part.missing = part.missing.take().map(|_| String::new());
+            if part.condition != Condition::Ready {
+                part.condition = Condition::Missing;
+            }
         }
         self
     }
@@ -145,10 +159,10 @@ impl Report {
 
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.missing {
-            None => f.write_str("ready"),
-            Some(why) if why.is_empty() => f.write_str("missing"),
-            Some(why) => write!(f, "missing: {why}"),
+        match &self.condition {
+            Condition::Ready => f.write_str("ready"),
+            Condition::Missing => f.write_str("missing"),
+            Condition::MissingBecause(why) => write!(f, "missing: {why}"),
         }
     }
 }

@@ -238,6 +238,9 @@ async fn roles_that_start_before_their_servers_build_what_a_push_asks_for() {
         until_says(role, 503, |parts| is_missing(parts, "store") && is_missing(parts, "queue"))
             .await;
     }
+    // One that waits can be told to end.
+    scheduler.terminate().await.unwrap();
+    scheduler.spawn().unwrap();
     scaled.redis.start_again().await.unwrap();
     scaled.broker.set(Way::CLEAR);
     for role in [&mut worker, &mut scheduler, &mut ingress] {
