@@ -22,6 +22,7 @@ mod embedded {
     mod archive;
     mod causes;
     mod crowds;
+    mod former;
     mod keeping;
     mod leases;
     mod logs;
