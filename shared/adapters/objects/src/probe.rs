@@ -62,15 +62,13 @@ impl ObjectBlobs {
         let place = self.place.clone();
         let credentials = self.cloud.map_or("its permissions", |cloud| cloud.credentials());
         let reason = reason(&error);
-        match error {
-            Error::NotFound { .. } if is_bucket_absent(code(&error).as_deref()) => {
-                Err(ProbeError::NoBucket { place })
-            }
-            Error::NotFound { .. } => Ok(()),
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                Err(ProbeError::Refused { place, reason, credentials })
-            }
-            _ => Err(ProbeError::Unreachable { place, reason, credentials }),
+        if matches!(error, Error::NotFound { .. }) {
+            let is_absent = is_bucket_absent(code(&error).as_deref());
+            return if is_absent { Err(ProbeError::NoBucket { place }) } else { Ok(()) };
         }
+        if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) {
+            return Err(ProbeError::Refused { place, reason, credentials });
+        }
+        Err(ProbeError::Unreachable { place, reason, credentials })
     }
 }

@@ -120,12 +120,12 @@ async fn check_whole(folder: &Path) -> Result<Header, ArchiveError> {
     }
     let mut lines = 0;
     while let Some(line) = reader.next().await? {
-        match line {
-            Line::End { lines: said } if said == lines => return Ok(header),
+        match &line {
+            Line::End { lines: said } if *said == lines => return Ok(header),
             Line::End { lines: said } => {
                 return Err(reader.broken(format!("{said} lines were written, {lines} are here")));
             }
-            line => {
+            line @ (Line::Header(_) | Line::Record { .. } | Line::Entry { .. }) => {
                 line.into_stored().map_err(|message| reader.broken(message))?;
                 lines += 1;
             }

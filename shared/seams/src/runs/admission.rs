@@ -26,7 +26,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
     /// It is ready.
-    Ready(Run),
+    Ready(Box<Run>),
     /// Every place is taken: it waits for one.
     Full(WaitReason),
 }
@@ -60,7 +60,7 @@ pub async fn ready(
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
         match store.commit(batch).await {
-            Ok(()) => return Ok(Admission::Ready(found.value)),
+            Ok(()) => return Ok(Admission::Ready(Box::new(found.value))),
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }

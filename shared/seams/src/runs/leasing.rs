@@ -134,10 +134,10 @@ pub async fn began(store: &dyn Store, run: RunId, holder: &Holder) -> Result<(),
     update(store, run, |run, now, _| {
         check_holder(run, holder)?;
         refuse_cancelled(run)?;
-        match run.state {
-            RunState::Running { .. } => Ok(()),
-            _ => advance(run, Progress::Began, now),
+        if matches!(run.state, RunState::Running { .. }) {
+            return Ok(());
         }
+        advance(run, Progress::Began, now)
     })
     .await
     .map(drop)
