@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 check build bench
+.PHONY: help demo test test-rabbitmq4 faults check build bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -13,6 +13,9 @@ test: ## installs and starts what the tests need, and runs all of them and the d
 #     GANTRY_TEST_AMQP=amqp://127.0.0.1:5672 GANTRY_TEST_RABBITMQ_API=http://127.0.0.1:15672 make test-rabbitmq4
 test-rabbitmq4: ## runs the tests of the queues on a RabbitMQ of another version, which GANTRY_TEST_AMQP names
 	@cargo test --package gantry-amqp --test amqp -- --skip private
+
+faults: ## lets processes, servers and connections fail, by 22 seeds; GANTRY_FAULT_SEED=2007 plays one again
+	@deploy/faults.sh
 
 check: ## format, lints, documentation and shell scripts, without a warning
 	cargo fmt --all --check

@@ -263,6 +263,7 @@ impl Home {
         let mapper_port = free_port();
         let mut command = Command::new("epmd");
         command.args(["-port", &mapper_port.to_string(), "-address", "127.0.0.1"]);
+        command.current_dir(&folder);
         let mut mapper = Process::spawn(command, &folder.path().join("epmd.log"))?;
         mapper.until("answer", START_WITHIN, || is_open(mapper_port)).await?;
         Ok(Arc::new(Self { mapper_port, _mapper: mapper, folder }))
