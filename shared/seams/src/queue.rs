@@ -67,11 +67,7 @@ pub trait Acknowledge: Send + Sync {
 impl<M> Claim<M> {
     /// A claim, made by an adapter.
     #[must_use]
-    pub fn new(
-        message: M,
-        trace: Option<TraceParent>,
-        acknowledge: Box<dyn Acknowledge>,
-    ) -> Self {
+    pub fn new(message: M, trace: Option<TraceParent>, acknowledge: Box<dyn Acknowledge>) -> Self {
         Self { message, trace, acknowledge }
     }
 

@@ -23,12 +23,12 @@ mod indexes;
 mod leasing;
 mod listing;
 
-pub(crate) use admission::{registry_door, task_door};
 pub use admission::{Admission, Limits, ready};
+pub(crate) use admission::{registry_door, task_door};
+pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{Finish, Finished, Lapsed};
 pub use indexes::RunFilter;
-pub(crate) use bundles::key as bundle_key;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
 pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};

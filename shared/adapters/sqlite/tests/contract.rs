@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_domain::timestamp::Timestamp;
+use gantry_seams::clock::{Clock, ManualClock};
 use gantry_seams::contract;
 use gantry_seams::store::{
     Batch, CommitError, From, Index, Key, Kind, SharedStore, Store, StoreError,
 };
-use gantry_seams::clock::{Clock, ManualClock};
 use gantry_sqlite::{Options, SqliteStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,16 +120,14 @@ async fn check_whole(folder: &Path) -> Result<Header, ArchiveError> {
     }
     let mut lines = 0;
     while let Some(line) = reader.next().await? {
-        match &line {
-            Line::End { lines: said } if *said == lines => return Ok(header),
-            Line::End { lines: said } => {
-                return Err(reader.broken(format!("{said} lines were written, {lines} are here")));
+        if let Line::End { lines: said } = line {
+            if said == lines {
+                return Ok(header);
             }
-            line @ (Line::Header(_) | Line::Record { .. } | Line::Entry { .. }) => {
-                line.into_stored().map_err(|message| reader.broken(message))?;
-                lines += 1;
-            }
+            return Err(reader.broken(format!("{said} lines were written, {lines} are here")));
         }
+        line.into_stored().map_err(|message| reader.broken(message))?;
+        lines += 1;
     }
     Err(reader.broken("it breaks off: export again".to_owned()))
 }
