@@ -46,7 +46,7 @@ async fn export(to: &Path, options: &SettingsOptions, environment: &Environment)
     let version = env!("CARGO_PKG_VERSION");
     let moved = archive::export(from.store.as_ref(), &from.blobs, to, version).await?;
     let key_file = compose::key_file(&settings);
-    say(&format!(
+    say(format_args!(
         "{} are in {}. Secrets in it are sealed: take {} along too",
         words(moved),
         to.display(),
@@ -60,7 +60,7 @@ async fn import(from: &Path, options: &SettingsOptions, environment: &Environmen
     let into = Belongings::open_or_begin(&settings, environment).await?;
     let moved = archive::import(into.store.as_ref(), &into.blobs, from).await?;
     let key_file = compose::key_file(&settings);
-    say(&format!(
+    say(format_args!(
         "{} were read. Secrets open with the key file of the former installation: put it at {}",
         words(moved),
         key_file.display()
