@@ -32,6 +32,11 @@ s3_names() {
     s3_folder=$state/s3
     s3_pid_file=$s3_folder/s3.pid
     s3_log=$s3_folder/s3.log
+    s3_program_names
+}
+
+# Installed once for all folders.
+s3_program_names() {
     s3_home=${XDG_CACHE_HOME:-$HOME/.cache}/gantry/s3-$(sha256sum <"$s3_requirements" | head -c 12)
     s3_program=$s3_home/bin/moto_server
 }
@@ -42,7 +47,7 @@ s3_answers() {
 
 # Once for each list of requirements; what was left half done is done again.
 s3_install() {
-    s3_names
+    s3_program_names
     [[ ! -e $s3_home/complete ]] || return 0
     say "installing moto from PyPI"
     rm -rf "$s3_home"
