@@ -15,29 +15,37 @@ use super::Role;
 use super::patience::Patience;
 use super::servers::SQLITE_FILE;
 
-/// The keys of one process. A worker by itself has none of the service's.
-pub(super) struct Keys {
-    service: Option<Arc<Keyring>>,
-    pool: Option<Arc<PoolKey>>,
+/// The keys of one process.
+pub(super) enum Keys {
+    /// Those of the service, and, if it builds too, of its pool.
+    Service { keyring: Arc<Keyring>, pool: Option<Arc<PoolKey>> },
+    /// Those of a pool alone: a worker by itself has none of the service's.
+    Pool(Arc<PoolKey>),
 }
 
 impl Keys {
     pub(super) fn read(role: Role, settings: &Settings) -> Result<Self> {
-        let service = match role {
-            Role::Worker => None,
-            Role::All | Role::Ingress | Role::Scheduler => Some(service_keys(settings)?),
-        };
-        let builds = role == Role::Worker || (role == Role::All && settings.worker.enabled);
-        let pool = builds.then(|| pool_key(settings, service.as_ref())).transpose()?;
-        Ok(Self { service: service.map(Arc::new), pool: pool.map(Arc::new) })
+        if role == Role::Worker {
+            return Ok(Self::Pool(Arc::new(pool_key(settings, None)?)));
+        }
+        let keyring = service_keys(settings)?;
+        let builds = role == Role::All && settings.worker.enabled;
+        let pool = builds.then(|| pool_key(settings, Some(&keyring))).transpose()?;
+        Ok(Self::Service { keyring: Arc::new(keyring), pool: pool.map(Arc::new) })
     }
 
     pub(super) fn service(&self) -> Option<&Arc<Keyring>> {
-        self.service.as_ref()
+        match self {
+            Self::Service { keyring, .. } => Some(keyring),
+            Self::Pool(_) => None,
+        }
     }
 
     pub(super) fn pool(&self) -> Option<&Arc<PoolKey>> {
-        self.pool.as_ref()
+        match self {
+            Self::Service { pool, .. } => pool.as_ref(),
+            Self::Pool(pool) => Some(pool),
+        }
     }
 
     /// The id of the installation in the store, once it is clear that these are its keys. Who has the service's keys
@@ -48,24 +56,43 @@ impl Keys {
         store: &SharedStore,
         patience: &Patience<'_>,
     ) -> Result<String> {
-        let mut id = None;
-        if let Some(keyring) = &self.service {
-            let (new, ring) = (random_hex::<8>()?, keyring.fingerprints());
-            let open = || installation::open(store.as_ref(), new.as_str(), &ring);
-            let is_temporary = |error: &OpenError| {
-                matches!(error, OpenError::Store(StoreError::Unavailable { .. }))
-            };
-            let opened = patience.wait("store", is_temporary, open).await;
-            id = Some(opened.map_err(|error| with_key_file(error, &key_file(settings)))?.0.id);
+        match self {
+            Self::Service { keyring, pool } => {
+                let id = open_with(keyring, settings, store, patience).await?;
+                if let Some(pool) = pool {
+                    find_with(pool, settings, store, patience).await?;
+                }
+                Ok(id)
+            }
+            Self::Pool(pool) => find_with(pool, settings, store, patience).await,
         }
-        if let Some(pool) = &self.pool {
-            let ask = || begun(store, pool);
-            let found = patience.wait("store", NotYet::is_temporary, ask).await;
-            let file = settings.secrets.pool_key_file.clone().unwrap_or_else(|| key_file(settings));
-            id = Some(found.map_err(|error| with_key_file(error, &file))?);
-        }
-        id.context("a process has keys")
     }
+}
+
+async fn open_with(
+    keyring: &Keyring,
+    settings: &Settings,
+    store: &SharedStore,
+    patience: &Patience<'_>,
+) -> Result<String> {
+    let (new, ring) = (random_hex::<8>()?, keyring.fingerprints());
+    let open = || installation::open(store.as_ref(), new.as_str(), &ring);
+    let is_temporary =
+        |error: &OpenError| matches!(error, OpenError::Store(StoreError::Unavailable { .. }));
+    let opened = patience.wait("store", is_temporary, open).await;
+    let (installation, _) = opened.map_err(|error| with_key_file(error, &key_file(settings)))?;
+    Ok(installation.id)
+}
+
+async fn find_with(
+    pool: &PoolKey,
+    settings: &Settings,
+    store: &SharedStore,
+    patience: &Patience<'_>,
+) -> Result<String> {
+    let found = patience.wait("store", NotYet::is_temporary, || begun(store, pool)).await;
+    let file = settings.secrets.pool_key_file.clone().unwrap_or_else(|| key_file(settings));
+    found.map_err(|error| with_key_file(error, &file))
 }
 
 /// The installation, if it is begun and `pool` opens what it seals.
