@@ -8,36 +8,67 @@ use serde_json::json;
 
 use crate::Effort;
 use crate::github;
+use crate::ground::Ground;
 use crate::load::{self, Answers, Volley, Webhook};
 use crate::process::{self, Server};
 use crate::report::{Details, Report, Row, say};
 use crate::role::Role;
 use crate::samples::Samples;
+use crate::servers::Servers;
 
 /// The body of a push is about so long.
 const BODY: usize = 8 * 1024;
 
 const CONNECTIONS: [u64; 4] = [1, 16, 64, 256];
 
-/// Who is sent to.
-const SUBJECTS: [(Subject, &str); 7] = [
-    (Subject::Ours(Role::Up), "gantry, each event decided too"),
-    (Subject::Ours(Role::Ingress), "gantry's ingress"),
-    (Subject::Ours(Role::EqualWrite), "bare route: HMAC and an equal batch"),
-    (Subject::Ours(Role::OneRecord), "bare route: HMAC and one record"),
-    (Subject::Ours(Role::Signed), "bare route: HMAC"),
-    (Subject::Ours(Role::Bare), "bare route"),
-    (Subject::Peer, "adnanh/webhook, runs `/bin/true`, stores nothing"),
-];
-const UP: usize = 0;
+/// Store and doorbells that are measured on, and who is sent to: [`DECIDING`], [`INGRESS`] and [`EQUAL_WRITE`] first, the
+/// peer last.
+struct Mode {
+    name: &'static str,
+    is_scaled: bool,
+    subjects: &'static [(Subject, &'static str)],
+}
+
+const DECIDING: usize = 0;
 const INGRESS: usize = 1;
 const EQUAL_WRITE: usize = 2;
-const PEER: usize = 6;
+
+const PEER: (Subject, &str) = (Subject::Peer, "adnanh/webhook, runs `/bin/true`, stores nothing");
+
+const EMBEDDED: Mode = Mode {
+    name: "embedded",
+    is_scaled: false,
+    subjects: &[
+        (Subject::Ours(&[Role::Up]), "gantry, each event decided too"),
+        (Subject::Ours(&[Role::Ingress]), "gantry's ingress"),
+        (Subject::Ours(&[Role::EqualWrite]), "bare route: HMAC and an equal batch"),
+        (Subject::Ours(&[Role::OneRecord]), "bare route: HMAC and one record"),
+        (Subject::Ours(&[Role::Signed]), "bare route: HMAC"),
+        (Subject::Ours(&[Role::Bare]), "bare route"),
+        PEER,
+    ],
+};
+
+const SCALED: Mode = Mode {
+    name: "scaled",
+    is_scaled: true,
+    subjects: &[
+        (
+            Subject::Ours(&[Role::Ingress, Role::Scheduler]),
+            "gantry's ingress, a scheduler decides each event too",
+        ),
+        (Subject::Ours(&[Role::Ingress]), "gantry's ingress"),
+        (Subject::Ours(&[Role::EqualWrite]), "bare route: HMAC and an equal batch"),
+        (Subject::Ours(&[Role::OneRecord]), "bare route: HMAC and one record"),
+        (Subject::Ours(&[Role::Signed]), "bare route: HMAC"),
+        PEER,
+    ],
+};
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
-    /// A process of this program.
-    Ours(Role),
+    /// Processes of this program that stand on the same: the first is sent to.
+    Ours(&'static [Role]),
     /// Debian's `webhook`.
     Peer,
 }
@@ -58,53 +89,95 @@ pub(crate) fn signed_push() -> Result<Webhook> {
 
 /// Measures everyone in turn, in each round on an empty store.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
-    let hook = signed_push()?;
-    let mut measured: Measured = vec![vec![Vec::new(); SUBJECTS.len()]; CONNECTIONS.len()];
-    for round in 1..=effort.rounds {
-        for (place, connections) in CONNECTIONS.into_iter().enumerate() {
-            for step in 0..SUBJECTS.len() {
-                // Another one is the first in each round.
-                let which = (step + round) % SUBJECTS.len();
-                let (subject, name) = SUBJECTS[which];
-                let server = subject.start()?;
-                let expected = subject.accepts();
-                let volley = Volley { connections, seconds: effort.seconds, expected };
-                let answers = load::fire(server.address, server.pid(), &hook, volley)
-                    .with_context(|| format!("{name}, {connections} connections"))?;
-                say(format_args!(
-                    "  round {round}, {connections:>3} connections: {:>6.0} a second, {name}",
-                    answers.rate
-                ));
-                measured[place][which].push(answers);
-            }
-        }
-    }
-    rows(&measured, report);
-    details(&measured, report);
-    Ok(())
+    EMBEDDED.measure(effort, report)
 }
 
-fn rows(measured: &Measured, report: &mut Report) {
-    const ACCEPT: &str = "durable accept of an 8 KiB signed hook, embedded";
-    let mut compare = |what: &str, subject: usize, other: usize, reach, least: f64| {
-        let ratios: Vec<Samples> =
-            measured.iter().map(|rounds| ratio(&rounds[subject], &rounds[other])).collect();
-        let shown = CONNECTIONS.iter().zip(&ratios);
-        let shown = shown.map(|(connections, ratio)| format!("{connections}: {}", ratio.show(2)));
-        report.row(Row {
-            what: what.to_owned(),
-            reach,
-            measured: shown.collect::<Vec<_>>().join(" · "),
-            reached: ratios.iter().all(|ratio| ratio.median() >= least),
+/// The same on Redis, with doorbells over RabbitMQ.
+pub(crate) fn measure_scaled(effort: Effort, report: &mut Report) -> Result<()> {
+    SCALED.measure(effort, report)
+}
+
+impl Mode {
+    fn measure(&self, effort: Effort, report: &mut Report) -> Result<()> {
+        let hook = signed_push()?;
+        let mut measured: Measured = vec![vec![Vec::new(); self.subjects.len()]; CONNECTIONS.len()];
+        for round in 1..=effort.rounds {
+            for (place, connections) in CONNECTIONS.into_iter().enumerate() {
+                for step in 0..self.subjects.len() {
+                    // Another one is the first in each round.
+                    let which = (step + round) % self.subjects.len();
+                    let (subject, name) = self.subjects[which];
+                    let expected = subject.accepts();
+                    let volley = Volley { connections, seconds: effort.seconds, expected };
+                    let answers = subject
+                        .start(self.is_scaled)
+                        .and_then(|running| running.fire(&hook, volley))
+                        .with_context(|| format!("{name}, {connections} connections"))?;
+                    say(format_args!(
+                        "  round {round}, {connections:>3} connections: {:>6.0} a second, {name}",
+                        answers.rate
+                    ));
+                    measured[place][which].push(answers);
+                }
+            }
+        }
+        self.rows(&measured, report);
+        self.details(&measured, report);
+        Ok(())
+    }
+
+    fn rows(&self, measured: &Measured, report: &mut Report) {
+        let accept = format!("durable accept of an 8 KiB signed hook, {}", self.name);
+        let mut compare = |what: &str, subject: usize, other: usize, reach, least: f64| {
+            let ratios: Vec<Samples> =
+                measured.iter().map(|rounds| ratio(&rounds[subject], &rounds[other])).collect();
+            let shown = CONNECTIONS.iter().zip(&ratios);
+            let shown =
+                shown.map(|(connections, ratio)| format!("{connections}: {}", ratio.show(2)));
+            report.row(Row {
+                what: what.to_owned(),
+                reach,
+                measured: shown.collect::<Vec<_>>().join(" · "),
+                reached: ratios.iter().all(|ratio| ratio.median() >= least),
+            });
+        };
+        let equal = "≥ 0.8 × a bare route that does HMAC and one equal durable write";
+        compare(&accept, INGRESS, EQUAL_WRITE, equal, 0.8);
+        let deciding = format!("{accept}, while the scheduler decides each event");
+        compare(&deciding, DECIDING, EQUAL_WRITE, equal, 0.8);
+        let (peer, its_place) =
+            ("≥ 4 × adnanh/webhook, which stores nothing", self.subjects.len() - 1);
+        compare(&accept, INGRESS, its_place, peer, 4.0);
+        compare(&deciding, DECIDING, its_place, peer, 4.0);
+    }
+
+    fn details(&self, measured: &Measured, report: &mut Report) {
+        let mut table = |title: &str, show: &dyn Fn(&[Answers]) -> String| {
+            let columns = std::iter::once(String::new())
+                .chain(CONNECTIONS.iter().map(|count| format!("{count} connections")));
+            let rows = self.subjects.iter().enumerate().map(|(which, (_, name))| {
+                let cells = measured.iter().map(|rounds| show(&rounds[which]));
+                std::iter::once((*name).to_owned()).chain(cells).collect()
+            });
+            report.details(Details {
+                title: format!("accept, {}: {title}", self.name),
+                columns: columns.collect(),
+                rows: rows.collect(),
+            });
+        };
+        let all = |rounds: &[Answers], of: fn(&Answers) -> f64| Samples::of(rounds.iter().map(of));
+        table("answers a second", &|rounds| all(rounds, |one| one.rate).show(0));
+        table("until an answer, p50 / p99 in ms", &|rounds| {
+            let (p50, p99) = (all(rounds, |one| one.p50_ms), all(rounds, |one| one.p99_ms));
+            format!("{:.1} / {:.1}", p50.median(), p99.median())
         });
-    };
-    let equal = "≥ 0.8 × a bare route that does HMAC and one equal durable write";
-    compare(ACCEPT, INGRESS, EQUAL_WRITE, equal, 0.8);
-    let deciding = format!("{ACCEPT}, while the scheduler decides each event");
-    compare(&deciding, UP, EQUAL_WRITE, equal, 0.8);
-    let peer = "≥ 4 × adnanh/webhook, which stores nothing";
-    compare(ACCEPT, INGRESS, PEER, peer, 4.0);
-    compare(&deciding, UP, PEER, peer, 4.0);
+        table("processor time for an answer, in µs: the server, + who is beside it", &|rounds| {
+            let processes = rounds.first().map_or(0, |one| one.processor_us.len());
+            let of = |which| Samples::of(rounds.iter().map(|one| one.processor_us[which]));
+            let shown = (0..processes).map(|which| of(which).show(0));
+            shown.collect::<Vec<_>>().join(" + ")
+        });
+    }
 }
 
 /// Round by round: what disturbed the machine in one disturbed both.
@@ -112,37 +185,23 @@ fn ratio(rounds: &[Answers], of: &[Answers]) -> Samples {
     Samples::of(rounds.iter().zip(of).map(|(one, other)| one.rate / other.rate))
 }
 
-fn details(measured: &Measured, report: &mut Report) {
-    let mut table = |title: &str, show: &dyn Fn(&[Answers]) -> String| {
-        let columns = std::iter::once(String::new())
-            .chain(CONNECTIONS.iter().map(|count| format!("{count} connections")));
-        let rows = SUBJECTS.iter().enumerate().map(|(which, (_, name))| {
-            let cells = measured.iter().map(|rounds| show(&rounds[which]));
-            std::iter::once((*name).to_owned()).chain(cells).collect()
-        });
-        report.details(Details {
-            title: title.to_owned(),
-            columns: columns.collect(),
-            rows: rows.collect(),
-        });
-    };
-    let all = |rounds: &[Answers], of: fn(&Answers) -> f64| Samples::of(rounds.iter().map(of));
-    table("accept: answers a second", &|rounds| all(rounds, |one| one.rate).show(0));
-    table("accept: until an answer, p50 / p99 in ms", &|rounds| {
-        let (p50, p99) = (all(rounds, |one| one.p50_ms), all(rounds, |one| one.p99_ms));
-        format!("{:.1} / {:.1}", p50.median(), p99.median())
-    });
-    table("accept: the server's processor time for an answer, in µs", &|rounds| {
-        all(rounds, |one| one.processor_us).show(0)
-    });
-}
-
 impl Subject {
-    fn start(self) -> Result<Server> {
-        match self {
-            Self::Ours(role) => role.start(),
-            Self::Peer => start_peer(),
+    fn start(self, is_scaled: bool) -> Result<Running> {
+        let Self::Ours(roles) = self else {
+            let server = start_peer()?;
+            return Ok(Running { server, beside: Vec::new(), servers: None });
+        };
+        let needs_servers = is_scaled && roles.iter().any(|role| role.has_a_store());
+        let servers = needs_servers.then(Servers::start).transpose()?;
+        let ground = servers.as_ref().map_or(Ground::Embedded, Servers::ground);
+        let folder = process::folder()?;
+        let mut started = Vec::new();
+        for role in roles {
+            started.push(role.start_on(folder.path(), &ground)?);
         }
+        let beside = started.split_off(1);
+        let server = started.pop().context("a subject has a role")?.with(folder);
+        Ok(Running { server, beside, servers })
     }
 
     /// What it answers to who it accepts.
@@ -151,6 +210,24 @@ impl Subject {
             Self::Ours(_) => 202,
             Self::Peer => 200,
         }
+    }
+}
+
+/// A subject that runs, on servers of its own.
+struct Running {
+    server: Server,
+    beside: Vec<Server>,
+    servers: Option<Servers>,
+}
+
+impl Running {
+    fn fire(&self, hook: &Webhook, volley: Volley) -> Result<Answers> {
+        let mut processes = vec![self.server.pid()];
+        processes.extend(self.beside.iter().map(Server::pid));
+        if let Some(servers) = &self.servers {
+            processes.push(servers.redis_pid()?);
+        }
+        load::fire(self.server.address, &processes, hook, volley)
     }
 }
 

@@ -12,6 +12,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use gantry_domain::timestamp::Timestamp;
+use gantry_local::queues;
 use gantry_seams::store::{
     Batch, CommitError, Entry, From, Index, Key, Kind, Record, Room, SharedStore, Store,
     StoreError, Watch,
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept;
 use crate::composition::Parts;
 use crate::github;
+use crate::ground::Ground;
 use crate::load;
 
 /// As large as GitHub's.
@@ -38,26 +40,22 @@ pub(crate) enum Write {
         is_signed: bool,
     },
     /// One record.
-    OneRecord(Arc<SqliteStore>),
+    OneRecord(SharedStore),
     /// A batch equal to gantry's.
-    Equal(Arc<SqliteStore>, Arc<Template>),
+    Equal(SharedStore, Arc<Template>),
 }
 
 impl Write {
-    /// One record with the body, in a store in this folder.
-    pub(crate) fn one_record(folder: &Path) -> Result<Self> {
-        Ok(Self::OneRecord(Arc::new(open(folder)?)))
+    /// One record with the body, in a store like gantry's.
+    pub(crate) async fn one_record(ground: &Ground, folder: &Path) -> Result<Self> {
+        Ok(Self::OneRecord(ground.store(folder).await?))
     }
 
-    /// As many records, index entries and bytes as gantry's ingress commits for a push, in a store in this folder.
-    pub(crate) async fn equal_to_gantrys(folder: &Path) -> Result<Self> {
+    /// As many records, index entries and bytes as gantry's ingress commits for a push, in a store like gantry's.
+    pub(crate) async fn equal_to_gantrys(ground: &Ground, folder: &Path) -> Result<Self> {
         let template = Template::of_gantrys(folder).await?;
-        Ok(Self::Equal(Arc::new(open(folder)?), Arc::new(template)))
+        Ok(Self::Equal(ground.store(folder).await?, Arc::new(template)))
     }
-}
-
-fn open(folder: &Path) -> Result<SqliteStore> {
-    Ok(SqliteStore::open(folder.join("bare.db"), Options::default())?)
 }
 
 /// Serves one route at the path of the hook.
@@ -138,7 +136,8 @@ impl Template {
         let stop = CancellationToken::new();
         let store = SqliteStore::open(folder.join("gantry.db"), Options::default())?;
         let recorder = Arc::new(Recorder { store, last: Mutex::default() });
-        let parts = Parts::on(Arc::clone(&recorder) as SharedStore, &folder, &stop).await?;
+        let store = Arc::clone(&recorder) as SharedStore;
+        let parts = Parts::on(store, queues(&stop), &folder).await?;
         parts.furnish("registry.test").await?;
 
         let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -1,4 +1,4 @@
-//! gantry's parts put together as `gantry up` does, with the default settings.
+//! gantry's parts put together as its commands do, with the default settings.
 
 use std::net::TcpListener;
 use std::num::NonZeroU32;
@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use gantry_domain::hook::{Hook, HookSecret, Provider};
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RunId, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::Run;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
-use gantry_local::queues;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
-use gantry_ops::secret::{Keyring, SecretString};
+use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_ops::settings::{Layers, Settings};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
@@ -29,7 +28,6 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
-use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::real;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
@@ -38,6 +36,7 @@ use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::github;
+use crate::ground::Ground;
 
 /// The registry's name in gantry.
 pub(crate) const REGISTRY: &str = "bench";
@@ -61,16 +60,20 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens what is in a folder.
     pub(crate) async fn open(folder: &Path, stop: &CancellationToken) -> Result<Self> {
-        let store = SqliteStore::open(folder.join("gantry.db"), Options::default())?;
-        Self::on(Arc::new(store), folder, stop).await
+        Self::open_on(&Ground::Embedded, folder, stop).await
     }
 
-    /// The same, on a store that is open already.
-    pub(crate) async fn on(
-        store: SharedStore,
+    /// Opens what is on a ground; keys, objects and work are in the folder.
+    pub(crate) async fn open_on(
+        ground: &Ground,
         folder: &Path,
         stop: &CancellationToken,
     ) -> Result<Self> {
+        Self::on(ground.store(folder).await?, ground.queues(stop).await?, folder).await
+    }
+
+    /// The same, on a store that is open already.
+    pub(crate) async fn on(store: SharedStore, queues: Queues, folder: &Path) -> Result<Self> {
         let nothing = Layers { file: None, environment: &[], flags: &[], rules: &[] };
         let settings = Settings::parse(&nothing)?;
         // The registry and the git host are on loopback.
@@ -85,7 +88,7 @@ impl Parts {
             installation::open(store.as_ref(), REGISTRY, &keyring.fingerprints()).await?;
         Ok(Self {
             blobs: Arc::new(ObjectBlobs::local(folder.join("objects"))?),
-            queues: queues(stop),
+            queues,
             git: Git::new(Arc::clone(http.policy()), limits),
             installation: installation.id,
             keyring: Arc::new(keyring),
@@ -179,7 +182,9 @@ impl Parts {
     /// Builds on an engine.
     pub(crate) fn worker(&self, engine: Arc<dyn Engine>) -> Result<Worker> {
         let settings = &self.settings;
-        let work_folder = self.folder.join("work");
+        // Several workers may share the folder, on the same machine.
+        let id: WorkerId = format!("worker-{}", random_hex::<4>()?.as_str()).parse()?;
+        let work_folder = self.folder.join(id.as_str());
         let limits = UnpackLimits {
             archive_bytes: settings.limits.upload,
             unpacked_bytes: settings.limits.context,
@@ -196,8 +201,8 @@ impl Parts {
             sources: Sources::open(work_folder.clone(), git, http, limits, mirrors)?,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
-                id: "worker-bench".parse()?,
-                has_fixed_name: true,
+                id,
+                has_fixed_name: false,
                 pool: Platform::default().pool(),
                 installation: self.installation.clone(),
                 slots: settings.worker.slots.get(),

@@ -67,8 +67,8 @@ fn rates(effort: Effort, report: &mut Report) -> Result<()> {
             all(&ours, |one| one.rate).show(0),
             all(&bare, |one| one.rate).show(0),
             ratio.show(2),
-            all(&ours, |one| one.processor_us).show(0),
-            all(&bare, |one| one.processor_us).show(0),
+            all(&ours, |one| one.processor_us[0]).show(0),
+            all(&bare, |one| one.processor_us[0]).show(0),
         ]);
         ratios.push(ratio);
     }
@@ -103,7 +103,7 @@ fn refuse(
     seconds: f64,
     expected: u16,
 ) -> Result<Answers> {
-    load::fire(server.address, server.pid(), hook, Volley { connections, seconds, expected })
+    load::fire(server.address, &[server.pid()], hook, Volley { connections, seconds, expected })
 }
 
 /// The memory of gantry before and after it refused bodies of this length, so many at once.

@@ -92,17 +92,17 @@ pub(crate) struct Answers {
     pub(crate) p50_ms: f64,
     /// And of all but one in a hundred.
     pub(crate) p99_ms: f64,
-    /// The processor time that the server took for one, in microseconds.
-    pub(crate) processor_us: f64,
+    /// The processor time that each of the processes behind it took for one, in microseconds.
+    pub(crate) processor_us: Vec<f64>,
 }
 
-/// Sends to a server, in the process `pid`.
+/// Sends to a server, behind which are these `processes`.
 ///
 /// # Errors
 /// When it answers anything else than what is expected.
 pub(crate) fn fire(
     address: SocketAddr,
-    pid: u32,
+    processes: &[u32],
     hook: &Webhook,
     volley: Volley,
 ) -> Result<Answers> {
@@ -116,18 +116,25 @@ pub(crate) fn fire(
             senders.spawn(send(address, hook, volley.expected, from, until));
         }
         sleep_until(from).await;
-        let before = process::processor_time(pid)?;
+        let before = processor_times(processes)?;
         sleep_until(until).await;
-        let processor = process::processor_time(pid)?.saturating_sub(before);
+        let after = processor_times(processes)?;
+        let took =
+            after.into_iter().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let processor: Vec<Duration> = took.collect();
         let mut times = Vec::new();
         while let Some(sent) = senders.join_next().await {
             times.append(&mut sent??);
         }
-        summarise(times, volley, processor)
+        summarise(times, volley, &processor)
     })
 }
 
-fn summarise(mut times: Vec<Duration>, volley: Volley, processor: Duration) -> Result<Answers> {
+fn processor_times(processes: &[u32]) -> Result<Vec<Duration>> {
+    processes.iter().map(|pid| process::processor_time(*pid)).collect()
+}
+
+fn summarise(mut times: Vec<Duration>, volley: Volley, processor: &[Duration]) -> Result<Answers> {
     ensure!(!times.is_empty(), "there was no answer in {} s", volley.seconds);
     times.sort_unstable();
     let count = u32::try_from(times.len())?;
@@ -136,7 +143,10 @@ fn summarise(mut times: Vec<Duration>, volley: Volley, processor: Duration) -> R
         rate: f64::from(count) / volley.seconds,
         p50_ms: milliseconds(times.len() / 2),
         p99_ms: milliseconds(times.len() * 99 / 100),
-        processor_us: processor.as_secs_f64() * 1e6 / f64::from(count),
+        processor_us: processor
+            .iter()
+            .map(|time| time.as_secs_f64() * 1e6 / f64::from(count))
+            .collect(),
     })
 }
 

@@ -1,32 +1,43 @@
 //! Measures gantry beside the limits and the peer that it is held against, and says what is reached.
 //!
 //! In: the real parts that `make bench` starts. Out, on standard output: the tables of README.md, as Markdown. Words
-//! choose parts of it: `cargo bench -p gantry-tests -- accept forged`. `quick` is a round of each, to see that it works.
+//! choose parts of it: `cargo bench -p gantry-tests -- accept forged`. `quick` is a round of each, to see that it works;
+//! `rounds=3` says how many.
 
 mod accept;
 mod bare;
+mod blocking;
 mod composition;
 mod context;
+mod counted;
 mod exchange;
 mod forged;
 mod github;
+mod ground;
 mod large;
+mod leased;
 mod lines;
 mod load;
 mod machine;
+mod memory;
 mod overhead;
 mod process;
+mod pusher;
 mod report;
 mod role;
 mod running;
 mod samples;
+mod servers;
 mod start;
+mod stored;
+mod take;
 mod warm;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::ground::Ground;
 use crate::report::Report;
 use crate::role::Role;
 
@@ -47,6 +58,14 @@ pub(crate) struct Effort {
     pub(crate) large_files: usize,
     /// Runs stored before a start.
     pub(crate) stored_runs: usize,
+    /// Ready runs that takers meet, and how many of them each number of takers takes.
+    pub(crate) takes: [usize; 2],
+    /// Ready runs that worker processes build.
+    pub(crate) built_runs: usize,
+    /// Pushes whose runs are waited for until they are leased.
+    pub(crate) leases: usize,
+    /// Runs in a Redis whose memory is looked at.
+    pub(crate) runs_in_memory: usize,
 }
 
 const FULL: Effort = Effort {
@@ -57,6 +76,10 @@ const FULL: Effort = Effort {
     lines: 200,
     large_files: 16,
     stored_runs: 100_000,
+    takes: [5_000, 1_000],
+    built_runs: 512,
+    leases: 200,
+    runs_in_memory: 10_000,
 };
 
 const QUICK: Effort = Effort {
@@ -67,40 +90,50 @@ const QUICK: Effort = Effort {
     lines: 20,
     large_files: 2,
     stored_runs: 1_000,
+    takes: [320, 64],
+    built_runs: 64,
+    leases: 10,
+    runs_in_memory: 640,
 };
 
 /// A part of the whole, chosen by its name.
 type Part = (&'static str, fn(Effort, &mut Report) -> Result<()>);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 12] = [
     ("accept", accept::measure),
+    ("accept-scaled", accept::measure_scaled),
     ("forged", forged::measure),
     ("warm", warm::measure),
     ("overhead", overhead::measure),
     ("large", large::measure),
     ("lines", lines::measure),
     ("start", start::measure),
+    ("take", take::measure),
+    ("leased", leased::measure),
+    ("memory", memory::measure),
+    ("blocking", blocking::measure),
 ];
 
 fn main() -> Result<()> {
     // cargo says `--bench` to every bench.
     let mut words: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if let [serve, role, folder] = words.as_slice()
+    if let [serve, role, folder, ground @ ..] = words.as_slice()
         && serve == role::SERVE
     {
-        return role.parse::<Role>()?.serve(Path::new(folder));
+        return role.parse::<Role>()?.serve(Path::new(folder), &Ground::of_words(ground)?);
     }
-    let effort = match words.iter().position(|word| word == "quick") {
-        Some(place) => {
-            words.remove(place);
-            QUICK
-        }
-        None => FULL,
-    };
+    let mut effort = FULL;
+    if let Some(place) = words.iter().position(|word| word == "quick") {
+        words.remove(place);
+        effort = QUICK;
+    }
+    if let Some(place) = words.iter().position(|word| word.starts_with("rounds=")) {
+        effort.rounds = words.remove(place)["rounds=".len()..].parse()?;
+    }
     let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = words.iter().find(|word| !known.contains(&word.as_str())) {
-        bail!("there is no part `{unknown}`: choose from {} and quick", known.join(", "));
+        bail!("there is no part `{unknown}`: choose from {}, quick and rounds=N", known.join(", "));
     }
 
     let mut report = Report::begin()?;

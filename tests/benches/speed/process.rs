@@ -31,7 +31,8 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a program that is ready when it says its address, as its first line. Its log goes to `folder`.
     pub(crate) fn start(mut command: Command, folder: &Path) -> Result<Self> {
-        let log = fs::File::create(folder.join("log"))?;
+        // Several servers may share a folder.
+        let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("{command:?} does not start"))?;
         let out = child.stdout.take().context("its output is connected")?;

@@ -5,13 +5,16 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use gantry_ops::telemetry;
+use gantry_worker::engine::scripted::ScriptedEngine;
 use tokio_util::sync::CancellationToken;
 
 use crate::bare::{self, Write};
 use crate::composition::Parts;
+use crate::ground::Ground;
 use crate::process::{self, Server};
 
 /// The word that makes this program a server.
@@ -24,6 +27,10 @@ pub(crate) enum Role {
     Up,
     /// gantry's ingress on its store.
     Ingress,
+    /// gantry's scheduler on the same store.
+    Scheduler,
+    /// gantry's worker on the same store, on an engine that builds nothing.
+    Worker,
     /// A route that checks the signature and commits a batch equal to gantry's.
     EqualWrite,
     /// A route that checks the signature and commits one record with the body.
@@ -34,9 +41,11 @@ pub(crate) enum Role {
     Bare,
 }
 
-const NAMES: [(Role, &str); 6] = [
+const NAMES: [(Role, &str); 8] = [
     (Role::Up, "up"),
     (Role::Ingress, "ingress"),
+    (Role::Scheduler, "scheduler"),
+    (Role::Worker, "worker"),
     (Role::EqualWrite, "equal-write"),
     (Role::OneRecord, "one-record"),
     (Role::Signed, "signed"),
@@ -47,32 +56,40 @@ impl Role {
     /// Starts it in a process and on an empty folder of its own.
     pub(crate) fn start(self) -> Result<Server> {
         let folder = process::folder()?;
-        Ok(self.start_on(folder.path())?.with(folder))
+        Ok(self.start_on(folder.path(), &Ground::Embedded)?.with(folder))
     }
 
-    /// Starts it in a process of its own, on this folder.
-    pub(crate) fn start_on(self, folder: &Path) -> Result<Server> {
+    /// Starts it in a process of its own, on this folder and ground. Those that share them are one installation, which
+    /// the ingress begins.
+    pub(crate) fn start_on(self, folder: &Path, ground: &Ground) -> Result<Server> {
         let name = NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name);
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([SERVE, name]).arg(folder);
+        command.args([SERVE, name]).arg(folder).args(ground.words());
         Server::start(command, folder)
     }
 
+    /// Whether it keeps anything.
+    pub(crate) fn has_a_store(self) -> bool {
+        !matches!(self, Self::Signed | Self::Bare)
+    }
+
     /// Serves until whoever started this process is gone.
-    pub(crate) fn serve(self, folder: &Path) -> Result<()> {
+    pub(crate) fn serve(self, folder: &Path, ground: &Ground) -> Result<()> {
         std::thread::spawn(|| {
             let _until_closed = std::io::stdin().read(&mut [0]);
             std::process::exit(0);
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        tokio::runtime::Runtime::new()?.block_on(self.serve_on(folder, listener))
+        tokio::runtime::Runtime::new()?.block_on(self.serve_on(folder, ground, listener))
     }
 
-    async fn serve_on(self, folder: &Path, listener: TcpListener) -> Result<()> {
+    async fn serve_on(self, folder: &Path, ground: &Ground, listener: TcpListener) -> Result<()> {
         let write = match self {
-            Self::Up | Self::Ingress => return self.serve_gantry(folder, listener).await,
-            Self::EqualWrite => Write::equal_to_gantrys(folder).await?,
-            Self::OneRecord => Write::one_record(folder)?,
+            Self::Up | Self::Ingress | Self::Scheduler | Self::Worker => {
+                return self.serve_gantry(folder, ground, listener).await;
+            }
+            Self::EqualWrite => Write::equal_to_gantrys(ground, folder).await?,
+            Self::OneRecord => Write::one_record(ground, folder).await?,
             Self::Signed => Write::Nothing { is_signed: true },
             Self::Bare => Write::Nothing { is_signed: false },
         };
@@ -80,16 +97,31 @@ impl Role {
         bare::serve(listener, write).await
     }
 
-    async fn serve_gantry(self, folder: &Path, listener: TcpListener) -> Result<()> {
+    async fn serve_gantry(
+        self,
+        folder: &Path,
+        ground: &Ground,
+        listener: TcpListener,
+    ) -> Result<()> {
         let stop = CancellationToken::new();
-        let parts = Parts::open(folder, &stop).await?;
-        telemetry::start(&parts.settings.log)?;
+        let parts = Parts::open_on(ground, folder, &stop).await?;
+        let (log, traces) = (&parts.settings.log, &parts.settings.telemetry);
+        let _telemetry = telemetry::start(log, traces, "gantry-bench".to_owned())?;
         parts.furnish("registry.test").await?;
+        // Who has no door says an address all the same: it is ready then.
+        say_address(&listener)?;
+        if self == Self::Scheduler {
+            parts.scheduler().run(stop).await;
+            return Ok(());
+        }
+        if self == Self::Worker {
+            parts.worker(Arc::new(ScriptedEngine::new()))?.run(stop).await;
+            return Ok(());
+        }
         if self == Self::Up {
             tokio::spawn(parts.scheduler().run(stop.clone()));
             tokio::spawn(parts.worker(parts.engine()?)?.run(stop.clone()));
         }
-        say_address(&listener)?;
         Ok(parts.serve(listener, stop).await?)
     }
 }

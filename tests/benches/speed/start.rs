@@ -3,25 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry_domain::decide::planner::{self, RunDraft};
-use gantry_domain::id::{RunId, RunPrefix, TokenId};
-use gantry_domain::platform::Platform;
-use gantry_domain::task::{BuildSpec, RunTimeout};
+use gantry_domain::id::TokenId;
 use gantry_seams::runs;
-use gantry_seams::store::{Batch, SharedStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
 use crate::composition::{Parts, REGISTRY};
+use crate::ground::Ground;
 use crate::process;
 use crate::report::{Report, Row};
 use crate::role::Role;
 use crate::samples::{Samples, milliseconds};
-
-/// How many runs one commit creates.
-const A_COMMIT: usize = 64;
+use crate::stored;
 
 /// How many are ended at once: the store commits them together.
 const AT_ONCE: usize = 256;
@@ -36,7 +31,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let (mut ready, mut idle) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         let began = Instant::now();
-        let server = Role::Up.start_on(folder.path())?;
+        let server = Role::Up.start_on(folder.path(), &Ground::Embedded)?;
         answers(server.address)?;
         ready.push(milliseconds(began.elapsed()));
         std::thread::sleep(SETTLE);
@@ -69,48 +64,13 @@ async fn store_runs(folder: &std::path::Path, count: usize) -> Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts::open(folder, &stop).await?;
     parts.furnish("registry.test").await?;
-    let by: TokenId = "t1".parse()?;
-    let mut created = Vec::new();
-    while created.len() < count {
-        created.append(&mut create_runs(&parts.store, &by).await?);
-    }
+    let by: TokenId = stored::BY.parse()?;
+    let build = stored::build("https://github.com/example/hello.git#main".parse()?)?;
+    let created = stored::create(&parts.store, &REGISTRY.parse()?, &build, count).await?;
     let cancels = created.into_iter().map(|run| {
         let (store, by) = (Arc::clone(&parts.store), &by);
         async move { runs::cancel(store.as_ref(), run, by).await }
     });
     stream::iter(cancels).buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
     Ok(())
-}
-
-async fn create_runs(store: &SharedStore, by: &TokenId) -> Result<Vec<RunId>> {
-    let prefix = RunPrefix::nth(0);
-    let draft = draft(by)?;
-    let drafts = std::iter::repeat_n((prefix, draft, None), A_COMMIT).collect();
-    let mut batch = Batch::default();
-    let now = store.now().await?;
-    let created = runs::create(store.as_ref(), &mut batch, drafts, now).await?;
-    store.commit(batch).await.context("nobody else creates runs")?;
-    Ok(created.iter().map(|run| run.id).collect())
-}
-
-fn draft(by: &TokenId) -> Result<RunDraft> {
-    let build = BuildSpec {
-        source: "https://github.com/example/hello.git#main".parse()?,
-        dockerfile: "Dockerfile".parse()?,
-        images: vec!["hello:{{.Run.ID}}".parse()?],
-        build_args: std::collections::BTreeMap::default(),
-        secret_build_args: std::collections::BTreeMap::default(),
-        target: None,
-        platform: Platform::default(),
-        timeout: RunTimeout::default(),
-        push: true,
-        no_cache: false,
-    };
-    Ok(planner::for_quick_build(
-        REGISTRY.parse()?,
-        build,
-        None,
-        "request:bench".parse()?,
-        by.clone(),
-    ))
 }

@@ -30,7 +30,15 @@ impl Redis {
     /// # Errors
     /// It is not installed, or does not start.
     pub async fn start() -> Result<Self> {
-        let mut redis = Self { port: free_port(), process: None, folder: tempfile::tempdir()? };
+        Self::start_in(tempfile::tempdir()?).await
+    }
+
+    /// The same, with its data in `folder`.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub async fn start_in(folder: TempDir) -> Result<Self> {
+        let mut redis = Self { port: free_port(), process: None, folder };
         redis.start_again().await?;
         Ok(redis)
     }
@@ -79,6 +87,12 @@ impl Redis {
     /// It does not run.
     pub fn resume(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::CONT)
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
     }
 
     /// Where it listens.

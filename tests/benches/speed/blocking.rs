@@ -1,0 +1,221 @@
+//! How long Redis is busy with one command of gantry's, during which it answers nobody else.
+//!
+//! In: what Redis measures of itself, from the first to the last instruction of a command. The sync of its file comes
+//! after, for all commands of a round of its loop together, and is not in it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use gantry_objects::ObjectBlobs;
+use gantry_seams::archive;
+use gantry_seams::runs::{self, RunFilter};
+use gantry_sqlite::{Options, SqliteStore};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::Effort;
+use crate::accept;
+use crate::composition::{Parts, REGISTRY};
+use crate::github;
+use crate::load::{self, Volley, Webhook};
+use crate::process::{self, Server};
+use crate::pusher::Pusher;
+use crate::report::{Details, Report, Row, say};
+use crate::role::Role;
+use crate::samples::Samples;
+use crate::servers::Servers;
+use crate::stored;
+
+/// What no commit may be above, in milliseconds.
+const MOST: f64 = 5.0;
+
+/// So many runs are decided in one commit, and no more.
+const CANDIDATES: usize = 64;
+
+/// How often a rare commit is made.
+const TIMES: usize = 20;
+
+/// As large as GitHub ever sends.
+const LARGEST_HOOK: usize = (25 << 20) - 1024;
+
+/// How long events may take to be decided.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Commands in milliseconds.
+struct Busy {
+    commit_p50: f64,
+    commit_p99: f64,
+    commit_most: f64,
+    other: String,
+    other_most: f64,
+}
+
+/// What gantry does meanwhile.
+type Work = (&'static str, fn(Effort, &Servers, &Path) -> Result<()>);
+
+const WORKS: [Work; 5] = [
+    ("hooks of 8 KiB by 256 connections, decided", send_hooks),
+    ("64 runs decided in one commit", decide_many),
+    ("an import, 200 changes in one commit", import),
+    ("hooks of 1 MiB, one after the other", |_, servers, folder| {
+        send_one_by_one(1 << 20, servers, folder)
+    }),
+    ("hooks of 25 MiB, one after the other", |_, servers, folder| {
+        send_one_by_one(LARGEST_HOOK, servers, folder)
+    }),
+];
+
+/// Measures each work on a Redis of its own, in each round.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    let mut all = WORKS.map(|_| Vec::new());
+    for round in 1..=effort.rounds {
+        for ((name, work), measured) in WORKS.iter().zip(&mut all) {
+            let servers = Servers::start()?;
+            let percentiles = ["latency-tracking-info-percentiles", "50 99 100"];
+            servers.ask_redis(&["CONFIG", "SET", percentiles[0], percentiles[1]])?;
+            let folder = process::folder()?;
+            work(effort, &servers, folder.path()).with_context(|| (*name).to_owned())?;
+            let busy = Busy::of(&servers)?;
+            say(format_args!("  round {round}: at most {:.1} ms, {name}", busy.commit_most));
+            measured.push(busy);
+        }
+    }
+    let most = |rounds: &[Busy]| Samples::of(rounds.iter().map(|busy| busy.commit_most));
+    for ((name, _), rounds) in WORKS.iter().zip(&all) {
+        let most = most(rounds);
+        report.row(Row {
+            what: format!("the longest commit in Redis: {name}"),
+            reach: "≤ 5 ms",
+            measured: format!("{} ms", most.show(1)),
+            reached: most.most() <= MOST,
+        });
+    }
+    let columns = ["", "commit p50", "commit p99", "commit, most", "the longest other command"];
+    report.details(Details {
+        title: "blocking: how long Redis was busy with one command, in ms".to_owned(),
+        columns: columns.map(str::to_owned).into(),
+        rows: WORKS
+            .iter()
+            .zip(&all)
+            .map(|((name, _), rounds)| {
+                let of = |value: fn(&Busy) -> f64| Samples::of(rounds.iter().map(value)).show(2);
+                let other = rounds.iter().max_by(|a, b| a.other_most.total_cmp(&b.other_most));
+                let other = other.map(|busy| format!("`{}` {:.2}", busy.other, busy.other_most));
+                let (p50, p99) = (of(|busy| busy.commit_p50), of(|busy| busy.commit_p99));
+                let most = of(|busy| busy.commit_most);
+                vec![(*name).to_owned(), p50, p99, most, other.unwrap_or_default()]
+            })
+            .collect(),
+    });
+    Ok(())
+}
+
+impl Busy {
+    /// By what Redis measured since it was told to forget.
+    fn of(servers: &Servers) -> Result<Self> {
+        let text = servers.ask_redis(&["INFO", "latencystats"])?;
+        let (mut commit, mut other) = (None, (String::new(), 0.0));
+        for line in text.lines() {
+            let Some((name, values)) = line
+                .trim_end()
+                .strip_prefix("latency_percentiles_usec_")
+                .and_then(|line| line.split_once(':'))
+            else {
+                continue;
+            };
+            let values =
+                values.split(',').filter_map(|value| value.split_once('=')?.1.parse().ok());
+            let values: Vec<f64> = values.map(|micros: f64| micros / 1e3).collect();
+            let [p50, p99, most] = *values.as_slice() else { continue };
+            if name == "evalsha" {
+                commit = Some((p50, p99, most));
+            } else if most > other.1 {
+                other = (name.to_owned(), most);
+            }
+        }
+        let (commit_p50, commit_p99, commit_most) = commit.context("commits were made")?;
+        Ok(Self { commit_p50, commit_p99, commit_most, other: other.0, other_most: other.1 })
+    }
+}
+
+/// From now on Redis measures what is done now.
+fn forget(servers: &Servers) -> Result<()> {
+    servers.ask_redis(&["CONFIG", "RESETSTAT"]).map(drop)
+}
+
+fn start(servers: &Servers, folder: &Path) -> Result<[Server; 2]> {
+    let start = |role: Role| role.start_on(folder, &servers.ground());
+    Ok([start(Role::Ingress)?, start(Role::Scheduler)?])
+}
+
+fn send_hooks(effort: Effort, servers: &Servers, folder: &Path) -> Result<()> {
+    let [ingress, _scheduler] = start(servers, folder)?;
+    forget(servers)?;
+    let volley = Volley { connections: 256, seconds: effort.seconds * 2.0, expected: 202 };
+    load::fire(ingress.address, &[], &accept::signed_push()?, volley)?;
+    Ok(())
+}
+
+fn send_one_by_one(bytes: usize, servers: &Servers, folder: &Path) -> Result<()> {
+    let ingress = Role::Ingress.start_on(folder, &servers.ground())?;
+    let body = github::push_of(bytes)?;
+    let hook = Webhook::push(&accept::path(), &github::signature(&body)?, &body);
+    forget(servers)?;
+    Runtime::new()?.block_on(async {
+        for _ in 0..TIMES {
+            let status = load::send_one(ingress.address, &hook).await?;
+            ensure!(status == 202, "a push was answered {status}");
+        }
+        Ok(())
+    })
+}
+
+/// Pushes to a repository that as many tasks watch as one commit decides.
+fn decide_many(_: Effort, servers: &Servers, folder: &Path) -> Result<()> {
+    let [ingress, _scheduler] = start(servers, folder)?;
+    let stop = CancellationToken::new();
+    Runtime::new()?.block_on(async {
+        let parts = Parts::open_on(&servers.ground(), folder, &stop).await?;
+        let mut pusher = Pusher::begin(&parts, ingress.address, CANDIDATES).await?;
+        forget(servers)?;
+        for number in 1..=TIMES {
+            pusher.push().await?;
+            until_created(&parts, number * CANDIDATES).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn until_created(parts: &Parts, count: usize) -> Result<()> {
+    let created = async {
+        loop {
+            let filter = RunFilter::default();
+            if runs::list(parts.store.as_ref(), &filter, None, count).await?.len() == count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, created).await.context("events are not decided")?
+}
+
+/// Reads an archive of as many runs as [`Effort`] says into Redis.
+fn import(effort: Effort, servers: &Servers, folder: &Path) -> Result<()> {
+    let (data, moved) = (folder.join("data"), folder.join("moved"));
+    let stop = CancellationToken::new();
+    Runtime::new()?.block_on(async {
+        let parts = Parts::open(&data, &stop).await?;
+        let build = stored::build("https://github.com/example/hello.git#main".parse()?)?;
+        let registry = REGISTRY.parse()?;
+        stored::create(&parts.store, &registry, &build, effort.runs_in_memory).await?;
+        drop(parts);
+        let store = SqliteStore::open(data.join("gantry.db"), Options::default())?;
+        let blobs = ObjectBlobs::local(data.join("objects"))?;
+        archive::export(&store, &blobs, &moved, "bench").await?;
+        let into = servers.ground().store(folder).await?;
+        forget(servers)?;
+        archive::import(into.as_ref(), &blobs, &moved).await?;
+        Ok(())
+    })
+}

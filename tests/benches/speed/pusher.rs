@@ -1,0 +1,71 @@
+//! Who commits to a repository that tasks watch, and tells gantry of each commit.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use gantry_domain::task::{SourceTrigger, Status, Task};
+use gantry_seams::tasks;
+use gantry_tests::git_server::{GitServer, TestRepository};
+
+use crate::accept;
+use crate::composition::{Parts, REGISTRY};
+use crate::github;
+use crate::load::{self, Webhook};
+use crate::stored;
+
+const NAME: &str = "hello";
+
+/// The pusher.
+pub(crate) struct Pusher {
+    ingress: SocketAddr,
+    host: GitServer,
+    repository: TestRepository,
+    head: String,
+}
+
+impl Pusher {
+    /// A repository that so many tasks watch. It tells this ingress.
+    pub(crate) async fn begin(parts: &Parts, ingress: SocketAddr, watching: usize) -> Result<Self> {
+        let host = GitServer::start().await?;
+        let repository = host.repository(NAME)?;
+        let head = repository.commit("main", &[("Dockerfile", "FROM scratch\n")])?;
+        for number in 0..watching {
+            create_task(parts, &host.url(NAME), number).await?;
+        }
+        Ok(Self { ingress, host, repository, head })
+    }
+
+    /// Pushes a commit, and tells which once its hook is answered.
+    pub(crate) async fn push(&mut self) -> Result<&str> {
+        let before = std::mem::take(&mut self.head);
+        // The git program waits for the git host, which is in this runtime.
+        self.head =
+            tokio::task::block_in_place(|| self.repository.commit("main", &[("before", &before)]))?;
+        let body = github::push(&self.host.url(NAME), &before, &self.head)?;
+        let hook = Webhook::push(&accept::path(), &github::signature(&body)?, &body);
+        let status = load::send_one(self.ingress, &hook).await?;
+        ensure!(status == 202, "a push was answered {status}");
+        Ok(&self.head)
+    }
+}
+
+async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
+    let now = parts.store.now().await?;
+    let task = Task {
+        id: format!("{REGISTRY}/{NAME}-{number}").parse()?,
+        revision: 1,
+        status: Status::Enabled,
+        build: stored::build(format!("{url}#main").parse()?)?,
+        source_trigger: Some(SourceTrigger {
+            name: "push".to_owned(),
+            branch: None,
+            status: Status::Enabled,
+        }),
+        git_token: None,
+        run_limit: None,
+        created: now,
+        updated: now,
+    };
+    tasks::create(parts.store.as_ref(), &task).await?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Runs that are put into a store through its operations, without what usually leads to them.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::id::{RegistryName, RunId, RunPrefix, UploadId};
+use gantry_domain::platform::Platform;
+use gantry_domain::source::Source;
+use gantry_domain::task::{BuildSpec, RunTimeout};
+use gantry_seams::runs::{self, Limits};
+use gantry_seams::store::{Batch, SharedStore};
+use gantry_seams::uploads::{self, Upload};
+
+use crate::composition::Parts;
+use crate::context::Context;
+
+/// How many runs one commit creates.
+const A_COMMIT: usize = 64;
+
+/// Who asked for them.
+pub(crate) const BY: &str = "t1";
+
+/// Creates at least `count` runs that wait.
+pub(crate) async fn create(
+    store: &SharedStore,
+    registry: &RegistryName,
+    build: &BuildSpec,
+    count: usize,
+) -> Result<Vec<RunId>> {
+    let draft = draft(registry, build)?;
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let drafts = std::iter::repeat_n((RunPrefix::nth(0), draft.clone(), None), A_COMMIT);
+        let mut batch = Batch::default();
+        let now = store.now().await?;
+        let created = runs::create(store.as_ref(), &mut batch, drafts.collect(), now).await?;
+        store.commit(batch).await.context("nobody else creates runs")?;
+        ids.extend(created.iter().map(|run| run.id));
+    }
+    Ok(ids)
+}
+
+/// The same, and lets any worker take them. Those of one registry race for its places, so it has few.
+pub(crate) async fn create_ready(store: &SharedStore, count: usize) -> Result<()> {
+    let build = build("https://github.com/example/hello.git#main".parse()?)?;
+    let mut registries = Vec::new();
+    for number in 0..count.div_ceil(A_COMMIT) {
+        let registry = format!("registry{number}").parse()?;
+        registries.push(create(store, &registry, &build, A_COMMIT).await?);
+    }
+    let all_at_once = registries.into_iter().map(|runs| make_ready(store, runs));
+    stream::iter(all_at_once).buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
+}
+
+/// Lets any worker take them, one after the other.
+pub(crate) async fn make_ready(store: &SharedStore, runs: Vec<RunId>) -> Result<()> {
+    let limits = Limits { registry: u32::MAX, task: None };
+    for run in runs {
+        runs::ready(store.as_ref(), run, None, limits).await?;
+    }
+    Ok(())
+}
+
+/// Makes runs of a registry ready that a scripted engine can build: their context is uploaded.
+pub(crate) async fn create_buildable(
+    parts: &Parts,
+    registry: &RegistryName,
+    count: usize,
+) -> Result<()> {
+    let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
+    let id: UploadId = "bench".parse()?;
+    let upload = Upload {
+        id: id.clone(),
+        registry: registry.clone(),
+        by: BY.parse()?,
+        bytes: context.len() as u64,
+        created: parts.store.now().await?,
+    };
+    parts.blobs.put(&uploads::blob_path(&id), context).await?;
+    uploads::create(parts.store.as_ref(), &upload).await?;
+    let build = build(Source::Upload { upload: id })?;
+    let runs = create(&parts.store, registry, &build, count).await?;
+    make_ready(&parts.store, runs).await
+}
+
+/// An image of a source that is not pushed.
+pub(crate) fn build(source: Source) -> Result<BuildSpec> {
+    Ok(BuildSpec {
+        source,
+        dockerfile: "Dockerfile".parse()?,
+        images: vec!["hello:{{.Run.ID}}".parse()?],
+        build_args: std::collections::BTreeMap::default(),
+        secret_build_args: std::collections::BTreeMap::default(),
+        target: None,
+        platform: Platform::default(),
+        timeout: RunTimeout::default(),
+        push: false,
+        no_cache: false,
+    })
+}
+
+fn draft(registry: &RegistryName, build: &BuildSpec) -> Result<RunDraft> {
+    let (event, by) = ("request:bench".parse()?, BY.parse()?);
+    Ok(planner::for_quick_build(registry.clone(), build.clone(), None, event, by))
+}

@@ -1,0 +1,243 @@
+//! How many runs a second are taken and finished, by how many takers at once, and how many worker processes build.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use gantry_domain::id::{LeaseNonce, PoolName, WorkerId};
+use gantry_domain::platform::Platform;
+use gantry_domain::run::{Outcome, Product, Run, RunStatus};
+use gantry_seams::runs::{self, Finish};
+use gantry_seams::store::{SharedStore, Store};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Effort;
+use crate::composition::{Parts, REGISTRY};
+use crate::counted::Counted;
+use crate::ground::Ground;
+use crate::process;
+use crate::report::{Details, Report, say};
+use crate::role::Role;
+use crate::samples::{Samples, milliseconds};
+use crate::servers::Servers;
+use crate::stored;
+
+const TAKERS: [usize; 3] = [1, 8, 50];
+
+const WORKERS: [usize; 2] = [1, 4];
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// How long the worker processes may take for all of it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What takers did.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Taken and finished, in a second.
+    rate: f64,
+    /// Until a take was done, in milliseconds.
+    take_p50_ms: f64,
+    take_p99_ms: f64,
+    /// For each run.
+    conflicts: f64,
+}
+
+/// Measures both stores in turn, and then the worker processes.
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
+    let mut rows: Vec<(String, Vec<Taken>)> = Vec::new();
+    for store in ["Redis, a store for each taker", "SQLite, one store"] {
+        rows.extend(TAKERS.iter().map(|takers| (format!("{takers} × {store}"), Vec::new())));
+    }
+    for round in 1..=effort.rounds {
+        let servers = Servers::start()?;
+        for (place, ground) in [servers.ground(), Ground::Embedded].into_iter().enumerate() {
+            let folder = process::folder()?;
+            let taken = tokio::runtime::Runtime::new()?.block_on(take_in_turn(
+                &ground,
+                folder.path(),
+                effort.takes,
+            ))?;
+            for (row, taken) in rows[place * TAKERS.len()..].iter_mut().zip(taken) {
+                say(format_args!("  round {round}, {}: {:.0} a second", row.0, taken.rate));
+                row.1.push(taken);
+            }
+        }
+    }
+    let cells = rows.iter().map(|(name, rounds)| {
+        let all = |of: fn(&Taken) -> f64| Samples::of(rounds.iter().map(of));
+        vec![
+            name.clone(),
+            all(|one| one.rate).show(0),
+            all(|one| one.take_p50_ms).show(1),
+            all(|one| one.take_p99_ms).show(1),
+            all(|one| one.conflicts).show(2),
+        ]
+    });
+    let columns =
+        ["takers", "runs a second", "take p50, ms", "take p99, ms", "conflicts for each run"];
+    report.details(Details {
+        title: format!("take: taken and finished, {} runs ready", effort.takes[0]),
+        columns: columns.map(str::to_owned).into(),
+        rows: cells.collect(),
+    });
+    measure_workers(effort, report)
+}
+
+/// Lets each number of takers take some of the same crowd.
+async fn take_in_turn(
+    ground: &Ground,
+    folder: &Path,
+    [ready, taken]: [usize; 2],
+) -> Result<Vec<Taken>> {
+    let store = ground.store(folder).await?;
+    stored::create_ready(&store, ready).await?;
+    let mut measured = Vec::new();
+    for takers in TAKERS {
+        let mut stores = Vec::new();
+        for _ in 0..takers {
+            stores.push(match ground {
+                // One process at a time may have it open.
+                Ground::Embedded => Arc::clone(&store),
+                Ground::Scaled { .. } => ground.store(folder).await?,
+            });
+        }
+        measured.push(take_at_once(stores, taken).await?);
+    }
+    Ok(measured)
+}
+
+/// Takes and finishes `count` runs, with a taker at each store.
+pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Result<Taken> {
+    let (conflicts, taken) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+    let began = Instant::now();
+    let mut takers = JoinSet::new();
+    for (number, store) in stores.into_iter().enumerate() {
+        let store = Counted::new(store, &conflicts);
+        let worker = format!("worker-{number}").parse()?;
+        takers.spawn(take_some(store, worker, Arc::clone(&taken), count));
+    }
+    let mut times = Vec::new();
+    while let Some(some) = takers.join_next().await {
+        times.append(&mut some??);
+    }
+    let rate = f64::from(u32::try_from(times.len())?) / began.elapsed().as_secs_f64();
+    let conflicts = f64::from(u32::try_from(conflicts.load(Ordering::Relaxed))?);
+    let runs = f64::from(u32::try_from(times.len())?);
+    let times = Samples::of(times);
+    Ok(Taken {
+        rate,
+        take_p50_ms: times.median(),
+        take_p99_ms: times.quantile(0.99),
+        conflicts: conflicts / runs,
+    })
+}
+
+/// Takes and finishes until all takers together have `count`. Tells how long each take took, in milliseconds.
+async fn take_some(
+    store: Counted,
+    worker: WorkerId,
+    taken: Arc<AtomicUsize>,
+    count: usize,
+) -> Result<Vec<f64>> {
+    let nonce: LeaseNonce = "1".repeat(32).parse()?;
+    let pool = Platform::default().pool();
+    let mut times = Vec::new();
+    while taken.fetch_add(1, Ordering::Relaxed) < count {
+        let began = Instant::now();
+        let (run, holder) = take_one(&store, &pool, &worker, &nonce).await?;
+        times.push(milliseconds(began.elapsed()));
+        let finish = Finish::Outcome(Outcome::Succeeded(Product {
+            outputs: Vec::new(),
+            superseded: Vec::new(),
+            bases: Vec::new(),
+            commit: None,
+        }));
+        runs::finish(&store, run.id, &holder, finish, None).await?;
+    }
+    Ok(times)
+}
+
+/// Until there is one: others may have been faster with all that were looked at.
+async fn take_one(
+    store: &dyn Store,
+    pool: &PoolName,
+    worker: &WorkerId,
+    nonce: &LeaseNonce,
+) -> Result<(Run, gantry_domain::attempt::Holder)> {
+    loop {
+        if let Some(taken) = runs::take(store, pool, worker, nonce, LEASE).await? {
+            return Ok((taken.run, taken.holder));
+        }
+    }
+}
+
+/// Whole runs: source, build and log, by processes on an engine that takes no time.
+fn measure_workers(effort: Effort, report: &mut Report) -> Result<()> {
+    let mut rows = WORKERS.map(|workers| (workers, Vec::new()));
+    for round in 1..=effort.rounds {
+        for (workers, rates) in &mut rows {
+            let rate = build_all(*workers, effort.built_runs)?;
+            say(format_args!("  round {round}, {workers} worker processes: {rate:.0} a second"));
+            rates.push(rate);
+        }
+    }
+    report.details(Details {
+        title: "take: whole runs a second on a scripted engine, over Redis".to_owned(),
+        columns: ["worker processes, 2 slots each", "runs a second"].map(str::to_owned).into(),
+        rows: rows
+            .into_iter()
+            .map(|(workers, rates)| vec![workers.to_string(), Samples::of(rates).show(1)])
+            .collect(),
+    });
+    Ok(())
+}
+
+fn build_all(workers: usize, count: usize) -> Result<f64> {
+    let servers = Servers::start()?;
+    let folder = process::folder()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let stop = CancellationToken::new();
+    let parts = runtime.block_on(async {
+        let parts = Parts::open_on(&servers.ground(), folder.path(), &stop).await?;
+        parts.furnish("registry.test").await?;
+        stored::create_buildable(&parts, &REGISTRY.parse()?, count).await?;
+        anyhow::Ok(parts)
+    })?;
+    let start = |_| Role::Worker.start_on(folder.path(), &servers.ground());
+    let _workers = (0..workers).map(start).collect::<Result<Vec<_>>>()?;
+    runtime.block_on(until_idle(&parts))?;
+    let ended = runtime.block_on(runs::ended(parts.store.as_ref(), 2 * count))?;
+    rate_of(&ended)
+}
+
+/// Until no run is ready or leased.
+pub(crate) async fn until_idle(parts: &Parts) -> Result<()> {
+    let store = parts.store.as_ref();
+    let idle = async {
+        loop {
+            let nothing_ready = runs::all_ready(store, 1).await?.is_empty();
+            if nothing_ready && runs::count_leased(store, 1).await? == 0 {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.context("runs are not built")?
+}
+
+/// By the store's clock, from the first lease to the last end.
+fn rate_of(ended: &[Run]) -> Result<f64> {
+    for run in ended {
+        let succeeded = run.status() == RunStatus::Succeeded;
+        ensure!(succeeded, "{} ended otherwise: {:?}", run.id, run.state);
+    }
+    let leased = ended.iter().filter_map(|run| Some(run.attempts.first()?.since.as_millis()));
+    let done = ended.iter().filter_map(|run| Some(run.state.done()?.at.as_millis()));
+    let (first, last) = leased.min().zip(done.max()).context("runs were built")?;
+    let took = f64::from(i32::try_from(last - first)?) / 1e3;
+    Ok(f64::from(u32::try_from(ended.len())?) / took)
+}
