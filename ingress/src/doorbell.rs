@@ -106,7 +106,9 @@ impl Doorbells {
 
 async fn ring(queues: &Queues, doorbell: Doorbell) -> Result<(), QueueError> {
     match doorbell {
-        Doorbell::Event(event, trace) => queues.events.publish(EventAccepted { event }, trace).await,
+        Doorbell::Event(event, trace) => {
+            queues.events.publish(EventAccepted { event }, trace).await
+        }
         Doorbell::Runs(run, trace) => queues.runs.publish(RunsMoved { run }, trace).await,
         Doorbell::Cancel(run) => queues.control.publish(CancelAsked { run }).await,
     }
@@ -129,7 +131,9 @@ impl Ringer {
         });
         let (queues, health) = (&queues, &health);
         waiting
-            .for_each_concurrent(AT_ONCE, async |doorbell| health.note(ring(queues, doorbell).await))
+            .for_each_concurrent(AT_ONCE, async |doorbell| {
+                health.note(ring(queues, doorbell).await)
+            })
             .await;
     }
 }

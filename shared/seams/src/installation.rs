@@ -129,7 +129,9 @@ pub enum OpenError {
         other: KeyFingerprint,
     },
     /// An archive was read into the store and not to its end.
-    #[error("an import into it did not come to its end: repeat `gantry store import` with the same folder")]
+    #[error(
+        "an import into it did not come to its end: repeat `gantry store import` with the same folder"
+    )]
     ImportUnfinished,
     /// The store's own.
     #[error(transparent)]
