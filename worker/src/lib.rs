@@ -14,8 +14,8 @@ use gantry_domain::InvalidText;
 use gantry_domain::id::{PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_ops::backoff::Backoff;
-use gantry_ops::{metrics, telemetry};
 use gantry_ops::secret::{PoolKey, SecretError, random_hex};
+use gantry_ops::{metrics, telemetry};
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -189,6 +189,7 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
         let attempts = TaskTracker::new();
         let mut backoff = Backoff::new(Duration::from_millis(200), LOOK_AGAIN);
+        let mut said = None;
         loop {
             let slot = tokio::select! {
                 () = stop.cancelled() => break,
@@ -199,6 +200,7 @@ impl Worker {
             match taken {
                 Ok(Some((taken, bell))) => {
                     backoff.reset();
+                    said = None;
                     let (worker, stop) = (self.clone(), stop.clone());
                     attempts.spawn(async move {
                         let (run, attempt) = (taken.run.id, taken.holder.attempt);
@@ -209,11 +211,16 @@ impl Worker {
                 }
                 Ok(None) => {
                     drop(slot);
+                    said = None;
                     self.wait_for_work(stop).await;
                 }
                 Err(error) => {
                     drop(slot);
-                    tracing::warn!("no run can be taken: {error}");
+                    let error = error.to_string();
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!("no run can be taken: {error}");
+                        said = Some(error);
+                    }
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(backoff.wait()) => {}
