@@ -12,6 +12,7 @@ mod compose;
 mod environment;
 mod exit;
 mod health;
+mod loopback;
 mod ready;
 mod roles;
 mod secret;

@@ -1,7 +1,6 @@
 //! `gantry ready`: whether the process of these settings on this machine is ready. For container engines, whose images
 //! need no other program to ask with.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +9,7 @@ use crate::args::SettingsOptions;
 use crate::client::output::write_out;
 use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
-use crate::serve;
+use crate::{loopback, serve};
 
 /// More than the process's own look at what it needs takes.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -23,23 +22,11 @@ pub(crate) async fn ready(options: SettingsOptions, environment: &Environment) -
             "`telemetry.listen` is empty, so nobody can be asked: set it, like 127.0.0.1:7310";
         return Err(UsageError(advice.to_owned()).into());
     };
-    let url = format!("http://{}/readyz", on_this_machine(listen));
+    let url = format!("http://{}/readyz", loopback::from_here(listen));
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let answer = client.get(&url).send().await;
     let answer = answer.with_context(|| format!("nobody answers at {url}"))?;
     let exit = if answer.status().is_success() { Exit::Ok } else { Exit::Failed };
     write_out(&format!("{}\n", answer.text().await?.trim_end()))?;
     Ok(exit)
-}
-
-/// Where a client on this machine reaches what listens at `address`.
-fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    address
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use gantry_ops::settings::Settings;
+use gantry_worker::WorkerSettings;
 
 use crate::args::{IngressRole, SchedulerRole, WorkerRole};
 use crate::compose::{Role, Service};
@@ -32,10 +33,14 @@ async fn run(role: Role, settings: Settings, environment: &Environment) -> Resul
     let opening = Service::open(role, settings, environment, &health, &stop);
     let Some(mut service) = process.unless_stopped(opening).await? else { return Ok(Exit::Ok) };
     let (name, version) = (role.service(), env!("CARGO_PKG_VERSION"));
-    if role == Role::Ingress {
-        tracing::info!("{name} {version} is up at {}", service.local_url()?);
-    } else {
-        tracing::info!("{name} {version} is up");
+    match service.worker() {
+        Some(WorkerSettings { id, pool, slots, .. }) => tracing::info!(
+            "{name} {version} is up: worker {id} takes runs of pool {pool}, {slots} at once"
+        ),
+        None if role == Role::Ingress => {
+            tracing::info!("{name} {version} is up at {}", service.local_url()?);
+        }
+        None => tracing::info!("{name} {version} is up"),
     }
     let parts = service.start(&stop);
     process.until_stopped(parts).await

@@ -1,6 +1,6 @@
 //! The one place that names a concrete store, queue and engine together: what one process does, put together.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,14 +16,15 @@ use gantry_scheduler::Scheduler;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{registries, runs, workers};
 use gantry_sqlite::DataDir;
-use gantry_worker::Worker;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::{Engine as _, EngineError};
+use gantry_worker::{Worker, WorkerSettings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::environment::Environment;
+use crate::loopback;
 
 mod keys;
 mod measured;
@@ -186,6 +187,11 @@ impl Service {
         self.data.as_ref().map_or(&self.settings.data, DataDir::path)
     }
 
+    /// Its worker, if it builds.
+    pub(crate) fn worker(&self) -> Option<&WorkerSettings> {
+        self.worker.as_ref().map(|worker| &worker.settings)
+    }
+
     /// What people are told to reach it by.
     pub(crate) fn public_url(&self) -> Result<Url> {
         self.settings.server.public_url.clone().map_or_else(|| self.local_url(), Ok)
@@ -197,19 +203,13 @@ impl Service {
         if let Some(url) = self.settings.server.public_url.as_ref().filter(|_| has_tls) {
             return Ok(url.clone());
         }
-        let mut address = match &self.ingress {
+        let address = match &self.ingress {
             Some((_, listeners)) => {
                 listeners.api.local_addr().context("cannot tell the bound address")?
             }
             None => self.settings.server.listen,
         };
-        if address.ip().is_unspecified() {
-            address.set_ip(if address.is_ipv4() {
-                Ipv4Addr::LOCALHOST.into()
-            } else {
-                Ipv6Addr::LOCALHOST.into()
-            });
-        }
+        let address = loopback::from_here(address);
         let scheme = if has_tls { "https" } else { "http" };
         Ok(Url::parse(&format!("{scheme}://{address}"))?)
     }

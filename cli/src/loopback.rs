@@ -1,0 +1,15 @@
+//! Where a program on this machine reaches another one.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where a client on this machine reaches what listens at `address`.
+pub(crate) fn from_here(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
+}
