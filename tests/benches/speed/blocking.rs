@@ -1,9 +1,11 @@
 //! How long Redis is busy with one command of gantry's, during which it answers nobody else.
 //!
 //! In: what Redis measures of itself, from the first to the last instruction of a command. The sync of its file comes
-//! after, for all commands of a round of its loop together, and is not in it.
+//! after, for all commands of a round of its loop together, and is not in it. What is in it is the time that the system
+//! gives to other processes meanwhile: how long that is on this machine when it has nothing to do stands beside.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -69,7 +71,9 @@ const WORKS: [Work; 5] = [
 /// Measures each work on a Redis of its own, in each round.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut all = WORKS.map(|_| Vec::new());
+    let mut stalls = Vec::new();
     for round in 1..=effort.rounds {
+        stalls.push(longest_stall()?);
         for ((name, work), measured) in WORKS.iter().zip(&mut all) {
             let servers = Servers::start()?;
             let percentiles = ["latency-tracking-info-percentiles", "50 99 100"];
@@ -91,6 +95,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
             reached: most.most() <= MOST,
         });
     }
+    let stalls = vec!["a process that only runs".to_owned(), String::new(), String::new()]
+        .into_iter()
+        .chain([Samples::of(stalls).show(2), String::new()]);
     let columns = ["", "commit p50", "commit p99", "commit, most", "the longest other command"];
     report.details(Details {
         title: "blocking: how long Redis was busy with one command, in ms".to_owned(),
@@ -106,6 +113,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
                 let most = of(|busy| busy.commit_most);
                 vec![(*name).to_owned(), p50, p99, most, other.unwrap_or_default()]
             })
+            .chain([stalls.collect()])
             .collect(),
     });
     Ok(())
@@ -137,6 +145,15 @@ impl Busy {
         let (commit_p50, commit_p99, commit_most) = commit.context("commits were made")?;
         Ok(Self { commit_p50, commit_p99, commit_most, other: other.0, other_most: other.1 })
     }
+}
+
+/// How long at most a process that never waits does not run, in milliseconds.
+fn longest_stall() -> Result<f64> {
+    let said = Command::new("redis-cli").args(["--intrinsic-latency", "2"]).output()?;
+    let text = String::from_utf8(said.stdout)?;
+    let mut so_far = text.lines().filter_map(|line| line.strip_prefix("Max latency so far: "));
+    let longest = so_far.next_back().and_then(|words| words.split(' ').next()?.parse::<f64>().ok());
+    Ok(longest.with_context(|| format!("no latency was told: {text}"))? / 1e3)
 }
 
 /// From now on Redis measures what is done now.
