@@ -26,15 +26,23 @@ pub(crate) fn change(run: &Run) -> Option<Change> {
     }
 }
 
+/// What an attempt wrote into its log.
+pub(crate) struct Log {
+    pub(crate) text: String,
+    /// When it wrote last, by its worker's clock.
+    pub(crate) last: Option<Timestamp>,
+}
+
 /// The log of an attempt, from its beginning.
 pub(crate) async fn log(
     store: &dyn Store,
     blobs: &dyn Blobs,
     run: RunId,
     attempt: u32,
-) -> Result<String> {
+) -> Result<Log> {
     let mut reader = LogReader::at(LogId { run, attempt }, 0);
     let mut text = String::new();
+    let mut last = None;
     loop {
         match reader.next(store, blobs).await? {
             LogPart::Frames(frames) => {
@@ -42,10 +50,11 @@ pub(crate) async fn log(
                     let place = text.len() as u64;
                     ensure!(frame.offset == place, "attempt {attempt}: {frame:?} at {place}");
                     text.push_str(&frame.text);
+                    last = Some(frame.at);
                 }
             }
             LogPart::Hole { until } => anyhow::bail!("attempt {attempt}: a hole up to {until}"),
-            LogPart::End => return Ok(text),
+            LogPart::End => return Ok(Log { text, last }),
         }
     }
 }

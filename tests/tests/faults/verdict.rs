@@ -171,7 +171,8 @@ impl Judge<'_> {
             | Outcome::Timeout { .. }) => anyhow::bail!("it ended by {outcome:?}"),
         }
         for attempt in &run.attempts {
-            let text = evidence::log(&self.store, &self.blobs, run.id, attempt.attempt).await?;
+            let log = evidence::log(&self.store, &self.blobs, run.id, attempt.attempt).await?;
+            let text = log.text;
             if attempt.end == AttemptEnd::Lapsed {
                 cut_short.count(&text);
             }

@@ -131,7 +131,7 @@ impl Driver {
     async fn send_twice(&self, delivery: &mut Delivery) -> Result<()> {
         let mut twin = delivery.clone();
         let (one, other) = tokio::join!(self.ask(delivery), self.ask(&mut twin));
-        (one?, other?);
+        one.and(other)?;
         delivery.answers += twin.answers;
         delivery.events.extend(twin.events);
         Ok(())

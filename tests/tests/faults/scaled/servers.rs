@@ -1,11 +1,10 @@
 //! The servers of a round, the connections to them, and what becomes of both.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use gantry_seams::runs;
-use gantry_seams::store::SharedStore;
 use gantry_tests::proxy::{Flow, Proxy, Way};
 use gantry_tests::servers::rabbitmq::{QueueLength, RabbitMq};
 use gantry_tests::servers::redis::Redis;
@@ -13,13 +12,17 @@ use gantry_tests::servers::redis::Redis;
 use super::ground::{now, open_store};
 use super::plan::{Fault, Kind};
 use super::report::Played;
+use crate::evidence::MANY;
 
 /// How much later each piece arrives over a slow connection.
 const SLOW_BROKER: Duration = Duration::from_millis(300);
 const SLOW_STORE: Duration = Duration::from_millis(30);
 
-/// How long is waited for runs that wait.
-const BACKLOG_WITHIN: Duration = Duration::from_secs(10);
+/// How many runs are to wait, and how long is waited for that.
+const BACKLOG: usize = 2;
+const BACKLOG_WITHIN: Duration = Duration::from_secs(20);
+
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where a process is in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +80,18 @@ impl Servers {
         for fault in faults {
             tokio::time::sleep(fault.after).await;
             if fault.kind == Kind::WipedBroker {
+                // Workers that hear no doorbell leave runs waiting until they look for themselves.
+                self.workers_hear(Way::Cut);
                 self.until_runs_wait().await?;
             }
             let from = now();
-            let up = self.happen(fault).await?;
-            played.push(Played { kind: fault.kind, from, until: up });
+            self.happen(fault).await?;
+            played.push(Played { kind: fault.kind, from, until: now() });
         }
         Ok(played)
     }
 
-    /// Tells when it was over.
-    async fn happen(&mut self, fault: &Fault) -> Result<gantry_domain::timestamp::Timestamp> {
+    async fn happen(&mut self, fault: &Fault) -> Result<()> {
         let victim = fault.victim % self.rabbitmq.len();
         match fault.kind {
             Kind::KilledBroker | Kind::BrokerAway | Kind::WipedBroker => {
@@ -98,6 +102,7 @@ impl Servers {
                 }
                 tokio::time::sleep(fault.lasts).await;
                 broker.start_again().await?;
+                self.workers_hear(Way::CLEAR);
             }
             Kind::BrokerWithoutMemory => {
                 self.rabbitmq[victim].lacks_memory().await?;
@@ -123,7 +128,11 @@ impl Servers {
             | Kind::RollingRestart
             | Kind::EngineAway => unreachable!("{} happens to a process", fault.kind),
         }
-        Ok(now())
+        Ok(())
+    }
+
+    fn workers_hear(&self, way: Way) {
+        self.to_brokers[Side::Workers as usize].iter().for_each(|proxy| proxy.set(way));
     }
 
     async fn store_is(&self, fault: &Fault, way: Way) {
@@ -139,13 +148,11 @@ impl Servers {
     }
 
     async fn until_runs_wait(&self) -> Result<()> {
-        let store: SharedStore = open_store(self).await?;
-        let began = std::time::Instant::now();
-        while began.elapsed() < BACKLOG_WITHIN {
-            if !runs::all_ready(store.as_ref(), 1).await?.is_empty() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let store = open_store(self).await?;
+        let began = Instant::now();
+        while runs::all_ready(store.as_ref(), MANY).await?.len() < BACKLOG {
+            ensure!(began.elapsed() < BACKLOG_WITHIN, "no runs wait");
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
     }

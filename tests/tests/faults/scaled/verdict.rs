@@ -24,6 +24,9 @@ use crate::evidence::{self, Change, MANY, change};
 /// Doorbells that may be left when nobody has anything to do.
 const FEW: u64 = 64;
 
+/// How far a worker's clock may be from the store's, which does not jump.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(500);
+
 /// How long a store that is killed may still have been asked by others than the test.
 const DYING: Duration = Duration::from_millis(500);
 
@@ -209,12 +212,19 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Each attempt's log is whole, and that of the last says what was pushed.
+    /// Each attempt's log is whole and ends with it, and that of the last says what was pushed.
     async fn logs(&self, run: &Run, finished: Option<u32>) -> Result<()> {
         let blobs = self.round.ground.blobs()?;
-        for attempt in run.attempts.iter().map(|attempt| attempt.attempt) {
-            let text = evidence::log(self.round.store.as_ref(), &blobs, run.id, attempt).await?;
-            if finished != Some(attempt) {
+        for attempt in &run.attempts {
+            let (store, number) = (self.round.store.as_ref(), attempt.attempt);
+            let evidence::Log { text, last } = evidence::log(store, &blobs, run.id, number).await?;
+            let end = attempt.ended.after(CLOCKS_DIFFER);
+            ensure!(
+                last.is_none_or(|last| last <= end),
+                "attempt {number} wrote at {last:?}, after its end at {:?}:\n{text}",
+                attempt.ended
+            );
+            if finished != Some(number) {
                 continue;
             }
             let product = run.state.done().and_then(|done| done.outcome.product());
