@@ -160,15 +160,18 @@ impl<'a> Build<'a> {
 
     /// One setting of one layer: taken if the settings with it, and nothing else changed, can be read.
     fn take(&mut self, key: &str, given: Given, source: String) {
+        let Some(default) = self.defaults.get(key) else {
+            // Its value is not shown: it may be the password of whoever tries `store.password`.
+            let rule = unknown(key, self.defaults.keys());
+            return self.mistakes.push(Mistake { given: key.to_owned(), source, rule });
+        };
         let shown = match &given {
             Given::Text(text) => format!("{key} = {text:?}"),
             Given::Toml(value) => format!("{key} = {value}"),
         };
         let mut refuse = |rule: String| {
-            self.mistakes.push(Mistake { given: shown.clone(), source: source.clone(), rule });
-        };
-        let Some(default) = self.defaults.get(key) else {
-            return refuse(unknown(key, self.defaults.keys()));
+            let given = without_passwords(&shown);
+            self.mistakes.push(Mistake { given, source: source.clone(), rule });
         };
         let value = match like_default(default, given) {
             Ok(value) => value,
@@ -229,6 +232,23 @@ impl<'a> Build<'a> {
             rule: rule.to_owned(),
         });
     }
+}
+
+/// The text with `..` for the passwords of the URLs in it.
+fn without_passwords(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str("://");
+        match part.rsplit_once('@') {
+            Some((login, rest)) if login.contains(':') => {
+                let user = login.split(':').next().unwrap_or_default();
+                shown.push_str(&format!("{user}:..@{rest}"));
+            }
+            Some(_) | None => shown.push_str(part),
+        }
+    }
+    shown
 }
 
 /// `worker.min_free` is `GANTRY_WORKER_MIN_FREE`.

@@ -77,7 +77,7 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
       engine.keep = 20 (gantry.toml line 6): it is a text, in quotes
       log.format = "xml" (gantry.toml line 11): unknown variant `xml`, expected one of `auto`, `human`, `json`
       server.listen = "localhost" (gantry.toml line 2): it is an IP address and a port, like `127.0.0.1:7300`
-      server.listn = "127.0.0.1:1" (gantry.toml line 3): there is no such setting: did you mean `server.listen`?
+      server.listn (gantry.toml line 3): there is no such setting: did you mean `server.listen`?
       worker.min_free = "2GB" (gantry.toml line 9): a size is a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`, like `10GiB`
       worker.pool = "a b" (gantry.toml line 8): `a b` is no pool name: 1 to 50 letters, digits, `-` or `_`, beginning with a letter or digit
       worker.slots = "many" (GANTRY_WORKER_SLOTS): it is a whole number
@@ -101,6 +101,20 @@ fn settings_that_contradict_each_other_are_told_together() {
       server.tls_key = "key.pem" (gantry.toml line 2): set both `server.tls_certificate` and `server.tls_key`, or none
       server.hooks_listen = "127.0.0.1:7300" (gantry.toml line 3): it is the same as `server.listen`: leave it empty, or choose another
       lease.renew = "20s" (gantry.toml line 5): more than nothing, and at most half of `lease.duration`
+    "#);
+}
+
+#[test]
+fn no_mistake_shows_a_password() {
+    let url = "amqp://me:pass@word@one:5672,amqp://me:pass@two".to_owned();
+    let flags = [("queue.urls", url), ("store.password", "word".to_owned())]
+        .map(|(key, value)| Flag { name: "--set".to_owned(), key: key.to_owned(), value });
+    let refuse = Rule { key: "queue.urls", check: |_| Err("no password in a URL".to_owned()) };
+    let layers = Layers { flags: &flags, rules: &[refuse], ..Layers::default() };
+    insta::assert_snapshot!(Settings::parse(&layers).unwrap_err(), @r#"
+    2 settings are wrong, so nothing was started:
+      queue.urls = "amqp://me:..@one:5672,amqp://me:..@two" (--set): no password in a URL
+      store.password (--set): there is no such setting: did you mean `store.password_file`?
     "#);
 }
 
