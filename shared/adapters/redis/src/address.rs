@@ -44,7 +44,7 @@ pub enum AddressError {
     },
     /// Settings are shown and logged; passwords may not be.
     #[error(
-        "there is a password in the URL: put it into a file and name that as the password file"
+        "there is a password in the URL: write it into a file and name that in `store.password_file`"
     )]
     Password,
     /// No host between the slashes.

@@ -1,7 +1,8 @@
 //! Why a store could not be connected, and what to do about it.
 
-use std::io;
+use std::error::Error;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use deadpool_redis::redis::{ErrorKind, RedisError};
 
@@ -19,7 +20,7 @@ pub enum ConnectError {
         /// Where.
         address: String,
         /// The cause.
-        source: RedisError,
+        source: Cause,
     },
     /// No sentinel names a master that says of itself that it is one. So it is while they change it.
     #[error(
@@ -41,7 +42,18 @@ pub enum ConnectError {
         /// Who.
         user: String,
         /// What it said.
-        source: RedisError,
+        source: Cause,
+    },
+    /// Redis would take it for `default`, with the rights of that.
+    #[error(
+        "user `{user}` of redis at {address} is named without a password: write it into a file and name that in \
+         `store.password_file`"
+    )]
+    NoPassword {
+        /// Where.
+        address: String,
+        /// Who.
+        user: String,
     },
     /// The user may not do something that gantry needs.
     #[error(
@@ -105,7 +117,7 @@ pub enum ConnectError {
         /// Where.
         address: String,
         /// The cause.
-        source: RedisError,
+        source: Cause,
     },
     /// The file with the CA's certificates cannot be used.
     #[error("the CA file {} cannot be read", path.display())]
@@ -115,13 +127,30 @@ pub enum ConnectError {
         /// The cause.
         source: io::Error,
     },
+    /// Something answers that speaks another language.
+    #[error("what answers at {address} is no redis: check the address and the port")]
+    NotRedis {
+        /// Where.
+        address: String,
+    },
+    /// It knows of no masters.
+    #[error(
+        "redis at {address} is no sentinel: name the port of the sentinels, mostly 26379, or the server itself with \
+         `redis://…`"
+    )]
+    NotSentinel {
+        /// Where.
+        address: String,
+        /// What it said.
+        source: Cause,
+    },
     /// It said something else.
     #[error("redis at {address} cannot be used")]
     Refused {
         /// Where.
         address: String,
         /// What it said.
-        source: RedisError,
+        source: Cause,
     },
 }
 
@@ -132,7 +161,10 @@ impl ConnectError {
         match self {
             Self::Unreachable { .. } | Self::NoMaster { .. } => true,
             Self::WrongPassword { .. }
+            | Self::NoPassword { .. }
             | Self::NotPermitted { .. }
+            | Self::NotRedis { .. }
+            | Self::NotSentinel { .. }
             | Self::TooOld { .. }
             | Self::Cluster { .. }
             | Self::ReadOnly { .. }
@@ -144,6 +176,20 @@ impl ConnectError {
     }
 }
 
+/// What Redis or the network said, in one line. The client's error prints its own causes, so it has none here.
+#[derive(Debug)]
+pub struct Cause(RedisError);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = self.0.to_string();
+        let words: Vec<_> = said.split_whitespace().collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+impl Error for Cause {}
+
 /// Whom an error is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
@@ -154,34 +200,44 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// What it means that `command` failed.
-    pub(crate) fn error(&self, command: &str, source: RedisError) -> ConnectError {
+    pub(crate) fn error(&self, command: &str, error: RedisError) -> ConnectError {
         let (address, user) = (self.address.clone(), self.user.clone());
-        match source.code() {
-            Some("WRONGPASS" | "NOAUTH") => ConnectError::WrongPassword { address, user, source },
+        match error.code() {
+            Some("WRONGPASS" | "NOAUTH") => {
+                ConnectError::WrongPassword { address, user, source: Cause(error) }
+            }
             Some("NOPERM") => {
                 ConnectError::NotPermitted { address, user, command: command.to_owned() }
             }
-            Some("LOADING" | "MASTERDOWN") => ConnectError::Unreachable { address, source },
-            Some(_) => ConnectError::Refused { address, source },
-            None => self.broken(source),
+            Some("LOADING" | "MASTERDOWN") => {
+                ConnectError::Unreachable { address, source: Cause(error) }
+            }
+            Some(_) if command == "SENTINEL" => {
+                ConnectError::NotSentinel { address, source: Cause(error) }
+            }
+            Some(_) => ConnectError::Refused { address, source: Cause(error) },
+            None => self.broken(error),
         }
     }
 
     /// What it means that there was no answer, or none of Redis.
-    fn broken(&self, source: RedisError) -> ConnectError {
+    fn broken(&self, error: RedisError) -> ConnectError {
         let address = self.address.clone();
         // What rustls refuses is invalid data to whoever reads.
         let invalid =
-            io_error(&source).is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
-        if self.tls && (invalid || source.kind() == ErrorKind::Client) {
-            return ConnectError::Tls { address, source };
+            io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+        if self.tls && (invalid || error.kind() == ErrorKind::Client) {
+            return ConnectError::Tls { address, source: Cause(error) };
         }
-        if source.kind() == ErrorKind::RESP3NotSupported {
+        if error.kind() == ErrorKind::RESP3NotSupported {
             return ConnectError::TooOld { address, version: "5 or older".to_owned() };
         }
-        if source.is_io_error() {
-            return ConnectError::Unreachable { address, source };
+        if error.kind() == ErrorKind::Parse {
+            return ConnectError::NotRedis { address };
         }
-        ConnectError::Refused { address, source }
+        if error.is_io_error() {
+            return ConnectError::Unreachable { address, source: Cause(error) };
+        }
+        ConnectError::Refused { address, source: Cause(error) }
     }
 }

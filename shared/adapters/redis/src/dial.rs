@@ -52,6 +52,10 @@ impl Dialer {
             let _already = rustls::crypto::ring::default_provider().install_default();
         }
         let user = options.user.as_deref();
+        if let (Some(user), None) = (user, &options.password) {
+            let (address, user) = (options.servers.to_string(), user.to_owned());
+            return Err(ConnectError::NoPassword { address, user });
+        }
         Ok(Self {
             servers: options.servers.clone(),
             user: user.unwrap_or("default").to_owned(),
@@ -69,11 +73,7 @@ impl Dialer {
             Servers::Sentinel { addresses, master, .. } => {
                 let no_master = || ConnectError::NoMaster {
                     master: master.clone(),
-                    sentinels: addresses
-                        .iter()
-                        .map(Address::to_string)
-                        .collect::<Vec<_>>()
-                        .join(", "),
+                    sentinels: self.servers.to_string(),
                 };
                 let address = self.ask_sentinels(addresses, master).await?.ok_or_else(no_master)?;
                 let (link, told) = self.link(&address).await?;

@@ -1,5 +1,6 @@
 //! Which Redis, and how it is used.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +86,18 @@ pub enum Servers {
         /// Whether all of them, sentinels and servers, speak TLS.
         tls: bool,
     },
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single { address, .. } => address.fmt(f),
+            Self::Sentinel { addresses, .. } => {
+                let addresses: Vec<_> = addresses.iter().map(Address::to_string).collect();
+                f.write_str(&addresses.join(", "))
+            }
+        }
+    }
 }
 
 impl Servers {

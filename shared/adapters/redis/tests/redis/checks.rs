@@ -54,6 +54,14 @@ async fn a_wrong_password_is_told_from_a_server_that_is_away() {
     assert!(error.is_temporary());
 }
 
+#[tokio::test]
+async fn a_user_without_a_password_is_not_taken_for_the_default_one() {
+    let server = Server::durable().await;
+    let error = refused(RedisOptions { user: Some("ghost".to_owned()), ..server.options() }).await;
+    assert!(matches!(&error, ConnectError::NoPassword { user, .. } if user == "ghost"), "{error}");
+    assert!(!error.is_temporary());
+}
+
 /// What a worker's user may do, as the docs of the crate say.
 const WORKER: &str = "on >secret ~gantry:* &gantry:* -@all +info +ping +select +time +wait \
     +evalsha +script|load +mget +zrange +getrange +incr +mset +setrange +del \
