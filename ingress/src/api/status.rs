@@ -8,6 +8,7 @@ use actix_web::web::{Data, Json};
 use gantry_domain::id::PoolName;
 use gantry_domain::run::{Run as RunRecord, RunState};
 use gantry_domain::worker::Workforce;
+use gantry_ops::health::Report;
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::{Room, StoreError};
 use gantry_seams::{hooks, installation, runs};
@@ -38,6 +39,7 @@ pub(super) async fn show_status(
     let latency_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let now = workforce.now;
     let room = store.room().await?;
+    let report = state.health.check().await;
     let (queued, leased) = runs_under_way(&state, &allowed).await?;
     let oldest = queued.iter().min_by_key(|run| run.created);
     let oldest_waiting = match oldest {
@@ -64,7 +66,7 @@ pub(super) async fn show_status(
             used: room.used,
             budget: room.most,
         },
-        queue: queue(&state),
+        queue: queue(&state, &report),
         queued_runs: queued.len(),
         leased_runs: leased,
         oldest_waiting,
@@ -78,6 +80,11 @@ pub(super) async fn show_status(
         workers: view::workers(&workforce),
     };
     status.troubles = troubles(&status, room, &workforce, &queued);
+    if let Some(Err(why)) = report.part("objects") {
+        status
+            .troubles
+            .push(format!("the object store is missing, so logs and uploads wait: {why}"));
+    }
     status.ok = status.troubles.is_empty();
     Ok(Json(status))
 }
@@ -96,9 +103,13 @@ async fn runs_under_way(
     Ok((queued, leased.len()))
 }
 
-fn queue(state: &State) -> types::QueueStatus {
+fn queue(state: &State, report: &Report) -> types::QueueStatus {
     let health = state.doorbells.health();
-    let last_error = health.last_error();
+    // The last doorbell says how it was then: a broker is asked how it is now.
+    let last_error = match report.part("queue") {
+        Some(now) => now.err().map(str::to_owned),
+        None => health.last_error(),
+    };
     types::QueueStatus { ok: last_error.is_none(), failed: health.failed(), last_error }
 }
 

@@ -145,6 +145,17 @@ impl Report {
             .all(|part| part.condition == Condition::Ready || part.need == Need::Helpful)
     }
 
+    /// Whether `part` is there, or why not; `None` if the process has no such part.
+    #[must_use]
+    pub fn part(&self, part: &str) -> Option<Result<(), &str>> {
+        let found = self.parts.iter().find(|known| known.name == part)?;
+        Some(match &found.condition {
+            Condition::Ready => Ok(()),
+            Condition::Missing => Err("it is missing"),
+            Condition::MissingBecause(why) => Err(why),
+        })
+    }
+
     /// The same for strangers: what is missing and not why, since that names addresses.
     #[must_use]
     pub fn for_strangers(mut self) -> Self {
@@ -206,6 +217,9 @@ mod tests {
         health.watches("queue", Need::Helpful, || async { Err("it is away".to_owned()) });
         let started = health.check().await;
         assert!(started.is_ready());
+        assert_eq!(started.part("store"), Some(Ok(())));
+        assert_eq!(started.part("queue"), Some(Err("it is away")));
+        assert_eq!(started.part("engine"), None);
         let json = serde_json::to_string(&started).unwrap();
         assert_eq!(json, r#"{"store":"ready","queue":"missing: it is away"}"#);
         let json = serde_json::to_string(&started.for_strangers()).unwrap();
