@@ -60,9 +60,21 @@ impl Worker {
         let store = self.store.as_ref();
         let mut told = workers::watch_drain(store, &self.settings.id);
         let mut said = None;
+        let mut unseen = None;
+        let mut written = None;
+        let mut has_namesake = false;
         loop {
+            if !has_namesake && self.has_namesake(written).await {
+                has_namesake = true;
+                tracing::warn!(
+                    "another worker is `{}` too, and draining one drains both: give each a name of its own with --name",
+                    self.settings.id
+                );
+            }
             match self.say_how_it_is().await {
-                Ok(obstacle) => {
+                Ok((at, obstacle)) => {
+                    unseen = None;
+                    written = Some(at);
                     if obstacle != said {
                         tell(obstacle.as_ref());
                     }
@@ -73,7 +85,14 @@ impl Worker {
                     }
                     said = obstacle;
                 }
-                Err(error) => tracing::warn!("this worker is not seen: {error}"),
+                Err(error) => {
+                    written = None;
+                    let error = error.to_string();
+                    if unseen.as_ref() != Some(&error) {
+                        tracing::warn!("this worker is not seen: {error}");
+                        unseen = Some(error);
+                    }
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -86,16 +105,24 @@ impl Worker {
         }
     }
 
-    /// Answers why it takes nothing now, if so.
-    async fn say_how_it_is(&self) -> Result<Option<Obstacle>, StoreError> {
-        let record = self.look_at_itself(self.store.now().await?).await;
+    /// Whether somebody else has said how a worker of this name is since this one `written` did.
+    async fn has_namesake(&self, written: Option<Timestamp>) -> bool {
+        let Some(written) = written else { return false };
+        let found = workers::find(self.store.as_ref(), &self.settings.id).await;
+        matches!(found, Ok(Some(worker)) if worker.last_seen != written)
+    }
+
+    /// Answers when that was, and why it takes nothing now, if so.
+    async fn say_how_it_is(&self) -> Result<(Timestamp, Option<Obstacle>), StoreError> {
+        let now = self.store.now().await?;
+        let record = self.look_at_itself(now).await;
         let drain = workers::record_seen(self.store.as_ref(), &record).await?;
         let obstacle = match drain {
             Some(drain) => Some(Obstacle::Drained(drain)),
             None => record.idle_because.map(Obstacle::Idle),
         };
         metrics::worker(record.slots, record.runs.len(), obstacle.is_none(), record.free_disk);
-        Ok(obstacle)
+        Ok((now, obstacle))
     }
 
     /// Work that came while nothing could be taken is looked at now.

@@ -39,6 +39,14 @@ pub async fn record_seen(store: &dyn Store, worker: &Worker) -> Result<Option<Dr
     Ok(drain)
 }
 
+/// How a worker said it is, if it is listed.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(store: &dyn Store, id: &WorkerId) -> Result<Option<Worker>, StoreError> {
+    ALL.find(store, id.as_str()).await
+}
+
 /// When a pool was last served, if it ever was.
 ///
 /// # Errors
