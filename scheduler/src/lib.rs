@@ -97,8 +97,9 @@ async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
     doorbell: &Arc<dyn Queue<M>>,
     tick: impl Fn() -> F,
 ) {
+    let mut said = None;
     loop {
-        rest_on_error(name, stop, tick().await).await;
+        rest_on_error(name, &mut said, stop, tick().await).await;
         let rung = tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_AGAIN) => continue,
@@ -128,8 +129,9 @@ async fn every<F: Future<Output = Result<usize, StoreError>>>(
     interval: Duration,
     tick: impl Fn() -> F,
 ) {
+    let mut said = None;
     loop {
-        rest_on_error(name, stop, tick().await).await;
+        rest_on_error(name, &mut said, stop, tick().await).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
@@ -137,12 +139,24 @@ async fn every<F: Future<Output = Result<usize, StoreError>>>(
     }
 }
 
-async fn rest_on_error(name: &str, stop: &CancellationToken, ticked: Result<usize, StoreError>) {
-    if let Err(error) = ticked {
-        tracing::warn!("{name}: {error}");
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(REST) => {}
-        }
+/// Rests after an error, and says it if it is not what was said last: a store that is away is so at every tick.
+async fn rest_on_error(
+    name: &str,
+    said: &mut Option<String>,
+    stop: &CancellationToken,
+    ticked: Result<usize, StoreError>,
+) {
+    let Err(error) = ticked else {
+        *said = None;
+        return;
+    };
+    let error = error.to_string();
+    if said.as_ref() != Some(&error) {
+        tracing::warn!("the {name} loop rests: {error}");
+        *said = Some(error);
+    }
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(REST) => {}
     }
 }
