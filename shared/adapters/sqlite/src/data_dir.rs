@@ -92,7 +92,10 @@ pub enum LockError {
         holder: Holder,
     },
     /// It cannot be made, or not written to.
-    #[error("{} cannot be used as a data directory", path.display())]
+    #[error(
+        "{} cannot be used as a data directory: let this user write there, or name another with --data",
+        path.display()
+    )]
     Unusable {
         /// The directory.
         path: PathBuf,

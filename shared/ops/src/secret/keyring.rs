@@ -34,7 +34,7 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// The key file cannot be read or written.
-    #[error("cannot use the key file {path}")]
+    #[error("cannot use the key file {path}: give it to the user that gantry runs as")]
     File {
         /// Where it is.
         path: PathBuf,

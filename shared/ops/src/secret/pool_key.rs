@@ -31,9 +31,18 @@ type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 /// Why a pool's key cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolKeyError {
-    /// The file cannot be read or written.
+    /// The file cannot be written.
+    #[error("cannot write the pool key {path}: let this user write there, or name another file")]
+    Unwritten {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be read.
     #[error(
-        "cannot use the pool key {path}: `gantry secret pool-key {pool} --to FILE` makes one where the service key is"
+        "cannot read the pool key {path}: `gantry secret pool-key {pool} --to FILE` makes one where the service key is, \
+         and the worker's user has to read it"
     )]
     File {
         /// Where it is.
@@ -180,11 +189,8 @@ impl PoolKey {
         if path.exists() {
             Self::read(path, &self.pool)?;
         }
-        write_private(path, self.to_text().as_bytes()).map_err(|source| PoolKeyError::File {
-            path: path.to_owned(),
-            pool: self.pool.clone(),
-            source,
-        })
+        write_private(path, self.to_text().as_bytes())
+            .map_err(|source| PoolKeyError::Unwritten { path: path.to_owned(), source })
     }
 
     /// It as a file: a line for each key of the service, with the pool, that key's fingerprint, and the key.
