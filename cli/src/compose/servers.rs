@@ -26,6 +26,10 @@ use crate::environment::Environment;
 /// The store of `gantry up` alone, in the data folder.
 pub(super) const SQLITE_FILE: &str = "gantry.db";
 
+/// What is said when a store is shared and objects are not.
+const NO_OBJECTS: &str =
+    "`objects.url` is not set: say where objects are, like s3://bucket/gantry or file:///folder";
+
 /// RabbitMQ's password for who never set one.
 const DEFAULT_PASSWORD: &str = "guest";
 
@@ -65,7 +69,7 @@ impl Servers {
         stop: &CancellationToken,
     ) -> Result<Self> {
         let objects = objects_options(settings, environment);
-        let objects = objects.context("`objects.url` is not set")?;
+        let objects = objects.context(NO_OBJECTS)?;
         let blobs = Arc::new(ObjectBlobs::open(&objects)?);
         let (store, queues, ()) = tokio::try_join!(
             connect_store(role, settings, patience),
@@ -167,7 +171,7 @@ impl Belongings {
         if settings.store.url.is_some() {
             let health = Health::default();
             let patience = Patience::new(&health, settings.patience);
-            let blobs = ObjectBlobs::open(&objects.context("`objects.url` is not set")?)?;
+            let blobs = ObjectBlobs::open(&objects.context(NO_OBJECTS)?)?;
             let store = connect_redis(Role::All, settings, &patience).await?;
             return Ok(Self { store, blobs, _data: None });
         }
