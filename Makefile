@@ -1,7 +1,7 @@
 .PHONY: help demo test test-rabbitmq4 faults check build bench
 
 help: ## says what each target does
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: ## shows the main job on this machine, a pushed commit to a running image; KEEP=1 leaves it running
 	@KEEP=$(KEEP) deploy/demo.sh
@@ -14,7 +14,7 @@ test: ## installs and starts what the tests need, and runs all of them and the d
 test-rabbitmq4: ## runs the tests of the queues on a RabbitMQ of another version, which GANTRY_TEST_AMQP names
 	@cargo test --package gantry-amqp --test amqp -- --skip private
 
-faults: ## lets processes, servers and connections fail, by 22 seeds; GANTRY_FAULT_SEED=2007 plays one again
+faults: ## lets processes, servers and connections fail, by 23 seeds; GANTRY_FAULT_SEED=2007 plays one again
 	@deploy/faults.sh
 
 check: ## format, lints, documentation and shell scripts, without a warning
