@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Plays the rounds of the scaled mode: 20 seeds in which every kind of fault leads once, a cluster of
-# three brokers of which one is killed, and a worker that falls silent at default intervals. Prints
-# what was sent, answered and lost, and how long it took to recover. GANTRY_FAULT_SEED=2007 or
-# 2003-2005 plays these alone. Each round starts servers of its own in .faults, on free ports.
+# three brokers of which one is killed, a worker that falls silent at default intervals, and servers
+# that stand still. Prints what was sent, answered and lost, and how long it took to recover.
+# GANTRY_FAULT_SEED=2007 or 2003-2005 plays these alone. Each round starts servers of its own in
+# .faults, on free ports.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,9 +21,9 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     cargo build --package gantry
-    export TMPDIR=$test_state/rounds GANTRY_FAULT_SEED=${GANTRY_FAULT_SEED:-2001-2022}
-    mkdir -p "$TMPDIR"
-    cargo test --package gantry-tests --test faults -- --nocapture scaled_mode
+    mkdir -p "$test_state/rounds"
+    GANTRY_FAULT_SEED=${GANTRY_FAULT_SEED:-2001-2023} TMPDIR=$test_state/rounds \
+        cargo test --package gantry-tests --test faults -- --nocapture scaled_mode
 }
 
 # A test that ends in good order has ended its servers; one that was killed has not.
@@ -39,8 +40,9 @@ finish() {
 end_all_in() {
     local process
     for process in /proc/[0-9]*; do
+        [[ ${process#/proc/} != "$$" ]] || continue
         if [[ $(readlink "$process/cwd" 2>/dev/null) == "$1"/* ]] ||
-            tr '\0' '\n' 2>/dev/null <"$process/cmdline" | grep -qF -- "$1/"; then
+            cat "$process/cmdline" "$process/environ" 2>/dev/null | tr '\0' '\n' | grep -qF -- "$1"; then
             kill -KILL "${process#/proc/}" 2>/dev/null || true
         fi
     done

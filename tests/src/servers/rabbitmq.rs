@@ -83,6 +83,8 @@ impl RabbitMq {
         // The first forms the cluster; the others find it and join.
         first.start_again().await?;
         try_join_all(others.iter_mut().map(Self::start_again)).await?;
+        let joined = first.joined().await?;
+        ensure!(joined == nodes, "{joined} of {nodes} nodes make a cluster");
         Ok(cluster)
     }
 
@@ -170,10 +172,7 @@ impl RabbitMq {
     }
 
     /// How many nodes of its cluster run, by its own knowledge.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn cluster(&self) -> Result<usize> {
+    async fn joined(&self) -> Result<usize> {
         let said = self.control(&["eval", "length(rabbit_nodes:all_running())."]).await?;
         Ok(said.trim().parse()?)
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use gantry_tests::proxy::{Flow, Proxy, Way};
-use gantry_tests::servers::rabbitmq::RabbitMq;
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -59,21 +58,4 @@ async fn a_proxy_carries_slows_swallows_and_cuts() {
     assert!(closed(timeout(SOON, new.read(&mut [0; 64])).await.unwrap()));
     let mut refused = connect().await.unwrap();
     assert!(closed(timeout(SOON, refused.read(&mut [0; 64])).await.unwrap()));
-}
-
-#[tokio::test]
-async fn a_cluster_outlives_a_node_and_a_broker_its_data() {
-    let mut nodes = RabbitMq::start_cluster(3).await.unwrap();
-    assert_eq!(nodes[2].cluster().await.unwrap(), 3);
-    nodes[0].kill().await.unwrap();
-    assert!(nodes[1].queues().await.unwrap().is_empty());
-    nodes[1].lacks_memory().await.unwrap();
-    nodes[1].has_memory().await.unwrap();
-    nodes[0].start_again().await.unwrap();
-    nodes[0].pause().unwrap();
-    nodes[0].resume().unwrap();
-    let mut last = nodes.pop().unwrap();
-    drop(nodes);
-    last.kill().await.unwrap();
-    last.wipe().unwrap();
 }

@@ -19,13 +19,16 @@ use self::report::Report;
 pub(crate) const USUAL_SEED: u64 = 2000;
 
 /// Every seed of the scaled mode.
-pub(crate) const SEEDS: RangeInclusive<u64> = USUAL_SEED..=SILENT_SEED;
+pub(crate) const SEEDS: RangeInclusive<u64> = USUAL_SEED..=PAUSED_SEED;
 
 /// Three brokers, one of which is killed.
 const CLUSTER_SEED: u64 = 2021;
 
 /// Intervals as operators have them by default, and a worker that falls silent.
 const SILENT_SEED: u64 = 2022;
+
+/// Servers that stand still, with every connection open.
+const PAUSED_SEED: u64 = 2023;
 
 /// Plays the round of a seed.
 pub(crate) async fn play(seed: u64) -> Report {

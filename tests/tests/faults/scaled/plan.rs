@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{CLUSTER_SEED, USUAL_SEED};
+use super::{CLUSTER_SEED, PAUSED_SEED, USUAL_SEED};
 
 /// A round.
 #[derive(Debug, Clone)]
@@ -49,10 +49,12 @@ pub(crate) enum Kind {
     /// Killed, and its data wiped while runs wait.
     WipedBroker,
     BrokerWithoutMemory,
+    PausedBroker,
     BrokerCut,
     BrokerHalfOpen,
     BrokerSlow,
     KilledStore,
+    PausedStore,
     /// Killed, and away for long.
     StoreAway,
     StoreCut,
@@ -62,8 +64,9 @@ pub(crate) enum Kind {
 
 use Kind::{
     BrokerAway, BrokerCut, BrokerHalfOpen, BrokerSlow, BrokerWithoutMemory, EngineAway,
-    KilledBroker, KilledIngress, KilledScheduler, KilledStore, KilledWorker, PausedScheduler,
-    PausedWorker, RollingRestart, StoreAway, StoreCut, StoreHalfOpen, StoreSlow, WipedBroker,
+    KilledBroker, KilledIngress, KilledScheduler, KilledStore, KilledWorker, PausedBroker,
+    PausedScheduler, PausedStore, PausedWorker, RollingRestart, StoreAway, StoreCut, StoreHalfOpen,
+    StoreSlow, WipedBroker,
 };
 
 const OF_ROLES: [Kind; 7] = [
@@ -102,6 +105,7 @@ impl Plan {
                 (vec![KilledBroker, KilledStore], vec![KilledWorker, PausedWorker, KilledIngress])
             }
             CLUSTER_SEED => (vec![KilledBroker], vec![KilledScheduler]),
+            PAUSED_SEED => (vec![PausedBroker, PausedStore], Vec::new()),
             _ => kinds(&mut random, usize::try_from(seed).unwrap()),
         };
         let mut faults =
@@ -149,7 +153,9 @@ impl Kind {
             KilledBroker | WipedBroker | RollingRestart => millis(0, 1000),
             PausedWorker => millis(4500, 7000),
             PausedScheduler | EngineAway | BrokerSlow | StoreSlow => millis(3000, 6000),
-            BrokerCut | StoreCut | BrokerWithoutMemory => millis(3000, 8000),
+            BrokerCut | StoreCut | BrokerWithoutMemory | PausedBroker | PausedStore => {
+                millis(3000, 8000)
+            }
             BrokerHalfOpen | StoreHalfOpen => millis(7000, 10_000),
             BrokerAway => millis(12_000, 12_000),
             StoreAway => millis(20_000, 20_000),
@@ -171,10 +177,12 @@ impl fmt::Display for Kind {
             BrokerAway => "broker away",
             WipedBroker => "broker wiped",
             BrokerWithoutMemory => "broker without memory",
+            PausedBroker => "broker paused",
             BrokerCut => "broker cut off",
             BrokerHalfOpen => "broker half open",
             BrokerSlow => "broker slow",
             KilledStore => "store killed",
+            PausedStore => "store paused",
             StoreAway => "store away",
             StoreCut => "store cut off",
             StoreHalfOpen => "store half open",

@@ -33,6 +33,8 @@ pub(crate) struct Report {
     pub(crate) extra_attempts: usize,
     /// Tags that do not point to the newest image.
     pub(crate) stale: usize,
+    /// Logs of attempts that were written to after the attempt had lapsed.
+    pub(crate) late_logs: usize,
     /// Pushes that were heard of after a later one, and need no run.
     pub(crate) superseded: usize,
     /// Runs that lost their worker too often.
@@ -83,11 +85,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, accepted, answered, refused, lost, doubled, stale, .. } = self;
-        let Self { extra_attempts, superseded, given_up, .. } = self;
+        let Self { extra_attempts, superseded, given_up, late_logs, .. } = self;
         write!(
             f,
             "seed {seed} scaled: {accepted} accepted, {answered} answered, {refused} refused, {lost} lost, {doubled} doubled, \
-             {stale} stale, {extra_attempts} extra attempts, {superseded} superseded, {given_up} given up, {:.1} s",
+             {stale} stale, {extra_attempts} extra attempts, {superseded} superseded, {given_up} given up, {late_logs} late logs, {:.1} s",
             self.took.as_secs_f64()
         )?;
         if self.has_faults() {

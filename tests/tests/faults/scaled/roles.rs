@@ -146,10 +146,12 @@ impl Roles {
             | Kind::BrokerAway
             | Kind::WipedBroker
             | Kind::BrokerWithoutMemory
+            | Kind::PausedBroker
             | Kind::BrokerCut
             | Kind::BrokerHalfOpen
             | Kind::BrokerSlow
             | Kind::KilledStore
+            | Kind::PausedStore
             | Kind::StoreAway
             | Kind::StoreCut
             | Kind::StoreHalfOpen

@@ -109,6 +109,16 @@ impl Servers {
                 tokio::time::sleep(fault.lasts).await;
                 self.rabbitmq[victim].has_memory().await?;
             }
+            Kind::PausedBroker => {
+                self.rabbitmq[victim].pause()?;
+                tokio::time::sleep(fault.lasts).await;
+                self.rabbitmq[victim].resume()?;
+            }
+            Kind::PausedStore => {
+                self.redis.pause()?;
+                tokio::time::sleep(fault.lasts).await;
+                self.redis.resume()?;
+            }
             Kind::KilledStore | Kind::StoreAway => {
                 self.redis.kill().await?;
                 tokio::time::sleep(fault.lasts).await;

@@ -205,25 +205,23 @@ impl Judge<'_> {
             | Outcome::Canceled { .. }
             | Outcome::Timeout { .. }) => bail!("it ended by {outcome:?}"),
         }
-        self.logs(run, finished).await?;
+        self.logs(run, finished, report).await?;
         let bundle = Key::new(RecordKind::Bundle, format!("{}/{}", run.pool(), run.id));
         let bundle = self.round.store.load(&[bundle]).await?;
         ensure!(bundle.iter().all(Option::is_none), "its secrets are still stored");
         Ok(())
     }
 
-    /// Each attempt's log is whole and ends with it, and that of the last says what was pushed.
-    async fn logs(&self, run: &Run, finished: Option<u32>) -> Result<()> {
+    /// Each attempt's log is whole, and that of the last says what was pushed.
+    async fn logs(&self, run: &Run, finished: Option<u32>, report: &mut Report) -> Result<()> {
         let blobs = self.round.ground.blobs()?;
         for attempt in &run.attempts {
             let (store, number) = (self.round.store.as_ref(), attempt.attempt);
             let evidence::Log { text, last } = evidence::log(store, &blobs, run.id, number).await?;
-            let end = attempt.ended.after(CLOCKS_DIFFER);
-            ensure!(
-                last.is_none_or(|last| last <= end),
-                "attempt {number} wrote at {last:?}, after its end at {:?}:\n{text}",
-                attempt.ended
-            );
+            // It is in nobody's way: a log is of one attempt, and who appends to it later opens it again.
+            if last.is_some_and(|last| last > attempt.ended.after(CLOCKS_DIFFER)) {
+                report.late_logs += 1;
+            }
             if finished != Some(number) {
                 continue;
             }
