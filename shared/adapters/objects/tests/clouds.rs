@@ -15,7 +15,9 @@ const GOOGLE: &[(&str, &str)] = &[(
 )];
 
 /// A cloud, its credentials, and its words for: no such bucket, no such object, wrong credentials.
-const CLOUDS: [(&str, &[(&str, &str)], [&str; 3]); 3] = [
+type Cloud = (&'static str, &'static [(&'static str, &'static str)], [&'static str; 3]);
+
+const CLOUDS: [Cloud; 3] = [
     ("s3", S3, ["NoSuchBucket", "NoSuchKey", "SignatureDoesNotMatch"]),
     ("az", AZURE, ["ContainerNotFound", "BlobNotFound", "AuthenticationFailed"]),
     ("gs", GOOGLE, ["NoSuchBucket", "NoSuchKey", "AccessDenied"]),

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// The server's address.
+#[allow(clippy::disallowed_methods, reason = "a test has no settings but these")]
 fn server() -> String {
     std::env::var("GANTRY_TEST_S3").expect(
         "GANTRY_TEST_S3 names no S3 server: run `make test`, or start one with deploy/bootstrap.sh s3 start --state DIR",
