@@ -4,7 +4,8 @@
 #   deploy/compose-check.sh FOLDER PROGRAM
 #
 # The parts of the tests are running and exported (deploy/lib/parts.sh). The image is made of PROGRAM and this machine's
-# files; Redis and RabbitMQ are those of the tests, since their images cannot be pulled everywhere.
+# files. RabbitMQ is that of the tests, and Redis this machine's, with the settings and users that the service `keys` made:
+# their images cannot be pulled everywhere.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,6 +37,8 @@ main() {
 
     runtime_image "$GANTRY_IMAGE" "$gantry"
     without_ports
+    compose up keys
+    start_redis
     compose up --detach "${services[@]}"
     local service
     for service in "${services[@]}"; do
@@ -57,7 +60,8 @@ validate() {
 
 settings() {
     export GANTRY_IMAGE=gantry:check DOCKER_GID DOCKER_SOCKET=${DOCKER_HOST#unix://}
-    export GANTRY_STORE_URL=$GANTRY_TEST_REDIS GANTRY_QUEUE_URLS CHECK_STATE=$state
+    REDIS_ADDRESS=127.0.0.1:$(free_port)
+    export REDIS_ADDRESS GANTRY_QUEUE_URLS CHECK_STATE=$state
     export CHECK_PORT CHECK_INGRESS_PORT CHECK_SCHEDULER_PORT CHECK_WORKER_PORT
     DOCKER_GID=$(stat --format %g "$DOCKER_SOCKET")
     CHECK_PORT=$(free_port)
@@ -71,12 +75,22 @@ settings() {
     export GANTRY_CONFIG=$state/client.toml
 }
 
-# Nobody else uses this vhost and this prefix.
+start_redis() {
+    local conf pid
+    conf=$(engine_call GET /volumes/gantry-check_redis-conf | jq --raw-output .Mountpoint)
+    mkdir -p "$state/redis"
+    pid=$(start_process "$state/redis.log" redis-server "$conf/redis.conf" --bind "${REDIS_ADDRESS%:*}" --port "${REDIS_ADDRESS#*:}" \
+        --dir "$state/redis" --aclfile "$conf/users.acl")
+    printf '%s\n' "$pid" >"$state/redis.pid"
+    wait_ready 10 "$pid" port_answers "${REDIS_ADDRESS#*:}" || { show_log "$state/redis.log" && fail "Redis did not start"; }
+}
+
+# Nobody else uses this vhost.
 make_vhost() {
-    export CHECK_PREFIX=compose-$RANDOM$RANDOM
+    local vhost=compose-$RANDOM$RANDOM
     curl --silent --show-error --fail --max-time 20 --config - --request PUT --data '' \
-        "$GANTRY_TEST_RABBITMQ_API/api/vhosts/$CHECK_PREFIX" <<<'user = "guest:guest"'
-    GANTRY_QUEUE_URLS=amqp://guest@${GANTRY_TEST_AMQP##*[/@]}/$CHECK_PREFIX
+        "$GANTRY_TEST_RABBITMQ_API/api/vhosts/$vhost" <<<'user = "guest:guest"'
+    GANTRY_QUEUE_URLS=amqp://guest@${GANTRY_TEST_AMQP##*[/@]}/$vhost
 }
 
 compose() {
@@ -111,6 +125,7 @@ finish() {
         compose logs --tail 30 >&2 || true
     fi
     compose down --volumes --timeout 20 >/dev/null 2>&1 || say "warning: docker-compose did not take everything down"
+    stop_process "$state/redis.pid" redis-server
     engine_call DELETE "/images/$GANTRY_IMAGE?force=1" >/dev/null || true
     rm -rf "$state"
     exit "$status"

@@ -20,15 +20,20 @@ pool=${GANTRY_WORKER_POOL:-linux-amd64}
 
 password /keys/passwords/redis
 password /keys/passwords/rabbitmq
+password /keys/worker-passwords/redis
+cp /keys/passwords/rabbitmq /keys/worker-passwords/rabbitmq
 
 cat >/keys/redis/redis.conf <<CONF
 # Each change is on the disk before gantry hears that it was made, and none is ever evicted.
 appendonly yes
 appendfsync always
 maxmemory-policy noeviction
-dir /data
-requirepass $(cat /keys/passwords/redis)
+aclfile /conf/users.acl
 CONF
+# The workers' user may touch what workers need, and of secrets only its pool's: docs/redis-acl.md.
+sed -e "s/ >CHANGE-ME / >$(cat /keys/passwords/redis) /" \
+    -e "s/ >CHANGE-ME-TOO / >$(cat /keys/worker-passwords/redis) /" \
+    -e "s/linux-amd64/$pool/g" /users.acl.example >/keys/redis/users.acl
 
 cat >/keys/rabbitmq/rabbitmq.conf <<CONF
 default_user = gantry
@@ -38,8 +43,9 @@ CONF
 
 # These two images change to users of their own before they read.
 chmod 755 /keys/redis /keys/rabbitmq
-chmod 644 /keys/redis/redis.conf /keys/rabbitmq/rabbitmq.conf
+chmod 644 /keys/redis/redis.conf /keys/redis/users.acl /keys/rabbitmq/rabbitmq.conf
 give /keys/service
 give /keys/pool
 give /keys/passwords
+give /keys/worker-passwords
 give /objects
