@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
-use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::id::PoolName;
+use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
+use gantry_domain::signature::Signer;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::Keyring;
 use gantry_seams::installation;
@@ -167,7 +169,7 @@ fn told(pass: &Pass) -> String {
     text
 }
 
-/// Seals with the first key of a ring what any of its keys opens.
+/// Seals and signs with the first key of a ring what any of its keys opens.
 struct Anew(Keyring);
 
 impl Reseal for Anew {
@@ -175,7 +177,11 @@ impl Reseal for Anew {
         self.0.reseal(bound_to, sealed).map_err(|error| error.to_string())
     }
 
-    fn bundle(&self, pool: &PoolName, run: RunId, sealed: &Sealed) -> Option<Sealed> {
-        Bundle::reseal(&self.0.pool_key(pool), run, sealed).ok().flatten()
+    fn bundle(&self, run: &Run, sealed: &Sealed) -> Option<Sealed> {
+        Bundle::reseal(&self.0.pool_key(&run.pool()), run, sealed).ok().flatten()
+    }
+
+    fn signer(&self) -> &dyn Signer {
+        &self.0
     }
 }

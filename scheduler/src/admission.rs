@@ -83,6 +83,9 @@ impl Scheduler {
 
     async fn admit(&self, run: &Run, full: &mut Full) -> Result<bool, StoreError> {
         let store = self.store.as_ref();
+        if !run.is_signed(self.keyring.as_ref()) {
+            return self.refuse(run).await;
+        }
         let Some(registry) = registries::find(store, &run.registry).await? else {
             let message = format!("registry {} was deleted", run.registry);
             return self.give_up(run, message).await;
@@ -148,7 +151,8 @@ impl Scheduler {
             return Ok(None);
         }
         let pool = self.keyring.pool_key(&run.pool()).public();
-        bundle.seal(&pool, run.id).map(Some)
+        // For this run as it was read: one that was changed since does not open it.
+        bundle.seal(&pool, run).map(Some)
     }
 
     /// The secrets that the run needs, and nothing else.
@@ -169,9 +173,24 @@ impl Scheduler {
         Ok(bundle)
     }
 
+    /// Whoever may write records of runs must not get secrets by that: a worker's user in Redis may.
+    async fn refuse(&self, run: &Run) -> Result<bool, StoreError> {
+        let message = format!(
+            "the record of run {} lacks the service's signature, so it got no secrets and was not built: another than an \
+             ingress or a scheduler wrote or changed it, or an earlier build of gantry created it; start it anew from its task \
+             or its files, and if there was no upgrade, take the workers for taken over (docs/redis-acl.md)",
+            run.id
+        );
+        self.end(run, ErrorCode::Unsigned, message).await
+    }
+
     async fn give_up(&self, run: &Run, message: String) -> Result<bool, StoreError> {
+        self.end(run, ErrorCode::Internal, message).await
+    }
+
+    async fn end(&self, run: &Run, code: ErrorCode, message: String) -> Result<bool, StoreError> {
         tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
-        let error = RunError { code: ErrorCode::Internal, step: None, exit_code: None, message };
+        let error = RunError { code, step: None, exit_code: None, message };
         match runs::give_up(self.store.as_ref(), run.id, error).await {
             Ok(ended) => {
                 metrics::run_ended(&ended);

@@ -198,7 +198,8 @@ impl Scheduler {
             verdicts.push(self.judge(push, task, head, is_news).await?);
         }
         let drafts = self.drafts(&found.value.event, push, head, candidates, &verdicts).await?;
-        let started = runs::create(self.store.as_ref(), &mut batch, drafts, now).await?;
+        let (store, signer) = (self.store.as_ref(), self.keyring.as_ref());
+        let started = runs::create(store, &mut batch, drafts, signer, now).await?;
         let ids: Vec<RunId> = started.iter().map(|run| run.id).collect();
         let mut next_id = ids.iter();
         let choices = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {

@@ -152,7 +152,7 @@ impl Worker {
         };
         let bundle = match bundle.map_err(|error| cannot_begin(error.into()))? {
             None => Bundle::default(),
-            Some(sealed) => Bundle::open(&self.pool_key, run.id, &sealed)
+            Some(sealed) => Bundle::open(&self.pool_key, run, &sealed)
                 .map_err(|error| cannot_begin(error.into()))?,
         };
         match registries::find(self.store.as_ref(), &run.registry).await {

@@ -219,10 +219,26 @@ pub(super) async fn start_rerun(
 ) -> Result<HttpResponse, ApiError> {
     let run = run_routes::find(&state, &allowed, *at).await?;
     let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
+    refuse_unsigned(&state, &run)?;
     refuse_lost_upload(&state, &run).await?;
     let asked = Asked::new(&request, allowed.by())?;
     let draft = planner::for_rerun(&run, asked.event.clone(), asked.by.clone());
     asked.start(&state, &registry, run.task_id(), Some(run.id), draft).await
+}
+
+/// The new run would be signed: what nobody vouched for must not become what the service vouches for.
+fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+    if run.is_signed(state.keyring.as_ref()) {
+        return Ok(());
+    }
+    Err(ApiError::Conflict {
+        code: "run_unsigned",
+        message: format!(
+            "the record of run {} lacks the service's signature, so it is not run again: start its task, or build it anew \
+             from your files",
+            run.id
+        ),
+    })
 }
 
 async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiError> {
@@ -295,7 +311,7 @@ impl Asked {
         };
         let prefix: RunPrefix = registry.prefix;
         let request = RunRequest { event, prefix, draft, idempotency: self.idempotency };
-        match requests::accept(store, request).await? {
+        match requests::accept(store, request, state.keyring.as_ref()).await? {
             Accepted::Started(run) => {
                 self.span.record("run.id", field::display(run.id));
                 metrics::decided(Decided::Run);

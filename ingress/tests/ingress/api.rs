@@ -7,6 +7,7 @@ use gantry_domain::id::TokenId;
 use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
 use gantry_ingress::api::types;
+use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{runs, tasks, uploads};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -234,6 +235,23 @@ async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
     assert_eq!((&rerun["id"], &rerun["cause"]), (&json!("ca2"), &json!("rerun of ca1")));
     assert_eq!(door.get("/runs/ca3").await.status, StatusCode::NOT_FOUND);
     assert_eq!(door.get("/runs/nonsense").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_run_whose_record_was_changed_is_not_run_again() {
+    let door = Door::with_registry().await;
+    let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
+    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    let key = Key::new(Kind::Run, "ca1");
+    let found = door.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
+    let mut run: Value = serde_json::from_slice(&found.bytes).unwrap();
+    run["build"]["dockerfile"] = json!("Evil");
+    let mut batch = Batch::default();
+    batch.put(key, run.to_string());
+    door.store.commit(batch).await.unwrap();
+    let refused = door.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CONFLICT);
+    assert_eq!(refused["error"]["code"], "run_unsigned");
+    assert_eq!(door.get("/runs/ca2").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub mod platform;
 pub mod registry;
 pub mod run;
 pub mod sealed;
+pub mod signature;
 pub mod source;
 pub mod task;
 pub mod template;

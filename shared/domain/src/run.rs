@@ -10,6 +10,7 @@ use crate::id::{PoolName, RegistryName, RunId, StepId, TaskId, TaskName, TokenId
 use crate::image::ImageReference;
 use crate::lineage::{BaseImage, OutputImage};
 use crate::sealed::Sealed;
+use crate::signature::RunSignature;
 use crate::source::CommitId;
 use crate::task::BuildSpec;
 use crate::timestamp::Timestamp;
@@ -48,6 +49,9 @@ pub struct Run {
     pub trace: Option<TraceParent>,
     /// When it was created.
     pub created: Timestamp,
+    /// The service's, over all of the above; `None` in the record of a former build, which signed none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<RunSignature>,
     /// Whether it and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
@@ -260,6 +264,8 @@ pub enum ErrorCode {
     TimedOut,
     /// No worker takes runs of this pool.
     NoWorker,
+    /// The service did not create the run as its record says.
+    Unsigned,
     /// gantry itself failed.
     Internal,
 }

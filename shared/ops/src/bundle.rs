@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gantry_domain::id::RunId;
 use gantry_domain::image::RegistryHost;
+use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::task::ArgName;
 use secrecy::{ExposeSecret, SecretString};
@@ -38,11 +38,11 @@ impl Bundle {
         self.registries.is_empty() && self.git_token.is_none() && self.build_args.is_empty()
     }
 
-    /// Seals it so that only a pool's workers open it, and only for `run`.
+    /// Seals it so that only a pool's workers open it, and only for `run` as it is.
     ///
     /// # Errors
     /// [`SecretError::NoEntropy`].
-    pub fn seal(&self, pool: &PoolPublicKey, run: RunId) -> Result<Sealed, SecretError> {
+    pub fn seal(&self, pool: &PoolPublicKey, run: &Run) -> Result<Sealed, SecretError> {
         let plain = Plain {
             registries: self
                 .registries
@@ -69,10 +69,10 @@ impl Bundle {
     ///
     /// # Errors
     /// [`Unopened`].
-    pub fn open(key: &PoolKey, run: RunId, sealed: &Sealed) -> Result<Self, Unopened> {
+    pub fn open(key: &PoolKey, run: &Run, sealed: &Sealed) -> Result<Self, Unopened> {
         let text = key.open(run, sealed)?;
         let plain: Plain<String> = serde_json::from_slice(&text)
-            .map_err(|_| Unopened::NotThese { pool: key.pool().clone(), run })?;
+            .map_err(|_| Unopened::NotThese { pool: key.pool().clone(), run: run.id })?;
         Ok(Self {
             registries: plain
                 .registries
@@ -96,7 +96,7 @@ impl Bundle {
     /// [`ResealError`].
     pub fn reseal(
         key: &PoolKey,
-        run: RunId,
+        run: &Run,
         sealed: &Sealed,
     ) -> Result<Option<Sealed>, ResealError> {
         if key.sealed_by_the_first(sealed) {

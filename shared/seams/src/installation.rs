@@ -19,6 +19,9 @@ pub struct Installation {
     /// record of a former build, until the first start of this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyFingerprint>,
+    /// Whether each of its runs was signed when it was created. Those of a former build were not.
+    #[serde(default)]
+    pub signs_runs: bool,
 }
 
 /// Reads the installation; `None` if nobody has begun it.
@@ -57,7 +60,8 @@ pub async fn open(
                 }
                 let keys = ring.iter().take(1).cloned().collect();
                 let created = store.now().await?;
-                let new = Installation { id: id.to_owned(), created, keys };
+                let id = id.to_owned();
+                let new = Installation { id, created, keys, signs_runs: true };
                 batch.create(key(), codec::encode(&key(), &new)?);
                 (new, true)
             }
@@ -101,6 +105,24 @@ pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Resul
             Ok(()) => return Ok(()),
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Every run there is was signed: from now on one that is not was never created by the service.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn set_signs_runs(store: &dyn Store) -> Result<(), StoreError> {
+    loop {
+        let Some(mut found) = find_versioned(store).await? else { return Ok(()) };
+        found.value.signs_runs = true;
+        let mut batch = Batch::default();
+        found.replace_in(&mut batch, key())?;
+        match store.commit(batch).await {
+            Ok(()) => return Ok(()),
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error),
         }
     }
 }

@@ -5,6 +5,7 @@ use gantry_domain::decide::{Candidate, Choice, Decision};
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{RunId, RunPrefix};
 use gantry_domain::run::Run;
+use gantry_domain::signature::Signer;
 
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::{decisions, events, runs};
@@ -31,11 +32,16 @@ pub enum Accepted {
     Repeated(RunId),
 }
 
-/// Accepts a request. A second call with the same idempotency key starts nothing and tells the first one's run.
+/// Accepts a request, for whose run `signer` vouches. A second call with the same idempotency key starts nothing and
+/// tells the first one's run.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn accept(store: &dyn Store, request: RunRequest) -> Result<Accepted, StoreError> {
+pub async fn accept(
+    store: &dyn Store,
+    request: RunRequest,
+    signer: &dyn Signer,
+) -> Result<Accepted, StoreError> {
     debug_assert!(matches!(request.event.kind, EventKind::Requested { .. }), "only requests");
     let run_key = request.idempotency.as_ref().map(|key| format!("request/{key}"));
     loop {
@@ -47,7 +53,7 @@ pub async fn accept(store: &dyn Store, request: RunRequest) -> Result<Accepted, 
         let now = store.now().await?;
         let mut batch = Batch::default();
         let drafts = vec![(request.prefix, request.draft.clone(), run_key.clone())];
-        let Some(run) = runs::create(store, &mut batch, drafts, now).await?.pop() else {
+        let Some(run) = runs::create(store, &mut batch, drafts, signer, now).await?.pop() else {
             return Err(StoreError::Unavailable { message: "no run was created".to_owned() });
         };
         events::record_decided(&mut batch, &request.event)?;

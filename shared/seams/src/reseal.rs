@@ -1,13 +1,13 @@
-//! Every stored secret sealed anew, so that an old key of the service may go.
+//! Every stored secret sealed anew, and every run signed anew, so that an old key of the service may go.
 //!
-//! Records change under their versions and in nothing but their seals, which no index knows, so others may work on
-//! them meanwhile, and what was interrupted goes on with the next call.
+//! Records change under their versions and in nothing but seals and signatures, which no index knows, so others may work
+//! on them meanwhile, and what was interrupted goes on with the next call.
 
 use gantry_domain::hook::Hook;
-use gantry_domain::id::{PoolName, RunId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
+use gantry_domain::signature::Signer;
 use gantry_domain::task::Task;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +29,10 @@ pub trait Reseal: Send + Sync {
 
     /// The bundle of a ready run; `None` when it is sealed as it should be, or does not open: then its next attempt
     /// gets another.
-    fn bundle(&self, pool: &PoolName, run: RunId, sealed: &Sealed) -> Option<Sealed>;
+    fn bundle(&self, run: &Run, sealed: &Sealed) -> Option<Sealed>;
+
+    /// Vouches for runs, with the same keys.
+    fn signer(&self) -> &dyn Signer;
 }
 
 /// What one pass over the store did.
@@ -77,8 +80,8 @@ trait Holder: Serialize + DeserializeOwned + Send + Sync {
     fn bound_to(&self) -> String;
     /// Where they are.
     fn secrets(&mut self) -> Vec<&mut Sealed>;
-    /// The run whose bundle is stored beside it.
-    fn bundled(&self) -> Option<&Run> {
+    /// The run that it is.
+    fn as_run(&mut self) -> Option<&mut Run> {
         None
     }
 }
@@ -133,6 +136,9 @@ impl Walk<'_> {
         mut found: Versioned<T>,
     ) -> Result<Option<Batch>, StoreError> {
         let mut batch = Batch::default();
+        let signer = self.reseal.signer();
+        // Nobody vouches for what somebody else wrote.
+        let is_signed = found.value.as_run().is_some_and(|run| run.is_signed(signer));
         let bound_to = found.value.bound_to();
         let mut is_changed = false;
         for sealed in found.value.secrets() {
@@ -148,17 +154,22 @@ impl Walk<'_> {
                 }
             }
         }
+        if is_signed && let Some(run) = found.value.as_run() {
+            let former = run.signature.take();
+            run.sign(signer);
+            is_changed |= run.signature != former;
+        }
         if is_changed {
             found.replace_in(&mut batch, key.clone())?;
         } else {
             batch.expect.push((key.clone(), Expect::Version(found.version)));
         }
-        if let Some(run) = found.value.bundled() {
+        if let Some(run) = found.value.as_run().filter(|run| has_bundle(run)) {
             let key = runs::bundle_key(run);
             let record = self.store.load(std::slice::from_ref(&key)).await?.pop().flatten();
             let anew = record.and_then(|record| {
                 let sealed = Sealed::from_text(String::from_utf8(record.bytes.to_vec()).ok()?);
-                Some((record.version, self.reseal.bundle(&run.pool(), run.id, &sealed)?))
+                Some((record.version, self.reseal.bundle(run, &sealed)?))
             });
             if let Some((version, anew)) = anew {
                 batch.replace(key, version, anew.as_text().to_owned());
@@ -207,8 +218,11 @@ impl Holder for Run {
         self.git_token.iter_mut().chain(self.build.secret_build_args.values_mut()).collect()
     }
 
-    fn bundled(&self) -> Option<&Run> {
-        let is_stored = matches!(self.state, RunState::Ready { secrets: ReadySecrets::Stored, .. });
-        is_stored.then_some(self)
+    fn as_run(&mut self) -> Option<&mut Run> {
+        Some(self)
     }
+}
+
+fn has_bundle(run: &Run) -> bool {
+    matches!(run.state, RunState::Ready { secrets: ReadySecrets::Stored, .. })
 }

@@ -11,6 +11,7 @@ use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
     CancelAsk, IllegalTransition, Outcome, Progress, Run, RunError, RunState, WaitReason,
 };
+use gantry_domain::signature::Signer;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
@@ -22,6 +23,7 @@ mod ends;
 mod indexes;
 mod leasing;
 mod listing;
+mod signing;
 
 pub use admission::{Admission, Limits, ready};
 pub(crate) use admission::{registry_door, task_door};
@@ -35,6 +37,7 @@ pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tag
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before, waiting,
 };
+pub use signing::sign_former;
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.
 const CONFLICT_RETRIES: usize = 64;
@@ -78,7 +81,7 @@ pub(crate) fn key(run: RunId) -> Key {
 }
 
 /// Adds the creation of runs to a batch, so that it can be one commit with what caused them. `keys` says what each
-/// was created for: there is at most one run for each, whoever creates it.
+/// was created for: there is at most one run for each, whoever creates it. `signer` vouches for them.
 ///
 /// The commit conflicts when another run took the next number or the same key meanwhile: read again, and try again.
 ///
@@ -88,6 +91,7 @@ pub async fn create(
     store: &dyn Store,
     batch: &mut Batch,
     drafts: Vec<(RunPrefix, RunDraft, Option<String>)>,
+    signer: &dyn Signer,
     now: Timestamp,
 ) -> Result<Vec<Run>, StoreError> {
     let mut counters = BTreeMap::new();
@@ -104,6 +108,7 @@ pub async fn create(
         *number += 1;
         let mut run = draft.create(RunId::new(prefix, *number), now);
         run.created_for.clone_from(&run_key);
+        run.sign(signer);
         let key = key(run.id);
         batch.create(key.clone(), codec::encode(&key, &run)?);
         reindex(batch, None, Some(&run));

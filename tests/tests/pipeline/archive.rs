@@ -87,6 +87,7 @@ async fn an_installation_is_moved_with_everything_and_goes_on() {
     );
 
     let mut new = super::start().await;
+    new.keyring = old.gantry.keyring;
     new.git = old.gantry.git;
     new.clock.advance(std::time::Duration::from_secs(60));
     let store = new.store.clone();

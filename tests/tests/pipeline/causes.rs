@@ -28,7 +28,7 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -
         prefix: "ca".parse().unwrap(),
         idempotency: key.map(str::to_owned),
     };
-    requests::accept(gantry.store.as_ref(), request).await.unwrap()
+    requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap()
 }
 
 /// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.

@@ -55,7 +55,8 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
 }
 
 /// Creates runs, each few in a registry of their own, and lets them be ready.
-async fn ready(store: &SharedStore, count: usize, run_type: RunType) -> Vec<RunId> {
+async fn ready(gantry: &TestPipeline, count: usize, run_type: RunType) -> Vec<RunId> {
+    let (store, signer) = (&gantry.store, gantry.keyring.as_ref());
     let mut ids = Vec::with_capacity(count);
     while ids.len() < count {
         let mut batch = Batch::default();
@@ -63,7 +64,8 @@ async fn ready(store: &SharedStore, count: usize, run_type: RunType) -> Vec<RunI
         let drafts = (0..some).map(|_| draft(ids.len() / AT_ONCE, run_type));
         let drafts = drafts.map(|draft| ("ca".parse().unwrap(), draft, None)).collect();
         let now = store.now().await.unwrap();
-        let created = runs::create(store.as_ref(), &mut batch, drafts, now).await.unwrap();
+        let created = runs::create(store.as_ref(), &mut batch, drafts, signer, now);
+        let created = created.await.unwrap();
         store.commit(batch).await.unwrap();
         ids.extend(created.iter().map(|run| run.id));
     }
@@ -84,9 +86,9 @@ async fn take(store: &dyn Store, worker: &WorkerId) -> Option<RunId> {
 #[tokio::test]
 async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
     let gantry = super::start().await;
-    let crowd = ready(&gantry.store, 5000, RunType::AutoBuild).await;
+    let crowd = ready(&gantry, 5000, RunType::AutoBuild).await;
     let began = Instant::now();
-    let quick = ready(&gantry.store, 1, RunType::QuickBuild).await;
+    let quick = ready(&gantry, 1, RunType::QuickBuild).await;
     let worker = "worker-1".parse().unwrap();
     assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(quick[0]));
     assert!(began.elapsed() < STARTS_WITHIN, "it took {:?}", began.elapsed());
@@ -96,7 +98,7 @@ async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_workers_at_once_take_each_run_once() {
     let gantry = super::start().await;
-    let expected = ready(&gantry.store, 300, RunType::AutoBuild).await;
+    let expected = ready(&gantry, 300, RunType::AutoBuild).await;
     let counted = Arc::new(Counted { store: Arc::clone(&gantry.store), conflicts: 0.into() });
     let workers = (0..50).map(|number| {
         let store = Arc::clone(&counted);

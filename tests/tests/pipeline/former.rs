@@ -41,6 +41,8 @@ async fn former() -> Former {
     let (_, began) =
         installation::open(store.as_ref(), "new", &keyring.fingerprints()).await.unwrap();
     assert!(!began, "it is the former installation");
+    assert!(runs::sign_former(store.as_ref(), &keyring).await.unwrap() > 0, "it signed none");
+    assert_eq!(runs::sign_former(store.as_ref(), &keyring).await.unwrap(), 0, "once is enough");
     gantry.keyring = Arc::new(keyring);
     Former { gantry, store, _folder: folder }
 }

@@ -22,6 +22,7 @@ mod embedded {
     mod archive;
     mod causes;
     mod crowds;
+    mod forged;
     mod former;
     mod keeping;
     mod leases;
@@ -48,6 +49,7 @@ mod scaled {
     mod archive;
     mod causes;
     mod crowds;
+    mod forged;
     mod keeping;
     mod leases;
     mod logs;

@@ -176,11 +176,17 @@ async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secret
     }
 
     // What it was given all the same does not open.
-    assert!(Bundle::open(&key, own.id, &own_bundle).is_ok(), "its own does");
-    assert!(Bundle::open(&key, other.id, &other_bundle).is_err(), "another pool's");
-    assert!(Bundle::open(&key, second.id, &own_bundle).is_err(), "its own for another run");
+    assert!(Bundle::open(&key, &own, &own_bundle).is_ok(), "its own does");
+    assert!(Bundle::open(&key, &other, &other_bundle).is_err(), "another pool's");
+    assert!(Bundle::open(&key, &second, &own_bundle).is_err(), "its own for another run");
     let arm = gantry.keyring.pool_key(&"linux/arm64".parse::<Platform>().unwrap().pool());
-    assert!(Bundle::open(&arm, other.id, &other_bundle).is_ok(), "that pool's own key does");
+    assert!(Bundle::open(&arm, &other, &other_bundle).is_ok(), "that pool's own key does");
+
+    // What it may write all the same earns it nothing.
+    super::forged::other_registry(gantry).await;
+    super::forged::forge(store.as_ref(), &own).await;
+    gantry.schedule().await;
+    super::forged::assert_refused(gantry, "zz9").await;
 }
 
 fn assert_refused(answer: Result<(), StoreError>, what: &str) {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::hook::HookSecret;
-use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::id::PoolName;
 use gantry_domain::registry::SealedCredentials;
-use gantry_domain::run::RunStatus;
+use gantry_domain::run::{Run, RunStatus};
 use gantry_domain::sealed::Sealed;
+use gantry_domain::signature::Signer;
 use gantry_domain::task::Task;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString, write_private};
@@ -24,7 +25,7 @@ const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox
 const SECRET: &str = "s3cr3t-of-some-length";
 
 /// A key file with these keys, each of one byte again and again.
-fn ring(keys: &[u8]) -> Keyring {
+pub(crate) fn ring(keys: &[u8]) -> Keyring {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret.key");
     let lines: Vec<String> = keys.iter().map(|byte| format!("{byte:02x}").repeat(32)).collect();
@@ -37,7 +38,7 @@ fn seal(gantry: &TestPipeline, secret: &str) -> Sealed {
 }
 
 /// A task with a secret build argument.
-async fn task_with_secret(gantry: &TestPipeline, name: &str) -> Task {
+pub(crate) async fn task_with_secret(gantry: &TestPipeline, name: &str) -> Task {
     gantry.git.repository(name).unwrap().commit("main", DOCKERFILE).unwrap();
     let sealed = seal(gantry, SECRET);
     let image = format!("{name}:{{{{.Run.ID}}}}");
@@ -196,15 +197,19 @@ async fn the_record_of_a_former_build_gets_every_key_of_the_first_ring() {
 }
 
 /// As `gantry secret rekey` seals.
-struct Anew(Keyring);
+pub(crate) struct Anew(pub(crate) Keyring);
 
 impl Reseal for Anew {
     fn secret(&self, bound_to: &str, sealed: &Sealed) -> Result<Option<Sealed>, String> {
         self.0.reseal(bound_to, sealed).map_err(|error| error.to_string())
     }
 
-    fn bundle(&self, pool: &PoolName, run: RunId, sealed: &Sealed) -> Option<Sealed> {
-        Bundle::reseal(&self.0.pool_key(pool), run, sealed).ok().flatten()
+    fn bundle(&self, run: &Run, sealed: &Sealed) -> Option<Sealed> {
+        Bundle::reseal(&self.0.pool_key(&run.pool()), run, sealed).ok().flatten()
+    }
+
+    fn signer(&self) -> &dyn Signer {
+        &self.0
     }
 }
 

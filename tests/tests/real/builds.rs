@@ -56,7 +56,8 @@ async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
         by,
     );
     let request = RunRequest { draft, event, prefix: "cb".parse().unwrap(), idempotency: None };
-    let accepted = requests::accept(gantry.store.as_ref(), request).await.unwrap();
+    let accepted =
+        requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap();
     let requests::Accepted::Started(run) = accepted else { panic!("it is new") };
     gantry.schedule().await;
     run.id

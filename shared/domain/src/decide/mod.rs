@@ -13,7 +13,7 @@ pub mod matcher;
 pub mod order;
 pub mod planner;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 /// What was decided for one event, for good.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -48,6 +48,7 @@ impl RunDraft {
             created_for: None,
             trace: self.trace,
             created: now,
+            signature: None,
             archived: false,
             cancel: None,
             attempts: Vec::new(),

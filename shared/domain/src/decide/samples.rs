@@ -5,7 +5,7 @@ use crate::platform::Platform;
 use crate::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
 use crate::timestamp::Timestamp;
 
-pub(super) fn task() -> Task {
+pub(crate) fn task() -> Task {
     Task {
         id: "reg/web".parse().unwrap(),
         revision: 3,

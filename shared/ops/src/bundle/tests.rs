@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use gantry_domain::id::{PoolName, RunPrefix};
+use gantry_domain::id::PoolName;
 use proptest::prelude::*;
 
 use super::*;
@@ -18,6 +18,31 @@ fn pool(name: &str) -> PoolName {
     name.parse().unwrap()
 }
 
+/// A run that builds `image`.
+fn run(id: &str, image: &str) -> Run {
+    let record = serde_json::json!({
+        "id": id,
+        "registry": "reg",
+        "run_type": "QuickBuild",
+        "build": {
+            "source": { "kind": "git", "url": "https://git.test/hello.git" },
+            "dockerfile": "Dockerfile",
+            "images": [image],
+            "platform": "linux/amd64",
+            "timeout": 60,
+            "push": true,
+        },
+        "cause": { "cause": "request", "event": "request:1", "by": "t1" },
+        "created": 1_700_000_000_000_i64,
+        "state": { "state": "waiting", "reason": { "for": "admission" }, "since": 1 },
+    });
+    serde_json::from_value(record).unwrap()
+}
+
+fn ca1() -> Run {
+    run("ca1", "hello")
+}
+
 fn bundle(secret: &str) -> Bundle {
     Bundle {
         git_token: Some(SecretString::from(secret)),
@@ -33,7 +58,7 @@ fn bundle(secret: &str) -> Bundle {
 #[test]
 fn a_bundle_opens_with_all_that_was_in_it_and_shows_none_of_it() {
     let key = ring(&[1]).pool_key(&pool("linux-amd64"));
-    let run = "ca1".parse().unwrap();
+    let run = &ca1();
     let sealed = bundle("hunter2").seal(&key.public(), run).unwrap();
     let opened = Bundle::open(&key, run, &sealed).unwrap();
     assert_eq!(opened.git_token.as_ref().unwrap().expose_secret(), "hunter2");
@@ -49,8 +74,19 @@ fn a_bundle_opens_with_all_that_was_in_it_and_shows_none_of_it() {
 }
 
 #[test]
+fn a_bundle_does_not_open_for_a_run_that_builds_something_else_by_now() {
+    let key = ring(&[1]).pool_key(&pool("p"));
+    let sealed = bundle("s").seal(&key.public(), &ca1()).unwrap();
+    let mut moved = ca1();
+    moved.archived = true;
+    moved.git_token = Some(Sealed::from_text("sealed anew".to_owned()));
+    assert!(Bundle::open(&key, &moved, &sealed).is_ok());
+    assert!(Bundle::open(&key, &run("ca1", "other"), &sealed).is_err());
+}
+
+#[test]
 fn a_key_that_is_not_there_is_named_with_the_remedy() {
-    let run = "ca1".parse().unwrap();
+    let run = &ca1();
     let sealed = bundle("s").seal(&ring(&[2]).pool_key(&pool("p")).public(), run).unwrap();
     let error = Bundle::open(&ring(&[1]).pool_key(&pool("p")), run, &sealed).unwrap_err();
     insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they are sealed by service key bfbab41b8bd7f964, and the pool key is derived from d0b2f868470e3a31: make it anew with `gantry secret pool-key p`");
@@ -58,15 +94,15 @@ fn a_key_that_is_not_there_is_named_with_the_remedy() {
 
 #[test]
 fn what_a_former_build_sealed_is_no_bundle() {
-    let (ring, run) = (ring(&[1]), "ca1".parse().unwrap());
+    let (ring, run) = (ring(&[1]), &ca1());
     let sealed = ring.seal("run/ca1", &SecretString::from("{}")).unwrap();
     let error = Bundle::open(&ring.pool_key(&pool("p")), run, &sealed).unwrap_err();
-    insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they were sealed for another run, or by a former build");
+    insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they were sealed for another run, or for what its record said before it was changed, or by a former build");
 }
 
 #[test]
 fn after_a_new_first_key_the_old_opens_until_the_bundle_is_sealed_anew() {
-    let run = "ca1".parse().unwrap();
+    let run = &ca1();
     let sealed = bundle("s").seal(&ring(&[1]).pool_key(&pool("p")).public(), run).unwrap();
     let both = ring(&[2, 1]).pool_key(&pool("p"));
     assert!(Bundle::open(&both, run, &sealed).is_ok());
@@ -119,21 +155,21 @@ proptest! {
         pools in ("[a-z][a-z0-9-]{0,9}", "[a-z][a-z0-9-]{0,9}"),
         runs in (1_u64..99, 1_u64..99),
     ) {
-        let run = |number| RunId::new(RunPrefix::nth(0), number);
+        let run = |number| run(&format!("ca{number}"), "hello");
         let sealed_to = ring(&[keys.0]).pool_key(&pool(&pools.0));
         let opened_with = ring(&[keys.1]).pool_key(&pool(&pools.1));
-        let sealed = bundle(&secret).seal(&sealed_to.public(), run(runs.0)).unwrap();
-        let opened = Bundle::open(&opened_with, run(runs.1), &sealed);
+        let sealed = bundle(&secret).seal(&sealed_to.public(), &run(runs.0)).unwrap();
+        let opened = Bundle::open(&opened_with, &run(runs.1), &sealed);
         let is_the_same = keys.0 == keys.1 && pools.0 == pools.1 && runs.0 == runs.1;
         prop_assert_eq!(opened.is_ok(), is_the_same);
-        let own = Bundle::open(&sealed_to, run(runs.0), &sealed).unwrap().git_token.unwrap();
+        let own = Bundle::open(&sealed_to, &run(runs.0), &sealed).unwrap().git_token.unwrap();
         prop_assert_eq!(own.expose_secret(), secret.as_str());
     }
 
     #[test]
     fn a_bundle_that_was_changed_does_not_open(place in 0_usize..2000, byte in b'A'..=b'z') {
         let key = ring(&[1]).pool_key(&pool("p"));
-        let run = RunId::new(RunPrefix::nth(0), 1);
+        let run = &ca1();
         let sealed = bundle("s").seal(&key.public(), run).unwrap();
         let mut text = sealed.as_text().as_bytes().to_vec();
         let place = place % text.len();

@@ -7,6 +7,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use gantry_domain::id::PoolName;
+use gantry_domain::signature::{RunSignature, Signer};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::pool_key::PoolKey;
@@ -71,6 +74,7 @@ pub struct Keyring {
 struct ServiceKey {
     bytes: Zeroizing<[u8; 32]>,
     cipher: XChaCha20Poly1305,
+    signing: Zeroizing<[u8; 32]>,
     fingerprint: KeyFingerprint,
 }
 
@@ -189,7 +193,15 @@ impl ServiceKey {
         let cipher = XChaCha20Poly1305::new_from_slice(bytes.as_ref()).ok()?;
         let digits = hex_text(derive(bytes.as_ref(), "fingerprint").as_ref());
         let fingerprint = digits.get(..16)?.parse().ok()?;
-        Some(Self { bytes, cipher, fingerprint })
+        let signing = derive(bytes.as_ref(), "signature of a run");
+        Some(Self { bytes, cipher, signing, fingerprint })
+    }
+
+    fn mac(&self, text: &[u8]) -> Hmac<Sha256> {
+        let Ok(mac) = Hmac::new_from_slice(self.signing.as_ref()) else {
+            unreachable!("HMAC takes a key of any length")
+        };
+        mac.chain_update(text)
     }
 
     fn open(&self, bound_to: &str, sealed: &Sealed) -> Option<SecretString> {
@@ -199,6 +211,24 @@ impl ServiceKey {
         let payload = Payload { msg: &bytes, aad: bound_to.as_bytes() };
         let plain = Zeroizing::new(self.cipher.decrypt(&XNonce::from(nonce), payload).ok()?);
         Some(SecretString::from(std::str::from_utf8(&plain).ok()?))
+    }
+}
+
+/// HMAC-SHA256: who verifies could sign as well, and both are the service.
+impl Signer for Keyring {
+    fn sign(&self, text: &[u8]) -> RunSignature {
+        let tag = self.first.mac(text).finalize().into_bytes();
+        match hex::encode(tag).parse() {
+            Ok(signature) => signature,
+            Err(_) => unreachable!("32 bytes are 64 hexadecimal digits"),
+        }
+    }
+
+    fn vouches_for(&self, text: &[u8], signature: &RunSignature) -> bool {
+        let mut tag = [0_u8; 32];
+        hex::decode_to_slice(signature.as_str(), &mut tag).is_ok()
+            // Constant time: `==` would tell a forger how many leading bytes were right.
+            && self.keys().any(|key| key.mac(text).verify_slice(&tag).is_ok())
     }
 }
 
@@ -237,6 +267,17 @@ mod tests {
         assert_eq!(keyring(&new).open("hook/a", &again).unwrap().expose_secret(), "s");
         assert!(both.reseal("hook/a", &again).unwrap().is_none(), "it is sealed so already");
         assert!(keyring(&new).reseal("hook/a", &sealed).is_err());
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_text_and_while_its_key_is_in_the_ring() {
+        let (old, new) = ("11".repeat(32), "22".repeat(32));
+        let signature = keyring(&old).sign(b"run ca1");
+        let rotated = keyring(&format!("{new}\n{old}\n"));
+        assert!(rotated.vouches_for(b"run ca1", &signature));
+        assert!(!rotated.vouches_for(b"run ca2", &signature));
+        assert!(!keyring(&new).vouches_for(b"run ca1", &signature));
+        assert_eq!(rotated.sign(b"run ca1"), keyring(&new).sign(b"run ca1"), "the first signs");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What a pool's workers open the secrets of their runs with, and nothing else.
 //!
 //! An X25519 key derived from a key of the service, one for each key of its ring. Bundles are sealed to its public half
-//! by HPKE (RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305), bound to pool and run.
+//! by HPKE (RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305), bound to the pool and to all
+//! of the run that never changes: whoever changes what a ready run builds has changed what its secrets were sealed for.
 
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::run::Run;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -102,8 +104,8 @@ pub enum Unopened {
     },
     /// They were sealed for another pool or run, or changed since; or nothing of this kind is there.
     #[error(
-        "the key of pool {pool} does not open the secrets of run {run}: they were sealed for another run, or by a \
-         former build"
+        "the key of pool {pool} does not open the secrets of run {run}: they were sealed for another run, or for \
+         what its record said before it was changed, or by a former build"
     )]
     NotThese {
         /// Whose key it is.
@@ -247,14 +249,14 @@ impl PoolKey {
     }
 
     /// Opens what was sealed to it for `run`.
-    pub(crate) fn open(&self, run: RunId, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Unopened> {
-        let not_these = || Unopened::NotThese { pool: self.pool.clone(), run };
+    pub(crate) fn open(&self, run: &Run, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let not_these = || Unopened::NotThese { pool: self.pool.clone(), run: run.id };
         let envelope = Envelope::parse(sealed).ok_or_else(not_these)?;
         let Some(Derived { key, .. }) = self.keys().find(|key| key.from == envelope.sealed_by)
         else {
             return Err(Unopened::OtherKey {
                 pool: self.pool.clone(),
-                run,
+                run: run.id,
                 sealed_by: envelope.sealed_by,
                 derived_from: self.fingerprints(),
             });
@@ -265,7 +267,7 @@ impl PoolKey {
             &envelope.encapped,
             INFO,
             &envelope.sealed,
-            bound_to(&self.pool, run).as_bytes(),
+            &bound_to(&self.pool, run),
         )
         .map(Zeroizing::new)
         .map_err(|_| not_these())
@@ -283,7 +285,7 @@ impl PoolKey {
 
 impl PoolPublicKey {
     /// Seals `plain` so that only this pool opens it, and only as that of `run`.
-    pub(crate) fn seal(&self, run: RunId, plain: &[u8]) -> Result<Sealed, SecretError> {
+    pub(crate) fn seal(&self, run: &Run, plain: &[u8]) -> Result<Sealed, SecretError> {
         let mut random = StdRng::try_from_rng(&mut SysRng).map_err(|_| SecretError::NoEntropy)?;
         let (encapped, sealed) =
             hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
@@ -291,7 +293,7 @@ impl PoolPublicKey {
                 &self.key,
                 INFO,
                 plain,
-                bound_to(&self.pool, run).as_bytes(),
+                &bound_to(&self.pool, run),
                 &mut random,
             )
             // A point of X25519 that we derived ourselves, and a message of a few KiB: nothing else can fail.
@@ -341,8 +343,10 @@ fn parse_line(text: &str) -> Option<(PoolName, Derived)> {
     words.next().is_none().then_some((pool, Derived { from, key }))
 }
 
-fn bound_to(pool: &PoolName, run: RunId) -> String {
-    format!("{pool}/{run}")
+fn bound_to(pool: &PoolName, run: &Run) -> Vec<u8> {
+    let mut text = format!("{pool}/").into_bytes();
+    text.extend(run.fixed_text());
+    text
 }
 
 fn listed(fingerprints: &[KeyFingerprint]) -> String {

@@ -1,0 +1,198 @@
+//! What of a run never changes, and the service's signature over it.
+//!
+//! Workers write records of runs, so a record alone does not prove that the service created the run, nor that it is still
+//! the same. Two texts of a run do: the signed one, which only the service can vouch for, and the plain one in it, which
+//! a run's secrets are sealed for, so that a worker opens them for exactly this.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cause::Cause;
+use crate::id::{RegistryName, RunId};
+use crate::run::{Run, RunType, TaskRevision};
+use crate::sealed::Sealed;
+use crate::task::{ArgName, BuildSpec};
+use crate::text::text_type;
+use crate::timestamp::Timestamp;
+use crate::trace::TraceParent;
+
+text_type!(
+    /// The service's signature over what never changes of a run.
+    RunSignature,
+    "signature of a run",
+    "64 hexadecimal digits in lower case",
+    |text| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
+
+/// Signs for the service: its keys are not the business of those who create runs.
+pub trait Signer: Send + Sync {
+    /// The signature over a text, always the same for the same keys.
+    fn sign(&self, text: &[u8]) -> RunSignature;
+
+    /// Whether the service made this signature over this text, with any of its keys.
+    fn vouches_for(&self, text: &[u8], signature: &RunSignature) -> bool;
+}
+
+/// Told apart from whatever else is signed or sealed, and from forms to come.
+const FORM: &str = "gantry run 1";
+
+/// What never changes and may be read. A field that is added to one of these types must be left out while it has the value
+/// that it had before it was added: else no signature of a former build holds.
+#[derive(Serialize)]
+struct Fixed<'a> {
+    form: &'static str,
+    id: RunId,
+    registry: &'a RegistryName,
+    run_type: RunType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: &'a Option<TaskRevision>,
+    build: BuildSpec,
+    cause: &'a Cause,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_for: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: &'a Option<TraceParent>,
+    created: Timestamp,
+}
+
+/// The same, with what is sealed.
+#[derive(Serialize)]
+struct Signed<'a> {
+    fixed: Fixed<'a>,
+    git_token: &'a Option<Sealed>,
+    secret_build_args: &'a BTreeMap<ArgName, Sealed>,
+}
+
+impl Run {
+    /// Lets the service vouch for it as it is.
+    pub fn sign(&mut self, signer: &dyn Signer) {
+        self.signature = Some(signer.sign(&self.signed_text()));
+    }
+
+    /// Whether the service created it, as it is.
+    #[must_use]
+    pub fn is_signed(&self, signer: &dyn Signer) -> bool {
+        self.signature
+            .as_ref()
+            .is_some_and(|signature| signer.vouches_for(&self.signed_text(), signature))
+    }
+
+    /// What never changes of it, but for the sealed secrets, which are sealed anew when the service's key changes.
+    #[must_use]
+    pub fn fixed_text(&self) -> Vec<u8> {
+        text(&self.fixed())
+    }
+
+    fn signed_text(&self) -> Vec<u8> {
+        text(&Signed {
+            fixed: self.fixed(),
+            git_token: &self.git_token,
+            secret_build_args: &self.build.secret_build_args,
+        })
+    }
+
+    /// Names every field, so that a new one is decided on here.
+    fn fixed(&self) -> Fixed<'_> {
+        let Self {
+            id,
+            registry,
+            run_type,
+            task,
+            build,
+            git_token: _,
+            cause,
+            created_for,
+            trace,
+            created,
+            signature: _,
+            archived: _,
+            cancel: _,
+            attempts: _,
+            state: _,
+        } = self;
+        let mut build = build.clone();
+        for sealed in build.secret_build_args.values_mut() {
+            *sealed = Sealed::from_text(String::new());
+        }
+        let (id, run_type, created) = (*id, *run_type, *created);
+        Fixed {
+            form: FORM,
+            id,
+            registry,
+            run_type,
+            task,
+            build,
+            cause,
+            created_for,
+            trace,
+            created,
+        }
+    }
+}
+
+fn text(of: &impl Serialize) -> Vec<u8> {
+    let Ok(text) = serde_json::to_vec(of) else {
+        unreachable!("names, texts and numbers always make JSON")
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::planner;
+    use crate::decide::samples::task;
+
+    fn run() -> Run {
+        let mut task = task();
+        task.build.secret_build_args =
+            [("TOKEN".parse().unwrap(), Sealed::from_text("sealed".to_owned()))].into();
+        let (event, by) = ("request:1".parse().unwrap(), "t1".parse().unwrap());
+        planner::for_task_request(&task, task.build.clone(), event, by)
+            .create("ca1".parse().unwrap(), Timestamp::from_millis(1_700_000_000_000))
+    }
+
+    #[test]
+    fn the_texts_of_a_run_stay_as_every_build_wrote_them() {
+        let run = run();
+        let fixed = String::from_utf8(run.fixed_text()).unwrap();
+        let signed = String::from_utf8(run.signed_text()).unwrap();
+        assert_eq!(
+            fixed,
+            concat!(
+                r#"{"form":"gantry run 1","id":"ca1","registry":"reg","run_type":"QuickBuild","#,
+                r#""task":{"name":"web","revision":3},"build":{"source":{"kind":"git","#,
+                r#""url":"https://github.com/octo/hello.git","reference":"main","folder":"app"},"#,
+                r#""dockerfile":"Dockerfile","images":["web:{{.Run.ID}}"],"#,
+                r#""secret_build_args":{"TOKEN":""},"platform":"linux/amd64","timeout":3600,"#,
+                r#""push":true,"no_cache":false},"cause":{"cause":"request","event":"request:1","#,
+                r#""by":"t1"},"created":1700000000000}"#,
+            )
+        );
+        assert_eq!(
+            signed,
+            format!(
+                r#"{{"fixed":{fixed},"git_token":null,"secret_build_args":{{"TOKEN":"sealed"}}}}"#
+            )
+        );
+        let read: Run = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
+        assert_eq!(read.signed_text(), run.signed_text(), "a stored run has the same");
+    }
+
+    #[test]
+    fn what_moves_is_not_in_them_and_what_is_sealed_only_in_the_signed_one() {
+        let (before, mut run) = (run(), run());
+        run.archived = true;
+        run.state = crate::run::RunState::Waiting {
+            reason: crate::run::WaitReason::HandedBack,
+            since: Timestamp::from_millis(1),
+        };
+        assert_eq!(run.signed_text(), before.signed_text());
+        run.git_token = Some(Sealed::from_text("other".to_owned()));
+        assert_ne!(run.signed_text(), before.signed_text());
+        assert_eq!(run.fixed_text(), before.fixed_text());
+        run.registry = "another".parse().unwrap();
+        assert_ne!(run.fixed_text(), before.fixed_text());
+    }
+}
