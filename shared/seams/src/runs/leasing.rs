@@ -1,5 +1,6 @@
 //! Leases: who may act on a run, until when, and what its worker says of it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use gantry_domain::attempt::{Holder, Lease};
@@ -18,8 +19,11 @@ use crate::codec::Versioned;
 use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
 use crate::{lineages, tags};
 
-/// How many ready runs a worker reads at once, and tries in order: many workers then do not fight for one.
-const TAKE_WINDOW: usize = 16;
+/// How many ready runs a worker reads at once.
+const TAKE_WINDOW: usize = 64;
+
+/// How often it reads them again when others took those that it tried.
+const TAKE_ROUNDS: usize = 4;
 
 /// A lease that was taken, with everything that its worker needs.
 #[derive(Debug, Clone)]
@@ -45,6 +49,9 @@ pub enum Renewal {
 
 /// Leases the best ready run of a pool to a worker, for `lease` from now; `None` when there is none.
 ///
+/// Who comes too late for the best one tries others in an order of its own: of many workers that look at once, no two go
+/// down the same list and meet again at each run.
+///
 /// # Errors
 /// [`StoreError`].
 pub async fn take(
@@ -54,40 +61,69 @@ pub async fn take(
     nonce: &LeaseNonce,
     lease: Duration,
 ) -> Result<Option<TakenRun>, StoreError> {
-    for entry in store.range(&indexes::ready(pool), From::Start, TAKE_WINDOW).await? {
-        let Some(id) = member_run(store, &indexes::ready(pool), &entry).await? else {
-            continue;
-        };
-        let Some(mut found) = take_candidate(store, id, &entry).await? else {
-            continue;
-        };
-        let before = found.value.clone();
-        let now = store.now().await?;
-        let lease = Lease {
-            attempt: before.next_attempt(),
-            worker: worker.clone(),
-            nonce: nonce.clone(),
-            since: now,
-            until: now.after(lease),
-        };
-        let holder = lease.holder();
-        let Ok(state) = before.state.clone().apply(Progress::Taken { lease }, now) else {
-            continue;
-        };
-        found.value.state = state;
-        let mut batch = Batch::default();
-        found.replace_in(&mut batch, key(id))?;
-        reindex(&mut batch, Some(&before), Some(&found.value));
-        match store.commit(batch).await {
-            Ok(()) => {
-                let bundle = bundles::load(store, &before).await?;
-                return Ok(Some(TakenRun { run: found.value, holder, bundle }));
+    let ready = indexes::ready(pool);
+    let mut conflicts: u64 = 0;
+    for _ in 0..TAKE_ROUNDS {
+        let before = conflicts;
+        let mut entries = store.range(&ready, From::Start, TAKE_WINDOW).await?;
+        while !entries.is_empty() {
+            let entry = entries.remove(place_of_choice(nonce, conflicts, entries.len()));
+            let Some(id) = member_run(store, &ready, &entry).await? else { continue };
+            let Some(found) = take_candidate(store, id, &entry).await? else { continue };
+            match take_this(store, found, worker, nonce, lease).await? {
+                Some(taken) => return Ok(Some(taken)),
+                None => conflicts += 1,
             }
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
+        }
+        if conflicts == before {
+            break;
         }
     }
     Ok(None)
+}
+
+/// Which of `count` runs is tried: the best one, or after conflicts any, as the nonce has it.
+fn place_of_choice(nonce: &LeaseNonce, conflicts: u64, count: usize) -> usize {
+    if conflicts == 0 {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (nonce.as_str(), conflicts).hash(&mut hasher);
+    usize::try_from(hasher.finish() % count.max(1) as u64).unwrap_or(0)
+}
+
+/// Leases a ready run; `None` when somebody else did meanwhile. Its secrets are read before it is leased: an attempt that
+/// cannot be given them does not begin.
+async fn take_this(
+    store: &dyn Store,
+    mut found: Versioned<Run>,
+    worker: &WorkerId,
+    nonce: &LeaseNonce,
+    lease: Duration,
+) -> Result<Option<TakenRun>, StoreError> {
+    let before = found.value.clone();
+    let bundle = bundles::load(store, &before).await?;
+    let now = store.now().await?;
+    let lease = Lease {
+        attempt: before.next_attempt(),
+        worker: worker.clone(),
+        nonce: nonce.clone(),
+        since: now,
+        until: now.after(lease),
+    };
+    let holder = lease.holder();
+    let Ok(state) = before.state.clone().apply(Progress::Taken { lease }, now) else {
+        return Ok(None);
+    };
+    found.value.state = state;
+    let mut batch = Batch::default();
+    found.replace_in(&mut batch, key(before.id))?;
+    reindex(&mut batch, Some(&before), Some(&found.value));
+    match store.commit(batch).await {
+        Ok(()) => Ok(Some(TakenRun { run: found.value, holder, bundle })),
+        Err(CommitError::Conflict { .. }) => Ok(None),
+        Err(CommitError::Store(error)) => Err(error),
+    }
 }
 
 async fn take_candidate(
