@@ -1,14 +1,9 @@
 //! Forgets what is old: by age, piece by piece, so that no look takes long.
 
-use std::io::Write as _;
 use std::time::Duration;
 
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
-use gantry_seams::blobs::BlobError;
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
 use gantry_seams::{decisions, deliveries, lineages, runs, tasks, uploads};
@@ -148,12 +143,8 @@ impl Scheduler {
         let mut count = 0;
         for delivery in deliveries::with_body_before(store, before, PIECE).await? {
             if let Some(body) = deliveries::find_body(store, &delivery).await? {
-                let path = deliveries::body_blob_path(&delivery);
-                let stored = match compress(&body) {
-                    Ok(compressed) => self.blobs.put(&path, compressed).await,
-                    Err(source) => Err(BlobError::Source { path, source }),
-                };
-                if let Err(error) = stored {
+                let blobs = self.blobs.as_ref();
+                if let Err(error) = deliveries::put_body(blobs, &delivery, body).await {
                     tracing::warn!(delivery.id = %delivery.id, "the body of delivery {} is moved later: {error}", delivery.id);
                     continue;
                 }
@@ -178,10 +169,4 @@ impl Scheduler {
         }
         Ok(count)
     }
-}
-
-fn compress(body: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(body)?;
-    encoder.finish().map(Bytes::from)
 }

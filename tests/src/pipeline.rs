@@ -300,7 +300,8 @@ impl TestPipeline {
             events: vec![event_id.clone()],
         };
         let body = Bytes::from_static(b"{}");
-        let accepted = deliveries::accept(self.store.as_ref(), &delivery, body, &[event]).await;
+        let accepted =
+            deliveries::accept(self.store.as_ref(), &delivery, Some(body), &[event]).await;
         (event_id, accepted.expect("the store answers"))
     }
 

@@ -1,9 +1,11 @@
 //! Records what a verified delivery means: delivery, body and events in one commit, then the doorbells.
 
+use std::time::Duration;
+
 use actix_web::web::Bytes;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
-use gantry_domain::hook::Hook;
+use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId};
 use gantry_ops::telemetry;
 use gantry_seams::deliveries::{self, Accepted};
@@ -13,6 +15,17 @@ use tracing::Instrument as _;
 
 use super::provider::Reading;
 use crate::state::State;
+
+/// A body from here on is kept apart: Redis stands still for as long as it takes to write one.
+const LARGE_BODY: usize = 512 << 10;
+
+/// How long a large body is tried to be kept apart, so that the store still has time within the sender's patience.
+fn apart_within(provider: Provider) -> Duration {
+    match provider {
+        Provider::GitHub => Duration::from_secs(2),
+        Provider::Distribution => Duration::from_millis(150),
+    }
+}
 
 /// Stores a delivery that is new, with the events that it means.
 pub(super) async fn record(
@@ -48,6 +61,7 @@ pub(super) async fn record(
         verdict: reading.verdict,
         events: events.iter().map(|event| event.id.clone()).collect(),
     };
+    let body = keep_apart_if_large(state, &delivery, body).await;
     let storing = tracing::info_span!("store delivery");
     match deliveries::accept(store, &delivery, body, &events).instrument(storing).await? {
         Accepted::New => {
@@ -66,6 +80,25 @@ pub(super) async fn record(
             Ok(Recorded::Conflict(delivery.id))
         }
     }
+}
+
+/// Takes a large body to the object store: written into the store, it would hold up everybody else's commits. `None` when it
+/// is there. While the object store is away the store takes it all the same.
+async fn keep_apart_if_large(state: &State, delivery: &Delivery, body: Bytes) -> Option<Bytes> {
+    if body.len() < LARGE_BODY {
+        return Some(body);
+    }
+    let put = deliveries::put_body(state.blobs.as_ref(), delivery, body.clone());
+    match tokio::time::timeout(apart_within(delivery.provider), put).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => {
+            tracing::debug!(delivery.id = %delivery.id, "a large body goes into the store: {error}");
+        }
+        Err(_) => {
+            tracing::debug!(delivery.id = %delivery.id, "a large body goes into the store: the object store is slow");
+        }
+    }
+    Some(body)
 }
 
 /// What became of a delivery.

@@ -1,9 +1,5 @@
 //! The ledger: listed, shown, replayed.
 
-use std::io::Write as _;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use gantry_domain::hook::Provider;
 use gantry_seams::deliveries;
 use reqwest::StatusCode;
@@ -38,10 +34,7 @@ async fn a_body_that_moved_to_the_object_store_is_read_there() {
     let store = door.store.as_ref();
     let id = "d-1".parse().unwrap();
     let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
-    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-    packed.write_all(body.as_bytes()).unwrap();
-    let path = deliveries::body_blob_path(&delivery);
-    door.blobs.put(&path, packed.finish().unwrap().into()).await.unwrap();
+    deliveries::put_body(door.blobs.as_ref(), &delivery, body.clone().into()).await.unwrap();
     deliveries::drop_body(store, &delivery).await.unwrap();
 
     let path = format!("/hooks/{}/deliveries/d-1", hook.id);
@@ -52,6 +45,20 @@ async fn a_body_that_moved_to_the_object_store_is_read_there() {
     assert_eq!(door.get(&format!("{path}/body")).await.status, StatusCode::NOT_FOUND);
     let gone = door.post(&format!("{path}/replays"), ().into()).await;
     assert_eq!((gone.status, gone.code()), (StatusCode::CONFLICT, "body_gone".to_owned()));
+}
+
+#[tokio::test]
+async fn a_large_body_is_kept_out_of_the_store_from_the_beginning() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let spaces = " ".repeat(1 << 20);
+    let body = push('1', '2').replacen('{', &format!("{{{spaces}"), 1);
+    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    let (store, id) = (door.store.as_ref(), "d-1".parse().unwrap());
+    let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
+    assert_eq!(deliveries::find_body(store, &delivery).await.unwrap(), None);
+    assert_eq!(door.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await.text, body);
+    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
 //! The ledger of verified deliveries: stored with their events before they are answered.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::timestamp::Timestamp;
 
+use crate::blobs::{BlobError, Blobs};
 use crate::codec;
 use crate::events;
 use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
@@ -44,14 +49,38 @@ pub fn body_blob_path(delivery: &Delivery) -> String {
     format!("deliveries/{}/{}/{}", delivery.provider, delivery.hook, delivery.body_sha256)
 }
 
-/// Stores a delivery, its body and its events in one commit. A second call with the same id stores nothing new.
+/// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
+///
+/// # Errors
+/// [`BlobError`].
+pub async fn put_body(
+    blobs: &dyn Blobs,
+    delivery: &Delivery,
+    body: Bytes,
+) -> Result<(), BlobError> {
+    let path = body_blob_path(delivery);
+    let packed = tokio::task::spawn_blocking(move || pack(&body)).await;
+    match packed.map_err(std::io::Error::other).and_then(|packed| packed) {
+        Ok(packed) => blobs.put(&path, packed).await,
+        Err(source) => Err(BlobError::Source { path, source }),
+    }
+}
+
+fn pack(body: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish().map(Bytes::from)
+}
+
+/// Stores a delivery, its body if it is not in the object store, and its events in one commit. A second call with the same
+/// id stores nothing new.
 ///
 /// # Errors
 /// [`StoreError`]: it was not accepted, and must not be answered as if it was.
 pub async fn accept(
     store: &dyn Store,
     delivery: &Delivery,
-    body: Bytes,
+    body: Option<Bytes>,
     events: &[Event],
 ) -> Result<Accepted, StoreError> {
     let member = member_of(delivery);
@@ -78,17 +107,22 @@ pub async fn accept(
 fn acceptance(
     member: &str,
     delivery: &Delivery,
-    body: Bytes,
+    body: Option<Bytes>,
     events: &[Event],
 ) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     let key = key(member);
     batch.create(key.clone(), codec::encode(&key, delivery)?);
-    batch.put(body_key(member), body);
     let received = delivery.received.as_millis();
+    match body {
+        Some(body) => {
+            batch.put(body_key(member), body);
+            batch.index(with_body(), received, member);
+        }
+        None => batch.index(without_body(), received, member),
+    }
     batch.index(of_hook(&delivery.hook), -received, member);
     batch.index(all(), -received, member);
-    batch.index(with_body(), received, member);
     for event in events {
         events::record(&mut batch, event)?;
     }
@@ -104,7 +138,7 @@ async fn record_conflict(store: &dyn Store, delivery: &Delivery) -> Result<(), S
     let conflict =
         Delivery { id, verdict: Verdict::Conflict, events: Vec::new(), ..delivery.clone() };
     let member = member_of(&conflict);
-    match store.commit(acceptance(&member, &conflict, Bytes::new(), &[])?).await {
+    match store.commit(acceptance(&member, &conflict, Some(Bytes::new()), &[])?).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
     }

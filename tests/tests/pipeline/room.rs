@@ -30,7 +30,7 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         events: Vec::new(),
     };
     let body = Bytes::from(vec![b'x'; 1 << 16]);
-    deliveries::accept(gantry.store.as_ref(), &delivery, body, &[]).await.unwrap();
+    deliveries::accept(gantry.store.as_ref(), &delivery, Some(body), &[]).await.unwrap();
     delivery
 }
 
