@@ -21,6 +21,7 @@ use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
 use gantry_seams::registries;
 use gantry_seams::runs::{self, Bundled, Finish, Finished, RunOpError, TakenRun};
+use gantry_seams::store::StoreError;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -125,7 +126,11 @@ impl Worker {
         let times = self.settings.lease;
         let number = holder.attempt;
         let lease = KeptLease::keep(Arc::clone(&self.store), run.id, holder, times, bell);
-        let (bundle, registry) = match self.open_needs(&run, bundle).await {
+        let needs = tokio::select! {
+            () = lease.lost() => return None,
+            needs = self.open_needs(&run, bundle) => needs,
+        };
+        let (bundle, registry) = match needs {
             Ok(needs) => needs,
             Err(failure) => {
                 tracing::warn!(run.id = %run.id, "run {}: {}", run.id, failure.error());
@@ -155,13 +160,26 @@ impl Worker {
             Some(sealed) => Bundle::open(&self.pool_key, run, &sealed)
                 .map_err(|error| cannot_begin(error.into()))?,
         };
-        match registries::find(self.store.as_ref(), &run.registry).await {
-            Ok(Some(registry)) => Ok((bundle, registry)),
-            Ok(None) => {
+        match self.find_registry(run).await.map_err(|error| cannot_begin(error.into()))? {
+            Some(registry) => Ok((bundle, registry)),
+            None => {
                 let message = format!("registry {} was deleted", run.registry);
                 Err(Failure::in_words(ErrorCode::Internal, message))
             }
-            Err(error) => Err(cannot_begin(error.into())),
+        }
+    }
+
+    /// Waits for a store that is away: for as long as the lease holds that costs no attempt.
+    async fn find_registry(&self, run: &Run) -> Result<Option<Registry>, StoreError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        loop {
+            match registries::find(self.store.as_ref(), &run.registry).await {
+                Err(StoreError::Unavailable { message }) => {
+                    tracing::warn!(run.id = %run.id, "run {} waits to begin: {message}", run.id);
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                found => return found,
+            }
         }
     }
 
