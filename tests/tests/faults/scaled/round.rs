@@ -23,8 +23,9 @@ use crate::evidence;
 use crate::ledger::Hook;
 use crate::round::quiet;
 
-/// How long an installation that is left alone may take until nothing moves any more.
-const QUIET_WITHIN: Duration = Duration::from_secs(60);
+/// How long an installation that is left alone may take until nothing moves any more: longer than the pause before a third
+/// attempt, 80 s, which a run may meet whose engine was away.
+const QUIET_WITHIN: Duration = Duration::from_secs(130);
 
 /// How long is pushed at least, and after the last fault.
 const PUSHED_FOR: Duration = Duration::from_secs(12);
