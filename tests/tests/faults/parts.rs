@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use gantry_ops::secret::Keyring;
 use gantry_ops::secret::random_hex;
 use gantry_seams::installation;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
@@ -108,7 +109,8 @@ impl Parts {
         let Self::Real(parts) = self else { return Ok(()) };
         let data = DataDir::lock(data)?;
         let store = SqliteStore::open(data.path().join("gantry.db"), Options::default())?;
-        installation::open(&store, &parts.installation, &[]).await?;
+        let keys = Keyring::open_or_create(&data.path().join("secret.key"))?;
+        installation::open(&store, &parts.installation, &keys.fingerprints()).await?;
         Ok(())
     }
 

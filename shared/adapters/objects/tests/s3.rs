@@ -46,6 +46,7 @@ async fn fresh_bucket() -> (ObjectBlobs, String) {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let bucket = format!("objects-{}-{count}", std::process::id());
     let url = format!("{}/{bucket}", server());
+    let _already = rustls::crypto::ring::default_provider().install_default();
     let made = reqwest::Client::new().put(url).send().await.unwrap();
     assert!(made.status().is_success(), "{made:?}");
     (ObjectBlobs::open(&options(&server(), &bucket, "test")).unwrap(), bucket)
