@@ -18,7 +18,7 @@ use super::{free_port, is_open, loopback};
 use crate::process::Process;
 
 /// On a busy machine Erlang takes its time.
-const START_WITHIN: Duration = Duration::from_secs(90);
+const START_WITHIN: Duration = Duration::from_secs(150);
 
 /// Where Debian keeps the scripts that work for any user.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
