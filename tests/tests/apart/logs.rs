@@ -88,6 +88,7 @@ async fn a_worker_killed_at_twenty_megabytes_leaves_all_but_its_last_seconds() {
         if let LogEvent::Log(chunk) = events.next().await.unwrap() {
             assert_eq!(chunk.offset, live.len() as u64);
             live.push_str(&chunk.text);
+            last = time(&chunk.at);
         }
     }
     worker.kill();
