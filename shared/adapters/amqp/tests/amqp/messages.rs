@@ -40,7 +40,8 @@ async fn who_waits_on_a_queue_that_is_deleted_waits_on_the_new_one() {
         () = back => {}
         claimed = &mut waiting => panic!("{claimed} was claimed and never published"),
     }
-    queue.publish(2, None).await.unwrap();
+    // It may be declared and not bound yet.
+    until("a message is taken", SOON, async || queue.publish(2, None).await.is_ok()).await;
     assert_eq!(waiting.await, 2);
 }
 
