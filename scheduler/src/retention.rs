@@ -160,7 +160,8 @@ impl Scheduler {
         let before = store.now().await?.before(self.settings.retention.deliveries);
         let mut count = 0;
         for delivery in deliveries::without_body_before(store, before, PIECE).await? {
-            if let Err(error) = self.blobs.delete(&deliveries::body_blob_path(&delivery)).await {
+            if let Err(error) = deliveries::delete_packed_body(self.blobs.as_ref(), &delivery).await
+            {
                 tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::web::Bytes;
-use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::delivery::{BodyName, Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId};
@@ -58,12 +58,18 @@ pub(super) async fn record(
         received,
         body_sha256: hex::encode(Sha256::digest(&body)),
         body_bytes: body.len() as u64,
+        body_name: BodyName::Delivery,
         verdict: reading.verdict,
         events: events.iter().map(|event| event.id.clone()).collect(),
     };
     let body = keep_apart_if_large(state, &delivery, body).await;
+    let is_apart = body.is_none();
     let storing = tracing::info_span!("store delivery");
-    match deliveries::accept(store, &delivery, body, &events).instrument(storing).await? {
+    let accepted = deliveries::accept(store, &delivery, body, &events).instrument(storing).await?;
+    if is_apart {
+        drop_if_unowned(state, &delivery, &accepted).await;
+    }
+    match accepted {
         Accepted::New => {
             count(state, &delivery);
             for event in events {
@@ -99,6 +105,28 @@ async fn keep_apart_if_large(state: &State, delivery: &Delivery, body: Bytes) ->
         }
     }
     Some(body)
+}
+
+/// Removes a body that was kept apart for a delivery that is not the one that stands.
+async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted) {
+    let is_owned = match accepted {
+        Accepted::New => true,
+        Accepted::Repeat(earlier) => earlier.body_name == delivery.body_name,
+        Accepted::Conflict(_) => false,
+    };
+    if is_owned {
+        return;
+    }
+    let gone = deliveries::delete_packed_body(state.blobs.as_ref(), delivery);
+    match tokio::time::timeout(apart_within(delivery.provider), gone).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(delivery.id = %delivery.id, "a body that nobody owns stays in the object store: {error}");
+        }
+        Err(_) => {
+            tracing::warn!(delivery.id = %delivery.id, "a body that nobody owns stays in the object store: it is slow");
+        }
+    }
 }
 
 /// What became of a delivery.

@@ -6,7 +6,6 @@ use actix_web::web::Bytes;
 use gantry_domain::delivery::Delivery;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::DeliveryId;
-use gantry_seams::blobs::BlobError;
 use gantry_seams::deliveries;
 
 use super::provider::distribution::{self, Meaning};
@@ -29,11 +28,8 @@ pub(crate) async fn find_body(
     if let Some(body) = deliveries::find_body(state.store.as_ref(), delivery).await? {
         return Ok(Some(body));
     }
-    match state.blobs.get(&deliveries::body_blob_path(delivery)).await {
-        Ok(packed) => unpack(&packed).map(Some),
-        Err(BlobError::Absent { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let packed = deliveries::find_packed_body(state.blobs.as_ref(), delivery).await?;
+    packed.map(|packed| unpack(&packed)).transpose()
 }
 
 fn unpack(packed: &[u8]) -> Result<Bytes, ApiError> {

@@ -1,6 +1,9 @@
 //! The ledger: listed, shown, replayed.
 
+use futures_util::TryStreamExt as _;
+use gantry_domain::delivery::{BodyName, Delivery};
 use gantry_domain::hook::Provider;
+use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries;
 use reqwest::StatusCode;
 
@@ -41,7 +44,7 @@ async fn a_body_that_moved_to_the_object_store_is_read_there() {
     assert_eq!(door.get(&format!("{path}/body")).await.text, body);
     door.post(&format!("{path}/replays"), ().into()).await.expect(StatusCode::CREATED);
 
-    door.blobs.delete(&deliveries::body_blob_path(&delivery)).await.unwrap();
+    door.blobs.delete(&deliveries::body_blob_path(&delivery).unwrap()).await.unwrap();
     assert_eq!(door.get(&format!("{path}/body")).await.status, StatusCode::NOT_FOUND);
     let gone = door.post(&format!("{path}/replays"), ().into()).await;
     assert_eq!((gone.status, gone.code()), (StatusCode::CONFLICT, "body_gone".to_owned()));
@@ -59,6 +62,80 @@ async fn a_large_body_is_kept_out_of_the_store_from_the_beginning() {
     assert_eq!(deliveries::find_body(store, &delivery).await.unwrap(), None);
     assert_eq!(door.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await.text, body);
     Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::OK);
+}
+
+/// A push whose body is too large for the store.
+fn large_push(before: char, after: char) -> String {
+    push(before, after).replacen('{', &format!("{{{}", " ".repeat(1 << 20)), 1)
+}
+
+#[tokio::test]
+async fn two_deliveries_of_one_body_keep_a_copy_each() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let body = large_push('1', '2');
+    for id in ["a:1", ".."] {
+        Answer::of(door.github(&hook, "push", id, &body)).await.expect(StatusCode::ACCEPTED);
+    }
+    let (store, blobs) = (door.store.as_ref(), door.blobs.as_ref());
+    let find = async |id: &str| {
+        let id = id.parse().unwrap();
+        deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap()
+    };
+    let (older, newer) = (find("a:1").await, find("..").await);
+    // What retention does with the older one.
+    deliveries::delete_packed_body(blobs, &older).await.unwrap();
+    deliveries::delete(store, &older).await.unwrap();
+    assert!(deliveries::find_packed_body(blobs, &newer).await.unwrap().is_some());
+    assert_eq!(deliveries::find_packed_body(blobs, &older).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let (body, other) = (large_push('1', '2'), large_push('1', '3'));
+    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    Answer::of(door.github(&hook, "push", "d-1", &other)).await.expect(StatusCode::ACCEPTED);
+    // The other body is also a delivery of its own.
+    Answer::of(door.github(&hook, "push", "d-2", &other)).await.expect(StatusCode::ACCEPTED);
+
+    let path = format!("/hooks/{}/deliveries", hook.id);
+    let ledger = door.ledger().await;
+    let conflict = ledger.iter().find(|delivery| delivery["verdict"] == "conflict").unwrap();
+    let conflict = format!("{path}/{}/body", conflict["id"].as_str().unwrap());
+    assert_eq!(door.get(&conflict).await.status, StatusCode::NOT_FOUND);
+    // What retention does once a day has passed: the conflict has nothing to move.
+    let (store, end) = (door.store.as_ref(), Timestamp::from_millis(i64::MAX));
+    assert_eq!(deliveries::with_body_before(store, end, 10).await.unwrap(), []);
+    assert_eq!(door.get(&format!("{path}/d-1/body")).await.text, body);
+    assert_eq!(door.get(&format!("{path}/d-2/body")).await.text, other);
+    let objects: Vec<String> = door.blobs.list("deliveries").unwrap().try_collect().await.unwrap();
+    assert_eq!(objects.len(), 2, "{objects:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_a_former_build_named_by_its_hash_is_read() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let body = push('1', '2');
+    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    let (store, blobs) = (door.store.as_ref(), door.blobs.as_ref());
+    let id = "d-1".parse().unwrap();
+    let mut former =
+        deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
+    deliveries::delete(store, &former).await.unwrap();
+    former.body_name = BodyName::Hash;
+    deliveries::put_body(blobs, &former, body.clone().into()).await.unwrap();
+    deliveries::accept(store, &former, None, &[]).await.unwrap();
+    let mut record = serde_json::to_value(&former).unwrap();
+    record.as_object_mut().unwrap().remove("body_name");
+    assert_eq!(serde_json::from_value::<Delivery>(record).unwrap(), former, "it did not say so");
+
+    let path = deliveries::body_blob_path(&former).unwrap();
+    assert!(path.ends_with(&format!("{}/{}", hook.id, former.body_sha256)), "{path}");
+    let shown = format!("/hooks/{}/deliveries/d-1/body", hook.id);
+    assert_eq!(door.get(&shown).await.text, body);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::delivery::{BodyName, Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, HookId};
@@ -43,10 +43,19 @@ fn body_key(member: &str) -> Key {
     Key::new(Kind::DeliveryBody, member)
 }
 
-/// Where the body of an old delivery is in the object store, gzip'd.
+/// Where the body of an old delivery is in the object store, gzip'd. `None` for a conflict, which has none of its own.
 #[must_use]
-pub fn body_blob_path(delivery: &Delivery) -> String {
-    format!("deliveries/{}/{}/{}", delivery.provider, delivery.hook, delivery.body_sha256)
+pub fn body_blob_path(delivery: &Delivery) -> Option<String> {
+    (delivery.verdict != Verdict::Conflict).then(|| own_blob_path(delivery))
+}
+
+fn own_blob_path(delivery: &Delivery) -> String {
+    let Delivery { provider, hook, id, body_sha256: hash, .. } = delivery;
+    match delivery.body_name {
+        BodyName::Hash => format!("deliveries/{provider}/{hook}/{hash}"),
+        // The hash keeps a body that came under the same id from overwriting the one that stands.
+        BodyName::Delivery => format!("deliveries/{provider}/{hook}/{id}.{hash}"),
+    }
 }
 
 /// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
@@ -58,11 +67,38 @@ pub async fn put_body(
     delivery: &Delivery,
     body: Bytes,
 ) -> Result<(), BlobError> {
-    let path = body_blob_path(delivery);
+    let Some(path) = body_blob_path(delivery) else { return Ok(()) };
     let packed = tokio::task::spawn_blocking(move || pack(&body)).await;
     match packed.map_err(std::io::Error::other).and_then(|packed| packed) {
         Ok(packed) => blobs.put(&path, packed).await,
         Err(source) => Err(BlobError::Source { path, source }),
+    }
+}
+
+/// Reads the body of a delivery from the object store, gzip'd; `None` if it has none there.
+///
+/// # Errors
+/// [`BlobError`].
+pub async fn find_packed_body(
+    blobs: &dyn Blobs,
+    delivery: &Delivery,
+) -> Result<Option<Bytes>, BlobError> {
+    let Some(path) = body_blob_path(delivery) else { return Ok(None) };
+    match blobs.get(&path).await {
+        Ok(packed) => Ok(Some(packed)),
+        Err(BlobError::Absent { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the body of a delivery from the object store. A second call finds nothing to do.
+///
+/// # Errors
+/// [`BlobError`].
+pub async fn delete_packed_body(blobs: &dyn Blobs, delivery: &Delivery) -> Result<(), BlobError> {
+    match body_blob_path(delivery) {
+        Some(path) => blobs.delete(&path).await,
+        None => Ok(()),
     }
 }
 
@@ -138,7 +174,7 @@ async fn record_conflict(store: &dyn Store, delivery: &Delivery) -> Result<(), S
     let conflict =
         Delivery { id, verdict: Verdict::Conflict, events: Vec::new(), ..delivery.clone() };
     let member = member_of(&conflict);
-    match store.commit(acceptance(&member, &conflict, Some(Bytes::new()), &[])?).await {
+    match store.commit(acceptance(&member, &conflict, None, &[])?).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
     }
@@ -158,7 +194,8 @@ pub async fn find(
     Ok(codec::load(store, &key(&member)).await?.map(|found| found.value))
 }
 
-/// Reads a delivery's body while it is in the store; `None` once it moved to the object store.
+/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict, for which
+/// a former build kept an empty one.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -166,6 +203,9 @@ pub async fn find_body(
     store: &dyn Store,
     delivery: &Delivery,
 ) -> Result<Option<Bytes>, StoreError> {
+    if delivery.verdict == Verdict::Conflict {
+        return Ok(None);
+    }
     let found = store.load(&[body_key(&member_of(delivery))]).await?.pop().flatten();
     Ok(found.map(|record| record.bytes))
 }

@@ -38,7 +38,7 @@ async fn a_body_moves_to_the_object_store_after_a_day() {
     gantry.scheduler().forget_old().await.unwrap();
     let after = delivery(&gantry).await.unwrap();
     assert!(deliveries::find_body(gantry.store.as_ref(), &after).await.unwrap().is_none());
-    let moved = gantry.blobs.get(&deliveries::body_blob_path(&after)).await.unwrap();
+    let moved = gantry.blobs.get(&deliveries::body_blob_path(&after).unwrap()).await.unwrap();
     assert_eq!(&moved[..2], [0x1f, 0x8b], "it is compressed");
 }
 

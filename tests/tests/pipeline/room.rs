@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_domain::delivery::{Delivery, Verdict};
+use gantry_domain::delivery::{BodyName, Delivery, Verdict};
 use gantry_domain::hook::Provider;
 use gantry_domain::run::RunStatus;
 use gantry_seams::clock::Clock;
@@ -26,6 +26,7 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         received: gantry.clock.now(),
         body_sha256: "0".repeat(64),
         body_bytes: 1 << 16,
+        body_name: BodyName::Delivery,
         verdict: Verdict::Ping,
         events: Vec::new(),
     };
@@ -67,5 +68,5 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
     assert!(scheduler.make_room().await.unwrap() > 0);
     assert!(!gantry.store.room().await.unwrap().is_tight());
     assert!(deliveries::find_body(gantry.store.as_ref(), &first).await.unwrap().is_none());
-    assert!(gantry.blobs.get(&deliveries::body_blob_path(&first)).await.is_ok());
+    assert!(gantry.blobs.get(&deliveries::body_blob_path(&first).unwrap()).await.is_ok());
 }
