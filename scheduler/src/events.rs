@@ -20,6 +20,7 @@ use gantry_seams::{facts, hooks, registries, runs, tasks};
 use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
+use crate::asks::MayAsk;
 use crate::facts::{Heard, Unheard};
 
 /// How many events one look takes.
@@ -59,10 +60,13 @@ enum Step {
     Conflict,
     /// It is put off.
     PutOff,
+    /// This host must be asked first.
+    MustAsk(String),
 }
 
 impl Scheduler {
-    /// Decides the events that are due. Answers how many.
+    /// Decides the events that are due, and begins to ask the code hosts of those that cannot be decided without. Answers
+    /// how many were decided.
     ///
     /// # Errors
     /// [`StoreError`]; one event that cannot be decided does not keep the others.
@@ -70,47 +74,67 @@ impl Scheduler {
         let mut decided = 0;
         loop {
             let now = self.store.now().await?;
-            let due = events::undecided(self.store.as_ref(), now, EVENTS_A_TICK).await?;
-            for event in &due {
-                self.decide_event(event).await?;
-                decided += 1;
+            // Those that are being asked about are due still, and the oldest: they must not hide the others.
+            let most = EVENTS_A_TICK + self.asks.count();
+            let due = events::undecided(self.store.as_ref(), now, most).await?;
+            let is_all = due.len() < most;
+            for event in due.iter().filter(|event| !self.asks.has(event)) {
+                match self.decide_event(event, MayAsk::NotNow).await? {
+                    None => decided += 1,
+                    Some(host) => self.decide_with_host(event, host),
+                }
             }
-            if due.len() < EVENTS_A_TICK {
+            if is_all {
                 return Ok(decided);
             }
         }
     }
 
-    async fn decide_event(&self, id: &EventId) -> Result<(), StoreError> {
+    /// Decides an event. Answers with a host that must be asked first, if it may not be now.
+    pub(crate) async fn decide_event(
+        &self,
+        id: &EventId,
+        may_ask: MayAsk,
+    ) -> Result<Option<String>, StoreError> {
         loop {
             let found = match events::find(self.store.as_ref(), id).await {
                 Ok(Some(found)) => found,
-                Ok(None) => return events::set_aside(self.store.as_ref(), id).await,
+                Ok(None) => return self.set_aside(id).await,
                 Err(StoreError::Undecodable { key, message }) => {
                     tracing::error!(event.id = %id, "event {key} does not decode and is set aside: {message}");
-                    return events::set_aside(self.store.as_ref(), id).await;
+                    return self.set_aside(id).await;
                 }
                 Err(error) => return Err(error),
             };
             if !decisions::is_undecided(self.store.as_ref(), id).await? {
-                return events::set_aside(self.store.as_ref(), id).await;
+                return self.set_aside(id).await;
             }
             let event = &found.value.event;
             let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
             telemetry::follow(&span, event.trace.as_ref());
-            match self.decide(&found).instrument(span).await? {
+            match self.decide(&found, may_ask).instrument(span).await? {
                 Step::Conflict | Step::CommittedWithMore(_) => {}
-                Step::PutOff | Step::Committed(_) => return Ok(()),
+                Step::PutOff | Step::Committed(_) => return Ok(None),
+                Step::MustAsk(host) => return Ok(Some(host)),
             }
         }
     }
 
+    async fn set_aside(&self, id: &EventId) -> Result<Option<String>, StoreError> {
+        events::set_aside(self.store.as_ref(), id).await?;
+        Ok(None)
+    }
+
     /// Decides as much of an event as one commit does, and rings for the runs that it started.
-    async fn decide(&self, found: &Versioned<RecordedEvent>) -> Result<Step, StoreError> {
+    async fn decide(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        may_ask: MayAsk,
+    ) -> Result<Step, StoreError> {
         let event = &found.value.event;
         let step = match &event.kind {
-            EventKind::Push(push) => self.decide_push(found, push).await?,
-            EventKind::TaskSaved { task } => self.learn_head(found, task).await?,
+            EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
+            EventKind::TaskSaved { task } => self.learn_head(found, task, may_ask).await?,
             EventKind::ImagePushed(pushed) => {
                 let what = format!("{} at {}", pushed.image, pushed.digest);
                 self.decide_nothing(found, Rule::RecordedOnly { what }).await?
@@ -121,7 +145,7 @@ impl Scheduler {
             }
         };
         match &step {
-            Step::Conflict | Step::PutOff => {}
+            Step::Conflict | Step::PutOff | Step::MustAsk(_) => {}
             Step::Committed(runs) | Step::CommittedWithMore(runs) => {
                 self.announce(event, runs).await;
             }
@@ -133,6 +157,7 @@ impl Scheduler {
         &self,
         found: &Versioned<RecordedEvent>,
         push: &Push,
+        may_ask: MayAsk,
     ) -> Result<Step, StoreError> {
         let event = &found.value.event;
         let repository = push.repository();
@@ -158,9 +183,10 @@ impl Scheduler {
         let head = match matched {
             None => Head::NotAsked,
             Some(branch) => {
-                match self.hear(&event.registry, push, branch, &candidates, now).await {
+                match self.hear(&event.registry, push, branch, &candidates, now, may_ask).await {
                     Ok(heard) => Head::Heard(heard),
                     Err(Unheard::Store(error)) => return Err(error),
+                    Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
                     Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
                         let pause = pause_after(found.value.tries);
                         tracing::warn!(event.id = %event.id, "the head of {branch} of {repository} is asked for again in {pause:?}: {error}");
@@ -280,6 +306,7 @@ impl Scheduler {
         &self,
         found: &Versioned<RecordedEvent>,
         task: &TaskId,
+        may_ask: MayAsk,
     ) -> Result<Step, StoreError> {
         let event = &found.value.event;
         let watched = tasks::find(self.store.as_ref(), task).await?.and_then(|task| {
@@ -291,9 +318,10 @@ impl Scheduler {
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let branch = matcher::watched_branch(&task);
-        let head = match self.ask(&git.url, branch, std::slice::from_ref(&task)).await {
+        let head = match self.ask(&git.url, branch, std::slice::from_ref(&task), may_ask).await {
             Ok(head) => head,
             Err(Unheard::Store(error)) => return Err(error),
+            Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
             Err(Unheard::Asking(error)) => {
                 // Not asked again: the first push will be.
                 tracing::warn!(task.name = %task.id, "the head that task {} watches is not known yet: {error}", task.id);

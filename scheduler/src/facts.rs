@@ -13,6 +13,7 @@ use gantry_seams::facts;
 use gantry_seams::store::StoreError;
 
 use crate::Scheduler;
+use crate::asks::MayAsk;
 
 /// A branch's head as it is now, and as we knew it before.
 pub(crate) struct Heard {
@@ -33,6 +34,8 @@ impl Heard {
 pub(crate) enum Unheard {
     /// The code host could not be asked: later, perhaps.
     Asking(CodeHostError),
+    /// This host must be asked, which may take a while.
+    MustAsk(String),
     /// The store's own.
     Store(StoreError),
 }
@@ -52,13 +55,14 @@ impl Scheduler {
         branch: &RefName,
         tasks: &[Task],
         now: Timestamp,
+        may_ask: MayAsk,
     ) -> Result<Heard, Unheard> {
         let key = FactKey::branch(registry, &push.repository(), branch);
         let known = facts::find(self.store.as_ref(), &key).await?;
         let value = match fact::hear(known.as_ref().map(|known| &known.value), push) {
             Hearing::Advances(value) => value,
             Hearing::Repeats => push.after.clone(),
-            Hearing::Unclear => self.ask(&push.url, Some(branch), tasks).await?.commit,
+            Hearing::Unclear => self.ask(&push.url, Some(branch), tasks, may_ask).await?.commit,
         };
         let fact = fact::advanced(known.as_ref().map(|known| &known.value), &key, value, now);
         Ok(Heard { known, now: fact })
@@ -70,10 +74,15 @@ impl Scheduler {
         url: &GitUrl,
         branch: Option<&RefName>,
         tasks: &[Task],
+        may_ask: MayAsk,
     ) -> Result<BranchHead, Unheard> {
         /// More would only ask the same host the same thing.
         const TOKENS: usize = 3;
-        let mut last = CodeHostError { message: format!("no task can read {url}") };
+        if may_ask == MayAsk::NotNow {
+            return Err(Unheard::MustAsk(url.as_url().host_str().unwrap_or_default().to_owned()));
+        }
+        let message = format!("no task can read {url}");
+        let mut last = CodeHostError { message, refused_token: true };
         for task in tasks.iter().take(TOKENS) {
             let sealed_for = Registry::seals_for(&task.id.registry);
             let token = match &task.git_token {
@@ -81,14 +90,15 @@ impl Scheduler {
                 Some(sealed) => match self.keyring.open(&sealed_for, sealed) {
                     Ok(token) => Some(token),
                     Err(error) => {
-                        last = CodeHostError { message: error.to_string() };
+                        last = CodeHostError { message: error.to_string(), refused_token: true };
                         continue;
                     }
                 },
             };
             match self.code_host.head(url, branch, token.as_ref()).await {
                 Ok(head) => return Ok(head),
-                Err(error) => last = error,
+                Err(error) if error.refused_token => last = error,
+                Err(error) => return Err(Unheard::Asking(error)),
             }
         }
         Err(Unheard::Asking(last))

@@ -18,6 +18,7 @@ use gantry_seams::store::{SharedStore, StoreError};
 use tokio_util::sync::CancellationToken;
 
 mod admission;
+mod asks;
 mod events;
 mod facts;
 mod figures;
@@ -26,6 +27,7 @@ mod retention;
 mod stranded;
 mod sweeper;
 
+pub use asks::Asks;
 pub use retention::Retention;
 
 /// How often a loop looks at the store though no doorbell rang.
@@ -47,6 +49,8 @@ pub struct Scheduler {
     pub keyring: Arc<Keyring>,
     /// Says what a branch's head is.
     pub code_host: Arc<dyn CodeHost>,
+    /// What it asks code hosts now.
+    pub asks: Arc<Asks>,
     /// Its settings.
     pub settings: SchedulerSettings,
 }
@@ -84,7 +88,8 @@ impl Scheduler {
     /// # Errors
     /// [`StoreError`].
     pub async fn tick(&self) -> Result<bool, StoreError> {
-        let decided = self.decide_events().await?;
+        let mut decided = self.decide_events().await?;
+        decided += usize::from(self.asks.settled().await);
         let admitted = self.admit_runs().await?;
         Ok(decided + admitted > 0)
     }

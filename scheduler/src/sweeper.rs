@@ -74,7 +74,8 @@ impl Sweeper {
         repaired += stranded;
         // What is due for a moment only is on its way: nothing was lost.
         let missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
-        metrics::repaired(Repair::EventDecided, missed.len());
+        let missed = missed.iter().filter(|event| !self.scheduler.asks.has(event)).count();
+        metrics::repaired(Repair::EventDecided, missed);
         repaired += self.scheduler.decide_events().await?;
         repaired += self.scheduler.admit_runs().await?;
         for pool in runs::pools_with_work(store, READY).await? {

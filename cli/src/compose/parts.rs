@@ -91,6 +91,7 @@ impl<'a> Ground<'a> {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            asks: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,

@@ -42,6 +42,8 @@ pub struct BranchHead {
 pub struct CodeHostError {
     /// What failed, on what, and the remedy.
     pub message: String,
+    /// The host answered that this token may not know. Another may.
+    pub refused_token: bool,
 }
 
 /// A token as git hosts take it: `user:token`, or a token alone, beside which hosts ignore the user.
@@ -90,7 +92,16 @@ impl CodeHost for GitCodeHost {
             Err(GitError::UnknownRef { .. } | GitError::Empty { .. }) => {
                 Ok(BranchHead { branch: branch.cloned(), commit: None })
             }
-            Err(error) => Err(CodeHostError { message: error.to_string() }),
+            Err(error) => {
+                let refused_token = matches!(
+                    error,
+                    GitError::CredentialsWanted { .. }
+                        | GitError::Unauthorized { .. }
+                        | GitError::NotFound { .. }
+                        | GitError::UnusableCredentials
+                );
+                Err(CodeHostError { message: error.to_string(), refused_token })
+            }
         }
     }
 }

@@ -159,6 +159,7 @@ impl Shared {
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            asks: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,

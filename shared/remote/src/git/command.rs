@@ -1,7 +1,7 @@
 //! One run of the git program, with nothing around it that is not ours.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt as _, FdMapping};
 use gantry_domain::source::GitUrl;
 use gantry_ops::secret::{Credentials, ExposeSecret};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -32,6 +32,9 @@ const LONGEST_CREDENTIALS: usize = 16 << 10;
 const LONGEST_ERROR: usize = 16 << 10;
 /// What any of our commands may say.
 const LONGEST_OUTPUT: u64 = 16 << 20;
+
+/// What git may hold in memory, beside the files that it reads: a host may name references without end.
+pub(super) const MOST_MEMORY: u64 = 1 << 30;
 
 /// Where git and what it starts are found. Not this process's own: its environment is for `cli` to read.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -179,8 +182,11 @@ impl<'a> Command<'a> {
     pub(super) async fn output(self, deadline: Instant) -> Result<Vec<u8>, GitError> {
         self.run(deadline, async |stdout| {
             let mut output = Vec::new();
-            stdout.take(LONGEST_OUTPUT).read_to_end(&mut output).await?;
-            Ok(output)
+            stdout.take(LONGEST_OUTPUT + 1).read_to_end(&mut output).await?;
+            match output.len() as u64 > LONGEST_OUTPUT {
+                true => Err(ErrorKind::FileTooLarge.into()),
+                false => Ok(output),
+            }
         })
         .await
     }
@@ -216,15 +222,15 @@ impl<'a> Command<'a> {
             else {
                 return Err(self.failed(&std::io::Error::other("its output is not connected")));
             };
-            let ended = async { tokio::join!(read(stdout), tail(stderr), group.child.wait()) };
+            let errors = async { Ok(tail(stderr).await) };
+            let ended = async { tokio::try_join!(read(stdout), errors, group.child.wait()) };
             let (output, errors, status) = tokio::select! {
-                ended = ended => ended,
+                ended = ended => ended.map_err(|error| self.unread(&error))?,
                 error = self.grown_too_large() => return Err(error),
             };
-            let status = status.map_err(|error| self.failed(&error))?;
             group.id = None;
             self.judge(status, &errors)?;
-            output.map_err(|error| self.failed(&error))
+            Ok(output)
         };
         timeout_at(deadline, work).await.unwrap_or_else(|_| {
             Err(GitError::TimedOut { what: self.what.clone(), waited: began.elapsed() })
@@ -269,6 +275,11 @@ impl<'a> Command<'a> {
             .spawn()
             .map_err(|source| GitError::NoProgram { program: self.program.to_owned(), source })?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if id.is_some() {
+            let most = Rlimit { current: Some(MOST_MEMORY), maximum: Some(MOST_MEMORY) };
+            // It has hardly begun, and what it starts inherits this. One that has ended already needs no limit.
+            let _ended = prlimit(id, Resource::Data, most);
+        }
         Ok(Group { child, id })
     }
 
@@ -301,6 +312,16 @@ impl<'a> Command<'a> {
                     most: format!("{} MiB", most >> 20),
                 };
             }
+        }
+    }
+
+    fn unread(&self, error: &std::io::Error) -> GitError {
+        match error.kind() {
+            ErrorKind::FileTooLarge => GitError::TooLarge {
+                what: format!("what git says in {}", self.what),
+                most: format!("{} MiB", LONGEST_OUTPUT >> 20),
+            },
+            _ => self.failed(error),
         }
     }
 

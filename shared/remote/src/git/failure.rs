@@ -5,6 +5,7 @@ use std::path::Path;
 use gantry_domain::source::GitUrl;
 
 use super::GitError;
+use super::command::MOST_MEMORY;
 
 /// What failed.
 pub(super) struct Context<'a> {
@@ -16,6 +17,7 @@ pub(super) struct Context<'a> {
 
 /// Phrases by what they mean, the more telling first: one failure says several of them.
 const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+const MEMORY: &[&str] = &["Out of memory", "out of memory"];
 const UNAUTHORIZED: &[&str] = &[
     "Authentication failed",
     "could not read Username",
@@ -65,6 +67,10 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     let failed = || GitError::Failed { what: context.what.to_owned(), message: reason(errors) };
     if says(DISK_FULL) {
         return GitError::DiskFull { folder: context.folder.to_owned() };
+    }
+    if says(MEMORY) {
+        let most = format!("{} MiB of memory", MOST_MEMORY >> 20);
+        return GitError::TooLarge { what: context.what.to_owned(), most };
     }
     let Some(url) = context.url.cloned() else { return failed() };
     if says(UNAUTHORIZED) {
@@ -179,6 +185,12 @@ mod tests {
                 false,
             ),
             ("fatal: write error: No space left on device", false, "DiskFull", true),
+            (
+                "fatal: Out of memory, malloc failed (tried to allocate 64 bytes)",
+                false,
+                "TooLarge",
+                false,
+            ),
             ("fatal: something new", false, "Failed", true),
             ("", false, "Failed", true),
         ] {
