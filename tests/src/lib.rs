@@ -7,6 +7,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod doubles;
 pub mod git_server;
 pub mod ground;
 pub mod installation;

@@ -13,11 +13,9 @@ use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use gantry_domain::timestamp::Timestamp;
 use gantry_local::queues;
-use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Kind, Record, Room, SharedStore, Store,
-    StoreError, Watch,
-};
+use gantry_seams::store::{Batch, CommitError, Entry, Key, Kind, SharedStore};
 use gantry_sqlite::{Options, SqliteStore};
+use gantry_tests::doubles::store::{CommitHook, HookedStore};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
@@ -135,8 +133,8 @@ impl Template {
         let folder = folder.join("gantry");
         let stop = CancellationToken::new();
         let store = SqliteStore::open(folder.join("gantry.db"), Options::default())?;
-        let recorder = Arc::new(Recorder { store, last: Mutex::default() });
-        let store = Arc::clone(&recorder) as SharedStore;
+        let recorder = Arc::new(Recorder::default());
+        let store = HookedStore::shared(Arc::new(store), Arc::clone(&recorder));
         let parts = Parts::on(store, queues(&stop), &folder).await?;
         parts.furnish("registry.test").await?;
 
@@ -151,7 +149,7 @@ impl Template {
         let (served, status) = tokio::join!(serving, sending);
         served?;
         ensure!(status? == 202, "gantry did not accept a push");
-        let batch = recorder.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let batch = recorder.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         Self::read(batch.context("what is accepted is committed")?)
     }
 
@@ -198,41 +196,14 @@ impl Template {
     }
 }
 
-/// A store that remembers what it was last asked to commit.
-struct Recorder {
-    store: SqliteStore,
-    last: Mutex<Option<Batch>>,
-}
+/// Remembers what a store was last asked to commit.
+#[derive(Default)]
+struct Recorder(Mutex<Option<Batch>>);
 
 #[async_trait]
-impl Store for Recorder {
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
-        self.store.load(keys).await
-    }
-
-    async fn range(
-        &self,
-        index: &Index,
-        from: From,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.store.range(index, from, limit).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
-        self.store.commit(batch).await
-    }
-
-    async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.store.now().await
-    }
-
-    async fn room(&self) -> Result<Room, StoreError> {
-        self.store.room().await
-    }
-
-    fn watch(&self, key: &Key) -> Watch {
-        self.store.watch(key)
+impl CommitHook for Recorder {
+    async fn before(&self, batch: &Batch) -> Result<(), CommitError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(batch.clone());
+        Ok(())
     }
 }

@@ -9,7 +9,6 @@ mod bare;
 mod blocking;
 mod composition;
 mod context;
-mod counted;
 mod exchange;
 mod forged;
 mod github;

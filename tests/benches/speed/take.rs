@@ -11,12 +11,12 @@ use gantry_domain::platform::Platform;
 use gantry_domain::run::{Outcome, Product, Run, RunStatus};
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{SharedStore, Store};
+use gantry_tests::doubles::store::{Conflicts, HookedStore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
 use crate::composition::{Parts, REGISTRY};
-use crate::counted::Counted;
 use crate::ground::Ground;
 use crate::process;
 use crate::report::{Details, Report, say};
@@ -112,11 +112,11 @@ async fn take_in_turn(
 
 /// Takes and finishes `count` runs, with a taker at each store.
 pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Result<Taken> {
-    let (conflicts, taken) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
+    let (conflicts, taken) = (Arc::new(Conflicts::default()), Arc::new(AtomicUsize::new(0)));
     let began = Instant::now();
     let mut takers = JoinSet::new();
     for (number, store) in stores.into_iter().enumerate() {
-        let store = Counted::new(store, &conflicts);
+        let store = HookedStore::shared(store, Arc::clone(&conflicts));
         let worker = format!("worker-{number}").parse()?;
         takers.spawn(take_some(store, worker, Arc::clone(&taken), count));
     }
@@ -125,7 +125,7 @@ pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Resu
         times.append(&mut some??);
     }
     let rate = f64::from(u32::try_from(times.len())?) / began.elapsed().as_secs_f64();
-    let conflicts = f64::from(u32::try_from(conflicts.load(Ordering::Relaxed))?);
+    let conflicts = f64::from(u32::try_from(conflicts.count())?);
     let runs = f64::from(u32::try_from(times.len())?);
     let times = Samples::of(times);
     Ok(Taken {
@@ -138,7 +138,7 @@ pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Resu
 
 /// Takes and finishes until all takers together have `count`. Tells how long each take took, in milliseconds.
 async fn take_some(
-    store: Counted,
+    store: SharedStore,
     worker: WorkerId,
     taken: Arc<AtomicUsize>,
     count: usize,
@@ -148,7 +148,7 @@ async fn take_some(
     let mut times = Vec::new();
     while taken.fetch_add(1, Ordering::Relaxed) < count {
         let began = Instant::now();
-        let (run, holder) = take_one(&store, &pool, &worker, &nonce).await?;
+        let (run, holder) = take_one(store.as_ref(), &pool, &worker, &nonce).await?;
         times.push(milliseconds(began.elapsed()));
         let finish = Finish::Outcome(Outcome::Succeeded(Product {
             outputs: Vec::new(),
@@ -156,7 +156,7 @@ async fn take_some(
             bases: Vec::new(),
             commit: None,
         }));
-        runs::finish(&store, run.id, &holder, finish, None).await?;
+        runs::finish(store.as_ref(), run.id, &holder, finish, None).await?;
     }
     Ok(times)
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures_util::future::join_all;
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
@@ -13,12 +11,9 @@ use gantry_domain::id::{RunId, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::RunType;
 use gantry_domain::task::{BuildSpec, RunTimeout};
-use gantry_domain::timestamp::Timestamp;
 use gantry_seams::runs::{self, Limits};
-use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Record, Room, SharedStore, Store, StoreError,
-    Watch,
-};
+use gantry_seams::store::{Batch, Store};
+use gantry_tests::doubles::store::{Conflicts, HookedStore};
 use gantry_tests::pipeline::{LEASE, TestPipeline};
 
 /// As many runs as one commit creates.
@@ -99,7 +94,8 @@ async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
 async fn fifty_workers_at_once_take_each_run_once() {
     let gantry = super::start().await;
     let expected = ready(&gantry, 300, RunType::AutoBuild).await;
-    let counted = Arc::new(Counted { store: Arc::clone(&gantry.store), conflicts: 0.into() });
+    let conflicts = Arc::new(Conflicts::default());
+    let counted = HookedStore::shared(Arc::clone(&gantry.store), Arc::clone(&conflicts));
     let workers = (0..50).map(|number| {
         let store = Arc::clone(&counted);
         tokio::spawn(async move {
@@ -120,47 +116,5 @@ async fn fifty_workers_at_once_take_each_run_once() {
     let mut taken: Vec<RunId> = taken.collect();
     taken.sort_unstable();
     assert_eq!(taken, expected);
-    println!("{} conflicts for {} runs", counted.conflicts.load(Ordering::Relaxed), taken.len());
-}
-
-/// A store, and how many commits conflicted.
-struct Counted {
-    store: SharedStore,
-    conflicts: AtomicUsize,
-}
-
-#[async_trait]
-impl Store for Counted {
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
-        self.store.load(keys).await
-    }
-
-    async fn range(
-        &self,
-        index: &Index,
-        from: From,
-        most: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.store.range(index, from, most).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        let committed = self.store.commit(batch).await;
-        if matches!(committed, Err(CommitError::Conflict { .. })) {
-            self.conflicts.fetch_add(1, Ordering::Relaxed);
-        }
-        committed
-    }
-
-    async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.store.now().await
-    }
-
-    async fn room(&self) -> Result<Room, StoreError> {
-        self.store.room().await
-    }
-
-    fn watch(&self, key: &Key) -> Watch {
-        self.store.watch(key)
-    }
+    println!("{} conflicts for {} runs", conflicts.count(), taken.len());
 }

@@ -5,11 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use gantry_domain::run::RunStatus;
-use gantry_domain::timestamp::Timestamp;
-use gantry_seams::store::{
-    Batch, CommitError, Entry, From, Index, Key, Kind, Record, Room, SharedStore, Store,
-    StoreError, Watch,
-};
+use gantry_seams::store::{Batch, CommitError, Kind, StoreError};
+use gantry_tests::doubles::store::{CommitHook, HookedStore};
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
@@ -34,11 +31,11 @@ async fn attempt_outlasts(loss: Loss) {
     gantry.deliver("d1", "hello", None, Some(&first)).await;
     gantry.schedule().await;
 
-    let store = Arc::new(Lossy { store: Arc::clone(&gantry.store), loss, lost: Mutex::default() });
-    gantry.store = Arc::clone(&store) as SharedStore;
+    let lossy = Arc::new(Lossy { loss, lost: Mutex::default() });
+    gantry.store = HookedStore::shared(Arc::clone(&gantry.store), Arc::clone(&lossy));
     assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
 
-    assert_eq!(store.lost.lock().unwrap().len(), STATES.len());
+    assert_eq!(lossy.lost.lock().unwrap().len(), STATES.len());
     let run = gantry.run("ca1").await;
     assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, 1));
 }
@@ -49,60 +46,40 @@ enum Loss {
     OfAnswer,
 }
 
-/// A store that loses the first commit that brings a run to a state, or its answer.
+/// Loses the first commit that brings a run to a state, or its answer.
 struct Lossy {
-    store: SharedStore,
     loss: Loss,
     lost: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Lossy {
-    fn is_lost(&self, batch: &Batch) -> bool {
+    fn lose(&self, batch: &Batch) -> Result<(), CommitError> {
         let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run);
         let texts: Vec<String> =
             runs.map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect();
-        STATES.into_iter().any(|state| {
+        let is_lost = STATES.into_iter().any(|state| {
             let said = format!("\"state\":\"{state}\"");
             texts.iter().any(|text| text.contains(&said)) && self.lost.lock().unwrap().insert(state)
-        })
-    }
-}
-
-#[async_trait]
-impl Store for Lossy {
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
-        self.store.load(keys).await
-    }
-
-    async fn range(
-        &self,
-        index: &Index,
-        from: From,
-        most: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.store.range(index, from, most).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        let is_lost = self.is_lost(&batch);
-        if !is_lost || self.loss == Loss::OfAnswer {
-            self.store.commit(batch).await?;
-        }
+        });
         if is_lost {
             return Err(StoreError::Unavailable { message: "the line is dead".to_owned() }.into());
         }
         Ok(())
     }
+}
 
-    async fn now(&self) -> Result<Timestamp, StoreError> {
-        self.store.now().await
+#[async_trait]
+impl CommitHook for Lossy {
+    async fn before(&self, batch: &Batch) -> Result<(), CommitError> {
+        if self.loss == Loss::OfQuestion { self.lose(batch) } else { Ok(()) }
     }
 
-    async fn room(&self) -> Result<Room, StoreError> {
-        self.store.room().await
-    }
-
-    fn watch(&self, key: &Key) -> Watch {
-        self.store.watch(key)
+    async fn after(
+        &self,
+        batch: &Batch,
+        answer: Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        answer?;
+        if self.loss == Loss::OfAnswer { self.lose(batch) } else { Ok(()) }
     }
 }

@@ -1,0 +1,3 @@
+//! What stands before a real part: it is asked first, and may see, count, refuse or lose what goes through.
+
+pub mod store;
