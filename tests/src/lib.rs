@@ -7,6 +7,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod broken_host;
+pub mod crash;
 pub mod doubles;
 pub mod git_server;
 pub mod ground;
@@ -18,4 +20,5 @@ pub mod proxy;
 pub mod real;
 pub mod registries;
 pub mod role;
+pub mod scripted;
 pub mod servers;

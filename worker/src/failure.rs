@@ -18,11 +18,16 @@ use crate::source::{ContextError, SourceError};
 /// The pause before the second attempt; the third waits four times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The longest that a registry may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
 /// Why an attempt did not succeed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Failure {
     error: RunError,
     whose: Whose,
+    /// How long whoever failed wants to be left alone.
+    not_before: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +55,8 @@ impl Failure {
     }
 
     fn new(code: ErrorCode, whose: Whose, message: String) -> Self {
-        Self { error: RunError { code, step: None, exit_code: None, message }, whose }
+        let error = RunError { code, step: None, exit_code: None, message };
+        Self { error, whose, not_before: Duration::ZERO }
     }
 
     /// It happened in a step.
@@ -76,6 +82,7 @@ impl Failure {
             Whose::Users => Finish::Outcome(Outcome::Failed { error: self.error }),
             Whose::Infrastructures => {
                 let pause = FIRST_PAUSE * 4_u32.saturating_pow(attempt.saturating_sub(1).min(4));
+                let pause = pause.max(self.not_before.min(LONGEST_PAUSE));
                 Finish::Retry { error: self.error, pause }
             }
         }
@@ -208,8 +215,10 @@ pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
         }
         RegistryError::Unavailable { .. }
         | RegistryError::Unreachable { .. }
-        | RegistryError::Nonsense { .. } => {
-            Failure::infrastructures(ErrorCode::RegistryUnavailable, error)
-        }
+        | RegistryError::TooLarge { .. }
+        | RegistryError::Nonsense { .. } => Failure {
+            not_before: error.retry_after().unwrap_or_default(),
+            ..Failure::infrastructures(ErrorCode::RegistryUnavailable, error)
+        },
     }
 }

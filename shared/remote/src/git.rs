@@ -141,6 +141,12 @@ pub enum GitError {
         /// With its unit.
         most: String,
     },
+    /// A name that could be taken for git's own folder, or that leads out of the checkout.
+    #[error("`{path}` in the commit is a path that no checkout may write: rename or remove it")]
+    UnsafePath {
+        /// As git shows it.
+        path: String,
+    },
     /// No room for it.
     #[error("the disk under {} is full: free space there", .folder.display())]
     DiskFull {
@@ -187,6 +193,7 @@ impl GitError {
             | Self::NotFound { .. }
             | Self::Moved { .. }
             | Self::TooLarge { .. }
+            | Self::UnsafePath { .. }
             | Self::Outbound(_)
             | Self::UnusableCredentials => false,
         }
@@ -305,8 +312,14 @@ impl Git {
         command.args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]);
         command.args(["--no-recurse-submodules", "--no-auto-maintenance"]);
         command.args(depth).arg("--").arg(remote.url.to_string()).args(refs);
-        command.watch(repository.join("objects/pack"), self.limits.fetched_bytes);
-        command.output(remote.deadline).await.map(drop)
+        let packs = repository.join("objects/pack");
+        remove_unfinished(&packs).await;
+        command.watch(repository.join("objects"), self.limits.fetched_bytes);
+        let fetched = command.output(remote.deadline).await.map(drop);
+        if fetched.is_err() {
+            remove_unfinished(&packs).await;
+        }
+        fetched
     }
 
     /// Marks the commit as complete in this repository.
@@ -399,29 +412,30 @@ impl Git {
         folder: Option<&SourcePath>,
         deadline: Instant,
     ) -> Result<u64, GitError> {
-        let mut command = self.local_command(repository, "reading the commit");
+        let mut command = self.local_command(repository, &format!("the checkout of {commit}"));
         command.args(["ls-tree", "-r", "-l", "-z", "--full-tree", commit.as_str()]);
         if let Some(folder) = folder {
             command.arg("--").arg(format!("{folder}/"));
         }
+        let limits = self.limits;
         let (mut files, mut bytes) = (0_u64, 0_u64);
+        // Ended at the first that is too much: ten small trees can name more files than anybody could count.
         command
             .each_entry(deadline, |entry| {
                 files += 1;
                 bytes = bytes.saturating_add(size_of_entry(entry));
+                if files > limits.checkout_files {
+                    return Err(format!("{} files", limits.checkout_files));
+                }
+                if bytes > limits.checkout_bytes {
+                    return Err(format!("{} MiB", limits.checkout_bytes >> 20));
+                }
+                Ok(())
             })
             .await?;
-        let too_large =
-            |most| GitError::TooLarge { what: format!("the checkout of {commit}"), most };
         match folder {
             Some(folder) if files == 0 => {
                 Err(GitError::NoFolder { folder: folder.to_string(), commit: commit.clone() })
-            }
-            _ if files > self.limits.checkout_files => {
-                Err(too_large(format!("{} files", self.limits.checkout_files)))
-            }
-            _ if bytes > self.limits.checkout_bytes => {
-                Err(too_large(format!("{} MiB", self.limits.checkout_bytes >> 20)))
             }
             _ => Ok(files),
         }
@@ -451,17 +465,23 @@ impl Git {
                 message: format!("{host} is no known host ({source})"),
             },
         })?;
-        let host = url.host_str().unwrap_or_default();
-        let is_plain = url.scheme() == "http";
-        if is_plain && !self.policy.names(host, url.port_or_known_default().unwrap_or(80)) {
-            return Err(OutboundRefused::Plain { host: host.to_owned() }.into());
-        }
         let mut command = self.bare_command(format!("{what} {}", remote.url));
         command.speak_to(remote.url, &addresses);
         if let Some(credentials) = remote.credentials {
             command.credentials(remote.url, credentials)?;
         }
         Ok(command)
+    }
+}
+
+/// Removes what a fetch was writing when it was killed: as large as what is refused for its size, and of no use.
+async fn remove_unfinished(packs: &Path) {
+    let Ok(mut entries) = tokio::fs::read_dir(packs).await else { return };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        if entry.file_name().as_encoded_bytes().starts_with(b"tmp_") {
+            // What cannot be removed counts as part of the mirror, which is bounded.
+            let _stays = tokio::fs::remove_file(entry.path()).await;
+        }
     }
 }
 

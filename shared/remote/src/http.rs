@@ -15,7 +15,7 @@ use reqwest::redirect::{Attempt, Policy};
 pub use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::guard::{OutboundPolicy, OutboundRefused};
+use crate::guard::{OutboundPolicy, OutboundRefused, ResolveError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer. The whole is the caller's to bound.
@@ -163,7 +163,7 @@ fn follow(policy: &OutboundPolicy, attempt: Attempt<'_>) -> reqwest::redirect::A
     }
 }
 
-/// Asks the system's resolver and keeps what may be connected to. Here and not before the request, because a name can
+/// Asks the policy's resolver and keeps what may be connected to. Here and not before the request, because a name can
 /// mean another address a moment later.
 struct GuardedResolver(Arc<OutboundPolicy>);
 
@@ -171,8 +171,12 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = Arc::clone(&self.0);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let permitted = policy.permit(name.as_str(), found.map(|socket| socket.ip()))?;
+            let found = policy.look_up(name.as_str()).await;
+            let permitted = found.map_err(|error| match error {
+                // Bare, so that it is found among the causes of what the transport says.
+                ResolveError::Refused(refused) => Box::<dyn StdError + Send + Sync>::from(refused),
+                unknown @ ResolveError::Unknown { .. } => unknown.into(),
+            })?;
             let sockets = permitted.into_iter().map(|address| SocketAddr::new(address, 0));
             Ok(Box::new(sockets) as Addrs)
         })

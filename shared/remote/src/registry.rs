@@ -16,6 +16,7 @@ use bytes::Bytes;
 use gantry_domain::image::{DOCKER_HUB, Digest, ImageReference, RegistryHost, Repository, Tag};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
+use gantry_ops::terminal::one_line;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -25,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::guard::OutboundRefused;
+use crate::guard::{OutboundRefused, ResolveError};
 use crate::http::{OutboundClient, OutboundError, read_body};
 
 mod challenge;
@@ -111,7 +112,7 @@ pub enum RegistryError {
         what: String,
     },
     /// It cannot now: 5xx, or too many requests.
-    #[error("{host} could not answer for {what}: {status}")]
+    #[error("{host} could not answer for {what}: {status}{}", wish(*retry_after))]
     Unavailable {
         /// The registry.
         host: RegistryHost,
@@ -154,9 +155,24 @@ pub enum RegistryError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Its answer does not end where every answer of its kind does.
+    #[error("{host} answered for {what} with more than {} MiB", most >> 20)]
+    TooLarge {
+        /// The registry.
+        host: RegistryHost,
+        /// Image or repository.
+        what: String,
+        /// The bound, in bytes.
+        most: u64,
+    },
     /// It may not be asked.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),
+}
+
+fn wish(retry_after: Option<Duration>) -> String {
+    retry_after
+        .map_or_else(String::new, |wait| format!(", and wants to be left alone for {wait:?}"))
 }
 
 impl RegistryError {
@@ -166,7 +182,9 @@ impl RegistryError {
         matches!(self, Self::Unavailable { .. } | Self::Unreachable { .. })
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// How long it wants to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
         if let Self::Unavailable { retry_after, .. } = self { *retry_after } else { None }
     }
 }
@@ -202,7 +220,9 @@ impl RegistryClient {
         Self { http, host, credentials, access: Mutex::default() }
     }
 
-    /// Whether the registry answers and knows these credentials. Asks once.
+    /// Whether the registry answers and knows these credentials.
+    ///
+    /// Tries again until `deadline` while the registry is away.
     ///
     /// # Errors
     /// [`RegistryError::Unauthorized`] if it does not know them.
@@ -216,7 +236,7 @@ impl RegistryClient {
         };
         // What an earlier request was let in with says nothing about now.
         self.learned().clear();
-        self.within(&call, deadline, self.attempt(&call)).await.map(drop)
+        self.call(&call, deadline).await.map(drop)
     }
 
     /// The digest of what the image's tag points to now, index or manifest. An image that has a digest is that.
@@ -230,10 +250,12 @@ impl RegistryClient {
         image: &ImageReference,
         deadline: Instant,
     ) -> Result<Digest, RegistryError> {
+        let call = Self::about(image, Method::HEAD);
         if let Some(digest) = image.digest() {
+            self.permit(&call, deadline).await?;
             return Ok(digest.clone());
         }
-        let answer = self.call(&Self::about(image, Method::HEAD), deadline).await?;
+        let answer = self.call(&call, deadline).await?;
         match content_digest(&answer.headers) {
             Some(digest) => Ok(digest),
             // Not every registry says it in an answer without body.
@@ -301,6 +323,22 @@ impl RegistryClient {
         }
     }
 
+    /// Whether the registry may be reached. What has a digest is not asked for here, but the engine will go there.
+    async fn permit(&self, call: &Call<'_>, deadline: Instant) -> Result<(), RegistryError> {
+        let url = self.url(&call.path).ok_or_else(|| self.nonsense(call, "its address is none"))?;
+        let unreachable = |source| RegistryError::Unreachable {
+            host: self.host.clone(),
+            what: call.what.clone(),
+            source,
+        };
+        match timeout_at(deadline, self.http.policy().resolve(&url)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(ResolveError::Refused(refused))) => Err(refused.into()),
+            Ok(Err(unknown @ ResolveError::Unknown { .. })) => Err(unreachable(unknown.into())),
+            Err(elapsed) => Err(unreachable(elapsed.into())),
+        }
+    }
+
     fn about(image: &ImageReference, method: Method) -> Call<'static> {
         let repository = image.repository();
         let reference = match (image.digest(), image.tag()) {
@@ -326,7 +364,8 @@ impl RegistryClient {
                 done => return done,
             };
             let wait = error.retry_after().unwrap_or_default().max(backoff.wait());
-            if Instant::now() + wait >= deadline {
+            // A registry names what wait it likes: more than a clock can hold is no reason to panic.
+            if wait >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(error);
             }
             tracing::debug!(registry = %self.host, what = %call.what, %error, "the registry is asked again");
@@ -340,11 +379,12 @@ impl RegistryClient {
         deadline: Instant,
         work: impl Future<Output = Result<Answer, RegistryError>>,
     ) -> Result<Answer, RegistryError> {
-        timeout_at(deadline, work).await.unwrap_or_else(|elapsed| {
+        let began = Instant::now();
+        timeout_at(deadline, work).await.unwrap_or_else(|_| {
             Err(RegistryError::Unreachable {
                 host: self.host.clone(),
                 what: call.what.clone(),
-                source: elapsed.into(),
+                source: format!("no whole answer came within {:.1?}", began.elapsed()).into(),
             })
         })
     }
@@ -431,7 +471,7 @@ impl RegistryClient {
     }
 
     /// Fetches a token from where the registry says. The guard knows nothing of trust between hosts, so the one rule
-    /// here is that credentials for an encrypted registry are not sent unencrypted.
+    /// here is that credentials go unencrypted only where the operator said that registries have no TLS.
     async fn token(
         &self,
         call: &Call<'_>,
@@ -448,11 +488,9 @@ impl RegistryClient {
 
         let mut url = Url::parse(realm)
             .map_err(|_| self.nonsense(call, "its token service has no address"))?;
-        if url.scheme() == "http" && !self.is_plain() {
-            return Err(OutboundRefused::Plain {
-                host: url.host_str().unwrap_or_default().to_owned(),
-            }
-            .into());
+        let host = url.host_str().unwrap_or_default();
+        if url.scheme() == "http" && !self.http.policy().is_plain(host, url.port().unwrap_or(80)) {
+            return Err(OutboundRefused::Plain { host: host.to_owned() }.into());
         }
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", &service);
@@ -526,7 +564,9 @@ impl RegistryClient {
     fn unsent(&self, call: &Call<'_>, error: OutboundError) -> RegistryError {
         match error {
             OutboundError::Refused(refused) => RegistryError::Outbound(refused),
-            OutboundError::TooLarge { .. } => self.nonsense(call, "it is too large"),
+            OutboundError::TooLarge { most, .. } => {
+                RegistryError::TooLarge { host: self.host.clone(), what: call.what.clone(), most }
+            }
             OutboundError::Unreachable { source, .. } => RegistryError::Unreachable {
                 host: self.host.clone(),
                 what: call.what.clone(),
@@ -581,8 +621,7 @@ fn words(body: Result<Bytes, OutboundError>) -> String {
         }
         Err(_) => String::from_utf8_lossy(&body).into_owned(),
     };
-    let line: String =
-        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    let line = one_line(&said.chars().take(300).collect::<String>());
     if line.trim().is_empty() { "nothing".to_owned() } else { line.trim().to_owned() }
 }
 

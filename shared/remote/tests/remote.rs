@@ -15,6 +15,12 @@
 #[allow(unreachable_pub, reason = "it is a module of the tests' own crate as well")]
 mod git_server;
 
+#[path = "../../../tests/src/broken_host.rs"]
+#[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
+mod broken_host;
+
+#[path = "remote/broken_hosts.rs"]
+mod broken_hosts;
 #[path = "remote/git.rs"]
 mod git;
 #[path = "remote/http.rs"]

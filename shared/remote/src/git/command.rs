@@ -1,7 +1,7 @@
 //! One run of the git program, with nothing around it that is not ours.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const LONGEST_CREDENTIALS: usize = 16 << 10;
 const LONGEST_ERROR: usize = 16 << 10;
 /// What any of our commands may say.
 const LONGEST_OUTPUT: u64 = 16 << 20;
+/// The system takes no longer path, so no file can be written under one.
+const LONGEST_ENTRY: usize = 4096;
 
 /// What git may hold in memory, beside the files that it reads: a host may name references without end.
 pub(super) const MOST_MEMORY: u64 = 1 << 30;
@@ -43,10 +45,16 @@ const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Settings of every run. Configuration of the system, the user and the tree is not read at all.
-const SETTINGS: [(&str, &str); 14] = [
+const SETTINGS: [(&str, &str); 19] = [
     ("advice.detachedHead", "false"),
+    // Larger files are written piece by piece and not taken into memory.
+    ("core.bigFileThreshold", "32m"),
     ("core.fsmonitor", "false"),
     ("core.hooksPath", "/dev/null"),
+    // Names that other systems take for `.git` are refused here too: the image may be unpacked there.
+    ("core.protectHFS", "true"),
+    ("core.protectNTFS", "true"),
+    ("core.useReplaceRefs", "false"),
     ("credential.helper", ""),
     // Whole packs or nothing: loose objects of a fetch that broke off would look like a commit that is there.
     ("fetch.unpackLimit", "1"),
@@ -61,6 +69,8 @@ const SETTINGS: [(&str, &str); 14] = [
     ("maintenance.auto", "false"),
     ("safe.bareRepository", "all"),
     ("submodule.recurse", "false"),
+    // A bundle's address is the host's to choose, and the guard has not looked at it.
+    ("transfer.bundleURI", "false"),
 ];
 
 pub(super) struct Command<'a> {
@@ -184,27 +194,34 @@ impl<'a> Command<'a> {
             let mut output = Vec::new();
             stdout.take(LONGEST_OUTPUT + 1).read_to_end(&mut output).await?;
             match output.len() as u64 > LONGEST_OUTPUT {
-                true => Err(ErrorKind::FileTooLarge.into()),
+                true => Err(Unread::TooLarge(format!("{} MiB of output", LONGEST_OUTPUT >> 20))),
                 false => Ok(output),
             }
         })
         .await
     }
 
-    /// Runs it to its end and looks at each part of its output that a zero byte ends.
+    /// Runs it and looks at each part of its output that a zero byte ends, until `look` names a bound that it breaks.
     pub(super) async fn each_entry(
         self,
         deadline: Instant,
-        mut look: impl FnMut(&[u8]),
+        mut look: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), GitError> {
         self.run(deadline, async |stdout| {
             let mut stdout = BufReader::new(stdout);
             let mut entry = Vec::new();
-            while stdout.read_until(0, &mut entry).await? > 0 {
-                look(&entry);
+            loop {
+                let mut bounded = (&mut stdout).take(LONGEST_ENTRY as u64);
+                match bounded.read_until(0, &mut entry).await? {
+                    0 => return Ok(()),
+                    LONGEST_ENTRY => {
+                        let most = format!("{LONGEST_ENTRY} bytes in a path");
+                        return Err(Unread::TooLarge(most));
+                    }
+                    _ => look(&entry).map_err(Unread::TooLarge)?,
+                }
                 entry.clear();
             }
-            Ok(())
         })
         .await
     }
@@ -212,7 +229,7 @@ impl<'a> Command<'a> {
     async fn run<T>(
         mut self,
         deadline: Instant,
-        read: impl AsyncFnOnce(ChildStdout) -> std::io::Result<T>,
+        read: impl AsyncFnOnce(ChildStdout) -> Result<T, Unread>,
     ) -> Result<T, GitError> {
         let began = Instant::now();
         let mut group = self.spawn()?;
@@ -223,9 +240,10 @@ impl<'a> Command<'a> {
                 return Err(self.failed(&std::io::Error::other("its output is not connected")));
             };
             let errors = async { Ok(tail(stderr).await) };
-            let ended = async { tokio::try_join!(read(stdout), errors, group.child.wait()) };
+            let end = async { group.child.wait().await.map_err(Unread::Broken) };
+            let ended = async { tokio::try_join!(read(stdout), errors, end) };
             let (output, errors, status) = tokio::select! {
-                ended = ended => ended.map_err(|error| self.unread(&error))?,
+                ended = ended => ended.map_err(|unread| self.unread(unread))?,
                 error = self.grown_too_large() => return Err(error),
             };
             group.id = None;
@@ -307,26 +325,37 @@ impl<'a> Command<'a> {
         loop {
             ticks.tick().await;
             if size_of(folder).saturating_sub(before) > *most {
-                return GitError::TooLarge {
-                    what: self.what.clone(),
-                    most: format!("{} MiB", most >> 20),
-                };
+                return self.too_large(format!("{} MiB", most >> 20));
             }
         }
     }
 
-    fn unread(&self, error: &std::io::Error) -> GitError {
-        match error.kind() {
-            ErrorKind::FileTooLarge => GitError::TooLarge {
-                what: format!("what git says in {}", self.what),
-                most: format!("{} MiB", LONGEST_OUTPUT >> 20),
-            },
-            _ => self.failed(error),
+    fn unread(&self, unread: Unread) -> GitError {
+        match unread {
+            Unread::Broken(error) => self.failed(&error),
+            Unread::TooLarge(most) => self.too_large(most),
         }
+    }
+
+    fn too_large(&self, most: String) -> GitError {
+        GitError::TooLarge { what: self.what.clone(), most }
     }
 
     fn failed(&self, error: &std::io::Error) -> GitError {
         GitError::Failed { what: self.what.clone(), message: error.to_string() }
+    }
+}
+
+/// Why the rest of the output was not read.
+enum Unread {
+    Broken(std::io::Error),
+    /// It is larger than this bound, which has its unit.
+    TooLarge(String),
+}
+
+impl From<std::io::Error> for Unread {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(error)
     }
 }
 
@@ -356,8 +385,13 @@ async fn tail(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
     kept
 }
 
-/// The bytes of the files in a folder that has no folders in it. Packs are few, so this does not block for long.
+/// The bytes of the files under a repository's `objects`. Packs are few, so this does not block for long; but a host of
+/// the old kind gives each object by itself, into 256 folders.
 fn size_of(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    let sizes = entries.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some(if metadata.is_dir() { size_of(&entry.path()) } else { metadata.len() })
+    });
+    sizes.sum()
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use gantry_domain::source::GitUrl;
+use gantry_ops::terminal::one_line;
 
 use super::GitError;
 use super::command::MOST_MEMORY;
@@ -18,6 +19,9 @@ pub(super) struct Context<'a> {
 /// Phrases by what they mean, the more telling first: one failure says several of them.
 const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 const MEMORY: &[&str] = &["Out of memory", "out of memory"];
+const TOO_DEEP: &[&str] = &["exceeded maximum allowed tree depth"];
+/// What follows is the path, up to the next quote.
+const UNSAFE_PATH: &str = "invalid path '";
 const UNAUTHORIZED: &[&str] = &[
     "Authentication failed",
     "could not read Username",
@@ -65,12 +69,24 @@ const UNREACHABLE: &[&str] = &[
 pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| errors.contains(phrase));
     let failed = || GitError::Failed { what: context.what.to_owned(), message: reason(errors) };
-    if says(DISK_FULL) {
+    // What the host says of room and memory is about its own.
+    let says_here = |phrases: &[&str]| {
+        let ours = |line: &&str| !line.starts_with("remote: ") && !line.contains("remote error: ");
+        errors.lines().filter(ours).any(|line| phrases.iter().any(|phrase| line.contains(phrase)))
+    };
+    if says_here(DISK_FULL) {
         return GitError::DiskFull { folder: context.folder.to_owned() };
     }
-    if says(MEMORY) {
-        let most = format!("{} MiB of memory", MOST_MEMORY >> 20);
-        return GitError::TooLarge { what: context.what.to_owned(), most };
+    let too_large = |most| GitError::TooLarge { what: context.what.to_owned(), most };
+    if says_here(MEMORY) {
+        return too_large(format!("{} MiB of memory", MOST_MEMORY >> 20));
+    }
+    if says_here(TOO_DEEP) {
+        return too_large("the deepest tree that git reads".to_owned());
+    }
+    if let Some((_, path)) = errors.split_once(UNSAFE_PATH) {
+        let path = path.split('\'').next().unwrap_or_default();
+        return GitError::UnsafePath { path: short(path, 200) };
     }
     let Some(url) = context.url.cloned() else { return failed() };
     if says(UNAUTHORIZED) {
@@ -97,7 +113,7 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
 /// The last word of the line that names it; only shown.
 fn unknown_ref(errors: &str) -> String {
     let line = errors.lines().find(|line| UNKNOWN_REF.iter().any(|phrase| line.contains(phrase)));
-    line.and_then(|line| line.split_whitespace().last()).unwrap_or("the reference").to_owned()
+    short(line.and_then(|line| line.split_whitespace().last()).unwrap_or("the reference"), 200)
 }
 
 /// The line that says why, without git's own prefix, short and without control characters.
@@ -106,7 +122,12 @@ fn reason(errors: &str) -> String {
     let fatal = lines.clone().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
     let line = fatal.or_else(|| lines.next_back()).unwrap_or("it said nothing");
     let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    short(line, 300)
+}
+
+/// Hosts choose these words: one line of at most `most` characters, and nothing that steers a terminal.
+fn short(words: &str, most: usize) -> String {
+    one_line(&words.chars().take(most).collect::<String>())
 }
 
 #[cfg(test)]
@@ -185,6 +206,9 @@ mod tests {
                 false,
             ),
             ("fatal: write error: No space left on device", false, "DiskFull", true),
+            ("remote: No space left on device\nfatal: early EOF", false, "Unreachable", true),
+            ("fatal: remote error: Out of memory", false, "Failed", true),
+            ("error: invalid path '.GIT/config'", false, "UnsafePath", false),
             (
                 "fatal: Out of memory, malloc failed (tried to allocate 64 bytes)",
                 false,

@@ -2,6 +2,8 @@
 //!
 //! bollard's push drops the part of the engine's answer that tells the digest, so this speaks HTTP itself.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE as BASE64;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
@@ -20,6 +23,10 @@ use crate::engine::{EngineError, PushError};
 
 /// One line of the engine's report; a registry's words may be in it.
 const LINE_LIMIT: usize = 1024 * 1024;
+
+/// How long a push may go on without a word: less than the engine takes for a layer of any size, since it tells of every
+/// piece, and longer than a registry takes to check one.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Pushes `image` under its tag. Dropping the future stops the push.
 pub(super) async fn push(
@@ -31,7 +38,8 @@ pub(super) async fn push(
         let message = format!("{image} has no tag to push it under");
         return Err(EngineError::Refused { what: "push", message }.into());
     };
-    let response = socket.request(request(socket, image, tag, credentials)?).await?;
+    let asked = socket.request(request(socket, image, tag, credentials)?);
+    let response = timeout(SILENCE, asked).await.map_err(|_| silent(image))??;
     if response.status() != StatusCode::OK {
         let message = refusal(response).await;
         return Err(EngineError::Refused { what: "push", message }.into());
@@ -41,7 +49,7 @@ pub(super) async fn push(
     let mut lines =
         FramedRead::new(StreamReader::new(body), LinesCodec::new_with_max_length(LINE_LIMIT));
     let mut digest = None;
-    while let Some(line) = lines.next().await {
+    while let Some(line) = timeout(SILENCE, lines.next()).await.map_err(|_| silent(image))? {
         let line = line.map_err(|error| socket.unreachable(error))?;
         // Between what we read stand progress bars of many shapes.
         let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
@@ -51,6 +59,11 @@ pub(super) async fn push(
         digest = report.aux.and_then(|aux| aux.digest).or(digest);
     }
     digest.ok_or_else(|| socket.unreachable("it ended a push without telling the digest").into())
+}
+
+fn silent(image: &ImageReference) -> PushError {
+    let message = format!("the engine told of no progress of the push for {SILENCE:?}");
+    PushError::Registry { host: image.host().clone(), image: image.clone(), message }
 }
 
 fn request(

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::http::request::Builder;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +29,14 @@ const REFUSAL_LIMIT: usize = 64 * 1024;
 
 /// The engine sends log in messages of about 1 MiB; a single one may be longer than tonic's default of 4 MiB.
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long the engine may take to hand a connection over.
+const HANDED_OVER: Duration = Duration::from_secs(30);
+
+/// How often a connection is tried while a build goes on, and how long the engine may take to show that it is there: one
+/// that was stopped, or hangs, would hold a build until the run's time is over.
+const TRIED_EVERY: Duration = Duration::from_secs(10);
+const SHOWS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where an engine listens.
 #[derive(Debug, Clone)]
@@ -91,7 +100,9 @@ impl Socket {
             .header(UPGRADE, "h2c");
         let request =
             headers(builder).body(Full::new(Bytes::new())).map_err(|e| self.unreachable(e))?;
-        let response = self.request(request).await?;
+        let response = tokio::time::timeout(HANDED_OVER, self.request(request))
+            .await
+            .map_err(|elapsed| self.unreachable(elapsed))??;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(EngineError::Refused {
                 what: "open a BuildKit session (Docker Engine 20.10 or newer can)",
@@ -104,7 +115,11 @@ impl Socket {
     /// Opens a connection to the engine's BuildKit.
     pub(super) async fn control(&self) -> Result<Control, EngineError> {
         let stream = self.upgrade("/grpc", |request| request).await?;
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(TRIED_EVERY)
+            .keep_alive_timeout(SHOWS_WITHIN)
+            .handshake(stream)
             .await
             .map_err(|e| self.unreachable(e))?;
         let driver = tokio::spawn(async move {
