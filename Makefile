@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 faults check build bench
+.PHONY: help demo test test-rabbitmq4 faults check build audit bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -26,6 +26,9 @@ check: ## format, lints, documentation and shell scripts, without a warning
 build: ## compiles the program and the tests, for debugging
 	cargo build --workspace
 	cargo test --workspace --no-run
+
+audit: ## checks what gantry is linked with: bans, licences, sources, advisories; ADVISORIES names a mirror of RustSec's
+	@deploy/audit.sh
 
 bench: ## measures gantry beside its limits and its peer
 	@deploy/bench.sh
