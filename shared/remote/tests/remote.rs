@@ -21,9 +21,15 @@ mod broken_host;
 
 #[path = "remote/broken_hosts.rs"]
 mod broken_hosts;
+#[path = "../../../tests/src/faulty_registry.rs"]
+#[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
+mod faulty_registry;
+
 #[path = "remote/git.rs"]
 mod git;
 #[path = "remote/http.rs"]
 mod http;
 #[path = "remote/registry.rs"]
 mod registry;
+#[path = "remote/registry_faults.rs"]
+mod registry_faults;

@@ -16,11 +16,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-fn real_registry() -> String {
+pub(crate) fn real_registry() -> String {
     std::env::var("GANTRY_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned())
 }
 
-fn client(host: &str, credentials: Option<Credentials>) -> RegistryClient {
+pub(crate) fn client(host: &str, credentials: Option<Credentials>) -> RegistryClient {
     let policy = OutboundPolicy::parse(["127.0.0.1", "localhost"]).unwrap();
     RegistryClient::new(OutboundClient::new(policy).unwrap(), host.parse().unwrap(), credentials)
 }
@@ -29,7 +29,7 @@ fn user(password: &str) -> Option<Credentials> {
     Some(Credentials { username: "ann".to_owned(), password: SecretString::from(password) })
 }
 
-fn within(seconds: u64) -> Instant {
+pub(crate) fn within(seconds: u64) -> Instant {
     Instant::now() + Duration::from_secs(seconds)
 }
 
