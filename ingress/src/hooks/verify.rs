@@ -42,7 +42,10 @@ pub(crate) struct HookKey {
 
 impl HookKey {
     pub(crate) fn new(secret: &SecretString) -> Option<Self> {
-        let secret = secret.expose_secret().as_bytes();
+        Self::of_bytes(secret.expose_secret().as_bytes())
+    }
+
+    fn of_bytes(secret: &[u8]) -> Option<Self> {
         Some(Self { mac: Hmac::new_from_slice(secret).ok()?, hash: Sha256::digest(secret).into() })
     }
 
@@ -118,6 +121,11 @@ fn compare_bearer(proof: Option<&[u8]>, keys: &[HookKey]) -> Result<(), Rejected
         keys.iter().fold(false, |matched, key| bool::from(key.hash.ct_eq(&shown)) | matched);
     matches.then_some(()).ok_or(RejectedDelivery::Mismatch)
 }
+
+#[cfg(test)]
+mod timing;
+#[cfg(test)]
+mod wycheproof;
 
 #[cfg(test)]
 mod tests {
