@@ -1,5 +1,7 @@
 //! What the doors answer when they do not do as asked: one shape, and every status decided here.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
@@ -31,8 +33,8 @@ pub(crate) enum ApiError {
     Conflict { code: &'static str, message: String },
     #[error("the body is larger than {most} bytes")]
     TooLarge { most: u64 },
-    #[error("the body did not come in time")]
-    TooSlow,
+    #[error("the body did not come within {patience:?}")]
+    TooSlow { patience: Duration },
     #[error("the body broke off")]
     BrokenOff,
     #[error("{0}")]
@@ -78,7 +80,7 @@ impl ApiError {
             Self::Invalid(_) => "invalid",
             Self::Conflict { code, .. } => code,
             Self::TooLarge { .. } => "too_large",
-            Self::TooSlow => "too_slow",
+            Self::TooSlow { .. } => "too_slow",
             Self::BrokenOff => "broken_off",
             Self::UnsupportedMedia(_) => "unsupported_media_type",
             Self::Busy => "busy",
@@ -99,7 +101,7 @@ impl ApiError {
             | Self::Forbidden(_)
             | Self::Conflict { .. }
             | Self::TooLarge { .. }
-            | Self::TooSlow
+            | Self::TooSlow { .. }
             | Self::BrokenOff
             | Self::UnsupportedMedia(_)
             | Self::Busy
@@ -120,7 +122,7 @@ impl ResponseError for ApiError {
             Self::Invalid(_) | Self::BrokenOff => StatusCode::BAD_REQUEST,
             Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy | Self::Unavailable | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -112,7 +112,7 @@ async fn read_head(payload: &mut Payload) -> Result<Bytes, ApiError> {
             None => break,
             Some(Ok(piece)) => head.extend_from_slice(&piece),
             Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(ApiError::TooSlow);
+                return Err(ApiError::TooSlow { patience: PIECE_PATIENCE });
             }
             Some(Err(_)) => return Err(ApiError::BrokenOff),
         }

@@ -42,10 +42,16 @@ impl RawDelivery {
         if declared_length(request).is_some_and(|length| length > most) {
             return Err(ApiError::TooLarge { most });
         }
-        let delivery = Self { proof, body: KeptBody::new(), held: budget.hold() };
-        tokio::time::timeout(patience, delivery.read_all(payload, most))
-            .await
-            .map_err(|_| ApiError::TooSlow)?
+        let held = budget.hold().ok_or(ApiError::Busy)?;
+        let gave_way = held.gave_way();
+        let delivery = Self { proof, body: KeptBody::new(), held };
+        tokio::select! {
+            biased;
+            read = tokio::time::timeout(patience, delivery.read_all(payload, most)) => {
+                read.map_err(|_| ApiError::TooSlow { patience })?
+            }
+            () = gave_way => Err(ApiError::Busy),
+        }
     }
 
     async fn read_all(mut self, mut payload: Payload, most: u64) -> Result<Self, ApiError> {
@@ -72,6 +78,7 @@ impl RawDelivery {
     /// Whether its sender knows a secret of the hook.
     pub(crate) fn verify(self) -> Result<VerifiedDelivery, RejectedDelivery> {
         self.proof.judge()?;
+        self.held.stay();
         Ok(VerifiedDelivery { body: self.body, held: self.held })
     }
 }

@@ -91,7 +91,9 @@ impl HookDirectory {
     fn remember(&self, id: &HookId, hook: Option<Arc<OpenHook>>) {
         let mut remembered = self.lock();
         if remembered.len() >= MOST_REMEMBERED {
-            remembered.retain(|_, found| found.at.elapsed() < REMEMBERED_FOR);
+            // Guesses leave first: else a guesser would have each delivery of others ask the store.
+            remembered
+                .retain(|_, found| found.hook.is_some() && found.at.elapsed() < REMEMBERED_FOR);
         }
         if remembered.len() < MOST_REMEMBERED {
             let at = Instant::now();

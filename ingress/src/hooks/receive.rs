@@ -138,7 +138,7 @@ fn verdict_of(error: &ApiError) -> HookVerdict {
             HookVerdict::Refused
         }
         ApiError::TooLarge { .. } => HookVerdict::TooLarge,
-        ApiError::TooSlow
+        ApiError::TooSlow { .. }
         | ApiError::BrokenOff
         | ApiError::UnsupportedMedia(_)
         | ApiError::Invalid(_)
@@ -151,6 +151,10 @@ fn verdict_of(error: &ApiError) -> HookVerdict {
 }
 
 fn encoding(provider: Provider, headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    if headers.get_all(header::CONTENT_ENCODING).any(|coding| coding != "identity") {
+        // A signature is that of the bytes as they are sent, and small bytes may unpack to large ones.
+        return Err(ApiError::UnsupportedMedia("send the body as it is, without Content-Encoding"));
+    }
     match provider {
         Provider::Distribution => Ok(Encoding::Json),
         Provider::GitHub => headers

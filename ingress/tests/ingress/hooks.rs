@@ -303,7 +303,7 @@ async fn a_body_is_capped_before_and_while_it_is_read() {
 #[tokio::test]
 async fn bodies_in_flight_share_one_budget_and_slow_ones_are_let_go() {
     let settings = IngressSettings {
-        body_budget: 100_000,
+        body_budget: 120_000,
         body_patience: Duration::from_millis(300),
         ..IngressSettings::default()
     };
