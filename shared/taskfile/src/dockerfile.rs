@@ -224,6 +224,7 @@ mod tests {
                 &["#docker.io/docker/dockerfile:1", "+a:latest"],
             ),
             ("#Syntax = f:1\n# escape=`\nFROM `\n a", &["#f:1", "+a:latest"]),
+            ("#!/usr/bin/env x\n# syntax=f:1\nFROM a", &["#f:1", "+a:latest"]),
             ("FROM a AS b\nONBUILD COPY --from=t / /\nFROM b", &["+a:latest", "-t:latest"]),
             ("FROM a AS b\nONBUILD COPY --from=t / /", &["+a:latest", "-(t:latest)"]),
             ("FROM a\nCOPY --from=scratch / /", &["+a:latest"]),
@@ -245,6 +246,35 @@ mod tests {
             "the target `x` is no stage of the Dockerfile: it has build, web"
         );
         assert_eq!(shown(&read_with("ARG T\nFROM a:$T", &[("T", "2")], None).unwrap()), ["+a:2"]);
+    }
+
+    #[test]
+    fn a_dockerfile_made_to_cost_is_refused_or_read_quickly() {
+        let refused = |text: &str| match read_with(text, &[], None) {
+            Err(DockerfileError::Expand { line, source, .. }) => format!("line {line}: {source}"),
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{} bytes were read", text.len()),
+        };
+        // Each holds the one before it ten times: the twelfth would take a terabyte.
+        let mut laughs = "ARG A0=ha\n".to_owned();
+        for n in 1..13 {
+            laughs += &format!("ARG A{n}={}\n", format!("$A{}", n - 1).repeat(10));
+        }
+        let error = refused(&format!("{laughs}FROM a:$A12"));
+        assert_eq!(error, "line 5: it becomes longer than 16 KiB");
+
+        let mut many = format!("ARG V={}\n", "x".repeat(16_000));
+        (0..50_000).for_each(|n| many += &format!("ARG A{n}=$V\n"));
+        let error = refused(&format!("{many}FROM a"));
+        assert_eq!(
+            error,
+            "line 66: the arguments before the first FROM become longer than 1 MiB: leave out what FROM does not use"
+        );
+
+        let began = std::time::Instant::now();
+        let stages = "FROM a AS b\nFROM b\n".repeat(50_000);
+        assert_eq!(read(&stages).images().len(), 50_000);
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -6,6 +6,10 @@
 
 use regex::Regex;
 
+/// Each rule is kept compiled and asked for each file: these bound what a stranger's rules take of both.
+const MOST_RULES: usize = 2000;
+const LONGEST_TEXT: usize = 128 << 10;
+
 /// The rules of a `.dockerignore`.
 #[derive(Debug, Default)]
 pub struct Ignore {
@@ -24,6 +28,12 @@ struct Rule {
 /// Why a `.dockerignore` cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IgnoreError {
+    /// More rules than anybody needs.
+    #[error(
+        "the ignore file has more than {MOST_RULES} rules or {} KiB: name folders, or use `*` and take back with `!`",
+        LONGEST_TEXT >> 10
+    )]
+    TooMuch,
     /// A `!` with nothing behind it.
     #[error("line {line} of the ignore file: `!` takes back nothing: name a path behind it")]
     Nothing {
@@ -54,11 +64,17 @@ impl Ignore {
     /// # Errors
     /// [`IgnoreError`], with the line.
     pub fn parse(text: &str) -> Result<Self, IgnoreError> {
+        if text.len() > LONGEST_TEXT {
+            return Err(IgnoreError::TooMuch);
+        }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rules = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.starts_with('#') || line.trim().is_empty() {
                 continue;
+            }
+            if rules.len() == MOST_RULES {
+                return Err(IgnoreError::TooMuch);
             }
             rules.push(Rule::parse(index + 1, line.trim())?);
         }
@@ -387,6 +403,21 @@ mod tests {
             let error = Ignore::parse(&format!("# x\n{pattern}")).unwrap_err();
             assert!(matches!(error, IgnoreError::Pattern { line: 2, .. }), "{pattern}: {error}");
         }
+    }
+
+    #[test]
+    fn rules_made_to_cost_are_refused_or_asked_in_linear_time() {
+        for text in ["?\n".repeat(MOST_RULES + 1), "x".repeat(LONGEST_TEXT + 1)] {
+            let error = Ignore::parse(&text).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the ignore file has more than 2000 rules or 128 KiB: name folders, or use `*` and take back with `!`"
+            );
+        }
+        // What takes a matcher that goes back over its steps longer than the universe has.
+        let rules = ignore(&format!("{}b", "a*".repeat(100)));
+        assert!(!rules.excludes(&"a".repeat(1000)));
+        ignore(&format!("{}\n", "?".repeat(60)).repeat(MOST_RULES));
     }
 
     #[test]

@@ -12,7 +12,12 @@ pub(super) struct Arguments<'a> {
     escape: char,
     given: &'a BTreeMap<String, String>,
     set: BTreeMap<String, String>,
+    /// What their values take together.
+    bytes: usize,
 }
+
+/// What the values may take together.
+const MOST_BYTES: usize = 1 << 20;
 
 impl<'a> Arguments<'a> {
     pub(super) fn new(escape: char, inputs: BuildInputs<'a>) -> Self {
@@ -29,7 +34,7 @@ impl<'a> Arguments<'a> {
                 set.insert(name, value);
             }
         }
-        Self { escape, given: inputs.build_args, set }
+        Self { escape, given: inputs.build_args, set, bytes: 0 }
     }
 
     pub(super) fn declare(&mut self, arg: &Instruction) -> Result<(), DockerfileError> {
@@ -44,6 +49,10 @@ impl<'a> Arguments<'a> {
                 (None, Some(default)) => self.expand(arg.line, default)?,
                 (None, None) => continue,
             };
+            self.bytes += value.len();
+            if self.bytes > MOST_BYTES {
+                return Err(DockerfileError::LongArguments { line: arg.line });
+            }
             self.set.insert(name.to_owned(), value);
         }
         Ok(())

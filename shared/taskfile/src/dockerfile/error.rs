@@ -42,6 +42,14 @@ pub enum DockerfileError {
         /// What is wrong with it.
         source: ExpandError,
     },
+    /// Arguments before the first FROM that hold each other too often.
+    #[error(
+        "line {line}: the arguments before the first FROM become longer than 1 MiB: leave out what FROM does not use"
+    )]
+    LongArguments {
+        /// Where they do, from 1.
+        line: usize,
+    },
     /// A base whose variables are all empty.
     #[error(
         "line {line}: the base `{word}` is empty: give its build argument, or a default with ARG before the first FROM"

@@ -11,6 +11,8 @@ use regex::Regex;
 
 /// How deep `${A:-${B:-…}}` may go: text from strangers must not choose the depth of our stack.
 const DEEPEST: usize = 32;
+/// How long a word may become: each argument may hold the one before it many times over.
+const LONGEST: usize = 16 << 10;
 
 /// Why a word cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,9 @@ pub enum ExpandError {
     /// The pattern of `#`, `%` or `/`.
     #[error("`{0}` is no pattern")]
     Pattern(String),
+    /// More than 16 KiB.
+    #[error("it becomes longer than {} KiB", LONGEST >> 10)]
+    TooLong,
     /// More than 32 levels.
     #[error("it is nested too deep")]
     TooDeep,
@@ -46,7 +51,14 @@ pub(super) fn expand(
     escape: char,
     variables: &BTreeMap<String, String>,
 ) -> Result<String, ExpandError> {
-    Expander { letters: word.chars().peekable(), escape, variables, depth: 0 }.until(None, false)
+    let mut expander = Expander { letters: word.chars().peekable(), escape, variables, depth: 0 };
+    let expanded = expander.until(None, false)?;
+    bounded(&expanded)?;
+    Ok(expanded)
+}
+
+fn bounded(text: &str) -> Result<(), ExpandError> {
+    if text.len() > LONGEST { Err(ExpandError::TooLong) } else { Ok(()) }
 }
 
 struct Expander<'a> {
@@ -61,6 +73,7 @@ impl Expander<'_> {
     fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<String, ExpandError> {
         let mut result = String::new();
         while let Some(letter) = self.letters.next() {
+            bounded(&result)?;
             match letter {
                 _ if Some(letter) == stop => return Ok(result),
                 '\'' => self.single_quoted(&mut result)?,
@@ -93,6 +106,7 @@ impl Expander<'_> {
         keep_escapes: bool,
     ) -> Result<(), ExpandError> {
         loop {
+            bounded(result)?;
             match self.letters.next().ok_or(ExpandError::Open('"'))? {
                 '"' => return Ok(()),
                 '$' => result.push_str(&self.dollar()?),
@@ -239,8 +253,11 @@ fn replaced(
 ) -> Result<String, ExpandError> {
     let body: String = wildcards(pattern)?.iter().map(|wildcard| wildcard.regex(true)).collect();
     let limit = if everywhere { 0 } else { 1 };
-    let replacement = regex::NoExpand(replacement);
-    Ok(regex(&body, pattern)?.replacen(value, limit, replacement).into_owned())
+    let pattern = regex(&body, pattern)?;
+    if pattern.find_iter(value).count().saturating_mul(replacement.len()) > LONGEST {
+        return Err(ExpandError::TooLong);
+    }
+    Ok(pattern.replacen(value, limit, regex::NoExpand(replacement)).into_owned())
 }
 
 fn regex(body: &str, pattern: &str) -> Result<Regex, ExpandError> {
@@ -331,6 +348,22 @@ mod tests {
             ("${V#\\a}", "`\\a` is no pattern"),
         ] {
             assert_eq!(expanded(word).unwrap_err().to_string(), error, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_words_become_is_bounded() {
+        let long = "x".repeat(LONGEST);
+        for (word, value) in [
+            ("$V$V".to_owned(), "x".repeat(LONGEST / 2 + 1)),
+            ("\"$V$V\"".to_owned(), long.clone()),
+            ("${X:-$V$V}".to_owned(), long.clone()),
+            (format!("${{V//x/{}}}", "y".repeat(100)), long.clone()),
+            ("x".repeat(LONGEST + 1), String::new()),
+        ] {
+            let variables = [("V".to_owned(), value)].into();
+            let error = expand(&word, '\\', &variables).unwrap_err();
+            assert_eq!(error.to_string(), "it becomes longer than 16 KiB");
         }
     }
 

@@ -190,6 +190,8 @@ impl<'a> Iterator for Reader<'a> {
 #[derive(Default)]
 struct Directives {
     ended: bool,
+    /// The first line says what runs the file. What reads it is then still looked for, what escapes in it is not.
+    behind_interpreter: bool,
     seen: Vec<String>,
     escape: Option<char>,
     syntax: Option<(usize, Spanned)>,
@@ -204,6 +206,10 @@ impl Directives {
         if self.ended {
             return Ok(());
         }
+        if line.number == 1 && line.text.starts_with("#!") {
+            self.behind_interpreter = true;
+            return Ok(());
+        }
         let Some((name, value)) = directive(line) else {
             self.ended = true;
             return Ok(());
@@ -212,6 +218,7 @@ impl Directives {
             return Err(DockerfileError::RepeatedDirective { line: line.number, name });
         }
         match (name.as_str(), value.text) {
+            ("escape", _) if self.behind_interpreter => {}
             ("escape", "\\") => self.escape = Some('\\'),
             ("escape", "`") => self.escape = Some('`'),
             ("escape", other) => {

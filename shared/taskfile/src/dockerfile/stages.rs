@@ -77,6 +77,12 @@ impl Stages {
         let target = self.target(target)?;
         let needed = self.needed_by(target)?;
         let runtime = self.root_of(target);
+        let mut onbuild_needed = vec![false; self.stages.len()];
+        for (stage, _) in self.stages.iter().zip(&needed).filter(|(_, needed)| **needed) {
+            if let Base::Stage(base) = stage.base {
+                onbuild_needed[base] = true;
+            }
+        }
         for (index, stage) in self.stages.iter().enumerate() {
             let from_here = needed[index];
             // Every operand must be an image or a stage, wherever it stands: the engine refuses it otherwise.
@@ -89,15 +95,8 @@ impl Stages {
                 let role = if index == runtime { Role::Runtime } else { Role::BuildTime };
                 add(named.used(role, from_here)?);
             }
-            let stands_on_it =
-                |above: &Stage| matches!(above.base, Base::Stage(base) if base == index);
-            let onbuild_needed = self
-                .stages
-                .iter()
-                .zip(&needed)
-                .any(|(above, needed)| *needed && stands_on_it(above));
             let sources = stage.sources.iter().map(|from| (from, from_here));
-            let onbuild = stage.onbuild.iter().map(|from| (from, onbuild_needed));
+            let onbuild = stage.onbuild.iter().map(|from| (from, onbuild_needed[index]));
             for (from, needed) in sources.chain(onbuild) {
                 if self.stage_of(from)?.is_none() && from.named.text != SCRATCH {
                     add(from.named.used(Role::BuildTime, needed)?);
