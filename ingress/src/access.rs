@@ -5,12 +5,14 @@
 //! if it were not there.
 
 use std::collections::BTreeSet;
+use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
-use actix_web::dev::Payload;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, web};
-use futures_util::future::LocalBoxFuture;
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use gantry_domain::id::{RegistryName, TokenId};
 use gantry_domain::registry::Registry;
 use gantry_domain::timestamp::Timestamp;
@@ -22,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::connections;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -120,22 +123,38 @@ impl<S: Needs> Allowed<S> {
 
 impl<S: Needs> FromRequest for Allowed<S> {
     type Error = ApiError;
-    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+    type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let state = request.app_data::<web::Data<State>>().cloned();
-        let shown = bearer(request).map(Zeroizing::new);
-        Box::pin(async move {
-            let (Some(state), Some(shown)) = (state, shown) else {
-                return Err(ApiError::Unauthorized);
-            };
-            let token = authenticate(state.store.as_ref(), &shown).await?;
-            if token.scope < S::SCOPE {
-                return Err(ApiError::needs_scope(S::SCOPE, token.scope));
-            }
-            Ok(Self { token, scope: PhantomData })
-        })
+        let Some(Shown(token)) = request.extensions().get().cloned() else {
+            return ready(Err(ApiError::Unauthorized));
+        };
+        if token.scope < S::SCOPE {
+            return ready(Err(ApiError::needs_scope(S::SCOPE, token.scope)));
+        }
+        ready(Ok(Self { token, scope: PhantomData }))
     }
+}
+
+/// The valid token of a request.
+#[derive(Clone)]
+struct Shown(Token);
+
+/// Lets a request go on only with a valid token. Before anything else of it is read: whoever has none is not told what
+/// else is wrong.
+pub(crate) async fn with_token(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let shown = bearer(request.request()).map(Zeroizing::new);
+    let (Some(state), Some(shown)) = (state, shown) else {
+        return Err(ApiError::Unauthorized.into());
+    };
+    let token = authenticate(state.store.as_ref(), &shown).await?;
+    connections::showed_token(request.request());
+    request.extensions_mut().insert(Shown(token));
+    next.call(request).await
 }
 
 fn bearer(request: &HttpRequest) -> Option<String> {

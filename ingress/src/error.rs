@@ -283,6 +283,8 @@ impl utoipa::IntoResponses for Failures {
             .response("403", response("The token may not do this."))
             .response("404", response("There is no such thing, or the token may not see it."))
             .response("409", response("It cannot be done as things stand."))
+            .response("413", response("The body is too large."))
+            .response("415", response("The body is of a type that is not read."))
             .response("503", response("The store does not answer: try again after `Retry-After`."))
             .build()
             .into()

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::middleware::{Next, from_fn};
+use actix_web::http::header;
+use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{Bytes, Data, ServiceConfig, get, post, resource, scope, to};
 use actix_web::{HttpRequest, HttpResponse};
 use gantry_ops::metrics::{self, Answer};
 
+use crate::access::with_token;
 use crate::api;
 use crate::error::ApiError;
 use crate::hooks;
@@ -35,7 +37,13 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
             async move { HttpResponse::Ok().content_type("application/json").body(body) }
         }),
     );
-    config.service(scope(api::ROOT).wrap(from_fn(measured)).configure(|config| {
+    // The last one is the outermost.
+    let root = scope(api::ROOT)
+        .wrap(from_fn(with_token))
+        .wrap(from_fn(measured))
+        // Texts of strangers are in every answer: no browser is to take one for a page.
+        .wrap(DefaultHeaders::new().add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")));
+    config.service(root.configure(|config| {
         api::routes(&mut utoipa_actix_web::service_config::ServiceConfig::new(config));
     }));
 }

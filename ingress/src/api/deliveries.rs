@@ -39,7 +39,7 @@ pub(super) struct DeliveryQuery {
 }
 
 /// Lists deliveries from the newest.
-#[utoipa::path(tag = "deliveries", params(DeliveryQuery, Paging), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
+#[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(DeliveryQuery, Paging), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
 #[get("/deliveries")]
 pub(super) async fn list(
     state: Data<State>,
@@ -137,7 +137,7 @@ async fn find<S: Needs>(
 }
 
 /// Shows a delivery with its events and what was decided for each.
-#[utoipa::path(tag = "deliveries", params(("hook" = String, Path), ("delivery" = String, Path)), responses((status = 200, body = types::DeliveryDetails), Failures))]
+#[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(("hook" = String, Path), ("delivery" = String, Path)), responses((status = 200, body = types::DeliveryDetails), Failures))]
 #[get("/hooks/{hook}/deliveries/{delivery}")]
 pub(super) async fn show(
     state: Data<State>,
@@ -164,7 +164,7 @@ async fn load_event(
 }
 
 /// Shows an event and what was decided for it.
-#[utoipa::path(tag = "deliveries", params(("event" = String, Path)), responses((status = 200, body = types::Event), Failures))]
+#[utoipa::path(path = "/events/{event}", tag = "deliveries", security(("token" = ["read"])), params(("event" = String, Path)), responses((status = 200, body = types::Event), Failures))]
 #[get("/events/{event:.*}")]
 pub(super) async fn show_event(
     state: Data<State>,
@@ -182,6 +182,7 @@ pub(super) async fn show_event(
 /// Reads a delivery's body, as it came.
 #[utoipa::path(
     tag = "deliveries",
+    security(("token" = ["read"])),
     params(("hook" = String, Path), ("delivery" = String, Path)),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), Failures)
 )]
@@ -199,13 +200,13 @@ pub(super) async fn read_body(
     // As bytes: whatever a sender put into it, no browser is to take it for a page.
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .body(body))
 }
 
 /// Takes a delivery's body as if it came now, as a new delivery that is decided anew.
 #[utoipa::path(
     tag = "deliveries",
+    security(("token" = ["run"])),
     params(("hook" = String, Path), ("delivery" = String, Path)),
     responses((status = 201, body = types::ReplayResult), Failures)
 )]

@@ -37,7 +37,7 @@ pub(super) struct HookQuery {
 }
 
 /// Lists hooks.
-#[utoipa::path(tag = "hooks", params(HookQuery, Paging), responses((status = 200, body = types::Page<types::Hook>), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["read"])), params(HookQuery, Paging), responses((status = 200, body = types::Page<types::Hook>), Failures))]
 #[get("/hooks")]
 pub(super) async fn list(
     state: Data<State>,
@@ -101,7 +101,7 @@ fn secret_id(secret: &HookSecret) -> String {
 }
 
 /// Creates a hook. The answer has everything that its sender must be told; its secret is never shown again.
-#[utoipa::path(tag = "hooks", params(("registry" = String, Path)), responses((status = 201, body = types::HookCreated), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 201, body = types::HookCreated), Failures))]
 #[post("/registries/{registry}/hooks")]
 pub(super) async fn create(
     state: Data<State>,
@@ -237,7 +237,7 @@ fn absent(id: &HookId) -> ApiError {
 }
 
 /// Shows a hook.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["read"])), params(("hook" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
 #[get("/hooks/{hook}")]
 pub(super) async fn show(
     state: Data<State>,
@@ -249,7 +249,7 @@ pub(super) async fn show(
 }
 
 /// Changes the repositories that a hook speaks for.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
 #[patch("/hooks/{hook}")]
 pub(super) async fn update(
     state: Data<State>,
@@ -281,7 +281,7 @@ async fn change(
 }
 
 /// Removes a hook; its deliveries stay for as long as they are kept.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), responses((status = 204), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 204), Failures))]
 #[delete("/hooks/{hook}")]
 pub(super) async fn delete(
     state: Data<State>,
@@ -295,7 +295,7 @@ pub(super) async fn delete(
 }
 
 /// Adds a secret; those before it stay active until they are removed.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), request_body(content = types::HookSecretCreate, description = "May be left out"), responses((status = 201, body = types::HookSecretCreated), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), request_body(content = types::HookSecretCreate, description = "May be left out"), responses((status = 201, body = types::HookSecretCreated), Failures))]
 #[post("/hooks/{hook}/secrets")]
 pub(super) async fn add_secret(
     state: Data<State>,
@@ -333,7 +333,7 @@ pub(super) async fn add_secret(
 }
 
 /// Removes a secret. The last one stays: remove the hook instead.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path), ("secret" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path), ("secret" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
 #[delete("/hooks/{hook}/secrets/{secret}")]
 pub(super) async fn remove_secret(
     state: Data<State>,
@@ -361,7 +361,7 @@ pub(super) async fn remove_secret(
 }
 
 /// Knocks at a hook as its sender would: a real, signed request through HTTP to the hook's URL.
-#[utoipa::path(tag = "hooks", params(("hook" = String, Path)), responses((status = 200, body = types::HookTestResult), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::HookTestResult), Failures))]
 #[post("/hooks/{hook}/test")]
 pub(super) async fn test(
     state: Data<State>,

@@ -41,6 +41,7 @@ impl LogQuery {
 /// Reads a log as text, as far as it is written. With `Accept: text/event-stream`, the same as `/log/events`.
 #[utoipa::path(
     tag = "logs",
+    security(("token" = ["read"])),
     params(("run" = String, Path), LogQuery),
     responses((status = 200, content_type = "text/plain", body = String), Failures)
 )]
@@ -63,7 +64,6 @@ pub(super) async fn read_log(
     });
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .streaming(into_stream(stream)))
 }
 
@@ -87,6 +87,7 @@ fn wants_events(request: &HttpRequest) -> bool {
 /// Follows a log: what there is, then what comes, and at the end the run. See `LogEvent` for the events.
 #[utoipa::path(
     tag = "logs",
+    security(("token" = ["read"])),
     params(
         ("run" = String, Path),
         LogQuery,

@@ -20,7 +20,7 @@ use crate::state::State;
 const RUN_LIMIT: u32 = 10;
 
 /// Lists registries by name.
-#[utoipa::path(tag = "registries", params(Paging), responses((status = 200, body = types::Page<types::Registry>), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["read"])), params(Paging), responses((status = 200, body = types::Page<types::Registry>), Failures))]
 #[get("/registries")]
 pub(super) async fn list(
     state: Data<State>,
@@ -52,7 +52,7 @@ fn name(text: &str) -> Result<RegistryName, ApiError> {
 }
 
 /// Creates a registry. Its credentials are never shown again.
-#[utoipa::path(tag = "registries", responses((status = 201, body = types::Registry), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["write", "everywhere"])), responses((status = 201, body = types::Registry), Failures))]
 #[post("/registries")]
 pub(super) async fn create(
     state: Data<State>,
@@ -112,7 +112,7 @@ fn seal(
 }
 
 /// Shows a registry.
-#[utoipa::path(tag = "registries", params(("registry" = String, Path)), responses((status = 200, body = types::Registry), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["read"])), params(("registry" = String, Path)), responses((status = 200, body = types::Registry), Failures))]
 #[get("/registries/{registry}")]
 pub(super) async fn show(
     state: Data<State>,
@@ -124,7 +124,7 @@ pub(super) async fn show(
 }
 
 /// Changes a registry's credentials and limit.
-#[utoipa::path(tag = "registries", params(("registry" = String, Path)), responses((status = 200, body = types::Registry), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 200, body = types::Registry), Failures))]
 #[patch("/registries/{registry}")]
 pub(super) async fn update(
     state: Data<State>,
@@ -157,7 +157,7 @@ pub(super) async fn update(
 }
 
 /// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
-#[utoipa::path(tag = "registries", params(("registry" = String, Path)), responses((status = 204), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}")]
 pub(super) async fn delete(
     state: Data<State>,

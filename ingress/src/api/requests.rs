@@ -34,6 +34,7 @@ const REPEATED: &str = "idempotent-replayed";
 /// Starts a build that belongs to no task.
 #[utoipa::path(
     tag = "runs",
+    security(("token" = ["run"])),
     params(("registry" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
     responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
 )]
@@ -119,6 +120,7 @@ async fn quick_build(
 /// Starts a run of a task, with what is given instead of what the task says.
 #[utoipa::path(
     tag = "runs",
+    security(("token" = ["run"])),
     params(("registry" = String, Path), ("task" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
     request_body(content = types::TaskRunCreate, description = "May be left out"),
     responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
@@ -207,6 +209,7 @@ fn is_foreign(task: &Source, run: &Source) -> bool {
 /// Starts the same build once more.
 #[utoipa::path(
     tag = "runs",
+    security(("token" = ["run"])),
     params(("run" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
     responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
 )]

@@ -42,7 +42,7 @@ pub(super) struct RunQuery {
 }
 
 /// Lists runs from the newest.
-#[utoipa::path(tag = "runs", params(RunQuery, Paging), responses((status = 200, body = types::Page<types::Run>), Failures))]
+#[utoipa::path(tag = "runs", security(("token" = ["read"])), params(RunQuery, Paging), responses((status = 200, body = types::Page<types::Run>), Failures))]
 #[get("/runs")]
 pub(super) async fn list(
     state: Data<State>,
@@ -51,9 +51,9 @@ pub(super) async fn list(
     paging: Query<Paging>,
 ) -> Result<Json<types::Page<types::Run>>, ApiError> {
     let store = state.store.as_ref();
-    let filters = filters(store, &allowed, &query).await?;
     let status = query.status.as_deref().map(str::parse::<RunStatus>).transpose();
     let status = status.map_err(|error| ApiError::invalid("status", error.to_string()))?;
+    let filters = filters(store, &allowed, &query, status).await?;
     let wanted = |run: &RunRecord| {
         status.is_none_or(|status| run.status() == status)
             && query.image.as_deref().is_none_or(|image| pushed(run, image))
@@ -62,8 +62,8 @@ pub(super) async fn list(
         Some(after) => Some(cursor(store, &allowed, after).await?),
         None => None,
     };
-    let has_filter = status.is_some() || query.image.is_some();
-    let at_once = if has_filter { LOOKED_AT_ONCE } else { paging.limit() + 1 };
+    let is_indexed = query.image.is_none() && (query.task.is_none() || status.is_none());
+    let at_once = if is_indexed { paging.limit() + 1 } else { LOOKED_AT_ONCE };
     let mut items = Vec::new();
     let mut looked_at = 0;
     loop {
@@ -89,24 +89,53 @@ async fn filters(
     store: &dyn Store,
     allowed: &Allowed<Read>,
     query: &RunQuery,
+    status: Option<RunStatus>,
 ) -> Result<Vec<RunFilter>, ApiError> {
-    match (&query.registry, &query.task) {
-        (None, Some(_)) => {
-            Err(ApiError::invalid("task", "a task is known by its registry too: give `registry`"))
-        }
-        (Some(registry), task) => {
+    if query.registry.is_none() && query.task.is_some() {
+        let message = "a task is known by its registry too: give `registry`";
+        return Err(ApiError::invalid("task", message));
+    }
+    let registries = match (&query.registry, allowed.bound_to()) {
+        (Some(registry), _) => {
             allowed.registry(store, registry).await?;
-            let task =
-                task.as_ref().map(|name| TaskId { registry: registry.clone(), name: name.clone() });
-            Ok(vec![RunFilter { registry: Some(registry.clone()), task }])
+            vec![Some(registry)]
         }
-        (None, None) => Ok(match allowed.bound_to() {
-            None => vec![RunFilter::default()],
-            Some(registries) => registries
-                .iter()
-                .map(|registry| RunFilter { registry: Some(registry.clone()), task: None })
-                .collect(),
+        (None, None) => vec![None],
+        (None, Some(registries)) => registries.iter().map(Some).collect(),
+    };
+    let images = query.image.as_deref().map_or_else(|| vec![None], image_names);
+    let filter = |registry: Option<&RegistryName>, image: Option<&str>| RunFilter {
+        registry: registry.cloned(),
+        task: registry.zip(query.task.as_ref()).map(|(registry, name)| TaskId {
+            registry: registry.clone(),
+            name: name.clone(),
         }),
+        image: image.map(str::to_owned),
+        status,
+    };
+    let filters = registries
+        .into_iter()
+        .flat_map(|registry| images.iter().map(move |image| (registry, *image)))
+        .map(|(registry, image)| filter(registry, image));
+    Ok(filters.collect())
+}
+
+/// What an image may be listed under: its digest, or its repository. What stands before the first slash may be a host.
+fn image_names(image: &str) -> Vec<Option<&str>> {
+    if image.starts_with("sha256:") {
+        return vec![Some(image)];
+    }
+    let name = without_tag(image);
+    let without_host = name.split_once('/').map(|(_, repository)| Some(repository));
+    std::iter::once(Some(name)).chain(without_host).collect()
+}
+
+fn without_tag(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        // A host may have a port.
+        Some((name, tag)) if !tag.contains('/') => name,
+        Some(_) | None => name,
     }
 }
 
@@ -135,6 +164,7 @@ async fn newest(
     if filters.len() > 1 {
         // As each listing is ordered: by time of creation, then by the id's text.
         found.sort_by_cached_key(|run| (std::cmp::Reverse(run.created), run.id.to_string()));
+        found.dedup_by_key(|run| run.id);
         found.truncate(limit);
     }
     Ok(found)
@@ -171,7 +201,7 @@ pub(super) async fn find<S: Needs>(
 }
 
 /// Shows a run, and if it is queued what it waits for.
-#[utoipa::path(tag = "runs", params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
+#[utoipa::path(tag = "runs", security(("token" = ["read"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[get("/runs/{run}")]
 pub(super) async fn show(
     state: Data<State>,
@@ -221,7 +251,7 @@ async fn pool_trouble(store: &dyn Store, pool: &PoolName) -> Result<Option<Strin
 }
 
 /// Archives a run and its log, so that they are kept for good, or no longer.
-#[utoipa::path(tag = "runs", params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
+#[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[patch("/runs/{run}")]
 pub(super) async fn update(
     state: Data<State>,
@@ -235,7 +265,7 @@ pub(super) async fn update(
 }
 
 /// Asks to cancel a run. One that nobody holds ends at once; a second call, and one on a run that ended, change nothing.
-#[utoipa::path(tag = "runs", params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
+#[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[post("/runs/{run}/cancel")]
 pub(super) async fn cancel(
     state: Data<State>,
@@ -252,7 +282,7 @@ pub(super) async fn cancel(
 }
 
 /// Shows where a pushed digest comes from.
-#[utoipa::path(tag = "runs", params(("digest" = String, Path)), responses((status = 200, body = types::Lineage), Failures))]
+#[utoipa::path(tag = "runs", security(("token" = ["read"])), params(("digest" = String, Path)), responses((status = 200, body = types::Lineage), Failures))]
 #[get("/lineages/{digest}")]
 pub(super) async fn lineage(
     state: Data<State>,

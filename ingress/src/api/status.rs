@@ -27,7 +27,7 @@ const MOST_QUARANTINED: usize = 100;
 const LOOKED_BACK: usize = 200;
 
 /// Says how the installation is, and what needs a person.
-#[utoipa::path(tag = "status", responses((status = 200, body = types::Status), Failures))]
+#[utoipa::path(tag = "status", security(("token" = ["read"])), responses((status = 200, body = types::Status), Failures))]
 #[get("/status")]
 pub(super) async fn show_status(
     state: Data<State>,

@@ -30,7 +30,7 @@ pub(super) struct TaskQuery {
 }
 
 /// Lists tasks by registry and name.
-#[utoipa::path(tag = "tasks", params(TaskQuery, Paging), responses((status = 200, body = types::Page<types::Task>), Failures))]
+#[utoipa::path(tag = "tasks", security(("token" = ["read"])), params(TaskQuery, Paging), responses((status = 200, body = types::Page<types::Task>), Failures))]
 #[get("/tasks")]
 pub(super) async fn list(
     state: Data<State>,
@@ -71,7 +71,7 @@ pub(super) async fn list(
 }
 
 /// Creates a task. What is wrong with it is said all at once.
-#[utoipa::path(tag = "tasks", params(("registry" = String, Path)), responses((status = 201, body = types::Task), Failures))]
+#[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 201, body = types::Task), Failures))]
 #[post("/registries/{registry}/tasks")]
 pub(super) async fn create(
     state: Data<State>,
@@ -206,7 +206,7 @@ fn absent(id: &TaskId) -> ApiError {
 }
 
 /// Shows a task.
-#[utoipa::path(tag = "tasks", params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
+#[utoipa::path(tag = "tasks", security(("token" = ["read"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
 #[get("/registries/{registry}/tasks/{task}")]
 pub(super) async fn show(
     state: Data<State>,
@@ -218,7 +218,7 @@ pub(super) async fn show(
 }
 
 /// Changes a task, as its next revision. Runs that were created before keep what they were created with.
-#[utoipa::path(tag = "tasks", params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
+#[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
 #[patch("/registries/{registry}/tasks/{task}")]
 pub(super) async fn update(
     state: Data<State>,
@@ -316,7 +316,7 @@ pub(super) fn repository(source: &Source) -> Option<gantry_domain::source::Repos
 }
 
 /// Removes a task; its runs stay for as long as they are kept.
-#[utoipa::path(tag = "tasks", params(("registry" = String, Path), ("task" = String, Path)), responses((status = 204), Failures))]
+#[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}/tasks/{task}")]
 pub(super) async fn delete(
     state: Data<State>,

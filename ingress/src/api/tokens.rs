@@ -19,7 +19,7 @@ use crate::state::State;
 const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;
 
 /// Lists tokens; revoked and expired ones too.
-#[utoipa::path(tag = "tokens", params(Paging), responses((status = 200, body = types::Page<types::Token>), Failures))]
+#[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(Paging), responses((status = 200, body = types::Page<types::Token>), Failures))]
 #[get("/tokens")]
 pub(super) async fn list(
     state: Data<State>,
@@ -45,7 +45,7 @@ pub(super) async fn list(
 }
 
 /// Makes a token. Its text is shown here and never again.
-#[utoipa::path(tag = "tokens", responses((status = 201, body = types::TokenCreated), Failures))]
+#[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), responses((status = 201, body = types::TokenCreated), Failures))]
 #[post("/tokens")]
 pub(super) async fn create(
     state: Data<State>,
@@ -89,7 +89,7 @@ pub(super) async fn create(
 }
 
 /// Shows the token that asks.
-#[utoipa::path(tag = "tokens", responses((status = 200, body = types::Token), Failures))]
+#[utoipa::path(tag = "tokens", security(("token" = ["read"])), responses((status = 200, body = types::Token), Failures))]
 #[get("/tokens/current")]
 pub(super) async fn current(
     state: Data<State>,
@@ -100,7 +100,7 @@ pub(super) async fn current(
 }
 
 /// Revokes a token for good.
-#[utoipa::path(tag = "tokens", params(("token" = String, Path)), responses((status = 200, body = types::Token), Failures))]
+#[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(("token" = String, Path)), responses((status = 200, body = types::Token), Failures))]
 #[delete("/tokens/{token}")]
 pub(super) async fn revoke(
     state: Data<State>,

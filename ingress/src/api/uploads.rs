@@ -33,9 +33,10 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after a day it is removed.
 #[utoipa::path(
     tag = "runs",
+    security(("token" = ["run"])),
     params(("registry" = String, Path)),
     request_body(content_type = "application/octet-stream", content = Vec<u8>),
-    responses((status = 201, body = types::Upload), (status = 413, body = types::ErrorBody), Failures)
+    responses((status = 201, body = types::Upload), Failures)
 )]
 #[post("/registries/{registry}/uploads")]
 pub(super) async fn create(

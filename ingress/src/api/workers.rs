@@ -13,7 +13,7 @@ use crate::error::{ApiError, Failures};
 use crate::state::State;
 
 /// Lists workers.
-#[utoipa::path(tag = "workers", responses((status = 200, body = types::Page<types::Worker>), Failures))]
+#[utoipa::path(tag = "workers", security(("token" = ["read"])), responses((status = 200, body = types::Page<types::Worker>), Failures))]
 #[get("/workers")]
 pub(super) async fn list(
     state: Data<State>,
@@ -46,7 +46,7 @@ pub(super) async fn visible_workforce(
 
 /// Lets a worker finish what it has and take nothing more, until it is resumed. One with a fixed name stays drained when
 /// it starts again; of another it is forgotten with the worker.
-#[utoipa::path(tag = "workers", params(("worker" = String, Path)), responses((status = 200, body = types::Worker), Failures))]
+#[utoipa::path(tag = "workers", security(("token" = ["admin", "everywhere"])), params(("worker" = String, Path)), responses((status = 200, body = types::Worker), Failures))]
 #[post("/workers/{worker}/drain")]
 pub(super) async fn drain(
     state: Data<State>,
@@ -61,7 +61,7 @@ pub(super) async fn drain(
 }
 
 /// Lets a drained worker take runs again.
-#[utoipa::path(tag = "workers", params(("worker" = String, Path)), responses((status = 200, body = types::Worker), Failures))]
+#[utoipa::path(tag = "workers", security(("token" = ["admin", "everywhere"])), params(("worker" = String, Path)), responses((status = 200, body = types::Worker), Failures))]
 #[post("/workers/{worker}/resume")]
 pub(super) async fn resume(
     state: Data<State>,

@@ -14,6 +14,7 @@ mod deliveries;
 mod hooks;
 mod intake;
 mod logs;
+mod matrix;
 mod ready;
 mod rig;
 mod tls;

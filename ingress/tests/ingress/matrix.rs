@@ -1,0 +1,448 @@
+//! Every operation of the OpenAPI document with every kind of token, on what is there, what is another's and what is not.
+//!
+//! What is expected of a cell is derived from the roles that the document declares for the operation, so the document is
+//! true by this test. An operation whose things or body the tables here do not know fails it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use gantry_domain::hook::Provider;
+use gantry_domain::token::{Scope, Token};
+use gantry_domain::worker::{EngineHealth, Worker};
+use gantry_seams::store::{Batch, Key, Kind};
+use gantry_seams::{tokens, workers};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::rig::{Answer, Door, push};
+
+const SCOPES: [Scope; 4] = [Scope::Read, Scope::Run, Scope::Write, Scope::Admin];
+const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+
+/// One operation, as the document has it.
+#[derive(Debug, Clone)]
+struct Operation {
+    method: Method,
+    /// With its parameters in braces.
+    path: String,
+    /// The least scope that it needs.
+    scope: Scope,
+    /// Whether its token may be bound to no registry.
+    is_everywhere: bool,
+    parameters: Vec<String>,
+    query: Vec<String>,
+    has_body: bool,
+}
+
+impl Operation {
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// Whether it names something that belongs to a registry.
+    fn names_a_registrys_own(&self) -> bool {
+        !self.parameters.is_empty() && !self.is_everywhere
+    }
+}
+
+fn operations(document: &Value) -> Vec<Operation> {
+    let mut all = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let said = format!("{method} {path}");
+            let requirements = operation["security"].as_array().unwrap_or_else(|| panic!("{said}"));
+            let [requirement] = requirements.as_slice() else { panic!("{said}: one way in") };
+            let mut roles: Vec<&str> =
+                requirement["token"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+            let is_everywhere = roles.last() == Some(&"everywhere");
+            roles.truncate(roles.len() - usize::from(is_everywhere));
+            let [scope] = roles.as_slice() else { panic!("{said}: one scope, not {roles:?}") };
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let of = |place: &str| {
+                let those = parameters.iter().filter(|parameter| parameter["in"] == place);
+                those.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect()
+            };
+            all.push(Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.strip_prefix("/api/v1").unwrap().to_owned(),
+                scope: scope.parse().unwrap(),
+                is_everywhere,
+                parameters: of("path"),
+                query: of("query"),
+                has_body: operation["requestBody"].is_object(),
+            });
+        }
+    }
+    all
+}
+
+/// A door with one of everything in registry `contoso`, and a registry `fabrikam` with nothing.
+struct World {
+    door: Door,
+    /// What each parameter names.
+    things: BTreeMap<&'static str, String>,
+}
+
+/// What each parameter could name and does not.
+fn absent(parameter: &str) -> String {
+    match parameter {
+        "registry" | "task" => "nowhere".to_owned(),
+        "run" | "after" => "zz999".to_owned(),
+        "hook" => "0".repeat(32),
+        "secret" => "absent".to_owned(),
+        "delivery" | "id" => "d-999".to_owned(),
+        "event" => "request/absent".to_owned(),
+        "digest" => format!("sha256:{}", "2".repeat(64)),
+        other => panic!("the matrix does not know what `{other}` could name"),
+    }
+}
+
+impl World {
+    async fn make() -> Self {
+        let door = Door::with_registry().await;
+        door.create_registry("fabrikam").await;
+        door.create_registry("empty").await;
+        let task = json!({"name": "web", "context": "https://git.test/a.git", "images": ["a:1"]});
+        door.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
+        let run = door.post("/registries/contoso/tasks/web/runs", json!({})).await;
+        let run = run.expect(StatusCode::CREATED);
+        let hook = door.hook(Provider::GitHub).await;
+        door.post(&format!("/hooks/{}/secrets", hook.id), json!({}))
+            .await
+            .expect(StatusCode::CREATED);
+        let shown = door.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
+        let delivery = Answer::of(door.github(&hook, "push", "d-1", &push('1', '2'))).await;
+        delivery.expect(StatusCode::ACCEPTED);
+        let lineage = json!({
+            "v": 1, "digest": DIGEST, "images": ["registry.test/a:1"], "platform": "linux/amd64",
+            "bases": [], "run": run["id"], "registry": "contoso", "source": "s", "cause": "c",
+            "pushed": 1_700_000_000_000_i64,
+        });
+        let mut batch = Batch::default();
+        batch.put(Key::new(Kind::Lineage, DIGEST), serde_json::to_vec(&lineage).unwrap());
+        door.store.commit(batch).await.unwrap();
+        workers::record_seen(door.store.as_ref(), &worker(&door, &run).await).await.unwrap();
+        let made = door.post("/tokens", json!({"scope": "read"})).await.expect(StatusCode::CREATED);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let things = [
+            ("registry", "contoso".to_owned()),
+            ("task", "web".to_owned()),
+            ("run", text(&run["id"])),
+            ("after", text(&run["id"])),
+            ("hook", hook.id.to_string()),
+            ("secret", text(&shown["secrets"][0]["id"])),
+            ("delivery", "d-1".to_owned()),
+            ("id", "d-1".to_owned()),
+            ("event", text(&run["event"])),
+            ("digest", DIGEST.to_owned()),
+            ("worker", "w1".to_owned()),
+            ("token", text(&made["token"]["id"])),
+        ]
+        .into();
+        Self { door, things }
+    }
+
+    fn thing(&self, operation: &Operation, parameter: &str) -> String {
+        // Only a registry without tasks and hooks may go.
+        if operation.method == Method::DELETE && operation.path == "/registries/{registry}" {
+            return "empty".to_owned();
+        }
+        let thing = self.things.get(parameter);
+        thing.unwrap_or_else(|| panic!("the matrix has no {parameter}: make one")).clone()
+    }
+
+    /// A body that would do.
+    fn body(&self, operation: &Operation) -> Value {
+        let git = "https://git.test/a.git";
+        match operation.name().as_str() {
+            "POST /registries" => json!({"name": "other", "host": "other.test"}),
+            "PATCH /registries/{registry}" => json!({"run_limit": 3}),
+            "POST /registries/{registry}/builds" => json!({"context": git, "images": ["a:1"]}),
+            "POST /registries/{registry}/tasks" => {
+                json!({"name": "new", "context": git, "images": ["a:1"]})
+            }
+            "PATCH /registries/{registry}/tasks/{task}" => json!({"timeout": 60}),
+            "PATCH /runs/{run}" => json!({"archived": true}),
+            "POST /registries/{registry}/hooks" => json!({"provider": "github"}),
+            "PATCH /hooks/{hook}" => json!({"repositories": [git]}),
+            "POST /tokens" => json!({"scope": "read"}),
+            "POST /registries/{registry}/tasks/{task}/runs" | "POST /hooks/{hook}/secrets" => {
+                json!({})
+            }
+            other => panic!("the matrix has no body for {other}"),
+        }
+    }
+
+    fn path(&self, operation: &Operation) -> String {
+        self.path_without(operation, &[])
+    }
+
+    /// With something absent in the place of these parameters.
+    fn path_without(&self, operation: &Operation, without: &[&str]) -> String {
+        let mut path = operation.path.clone();
+        for parameter in &operation.parameters {
+            let is_absent = without.contains(&parameter.as_str());
+            let named =
+                if is_absent { absent(parameter) } else { self.thing(operation, parameter) };
+            path = path.replace(&format!("{{{parameter}}}"), &named);
+        }
+        assert!(!path.contains('{'), "{path}");
+        path
+    }
+
+    fn request(&self, operation: &Operation, path: &str) -> RequestBuilder {
+        let request = self.door.api(operation.method.clone(), path);
+        if operation.path.ends_with("/uploads") {
+            return request.body([0x1f, 0x8b].to_vec());
+        }
+        if operation.has_body { request.json(&self.body(operation)) } else { request }
+    }
+
+    async fn status(&self, operation: &Operation, token: &str) -> StatusCode {
+        let request = self.request(operation, &self.path(operation)).bearer_auth(token);
+        // The events of a run that goes on have no end.
+        request.send().await.unwrap().status()
+    }
+
+    /// An answer without the names that were asked for.
+    async fn unnamed(
+        &self,
+        operation: &Operation,
+        path: &str,
+        token: &str,
+    ) -> (StatusCode, String) {
+        let answer = Answer::of(self.request(operation, path).bearer_auth(token)).await;
+        // Whether the connection stays depends on how much of the body had come.
+        let headers = answer.headers.keys().filter(|name| *name != "connection");
+        let headers: BTreeSet<&str> = headers.map(|name| name.as_str()).collect();
+        let mut text = format!("{headers:?} {}", answer.text);
+        for parameter in &operation.parameters {
+            text = text.replace(&self.thing(operation, parameter), "?");
+            text = text.replace(&absent(parameter), "?");
+        }
+        (answer.status, text)
+    }
+}
+
+async fn worker(door: &Door, run: &Value) -> Worker {
+    Worker {
+        id: "w1".parse().unwrap(),
+        has_fixed_name: true,
+        pool: "linux-amd64".parse().unwrap(),
+        platforms: Vec::new(),
+        slots: 2,
+        runs: vec![run["id"].as_str().unwrap().parse().unwrap()],
+        version: "1".to_owned(),
+        engine: EngineHealth::Ready { name: "an engine".to_owned() },
+        free_disk: None,
+        idle_because: None,
+        last_seen: door.store.now().await.unwrap(),
+    }
+}
+
+/// A token that expired before this test began.
+async fn expired(door: &Door) -> String {
+    let secret = "0".repeat(64);
+    let token = Token {
+        id: "expired".parse().unwrap(),
+        description: String::new(),
+        secret_sha256: hex::encode(Sha256::digest(&secret)),
+        scope: Scope::Admin,
+        registries: None,
+        created: gantry_domain::timestamp::Timestamp::from_millis(1),
+        expires: Some(gantry_domain::timestamp::Timestamp::from_millis(2)),
+        revoked: None,
+    };
+    tokens::create(door.store.as_ref(), &token).await.unwrap();
+    format!("gantry_expired_{secret}")
+}
+
+async fn revoked(door: &Door) -> String {
+    let token = door.token("admin", None).await;
+    let id = token.split('_').nth(1).unwrap();
+    door.delete(&format!("/tokens/{id}")).await.expect(StatusCode::OK);
+    token
+}
+
+/// What may stand in `Authorization` and lets nobody in.
+async fn no_keys(door: &Door) -> Vec<Option<String>> {
+    let good = &door.admin;
+    let (rest, secret) = good.rsplit_once('_').unwrap();
+    let mut all = vec![None];
+    let headers = [
+        format!("Bearer {}", expired(door).await),
+        format!("Bearer {}", revoked(door).await),
+        format!("Bearer {rest}_{}", "0".repeat(64)),
+        format!("Bearer {}", &good[..good.len() - 1]),
+        format!("Bearer {good}0"),
+        format!("Bearer {good} {good}"),
+        format!("Bearer {}", good.to_uppercase()),
+        format!("Bearer gantry_nobody_{secret}"),
+        "Bearer gantry__".to_owned(),
+        "Bearer".to_owned(),
+        format!("Basic {good}"),
+        good.clone(),
+        format!("Bearer\t{good}"),
+        "Bearer é".to_owned(),
+        format!("Bearer {}", "x".repeat(4000)),
+        String::new(),
+    ];
+    all.extend(headers.map(Some));
+    all
+}
+
+async fn document(door: &Door) -> Vec<Operation> {
+    let answer = Answer::of(door.api(Method::GET, "/openapi.json")).await;
+    let all = operations(&answer.expect(StatusCode::OK));
+    assert!(all.len() >= 42, "{}", all.len());
+    all
+}
+
+#[tokio::test]
+async fn without_a_valid_token_no_operation_does_or_tells_anything() {
+    let world = World::make().await;
+    let keys = no_keys(&world.door).await;
+    for operation in document(&world.door).await {
+        let path = world.path(&operation);
+        for key in &keys {
+            let request = |request: RequestBuilder| match key {
+                Some(key) => request.header("authorization", key.as_bytes()),
+                None => request,
+            };
+            let whole = Answer::of(request(world.request(&operation, &path))).await;
+            assert_eq!(whole.status, StatusCode::UNAUTHORIZED, "{} {key:?}", operation.name());
+            // Nor does it say what is wrong with the rest.
+            let broken = world.door.api(operation.method.clone(), &format!("{path}?limit=x"));
+            let broken = broken.header("content-type", "application/json").body("{");
+            let broken = Answer::of(request(broken)).await;
+            assert_eq!(broken.text, whole.text, "{} {key:?}", operation.name());
+            assert_eq!(broken.status, whole.status, "{} {key:?}", operation.name());
+        }
+        let in_address = format!("{path}?access_token={0}&token={0}", world.door.admin);
+        let in_address = Answer::of(world.request(&operation, &in_address)).await;
+        assert_eq!(in_address.status, StatusCode::UNAUTHORIZED, "{}", operation.name());
+    }
+}
+
+#[tokio::test]
+async fn every_operation_asks_for_the_scope_and_the_registry_that_the_document_says() {
+    let world = World::make().await;
+    let registries: [Option<&[&str]>; 3] = [None, Some(&["contoso", "empty"]), Some(&["fabrikam"])];
+    let mut keys = Vec::new();
+    for scope in SCOPES {
+        for bound in registries {
+            keys.push((scope, bound, world.door.token(&scope.to_string(), bound).await));
+        }
+    }
+    let mut operations = document(&world.door).await;
+    // What removes something comes last, and a thing after all that it holds.
+    let deletes = |operation: &Operation| operation.method == Method::DELETE;
+    operations.sort_by_key(|operation| (deletes(operation), Reverse(operation.path.len())));
+    let mut done = 0;
+    for operation in operations {
+        let mut allowed = Vec::new();
+        for (scope, bound, token) in &keys {
+            let is_elsewhere = *bound == registries[2];
+            let is_too_little =
+                *scope < operation.scope || (operation.is_everywhere && bound.is_some());
+            let refused = if is_too_little {
+                Some(StatusCode::FORBIDDEN)
+            } else if is_elsewhere && operation.names_a_registrys_own() {
+                Some(StatusCode::NOT_FOUND)
+            } else {
+                None
+            };
+            match refused {
+                None => allowed.push((scope, bound, token)),
+                Some(expected) => {
+                    let status = world.status(&operation, token).await;
+                    assert_eq!(status, expected, "{} as {scope} {bound:?}", operation.name());
+                    done += 1;
+                }
+            }
+        }
+        for (at, (scope, bound, token)) in allowed.into_iter().enumerate() {
+            let status = world.status(&operation, token).await;
+            // The first one did it, and what is done may be refused to be done again.
+            let is_again =
+                at > 0 && [StatusCode::CONFLICT, StatusCode::NOT_FOUND].contains(&status);
+            let said = format!("{} as {scope} {bound:?}: {status}", operation.name());
+            assert!(status.is_success() || is_again, "{said}");
+            done += 1;
+        }
+    }
+    assert!(done >= 42 * 12, "{done}");
+}
+
+#[tokio::test]
+async fn another_registrys_things_answer_as_if_they_were_not_there() {
+    let world = World::make().await;
+    let token = world.door.token("admin", Some(&["fabrikam"])).await;
+    for operation in document(&world.door).await {
+        if operation.names_a_registrys_own() {
+            let there = world.unnamed(&operation, &world.path(&operation), &token).await;
+            assert_eq!(there.0, StatusCode::NOT_FOUND, "{}", operation.name());
+            let names: Vec<&str> = operation.parameters.iter().map(String::as_str).collect();
+            for without in (0..names.len()).map(|at| &names[at..]).chain([&names[..1]]) {
+                let path = world.path_without(&operation, without);
+                let absent = world.unnamed(&operation, &path, &token).await;
+                assert_eq!(there, absent, "{} without {without:?}", operation.name());
+            }
+            continue;
+        }
+        if operation.method != Method::GET || operation.is_everywhere {
+            continue;
+        }
+        // A list: by no filter it shows or tells apart what is another's. Only that of runs goes on after one's name.
+        let names = operation.query.iter().map(String::as_str);
+        let of_things = names.filter(|name| match *name {
+            "after" => operation.path == "/runs",
+            name => world.things.contains_key(name),
+        });
+        for name in of_things {
+            let ask = async |value: &str| {
+                let path = format!("{}?{name}={value}", operation.path);
+                let request = world.door.api(Method::GET, &path).bearer_auth(&token);
+                let answer = Answer::of(request).await;
+                (answer.status, answer.text.replace(value, "?"))
+            };
+            let there = ask(&world.thing(&operation, name)).await;
+            assert_eq!(there, ask(&absent(name)).await, "{} by {name}", operation.name());
+        }
+        let all = world.door.api(Method::GET, &operation.path).bearer_auth(&token);
+        let all = Answer::of(all).await;
+        assert_eq!(all.status, StatusCode::OK, "{}", operation.name());
+        for name in ["registry", "run", "hook", "delivery", "digest"] {
+            assert!(!all.text.contains(&world.things[name]), "{}: {}", operation.name(), all.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_registrys_things_take_as_long_as_absent_ones() {
+    let world = World::make().await;
+    let token = world.door.token("read", Some(&["fabrikam"])).await;
+    for path in ["/registries/{registry}", "/runs/{run}", "/hooks/{hook}", "/events/{event}"] {
+        let name = path.split(['{', '}']).nth(1).unwrap();
+        let ask = async |named: &str| {
+            let path = path.replace(&format!("{{{name}}}"), named);
+            let began = Instant::now();
+            let request = world.door.api(Method::GET, &path).bearer_auth(&token);
+            assert_eq!(Answer::of(request).await.status, StatusCode::NOT_FOUND);
+            began.elapsed()
+        };
+        let (mut there, mut not) = (Vec::new(), Vec::new());
+        for _ in 0..60 {
+            there.push(ask(&world.things[name]).await);
+            not.push(ask(&absent(name)).await);
+        }
+        let median = |mut times: Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        let (there, not) = (median(there), median(not));
+        assert!(there < 2 * not && not < 2 * there, "{path}: {there:?} and {not:?}");
+    }
+}
