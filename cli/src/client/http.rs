@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use gantry_ingress::api::types::{ErrorBody, Page};
 use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
+use gantry_ops::terminal::one_line;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::config::{ClientConfig, shown};
-use super::terminal::one_line;
 use crate::exit::Exit;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Result;
+use gantry_ops::terminal::{Sanitiser, one_line};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{say, write_out};
-use super::terminal::{Sanitiser, one_line};
 
 /// What of a run is shown while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub(crate) enum Show {
     /// The log on standard error, because standard output is for a program.
     LogAside,
 }
+
+/// A line that is longer is shown on several, so that memory stays bounded.
+const LONGEST_HELD: usize = 256 * 1024;
 
 /// Shows one run's log.
 pub(crate) struct LogView {
@@ -70,6 +73,7 @@ impl LogView {
                 }
                 Ok(())
             }
+            None if self.begun_line.len() > LONGEST_HELD => self.end_line(),
             None => Ok(()),
         }
     }

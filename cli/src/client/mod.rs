@@ -31,7 +31,6 @@ mod sse;
 mod status;
 mod table;
 mod task;
-mod terminal;
 mod token;
 
 /// What a server is asked for.

@@ -1,10 +1,12 @@
-//! What commands print: tables for people, JSON for programs, on standard output; words about it on standard error.
+//! What commands print: tables for people, JSON for programs, on standard output; words about it on standard error. Names, messages
+//! and errors may be a stranger's: nothing in them moves a terminal or hides.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use gantry_ops::terminal;
 use serde::Serialize;
 
 /// For whom the answer is: a table for people, the API's own JSON for programs.
@@ -20,11 +22,11 @@ impl Output {
     /// Prints an answer.
     pub(crate) fn print<T: Serialize>(self, value: &T, for_people: impl Display) -> Result<()> {
         match self {
-            Self::Table => write_out(&for_people.to_string()),
+            Self::Table => write_out(&terminal::lines(&for_people.to_string())),
             Self::Json => {
                 let json = serde_json::to_string_pretty(value)
                     .context("cannot write the answer as JSON")?;
-                write_out(&format!("{json}\n"))
+                write_out(&format!("{}\n", terminal::json(&json)))
             }
         }
     }
@@ -32,7 +34,7 @@ impl Output {
     /// Says that something was done for which there is no answer to print.
     pub(crate) fn done(self, words: impl Display) -> Result<()> {
         match self {
-            Self::Table => write_out(&format!("{words}\n")),
+            Self::Table => write_out(&terminal::lines(&format!("{words}\n"))),
             Self::Json => Ok(()),
         }
     }
@@ -51,5 +53,5 @@ pub(crate) fn write_out(text: &str) -> Result<()> {
 
 /// Says something about what is done, on standard error. Nobody there to read it is no failure.
 pub(crate) fn say(words: impl Display) {
-    let _unread = writeln!(io::stderr().lock(), "{words}");
+    let _unread = writeln!(io::stderr().lock(), "{}", terminal::lines(&words.to_string()));
 }

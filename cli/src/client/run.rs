@@ -8,6 +8,7 @@ use clap::Subcommand;
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
 use gantry_ingress::api::types::{Run, RunUpdate};
+use gantry_ops::terminal::{Sanitiser, one_line};
 
 use super::Client;
 use super::arguments::RegistryArg;
@@ -15,7 +16,6 @@ use super::follow::{Followed, follow};
 use super::log_view::{LogView, Show};
 use super::output::{Output, say, write_out};
 use super::table::{Details, Table, clock, instant};
-use super::terminal::{Sanitiser, one_line};
 use crate::exit::{Exit, UsageError};
 
 /// List, show and keep runs

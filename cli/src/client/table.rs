@@ -3,9 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use gantry_ops::terminal::one_line;
 use unicode_width::UnicodeWidthStr as _;
-
-use super::terminal::one_line;
 
 /// Rows under named columns, aligned.
 #[derive(Debug)]

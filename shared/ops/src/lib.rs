@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;
+pub mod terminal;

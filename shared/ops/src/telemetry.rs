@@ -15,6 +15,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::settings::{Log, LogFormat, Telemetry};
+use crate::terminal::Sanitiser;
 
 mod collector;
 mod trace;
@@ -49,14 +50,15 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]. A collector that does not answer is none: it is told once, and costs nothing.
 pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Started, StartError> {
-    let lines = fmt::layer().with_writer(io::stderr);
     let level = log.level.clone();
     let lines = if is_for_people(log.format) {
+        let lines = fmt::layer().with_writer(|| OneEvent(io::stderr()));
         let lines = lines.with_target(false).with_ansi(io::stderr().is_terminal());
         // A message reads well alone.
         lines.with_filter(level.and(filter_fn(|what| what.is_event()))).boxed()
     } else {
-        let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        let lines = fmt::layer().with_writer(io::stderr).json();
+        let lines = lines.flatten_event(true).with_current_span(true).with_span_list(false);
         lines.with_filter(level).boxed()
     };
     let resource = Resource::builder_empty()
@@ -97,10 +99,49 @@ impl Started {
     }
 }
 
+/// Writes one event at a time, so that none reads as two: text of others may be in it, with new lines and all.
+struct OneEvent<W>(W);
+
+impl<W: io::Write> io::Write for OneEvent<W> {
+    /// `event` is a whole one.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let safe = Sanitiser::new(true).push(text.trim_end_matches('\n'));
+        writeln!(self.0, "{}", safe.replace('\n', "\n    "))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 fn is_for_people(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Human => true,
         LogFormat::Json => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::OneEvent;
+
+    #[test]
+    fn what_others_wrote_makes_no_log_line_of_its_own() {
+        let mut written = Vec::new();
+        for event in [
+            "\u{1b}[32m INFO\u{1b}[0m branch `a\nERROR root was deleted\r\u{1b}[2Jb\u{202e}` built\n",
+            " INFO next\n",
+        ] {
+            OneEvent(&mut written).write_all(event.as_bytes()).unwrap();
+        }
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            "\u{1b}[32m INFO\u{1b}[0m branch `a\n    ERROR root was deleted\n    b` built\n INFO next\n"
+        );
     }
 }

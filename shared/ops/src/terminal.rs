@@ -1,11 +1,11 @@
 //! Text of others, made harmless for a terminal.
 //!
-//! A log may hold what moves the cursor, renames the window or answers for the keyboard. Only new lines, tabs and, where
-//! wanted, colours get through.
+//! A log may hold what moves the cursor, renames the window, answers for the keyboard, or lets a line read as another.
+//! Only text, new lines, tabs and, where wanted, colours get through.
 
 /// Takes control sequences out of a text that comes in pieces, cut anywhere.
 #[derive(Debug)]
-pub(crate) struct Sanitiser {
+pub struct Sanitiser {
     keep_colours: bool,
     coloured: bool,
     state: State,
@@ -33,12 +33,14 @@ enum State {
 const LONGEST_COLOUR: usize = 64;
 
 impl Sanitiser {
-    pub(crate) fn new(keep_colours: bool) -> Self {
+    /// `keep_colours`: whether what only sets colours gets through.
+    #[must_use]
+    pub fn new(keep_colours: bool) -> Self {
         Self { keep_colours, coloured: false, state: State::Text }
     }
 
     /// The harmless part of the next piece.
-    pub(crate) fn push(&mut self, text: &str) -> String {
+    pub fn push(&mut self, text: &str) -> String {
         let mut safe = String::with_capacity(text.len());
         for c in text.chars() {
             self.state = match std::mem::replace(&mut self.state, State::Text) {
@@ -77,7 +79,7 @@ impl Sanitiser {
     }
 
     /// What ends the text: the terminal's own colours again.
-    pub(crate) fn finish(&mut self) -> &'static str {
+    pub fn finish(&mut self) -> &'static str {
         self.state = State::Text;
         if std::mem::take(&mut self.coloured) { "\u{1b}[0m" } else { "" }
     }
@@ -89,7 +91,7 @@ impl Sanitiser {
             '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => return State::Command,
             '\r' => return State::Return,
             '\n' | '\t' => safe.push(c),
-            c if c.is_control() => {}
+            c if c.is_control() || is_hidden(c) => {}
             c => safe.push(c),
         }
         State::Text
@@ -121,17 +123,62 @@ impl Sanitiser {
     }
 }
 
+/// Whether a character shows nothing itself and changes how others are read: their direction, where a line ends, whether
+/// two names are the same. The joiners are none: emoji and some scripts are written with them.
+#[must_use]
+pub const fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        // Directions: U+202E lets `exe.txt` read `txt.exe`.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
+        // No width.
+        | '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}'
+        // Ends of lines that are none for who reads line by line.
+        | '\u{2028}' | '\u{2029}'
+        // Annotations and tags.
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// One text, on as many lines as it has, without colours.
+#[must_use]
+pub fn lines(text: &str) -> String {
+    Sanitiser::new(false).push(text)
+}
+
 /// One text, on one line, without colours: for tables and messages.
-pub(crate) fn one_line(text: &str) -> String {
-    Sanitiser::new(false).push(text.trim_end()).replace(['\n', '\t'], " ")
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    lines(text.trim_end()).replace(['\n', '\t'], " ")
+}
+
+/// JSON that hides nothing either: what would not be shown is escaped, and stays the same for programs.
+#[must_use]
+pub fn json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        // JSON has no control character but new lines between its words, and no hidden one outside of a string.
+        if c == '\n' || !(c.is_control() || is_hidden(c)) {
+            safe.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn clean(text: &str) -> String {
-        Sanitiser::new(false).push(text)
+    #[test]
+    fn json_shows_what_it_holds_and_says_the_same() {
+        let value = "\u{202e}a\u{9b}31m\u{7f}\u{200b}\u{e0041}\"é\n";
+        let shown = json(&serde_json::to_string_pretty(&[value]).unwrap());
+        assert_eq!(shown, "[\n  \"\\u202ea\\u009b31m\\u007f\\u200b\\udb40\\udc41\\\"é\\n\"\n]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [value]);
     }
 
     #[test]
@@ -149,8 +196,16 @@ mod tests {
             ("50%\r100%\r\nnext", "50%\n100%\nnext"),
             ("open \u{1b}]0;never closed\nnext line", "open \nnext line"),
             ("a\u{1b}\u{1b}[31mb", "ab"),
+            ("a\u{1b}]52;c;Y3VybCBldmlsfHNo\u{7}b", "ab"),
+            ("pay \u{202e}eulav\u{202c} \u{2066}x\u{2069}\u{61c}", "pay eulav x"),
+            ("ad\u{200b}min\u{feff}\u{2060}\u{ad}", "admin"),
+            ("one\u{2028}two\u{2029}\u{e0041}\u{85}", "onetwo"),
+            (
+                "\u{1f469}\u{200d}\u{1f680} \u{6cc}\u{200c}\u{627}",
+                "\u{1f469}\u{200d}\u{1f680} \u{6cc}\u{200c}\u{627}",
+            ),
         ] {
-            assert_eq!(clean(text), safe, "{text:?}");
+            assert_eq!(lines(text), safe, "{text:?}");
         }
     }
 
