@@ -1,18 +1,26 @@
 //! Where a run stands in which index: a function of its record alone, so that no operation can forget one.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
-use gantry_domain::run::{Run, RunState, WaitReason};
+use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
 use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
 
-/// What a caller filters runs by.
+/// What a caller filters runs by. There is no index of everything together: beside a task nothing else is looked at, and
+/// beside an image no status. Those are few enough for the caller to look through.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     /// Of this registry only.
     pub registry: Option<RegistryName>,
     /// Of this task only.
     pub task: Option<TaskId>,
+    /// That pushed this digest, or to this repository, named without its host.
+    pub image: Option<String>,
+    /// In this status only.
+    pub status: Option<RunStatus>,
 }
 
 /// Writes the difference between two states of one run's record into the batch.
@@ -34,8 +42,14 @@ pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Ru
 fn entries(run: &Run) -> Vec<(Index, Entry)> {
     let at = |index: Index, score: i64| (index, Entry { score, member: run.id.to_string() });
     let created = run.created.as_millis();
-    let mut entries =
-        vec![(all(), listing_entry(run)), (of_registry(&run.registry), listing_entry(run))];
+    let mut entries = Vec::new();
+    for registry in [None, Some(&run.registry)] {
+        entries.push((listing_of(registry), listing_entry(run)));
+        entries.push((in_status(registry, run.status()), listing_entry(run)));
+        for image in images(run) {
+            entries.push((of_image(registry, &image), listing_entry(run)));
+        }
+    }
     let task = run.task_id();
     if let Some(task) = &task {
         entries.push((of_task(task), listing_entry(run)));
@@ -63,6 +77,16 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     entries
 }
 
+/// The repositories that the run pushed to, and the digests.
+fn images(run: &Run) -> BTreeSet<String> {
+    let product = run.state.done().and_then(|done| done.outcome.product());
+    let outputs = product.map_or(&[][..], |product| &product.outputs);
+    let names = outputs.iter().flat_map(|output| {
+        [output.image.repository().as_str().to_owned(), output.digest.as_str().to_owned()]
+    });
+    names.collect()
+}
+
 /// The newest comes first.
 pub(super) fn listing_entry(run: &Run) -> Entry {
     Entry { score: -run.created.as_millis(), member: run.id.to_string() }
@@ -83,10 +107,12 @@ pub(super) fn waiting_entry(run: &Run) -> Entry {
 }
 
 pub(super) fn listing(filter: &RunFilter) -> Index {
-    match (&filter.task, &filter.registry) {
-        (Some(task), _) => of_task(task),
-        (None, Some(registry)) => of_registry(registry),
-        (None, None) => all(),
+    let registry = filter.registry.as_ref();
+    match (&filter.task, &filter.image, filter.status) {
+        (Some(task), ..) => of_task(task),
+        (None, Some(image), _) => of_image(registry, image),
+        (None, None, Some(status)) => in_status(registry, status),
+        (None, None, None) => listing_of(registry),
     }
 }
 
@@ -94,8 +120,25 @@ pub(crate) fn all() -> Index {
     Index::new("runs/all")
 }
 
-fn of_registry(registry: &RegistryName) -> Index {
-    Index::new(format!("runs/registry/{registry}"))
+/// Every run, or those of a registry.
+fn listing_of(registry: Option<&RegistryName>) -> Index {
+    registry.map_or_else(all, |registry| Index::new(format!("runs/registry/{registry}")))
+}
+
+fn in_status(registry: Option<&RegistryName>, status: RunStatus) -> Index {
+    part_of(registry, format_args!("status/{status}"))
+}
+
+fn of_image(registry: Option<&RegistryName>, image: &str) -> Index {
+    part_of(registry, format_args!("image/{image}"))
+}
+
+fn part_of(registry: Option<&RegistryName>, part: fmt::Arguments<'_>) -> Index {
+    Index::new(match registry {
+        None => format!("runs/{part}"),
+        // No name of an image has this sign in it.
+        Some(registry) => format!("runs/{part}@{registry}"),
+    })
 }
 
 fn of_task(task: &TaskId) -> Index {
