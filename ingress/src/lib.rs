@@ -7,7 +7,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::{Server, Service as _};
 use actix_web::{App, HttpServer, web};
+use futures_util::future::try_join_all;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
 use gantry_seams::blobs::SharedBlobs;
@@ -19,6 +21,7 @@ use url::Url;
 mod access;
 pub mod api;
 mod clock;
+mod connections;
 mod doorbell;
 mod error;
 mod hooks;
@@ -33,12 +36,20 @@ pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};
 pub use tls::{TlsError, TlsFiles};
 
 use crate::clock::StoreClock;
+use crate::connections::Connections;
 use crate::doorbell::Doorbells;
 use crate::hooks::{ByteBudget, HookDirectory, HookTally};
 use crate::intake::Intake;
 use crate::logs::Followers;
 use crate::routes::Document;
 use crate::state::State;
+
+/// How many connections one listener has at most. Whoever comes then waits until one ends. A head that is not whole yet takes
+/// up to 128 KiB.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// How long a store and an answer may take, beside what comes of the request.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long requests under way may take once gantry stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -56,6 +67,8 @@ pub struct IngressSettings {
     pub tls: Option<TlsFiles>,
     /// Threads that answer, for each listener.
     pub threads: usize,
+    /// How long a request's head may take.
+    pub head_patience: Duration,
     /// How long a hook's body may take from its first to its last byte.
     pub body_patience: Duration,
 }
@@ -68,6 +81,7 @@ impl Default for IngressSettings {
             upload_limit: 4 << 30,
             tls: None,
             threads: 2,
+            head_patience: Duration::from_secs(5),
             body_patience: Duration::from_secs(30),
         }
     }
@@ -131,6 +145,9 @@ pub async fn run(
     let (doorbells, ringer) = Doorbells::new(ingress.queues);
     let ringing = tokio::spawn(ringer.run());
     let intake = Arc::new(Intake::default());
+    let (head_patience, body_patience) =
+        (ingress.settings.head_patience, ingress.settings.body_patience);
+    let connections = Arc::new(Connections::new(head_patience + body_patience + ANSWERED_WITHIN));
     let (looked_at, store) = (Arc::clone(&intake), Arc::clone(&ingress.store));
     let state = web::Data::new(State {
         store: ingress.store,
@@ -150,71 +167,60 @@ pub async fn run(
         settings: ingress.settings,
     });
 
-    let has_hooks_apart = listeners.hooks.is_some();
-    let shared = state.clone();
-    let api = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .configure(|config| routes::api(config, &document))
-            .configure(|config| {
-                if !has_hooks_apart {
-                    routes::hooks(config);
-                }
-            })
-            .configure(routes::common)
-    })
-    .workers(threads)
-    .shutdown_timeout(LAST_ANSWERS.as_secs())
-    .disable_signals();
-    let api = match tls.clone() {
-        Some(tls) => api.listen_rustls_0_23(listeners.api, tls)?,
-        None => api.listen(listeners.api)?,
+    let hooks_are_apart = listeners.hooks.is_some();
+    let mut servers = Vec::new();
+    for (listener, has_api, has_hooks) in std::iter::once((listeners.api, true, !hooks_are_apart))
+        .chain(listeners.hooks.map(|listener| (listener, false, true)))
+    {
+        let (state, document) = (state.clone(), document.clone());
+        let connections = Arc::clone(&connections);
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .wrap_fn(|request, app| {
+                    connections::asked(request.request());
+                    app.call(request)
+                })
+                .configure(|config| {
+                    if has_api {
+                        routes::api(config, &document);
+                    }
+                    if has_hooks {
+                        routes::hooks(config);
+                    }
+                })
+                .configure(routes::common)
+        })
+        .workers(threads)
+        .max_connections(MOST_CONNECTIONS.div_ceil(threads))
+        .client_request_timeout(head_patience)
+        .on_connect(move |stream, extensions| connections.admit(stream, extensions))
+        .shutdown_timeout(LAST_ANSWERS.as_secs())
+        .disable_signals();
+        let server = match tls.clone() {
+            Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+            None => server.listen(listener)?,
+        };
+        servers.push(server.run());
     }
-    .run();
+    // Only handlers hold it from here: the ringer ends when the last of them is gone.
+    drop(state);
 
-    let hooks = match listeners.hooks {
-        None => {
-            // Only handlers hold it from here: the ringer ends when the last of them is gone.
-            drop(state);
-            None
-        }
-        Some(listener) => {
-            let hooks = HttpServer::new(move || {
-                App::new()
-                    .app_data(state.clone())
-                    .configure(routes::hooks)
-                    .configure(routes::common)
-            })
-            .workers(threads)
-            .shutdown_timeout(LAST_ANSWERS.as_secs())
-            .disable_signals();
-            let hooks = match tls {
-                Some(tls) => hooks.listen_rustls_0_23(listener, tls)?,
-                None => hooks.listen(listener)?,
-            };
-            Some(hooks.run())
-        }
-    };
-
-    let handles: Vec<_> =
-        std::iter::once(api.handle()).chain(hooks.as_ref().map(|hooks| hooks.handle())).collect();
+    let handles: Vec<_> = servers.iter().map(Server::handle).collect();
     let stopping = async {
         stop.cancelled().await;
         for handle in handles {
             handle.stop(true).await;
         }
     };
-    let serving = async {
-        match hooks {
-            Some(hooks) => tokio::try_join!(api, hooks).map(drop),
-            None => api.await,
-        }
-    };
+    let serving = try_join_all(servers);
+    let watching = connections.keep_looking(&stop);
     let looking = looked_at.keep_looking(store.as_ref(), &stop);
-    let (served, (), ()) = tokio::join!(serving, stopping, looking);
+    let (served, (), (), ()) = tokio::join!(serving, stopping, looking, watching);
     // Every handler is gone, and with it every doorbell: what still waits is rung, and no longer than a moment.
     if tokio::time::timeout(LAST_ANSWERS, ringing).await.is_err() {
         tracing::warn!("the queue did not take the last doorbells; the sweeper rings them again");
     }
-    Ok(served?)
+    served?;
+    Ok(())
 }

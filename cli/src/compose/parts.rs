@@ -79,6 +79,7 @@ impl<'a> Ground<'a> {
                 upload_limit: self.settings.limits.upload,
                 tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
+                ..IngressSettings::default()
             },
         }
     }
