@@ -1,4 +1,4 @@
-//! Connections of strangers who ask for nothing are ended.
+//! Connections of strangers who ask for nothing, or send what nobody reads, are ended.
 //!
 //! actix-web times the head of a connection's first request, and the pause before the next one begins. A later head that
 //! begins and never ends is timed by nothing: half a request each, and a stranger would hold every place there is for ever.
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::HttpRequest;
-use actix_web::dev::Extensions;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Extensions, ServiceResponse};
+use actix_web::http::header;
 use actix_web::rt::net::TcpStream as Accepted;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +74,7 @@ impl Connections {
             let Some(connection) = connection.upgrade() else { return false };
             let is_idle = connection.is_idle(self.patience);
             if is_idle {
-                connection.end();
+                connection.end(Shutdown::Both);
             }
             !is_idle
         });
@@ -99,9 +101,9 @@ impl Connection {
         quiet > patience && !self.has_token.load(Ordering::Relaxed)
     }
 
-    fn end(&self) {
-        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
-            tracing::debug!("an idle connection was gone already: {error}");
+    fn end(&self, how: Shutdown) {
+        if let Err(error) = self.socket.shutdown(how) {
+            tracing::debug!("a connection that is ended was gone already: {error}");
         }
     }
 }
@@ -111,6 +113,19 @@ pub(crate) fn asked(request: &HttpRequest) {
     if let Some(connection) = request.conn_data::<Arc<Connection>>() {
         let since = u64::try_from(connection.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         connection.asked.store(since, Ordering::Relaxed);
+    }
+}
+
+/// A request was answered. actix-web reads a refused body in chunks to its end, however far that is: it is cut here.
+pub(crate) fn answered(response: &ServiceResponse<impl MessageBody>) {
+    let request = response.request();
+    let is_refused = response.status().is_client_error() || response.status().is_server_error();
+    if is_refused
+        && request.headers().contains_key(header::TRANSFER_ENCODING)
+        && let Some(connection) = request.conn_data::<Arc<Connection>>()
+        && !connection.has_token.load(Ordering::Relaxed)
+    {
+        connection.end(Shutdown::Read);
     }
 }
 

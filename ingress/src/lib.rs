@@ -33,6 +33,7 @@ mod tls;
 mod trace;
 
 pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};
+pub use hooks::meaning;
 pub use tls::{TlsError, TlsFiles};
 
 use crate::clock::StoreClock;
@@ -179,7 +180,12 @@ pub async fn run(
                 .app_data(state.clone())
                 .wrap_fn(|request, app| {
                     connections::asked(request.request());
-                    app.call(request)
+                    let answering = app.call(request);
+                    async {
+                        let response = answering.await?;
+                        connections::answered(&response);
+                        Ok(response)
+                    }
                 })
                 .configure(|config| {
                     if has_api {

@@ -10,6 +10,7 @@
 
 mod access;
 mod api;
+mod attacks;
 mod deliveries;
 mod hooks;
 mod intake;
@@ -18,4 +19,5 @@ mod matrix;
 mod ready;
 mod rig;
 mod tls;
+mod wire;
 mod workers;

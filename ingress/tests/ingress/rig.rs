@@ -254,8 +254,12 @@ impl Answer {
 }
 
 pub(crate) fn signature(secret: &str, body: &str) -> String {
+    signature_of(secret, body.as_bytes())
+}
+
+pub(crate) fn signature_of(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
+    mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
