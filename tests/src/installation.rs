@@ -18,6 +18,9 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::crash::{self, CrashPoint};
+use crate::process::was_killed;
+
 /// How long a start may take on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -136,6 +139,21 @@ impl Installation {
         Ok(())
     }
 
+    /// Waits until the process has killed itself at a point.
+    ///
+    /// # Errors
+    /// It was not started, does not come by the point, or ends otherwise.
+    pub async fn dies_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
+        let Running { mut child, listening } = self.running.take().context("it was started")?;
+        let Ok(ended) = tokio::time::timeout(within, child.wait()).await else {
+            bail!("it does not come by {point:?} within {within:?}\n{}", self.last_words())
+        };
+        was_killed(ended?).with_context(|| self.last_words())?;
+        listening.await?;
+        self.door.send_replace(None);
+        crash::said(&self.last_words(), point)
+    }
+
     /// The process.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
@@ -223,6 +241,66 @@ impl Client {
     /// Nobody answered, or with a refusal.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.ask(Method::POST, path, Some(body)).await
+    }
+
+    /// Posts to API v1 until an answer comes, however often nobody is there to give it. The key lets the same thing be
+    /// asked for once.
+    ///
+    /// # Errors
+    /// It is refused, or nobody comes up.
+    pub async fn post_until_answered<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        loop {
+            let door = self.door().await?;
+            let url = format!("{}/api/v1/{path}", door.address);
+            let request = self.http.post(&url).bearer_auth(&door.token).json(body);
+            let Ok(answer) = request.header("idempotency-key", key).send().await else { continue };
+            let status = answer.status();
+            let Ok(text) = answer.text().await else { continue };
+            ensure!(status.is_success(), "{url}: {status}: {text}");
+            return serde_json::from_str(&text).with_context(|| format!("{url}: {text}"));
+        }
+    }
+
+    /// Sends bytes to API v1 and tells what was answered, whatever it is.
+    ///
+    /// # Errors
+    /// Nobody answered.
+    pub async fn post_bytes(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, String)> {
+        let door = self.door().await?;
+        let request = self.http.post(format!("{}/api/v1/{path}", door.address)).body(body);
+        let request = request.bearer_auth(&door.token).header("content-type", content_type);
+        let answer = request.send().await?;
+        Ok((answer.status(), answer.text().await?))
+    }
+
+    /// Reads text from API v1.
+    ///
+    /// # Errors
+    /// Nobody answered, or with a refusal.
+    pub async fn text(&self, path: &str) -> Result<String> {
+        let door = self.door().await?;
+        let request = self.http.get(format!("{}/api/v1/{path}", door.address));
+        let answer = request.bearer_auth(&door.token).send().await?.error_for_status()?;
+        Ok(answer.text().await?)
+    }
+
+    /// Where it is reached now, and with which token: for who speaks to it in a way of its own.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn reached_at(&self) -> Result<(String, String)> {
+        let door = self.door().await?;
+        Ok((door.address, door.token))
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -4,11 +4,12 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -63,6 +64,17 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
+    /// Waits until it is killed.
+    ///
+    /// # Errors
+    /// It takes longer than `within`, or ends otherwise.
+    pub async fn killed(mut self, within: Duration) -> Result<()> {
+        match tokio::time::timeout(within, self.child.wait()).await {
+            Ok(ended) => was_killed(ended?).with_context(|| self.last_words()),
+            Err(_) => bail!("it is not killed within {within:?}\n{}", self.last_words()),
+        }
+    }
+
     /// Asks it to end, as an init system does, and waits until it has.
     ///
     /// # Errors
@@ -113,6 +125,12 @@ impl Process {
     pub fn last_words(&self) -> String {
         last_lines(&self.log)
     }
+}
+
+/// Whether it ended by `kill -9`.
+pub(crate) fn was_killed(status: ExitStatus) -> Result<()> {
+    ensure!(status.signal() == Some(Signal::KILL.as_raw()), "it was not killed: {status}");
+    Ok(())
 }
 
 /// The end of a log.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tokio::process::Command;
 
+use crate::crash::{self, CrashPoint};
 use crate::installation::Program;
 use crate::process::Process;
 use crate::servers::{free_port, loopback};
@@ -90,6 +91,16 @@ impl Role {
     /// It does not run.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.take().context("it runs")?.kill().await
+    }
+
+    /// Waits until it has killed itself at a point.
+    ///
+    /// # Errors
+    /// It does not run, does not come by the point, or ends otherwise.
+    pub async fn dies_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
+        let process = self.process.take().context("it runs")?;
+        process.killed(within).await?;
+        crash::said(&self.last_words(), point)
     }
 
     /// Asks it to end, and waits until it has, in good order.

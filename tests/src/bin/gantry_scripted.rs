@@ -1,8 +1,9 @@
 //! `gantry up` on parts that run nothing: everything is real but the engine and the registry, and leases are short.
 //!
-//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] REPOSITORY…`. Out: what `gantry up` says at its start, until it is
-//! killed. The seed decides how long builds and tag writes take. `end` ends the leases of the former process at once, as
-//! an embedded start does; with `lapse` they end by themselves, as those of a lost worker do.
+//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs] REPOSITORY…`. Out: what `gantry up`
+//! says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
+//! long builds and tag writes take. `end` ends the leases of the former process at once, as an embedded start does; with
+//! `lapse` they end by themselves, as those of a lost worker do. What is to be forgotten is old at once.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, random_hex};
 use gantry_remote::code_host::GitCodeHost;
-use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::git::Git;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
@@ -26,10 +27,10 @@ use gantry_seams::queue::Queues;
 use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
+use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
-use gantry_worker::engine::OutputStream;
-use gantry_worker::engine::scripted::{Action, ScriptedEngine};
-use gantry_worker::source::{Sources, UnpackLimits};
+use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
+use gantry_worker::source::Sources;
 use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -44,14 +45,13 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The longest build.
 const LONGEST_BUILD_MS: u64 = 80;
 
-/// More builds of one repository than a process lives to see.
-const SCRIPTS: usize = 256;
-
+#[derive(Default)]
 struct Arguments {
     data: PathBuf,
     seed: u64,
     ends_leases: bool,
     new_admin_token: bool,
+    retention: Retention,
     repositories: Vec<Repository>,
 }
 
@@ -65,12 +65,21 @@ impl Arguments {
             "lapse" => false,
             other => bail!("`{other}` is neither `lapse` nor `end`"),
         };
-        let mut rest: Vec<String> = given.collect();
-        let before = rest.len();
-        rest.retain(|argument| argument != "--new-admin-token");
-        let new_admin_token = rest.len() != before;
-        let repositories = rest.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-        Ok(Self { data, seed, ends_leases, new_admin_token, repositories })
+        let mut arguments = Self { data, seed, ends_leases, ..Self::default() };
+        let mut names = Vec::new();
+        while let Some(argument) = given.next() {
+            match argument.as_str() {
+                "--new-admin-token" => arguments.new_admin_token = true,
+                "--forget" => match given.next().context("bodies or runs are missing")?.as_str() {
+                    "bodies" => arguments.retention.bodies = Duration::ZERO,
+                    "runs" => arguments.retention.runs = Duration::ZERO,
+                    other => bail!("`{other}` is neither `bodies` nor `runs`"),
+                },
+                _ => names.push(argument),
+            }
+        }
+        arguments.repositories = scripted::repositories(&names)?;
+        Ok(arguments)
     }
 }
 
@@ -82,6 +91,7 @@ struct Shared {
     keyring: Arc<Keyring>,
     git: Git,
     http: OutboundClient,
+    crash: Crash,
 }
 
 #[tokio::main]
@@ -90,15 +100,16 @@ async fn main() -> Result<()> {
     let data = DataDir::lock(&arguments.data)?;
     let stop = CancellationToken::new();
     let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"])?)?;
-    let limits =
-        GitLimits { fetched_bytes: 1 << 26, checkout_bytes: 1 << 26, checkout_files: 10_000 };
+    let crash = Crash::of_environment()?;
+    let store = SqliteStore::open(data.path().join("gantry.db"), Options::default())?;
     let shared = Shared {
-        store: Arc::new(SqliteStore::open(data.path().join("gantry.db"), Options::default())?),
-        queues: queues(&stop),
+        store: crash.store(Arc::new(store)),
+        queues: crash.queues(queues(&stop)),
         blobs: Arc::new(ObjectBlobs::local(data.path().join("objects"))?),
         keyring: Arc::new(Keyring::open_or_create(&data.path().join("secret.key"))?),
-        git: Git::new(Arc::clone(http.policy()), limits),
+        git: scripted::git(&http),
         http,
+        crash,
     };
     if arguments.ends_leases {
         end_leases(&shared.store).await?;
@@ -112,7 +123,7 @@ async fn main() -> Result<()> {
     };
     let listeners = Listeners { api: listener, hooks: None };
     let serving = gantry_ingress::run(shared.ingress(), listeners, stop.clone());
-    let scheduling = tokio::spawn(shared.scheduler().run(stop.clone()));
+    let scheduling = tokio::spawn(shared.scheduler(&arguments).run(stop.clone()));
     let working = tokio::spawn(shared.worker(&arguments)?.run(stop.clone()));
 
     println!("  address  http://{address}");
@@ -141,18 +152,11 @@ impl Shared {
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
             health: Health::default(),
-            settings: IngressSettings {
-                public_url: None,
-                body_budget: 32 << 20,
-                upload_limit: 1 << 20,
-                tls: None,
-                threads: 1,
-                body_patience: Duration::from_secs(5),
-            },
+            settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         }
     }
 
-    fn scheduler(&self) -> Scheduler {
+    fn scheduler(&self, arguments: &Arguments) -> Scheduler {
         Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
@@ -164,18 +168,19 @@ impl Shared {
                 sweep_interval: LOOK,
                 lease: LEASE.period,
                 queue_timeout: Duration::from_secs(3600),
-                retention: Retention::default(),
+                retention: arguments.retention.clone(),
             },
         }
     }
 
     fn worker(&self, arguments: &Arguments) -> Result<Worker> {
-        let engine = engine(arguments);
+        let mut times = StdRng::seed_from_u64(arguments.seed);
+        let time = || Duration::from_millis(times.random_range(0..=LONGEST_BUILD_MS));
+        let gate = self.crash.in_build();
+        let engine = scripted::engine(&arguments.repositories, gate.as_ref(), time);
         let registry = arguments.data.join("registry");
         let registry = KeptRegistry::open(registry, engine.clone(), arguments.seed)?;
         let work_folder = arguments.data.join("work");
-        let limits =
-            UnpackLimits { archive_bytes: 1 << 26, unpacked_bytes: 1 << 26, entries: 10_000 };
         let (git, http) = (self.git.clone(), self.http.clone());
         Ok(Worker {
             store: Arc::clone(&self.store),
@@ -183,8 +188,8 @@ impl Shared {
             blobs: self.blobs.clone(),
             pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
             engine: Arc::new(engine),
-            sources: Sources::open(work_folder.clone(), git, http, limits, 1 << 26)?,
-            registries: Arc::new(registry),
+            sources: Sources::open(work_folder.clone(), git, http, UNPACKED, MIRRORS)?,
+            registries: self.crash.registries(registry),
             settings: WorkerSettings {
                 id: format!("worker-{}", random_hex::<4>()?.as_str()).parse()?,
                 has_fixed_name: false,
@@ -201,19 +206,4 @@ impl Shared {
             hand: Arc::new(Hand::default()),
         })
     }
-}
-
-/// An engine whose builds say something, take a seeded while, and say something again.
-fn engine(arguments: &Arguments) -> ScriptedEngine {
-    let engine = ScriptedEngine::new();
-    let mut times = StdRng::seed_from_u64(arguments.seed);
-    let say = |text: &'static str| Action::Output(OutputStream::Stdout, text.into());
-    for repository in &arguments.repositories {
-        for _ in 0..SCRIPTS {
-            let time = Duration::from_millis(times.random_range(0..=LONGEST_BUILD_MS));
-            let script = [say("begins\n"), Action::Work(time), say("half\nof it\n"), say("ends\n")];
-            engine.script(repository, script);
-        }
-    }
-    engine
 }

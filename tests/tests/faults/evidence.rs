@@ -6,7 +6,7 @@ use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::blobs::Blobs;
-use gantry_seams::logs::{LogId, LogPart, LogReader};
+use gantry_seams::logs::{self, LogId, LogPart, LogReader};
 use gantry_seams::store::Store;
 use gantry_seams::{events, runs};
 
@@ -59,7 +59,7 @@ pub(crate) async fn log(
     }
 }
 
-/// What is not done: leased, waiting and ready runs, and undecided events, each kind in words.
+/// What is not done: leased, waiting and ready runs, undecided events and logs that are not sealed, each kind in words.
 pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
     let kinds = [
@@ -67,6 +67,7 @@ pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
         ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
         ("ready", ids(&runs::all_ready(store, MANY).await?)),
         ("undecided", texts(events::undecided(store, ever, MANY).await?)),
+        ("unsealed", texts(logs::open_logs(store, None, MANY).await?)),
     ];
     let open = kinds.iter().filter(|(_, which)| !which.is_empty());
     Ok(open.map(|(what, which)| format!("{which:?} are {what}")).collect())

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
+mod crash;
 mod evidence;
 mod ledger;
 mod parts;

@@ -98,6 +98,11 @@ impl Report {
         !self.faults.is_empty()
     }
 
+    /// What is wrong.
+    pub(crate) fn wrong(&self) -> &[String] {
+        &self.faults
+    }
+
     /// Everything that is wrong, and how to see it again.
     pub(crate) fn faults(&self) -> String {
         format!(

@@ -13,6 +13,7 @@ use gantry_ingress::api::types::{
     DeliveryDetails, Event, HookCreate, HookCreated, Page, Registry, RegistryCreate, Run,
     SourceTrigger, Task, TaskCreate,
 };
+use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::git_server::{GitServer, TestRepository};
 use gantry_tests::installation::{Client, Installation};
 use rand::rngs::StdRng;
@@ -21,6 +22,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::evidence;
 use crate::ledger::{Delivery, Hook, Push};
 use crate::parts::Parts;
 use crate::plan::{self, Plan};
@@ -60,7 +62,7 @@ pub(crate) struct PlannedTask {
     pub(crate) branch: String,
     /// Its image with the tag that each run moves.
     pub(crate) latest: String,
-    repository: String,
+    pub(crate) repository: String,
     images: Vec<String>,
     /// Its builds go on until they are cancelled.
     pub(crate) hangs: bool,
@@ -121,11 +123,6 @@ impl Round {
         self.folder.path().join("data")
     }
 
-    /// Tasks that a push to a branch starts.
-    pub(crate) fn watching(&self, branch: &str) -> impl Iterator<Item = &PlannedTask> {
-        self.tasks.iter().filter(move |task| task.branch == branch)
-    }
-
     async fn play(&self, installation: &mut Installation, report: &mut Report) -> Result<()> {
         let mut random = StdRng::seed_from_u64(self.seed);
         if let Some(moment) = self.plan.first_kill {
@@ -175,7 +172,9 @@ impl Round {
         }
         quiet("settle again", QUIET_WITHIN, || self.unsettled(client, hook, sent)).await?;
         quiet("tag", CLEAN_WITHIN, || self.misplaced_tags(client, sent)).await?;
-        quiet("clean up", CLEAN_WITHIN, || self.left(pid)).await
+        quiet("clean up", CLEAN_WITHIN, || self.left(pid)).await?;
+        let store = SqliteStore::open(self.data().join("gantry.db"), Options::default())?;
+        quiet("seal its logs", CLEAN_WITHIN, || evidence::open(&store)).await
     }
 
     fn spawn(&self, installation: &mut Installation, random: &mut StdRng) -> Result<()> {
@@ -187,27 +186,10 @@ impl Round {
 
     /// A registry, the tasks and a hook; the heads of the branches are known when it returns.
     async fn furnish(&self, client: &Client) -> Result<Hook> {
-        let host = self.parts.registry();
-        let registry = RegistryCreate { name: REGISTRY.to_owned(), host, ..Default::default() };
-        let _: Registry = client.post("registries", &registry).await?;
-        for task in &self.tasks {
-            let context = format!("{}#{}", self.git.url("app"), task.branch);
-            let dockerfile = task.hangs.then(|| "endless.Dockerfile".to_owned());
-            let saved = TaskCreate {
-                name: task.name.clone(),
-                context,
-                dockerfile,
-                images: task.images.clone(),
-                secret_build_args: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
-                source_trigger: Some(SourceTrigger::default()),
-                ..TaskCreate::default()
-            };
-            let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;
-        }
+        let hook =
+            furnish(client, self.parts.registry(), &self.git.url("app"), &self.tasks).await?;
         quiet("know the heads", QUIET_WITHIN, || self.unknown_heads(client)).await?;
-        let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
-        let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
-        Ok(Hook { id: hook.hook.id, secret: hook.secret })
+        Ok(hook)
     }
 
     async fn unknown_heads(&self, client: &Client) -> Result<Vec<String>> {
@@ -375,7 +357,7 @@ impl Round {
 }
 
 impl PlannedTask {
-    fn new(parts: &Parts, name: String, is_staged: bool, hangs: bool) -> Self {
+    pub(crate) fn new(parts: &Parts, name: String, is_staged: bool, hangs: bool) -> Self {
         let branch = name.split('-').next().unwrap_or_default().to_owned();
         let repository = parts.repository(&name);
         let mut images = vec![format!("{repository}:latest")];
@@ -386,6 +368,32 @@ impl PlannedTask {
         let latest = format!("{}/{repository}:latest", parts.registry());
         Self { name, branch, latest, repository, images, hangs }
     }
+}
+
+/// A registry, the tasks and a hook.
+pub(crate) async fn furnish(
+    client: &Client,
+    host: String,
+    clone_url: &str,
+    tasks: &[PlannedTask],
+) -> Result<Hook> {
+    let registry = RegistryCreate { name: REGISTRY.to_owned(), host, ..Default::default() };
+    let _: Registry = client.post("registries", &registry).await?;
+    for task in tasks {
+        let saved = TaskCreate {
+            name: task.name.clone(),
+            context: format!("{clone_url}#{}", task.branch),
+            dockerfile: task.hangs.then(|| "endless.Dockerfile".to_owned()),
+            images: task.images.clone(),
+            secret_build_args: BTreeMap::from([("TOKEN".to_owned(), SECRET.to_owned())]),
+            source_trigger: Some(SourceTrigger::default()),
+            ..TaskCreate::default()
+        };
+        let _: Task = client.post(&format!("registries/{REGISTRY}/tasks"), &saved).await?;
+    }
+    let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
+    let hook: HookCreated = client.post(&format!("registries/{REGISTRY}/hooks"), &hook).await?;
+    Ok(Hook { id: hook.hook.id, secret: hook.secret })
 }
 
 /// Pushes one more commit to a branch.

@@ -9,17 +9,18 @@ use gantry_domain::hook::Provider;
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
 use gantry_objects::ObjectBlobs;
+use gantry_seams::blobs::Blobs;
 use gantry_seams::runs::{self, RunFilter};
-use gantry_seams::store::{Key, Kind, Store as _};
+use gantry_seams::store::{Key, Kind, Store};
 use gantry_seams::{decisions, deliveries, events};
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 
 use crate::evidence::{self, Change, MANY, change};
 use crate::ledger::{Delivery, Hook};
 use crate::report::{CutShort, Report};
-use crate::round::Round;
+use crate::round::{PlannedTask, Round};
 
-/// Holds what is stored against what was sent.
+/// Holds what a round's folder keeps against what was sent.
 pub(crate) async fn judge(
     round: &Round,
     hook: &Hook,
@@ -28,42 +29,61 @@ pub(crate) async fn judge(
 ) -> Result<()> {
     let data = DataDir::lock(round.data())?;
     let judge = Judge {
-        round,
-        store: SqliteStore::open(data.path().join("gantry.db"), Options::default())?,
-        blobs: ObjectBlobs::local(data.path().join("objects"))?,
+        tasks: &round.tasks,
+        requested: &[],
+        store: &SqliteStore::open(data.path().join("gantry.db"), Options::default())?,
+        blobs: &ObjectBlobs::local(data.path().join("objects"))?,
     };
-    report.accepted = sent.len();
-    report.answered = sent.iter().map(|delivery| delivery.answers).sum();
-    for delivery in sent {
-        if let Err(error) = judge.delivery(hook, delivery).await {
-            report.fault(format!("delivery {}: {error:#}", delivery.id));
-        }
-    }
-    let all = runs::list(&judge.store, &RunFilter::default(), None, MANY).await?;
-    judge.count(sent, &all, report);
-    for run in &all {
-        report.extra_attempts += run.attempts.len().saturating_sub(1);
-        if let Err(error) = judge.run(run, &mut report.cut_short).await {
-            report.fault(format!("run {}: {error:#}\n    {:?}", run.id, run.state));
-        }
-    }
-    for open in evidence::open(&judge.store).await? {
-        report.fault(open);
-    }
-    Ok(())
+    judge.judge(hook, sent, report).await
 }
 
-struct Judge<'a> {
-    round: &'a Round,
-    store: SqliteStore,
-    blobs: ObjectBlobs,
+/// What was to happen, and where it is seen whether it did.
+pub(crate) struct Judge<'a> {
+    pub(crate) tasks: &'a [PlannedTask],
+    /// Runs that were asked for by name.
+    pub(crate) requested: &'a [RunId],
+    pub(crate) store: &'a dyn Store,
+    pub(crate) blobs: &'a dyn Blobs,
 }
 
 impl Judge<'_> {
+    /// Holds what is stored against what was sent.
+    pub(crate) async fn judge(
+        &self,
+        hook: &Hook,
+        sent: &[Delivery],
+        report: &mut Report,
+    ) -> Result<()> {
+        report.accepted = sent.len();
+        report.answered = sent.iter().map(|delivery| delivery.answers).sum();
+        for delivery in sent {
+            if let Err(error) = self.delivery(hook, delivery).await {
+                report.fault(format!("delivery {}: {error:#}", delivery.id));
+            }
+        }
+        let all = runs::list(self.store, &RunFilter::default(), None, MANY).await?;
+        self.count(sent, &all, report);
+        for run in &all {
+            report.extra_attempts += run.attempts.len().saturating_sub(1);
+            if let Err(error) = self.run(run, &mut report.cut_short).await {
+                report.fault(format!("run {}: {error:#}\n    {:?}", run.id, run.state));
+            }
+        }
+        for open in evidence::open(self.store).await? {
+            report.fault(open);
+        }
+        Ok(())
+    }
+
+    /// Tasks that a push to a branch starts.
+    fn watching(&self, branch: &str) -> impl Iterator<Item = &PlannedTask> {
+        self.tasks.iter().filter(move |task| task.branch == branch)
+    }
+
     /// It is in the ledger with the events of every answer, and each event is decided: a run for each task that watches.
     async fn delivery(&self, hook: &Hook, delivery: &Delivery) -> Result<()> {
         let id = delivery.id.parse()?;
-        let found = deliveries::find(&self.store, Provider::GitHub, &hook.id.parse()?, &id).await?;
+        let found = deliveries::find(self.store, Provider::GitHub, &hook.id.parse()?, &id).await?;
         let Some(found) = found else { anyhow::bail!("it was answered and is not stored") };
         let stored: Vec<String> = found.events.iter().map(ToString::to_string).collect();
         ensure!(stored.len() == 1, "a push is one event, not {stored:?}");
@@ -76,8 +96,8 @@ impl Judge<'_> {
     }
 
     async fn event(&self, event: &EventId, delivery: &Delivery) -> Result<()> {
-        ensure!(events::find(&self.store, event).await?.is_some(), "event {event} is not stored");
-        let decision = decisions::find(&self.store, event).await?.filter(|found| found.is_final);
+        ensure!(events::find(self.store, event).await?.is_some(), "event {event} is not stored");
+        let decision = decisions::find(self.store, event).await?.filter(|found| found.is_final);
         let Some(decision) = decision else { anyhow::bail!("event {event} is not decided") };
         let mut started = BTreeMap::new();
         for candidate in &decision.decision.candidates {
@@ -86,12 +106,12 @@ impl Judge<'_> {
                 started.insert(task.unwrap_or_default(), run);
             }
         }
-        for task in self.round.watching(&delivery.push.branch) {
+        for task in self.watching(&delivery.push.branch) {
             let run = started.remove(&task.name);
             let Some(run) = run else {
                 anyhow::bail!("task {} was not started: {:?}", task.name, decision.decision)
             };
-            let found = runs::find(&self.store, run).await?;
+            let found = runs::find(self.store, run).await?;
             let change = found.as_ref().and_then(change);
             let expected = (task.name.clone(), delivery.push.after.clone());
             ensure!(change == Some(expected), "it is decided as {run}, which is for {change:?}");
@@ -103,11 +123,11 @@ impl Judge<'_> {
     /// One run for each change of each task, and no other; their numbers have no hole.
     fn count(&self, sent: &[Delivery], all: &[Run], report: &mut Report) {
         let mut open: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
-        for run in all {
+        for run in all.iter().filter(|run| !self.requested.contains(&run.id)) {
             open.entry(change(run).unwrap_or_default()).or_default().push(run.id);
         }
         for delivery in sent {
-            for task in self.round.watching(&delivery.push.branch) {
+            for task in self.watching(&delivery.push.branch) {
                 let change = (task.name.clone(), delivery.push.after.clone());
                 match open.remove(&change) {
                     None => {
@@ -151,14 +171,15 @@ impl Judge<'_> {
                 }
             }
         }
-        let hangs = self.round.tasks.iter().any(|task| {
+        let hangs = self.tasks.iter().any(|task| {
             task.hangs && run.task.as_ref().is_some_and(|of| of.name.to_string() == task.name)
         });
         match &done.outcome {
             Outcome::Succeeded(product) if !hangs => {
                 ensure!(finished.is_some(), "nobody finished it: {:?}", run.attempts);
                 let commit = product.commit.as_ref().map(ToString::to_string);
-                ensure!(commit == change(run).map(|(_, commit)| commit), "it built {commit:?}");
+                let asked = change(run).map(|(_, commit)| commit);
+                ensure!(asked.is_none() || commit == asked, "it built {commit:?}");
             }
             Outcome::Canceled { .. } if hangs => {}
             Outcome::Error { error } => {
@@ -171,7 +192,7 @@ impl Judge<'_> {
             | Outcome::Timeout { .. }) => anyhow::bail!("it ended by {outcome:?}"),
         }
         for attempt in &run.attempts {
-            let log = evidence::log(&self.store, &self.blobs, run.id, attempt.attempt).await?;
+            let log = evidence::log(self.store, self.blobs, run.id, attempt.attempt).await?;
             let text = log.text;
             if attempt.end == AttemptEnd::Lapsed {
                 cut_short.count(&text);

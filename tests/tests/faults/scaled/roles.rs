@@ -184,9 +184,9 @@ fn program(role: &str) -> Program {
 }
 
 fn worker(registry: &Path, seed: u64, repositories: &[String]) -> Program {
-    let first = [registry.display().to_string(), seed.to_string()];
+    let first = ["worker".to_owned(), registry.display().to_string(), seed.to_string()];
     Program {
-        path: env!("CARGO_BIN_EXE_gantry-scripted-worker").into(),
+        path: env!("CARGO_BIN_EXE_gantry-scripted-role").into(),
         arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
         environment: Vec::new(),
     }

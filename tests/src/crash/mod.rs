@@ -1,0 +1,123 @@
+//! A process that kills itself at one named point, as `kill -9` would at exactly that moment.
+//!
+//! In: the point that the environment names, and every batch, doorbell and write of a tag on its way through the seams.
+//! Out: nothing, until the operation comes by that the point means; then a line that says so, and the end. Production code
+//! knows nothing of it.
+
+mod point;
+mod queue;
+mod registries;
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use async_trait::async_trait;
+use gantry_remote::registries::Registries;
+use gantry_seams::queue::Queues;
+use gantry_seams::store::{Batch, CommitError, SharedStore};
+use gantry_worker::engine::scripted::Gate;
+use rustix::process::{Signal, getpid, kill_process};
+
+pub use point::CrashPoint;
+
+use crate::doubles::store::{CommitHook, HookedStore};
+use point::Place;
+
+/// Names the point.
+pub const VARIABLE: &str = "GANTRY_TEST_DIES_AT";
+
+/// Whether a process that was killed said that it dies at this point.
+///
+/// # Errors
+/// It did not.
+pub(crate) fn said(log: &str, point: CrashPoint) -> Result<()> {
+    let words = last_words(point);
+    ensure!(log.lines().any(|line| line == words), "it was killed elsewhere:\n{log}");
+    Ok(())
+}
+
+/// What a process says last.
+fn last_words(point: CrashPoint) -> String {
+    format!("dies at {}", point.as_str())
+}
+
+/// Where this process dies, if it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash(Option<CrashPoint>);
+
+impl Crash {
+    /// What the environment says.
+    ///
+    /// # Errors
+    /// There is no such point.
+    #[allow(clippy::disallowed_methods, reason = "a test program has no settings but its own")]
+    pub fn of_environment() -> Result<Self> {
+        let named = std::env::var(VARIABLE).ok();
+        Ok(Self(named.map(|name| name.parse()).transpose()?))
+    }
+
+    /// The store, whose commits pass the point.
+    #[must_use]
+    pub fn store(self, store: SharedStore) -> SharedStore {
+        HookedStore::shared(store, Arc::new(self))
+    }
+
+    /// The doorbells, which pass it.
+    #[must_use]
+    pub fn queues(self, queues: Queues) -> Queues {
+        queue::before(self, queues)
+    }
+
+    /// The registries, whose tags pass it.
+    pub fn registries(self, registries: impl Registries + 'static) -> Arc<dyn Registries> {
+        registries::before(self, registries)
+    }
+
+    /// Where every build stops, if the process dies while it builds.
+    #[must_use]
+    pub fn in_build(self) -> Option<Gate> {
+        let point = self.0.filter(|point| matches!(point.place(), Place::InBuild))?;
+        let gate = Gate::closed();
+        let reached = gate.clone();
+        tokio::spawn(async move {
+            reached.reached().await;
+            die(point);
+        });
+        Some(gate)
+    }
+
+    fn die_if(self, is_here: impl Fn(Place) -> bool) {
+        if let Some(point) = self.0.filter(|point| is_here(point.place())) {
+            die(point);
+        }
+    }
+}
+
+#[async_trait]
+impl CommitHook for Crash {
+    async fn before(&self, batch: &Batch) -> Result<(), CommitError> {
+        self.die_if(|place| matches!(place, Place::BeforeCommit(is_it) if is_it(batch)));
+        Ok(())
+    }
+
+    async fn after(
+        &self,
+        batch: &Batch,
+        answer: Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        if answer.is_ok() {
+            self.die_if(|place| matches!(place, Place::AfterCommit(is_it) if is_it(batch)));
+        }
+        answer
+    }
+}
+
+/// No destructor runs, and no thread goes on for longer than the kernel takes.
+fn die(point: CrashPoint) -> ! {
+    let _unheard = writeln!(std::io::stderr(), "{}", last_words(point));
+    let _killed = kill_process(getpid(), Signal::KILL);
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,37 @@
+//! Doorbells of events, before which a process may die.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gantry_domain::trace::TraceParent;
+use gantry_seams::queue::{Claim, EventAccepted, Queue, QueueError, Queues};
+
+use super::Crash;
+use super::point::{Place, is_delivered};
+
+pub(super) fn before(crash: Crash, queues: Queues) -> Queues {
+    Queues { events: Arc::new(Events { crash, queue: queues.events }), ..queues }
+}
+
+struct Events {
+    crash: Crash,
+    queue: Arc<dyn Queue<EventAccepted>>,
+}
+
+#[async_trait]
+impl Queue<EventAccepted> for Events {
+    async fn publish(
+        &self,
+        message: EventAccepted,
+        trace: Option<TraceParent>,
+    ) -> Result<(), QueueError> {
+        if is_delivered(message.event.as_str()) {
+            self.crash.die_if(|place| matches!(place, Place::EventDoorbell));
+        }
+        self.queue.publish(message, trace).await
+    }
+
+    async fn claim(&self) -> Result<Option<Claim<EventAccepted>>, QueueError> {
+        self.queue.claim().await
+    }
+}

@@ -1,0 +1,64 @@
+//! Registries, after whose first tag a process may die.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gantry_domain::image::{Digest, ImageReference, RegistryHost};
+use gantry_ops::secret::Credentials;
+use gantry_remote::registries::Registries;
+use gantry_remote::registry::{RawManifest, RegistryError};
+use tokio::time::Instant;
+
+use super::Crash;
+use super::point::Place;
+
+pub(super) fn before(crash: Crash, registries: impl Registries + 'static) -> Arc<dyn Registries> {
+    Arc::new(Doomed { crash, registries })
+}
+
+struct Doomed<R> {
+    crash: Crash,
+    registries: R,
+}
+
+#[async_trait]
+impl<R: Registries> Registries for Doomed<R> {
+    async fn check(
+        &self,
+        host: &RegistryHost,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.registries.check(host, credentials, deadline).await
+    }
+
+    async fn resolve(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<Digest, RegistryError> {
+        self.registries.resolve(image, credentials, deadline).await
+    }
+
+    async fn manifest(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<RawManifest, RegistryError> {
+        self.registries.manifest(image, credentials, deadline).await
+    }
+
+    async fn put_tag(
+        &self,
+        image: &ImageReference,
+        manifest: &RawManifest,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.registries.put_tag(image, manifest, credentials, deadline).await?;
+        self.crash.die_if(|place| matches!(place, Place::TagPut));
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! `gantry up` on scripted parts: whoever dies, it is the whole process, and the next one ends its leases.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use gantry_objects::ObjectBlobs;
+use gantry_sqlite::{Options, SqliteStore};
+use gantry_tests::crash::{self, CrashPoint};
+use gantry_tests::installation::{Installation, Program};
+use tempfile::TempDir;
+
+use super::site::{DIES_WITHIN, Processes, Site};
+use super::{Deaths, Old};
+
+pub(super) struct Embedded {
+    repositories: Vec<String>,
+    installation: Installation,
+    old: Option<Old>,
+    folder: TempDir,
+}
+
+impl Embedded {
+    pub(super) async fn start(repositories: &[String], deaths: Deaths) -> Result<Site> {
+        let folder = tempfile::tempdir()?;
+        let mut embedded = Self {
+            repositories: repositories.to_vec(),
+            installation: Installation::new(folder.path().join("log")),
+            old: None,
+            folder,
+        };
+        embedded.spawn(deaths.first().map(|(_, point)| *point))?;
+        embedded.installation.until_up().await?;
+        let data = embedded.data();
+        Ok(Site::new(
+            Arc::new(SqliteStore::open(data.join("gantry.db"), Options::default())?),
+            ObjectBlobs::local(data.join("objects"))?,
+            embedded.installation.client(),
+            data.join("registry"),
+            Processes::Embedded(embedded),
+        ))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn spawn(&mut self, dies_at: Option<CrashPoint>) -> Result<()> {
+        let first = [self.data().display().to_string(), "1".to_owned(), "end".to_owned()];
+        let old = self.old.iter().flat_map(|old| ["--forget", old.as_str()].map(str::to_owned));
+        let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
+        self.installation.spawn(&Program {
+            path: env!("CARGO_BIN_EXE_gantry-scripted").into(),
+            arguments: first.into_iter().chain(old).chain(self.repositories.clone()).collect(),
+            environment: point.into_iter().collect(),
+        })
+    }
+
+    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
+        for (number, (_, point)) in deaths.iter().enumerate() {
+            self.installation.dies_at(*point, DIES_WITHIN).await?;
+            self.spawn(deaths.get(number + 1).map(|(_, next)| *next))?;
+        }
+        self.installation.until_up().await
+    }
+
+    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+        self.old = Some(old);
+        self.installation.kill().await?;
+        self.spawn(deaths.first().map(|(_, point)| *point))
+    }
+}

@@ -1,0 +1,161 @@
+//! An ingress, a scheduler and a worker as processes of their own, which share Redis, RabbitMQ and a folder.
+//!
+//! Who is to die is a process on scripted parts; who comes after it, and the others, are `gantry` itself, but for workers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use gantry_domain::platform::Platform;
+use gantry_objects::ObjectBlobs;
+use gantry_ops::secret::{Keyring, random_hex};
+use gantry_redis::{RedisOptions, RedisStore};
+use gantry_seams::store::SharedStore;
+use gantry_tests::crash::{self, CrashPoint};
+use gantry_tests::ground::Vhost;
+use gantry_tests::installation::{Client, Program};
+use gantry_tests::real;
+use gantry_tests::role::{self, Role, Setting};
+use gantry_tests::servers::free_port;
+use tempfile::TempDir;
+
+use super::site::{DIES_WITHIN, Processes, Site};
+use super::{Deaths, Old, Part};
+
+const PARTS: [Part; 3] = [Part::Ingress, Part::Scheduler, Part::Worker];
+
+pub(super) struct Scaled {
+    repositories: Vec<String>,
+    settings: Vec<Setting>,
+    /// The process of each part, in their order.
+    roles: Vec<Role>,
+    /// How many processes there were: each has a folder of its own.
+    started: usize,
+    _vhost: Vhost,
+    folder: TempDir,
+}
+
+impl Scaled {
+    pub(super) async fn start(repositories: &[String], deaths: Deaths) -> Result<Site> {
+        let folder = tempfile::tempdir()?;
+        let (vhost, prefix) =
+            (Vhost::make().await, format!("crash-{}", random_hex::<6>()?.as_str()));
+        let ring = Keyring::create(&folder.path().join("service.key"))?;
+        ring.pool_key(&Platform::default().pool()).write(&folder.path().join("pool.key"))?;
+        std::fs::create_dir(folder.path().join("objects"))?;
+        let door = ([127, 0, 0, 1], free_port()).into();
+        let text = |text: String| format!("{text:?}");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let settings = vec![
+            ("patience", text("60s".to_owned())),
+            ("server.listen", text(format!("{door}"))),
+            ("store.url", text(real::redis())),
+            ("store.prefix", text(prefix.clone())),
+            ("queue.urls", format!("[{:?}]", vhost.address())),
+            ("objects.url", text(format!("file://{}", path("objects")))),
+            ("outbound.allow", "[\"127.0.0.1\"]".to_owned()),
+            ("secrets.key_file", text(path("service.key"))),
+            ("secrets.pool_key_file", text(path("pool.key"))),
+            ("worker.min_free", text("0B".to_owned())),
+            ("worker.slots", "2".to_owned()),
+            ("lease.duration", text("2s".to_owned())),
+            ("lease.renew", text("400ms".to_owned())),
+            ("sweep.interval", text("250ms".to_owned())),
+            ("log.format", text("human".to_owned())),
+        ];
+        let mut scaled = Self {
+            repositories: repositories.to_vec(),
+            settings,
+            roles: Vec::new(),
+            started: 0,
+            _vhost: vhost,
+            folder,
+        };
+        for part in PARTS {
+            let dies = deaths.iter().find(|(dies, _)| *dies == part).map(|(_, point)| *point);
+            let role = scaled.spawn(part, dies)?;
+            scaled.roles.push(role);
+        }
+        for role in &mut scaled.roles {
+            role.until_ready().await?;
+        }
+        let mut options = RedisOptions::parse(&real::redis())?;
+        options.prefix = prefix;
+        let store: SharedStore = Arc::new(RedisStore::connect(options).await?);
+        let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
+        Ok(Site::new(
+            store,
+            ObjectBlobs::local(scaled.path("objects"))?,
+            Client::at(door, token.as_str()),
+            scaled.path("registry"),
+            Processes::Scaled(Box::new(scaled)),
+        ))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn spawn(&mut self, part: Part, dies_at: Option<CrashPoint>) -> Result<Role> {
+        self.started += 1;
+        let folder = self.path(&format!("process-{}", self.started));
+        let program = match (part, dies_at) {
+            (Part::Ingress | Part::Scheduler, None) => Program {
+                path: role::gantry(),
+                arguments: vec![part.as_str().to_owned()],
+                environment: Vec::new(),
+            },
+            (Part::Worker, _) | (_, Some(_)) => self.scripted(part, dies_at),
+        };
+        let mut role = Role::new(folder, program, &self.settings)?;
+        role.spawn()?;
+        Ok(role)
+    }
+
+    fn scripted(&self, part: Part, dies_at: Option<CrashPoint>) -> Program {
+        let registry = self.path("registry").display().to_string();
+        let first = [part.as_str().to_owned(), registry, "1".to_owned()];
+        let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
+        Program {
+            path: env!("CARGO_BIN_EXE_gantry-scripted-role").into(),
+            arguments: first.into_iter().chain(self.repositories.clone()).collect(),
+            environment: point.into_iter().collect(),
+        }
+    }
+
+    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
+        for (part, point) in deaths {
+            self.roles[*part as usize].dies_at(*point, DIES_WITHIN).await?;
+        }
+        for (part, _) in deaths {
+            self.roles[*part as usize] = self.spawn(*part, None)?;
+        }
+        for (part, _) in deaths {
+            self.roles[*part as usize].until_ready().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+        let setting = match old {
+            Old::Bodies => "retention.bodies",
+            Old::Runs => "retention.runs",
+        };
+        self.settings.push((setting, "\"1ms\"".to_owned()));
+        for (part, point) in deaths {
+            self.roles[*part as usize].terminate().await?;
+            self.roles[*part as usize] = self.spawn(*part, Some(*point))?;
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Scheduler => "scheduler",
+            Self::Worker => "worker",
+        }
+    }
+}

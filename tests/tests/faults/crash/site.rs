@@ -1,0 +1,103 @@
+//! An installation in which somebody is to die, in either mode.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use gantry_domain::image::ImageReference;
+use gantry_objects::ObjectBlobs;
+use gantry_seams::store::SharedStore;
+use gantry_tests::installation::Client;
+use gantry_tests::kept_registry::KeptRegistry;
+
+use super::embedded::Embedded;
+use super::scaled::Scaled;
+use super::{Deaths, Old};
+
+/// How long it may take on a busy machine until a process comes by its point.
+pub(super) const DIES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How gantry runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// One process over SQLite, which ends the leases of its predecessor.
+    Embedded,
+    /// A process for each role, over Redis and RabbitMQ.
+    Scaled,
+}
+
+impl Mode {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Scaled => "scaled",
+        }
+    }
+}
+
+/// A running installation.
+pub(super) struct Site {
+    /// The store itself, beside whatever process has it.
+    pub(super) store: SharedStore,
+    pub(super) blobs: ObjectBlobs,
+    pub(super) client: Client,
+    registry: PathBuf,
+    processes: Processes,
+}
+
+/// Its processes, and the folder that they work in.
+pub(super) enum Processes {
+    Embedded(Embedded),
+    Scaled(Box<Scaled>),
+}
+
+impl Site {
+    /// Starts one for builds of these repositories. These die as soon as they come by their points.
+    pub(super) async fn start(mode: Mode, repositories: &[String], deaths: Deaths) -> Result<Self> {
+        match mode {
+            Mode::Embedded => Embedded::start(repositories, deaths).await,
+            Mode::Scaled => Scaled::start(repositories, deaths).await,
+        }
+    }
+
+    pub(super) fn new(
+        store: SharedStore,
+        blobs: ObjectBlobs,
+        client: Client,
+        registry: PathBuf,
+        processes: Processes,
+    ) -> Self {
+        Self { store, blobs, client, registry, processes }
+    }
+
+    /// Waits until all have died at their points, and starts others in their places.
+    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
+        match &mut self.processes {
+            Processes::Embedded(embedded) => embedded.deaths(deaths).await,
+            Processes::Scaled(scaled) => scaled.deaths(deaths).await,
+        }
+    }
+
+    /// From now on this is old. Starts anew who forgets it, and who is to die of it.
+    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+        match &mut self.processes {
+            Processes::Embedded(embedded) => embedded.forget(old, deaths).await,
+            Processes::Scaled(scaled) => scaled.forget(old, deaths).await,
+        }
+    }
+
+    /// What a tag points to, by the registry itself.
+    pub(super) fn tag(&self, image: &ImageReference) -> Option<String> {
+        KeptRegistry::tag_in(&self.registry, image).map(|digest| digest.to_string())
+    }
+}
+
+impl Old {
+    /// In words of settings.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bodies => "bodies",
+            Self::Runs => "runs",
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What happens around a death, and the judgement over what is left when all is quiet again.
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::StreamExt as _;
+use gantry_domain::id::RunId;
+use gantry_domain::run::RunState;
+use gantry_ingress::api::types::{BuildCreate, Run};
+use gantry_seams::blobs::Blobs as _;
+use gantry_seams::deliveries;
+use gantry_seams::runs::{self, RunFilter};
+use gantry_seams::store::Store;
+use gantry_tests::git_server::{GitServer, TestRepository};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::site::{Mode, Site};
+use super::{Old, Row, Story};
+use crate::evidence::{self, MANY};
+use crate::ledger::{Delivery, Hook};
+use crate::parts::Parts;
+use crate::report::Report;
+use crate::round::{PlannedTask, REGISTRY, furnish, move_branch, quiet};
+use crate::verdict::Judge;
+
+/// How long an installation that is left alone may take until nothing moves any more.
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+
+/// More than one commit decides.
+const CANDIDATES: usize = 66;
+
+/// The repository of quick builds.
+const QUICK: &str = "quick";
+
+/// Plays a row: somebody dies, and what was begun is done in spite of it.
+pub(super) async fn play(row: &Row, mode: Mode, git: &GitServer) -> Result<()> {
+    let Row(_, deaths, story) = row;
+    let name = format!("{}-{}", mode.as_str(), row.point().as_str().replace('.', "-"));
+    let tasks = story.tasks();
+    let repository = lay(git, &name, &tasks)?;
+    let mut repositories: Vec<String> = tasks.iter().map(|task| task.repository.clone()).collect();
+    repositories.push(QUICK.to_owned());
+    let forgets = matches!(story, Story::Forget(_));
+    let site = Site::start(mode, &repositories, if forgets { &[] } else { deaths }).await?;
+    let host = Parts::Scripted.registry();
+    let hook = furnish(&site.client, host, &git.url(&name), &tasks).await?;
+    let mut scene =
+        Scene { site, hook, tasks, clone_url: git.url(&name), sent: None, requested: Vec::new() };
+    scene.quiet().await?;
+    match story {
+        Story::Push | Story::PushToMany => scene.push_and_die(row, &repository).await?,
+        Story::Cancel => scene.cancel_and_die(row, &repository).await?,
+        Story::Request => scene.ask_and_die(row).await?,
+        Story::Forget(old) => {
+            scene.push(&repository).await?;
+            scene.quiet().await?;
+            scene.site.forget(*old, deaths).await?;
+            scene.site.deaths(deaths).await?;
+        }
+    }
+    scene.come_to_rest().await?;
+    match story {
+        Story::Forget(Old::Runs) => scene.has_no_runs().await,
+        Story::Forget(Old::Bodies) => {
+            scene.has_no_bodies().await?;
+            scene.judge().await
+        }
+        Story::Push | Story::PushToMany | Story::Cancel | Story::Request => scene.judge().await,
+    }
+}
+
+impl Story {
+    fn tasks(self) -> Vec<PlannedTask> {
+        let task = |name: &str, is_staged| {
+            PlannedTask::new(&Parts::Scripted, name.to_owned(), is_staged, false)
+        };
+        match self {
+            Self::Push | Self::Forget(_) => vec![task("b0-0", false), task("b0-1", true)],
+            Self::PushToMany => {
+                let others = (0..CANDIDATES - 2).map(|number| task(&format!("b1-{number}"), true));
+                let first = [task("b0-0", false)].into_iter();
+                // In order of name, which is the order of decisions.
+                let mut last = task("z0-0", false);
+                last.branch = "b0".to_owned();
+                first.chain(others).chain([last]).collect()
+            }
+            Self::Cancel => {
+                let name = "endless-0".to_owned();
+                vec![PlannedTask::new(&Parts::Scripted, name, false, true)]
+            }
+            Self::Request => vec![task("b0-0", false)],
+        }
+    }
+}
+
+/// A repository with a branch for every task.
+fn lay(git: &GitServer, name: &str, tasks: &[PlannedTask]) -> Result<Mutex<TestRepository>> {
+    let repository = git.repository(name)?;
+    let dockerfile = Parts::Scripted.dockerfile("0.3");
+    let files = [
+        ("Dockerfile", dockerfile.as_str()),
+        ("endless.Dockerfile", dockerfile.as_str()),
+        ("file", "first"),
+    ];
+    let mut branches: Vec<&str> = tasks.iter().map(|task| task.branch.as_str()).collect();
+    branches.sort_unstable();
+    branches.dedup();
+    for branch in branches {
+        repository.commit(branch, &files)?;
+    }
+    Ok(Mutex::new(repository))
+}
+
+/// An installation, and what was sent to it.
+struct Scene {
+    site: Site,
+    hook: Hook,
+    tasks: Vec<PlannedTask>,
+    clone_url: String,
+    sent: Option<Delivery>,
+    requested: Vec<RunId>,
+}
+
+impl Scene {
+    async fn push(&mut self, repository: &Mutex<TestRepository>) -> Result<()> {
+        let mut delivery = self.delivery(repository)?;
+        delivery.send(&self.site.client, &self.hook).await?;
+        self.sent = Some(delivery);
+        Ok(())
+    }
+
+    /// Moves the first branch.
+    fn delivery(&self, repository: &Mutex<TestRepository>) -> Result<Delivery> {
+        let moved = move_branch(repository, &self.tasks[0].branch)?;
+        Ok(Delivery::new("delivery-1".to_owned(), &self.clone_url, moved))
+    }
+
+    async fn push_and_die(&mut self, row: &Row, repository: &Mutex<TestRepository>) -> Result<()> {
+        let mut delivery = self.delivery(repository)?;
+        let client = self.site.client.clone();
+        let sending = delivery.send(&client, &self.hook);
+        both(sending, self.site.deaths(row.1)).await?;
+        self.sent = Some(delivery);
+        Ok(())
+    }
+
+    async fn cancel_and_die(
+        &mut self,
+        row: &Row,
+        repository: &Mutex<TestRepository>,
+    ) -> Result<()> {
+        self.push(repository).await?;
+        let store = self.site.store.as_ref();
+        quiet("build", QUIET_WITHIN, || async {
+            let leased = runs::leased(store, 1).await?;
+            let builds = leased.iter().any(|run| matches!(run.state, RunState::Running { .. }));
+            Ok(if builds { Vec::new() } else { vec!["nothing is built".to_owned()] })
+        })
+        .await?;
+        let run = runs::leased(store, 1).await?.pop().context("it is being built")?.id;
+        // Whoever was to answer dies.
+        let client = self.site.client.clone();
+        let asked: Result<Value> = client.post(&format!("runs/{run}/cancel"), &json!({})).await;
+        ensure!(asked.is_err(), "it was answered: {asked:?}");
+        self.site.deaths(row.1).await
+    }
+
+    async fn ask_and_die(&mut self, row: &Row) -> Result<()> {
+        let build = BuildCreate {
+            context: Some(format!("{}#{}", self.clone_url, self.tasks[0].branch)),
+            images: vec![format!("{QUICK}:{{{{.Run.ID}}}}")],
+            push: true,
+            ..BuildCreate::default()
+        };
+        let client = self.site.client.clone();
+        let path = format!("registries/{REGISTRY}/builds");
+        let asking = async {
+            let run: Run = client.post_until_answered(&path, "the-same", &build).await?;
+            Ok(run.id.parse()?)
+        };
+        self.requested.push(both(asking, self.site.deaths(row.1)).await?);
+        Ok(())
+    }
+
+    /// Waits until everything is done; sends what was sent once more, and waits until nothing came of it.
+    async fn come_to_rest(&mut self) -> Result<()> {
+        self.quiet().await?;
+        if let Some(delivery) = &mut self.sent {
+            let status = delivery.send_once(&self.site.client, &self.hook).await?;
+            ensure!(status == Some(StatusCode::OK), "the redelivery was answered {status:?}");
+        }
+        self.quiet().await
+    }
+
+    async fn quiet(&self) -> Result<()> {
+        let store = self.site.store.as_ref();
+        quiet("settle", QUIET_WITHIN, || evidence::open(store)).await
+    }
+
+    async fn judge(&self) -> Result<()> {
+        let judge = Judge {
+            tasks: &self.tasks,
+            requested: &self.requested,
+            store: self.site.store.as_ref(),
+            blobs: &self.site.blobs,
+        };
+        let mut report = Report::new(0, "crash");
+        judge.judge(&self.hook, self.sent.as_slice(), &mut report).await?;
+        for run in runs::list(judge.store, &RunFilter::default(), None, MANY).await? {
+            let outputs = run.state.done().and_then(|done| done.outcome.product());
+            for output in outputs.into_iter().flat_map(|product| &product.outputs) {
+                let (tag, made) = (self.site.tag(&output.image), output.digest.to_string());
+                if tag.as_ref() != Some(&made) {
+                    report
+                        .fault(format!("{} is {tag:?}, and {} made {made}", output.image, run.id));
+                }
+            }
+        }
+        if report.has_faults() { bail!("{}", report.wrong().join("\n  ")) } else { Ok(()) }
+    }
+
+    /// Bodies of deliveries are in the object store, and only there.
+    async fn has_no_bodies(&self) -> Result<()> {
+        let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
+        quiet("move bodies", QUIET_WITHIN, || bodies(store)).await?;
+        for delivery in deliveries::list(store, None, None, MANY).await? {
+            let path = deliveries::body_blob_path(&delivery).context("it has a body")?;
+            blobs.get(&path).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs and their logs are gone.
+    async fn has_no_runs(&self) -> Result<()> {
+        let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
+        quiet("forget runs", QUIET_WITHIN, || all_runs(store)).await?;
+        let logs: Vec<_> = blobs.list("logs")?.collect().await;
+        ensure!(logs.is_empty(), "there are logs of no run: {logs:?}");
+        Ok(())
+    }
+}
+
+async fn bodies(store: &dyn Store) -> Result<Vec<String>> {
+    let after = store.now().await?.after(Duration::from_secs(60));
+    let left = deliveries::with_body_before(store, after, MANY).await?;
+    Ok(left.iter().map(|delivery| delivery.id.to_string()).collect())
+}
+
+async fn all_runs(store: &dyn Store) -> Result<Vec<String>> {
+    let left = runs::list(store, &RunFilter::default(), None, MANY).await?;
+    Ok(left.iter().map(|run| run.id.to_string()).collect())
+}
+
+/// What is sent is sent until it is answered: whoever dies, it is waited for no longer than for the death.
+async fn both<T>(
+    sending: impl Future<Output = Result<T>>,
+    dying: impl Future<Output = Result<()>>,
+) -> Result<T> {
+    let ((), sent) = tokio::try_join!(dying, sending)?;
+    Ok(sent)
+}
