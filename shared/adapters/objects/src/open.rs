@@ -153,12 +153,24 @@ impl ObjectBlobs {
     }
 }
 
+/// Makes the directory, and those above it, so that their names are on the disk before anything is in them.
 fn create(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above {
+        create(above)?;
+    }
     let mut builder = DirBuilder::new();
+    // Another process may make it at the same time.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
+    builder.create(directory)?;
+    #[cfg(unix)]
+    std::fs::File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
 }
 
 fn bucket(

@@ -4,13 +4,21 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Makes the directory and those above it that are missing.
+/// Makes the directory and those above it that are missing; their names survive a power cut.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        create_directory(above)?;
+    }
     let mut builder = DirBuilder::new();
+    // Another process may make it at the same time.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    builder.create(path)?;
+    sync_directory_of(path)
 }
 
 /// Opens a file to read and write, and makes an empty one where there is none.
