@@ -401,7 +401,14 @@ impl Git {
         // The whole tree goes into the index, so that the attributes of folders above count.
         command(&["read-tree", commit.as_str()]).output(deadline).await?;
         let wanted = folder.map_or(".", SourcePath::as_str);
-        command(&["checkout", "--quiet", "--force", "--", wanted]).output(deadline).await.map(drop)
+        command(&["checkout", "--quiet", "--force", "--", wanted]).output(deadline).await?;
+        match folder {
+            // A tree made by hand can hold a folder and a link of one name, and then the link is what is written.
+            Some(folder) if !is_folder_of(into, folder) => {
+                Err(GitError::NoFolder { folder: folder.to_string(), commit: commit.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Counts what a checkout would write, and refuses too much.
@@ -429,6 +436,14 @@ impl Git {
                 }
                 if bytes > limits.checkout_bytes {
                     return Err(format!("{} MiB", limits.checkout_bytes >> 20));
+                }
+                let path = entry.splitn(2, |byte| *byte == b'\t').last().unwrap_or_default();
+                let path = path.strip_suffix(b"\0").unwrap_or(path);
+                if path.split(|byte| *byte == b'/').count() > DEEPEST + 1 {
+                    return Err(format!("{DEEPEST} folders in each other"));
+                }
+                if path.split(|byte| *byte == b'/').any(|name| name.len() > LONGEST_NAME) {
+                    return Err(format!("{LONGEST_NAME} bytes in a name"));
                 }
                 Ok(())
             })
@@ -472,6 +487,18 @@ impl Git {
         }
         Ok(command)
     }
+}
+
+/// Whoever walks a tree, be it to remove it, holds one open file for each folder above.
+const DEEPEST: usize = 128;
+/// No file system takes more.
+const LONGEST_NAME: usize = 255;
+
+/// Whether `folder` stands in `root` without a link on the way.
+fn is_folder_of(root: &Path, folder: &SourcePath) -> bool {
+    let found = root.join(folder.as_str()).canonicalize();
+    let wanted = root.canonicalize().map(|root| root.join(folder.as_str()));
+    found.is_ok_and(|found| found.is_dir() && wanted.is_ok_and(|wanted| wanted == found))
 }
 
 /// Removes what a fetch was writing when it was killed: as large as what is refused for its size, and of no use.

@@ -90,7 +90,9 @@ pub enum OutboundRefused {
         port: u16,
     },
     /// Credentials or source code would travel readable by everyone on the way.
-    #[error("http://{host} is not encrypted: use https, or add \"http://{host}\" to `outbound.allow`")]
+    #[error(
+        "http://{host} is not encrypted: use https, or add \"http://{host}\" to `outbound.allow`"
+    )]
     Plain {
         /// The host as named.
         host: String,

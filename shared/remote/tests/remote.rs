@@ -25,10 +25,16 @@ mod broken_hosts;
 #[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
 mod faulty_registry;
 
+#[path = "remote/canary.rs"]
+mod canary;
 #[path = "remote/git.rs"]
 mod git;
+#[path = "remote/hostile_git.rs"]
+mod hostile_git;
 #[path = "remote/http.rs"]
 mod http;
+#[path = "remote/outbound.rs"]
+mod outbound;
 #[path = "remote/registry.rs"]
 mod registry;
 #[path = "remote/registry_faults.rs"]

@@ -20,8 +20,8 @@ pub(super) struct Context<'a> {
 const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 const MEMORY: &[&str] = &["Out of memory", "out of memory"];
 const TOO_DEEP: &[&str] = &["exceeded maximum allowed tree depth"];
-/// What follows is the path, up to the next quote.
-const UNSAFE_PATH: &str = "invalid path '";
+/// What follows is the path, up to the next quote. The second: a folder that has vanished behind a file of its name.
+const UNSAFE_PATH: [&str; 2] = ["invalid path '", "pathspec '"];
 const UNAUTHORIZED: &[&str] = &[
     "Authentication failed",
     "could not read Username",
@@ -84,7 +84,7 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     if says_here(TOO_DEEP) {
         return too_large("the deepest tree that git reads".to_owned());
     }
-    if let Some((_, path)) = errors.split_once(UNSAFE_PATH) {
+    if let Some((_, path)) = UNSAFE_PATH.iter().find_map(|phrase| errors.split_once(phrase)) {
         let path = path.split('\'').next().unwrap_or_default();
         return GitError::UnsafePath { path: short(path, 200) };
     }

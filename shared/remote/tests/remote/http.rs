@@ -26,7 +26,7 @@ async fn a_redirect_is_checked_like_the_first_address() {
     // A name is resolved only after the redirect, and checked then.
     first.behave(Behaviour::RedirectTo(format!("http://localhost:{}", second.address().port())));
     let error = one.send(one.request(Method::GET, url).unwrap()).await.unwrap_err();
-    assert!(error.to_string().contains("add \"localhost\" to `outbound.allow`"), "{error}");
+    assert!(error.to_string().contains("add \"http://localhost\" to `outbound.allow`"), "{error}");
     assert!(!error.is_transient());
 }
 

@@ -55,7 +55,7 @@ async fn a_real_registry_resolves_a_tag_and_takes_its_manifest_under_another() {
 }
 
 /// A registry of one answer: what `answer` says to `(authorization, path)`.
-async fn scripted(
+pub(crate) async fn scripted(
     answer: impl Fn(&str, &str) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -80,7 +80,7 @@ async fn scripted(
     address
 }
 
-fn status(code: u16) -> hyper::http::response::Builder {
+pub(crate) fn status(code: u16) -> hyper::http::response::Builder {
     Response::builder().status(code)
 }
 
