@@ -62,11 +62,13 @@ pub(crate) async fn log(
 /// What is not done: leased, waiting and ready runs, undecided events and logs that are not sealed, each kind in words.
 pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
+    // In the order in which things move on, from a lapse to the next lease: none is between two looks.
     let kinds = [
+        ("undecided", texts(events::undecided(store, ever, MANY).await?)),
         ("leased", ids(&runs::leased(store, MANY).await?)),
         ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
         ("ready", ids(&runs::all_ready(store, MANY).await?)),
-        ("undecided", texts(events::undecided(store, ever, MANY).await?)),
+        ("leased again", ids(&runs::leased(store, MANY).await?)),
         ("unsealed", texts(logs::open_logs(store, None, MANY).await?)),
     ];
     let open = kinds.iter().filter(|(_, which)| !which.is_empty());
