@@ -1,5 +1,6 @@
 //! Image references and digests, by the rules of the distribution reference grammar.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -136,7 +137,15 @@ impl ImageReference {
         }
     }
 
+    /// Docker Hub has two names, and its own images stand in `library`, which people leave out.
     fn from_parts(host: RegistryHost, rest: &str) -> Result<Self, InvalidText> {
+        let is_hub = matches!(host.as_str(), DOCKER_HUB | "index.docker.io");
+        let (host, rest) = match is_hub {
+            true if rest.contains('/') => (RegistryHost(DOCKER_HUB.to_owned()), Cow::from(rest)),
+            true => (RegistryHost(DOCKER_HUB.to_owned()), Cow::from(format!("library/{rest}"))),
+            false => (host, Cow::from(rest)),
+        };
+        let rest = rest.as_ref();
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
             None => (rest, None),
@@ -167,14 +176,7 @@ impl FromStr for ImageReference {
 
     /// Reads a reference as a `FROM` does: `busybox` is `docker.io/library/busybox:latest`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hub = RegistryHost(DOCKER_HUB.to_owned());
-        match split_host(text) {
-            (Some(host), rest) if host != DOCKER_HUB && host != "index.docker.io" => {
-                Self::from_parts(host.parse()?, rest)
-            }
-            (_, rest) if rest.contains('/') => Self::from_parts(hub, rest),
-            (_, rest) => Self::from_parts(hub, &format!("library/{rest}")),
-        }
+        Self::parse_in(text, &RegistryHost(DOCKER_HUB.to_owned()))
     }
 }
 
@@ -212,6 +214,8 @@ mod tests {
     fn a_target_without_host_belongs_to_the_home_registry() {
         let home: RegistryHost = "127.0.0.1:5000".parse().unwrap();
         for (text, read) in [
+            ("docker.io/web:1", "docker.io/library/web:1"),
+            ("index.docker.io/octo/web:1", "docker.io/octo/web:1"),
             ("web:ca1", "127.0.0.1:5000/web:ca1"),
             ("team/web", "127.0.0.1:5000/team/web:latest"),
             ("ghcr.io/team/web:2", "ghcr.io/team/web:2"),
