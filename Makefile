@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 faults check build audit bench
+.PHONY: help demo test test-rabbitmq4 faults check build audit fuzz bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ build: ## compiles the program and the tests, for debugging
 
 audit: ## checks what gantry is linked with: bans, licences, sources, advisories; ADVISORIES names a mirror of RustSec's
 	@deploy/audit.sh
+
+fuzz: ## lets libFuzzer look for what breaks gantry's readers: TARGET=github SECONDS=600, or all for a minute each
+	@deploy/fuzz.sh "$(TARGET)" "$(SECONDS)"
 
 bench: ## measures gantry beside its limits and its peer
 	@deploy/bench.sh

@@ -2,6 +2,7 @@
 
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
+use gantry_domain::hook::Provider;
 use gantry_domain::id::DeliveryId;
 use sha2::{Digest as _, Sha256};
 
@@ -27,6 +28,32 @@ impl Reading {
     fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
         Self { id, kind, verdict, events: Vec::new() }
     }
+}
+
+/// What a body means for a hook of `provider`: the verdict, and the events. Its sender is believed: before the door it is
+/// verified.
+#[must_use]
+pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
+    let hook = match "tried".parse() {
+        Ok(hook) => hook,
+        Err(_) => unreachable!("a word is a hook's id"),
+    };
+    let reading = match provider {
+        Provider::GitHub => {
+            let encoding = github::Encoding::of_body(body);
+            let envelope =
+                github::Envelope { hook: &hook, event: Some(kind), delivery: None, encoding };
+            github::read(envelope, body)
+        }
+        Provider::Distribution => match distribution::read(&hook, body) {
+            distribution::Meaning::Record(reading) => reading,
+            distribution::Meaning::Never { id } => {
+                let why = "nothing in it can matter".to_owned();
+                Reading::without_events(id, kind.to_owned(), Verdict::OfNoInterest { why })
+            }
+        },
+    };
+    (reading.verdict, reading.events)
 }
 
 /// The provider's id where it is one, else one made of `content`, so that the same content is the same delivery.

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lets libFuzzer look for bytes that break what reads a stranger's: deploy/fuzz.sh [TARGET [SECONDS]]. Without a target each
+# gets its time. What it found worth keeping stays in target/fuzz, and what broke a target lies there too: mend it, and
+# keep the bytes in tests/fixtures/fuzz/TARGET, which the suite plays.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+targets=(archive github distribution record reference dockerfile ignore terminal)
+[[ -z ${1-} ]] || targets=("$1")
+seconds=${2:-60}
+
+version=0.13.2
+home=${XDG_CACHE_HOME:-$HOME/.cache}/gantry/cargo-fuzz-$version
+if ! [[ -x $home/bin/cargo-fuzz ]]; then
+    printf 'installing cargo-fuzz %s from crates.io\n' "$version" >&2
+    CARGO_TARGET_DIR=$home/target cargo install cargo-fuzz --version "$version" --locked --root "$home" >&2
+    rm -rf "$home/target"
+fi
+
+found=target/fuzz
+# The fuzzer's instrumentation is a flag of nightly compilers; the stable one has it as well.
+export RUSTC_BOOTSTRAP=1
+for target in "${targets[@]}"; do
+    printf '==> %s, %s seconds\n' "$target" "$seconds"
+    mkdir -p "$found/$target"
+    GANTRY_FUZZ_TARGET=$target "$home/bin/cargo-fuzz" fuzz run --fuzz-dir tests/fuzz --sanitizer none \
+        --target-dir "$found/build" strangers "$found/$target" "tests/fixtures/fuzz/$target" -- \
+        -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$found/$target-broken-"
+done

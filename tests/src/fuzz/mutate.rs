@@ -1,0 +1,81 @@
+//! Examples, changed at random: by a seed, so that a failure is played again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
+use super::Target;
+
+/// No input is larger.
+const LONGEST: usize = 64 * 1024;
+
+/// Gives a target its examples as they are, then changed, for as long as it may take. Answers how many it was given.
+///
+/// # Panics
+/// When the target does, with the bytes.
+pub fn play(target: &Target, seed: u64, most: Duration) -> u64 {
+    let examples = target.examples();
+    let mut random = StdRng::seed_from_u64(seed);
+    let until = Instant::now() + most;
+    let mut given = 0;
+    for example in &examples {
+        give(target, seed, example);
+        given += 1;
+    }
+    while Instant::now() < until {
+        give(target, seed, &changed(target, &examples, &mut random));
+        given += 1;
+    }
+    given
+}
+
+fn give(target: &Target, seed: u64, bytes: &[u8]) {
+    let began = Instant::now();
+    if catch_unwind(AssertUnwindSafe(|| (target.run)(bytes))).is_err() {
+        panic!("{} broke with seed {seed} on {}", target.name, bytes.escape_ascii());
+    }
+    // A hundred times what the slowest takes: whoever sends this many bytes may not hold a thread.
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{} on {}",
+        target.name,
+        bytes.escape_ascii()
+    );
+}
+
+fn changed(target: &Target, examples: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
+    let mut bytes = examples.choose(random).cloned().unwrap_or_default();
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..=bytes.len());
+        let end = (at + random.random_range(0..64)).min(bytes.len());
+        match random.random_range(0..8) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
+            1 if at < bytes.len() => {
+                bytes[at] = *b"\0\xff\x7f\x80\x1b\n\"\\/:@#".choose(random).unwrap()
+            }
+            2 => drop(bytes.drain(at..end)),
+            3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            4 => bytes.truncate(at),
+            5 => {
+                let other = examples.choose(random).cloned().unwrap_or_default();
+                let from = random.random_range(0..=other.len());
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..]);
+            }
+            6 => {
+                let mut noise = [0; 8];
+                random.fill_bytes(&mut noise);
+                drop(bytes.splice(at..at, noise));
+            }
+            _ => {
+                let word = target.words.choose(random).copied().unwrap_or_default();
+                drop(bytes.splice(at..end, word.bytes()));
+            }
+        }
+    }
+    bytes.truncate(LONGEST);
+    bytes
+}
