@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// A body that came in this time gives way to none: in a burst, those who came first are served.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a request takes beside its body: its head, its buffers, its task. HTTP/2 has no other bound on their number.
+/// What a request takes beside its body: its head, its buffers, its task.
 const REQUEST: u64 = 16 * 1024;
 
 /// The room that is shared.

@@ -1,7 +1,6 @@
 //! What came to each hook since this process started. For people: a hook whose secret is wrong must be seen.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,12 +14,22 @@ const MOST_HOOKS: usize = 10_000;
 /// How often one hook's refusals are told: strangers send as many as they like, and no log may grow by that.
 const TELL_EACH: Duration = Duration::from_secs(60);
 
+/// Stands for all addresses of no hook: whoever knocks there takes the time of a hook that refuses. Ids are longer.
+const NOBODY: &str = "nobody";
+
 /// The counts. Only hooks that exist are counted one by one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HookTally {
     by_hook: Mutex<HashMap<HookId, HookCounts>>,
     refused: Mutex<HashMap<HookId, Refused>>,
-    unknown: AtomicU64,
+    nobody: HookId,
+}
+
+impl Default for HookTally {
+    fn default() -> Self {
+        let Ok(nobody) = NOBODY.parse() else { unreachable!("six letters are an id") };
+        Self { by_hook: Mutex::default(), refused: Mutex::default(), nobody }
+    }
 }
 
 /// What was refused at a hook.
@@ -59,12 +68,12 @@ impl HookTally {
 
     /// Counts something that came to an address of no hook.
     pub(crate) fn count_unknown(&self) {
-        self.unknown.fetch_add(1, Ordering::Relaxed);
+        let _told_by_status = self.count_refused(&self.nobody);
     }
 
     /// What came to addresses of no hook.
     pub(crate) fn unknown(&self) -> u64 {
-        self.unknown.load(Ordering::Relaxed)
+        self.of(&self.nobody).unauthorized
     }
 
     /// What came to one hook.
@@ -78,6 +87,7 @@ impl HookTally {
         let by_hook = self.by_hook.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failing: Vec<_> = by_hook
             .iter()
+            .filter(|(hook, _)| **hook != self.nobody)
             .filter(|(_, counts)| counts.unauthorized + counts.unreadable + counts.unavailable > 0)
             .map(|(hook, counts)| (hook.clone(), *counts))
             .collect();
@@ -97,5 +107,7 @@ mod tests {
         assert_eq!(tally.count_refused(&hook), None);
         assert_eq!(tally.count_refused(&"other".parse().unwrap()), Some(1));
         assert_eq!(tally.of(&hook).unauthorized, 2);
+        tally.count_unknown();
+        assert_eq!((tally.unknown(), tally.failing().len()), (1, 2), "it is a hook of no list");
     }
 }

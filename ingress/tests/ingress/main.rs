@@ -18,6 +18,8 @@ mod logs;
 mod matrix;
 mod ready;
 mod rig;
+mod timing;
 mod tls;
+mod welch;
 mod wire;
 mod workers;

@@ -1,0 +1,42 @@
+//! What a stranger with a clock learns: nothing.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use gantry_domain::hook::Provider;
+
+use crate::rig::Door;
+use crate::welch::{TOLD_APART, told};
+
+const SAMPLES: usize = 3_000;
+
+fn request(hook: &str) -> Vec<u8> {
+    format!(
+        "POST /hooks/github/{hook} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         X-Hub-Signature-256: sha256={}\r\nContent-Length: 2\r\n\r\n{{}}",
+        "0".repeat(64)
+    )
+    .into()
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_tell_a_hook_from_none_by_the_time_of_the_answer() {
+    let door = Door::with_registry().await;
+    let hook = door.hook(Provider::GitHub).await;
+    let address = door.url.strip_prefix("http://").unwrap().to_owned();
+    let asking = tokio::task::spawn_blocking(move || {
+        // One connection for both: two would differ by the thread that serves them.
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let ask = |request: &[u8]| {
+            (&stream).write_all(request).unwrap();
+            let mut answer = [0; 1024];
+            let length = (&stream).read(&mut answer).unwrap();
+            assert!(answer[..length].starts_with(b"HTTP/1.1 401"), "{length} bytes");
+        };
+        let (known, unknown) = (request(hook.id.as_str()), request(&"0".repeat(32)));
+        told(SAMPLES, || ask(&known), || ask(&unknown))
+    });
+    let t = asking.await.unwrap();
+    assert!(t < TOLD_APART, "|t| = {t:.1}");
+}

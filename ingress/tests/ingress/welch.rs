@@ -1,0 +1,60 @@
+//! Whether two kinds of input can be told apart by the time that they take: Welch's t-test over samples in random order.
+//!
+//! As in dudect, the slow tail is cut off both kinds at one limit, and |t| < 4.5 means that they cannot. A difference makes t
+//! grow with the samples, so noise is answered by more of them.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Instant;
+
+/// Beyond this two kinds of input are told apart.
+pub(crate) const TOLD_APART: f64 = 4.5;
+
+/// Each further round doubles the samples.
+const ROUNDS: u32 = 5;
+
+/// The part of the samples that is kept: the rest was interrupted.
+const KEPT: f64 = 0.9;
+
+/// |t| of the first round in which the two could not be told apart, or of the last. The first takes this many samples.
+pub(crate) fn told(samples: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> f64 {
+    let mut t = f64::INFINITY;
+    for doubling in 0..ROUNDS {
+        t = round(samples << doubling, [&mut a, &mut b]);
+        if t < TOLD_APART {
+            break;
+        }
+    }
+    t
+}
+
+/// Whether there is a round in which the two are told apart.
+#[allow(dead_code, reason = "only the check of the check asks")]
+pub(crate) fn can_be_told(samples: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> bool {
+    (0..ROUNDS).any(|doubling| round(samples << doubling, [&mut a, &mut b]) > TOLD_APART)
+}
+
+fn round(samples: usize, mut kinds: [&mut dyn FnMut(); 2]) -> f64 {
+    // A random order, so that nothing periodic falls on one kind alone.
+    let order = RandomState::new();
+    let mut taken: Vec<(bool, f64)> = (0..samples)
+        .map(|number| {
+            let second = order.hash_one(number) & 1 == 1;
+            let began = Instant::now();
+            kinds[usize::from(second)]();
+            (second, began.elapsed().as_secs_f64())
+        })
+        .collect();
+    taken.sort_by(|a, b| a.1.total_cmp(&b.1));
+    taken.truncate((samples as f64 * KEPT) as usize);
+    let of = |kind| taken.iter().filter(move |sample| sample.0 == kind).map(|sample| sample.1);
+    let ((mean_a, share_a), (mean_b, share_b)) = (moments(of(false)), moments(of(true)));
+    (mean_a - mean_b).abs() / (share_a + share_b).sqrt()
+}
+
+/// The mean, and the variance of the mean.
+fn moments(samples: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let count = samples.clone().count() as f64;
+    let mean = samples.clone().sum::<f64>() / count;
+    let variance = samples.map(|sample| (sample - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (mean, variance / count)
+}
