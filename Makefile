@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 faults check build audit fuzz bench
+.PHONY: help demo test test-rabbitmq4 faults soak check build audit fuzz bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -16,6 +16,9 @@ test-rabbitmq4: ## runs the tests of the queues on a RabbitMQ of another version
 
 faults: ## lets processes, servers and connections fail, by 23 seeds; GANTRY_FAULT_SEED=2007 plays one again
 	@deploy/faults.sh
+
+soak: ## lets everything fail in both modes, seed after seed, for MINUTES=30; SEED=1000 begins where it has not been
+	@deploy/soak.sh
 
 check: ## format, lints, documentation and shell scripts, without a warning
 	cargo fmt --all --check

@@ -153,13 +153,22 @@ fn http() -> Result<reqwest::Client> {
 /// If it does not build.
 #[must_use]
 pub fn gantry() -> PathBuf {
-    let test = std::env::current_exe().expect("a test is a file");
-    let folder = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
-    let path = folder.join("gantry");
+    let path = program("gantry");
     if !path.exists() {
         build_gantry(&path);
     }
     path
+}
+
+/// A program that was built with this test. Both may have been copied, so that a long run is not disturbed by a build.
+///
+/// # Panics
+/// If the test is no file.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let folder = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    folder.join(name)
 }
 
 fn build_gantry(path: &Path) {

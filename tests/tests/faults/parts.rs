@@ -1,6 +1,7 @@
 //! What a round stands on: everything real, or an engine that runs nothing and a registry in a folder.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use serde_json::Value;
 
 use crate::plan::{Plan, Scale};
 
-/// Seeds from here on are played on the real engine and registry.
-pub(crate) const FIRST_REAL_SEED: u64 = 1001;
+/// Seeds that are played on the real engine and registry.
+pub(crate) const REAL_SEEDS: RangeInclusive<u64> = 1001..=1999;
 
 /// The parts of one round.
 pub(crate) enum Parts {
@@ -44,7 +45,7 @@ pub(crate) struct Tagged {
 
 impl Parts {
     pub(crate) fn of(seed: u64) -> Self {
-        if seed < FIRST_REAL_SEED {
+        if !REAL_SEEDS.contains(&seed) {
             return Self::Scripted;
         }
         let random = random_hex::<6>().unwrap();
@@ -128,7 +129,7 @@ impl Parts {
                 let leases = if plan.ends_leases { "end" } else { "lapse" };
                 let first = [data_text, seed.to_string(), leases.to_owned()];
                 Program {
-                    path: env!("CARGO_BIN_EXE_gantry-scripted").into(),
+                    path: role::program("gantry-scripted"),
                     arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
                     environment: Vec::new(),
                 }

@@ -8,6 +8,7 @@ use gantry_objects::ObjectBlobs;
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::crash::{self, CrashPoint};
 use gantry_tests::installation::{Installation, Program};
+use gantry_tests::role;
 use tempfile::TempDir;
 
 use super::site::{DIES_WITHIN, Processes, Site};
@@ -50,7 +51,7 @@ impl Embedded {
         let old = self.old.iter().flat_map(|old| ["--forget", old.as_str()].map(str::to_owned));
         let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
         self.installation.spawn(&Program {
-            path: env!("CARGO_BIN_EXE_gantry-scripted").into(),
+            path: role::program("gantry-scripted"),
             arguments: first.into_iter().chain(old).chain(self.repositories.clone()).collect(),
             environment: point.into_iter().collect(),
         })

@@ -117,7 +117,7 @@ impl Scaled {
         let first = [part.as_str().to_owned(), registry, "1".to_owned()];
         let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
         Program {
-            path: env!("CARGO_BIN_EXE_gantry-scripted-role").into(),
+            path: role::program("gantry-scripted-role"),
             arguments: first.into_iter().chain(self.repositories.clone()).collect(),
             environment: point.into_iter().collect(),
         }

@@ -186,7 +186,7 @@ fn program(role: &str) -> Program {
 fn worker(registry: &Path, seed: u64, repositories: &[String]) -> Program {
     let first = ["worker".to_owned(), registry.display().to_string(), seed.to_string()];
     Program {
-        path: env!("CARGO_BIN_EXE_gantry-scripted-role").into(),
+        path: role::program("gantry-scripted-role"),
         arguments: first.into_iter().chain(repositories.iter().cloned()).collect(),
         environment: Vec::new(),
     }
