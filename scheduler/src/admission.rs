@@ -68,9 +68,15 @@ impl Scheduler {
                 if is_resting(run, now) {
                     continue;
                 }
-                if self.admit(run, &mut full).await? {
-                    admitted += 1;
-                    metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, now)));
+                match self.admit(run, &mut full).await {
+                    Ok(true) => {
+                        admitted += 1;
+                        metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, now)));
+                    }
+                    Ok(false) => {}
+                    // Its registry or its task cannot be read: it waits for them, and nobody with it.
+                    Err(StoreError::Undecodable { .. }) => {}
+                    Err(error) => return Err(error),
                 }
             }
             if page.len() < PAGE {

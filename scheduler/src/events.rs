@@ -29,6 +29,9 @@ const EVENTS_A_TICK: usize = 64;
 /// How many candidates one commit decides.
 const CANDIDATES_A_COMMIT: usize = 64;
 
+/// How often an event is looked at anew because somebody else changed what it rests on.
+const CONFLICT_RETRIES: usize = 64;
+
 /// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
 const TRIES: u32 = 12;
 
@@ -96,28 +99,59 @@ impl Scheduler {
         id: &EventId,
         may_ask: MayAsk,
     ) -> Result<Option<String>, StoreError> {
+        let mut conflicts = 0;
         loop {
-            let found = match events::find(self.store.as_ref(), id).await {
+            let found = match self.find_undecided(id).await {
                 Ok(Some(found)) => found,
                 Ok(None) => return self.set_aside(id).await,
                 Err(StoreError::Undecodable { key, message }) => {
-                    tracing::error!(event.id = %id, "event {key} does not decode and is set aside: {message}");
+                    tracing::error!(event.id = %id, "event {id} is set aside, since {key} does not decode: {message}");
                     return self.set_aside(id).await;
                 }
                 Err(error) => return Err(error),
             };
-            if !decisions::is_undecided(self.store.as_ref(), id).await? {
-                return self.set_aside(id).await;
-            }
             let event = &found.value.event;
             let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
             telemetry::follow(&span, event.trace.as_ref());
-            match self.decide(&found, may_ask).instrument(span).await? {
-                Step::Conflict | Step::CommittedWithMore(_) => {}
+            let step = match self.decide(&found, may_ask).instrument(span).await {
+                // What it rests on waits for a person; it is looked at again, and keeps no other meanwhile.
+                Err(StoreError::Undecodable { key, message }) => {
+                    self.put_off(&found, &format!("{key} does not decode: {message}")).await?
+                }
+                Ok(Step::Conflict) if conflicts == CONFLICT_RETRIES => {
+                    self.put_off(&found, "others change what it rests on all the time").await?
+                }
+                step => step?,
+            };
+            match step {
+                Step::Conflict => conflicts += 1,
+                Step::CommittedWithMore(_) => {}
                 Step::PutOff | Step::Committed(_) => return Ok(None),
                 Step::MustAsk(host) => return Ok(Some(host)),
             }
         }
+    }
+
+    /// Reads an event; `None` if it is gone, or decided.
+    async fn find_undecided(
+        &self,
+        id: &EventId,
+    ) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
+        let found = events::find(self.store.as_ref(), id).await?;
+        let is_undecided = decisions::is_undecided(self.store.as_ref(), id).await?;
+        Ok(found.filter(|_| is_undecided))
+    }
+
+    /// Looks at an event again after a pause.
+    async fn put_off(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        why: &str,
+    ) -> Result<Step, StoreError> {
+        let (id, pause) = (&found.value.event.id, pause_after(found.value.tries));
+        tracing::warn!(event.id = %id, "event {id} is decided in {pause:?} at the earliest: {why}");
+        events::put_off(self.store.as_ref(), found, pause).await?;
+        Ok(Step::PutOff)
     }
 
     async fn set_aside(&self, id: &EventId) -> Result<Option<String>, StoreError> {
@@ -213,7 +247,9 @@ impl Scheduler {
         now: Timestamp,
     ) -> Result<Step, StoreError> {
         let mut batch = Batch::default();
-        if let Head::Heard(heard) = head {
+        if let Head::Heard(heard) = head
+            && heard.is_something()
+        {
             facts::advance(&mut batch, heard.known.as_ref(), &heard.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.

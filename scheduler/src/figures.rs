@@ -4,7 +4,7 @@ use gantry_domain::run::RunState;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Seen};
 use gantry_seams::store::StoreError;
-use gantry_seams::{runs, workers};
+use gantry_seams::{installation, runs, workers};
 
 use crate::Scheduler;
 
@@ -45,6 +45,7 @@ impl Scheduler {
             seen.workers.entry(pool.clone()).or_default();
             seen.slots.entry(pool).or_default();
         }
+        seen.quarantined = installation::count_quarantined(store, ENTRIES).await? as u64;
         let room = store.room().await?;
         (seen.store_used, seen.store_limit) = (room.used, room.most);
         metrics::seen(&seen);

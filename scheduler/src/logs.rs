@@ -25,6 +25,8 @@ impl Scheduler {
             for log in open {
                 match self.seal_if_over(log).await {
                     Ok(was_over) => sealed += usize::from(was_over),
+                    // Its run cannot be read, so nobody knows whether it is over.
+                    Err(LogError::Store(StoreError::Undecodable { .. })) => {}
                     Err(LogError::Store(error)) => return Err(error),
                     Err(LogError::Blob(error)) => {
                         tracing::warn!(run.id = %log.run, "the log of run {} is packed later: {error}", log.run);

@@ -75,6 +75,8 @@ impl Scheduler {
         let error = RunError { code: ErrorCode::NoWorker, step: None, exit_code: None, message };
         let ended = match runs::give_up(self.store.as_ref(), run, error).await {
             Ok(ended) => ended,
+            // It cannot be read, and so not ended.
+            Err(RunOpError::Store(StoreError::Undecodable { .. })) => return Ok(false),
             Err(RunOpError::Store(error)) => return Err(error),
             // Somebody took it after all.
             Err(_) => return Ok(false),

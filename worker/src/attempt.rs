@@ -298,7 +298,10 @@ impl Worker {
                     say_finished(&finished);
                     return self.ring(lease).await;
                 }
-                Err(RunOpError::Store(error)) if Instant::now() < give_up => {
+                Err(RunOpError::Store(error))
+                    if Instant::now() < give_up
+                        && !matches!(error, StoreError::Undecodable { .. }) =>
+                {
                     tracing::warn!(run.id = %lease.run, "the outcome of run {} waits: {error}", lease.run);
                     tokio::time::sleep(backoff.wait()).await;
                 }

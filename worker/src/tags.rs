@@ -9,6 +9,7 @@ use gantry_domain::run::{ErrorCode, SupersededTag};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::Credentials;
 use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::store::StoreError;
 use gantry_seams::tags::{self, Permit};
 use tokio::time::Instant;
 
@@ -99,7 +100,10 @@ impl Worker {
                 Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
                     return Err(NotTagged::LeaseLost);
                 }
-                Err(error @ RunOpError::Illegal { .. }) => {
+                Err(
+                    error @ (RunOpError::Illegal { .. }
+                    | RunOpError::Store(StoreError::Undecodable { .. })),
+                ) => {
                     let failure = Failure::infrastructures(ErrorCode::Internal, &error);
                     return Err(NotTagged::Failed(failure.in_step(step)));
                 }
@@ -148,6 +152,10 @@ impl Worker {
                     let credentials = credentials(image);
                     self.put_right(lease.run, image, &doubt.rests_at, credentials.as_ref()).await;
                     cleared = Some(doubt);
+                }
+                Err(error @ StoreError::Undecodable { .. }) => {
+                    let failure = Failure::infrastructures(ErrorCode::Internal, &error);
+                    return Err(NotTagged::Failed(failure));
                 }
                 Err(error) => {
                     tracing::warn!(run.id = %lease.run, "run {} waits to settle {image}: {error}", lease.run);

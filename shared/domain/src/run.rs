@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::EndedAttempt;
+use crate::attempt::{AttemptEnd, EndedAttempt};
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::sealed::Sealed;
@@ -95,6 +95,12 @@ impl Run {
     #[must_use]
     pub fn next_attempt(&self) -> u32 {
         u32::try_from(self.attempts.len() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Whether its next attempt is to have a worker to itself: a worker was lost that had it, and it may be why.
+    #[must_use]
+    pub fn wants_to_be_alone(&self) -> bool {
+        self.attempts.iter().any(|attempt| matches!(attempt.end, AttemptEnd::Lapsed))
     }
 
     /// Whether, after its last attempt, it may be tried again.

@@ -48,6 +48,7 @@ struct Metrics {
     pool_slots: ByPool,
     last_sweep: Gauge<()>,
     repairs: Counter<Repair>,
+    quarantined: Gauge<()>,
     store_used: Gauge<()>,
     store_limit: Gauge<()>,
     runs: Counter<(RunType, RunStatus)>,
@@ -120,6 +121,10 @@ impl Metrics {
             repairs: t.counter(
                 "gantry_sweeper_repairs_total",
                 "What was found late by looking, since its doorbell was lost or nobody heard it.",
+            ),
+            quarantined: t.gauge(
+                "gantry_quarantined_records",
+                "How many stored records do not decode: `gantry status` names them (scheduler).",
             ),
             store_used: t.gauge("gantry_store_used_bytes", "How much the store holds (scheduler)."),
             store_limit: t.gauge(
@@ -272,6 +277,8 @@ pub struct Seen {
     pub workers: BTreeMap<PoolName, u64>,
     /// The slots of those that take runs.
     pub slots: BTreeMap<PoolName, u64>,
+    /// Stored records that do not decode.
+    pub quarantined: u64,
     /// Bytes in the store.
     pub store_used: u64,
     /// Bytes that may be in it.
@@ -293,6 +300,7 @@ pub fn seen(seen: &Seen) {
     METRICS.leased.set((), number(seen.leased));
     METRICS.workers.set(&counts(&seen.workers));
     METRICS.pool_slots.set(&counts(&seen.slots));
+    METRICS.quarantined.set((), number(seen.quarantined));
     METRICS.store_used.set((), number(seen.store_used));
     if let Some(limit) = seen.store_limit {
         METRICS.store_limit.set((), number(limit));

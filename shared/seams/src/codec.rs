@@ -3,13 +3,15 @@
 //! A field that this build does not know is kept when the record is written again, so that an older build may run
 //! beside a newer one. A record that does not decode goes to quarantine and is never a panic.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use gantry_domain::timestamp::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::store::{Batch, From, Index, Key, Kind, Record, Store, StoreError};
+use crate::store::{Batch, Entry, From, Index, Key, Kind, Record, Store, StoreError};
 
 /// The shape that this build writes.
 const SHAPE: u64 = 1;
@@ -113,15 +115,71 @@ pub(crate) async fn load_all<T: Serialize + DeserializeOwned>(
     Ok(values)
 }
 
+/// Reads a record that is no JSON but one word. One that is no `what` is put into quarantine.
+pub(crate) async fn parse_text<T: FromStr>(
+    store: &dyn Store,
+    key: &Key,
+    record: &Record,
+    what: &str,
+) -> Result<T, StoreError> {
+    let text = std::str::from_utf8(&record.bytes).ok();
+    if let Some(value) = text.and_then(|text| text.parse().ok()) {
+        return Ok(value);
+    }
+    let error = StoreError::Undecodable { key: key.clone(), message: format!("it is no {what}") };
+    quarantine(store, key, record, &error).await;
+    Err(error)
+}
+
+/// Puts a record into quarantine, and says so, once: loops come by it every few seconds for as long as it is there.
 async fn quarantine(store: &dyn Store, key: &Key, record: &Record, error: &StoreError) {
+    let kept = Key::new(Kind::Quarantine, key);
+    let known =
+        store.load(std::slice::from_ref(&kept)).await.ok().and_then(|mut found| found.pop());
+    if known.flatten().is_some_and(|known| known.bytes == record.bytes) {
+        return;
+    }
     tracing::error!(record.key = %key, "{error}; it was put into quarantine");
     let mut batch = Batch::default();
-    let kept = Key::new(Kind::Quarantine, key);
-    batch.put(kept.clone(), record.bytes.clone());
+    batch.put(kept, record.bytes.clone());
     let now = store.now().await.unwrap_or_default();
     batch.index(quarantined(), now.as_millis(), key);
     if let Err(error) = store.commit(batch).await {
         tracing::warn!(record.key = %key, "it could not be put into quarantine: {error}");
+    }
+}
+
+/// How many records are in quarantine, counted up to `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn count_quarantined(
+    store: &dyn Store,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    Ok(store.range(&quarantined(), From::Start, limit).await?.len())
+}
+
+/// Reads the records that an index names, from `from` on, until there are `limit` that decode: one that does not hides
+/// none behind it. An index that has no more of them gives fewer.
+pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    index: &Index,
+    mut from: From,
+    limit: usize,
+    key: impl Fn(&Entry) -> Option<Key>,
+) -> Result<Vec<T>, StoreError> {
+    let mut values: Vec<T> = Vec::new();
+    loop {
+        let wanted = limit - values.len();
+        let entries = store.range(index, from, wanted).await?;
+        let keys: Vec<Key> = entries.iter().filter_map(&key).collect();
+        let loaded = load_all(store, &keys).await?;
+        values.extend(loaded.into_iter().map(|found: Versioned<T>| found.value));
+        match entries.into_iter().nth(wanted.saturating_sub(1)) {
+            Some(last) if values.len() < limit => from = From::After(last),
+            Some(_) | None => return Ok(values),
+        }
     }
 }
 

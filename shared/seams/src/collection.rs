@@ -95,9 +95,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
     ) -> Result<Vec<T>, StoreError> {
         let from =
             after.map_or(From::Start, |id| From::After(Entry { score: 0, member: id.to_owned() }));
-        let entries = store.range(index, from, limit).await?;
-        let keys: Vec<Key> = entries.iter().map(|entry| self.key(&entry.member)).collect();
-        Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
+        codec::load_members(store, index, from, limit, |entry| Some(self.key(&entry.member))).await
     }
 
     /// Changes a record under its version; `also` adds what must change with it. `None` when there is none.

@@ -124,7 +124,13 @@ pub async fn accept(
         Ok(()) => Ok(Accepted::New),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { .. }) => {
-            let earlier = codec::load::<Delivery>(store, &key(&member)).await?;
+            let earlier = match codec::load::<Delivery>(store, &key(&member)).await {
+                // It came before, with its events: refused, it would stand in the way of all that its sender says later.
+                Err(StoreError::Undecodable { .. }) => {
+                    return Ok(Accepted::Repeat(delivery.clone()));
+                }
+                earlier => earlier?,
+            };
             let Some(earlier) = earlier else {
                 return Err(StoreError::Unavailable {
                     message: format!("delivery {member} appeared and vanished"),
@@ -225,7 +231,7 @@ pub async fn list(
         let score = -delivery.received.as_millis();
         From::After(Entry { score, member: member_of(delivery) })
     });
-    load(store, store.range(&index, from, limit).await?).await
+    codec::load_members(store, &index, from, limit, |entry| Some(key(&entry.member))).await
 }
 
 /// Deliveries whose body came before `before` and is still in the store, oldest first.

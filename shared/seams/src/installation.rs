@@ -216,3 +216,23 @@ pub async fn quarantined(
 ) -> Result<Vec<(String, Timestamp)>, StoreError> {
     codec::list_quarantined(store, limit).await
 }
+
+/// Makes sure that the store answers, and takes what is written: one with a full disk only reads. Changes nothing.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn probe(store: &dyn Store) -> Result<(), StoreError> {
+    let nothing = Key::new(Kind::Quarantine, "probe");
+    store.load(std::slice::from_ref(&nothing)).await?;
+    let mut batch = Batch::default();
+    batch.delete.push(nothing);
+    crate::collection::commit_unconditional(store, batch).await
+}
+
+/// How many records do not decode, counted up to `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn count_quarantined(store: &dyn Store, limit: usize) -> Result<usize, StoreError> {
+    codec::count_quarantined(store, limit).await
+}

@@ -6,6 +6,7 @@ use gantry_domain::id::{RegistryName, RunPrefix};
 use gantry_domain::image::RegistryHost;
 use gantry_domain::registry::{Registry, SealedCredentials};
 
+use crate::codec;
 use crate::collection::Collection;
 pub use crate::collection::CreateError;
 use crate::store::{Batch, CommitError, Index, Key, Kind, Store, StoreError};
@@ -42,10 +43,10 @@ pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, Cre
             return Err(CreateError::Exists { key: ALL.key(new.name.as_str()) });
         }
         let found = store.load(std::slice::from_ref(&counter)).await?.pop().flatten();
-        let count: u64 = found
-            .as_ref()
-            .and_then(|record| std::str::from_utf8(&record.bytes).ok()?.parse().ok())
-            .unwrap_or(0);
+        let count: u64 = match &found {
+            Some(record) => codec::parse_text(store, &counter, record, "number").await?,
+            None => 0,
+        };
         let registry = Registry {
             name: new.name.clone(),
             host: new.host.clone(),

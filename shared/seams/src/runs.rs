@@ -33,7 +33,9 @@ pub use ends::{Finish, Finished, Lapsed};
 pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
-pub use leasing::{Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take};
+pub use leasing::{
+    Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take, take_beside_others,
+};
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before, waiting,
 };
@@ -136,11 +138,7 @@ async fn read_counter(store: &dyn Store, key: &Key) -> Result<(u64, Option<u64>)
     let Some(record) = found.pop().flatten() else {
         return Ok((0, None));
     };
-    let number = std::str::from_utf8(&record.bytes).ok().and_then(|text| text.parse().ok());
-    let number = number.ok_or_else(|| StoreError::Undecodable {
-        key: key.clone(),
-        message: "it is no number".to_owned(),
-    })?;
+    let number = codec::parse_text(store, key, &record, "number").await?;
     Ok((number, Some(record.version)))
 }
 
@@ -149,9 +147,11 @@ async fn read_counter(store: &dyn Store, key: &Key) -> Result<(u64, Option<u64>)
 /// # Errors
 /// [`StoreError`].
 pub async fn find_for(store: &dyn Store, run_key: &str) -> Result<Option<RunId>, StoreError> {
-    let mut found = store.load(&[Key::new(Kind::RunKey, run_key)]).await?;
-    let record = found.pop().flatten();
-    Ok(record.and_then(|record| std::str::from_utf8(&record.bytes).ok()?.parse().ok()))
+    let key = Key::new(Kind::RunKey, run_key);
+    let Some(record) = store.load(std::slice::from_ref(&key)).await?.pop().flatten() else {
+        return Ok(None);
+    };
+    codec::parse_text(store, &key, &record, "run's id").await.map(Some)
 }
 
 /// Reads a run.

@@ -55,8 +55,12 @@ pub async fn last_served(
     store: &dyn Store,
     pool: &PoolName,
 ) -> Result<Option<Timestamp>, StoreError> {
-    let served = codec::load::<Served>(store, &served_key(pool)).await?;
-    Ok(served.map(|found| found.value.last))
+    match codec::load::<Served>(store, &served_key(pool)).await {
+        Ok(served) => Ok(served.map(|found| found.value.last)),
+        // The next worker that is seen writes it anew.
+        Err(StoreError::Undecodable { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lists workers by id.
@@ -100,8 +104,11 @@ pub async fn drain(store: &dyn Store, id: &WorkerId, by: &TokenId) -> Result<boo
 /// # Errors
 /// [`StoreError`].
 pub async fn resume(store: &dyn Store, id: &WorkerId) -> Result<bool, StoreError> {
-    if DRAINS.find(store, id.as_str()).await?.is_none() {
-        return Ok(ALL.find(store, id.as_str()).await?.is_some());
+    match DRAINS.find(store, id.as_str()).await {
+        Ok(None) => return Ok(ALL.find(store, id.as_str()).await?.is_some()),
+        // One that does not decode drains too, and goes like any other.
+        Ok(Some(_)) | Err(StoreError::Undecodable { .. }) => {}
+        Err(error) => return Err(error),
     }
     let mut batch = Batch::default();
     DRAINS.delete_in(&mut batch, id.as_str());

@@ -14,6 +14,7 @@ use gantry_ops::metrics::{self, Stage};
 use gantry_ops::secret::ExposeSecret;
 use gantry_remote::registry::RawManifest;
 use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::store::StoreError;
 use gantry_seams::uploads;
 use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -128,7 +129,9 @@ impl Worker {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         loop {
             match runs::began(self.store.as_ref(), lease.run, &lease.holder).await {
-                Err(RunOpError::Store(error)) => {
+                Err(RunOpError::Store(error))
+                    if !matches!(error, StoreError::Undecodable { .. }) =>
+                {
                     tracing::warn!(run.id = %lease.run, "run {} waits to begin: {error}", lease.run);
                     tokio::select! {
                         () = lease.lost() => return Err(Ending::LeaseLost),

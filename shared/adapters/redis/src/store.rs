@@ -98,10 +98,7 @@ impl Store for RedisStore {
             question.arg(self.names.record(key));
         }
         let values: Vec<Option<Bytes>> = self.ask(&question).await?;
-        keys.iter()
-            .zip(values)
-            .map(|(key, value)| value.map(|value| record(key, value)).transpose())
-            .collect()
+        Ok(values.into_iter().map(|value| value.map(record)).collect())
     }
 
     async fn range(
@@ -170,12 +167,16 @@ async fn wall_nanos(connection: &mut MultiplexedConnection) -> Result<i64, Redis
     Ok(seconds.saturating_mul(1_000_000).saturating_add(micros).saturating_mul(1_000))
 }
 
-fn record(key: &Key, mut value: Bytes) -> Result<Record, StoreError> {
-    let Some(version) = value.first_chunk() else {
-        return Err(foreign(&key.to_string()));
-    };
-    let version = u64::from_be_bytes(*version);
-    Ok(Record { version, bytes: value.split_off(size_of::<u64>()) })
+/// A value that is too short for a version is nobody's, and does not decode: an error here would take those with it that
+/// are read at the same moment.
+fn record(mut value: Bytes) -> Record {
+    match value.first_chunk() {
+        Some(version) => {
+            let version = u64::from_be_bytes(*version);
+            Record { version, bytes: value.split_off(size_of::<u64>()) }
+        }
+        None => Record { version: 0, bytes: value },
+    }
 }
 
 pub(crate) fn foreign(name: &str) -> StoreError {

@@ -47,7 +47,18 @@ pub enum Renewal {
     Lost,
 }
 
-/// Leases the best ready run of a pool to a worker, for `lease` from now; `None` when there is none.
+/// For how long workers that have others in hand go past a run that wants to be alone. From then on they let what they
+/// have come to its end first.
+const PASSED_FOR: Duration = Duration::from_secs(60);
+
+/// What a worker that looks for a run has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    Empty,
+    Others,
+}
+
+/// Leases the best ready run of a pool to a worker that holds no other, for `lease` from now; `None` when there is none.
 ///
 /// Who comes too late for the best one tries others in an order of its own: of many workers that look at once, no two go
 /// down the same list and meet again at each run.
@@ -61,6 +72,32 @@ pub async fn take(
     nonce: &LeaseNonce,
     lease: Duration,
 ) -> Result<Option<TakenRun>, StoreError> {
+    take_with(store, pool, worker, nonce, lease, Hand::Empty).await
+}
+
+/// The same, for a worker that holds others: it is not given one that wants to be alone. When such a run is passed for too
+/// long, nobody who holds others is given anything in its pool.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn take_beside_others(
+    store: &dyn Store,
+    pool: &PoolName,
+    worker: &WorkerId,
+    nonce: &LeaseNonce,
+    lease: Duration,
+) -> Result<Option<TakenRun>, StoreError> {
+    take_with(store, pool, worker, nonce, lease, Hand::Others).await
+}
+
+async fn take_with(
+    store: &dyn Store,
+    pool: &PoolName,
+    worker: &WorkerId,
+    nonce: &LeaseNonce,
+    lease: Duration,
+    hand: Hand,
+) -> Result<Option<TakenRun>, StoreError> {
     let ready = indexes::ready(pool);
     let mut conflicts: u64 = 0;
     for _ in 0..TAKE_ROUNDS {
@@ -70,6 +107,12 @@ pub async fn take(
             let entry = entries.remove(place_of_choice(nonce, conflicts, entries.len()));
             let Some(id) = member_run(store, &ready, &entry).await? else { continue };
             let Some(found) = take_candidate(store, id, &entry).await? else { continue };
+            if hand == Hand::Others && found.value.wants_to_be_alone() {
+                if is_passed_too_long(&found.value, store.now().await?) {
+                    return Ok(None);
+                }
+                continue;
+            }
             match take_this(store, found, worker, nonce, lease).await? {
                 Some(taken) => return Ok(Some(taken)),
                 None => conflicts += 1,
@@ -80,6 +123,10 @@ pub async fn take(
         }
     }
     Ok(None)
+}
+
+fn is_passed_too_long(run: &Run, now: Timestamp) -> bool {
+    matches!(&run.state, RunState::Ready { since, .. } if now.since(*since) > PASSED_FOR)
 }
 
 /// Which of `count` runs is tried: the best one, or after conflicts any, as the nonce has it.
@@ -133,10 +180,7 @@ async fn take_candidate(
 ) -> Result<Option<Versioned<Run>>, StoreError> {
     match find_versioned(store, id).await {
         // A record in quarantine must not stand in the way of those behind it.
-        Err(StoreError::Undecodable { key, .. }) => {
-            tracing::error!(record.key = %key, "a ready run does not decode; the next one is tried");
-            Ok(None)
-        }
+        Err(StoreError::Undecodable { .. }) => Ok(None),
         Ok(Some(found)) if matches!(&found.value.state, RunState::Ready { rank, .. } if rank.0 == entry.score) => {
             Ok(Some(found))
         }

@@ -7,7 +7,7 @@ use gantry_domain::timestamp::Timestamp;
 use super::indexes::{self, RunFilter};
 use super::key;
 use crate::codec;
-use crate::store::{From, Index, Key, Store, StoreError};
+use crate::store::{Entry, From, Index, Store, StoreError};
 
 /// Runs from the newest, at most `limit`, after the run `after`.
 ///
@@ -104,10 +104,8 @@ pub async fn ready_before(
 /// # Errors
 /// [`StoreError`].
 pub async fn all_ready(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
-    let entries = store.range(&indexes::all_ready(), From::Start, limit).await?;
-    let ids = entries.iter().filter_map(|entry| entry.member.split_once('/')?.1.parse().ok());
-    let keys: Vec<Key> = ids.map(key).collect();
-    Ok(codec::load_all::<Run>(store, &keys).await?.into_iter().map(|found| found.value).collect())
+    let of = |entry: &Entry| entry.member.split_once('/')?.1.parse().ok().map(key);
+    codec::load_members(store, &indexes::all_ready(), From::Start, limit, of).await
 }
 
 /// Ended runs that are not archived, oldest end first.
@@ -124,8 +122,6 @@ async fn load_members(
     from: From,
     limit: usize,
 ) -> Result<Vec<Run>, StoreError> {
-    let entries = store.range(index, from, limit).await?;
-    let keys: Vec<Key> =
-        entries.iter().filter_map(|entry| entry.member.parse().ok().map(key)).collect();
-    Ok(codec::load_all::<Run>(store, &keys).await?.into_iter().map(|found| found.value).collect())
+    let of = |entry: &Entry| entry.member.parse().ok().map(key);
+    codec::load_members(store, index, from, limit, of).await
 }
