@@ -24,7 +24,10 @@ use super::patience::Patience;
 use crate::environment::Environment;
 
 /// The store of `gantry up` alone, in the data folder.
-pub(super) const SQLITE_FILE: &str = "gantry.db";
+pub(crate) const SQLITE_FILE: &str = "gantry.db";
+
+/// Its objects, in the data folder too.
+pub(crate) const OBJECTS: &str = "objects";
 
 /// What is said when a store is shared and objects are not.
 const NO_OBJECTS: &str =
@@ -52,7 +55,7 @@ impl Servers {
         let store = SqliteStore::open(data.join(SQLITE_FILE), sqlite_options(settings))?;
         let blobs = match objects_options(settings, environment) {
             Some(options) => ObjectBlobs::open(&options)?,
-            None => ObjectBlobs::local(data.join("objects"))?,
+            None => ObjectBlobs::local(data.join(OBJECTS))?,
         };
         let servers = Self { store: Arc::new(store), queues: queues(stop), blobs: Arc::new(blobs) };
         servers.watch_store(health);
@@ -95,8 +98,8 @@ fn watch_store(store: &SharedStore, health: &Health) {
     health.watches("store", Need::Needed, move || {
         let store = Arc::clone(&store);
         async move {
-            let read = installation::find(store.as_ref()).await;
-            read.map(drop).map_err(|error| error.to_string())
+            let probed = installation::probe(store.as_ref()).await;
+            probed.map_err(|error| error.to_string())
         }
     });
 }
@@ -136,7 +139,7 @@ impl OpenStore {
     }
 }
 
-fn check_is_there(settings: &Settings) -> Result<()> {
+pub(crate) fn check_is_there(settings: &Settings) -> Result<()> {
     if settings.data.join(SQLITE_FILE).exists() {
         return Ok(());
     }
@@ -179,7 +182,7 @@ impl Belongings {
         let store = SqliteStore::open(data.path().join(SQLITE_FILE), sqlite_options(settings))?;
         let blobs = match objects {
             Some(options) => ObjectBlobs::open(&options)?,
-            None => ObjectBlobs::local(data.path().join("objects"))?,
+            None => ObjectBlobs::local(data.path().join(OBJECTS))?,
         };
         Ok(Self { store: Arc::new(store), blobs, _data: Some(data) })
     }

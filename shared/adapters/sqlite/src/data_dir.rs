@@ -34,6 +34,9 @@ impl DataDir {
         match lock(&path) {
             Ok(Ok(lock)) => Ok(Self { path, _lock: lock }),
             Ok(Err(holder)) => Err(LockError::Held { path, holder }),
+            Err(source) if source.kind() == io::ErrorKind::StorageFull => {
+                Err(LockError::Full { path, source })
+            }
             Err(source) => Err(LockError::Unusable { path, source }),
         }
     }
@@ -90,6 +93,14 @@ pub enum LockError {
         path: PathBuf,
         /// The other process.
         holder: Holder,
+    },
+    /// Its disk is full.
+    #[error("the disk of {} is full: free some space there, then start again", path.display())]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// It cannot be made, or not written to.
     #[error(

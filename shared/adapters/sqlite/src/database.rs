@@ -1,5 +1,6 @@
 //! The file: how it is opened, and what tables it has.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use gantry_domain::timestamp::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::error::is_full;
 use crate::private;
 
 /// Earlier ones may corrupt a file when the write-ahead log is reset while another connection moves it into the file.
@@ -67,9 +69,9 @@ pub(crate) fn open_writer(
     if rusqlite::version_number() < LEAST_SQLITE {
         return Err(OpenError::OldSqlite { version: rusqlite::version() });
     }
-    make_file(file).map_err(|source| OpenError::File { path: file.to_owned(), source })?;
+    make_file(file).map_err(|source| OpenError::of_system(file, source))?;
 
-    let failed = |source| OpenError::Sqlite { path: file.to_owned(), source };
+    let failed = |source| OpenError::of_sqlite(file, source);
     let mut connection =
         Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
             .map_err(failed)?;
@@ -206,6 +208,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// Its disk is full.
+    #[error("the disk of {} is full: free some space there, then start again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// SQLite refused.
     #[error("{} cannot be opened", path.display())]
     Sqlite {
@@ -220,6 +230,24 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    fn of_system(file: &Path, source: io::Error) -> Self {
+        let path = file.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull => Self::Full { path, source: source.into() },
+            _ => Self::File { path, source },
+        }
+    }
+
+    pub(crate) fn of_sqlite(file: &Path, source: rusqlite::Error) -> Self {
+        let path = file.to_owned();
+        if is_full(&source) {
+            return Self::Full { path, source: source.into() };
+        }
+        Self::Sqlite { path, source }
+    }
 }
 
 #[cfg(test)]

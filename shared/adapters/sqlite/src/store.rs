@@ -78,7 +78,7 @@ impl SqliteStore {
         temporary: Option<TempDir>,
     ) -> Result<Self, OpenError> {
         let Options { readers, patience, max_bytes, clock } = options;
-        let failed = |source| OpenError::Sqlite { path: file.clone(), source };
+        let failed = |source| OpenError::of_sqlite(&file, source);
         let (connection, stored) = database::open_writer(&file, durability, max_bytes)?;
         let clock = Arc::new(StoreClock::start(clock, stored.clock));
         let watchers = Arc::new(Watchers::default());
