@@ -6,10 +6,14 @@ use gantry_ops::telemetry;
 use tracing::Span;
 use tracing::field::Empty;
 
-/// The span of a request whose sender has proved itself: nobody else's takes the room of a trace.
+/// The span of a request to the API whose sender has proved itself: nobody else's takes the room of a trace.
 pub(crate) fn span(request: &HttpRequest) -> Span {
-    let method = request.method().as_str();
-    let route = request.match_pattern().unwrap_or_default();
+    span_at(request, request.match_pattern().unwrap_or_default())
+}
+
+/// The same of a request to this route.
+pub(crate) fn span_at(request: &HttpRequest, route: impl Into<String>) -> Span {
+    let (method, route) = (request.method().as_str(), route.into());
     let name = format!("{method} {route}");
     let span = tracing::info_span!(
         "request",

@@ -106,10 +106,9 @@ async fn filters(
     let images = query.image.as_deref().map_or_else(|| vec![None], image_names);
     let filter = |registry: Option<&RegistryName>, image: Option<&str>| RunFilter {
         registry: registry.cloned(),
-        task: registry.zip(query.task.as_ref()).map(|(registry, name)| TaskId {
-            registry: registry.clone(),
-            name: name.clone(),
-        }),
+        task: registry
+            .zip(query.task.as_ref())
+            .map(|(registry, name)| TaskId { registry: registry.clone(), name: name.clone() }),
         image: image.map(str::to_owned),
         status,
     };

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
-use actix_web::web::{Bytes, Data, Path, Payload};
+use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use gantry_domain::delivery::Verdict;
 use gantry_domain::hook::{Hook, Provider};
@@ -31,6 +32,9 @@ use crate::trace;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Where it is served, for people.
+const ROUTE: &str = "/hooks/{provider}/{hook}";
+
 /// The largest body that a provider sends.
 fn largest_body(provider: Provider) -> u64 {
     match provider {
@@ -51,21 +55,33 @@ fn patience(provider: Provider) -> Duration {
 /// Takes a delivery.
 pub(crate) async fn receive(
     state: Data<State>,
-    path: Path<(String, String)>,
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (provider, hook) = path.into_inner();
-    let provider: Provider =
-        provider.parse().map_err(|_| ApiError::NotFound { what: "provider", name: provider })?;
+    let Some((provider, hook)) = addressed(&request) else {
+        return Err(ApiError::no_route(&request));
+    };
+    if request.method() != Method::POST {
+        return Ok(HttpResponse::MethodNotAllowed()
+            .insert_header((header::ALLOW, "POST"))
+            .finish());
+    }
+    let unknown = |_| ApiError::NotFound { what: "provider", name: provider.to_owned() };
+    let provider: Provider = provider.parse().map_err(unknown)?;
     let began = Instant::now();
-    let taken = take(&state, provider, &hook, &request, payload).await;
+    let taken = take(&state, provider, hook, &request, payload).await;
     let verdict = match &taken {
         Ok(taken) => taken.verdict,
         Err(error) => verdict_of(error),
     };
     metrics::hook(provider, verdict, began.elapsed());
     taken.map(|taken| taken.answer)
+}
+
+/// Provider and hook, as the path behind `/hooks` names them.
+fn addressed(request: &HttpRequest) -> Option<(&str, &str)> {
+    let (provider, hook) = request.match_info().unprocessed().strip_prefix('/')?.split_once('/')?;
+    (!hook.is_empty() && !hook.contains('/')).then_some((provider, hook))
 }
 
 /// What became of a request whose sender has proved itself.
@@ -120,7 +136,7 @@ async fn take(
             state.intake.check().inspect_err(|_| {
                 state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             })?;
-            let span = trace::span(request);
+            let span = trace::span_at(request, ROUTE);
             span.record("delivery.id", field::display(&reading.id));
             let recorded = record(state, hook, reading, body).instrument(span.clone());
             let taken = answer(state, hook, timeout_at(deadline, recorded).await);

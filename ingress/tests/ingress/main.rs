@@ -14,6 +14,7 @@ mod attacks;
 mod deliveries;
 mod hooks;
 mod intake;
+mod listing;
 mod logs;
 mod matrix;
 mod ready;

@@ -1,0 +1,102 @@
+//! What is rare among many runs is found at once.
+
+use gantry_domain::decide::planner;
+use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, TokenId, WorkerId};
+use gantry_domain::lineage::OutputImage;
+use gantry_domain::platform::Platform;
+use gantry_domain::run::{Outcome, Product};
+use gantry_domain::task::BuildSpec;
+use gantry_seams::runs::{self, Finish, Limits};
+use gantry_seams::store::Batch;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::rig::{Answer, Door};
+
+/// More than one request looks through.
+const NEWER: usize = 2_100;
+
+const DIGEST: &str = "sha256:5555555555555555555555555555555555555555555555555555555555555555";
+
+#[tokio::test]
+async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands() {
+    let door = Door::with_registry().await;
+    door.create_registry("fabrikam").await;
+    let pushed =
+        finish(&door, create(&door, "contoso", 1).await[0], "registry.test/team/web:v1").await;
+    let other =
+        finish(&door, create(&door, "fabrikam", 1).await[0], "other.test:5000/web:v1").await;
+    create(&door, "contoso", NEWER).await;
+
+    let contosos = door.token("read", Some(&["contoso"])).await;
+    let digest = format!("image={DIGEST}");
+    for (query, token, expected) in [
+        ("status=Succeeded", &door.admin, vec![&other, &pushed]),
+        ("status=Succeeded&registry=contoso", &door.admin, vec![&pushed]),
+        ("status=Succeeded", &contosos, vec![&pushed]),
+        ("status=Failed", &door.admin, vec![]),
+        ("image=team/web", &door.admin, vec![&pushed]),
+        ("image=team/web:v1", &contosos, vec![&pushed]),
+        ("image=registry.test/team/web:v1", &door.admin, vec![&pushed]),
+        ("image=team/web:v2", &door.admin, vec![]),
+        ("image=other.test:5000/web", &door.admin, vec![&other]),
+        ("image=web", &door.admin, vec![&other]),
+        ("image=web", &contosos, vec![]),
+        ("image=web&status=Failed", &door.admin, vec![]),
+        (&digest, &door.admin, vec![&other, &pushed]),
+        (&digest, &contosos, vec![&pushed]),
+    ] {
+        let request = door.api(Method::GET, &format!("/runs?{query}")).bearer_auth(token);
+        let page = Answer::of(request).await.expect(StatusCode::OK);
+        let found: Vec<&Value> =
+            page["items"].as_array().unwrap().iter().map(|run| &run["id"]).collect();
+        let expected: Vec<Value> = expected.iter().map(|run| json!(run.to_string())).collect();
+        assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{query}");
+        assert_eq!(page["next"], Value::Null, "{query}");
+    }
+}
+
+/// Creates runs that wait.
+async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
+    let build: BuildSpec = serde_json::from_value(json!({
+        "source": {"kind": "upload", "upload": "u1"},
+        "dockerfile": "Dockerfile",
+        "images": ["web:v1"],
+        "platform": "linux/amd64",
+        "timeout": 600,
+        "push": true,
+    }))
+    .unwrap();
+    let (event, by): (_, TokenId) = ("request:r1".parse().unwrap(), "admin".parse().unwrap());
+    let draft = planner::for_quick_build(registry.parse().unwrap(), build, None, event, by);
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let some = 64.min(count - ids.len());
+        let drafts = std::iter::repeat_n((RunPrefix::nth(0), draft.clone(), None), some).collect();
+        let mut batch = Batch::default();
+        let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
+        let made =
+            runs::create(store, &mut batch, drafts, door.keyring.as_ref(), now).await.unwrap();
+        store.commit(batch).await.unwrap();
+        ids.extend(made.iter().map(|run| run.id));
+        // Those of one millisecond are in the order of their ids.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    ids
+}
+
+/// Lets a run push an image and succeed.
+async fn finish(door: &Door, run: RunId, image: &str) -> RunId {
+    let store = door.store.as_ref();
+    runs::ready(store, run, None, Limits { registry: 8, task: None }).await.unwrap();
+    let (worker, nonce): (WorkerId, LeaseNonce) =
+        ("w1".parse().unwrap(), "1".repeat(32).parse().unwrap());
+    let lease = std::time::Duration::from_secs(30);
+    let pool = Platform::default().pool();
+    let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
+    let output = OutputImage { image: image.parse().unwrap(), digest: DIGEST.parse().unwrap() };
+    let product = Product { outputs: vec![output], ..Product::default() };
+    let finish = Finish::Outcome(Outcome::Succeeded(product));
+    runs::finish(store, run, &taken.holder, finish, None).await.unwrap();
+    run
+}
