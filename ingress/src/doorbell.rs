@@ -1,36 +1,35 @@
 //! Rings doorbells after the answer's commit, off the answer's path.
 //!
-//! A doorbell that is lost costs a few seconds: the sweeper rings it again. So the way out is bounded, and what does not
-//! fit is dropped.
+//! Who hears that there is an event or a run looks at all that there are. So one doorbell of a kind is on its way at a
+//! time, and the next one stands for all that came meanwhile. One that is lost costs a few seconds: the sweeper rings it
+//! again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use gantry_domain::id::{EventId, RunId};
+use gantry_domain::id::EventId;
 use gantry_domain::run::Run;
 use gantry_domain::trace::TraceParent;
-use gantry_seams::queue::{CancelAsked, EventAccepted, QueueError, Queues, RunsMoved};
-use tokio::sync::mpsc;
+use gantry_seams::queue::{CancelAsked, EventAccepted, Queue, QueueError, Queues, RunsMoved};
+use tokio::sync::{mpsc, watch};
 
-/// More than a burst of hooks makes before the queue has taken them.
-const WAITING_DOORBELLS: usize = 8192;
+/// A cancel is for one worker, and no other stands for it; what does not fit is heard with the next renewal.
+const WAITING_CANCELS: usize = 1024;
 
-/// How many wait for the queue's word at once: a broker confirms many in the time of one.
-const AT_ONCE: usize = 256;
+/// Between two doorbells of a kind: as much as a look at the store takes, and in a burst the broker hears a hundred a
+/// second instead of thousands.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// One doorbell.
-#[derive(Debug)]
-enum Doorbell {
-    Event(EventId, Option<TraceParent>),
-    Runs(RunId, Option<TraceParent>),
-    Cancel(RunId),
-}
+/// The last of its kind that was to be rung, with its trace.
+type Latest<M> = Option<(M, Option<TraceParent>)>;
 
 /// Where handlers ring.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Doorbells {
-    out: mpsc::Sender<Doorbell>,
+    events: watch::Sender<Latest<EventAccepted>>,
+    runs: watch::Sender<Latest<RunsMoved>>,
+    cancels: mpsc::Sender<CancelAsked>,
     health: Arc<QueueHealth>,
 }
 
@@ -70,26 +69,36 @@ impl QueueHealth {
 impl Doorbells {
     /// Doorbells that `Ringer` takes to the queues.
     pub(crate) fn new(queues: Queues) -> (Self, Ringer) {
-        let (out, waiting) = mpsc::channel(WAITING_DOORBELLS);
+        let (events, new_events) = watch::channel(None);
+        let (runs, moved_runs) = watch::channel(None);
+        let (cancels, asked) = mpsc::channel(WAITING_CANCELS);
         let health = Arc::new(QueueHealth::default());
-        let ringer = Ringer { waiting, queues, health: Arc::clone(&health) };
-        (Self { out, health }, ringer)
+        let ringer = Ringer {
+            events: new_events,
+            runs: moved_runs,
+            cancels: asked,
+            queues,
+            health: Arc::clone(&health),
+        };
+        (Self { events, runs, cancels, health }, ringer)
     }
 
     /// An event is undecided.
     pub(crate) fn event(&self, event: EventId, trace: Option<TraceParent>) {
-        self.ring(Doorbell::Event(event, trace));
+        self.events.send_replace(Some((EventAccepted { event }, trace)));
     }
 
     /// A run was created.
     pub(crate) fn run_created(&self, run: &Run) {
-        self.ring(Doorbell::Runs(run.id, run.trace.clone()));
+        self.run_moved(run);
     }
 
     /// A run was asked to cancel: its worker stops it, and its place may be free.
     pub(crate) fn cancel_asked(&self, run: &Run) {
-        self.ring(Doorbell::Cancel(run.id));
-        self.ring(Doorbell::Runs(run.id, run.trace.clone()));
+        if self.cancels.try_send(CancelAsked { run: run.id }).is_err() {
+            self.health.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.run_moved(run);
     }
 
     /// How the last doorbells were taken.
@@ -97,43 +106,102 @@ impl Doorbells {
         &self.health
     }
 
-    fn ring(&self, doorbell: Doorbell) {
-        if self.out.try_send(doorbell).is_err() {
-            self.health.failed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-async fn ring(queues: &Queues, doorbell: Doorbell) -> Result<(), QueueError> {
-    match doorbell {
-        Doorbell::Event(event, trace) => {
-            queues.events.publish(EventAccepted { event }, trace).await
-        }
-        Doorbell::Runs(run, trace) => queues.runs.publish(RunsMoved { run }, trace).await,
-        Doorbell::Cancel(run) => queues.control.publish(CancelAsked { run }).await,
+    fn run_moved(&self, run: &Run) {
+        self.runs.send_replace(Some((RunsMoved { run: run.id }, run.trace.clone())));
     }
 }
 
 /// Takes doorbells to the queues.
 pub(crate) struct Ringer {
-    waiting: mpsc::Receiver<Doorbell>,
+    events: watch::Receiver<Latest<EventAccepted>>,
+    runs: watch::Receiver<Latest<RunsMoved>>,
+    cancels: mpsc::Receiver<CancelAsked>,
     queues: Queues,
     health: Arc<QueueHealth>,
 }
 
 impl Ringer {
-    /// Goes on until every [`Doorbells`] is gone and what waited is rung.
+    /// Goes on until the [`Doorbells`] are gone and what waited is rung.
     pub(crate) async fn run(self) {
-        let Self { waiting, queues, health } = self;
-        let waiting = stream::unfold(waiting, async |mut waiting| {
-            let doorbell = waiting.recv().await?;
-            Some((doorbell, waiting))
-        });
-        let (queues, health) = (&queues, &health);
-        waiting
-            .for_each_concurrent(AT_ONCE, async |doorbell| {
-                health.note(ring(queues, doorbell).await)
-            })
-            .await;
+        let Self { events, runs, mut cancels, queues, health } = self;
+        let ring_cancels = async {
+            while let Some(asked) = cancels.recv().await {
+                health.note(queues.control.publish(asked).await);
+            }
+        };
+        tokio::join!(
+            ring_latest(events, queues.events.as_ref(), &health),
+            ring_latest(runs, queues.runs.as_ref(), &health),
+            ring_cancels,
+        );
+    }
+}
+
+/// Rings one at a time, and leaves out what is not the latest any more when its turn comes.
+async fn ring_latest<M: Clone>(
+    mut bell: watch::Receiver<Latest<M>>,
+    queue: &dyn Queue<M>,
+    health: &QueueHealth,
+) {
+    while bell.changed().await.is_ok() {
+        let latest = bell.borrow_and_update().clone();
+        let Some((message, trace)) = latest else { continue };
+        health.note(queue.publish(message, trace).await);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use gantry_seams::queue::Claim;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A queue that takes a message for each permit.
+    struct Slow {
+        permits: Semaphore,
+        waiting: AtomicU64,
+        taken: Mutex<Vec<u32>>,
+    }
+
+    #[async_trait]
+    impl Queue<u32> for Slow {
+        async fn publish(&self, message: u32, _: Option<TraceParent>) -> Result<(), QueueError> {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.permits.acquire().await.unwrap().forget();
+            self.taken.lock().unwrap().push(message);
+            Ok(())
+        }
+
+        async fn claim(&self) -> Result<Option<Claim<u32>>, QueueError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_one_is_on_its_way_is_one_doorbell_and_the_last_is_rung() {
+        let slow = Slow {
+            permits: Semaphore::new(0),
+            waiting: AtomicU64::new(0),
+            taken: Mutex::default(),
+        };
+        let (bell, heard) = watch::channel(None);
+        let health = QueueHealth::default();
+        bell.send_replace(Some((1, None)));
+        let ring = async {
+            while slow.waiting.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            for number in 2..=1000 {
+                bell.send_replace(Some((number, None)));
+            }
+            slow.permits.add_permits(10);
+            drop(bell);
+        };
+        tokio::join!(ring_latest(heard, &slow, &health), ring);
+        assert_eq!(*slow.taken.lock().unwrap(), [1, 1000]);
+        assert_eq!((health.failed(), health.last_error()), (0, None));
     }
 }
