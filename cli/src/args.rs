@@ -208,6 +208,22 @@ pub(crate) enum StoreCommand {
   gantry store admin-token --config gantry.toml | gantry login http://gantry.lan:7300"
     )]
     AdminToken(SettingsOptions),
+    /// Copy the data folder of `gantry up` while it runs
+    #[command(after_long_help = "\
+Everything that was accepted before it began is in it, as the store was at one moment. A former backup in the folder is \
+brought up to date, and stays whole if that breaks off. The key file is not in it: what is sealed opens with that alone, so \
+keep it in another place.
+
+The folder is a data folder. To restore, copy it, put the key file beside it and start:
+  gantry store backup --data /var/lib/gantry --to /mnt/backup/gantry
+  cp -a /mnt/backup/gantry /var/lib/gantry && cp -a secret.key /var/lib/gantry/ && gantry up --data /var/lib/gantry")]
+    Backup {
+        /// A new or empty folder, or a former backup
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[command(flatten)]
+        settings: SettingsOptions,
+    },
     /// Write everything that an installation keeps into a folder, to move it into another store
     #[command(after_long_help = "\
 Stop every process of the installation first: what they write meanwhile may be missing. What is sealed stays sealed, so \

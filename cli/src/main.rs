@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser as _};
 
 mod args;
+mod backup;
 mod client;
 mod compose;
 mod environment;

@@ -8,6 +8,7 @@ use gantry_seams::archive::{self, Moved};
 use gantry_seams::workers;
 
 use crate::args::{SettingsOptions, StoreCommand};
+use crate::backup;
 use crate::client::output::{say, write_out};
 use crate::compose::{self, Belongings};
 use crate::environment::Environment;
@@ -22,6 +23,7 @@ pub(crate) async fn run(command: StoreCommand, environment: &Environment) -> Res
             let token = compose::new_admin_token(&opened.store).await?;
             write_out(&format!("{}\n", token.expose_secret()))?;
         }
+        StoreCommand::Backup { to, settings } => backup::run(&to, &settings, environment).await?,
         StoreCommand::Export { to, settings } => export(&to, &settings, environment).await?,
         StoreCommand::Import { from, settings } => import(&from, &settings, environment).await?,
     }

@@ -38,7 +38,7 @@ use parts::Ground;
 use patience::Patience;
 use servers::Servers;
 
-pub(crate) use servers::{Belongings, OpenStore};
+pub(crate) use servers::{Belongings, OBJECTS, OpenStore, SQLITE_FILE, check_is_there};
 
 /// Where an engine is when nobody says otherwise.
 const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";

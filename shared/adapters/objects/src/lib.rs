@@ -4,6 +4,7 @@
 
 mod blobs;
 mod client;
+mod copy;
 mod error;
 mod open;
 mod place;
@@ -11,6 +12,7 @@ mod probe;
 mod unfinished;
 
 pub use blobs::ObjectBlobs;
+pub use copy::{copy_folder, keep_only};
 pub use open::{ObjectsOptions, OpenError};
 pub use place::InvalidPlace;
 pub use probe::ProbeError;

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod clock;
+mod copy;
 mod data_dir;
 mod database;
 mod error;
@@ -15,6 +16,7 @@ mod store;
 mod walk;
 mod writer;
 
+pub use copy::{CopyError, copy};
 pub use data_dir::{DataDir, Holder, LockError};
 pub use database::OpenError;
 pub use store::{Options, SqliteStore};
