@@ -15,6 +15,7 @@ pub mod git_server;
 pub mod ground;
 pub mod installation;
 pub mod kept_registry;
+pub mod own_engine;
 pub mod pipeline;
 pub mod process;
 pub mod proxy;

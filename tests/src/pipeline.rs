@@ -260,7 +260,7 @@ impl TestPipeline {
         task
     }
 
-    /// A push of branch `main` of a repository is delivered, under a delivery id.
+    /// A push of branch `main` of a repository of the git host is delivered, under a delivery id.
     ///
     /// # Panics
     /// If the store is away.
@@ -271,10 +271,24 @@ impl TestPipeline {
         before: Option<&str>,
         after: Option<&str>,
     ) -> (EventId, Accepted) {
+        self.deliver_of(id, &self.git.url(repository), before, after).await
+    }
+
+    /// The same of a repository anywhere.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn deliver_of(
+        &self,
+        id: &str,
+        url: &str,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> (EventId, Accepted) {
         let event_id: EventId = format!("hook/{id}/0").parse().expect("an event's id");
         let push = Push {
             hook: "hook".parse().expect("an id"),
-            url: self.git.url(repository).parse().expect("a URL"),
+            url: url.parse().expect("a URL"),
             reference: PushedRef::Branch("main".parse().expect("a branch")),
             before: before.map(|commit| commit.parse().expect("a commit")),
             after: after.map(|commit| commit.parse().expect("a commit")),

@@ -24,6 +24,7 @@ mod embedded {
     mod crowds;
     mod forged;
     mod former;
+    mod hosts;
     mod keeping;
     mod leases;
     mod logs;
@@ -50,6 +51,7 @@ mod scaled {
     mod causes;
     mod crowds;
     mod forged;
+    mod hosts;
     mod keeping;
     mod leases;
     mod logs;

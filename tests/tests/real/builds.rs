@@ -38,7 +38,7 @@ async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) 
 }
 
 /// Asks for a run of a task and lets it be ready.
-async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
+pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
     use gantry_domain::event::{Event, EventKind};
 
     let by = TestPipeline::somebody();
@@ -146,6 +146,6 @@ async fn two_builds_of_one_dockerfile_at_once_each_see_their_own_secret() {
 }
 
 /// A name that no other run of the tests has used: the registry may be an old one.
-fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", gantry_ops::secret::random_hex::<6>().unwrap().as_str())
 }

@@ -7,7 +7,11 @@
     reason = "a step of a test that cannot be done has failed"
 )]
 
+mod backup;
 mod builds;
+mod engine_faults;
+mod power_cut;
 mod push;
+mod registry_faults;
 mod roles;
 mod service;

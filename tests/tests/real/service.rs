@@ -13,8 +13,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::push::{Push, repository};
 
 /// The service and a user's folder on one machine.
-struct Gantry {
-    folder: TempDir,
+pub(crate) struct Gantry {
+    pub(crate) folder: TempDir,
     /// The same at each start, so that the client finds it again.
     listen: String,
     up: Option<Up>,
@@ -28,14 +28,14 @@ struct Up {
 
 impl Gantry {
     /// Installed, and not up.
-    fn installed() -> Self {
+    pub(crate) fn installed() -> Self {
         // Free a moment ago; whoever else takes one takes another.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { folder: tempfile::tempdir().unwrap(), listen: free.to_string(), up: None }
     }
 
     /// Up on the real engine, with the real registry as `demo`.
-    async fn up() -> Self {
+    pub(crate) async fn up() -> Self {
         let mut gantry = Self::installed();
         gantry.start(&real::docker_host()).await;
         gantry.ok(&["registry", "create", "demo", "--login-server", &real::registry()]).await;
@@ -56,7 +56,7 @@ impl Gantry {
         command
     }
 
-    async fn start(&mut self, docker_host: &str) {
+    pub(crate) async fn start(&mut self, docker_host: &str) {
         let allow = format!("127.0.0.1,http://{}", real::registry());
         let mut child = self
             .program()
@@ -81,7 +81,7 @@ impl Gantry {
     }
 
     /// Asks it to stop, as an init system does, and waits for its end.
-    async fn stop(&mut self) -> Duration {
+    pub(crate) async fn stop(&mut self) -> Duration {
         let began = Instant::now();
         let mut up = self.up.take().unwrap();
         let pid = up.child.id().unwrap().to_string();
@@ -91,24 +91,24 @@ impl Gantry {
         began.elapsed()
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         self.program().args(arguments).output().await.unwrap()
     }
 
-    async fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "gantry {arguments:?}: {}", text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    async fn json(&self, arguments: &[&str]) -> serde_json::Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let mut all = arguments.to_vec();
         all.extend(["--output", "json"]);
         serde_json::from_str(&self.ok(&all).await).unwrap()
     }
 
     /// A folder with a Dockerfile on the base image.
-    fn context(&self, name: &str, dockerfile: &str) -> String {
+    pub(crate) fn context(&self, name: &str, dockerfile: &str) -> String {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let dockerfile = dockerfile.replace("BASE", &real::base_image());
@@ -117,7 +117,7 @@ impl Gantry {
     }
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}\n{}{}",
         output.status,
@@ -133,7 +133,7 @@ fn gantry_program() -> PathBuf {
     program
 }
 
-fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", gantry_ops::secret::random_hex::<6>().unwrap().as_str())
 }
 

@@ -12,6 +12,9 @@
 
 mod contract;
 mod docker;
+#[path = "../../../tests/src/own_engine.rs"]
+#[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
+mod engine;
 mod made;
 mod own_engine;
 mod refusing;

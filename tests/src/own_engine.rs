@@ -1,0 +1,147 @@
+//! An engine that a test may kill, stop and start again.
+//!
+//! It needs root, `dockerd`, and, for builds, a static `busybox`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
+#[derive(Debug)]
+pub struct OwnEngine {
+    folder: tempfile::TempDir,
+    cgroup: String,
+    daemon: Child,
+}
+
+impl OwnEngine {
+    /// Its disk is the machine's, or one of this many megabytes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(name: &str, disk: Option<u32>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroup = format!("gantry-test-{name}-{}", std::process::id());
+        let daemon = launch(folder.path(), &cgroup, disk);
+        let engine = Self { folder, cgroup, daemon };
+        engine.until_up().await;
+        engine
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    async fn until_up(&self) {
+        let begun = Instant::now();
+        while !self.answers().await {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not come up\n{log}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let asked = async {
+            let mut stream = UnixStream::connect(self.socket()).await?;
+            stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        asked.await.is_ok_and(|answer| answer.ends_with("OK"))
+    }
+
+    /// Ends the engine by this signal and what it started to help it, but no build step.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn end(&mut self, signal: &str) {
+        kill(signal, self.daemon.id());
+        self.daemon.wait().unwrap();
+        // The next one would not start beside it.
+        let helper = self.folder.path().join("e/containerd/containerd.pid");
+        if let Ok(pid) = std::fs::read_to_string(&helper) {
+            kill("KILL", pid.trim().parse().unwrap());
+        }
+        let _absent = std::fs::remove_file(helper);
+        let _absent = std::fs::remove_file(self.folder.path().join("p"));
+    }
+
+    /// Sends it a signal, like `STOP` and `CONT`.
+    pub fn signal(&self, signal: &str) {
+        kill(signal, self.daemon.id());
+    }
+
+    /// Starts it again on what it had.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_again(&mut self) {
+        self.daemon = launch(self.folder.path(), &self.cgroup, None);
+        self.until_up().await;
+    }
+}
+
+impl Drop for OwnEngine {
+    fn drop(&mut self) {
+        self.end("TERM");
+        for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            remove_groups(&controller.path().join(&self.cgroup));
+        }
+        remove_groups(&Path::new("/sys/fs/cgroup").join(&self.cgroup));
+    }
+}
+
+fn launch(folder: &Path, cgroup: &str, disk: Option<u32>) -> Child {
+    let folder = folder.display();
+    let data = format!("{folder}/d");
+    std::fs::create_dir_all(&data).unwrap();
+    let mount = disk.map(|size| format!("mount -t tmpfs -o size={size}m disk {data} && "));
+    let dockerd = format!(
+        "{}exec dockerd --cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
+         --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
+        mount.unwrap_or_default(),
+    );
+    // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
+    Command::new("unshare")
+        .args(["--net", "--mount", "sh", "-c", &dockerd])
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("`unshare` to start `dockerd`")
+}
+
+fn kill(signal: &str, pid: u32) {
+    let _gone = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
+}
+
+/// Ends what is in the cgroup still, after a test that failed, and removes it.
+fn remove_groups(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    for pid in std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+        kill("KILL", pid.parse().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _absent = std::fs::remove_dir(folder);
+}
+
+/// A shell that needs nothing else.
+///
+/// # Panics
+/// If this machine has none.
+#[must_use]
+pub fn shell() -> Vec<u8> {
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| std::fs::read(path).ok());
+    busybox.expect("a static busybox")
+}

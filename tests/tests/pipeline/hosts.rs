@@ -1,0 +1,112 @@
+//! Git hosts that are silent: nobody else waits for them.
+
+use std::time::{Duration, Instant};
+
+use gantry_domain::run::{ErrorCode, RunStatus};
+use gantry_domain::task::{RunTimeout, Task};
+use gantry_seams::{decisions, runs};
+use gantry_tests::broken_host::{BrokenHost, Fault};
+use gantry_tests::pipeline::TestPipeline;
+use tokio_util::sync::CancellationToken;
+
+use super::causes::ask;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+
+/// A task on a repository of the host that is silent.
+async fn mute(gantry: &TestPipeline, name: &str, host: &BrokenHost, timeout: u32) -> Task {
+    gantry
+        .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
+            task.build.source = format!("{}#main", host.url(name)).parse().unwrap();
+            task.build.timeout = RunTimeout::from_seconds(timeout).unwrap();
+        })
+        .await
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "it does not {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_host_holds_up_no_push_but_its_own() {
+    let gantry = super::start().await;
+    let host = BrokenHost::start(Fault::Silent).await.unwrap();
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    let stop = CancellationToken::new();
+    // More of them than may ask one host at once.
+    let mut silent = Vec::new();
+    for number in 0..6 {
+        let name = format!("mute{number}");
+        mute(&gantry, &name, &host, 3600).await;
+        let after = number.to_string().repeat(40);
+        let (event, _) = gantry.deliver_of(&name, &host.url(&name), None, Some(&after)).await;
+        silent.push(event);
+    }
+    let scheduling = tokio::spawn(gantry.scheduler().run(stop.clone()));
+    until("ask the silent host", || async { host.connections() >= 4 }).await;
+
+    let second = hello.commit("main", &[("file", "changed")]).unwrap();
+    let asked = Instant::now();
+    // What this push follows is known, and what the next follows is not: that asks its host, which answers.
+    gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
+    until("start a run", || async { !gantry.transcript().await.is_empty() }).await;
+    let third = hello.commit("main", &[("file", "again")]).unwrap();
+    gantry.deliver("d2", "hello", Some(&"9".repeat(40)), Some(&third)).await;
+    until("start another", || async { gantry.transcript().await.lines().count() == 2 }).await;
+    assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
+    assert_eq!(host.connections(), 4);
+    for event in &silent {
+        assert!(decisions::is_undecided(gantry.store.as_ref(), event).await.unwrap());
+    }
+    stop.cancel();
+    scheduling.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_host_holds_one_slot_until_the_run_s_time_is_over_or_somebody_cancels() {
+    let gantry = super::start().await;
+    let host = BrokenHost::start(Fault::Silent).await.unwrap();
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let hello = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    let endless = mute(&gantry, "endless", &host, 3600).await;
+    let short = mute(&gantry, "short", &host, 1).await;
+    let stop = CancellationToken::new();
+    let worker = gantry.worker("worker-1");
+    for task in [&endless, &short, &hello] {
+        ask(&gantry, task, None).await;
+    }
+    // Events of the tasks ask the silent host as well: here it is about the runs.
+    while runs::all_ready(gantry.store.as_ref(), 10).await.unwrap().len() < 3 {
+        let scheduler = gantry.scheduler();
+        let admitting = tokio::time::timeout(Duration::from_secs(1), scheduler.tick());
+        let _asks_still = admitting.await;
+    }
+    let working = tokio::spawn(worker.run(stop.clone()));
+    until("end the one that has a second", || async {
+        gantry.run("ca2").await.status() == RunStatus::Timeout
+    })
+    .await;
+    let error = gantry.run("ca2").await.state.done().unwrap().outcome.error().unwrap().clone();
+    assert_eq!(error.code, ErrorCode::TimedOut);
+    assert!(error.to_string().contains("longer than its 1 s"), "{error}");
+    until("build beside it", || async { gantry.run("ca3").await.status() == RunStatus::Succeeded })
+        .await;
+    assert!(!gantry.run("ca1").await.status().is_terminal());
+
+    let asked = Instant::now();
+    let somebody = TestPipeline::somebody();
+    runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &somebody).await.unwrap();
+    until("end the other", || async { gantry.run("ca1").await.status() == RunStatus::Canceled })
+        .await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    stop.cancel();
+    working.await.unwrap();
+    until("leave no git", || async { host.programs() == 0 }).await;
+}

@@ -1,0 +1,168 @@
+//! An engine that is killed, asked to end or stopped in the middle of a build of `gantry up`: never the user's fault, and
+//! nothing is left of it.
+
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
+};
+use gantry_tests::git_server::{GitServer, TestRepository};
+use gantry_tests::own_engine::{OwnEngine, shell};
+
+use crate::service::{Gantry, text, unique};
+
+/// How long anything may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A build under way on an engine of its own.
+struct Building {
+    engine: OwnEngine,
+    gantry: Gantry,
+    _git: GitServer,
+    repository: TestRepository,
+    run: String,
+    /// Stands in the command of the step.
+    mark: String,
+}
+
+impl Building {
+    /// Its step takes so long.
+    async fn start(name: &str, seconds: u32) -> Self {
+        let (engine, git) = (OwnEngine::start(name, None).await, GitServer::start().await.unwrap());
+        let mut gantry = Gantry::installed();
+        gantry.start(&format!("unix://{}", engine.socket().display())).await;
+        gantry.ok(&["registry", "create", "demo", "--login-server", "registry.test"]).await;
+        let repository = git.repository("app").unwrap();
+        std::fs::write(repository.work().join("sh"), shell()).unwrap();
+        let mark = unique("mark");
+        commit(&repository, &mark, seconds);
+        let context = format!("{}#main", git.url("app"));
+        let queued = gantry.json(&["build", &context, "--no-push", "--no-wait"]).await;
+        let run = queued["id"].as_str().unwrap().to_owned();
+        let building = Self { engine, gantry, _git: git, repository, run, mark };
+        building.until("begin its step", || building.is_running()).await;
+        building
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + WITHIN;
+        while !holds() {
+            assert!(Instant::now() < deadline, "it does not {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            command.starts_with(b"/bin/sh\0")
+                && String::from_utf8_lossy(&command).contains(&self.mark)
+        })
+    }
+
+    async fn shown(&self) -> serde_json::Value {
+        self.gantry.json(&["runs", "show", &self.run]).await
+    }
+
+    /// Follows the run to its end, which is a success.
+    async fn succeeds(&self) -> serde_json::Value {
+        let followed = self.gantry.run(&["logs", &self.run, "--follow"]).await;
+        assert_eq!(followed.status.code(), Some(0), "{}", text(&followed));
+        self.shown().await
+    }
+
+    /// Nothing of any build is in the engine, nor beside it.
+    async fn is_clean(&self) {
+        let socket = self.engine.socket().display().to_string();
+        let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let all = ListContainersOptionsBuilder::default().all(true).build();
+            let mut left: Vec<String> = Vec::new();
+            let containers = engine.list_containers(Some(all)).await.unwrap();
+            left.extend(containers.iter().map(|one| format!("container {:?}", one.names)));
+            let images = engine.list_images(Some(ListImagesOptionsBuilder::default().build()));
+            left.extend(
+                images.await.unwrap().iter().map(|one| format!("image {:?}", one.repo_tags)),
+            );
+            let volumes = engine.list_volumes(None::<ListVolumesOptions>).await.unwrap();
+            left.extend(volumes.volumes.iter().flatten().map(|one| format!("volume {}", one.name)));
+            let networks = engine.list_networks(None::<ListNetworksOptions>).await.unwrap();
+            let names = networks.into_iter().filter_map(|one| one.name);
+            let own = |name: &String| !["bridge", "host", "none"].contains(&name.as_str());
+            left.extend(names.filter(own).map(|name| format!("network {name}")));
+            left.extend(self.is_running().then(|| "a step's process".to_owned()));
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it leaves {left:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn commit(repository: &TestRepository, mark: &str, seconds: u32) {
+    let dockerfile = format!(
+        "FROM scratch\nCOPY --chmod=755 sh /bin/sh\nRUN : {mark}; /bin/sh -c 'sleep {seconds}; : {mark}'; echo at last\n"
+    );
+    repository.commit("main", &[("Dockerfile", &dockerfile)]).unwrap();
+}
+
+/// The ends of a run's attempts, as an operator reads them.
+fn ends(run: &serde_json::Value) -> Vec<String> {
+    let attempts = run["attempts"].as_array().unwrap().iter();
+    attempts.map(|attempt| attempt.to_string()).collect()
+}
+
+async fn ends_in_the_middle(signal: &str) {
+    let mut building = Building::start(&signal.to_lowercase(), 3600).await;
+    building.engine.end(signal);
+    // The next attempt builds what is there then.
+    commit(&building.repository, &building.mark, 0);
+    building.engine.start_again().await;
+    let run = building.succeeds().await;
+    let ends = ends(&run);
+    assert_eq!(ends.len(), 2, "{run:#}");
+    assert!(
+        ends[0].contains("engine_unavailable") || ends[0].contains("does not answer"),
+        "{run:#}"
+    );
+    assert_eq!(run["status"], "Succeeded");
+    building.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing() {
+    ends_in_the_middle("KILL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing() {
+    ends_in_the_middle("TERM").await;
+}
+
+/// An engine that is stopped for a moment is waited for. Stopped for `GANTRY_ENGINE_STOPPED` seconds, for longer than 40,
+/// it is given up, and the build tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time() {
+    let stopped = std::env::var("GANTRY_ENGINE_STOPPED").ok().and_then(|time| time.parse().ok());
+    let stopped = Duration::from_secs(stopped.unwrap_or(3));
+    let building = Building::start("stop", 2).await;
+    building.engine.signal("STOP");
+    let began = Instant::now();
+    while began.elapsed() < stopped {
+        let run = building.shown().await;
+        if ends(&run).len() > 1 || run["status"] != "Running" {
+            eprintln!("given up after {:?}: {run:#}", began.elapsed());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let is_given_up = building.shown().await["status"] != "Running";
+    assert_eq!(is_given_up, stopped > Duration::from_secs(50), "after {:?}", began.elapsed());
+    building.engine.signal("CONT");
+    let run = building.succeeds().await;
+    assert_eq!(ends(&run).len(), if is_given_up { 2 } else { 1 }, "{run:#}");
+    building.is_clean().await;
+}

@@ -1,0 +1,230 @@
+//! What a process asked of the kernel, as strace wrote it down: changes of files, what made them durable, and answers.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// What matters of a system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Call {
+    Write {
+        file: PathBuf,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Truncate {
+        file: PathBuf,
+        length: u64,
+    },
+    /// Of a file, or of a directory: its names.
+    Sync {
+        path: PathBuf,
+    },
+    MakeFile {
+        file: PathBuf,
+    },
+    MakeDirectory {
+        directory: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Unlink {
+        file: PathBuf,
+    },
+    /// A success goes to somebody: its head and body.
+    Answer {
+        text: String,
+    },
+}
+
+/// A call, and the lines of the trace where it began and where it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) began: usize,
+    pub(crate) done: usize,
+    pub(crate) call: Call,
+}
+
+/// The calls that the trace must have.
+pub(crate) const CALLS: &str = "openat,write,pwrite64,writev,pwritev,sendto,sendmsg,lseek,ftruncate,fsync,fdatasync,\
+                                mkdir,mkdirat,rename,renameat,renameat2,link,linkat,unlink,unlinkat";
+
+/// Reads a trace made with `-f -y -xx`: what it says of files below `root`, and every answer.
+pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
+    let mut reader = Reader { root, positions: HashMap::new(), events: Vec::new() };
+    // What a thread has begun and not yet ended.
+    let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
+    for (number, line) in trace.lines().enumerate() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
+            unfinished.insert(thread, (number, begun));
+        } else if rest.starts_with("<... ") {
+            let Some((began, begun)) = unfinished.remove(thread) else { continue };
+            let (_, tail) = rest.split_once(" resumed>").context("a call that goes on")?;
+            reader.call(began, number, &format!("{begun}{tail}"))?;
+        } else {
+            reader.call(number, number, rest)?;
+        }
+    }
+    Ok(reader.events)
+}
+
+struct Reader<'a> {
+    root: &'a Path,
+    /// Where the next `write` of a file goes.
+    positions: HashMap<PathBuf, u64>,
+    events: Vec<Event>,
+}
+
+impl Reader<'_> {
+    fn call(&mut self, began: usize, done: usize, line: &str) -> Result<()> {
+        let Some((name, rest)) = line.split_once('(') else { return Ok(()) };
+        let Some((arguments, result)) = rest.rsplit_once(" = ") else { return Ok(()) };
+        let Some(result) = number(result).filter(|result| *result >= 0) else { return Ok(()) };
+        let arguments = arguments.trim_end().strip_suffix(')').unwrap_or(arguments);
+        let call = match name {
+            "write" | "pwrite64" | "writev" | "pwritev" | "sendto" | "sendmsg" => {
+                self.written(name, arguments, result.cast_unsigned())?
+            }
+            "lseek" => {
+                let file = described(arguments);
+                self.positions.insert(file, result.cast_unsigned());
+                None
+            }
+            "openat" if arguments.contains("O_CREAT") => {
+                let file = quoted(arguments).next().map(path).unwrap_or_default();
+                self.positions.insert(file.clone(), 0);
+                self.ours(&file).then_some(Call::MakeFile { file })
+            }
+            "ftruncate" => {
+                let file = described(arguments);
+                let length = arguments.rsplit(", ").next().and_then(number).context("a length")?;
+                let length = length.cast_unsigned();
+                self.ours(&file).then_some(Call::Truncate { file, length })
+            }
+            "fsync" | "fdatasync" => {
+                let path = described(arguments);
+                self.ours(&path).then_some(Call::Sync { path })
+            }
+            "mkdir" | "mkdirat" => {
+                let directory = quoted(arguments).next().map(path).unwrap_or_default();
+                self.ours(&directory).then_some(Call::MakeDirectory { directory })
+            }
+            "unlink" | "unlinkat" => {
+                let file = quoted(arguments).next().map(path).unwrap_or_default();
+                self.ours(&file).then_some(Call::Unlink { file })
+            }
+            "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
+                let mut names = quoted(arguments).map(path);
+                let (from, to) = names.next().zip(names.next()).context("two names")?;
+                let call = if name.starts_with("rename") {
+                    Call::Rename { from, to: to.clone() }
+                } else {
+                    Call::Link { from, to: to.clone() }
+                };
+                self.ours(&to).then_some(call)
+            }
+            _ => None,
+        };
+        self.events.extend(call.map(|call| Event { began, done, call }));
+        Ok(())
+    }
+
+    fn written(&mut self, name: &str, arguments: &str, length: u64) -> Result<Option<Call>> {
+        let target = described(arguments);
+        if target.to_string_lossy().starts_with("socket:") {
+            let bytes: Vec<u8> = quoted(arguments).flatten().collect();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            return Ok(text.starts_with("HTTP/1.1 2").then_some(Call::Answer { text }));
+        }
+        if !self.ours(&target) {
+            return Ok(None);
+        }
+        let mut bytes: Vec<u8> = quoted(arguments).flatten().collect();
+        bytes.truncate(usize::try_from(length)?);
+        anyhow::ensure!(bytes.len() as u64 == length, "the trace cuts what is written: {name}");
+        let offset = if name.starts_with("pwrite") {
+            let offset = arguments.rsplit(", ").next().and_then(number);
+            offset.context("an offset")?.cast_unsigned()
+        } else {
+            let position = self.positions.entry(target.clone()).or_default();
+            let offset = *position;
+            *position += length;
+            offset
+        };
+        Ok(Some(Call::Write { file: target, offset, bytes }))
+    }
+
+    fn ours(&self, path: &Path) -> bool {
+        path.starts_with(self.root)
+    }
+}
+
+/// The first number in a text.
+fn number(text: &str) -> Option<i64> {
+    let text = text.trim_start();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+/// What the first descriptor is: `12<\x2f\x74…>`.
+fn described(arguments: &str) -> PathBuf {
+    let described = arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    described.map(|(escaped, _)| path(bytes(escaped))).unwrap_or_default()
+}
+
+/// The strings in quotes, in order.
+fn quoted(arguments: &str) -> impl Iterator<Item = Vec<u8>> {
+    arguments.split('"').skip(1).step_by(2).map(bytes)
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+/// `\x61\x62`: four characters a byte.
+fn bytes(escaped: &str) -> Vec<u8> {
+    let digit = |digit: u8| if digit < b'a' { digit - b'0' } else { digit - b'a' + 10 };
+    let escaped = escaped.as_bytes().chunks_exact(4);
+    escaped.map(|four| digit(four[2]) << 4 | digit(four[3])).collect()
+}
+
+#[test]
+fn a_call_is_read_with_its_beginning_and_its_end() {
+    let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    let trace = format!(
+        "7 openat(AT_FDCWD<{cwd}>, \"{file}\", O_RDWR|O_CREAT, 0600) = 9<{file}>\n\
+         7 write(9<{file}>, \"{ab}\", 2) = 2\n\
+         8 fsync(9<{file}> <unfinished ...>\n\
+         7 pwrite64(9<{file}>, \"{ab}\", 2, 4096) = 1\n\
+         8 <... fsync resumed>) = 0\n\
+         7 sendto(5<{socket}>, \"{answer}\", 14, MSG_NOSIGNAL, NULL, 0) = 14\n\
+         7 write(6<{other}>, \"{ab}\", 2) = 2\n",
+        cwd = hex("/"),
+        file = hex("/d/f"),
+        ab = hex("ab"),
+        socket = hex("socket:[3]"),
+        answer = hex("HTTP/1.1 202 x"),
+        other = hex("/e"),
+    );
+    let file = PathBuf::from("/d/f");
+    let event = |began, done, call| Event { began, done, call };
+    assert_eq!(
+        read(&trace, Path::new("/d")).unwrap(),
+        [
+            event(0, 0, Call::MakeFile { file: file.clone() }),
+            event(1, 1, Call::Write { file: file.clone(), offset: 0, bytes: b"ab".to_vec() }),
+            event(3, 3, Call::Write { file: file.clone(), offset: 4096, bytes: b"a".to_vec() }),
+            event(2, 4, Call::Sync { path: file }),
+            event(5, 5, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
+        ]
+    );
+}

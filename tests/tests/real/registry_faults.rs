@@ -1,0 +1,121 @@
+//! Whole runs on the real engine, whose registry fails on the way: tried again, and never the user's fault.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use gantry_domain::attempt::AttemptEnd;
+use gantry_domain::id::RunId;
+use gantry_domain::run::{ErrorCode, Run, RunStatus};
+use gantry_seams::registries::{self, NewRegistry};
+use gantry_seams::runs;
+use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
+use gantry_tests::ground::Ground;
+use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::real;
+
+use crate::builds::{ask, unique};
+
+/// A run that pushes to the registry under `tag`.
+struct Pushing {
+    gantry: TestPipeline,
+    registry: FaultyRegistry,
+    run: RunId,
+}
+
+impl Pushing {
+    async fn start(tag: &str) -> Self {
+        let gantry = TestPipeline::start(Ground::Embedded).await;
+        let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
+        let new = NewRegistry {
+            name: "real".parse().unwrap(),
+            host: registry.host().parse().unwrap(),
+            credentials: None,
+            run_limit: NonZeroU32::new(8).unwrap(),
+        };
+        registries::create(gantry.store.as_ref(), new).await.unwrap();
+        let name = unique("faults");
+        let dockerfile = format!("FROM {}/busybox:1\nRUN echo {name} > /word\n", registry.host());
+        let files = [("Dockerfile", dockerfile.as_str())];
+        gantry.git.repository(&name).unwrap().commit("main", &files).unwrap();
+        let task = gantry
+            .task_with(&name, &format!("{name}:{tag}"), |task| {
+                task.id = format!("real/{name}").parse().unwrap();
+                task.source_trigger = None;
+            })
+            .await;
+        let run = ask(&gantry, &task).await;
+        Self { gantry, registry, run }
+    }
+
+    /// One attempt.
+    async fn turn(&self) -> Run {
+        assert!(self.gantry.real_worker("w").turn(&self.gantry.stop).await.unwrap());
+        runs::find(self.gantry.store.as_ref(), self.run).await.unwrap().unwrap()
+    }
+
+    /// The next attempt, once its pause is over.
+    async fn turn_after(&self, pause: Duration) -> Run {
+        self.gantry.clock.advance(pause);
+        self.gantry.schedule().await;
+        self.turn().await
+    }
+}
+
+fn succeeded(run: &Run, attempts: usize) {
+    assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, attempts), "{run:#?}");
+}
+
+/// The last attempt was the infrastructure's to lose, and there will be another.
+fn waits(run: &Run, words: &str) {
+    assert_eq!(run.status(), RunStatus::Queued, "{run:#?}");
+    let end = &run.attempts.last().unwrap().end;
+    let AttemptEnd::InfrastructureFailed { error } = end else { panic!("{end:?}") };
+    assert!(error.contains(words), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_soon_costs_no_attempt() {
+    let one = Pushing::start("latest").await;
+    one.registry.plan(1, "GET", "/v2/", Fault::Status(429, Some(1)));
+    one.registry.plan(1, "HEAD", "/busybox/manifests/1", Fault::Status(502, None));
+    // The engine itself sends a layer again, after five seconds.
+    one.registry.plan(1, "PATCH", "/blobs/uploads/", Fault::BreaksAfter(1));
+    one.registry.plan(1, "PUT", "/manifests/latest", Fault::Status(500, None));
+    one.registry.plan(1, "PUT", "/manifests/latest", Fault::BreaksAfter(64));
+    succeeded(&one.turn().await, 1);
+    assert!(one.registry.is_done(), "{:#?}", one.registry.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_breaks_off_at_its_manifest_and_an_image_that_is_another_are_tried_again() {
+    let one = Pushing::start("{{.Run.ID}}").await;
+    one.registry.plan(1, "PUT", "/manifests/", Fault::BreaksAfter(64));
+    waits(&one.turn().await, "EOF");
+    one.registry.plan(1, "GET", "/manifests/sha256:", Fault::WrongBody);
+    waits(&one.turn_after(Duration::from_secs(6)).await, "is not the one of its digest");
+    succeeded(&one.turn_after(Duration::from_secs(25)).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_wants_to_be_left_alone_is_for_as_long_as_ten_minutes() {
+    let one = Pushing::start("latest").await;
+    one.registry.plan(1, "PUT", "/manifests/latest", Fault::Status(429, Some(86_400)));
+    waits(&one.turn().await, "429 Too Many Requests, and wants to be left alone for 86400s");
+    one.gantry.clock.advance(Duration::from_secs(590));
+    one.gantry.schedule().await;
+    assert!(!one.gantry.real_worker("w").turn(&one.gantry.stop).await.unwrap());
+    succeeded(&one.turn_after(Duration::from_secs(20)).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_stays_broken_ends_the_run_as_error_after_three_attempts() {
+    let one = Pushing::start("latest").await;
+    one.registry.plan(usize::MAX, "PUT", "/manifests/gantry-staging", Fault::Status(500, None));
+    waits(&one.turn().await, "500");
+    waits(&one.turn_after(Duration::from_secs(6)).await, "500");
+    let run = one.turn_after(Duration::from_secs(25)).await;
+    let error = run.state.done().unwrap().outcome.error().unwrap();
+    assert_eq!((run.status(), error.code), (RunStatus::Error, ErrorCode::RegistryUnavailable));
+    assert!(error.to_string().contains("could not take"), "{error}");
+    assert_eq!(run.attempts.len(), 3);
+}
