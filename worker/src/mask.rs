@@ -1,9 +1,9 @@
 //! Takes secrets out of what is said.
 //!
 //! In: bytes as they come, cut anywhere. Out: the same with each secret replaced, also one that came in two pieces: what
-//! may be the beginning of a secret is held until more is known. A secret is also found in base64 and percent-encoded,
-//! and line by line where it has several. One shorter than [`SHORTEST`] bytes is not looked for: it would black out
-//! every second word.
+//! may be the beginning of a secret is held until more is known. A secret is also found in base64, by itself or with what
+//! stands around it, in hexadecimal and percent-encoded, and line by line where it has several. One shorter than
+//! [`SHORTEST`] bytes is not looked for: it would black out every second word.
 
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use gantry_ops::secret::{ExposeSecret, SecretString};
 
 /// Shorter secrets are not masked.
 const SHORTEST: usize = 4;
+
+/// Fewer digits of base64 stand in too many words.
+const SHORTEST_DIGITS: usize = 6;
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -38,11 +41,13 @@ impl Secrets {
             for text in std::iter::once(secret).chain(std::iter::once(secret.trim())).chain(lines) {
                 if text.len() >= SHORTEST {
                     texts.push(text.into());
-                    texts.push(STANDARD.encode(text).into());
-                    texts.push(STANDARD_NO_PAD.encode(text).into());
-                    texts.push(URL_SAFE.encode(text).into());
-                    texts.push(URL_SAFE_NO_PAD.encode(text).into());
+                    for alphabet in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
+                        texts.push(alphabet.encode(text).into());
+                    }
+                    texts.extend(within_base64(text));
                     texts.push(percent_encoded(text).into());
+                    texts.push(hex::encode(text).into());
+                    texts.push(hex::encode_upper(text).into());
                 }
             }
         }
@@ -69,6 +74,23 @@ impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets(..)")
     }
+}
+
+/// What of a text's base64 is the same whatever stands before and after it, like the user before a password: one for each
+/// place that its first byte may have among three.
+fn within_base64(text: &str) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for (before, touched) in [(0, 0), (1, 2), (2, 3)] {
+        let shifted = [&b"\0\0"[..before], text.as_bytes()].concat();
+        let whole_digits = shifted.len() * 8 / 6;
+        for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let digits = &alphabet.encode(&shifted)[touched..whole_digits];
+            if digits.len() >= SHORTEST_DIGITS {
+                all.push(digits.into());
+            }
+        }
+    }
+    all
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -185,6 +207,14 @@ mod tests {
         let secrets = secrets(&["p@ss word!", "line one\nline two"]);
         for said in ["p@ss word!", "cEBzcyB3b3JkIQ==", "p%40ss%20word%21", "line one", "line two"] {
             assert_eq!(secrets.mask(&format!("<{said}>")), "<***>", "{said}");
+        }
+        assert_eq!(secrets.mask("<7040737320776F726421>"), "<***>");
+        for (around, masked) in [
+            ("ci:p@ss word!", "Y2k6***"),
+            ("user:p@ss word!\n", "dXNlcjp***Cg=="),
+            ("me:line two.", "bWU6***8u"),
+        ] {
+            assert_eq!(secrets.mask(&STANDARD.encode(around)), masked, "{around}");
         }
         assert_eq!(secrets.mask("nothing here"), "nothing here");
     }
