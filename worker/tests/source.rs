@@ -11,6 +11,9 @@
 #[allow(dead_code, unreachable_pub, reason = "it is a module of the tests' own crate as well")]
 mod git_server;
 
+#[path = "source/archives.rs"]
+mod archives;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +38,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use git_server::GitServer;
+use git_server::{Behaviour, GitServer};
 
 struct Place {
     folder: TempDir,
@@ -43,12 +46,16 @@ struct Place {
 }
 
 fn place(mirror_bytes: u64) -> Place {
+    let limits = UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
+    place_with(mirror_bytes, limits)
+}
+
+fn place_with(mirror_bytes: u64, limits: UnpackLimits) -> Place {
     let folder = TempDir::new().unwrap();
     let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
-    let limits =
+    let most =
         GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 64 << 20, checkout_files: 1000 };
-    let git = Git::new(Arc::clone(http.policy()), limits);
-    let limits = UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
+    let git = Git::new(Arc::clone(http.policy()), most);
     let sources = Sources::open(folder.path().to_owned(), git, http, limits, mirror_bytes).unwrap();
     Place { folder, sources }
 }
@@ -259,7 +266,27 @@ async fn an_archive_comes_from_a_web_server_that_may_be_away_for_a_moment() {
 #[tokio::test]
 async fn an_archive_inside_the_operators_network_is_not_fetched() {
     let place = place(0);
-    let url: TarballUrl = "http://169.254.169.254/latest.tar.gz".parse().unwrap();
-    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
-    assert!(matches!(error, SourceError::Outbound(_)), "{error}");
+    let inside = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let stranger = GitServer::start().await.unwrap();
+    stranger.behave(Behaviour::RedirectTo(format!("http://127.0.0.2:{port}")));
+    for (url, rule) in [
+        ("http://169.254.169.254/latest.tar.gz".to_owned(), "is not a public address"),
+        (format!("http://127.0.0.2:{port}/a.tar.gz"), "is not a public address"),
+        (format!("https://0x7f.2:{port}/a.tar.gz"), "is not a public address"),
+        (format!("http://[::ffff:127.0.0.2]:{port}/a.tar.gz"), "is not a public address"),
+        (format!("http://{}/a.tar.gz", stranger.address()), "is not a public address"),
+        ("http://example.com/a.tar.gz".to_owned(), "is not encrypted"),
+    ] {
+        let parsed: TarballUrl = url.parse().unwrap();
+        let error = place.sources.from_tarball(&parsed, soon()).await.unwrap_err();
+        assert!(
+            matches!(error, SourceError::Outbound(_)) && !error.is_transient(),
+            "{url}: {error}"
+        );
+        let told = error.to_string();
+        assert!(told.contains(rule) && told.ends_with("to `outbound.allow`"), "{url}: {told}");
+    }
+    assert!(inside.accept().is_err(), "somebody came");
 }

@@ -23,7 +23,7 @@ mod unpack;
 
 pub use context::ContextError;
 pub use pack::pack;
-pub use unpack::{UnpackError, UnpackLimits};
+pub use unpack::{UnpackError, UnpackLimits, unpack};
 
 use mirrors::Mirrors;
 

@@ -25,13 +25,13 @@ const WAITING: usize = 4;
 
 /// Streams the files of `root` that `ignore` does not exclude, from a thread of its own.
 ///
-/// A file that cannot be read ends the stream with an error. Dropped, the thread ends at the next piece.
+/// A file that cannot be read ends the stream with an error. Dropped, the thread ends at the next file.
 #[must_use]
 pub fn pack(root: PathBuf, ignore: Ignore) -> ContextStream {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::task::spawn_blocking(move || {
         let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
-        if let Err(error) = write(&root, &ignore, pieces) {
+        if let Err(error) = write(&root, &ignore, pieces, &|| sender.is_closed()) {
             // Nobody hears it if the reader is gone, and then it does not matter.
             let _unheard = sender.blocking_send(Err(error));
         }
@@ -53,19 +53,26 @@ impl Write for Pieces {
     }
 }
 
-fn write(root: &Path, ignore: &Ignore, to: impl Write) -> std::io::Result<()> {
-    let mut packing = Packing { builder: Builder::new(to), unwritten: Vec::new() };
+fn write(
+    root: &Path,
+    ignore: &Ignore,
+    to: impl Write,
+    is_dropped: &dyn Fn() -> bool,
+) -> std::io::Result<()> {
+    let mut packing = Packing { builder: Builder::new(to), unwritten: Vec::new(), is_dropped };
     packing.entries_of(root, Path::new(""), &ignore.root())?;
     packing.builder.into_inner()?.flush()
 }
 
-struct Packing<W: Write> {
+struct Packing<'a, W: Write> {
     builder: Builder<W>,
+    /// Where nothing is written, nobody else says that it is over: rules may exclude a great many files, slowly.
+    is_dropped: &'a dyn Fn() -> bool,
     /// Excluded folders above the current place: they are written once something in them is taken back.
     unwritten: Vec<(PathBuf, Metadata)>,
 }
 
-impl<W: Write> Packing<W> {
+impl<W: Write> Packing<'_, W> {
     /// `inner` is where `folder` is in the archive.
     fn entries_of(
         &mut self,
@@ -74,6 +81,9 @@ impl<W: Write> Packing<W> {
         scope: &Scope<'_>,
     ) -> std::io::Result<()> {
         for (name, entry) in sorted(folder)? {
+            if (self.is_dropped)() {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
             // A name that is no text is still a file; the rules see it with its odd bytes replaced.
             let scope = scope.enter(&name.to_string_lossy());
             let inner = inner.join(name);

@@ -3,16 +3,19 @@
 //! Links are made last, when every file stands: while files are written there is no link that a path could lead
 //! through. Where a link points is not looked at, because nothing here follows one.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use flate2::bufread::MultiGzDecoder;
+use gantry_ops::terminal::one_line;
 use tar::{Archive, Entry};
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
@@ -20,6 +23,25 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::SyncIoBridge;
 
 use super::SourceError;
+
+/// What stands between two files of an archive: headers, names, what is skipped. A name says how long it is and is taken
+/// into memory, so this is what memory is bounded by.
+const MOST_BETWEEN: u64 = 1 << 20;
+/// What each entry may take of it without the next having less.
+const BETWEEN_EACH: u64 = 4096;
+
+/// Folders in each other. Whoever walks a tree, be it to remove it, holds one open file for each.
+const DEEPEST: usize = 128;
+
+/// How compressed archives begin that are not unpacked.
+const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+];
 
 /// How much an archive may be.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +60,14 @@ pub enum UnpackError {
     /// Something else.
     #[error("what came is no tar archive, plain or with gzip: pack it with `tar -czf`")]
     NoArchive,
+    /// An archive of another kind.
+    #[error(
+        "the archive is packed with {format}: only a tar, plain or with gzip, is unpacked: pack it with `tar -czf`"
+    )]
+    UnknownFormat {
+        /// Which.
+        format: &'static str,
+    },
     /// An entry that could write where it should not.
     #[error("`{path}` in the archive {problem}: pack only what is in one folder")]
     Unsafe {
@@ -63,7 +93,7 @@ pub enum UnpackError {
         source: std::io::Error,
     },
     /// It came, but is damaged.
-    #[error("the archive is damaged")]
+    #[error("the archive is damaged: pack it again with `tar -czf`, and send all of it")]
     Damaged {
         /// What is wrong with it.
         source: std::io::Error,
@@ -95,7 +125,10 @@ impl UnpackError {
 /// Unpacks into `folder`, on a thread of its own, and gives the folder back.
 ///
 /// Dropped or late, it ends at the next piece that is read; the folder is removed when the thread is done with it.
-pub(super) async fn unpack(
+///
+/// # Errors
+/// [`SourceError`]: the archive was refused, broke off or took too long.
+pub async fn unpack(
     archive: impl AsyncRead + Send + Unpin + 'static,
     folder: TempDir,
     limits: UnpackLimits,
@@ -159,6 +192,25 @@ impl<R: Read> Read for Incoming<R> {
     }
 }
 
+/// The archive's bytes as tar reads them. No more than the budget, which whoever reads sets for each part.
+struct Metered<R> {
+    inner: R,
+    budget: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.budget.get();
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 && !buffer.is_empty() {
+            return Err(std::io::Error::other("more than may be read here"));
+        }
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.budget.set(left - read as u64);
+        Ok(read)
+    }
+}
+
 /// A folder whose mode and time are set when nothing is written into it any more.
 struct Folder {
     path: PathBuf,
@@ -193,22 +245,38 @@ impl<'a> Unpacking<'a> {
         let mut buffered = BufReader::with_capacity(128 << 10, incoming);
         let damaged = |source| UnpackError::Damaged { source };
         let start = buffered.fill_buf().map_err(damaged)?;
+        if let Some((_, format)) =
+            UNKNOWN_FORMATS.iter().find(|(magic, _)| start.starts_with(magic))
+        {
+            return Err(UnpackError::UnknownFormat { format });
+        }
         if start.starts_with(&[0x1f, 0x8b]) {
-            self.entries_of(Archive::new(MultiGzDecoder::new(buffered)))?;
+            self.entries_of(MultiGzDecoder::new(buffered))?;
         } else {
-            self.entries_of(Archive::new(buffered))?;
+            self.entries_of(buffered)?;
         }
         self.make_links()?;
         self.finish_folders()
     }
 
-    fn entries_of(&mut self, mut archive: Archive<impl Read>) -> Result<(), UnpackError> {
-        let entries = archive.entries().map_err(|source| UnpackError::Damaged { source })?;
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(_) if self.entries == 0 => return Err(UnpackError::NoArchive),
-                Err(source) => return Err(UnpackError::Damaged { source }),
+    fn entries_of(&mut self, tar: impl Read) -> Result<(), UnpackError> {
+        let budget = Rc::new(Cell::new(MOST_BETWEEN));
+        let mut archive = Archive::new(Metered { inner: tar, budget: Rc::clone(&budget) });
+        let mut entries = archive.entries().map_err(|source| UnpackError::Damaged { source })?;
+        let mut between = MOST_BETWEEN;
+        loop {
+            budget.set(between);
+            let next = entries.next();
+            let left = budget.replace(self.limits.unpacked_bytes - self.bytes + 1);
+            between = (left + BETWEEN_EACH).min(MOST_BETWEEN);
+            let entry = match next {
+                None => break,
+                Some(Ok(entry)) => entry,
+                Some(Err(_)) if left == 0 => {
+                    return Err(too_large("names and bytes outside of files", mib(MOST_BETWEEN)));
+                }
+                Some(Err(_)) if self.entries == 0 => return Err(UnpackError::NoArchive),
+                Some(Err(source)) => return Err(UnpackError::Damaged { source }),
             };
             self.entries += 1;
             if self.entries > self.limits.entries {
@@ -366,7 +434,10 @@ impl<'a> Unpacking<'a> {
         {
             return unsafe_entry(path, "is both a file and a folder");
         }
-        UnpackError::Write { path: path.display().to_string(), source }
+        if source.kind() == ErrorKind::InvalidFilename {
+            return unsafe_entry(path, "has a longer name than this system takes");
+        }
+        UnpackError::Write { path: shown(path), source }
     }
 }
 
@@ -394,6 +465,9 @@ fn copy(from: &mut impl Read, to: &mut impl std::io::Write) -> Result<u64, Copy>
 /// The path without `.`; `None` for the root itself.
 fn beneath(named: &Path) -> Result<Option<PathBuf>, UnpackError> {
     let mut path = PathBuf::new();
+    if named.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(unsafe_entry(named, "has a NUL in its name"));
+    }
     for component in named.components() {
         match component {
             Component::Normal(name) => path.push(name),
@@ -403,6 +477,9 @@ fn beneath(named: &Path) -> Result<Option<PathBuf>, UnpackError> {
                 return Err(unsafe_entry(named, "begins at the root of the machine"));
             }
         }
+    }
+    if path.components().count() > DEEPEST + 1 {
+        return Err(unsafe_entry(named, "lies in more than 128 folders"));
     }
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
@@ -423,8 +500,12 @@ fn changed(entry: &Entry<'_, impl Read>) -> SystemTime {
 }
 
 fn unsafe_entry(path: &Path, problem: &'static str) -> UnpackError {
-    let path = path.display().to_string().chars().take(200).collect();
-    UnpackError::Unsafe { path, problem }
+    UnpackError::Unsafe { path: shown(path), problem }
+}
+
+/// In one line that steers no terminal: whoever packed the archive chose it.
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string().chars().take(200).collect::<String>())
 }
 
 fn too_large(what: &'static str, most: String) -> UnpackError {

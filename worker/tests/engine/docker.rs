@@ -232,11 +232,18 @@ async fn read_back(order: &BuildOrder, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_argument_that_would_undo_the_isolation_is_refused() {
-    let mut order = on_busybox("RUN hostname");
-    order.build_args.insert("BUILDKIT_SANDBOX_HOSTNAME".to_owned(), "elsewhere".to_owned());
-    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
-    assert!(matches!(error, BuildError::Refused { .. }), "{error:?}");
+async fn the_arguments_that_would_undo_what_gantry_does_are_refused() {
+    for (name, value) in
+        [("BUILDKIT_SANDBOX_HOSTNAME", "elsewhere"), ("BUILDKIT_SYNTAX", "127.0.0.2:5000/frontend")]
+    {
+        let mut order = on_busybox("RUN hostname");
+        order.build_args.insert(name.to_owned(), value.to_owned());
+        let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+        assert!(
+            matches!(&error, BuildError::Refused { message } if message.contains(name)),
+            "{error:?}"
+        );
+    }
 }
 
 #[tokio::test]

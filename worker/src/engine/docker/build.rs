@@ -123,17 +123,23 @@ async fn next(
     })
 }
 
-/// Newer engines take this build argument over the attribute `hostname`, which keeps builds apart.
-const HOST_NAME_ARG: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+/// Build arguments that would undo what gantry does, and what to do instead.
+const OWN_ARGS: [(&str, &str); 2] = [
+    // Newer engines take it over the attribute `hostname`, which keeps builds apart.
+    ("BUILDKIT_SANDBOX_HOSTNAME", "leave it out"),
+    // It names an image that nobody has resolved and pinned.
+    ("BUILDKIT_SYNTAX", "write `# syntax=IMAGE` as the first line of the Dockerfile"),
+];
 
 /// The engine has one set of `RUN --mount=type=cache` folders; this names a part of it.
 const CACHE_MOUNTS_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
 fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequest, BuildError> {
-    let names_host = order.build_args.contains_key(HOST_NAME_ARG)
-        || order.secret_build_args.contains_key(HOST_NAME_ARG);
-    if names_host {
-        let message = format!("the build argument {HOST_NAME_ARG} is gantry's own: leave it out");
+    let given = |name: &str| {
+        order.build_args.contains_key(name) || order.secret_build_args.contains_key(name)
+    };
+    if let Some((name, remedy)) = OWN_ARGS.iter().find(|(name, _)| given(name)) {
+        let message = format!("the build argument {name} is gantry's own: {remedy}");
         return Err(BuildError::Refused { message });
     }
     Ok(SolveRequest {
