@@ -29,6 +29,7 @@ mod embedded {
     mod leases;
     mod logs;
     mod lost_answers;
+    mod poison;
     mod pools;
     mod pushes;
     mod room;
@@ -56,6 +57,7 @@ mod scaled {
     mod leases;
     mod logs;
     mod lost_answers;
+    mod poison;
     mod pools;
     mod pushes;
     mod redis_user;
