@@ -201,12 +201,18 @@ impl Worker {
                 Ok(Some((taken, bell))) => {
                     backoff.reset();
                     said = None;
+                    // Whoever wants to be alone was given to an empty hand: the other slots are free, and stay so.
+                    let others =
+                        if taken.run.wants_to_be_alone() { self.settings.slots - 1 } else { 0 };
+                    let Ok(others) = Arc::clone(&slots).acquire_many_owned(others).await else {
+                        break;
+                    };
                     let (worker, stop) = (self.clone(), stop.clone());
                     attempts.spawn(async move {
                         let (run, attempt) = (taken.run.id, taken.holder.attempt);
                         worker.attempt(taken, bell, &stop).await;
                         worker.hand.end(run, attempt);
-                        drop(slot);
+                        drop((slot, others));
                     });
                 }
                 Ok(None) => {
@@ -235,14 +241,13 @@ impl Worker {
     async fn take(&self) -> Result<Option<(TakenRun, Arc<Notify>)>, TakeError> {
         let nonce = random_hex::<16>()?.parse()?;
         let settings = &self.settings;
-        let taken = runs::take(
-            self.store.as_ref(),
-            &settings.pool,
-            &settings.id,
-            &nonce,
-            settings.lease.period,
-        )
-        .await?;
+        let (store, pool) = (self.store.as_ref(), &settings.pool);
+        let (id, period) = (&settings.id, settings.lease.period);
+        let taken = if self.hand.runs().is_empty() {
+            runs::take(store, pool, id, &nonce, period).await?
+        } else {
+            runs::take_beside_others(store, pool, id, &nonce, period).await?
+        };
         Ok(taken.map(|taken| {
             metrics::run_taken(&taken.run);
             let bell = self.hand.begin(taken.run.id);
