@@ -1,13 +1,15 @@
 //! Whether objects can be kept where an operator says, asked at the start.
 
+use bytes::Bytes;
+use gantry_seams::blobs::{BlobError, Blobs as _};
 use object_store::path::Path as Location;
 use object_store::{Error, ObjectStoreExt};
 
 use crate::blobs::ObjectBlobs;
 use crate::error::{code, is_bucket_absent, reason};
 
-/// An object that nobody ever puts.
-const NEVER_THERE: &str = "gantry/probe";
+/// An object that nobody keeps.
+const PROBE: &str = "gantry/probe";
 
 /// Objects cannot be kept here, now or at all.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,12 @@ pub enum ProbeError {
         /// Where the credentials are taken from.
         credentials: &'static str,
     },
+    /// The folder's disk is full.
+    #[error("the disk of {place} is full: free some space there")]
+    Full {
+        /// Where.
+        place: String,
+    },
     /// Nobody answers, or no credentials are given out.
     #[error(
         "{place} does not answer ({reason}): check `objects.endpoint`, `objects.ca_file`, the network, and {credentials}"
@@ -48,27 +56,45 @@ impl ProbeError {
     /// Waiting may help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Full { .. } | Self::Unreachable { .. })
     }
 }
 
 impl ObjectBlobs {
-    /// Asks for an object that is not there, and writes nothing.
+    /// Asks for an object that is not there. In a folder it writes one too, and removes it: its disk may be full.
     ///
     /// # Errors
     /// [`ProbeError`].
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let Err(error) = self.store.get(&Location::from(NEVER_THERE)).await else { return Ok(()) };
+        let Err(error) = self.store.get(&Location::from(PROBE)).await else { return Ok(()) };
         let place = self.place.clone();
         let credentials = self.cloud.map_or("its permissions", |cloud| cloud.credentials());
         let reason = reason(&error);
         if matches!(error, Error::NotFound { .. }) {
             let is_absent = is_bucket_absent(code(&error).as_deref());
-            return if is_absent { Err(ProbeError::NoBucket { place }) } else { Ok(()) };
+            if is_absent {
+                return Err(ProbeError::NoBucket { place });
+            }
+            return if self.cloud.is_none() { self.probe_room().await } else { Ok(()) };
         }
         if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) {
             return Err(ProbeError::Refused { place, reason, credentials });
         }
         Err(ProbeError::Unreachable { place, reason, credentials })
+    }
+
+    async fn probe_room(&self) -> Result<(), ProbeError> {
+        let place = self.place.clone();
+        match self.put(PROBE, Bytes::from_static(&[b'x'; 4096])).await {
+            Err(BlobError::Full { .. }) => return Err(ProbeError::Full { place }),
+            Err(error) => {
+                let (reason, credentials) = (error.to_string(), "its permissions");
+                return Err(ProbeError::Refused { place, reason, credentials });
+            }
+            Ok(()) => {}
+        }
+        // The next one writes over what stays.
+        let _stays = self.delete(PROBE).await;
+        Ok(())
     }
 }
