@@ -24,3 +24,5 @@ pub mod registries;
 pub mod role;
 pub mod scripted;
 pub mod servers;
+pub mod small_disk;
+pub mod stepped_clock;

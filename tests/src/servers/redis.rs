@@ -1,8 +1,8 @@
 //! A Redis of a test's own, as durable as gantry asks for.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -13,6 +13,8 @@ use tokio::process::Command;
 
 use super::{free_port, loopback};
 use crate::process::Process;
+use crate::small_disk::SmallDisk;
+use crate::stepped_clock::SteppedClock;
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -22,6 +24,10 @@ pub struct Redis {
     port: u16,
     process: Option<Process>,
     folder: TempDir,
+    data: PathBuf,
+    /// What runs it, before its own name.
+    enter: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Redis {
@@ -38,9 +44,51 @@ impl Redis {
     /// # Errors
     /// It is not installed, or does not start.
     pub async fn start_in(folder: TempDir) -> Result<Self> {
-        let mut redis = Self { port: free_port(), process: None, folder };
+        let mut redis = Self::new(folder);
         redis.start_again().await?;
         Ok(redis)
+    }
+
+    /// Starts one with its data on a disk that may be full.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub async fn start_on(disk: &SmallDisk) -> Result<Self> {
+        let mut redis = Self::new(tempfile::tempdir()?);
+        (redis.data, redis.enter) = (disk.path(), disk.enter());
+        redis.start_again().await?;
+        Ok(redis)
+    }
+
+    /// Starts one with a clock that may be stepped.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub async fn start_by(clock: &SteppedClock) -> Result<Self> {
+        let mut redis = Self::new(tempfile::tempdir()?);
+        redis.environment = clock.environment();
+        redis.start_again().await?;
+        Ok(redis)
+    }
+
+    fn new(folder: TempDir) -> Self {
+        let data = folder.path().to_owned();
+        let (enter, environment) = (Vec::new(), Vec::new());
+        Self { port: free_port(), process: None, folder, data, enter, environment }
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It does not run, or goes on for longer than `within`.
+    pub async fn ends(&mut self, within: Duration) -> Result<()> {
+        let mut process = self.process.take().context("it runs")?;
+        let began = Instant::now();
+        while process.lives().is_ok() {
+            ensure!(began.elapsed() < within, "it goes on");
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        Ok(())
     }
 
     /// Starts it on the port and the data that it had.
@@ -55,11 +103,14 @@ impl Redis {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("redis-server");
+        let mut words = self.enter.iter().map(String::as_str).chain(["redis-server"]);
+        let mut command = Command::new(words.next().unwrap_or_default());
         command
+            .args(words)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--dir")
-            .arg(self.folder())
+            .arg(&self.data)
             .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
             .args(["--maxmemory-policy", "noeviction"]);
         command
@@ -105,10 +156,6 @@ impl Redis {
     #[must_use]
     pub fn url(&self) -> String {
         url(self.address())
-    }
-
-    fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
