@@ -24,6 +24,12 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
+    /// Whether there is anything to know: a branch that never was and is not has no fact, or a sender could have as many stored
+    /// as it has names.
+    pub(crate) fn is_something(&self) -> bool {
+        self.known.is_some() || self.now.value.is_some()
+    }
+
     /// Whether something changed.
     pub(crate) fn advanced(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.value.generation != self.now.generation)

@@ -36,12 +36,11 @@ impl Door {
             keyring: installation.parts.keyring.clone(),
             health: Health::default(),
             settings: IngressSettings {
-                public_url: None,
                 body_budget: 32 << 20,
                 upload_limit: 64 << 20,
-                tls: None,
                 threads: 1,
                 body_patience: Duration::from_secs(5),
+                ..IngressSettings::default()
             },
         };
         let listeners = Listeners { api: listener, hooks: None };

@@ -20,7 +20,9 @@ mod embedded {
 
     mod admission;
     mod archive;
+    mod branches;
     mod causes;
+    mod clocks;
     mod crowds;
     mod forged;
     mod former;
@@ -49,7 +51,9 @@ mod scaled {
 
     mod admission;
     mod archive;
+    mod branches;
     mod causes;
+    mod clocks;
     mod crowds;
     mod forged;
     mod hosts;

@@ -1,0 +1,188 @@
+//! Pushes of more branches than anybody has: each is taken and decided at the cost of the first, and leaves no fact.
+//!
+//! `GANTRY_TEST_BRANCHES=100000` sends as many and prints what they cost.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, stream};
+use gantry_domain::fact::FactKey;
+use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::source::GitUrl;
+use gantry_ingress::{Ingress, IngressSettings, Listeners};
+use gantry_ops::health::Health;
+use gantry_ops::secret::SecretString;
+use gantry_seams::{facts, hooks};
+use gantry_tests::pipeline::TestPipeline;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+use sha2::Sha256;
+
+const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+const SECRET: &str = "It's a Secret to Everybody";
+
+/// Branches in the suite.
+const FEW: usize = 600;
+
+/// A sender of signed pushes, and the door that it sends to.
+struct Sender {
+    client: Client,
+    url: String,
+    repository: String,
+}
+
+impl Sender {
+    async fn to(gantry: &TestPipeline, repository: &str) -> Self {
+        let id = "d00d".parse().unwrap();
+        let sealed = gantry.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
+        let created = gantry.clock.now();
+        let hook = Hook {
+            id,
+            registry: "reg".parse().unwrap(),
+            provider: Provider::GitHub,
+            repositories: Vec::new(),
+            secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],
+            created,
+        };
+        hooks::create(gantry.store.as_ref(), &hook).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hooks/github/d00d", listener.local_addr().unwrap());
+        let ingress = Ingress {
+            store: gantry.store.clone(),
+            queues: gantry.queues.clone(),
+            blobs: gantry.blobs.clone(),
+            keyring: gantry.keyring.clone(),
+            health: Health::default(),
+            settings: IngressSettings::default(),
+        };
+        let listeners = Listeners { api: listener, hooks: None };
+        tokio::spawn(gantry_ingress::run(ingress, listeners, gantry.stop.clone()));
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { client, url, repository: gantry.git.url(repository) }
+    }
+
+    /// A push of a new branch.
+    async fn push(&self, branch: &str, commit: &str, default_branch: &str) {
+        let body = json!({
+            "ref": format!("refs/heads/{branch}"), "before": "0".repeat(40), "after": commit,
+            "repository": {"clone_url": self.repository, "default_branch": default_branch},
+            "pusher": {"name": "mona"},
+        });
+        let body = body.to_string();
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .header("x-github-event", "push")
+            .header("x-github-delivery", format!("push-{branch}"))
+            .header("x-hub-signature-256", signature)
+            .body(body);
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::ACCEPTED);
+    }
+
+    /// Pushes of these new branches, some at once.
+    async fn push_all(&self, branches: impl Iterator<Item = usize>) {
+        stream::iter(branches)
+            .for_each_concurrent(16, async |number| {
+                self.push(&format!("branch-{number}"), &format!("{number:040x}"), "main").await;
+            })
+            .await;
+    }
+}
+
+/// Decides all that came. The door's clock goes on while the store's stands still.
+async fn decide(gantry: &TestPipeline) {
+    gantry.clock.advance(Duration::from_secs(600));
+    gantry.schedule().await;
+}
+
+async fn has_fact(gantry: &TestPipeline, sender: &Sender, branch: &str) -> bool {
+    let repository: GitUrl = sender.repository.parse().unwrap();
+    let branch = branch.parse().unwrap();
+    let key = FactKey::branch(&"reg".parse().unwrap(), &repository.key(), &branch);
+    facts::find(gantry.store.as_ref(), &key).await.unwrap().is_some()
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn any_number_of_branches_is_taken_and_decided_at_the_cost_of_the_first() {
+    #[allow(clippy::disallowed_methods, reason = "how many is asked of whoever runs it")]
+    let asked = std::env::var("GANTRY_TEST_BRANCHES");
+    let count = asked.as_ref().map_or(FEW, |count| count.parse().unwrap());
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let head = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    let sender = Sender::to(&gantry, "hello").await;
+    sender.push_all(count..count + 50).await;
+    decide(&gantry).await;
+
+    let (store_before, memory_before) = (gantry.store.room().await.unwrap().used, resident());
+    let tenth = count / 10;
+    let mut costs: Vec<Duration> = Vec::new();
+    for part in 0..10 {
+        let began = Instant::now();
+        sender.push_all(part * tenth..(part + 1) * tenth).await;
+        decide(&gantry).await;
+        costs.push(began.elapsed() / u32::try_from(tenth).unwrap());
+    }
+    let stored = gantry.store.room().await.unwrap().used.saturating_sub(store_before);
+    let grown = resident().saturating_sub(memory_before);
+    if asked.is_ok() {
+        let per_hook = stored / u64::try_from(count).unwrap();
+        println!(
+            "{count} branches: {costs:?} a hook, {per_hook} bytes stored a hook, {grown} bytes more resident"
+        );
+    }
+    // The fastest of the first and of the last: what else the machine does is in all of them.
+    let [first, last] = [&costs[..3], &costs[7..]].map(|some| *some.iter().min().unwrap());
+    assert!(last < first * 2 + Duration::from_millis(1), "{first:?} at first, {last:?} at last");
+    assert!(grown < 128 << 20, "{grown} bytes more are resident");
+
+    for number in [0, count / 2, count - 1] {
+        assert!(!has_fact(&gantry, &sender, &format!("branch-{number}")).await);
+        let event = format!("d00d/push-branch-{number}/0").parse().unwrap();
+        let decided = gantry.decision(&event).await;
+        assert!(decided.ends_with("the source trigger watches main"), "{decided}");
+    }
+    sender.push("main", &head, "main").await;
+    decide(&gantry).await;
+    assert!(has_fact(&gantry, &sender, "main").await, "what a task watches is known");
+}
+
+#[tokio::test]
+async fn a_branch_that_is_not_there_is_no_fact_though_it_is_said_to_be_the_default() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let head = hello.commit("main", DOCKERFILE).unwrap();
+    let source = gantry.git.url("hello");
+    gantry
+        .task_with("hello", "hello:{{.Run.ID}}", |task| task.build.source = source.parse().unwrap())
+        .await;
+    let sender = Sender::to(&gantry, "hello").await;
+    for branch in ["invented-1", "invented-2"] {
+        sender.push(branch, &"1".repeat(40), branch).await;
+    }
+    decide(&gantry).await;
+    for branch in ["invented-1", "invented-2"] {
+        let event = format!("d00d/push-{branch}/0").parse().unwrap();
+        let decided = gantry.decision(&event).await;
+        assert_eq!(decided, format!("reg/hello: branch {branch} was deleted"));
+        assert!(!has_fact(&gantry, &sender, branch).await, "{branch}");
+    }
+    sender.push("main", &head, "main").await;
+    decide(&gantry).await;
+    let decided = gantry.decision(&"d00d/push-main/0".parse().unwrap()).await;
+    assert_eq!(decided, "reg/hello: run ca1");
+}
