@@ -60,7 +60,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 pub struct IngressSettings {
     /// What senders and people are told to reach gantry by; the bound address if `None`.
     pub public_url: Option<Url>,
-    /// How many bytes of hooks' bodies may be held at once. At least the largest body, 25 MiB.
+    /// How many bytes of hooks' bodies may be held at once, and 16 KiB for each request. At least one of 25 MiB.
     pub body_budget: u64,
     /// The largest upload, in bytes.
     pub upload_limit: u64,

@@ -22,8 +22,8 @@ pub use units::parse_duration;
 /// Every setting with its default and what it means, as a file that a user may start from.
 pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
 
-/// A body of GitHub's may be so long.
-const LARGEST_BODY: u64 = 25 << 20;
+/// A body of GitHub's may be 25 MiB long, and its request takes some room too.
+const LARGEST_BODY: u64 = 26 << 20;
 
 /// The settings, each as `gantry.default.toml` explains it.
 #[derive(Debug, Clone, Deserialize)]
@@ -282,7 +282,7 @@ impl Settings {
             ));
         }
         if self.server.body_budget < LARGEST_BODY {
-            found.push(("server.body_budget", "at least 25MiB: so large may one body be"));
+            found.push(("server.body_budget", "at least 26MiB: so large may one body be, with its request"));
         }
         if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
             found.push(("lease.renew", "more than nothing, and at most half of `lease.duration`"));
