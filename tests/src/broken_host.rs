@@ -192,7 +192,7 @@ fn beginning_of_pack() -> Vec<u8> {
         bytes.push(0x80 | (size & 0x7f) as u8);
         size >>= 7;
     }
-    bytes.extend_from_slice(&[size as u8, 0x78, 0x01]);
+    bytes.extend_from_slice(&[size.to_le_bytes()[0], 0x78, 0x01]);
     bytes
 }
 
