@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 faults soak check build audit fuzz bench
+.PHONY: help demo test test-rabbitmq4 faults soak check build audit fuzz fuzz-api bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -36,5 +36,8 @@ audit: ## checks what gantry is linked with: bans, licences, sources, advisories
 fuzz: ## lets libFuzzer look for what breaks gantry's readers: TARGET=github SECONDS=600, or all for a minute each
 	@deploy/fuzz.sh "$(TARGET)" "$(SECONDS)"
 
-bench: ## measures gantry beside its limits and its peer
-	@deploy/bench.sh
+fuzz-api: ## lets schemathesis hold gantry to its OpenAPI document, for SECONDS
+	@deploy/fuzz_api.sh $(SECONDS)
+
+bench: ## measures gantry beside its limits and its peer; rounds=3 is shorter, parts="accept forged" is less
+	@deploy/bench.sh $(parts) $(if $(rounds),rounds=$(rounds))
