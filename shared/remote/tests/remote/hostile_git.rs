@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gantry_domain::source::GitUrl;
+use gantry_domain::source::{GitSource, GitUrl, RefName};
 use gantry_remote::git::{Git, GitError, GitLimits, Remote};
 use gantry_remote::guard::OutboundPolicy;
 use http_body_util::Full;
@@ -117,6 +117,133 @@ impl<'a> Forge<'a> {
     fn push(&self, tree: &str) {
         let commit = self.git(&["commit-tree", "-m", "forged", tree]);
         self.git(&["update-ref", "refs/heads/main", &commit]);
+    }
+}
+
+#[test]
+fn what_git_would_obey_is_no_address_no_reference_and_no_folder() {
+    for address in [
+        "--upload-pack=touch x",
+        "-u touch x",
+        "-x.git",
+        "ext::sh -c touch% x",
+        "EXT::sh",
+        "fd::17",
+        "fd::17/x.git",
+        "file:///etc",
+        "FiLe:///etc/x.git",
+        "/etc/x.git",
+        "./x.git",
+        "~/x.git",
+        "x.git",
+        "git@host:path.git",
+        "host:path.git",
+        "ssh://-oProxyCommand=touch/x.git",
+        "ssh://host/x.git",
+        "SSH://host/x.git",
+        "git://host/x.git",
+        "git+ssh://host/x.git",
+        "rsync://host/x.git",
+        "ftp://host/x.git",
+        "http+unix://%2Frun%2Fdocker.sock/x.git",
+        "unix:///run/docker.sock",
+        "javascript:x.git",
+        "data:,x.git",
+        "http::https://host/x.git",
+        "transport::address",
+        "https://good@evil/x.git",
+        "https://good:@evil/x.git",
+        "https://good%40evil@host/x.git",
+        "https://@host/x.git#-",
+        "https://",
+        "https:///",
+        "https:// host/x.git",
+        "https://ho st/x.git",
+        "https://host/a b.git",
+        "https://host/x.git\n--upload-pack=x",
+        "https://host/x.git\0",
+        "\thttps://host/x.git",
+        "https://host:99999/x.git",
+        "https://[fe80::1%25eth0]/x.git",
+        "https://host/x.git?ref=x",
+        "https://host",
+        "https://host/",
+    ] {
+        let read = address.parse::<GitSource>();
+        // An empty user is none, and what is behind `#` was refused.
+        assert!(read.is_err(), "{address}: {read:?}");
+        let told = read.unwrap_err().to_string();
+        assert!(told.contains(" is no git "), "{told}");
+    }
+    // Every reader takes the same host from what may be written in several ways.
+    for (written, read) in [
+        ("https:\\\\good\\@evil/x.git", "https://good/@evil/x.git"),
+        ("https://good\\.evil/x.git", "https://good/.evil/x.git"),
+        ("https:host/x.git", "https://host/x.git"),
+        ("HTTPS://HOST/x.git", "https://host/x.git"),
+        ("https://host/a/../../x.git", "https://host/x.git"),
+        ("https://host/%2e%2e/x.git", "https://host/x.git"),
+        ("https://h\u{f6}st/x.git", "https://xn--hst-sna/x.git"),
+    ] {
+        assert_eq!(written.parse::<GitSource>().unwrap().to_string(), read);
+    }
+    for reference in [
+        "--output=x",
+        "--upload-pack=x",
+        "-x",
+        "-",
+        "a..b",
+        "a...b",
+        "@{u}",
+        "main@{1}",
+        "@",
+        "HEAD^",
+        "HEAD~1",
+        "refs/heads/a:refs/heads/b",
+        ":refs/heads/a",
+        "^main",
+        "a\0b",
+        "a\nb",
+        "a b",
+        "a\tb",
+        "a*",
+        "a?",
+        "[a]",
+        "a\\b",
+        "/a",
+        "a/",
+        "a//b",
+        ".a",
+        "a/.b",
+        "a.",
+        "a.lock",
+        "a/b.LOCK",
+        "\u{7f}",
+        "",
+        "\u{2028}a",
+    ] {
+        assert!(reference.parse::<RefName>().is_err(), "{reference:?}");
+        let source = format!("https://host/x.git#{reference}").parse::<GitSource>();
+        assert!(
+            reference.is_empty() || reference.contains(':') || source.is_err(),
+            "{reference:?}"
+        );
+    }
+    for folder in [
+        "..",
+        "../x",
+        "a/../b",
+        "a/..",
+        ".git",
+        "a/.GIT/hooks",
+        "a//b",
+        "a\\..\\b",
+        "a\0b",
+        "a\nb",
+        "\u{1b}[2J",
+    ] {
+        let source = format!("https://host/x.git#main:{folder}").parse::<GitSource>();
+        assert!(source.is_err(), "{folder:?}: {source:?}");
     }
 }
 

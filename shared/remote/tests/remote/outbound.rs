@@ -10,7 +10,7 @@ use gantry_ops::secret::{Credentials, SecretString};
 use gantry_remote::git::{Git, GitError, GitLimits, Remote};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::{OutboundClient, OutboundError};
-use gantry_remote::registry::{RegistryClient, RegistryError};
+use gantry_remote::registry::RegistryClient;
 use http_body_util::Full;
 use reqwest::Method;
 use tokio::time::Instant;
