@@ -1,8 +1,11 @@
 //! Finds what was lost: leases of workers that were not heard of again, doorbells that did not ring, pauses that are over.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use gantry_domain::id::RunId;
+use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Repair};
 use gantry_seams::queue::{PoolHasWork, RunsMoved};
@@ -12,8 +15,8 @@ use gantry_seams::{events, workers};
 
 use crate::Scheduler;
 
-/// How many leases one look ends.
-const LEASES: usize = 256;
+/// How many leases one look sees.
+const LEASES: usize = 1024;
 
 /// How many ready runs are looked at to find the pools that have some.
 const READY: usize = 1024;
@@ -34,9 +37,20 @@ pub(crate) struct Sweeper {
 }
 
 struct State {
+    /// The leases that were there at the last look, and since when each stands as it does.
+    leases: HashMap<RunId, SeenLease>,
     store_was_away: bool,
     seeing_since: Option<Timestamp>,
     no_lapse_before: Option<Timestamp>,
+}
+
+/// A lease, and when it was first seen to end when it does. By a clock that nobody steps, and no other process has: the
+/// store's clocks of two processes may be an hour apart after a step of the server's.
+#[derive(Debug, Clone, Copy)]
+struct SeenLease {
+    attempt: u32,
+    until: Timestamp,
+    since: Instant,
 }
 
 /// What the sweeper may conclude from what it does not see.
@@ -48,7 +62,12 @@ struct Sight {
 impl Sweeper {
     pub(crate) fn new(scheduler: Scheduler) -> Self {
         // Who begins cannot know whether the store was away a moment ago.
-        let state = State { store_was_away: true, seeing_since: None, no_lapse_before: None };
+        let state = State {
+            leases: HashMap::new(),
+            store_was_away: true,
+            seeing_since: None,
+            no_lapse_before: None,
+        };
         Self { scheduler, state: Mutex::new(state) }
     }
 
@@ -66,8 +85,9 @@ impl Sweeper {
         let now = store.now().await?;
         let mut repaired = 0;
         let sight = self.sight(now);
+        let lapsed = self.lapsed(&runs::leased(store, LEASES).await?, now);
         if sight.may_lapse {
-            repaired += self.end_lapsed_leases(now).await?;
+            repaired += self.end_leases(lapsed).await?;
         }
         let stranded = self.scheduler.end_stranded_runs(now, sight.since).await?;
         metrics::repaired(Repair::RunStranded, stranded);
@@ -104,19 +124,36 @@ impl Sweeper {
         }
     }
 
-    async fn end_lapsed_leases(&self, now: Timestamp) -> Result<usize, StoreError> {
+    /// The runs whose lease is over by the store's clock and was not renewed for a whole period either, as far as was seen.
+    fn lapsed(&self, leased: &[Run], now: Timestamp) -> Vec<RunId> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut state.leases);
+        let mut lapsed = Vec::new();
+        for run in leased {
+            let Some(lease) = run.state.lease() else { continue };
+            let (attempt, until) = (lease.attempt, lease.until);
+            let known = known.get(&run.id).copied();
+            let seen = known.filter(|seen| (seen.attempt, seen.until) == (attempt, until));
+            let seen = seen.unwrap_or_else(|| SeenLease { attempt, until, since: Instant::now() });
+            if until <= now && seen.since.elapsed() >= self.scheduler.settings.lease {
+                lapsed.push(run.id);
+            }
+            state.leases.insert(run.id, seen);
+        }
+        lapsed
+    }
+
+    async fn end_leases(&self, lapsed: Vec<RunId>) -> Result<usize, StoreError> {
         let store = self.scheduler.store.as_ref();
         let mut ended = 0;
-        for run in runs::leased(store, LEASES).await? {
-            if run.state.lease().is_none_or(|lease| lease.until > now) {
-                break;
-            }
-            let lapsed = match runs::lapse(store, run.id).await {
+        for id in lapsed {
+            let lapsed = match runs::lapse(store, id).await {
                 Ok(Some(lapsed)) => lapsed,
                 Ok(None) | Err(RunOpError::Absent { .. }) => continue,
+                Err(RunOpError::Store(StoreError::Undecodable { .. })) => continue,
                 Err(RunOpError::Store(error)) => return Err(error),
                 Err(error) => {
-                    tracing::error!(run.id = %run.id, "the lease of run {} cannot be ended: {error}", run.id);
+                    tracing::error!(run.id = %id, "the lease of run {id} cannot be ended: {error}");
                     continue;
                 }
             };
@@ -131,9 +168,9 @@ impl Sweeper {
                     tracing::warn!(run.id = %run.id, "the worker of run {} was lost; it is tried again", run.id);
                 }
             }
-            let moved = RunsMoved { run: run.id };
+            let (Lapsed::Done(run) | Lapsed::WillBeTriedAgain(run)) = lapsed;
             let queue = &self.scheduler.queues.runs;
-            if let Err(error) = queue.publish(moved, run.trace.clone()).await {
+            if let Err(error) = queue.publish(RunsMoved { run: id }, run.trace).await {
                 tracing::debug!("admission looks for itself: {error}");
             }
         }
