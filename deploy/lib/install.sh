@@ -36,6 +36,7 @@ missing_packages() {
     [[ $1 != test ]] || { has prometheus && has promtool; } || printf '%s\n' prometheus
     [[ $1 != test ]] || has docker-compose || printf '%s\n' docker-compose
     [[ $1 != test ]] || has strace || printf '%s\n' strace
+    [[ $1 != test ]] || has faketime || printf '%s\n' faketime
     [[ $1 != test ]] || has strip || printf '%s\n' binutils
     [[ $1 != test ]] || has shellcheck || printf '%s\n' shellcheck
     [[ $1 != test ]] || has_python_venv || printf '%s\n' python3-venv

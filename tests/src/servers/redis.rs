@@ -14,7 +14,6 @@ use tokio::process::Command;
 use super::{free_port, loopback};
 use crate::process::Process;
 use crate::small_disk::SmallDisk;
-use crate::stepped_clock::SteppedClock;
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -27,7 +26,6 @@ pub struct Redis {
     data: PathBuf,
     /// What runs it, before its own name.
     enter: Vec<String>,
-    environment: Vec<(String, String)>,
 }
 
 impl Redis {
@@ -60,21 +58,9 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Starts one with a clock that may be stepped.
-    ///
-    /// # Errors
-    /// It is not installed, or does not start.
-    pub async fn start_by(clock: &SteppedClock) -> Result<Self> {
-        let mut redis = Self::new(tempfile::tempdir()?);
-        redis.environment = clock.environment();
-        redis.start_again().await?;
-        Ok(redis)
-    }
-
     fn new(folder: TempDir) -> Self {
         let data = folder.path().to_owned();
-        let (enter, environment) = (Vec::new(), Vec::new());
-        Self { port: free_port(), process: None, folder, data, enter, environment }
+        Self { port: free_port(), process: None, folder, data, enter: Vec::new() }
     }
 
     /// Waits until it has ended by itself.
@@ -107,7 +93,6 @@ impl Redis {
         let mut command = Command::new(words.next().unwrap_or_default());
         command
             .args(words)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--dir")
             .arg(&self.data)

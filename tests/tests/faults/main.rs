@@ -6,15 +6,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
+mod clock;
 mod crash;
+mod disk;
 mod evidence;
 mod ledger;
 mod parts;
 mod plan;
+mod poison;
 mod report;
 mod round;
 mod scaled;
 mod servers;
+mod up;
 mod verdict;
 
 use std::ops::RangeInclusive;
