@@ -99,10 +99,11 @@ impl Drop for Asked {
 }
 
 impl Scheduler {
-    /// Decides an event in a task of its own, once it is its turn to ask `host`.
-    pub(crate) fn decide_with_host(&self, event: &EventId, host: String) {
+    /// Decides an event in a task of its own, once it is its turn to ask `host`. Answers `false` if too many wait for
+    /// theirs, or this one does already.
+    pub(crate) fn decide_with_host(&self, event: &EventId, host: String) -> bool {
         if self.asks.count() >= MOST || !self.asks.events().insert(event.clone()) {
-            return;
+            return false;
         }
         let asked = Asked { asks: Arc::clone(&self.asks), event: event.clone() };
         let scheduler = self.clone();
@@ -112,5 +113,6 @@ impl Scheduler {
                 tracing::warn!(event.id = %asked.event, "event {} is decided later: {error}", asked.event);
             }
         });
+        true
     }
 }

@@ -81,13 +81,17 @@ impl Scheduler {
             let most = EVENTS_A_TICK + self.asks.count();
             let due = events::undecided(self.store.as_ref(), now, most).await?;
             let is_all = due.len() < most;
+            let mut moved = 0;
             for event in due.iter().filter(|event| !self.asks.has(event)) {
                 match self.decide_event(event, MayAsk::NotNow).await? {
-                    None => decided += 1,
-                    Some(host) => self.decide_with_host(event, host),
+                    None => {
+                        decided += 1;
+                        moved += 1;
+                    }
+                    Some(host) => moved += usize::from(self.decide_with_host(event, host)),
                 }
             }
-            if is_all {
+            if is_all || moved == 0 {
                 return Ok(decided);
             }
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gantry_domain::run::{ErrorCode, RunStatus};
-use gantry_domain::task::{RunTimeout, Task};
+use gantry_domain::task::{RunTimeout, SourceTrigger, Task};
 use gantry_seams::{decisions, runs};
 use gantry_tests::broken_host::{BrokenHost, Fault};
 use gantry_tests::pipeline::TestPipeline;
@@ -13,11 +13,18 @@ use super::causes::ask;
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
-/// A task on a repository of the host that is silent.
-async fn mute(gantry: &TestPipeline, name: &str, host: &BrokenHost, timeout: u32) -> Task {
+/// A task on a repository of the host that is silent, which pushes start or somebody does.
+async fn mute(
+    gantry: &TestPipeline,
+    name: &str,
+    host: &BrokenHost,
+    trigger: Option<SourceTrigger>,
+    timeout: u32,
+) -> Task {
     gantry
         .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
             task.build.source = format!("{}#main", host.url(name)).parse().unwrap();
+            task.source_trigger = trigger;
             task.build.timeout = RunTimeout::from_seconds(timeout).unwrap();
         })
         .await
@@ -37,14 +44,14 @@ async fn a_silent_host_holds_up_no_push_but_its_own() {
     let host = BrokenHost::start(Fault::Silent).await.unwrap();
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
-    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    let hello_task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     let stop = CancellationToken::new();
     // More of them than may ask one host at once.
     let mut silent = Vec::new();
-    for number in 0..6 {
+    for number in 1..7 {
         let name = format!("mute{number}");
-        mute(&gantry, &name, &host, 3600).await;
+        mute(&gantry, &name, &host, hello_task.source_trigger.clone(), 3600).await;
         let after = number.to_string().repeat(40);
         let (event, _) = gantry.deliver_of(&name, &host.url(&name), None, Some(&after)).await;
         silent.push(event);
@@ -75,19 +82,15 @@ async fn a_silent_host_holds_one_slot_until_the_run_s_time_is_over_or_somebody_c
     let host = BrokenHost::start(Fault::Silent).await.unwrap();
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let hello = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    let endless = mute(&gantry, "endless", &host, 3600).await;
-    let short = mute(&gantry, "short", &host, 1).await;
+    let endless = mute(&gantry, "endless", &host, None, 3600).await;
+    let short = mute(&gantry, "short", &host, None, 1).await;
     let stop = CancellationToken::new();
     let worker = gantry.worker("worker-1");
     for task in [&endless, &short, &hello] {
         ask(&gantry, task, None).await;
     }
-    // Events of the tasks ask the silent host as well: here it is about the runs.
-    while runs::all_ready(gantry.store.as_ref(), 10).await.unwrap().len() < 3 {
-        let scheduler = gantry.scheduler();
-        let admitting = tokio::time::timeout(Duration::from_secs(1), scheduler.tick());
-        let _asks_still = admitting.await;
-    }
+    gantry.schedule().await;
+    assert_eq!(runs::all_ready(gantry.store.as_ref(), 10).await.unwrap().len(), 3);
     let working = tokio::spawn(worker.run(stop.clone()));
     until("end the one that has a second", || async {
         gantry.run("ca2").await.status() == RunStatus::Timeout
