@@ -1,6 +1,6 @@
 //! Waiting runs become ready, as far as the limits of their registry and task allow. Each that stays says why.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use gantry_domain::id::{RegistryName, TaskId};
@@ -14,7 +14,7 @@ use gantry_ops::secret::{Credentials, SecretError};
 use gantry_ops::telemetry;
 use gantry_seams::queue::PoolHasWork;
 use gantry_seams::runs::{Admission, Limits, RunOpError};
-use gantry_seams::store::StoreError;
+use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{registries, runs, tasks};
 use tracing::{Instrument as _, field};
 
@@ -27,27 +27,56 @@ const PAGE: usize = 128;
 /// How many waiting runs one look goes through: those behind are looked at when these have moved.
 const MOST: usize = 4096;
 
-/// What was found full in one look, so that it is not counted again for each run behind.
+/// What one look has learnt. In a crowd nearly all wait for the same, and it is asked once for all of them.
 #[derive(Default)]
-struct Full {
-    registries: BTreeSet<RegistryName>,
-    tasks: BTreeSet<TaskId>,
+struct Look {
+    registries: BTreeMap<RegistryName, Option<Registry>>,
+    task_limits: BTreeMap<TaskId, Option<u32>>,
+    full_registries: BTreeMap<RegistryName, WaitReason>,
+    full_tasks: BTreeMap<TaskId, WaitReason>,
 }
 
-impl Full {
-    fn reason(&self, run: &Run, task: Option<&TaskId>, limits: Limits) -> Option<WaitReason> {
-        if self.registries.contains(&run.registry) {
-            return Some(WaitReason::RegistryLimit { limit: limits.registry });
+impl Look {
+    async fn registry(
+        &mut self,
+        store: &dyn Store,
+        name: &RegistryName,
+    ) -> Result<Option<Registry>, StoreError> {
+        if let Some(known) = self.registries.get(name) {
+            return Ok(known.clone());
         }
-        let limit = limits.task?;
-        self.tasks.contains(task?).then_some(WaitReason::TaskLimit { limit })
+        let found = registries::find(store, name).await?;
+        self.registries.insert(name.clone(), found.clone());
+        Ok(found)
     }
 
-    fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: &WaitReason) {
+    async fn limits(
+        &mut self,
+        store: &dyn Store,
+        registry: &Registry,
+        task: Option<&TaskId>,
+    ) -> Result<Limits, StoreError> {
+        let registry = registry.run_limit.get();
+        let Some(id) = task else { return Ok(Limits { registry, task: None }) };
+        if let Some(known) = self.task_limits.get(id) {
+            return Ok(Limits { registry, task: *known });
+        }
+        let found = tasks::find(store, id).await?.and_then(|task| task.run_limit);
+        let task = found.map(NonZeroU32::get);
+        self.task_limits.insert(id.clone(), task);
+        Ok(Limits { registry, task })
+    }
+
+    fn full(&self, run: &Run, task: Option<&TaskId>) -> Option<WaitReason> {
+        let registry = self.full_registries.get(&run.registry);
+        registry.or_else(|| self.full_tasks.get(task?)).cloned()
+    }
+
+    fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: WaitReason) {
         if matches!(reason, WaitReason::RegistryLimit { .. }) {
-            self.registries.insert(run.registry.clone());
-        } else {
-            self.tasks.extend(task);
+            self.full_registries.insert(run.registry.clone(), reason);
+        } else if let Some(task) = task {
+            self.full_tasks.insert(task, reason);
         }
     }
 }
@@ -59,7 +88,7 @@ impl Scheduler {
     /// [`StoreError`].
     pub(crate) async fn admit_runs(&self) -> Result<usize, StoreError> {
         let mut admitted = 0;
-        let mut full = Full::default();
+        let mut look = Look::default();
         let mut after: Option<Run> = None;
         let now = self.store.now().await?;
         for _ in 0..MOST / PAGE {
@@ -68,7 +97,7 @@ impl Scheduler {
                 if is_resting(run, now) {
                     continue;
                 }
-                match self.admit(run, &mut full).await {
+                match self.admit(run, &mut look).await {
                     Ok(true) => {
                         admitted += 1;
                         metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, now)));
@@ -87,20 +116,19 @@ impl Scheduler {
         Ok(admitted)
     }
 
-    async fn admit(&self, run: &Run, full: &mut Full) -> Result<bool, StoreError> {
-        let store = self.store.as_ref();
+    async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {
+        let (store, task) = (self.store.as_ref(), run.task_id());
+        if let Some(reason) = look.full(run, task.as_ref()) {
+            return self.hold(run, reason).await;
+        }
         if !run.is_signed(self.keyring.as_ref()) {
             return self.refuse(run).await;
         }
-        let Some(registry) = registries::find(store, &run.registry).await? else {
+        let Some(registry) = look.registry(store, &run.registry).await? else {
             let message = format!("registry {} was deleted", run.registry);
             return self.give_up(run, message).await;
         };
-        let task = run.task_id();
-        let limits = self.limits(&registry, task.as_ref()).await?;
-        if let Some(reason) = full.reason(run, task.as_ref(), limits) {
-            return self.hold(run, reason).await;
-        }
+        let limits = look.limits(store, &registry, task.as_ref()).await?;
         let sealed = match self.seal_bundle(run, &registry) {
             Ok(sealed) => sealed,
             Err(error) => return self.give_up(run, error.to_string()).await,
@@ -111,27 +139,17 @@ impl Scheduler {
                 Ok(true)
             }
             Ok(Admission::Full(reason)) => {
-                full.remember(run, task, &reason);
+                look.remember(run, task, reason.clone());
                 self.hold(run, reason).await
             }
             Err(error) => moved_meanwhile(error),
         }
     }
 
-    async fn limits(
-        &self,
-        registry: &Registry,
-        task: Option<&TaskId>,
-    ) -> Result<Limits, StoreError> {
-        let task = match task {
-            Some(id) => tasks::find(self.store.as_ref(), id).await?,
-            None => None,
-        };
-        let task = task.and_then(|task| task.run_limit).map(NonZeroU32::get);
-        Ok(Limits { registry: registry.run_limit.get(), task })
-    }
-
     async fn hold(&self, run: &Run, reason: WaitReason) -> Result<bool, StoreError> {
+        if matches!(&run.state, RunState::Waiting { reason: said, .. } if *said == reason) {
+            return Ok(false);
+        }
         match runs::hold(self.store.as_ref(), run.id, reason).await {
             Ok(()) => Ok(false),
             Err(error) => moved_meanwhile(error),

@@ -141,8 +141,9 @@ impl Scheduler {
         &self,
         id: &EventId,
     ) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
-        let found = events::find(self.store.as_ref(), id).await?;
-        let is_undecided = decisions::is_undecided(self.store.as_ref(), id).await?;
+        let store = self.store.as_ref();
+        let (found, is_undecided) =
+            tokio::try_join!(events::find(store, id), decisions::is_undecided(store, id))?;
         Ok(found.filter(|_| is_undecided))
     }
 
@@ -424,10 +425,11 @@ impl Scheduler {
     async fn announce(&self, event: &Event, started: &[RunId]) {
         for run in started {
             tracing::info!(event.id = %event.id, run.id = %run, "event {} started run {run}", event.id);
-            let moved = RunsMoved { run: *run };
-            if let Err(error) = self.queues.runs.publish(moved, event.trace.clone()).await {
-                tracing::debug!("the sweeper rings for run {run}: {error}");
-            }
+        }
+        // Who hears it looks at all that wait.
+        let Some(run) = started.last().copied() else { return };
+        if let Err(error) = self.queues.runs.publish(RunsMoved { run }, event.trace.clone()).await {
+            tracing::debug!("the sweeper rings for run {run}: {error}");
         }
     }
 }

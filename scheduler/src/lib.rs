@@ -9,12 +9,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::Keyring;
 use gantry_ops::telemetry;
 use gantry_remote::code_host::CodeHost;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::{Queue, Queues};
 use gantry_seams::store::{SharedStore, StoreError};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod admission;
@@ -30,8 +32,15 @@ mod sweeper;
 pub use asks::Asks;
 pub use retention::Retention;
 
-/// How often a loop looks at the store though no doorbell rang.
+/// How often a loop looks at the store though no doorbell rang and nothing moves.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How soon it looks again when something moved: where one event or place was, the next is not far, and without a broker
+/// nobody tells. Each look that moves nothing doubles this, up to [`LOOK_AGAIN`].
+const LOOK_SOON: Duration = Duration::from_millis(250);
+
+/// How far two looks are apart in a crowd of doorbells: one look is for all that rang meanwhile.
+const LOOKS_APART: Duration = Duration::from_millis(20);
 
 /// How long a loop rests when the store is away.
 const REST: Duration = Duration::from_secs(1);
@@ -95,7 +104,7 @@ impl Scheduler {
     }
 }
 
-/// Ticks when a doorbell rings, at the start and every few seconds.
+/// Ticks when a doorbell rings, at the start, soon after something moved, and every few seconds.
 async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
     name: &'static str,
     stop: &CancellationToken,
@@ -103,26 +112,48 @@ async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
     tick: impl Fn() -> F,
 ) {
     let mut said = None;
+    let mut pause = Backoff::new(LOOK_SOON, LOOK_AGAIN);
     loop {
-        rest_on_error(name, &mut said, stop, tick().await).await;
-        let rung = tokio::select! {
+        let ticked = tick().await;
+        if matches!(ticked, Ok(1..)) {
+            pause.reset();
+        }
+        rest_on_error(name, &mut said, stop, ticked).await;
+        let apart = Instant::now() + LOOKS_APART;
+        tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_AGAIN) => continue,
-            rung = doorbell.claim() => rung,
-        };
-        match rung {
-            Ok(Some(claim)) => {
-                telemetry::hear(name, claim.trace());
-                // The record says the rest, so a doorbell that comes again is as good as one that does not.
-                if let Err(error) = claim.done().await {
-                    tracing::debug!("{name}: {error}");
-                }
+            () = tokio::time::sleep(pause.wait()) => continue,
+            () = hear(name, doorbell) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(apart) => {}
+            () = hear_all(name, doorbell) => {}
+        }
+    }
+}
+
+/// Hears every doorbell from now on.
+async fn hear_all<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M>>) {
+    loop {
+        hear(name, doorbell).await;
+    }
+}
+
+/// Waits until a doorbell rings. One that is closed rings no more.
+async fn hear<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M>>) {
+    match doorbell.claim().await {
+        Ok(Some(claim)) => {
+            telemetry::hear(name, claim.trace());
+            // The record says the rest, so a doorbell that comes again is as good as one that does not.
+            if let Err(error) = claim.done().await {
+                tracing::debug!("{name}: {error}");
             }
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!("{name}: {error}; the store is looked at every few seconds instead");
-                tokio::time::sleep(REST).await;
-            }
+        }
+        Ok(None) => std::future::pending().await,
+        Err(error) => {
+            tracing::warn!("{name}: {error}; the store is looked at every few seconds instead");
+            tokio::time::sleep(REST).await;
         }
     }
 }

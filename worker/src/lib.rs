@@ -45,8 +45,11 @@ use announce::Readiness;
 use engine::Engine;
 use source::Sources;
 
-/// How often a worker looks for work though no doorbell rang.
+/// How often a worker looks for work though no doorbell rang and it found none for a while.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How soon it looks again after it took a run. Each look that finds nothing doubles this, up to [`LOOK_AGAIN`].
+const LOOK_SOON: Duration = Duration::from_millis(250);
 
 /// A worker.
 #[derive(Clone)]
@@ -188,7 +191,7 @@ impl Worker {
     async fn take_runs(&self, readiness: &Readiness, stop: &CancellationToken) {
         let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
         let attempts = TaskTracker::new();
-        let mut backoff = Backoff::new(Duration::from_millis(200), LOOK_AGAIN);
+        let mut pause = Backoff::new(LOOK_SOON, LOOK_AGAIN);
         let mut said = None;
         loop {
             let slot = tokio::select! {
@@ -199,7 +202,7 @@ impl Worker {
             let taken = if readiness.may_take() { self.take().await } else { Ok(None) };
             match taken {
                 Ok(Some((taken, bell))) => {
-                    backoff.reset();
+                    pause.reset();
                     said = None;
                     // Whoever wants to be alone was given to an empty hand: the other slots are free, and stay so.
                     let others =
@@ -218,7 +221,7 @@ impl Worker {
                 Ok(None) => {
                     drop(slot);
                     said = None;
-                    self.wait_for_work(stop).await;
+                    self.wait_for_work(pause.wait(), stop).await;
                 }
                 Err(error) => {
                     drop(slot);
@@ -229,7 +232,7 @@ impl Worker {
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        () = tokio::time::sleep(backoff.wait()) => {}
+                        () = tokio::time::sleep(pause.wait()) => {}
                     }
                 }
             }
@@ -255,11 +258,11 @@ impl Worker {
         }))
     }
 
-    async fn wait_for_work(&self, stop: &CancellationToken) {
+    async fn wait_for_work(&self, at_most: Duration, stop: &CancellationToken) {
         let jobs = self.queues.jobs.pool(&self.settings.pool);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(at_most) => {}
             claim = jobs.claim() => match claim {
                 Ok(Some(claim)) => {
                     telemetry::hear("jobs", claim.trace());
@@ -270,7 +273,7 @@ impl Worker {
                 Ok(None) => stop.cancelled().await,
                 Err(error) => {
                     tracing::debug!("no doorbell rings: {error}");
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(at_most).await;
                 }
             },
         }
