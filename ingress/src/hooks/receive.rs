@@ -16,7 +16,7 @@ use gantry_ops::metrics::{self, HookVerdict};
 use gantry_ops::telemetry;
 use gantry_seams::store::StoreError;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, field};
+use tracing::Instrument as _;
 
 use super::body::RawDelivery;
 use super::directory::LookupError;
@@ -136,8 +136,7 @@ async fn take(
             state.intake.check().inspect_err(|_| {
                 state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             })?;
-            let span = trace::span_at(request, ROUTE);
-            span.record("delivery.id", field::display(&reading.id));
+            let span = trace::span_of_delivery(request, ROUTE, &reading.id);
             let recorded = record(state, hook, reading, body).instrument(span.clone());
             let taken = answer(state, hook, timeout_at(deadline, recorded).await);
             if taken.is_err() {
