@@ -85,7 +85,8 @@ impl Scheduler {
         /// More would only ask the same host the same thing.
         const TOKENS: usize = 3;
         if may_ask == MayAsk::NotNow {
-            return Err(Unheard::MustAsk(url.as_url().host_str().unwrap_or_default().to_owned()));
+            // Two servers may share a name, at different ports.
+            return Err(Unheard::MustAsk(url.as_url().authority().to_owned()));
         }
         let message = format!("no task can read {url}");
         let mut last = CodeHostError { message, refused_token: true };
