@@ -11,6 +11,7 @@ pub mod broken_host;
 pub mod crash;
 pub mod doubles;
 pub mod faulty_registry;
+pub mod fuzz;
 pub mod git_server;
 pub mod ground;
 pub mod installation;
