@@ -26,6 +26,8 @@ const CONNECTIONS: [u64; 4] = [1, 16, 64, 256];
 struct Mode {
     name: &'static str,
     is_scaled: bool,
+    /// Whether the load has the first core to itself, and all that answers the others.
+    load_apart: bool,
     subjects: &'static [(Subject, &'static str)],
 }
 
@@ -38,6 +40,7 @@ const PEER: (Subject, &str) = (Subject::Peer, "adnanh/webhook, runs `/bin/true`,
 const EMBEDDED: Mode = Mode {
     name: "embedded",
     is_scaled: false,
+    load_apart: false,
     subjects: &[
         (Subject::Ours(&[Role::Up]), "gantry, each event decided too"),
         (Subject::Ours(&[Role::Ingress]), "gantry's ingress"),
@@ -49,21 +52,27 @@ const EMBEDDED: Mode = Mode {
     ],
 };
 
-const SCALED: Mode = Mode {
-    name: "scaled",
+const SCALED: Mode =
+    Mode { name: "scaled", is_scaled: true, load_apart: false, subjects: ON_SERVERS };
+
+const APART: Mode = Mode {
+    name: "scaled, the load on a core of its own",
     is_scaled: true,
-    subjects: &[
-        (
-            Subject::Ours(&[Role::Ingress, Role::Scheduler]),
-            "gantry's ingress, a scheduler decides each event too",
-        ),
-        (Subject::Ours(&[Role::Ingress]), "gantry's ingress"),
-        (Subject::Ours(&[Role::EqualWrite]), "bare route: HMAC and an equal batch"),
-        (Subject::Ours(&[Role::OneRecord]), "bare route: HMAC and one record"),
-        (Subject::Ours(&[Role::Signed]), "bare route: HMAC"),
-        PEER,
-    ],
+    load_apart: true,
+    subjects: ON_SERVERS,
 };
+
+const ON_SERVERS: &[(Subject, &str)] = &[
+    (
+        Subject::Ours(&[Role::Ingress, Role::Scheduler]),
+        "gantry's ingress, a scheduler decides each event too",
+    ),
+    (Subject::Ours(&[Role::Ingress]), "gantry's ingress"),
+    (Subject::Ours(&[Role::EqualWrite]), "bare route: HMAC and an equal batch"),
+    (Subject::Ours(&[Role::OneRecord]), "bare route: HMAC and one record"),
+    (Subject::Ours(&[Role::Signed]), "bare route: HMAC"),
+    PEER,
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
@@ -97,6 +106,13 @@ pub(crate) fn measure_scaled(effort: Effort, report: &mut Report) -> Result<()> 
     SCALED.measure(effort, report)
 }
 
+/// The same, with the load on a core of its own: what share of the others' an answer takes.
+pub(crate) fn measure_apart(effort: Effort, report: &mut Report) -> Result<()> {
+    let measured = APART.measure(effort, report);
+    process::keep_on(std::process::id(), &process::cores(0)?)?;
+    measured
+}
+
 impl Mode {
     fn measure(&self, effort: Effort, report: &mut Report) -> Result<()> {
         let hook = signed_push()?;
@@ -109,8 +125,8 @@ impl Mode {
                     let (subject, name) = self.subjects[which];
                     let expected = subject.accepts();
                     let volley = Volley { connections, seconds: effort.seconds, expected };
-                    let answers = subject
-                        .start(self.is_scaled)
+                    let answers = self
+                        .start(subject)
                         .and_then(|running| running.fire(&hook, volley))
                         .with_context(|| format!("{name}, {connections} connections"))?;
                     say(format_args!(
@@ -124,6 +140,17 @@ impl Mode {
         self.rows(&measured, report);
         self.details(&measured, report);
         Ok(())
+    }
+
+    fn start(&self, subject: Subject) -> Result<Running> {
+        if !self.load_apart {
+            return subject.start(self.is_scaled);
+        }
+        let me = std::process::id();
+        process::keep_on(me, &process::cores(1)?)?;
+        let running = subject.start(self.is_scaled)?;
+        process::keep_on(me, "0")?;
+        Ok(running)
     }
 
     fn rows(&self, measured: &Measured, report: &mut Report) {
@@ -152,11 +179,11 @@ impl Mode {
     }
 
     fn details(&self, measured: &Measured, report: &mut Report) {
-        let mut table = |title: &str, show: &dyn Fn(&[Answers]) -> String| {
+        let mut table = |title: &str, show: &dyn Fn(&[Vec<Answers>], usize) -> String| {
             let columns = std::iter::once(String::new())
                 .chain(CONNECTIONS.iter().map(|count| format!("{count} connections")));
             let rows = self.subjects.iter().enumerate().map(|(which, (_, name))| {
-                let cells = measured.iter().map(|rounds| show(&rounds[which]));
+                let cells = measured.iter().map(|all| show(all, which));
                 std::iter::once((*name).to_owned()).chain(cells).collect()
             });
             report.details(Details {
@@ -166,17 +193,26 @@ impl Mode {
             });
         };
         let all = |rounds: &[Answers], of: fn(&Answers) -> f64| Samples::of(rounds.iter().map(of));
-        table("answers a second", &|rounds| all(rounds, |one| one.rate).show(0));
-        table("until an answer, p50 / p99 in ms", &|rounds| {
+        table("answers a second", &|rounds, which| all(&rounds[which], |one| one.rate).show(0));
+        // What a route with one record reaches, nobody who answers durably can reach more of here.
+        table("answers, as a multiple of adnanh/webhook's", &|rounds, which| {
+            ratio(&rounds[which], &rounds[rounds.len() - 1]).show(2)
+        });
+        table("until an answer, p50 / p99 in ms", &|rounds, which| {
+            let rounds = &rounds[which];
             let (p50, p99) = (all(rounds, |one| one.p50_ms), all(rounds, |one| one.p99_ms));
             format!("{:.1} / {:.1}", p50.median(), p99.median())
         });
-        table("processor time for an answer, in µs: the server, + who is beside it", &|rounds| {
-            let processes = rounds.first().map_or(0, |one| one.processor_us.len());
-            let of = |which| Samples::of(rounds.iter().map(|one| one.processor_us[which]));
-            let shown = (0..processes).map(|which| of(which).show(0));
-            shown.collect::<Vec<_>>().join(" + ")
-        });
+        table(
+            "processor time for an answer, in µs: the server, + who is beside it",
+            &|rounds, which| {
+                let rounds = &rounds[which];
+                let processes = rounds.first().map_or(0, |one| one.processor_us.len());
+                let of = |which| Samples::of(rounds.iter().map(|one| one.processor_us[which]));
+                let shown = (0..processes).map(|which| of(which).show(0));
+                shown.collect::<Vec<_>>().join(" + ")
+            },
+        );
     }
 }
 

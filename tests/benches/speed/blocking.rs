@@ -1,8 +1,9 @@
 //! How long Redis is busy with one command of gantry's, during which it answers nobody else.
 //!
 //! In: what Redis measures of itself, from the first to the last instruction of a command. The sync of its file comes
-//! after, for all commands of a round of its loop together, and is not in it. What is in it is the time that the system
-//! gives to other processes meanwhile: how long that is on this machine when it has nothing to do stands beside.
+//! after, for all commands of a round of its loop together, and is not in it. What would be in it is the time that the
+//! system gives to others meanwhile, so Redis goes before them all, which takes root; one work is also done without, to
+//! show what that makes of it. How long this machine lets a process stand still that only runs stands beside.
 
 use std::path::Path;
 use std::process::Command;
@@ -51,19 +52,30 @@ struct Busy {
     commit_most: f64,
     other: String,
     other_most: f64,
+    waited_for_core: f64,
+}
+
+/// When Redis gets a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Before everybody else.
+    First,
+    /// As the system shares them out.
+    Fair,
 }
 
 /// What gantry does meanwhile.
-type Work = (&'static str, fn(Effort, &Servers, &Path) -> Result<()>);
+type Work = (&'static str, Turn, fn(Effort, &Servers, &Path) -> Result<()>);
 
-const WORKS: [Work; 5] = [
-    ("hooks of 8 KiB by 256 connections, decided", send_hooks),
-    ("64 runs decided in one commit", decide_many),
-    ("an import, 200 changes in one commit", import),
-    ("hooks of 1 MiB, one after the other", |_, servers, folder| {
+const WORKS: [Work; 6] = [
+    ("hooks of 8 KiB by 256 connections, decided", Turn::First, send_hooks),
+    ("the same, Redis no sooner than others", Turn::Fair, send_hooks),
+    ("64 runs decided in one commit", Turn::First, decide_many),
+    ("an import, 200 changes in one commit", Turn::First, import),
+    ("hooks of 1 MiB, one after the other", Turn::First, |_, servers, folder| {
         send_one_by_one(1 << 20, servers, folder)
     }),
-    ("hooks of 25 MiB, one after the other", |_, servers, folder| {
+    ("hooks of 25 MiB, one after the other", Turn::First, |_, servers, folder| {
         send_one_by_one(LARGEST_HOOK, servers, folder)
     }),
 ];
@@ -74,8 +86,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut stalls = Vec::new();
     for round in 1..=effort.rounds {
         stalls.push(longest_stall()?);
-        for ((name, work), measured) in WORKS.iter().zip(&mut all) {
-            let servers = Servers::start()?;
+        for ((name, turn, work), measured) in WORKS.iter().zip(&mut all) {
+            let servers = start_servers(*turn)?;
             let percentiles = ["latency-tracking-info-percentiles", "50 99 100"];
             servers.ask_redis(&["CONFIG", "SET", percentiles[0], percentiles[1]])?;
             let folder = process::folder()?;
@@ -86,7 +98,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         }
     }
     let most = |rounds: &[Busy]| Samples::of(rounds.iter().map(|busy| busy.commit_most));
-    for ((name, _), rounds) in WORKS.iter().zip(&all) {
+    let judged = WORKS.iter().zip(&all).filter(|((_, turn, _), _)| *turn == Turn::First);
+    for ((name, ..), rounds) in judged {
         let most = most(rounds);
         report.row(Row {
             what: format!("the longest commit in Redis: {name}"),
@@ -97,21 +110,29 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     }
     let stalls = vec!["a process that only runs".to_owned(), String::new(), String::new()]
         .into_iter()
-        .chain([Samples::of(stalls).show(2), String::new()]);
-    let columns = ["", "commit p50", "commit p99", "commit, most", "the longest other command"];
+        .chain([Samples::of(stalls).show(2), String::new(), String::new()]);
+    let columns = [
+        "",
+        "commit p50",
+        "commit p99",
+        "commit, most",
+        "the longest other command",
+        "waited for a core, %",
+    ];
     report.details(Details {
         title: "blocking: how long Redis was busy with one command, in ms".to_owned(),
         columns: columns.map(str::to_owned).into(),
         rows: WORKS
             .iter()
             .zip(&all)
-            .map(|((name, _), rounds)| {
+            .map(|((name, ..), rounds)| {
                 let of = |value: fn(&Busy) -> f64| Samples::of(rounds.iter().map(value)).show(2);
                 let other = rounds.iter().max_by(|a, b| a.other_most.total_cmp(&b.other_most));
                 let other = other.map(|busy| format!("`{}` {:.2}", busy.other, busy.other_most));
                 let (p50, p99) = (of(|busy| busy.commit_p50), of(|busy| busy.commit_p99));
                 let most = of(|busy| busy.commit_most);
-                vec![(*name).to_owned(), p50, p99, most, other.unwrap_or_default()]
+                let waited = of(|busy| busy.waited_for_core * 100.0);
+                vec![(*name).to_owned(), p50, p99, most, other.unwrap_or_default(), waited]
             })
             .chain([stalls.collect()])
             .collect(),
@@ -143,8 +164,18 @@ impl Busy {
             }
         }
         let (commit_p50, commit_p99, commit_most) = commit.context("commits were made")?;
-        Ok(Self { commit_p50, commit_p99, commit_most, other: other.0, other_most: other.1 })
+        let waited_for_core = process::waited_for_core(servers.redis_pid()?)?;
+        let (other, other_most) = other;
+        Ok(Self { commit_p50, commit_p99, commit_most, other, other_most, waited_for_core })
     }
+}
+
+fn start_servers(turn: Turn) -> Result<Servers> {
+    let servers = Servers::start()?;
+    if turn == Turn::First {
+        process::put_first(servers.redis_pid()?)?;
+    }
+    Ok(servers)
 }
 
 /// How long at most a process that never waits does not run, in milliseconds.

@@ -50,7 +50,8 @@ pub(crate) struct Parts {
     /// The defaults.
     pub(crate) settings: Settings,
     queues: Queues,
-    keyring: Arc<Keyring>,
+    /// Vouches for runs, and seals secrets.
+    pub(crate) keyring: Arc<Keyring>,
     http: OutboundClient,
     git: Git,
     installation: String,

@@ -177,6 +177,47 @@ async fn send(
     Ok(times)
 }
 
+/// Sends so many, each connection its part, and returns once all are answered.
+///
+/// # Errors
+/// When one is answered anything else than what is expected.
+pub(crate) fn send_all(
+    address: SocketAddr,
+    hook: &Webhook,
+    connections: u64,
+    count: u64,
+    expected: u16,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut senders = JoinSet::new();
+        for place in 0..connections {
+            let part = count / connections + u64::from(place < count % connections);
+            senders.spawn(send_some(address, hook.clone(), part, expected));
+        }
+        while let Some(sent) = senders.join_next().await {
+            sent??;
+        }
+        Ok(())
+    })
+}
+
+async fn send_some(
+    address: SocketAddr,
+    mut hook: Webhook,
+    count: u64,
+    expected: u16,
+) -> Result<()> {
+    let sender = NEXT_SENDER.fetch_add(1, Ordering::Relaxed);
+    let mut connection = Connection::open(address).await?;
+    for number in 0..count {
+        hook.rename(sender, number);
+        let status = connection.exchange(&hook.bytes).await?;
+        ensure!(status == expected, "an answer was {status} instead of {expected}");
+    }
+    Ok(())
+}
+
 /// Sends one, and tells the status.
 pub(crate) async fn send_one(address: SocketAddr, hook: &Webhook) -> Result<u16> {
     let mut hook = hook.clone();

@@ -9,6 +9,7 @@ mod bare;
 mod blocking;
 mod composition;
 mod context;
+mod cost;
 mod exchange;
 mod forged;
 mod github;
@@ -65,6 +66,8 @@ pub(crate) struct Effort {
     pub(crate) leases: usize,
     /// Runs in a Redis whose memory is looked at.
     pub(crate) runs_in_memory: usize,
+    /// Hooks and runs whose cost is measured.
+    pub(crate) costs: [usize; 2],
 }
 
 const FULL: Effort = Effort {
@@ -79,6 +82,7 @@ const FULL: Effort = Effort {
     built_runs: 512,
     leases: 200,
     runs_in_memory: 10_000,
+    costs: [10_000, 512],
 };
 
 const QUICK: Effort = Effort {
@@ -93,14 +97,16 @@ const QUICK: Effort = Effort {
     built_runs: 64,
     leases: 10,
     runs_in_memory: 640,
+    costs: [1_000, 128],
 };
 
 /// A part of the whole, chosen by its name.
 type Part = (&'static str, fn(Effort, &mut Report) -> Result<()>);
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 14] = [
     ("accept", accept::measure),
     ("accept-scaled", accept::measure_scaled),
+    ("accept-apart", accept::measure_apart),
     ("forged", forged::measure),
     ("warm", warm::measure),
     ("overhead", overhead::measure),
@@ -110,6 +116,7 @@ const PARTS: [Part; 12] = [
     ("take", take::measure),
     ("leased", leased::measure),
     ("memory", memory::measure),
+    ("cost", cost::measure),
     ("blocking", blocking::measure),
 ];
 

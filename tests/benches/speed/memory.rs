@@ -147,7 +147,8 @@ fn names(servers: &Servers, kind: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-async fn until_decided(parts: &Parts) -> Result<()> {
+/// Until there is no undecided event.
+pub(crate) async fn until_decided(parts: &Parts) -> Result<()> {
     let decided = async {
         let store = parts.store.as_ref();
         while !events::undecided(store, store.now().await?, 1).await?.is_empty() {

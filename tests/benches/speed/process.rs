@@ -84,6 +84,39 @@ impl Drop for Server {
     }
 }
 
+/// Lets a process run whenever it wants to, whoever else does.
+pub(crate) fn put_first(pid: u32) -> Result<()> {
+    let said = Command::new("chrt").args(["-f", "-p", "10", &pid.to_string()]).output()?;
+    let why = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success(), "process {pid} is not put first, which takes root: {why}");
+    Ok(())
+}
+
+/// Keeps a process on these cores, and what it starts from now on; written as in `0,2-3`.
+pub(crate) fn keep_on(pid: u32, cores: &str) -> Result<()> {
+    let said = Command::new("taskset").args(["-pc", cores, &pid.to_string()]).output()?;
+    let why = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success(), "process {pid} does not stay on the cores {cores}: {why}");
+    Ok(())
+}
+
+/// All cores from this one on.
+pub(crate) fn cores(from: usize) -> Result<String> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let last = text.trim().rsplit(['-', ',']).next().context("a core is online")?;
+    ensure!(from <= last.parse::<usize>()?, "nothing has a core of its own where there is one");
+    Ok(format!("{from}-{last}"))
+}
+
+/// Of the time that the first thread of a process wanted to run, the part in which it had to wait for a core.
+pub(crate) fn waited_for_core(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    let (ran, waited) = numbers.next().zip(numbers.next()).context("it was scheduled")?;
+    let (ran, waited) = (ran?, waited?);
+    Ok(waited / (ran + waited).max(1.0))
+}
+
 /// The processor time that a process and its ended children have had.
 pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -65,6 +65,14 @@ impl Servers {
         self.redis.pid().context("it runs")
     }
 
+    /// The process of RabbitMQ, which must be its own.
+    pub(crate) fn broker_pid(&self) -> Result<u32> {
+        match &self.broker {
+            Broker::Private(broker) => broker.pid().context("it runs"),
+            Broker::Vhost(_) => anyhow::bail!("others use this broker"),
+        }
+    }
+
     /// What Redis answers to a command.
     pub(crate) fn ask_redis(&self, words: &[&str]) -> Result<String> {
         let said =

@@ -45,13 +45,23 @@ pub(crate) async fn create(
     build: &BuildSpec,
     count: usize,
 ) -> Result<Vec<RunId>> {
+    create_signed(store, registry, build, count, &Nobody).await
+}
+
+async fn create_signed(
+    store: &SharedStore,
+    registry: &RegistryName,
+    build: &BuildSpec,
+    count: usize,
+    signer: &dyn Signer,
+) -> Result<Vec<RunId>> {
     let draft = draft(registry, build)?;
     let mut ids = Vec::new();
     while ids.len() < count {
         let drafts = std::iter::repeat_n((RunPrefix::nth(0), draft.clone(), None), A_COMMIT);
         let mut batch = Batch::default();
         let now = store.now().await?;
-        let created = runs::create(store.as_ref(), &mut batch, drafts.collect(), &Nobody, now);
+        let created = runs::create(store.as_ref(), &mut batch, drafts.collect(), signer, now);
         let created = created.await?;
         store.commit(batch).await.context("nobody else creates runs")?;
         ids.extend(created.iter().map(|run| run.id));
@@ -86,6 +96,23 @@ pub(crate) async fn create_buildable(
     registry: &RegistryName,
     count: usize,
 ) -> Result<()> {
+    let build = buildable(parts, registry).await?;
+    let runs = create(&parts.store, registry, &build, count).await?;
+    make_ready(&parts.store, runs).await
+}
+
+/// Creates runs that a scheduler admits and a scripted engine builds.
+pub(crate) async fn create_waiting(
+    parts: &Parts,
+    registry: &RegistryName,
+    count: usize,
+) -> Result<()> {
+    let build = buildable(parts, registry).await?;
+    create_signed(&parts.store, registry, &build, count, parts.keyring.as_ref()).await.map(drop)
+}
+
+/// What a scripted engine can build, with its context uploaded.
+async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<BuildSpec> {
     let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
     let id: UploadId = "bench".parse()?;
     let upload = Upload {
@@ -97,9 +124,7 @@ pub(crate) async fn create_buildable(
     };
     parts.blobs.put(&uploads::blob_path(&id), context).await?;
     uploads::create(parts.store.as_ref(), &upload).await?;
-    let build = build(Source::Upload { upload: id })?;
-    let runs = create(&parts.store, registry, &build, count).await?;
-    make_ready(&parts.store, runs).await
+    build(Source::Upload { upload: id })
 }
 
 /// An image of a source that is not pushed.

@@ -214,13 +214,16 @@ fn build_all(workers: usize, count: usize) -> Result<f64> {
     rate_of(&ended)
 }
 
-/// Until no run is ready or leased.
+/// Until no run waits, is ready or leased.
 pub(crate) async fn until_idle(parts: &Parts) -> Result<()> {
     let store = parts.store.as_ref();
     let idle = async {
         loop {
-            let nothing_ready = runs::all_ready(store, 1).await?.is_empty();
-            if nothing_ready && runs::count_leased(store, 1).await? == 0 {
+            // In the order in which a run goes through them: none slips by.
+            if runs::waiting(store, None, 1).await?.is_empty()
+                && runs::all_ready(store, 1).await?.is_empty()
+                && runs::count_leased(store, 1).await? == 0
+            {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -18,7 +18,7 @@ use super::{free_port, is_open, loopback};
 use crate::process::Process;
 
 /// On a busy machine Erlang takes its time.
-const START_WITHIN: Duration = Duration::from_secs(150);
+const START_WITHIN: Duration = Duration::from_secs(400);
 
 /// Where Debian keeps the scripts that work for any user.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
@@ -131,6 +131,12 @@ impl RabbitMq {
     /// It does not run.
     pub fn resume(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::CONT)
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
     }
 
     /// Takes all of its data away: exchanges, queues and messages.
