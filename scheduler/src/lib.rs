@@ -196,3 +196,77 @@ async fn rest_on_error(
         () = tokio::time::sleep(REST) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use gantry_domain::trace::TraceParent;
+    use gantry_seams::queue::{Acknowledge, Claim, QueueError};
+
+    use super::*;
+
+    /// So many doorbells at once, and then none.
+    struct Rings(AtomicUsize);
+
+    #[async_trait]
+    impl Queue<()> for Rings {
+        async fn publish(&self, (): (), _: Option<TraceParent>) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        async fn claim(&self) -> Result<Option<Claim<()>>, QueueError> {
+            let left =
+                self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            match left {
+                Ok(_) => Ok(Some(Claim::new((), None, Box::new(Done)))),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    struct Done;
+
+    #[async_trait]
+    impl Acknowledge for Done {
+        async fn acknowledge(self: Box<Self>) -> Result<(), QueueError> {
+            Ok(())
+        }
+    }
+
+    /// Looks until `is_enough`, each with its number from 0, which says whether something moved.
+    async fn looks_until(
+        rings: usize,
+        moved: impl Fn(usize) -> bool,
+        is_enough: impl Fn(usize, usize) -> bool,
+    ) -> usize {
+        let (looks, stop) = (AtomicUsize::new(0), CancellationToken::new());
+        let rings = Arc::new(Rings(AtomicUsize::new(rings)));
+        let doorbell = Arc::clone(&rings) as Arc<dyn Queue<()>>;
+        let look = || {
+            let number = looks.fetch_add(1, Ordering::SeqCst);
+            if is_enough(number + 1, rings.0.load(Ordering::SeqCst)) {
+                stop.cancel();
+            }
+            std::future::ready(Ok(usize::from(moved(number))))
+        };
+        let looking = on_doorbell("test", &stop, &doorbell, look);
+        tokio::time::timeout(Duration::from_secs(10), looking).await.expect("enough looks");
+        looks.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn what_moves_is_looked_after_soon_though_nobody_rings() {
+        let began = Instant::now();
+        looks_until(0, |number| number < 4, |looks, _| looks == 6).await;
+        // Four times at most a quarter of a second, and then a half: not twenty-five seconds.
+        assert!(began.elapsed() < LOOK_AGAIN, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_doorbells_is_a_few_looks() {
+        let looks = looks_until(10_000, |_| false, |_, left| left == 0).await;
+        assert!(looks < 1_000, "{looks} looks for 10 000 doorbells");
+    }
+}
