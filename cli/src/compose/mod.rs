@@ -165,6 +165,9 @@ impl Service {
         if let (true, Some(keyring)) = (is_embedded, keys.service()) {
             sign_former_runs(&servers.store, keyring).await?;
         }
+        if role.does(Role::Scheduler) {
+            index_former_runs(&servers.store).await?;
+        }
         servers.watch_store(health);
         let servers = servers.measured();
 
@@ -354,6 +357,18 @@ async fn sign_former_runs(store: &SharedStore, keyring: &Keyring) -> Result<()> 
     let signed = runs::sign_former(store.as_ref(), keyring).await?;
     if signed > 0 {
         tracing::info!(runs = signed, "runs of a former build are signed: {signed}");
+    }
+    Ok(())
+}
+
+/// Once, so that no list and no filter lacks what a former build left.
+async fn index_former_runs(store: &SharedStore) -> Result<()> {
+    let indexed = runs::index_former(store.as_ref()).await?;
+    if indexed > 0 {
+        tracing::info!(
+            runs = indexed,
+            "runs of a former build can be found by status and image: {indexed}"
+        );
     }
     Ok(())
 }

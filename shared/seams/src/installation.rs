@@ -22,6 +22,9 @@ pub struct Installation {
     /// Whether each of its runs was signed when it was created. Those of a former build were not.
     #[serde(default)]
     pub signs_runs: bool,
+    /// Whether each of its runs is in every index. Those of a former build were in fewer.
+    #[serde(default)]
+    pub indexes_runs: bool,
 }
 
 /// Reads the installation; `None` if nobody has begun it.
@@ -61,7 +64,7 @@ pub async fn open(
                 let keys = ring.iter().take(1).cloned().collect();
                 let created = store.now().await?;
                 let id = id.to_owned();
-                let new = Installation { id, created, keys, signs_runs: true };
+                let new = Installation { id, created, keys, signs_runs: true, indexes_runs: true };
                 batch.create(key(), codec::encode(&key(), &new)?);
                 (new, true)
             }
@@ -109,14 +112,17 @@ pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Resul
     }
 }
 
-/// Every run there is was signed: from now on one that is not was never created by the service.
+/// Changes the installation; nothing if nobody has begun it.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(crate) async fn set_signs_runs(store: &dyn Store) -> Result<(), StoreError> {
+pub(crate) async fn change(
+    store: &dyn Store,
+    change: impl Fn(&mut Installation),
+) -> Result<(), StoreError> {
     loop {
         let Some(mut found) = find_versioned(store).await? else { return Ok(()) };
-        found.value.signs_runs = true;
+        change(&mut found.value);
         let mut batch = Batch::default();
         found.replace_in(&mut batch, key())?;
         match store.commit(batch).await {

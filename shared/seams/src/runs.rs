@@ -20,16 +20,17 @@ use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
 mod admission;
 mod bundles;
 mod ends;
+mod former;
 mod indexes;
 mod leasing;
 mod listing;
-mod signing;
 
 pub use admission::{Admission, Limits, ready};
 pub(crate) use admission::{registry_door, task_door};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{Finish, Finished, Lapsed};
+pub use former::{index_former, sign_former};
 pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
@@ -39,7 +40,6 @@ pub use leasing::{
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before, waiting,
 };
-pub use signing::sign_former;
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.
 const CONFLICT_RETRIES: usize = 64;

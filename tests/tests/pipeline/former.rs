@@ -43,6 +43,8 @@ async fn former() -> Former {
     assert!(!began, "it is the former installation");
     assert!(runs::sign_former(store.as_ref(), &keyring).await.unwrap() > 0, "it signed none");
     assert_eq!(runs::sign_former(store.as_ref(), &keyring).await.unwrap(), 0, "once is enough");
+    assert_eq!(runs::index_former(store.as_ref()).await.unwrap(), 5);
+    assert_eq!(runs::index_former(store.as_ref()).await.unwrap(), 0, "once is enough");
     gantry.keyring = Arc::new(keyring);
     Former { gantry, store, _folder: folder }
 }
@@ -67,6 +69,9 @@ async fn what_the_former_build_kept_is_there() {
     all.sort_by_key(|run| run.id);
     let lines: Vec<String> = all.iter().map(|run| format!("{} {}", run.id, run.status())).collect();
     assert_eq!(lines, ["ca1 Canceled", "ca2 Queued", "ca3 Queued", "ca4 Queued", "ca5 Queued"]);
+    let canceled = RunFilter { status: Some(RunStatus::Canceled), ..RunFilter::default() };
+    let canceled = runs::list(store, &canceled, None, 10).await.unwrap();
+    assert_eq!(canceled.iter().map(|run| run.id.to_string()).collect::<Vec<_>>(), ["ca1"]);
     assert_eq!(installation::quarantined(store, 10).await.unwrap(), []);
 }
 
