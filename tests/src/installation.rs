@@ -24,6 +24,9 @@ use crate::process::was_killed;
 /// How long a start may take on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long somebody waits who got no answer.
+const ASK_AGAIN: Duration = Duration::from_millis(25);
+
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
@@ -254,16 +257,23 @@ impl Client {
         key: &str,
         body: &impl Serialize,
     ) -> Result<T> {
-        loop {
-            let door = self.door().await?;
-            let url = format!("{}/api/v1/{path}", door.address);
-            let request = self.http.post(&url).bearer_auth(&door.token).json(body);
-            let Ok(answer) = request.header("idempotency-key", key).send().await else { continue };
-            let status = answer.status();
-            let Ok(text) = answer.text().await else { continue };
-            ensure!(status.is_success(), "{url}: {status}: {text}");
-            return serde_json::from_str(&text).with_context(|| format!("{url}: {text}"));
-        }
+        let body = serde_json::to_vec(body)?;
+        let (status, text) = loop {
+            let token = format!("Bearer {}", self.door().await?.token);
+            let headers = [
+                ("authorization", token),
+                ("content-type", "application/json".to_owned()),
+                ("idempotency-key", key.to_owned()),
+            ];
+            if let Some(answer) =
+                self.knock(&format!("/api/v1/{path}"), &headers, body.clone()).await?
+            {
+                break answer;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        };
+        ensure!(status.is_success(), "{path}: {status}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
     }
 
     /// Sends bytes to API v1 and tells what was answered, whatever it is.
@@ -321,7 +331,7 @@ impl Client {
         serde_json::from_str(&text).with_context(|| format!("{url}: {text}"))
     }
 
-    /// Posts to a path as somebody without a token. `None`: no whole answer came.
+    /// Posts to a path with these headers alone. `None`: no whole answer came.
     ///
     /// # Errors
     /// It does not come up.

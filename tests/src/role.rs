@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::servers::{free_port, loopback};
 
 /// How long a start may take on a busy machine.
-const START_WITHIN: Duration = Duration::from_secs(150);
+const START_WITHIN: Duration = Duration::from_secs(400);
 
 /// How long a process may take to let go of what it has in hand.
 const END_WITHIN: Duration = Duration::from_secs(30);

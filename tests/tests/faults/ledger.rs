@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use gantry_ingress::api::types::HookAccepted;
 use gantry_tests::installation::Client;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -13,6 +13,9 @@ use sha2::Sha256;
 
 /// How long a sender that got no answer waits. GitHub leaves it to people; here they are quick.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
+
+/// How often something that is known is sent to somebody who is there.
+const TRIES: usize = 5;
 
 /// A push as the code host knows it.
 #[derive(Debug, Clone)]
@@ -76,12 +79,22 @@ impl Delivery {
         Ok(())
     }
 
+    /// Sends it once more, and nothing comes of it: it is known. A connection that was kept may have been closed just now,
+    /// so no answer is none.
+    pub(crate) async fn repeat(&mut self, client: &Client, hook: &Hook) -> Result<()> {
+        let mut tries = 0..TRIES;
+        while tries.next().is_some() {
+            if let Some(status) = self.send_once(client, hook).await? {
+                ensure!(status == StatusCode::OK, "redelivery {} was answered {status}", self.id);
+                return Ok(());
+            }
+            tokio::time::sleep(SEND_AGAIN).await;
+        }
+        bail!("redelivery {} was not answered", self.id)
+    }
+
     /// Sends it once. `None`: no answer came, or that it cannot be taken now.
-    pub(crate) async fn send_once(
-        &mut self,
-        client: &Client,
-        hook: &Hook,
-    ) -> Result<Option<StatusCode>> {
+    async fn send_once(&mut self, client: &Client, hook: &Hook) -> Result<Option<StatusCode>> {
         let status = self.ask(client, hook).await?;
         Ok(status.filter(StatusCode::is_success))
     }

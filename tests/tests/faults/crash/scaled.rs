@@ -72,8 +72,7 @@ impl Scaled {
             folder,
         };
         for part in PARTS {
-            let dies = deaths.iter().find(|(dies, _)| *dies == part).map(|(_, point)| *point);
-            let role = scaled.spawn(part, dies)?;
+            let role = scaled.spawn(part, first_of(part, deaths))?;
             scaled.roles.push(role);
         }
         for role in &mut scaled.roles {
@@ -124,14 +123,13 @@ impl Scaled {
     }
 
     pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
-        for (part, point) in deaths {
+        for (number, (part, point)) in deaths.iter().enumerate() {
             self.roles[*part as usize].dies_at(*point, DIES_WITHIN).await?;
+            let next = first_of(*part, &deaths[number + 1..]);
+            self.roles[*part as usize] = self.spawn(*part, next)?;
         }
-        for (part, _) in deaths {
-            self.roles[*part as usize] = self.spawn(*part, None)?;
-        }
-        for (part, _) in deaths {
-            self.roles[*part as usize].until_ready().await?;
+        for role in &mut self.roles {
+            role.until_ready().await?;
         }
         Ok(())
     }
@@ -148,6 +146,11 @@ impl Scaled {
         }
         Ok(())
     }
+}
+
+/// Where a part dies first.
+fn first_of(part: Part, deaths: &[(Part, CrashPoint)]) -> Option<CrashPoint> {
+    deaths.iter().find(|(dies, _)| *dies == part).map(|(_, point)| *point)
 }
 
 impl Part {

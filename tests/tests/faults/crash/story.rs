@@ -14,11 +14,10 @@ use gantry_seams::deliveries;
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::Store;
 use gantry_tests::git_server::{GitServer, TestRepository};
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::site::{Mode, Site};
-use super::{Old, Row, Story};
+use super::{Deaths, Old, Story};
 use crate::evidence::{self, MANY};
 use crate::ledger::{Delivery, Hook};
 use crate::parts::Parts;
@@ -35,10 +34,10 @@ const CANDIDATES: usize = 66;
 /// The repository of quick builds.
 const QUICK: &str = "quick";
 
-/// Plays a row: somebody dies, and what was begun is done in spite of it.
-pub(super) async fn play(row: &Row, mode: Mode, git: &GitServer) -> Result<()> {
-    let Row(_, deaths, story) = row;
-    let name = format!("{}-{}", mode.as_str(), row.point().as_str().replace('.', "-"));
+/// Something happens, these die of it, and in spite of them it is done.
+pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServer) -> Result<()> {
+    let (_, first) = deaths.first().context("somebody dies")?;
+    let name = format!("{}-{}", mode.as_str(), first.as_str().replace('.', "-"));
     let tasks = story.tasks();
     let repository = lay(git, &name, &tasks)?;
     let mut repositories: Vec<String> = tasks.iter().map(|task| task.repository.clone()).collect();
@@ -51,13 +50,13 @@ pub(super) async fn play(row: &Row, mode: Mode, git: &GitServer) -> Result<()> {
         Scene { site, hook, tasks, clone_url: git.url(&name), sent: None, requested: Vec::new() };
     scene.quiet().await?;
     match story {
-        Story::Push | Story::PushToMany => scene.push_and_die(row, &repository).await?,
-        Story::Cancel => scene.cancel_and_die(row, &repository).await?,
-        Story::Request => scene.ask_and_die(row).await?,
+        Story::Push | Story::PushToMany => scene.push_and_die(deaths, &repository).await?,
+        Story::Cancel => scene.cancel_and_die(deaths, &repository).await?,
+        Story::Request => scene.ask_and_die(deaths).await?,
         Story::Forget(old) => {
             scene.push(&repository).await?;
             scene.quiet().await?;
-            scene.site.forget(*old, deaths).await?;
+            scene.site.forget(old, deaths).await?;
             scene.site.deaths(deaths).await?;
         }
     }
@@ -138,18 +137,22 @@ impl Scene {
         Ok(Delivery::new("delivery-1".to_owned(), &self.clone_url, moved))
     }
 
-    async fn push_and_die(&mut self, row: &Row, repository: &Mutex<TestRepository>) -> Result<()> {
+    async fn push_and_die(
+        &mut self,
+        deaths: Deaths,
+        repository: &Mutex<TestRepository>,
+    ) -> Result<()> {
         let mut delivery = self.delivery(repository)?;
         let client = self.site.client.clone();
         let sending = delivery.send(&client, &self.hook);
-        both(sending, self.site.deaths(row.1)).await?;
+        both(sending, self.site.deaths(deaths)).await?;
         self.sent = Some(delivery);
         Ok(())
     }
 
     async fn cancel_and_die(
         &mut self,
-        row: &Row,
+        deaths: Deaths,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
         self.push(repository).await?;
@@ -165,10 +168,10 @@ impl Scene {
         let client = self.site.client.clone();
         let asked: Result<Value> = client.post(&format!("runs/{run}/cancel"), &json!({})).await;
         ensure!(asked.is_err(), "it was answered: {asked:?}");
-        self.site.deaths(row.1).await
+        self.site.deaths(deaths).await
     }
 
-    async fn ask_and_die(&mut self, row: &Row) -> Result<()> {
+    async fn ask_and_die(&mut self, deaths: Deaths) -> Result<()> {
         let build = BuildCreate {
             context: Some(format!("{}#{}", self.clone_url, self.tasks[0].branch)),
             images: vec![format!("{QUICK}:{{{{.Run.ID}}}}")],
@@ -181,7 +184,7 @@ impl Scene {
             let run: Run = client.post_until_answered(&path, "the-same", &build).await?;
             Ok(run.id.parse()?)
         };
-        self.requested.push(both(asking, self.site.deaths(row.1)).await?);
+        self.requested.push(both(asking, self.site.deaths(deaths)).await?);
         Ok(())
     }
 
@@ -189,8 +192,7 @@ impl Scene {
     async fn come_to_rest(&mut self) -> Result<()> {
         self.quiet().await?;
         if let Some(delivery) = &mut self.sent {
-            let status = delivery.send_once(&self.site.client, &self.hook).await?;
-            ensure!(status == Some(StatusCode::OK), "the redelivery was answered {status:?}");
+            delivery.repeat(&self.site.client, &self.hook).await?;
         }
         self.quiet().await
     }

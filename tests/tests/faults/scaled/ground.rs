@@ -90,8 +90,8 @@ impl Ground {
         let file = |path: PathBuf| text(path.display().to_string());
         let urls: Vec<String> = servers.brokers(side).map(rabbitmq::url).collect();
         let mut settings = vec![
-            // A broker that starts beside everything else may take more than a minute.
-            ("patience", text("150s".to_owned())),
+            // A broker that starts beside everything else may take minutes.
+            ("patience", text("400s".to_owned())),
             ("store.url", text(redis::url(servers.store(side)))),
             ("queue.urls", format!("{urls:?}")),
             ("queue.password_file", file(self.password_file())),

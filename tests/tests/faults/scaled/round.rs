@@ -24,8 +24,8 @@ use crate::ledger::Hook;
 use crate::round::quiet;
 
 /// How long an installation that is left alone may take until nothing moves any more: longer than the pause before a third
-/// attempt, 80 s, which a run may meet whose engine was away.
-const QUIET_WITHIN: Duration = Duration::from_secs(130);
+/// attempt, 80 s, which a run may meet whose engine was away, also on a machine that has much else to do.
+const QUIET_WITHIN: Duration = Duration::from_secs(300);
 
 /// How long is pushed at least, and after the last fault.
 const PUSHED_FOR: Duration = Duration::from_secs(12);
