@@ -49,8 +49,13 @@ impl Webhook {
         Self { bytes, id_at }
     }
 
+    /// What is sent.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Gives it the id of one delivery: as random as GitHub's, and never the same twice.
-    fn rename(&mut self, sender: u64, number: u64) {
+    pub(crate) fn rename(&mut self, sender: u64, number: u64) {
         let (high, low) = (scatter(sender), scatter(sender << 32 | number));
         let id = format!(
             "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
@@ -225,20 +230,21 @@ pub(crate) async fn send_one(address: SocketAddr, hook: &Webhook) -> Result<u16>
     Connection::open(address).await?.exchange(&hook.bytes).await
 }
 
-struct Connection {
+/// One that is kept alive.
+pub(crate) struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, read: Vec::with_capacity(4096) })
     }
 
     /// Sends a request and reads its answer to the end. Tells the status.
-    async fn exchange(&mut self, request: &[u8]) -> Result<u16> {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<u16> {
         self.stream.write_all(request).await?;
         self.read.clear();
         loop {

@@ -7,10 +7,12 @@
 mod accept;
 mod bare;
 mod blocking;
+mod burst;
 mod composition;
 mod context;
 mod cost;
 mod exchange;
+mod filled;
 mod forged;
 mod github;
 mod ground;
@@ -23,10 +25,12 @@ mod memory;
 mod overhead;
 mod process;
 mod pusher;
+mod reads;
 mod report;
 mod role;
 mod running;
 mod samples;
+mod scale;
 mod servers;
 mod start;
 mod stored;
@@ -35,8 +39,9 @@ mod warm;
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::filled::Size;
 use crate::ground::Ground;
 use crate::report::Report;
 use crate::role::Role;
@@ -68,13 +73,17 @@ pub(crate) struct Effort {
     pub(crate) runs_in_memory: usize,
     /// Hooks and runs whose cost is measured.
     pub(crate) costs: [usize; 2],
+    /// A small installation and a full one.
+    pub(crate) scale: [Size; 2],
+    /// Hooks that come at once.
+    pub(crate) burst: usize,
 }
 
 const FULL: Effort = Effort {
     rounds: 5,
     seconds: 2.0,
     pushes: 100,
-    builds: [30, 15, 3],
+    builds: [30, 15, 2],
     lines: 200,
     large_files: 16,
     stored_runs: 100_000,
@@ -83,6 +92,11 @@ const FULL: Effort = Effort {
     leases: 200,
     runs_in_memory: 10_000,
     costs: [10_000, 512],
+    scale: [
+        Size { runs: 1_000, tasks: 100, repositories: 10 },
+        Size { runs: 100_000, tasks: 10_000, repositories: 1_000 },
+    ],
+    burst: 10_000,
 };
 
 const QUICK: Effort = Effort {
@@ -98,26 +112,50 @@ const QUICK: Effort = Effort {
     leases: 10,
     runs_in_memory: 640,
     costs: [1_000, 128],
+    scale: [
+        Size { runs: 100, tasks: 100, repositories: 10 },
+        Size { runs: 1_000, tasks: 1_000, repositories: 100 },
+    ],
+    burst: 1_000,
 };
 
-/// A part of the whole, chosen by its name.
-type Part = (&'static str, fn(Effort, &mut Report) -> Result<()>);
+/// A part of the whole.
+struct Part {
+    /// It is chosen by this.
+    name: &'static str,
+    measure: fn(Effort, &mut Report) -> Result<()>,
+    /// Rounds that tell enough. What is a ratio of two rates needs all.
+    most_rounds: usize,
+}
 
-const PARTS: [Part; 14] = [
-    ("accept", accept::measure),
-    ("accept-scaled", accept::measure_scaled),
-    ("accept-apart", accept::measure_apart),
-    ("forged", forged::measure),
-    ("warm", warm::measure),
-    ("overhead", overhead::measure),
-    ("large", large::measure),
-    ("lines", lines::measure),
-    ("start", start::measure),
-    ("take", take::measure),
-    ("leased", leased::measure),
-    ("memory", memory::measure),
-    ("cost", cost::measure),
-    ("blocking", blocking::measure),
+const ALL: usize = usize::MAX;
+const FEW: usize = 3;
+
+const fn part(
+    name: &'static str,
+    measure: fn(Effort, &mut Report) -> Result<()>,
+    most_rounds: usize,
+) -> Part {
+    Part { name, measure, most_rounds }
+}
+
+const PARTS: [Part; 16] = [
+    part("accept", accept::measure, ALL),
+    part("accept-scaled", accept::measure_scaled, ALL),
+    part("accept-apart", accept::measure_apart, ALL),
+    part("forged", forged::measure, ALL),
+    part("warm", warm::measure, ALL),
+    part("overhead", overhead::measure, ALL),
+    part("large", large::measure, ALL),
+    part("lines", lines::measure, ALL),
+    part("start", start::measure, FEW),
+    part("scale", scale::measure, ALL),
+    part("burst", burst::measure, FEW),
+    part("take", take::measure, FEW),
+    part("leased", leased::measure, FEW),
+    part("memory", memory::measure, FEW),
+    part("cost", cost::measure, FEW),
+    part("blocking", blocking::measure, FEW),
 ];
 
 fn main() -> Result<()> {
@@ -137,16 +175,19 @@ fn main() -> Result<()> {
     if let Some(place) = words.iter().position(|word| word.starts_with("rounds=")) {
         effort.rounds = words.remove(place)["rounds=".len()..].parse()?;
     }
-    let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+    let known: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
     if let Some(unknown) = words.iter().find(|word| !known.contains(&word.as_str())) {
         bail!("there is no part `{unknown}`: choose from {}, quick and rounds=N", known.join(", "));
     }
 
     let mut report = Report::begin()?;
-    for (name, measure) in PARTS {
-        if words.is_empty() || words.iter().any(|word| word == name) {
-            report::say(format_args!("{name}:"));
-            measure(effort, &mut report).with_context(|| format!("`{name}` was not measured"))?;
+    let chosen = |part: &&Part| words.is_empty() || words.iter().any(|word| word == part.name);
+    for Part { name, measure, most_rounds } in PARTS.iter().filter(chosen) {
+        report::say(format_args!("{name}:"));
+        let effort = Effort { rounds: effort.rounds.min(*most_rounds), ..effort };
+        // What the others measured in an hour is not lost with it.
+        if let Err(error) = measure(effort, &mut report) {
+            report.not_measured(name, &error);
         }
     }
     report.print()

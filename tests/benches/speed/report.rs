@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::machine::Machine;
 
@@ -36,12 +36,18 @@ pub(crate) struct Report {
     machine: Machine,
     rows: Vec<Row>,
     details: Vec<Details>,
+    not_measured: Vec<&'static str>,
 }
 
 impl Report {
     /// Nothing is measured yet but the machine.
     pub(crate) fn begin() -> Result<Self> {
-        Ok(Self { machine: Machine::look()?, rows: Vec::new(), details: Vec::new() })
+        Ok(Self {
+            machine: Machine::look()?,
+            rows: Vec::new(),
+            details: Vec::new(),
+            not_measured: Vec::new(),
+        })
     }
 
     /// A speed that is to be reached.
@@ -51,12 +57,26 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// A part that could not be measured to its end.
+    pub(crate) fn not_measured(&mut self, part: &'static str, error: &anyhow::Error) {
+        self.not_measured.push(part);
+        self.row(Row {
+            what: format!("all of `{part}`"),
+            reach: "is measured",
+            measured: format!("{error:#}").replace(['\n', '|'], " "),
+            reached: false,
+        });
+    }
+
     /// What stands behind it.
     pub(crate) fn details(&mut self, details: Details) {
         self.details.push(details);
     }
 
-    /// Prints all of it.
+    /// Prints all of it: first what is to be reached and what was.
+    ///
+    /// # Errors
+    /// Of what was not measured, once the rest is printed.
     pub(crate) fn print(&self) -> Result<()> {
         use std::io::Write as _;
 
@@ -72,6 +92,7 @@ impl Report {
             writeln!(out, "\n### {}\n", details.title)?;
             write!(out, "{}", Table { columns: &details.columns, rows: &details.rows })?;
         }
+        ensure!(self.not_measured.is_empty(), "not measured: {}", self.not_measured.join(", "));
         Ok(())
     }
 }

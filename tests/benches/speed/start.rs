@@ -48,7 +48,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 }
 
 /// Until `/readyz` says so.
-fn answers(address: std::net::SocketAddr) -> Result<()> {
+pub(crate) fn answers(address: std::net::SocketAddr) -> Result<()> {
     use std::io::{Read as _, Write as _};
 
     let mut stream = std::net::TcpStream::connect(address)?;

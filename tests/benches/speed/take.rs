@@ -162,7 +162,7 @@ async fn take_some(
 }
 
 /// Until there is one: others may have been faster with all that were looked at.
-async fn take_one(
+pub(crate) async fn take_one(
     store: &dyn Store,
     pool: &PoolName,
     worker: &WorkerId,

@@ -1,0 +1,157 @@
+//! An installation that has been used for long: tasks that watch repositories, and runs that have ended.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::fact::{self, FactKey};
+use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, WorkerId};
+use gantry_domain::image::Digest;
+use gantry_domain::lineage::OutputImage;
+use gantry_domain::platform::Platform;
+use gantry_domain::run::{Outcome, Product, TaskRevision};
+use gantry_domain::source::Source;
+use gantry_domain::task::{SourceTrigger, Status, Task};
+use gantry_seams::runs::{self, Finish};
+use gantry_seams::store::{Batch, SharedStore};
+use gantry_seams::{events, facts, tasks};
+
+use crate::composition::{Parts, REGISTRY};
+use crate::stored;
+use crate::take;
+
+/// How much is in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Ended runs, as many of each task.
+    pub(crate) runs: usize,
+    /// Tasks, as many for each repository.
+    pub(crate) tasks: usize,
+    /// Repositories that are watched.
+    pub(crate) repositories: usize,
+}
+
+/// The oldest runs succeeded and pushed to this repository; all others were cancelled before they began.
+pub(crate) const RARE: &str = "rare";
+
+/// How many these are.
+pub(crate) const OLDEST: usize = 20;
+
+/// How many things are written at once: the store commits them together.
+const AT_ONCE: usize = 256;
+
+/// How many runs one commit creates.
+const A_COMMIT: usize = 64;
+
+/// What every watched branch is at.
+pub(crate) const HEAD: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// The address of a repository.
+pub(crate) fn repository(number: usize) -> String {
+    format!("https://github.com/example/repository-{number}.git")
+}
+
+/// Fills an installation. Answers with the ids of its runs, the oldest first.
+pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
+    parts.furnish("registry.test").await?;
+    let numbers = 0..size.tasks;
+    let saves = numbers.map(|number| save_task(&parts.store, number, number % size.repositories));
+    stream::iter(saves).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
+    let learns = (0..size.repositories).map(|number| learn_head(&parts.store, number));
+    stream::iter(learns).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
+
+    let oldest = create(parts, 0..OLDEST, size.tasks).await?;
+    let digest: Digest = format!("sha256:{}", "5".repeat(64)).parse()?;
+    stored::make_ready(&parts.store, oldest.clone()).await?;
+    for _ in &oldest {
+        succeed(&parts.store, &digest).await?;
+    }
+    let others = create(parts, OLDEST..size.runs, size.tasks).await?;
+    let by = stored::BY.parse()?;
+    let cancels = others.iter().map(|run| {
+        let (store, by) = (Arc::clone(&parts.store), &by);
+        async move { runs::cancel(store.as_ref(), *run, by).await }
+    });
+    stream::iter(cancels).buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+    Ok(oldest.into_iter().chain(others).collect())
+}
+
+/// Creates the runs of these numbers, each of another task than the one before it.
+async fn create(parts: &Parts, numbers: Range<usize>, tasks: usize) -> Result<Vec<RunId>> {
+    let store = parts.store.as_ref();
+    let build = stored::build(format!("{}#main", repository(0)).parse()?)?;
+    let (event, by) = ("request:bench".parse()?, stored::BY.parse()?);
+    let draft = planner::for_quick_build(REGISTRY.parse()?, build, None, event, by);
+    let mut ids = Vec::new();
+    for first in numbers.clone().step_by(A_COMMIT) {
+        let mut drafts = Vec::new();
+        for number in first..numbers.end.min(first + A_COMMIT) {
+            let name = task_name(number % tasks).parse()?;
+            let task = Some(TaskRevision { name, revision: 1 });
+            drafts.push((RunPrefix::nth(0), RunDraft { task, ..draft.clone() }, None));
+        }
+        let mut batch = Batch::default();
+        let now = store.now().await?;
+        let created = runs::create(store, &mut batch, drafts, parts.keyring.as_ref(), now).await?;
+        store.commit(batch).await.context("nobody else creates runs")?;
+        ids.extend(created.iter().map(|run| run.id));
+    }
+    Ok(ids)
+}
+
+fn task_name(number: usize) -> String {
+    format!("task-{number}")
+}
+
+async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> {
+    let now = store.now().await?;
+    let task = Task {
+        id: format!("{REGISTRY}/{}", task_name(number)).parse()?,
+        revision: 1,
+        status: Status::Enabled,
+        build: stored::build(format!("{}#main", repository(of)).parse()?)?,
+        source_trigger: Some(SourceTrigger {
+            name: "push".to_owned(),
+            branch: None,
+            status: Status::Enabled,
+        }),
+        git_token: None,
+        run_limit: None,
+        created: now,
+        updated: now,
+    };
+    // There is no code host to ask for the head.
+    if let Some(event) = tasks::create(store.as_ref(), &task).await? {
+        events::set_aside(store.as_ref(), &event.id).await?;
+    }
+    Ok(())
+}
+
+async fn learn_head(store: &SharedStore, number: usize) -> Result<()> {
+    let Source::Git(git) = repository(number).parse()? else {
+        anyhow::bail!("a repository's address is one of git");
+    };
+    let (registry, branch) = (REGISTRY.parse()?, "main".parse()?);
+    let key = FactKey::branch(&registry, &git.url.key(), &branch);
+    let known = fact::advanced(None, &key, Some(HEAD.parse()?), store.now().await?);
+    let mut batch = Batch::default();
+    facts::advance(&mut batch, None, &known)?;
+    Ok(store.commit(batch).await?)
+}
+
+/// Takes a run and lets it end well.
+async fn succeed(store: &SharedStore, digest: &Digest) -> Result<()> {
+    let (worker, nonce): (WorkerId, LeaseNonce) = ("worker-0".parse()?, "1".repeat(32).parse()?);
+    let pool = Platform::default().pool();
+    let (run, holder) = take::take_one(store.as_ref(), &pool, &worker, &nonce).await?;
+    let output = OutputImage {
+        image: format!("registry.test/{RARE}:{}", run.id).parse()?,
+        digest: digest.clone(),
+    };
+    let product = Product { outputs: vec![output], ..Product::default() };
+    let finish = Finish::Outcome(Outcome::Succeeded(product));
+    runs::finish(store.as_ref(), run.id, &holder, finish, None).await?;
+    Ok(())
+}
