@@ -235,10 +235,10 @@ pub enum OpenError {
 impl OpenError {
     fn of_system(file: &Path, source: io::Error) -> Self {
         let path = file.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull => Self::Full { path, source: source.into() },
-            _ => Self::File { path, source },
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::Full { path, source: source.into() };
         }
+        Self::File { path, source }
     }
 
     pub(crate) fn of_sqlite(file: &Path, source: rusqlite::Error) -> Self {
