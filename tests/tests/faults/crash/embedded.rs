@@ -38,7 +38,7 @@ impl Embedded {
             ObjectBlobs::local(data.join("objects"))?,
             embedded.installation.client(),
             data.join("registry"),
-            Processes::Embedded(embedded),
+            Processes::Embedded(Box::new(embedded)),
         ))
     }
 

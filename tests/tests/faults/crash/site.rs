@@ -47,7 +47,7 @@ pub(super) struct Site {
 
 /// Its processes, and the folder that they work in.
 pub(super) enum Processes {
-    Embedded(Embedded),
+    Embedded(Box<Embedded>),
     Scaled(Box<Scaled>),
 }
 
