@@ -14,8 +14,10 @@ text_type!(
     /// `host[:port]` of a registry, lower case.
     RegistryHost,
     "registry host",
-    "`host` or `host:port` in lower case, without scheme and path",
+    "`host` or `host:port` in lower case, without scheme and path; one word alone, like `registry`, needs its port",
     |text| {
+        // In an image's name one word before a `/` is a part of Docker Hub, to engines and to us.
+        let is_told_apart = text.contains(['.', ':']) || text == "localhost";
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (text, None),
@@ -23,6 +25,7 @@ text_type!(
         (1..=255).contains(&host.len())
             && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._[]:".contains(&b))
             && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+            && is_told_apart
     }
 );
 
@@ -221,6 +224,20 @@ mod tests {
             ("ghcr.io/team/web:2", "ghcr.io/team/web:2"),
         ] {
             assert_eq!(ImageReference::parse_in(text, &home).unwrap().to_string(), read);
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_from_a_word_of_a_repository() {
+        for host in
+            ["ghcr.io", "registry:5000", "localhost", "localhost:5000", "[::1]:5000", "10.0.0.1"]
+        {
+            let image: ImageReference = format!("{host}/team/web:1").parse().unwrap();
+            assert_eq!(image.host(), &host.parse().unwrap());
+        }
+        for word in ["registry", "1", "a-b"] {
+            let refused = word.parse::<RegistryHost>().unwrap_err().to_string();
+            assert!(refused.contains("needs its port"), "{refused}");
         }
     }
 
