@@ -145,6 +145,7 @@ async fn a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing(
 /// An engine that is stopped for a moment is waited for. Stopped for `GANTRY_ENGINE_STOPPED` seconds, for longer than 40,
 /// it is given up, and the build tried again.
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "how long is asked of whoever runs it")]
 async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time() {
     let stopped = std::env::var("GANTRY_ENGINE_STOPPED").ok().and_then(|time| time.parse().ok());
     let stopped = Duration::from_secs(stopped.unwrap_or(3));

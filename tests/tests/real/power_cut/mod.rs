@@ -242,6 +242,7 @@ struct Length {
 
 impl Length {
     /// More when `GANTRY_POWER_CUTS` says how many.
+    #[allow(clippy::disallowed_methods, reason = "how many is asked of whoever runs it")]
     fn wanted() -> Self {
         match std::env::var("GANTRY_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()) {
             Some(cuts) => Self { cuts, rounds: 10, body: 500_000 },
