@@ -282,7 +282,10 @@ impl Settings {
             ));
         }
         if self.server.body_budget < LARGEST_BODY {
-            found.push(("server.body_budget", "at least 26MiB: so large may one body be, with its request"));
+            found.push((
+                "server.body_budget",
+                "at least 26MiB: so large may one body be, with its request",
+            ));
         }
         if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
             found.push(("lease.renew", "more than nothing, and at most half of `lease.duration`"));
