@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use gantry_ops::health::Health;
 use gantry_ops::settings::{Flag, Layers, Settings, SettingsFile};
 use gantry_ops::{metrics, telemetry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -40,9 +41,19 @@ pub(crate) struct Process {
     signals: Signals,
 }
 
+/// Each connection is an open file. The limit that a shell or a service manager gives first, 1024 in most places, is made for
+/// programs that cannot have more.
+fn open_as_many_files_as_allowed() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("no more files can be opened than before: {error}");
+    }
+}
+
 impl Process {
     /// Starts telemetry and hears signals from now on.
     pub(crate) async fn begin(role: Role, settings: Settings) -> Result<Self> {
+        open_as_many_files_as_allowed();
         let telemetry =
             telemetry::start(&settings.log, &settings.telemetry, role.service().to_owned())?;
         metrics::install();

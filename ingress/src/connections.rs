@@ -18,7 +18,11 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Extensions, ServiceResponse};
 use actix_web::http::header;
 use actix_web::rt::net::TcpStream as Accepted;
+use rustix::net::sockopt;
 use tokio_util::sync::CancellationToken;
+
+/// Who reads nothing of an answer for so long is let go: what waits for it is memory. The kernel watches over it.
+const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
@@ -87,6 +91,8 @@ impl Connections {
 
 impl Connection {
     fn new(stream: &Accepted) -> io::Result<Self> {
+        let millis = u32::try_from(UNREAD_FOR.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(stream, millis)?;
         Ok(Self {
             socket: stream.as_fd().try_clone_to_owned()?.into(),
             opened: Instant::now(),

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
 use super::runs;
@@ -57,7 +58,8 @@ pub(super) async fn read_log(
         return live(state, allowed, request, at, query).await;
     }
     let run = runs::find(&state, &allowed, *at).await?;
-    let text = TextLog::new(state, &run, &query);
+    let admitted = state.followers.admit().ok_or(ApiError::Busy)?;
+    let text = TextLog::new(state, &run, &query, admitted);
     let stream = futures_util::stream::unfold(text, |mut text| async move {
         let piece = text.next().await?;
         Some((piece, text))
@@ -149,6 +151,7 @@ struct TextLog {
     is_in_line: bool,
     waiting: VecDeque<Bytes>,
     is_over: bool,
+    _admitted: OwnedSemaphorePermit,
 }
 
 fn has_several_attempts(run: &Run) -> bool {
@@ -156,7 +159,12 @@ fn has_several_attempts(run: &Run) -> bool {
 }
 
 impl TextLog {
-    fn new(state: Data<State>, run: &Run, query: &LogQuery) -> Self {
+    fn new(
+        state: Data<State>,
+        run: &Run,
+        query: &LogQuery,
+        admitted: OwnedSemaphorePermit,
+    ) -> Self {
         let place = query.place();
         Self {
             state,
@@ -167,6 +175,7 @@ impl TextLog {
             is_in_line: false,
             waiting: VecDeque::new(),
             is_over: false,
+            _admitted: admitted,
         }
     }
 
@@ -178,7 +187,7 @@ impl TextLog {
             if self.is_over {
                 return None;
             }
-            let step = self.walk.next(self.state.store.as_ref(), self.state.blobs.as_ref()).await;
+            let step = self.state.followers.read(&self.state, &mut self.walk).await;
             match step {
                 Ok(step) => self.take(step),
                 Err(error) => {

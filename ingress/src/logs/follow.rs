@@ -22,8 +22,12 @@ use crate::state::State;
 /// What a listener may be behind before it must read by itself. A piece of output is at most 64 KiB.
 const HELD_FOR_SLOW_LISTENERS: usize = 64;
 
-/// Listeners of all runs together.
+/// Readers of the logs of all runs together: each may hold a piece of a log, 1 MiB, that it has not read yet.
 const MOST_LISTENERS: usize = 2000;
+
+/// How many read a log by themselves at once. The others wait for their turn, and not everybody else behind them: a crowd of
+/// readers must not have the store to itself.
+const READING_AT_ONCE: usize = 2;
 
 /// Watches may miss a change; this often everything is looked at anyway.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
@@ -47,6 +51,7 @@ pub(crate) enum Told {
 pub(crate) struct Followers {
     by_run: Arc<Mutex<HashMap<RunId, broadcast::Sender<Told>>>>,
     listeners: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
 }
 
 /// Someone who listens.
@@ -57,12 +62,23 @@ pub(crate) struct Listener {
 impl Followers {
     /// Nobody is followed yet.
     pub(crate) fn new() -> Self {
-        Self { by_run: Arc::default(), listeners: Arc::new(Semaphore::new(MOST_LISTENERS)) }
+        Self {
+            by_run: Arc::default(),
+            listeners: Arc::new(Semaphore::new(MOST_LISTENERS)),
+            reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
+        }
     }
 
     /// A listener's place; `None` when all are taken.
     pub(crate) fn admit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.listeners).try_acquire_owned().ok()
+    }
+
+    /// Takes a step for a reader, when it is its turn.
+    pub(crate) async fn read(&self, state: &State, walk: &mut LogWalk) -> Result<Step, WalkError> {
+        // Nobody closes it.
+        let _turn = self.reading.acquire().await;
+        walk.next(state.store.as_ref(), state.blobs.as_ref()).await
     }
 
     /// Listens to a run from now on. Its first listener is followed from `place`; whoever comes later must read up to now

@@ -105,7 +105,7 @@ impl LiveLog {
         mut walk: LogWalk,
         listener: Option<Listener>,
     ) -> Result<Option<Bytes>, WalkError> {
-        let step = walk.next(self.state.store.as_ref(), self.state.blobs.as_ref()).await?;
+        let step = self.state.followers.read(&self.state, &mut walk).await?;
         if let Step::CaughtUp(run) = &step {
             if run.state.done().is_some() {
                 return Ok(Some(encode_end(run)));
