@@ -14,6 +14,7 @@ mod ledger;
 mod parts;
 mod plan;
 mod poison;
+mod readers;
 mod report;
 mod round;
 mod scaled;
