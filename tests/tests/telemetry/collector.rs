@@ -40,10 +40,16 @@ impl Span {
     }
 }
 
+#[derive(Default)]
+struct Kept {
+    spans: Mutex<Vec<Span>>,
+    bodies: Mutex<Vec<Bytes>>,
+}
+
 /// A collector.
 pub(crate) struct Collector {
     address: SocketAddr,
-    spans: Arc<Mutex<Vec<Span>>>,
+    kept: Arc<Kept>,
     serving: JoinHandle<()>,
 }
 
@@ -51,9 +57,9 @@ impl Collector {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let spans = Arc::default();
-        let serving = tokio::spawn(serve(listener, Arc::clone(&spans)));
-        Self { address, spans, serving }
+        let kept = Arc::default();
+        let serving = tokio::spawn(serve(listener, Arc::clone(&kept)));
+        Self { address, kept, serving }
     }
 
     /// Its base address.
@@ -63,7 +69,12 @@ impl Collector {
 
     /// Every span that came until now.
     pub(crate) fn spans(&self) -> Vec<Span> {
-        self.spans.lock().unwrap().clone()
+        self.kept.spans.lock().unwrap().clone()
+    }
+
+    /// All that was sent until now, byte for byte.
+    pub(crate) fn sent(&self) -> Vec<Bytes> {
+        self.kept.bodies.lock().unwrap().clone()
     }
 
     /// Waits until `wanted` finds what it looks for among the spans.
@@ -86,11 +97,11 @@ impl Drop for Collector {
     }
 }
 
-async fn serve(listener: TcpListener, spans: Arc<Mutex<Vec<Span>>>) {
+async fn serve(listener: TcpListener, kept: Arc<Kept>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let spans = Arc::clone(&spans);
+        let kept = Arc::clone(&kept);
         tokio::spawn(async move {
-            let keep = service_fn(|request| keep(request, Arc::clone(&spans)));
+            let keep = service_fn(|request| keep(request, Arc::clone(&kept)));
             let _ended = http1::Builder::new().serve_connection(TokioIo::new(stream), keep).await;
         });
     }
@@ -98,11 +109,12 @@ async fn serve(listener: TcpListener, spans: Arc<Mutex<Vec<Span>>>) {
 
 async fn keep(
     request: Request<Incoming>,
-    spans: Arc<Mutex<Vec<Span>>>,
+    kept: Arc<Kept>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     assert_eq!(request.uri().path(), "/v1/traces");
     assert_eq!(request.headers().get("x-key").unwrap(), KEY);
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    kept.bodies.lock().unwrap().push(body.clone());
     let sent = ExportTraceServiceRequest::decode(body).unwrap();
     for of_resource in sent.resource_spans {
         let resource = texts(of_resource.resource.unwrap_or_default().attributes);
@@ -110,7 +122,7 @@ async fn keep(
         for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             let mut attributes = texts(span.attributes);
             attributes.extend(resource.clone());
-            spans.lock().unwrap().push(Span {
+            kept.spans.lock().unwrap().push(Span {
                 service: service.clone(),
                 name: span.name,
                 trace: hex::encode(span.trace_id),
