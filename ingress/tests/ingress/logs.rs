@@ -15,7 +15,7 @@ use gantry_seams::runs::{self, Finish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::rig::{Door, within};
+use crate::rig::{Answer, Door, within};
 
 /// A worker that has one run and writes its log.
 struct Hand<'a> {
@@ -263,4 +263,30 @@ async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
     let (events, ()) = within(async { tokio::join!(reader, canceller) }).await;
     let told = texts(&events);
     assert!(told.starts_with("<Queued>") && told.ends_with("<<Canceled>>"), "{told}");
+}
+
+#[tokio::test]
+async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
+    let door = door_with_run().await;
+    let mut hand = Hand::take(&door).await;
+    let hostile = "<script>alert(1)</script>\u{1b}]52;c;eA==\u{7}\u{9b}2J\0\u{202e}\r\n\ndata: forged\nevent: end\n";
+    hand.write(hostile).await;
+    hand.finish().await;
+    let ask = async |path: &str| {
+        let path = format!("/runs/ca1/{path}");
+        Answer::of(door.api(Method::GET, &path).bearer_auth(&door.admin)).await
+    };
+    let (text, events) = (ask("log").await, ask("log/events").await);
+    for (answer, kind) in [(&text, "text/plain; charset=utf-8"), (&events, "text/event-stream")] {
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.headers["content-type"], kind);
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+    }
+    assert_eq!(text.text, hostile, "a log is what the build said; who shows it makes it harmless");
+    // In an event it is JSON on one line: what looks like another event is none.
+    let chunks = events.text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let said: Vec<serde_json::Value> =
+        chunks.map(|data| serde_json::from_str(data).unwrap()).collect();
+    assert!(said.iter().any(|data| data["text"] == hostile), "{}", events.text);
+    assert_eq!(events.text.matches("\nevent: end\n").count(), 1, "{}", events.text);
 }
