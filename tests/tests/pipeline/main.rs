@@ -11,6 +11,7 @@
 #![allow(clippy::duplicate_mod, reason = "one specification, two modes")]
 
 mod architecture;
+mod documents;
 
 /// `gantry up`.
 #[path = "."]
