@@ -119,9 +119,12 @@ fn read_push(envelope: Envelope<'_>, body: &[u8]) -> Result<Option<Push>, Verdic
 }
 
 fn parse_push(hook: &HookId, json: &[u8]) -> Result<Option<Push>, Verdict> {
-    // Once for all of it is less than once for each of its strings.
-    let json = std::str::from_utf8(json).map_err(unreadable)?;
-    let body: PushBody<'_> = serde_json::from_str(json).map_err(unreadable)?;
+    // Looked at once for all of it, and not once for each string; where nobody reads them, bytes that are no UTF-8 do no harm.
+    let body: PushBody<'_> = match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
+    }
+    .map_err(unreadable)?;
     let Some(reference) = moved_ref(&body.reference).map_err(unreadable)? else {
         return Ok(None);
     };
