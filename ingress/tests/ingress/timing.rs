@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use gantry_domain::hook::Provider;
 
 use crate::rig::Door;
-use crate::welch::{TOLD_APART, told};
+use crate::welch::{TOLD_APART, timed, told};
 
 const SAMPLES: usize = 3_000;
 
@@ -35,7 +35,7 @@ async fn a_stranger_cannot_tell_a_hook_from_none_by_the_time_of_the_answer() {
             assert!(answer[..length].starts_with(b"HTTP/1.1 401"), "{length} bytes");
         };
         let (known, unknown) = (request(hook.id.as_str()), request(&"0".repeat(32)));
-        told(SAMPLES, || ask(&known), || ask(&unknown))
+        told(SAMPLES, || timed(|| ask(&known)), || timed(|| ask(&unknown)))
     });
     let t = asking.await.unwrap();
     assert!(t < TOLD_APART, "|t| = {t:.1}");

@@ -4,7 +4,7 @@
 //! grow with the samples, so noise is answered by more of them.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Beyond this two kinds of input are told apart.
 pub(crate) const TOLD_APART: f64 = 4.5;
@@ -15,8 +15,19 @@ const ROUNDS: u32 = 5;
 /// One sample of so many is left out, the slowest: it was interrupted.
 const LEFT_OUT: usize = 10;
 
+/// How long a deed takes; what it needs is made before it.
+pub(crate) fn timed(deed: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    deed();
+    began.elapsed()
+}
+
 /// |t| of the first round in which the two could not be told apart, or of the last. The first takes this many samples.
-pub(crate) fn told(samples: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> f64 {
+pub(crate) fn told(
+    samples: usize,
+    mut a: impl FnMut() -> Duration,
+    mut b: impl FnMut() -> Duration,
+) -> f64 {
     let mut t = f64::INFINITY;
     for doubling in 0..ROUNDS {
         t = round(samples << doubling, [&mut a, &mut b]);
@@ -29,19 +40,21 @@ pub(crate) fn told(samples: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> 
 
 /// Whether there is a round in which the two are told apart.
 #[allow(dead_code, reason = "only the check of the check asks")]
-pub(crate) fn can_be_told(samples: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> bool {
+pub(crate) fn can_be_told(
+    samples: usize,
+    mut a: impl FnMut() -> Duration,
+    mut b: impl FnMut() -> Duration,
+) -> bool {
     (0..ROUNDS).any(|doubling| round(samples << doubling, [&mut a, &mut b]) > TOLD_APART)
 }
 
-fn round(samples: usize, mut kinds: [&mut dyn FnMut(); 2]) -> f64 {
+fn round(samples: usize, mut kinds: [&mut dyn FnMut() -> Duration; 2]) -> f64 {
     // A random order, so that nothing periodic falls on one kind alone.
     let order = RandomState::new();
     let mut taken: Vec<(bool, f64)> = (0..samples)
         .map(|number| {
             let second = order.hash_one(number) & 1 == 1;
-            let began = Instant::now();
-            kinds[usize::from(second)]();
-            (second, began.elapsed().as_secs_f64())
+            (second, kinds[usize::from(second)]().as_secs_f64())
         })
         .collect();
     taken.sort_by(|a, b| a.1.total_cmp(&b.1));
