@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, as a store's clock gave them. For people it is printed as RFC 3339;
-/// records keep the number.
+/// Milliseconds since 1970-01-01T00:00:00Z, as a store's clock gave them. For people it is printed as RFC 3339,
+/// always with three digits of a second, so that the order of the texts is that of the times; records keep the number.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -66,8 +65,9 @@ impl From<OffsetDateTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.to_utc().format(&Rfc3339).unwrap_or_else(|_| self.0.to_string());
-        f.write_str(&text)
+        let utc = self.to_utc();
+        let (hour, minute, second, milli) = utc.to_hms_milli();
+        write!(f, "{}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", utc.date())
     }
 }
 
@@ -80,6 +80,10 @@ mod tests {
         assert_eq!(
             Timestamp::from_millis(1_700_000_000_123).to_string(),
             "2023-11-14T22:13:20.123Z"
+        );
+        assert_eq!(
+            Timestamp::from_millis(1_700_000_000_000).to_string(),
+            "2023-11-14T22:13:20.000Z"
         );
         assert_eq!(Timestamp::from_millis(i64::MAX).after(Duration::MAX).as_millis(), i64::MAX);
         assert_eq!(Timestamp::from_millis(5).since(Timestamp::from_millis(9)), Duration::ZERO);
