@@ -33,7 +33,7 @@ use crate::stored;
 /// What no commit may be above, in milliseconds.
 const MOST: f64 = 5.0;
 
-/// So many runs are decided in one commit, and no more.
+/// So many tasks watch the repository: more than one commit decides.
 const CANDIDATES: usize = 64;
 
 /// How often a rare commit is made.
@@ -70,7 +70,7 @@ type Work = (&'static str, Turn, fn(Effort, &Servers, &Path) -> Result<()>);
 const WORKS: [Work; 6] = [
     ("hooks of 8 KiB by 256 connections, decided", Turn::First, send_hooks),
     ("the same, Redis no sooner than others", Turn::Fair, send_hooks),
-    ("64 runs decided in one commit", Turn::First, decide_many),
+    ("a push that 64 tasks watch, decided", Turn::First, decide_many),
     ("an import, 200 changes in one commit", Turn::First, import),
     ("hooks of 1 MiB, one after the other", Turn::First, |_, servers, folder| {
         send_one_by_one(1 << 20, servers, folder)
@@ -219,7 +219,7 @@ fn send_one_by_one(bytes: usize, servers: &Servers, folder: &Path) -> Result<()>
     })
 }
 
-/// Pushes to a repository that as many tasks watch as one commit decides.
+/// Pushes to a repository that more tasks watch than one commit decides.
 fn decide_many(_: Effort, servers: &Servers, folder: &Path) -> Result<()> {
     let [ingress, _scheduler] = start(servers, folder)?;
     let stop = CancellationToken::new();
