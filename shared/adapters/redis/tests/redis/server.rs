@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::redis::{Client, FromRedisValue, cmd};
+use deadpool_redis::redis::{Client, FromRedisValue, RedisResult, cmd};
 use gantry_redis::{RedisOptions, RedisStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,6 +81,11 @@ impl Server {
         call(self.port, words).await
     }
 
+    /// The same, of a server that may hang up meanwhile.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        ask(self.port, words).await
+    }
+
     /// Any answer but one counts: it may ask for a password, or hang up on who speaks no TLS.
     async fn answers(&self) {
         let port = self.port;
@@ -104,13 +109,17 @@ impl Drop for Server {
 
 /// One command to whoever listens on a port.
 pub(crate) async fn call<T: FromRedisValue>(port: u16, words: &[&str]) -> T {
-    let client = Client::open(("127.0.0.1", port)).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    ask(port, words).await.unwrap()
+}
+
+async fn ask<T: FromRedisValue>(port: u16, words: &[&str]) -> RedisResult<T> {
+    let client = Client::open(("127.0.0.1", port))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
     let mut command = cmd(words[0]);
     for word in &words[1..] {
         command.arg(word);
     }
-    command.query_async(&mut connection).await.unwrap()
+    command.query_async(&mut connection).await
 }
 
 /// Tries until there is something.
