@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use flate2::bufread::MultiGzDecoder;
-use gantry_ops::terminal::one_line;
 use tar::{Archive, Entry};
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
@@ -23,6 +22,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::SyncIoBridge;
 
 use super::SourceError;
+use error::shown;
+use reading::{CopyError, End, Incoming, Metered, copy};
+
+mod error;
+mod reading;
+
+pub use error::{UnpackError, UnpackLimits};
 
 /// What stands between two files of an archive: headers, names, what is skipped. A name says how long it is and is taken
 /// into memory, so this is what memory is bounded by.
@@ -43,85 +49,6 @@ const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
     (b"7z\xbc\xaf\x27\x1c", "7z"),
 ];
 
-/// How much an archive may be.
-#[derive(Debug, Clone, Copy)]
-pub struct UnpackLimits {
-    /// As it comes.
-    pub archive_bytes: u64,
-    /// All its files together.
-    pub unpacked_bytes: u64,
-    /// Its files, folders and links.
-    pub entries: u64,
-}
-
-/// Why an archive was not unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// Something else.
-    #[error("what came is no tar archive, plain or with gzip: pack it with `tar -czf`")]
-    NoArchive,
-    /// An archive of another kind.
-    #[error(
-        "the archive is packed with {format}: only a tar, plain or with gzip, is unpacked: pack it with `tar -czf`"
-    )]
-    UnknownFormat {
-        /// Which.
-        format: &'static str,
-    },
-    /// An entry that could write where it should not.
-    #[error("`{path}` in the archive {problem}: pack only what is in one folder")]
-    Unsafe {
-        /// As it stands in the archive.
-        path: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// Larger than it may be.
-    #[error(
-        "the archive holds more than {most} of {what}: leave out what the build does not need, with .dockerignore"
-    )]
-    TooLarge {
-        /// What there is too much of.
-        what: &'static str,
-        /// The bound.
-        most: String,
-    },
-    /// It did not come to its end.
-    #[error("the archive broke off")]
-    BrokeOff {
-        /// What the reader said.
-        source: std::io::Error,
-    },
-    /// It came, but is damaged.
-    #[error("the archive is damaged: pack it again with `tar -czf`, and send all of it")]
-    Damaged {
-        /// What is wrong with it.
-        source: std::io::Error,
-    },
-    /// No room for it.
-    #[error("the disk under {} is full: free space there", .folder.display())]
-    DiskFull {
-        /// Where.
-        folder: PathBuf,
-    },
-    /// A file of it could not be written.
-    #[error("cannot unpack `{path}`")]
-    Write {
-        /// Which.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl UnpackError {
-    /// Trying again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::BrokeOff { .. } | Self::DiskFull { .. })
-    }
-}
-
 /// Unpacks into `folder`, on a thread of its own, and gives the folder back.
 ///
 /// Dropped or late, it ends at the next piece that is read; the folder is removed when the thread is done with it.
@@ -138,8 +65,7 @@ pub async fn unpack(
     let stopped = Arc::clone(&stop.0);
     let bridge = SyncIoBridge::new(archive);
     let work = tokio::task::spawn_blocking(move || {
-        let incoming =
-            Incoming { inner: bridge, left: limits.archive_bytes, stopped, ended: End::No };
+        let incoming = Incoming::new(bridge, limits.archive_bytes, stopped);
         Unpacking::new(folder.path(), limits).run(incoming).map(|()| folder)
     });
     let done = timeout_at(deadline, work).await.map_err(|_| SourceError::TimedOut)?;
@@ -156,58 +82,6 @@ struct StopOnDrop(Arc<AtomicBool>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The archive's bytes as they come, counted. It remembers why it ended, because the layers above wrap its errors.
-struct Incoming<R> {
-    inner: R,
-    left: u64,
-    stopped: Arc<AtomicBool>,
-    ended: End,
-}
-
-enum End {
-    No,
-    TooLarge,
-    Broke(std::io::Error),
-}
-
-impl<R: Read> Read for Incoming<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let end = match self.inner.read(buffer) {
-            _ if self.stopped.load(Ordering::Relaxed) => {
-                End::Broke(std::io::Error::other("nobody waits for it any more"))
-            }
-            Ok(read) if read as u64 > self.left => End::TooLarge,
-            Ok(read) => {
-                self.left -= read as u64;
-                return Ok(read);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            Err(error) => End::Broke(error),
-        };
-        self.ended = end;
-        Err(std::io::Error::other("the archive ended early"))
-    }
-}
-
-/// The archive's bytes as tar reads them. No more than the budget, which whoever reads sets for each part.
-struct Metered<R> {
-    inner: R,
-    budget: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = self.budget.get();
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if most == 0 && !buffer.is_empty() {
-            return Err(std::io::Error::other("more than may be read here"));
-        }
-        let read = self.inner.read(&mut buffer[..most])?;
-        self.budget.set(left - read as u64);
-        Ok(read)
     }
 }
 
@@ -234,9 +108,9 @@ impl<'a> Unpacking<'a> {
 
     fn run(mut self, mut incoming: Incoming<impl Read>) -> Result<(), UnpackError> {
         let result = self.read(&mut incoming);
-        match incoming.ended {
+        match incoming.end() {
             End::No => result,
-            End::TooLarge => Err(too_large("bytes", mib(self.limits.archive_bytes))),
+            End::TooLarge => Err(UnpackError::too_large("bytes", mib(self.limits.archive_bytes))),
             End::Broke(source) => Err(UnpackError::BrokeOff { source }),
         }
     }
@@ -273,14 +147,20 @@ impl<'a> Unpacking<'a> {
                 None => break,
                 Some(Ok(entry)) => entry,
                 Some(Err(_)) if left == 0 => {
-                    return Err(too_large("names and bytes outside of files", mib(MOST_BETWEEN)));
+                    return Err(UnpackError::too_large(
+                        "names and bytes outside of files",
+                        mib(MOST_BETWEEN),
+                    ));
                 }
                 Some(Err(_)) if self.entries == 0 => return Err(UnpackError::NoArchive),
                 Some(Err(source)) => return Err(UnpackError::Damaged { source }),
             };
             self.entries += 1;
             if self.entries > self.limits.entries {
-                return Err(too_large("files, folders and links", self.limits.entries.to_string()));
+                return Err(UnpackError::too_large(
+                    "files, folders and links",
+                    self.limits.entries.to_string(),
+                ));
             }
             self.add(entry)?;
         }
@@ -309,7 +189,7 @@ impl<'a> Unpacking<'a> {
         } else if kind.is_hard_link() {
             self.add_hard_link(&path, &link_target(&entry)?)
         } else {
-            Err(unsafe_entry(&named, "is no file, folder or link"))
+            Err(UnpackError::unsafe_entry(&named, "is no file, folder or link"))
         }
     }
 
@@ -345,8 +225,8 @@ impl<'a> Unpacking<'a> {
         let left = self.limits.unpacked_bytes - self.bytes;
         let copied =
             copy(&mut content.take(left + 1), &mut file).map_err(|failed| match failed {
-                Copy::Read(source) => UnpackError::Damaged { source },
-                Copy::Write(source) => self.write_error(path, source),
+                CopyError::Read(source) => UnpackError::Damaged { source },
+                CopyError::Write(source) => self.write_error(path, source),
             })?;
         self.count(copied)?;
         let error = |source| self.write_error(path, source);
@@ -355,7 +235,7 @@ impl<'a> Unpacking<'a> {
     }
 
     fn add_hard_link(&mut self, path: &Path, target: &Path) -> Result<(), UnpackError> {
-        let refused = || unsafe_entry(path, "is a link to no file before it");
+        let refused = || UnpackError::unsafe_entry(path, "is a link to no file before it");
         let inner = beneath(target)?.ok_or_else(refused)?;
         if self.links.contains_key(&inner) {
             let link = self.links[&inner].clone();
@@ -379,7 +259,7 @@ impl<'a> Unpacking<'a> {
     fn count(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.bytes += bytes;
         if self.bytes > self.limits.unpacked_bytes {
-            return Err(too_large("bytes", mib(self.limits.unpacked_bytes)));
+            return Err(UnpackError::too_large("bytes", mib(self.limits.unpacked_bytes)));
         }
         Ok(())
     }
@@ -401,7 +281,7 @@ impl<'a> Unpacking<'a> {
 
     fn refuse_behind_link(&self, path: &Path, named: &Path) -> Result<(), UnpackError> {
         match path.ancestors().skip(1).any(|folder| self.links.contains_key(folder)) {
-            true => Err(unsafe_entry(named, "lies behind a link")),
+            true => Err(UnpackError::unsafe_entry(named, "lies behind a link")),
             false => Ok(()),
         }
     }
@@ -432,33 +312,12 @@ impl<'a> Unpacking<'a> {
         }
         if is_one_of(&[ErrorKind::NotADirectory, ErrorKind::IsADirectory, ErrorKind::AlreadyExists])
         {
-            return unsafe_entry(path, "is both a file and a folder");
+            return UnpackError::unsafe_entry(path, "is both a file and a folder");
         }
         if source.kind() == ErrorKind::InvalidFilename {
-            return unsafe_entry(path, "has a longer name than this system takes");
+            return UnpackError::unsafe_entry(path, "has a longer name than this system takes");
         }
         UnpackError::Write { path: shown(path), source }
-    }
-}
-
-enum Copy {
-    Read(std::io::Error),
-    Write(std::io::Error),
-}
-
-/// Like `std::io::copy`, but tells on which side it failed.
-fn copy(from: &mut impl Read, to: &mut impl std::io::Write) -> Result<u64, Copy> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut copied = 0;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Copy::Read(error)),
-        };
-        to.write_all(&buffer[..read]).map_err(Copy::Write)?;
-        copied += read as u64;
     }
 }
 
@@ -466,20 +325,20 @@ fn copy(from: &mut impl Read, to: &mut impl std::io::Write) -> Result<u64, Copy>
 fn beneath(named: &Path) -> Result<Option<PathBuf>, UnpackError> {
     let mut path = PathBuf::new();
     if named.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(unsafe_entry(named, "has a NUL in its name"));
+        return Err(UnpackError::unsafe_entry(named, "has a NUL in its name"));
     }
     for component in named.components() {
         match component {
             Component::Normal(name) => path.push(name),
             Component::CurDir => {}
-            Component::ParentDir => return Err(unsafe_entry(named, "has `..` in it")),
+            Component::ParentDir => return Err(UnpackError::unsafe_entry(named, "has `..` in it")),
             Component::RootDir | Component::Prefix(_) => {
-                return Err(unsafe_entry(named, "begins at the root of the machine"));
+                return Err(UnpackError::unsafe_entry(named, "begins at the root of the machine"));
             }
         }
     }
     if path.components().count() > DEEPEST + 1 {
-        return Err(unsafe_entry(named, "lies in more than 128 folders"));
+        return Err(UnpackError::unsafe_entry(named, "lies in more than 128 folders"));
     }
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
@@ -497,19 +356,6 @@ fn changed(entry: &Entry<'_, impl Read>) -> SystemTime {
     let seconds = entry.header().mtime().unwrap_or(0);
     // Beyond what a disk can keep it is nonsense.
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)))
-}
-
-fn unsafe_entry(path: &Path, problem: &'static str) -> UnpackError {
-    UnpackError::Unsafe { path: shown(path), problem }
-}
-
-/// In one line that steers no terminal: whoever packed the archive chose it.
-fn shown(path: &Path) -> String {
-    one_line(&path.display().to_string().chars().take(200).collect::<String>())
-}
-
-fn too_large(what: &'static str, most: String) -> UnpackError {
-    UnpackError::TooLarge { what, most }
 }
 
 fn mib(bytes: u64) -> String {
