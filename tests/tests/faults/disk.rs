@@ -9,6 +9,7 @@ use gantry_tests::servers::redis::Redis;
 use gantry_tests::small_disk::SmallDisk;
 use reqwest::StatusCode;
 
+use crate::ledger::Delivery;
 use crate::up::{self, Up, WITHIN};
 
 const QUICK: &str = "FROM BASE\nCOPY file /file\nRUN echo it is built\n";
@@ -23,21 +24,10 @@ async fn a_full_disk_under_the_store_costs_no_delivery_and_no_restart() {
     let program = disk.holds(up::program(&data, telemetry, &[]));
     let mut up = Up::start(&program, telemetry, QUICK).await.unwrap();
     let (client, hook) = (up.client.clone(), up.hook());
-    let mut first = up.push().unwrap();
-    assert_eq!(first.ask(&client, &hook).await.unwrap(), Some(StatusCode::ACCEPTED));
-    up.until_run_is(&first, "Succeeded").await.unwrap();
+    let first = build_one(&mut up).await;
 
     disk.fill().unwrap();
-    let (mut kept, mut refused) = (vec![first], Vec::new());
-    while refused.len() < 20 {
-        assert!(kept.len() < PUSHES, "everything is taken on a full disk");
-        let mut push = up.idle_push();
-        match push.ask(&client, &hook).await.unwrap() {
-            Some(StatusCode::SERVICE_UNAVAILABLE) => refused.push(push),
-            Some(_) => kept.push(push),
-            None => panic!("no answer\n{}", up.installation.last_words()),
-        }
-    }
+    let (kept, mut refused) = push_until_refused(&mut up, first, 20).await;
     let mut moved = up.push().unwrap();
     let _full = moved.ask(&client, &hook).await.unwrap();
     let began = Instant::now();
@@ -49,10 +39,7 @@ async fn a_full_disk_under_the_store_costs_no_delivery_and_no_restart() {
         }
         assert!(began.elapsed() < WITHIN, "{parts}");
     }
-    for push in &kept {
-        let path = format!("hooks/{}/deliveries/{}", hook.id, push.id);
-        client.get::<DeliveryDetails>(&path).await.unwrap();
-    }
+    all_are_kept(&up, &kept).await;
 
     disk.free().unwrap();
     let freed = Instant::now();
@@ -74,10 +61,7 @@ async fn a_full_disk_under_the_store_costs_no_delivery_and_no_restart() {
     // The process was never restarted; one that is finds everything too.
     up.installation.kill().await.unwrap();
     up.installation.start(&program).await.unwrap();
-    for push in kept.iter().chain(&refused) {
-        let path = format!("hooks/{}/deliveries/{}", hook.id, push.id);
-        client.get::<DeliveryDetails>(&path).await.unwrap();
-    }
+    all_are_kept(&up, kept.iter().chain(&refused)).await;
 }
 
 #[tokio::test]
@@ -156,21 +140,10 @@ async fn a_full_disk_under_redis_costs_no_delivery() {
     let program = up::program(&scaled.data("up"), telemetry, &scaled.settings);
     let mut up = Up::start(&program, telemetry, QUICK).await.unwrap();
     let (client, hook) = (up.client.clone(), up.hook());
-    let mut first = up.push().unwrap();
-    assert_eq!(first.ask(&client, &hook).await.unwrap(), Some(StatusCode::ACCEPTED));
-    up.until_run_is(&first, "Succeeded").await.unwrap();
+    let first = build_one(&mut up).await;
 
     disk.fill().unwrap();
-    let (mut kept, mut refused) = (vec![first], Vec::new());
-    while refused.len() < 10 {
-        assert!(kept.len() < PUSHES, "everything is taken on a full disk");
-        let mut push = up.idle_push();
-        match push.ask(&client, &hook).await.unwrap() {
-            Some(StatusCode::SERVICE_UNAVAILABLE) => refused.push(push),
-            Some(_) => kept.push(push),
-            None => panic!("no answer\n{}", up.installation.last_words()),
-        }
-    }
+    let (kept, mut refused) = push_until_refused(&mut up, first, 10).await;
     // With `appendfsync always` it cannot go on, and does not: whoever keeps it up starts it again.
     redis.ends(WITHIN).await.unwrap();
     let began = Instant::now();
@@ -192,8 +165,42 @@ async fn a_full_disk_under_redis_costs_no_delivery() {
         "hooks were taken {taken_after:?} after Redis was back, the run was built after {:?}",
         back.elapsed()
     );
-    for push in kept.iter().chain(&refused) {
-        let path = format!("hooks/{}/deliveries/{}", hook.id, push.id);
-        client.get::<DeliveryDetails>(&path).await.unwrap();
+    all_are_kept(&up, kept.iter().chain(&refused)).await;
+}
+
+/// Sends a push and waits until it is built.
+async fn build_one(up: &mut Up) -> Delivery {
+    let (client, hook) = (up.client.clone(), up.hook());
+    let mut push = up.push().unwrap();
+    assert_eq!(push.ask(&client, &hook).await.unwrap(), Some(StatusCode::ACCEPTED));
+    up.until_run_is(&push, "Succeeded").await.unwrap();
+    push
+}
+
+/// Sends pushes until so many were answered 503: those that were taken, `first` before them, and those that were not.
+async fn push_until_refused(
+    up: &mut Up,
+    first: Delivery,
+    times: usize,
+) -> (Vec<Delivery>, Vec<Delivery>) {
+    let (client, hook) = (up.client.clone(), up.hook());
+    let (mut kept, mut refused) = (vec![first], Vec::new());
+    while refused.len() < times {
+        assert!(kept.len() < PUSHES, "everything is taken on a full disk");
+        let mut push = up.idle_push();
+        let answer = push.ask(&client, &hook).await.unwrap();
+        assert!(answer.is_some(), "no answer\n{}", up.installation.last_words());
+        match answer {
+            Some(StatusCode::SERVICE_UNAVAILABLE) => refused.push(push),
+            _ => kept.push(push),
+        }
+    }
+    (kept, refused)
+}
+
+async fn all_are_kept(up: &Up, pushes: impl IntoIterator<Item = &Delivery>) {
+    for push in pushes {
+        let path = format!("hooks/{}/deliveries/{}", up.hook().id, push.id);
+        up.client.get::<DeliveryDetails>(&path).await.unwrap();
     }
 }
