@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, post};
 use futures_util::StreamExt as _;
 use gantry_domain::id::{RegistryName, UploadId};
 use gantry_ops::secret::random_hex;
+use gantry_seams::store::Store;
 use gantry_seams::uploads::{self, Upload};
 use gantry_seams::{CreateError, blobs::BlobError};
 use tokio::sync::mpsc;
@@ -30,7 +31,7 @@ const TAR_MAGIC_AT: usize = 257;
 const TAR_MAGIC: &[u8] = b"ustar";
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after a day it is removed.
+/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after `retention.uploads` it is removed.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
@@ -44,7 +45,7 @@ pub(super) async fn create(
     allowed: Allowed<Run>,
     request: HttpRequest,
     at: At<RegistryName>,
-    payload: Payload,
+    mut payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let registry = allowed.registry(state.store.as_ref(), &at).await?;
     state.intake.check()?;
@@ -56,20 +57,21 @@ pub(super) async fn create(
     let id: UploadId = random
         .parse()
         .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
-    let bytes = store_archive(&state, &id, payload).await?;
-    let upload = Upload {
-        id,
-        registry: registry.name,
-        by: allowed.by(),
-        bytes,
-        created: state.store.now().await?,
+    let head = read_head(&mut payload).await?;
+    check_magic(&head)?;
+    let store = state.store.as_ref();
+    uploads::announce(store, &id, store.now().await?).await?;
+    let (registry, by) = (registry.name, allowed.by());
+    let recorded = async {
+        let bytes = store_archive(&state, &id, head, payload).await?;
+        let created = store.now().await?;
+        record(store, Upload { id: id.clone(), registry, by, bytes, created }).await
     };
-    match uploads::create(state.store.as_ref(), &upload).await {
-        Ok(()) => Ok(HttpResponse::Created().json(view::upload(&upload))),
-        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
-        Err(CreateError::Store(error)) => {
-            forget_bytes(&state, &upload.id).await;
-            Err(error.into())
+    match recorded.await {
+        Ok(upload) => Ok(HttpResponse::Created().json(view::upload(&upload))),
+        Err(error) => {
+            forget(&state, &id).await;
+            Err(error)
         }
     }
 }
@@ -79,20 +81,29 @@ fn declared_length(request: &HttpRequest) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// The bytes cannot be named any more.
-async fn forget_bytes(state: &State, id: &UploadId) {
+async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, ApiError> {
+    match uploads::create(store, &upload).await {
+        Ok(()) => Ok(upload),
+        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Nobody was told of it. What cannot be removed now is removed with the old uploads.
+async fn forget(state: &State, id: &UploadId) {
     if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
-        tracing::warn!("an upload that was not recorded is left in the object store: {error}");
+        tracing::warn!("what came of upload {id} is removed later: {error}");
+    } else if let Err(error) = uploads::delete(state.store.as_ref(), id).await {
+        tracing::debug!("upload {id} is forgotten later: {error}");
     }
 }
 
 async fn store_archive(
     state: &State,
     id: &UploadId,
-    mut payload: Payload,
+    head: Bytes,
+    payload: Payload,
 ) -> Result<u64, ApiError> {
-    let head = read_head(&mut payload).await?;
-    check_magic(&head)?;
     // A request's body belongs to its connection's thread; the object store may write from any other.
     let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
     let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {

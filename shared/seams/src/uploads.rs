@@ -30,6 +30,17 @@ pub fn blob_path(id: &UploadId) -> String {
     format!("uploads/{id}")
 }
 
+/// Says that bytes are about to come under this id, before the first of them is stored: should nobody live to record the
+/// upload, or to remove what came of it, [`older_than`] tells of it all the same.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn announce(store: &dyn Store, id: &UploadId, now: Timestamp) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    batch.index(by_age(), now.as_millis(), id);
+    commit_unconditional(store, batch).await
+}
+
 /// Records an upload whose bytes are there.
 ///
 /// # Errors
@@ -49,7 +60,7 @@ pub async fn find(store: &dyn Store, id: &UploadId) -> Result<Option<Upload>, St
     ALL.find(store, id.as_str()).await
 }
 
-/// Uploads that came before `before`, oldest first.
+/// Uploads that came, or were to come, before `before`, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -66,7 +77,7 @@ pub async fn older_than(
         .collect())
 }
 
-/// Forgets an upload whose bytes were removed.
+/// Forgets an upload whose bytes were removed, or never came.
 ///
 /// # Errors
 /// [`StoreError`].

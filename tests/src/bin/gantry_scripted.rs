@@ -1,6 +1,6 @@
 //! `gantry up` on parts that run nothing: everything is real but the engine and the registry, and leases are short.
 //!
-//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs] REPOSITORY…`. Out: what `gantry up`
+//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|uploads] REPOSITORY…`. Out: what `gantry up`
 //! says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
 //! long builds and tag writes take. `end` ends the leases of the former process at once, as an embedded start does; with
 //! `lapse` they end by themselves, as those of a lost worker do. What is to be forgotten is old at once.
@@ -70,10 +70,11 @@ impl Arguments {
         while let Some(argument) = given.next() {
             match argument.as_str() {
                 "--new-admin-token" => arguments.new_admin_token = true,
-                "--forget" => match given.next().context("bodies or runs are missing")?.as_str() {
+                "--forget" => match given.next().context("what to forget is missing")?.as_str() {
                     "bodies" => arguments.retention.bodies = Duration::ZERO,
                     "runs" => arguments.retention.runs = Duration::ZERO,
-                    other => bail!("`{other}` is neither `bodies` nor `runs`"),
+                    "uploads" => arguments.retention.uploads = Duration::ZERO,
+                    other => bail!("`{other}` is not forgotten by itself"),
                 },
                 _ => names.push(argument),
             }

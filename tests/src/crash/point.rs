@@ -72,6 +72,8 @@ points! {
     SegmentPut = "log.segment-put",
     /// A log is packed, and still open.
     BeforeSeal = "log.before-seal",
+    /// An upload is in the object store, and nobody wrote down that it is.
+    UploadPut = "upload.put",
     /// An old body is in the object store and in the store.
     BodyPut = "retention.body-put",
     /// An old run has lost its logs.
@@ -129,6 +131,7 @@ impl CrashPoint {
             Self::BeforeSeal => BeforeCommit(|batch| {
                 batch.unindex.iter().any(|(index, _)| index.as_str() == "log/open")
             }),
+            Self::UploadPut => BeforeCommit(|batch| creates(batch, Kind::Upload)),
             Self::BodyPut => BeforeCommit(|batch| deletes(batch, Kind::DeliveryBody)),
             Self::LogsForgotten => BeforeCommit(|batch| deletes(batch, Kind::Run)),
         }

@@ -16,7 +16,7 @@ use gantry_tests::git_server::GitServer;
 
 use self::site::Mode;
 use Part::{Ingress, Scheduler, Worker};
-use Story::{Cancel, Forget, Push, PushToMany, Request};
+use Story::{Cancel, Forget, Push, PushToMany, Request, Upload};
 
 /// What of gantry does it: in the scaled mode a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ enum Story {
     Cancel,
     /// A quick build.
     Request,
+    /// An upload, which is not sent again; and it is old.
+    Upload,
     /// A push; and when all is done, what it left is old.
     Forget(Old),
 }
@@ -46,13 +48,14 @@ enum Story {
 enum Old {
     Bodies,
     Runs,
+    Uploads,
 }
 
 /// Who dies where, one after another, in the order in which a run comes by.
 type Deaths = &'static [(Part, CrashPoint)];
 
 /// The points, and which row of ARCHITECTURE.md says what heals who dies there, by its first column.
-const TABLE: [(CrashPoint, &str); 22] = [
+const TABLE: [(CrashPoint, &str); 23] = [
     (BeforeAccept, "request read and commit"),
     (Accepted, "commit and answer"),
     (Requested, "commit and answer"),
@@ -73,12 +76,13 @@ const TABLE: [(CrashPoint, &str); 22] = [
     (CancelAsked, "cancel asked and doorbell"),
     (SegmentPut, "worker lost, its log in the store"),
     (BeforeSeal, "worker lost, its log in the store"),
+    (UploadPut, "upload stored and recorded"),
     (BodyPut, "half of what is forgotten"),
     (LogsForgotten, "half of what is forgotten"),
 ];
 
 /// What happens, and who dies of it. A run outlives two workers, not three.
-const PLAYS: [(Story, Deaths); 10] = [
+const PLAYS: [(Story, Deaths); 11] = [
     (
         Push,
         &[
@@ -97,6 +101,7 @@ const PLAYS: [(Story, Deaths); 10] = [
     (PushToMany, &[(Scheduler, HalfDecided)]),
     (Cancel, &[(Ingress, CancelAsked)]),
     (Request, &[(Ingress, Requested)]),
+    (Upload, &[(Ingress, UploadPut)]),
     (Forget(Old::Bodies), &[(Scheduler, BodyPut)]),
     (Forget(Old::Runs), &[(Scheduler, LogsForgotten)]),
 ];

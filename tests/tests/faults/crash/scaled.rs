@@ -138,12 +138,12 @@ impl Scaled {
         let setting = match old {
             Old::Bodies => "retention.bodies",
             Old::Runs => "retention.runs",
+            Old::Uploads => "retention.uploads",
         };
         self.settings.push((setting, "\"1ms\"".to_owned()));
-        for (part, point) in deaths {
-            self.roles[*part as usize].terminate().await?;
-            self.roles[*part as usize] = self.spawn(*part, Some(*point))?;
-        }
+        let scheduler = Part::Scheduler;
+        self.roles[scheduler as usize].terminate().await?;
+        self.roles[scheduler as usize] = self.spawn(scheduler, first_of(scheduler, deaths))?;
         Ok(())
     }
 }

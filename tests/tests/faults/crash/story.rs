@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunState;
 use gantry_ingress::api::types::{BuildCreate, Run};
@@ -53,6 +53,10 @@ pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServ
         Story::Push | Story::PushToMany => scene.push_and_die(deaths, &repository).await?,
         Story::Cancel => scene.cancel_and_die(deaths, &repository).await?,
         Story::Request => scene.ask_and_die(deaths).await?,
+        Story::Upload => {
+            scene.upload_and_die(deaths).await?;
+            scene.site.forget(Old::Uploads, &[]).await?;
+        }
         Story::Forget(old) => {
             scene.push(&repository).await?;
             scene.quiet().await?;
@@ -62,6 +66,7 @@ pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServ
     }
     scene.come_to_rest().await?;
     match story {
+        Story::Upload | Story::Forget(Old::Uploads) => scene.has_no_uploads().await,
         Story::Forget(Old::Runs) => scene.has_no_runs().await,
         Story::Forget(Old::Bodies) => {
             scene.has_no_bodies().await?;
@@ -90,7 +95,7 @@ impl Story {
                 let name = "endless-0".to_owned();
                 vec![PlannedTask::new(&Parts::Scripted, name, false, true)]
             }
-            Self::Request => vec![task("b0-0", false)],
+            Self::Request | Self::Upload => vec![task("b0-0", false)],
         }
     }
 }
@@ -188,6 +193,15 @@ impl Scene {
         Ok(())
     }
 
+    async fn upload_and_die(&mut self, deaths: Deaths) -> Result<()> {
+        let path = format!("registries/{REGISTRY}/uploads");
+        let archive = vec![0x1f, 0x8b];
+        let answer = self.site.client.post_bytes(&path, "application/gzip", archive).await;
+        ensure!(answer.is_err(), "it was answered: {answer:?}");
+        ensure!(!self.uploads().await?.is_empty(), "it is not in the object store");
+        self.site.deaths(deaths).await
+    }
+
     /// Waits until everything is done; sends what was sent once more, and waits until nothing came of it.
     async fn come_to_rest(&mut self) -> Result<()> {
         self.quiet().await?;
@@ -233,6 +247,15 @@ impl Scene {
             blobs.get(&path).await?;
         }
         Ok(())
+    }
+
+    /// Nothing is left of what was uploaded.
+    async fn has_no_uploads(&self) -> Result<()> {
+        quiet("forget uploads", QUIET_WITHIN, || self.uploads()).await
+    }
+
+    async fn uploads(&self) -> Result<Vec<String>> {
+        Ok(self.site.blobs.list("uploads")?.try_collect().await?)
     }
 
     /// Runs and their logs are gone.
