@@ -20,9 +20,13 @@ use super::plan::Kind;
 use super::report::{Played, Report};
 use super::round::{PlannedTask, Round};
 use crate::evidence::{self, Change, MANY, change};
+use crate::round::quiet;
 
 /// Doorbells that may be left when nobody has anything to do.
 const FEW: u64 = 64;
+
+/// How long they may be more after that: a broker misses heartbeats of 10 s within 30.
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
 
 /// How far a worker's clock may be from the store's, which does not jump.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(500);
@@ -69,10 +73,9 @@ pub(crate) async fn judge(
     for open in evidence::open(store).await? {
         report.fault(open);
     }
-    for queue in round.servers.queues().await? {
-        if queue.messages > FEW {
-            report.fault(format!("{} messages are left in {}", queue.messages, queue.name));
-        }
+    // Whose connection is dead in one direction hears nothing until the broker misses its heartbeats.
+    if let Err(left) = quiet("empty its queues", HEARD_WITHIN, || unheard(round)).await {
+        report.fault(format!("{left:#}"));
     }
     for fault in played {
         report.recovered.push((*fault, judge.recovery(fault, sent)));
@@ -81,6 +84,13 @@ pub(crate) async fn judge(
         }
     }
     Ok(())
+}
+
+/// Queues with more doorbells than may be left.
+async fn unheard(round: &Round) -> Result<Vec<String>> {
+    let queues = round.servers.queues().await?;
+    let full = queues.iter().filter(|queue| queue.messages > FEW);
+    Ok(full.map(|queue| format!("{} messages are in {}", queue.messages, queue.name)).collect())
 }
 
 struct Judge<'a> {
