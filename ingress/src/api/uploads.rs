@@ -31,7 +31,8 @@ const TAR_MAGIC_AT: usize = 257;
 const TAR_MAGIC: &[u8] = b"ustar";
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after `retention.uploads` it is removed.
+/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after `retention.uploads` it is
+/// removed.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),

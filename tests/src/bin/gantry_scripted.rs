@@ -1,7 +1,7 @@
 //! `gantry up` on parts that run nothing: everything is real but the engine and the registry, and leases are short.
 //!
-//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|uploads] REPOSITORY…`. Out: what `gantry up`
-//! says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
+//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|uploads] REPOSITORY…`. Out: what
+//! `gantry up` says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
 //! long builds and tag writes take. `end` ends the leases of the former process at once, as an embedded start does; with
 //! `lapse` they end by themselves, as those of a lost worker do. What is to be forgotten is old at once.
 
