@@ -201,8 +201,8 @@ impl Scheduler {
     async fn refuse(&self, run: &Run) -> Result<bool, StoreError> {
         let message = format!(
             "the record of run {} lacks the service's signature, so it got no secrets and was not built: another than an \
-             ingress or a scheduler wrote or changed it, or an earlier build of gantry created it; start it anew from its task \
-             or its files, and if there was no upgrade, take the workers for taken over (docs/redis-acl.md)",
+             ingress or a scheduler wrote or changed it; assume that the workers are compromised (docs/redis-acl.md), and start the \
+             run again from its task or its files",
             run.id
         );
         self.end(run, ErrorCode::Unsigned, message).await

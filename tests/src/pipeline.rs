@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gantry_domain::delivery::{BodyName, Delivery, Verdict};
+use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{EventId, RunId, TokenId};
@@ -311,7 +311,6 @@ impl TestPipeline {
             received: self.clock.now(),
             body_sha256: "0".repeat(64),
             body_bytes: 2,
-            body_name: BodyName::Delivery,
             verdict: Verdict::Events,
             events: vec![event_id.clone()],
         };

@@ -8,7 +8,7 @@ use gantry_amqp::AmqpOptions;
 use gantry_ingress::{Ingress, Listeners};
 use gantry_objects::ObjectsOptions;
 use gantry_ops::health::{Health, Need};
-use gantry_ops::secret::{Keyring, SecretString};
+use gantry_ops::secret::SecretString;
 use gantry_ops::settings::{Rule, Settings};
 use gantry_redis::RedisOptions;
 use gantry_remote::guard::{InvalidAllowance, OutboundPolicy};
@@ -162,12 +162,6 @@ impl Service {
             _ => Servers::connect(role, &settings, environment, &patience, stop).await?,
         };
         let installation = keys.open_installation(&settings, &servers.store, &patience).await?;
-        if let (true, Some(keyring)) = (is_embedded, keys.service()) {
-            sign_former_runs(&servers.store, keyring).await?;
-        }
-        if role.does(Role::Scheduler) {
-            index_former_runs(&servers.store).await?;
-        }
         servers.watch_store(health);
         let servers = servers.measured();
 
@@ -347,27 +341,6 @@ async fn end_former_leases(store: &SharedStore) -> Result<()> {
         tracing::warn!(
             runs = ended,
             "runs that the former process was building are queued again: {ended}"
-        );
-    }
-    Ok(())
-}
-
-/// Nobody but the service ever wrote to a store in the data folder, so it may vouch for what a former build left there.
-async fn sign_former_runs(store: &SharedStore, keyring: &Keyring) -> Result<()> {
-    let signed = runs::sign_former(store.as_ref(), keyring).await?;
-    if signed > 0 {
-        tracing::info!(runs = signed, "runs of a former build are signed: {signed}");
-    }
-    Ok(())
-}
-
-/// Once, so that no list and no filter lacks what a former build left.
-async fn index_former_runs(store: &SharedStore) -> Result<()> {
-    let indexed = runs::index_former(store.as_ref()).await?;
-    if indexed > 0 {
-        tracing::info!(
-            runs = indexed,
-            "runs of a former build can be found by status and image: {indexed}"
         );
     }
     Ok(())

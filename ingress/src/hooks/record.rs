@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::web::Bytes;
-use gantry_domain::delivery::{BodyName, Delivery, Verdict};
+use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId};
@@ -58,7 +58,6 @@ pub(super) async fn record(
         received,
         body_sha256: hex::encode(Sha256::digest(&body)),
         body_bytes: body.len() as u64,
-        body_name: BodyName::Delivery,
         verdict: reading.verdict,
         events: events.iter().map(|event| event.id.clone()).collect(),
     };
@@ -109,13 +108,10 @@ async fn keep_apart_if_large(state: &State, delivery: &Delivery, body: Bytes) ->
 
 /// Removes a body that was kept apart for a delivery that is not the one that stands.
 async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted) {
-    let is_owned = match accepted {
-        Accepted::New => true,
-        Accepted::Repeat(earlier) => earlier.body_name == delivery.body_name,
-        Accepted::Conflict(_) => false,
-    };
-    if is_owned {
-        return;
+    match accepted {
+        // A repeat has the same body, under the same name.
+        Accepted::New | Accepted::Repeat(_) => return,
+        Accepted::Conflict(_) => {}
     }
     let gone = deliveries::delete_packed_body(state.blobs.as_ref(), delivery);
     match tokio::time::timeout(apart_within(delivery.provider), gone).await {

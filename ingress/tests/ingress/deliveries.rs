@@ -1,7 +1,6 @@
 //! The ledger: listed, shown, replayed.
 
 use futures_util::TryStreamExt as _;
-use gantry_domain::delivery::{BodyName, Delivery};
 use gantry_domain::hook::Provider;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries;
@@ -112,30 +111,6 @@ async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
     assert_eq!(door.get(&format!("{path}/d-2/body")).await.text, other);
     let objects: Vec<String> = door.blobs.list("deliveries").unwrap().try_collect().await.unwrap();
     assert_eq!(objects.len(), 2, "{objects:?}");
-}
-
-#[tokio::test]
-async fn a_body_that_a_former_build_named_by_its_hash_is_read() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    let body = push('1', '2');
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
-    let (store, blobs) = (door.store.as_ref(), door.blobs.as_ref());
-    let id = "d-1".parse().unwrap();
-    let mut former =
-        deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
-    deliveries::delete(store, &former).await.unwrap();
-    former.body_name = BodyName::Hash;
-    deliveries::put_body(blobs, &former, body.clone().into()).await.unwrap();
-    deliveries::accept(store, &former, None, &[]).await.unwrap();
-    let mut record = serde_json::to_value(&former).unwrap();
-    record.as_object_mut().unwrap().remove("body_name");
-    assert_eq!(serde_json::from_value::<Delivery>(record).unwrap(), former, "it did not say so");
-
-    let path = deliveries::body_blob_path(&former).unwrap();
-    assert!(path.ends_with(&format!("{}/{}", hook.id, former.body_sha256)), "{path}");
-    let shown = format!("/hooks/{}/deliveries/d-1/body", hook.id);
-    assert_eq!(door.get(&shown).await.text, body);
 }
 
 #[tokio::test]

@@ -25,24 +25,10 @@ pub struct Delivery {
     pub body_sha256: String,
     /// Length of its body in bytes.
     pub body_bytes: u64,
-    /// How its body is called in the object store.
-    #[serde(default)]
-    pub body_name: BodyName,
     /// What became of it.
     pub verdict: Verdict,
     /// The events that it meant, in order.
     pub events: Vec<EventId>,
-}
-
-/// How a delivery's body is called in the object store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BodyName {
-    /// By its hash alone, as a former build did: deliveries of one body share it, and it goes with the oldest of them.
-    #[default]
-    Hash,
-    /// By the delivery and its hash: nobody else's.
-    Delivery,
 }
 
 /// What became of a verified delivery.

@@ -54,7 +54,7 @@ pub struct Run {
     pub trace: Option<TraceParent>,
     /// When it was created.
     pub created: Timestamp,
-    /// The service's, over all of the above; `None` in the record of a former build, which signed none.
+    /// The service's, over all of the above; `None` until [`Run::sign`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<RunSignature>,
     /// Whether it and its log are kept for good.

@@ -37,8 +37,8 @@ pub trait Signer: Send + Sync {
 /// Told apart from whatever else is signed or sealed, and from forms to come.
 const FORM: &str = "gantry run 1";
 
-/// What never changes and may be read. A field that is added to one of these types must be left out while it has the value
-/// that it had before it was added: else no signature of a former build holds.
+/// What never changes and may be read. From the first release on, a field that is added to one of these types must be left
+/// out while it has the value that it had before it was added: else no older signature holds.
 #[derive(Serialize)]
 struct Fixed<'a> {
     form: &'static str,

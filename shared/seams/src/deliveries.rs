@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gantry_domain::delivery::{BodyName, Delivery, Verdict};
+use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, HookId};
@@ -51,11 +51,8 @@ pub fn body_blob_path(delivery: &Delivery) -> Option<String> {
 
 fn own_blob_path(delivery: &Delivery) -> String {
     let Delivery { provider, hook, id, body_sha256: hash, .. } = delivery;
-    match delivery.body_name {
-        BodyName::Hash => format!("deliveries/{provider}/{hook}/{hash}"),
-        // The hash keeps a body that came under the same id from overwriting the one that stands.
-        BodyName::Delivery => format!("deliveries/{provider}/{hook}/{id}.{hash}"),
-    }
+    // The hash keeps another body of the same delivery id from overwriting the one that was accepted.
+    format!("deliveries/{provider}/{hook}/{id}.{hash}")
 }
 
 /// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
@@ -200,8 +197,8 @@ pub async fn find(
     Ok(codec::load(store, &key(&member)).await?.map(|found| found.value))
 }
 
-/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict, for which
-/// a former build kept an empty one.
+/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict, which
+/// has none.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -15,16 +15,8 @@ pub struct Installation {
     pub id: String,
     /// When it began.
     pub created: Timestamp,
-    /// The keys of the service that stored secrets may be sealed with; the first is the one that seals. Empty in the
-    /// record of a former build, until the first start of this one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The keys of the service that stored secrets may be sealed with; the first is the one that seals.
     pub keys: Vec<KeyFingerprint>,
-    /// Whether each of its runs was signed when it was created. Those of a former build were not.
-    #[serde(default)]
-    pub signs_runs: bool,
-    /// Whether each of its runs is in every index. Those of a former build were in fewer.
-    #[serde(default)]
-    pub indexes_runs: bool,
 }
 
 /// Reads the installation; `None` if nobody has begun it.
@@ -64,7 +56,7 @@ pub async fn open(
                 let keys = ring.iter().take(1).cloned().collect();
                 let created = store.now().await?;
                 let id = id.to_owned();
-                let new = Installation { id, created, keys, signs_runs: true, indexes_runs: true };
+                let new = Installation { id, created, keys };
                 batch.create(key(), codec::encode(&key(), &new)?);
                 (new, true)
             }
@@ -85,8 +77,6 @@ fn keys_with(
     if let Some(missing) = known.iter().find(|key| !ring.contains(key)) {
         return Err(OpenError::KeyMissing { missing: missing.clone(), ring: ring.to_vec() });
     }
-    // A former build did not say with which of its keys it sealed: any of them may be in use.
-    let known = if known.is_empty() { ring } else { known };
     let first = ring.iter().take(1);
     Ok(first.chain(known.iter().filter(|key| ring.first() != Some(key))).cloned().collect())
 }
@@ -108,27 +98,6 @@ pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Resul
             Ok(()) => return Ok(()),
             Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
-}
-
-/// Changes the installation; nothing if nobody has begun it.
-///
-/// # Errors
-/// [`StoreError`].
-pub(crate) async fn change(
-    store: &dyn Store,
-    change: impl Fn(&mut Installation),
-) -> Result<(), StoreError> {
-    loop {
-        let Some(mut found) = find_versioned(store).await? else { return Ok(()) };
-        change(&mut found.value);
-        let mut batch = Batch::default();
-        found.replace_in(&mut batch, key())?;
-        match store.commit(batch).await {
-            Ok(()) => return Ok(()),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
         }
     }
 }
@@ -195,7 +164,7 @@ pub enum PoolKeyRefused {
         /// Those that the pool's key is derived from.
         derived_from: Vec<KeyFingerprint>,
     },
-    /// No ingress and no scheduler of this build was there yet. Trying again later is right.
+    /// No ingress and no scheduler was started yet. Trying again later is right.
     #[error("no ingress and no scheduler has said yet with which key it seals: start one")]
     NobodySeals,
 }

@@ -72,7 +72,10 @@ pub(crate) async fn assert_refused(gantry: &TestPipeline, id: &str) {
     let error = run.state.done().and_then(|done| done.outcome.error()).expect("it ended");
     assert_eq!((run.status(), error.code), (RunStatus::Error, ErrorCode::Unsigned), "{run:?}");
     let told = format!("the record of run {id} lacks the service's signature");
-    assert!(error.message.starts_with(&told) && error.message.contains("start it anew"), "{error}");
+    assert!(
+        error.message.starts_with(&told) && error.message.contains("start the run again"),
+        "{error}"
+    );
     for pool in ["linux-amd64", "linux-arm64"] {
         let bundle = Key::new(Kind::Bundle, format_args!("{pool}/{id}"));
         assert_eq!(gantry.store.load(&[bundle]).await.unwrap(), [None], "it has no secrets");

@@ -26,7 +26,6 @@ mod embedded {
     mod clocks;
     mod crowds;
     mod forged;
-    mod former;
     mod hosts;
     mod keeping;
     mod leases;

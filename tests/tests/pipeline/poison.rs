@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_domain::decide::planner;
-use gantry_domain::delivery::{BodyName, Delivery, Verdict};
+use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
 use gantry_domain::hook::{Hook, Provider};
@@ -113,7 +113,6 @@ impl Victim {
             received: gantry.clock.now(),
             body_sha256: "0".repeat(64),
             body_bytes: 2,
-            body_name: BodyName::Delivery,
             verdict: Verdict::Events,
             events: vec![event.id.clone()],
         };

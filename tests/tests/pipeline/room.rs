@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_domain::delivery::{BodyName, Delivery, Verdict};
+use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::hook::Provider;
 use gantry_domain::run::RunStatus;
 use gantry_seams::clock::Clock;
@@ -26,7 +26,6 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         received: gantry.clock.now(),
         body_sha256: "0".repeat(64),
         body_bytes: 1 << 16,
-        body_name: BodyName::Delivery,
         verdict: Verdict::Ping,
         events: Vec::new(),
     };

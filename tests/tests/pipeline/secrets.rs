@@ -116,26 +116,6 @@ async fn a_run_whose_secrets_never_open_ends_as_error_after_three_attempts() {
 }
 
 #[tokio::test]
-async fn a_run_that_a_former_build_made_ready_is_built_only_with_its_secrets() {
-    let gantry = with_a_ready_run().await;
-    let key = Key::new(Kind::Run, "ca1");
-    let record =
-        gantry.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
-    let mut run: serde_json::Value = serde_json::from_slice(&record.bytes).unwrap();
-    run["state"].as_object_mut().unwrap().remove("secrets").expect("a ready run says it");
-    let old = gantry.keyring.seal("run/ca1", &SecretString::from("{}")).unwrap();
-    let mut batch = Batch::default();
-    batch.put(key, serde_json::to_vec(&run).unwrap());
-    batch.put(Key::new(Kind::Bundle, "ca1"), old.as_text().to_owned());
-    batch.delete.push(Key::new(Kind::Bundle, "linux-amd64/ca1"));
-    gantry.store.commit(batch).await.unwrap();
-
-    gantry.settle().await;
-    assert_eq!(gantry.run("ca1").await.attempts.len(), 2);
-    assert_built_with_its_secret(&gantry).await;
-}
-
-#[tokio::test]
 async fn a_run_whose_secrets_are_gone_is_not_built_without() {
     let gantry = with_a_ready_run().await;
     let mut batch = Batch::default();
@@ -179,21 +159,6 @@ async fn a_ring_that_lacks_a_key_in_use_does_not_open_the_installation() {
         opened.check_pool_key(&derived_from(&[1])),
         Err(PoolKeyRefused::OtherKey { sealing, .. }) if sealing == two
     ));
-}
-
-#[tokio::test]
-async fn the_record_of_a_former_build_gets_every_key_of_the_first_ring() {
-    let gantry = super::start().await;
-    let store = gantry.store.as_ref();
-    let mut batch = Batch::default();
-    let former = r#"{"v":1,"id":"former","created":1700000000000}"#;
-    batch.put(Key::new(Kind::Installation, "this"), former);
-    store.commit(batch).await.unwrap();
-    let found = installation::find(store).await.unwrap().unwrap();
-    assert_eq!(found.check_pool_key(&[]), Err(PoolKeyRefused::NobodySeals));
-    let ring = ring(&[2, 1]).fingerprints();
-    let (opened, begins) = installation::open(store, "id", &ring).await.unwrap();
-    assert_eq!((opened.id.as_str(), opened.keys, begins), ("former", ring, false));
 }
 
 /// As `gantry secret rekey` seals.

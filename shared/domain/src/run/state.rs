@@ -29,7 +29,6 @@ pub enum RunState {
         /// Since when.
         since: Timestamp,
         /// Its secrets.
-        #[serde(default)]
         secrets: ReadySecrets,
     },
     /// A worker has it; its first step has not begun.
@@ -68,12 +67,9 @@ pub struct Done {
 }
 
 /// Whether a ready run has secrets stored for it, without which it must not be built.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadySecrets {
-    /// A former build let it be ready, and did not say.
-    #[default]
-    Unsaid,
     /// It needs none.
     None,
     /// They are stored, sealed for its pool.

@@ -93,14 +93,6 @@ fn a_key_that_is_not_there_is_named_with_the_remedy() {
 }
 
 #[test]
-fn what_a_former_build_sealed_is_no_bundle() {
-    let (ring, run) = (ring(&[1]), &ca1());
-    let sealed = ring.seal("run/ca1", &SecretString::from("{}")).unwrap();
-    let error = Bundle::open(&ring.pool_key(&pool("p")), run, &sealed).unwrap_err();
-    insta::assert_snapshot!(error, @"the key of pool p does not open the secrets of run ca1: they were sealed for another run, or for what its record said before it was changed, or by a former build");
-}
-
-#[test]
 fn after_a_new_first_key_the_old_opens_until_the_bundle_is_sealed_anew() {
     let run = &ca1();
     let sealed = bundle("s").seal(&ring(&[1]).pool_key(&pool("p")).public(), run).unwrap();

@@ -105,7 +105,7 @@ pub enum Unopened {
     /// They were sealed for another pool or run, or changed since; or nothing of this kind is there.
     #[error(
         "the key of pool {pool} does not open the secrets of run {run}: they were sealed for another run, or for \
-         what its record said before it was changed, or by a former build"
+         what its record said before it was changed"
     )]
     NotThese {
         /// Whose key it is.

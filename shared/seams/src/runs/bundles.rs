@@ -11,30 +11,16 @@ use crate::store::{Batch, Key, Kind, Store, StoreError};
 /// What a taken run has in secrets: `None` when it needs none.
 pub type Bundled = Result<Option<Sealed>, NoBundle>;
 
-/// The secrets that a run needs are not there: it must not be built until they are sealed anew.
+/// The secrets that a run needs are not in the store: it must not be built until they are sealed again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoBundle {
-    /// A former build stored them elsewhere and in another way, if there were any.
-    #[error("run {run} was made ready by a former build: its secrets are sealed anew")]
-    OfFormerBuild {
-        /// Which.
-        run: RunId,
-    },
-    /// They are gone.
-    #[error("the secrets of run {run} are not in the store any more: they are sealed anew")]
-    Gone {
-        /// Which.
-        run: RunId,
-    },
+#[error("the secrets of run {run} are not in the store any more: they are sealed again")]
+pub struct NoBundle {
+    /// The run that needs them.
+    pub run: RunId,
 }
 
 pub(crate) fn key(run: &Run) -> Key {
     Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id))
-}
-
-/// Where a former build kept them.
-fn former_key(run: &Run) -> Key {
-    Key::new(Kind::Bundle, run.id)
 }
 
 /// Stores what the next attempt needs, in the place of what a former one needed.
@@ -45,29 +31,25 @@ pub(super) fn replace(batch: &mut Batch, run: &Run, bundle: Option<&Sealed>) {
     }
 }
 
-/// Removes them, wherever they are. Not for workers: their pool's key is all that they may write.
+/// Removes them.
 pub(super) fn forget(batch: &mut Batch, run: &Run) {
-    batch.delete.extend([key(run), former_key(run)]);
+    batch.delete.push(key(run));
 }
 
 /// Reads the secrets of `ready`, a run as it was before it was taken.
 pub(super) async fn load(store: &dyn Store, ready: &Run) -> Result<Bundled, StoreError> {
-    let run = ready.id;
-    let secrets = match &ready.state {
-        RunState::Ready { secrets, .. } => *secrets,
+    match &ready.state {
+        RunState::Ready { secrets: ReadySecrets::None, .. } => Ok(Ok(None)),
+        RunState::Ready { secrets: ReadySecrets::Stored, .. } => {
+            let record = store.load(&[key(ready)]).await?.pop().flatten();
+            let text = record.and_then(|record| String::from_utf8(record.bytes.to_vec()).ok());
+            let sealed = text.map(|text| Some(Sealed::from_text(text)));
+            Ok(sealed.ok_or(NoBundle { run: ready.id }))
+        }
         RunState::Waiting { .. }
         | RunState::Started { .. }
         | RunState::Running { .. }
         | RunState::Tagging { .. }
-        | RunState::Done(_) => ReadySecrets::Unsaid,
-    };
-    match secrets {
-        ReadySecrets::Unsaid => Ok(Err(NoBundle::OfFormerBuild { run })),
-        ReadySecrets::None => Ok(Ok(None)),
-        ReadySecrets::Stored => {
-            let record = store.load(&[key(ready)]).await?.pop().flatten();
-            let text = record.and_then(|record| String::from_utf8(record.bytes.to_vec()).ok());
-            Ok(text.map(|text| Some(Sealed::from_text(text))).ok_or(NoBundle::Gone { run }))
-        }
+        | RunState::Done(_) => Ok(Err(NoBundle { run: ready.id })),
     }
 }
