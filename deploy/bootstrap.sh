@@ -10,6 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/lib/process.sh"
 # shellcheck source=deploy/lib/install.sh
 source "$here/lib/install.sh"
+# shellcheck source=deploy/lib/debian13.sh
+source "$here/lib/debian13.sh"
 # shellcheck source=deploy/lib/engine.sh
 source "$here/lib/engine.sh"
 # shellcheck source=deploy/lib/registry.sh
@@ -30,9 +32,13 @@ usage() {
 usage: deploy/bootstrap.sh COMMAND
 
   install demo|test|bench      installs with apt what is missing
+  install servers              unpacks Debian 13's Redis and RabbitMQ beside what is installed
 
   engine start --state DIR     uses the engine that answers, else starts dockerd
                                prints DOCKER_HOST=unix://SOCKET
+  engine start --state DIR --debian 13 [--store classic|containerd]
+                               starts Debian 13's dockerd with that image store
+                               prints DOCKERD=PROGRAM as well, which starts another such dockerd
   engine stop --state DIR
 
   registry start --state DIR [--port N] [--htpasswd USER:PASSWORD] [--notify URL TOKEN]
@@ -48,13 +54,14 @@ usage: deploy/bootstrap.sh COMMAND
                                prints GIT_URL=http://127.0.0.1:PORT
   git-server stop --state DIR
 
-  rabbitmq start --state DIR [--port N]
+  rabbitmq start --state DIR [--port N] [--debian 13]
                                prints GANTRY_TEST_AMQP=amqp://127.0.0.1:PORT, user and password guest,
                                and GANTRY_TEST_RABBITMQ_API=http://127.0.0.1:PORT
   rabbitmq stop --state DIR
 
-  redis start --state DIR [--port N]
+  redis start --state DIR [--port N] [--debian 13]
                                prints GANTRY_TEST_REDIS=redis://127.0.0.1:PORT
+                               and, of Debian 13, REDIS_SERVER=PROGRAM
   redis stop --state DIR
 
   s3 start --state DIR [--port N]
@@ -67,6 +74,7 @@ USAGE
 # Reads `--name value…` into the variables below; `--notify` takes two values.
 options() {
     state='' port='' htpasswd='' notify_url='' notify_token='' registry='' name='' user=''
+    debian='' store=classic
     while (($# > 0)); do
         (($# > 1)) || misuse "$1 needs a value"
         case $1 in
@@ -76,6 +84,8 @@ options() {
             --registry) registry=$2 ;;
             --name) name=$2 ;;
             --user) user=$2 ;;
+            --debian) debian=$2 ;;
+            --store) store=$2 ;;
             --notify)
                 (($# > 2)) || misuse "--notify needs a URL and a token"
                 notify_url=$2 notify_token=$3
@@ -85,6 +95,9 @@ options() {
         esac
         shift 2
     done
+    [[ -z $debian || $debian == 13 ]] || misuse "--debian takes 13"
+    [[ $store == classic || ($store == containerd && $debian == 13) ]] ||
+        misuse "--store takes classic, or containerd with --debian 13"
 }
 
 misuse() {
@@ -106,6 +119,11 @@ main() {
         "install demo" | "install test" | "install bench")
             install_for "$2"
             [[ $2 != test ]] || s3_install
+            [[ $2 != test ]] || debian13_install_engine
+            ;;
+        "install servers")
+            install_for test
+            debian13_install_servers
             ;;
         "engine start" | "engine stop" | "registry start" | "registry stop" | "git-server start" | "git-server stop" | "rabbitmq start" | "rabbitmq stop" | "redis start" | "redis stop" | "s3 start" | "s3 stop")
             options "${@:3}"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# The container engine: the one that answers, or a dockerd of our own.
+# The container engine: the one that answers, a dockerd of our own, or Debian 13's.
 #
 # Ours has its data, sockets, bridge and cgroup to itself, so it stands beside another engine and
 # leaves nothing behind.
@@ -8,6 +8,10 @@
 engine_start() {
     local socket
     engine_names
+    if [[ -n $debian ]]; then
+        engine_start_debian13
+        return
+    fi
     if socket=$(answering_engine); then
         say "using the container engine at $socket"
     else
@@ -18,6 +22,28 @@ engine_start() {
         socket=$engine_socket
     fi
     printf 'DOCKER_HOST=unix://%s\n' "$socket"
+}
+
+# It leaves iptables alone: two engines of different versions undo each other's rules. So its
+# containers reach this machine and no other.
+engine_start_debian13() {
+    if ! engine_answers "$engine_socket"; then
+        ((EUID == 0)) || fail "only root can start Debian 13's engine: run as root"
+        engine_folder_is_short
+        engine_clear_leftovers
+        mkdir -p "$engine_folder"
+        engine_write_config
+        debian13_write_dockerd "$engine_own_program" "$engine_config"
+        engine_program=$engine_own_program
+        engine_launch --iptables=false --ip6tables=false
+    fi
+    printf 'DOCKER_HOST=unix://%s\nDOCKERD=%s\n' "$engine_socket" "$engine_own_program"
+}
+
+engine_write_config() {
+    local containerd=false
+    [[ $store != containerd ]] || containerd=true
+    printf '{"features": {"containerd-snapshotter": %s}}\n' "$containerd" >"$engine_config"
 }
 
 engine_stop() {
@@ -38,6 +64,9 @@ engine_names() {
     engine_socket=$engine_folder/docker.sock
     engine_pid_file=$engine_folder/docker.pid
     engine_log=$engine_folder/dockerd.log
+    engine_config=$engine_folder/daemon.json
+    engine_own_program=$engine_folder/dockerd
+    engine_program=dockerd
     local number
     number=$(printf '%s' "$state" | cksum)
     number=${number%% *}
@@ -73,6 +102,10 @@ engine_may_start() {
     fi
     ((EUID == 0)) || fail "no container engine answers and only root can start one: run as root, or start the machine's engine"
     command -v dockerd >/dev/null || fail "dockerd is not installed: run deploy/bootstrap.sh install demo"
+    engine_folder_is_short
+}
+
+engine_folder_is_short() {
     # The kernel takes at most 107 bytes; containerd adds its own path to ours.
     ((${#engine_folder} < 70)) || fail "$engine_folder is too long for the path of a socket: give a shorter --state"
 }
@@ -128,16 +161,17 @@ unmount_beneath() {
     done < <(awk -v beneath="$1/" 'index($2, beneath) == 1 { print $2 }' /proc/self/mounts | sort --reverse)
 }
 
+# With these arguments besides.
 engine_launch() {
     local pid
     mkdir -p "$engine_folder"
     : >"$engine_log"
     engine_make_bridge
     # dockerd writes the pid file itself, and refuses to start when there is one already.
-    pid=$(start_process "$engine_log" dockerd \
+    pid=$(start_process "$engine_log" "$engine_program" \
         --data-root "$engine_folder/data" --exec-root "$engine_folder/exec" \
         --pidfile "$engine_pid_file" --host "unix://$engine_socket" \
-        --bridge "$engine_bridge" --cgroup-parent "/$engine_cgroup")
+        --bridge "$engine_bridge" --cgroup-parent "/$engine_cgroup" "$@")
     if ! wait_ready 60 "$pid" engine_answers "$engine_socket"; then
         show_log "$engine_log"
         engine_stop

@@ -17,6 +17,15 @@ start_parts() {
 # What only tests stand on.
 start_test_servers() {
     export_fact "$bootstrap" s3 start --state "$1"
+    start_containerd_engine "$1/containerd"
+}
+
+# The engine whose image store is containerd's, beside the one at DOCKER_HOST.
+start_containerd_engine() {
+    local DOCKER_HOST DOCKERD
+    export_fact "$bootstrap" engine start --state "$1" --debian 13 --store containerd
+    export GANTRY_TEST_CONTAINERD_DOCKER_HOST=$DOCKER_HOST
+    export GANTRY_TEST_CONTAINERD_DOCKERD=$DOCKERD
 }
 
 # Runs a command that prints NAME=VALUE, a line each, and exports that.
@@ -36,6 +45,7 @@ stop_parts() {
     "$bootstrap" git-server stop --state "$1"
     "$bootstrap" registry stop --state "$1"
     "$bootstrap" engine stop --state "$1"
+    [[ ! -d $1/containerd ]] || "$bootstrap" engine stop --state "$1/containerd"
 }
 
 # Gives the tests and the benches a fresh set of parts in a folder, until the script ends in
@@ -44,7 +54,7 @@ with_test_parts() {
     test_state=$1
     be_alone
     stop_parts "$test_state"
-    rm -rf "${test_state:?}"/{engine,registry,git,rabbitmq,redis,s3,demo}
+    rm -rf "${test_state:?}"/{engine,containerd,registry,git,rabbitmq,redis,s3,demo}
     trap finish_test_parts EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
