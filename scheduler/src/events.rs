@@ -200,10 +200,12 @@ impl Scheduler {
     ) -> Result<Step, StoreError> {
         let event = &found.value.event;
         let repository = push.repository();
-        let hook = hooks::find(self.store.as_ref(), &push.hook).await?;
-        if !hook.is_some_and(|hook| hook.speaks_for(&repository)) {
-            let rule = Rule::HookNotForRepository { hook: push.hook.clone(), repository };
-            return self.decide_nothing(found, rule).await;
+        if let Some(id) = &push.hook {
+            let hook = hooks::find(self.store.as_ref(), id).await?;
+            if !hook.is_some_and(|hook| hook.speaks_for(&repository)) {
+                let rule = Rule::HookNotForRepository { hook: id.clone(), repository };
+                return self.decide_nothing(found, rule).await;
+            }
         }
         let after = found.value.cursor.as_ref();
         let candidates = tasks::watching(
@@ -304,10 +306,11 @@ impl Scheduler {
         let Some(head) = heard.now.value.clone() else {
             return Ok(Err(Rule::BranchDeleted { branch }));
         };
-        if let Some(pushed) = push.after.as_ref().filter(|pushed| **pushed != head)
-            && !is_news
-        {
-            return Ok(Err(Rule::Superseded { pushed: pushed.clone(), head }));
+        if !is_news && push.after.as_ref() != Some(&head) {
+            return Ok(Err(match push.after.clone() {
+                Some(pushed) => Rule::Superseded { pushed, head },
+                None => Rule::BranchExists { branch, head },
+            }));
         }
         let run_key = run_key(&task.id, &heard.now.key, heard.now.generation);
         Ok(match runs::find_for(self.store.as_ref(), &run_key).await? {

@@ -70,7 +70,9 @@ impl Scheduler {
             Hearing::Repeats => push.after.clone(),
             Hearing::Unclear => self.ask(&push.url, Some(branch), tasks, may_ask).await?.commit,
         };
-        let fact = fact::advanced(known.as_ref().map(|known| &known.value), &key, value, now);
+        let fact = fact::advanced(known.as_ref().map(|known| &known.value), &key, value, now)
+            .remembering(push.before.as_ref())
+            .remembering(push.after.as_ref());
         Ok(Heard { known, now: fact })
     }
 

@@ -6,7 +6,7 @@ use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{decisions, deliveries, lineages, runs, tasks, uploads};
+use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
 
 use crate::Scheduler;
 
@@ -74,6 +74,7 @@ impl Scheduler {
         count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
+        count += tags::forget(store, now.before(keep.lineage), PIECE).await?;
         for upload in uploads::older_than(store, now.before(keep.uploads), PIECE).await? {
             if let Err(error) = self.blobs.delete(&uploads::blob_path(&upload)).await {
                 tracing::warn!("upload {upload} is removed later: {error}");

@@ -274,6 +274,21 @@ impl TestPipeline {
         self.deliver_of(id, &self.git.url(repository), before, after).await
     }
 
+    /// The same of another branch.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn deliver_branch(
+        &self,
+        id: &str,
+        repository: &str,
+        branch: &str,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> (EventId, Accepted) {
+        self.accept_push(id, &self.git.url(repository), branch, before, after).await
+    }
+
     /// The same of a repository anywhere.
     ///
     /// # Panics
@@ -285,11 +300,22 @@ impl TestPipeline {
         before: Option<&str>,
         after: Option<&str>,
     ) -> (EventId, Accepted) {
+        self.accept_push(id, url, "main", before, after).await
+    }
+
+    async fn accept_push(
+        &self,
+        id: &str,
+        url: &str,
+        branch: &str,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> (EventId, Accepted) {
         let event_id: EventId = format!("hook/{id}/0").parse().expect("an event's id");
         let push = Push {
-            hook: "hook".parse().expect("an id"),
+            hook: Some("hook".parse().expect("an id")),
             url: url.parse().expect("a URL"),
-            reference: PushedRef::Branch("main".parse().expect("a branch")),
+            reference: PushedRef::Branch(branch.parse().expect("a branch")),
             before: before.map(|commit| commit.parse().expect("a commit")),
             after: after.map(|commit| commit.parse().expect("a commit")),
             default_branch: None,
@@ -336,9 +362,23 @@ impl TestPipeline {
         let (scheduler, worker) = (self.scheduler(), self.worker("worker-1"));
         loop {
             let mut moved = scheduler.tick().await.expect("the store answers");
-            moved |= worker.turn(&self.stop).await.expect("the store answers");
+            moved |= self.turn_beside(&scheduler, &worker).await;
             if !moved && !self.skip_pauses().await {
                 return;
+            }
+        }
+    }
+
+    /// One turn of the worker, while the scheduler goes on: a run of a person waits for it before it moves its tags.
+    async fn turn_beside(&self, scheduler: &Scheduler, worker: &Worker) -> bool {
+        let turn = worker.turn(&self.stop);
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                moved = &mut turn => return moved.expect("the store answers"),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {
+                    scheduler.tick().await.expect("the store answers");
+                }
             }
         }
     }

@@ -230,11 +230,7 @@ impl Worker {
                         .await;
                 }
                 for tag in &tagged.superseded {
-                    let line = format!(
-                        "{} stays with run {}, which built a newer change",
-                        tag.image, tag.by
-                    );
-                    attempt.log.say(None, line).await;
+                    attempt.log.say(None, tag.to_string()).await;
                 }
                 let product = Product {
                     outputs: tagged.outputs,
@@ -313,7 +309,7 @@ impl Worker {
         }
     }
 
-    async fn ring(&self, lease: &KeptLease) {
+    pub(crate) async fn ring(&self, lease: &KeptLease) {
         let moved = RunsMoved { run: lease.run };
         if let Err(error) = self.queues.runs.publish(moved, telemetry::current_trace()).await {
             tracing::debug!("the scheduler looks for itself: {error}");

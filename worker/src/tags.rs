@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gantry_domain::built_on::BuiltOn;
 use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::OutputImage;
@@ -24,6 +25,12 @@ const SHARE_OF_LEASE: f64 = 0.7;
 /// How long a tag is tried to be put right.
 const PUT_RIGHT_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a scheduler may take to say which facts a run was built on: it may have to ask the code host.
+const UNDECIDED_FOR: Duration = Duration::from_secs(60);
+
+/// How soon it is asked again.
+const UNDECIDED_PAUSE: Duration = Duration::from_millis(250);
+
 /// Who may write an image, by its registry.
 pub(crate) type CredentialsOf<'a> = &'a (dyn Fn(&ImageReference) -> Option<Credentials> + Sync);
 
@@ -33,6 +40,13 @@ pub(crate) struct Tagged {
     pub(crate) outputs: Vec<OutputImage>,
     /// These belong to newer runs.
     pub(crate) superseded: Vec<SupersededTag>,
+}
+
+/// Which tags may move, and when that was asked.
+struct Permitted {
+    asked: Instant,
+    images: Vec<ImageReference>,
+    superseded: Vec<SupersededTag>,
 }
 
 /// Why the final tags were not moved.
@@ -54,10 +68,11 @@ impl Worker {
         built: &Built,
         credentials: CredentialsOf<'_>,
     ) -> Result<Tagged, NotTagged> {
-        let (asked, permit) = self.ask_to_tag(lease, step, &built.images).await?;
+        let Permitted { asked, images, superseded } =
+            self.ask_to_tag(lease, step, &built.images).await?;
         let deadline = asked + lease.period().mul_f64(SHARE_OF_LEASE);
-        let mut outputs = Vec::with_capacity(permit.images.len());
-        for image in permit.images {
+        let mut outputs = Vec::with_capacity(images.len());
+        for image in images {
             let Some(pushed) =
                 built.pushed.iter().find(|pushed| pushed.is_in_repository_of(&image))
             else {
@@ -73,7 +88,7 @@ impl Worker {
                 })?;
             outputs.push(OutputImage { image, digest: manifest.digest.clone() });
         }
-        Ok(Tagged { outputs, superseded: permit.superseded })
+        Ok(Tagged { outputs, superseded })
     }
 
     /// Asks the store, for as long as it is away and nobody else took the run: without its word no tag moves.
@@ -82,8 +97,9 @@ impl Worker {
         lease: &KeptLease,
         step: &StepId,
         images: &[ImageReference],
-    ) -> Result<(Instant, Permit), NotTagged> {
+    ) -> Result<Permitted, NotTagged> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let undecided_until = Instant::now() + UNDECIDED_FOR;
         loop {
             let asked = Instant::now();
             let permit = runs::tagging(
@@ -95,7 +111,18 @@ impl Worker {
             )
             .await;
             match permit {
-                Ok(permit) => return Ok((asked, permit)),
+                Ok(Permit::Given { images, superseded }) => {
+                    return Ok(Permitted { asked, images, superseded });
+                }
+                Ok(Permit::Undecided) => {
+                    if asked >= undecided_until {
+                        self.place_as_unknown(lease).await;
+                    }
+                    tokio::select! {
+                        () = lease.lost() => return Err(NotTagged::LeaseLost),
+                        () = tokio::time::sleep(UNDECIDED_PAUSE) => {}
+                    }
+                }
                 Err(RunOpError::CancelAsked { .. }) => return Err(NotTagged::CancelAsked),
                 Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
                     return Err(NotTagged::LeaseLost);
@@ -115,6 +142,20 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// No scheduler said in time which facts the run was built on. Without them its tags stay with whoever has them.
+    async fn place_as_unknown(&self, lease: &KeptLease) {
+        let placed = async {
+            let Some(run) = runs::find(self.store.as_ref(), lease.run).await? else {
+                return Ok(());
+            };
+            let BuiltOn::Read(read) = &run.built_on else { return Ok(()) };
+            runs::place(self.store.as_ref(), lease.run, read, BuiltOn::Unknown).await
+        };
+        if let Err(error) = placed.await {
+            tracing::warn!(run.id = %lease.run, "run {} waits to tag: {error}", lease.run);
         }
     }
 

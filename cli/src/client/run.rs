@@ -283,10 +283,7 @@ fn details(run: &Run) -> Details {
         .maybe("finished", run.finished.as_deref().map(instant))
         .maybe("duration", run.duration_ms.map(|millis| clock(Duration::from_millis(millis))))
         .each("pushed", run.images.iter().map(|image| format!("{}@{}", image.image, image.digest)))
-        .each(
-            "left alone",
-            run.superseded.iter().map(|tag| format!("{}: run {} is newer", tag.image, tag.by)),
-        )
+        .each("left alone", run.superseded.iter().map(|tag| tag.why.clone()))
         .each(
             "bases",
             run.bases.iter().map(|base| format!("{}@{} ({})", base.image, base.digest, base.role)),
@@ -335,7 +332,7 @@ fn ending(run: &Run, show: Show) -> String {
             let _infallible = write!(text, "\n  pushed {}@{}", image.image, image.digest);
         }
         for tag in &run.superseded {
-            let _infallible = write!(text, "\n  left {} alone: run {} is newer", tag.image, tag.by);
+            let _infallible = write!(text, "\n  {}", tag.why);
         }
     }
     text
@@ -442,7 +439,7 @@ mod tests {
     #[test]
     fn a_run_is_shown_with_its_why_and_its_end() {
         insta::assert_snapshot!(details(&run(json!({
-            "superseded": [{"image": "localhost:5000/hello:latest", "by": "ca4"}], "archived": true
+            "superseded": [{"image": "localhost:5000/hello:latest", "by": "ca4", "why": "localhost:5000/hello:latest stays with run ca4, which built a newer change"}], "archived": true
         }))), @r"
         run         ca1
         status      Succeeded

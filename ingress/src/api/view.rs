@@ -144,6 +144,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
                 .map(|tag| types::SupersededTag {
                     image: tag.image.to_string(),
                     by: tag.by.to_string(),
+                    why: tag.to_string(),
                 })
                 .collect()
         }),

@@ -70,7 +70,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     let (pool, worker): (_, WorkerId) = ("linux-amd64".parse().unwrap(), "w1".parse().unwrap());
     let lease = Duration::from_secs(60);
     let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
-    runs::began(store, run, &taken.holder).await.unwrap();
+    runs::began(store, run, &taken.holder, None).await.unwrap();
     let outcome = Finish::Outcome(Outcome::Succeeded(Product::default()));
     runs::finish(store, run, &taken.holder, outcome, None).await.unwrap();
     assert_eq!(door.get("/runs/ca1").await.json()["status"], "Succeeded");

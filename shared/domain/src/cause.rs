@@ -51,15 +51,6 @@ impl Cause {
         }
     }
 
-    /// The fact and its generation, for a run that a change caused.
-    #[must_use]
-    pub fn fact(&self) -> Option<(&FactKey, u64)> {
-        match self {
-            Self::Push { fact, generation, .. } => Some((fact, *generation)),
-            Self::Request { .. } => None,
-        }
-    }
-
     /// The word of the original's TRIGGER column.
     #[must_use]
     pub fn trigger(&self) -> &'static str {

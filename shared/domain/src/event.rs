@@ -53,8 +53,9 @@ pub enum EventKind {
 /// A branch or tag moved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Push {
-    /// The hook that said so: it speaks only for its repositories.
-    pub hook: HookId,
+    /// The hook that said so: it speaks only for its repositories. `None` for what a run read of the repository itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
     /// The repository as the provider names it.
     pub url: GitUrl,
     /// What moved.

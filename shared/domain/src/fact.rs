@@ -30,9 +30,29 @@ impl FactKey {
             }
         }
     }
+
+    /// What the facts of one repository have in common.
+    #[must_use]
+    pub fn repository_scope(registry: &RegistryName, repository: &RepositoryKey) -> String {
+        scope(&format!("branch:{registry}:{repository}")).to_owned()
+    }
+
+    /// The scope that it belongs to.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        scope(self.as_str())
+    }
 }
 
-/// A fact: what is so now, and the how-manieth value that is.
+fn scope(text: &str) -> &str {
+    text.split_once('@').map_or(text, |(scope, _)| scope)
+}
+
+/// How many former heads a fact remembers: a delivery that comes later than that many pushes after its own is one that a
+/// provider sends again after days.
+const MOST_FORMER: usize = 64;
+
+/// The current value of a fact, and how often it has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fact {
     /// What it is about.
@@ -43,6 +63,55 @@ pub struct Fact {
     pub generation: u64,
     /// When it changed last.
     pub since: Timestamp,
+    /// Earlier values, the newest last, at most [`MOST_FORMER`]. Branches go back (a reset, a revert by force), and are
+    /// deleted more than once, so a delivery that leads to one of these proves nothing about order: the provider is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerHead>,
+}
+
+/// What a branch's head was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerHead {
+    /// The commit; `None` if the branch was gone.
+    pub value: Option<CommitId>,
+    /// The generation at which it was so; 0 if a delivery told of it only later.
+    pub generation: u64,
+}
+
+impl Fact {
+    /// At which generation the branch's head was `commit`: the newest one, if it was so more than once. `None` for a commit
+    /// that was never seen as its head.
+    #[must_use]
+    pub fn generation_of(&self, commit: &CommitId) -> Option<u64> {
+        self.generation_of_value(Some(commit))
+    }
+
+    fn generation_of_value(&self, value: Option<&CommitId>) -> Option<u64> {
+        if self.value.as_ref() == value {
+            return Some(self.generation);
+        }
+        let mut former = self.former.iter().rev();
+        former.find(|head| head.value.as_ref() == value).map(|head| head.generation)
+    }
+
+    /// The same fact, which remembers that `commit` was the head once, though nobody told of it at the time. Changes nothing
+    /// for a head that it knows.
+    #[must_use]
+    pub fn remembering(mut self, commit: Option<&CommitId>) -> Self {
+        if let Some(commit) = commit
+            && self.generation_of(commit).is_none()
+        {
+            self.remember(Some(commit.clone()), 0);
+        }
+        self
+    }
+
+    fn remember(&mut self, value: Option<CommitId>, generation: u64) {
+        self.former.retain(|head| head.value != value);
+        self.former.push(FormerHead { value, generation });
+        let surplus = self.former.len().saturating_sub(MOST_FORMER);
+        self.former.drain(..surplus);
+    }
 }
 
 /// What a push says about a fact.
@@ -56,15 +125,21 @@ pub enum Hearing {
     Unclear,
 }
 
-/// What `push` says about the head that we know. Pure; the order of the two questions matters: a push whose ends
-/// are equal changes nothing.
+/// What `push` says about the head that we know. Pure. The order of the questions matters: a push whose ends are equal
+/// changes nothing, and one that leads to a former head may be late, or the branch may have gone back.
 #[must_use]
 pub fn hear(known: Option<&Fact>, push: &Push) -> Hearing {
     match known {
         Some(fact) if fact.value == push.after => Hearing::Repeats,
-        Some(fact) if fact.value == push.before => Hearing::Advances(push.after.clone()),
+        Some(fact) if fact.value == push.before && !leads_back(fact, push) => {
+            Hearing::Advances(push.after.clone())
+        }
         Some(_) | None => Hearing::Unclear,
     }
+}
+
+fn leads_back(fact: &Fact, push: &Push) -> bool {
+    fact.generation_of_value(push.after.as_ref()).is_some()
 }
 
 /// The fact after `value` was found to be so: itself if nothing changed.
@@ -77,12 +152,13 @@ pub fn advanced(
 ) -> Fact {
     match known {
         Some(fact) if fact.value == value => fact.clone(),
-        known => Fact {
-            key: key.clone(),
-            value,
-            generation: known.map_or(0, |fact| fact.generation) + 1,
-            since: now,
-        },
+        None => Fact { key: key.clone(), value, generation: 1, since: now, former: Vec::new() },
+        Some(fact) => {
+            let mut next = fact.clone();
+            next.remember(fact.value.clone(), fact.generation);
+            next.former.retain(|head| head.value != value);
+            Fact { value, generation: fact.generation + 1, since: now, ..next }
+        }
     }
 }
 
@@ -104,7 +180,7 @@ mod tests {
 
     fn push(before: Option<char>, after: Option<char>) -> Push {
         Push {
-            hook: "h".parse().unwrap(),
+            hook: Some("h".parse().unwrap()),
             url: "https://github.com/octo/hello.git".parse().unwrap(),
             reference: PushedRef::Branch("main".parse().unwrap()),
             before: before.map(commit),
@@ -129,6 +205,39 @@ mod tests {
         );
         assert_eq!(hear(Some(&fact), &push(Some('a'), Some('b'))), Hearing::Repeats);
         assert_eq!(hear(Some(&fact), &push(Some('b'), None)), Hearing::Advances(None));
+    }
+
+    #[test]
+    fn a_push_that_leads_to_a_former_head_is_a_question_to_the_provider() {
+        let first = known('a');
+        let second = advanced(Some(&first), &first.key, Some(commit('b')), Timestamp::default());
+        assert_eq!(hear(Some(&second), &push(Some('b'), Some('a'))), Hearing::Unclear);
+        let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
+        assert_eq!(hear(Some(&third), &push(Some('a'), Some('b'))), Hearing::Unclear);
+        // Its hooks came in the other order: the one that led back told of the head between.
+        let told = first.remembering(Some(&commit('b')));
+        assert_eq!(hear(Some(&told), &push(Some('a'), Some('b'))), Hearing::Unclear);
+    }
+
+    #[test]
+    fn a_commit_has_the_newest_generation_at_which_it_was_the_head() {
+        let mut fact = known('a').remembering(Some(&commit('9')));
+        for digit in ['b', 'a', 'c'] {
+            fact = advanced(Some(&fact), &fact.key, Some(commit(digit)), Timestamp::default());
+        }
+        let generations = ['9', 'a', 'b', 'c', 'd'].map(|digit| fact.generation_of(&commit(digit)));
+        assert_eq!(generations, [Some(0), Some(3), Some(2), Some(4), None]);
+    }
+
+    #[test]
+    fn the_newest_former_heads_are_remembered() {
+        let mut fact = known('f');
+        for number in 0..100 {
+            let head = format!("{:040}", number + 1).parse().unwrap();
+            fact = advanced(Some(&fact), &fact.key, Some(head), Timestamp::default());
+        }
+        assert_eq!(fact.former.len(), MOST_FORMER);
+        assert_eq!(fact.former.last().unwrap().generation, 100);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod text;
 
 pub mod attempt;
+pub mod built_on;
 pub mod cause;
 pub mod decide;
 pub mod delivery;

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{AttemptEnd, EndedAttempt};
+use crate::built_on::BuiltOn;
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::sealed::Sealed;
@@ -17,7 +18,7 @@ use crate::task::BuildSpec;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
-pub use outcome::{ErrorCode, Outcome, Product, RunError, SupersededTag};
+pub use outcome::{ErrorCode, KeptBecause, Outcome, Product, RunError, SupersededTag};
 pub use state::{Done, IllegalTransition, Progress, Rank, ReadySecrets, RunState, WaitReason};
 pub use status::RunStatus;
 
@@ -46,6 +47,9 @@ pub struct Run {
     pub git_token: Option<Sealed>,
     /// Why it exists.
     pub cause: Cause,
+    /// Whether it moves its tags though a newer change has moved them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tags: bool,
     /// What it was created for: there is no other run for the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_for: Option<String>,
@@ -57,6 +61,8 @@ pub struct Run {
     /// The service's, over all of the above; `None` until [`Run::sign`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<RunSignature>,
+    /// The facts that it was built on. Not signed: for most runs a worker learns it.
+    pub built_on: BuiltOn,
     /// Whether it and its log are kept for good.
     #[serde(default)]
     pub archived: bool,

@@ -49,6 +49,8 @@ struct Fixed<'a> {
     task: &'a Option<TaskRevision>,
     build: BuildSpec,
     cause: &'a Cause,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    force_tags: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_for: &'a Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,10 +104,12 @@ impl Run {
             build,
             git_token: _,
             cause,
+            force_tags,
             created_for,
             trace,
             created,
             signature: _,
+            built_on: _,
             archived: _,
             cancel: _,
             attempts: _,
@@ -115,7 +119,7 @@ impl Run {
         for sealed in build.secret_build_args.values_mut() {
             *sealed = Sealed::from_text(String::new());
         }
-        let (id, run_type, created) = (*id, *run_type, *created);
+        let (id, run_type, created, force_tags) = (*id, *run_type, *created, *force_tags);
         Fixed {
             form: FORM,
             id,
@@ -124,6 +128,7 @@ impl Run {
             task,
             build,
             cause,
+            force_tags,
             created_for,
             trace,
             created,

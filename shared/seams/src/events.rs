@@ -48,6 +48,20 @@ fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Records an event that gantry itself noticed, to be decided. Answers `false` if it is recorded already.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn notice(store: &dyn Store, event: &Event) -> Result<bool, StoreError> {
+    let mut batch = Batch::default();
+    record(&mut batch, event)?;
+    match store.commit(batch).await {
+        Ok(()) => Ok(true),
+        Err(CommitError::Conflict { .. }) => Ok(false),
+        Err(CommitError::Store(error)) => Err(error),
+    }
+}
+
 /// Reads an event.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
 //! Facts, advanced by compare-and-set.
 
 use gantry_domain::fact::{Fact, FactKey};
+use gantry_domain::id::RegistryName;
+use gantry_domain::source::RepositoryKey;
 
 use crate::codec::{self, Versioned};
-use crate::store::{Batch, Expect, Key, Kind, Store, StoreError};
+use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
 fn key(fact: &FactKey) -> Key {
     Key::new(Kind::Fact, fact)
@@ -20,6 +22,27 @@ pub async fn find(
     codec::load(store, &key(fact)).await
 }
 
+/// The facts of a repository, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn of_repository(
+    store: &dyn Store,
+    registry: &RegistryName,
+    repository: &RepositoryKey,
+    limit: usize,
+) -> Result<Vec<Fact>, StoreError> {
+    let index = in_scope(&FactKey::repository_scope(registry, repository));
+    codec::load_members(store, &index, From::Start, limit, |entry| {
+        Some(Key::new(Kind::Fact, &entry.member))
+    })
+    .await
+}
+
+fn in_scope(scope: &str) -> Index {
+    Index::new(format!("facts/{scope}"))
+}
+
 /// Adds to a batch that `after` is so, if what was `found` is still what we know. When nothing changed, it only adds
 /// that nothing changed.
 ///
@@ -32,7 +55,10 @@ pub fn advance(
 ) -> Result<(), StoreError> {
     let key = key(&after.key);
     match found {
-        None => batch.create(key.clone(), codec::encode(&key, after)?),
+        None => {
+            batch.create(key.clone(), codec::encode(&key, after)?);
+            batch.index(in_scope(after.key.scope()), 0, &after.key);
+        }
         Some(found) if found.value == *after => {
             batch.expect.push((key, Expect::Version(found.version)));
         }

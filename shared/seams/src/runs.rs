@@ -33,10 +33,12 @@ pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
 pub use leasing::{
-    Renewal, TakenRun, began, finish, lapse, lapse_now, renew, tagging, take, take_beside_others,
+    Renewal, TakenRun, began, finish, lapse, lapse_now, place, renew, tagging, take,
+    take_beside_others,
 };
 pub use listing::{
-    ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before, waiting,
+    ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before,
+    unplaced, waiting,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.

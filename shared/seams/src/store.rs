@@ -161,6 +161,8 @@ kinds! {
     LogTail = "log-tail",
     /// Who moved a tag last.
     Tag = "tag",
+    /// The newest generation of a fact that moved a tag.
+    TagFact = "tag-fact",
     /// Where a digest comes from.
     Lineage = "lineage",
     /// A worker.
@@ -300,6 +302,16 @@ impl Batch {
     /// Takes a member out of an index.
     pub fn unindex(&mut self, index: Index, member: impl fmt::Display) {
         self.unindex.push((index, member.to_string()));
+    }
+
+    /// Adds everything that another batch does and expects.
+    pub fn append(&mut self, other: Self) {
+        let Self { expect, put, delete, index, unindex } = other;
+        self.expect.extend(expect);
+        self.put.extend(put);
+        self.delete.extend(delete);
+        self.index.extend(index);
+        self.unindex.extend(unindex);
     }
 
     /// Whether it does nothing.

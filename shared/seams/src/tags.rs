@@ -1,17 +1,19 @@
 //! Who moved a tag last, and who may move it.
 //!
-//! No registry can fence a write, so the store says who may write a tag before it is written. A run of an older generation
-//! of the same fact never moves a tag that a newer one has moved. Whoever may have written after, or beside, another
-//! reads the tag once more before it is done, and puts it right: see [`settle`].
+//! No registry can fence a write, so the store says who may write a tag before it is written. A run never moves a tag that a
+//! run of a newer generation of the same fact has moved. Whoever may have written after, or beside, another reads the tag
+//! once more before it is done, and puts it right: see [`settle`].
 
+use gantry_domain::built_on::{BuiltOn, FactVersion};
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::RunId;
 use gantry_domain::image::{Digest, ImageReference};
-use gantry_domain::run::{Run, SupersededTag};
+use gantry_domain::run::{KeptBecause, Run, SupersededTag};
+use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
+use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
 
 /// Who moved a tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,8 +22,8 @@ struct Tag {
     run: RunId,
     /// Which attempt of it.
     attempt: u32,
-    /// The newest generation of each fact that moved it, at most [`MOST_FACTS`].
-    facts: Vec<(FactKey, u64, RunId)>,
+    /// Whether a run that was built on a fact has ever moved it.
+    has_facts: bool,
     /// Attempts that were allowed to write and have not said that they are done.
     writers: Vec<(RunId, u32)>,
     /// Whether an earlier writer was not yet done when the last one was let in: either may have written last.
@@ -32,71 +34,176 @@ struct Tag {
     rests_at: Option<Digest>,
 }
 
-/// How many facts a tag remembers: the branches whose tasks push to it.
-const MOST_FACTS: usize = 32;
+/// The newest generation of one fact that moved one tag. A record of its own, since any number of branches may push one tag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct TagFact {
+    generation: u64,
+    run: RunId,
+}
 
 /// What a run may do with the tags that it was asked to move.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    /// These it moves now.
-    pub images: Vec<ImageReference>,
-    /// These belong to newer runs.
-    pub superseded: Vec<SupersededTag>,
+pub enum Permit {
+    /// It is not known yet what the run was built on, and that decides: nothing was claimed. Ask again soon.
+    Undecided,
+    /// Some of the tags, or all.
+    Given {
+        /// These it moves now.
+        images: Vec<ImageReference>,
+        /// These it leaves alone.
+        superseded: Vec<SupersededTag>,
+    },
 }
 
-/// Adds to the batch that `run` is about to move `images`, as far as it may.
+/// Adds to the batch that `run` is about to move `images`, as far as it may. With `force` it may move all of them.
 pub(crate) async fn claim(
     store: &dyn Store,
     batch: &mut Batch,
     run: &Run,
     attempt: u32,
     images: &[ImageReference],
+    now: Timestamp,
 ) -> Result<Permit, StoreError> {
-    let mut permit = Permit { images: Vec::new(), superseded: Vec::new() };
+    let (mut moved, mut superseded) = (Vec::new(), Vec::new());
+    let mut claims = Batch::default();
     for image in images {
         let key = key(image);
         let found = codec::load::<Tag>(store, &key).await?;
-        if let Some((fact, generation)) = run.cause.fact()
-            && let Some((_, _, by)) = found.as_ref().and_then(|tag| {
-                tag.value.facts.iter().find(|(key, newest, _)| key == fact && *newest > generation)
-            })
-        {
-            permit.superseded.push(SupersededTag { image: image.clone(), by: *by });
-            continue;
+        let tag = found.as_ref().map(|found| &found.value);
+        let standing = standing(store, run, image, tag).await?;
+        match standing {
+            _ if run.force_tags => {}
+            Standing::MayMove => {}
+            Standing::Undecided => return Ok(Permit::Undecided),
+            Standing::Kept { by, because } => {
+                superseded.push(SupersededTag { image: image.clone(), by, because });
+                continue;
+            }
         }
-        permit.images.push(image.clone());
+        moved.push(image.clone());
+        for built_on in run.built_on.facts() {
+            record_fact(store, &mut claims, image, built_on, run.id, now).await?;
+        }
         match found {
             Some(mut tag) => {
                 tag.value.claim(run, attempt);
-                tag.replace_in(batch, key)?;
+                tag.replace_in(&mut claims, key)?;
             }
             None => {
                 let mut tag = Tag {
                     run: run.id,
                     attempt,
-                    facts: Vec::new(),
+                    has_facts: false,
                     writers: Vec::new(),
                     contested: false,
                     rests_at: None,
                 };
                 tag.claim(run, attempt);
-                batch.create(key.clone(), codec::encode(&key, &tag)?);
+                claims.create(key.clone(), codec::encode(&key, &tag)?);
             }
         }
     }
-    Ok(permit)
+    batch.append(claims);
+    Ok(Permit::Given { images: moved, superseded })
+}
+
+/// Where a run stands beside those that moved a tag before it.
+enum Standing {
+    MayMove,
+    Undecided,
+    Kept { by: RunId, because: KeptBecause },
+}
+
+async fn standing(
+    store: &dyn Store,
+    run: &Run,
+    image: &ImageReference,
+    tag: Option<&Tag>,
+) -> Result<Standing, StoreError> {
+    let Some(tag) = tag.filter(|tag| tag.has_facts) else { return Ok(Standing::MayMove) };
+    match &run.built_on {
+        // An upload or an archive has no history that it could be older in.
+        BuiltOn::Unread => Ok(Standing::MayMove),
+        BuiltOn::Read(_) => Ok(Standing::Undecided),
+        BuiltOn::Unknown => Ok(Standing::Kept { by: tag.run, because: KeptBecause::CommitUnknown }),
+        BuiltOn::Facts { facts } => {
+            for built_on in facts {
+                let moved = find_fact(store, image, &built_on.fact).await?;
+                if let Some(newer) = moved.filter(|moved| moved.generation > built_on.generation) {
+                    return Ok(Standing::Kept { by: newer.run, because: KeptBecause::NewerChange });
+                }
+            }
+            Ok(Standing::MayMove)
+        }
+    }
+}
+
+async fn find_fact(
+    store: &dyn Store,
+    image: &ImageReference,
+    fact: &FactKey,
+) -> Result<Option<TagFact>, StoreError> {
+    Ok(codec::load(store, &fact_key(image, fact)).await?.map(|found| found.value))
+}
+
+/// A forced run is older than what moved the tag before: the newest generation stays recorded.
+async fn record_fact(
+    store: &dyn Store,
+    batch: &mut Batch,
+    image: &ImageReference,
+    built_on: &FactVersion,
+    run: RunId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let key = fact_key(image, &built_on.fact);
+    let moved = TagFact { generation: built_on.generation, run };
+    match codec::load::<TagFact>(store, &key).await? {
+        Some(found) if found.value.generation > moved.generation => return Ok(()),
+        Some(mut found) => {
+            found.value = moved;
+            found.replace_in(batch, key.clone())?;
+        }
+        None => batch.create(key.clone(), codec::encode(&key, &moved)?),
+    }
+    batch.index(facts_by_age(), now.as_millis(), &key.id);
+    Ok(())
+}
+
+/// Forgets the facts of tags that were last moved before `before`, at most `limit`. Answers how many.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let entries = store.range(&facts_by_age(), From::Start, limit).await?;
+    let mut batch = Batch::default();
+    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
+        batch.delete.push(Key::new(Kind::TagFact, &entry.member));
+        batch.unindex(facts_by_age(), &entry.member);
+    }
+    let count = batch.delete.len();
+    if count > 0 {
+        crate::collection::commit_unconditional(store, batch).await?;
+    }
+    Ok(count)
+}
+
+fn fact_key(image: &ImageReference, fact: &FactKey) -> Key {
+    Key::new(Kind::TagFact, format_args!("{image} {fact}"))
+}
+
+fn facts_by_age() -> Index {
+    Index::new("tag-facts/age")
 }
 
 impl Tag {
     fn claim(&mut self, run: &Run, attempt: u32) {
         (self.run, self.attempt) = (run.id, attempt);
         self.rests_at = None;
-        if let Some((fact, generation)) = run.cause.fact() {
-            self.facts.retain(|(key, _, _)| key != fact);
-            self.facts.push((fact.clone(), generation, run.id));
-            let surplus = self.facts.len().saturating_sub(MOST_FACTS);
-            self.facts.drain(..surplus);
-        }
+        self.has_facts |= !run.built_on.facts().is_empty();
         self.writers.retain(|writer| *writer != (run.id, attempt));
         self.contested |= !self.writers.is_empty();
         self.writers.push((run.id, attempt));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use gantry_domain::built_on::BuiltOn;
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, WorkerId};
@@ -40,6 +41,8 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             no_cache: false,
         },
         git_token: None,
+        force_tags: false,
+        built_on: BuiltOn::Unread,
         cause: Cause::Request {
             event: "request/r1".parse().unwrap(),
             by: TestPipeline::somebody(),

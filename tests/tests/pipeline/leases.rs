@@ -238,7 +238,7 @@ async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_by_the_next() {
     let gantry = with_a_ready_run().await;
     let store = gantry.store.as_ref();
     let lost = take(&gantry, "lost", "1").await;
-    runs::began(store, lost.run.id, &lost.holder).await.unwrap();
+    runs::began(store, lost.run.id, &lost.holder, None).await.unwrap();
     let tag = "registry.test/hello:ca1";
     let image = [tag.parse().unwrap()];
     runs::tagging(store, lost.run.id, &lost.holder, &image, LEASE).await.unwrap();
@@ -269,7 +269,7 @@ async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt
     gantry.schedule().await;
 
     let lost = take(&gantry, "lost", "1").await;
-    runs::began(store, lost.run.id, &lost.holder).await.unwrap();
+    runs::began(store, lost.run.id, &lost.holder, None).await.unwrap();
     let tag = "registry.test/hello:latest";
     runs::tagging(store, lost.run.id, &lost.holder, &[tag.parse().unwrap()], LEASE).await.unwrap();
     assert!(gantry.worker("other").turn(&gantry.stop).await.unwrap());

@@ -31,6 +31,7 @@ mod embedded {
     mod leases;
     mod logs;
     mod lost_answers;
+    mod order;
     mod poison;
     mod pools;
     mod pushes;
@@ -61,6 +62,7 @@ mod scaled {
     mod leases;
     mod logs;
     mod lost_answers;
+    mod order;
     mod poison;
     mod pools;
     mod pushes;

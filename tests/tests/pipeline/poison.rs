@@ -89,7 +89,7 @@ impl Victim {
     fn push(&self, gantry: &TestPipeline) -> (Delivery, Event) {
         let name = self.name();
         let push = Push {
-            hook: name.parse().unwrap(),
+            hook: Some(name.parse().unwrap()),
             url: gantry.git.url(name).parse().unwrap(),
             reference: PushedRef::Branch("main".parse().unwrap()),
             before: Some(self.head.parse().unwrap()),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_domain::built_on::SourceRead;
 use gantry_domain::image::{Digest, ImageReference, Tag};
 use gantry_domain::lineage::{BaseImage, BaseRole};
-use gantry_domain::run::ErrorCode;
+use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::template::RunVariables;
 use gantry_ops::backoff::Backoff;
@@ -27,7 +28,6 @@ use crate::Worker;
 use crate::attempt::{Attempt, Ending};
 use crate::engine::{BuildOrder, Engine};
 use crate::failure::{self, Failure};
-use crate::lease::KeptLease;
 use crate::source::Checkout;
 use crate::spans;
 
@@ -109,7 +109,7 @@ impl Worker {
         let pinning = self.pin_bases(attempt, &text, &build_args);
         let (dockerfile, bases) = spans::stage(Stage::Bases, pinning).await?;
         let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
-        self.begin_step(&attempt.lease).await?;
+        self.begin_step(attempt, &checkout).await?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
         spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
             .await
@@ -125,10 +125,12 @@ impl Worker {
     }
 
     /// Says that the first step begins, for as long as the store is away and nobody else took the run.
-    async fn begin_step(&self, lease: &KeptLease) -> Result<(), Ending> {
+    async fn begin_step(&self, attempt: &Attempt, checkout: &Checkout) -> Result<(), Ending> {
+        let lease = &attempt.lease;
+        let read = source_read(&attempt.run, checkout);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         loop {
-            match runs::began(self.store.as_ref(), lease.run, &lease.holder).await {
+            match runs::began(self.store.as_ref(), lease.run, &lease.holder, read.as_ref()).await {
                 Err(RunOpError::Store(error))
                     if !matches!(error, StoreError::Undecodable { .. }) =>
                 {
@@ -138,7 +140,13 @@ impl Worker {
                         () = tokio::time::sleep(backoff.wait()) => {}
                     }
                 }
-                began => return began.map_err(not_begun),
+                Ok(is_to_be_placed) => {
+                    if is_to_be_placed {
+                        self.ring(lease).await;
+                    }
+                    return Ok(());
+                }
+                Err(error) => return Err(not_begun(error)),
             }
         }
     }
@@ -401,6 +409,15 @@ fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'
         branch: branch(attempt).or(checkout.branch()),
         task: run.task.as_ref().map(|task| &task.name),
     }
+}
+
+/// What was fetched, if it came from git.
+fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
+    let Source::Git(git) = &run.build.source else { return None };
+    let commit = checkout.commit()?.clone();
+    // A commit that was asked for by its id is on no branch that we know.
+    let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();
+    Some(SourceRead { repository: git.url.key(), branch, commit })
 }
 
 /// The branch that a push moved: the run builds a commit, which has none.

@@ -179,13 +179,15 @@ pub struct OutputImage {
     pub digest: String,
 }
 
-/// A tag that a newer run owns.
+/// A tag that the run left to another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SupersededTag {
     /// The tag.
     pub image: String,
-    /// The run that moved it.
+    /// The run that it stays with.
     pub by: String,
+    /// Why, in a sentence.
+    pub why: String,
 }
 
 /// An image that a build read.

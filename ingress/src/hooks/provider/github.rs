@@ -129,7 +129,7 @@ fn parse_push(hook: &HookId, json: &[u8]) -> Result<Option<Push>, Verdict> {
         return Ok(None);
     };
     Ok(Some(Push {
-        hook: hook.clone(),
+        hook: Some(hook.clone()),
         url: body.repository.clone_url.parse().map_err(unreadable)?,
         reference,
         before: commit(&body.before).map_err(unreadable)?,

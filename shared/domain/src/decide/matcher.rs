@@ -55,9 +55,6 @@ pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> 
     {
         return Err(Rule::OtherBranch { pushed: branch.clone(), watched: watched.clone() });
     }
-    if push.after.is_none() {
-        return Err(Rule::BranchDeleted { branch: branch.clone() });
-    }
     Ok(branch)
 }
 
@@ -96,10 +93,6 @@ mod tests {
             verdict(&push("other"), &task()),
             "branch other moved; the source trigger watches main"
         );
-
-        let mut deleted = push("main");
-        deleted.after = None;
-        assert_eq!(verdict(&deleted, &task()), "branch main was deleted");
     }
 
     #[test]

@@ -104,6 +104,13 @@ pub enum Rule {
         /// What the head is.
         head: CommitId,
     },
+    /// The branch was deleted, and exists again: the push that made it starts its run.
+    BranchExists {
+        /// Which.
+        branch: RefName,
+        /// Its head.
+        head: CommitId,
+    },
     /// This change was built already, or is being built.
     AlreadyStarted {
         /// By which run.
@@ -141,6 +148,11 @@ impl fmt::Display for Rule {
                 write!(f, "branch {pushed} moved; the source trigger watches {watched}")
             }
             Self::BranchDeleted { branch } => write!(f, "branch {branch} was deleted"),
+            Self::BranchExists { branch, head } => write!(
+                f,
+                "branch {branch} exists again, at {}: the push that made it starts its run",
+                short(head)
+            ),
             Self::Superseded { pushed, head } => write!(
                 f,
                 "{} is not the head of the branch any more: that is {}, which is built instead",

@@ -3,6 +3,7 @@
 //! Out: a [`RunDraft`], complete but for its id, which the store gives. Used alike by the scheduler for events and by
 //! ingress for requests that name what to run.
 
+use crate::built_on::BuiltOn;
 use crate::cause::Cause;
 use crate::event::Push;
 use crate::fact::Fact;
@@ -29,6 +30,10 @@ pub struct RunDraft {
     pub git_token: Option<Sealed>,
     /// Why it exists.
     pub cause: Cause,
+    /// Whether it moves its tags though a newer change has moved them.
+    pub force_tags: bool,
+    /// The facts that it will be built on, where that is known before its source is fetched.
+    pub built_on: BuiltOn,
     /// W3C trace context of what caused it.
     pub trace: Option<TraceParent>,
 }
@@ -45,6 +50,8 @@ impl RunDraft {
             build: self.build,
             git_token: self.git_token,
             cause: self.cause,
+            force_tags: self.force_tags,
+            built_on: self.built_on,
             created_for: None,
             trace: self.trace,
             created: now,
@@ -88,6 +95,8 @@ pub fn for_push(
             generation: fact.generation,
             pusher: push.pusher.clone().filter(|_| pushed_it),
         },
+        force_tags: false,
+        built_on: BuiltOn::fact(fact.key.clone(), fact.generation),
         trace: None,
     }
 }
@@ -102,6 +111,8 @@ pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: Token
         build,
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None },
+        force_tags: false,
+        built_on: BuiltOn::Unread,
         trace: None,
     }
 }
@@ -122,6 +133,8 @@ pub fn for_quick_build(
         build,
         git_token,
         cause: Cause::Request { event, by, rerun_of: None },
+        force_tags: false,
+        built_on: BuiltOn::Unread,
         trace: None,
     }
 }
@@ -136,6 +149,8 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
         build: run.build.clone(),
         git_token: run.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: Some(run.id) },
+        force_tags: false,
+        built_on: run.built_on.clone(),
         trace: None,
     }
 }
@@ -162,7 +177,7 @@ mod tests {
             draft.build.source.to_string(),
             format!("https://github.com/octo/hello.git#{head}:app")
         );
-        assert_eq!(draft.cause.fact(), Some((&key, 1)));
+        assert_eq!(draft.built_on, BuiltOn::fact(key, 1));
         assert_eq!(draft.task.unwrap().revision, 3);
     }
 }

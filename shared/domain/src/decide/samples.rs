@@ -36,7 +36,7 @@ pub(crate) fn task() -> Task {
 
 pub(super) fn push(branch: &str) -> Push {
     Push {
-        hook: "h1".parse().unwrap(),
+        hook: Some("h1".parse().unwrap()),
         url: "https://github.com/octo/hello.git".parse().unwrap(),
         reference: PushedRef::Branch(branch.parse().unwrap()),
         before: Some("a".repeat(40).parse().unwrap()),

@@ -43,7 +43,7 @@ pub enum Outcome {
 pub struct Product {
     /// The images under the tags that this run moved.
     pub outputs: Vec<OutputImage>,
-    /// Tags that it left alone, since a run of a newer generation had moved them.
+    /// Tags that it left to other runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededTag>,
     /// The images that it was made from.
@@ -53,13 +53,41 @@ pub struct Product {
     pub commit: Option<CommitId>,
 }
 
-/// A tag that a newer run owns.
+/// A tag that a run left to another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupersededTag {
     /// The tag.
     pub image: ImageReference,
-    /// Who moved it.
+    /// The run that it stays with.
     pub by: RunId,
+    /// Why it stays there.
+    pub because: KeptBecause,
+}
+
+/// Why a run left a tag to the one that moved it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptBecause {
+    /// That one built a newer change of the same branch.
+    NewerChange,
+    /// No branch is known to have had this run's commit as its head, so it may be older.
+    CommitUnknown,
+}
+
+impl fmt::Display for SupersededTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, by, because } = self;
+        match because {
+            KeptBecause::NewerChange => {
+                write!(f, "{image} stays with run {by}, which built a newer change")
+            }
+            KeptBecause::CommitUnknown => write!(
+                f,
+                "{image} stays with run {by}: no branch is known to have had this commit as its head, so it may be older; \
+                 `--force-tags` moves the tag all the same"
+            ),
+        }
+    }
 }
 
 /// What went wrong in a run, for people and programs.

@@ -156,6 +156,8 @@ labels! {
         BranchDeleted = "branch_deleted",
         /// [`Rule::Superseded`].
         Superseded = "superseded",
+        /// [`Rule::BranchExists`].
+        BranchExists = "branch_exists",
         /// [`Rule::AlreadyStarted`].
         AlreadyStarted = "already_started",
         /// [`Rule::HeadUnknown`].
@@ -385,6 +387,7 @@ impl From<&Rule> for Decided {
             Rule::OtherBranch { .. } => Self::OtherBranch,
             Rule::BranchDeleted { .. } => Self::BranchDeleted,
             Rule::Superseded { .. } => Self::Superseded,
+            Rule::BranchExists { .. } => Self::BranchExists,
             Rule::AlreadyStarted { .. } => Self::AlreadyStarted,
             Rule::HeadUnknown { .. } => Self::HeadUnknown,
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use gantry_domain::built_on::BuiltOn;
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
 use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
 use gantry_domain::timestamp::Timestamp;
@@ -73,6 +74,9 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         }
         RunState::Done(done) if !run.archived => entries.push(at(ended(), done.at.as_millis())),
         RunState::Done(_) => {}
+    }
+    if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
+        entries.push(at(unplaced(), created));
     }
     entries
 }
@@ -161,6 +165,11 @@ pub(super) fn all_ready() -> Index {
 
 pub(super) fn all_ready_entry(pool: &PoolName, run: RunId, since: Timestamp) -> Entry {
     Entry { score: since.as_millis(), member: format!("{pool}/{run}") }
+}
+
+/// Those whose commit is to be compared with the facts, the oldest first.
+pub(super) fn unplaced() -> Index {
+    Index::new("runs/unplaced")
 }
 
 /// By the end of their lease.

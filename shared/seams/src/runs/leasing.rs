@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use gantry_domain::attempt::{Holder, Lease};
+use gantry_domain::built_on::{BuiltOn, SourceRead};
 use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
@@ -206,18 +207,48 @@ async fn member_run(
     }
 }
 
-/// The first step begins. A second call of the same attempt changes nothing.
+/// The first step begins, on what was `read` of a git repository. Answers whether a scheduler is to say what facts that is: of
+/// a run whose facts are known already it is not. A second call of the same attempt changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
-pub async fn began(store: &dyn Store, run: RunId, holder: &Holder) -> Result<(), RunOpError> {
-    update(store, run, |run, now, _| {
+pub async fn began(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    read: Option<&SourceRead>,
+) -> Result<bool, RunOpError> {
+    let run = update(store, run, |run, now, _| {
         check_holder(run, holder)?;
         refuse_cancelled(run)?;
+        if let (BuiltOn::Unread, Some(read)) = (&run.built_on, read) {
+            run.built_on = BuiltOn::Read(read.clone());
+        }
         if matches!(run.state, RunState::Running { .. }) {
             return Ok(());
         }
         advance(run, Progress::Began, now)
+    })
+    .await?;
+    Ok(matches!(run.built_on, BuiltOn::Read(_)))
+}
+
+/// Says which facts a run was built on whose worker reported a commit. Changes nothing for any other run, and for one that
+/// has read another commit meanwhile.
+///
+/// # Errors
+/// [`RunOpError::Absent`].
+pub async fn place(
+    store: &dyn Store,
+    run: RunId,
+    read: &SourceRead,
+    built_on: BuiltOn,
+) -> Result<(), RunOpError> {
+    update(store, run, |run, _, _| {
+        if matches!(&run.built_on, BuiltOn::Read(standing) if standing == read) {
+            run.built_on = built_on.clone();
+        }
+        Ok(())
     })
     .await
     .map(drop)
@@ -249,8 +280,8 @@ pub async fn renew(
     }
 }
 
-/// The final tags are about to move. Says which of `images` this run may move: the others were moved by a run of a newer
-/// generation. A second call of the same attempt answers the same.
+/// The final tags are about to move. Says which of `images` this run may move. A second call of the same attempt answers the
+/// same, unless the first one was [`tags::Permit::Undecided`], which changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
@@ -274,7 +305,11 @@ pub async fn tagging(
         if let Some(held) = found.value.state.lease_mut() {
             held.until = now.after(lease);
         }
-        let permit = tags::claim(store, &mut batch, &found.value, holder.attempt, images).await?;
+        let attempt = holder.attempt;
+        let permit = tags::claim(store, &mut batch, &found.value, attempt, images, now).await?;
+        if permit == tags::Permit::Undecided {
+            return Ok(permit);
+        }
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
         match store.commit(batch).await {

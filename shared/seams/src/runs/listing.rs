@@ -45,6 +45,14 @@ pub async fn leased(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreEr
     load_members(store, &indexes::leased(), From::Start, limit).await
 }
 
+/// Runs whose commit is to be compared with the facts, the oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn unplaced(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::unplaced(), From::Start, limit).await
+}
+
 /// How many runs are leased, counted up to `limit`.
 ///
 /// # Errors

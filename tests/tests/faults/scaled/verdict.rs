@@ -153,7 +153,7 @@ impl Judge<'_> {
         for run in self.runs.values() {
             by_change.entry(change(run).unwrap_or_default()).or_default().push(run.id);
             let task = run.task.as_ref().map(|task| task.name.to_string());
-            let generation = run.cause.fact().map(|(_, generation)| generation);
+            let generation = run.built_on.facts().first().map(|built_on| built_on.generation);
             by_generation.entry((task, generation)).or_default().push(run.id);
         }
         let pushed: BTreeSet<&String> = sent.iter().map(|sent| &sent.delivery.push.after).collect();
@@ -252,7 +252,7 @@ impl Judge<'_> {
             .filter(|run| run.task.as_ref().is_some_and(|it| it.name.to_string() == task.name));
         let succeeded = of_task.filter_map(|run| {
             let product = run.state.done()?.outcome.product()?;
-            Some((run.cause.fact()?.1, run.id, product))
+            Some((run.built_on.facts().first()?.generation, run.id, product))
         });
         let Some((_, run, product)) = succeeded.max_by_key(|(generation, ..)| *generation) else {
             return Ok(());

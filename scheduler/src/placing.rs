@@ -1,0 +1,115 @@
+//! Compares what workers read of git repositories with the facts, so that runs which no push caused have their place among
+//! those that one did: only then is it known which of two may move a tag.
+
+use gantry_domain::built_on::{BuiltOn, FactVersion, SourceRead};
+use gantry_domain::event::{Event, EventKind, Push, PushedRef};
+use gantry_domain::fact::{Fact, FactKey};
+use gantry_domain::id::EventId;
+use gantry_domain::run::Run;
+use gantry_domain::source::{RefName, Source};
+use gantry_ops::telemetry;
+use gantry_seams::queue::EventAccepted;
+use gantry_seams::runs::RunOpError;
+use gantry_seams::store::StoreError;
+use gantry_seams::{decisions, events, facts, runs};
+
+use crate::Scheduler;
+
+/// How many runs one look places.
+const MOST: usize = 256;
+
+/// With how many branches of its repository a commit is compared.
+const MOST_BRANCHES: usize = 1024;
+
+impl Scheduler {
+    /// Says of running runs which facts they are built on. Answers of how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn place_runs(&self) -> Result<usize, StoreError> {
+        let mut placed = 0;
+        for run in runs::unplaced(self.store.as_ref(), MOST).await? {
+            let BuiltOn::Read(read) = &run.built_on else { continue };
+            let Some(built_on) = self.compare(&run, read).await? else { continue };
+            match runs::place(self.store.as_ref(), run.id, read, built_on).await {
+                Ok(()) => placed += 1,
+                Err(RunOpError::Store(error)) => return Err(error),
+                // It was deleted meanwhile.
+                Err(_) => {}
+            }
+        }
+        Ok(placed)
+    }
+
+    /// The facts of a commit; `None` while the code host is being asked about its branch.
+    async fn compare(&self, run: &Run, read: &SourceRead) -> Result<Option<BuiltOn>, StoreError> {
+        let store = self.store.as_ref();
+        if let Some(branch) = &read.branch {
+            let key = FactKey::branch(&run.registry, &read.repository, branch);
+            let fact = facts::find(store, &key).await?.map(|found| found.value);
+            if let Some(built_on) = built_on(fact.as_slice(), read) {
+                return Ok(Some(built_on));
+            }
+            // The run may have seen a push before its hook came.
+            if self.is_to_be_asked(run, read, branch).await? {
+                return Ok(None);
+            }
+        }
+        let facts =
+            facts::of_repository(store, &run.registry, &read.repository, MOST_BRANCHES).await?;
+        Ok(Some(built_on(&facts, read).unwrap_or(BuiltOn::Unknown)))
+    }
+
+    /// Whether an event that tells of the branch is still to be decided. The first call records it.
+    async fn is_to_be_asked(
+        &self,
+        run: &Run,
+        read: &SourceRead,
+        branch: &RefName,
+    ) -> Result<bool, StoreError> {
+        let (Ok(id), Source::Git(git)) = (event_id(run), &run.build.source) else {
+            return Ok(false);
+        };
+        if events::find(self.store.as_ref(), &id).await?.is_some() {
+            return decisions::is_undecided(self.store.as_ref(), &id).await;
+        }
+        let push = Push {
+            hook: None,
+            url: git.url.clone(),
+            reference: PushedRef::Branch(branch.clone()),
+            before: None,
+            after: Some(read.commit.clone()),
+            default_branch: None,
+            pusher: None,
+        };
+        let event = Event {
+            id: id.clone(),
+            registry: run.registry.clone(),
+            received: self.store.now().await?,
+            trace: run.trace.clone(),
+            kind: EventKind::Push(push),
+        };
+        if events::notice(self.store.as_ref(), &event).await? {
+            let message = EventAccepted { event: id };
+            let sent = self.queues.events.publish(message, telemetry::current_trace()).await;
+            if let Err(error) = sent {
+                tracing::debug!("the loop that decides looks by itself: {error}");
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn event_id(run: &Run) -> Result<EventId, gantry_domain::InvalidText> {
+    format!("run/{}", run.id).parse()
+}
+
+/// The facts that had the commit, each at the newest generation at which it did.
+fn built_on(facts: &[Fact], read: &SourceRead) -> Option<BuiltOn> {
+    let known = facts.iter().filter_map(|fact| {
+        let generation = fact.generation_of(&read.commit)?;
+        Some(FactVersion { fact: fact.key.clone(), generation })
+    });
+    let facts: Vec<FactVersion> = known.collect();
+    (!facts.is_empty()).then_some(BuiltOn::Facts { facts })
+}
