@@ -10,42 +10,101 @@ use crate::text::{serde_as_text, text_type};
 /// The registry that a reference without a host means.
 pub const DOCKER_HUB: &str = "docker.io";
 
-text_type!(
-    /// `host[:port]` of a registry, lower case.
-    RegistryHost,
-    "registry host",
-    "`host` or `host:port` in lower case, without scheme and path; one word alone, like `registry`, needs its port",
-    |text| {
-        // In an image's name one word before a `/` is a part of Docker Hub, to engines and to us.
-        let is_told_apart = text.contains(['.', ':']) || text == "localhost";
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, Some(port)),
-            _ => (text, None),
-        };
-        (1..=255).contains(&host.len())
-            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._[]:".contains(&b))
-            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-            && is_told_apart
+/// The names that Docker Hub's registry answers to; an image's name says `docker.io`.
+const DOCKER_HUB_NAMES: [&str; 3] = [DOCKER_HUB, "index.docker.io", "registry-1.docker.io"];
+
+/// `host[:port]` of a registry, in lower case. Docker Hub has one spelling, `docker.io`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegistryHost(String);
+
+impl RegistryHost {
+    /// The host as it is compared.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
-);
+}
+
+impl FromStr for RegistryHost {
+    type Err = InvalidText;
+
+    /// A host is the same in any case.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let host = text.to_ascii_lowercase();
+        if !is_registry_host(&host) {
+            return Err(InvalidText::new(
+                "registry host",
+                text,
+                "`host` or `host:port`, without scheme and path; one word alone, like `registry`, needs its port",
+            ));
+        }
+        Ok(Self(if DOCKER_HUB_NAMES.contains(&host.as_str()) {
+            DOCKER_HUB.to_owned()
+        } else {
+            host
+        }))
+    }
+}
+
+impl fmt::Display for RegistryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+serde_as_text!(RegistryHost);
+
+/// The `domain` of the reference grammar, and a port that exists.
+fn is_registry_host(text: &str) -> bool {
+    // In an image's name one word before a `/` is a part of Docker Hub, to engines and to us.
+    let is_told_apart = text.contains(['.', ':']) || text == "localhost";
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_name = |host: &str| {
+        host.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        })
+    };
+    let is_address = |host: &str| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    is_told_apart
+        && text.len() <= 255
+        && (is_name(host) || is_address(host))
+        && port.is_none_or(|port| {
+            port.bytes().all(|b| b.is_ascii_digit())
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+}
+
+/// The longest `host/repository` of the reference grammar.
+const LONGEST_NAME: usize = 255;
 
 text_type!(
     /// A repository's path in its registry: `team/web`.
     Repository,
     "repository",
-    "lower-case words of letters, digits and `._-`, separated by `/`, at most 255 characters",
-    |text| {
-        text.len() <= 255
-            && text.split('/').all(|word| {
-                let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-                edge(word.bytes().next())
-                    && edge(word.bytes().last())
-                    && word
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
-            })
-    }
+    "words of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by `/`, at most 255 \
+     characters",
+    |text| text.len() <= LONGEST_NAME && text.split('/').all(is_path_component)
 );
+
+/// The `path-component` of the reference grammar: letters and digits, with one separator between them.
+fn is_path_component(word: &str) -> bool {
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separators = word.split(is_alphanumeric).filter(|separator| !separator.is_empty());
+    word.starts_with(is_alphanumeric)
+        && word.ends_with(is_alphanumeric)
+        && separators.into_iter().all(|separator| {
+            matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
+}
 
 text_type!(
     /// A tag: what may follow `:` in an image reference.
@@ -140,14 +199,10 @@ impl ImageReference {
         }
     }
 
-    /// Docker Hub has two names, and its own images stand in `library`, which people leave out.
-    fn from_parts(host: RegistryHost, rest: &str) -> Result<Self, InvalidText> {
-        let is_hub = matches!(host.as_str(), DOCKER_HUB | "index.docker.io");
-        let (host, rest) = match is_hub {
-            true if rest.contains('/') => (RegistryHost(DOCKER_HUB.to_owned()), Cow::from(rest)),
-            true => (RegistryHost(DOCKER_HUB.to_owned()), Cow::from(format!("library/{rest}"))),
-            false => (host, Cow::from(rest)),
-        };
+    /// Docker Hub's own images stand in `library`, which people leave out.
+    fn from_parts(host: RegistryHost, text: &str) -> Result<Self, InvalidText> {
+        let is_library = host.as_str() == DOCKER_HUB && !text.contains('/') && !text.is_empty();
+        let rest = if is_library { Cow::from(format!("library/{text}")) } else { Cow::from(text) };
         let rest = rest.as_ref();
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
@@ -161,13 +216,23 @@ impl ImageReference {
             (None, None) => Some(Tag("latest".to_owned())),
             (tag, _) => tag,
         };
-        Ok(Self { host, repository: repository.parse()?, tag, digest })
+        let repository: Repository = repository.parse()?;
+        if host.as_str().len() + 1 + repository.as_str().len() > LONGEST_NAME {
+            return Err(InvalidText::new(
+                "image name",
+                text,
+                "host and repository have at most 255 characters together",
+            ));
+        }
+        Ok(Self { host, repository, tag, digest })
     }
 }
 
 fn split_host(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+        Some((first, rest))
+            if first.contains(['.', ':']) || first.eq_ignore_ascii_case("localhost") =>
+        {
             (Some(first), rest)
         }
         _ => (None, text),
@@ -242,10 +307,48 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_the_same_in_any_case_and_docker_hub_under_any_of_its_names() {
+        for (text, read) in [
+            ("MyRegistry.azurecr.io/team/web:V1", "myregistry.azurecr.io/team/web:V1"),
+            ("LocalHost/web:1", "localhost/web:1"),
+            ("LocalHost:5000/busybox:1", "localhost:5000/busybox:1"),
+            ("Registry:5000/web", "registry:5000/web:latest"),
+            ("Docker.IO/busybox", "docker.io/library/busybox:latest"),
+            ("index.docker.io/octo/web:1", "docker.io/octo/web:1"),
+            ("registry-1.docker.io/busybox:1", "docker.io/library/busybox:1"),
+            ("[::1]:5000/web:1", "[::1]:5000/web:1"),
+        ] {
+            assert_eq!(text.parse::<ImageReference>().unwrap().to_string(), read, "{text}");
+        }
+        let hub: RegistryHost = "registry-1.docker.io".parse().unwrap();
+        assert_eq!(hub.as_str(), DOCKER_HUB);
+        for refused in
+            ["a_b.example", "-a.example", "a..b", "a.example:+80", "[x]:1", "https://a.b"]
+        {
+            assert!(refused.parse::<RegistryHost>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn repositories_follow_the_grammar_of_the_distribution_specification() {
+        let longest = format!("ghcr.io/{}", "a".repeat(LONGEST_NAME - 8));
+        for text in ["a", "a.b", "a_b", "a__b", "a-b", "a---b", "a/b.c/d_e", "0/1", &longest] {
+            assert!(text.parse::<ImageReference>().is_ok(), "{text}");
+        }
+        let too_long = format!("{longest}a");
+        for text in
+            ["a..b", "a___b", "a._b", "a.-b", "a-_b", "a_", "-a", "a/", "/a", "aB", "ä", &too_long]
+        {
+            assert!(text.parse::<ImageReference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn wrong_references_say_which_part_is_wrong() {
         for (text, what) in [
             ("", "repository"),
             ("Web", "repository"),
+            ("docker.io/", "repository"),
             ("web:", "tag"),
             ("web:.x", "tag"),
             ("web@sha256:12", "digest"),
