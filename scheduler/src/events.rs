@@ -1,10 +1,11 @@
 //! Undecided events become decisions, and runs where a rule said yes: both in one commit.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
-use gantry_domain::event::{Event, EventKind, Push};
+use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId};
 use gantry_domain::source::{CommitId, RefName, Source};
@@ -220,28 +221,56 @@ impl Scheduler {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }
         let now = self.store.now().await?;
-        let matched = candidates.iter().find_map(|task| matcher::match_push(push, task).ok());
-        let head = match matched {
-            None => Head::NotAsked,
-            Some(branch) => {
-                match self.hear(&event.registry, push, branch, &candidates, now, may_ask).await {
-                    Ok(heard) => Head::Heard(heard),
-                    Err(Unheard::Store(error)) => return Err(error),
-                    Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
-                    Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
-                        let pause = pause_after(found.value.tries);
-                        tracing::warn!(event.id = %event.id, "the head of {branch} of {repository} is asked for again in {pause:?}: {error}");
-                        events::put_off(self.store.as_ref(), found, pause).await?;
-                        return Ok(Step::PutOff);
-                    }
-                    Err(Unheard::Asking(error)) => Head::Unknown(Rule::HeadUnknown {
-                        fact: FactKey::branch(&event.registry, &repository, branch),
-                        why: error.message,
-                    }),
-                }
+        let heard = async {
+            let push = self.with_default_branch(push, &candidates, may_ask).await?;
+            let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
+            let head = match matched {
+                None => Head::NotAsked,
+                Some(branch) => Head::Heard(
+                    self.hear(&event.registry, &push, branch, &candidates, now, may_ask).await?,
+                ),
+            };
+            Ok((push, head))
+        };
+        let (push, head) = match heard.await {
+            Ok(heard) => heard,
+            Err(Unheard::Store(error)) => return Err(error),
+            Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
+            Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
+                let pause = pause_after(found.value.tries);
+                tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
+                events::put_off(self.store.as_ref(), found, pause).await?;
+                return Ok(Step::PutOff);
+            }
+            Err(Unheard::Asking(error)) => {
+                let branch = match &push.reference {
+                    PushedRef::Branch(branch) | PushedRef::Tag(branch) => branch,
+                };
+                let fact = FactKey::branch(&event.registry, &repository, branch);
+                let rule = Rule::HeadUnknown { fact, why: error.message };
+                (Cow::Borrowed(push), Head::Unknown(rule))
             }
         };
-        self.commit_push(found, push, &candidates, &head, now).await
+        self.commit_push(found, &push, &candidates, &head, now).await
+    }
+
+    /// The push with the repository's default branch, which the code host is asked for where the push does not name it
+    /// and a task watches it.
+    async fn with_default_branch<'a>(
+        &self,
+        push: &'a Push,
+        candidates: &[Task],
+        may_ask: MayAsk,
+    ) -> Result<Cow<'a, Push>, Unheard> {
+        let needs_it = |task: &Task| {
+            let matched = matcher::match_push(push, task);
+            matches!(matched, Err(Rule::DefaultBranchUnknown { .. }))
+        };
+        if !candidates.iter().any(needs_it) {
+            return Ok(Cow::Borrowed(push));
+        }
+        let default_branch = self.ask(&push.url, None, candidates, may_ask).await?.branch;
+        Ok(Cow::Owned(Push { default_branch, ..push.clone() }))
     }
 
     /// Writes fact, runs and decision in one commit.
@@ -362,7 +391,10 @@ impl Scheduler {
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let branch = matcher::watched_branch(&task);
-        let head = match self.ask(&git.url, branch, std::slice::from_ref(&task), may_ask).await {
+        let head = match self
+            .ask(&git.url, branch.as_ref(), std::slice::from_ref(&task), may_ask)
+            .await
+        {
             Ok(head) => head,
             Err(Unheard::Store(error)) => return Err(error),
             Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
@@ -373,12 +405,13 @@ impl Scheduler {
                 return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
             }
         };
-        let Some(branch) = head.branch.or_else(|| branch.cloned()) else {
+        let Some(branch) = head.branch.or(branch) else {
             let what = format!("task {}, whose repository names no default branch,", task.id);
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let key = FactKey::branch(&event.registry, &repository, &branch);
         let known = facts::find(self.store.as_ref(), &key).await?;
+        let is_there = known.is_some() || head.commit.is_some();
         let mut batch = Batch::default();
         let now = self.store.now().await?;
         // A fact that is known already is left to the pushes: to advance it here would take their run away.
@@ -386,7 +419,11 @@ impl Scheduler {
             let fact = gantry_domain::fact::advanced(None, &key, head.commit, now);
             facts::advance(&mut batch, None, &fact)?;
         }
-        let what = format!("the head of {branch} of {repository}");
+        let what = match is_there {
+            true => format!("the head of {branch} of {repository}"),
+            // A tag may be called so: a branch that is made later starts the task.
+            false => format!("task {}, whose repository has no branch `{branch}` yet,", task.id),
+        };
         let rule = Rule::RecordedOnly { what };
         let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
         self.record(batch, found, decided, now, Step::Committed(Vec::new())).await

@@ -41,6 +41,50 @@ text_type!(
     }
 );
 
+/// What a git reference names, as far as its spelling tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefKind {
+    /// `HEAD`: the branch that the repository calls default.
+    DefaultBranch,
+    /// A branch, without `refs/heads/`; or a tag that has a branch's name.
+    Branch(RefName),
+    /// `refs/tags/…`.
+    Tag,
+    /// A commit's full name.
+    Commit,
+    /// Another reference in full, like that of a pull request.
+    Other,
+}
+
+impl RefName {
+    /// What it names. `refs/heads/main`, `heads/main` and `main` are one branch.
+    #[must_use]
+    pub fn kind(&self) -> RefKind {
+        let text = self.as_str();
+        let branch = text.strip_prefix("refs/heads/").or_else(|| text.strip_prefix("heads/"));
+        if let Some(branch) = branch.and_then(|branch| branch.parse().ok()) {
+            return RefKind::Branch(branch);
+        }
+        if text == "HEAD" {
+            RefKind::DefaultBranch
+        } else if text.starts_with("refs/tags/") || text.starts_with("tags/") {
+            RefKind::Tag
+        } else if text.parse::<CommitId>().is_ok() {
+            RefKind::Commit
+        } else if text.starts_with("refs/") || is_pull_request(text) {
+            RefKind::Other
+        } else {
+            RefKind::Branch(self.clone())
+        }
+    }
+}
+
+/// `pull/12/head`.
+fn is_pull_request(text: &str) -> bool {
+    let words: Vec<&str> = text.split('/').collect();
+    matches!(*words, ["pull", number, "head" | "merge"] if number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 text_type!(
     /// A folder or file inside a source, relative to its root.
     SourcePath,
@@ -81,9 +125,24 @@ impl GitUrl {
     pub fn key(&self) -> RepositoryKey {
         let host = self.0.host_str().unwrap_or_default();
         let port = self.0.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let path = self.0.path().trim_matches('/').to_lowercase();
+        let path = self.0.path().to_lowercase();
+        let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
+        let path = words.join("/");
         let path = path.strip_suffix(".git").unwrap_or(&path);
-        RepositoryKey::from_checked(format!("{host}{port}/{path}"))
+        RepositoryKey::from_checked(format!("{}{port}/{path}", host.trim_end_matches('.')))
+    }
+
+    /// Reads an address that a code host sent: a user's name in it says nothing of the repository.
+    ///
+    /// # Errors
+    /// [`InvalidText`].
+    pub fn of_payload(text: &str) -> Result<Self, InvalidText> {
+        let Ok(mut url) = Url::parse(text) else { return text.parse() };
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        match has_user && url.set_password(None).and_then(|()| url.set_username("")).is_ok() {
+            true => url.as_str().parse(),
+            false => text.parse(),
+        }
     }
 }
 
@@ -92,6 +151,42 @@ impl RepositoryKey {
     fn from_checked(text: String) -> Self {
         Self(text)
     }
+
+    /// Reads a repository as people name it: its address, `git@host:path`, or `host/path`.
+    ///
+    /// # Errors
+    /// [`InvalidText`] also for `owner/name`, which would be a repository on a host called `owner`.
+    pub fn named(text: &str) -> Result<Self, InvalidText> {
+        const RULE: &str = "its address, like `https://github.com/octo/web.git`, or `host/path`, like `github.com/octo/web`";
+        let refused = || InvalidText::new("repository", &redacted(text), RULE);
+        let address = match text.split_once("://") {
+            Some(("https" | "http", _)) => text.to_owned(),
+            Some(("ssh" | "git", rest)) => format!("https://{}", without_port(rest)),
+            Some(_) => return Err(refused()),
+            None => match text.split_once(':') {
+                // As git reads it: a `:` before the first `/` is that of `user@host:path`, unless it is a port.
+                Some((host, path)) if host.contains('@') && !host.contains('/') => {
+                    format!("https://{host}/{path}")
+                }
+                _ => {
+                    let host = text.split('/').next().unwrap_or_default();
+                    if !host.contains(['.', ':']) && !host.eq_ignore_ascii_case("localhost") {
+                        return Err(refused());
+                    }
+                    format!("https://{text}")
+                }
+            },
+        };
+        GitUrl::of_payload(&address).map(|url| url.key()).map_err(|_| refused())
+    }
+}
+
+/// The port of ssh is not that of the web server, which payloads name.
+fn without_port(rest: &str) -> String {
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, host) = host.rsplit_once('@').unwrap_or(("", host));
+    let host = host.split(':').next().unwrap_or_default();
+    if user.is_empty() { format!("{host}/{path}") } else { format!("{user}@{host}/{path}") }
 }
 
 impl FromStr for GitUrl {
@@ -167,7 +262,9 @@ fn http_url(text: &str, what: &'static str) -> Result<Url, InvalidText> {
         return Err(refused("an `https://…` or `http://…` address"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(refused("no user or token in the address: give it with `--git-access-token`"));
+        return Err(refused(
+            "remove what stands before `@` in the address, and give the token with `--git-access-token`",
+        ));
     }
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) || text.len() > 2048 {
         return Err(refused("no space or control character, at most 2048 characters"));
@@ -204,11 +301,22 @@ impl FromStr for GitSource {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (reference, folder) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let reference = (!reference.is_empty()).then(|| reference.parse()).transpose()?;
+        let reference = match reference {
+            "" => None,
+            reference if is_commit_in_capitals(reference) => {
+                Some(reference.to_ascii_lowercase().parse()?)
+            }
+            reference => Some(reference.parse()?),
+        };
         let folder = folder.trim_matches('/');
         let folder = (!folder.is_empty() && folder != ".").then(|| folder.parse()).transpose()?;
         Ok(Self { url: url.parse()?, reference, folder })
     }
+}
+
+/// A commit is the same in any case.
+fn is_commit_in_capitals(text: &str) -> bool {
+    text.to_ascii_lowercase().parse::<CommitId>().is_ok()
 }
 
 impl fmt::Display for GitSource {
@@ -248,12 +356,19 @@ impl FromStr for Source {
     /// any of github.com; every other address is a tarball's.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let address = text.split('#').next().unwrap_or_default();
+        let refused = |rule| Err(InvalidText::new("context", &redacted(text), rule));
+        let is_ssh = address.starts_with("ssh://")
+            || address.starts_with("git@")
+            || address.starts_with("git://");
+        if is_ssh {
+            return refused(
+                "git is read over https: give `https://host/repository.git`, and a token with `--git-access-token`",
+            );
+        }
         let Ok(url) = Url::parse(address) else {
-            return Err(InvalidText::new(
-                "context",
-                &redacted(text),
+            return refused(
                 "`https://host/repository.git#ref:folder` or the address of a `.tar.gz`",
-            ));
+            );
         };
         let is_git = url.path().trim_end_matches('/').ends_with(".git")
             || url.path().contains("/_git/")
@@ -316,6 +431,71 @@ mod tests {
         assert_eq!(key("https://GitHub.com/Octo/Hello.git"), "github.com/octo/hello");
         assert_eq!(key("https://github.com:443/octo/hello/"), "github.com/octo/hello");
         assert_eq!(key("http://127.0.0.1:8080/hello.git"), "127.0.0.1:8080/hello");
+    }
+
+    #[test]
+    fn a_repository_is_the_same_however_a_person_or_a_host_names_it() {
+        for text in [
+            "https://github.com/octo/hello.git",
+            "https://GitHub.com/Octo/Hello",
+            "https://github.com:443/octo/hello.git/",
+            "https://github.com./octo//hello",
+            "https://octo@github.com/octo/hello.git",
+            "http://github.com/octo/hello",
+            "git@github.com:octo/hello.git",
+            "ssh://git@github.com:22/octo/hello.git",
+            "git://github.com/octo/hello",
+            "github.com/octo/hello",
+            "GitHub.com/octo/hello.git/",
+        ] {
+            let key = RepositoryKey::named(text).unwrap();
+            assert_eq!(key.as_str(), "github.com/octo/hello", "{text}");
+        }
+        assert_eq!(
+            RepositoryKey::named("localhost:8080/r.git").unwrap().as_str(),
+            "localhost:8080/r"
+        );
+        assert_eq!(
+            RepositoryKey::named("git@host.example:8080/r").unwrap().as_str(),
+            "host.example/8080/r"
+        );
+        for refused in [
+            "octo/hello",
+            "hello",
+            "",
+            "file:///etc/x",
+            "github.com",
+            "https://github.com/",
+            "a.b/x y",
+        ] {
+            assert!(RepositoryKey::named(refused).is_err(), "{refused}");
+        }
+        let of_host = GitUrl::of_payload("https://octo:secret@dev.azure.com/o/p/_git/r").unwrap();
+        assert_eq!(of_host.to_string(), "https://dev.azure.com/o/p/_git/r");
+    }
+
+    #[test]
+    fn a_references_spelling_tells_what_it_names() {
+        let kind = |text: &str| text.parse::<RefName>().unwrap().kind();
+        for text in ["main", "heads/main", "refs/heads/main"] {
+            assert_eq!(kind(text), RefKind::Branch("main".parse().unwrap()), "{text}");
+        }
+        assert_eq!(kind("feature/x"), RefKind::Branch("feature/x".parse().unwrap()));
+        assert_eq!(kind("4f2a91c"), RefKind::Branch("4f2a91c".parse().unwrap()));
+        assert_eq!(kind("HEAD"), RefKind::DefaultBranch);
+        assert_eq!((kind("refs/tags/v1"), kind("tags/v1")), (RefKind::Tag, RefKind::Tag));
+        assert_eq!(
+            (kind(&"4f2a".repeat(10)), kind(&"a".repeat(64))),
+            (RefKind::Commit, RefKind::Commit)
+        );
+        assert_eq!(
+            (kind("pull/7/head"), kind("refs/pull/7/merge")),
+            (RefKind::Other, RefKind::Other)
+        );
+        assert_eq!(kind("pull/request"), RefKind::Branch("pull/request".parse().unwrap()));
+        let source: GitSource =
+            format!("https://h.example/r.git#{}", "4F2A".repeat(10)).parse().unwrap();
+        assert_eq!(source.reference.unwrap().kind(), RefKind::Commit);
     }
 
     #[test]

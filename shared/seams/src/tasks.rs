@@ -178,9 +178,8 @@ fn watch_source(
 
 fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     let watched = |task: &Task| {
-        matcher::watched_repository(task).map(|repository| {
-            (repository, matcher::watched_branch(task).cloned(), task.git_token.clone())
-        })
+        matcher::watched_repository(task)
+            .map(|repository| (repository, matcher::watched_branch(task), task.git_token.clone()))
     };
     let new = watched(after)?;
     if before.and_then(watched).as_ref() == Some(&new) {

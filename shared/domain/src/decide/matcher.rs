@@ -5,7 +5,7 @@
 
 use super::Rule;
 use crate::event::{Push, PushedRef};
-use crate::source::{GitSource, RefName, RepositoryKey, Source};
+use crate::source::{GitSource, RefKind, RefName, RepositoryKey, Source};
 use crate::task::{Status, Task};
 
 /// The repository that a task's source trigger watches, if it has both.
@@ -17,9 +17,15 @@ pub fn watched_repository(task: &Task) -> Option<RepositoryKey> {
 
 /// The branch that a task's source trigger watches; `None` means the provider's default.
 #[must_use]
-pub fn watched_branch(task: &Task) -> Option<&RefName> {
+pub fn watched_branch(task: &Task) -> Option<RefName> {
     let trigger = task.source_trigger.as_ref()?;
-    trigger.branch.as_ref().or_else(|| git_source(task)?.reference.as_ref())
+    let reference = trigger.branch.as_ref().or_else(|| git_source(task)?.reference.as_ref())?;
+    match reference.kind() {
+        RefKind::DefaultBranch => None,
+        RefKind::Branch(branch) => Some(branch),
+        // No branch is called so. Such a trigger is refused when its task is saved.
+        RefKind::Tag | RefKind::Commit | RefKind::Other => Some(reference.clone()),
+    }
 }
 
 fn git_source(task: &Task) -> Option<&GitSource> {
@@ -50,10 +56,11 @@ pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> 
         PushedRef::Branch(branch) => branch,
         PushedRef::Tag(tag) => return Err(Rule::NotABranch { tag: tag.clone() }),
     };
-    if let Some(watched) = watched_branch(task).or(push.default_branch.as_ref())
-        && watched != branch
-    {
-        return Err(Rule::OtherBranch { pushed: branch.clone(), watched: watched.clone() });
+    let Some(watched) = watched_branch(task).or_else(|| push.default_branch.clone()) else {
+        return Err(Rule::DefaultBranchUnknown { repository: push.repository() });
+    };
+    if watched != *branch {
+        return Err(Rule::OtherBranch { pushed: branch.clone(), watched });
     }
     Ok(branch)
 }
@@ -106,5 +113,36 @@ mod tests {
             verdict(&elsewhere, &task),
             "branch topic moved; the source trigger watches main"
         );
+        let mut head = task.clone();
+        let Source::Git(git) = &mut head.build.source else { panic!("a git source") };
+        git.reference = Some("HEAD".parse().unwrap());
+        assert_eq!(verdict(&elsewhere, &head), verdict(&elsewhere, &task));
+    }
+
+    #[test]
+    fn a_push_whose_host_names_no_default_branch_starts_nothing_that_needs_it() {
+        let mut task = task();
+        assert_eq!(verdict(&push("main"), &task), "asks about main");
+        let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+        git.reference = None;
+        assert_eq!(
+            verdict(&push("topic"), &task),
+            "the default branch of github.com/octo/hello is not known: name a branch in the task's context, like \
+             `URL#main`"
+        );
+    }
+
+    #[test]
+    fn one_branch_is_watched_however_it_is_spelled() {
+        for spelled in ["main", "heads/main", "refs/heads/main"] {
+            let mut task = task();
+            let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+            git.reference = Some(spelled.parse().unwrap());
+            assert_eq!(verdict(&push("main"), &task), "asks about main", "{spelled}");
+            let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+            git.reference = None;
+            task.source_trigger.as_mut().unwrap().branch = Some(spelled.parse().unwrap());
+            assert_eq!(verdict(&push("main"), &task), "asks about main", "{spelled}");
+        }
     }
 }

@@ -92,6 +92,11 @@ pub enum Rule {
         /// The branch that the task watches.
         watched: RefName,
     },
+    /// The task watches the default branch, and nobody says which that is.
+    DefaultBranchUnknown {
+        /// The repository.
+        repository: RepositoryKey,
+    },
     /// The branch is gone.
     BranchDeleted {
         /// Which.
@@ -147,6 +152,10 @@ impl fmt::Display for Rule {
             Self::OtherBranch { pushed, watched } => {
                 write!(f, "branch {pushed} moved; the source trigger watches {watched}")
             }
+            Self::DefaultBranchUnknown { repository } => write!(
+                f,
+                "the default branch of {repository} is not known: name a branch in the task's context, like `URL#main`"
+            ),
             Self::BranchDeleted { branch } => write!(f, "branch {branch} was deleted"),
             Self::BranchExists { branch, head } => write!(
                 f,

@@ -152,6 +152,8 @@ labels! {
         NotABranch = "not_a_branch",
         /// [`Rule::OtherBranch`].
         OtherBranch = "other_branch",
+        /// [`Rule::DefaultBranchUnknown`].
+        DefaultBranchUnknown = "default_branch_unknown",
         /// [`Rule::BranchDeleted`].
         BranchDeleted = "branch_deleted",
         /// [`Rule::Superseded`].
@@ -385,6 +387,7 @@ impl From<&Rule> for Decided {
             Rule::TriggerDisabled => Self::TriggerDisabled,
             Rule::NotABranch { .. } => Self::NotABranch,
             Rule::OtherBranch { .. } => Self::OtherBranch,
+            Rule::DefaultBranchUnknown { .. } => Self::DefaultBranchUnknown,
             Rule::BranchDeleted { .. } => Self::BranchDeleted,
             Rule::Superseded { .. } => Self::Superseded,
             Rule::BranchExists { .. } => Self::BranchExists,
