@@ -338,6 +338,7 @@ impl TestPipeline {
             body_sha256: "0".repeat(64),
             body_bytes: 2,
             verdict: Verdict::Events,
+            unread: Vec::new(),
             events: vec![event_id.clone()],
         };
         let body = Bytes::from_static(b"{}");

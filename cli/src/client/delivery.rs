@@ -147,7 +147,8 @@ fn details(delivery: &Delivery, events: &[Event]) -> Details {
             format_args!("{}, sha256:{}", size(delivery.body_bytes), delivery.body_sha256),
         )
         .line("verdict", verdict(delivery))
-        .maybe("why", delivery.why.as_ref());
+        .maybe("why", delivery.why.as_ref())
+        .each("unread", &delivery.unread);
     for event in events {
         details.line("event", &event.what).each("decision", decision(event));
     }

@@ -264,6 +264,7 @@ pub(crate) fn delivery(delivery: &delivery::Delivery) -> types::Delivery {
             Verdict::Events | Verdict::Ping => None,
         },
         events: texts(&delivery.events),
+        unread: delivery.unread.clone(),
     }
 }
 

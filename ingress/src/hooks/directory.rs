@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_domain::hook::Hook;
+use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::HookId;
+use gantry_domain::image::RegistryHost;
 use gantry_ops::secret::{Keyring, SecretError, SecretString, random_hex};
-use gantry_seams::hooks;
 use gantry_seams::store::{Store, StoreError};
+use gantry_seams::{hooks, registries};
 
 use super::verify::HookKey;
 
@@ -23,6 +24,8 @@ const MOST_REMEMBERED: usize = 1024;
 pub(crate) struct OpenHook {
     pub(crate) hook: Hook,
     pub(crate) keys: Vec<HookKey>,
+    /// The login server of its registry, where its sender's messages may leave it out.
+    pub(crate) home: Option<RegistryHost>,
 }
 
 /// Finds hooks.
@@ -72,7 +75,13 @@ impl HookDirectory {
             return Ok(hook);
         }
         let found = hooks::find(store, id).await?;
-        let hook = found.map(|hook| open(keyring, hook)).transpose()?.map(Arc::new);
+        let hook = match found {
+            Some(hook) => {
+                let home = find_home(store, &hook).await?;
+                Some(Arc::new(open(keyring, hook, home)?))
+            }
+            None => None,
+        };
         self.remember(id, hook.clone());
         Ok(hook)
     }
@@ -106,11 +115,29 @@ impl HookDirectory {
     }
 }
 
-fn open(keyring: &Keyring, hook: Hook) -> Result<OpenHook, SecretError> {
+/// The login server of a hook's registry; `None` where its provider always names the repository in full.
+pub(crate) async fn find_home(
+    store: &dyn Store,
+    hook: &Hook,
+) -> Result<Option<RegistryHost>, StoreError> {
+    match hook.provider {
+        Provider::GitHub => Ok(None),
+        Provider::Distribution => {
+            let registry = registries::find(store, &hook.registry).await?;
+            Ok(registry.map(|registry| registry.host))
+        }
+    }
+}
+
+fn open(
+    keyring: &Keyring,
+    hook: Hook,
+    home: Option<RegistryHost>,
+) -> Result<OpenHook, SecretError> {
     let seal = hooks::seal_for(&hook.id);
     let mut keys = Vec::with_capacity(hook.secrets.len());
     for secret in &hook.secrets {
         keys.extend(HookKey::new(&keyring.open(&seal, &secret.sealed)?));
     }
-    Ok(OpenHook { hook, keys })
+    Ok(OpenHook { hook, keys, home })
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
 use super::body::RawDelivery;
-use super::directory::LookupError;
+use super::directory::{LookupError, OpenHook};
 use super::provider::distribution;
 use super::provider::distribution::Meaning;
 use super::provider::github::{self, Encoding};
@@ -126,7 +126,7 @@ async fn take(
 
     let (body, _held) = verified.into_body().await?;
     let deadline = Instant::now() + patience;
-    match read(hook, encoding, headers, &body) {
+    match read(&found, encoding, headers, &body) {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);
             let answer = accepted(HttpResponse::Accepted(), &id, &[]);
@@ -186,7 +186,7 @@ async fn find_hook(
     state: &State,
     id: &HookId,
     deadline: Instant,
-) -> Result<Option<std::sync::Arc<super::directory::OpenHook>>, ApiError> {
+) -> Result<Option<std::sync::Arc<OpenHook>>, ApiError> {
     let lookup = state.hooks.find(state.store.as_ref(), &state.keyring, id);
     match timeout_at(deadline, lookup).await {
         Ok(Ok(found)) => Ok(found),
@@ -202,10 +202,11 @@ async fn find_hook(
     }
 }
 
-fn read(hook: &Hook, encoding: Encoding, headers: &HeaderMap, body: &Bytes) -> Meaning {
+fn read(found: &OpenHook, encoding: Encoding, headers: &HeaderMap, body: &Bytes) -> Meaning {
+    let hook = &found.hook;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     match hook.provider {
-        Provider::Distribution => distribution::read(&hook.id, body),
+        Provider::Distribution => distribution::read(&hook.id, found.home.as_ref(), body),
         Provider::GitHub => {
             let envelope = github::Envelope {
                 hook: &hook.id,

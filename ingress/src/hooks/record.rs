@@ -60,6 +60,7 @@ pub(super) async fn record(
         body_bytes: body.len() as u64,
         verdict: reading.verdict,
         events: events.iter().map(|event| event.id.clone()).collect(),
+        unread: reading.unread,
     };
     let body = keep_apart_if_large(state, &delivery, body).await;
     let is_apart = body.is_none();

@@ -8,6 +8,7 @@ use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::DeliveryId;
 use gantry_seams::deliveries;
 
+use super::directory::find_home;
 use super::provider::distribution::{self, Meaning};
 use super::provider::github::{self, Encoding};
 use super::record::{Recorded, record};
@@ -58,6 +59,7 @@ pub(crate) async fn replay(
             earlier.id
         ),
     })?;
+    let home = find_home(state.store.as_ref(), hook).await?;
     for number in 1..=MOST_REPLAYS {
         let id = replay_id(&earlier.id, number)?;
         let reading = match hook.provider {
@@ -70,7 +72,7 @@ pub(crate) async fn replay(
                 };
                 github::read(envelope, &body)
             }
-            Provider::Distribution => match distribution::read(&hook.id, &body) {
+            Provider::Distribution => match distribution::read(&hook.id, home.as_ref(), &body) {
                 Meaning::Record(mut reading) => {
                     reading.id = id;
                     reading

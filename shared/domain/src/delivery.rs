@@ -29,6 +29,9 @@ pub struct Delivery {
     pub verdict: Verdict,
     /// The events that it meant, in order.
     pub events: Vec<EventId>,
+    /// Parts of it that could not be read, beside those that could: why, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// What became of a verified delivery.

@@ -114,6 +114,7 @@ impl Victim {
             body_sha256: "0".repeat(64),
             body_bytes: 2,
             verdict: Verdict::Events,
+            unread: Vec::new(),
             events: vec![event.id.clone()],
         };
         (delivery, event)

@@ -27,6 +27,7 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         body_sha256: "0".repeat(64),
         body_bytes: 1 << 16,
         verdict: Verdict::Ping,
+        unread: Vec::new(),
         events: Vec::new(),
     };
     let body = Bytes::from(vec![b'x'; 1 << 16]);

@@ -30,6 +30,9 @@ pub struct Delivery {
     pub why: Option<String>,
     /// The events that it meant, in order.
     pub events: Vec<String>,
+    /// Parts of it that could not be read, beside those that could: which, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// A delivery with its events and their decisions.

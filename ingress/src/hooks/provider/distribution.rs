@@ -5,13 +5,15 @@
 
 use std::borrow::Cow;
 
+use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, ImagePushed};
 use gantry_domain::id::HookId;
 use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::{MOST_EVENTS, Reading, id_of_hash, id_or_hash, unreadable};
+use super::{MOST_EVENTS, Reading, id_of_hash, id_or_hash, shortened, unreadable};
 
 /// What a body means.
 #[derive(Debug, PartialEq)]
@@ -37,67 +39,116 @@ const MANIFESTS: [&str; 6] = [
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    events: Vec<Notification<'a>>,
+    events: Vec<Item<'a>>,
+}
+
+/// One event of an envelope: what is wrong with it says nothing of the others.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Item<'a> {
+    #[serde(borrow)]
+    Notification(Notification<'a>),
+    Other(IgnoredAny),
 }
 
 #[derive(Deserialize)]
 struct Notification<'a> {
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
+    id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    action: Cow<'a, str>,
+    action: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    target: Target<'a>,
+    target: Option<Target<'a>>,
     #[serde(borrow, default)]
-    request: Request<'a>,
+    request: Option<Request<'a>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Target<'a> {
     #[serde(borrow, default, rename = "mediaType")]
-    media_type: Cow<'a, str>,
+    media_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    digest: Cow<'a, str>,
+    digest: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    repository: Cow<'a, str>,
+    repository: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    tag: Cow<'a, str>,
+    tag: Option<Cow<'a, str>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Request<'a> {
     #[serde(borrow, default)]
-    host: Cow<'a, str>,
+    host: Option<Cow<'a, str>>,
 }
 
-/// Reads a verified body.
-pub(crate) fn read(hook: &HookId, body: &[u8]) -> Meaning {
+impl Notification<'_> {
+    fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or_default()
+    }
+
+    /// What was pushed, if it is a manifest.
+    fn pushed(&self) -> Option<&Target<'_>> {
+        let target = self.target.as_ref()?;
+        let is_manifest = MANIFESTS.contains(&target.media_type.as_deref()?);
+        (self.action.as_deref() == Some("push") && is_manifest).then_some(target)
+    }
+}
+
+/// Reads a verified body. Each event is judged by itself. `home` is the registry that the hook belongs to.
+pub(crate) fn read(hook: &HookId, home: Option<&RegistryHost>, body: &[u8]) -> Meaning {
     let envelope: Envelope<'_> = match serde_json::from_slice(body) {
         Ok(envelope) => envelope,
         Err(error) => return refuse(body, unreadable(error)),
     };
-    let pushed: Vec<&Notification<'_>> = envelope
-        .events
-        .iter()
-        .filter(|event| event.action == "push" && MANIFESTS.contains(&&*event.target.media_type))
-        .collect();
-    if pushed.is_empty() {
-        let first = envelope.events.first().map(|event| &*event.id);
+    let mut pushed = Vec::new();
+    let mut unread = Vec::new();
+    for (place, item) in envelope.events.iter().enumerate() {
+        match item {
+            Item::Notification(event) => {
+                pushed.extend(event.pushed().map(|target| (place, event, target)));
+            }
+            Item::Other(IgnoredAny) => {
+                unread.push(at(place, "its fields are not those of a notification"));
+            }
+        }
+    }
+    if pushed.is_empty() && unread.is_empty() {
+        let first = envelope.events.first().and_then(|item| match item {
+            Item::Notification(event) => event.id.as_deref(),
+            Item::Other(IgnoredAny) => None,
+        });
         return Meaning::Never { id: id_or_hash(first, body) };
     }
     if pushed.len() > MOST_EVENTS {
         let why = format!("it has more than {MOST_EVENTS} events");
         return refuse(body, unreadable(why));
     }
-    match pushed.iter().map(|event| image(hook, event)).collect() {
-        Ok(events) => Meaning::Record(Reading {
-            id: delivery_id(&pushed, body),
-            kind: "push".to_owned(),
-            verdict: Verdict::Events,
-            events,
-        }),
-        Err(why) => refuse(body, unreadable(why)),
+    let mut events = Vec::with_capacity(pushed.len());
+    for (place, event, target) in &pushed {
+        match image(hook, home, event, target) {
+            Ok(image) => events.push(image),
+            Err(why) => unread.push(at(*place, why)),
+        }
     }
+    if events.is_empty() {
+        return refuse(body, unreadable(unread.join("; ")));
+    }
+    unread.truncate(MOST_UNREAD);
+    let ids: Vec<&str> = pushed.iter().map(|(_, event, _)| event.id()).collect();
+    Meaning::Record(Reading {
+        id: delivery_id(&ids, body),
+        kind: "push".to_owned(),
+        verdict: Verdict::Events,
+        events,
+        unread,
+    })
+}
+
+/// So many events of one envelope are told to be unreadable; more say nothing more.
+const MOST_UNREAD: usize = 16;
+
+fn at(place: usize, why: impl std::fmt::Display) -> String {
+    shortened(format_args!("event {} of the envelope: {why}", place + 1))
 }
 
 fn refuse(body: &[u8], verdict: Verdict) -> Meaning {
@@ -106,31 +157,43 @@ fn refuse(body: &[u8], verdict: Verdict) -> Meaning {
 }
 
 /// A registry retries a body with the same events until it is taken; several events are known by all of their ids.
-fn delivery_id(pushed: &[&Notification<'_>], body: &[u8]) -> gantry_domain::id::DeliveryId {
-    match pushed {
-        [one] => id_or_hash(Some(&one.id), body),
-        many => {
-            let ids: Vec<&str> = many.iter().map(|event| &*event.id).collect();
-            id_of_hash("several", ids.join(" ").as_bytes())
-        }
+fn delivery_id(ids: &[&str], body: &[u8]) -> gantry_domain::id::DeliveryId {
+    match ids {
+        [one] => id_or_hash(Some(one), body),
+        many => id_of_hash("several", many.join(" ").as_bytes()),
     }
 }
 
-fn image(hook: &HookId, event: &Notification<'_>) -> Result<EventKind, gantry_domain::InvalidText> {
-    let host: RegistryHost = event.request.host.parse()?;
-    let repository: Repository = event.target.repository.parse()?;
-    let digest: Digest = event.target.digest.parse()?;
-    let image = if event.target.tag.is_empty() {
-        ImageReference::by_digest(host, repository, digest.clone())
-    } else {
-        ImageReference::tagged(host, repository, event.target.tag.parse()?)
+fn image(
+    hook: &HookId,
+    home: Option<&RegistryHost>,
+    event: &Notification<'_>,
+    target: &Target<'_>,
+) -> Result<EventKind, InvalidText> {
+    let host = event.request.as_ref().and_then(|request| request.host.as_deref());
+    let host = host_of(host.unwrap_or_default(), home)?;
+    let repository: Repository = target.repository.as_deref().unwrap_or_default().parse()?;
+    let digest: Digest = target.digest.as_deref().unwrap_or_default().parse()?;
+    let image = match target.tag.as_deref() {
+        None | Some("") => ImageReference::by_digest(host, repository, digest.clone()),
+        Some(tag) => ImageReference::tagged(host, repository, tag.parse()?),
     };
     Ok(EventKind::ImagePushed(ImagePushed {
         hook: hook.clone(),
         image,
         digest,
-        media_type: event.target.media_type.clone().into_owned(),
+        media_type: target.media_type.as_deref().unwrap_or_default().to_owned(),
     }))
+}
+
+/// The registry that was pushed to, by the `Host` of the push. A registry behind a proxy may have none to tell, and one that
+/// others in its network know by one word is known to gantry by another name: then it is the hook's own.
+fn host_of(host: &str, home: Option<&RegistryHost>) -> Result<RegistryHost, InvalidText> {
+    let is_word = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    match (host.parse(), home) {
+        (Err(_), Some(home)) if is_word => Ok(home.clone()),
+        (parsed, _) => parsed,
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +212,7 @@ mod tests {
 
     fn read_all(events: &[serde_json::Value]) -> Meaning {
         let body = serde_json::json!({ "events": events }).to_string();
-        read(&"h1".parse().unwrap(), body.as_bytes())
+        read(&"h1".parse().unwrap(), Some(&"home.example:5000".parse().unwrap()), body.as_bytes())
     }
 
     fn record(meaning: Meaning) -> Reading {
@@ -187,6 +250,53 @@ mod tests {
     }
 
     #[test]
+    fn each_event_of_an_envelope_is_judged_by_itself() {
+        let hosted = |id: &str, host: serde_json::Value| {
+            let mut event = event(id, "push", MANIFESTS[0], id);
+            event["request"]["host"] = host;
+            event
+        };
+        let mut without_host = event("none", "push", MANIFESTS[0], "none");
+        without_host.as_object_mut().unwrap().remove("request");
+        let mut no_tag = event("e9", "push", MANIFESTS[0], "");
+        no_tag["target"]["tag"] = serde_json::Value::Null;
+        let reading = record(read_all(&[
+            hosted("good", "registry.lan:5000".into()),
+            hosted("capitals", "REGISTRY.lan".into()),
+            hosted("word", "registry".into()),
+            hosted("empty", "".into()),
+            hosted("null", serde_json::Value::Null),
+            without_host,
+            hosted("spaces", "a b".into()),
+            hosted("number", 7.into()),
+            "no event".into(),
+            event("e8", "push", MANIFESTS[0], "a:b"),
+            no_tag,
+        ]));
+        let images: Vec<String> = reading.events.iter().map(image_of).collect();
+        assert_eq!(
+            images,
+            [
+                "registry.lan:5000/team/web:good".to_owned(),
+                "registry.lan/team/web:capitals".to_owned(),
+                "home.example:5000/team/web:word".to_owned(),
+                "home.example:5000/team/web:empty".to_owned(),
+                "home.example:5000/team/web:null".to_owned(),
+                "home.example:5000/team/web:none".to_owned(),
+                format!("registry.example:5000/team/web@{DIGEST}"),
+            ]
+        );
+        let told: Vec<&str> =
+            reading.unread.iter().map(|why| why.split(": ").next().unwrap()).collect();
+        assert_eq!(
+            told,
+            [8, 9, 7, 10].map(|place| format!("event {place} of the envelope")),
+            "{:?}",
+            reading.unread
+        );
+    }
+
+    #[test]
     fn a_retry_has_the_id_of_the_first_time() {
         let one = |tag| record(read_all(&[event("e1", "push", MANIFESTS[0], tag)])).id;
         assert_eq!(one("v1").as_str(), "e1");
@@ -211,7 +321,7 @@ mod tests {
     fn what_cannot_be_read_is_recorded_as_such() {
         let hook = "h1".parse().unwrap();
         for body in ["", "{", "{}", "{\"events\":{}}", "\u{feff}{\"events\":[]}"] {
-            let reading = record(read(&hook, body.as_bytes()));
+            let reading = record(read(&hook, None, body.as_bytes()));
             assert!(matches!(reading.verdict, Verdict::Unreadable { .. }), "{body}");
         }
         let mut odd = event("e1", "push", MANIFESTS[0], "v1");

@@ -6,8 +6,9 @@ use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, Push, PushedRef};
 use gantry_domain::id::HookId;
-use gantry_domain::source::CommitId;
-use serde::Deserialize;
+use gantry_domain::source::{CommitId, GitUrl};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::{Reading, id_or_hash, unreadable, word};
 
@@ -66,7 +67,7 @@ struct PushBody<'a> {
     after: Cow<'a, str>,
     #[serde(borrow)]
     repository: RepositoryBody<'a>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pusher: Option<Pusher>,
 }
 
@@ -74,7 +75,7 @@ struct PushBody<'a> {
 struct RepositoryBody<'a> {
     #[serde(borrow)]
     clone_url: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     default_branch: Option<String>,
 }
 
@@ -84,6 +85,22 @@ struct Pusher {
     name: Option<String>,
 }
 
+/// Reads what a push is understood without: of another type than expected, it is as if it were left out.
+fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any<T> {
+        Expected(T),
+        Other(IgnoredAny),
+    }
+    Ok(match Option::<Any<T>>::deserialize(deserializer)? {
+        Some(Any::Expected(value)) => Some(value),
+        Some(Any::Other(IgnoredAny)) | None => None,
+    })
+}
+
 /// Reads a verified body.
 pub(crate) fn read(envelope: Envelope<'_>, body: &[u8]) -> Reading {
     let id = id_or_hash(envelope.delivery, body);
@@ -91,7 +108,8 @@ pub(crate) fn read(envelope: Envelope<'_>, body: &[u8]) -> Reading {
     match kind.as_str() {
         "push" => match read_push(envelope, body) {
             Ok(Some(push)) => {
-                Reading { id, kind, verdict: Verdict::Events, events: vec![EventKind::Push(push)] }
+                let events = vec![EventKind::Push(push)];
+                Reading { id, kind, verdict: Verdict::Events, events, unread: Vec::new() }
             }
             Ok(None) => {
                 let why = "it moved neither a branch nor a tag".to_owned();
@@ -130,7 +148,7 @@ fn parse_push(hook: &HookId, json: &[u8]) -> Result<Option<Push>, Verdict> {
     };
     Ok(Some(Push {
         hook: Some(hook.clone()),
-        url: body.repository.clone_url.parse().map_err(unreadable)?,
+        url: GitUrl::of_payload(&body.repository.clone_url).map_err(unreadable)?,
         reference,
         before: commit(&body.before).map_err(unreadable)?,
         after: commit(&body.after).map_err(unreadable)?,
@@ -239,6 +257,21 @@ mod tests {
             [(Some("issues"), "not read"), (Some("push"), &*body("refs/notes/x", OLD, NEW))]
         {
             assert!(matches!(verdict(event, body), Verdict::OfNoInterest { .. }));
+        }
+    }
+
+    #[test]
+    fn what_a_push_is_understood_without_does_not_make_it_unreadable() {
+        for odd in [serde_json::json!(null), 7.into(), serde_json::json!({"a": []}), "..".into()] {
+            let mut json: serde_json::Value =
+                serde_json::from_str(&body("refs/heads/main", OLD, NEW)).unwrap();
+            json["repository"]["default_branch"] = odd.clone();
+            json["pusher"] = odd.clone();
+            json["repository"]["clone_url"] = "https://octo@GitHub.com:443/Octo/Hello.git/".into();
+            let push = parse_push(&"h1".parse().unwrap(), json.to_string().as_bytes());
+            let push = push.unwrap().unwrap();
+            assert_eq!((push.default_branch.clone(), push.pusher.clone()), (None, None), "{odd}");
+            assert_eq!(push.repository().as_str(), "github.com/octo/hello");
         }
     }
 

@@ -22,11 +22,13 @@ pub(crate) struct Reading {
     pub(crate) verdict: Verdict,
     /// The events, where the verdict is that there are some.
     pub(crate) events: Vec<EventKind>,
+    /// Why parts of it could not be read, beside those that could.
+    pub(crate) unread: Vec<String>,
 }
 
 impl Reading {
     fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
-        Self { id, kind, verdict, events: Vec::new() }
+        Self { id, kind, verdict, events: Vec::new(), unread: Vec::new() }
     }
 }
 
@@ -45,7 +47,7 @@ pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<Eve
                 github::Envelope { hook: &hook, event: Some(kind), delivery: None, encoding };
             github::read(envelope, body)
         }
-        Provider::Distribution => match distribution::read(&hook, body) {
+        Provider::Distribution => match distribution::read(&hook, None, body) {
             distribution::Meaning::Record(reading) => reading,
             distribution::Meaning::Never { id } => {
                 let why = "nothing in it can matter".to_owned();
@@ -81,8 +83,10 @@ fn word(given: Option<&str>) -> String {
 }
 
 fn unreadable(why: impl std::fmt::Display) -> Verdict {
-    Verdict::Unreadable {
-        // A parser's message quotes what it read; a body may be long.
-        why: why.to_string().chars().take(300).collect(),
-    }
+    Verdict::Unreadable { why: shortened(why) }
+}
+
+/// A parser's message quotes what it read; a body may be long.
+fn shortened(why: impl std::fmt::Display) -> String {
+    why.to_string().chars().take(300).collect()
 }
