@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Subcommand;
 use gantry_domain::id::RunId;
-use gantry_domain::source::Source;
+use gantry_domain::source::{GitSource, RefKind, Source};
 use gantry_ingress::api::types::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
 use super::build::{is_address, upload};
 use super::log_view::Show;
+use super::output::say;
 use super::run::{self, ListRuns, WaitArgs};
 use super::table::{Details, Table, instant};
 use crate::exit::{Exit, UsageError};
@@ -255,8 +256,22 @@ impl Create {
         let registry = client.registry(&self.task.registry).await?;
         let recipe = self.recipe;
         // Only a git repository has branches that move.
-        let is_git = matches!(self.context.parse(), Ok(Source::Git(_)));
-        let source_trigger = (is_git && recipe.commit_trigger_enabled != Some(false))
+        let source = self.context.parse();
+        let is_git = matches!(source, Ok(Source::Git(_)));
+        let wants_trigger = match recipe.commit_trigger_enabled {
+            Some(wants) => wants,
+            None => match &source {
+                Ok(Source::Git(git)) if names_no_branch(git) => {
+                    say(format!(
+                        "no push moves what {} names, so no push starts this task",
+                        self.context
+                    ));
+                    false
+                }
+                _ => true,
+            },
+        };
+        let source_trigger = (is_git && wants_trigger)
             .then(|| SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() });
         if recipe.commit_trigger_enabled == Some(true) && !is_git {
             return Err(UsageError(format!(
@@ -286,6 +301,14 @@ impl Create {
         client.output.print(&task, details(&task))?;
         Ok(Exit::Ok)
     }
+}
+
+/// Whether a context names a tag, a commit or a pull request.
+fn names_no_branch(git: &GitSource) -> bool {
+    git.reference.as_ref().is_some_and(|reference| match reference.kind() {
+        RefKind::DefaultBranch | RefKind::Branch(_) => false,
+        RefKind::Tag | RefKind::Commit | RefKind::Other => true,
+    })
 }
 
 impl Update {

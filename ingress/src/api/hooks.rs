@@ -4,7 +4,7 @@ use actix_web::web::{Bytes, Data, Json, Path as At, Query};
 use actix_web::{Error, HttpResponse, delete, get, patch, post};
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{HookId, RegistryName};
-use gantry_domain::source::{GitUrl, RepositoryKey};
+use gantry_domain::source::RepositoryKey;
 use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
 use gantry_seams::CreateError;
 use gantry_seams::hooks;
@@ -195,12 +195,7 @@ fn repositories(mistakes: &mut Mistakes, texts: &[String]) -> Option<Vec<Reposit
 }
 
 fn repository(mistakes: &mut Mistakes, text: &str) -> Option<RepositoryKey> {
-    if text.contains("://") {
-        let url = mistakes.parse::<GitUrl>("repositories", text)?;
-        return Some(url.key());
-    }
-    let text = text.to_lowercase();
-    mistakes.parse("repositories", text.strip_suffix(".git").unwrap_or(&text))
+    mistakes.check("repositories", RepositoryKey::named(text))
 }
 
 /// The sender's secret, or a new one.

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::LazyLock;
 
-use gantry_domain::id::{RunId, RunPrefix, UploadId};
+use gantry_domain::InvalidText;
+use gantry_domain::id::{RunId, RunPrefix, TaskName, UploadId};
 use gantry_domain::image::{ImageReference, RegistryHost};
 use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::source::{Source, SourcePath};
+use gantry_domain::source::{CommitId, GitSource, RefKind, RefName, Source, SourcePath};
 use gantry_domain::task::{ArgName, RunTimeout, SourceTrigger, Status};
-use gantry_domain::template::{RunVariables, Template};
+use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::{Keyring, SecretError, SecretString};
 use gantry_seams::store::{Store, StoreError};
@@ -89,23 +91,26 @@ impl<'a> Checker<'a> {
         self.mistakes.parse("dockerfile", text)
     }
 
-    /// The image's names: each must become a reference, whatever the run.
+    /// The image's names: each must become a reference, whatever the run. `None` if one of them does not.
     pub(crate) fn images(&mut self, texts: &[String]) -> Option<Vec<Template>> {
         if texts.len() > MOST_IMAGES {
-            let message = format!("at most {MOST_IMAGES} names");
+            let message = format!("{} names are given: at most {MOST_IMAGES}", texts.len());
             self.mistakes.add("images", message);
             return None;
         }
-        Some(texts.iter().filter_map(|text| self.image(text)).collect())
+        let images: Vec<Template> = texts.iter().filter_map(|text| self.image(text)).collect();
+        (images.len() == texts.len()).then_some(images)
     }
 
     fn image(&mut self, text: &str) -> Option<Template> {
         let template: Template = self.mistakes.parse("images", text)?;
-        let rendered = template.render(&sample_run(&self.registry.host));
-        let image = ImageReference::parse_in(&rendered, &self.registry.host);
+        let rendered = template.render(&widest_run(&self.registry.host));
+        let image = ImageReference::parse_in(&rendered, &self.registry.host)
+            .map_err(|error| named(text, &rendered, &error));
         let image = self.mistakes.check("images", image)?;
         if image.digest().is_some() {
-            let message = format!("`{text}` has a digest: what is pushed has a tag");
+            let message =
+                format!("`{text}` has a digest, which only the push can tell: give a tag instead");
             self.mistakes.add("images", message);
             return None;
         }
@@ -115,13 +120,13 @@ impl<'a> Checker<'a> {
     pub(crate) fn build_args(
         &mut self,
         args: &BTreeMap<String, String>,
-    ) -> Option<BTreeMap<ArgName, Template>> {
+    ) -> Option<BTreeMap<ArgName, ArgValue>> {
         self.check_count("build_args", args.len())?;
         let mut checked = BTreeMap::new();
         for (name, value) in args {
-            let name = self.mistakes.parse("build_args", name);
-            let value = self.mistakes.parse("build_args", value);
-            checked.extend(name.zip(value));
+            let value = value.parse::<ArgValue>().map_err(|error| format!("`{name}`: {error}"));
+            let value = self.mistakes.check("build_args", value);
+            checked.extend(self.arg_name("build_args", name).zip(value));
         }
         Some(checked)
     }
@@ -135,16 +140,31 @@ impl<'a> Checker<'a> {
         }
         let mut checked = BTreeMap::new();
         for (name, value) in args {
-            let name = self.mistakes.parse::<ArgName>("secret_build_args", name);
-            let value = self.secret("secret_build_args", value)?;
-            checked.extend(name.zip(value));
+            let key = self.arg_name("secret_build_args", name);
+            let value = match refuse_secret(value) {
+                None => Some(self.seal(value)?),
+                Some(why) => {
+                    self.mistakes.add("secret_build_args", format!("`{name}`: {why}"));
+                    None
+                }
+            };
+            checked.extend(key.zip(value));
         }
         Ok(Some(checked))
     }
 
+    fn arg_name(&mut self, target: &str, name: &str) -> Option<ArgName> {
+        let name: ArgName = self.mistakes.parse(target, name)?;
+        if let Some(remedy) = name.is_reserved() {
+            self.mistakes.add(target, format!("`{name}` is set by gantry itself: {remedy}"));
+            return None;
+        }
+        Some(name)
+    }
+
     fn check_count(&mut self, target: &str, count: usize) -> Option<()> {
         if count > MOST_ARGS {
-            let message = format!("at most {MOST_ARGS} arguments");
+            let message = format!("{count} arguments are given: at most {MOST_ARGS}");
             self.mistakes.add(target, message);
             return None;
         }
@@ -154,7 +174,7 @@ impl<'a> Checker<'a> {
     /// The token for a git repository.
     pub(crate) fn git_token(&mut self, text: &str) -> Result<Option<Sealed>, SecretError> {
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            let message = "a token has no space and no control character in it";
+            let message = "the token is empty or has a space or line break in it: give it as its host shows it";
             self.mistakes.add("git_token", message);
             return Ok(None);
         }
@@ -167,13 +187,16 @@ impl<'a> Checker<'a> {
         target: &str,
         text: &str,
     ) -> Result<Option<Sealed>, SecretError> {
-        if text.len() > LONGEST_SECRET {
-            let message = format!("at most {LONGEST_SECRET} bytes");
-            self.mistakes.add(target, message);
+        if let Some(why) = refuse_secret(text) {
+            self.mistakes.add(target, why);
             return Ok(None);
         }
+        self.seal(text).map(Some)
+    }
+
+    fn seal(&self, text: &str) -> Result<Sealed, SecretError> {
         let bound_to = Registry::seals_for(&self.registry.name);
-        self.keyring.seal(&bound_to, &SecretString::from(text)).map(Some)
+        self.keyring.seal(&bound_to, &SecretString::from(text))
     }
 
     pub(crate) fn platform(&mut self, text: &str) -> Option<Platform> {
@@ -185,7 +208,8 @@ impl<'a> Checker<'a> {
     }
 
     pub(crate) fn run_limit(&mut self, limit: u32) -> Option<NonZeroU32> {
-        let limit = NonZeroU32::new(limit).ok_or("at least 1: to stop runs, disable the task");
+        let limit = NonZeroU32::new(limit)
+            .ok_or("0 is no limit: at least 1; to stop runs, disable the task");
         self.mistakes.check("run_limit", limit)
     }
 
@@ -203,27 +227,87 @@ impl<'a> Checker<'a> {
         trigger: &types::SourceTrigger,
     ) -> Option<SourceTrigger> {
         if trigger.name.is_empty() || trigger.name.len() > 100 {
-            self.mistakes.add("source_trigger.name", "1 to 100 characters");
+            let count = trigger.name.chars().count();
+            let message = format!("a trigger's name has 1 to 100 characters, and this one {count}");
+            self.mistakes.add("source_trigger.name", message);
         }
         let branch = trigger.branch.as_deref();
         let branch = branch.and_then(|branch| self.mistakes.parse("source_trigger.branch", branch));
+        if let Some(branch) = &branch
+            && let Some(what) = never_moves(branch)
+        {
+            let message = format!("`{branch}` names {what}, which no push moves: name a branch");
+            self.mistakes.add("source_trigger.branch", message);
+        }
         let status = self.status("source_trigger.status", &trigger.status)?;
         Some(SourceTrigger { name: trigger.name.clone(), branch, status })
     }
 
     /// What fields must hold together.
     pub(crate) fn together(&mut self, whole: &Whole<'_>) {
-        if whole.push && whole.images.is_empty() {
+        if whole.push && whole.images.is_some_and(<[Template]>::is_empty) {
             self.mistakes.add("images", "name at least one image to push, or set `push` to false");
         }
-        let is_git = matches!(whole.source, Source::Git(_));
-        if whole.has_source_trigger && !is_git {
-            let message = "a source trigger needs a git repository as context";
-            self.mistakes.add("source_trigger", message);
+        let git = match whole.source {
+            Source::Git(git) => Some(git),
+            Source::Upload { .. } | Source::Tarball { .. } => None,
+        };
+        if let Some(trigger) = whole.source_trigger {
+            self.trigger_of(git, trigger);
         }
-        if whole.has_git_token && !is_git {
-            let message = "a git token needs a git repository as context";
+        if whole.has_git_token && git.is_none() {
+            let message =
+                "a git token needs a git repository as context, like `https://host/repository.git`";
             self.mistakes.add("git_token", message);
+        }
+        for image in whole.images.unwrap_or_default() {
+            self.image_of(whole, image);
+        }
+    }
+
+    fn trigger_of(&mut self, git: Option<&GitSource>, trigger: &SourceTrigger) {
+        let Some(git) = git else {
+            let message = "a source trigger needs a git repository as context, like `https://host/repository.git`";
+            self.mistakes.add("source_trigger", message);
+            return;
+        };
+        if let (None, Status::Enabled, Some(reference)) =
+            (&trigger.branch, trigger.status, &git.reference)
+            && let Some(what) = never_moves(reference)
+        {
+            let message = format!(
+                "`#{reference}` names {what}, which no push moves, so the source trigger would never start this task: name a \
+                 branch, or leave the trigger out (`--commit-trigger-enabled false`)"
+            );
+            self.mistakes.add("context", message);
+        }
+    }
+
+    /// Variables may be empty in every run of this source. What stays must be a name all the same.
+    fn image_of(&mut self, whole: &Whole<'_>, image: &Template) {
+        let run = RunVariables {
+            commit: matches!(whole.source, Source::Git(_)).then(sample_commit).flatten(),
+            branch: may_have_branch(whole.source).then(sample_branch).flatten(),
+            task: whole.task,
+            ..widest_run(&self.registry.host)
+        };
+        let rendered = image.render(&run);
+        if ImageReference::parse_in(&rendered, &self.registry.host).is_err() {
+            let empty = image.empty_variables(&run);
+            let message = match empty.as_slice() {
+                [] => format!(
+                    "`{image}` becomes `{rendered}`, which is too long for an image's name: shorten it"
+                ),
+                [empty, ..] => format!(
+                    "`{image}` becomes `{rendered}`, since `{empty}` is empty in {}: use `{{{{.Run.ID}}}}`",
+                    match *empty {
+                        "{{.Run.TaskName}}" => "a build without a task",
+                        "{{.Run.Branch}}" => "a build of no branch",
+                        _ => "a build of no git repository",
+                    }
+                ),
+            };
+            self.mistakes.add("images", message);
         }
     }
 }
@@ -231,27 +315,70 @@ impl<'a> Checker<'a> {
 /// Fields that must fit each other.
 pub(crate) struct Whole<'a> {
     pub(crate) source: &'a Source,
-    pub(crate) images: &'a [Template],
+    /// `None` where they are wrong already.
+    pub(crate) images: Option<&'a [Template]>,
     pub(crate) push: bool,
-    pub(crate) has_source_trigger: bool,
+    pub(crate) source_trigger: Option<&'a SourceTrigger>,
     pub(crate) has_git_token: bool,
+    pub(crate) task: Option<&'a TaskName>,
 }
 
-/// Some run, to see what a template becomes.
-fn sample_run(host: &RegistryHost) -> RunVariables<'_> {
-    static SAMPLE: std::sync::LazyLock<(Platform, Option<gantry_domain::source::CommitId>)> =
-        std::sync::LazyLock::new(|| (Platform::default(), "1".repeat(40).parse().ok()));
-    static NAMES: std::sync::LazyLock<(
-        Option<gantry_domain::source::RefName>,
-        Option<gantry_domain::id::TaskName>,
-    )> = std::sync::LazyLock::new(|| ("main".parse().ok(), "task".parse().ok()));
+/// What a reference names that pushes to branches leave where it is.
+fn never_moves(reference: &RefName) -> Option<&'static str> {
+    match reference.kind() {
+        RefKind::DefaultBranch | RefKind::Branch(_) => None,
+        RefKind::Tag => Some("a tag"),
+        RefKind::Commit => Some("a commit"),
+        RefKind::Other => Some("no branch"),
+    }
+}
+
+fn may_have_branch(source: &Source) -> bool {
+    match source {
+        Source::Git(git) => git.reference.as_ref().is_none_or(|name| never_moves(name).is_none()),
+        Source::Upload { .. } | Source::Tarball { .. } => false,
+    }
+}
+
+/// Why a secret cannot be kept. Says nothing of it.
+fn refuse_secret(text: &str) -> Option<String> {
+    if text.len() > LONGEST_SECRET {
+        return Some(format!("the secret has {} bytes: at most {LONGEST_SECRET}", text.len()));
+    }
+    text.contains('\0').then(|| "the secret has a NUL character in it: remove it".to_owned())
+}
+
+/// An image's name is wrong: as it was written, and what it becomes where that is another text.
+fn named(text: &str, rendered: &str, error: &InvalidText) -> String {
+    let of_variables =
+        if text == rendered { String::new() } else { format!(", which becomes `{rendered}`") };
+    match error.text == text {
+        true => error.to_string(),
+        false => format!("`{text}`{of_variables}: {error}"),
+    }
+}
+
+fn sample_commit() -> Option<&'static CommitId> {
+    static COMMIT: LazyLock<Option<CommitId>> = LazyLock::new(|| "1".repeat(40).parse().ok());
+    COMMIT.as_ref()
+}
+
+fn sample_branch() -> Option<&'static RefName> {
+    static BRANCH: LazyLock<Option<RefName>> = LazyLock::new(|| "main".parse().ok());
+    BRANCH.as_ref()
+}
+
+/// A run whose variables are as long as they may become, to see whether a template's text still fits.
+fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
+    static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::default);
+    static TASK: LazyLock<Option<TaskName>> = LazyLock::new(|| "task".parse().ok());
     RunVariables {
-        id: RunId::new(RunPrefix::nth(0), 1),
+        id: RunId::new(RunPrefix::nth(0), 9_999_999_999),
         registry: host,
         date: Timestamp::from_millis(0),
-        platform: &SAMPLE.0,
-        commit: SAMPLE.1.as_ref(),
-        branch: NAMES.0.as_ref(),
-        task: NAMES.1.as_ref(),
+        platform: &PLATFORM,
+        commit: sample_commit(),
+        branch: sample_branch(),
+        task: TASK.as_ref(),
     }
 }

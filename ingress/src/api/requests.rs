@@ -78,13 +78,14 @@ async fn quick_build(
         Some(token) => check.git_token(token)?,
         None => None,
     };
-    if let (Some(source), Some(images)) = (&source, &images) {
+    if let Some(source) = &source {
         check.together(&Whole {
             source,
-            images,
+            images: images.as_deref(),
             push: body.push,
-            has_source_trigger: false,
+            source_trigger: None,
             has_git_token: body.git_token.is_some(),
+            task: None,
         });
     }
     let (
@@ -186,10 +187,11 @@ async fn overridden(
     }
     check.together(&Whole {
         source: &build.source,
-        images: &build.images,
+        images: Some(&build.images),
         push: build.push,
-        has_source_trigger: false,
+        source_trigger: None,
         has_git_token: body.git_token.is_some(),
+        task: Some(&task.id.name),
     });
     check.mistakes.none()?;
     let (event, by) = (asked.event.clone(), asked.by.clone());

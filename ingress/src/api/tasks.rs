@@ -129,13 +129,14 @@ async fn new_task(
         None => None,
     };
     let run_limit = body.run_limit.and_then(|limit| check.run_limit(limit));
-    if let (Some(source), Some(images)) = (&source, &images) {
+    if let Some(source) = &source {
         check.together(&Whole {
             source,
-            images,
+            images: images.as_deref(),
             push: body.push,
-            has_source_trigger: body.source_trigger.is_some(),
+            source_trigger: source_trigger.as_ref(),
             has_git_token: body.git_token.is_some(),
+            task: name.as_ref(),
         });
     }
     let (
@@ -291,10 +292,11 @@ fn changed(
     }
     check.together(&Whole {
         source: &changed.build.source,
-        images: &changed.build.images,
+        images: Some(&changed.build.images),
         push: changed.build.push,
-        has_source_trigger: changed.source_trigger.is_some(),
+        source_trigger: changed.source_trigger.as_ref(),
         has_git_token: changed.git_token.is_some(),
+        task: Some(&changed.id.name),
     });
     check.mistakes.none()?;
     Ok(changed)

@@ -72,16 +72,16 @@ async fn all_mistakes_of_a_task_are_said_at_once() {
     let error = refused.json();
     insta::assert_snapshot!(error["error"]["message"].as_str().unwrap(), @r"
     name: `x` is no task name: 2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit
-    context: `https://…@github.com/octo/hello.git` is no git URL: no user or token in the address: give it with `--git-access-token`
+    context: `https://…@github.com/octo/hello.git` is no git URL: remove what stands before `@` in the address, and give the token with `--git-access-token`
     dockerfile: `../Dockerfile` is no path in a source: relative, without `..`, empty words or control characters, at most 1024 characters
     images: `web:{{.Run.Idd}}` is no template: the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName
-    images: `WEB` is no repository: lower-case words of letters, digits and `._-`, separated by `/`, at most 255 characters
+    images: `WEB:1`: `WEB` is no repository: words of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by `/`, at most 255 characters
     build_args: `1A` is no build argument's name: letters, digits and `_`, not beginning with a digit, at most 200 characters
     platform: `windows` is no platform: `linux[/architecture[/variant]]`: only linux is built
     timeout: `0` is no timeout: 1 to 28800 seconds
     status: `on` is no status: `Enabled` or `Disabled`
     source_trigger.branch: `a b` is no git reference: a branch, tag or commit by git's rules for names: no space, `..`, `~^:?*[\`, `@{`, no leading `-`
-    run_limit: at least 1: to stop runs, disable the task
+    run_limit: 0 is no limit: at least 1; to stop runs, disable the task
     ");
     assert!(!refused.text.contains("pw"), "{}", refused.text);
 
@@ -89,12 +89,125 @@ async fn all_mistakes_of_a_task_are_said_at_once() {
     let refused = door.post("/registries/contoso/tasks", body).await.json();
     insta::assert_snapshot!(refused["error"]["message"].as_str().unwrap(), @r"
     images: name at least one image to push, or set `push` to false
-    source_trigger: a source trigger needs a git repository as context
-    git_token: a git token needs a git repository as context
+    source_trigger: a source trigger needs a git repository as context, like `https://host/repository.git`
+    git_token: a git token needs a git repository as context, like `https://host/repository.git`
     ");
     let misspelt = json!({"name": "web", "context": "https://git.test/a.git", "image": ["a"]});
     let refused = door.post("/registries/contoso/tasks", misspelt).await;
     assert!(refused.text.contains("unknown field `image`"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_context_that_no_push_moves_has_no_source_trigger() {
+    let door = Door::with_registry().await;
+    let commit = "4f2a".repeat(10);
+    for (number, reference) in
+        ["refs/tags/v1", "tags/v1", &commit, "refs/pull/7/head", "pull/7/head"].iter().enumerate()
+    {
+        let mut body = task(&format!("t{number}"));
+        body["context"] = format!("https://github.com/octo/hello.git#{reference}").into();
+        body["images"] = json!(["hello:{{.Run.ID}}"]);
+        let refused = door.post("/registries/contoso/tasks", body.clone()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{reference}: {}", refused.text);
+        assert!(refused.text.contains("--commit-trigger-enabled false"), "{}", refused.text);
+        body["source_trigger"] = json!({"branch": "refs/tags/v1"});
+        let refused = door.post("/registries/contoso/tasks", body.clone()).await;
+        assert!(refused.text.contains("names a tag, which no push moves"), "{}", refused.text);
+        body["source_trigger"] = json!({"status": "Disabled"});
+        door.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
+    }
+    for (number, reference) in ["HEAD", "heads/main", "refs/heads/main"].iter().enumerate() {
+        let mut body = task(&format!("b{number}"));
+        body["context"] = format!("https://github.com/octo/hello.git#{reference}").into();
+        door.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
+        let change = json!({"context": "https://github.com/octo/hello.git#tags/v1"});
+        let refused = door.patch(&format!("/registries/contoso/tasks/b{number}"), change).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+    }
+}
+
+#[tokio::test]
+async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
+    let door = Door::with_registry().await;
+    let long = "a".repeat(240);
+    let tag = "x".repeat(120);
+    for (field, value, words) in [
+        ("target", json!("-x"), "`-x` is no stage"),
+        ("target", json!("1a"), "`1a` is no stage"),
+        ("platform", json!("linux/vax"), "`linux/vax` is no platform"),
+        ("dockerfile", json!("../Dockerfile"), "no path in a source"),
+        ("dockerfile", json!("/etc/Dockerfile"), "no path in a source"),
+        ("images", json!([format!("{long}/{long}:1")]), "at most 255 characters"),
+        ("images", json!([format!("contoso.azurecr.io/{long}:1")]), "together"),
+        ("images", json!([format!("web:{tag}{{{{.Run.ID}}}}")]), "1 to 128"),
+        ("images", json!(["web..x:1"]), "`web..x` is no repository"),
+        ("images", json!(["a_b.example/web:1"]), "is no registry host"),
+        ("images", json!(["web@sha256:12"]), "is no digest"),
+        ("build_args", json!({"A-B": "hunter2"}), "`A-B` is no build argument's name"),
+        (
+            "build_args",
+            json!({"A": "hunter2{{.Run.Idd}}"}),
+            "`A`: `{{.Run.Idd}}` is no run variable",
+        ),
+        ("build_args", json!({"A": "hunter2".repeat(20_000)}), "`A`: the value has 140000 bytes"),
+        ("build_args", json!({"A": "hunter2\0"}), "`A`: the value has a NUL"),
+        ("build_args", json!({"BUILDKIT_SYNTAX": "hunter2"}), "`BUILDKIT_SYNTAX` is set by gantry"),
+        (
+            "secret_build_args",
+            json!({"A": "hunter2".repeat(10_000)}),
+            "`A`: the secret has 70000 bytes",
+        ),
+        ("secret_build_args", json!({"A": "hunter2\0"}), "`A`: the secret has a NUL"),
+    ] {
+        let mut build = json!({"context": "https://github.com/octo/hello.git", "push": false});
+        build[field] = value.clone();
+        let mut saved = task("web");
+        saved[field] = value;
+        for refused in [
+            door.post("/registries/contoso/builds", build).await,
+            door.post("/registries/contoso/tasks", saved).await,
+        ] {
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{words}: {}", refused.text);
+            assert_eq!(refused.json()["error"]["target"], field, "{}", refused.text);
+            assert!(refused.text.contains(words), "{words}: {}", refused.text);
+            assert!(!refused.text.contains("hunter2"), "{}", refused.text);
+            assert!(!refused.text.contains("at least one image"), "{}", refused.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_empty_in_every_run_of_its_source_says_which_variable_is() {
+    let door = Door::with_registry().await;
+    for (context, image, words) in [
+        (
+            "https://a.example/x.tar.gz",
+            "web:{{.Run.Commit}}",
+            "`{{.Run.Commit}}` is empty in a build of no git repository",
+        ),
+        (
+            "https://a.example/x.tar.gz",
+            "web:{{.Run.Branch}}",
+            "`{{.Run.Branch}}` is empty in a build of no branch",
+        ),
+        (
+            "https://a.example/x.git#tags/v1",
+            "web:{{.Run.Branch}}",
+            "`{{.Run.Branch}}` is empty in a build of no branch",
+        ),
+        (
+            "https://a.example/x.git",
+            "{{.Run.TaskName}}:1",
+            "`{{.Run.TaskName}}` is empty in a build without a task",
+        ),
+    ] {
+        let body = json!({"context": context, "images": [image], "push": true});
+        let refused = door.post("/registries/contoso/builds", body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+        assert!(refused.text.contains(words), "{words}: {}", refused.text);
+    }
+    let body = json!({"context": "https://a.example/x.tar.gz", "images": ["web:v{{.Run.Commit}}"]});
+    door.post("/registries/contoso/builds", body).await.expect(StatusCode::CREATED);
 }
 
 #[tokio::test]

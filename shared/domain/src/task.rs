@@ -11,7 +11,7 @@ use crate::id::TaskId;
 use crate::platform::Platform;
 use crate::sealed::Sealed;
 use crate::source::{RefName, Source, SourcePath};
-use crate::template::Template;
+use crate::template::{ArgValue, Template};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
 
@@ -27,13 +27,32 @@ text_type!(
     }
 );
 
+/// Build arguments that would undo what gantry does, and what to do instead.
+const RESERVED_ARGS: [(&str, &str); 2] = [
+    // Newer engines take it over the attribute `hostname`, which keeps builds apart.
+    ("BUILDKIT_SANDBOX_HOSTNAME", "leave it out"),
+    // It names an image that nobody has resolved and pinned.
+    ("BUILDKIT_SYNTAX", "write `# syntax=IMAGE` as the first line of the Dockerfile"),
+];
+
+impl ArgName {
+    /// What to do instead, if gantry gives the engine an argument of this name itself.
+    #[must_use]
+    pub fn is_reserved(&self) -> Option<&'static str> {
+        RESERVED_ARGS.iter().find(|(name, _)| *name == self.0).map(|(_, remedy)| *remedy)
+    }
+}
+
 text_type!(
-    /// The name of a stage in a Dockerfile.
+    /// A stage of a Dockerfile: its name, or its number.
     StageName,
     "stage",
-    "letters, digits or `-_.`, at most 128 characters",
+    "the name of a stage, like in `FROM image AS name`, or its number: a letter, then letters, digits or `-_.`, at most 128 \
+     characters",
     |text| (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && (text.bytes().all(|b| b.is_ascii_digit())
+            || text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
 );
 
 /// A task.
@@ -96,7 +115,7 @@ pub struct BuildSpec {
     pub images: Vec<Template>,
     /// Build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub build_args: BTreeMap<ArgName, Template>,
+    pub build_args: BTreeMap<ArgName, ArgValue>,
     /// Secret build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_build_args: BTreeMap<ArgName, Sealed>,

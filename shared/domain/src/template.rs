@@ -63,12 +63,20 @@ impl Template {
     /// The text with every variable replaced.
     #[must_use]
     pub fn render(&self, run: &RunVariables<'_>) -> String {
-        self.pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Literal(text) => text.clone(),
-                Piece::Variable(variable) => variable.value(run),
-            })
+        render(&self.pieces, run)
+    }
+
+    /// The variables in it that are empty in this run, as they are written: `{{.Run.Commit}}` of a source without
+    /// commits.
+    #[must_use]
+    pub fn empty_variables(&self, run: &RunVariables<'_>) -> Vec<&'static str> {
+        let variables = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Variable(variable) => Some(*variable),
+            Piece::Literal(_) => None,
+        });
+        variables
+            .filter(|variable| variable.value(run).is_empty())
+            .map(Variable::as_written)
             .collect()
     }
 
@@ -79,7 +87,171 @@ impl Template {
     }
 }
 
+const OPEN: &str = "{{";
+const CLOSE: &str = "}}";
+
+/// The rule of a template: which variables there are.
+const VARIABLES: &str = "the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, \
+                         .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName";
+
+/// The parts of a text, as they are found.
+#[derive(Default)]
+struct Pieces(Vec<Piece>);
+
+impl Pieces {
+    fn literal(&mut self, text: &str) {
+        match self.0.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Piece::Literal(before)) => before.push_str(text),
+            Some(Piece::Variable(_)) | None => self.0.push(Piece::Literal(text.to_owned())),
+        }
+    }
+
+    fn variable(&mut self, variable: Variable) {
+        self.0.push(Piece::Variable(variable));
+    }
+}
+
+fn render(pieces: &[Piece], run: &RunVariables<'_>) -> String {
+    let texts = pieces.iter().map(|piece| match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Variable(variable) => variable.value(run),
+    });
+    texts.collect()
+}
+
+/// The value of a build argument: any text, in which `{{.Run.X}}` stands for what is known of the run.
+///
+/// Every other `{{…}}` is a part of the value, since other tools have templates of their own. `{{"{{"}}` is `{{`, for a
+/// value that has `{{.Run.ID}}` itself in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ArgValue {
+    text: String,
+    pieces: Vec<Piece>,
+}
+
+/// A build argument was refused. Says nothing of its value, which may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidArgValue {
+    /// No process can be started with it.
+    #[error(
+        "the value has {bytes} bytes: at most {LONGEST_ARG}, since a `RUN` step gets it in its environment"
+    )]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It has a NUL in it.
+    #[error("the value has a NUL character in it, which no environment can hold: remove it")]
+    Nul,
+    /// A run variable is misspelt.
+    #[error(
+        "`{{{{{name}}}}}` is no run variable: {VARIABLES}; to have that text itself, write `{{{{\"{{{{\"}}}}{name}}}}}`"
+    )]
+    NoVariable {
+        /// What stands there.
+        name: String,
+    },
+}
+
+/// Linux starts no process with a longer `NAME=VALUE`, which is at most 128 KiB with the NUL at its end; the name has
+/// its share.
+pub const LONGEST_ARG: usize = (128 << 10) - 256;
+
+impl ArgValue {
+    /// The text with every variable replaced.
+    #[must_use]
+    pub fn render(&self, run: &RunVariables<'_>) -> String {
+        render(&self.pieces, run)
+    }
+
+    /// The text as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for ArgValue {
+    type Err = InvalidArgValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > LONGEST_ARG {
+            return Err(InvalidArgValue::TooLong { bytes: text.len() });
+        }
+        if text.contains('\0') {
+            return Err(InvalidArgValue::Nul);
+        }
+        let mut pieces = Pieces::default();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once(OPEN) {
+            pieces.literal(before);
+            rest = match expression_of(after) {
+                Some((expression, behind)) if is_of_the_run(expression) => {
+                    let variable = Variable::parse(expression).ok_or_else(|| {
+                        let name = expression.trim_matches('-').trim().to_owned();
+                        InvalidArgValue::NoVariable { name }
+                    })?;
+                    pieces.variable(variable);
+                    behind
+                }
+                Some((r#""{{""#, behind)) => {
+                    pieces.literal(OPEN);
+                    behind
+                }
+                Some(_) | None => {
+                    pieces.literal(OPEN);
+                    after
+                }
+            };
+        }
+        pieces.literal(rest);
+        Ok(Self { text: text.to_owned(), pieces: pieces.0 })
+    }
+}
+
+/// What stands before the next `}}`, and what behind. Nothing longer can be a variable, and a search to the end of the
+/// text for each `{{` would make the work quadratic.
+fn expression_of(text: &str) -> Option<(&str, &str)> {
+    const LONGEST: usize = 64;
+    let close = text.as_bytes().windows(CLOSE.len()).take(LONGEST).position(|two| two == b"}}")?;
+    Some((text.get(..close)?, text.get(close + CLOSE.len()..)?))
+}
+
+/// Whether somebody meant a run variable here.
+fn is_of_the_run(expression: &str) -> bool {
+    let name = expression.trim_matches('-').trim();
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    is_name(name)
+        && ["run", "build"].iter().any(|word| {
+            let first = name.strip_prefix('.').and_then(|name| name.split('.').next());
+            first.is_some_and(|first| first.eq_ignore_ascii_case(word))
+        })
+}
+
+impl fmt::Display for ArgValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+serde_as_text!(ArgValue);
+
 impl Variable {
+    fn as_written(self) -> &'static str {
+        match self {
+            Self::Id => "{{.Run.ID}}",
+            Self::Registry => "{{.Run.Registry}}",
+            Self::RegistryName => "{{.Run.RegistryName}}",
+            Self::Date => "{{.Run.Date}}",
+            Self::Os => "{{.Run.OS}}",
+            Self::Architecture => "{{.Run.Architecture}}",
+            Self::Commit => "{{.Run.Commit}}",
+            Self::Branch => "{{.Run.Branch}}",
+            Self::TaskName => "{{.Run.TaskName}}",
+        }
+    }
+
     fn value(self, run: &RunVariables<'_>) -> String {
         match self {
             Self::Id => run.id.to_string(),
@@ -102,7 +274,7 @@ impl Variable {
     }
 
     fn parse(expression: &str) -> Option<Self> {
-        Some(match expression {
+        Some(match expression.trim_matches('-').trim() {
             ".Run.ID" | ".Build.ID" => Self::Id,
             ".Run.Registry" => Self::Registry,
             ".Run.RegistryName" => Self::RegistryName,
@@ -125,27 +297,18 @@ impl FromStr for Template {
         if text.len() > 4096 || text.chars().any(|c| c == '\0') {
             return Err(refused("at most 4096 characters, none of them NUL"));
         }
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::default();
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once("{{") {
+        while let Some((before, after)) = rest.split_once(OPEN) {
             let (expression, after) =
-                after.split_once("}}").ok_or_else(|| refused("each `{{` has its `}}`"))?;
-            if !before.is_empty() {
-                pieces.push(Piece::Literal(before.to_owned()));
-            }
-            let variable = Variable::parse(expression.trim_matches('-').trim()).ok_or_else(|| {
-                refused(
-                    "the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, \
-                     .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName",
-                )
-            })?;
-            pieces.push(Piece::Variable(variable));
+                after.split_once(CLOSE).ok_or_else(|| refused("each `{{` has its `}}`"))?;
+            pieces.literal(before);
+            let variable = Variable::parse(expression).ok_or_else(|| refused(VARIABLES))?;
+            pieces.variable(variable);
             rest = after;
         }
-        if !rest.is_empty() {
-            pieces.push(Piece::Literal(rest.to_owned()));
-        }
-        Ok(Self { text: text.to_owned(), pieces })
+        pieces.literal(rest);
+        Ok(Self { text: text.to_owned(), pieces: pieces.0 })
     }
 }
 
@@ -161,12 +324,11 @@ serde_as_text!(Template);
 mod tests {
     use super::*;
 
-    #[test]
-    fn variables_are_replaced_and_unknown_ones_refused_when_saved() {
+    fn with_run<T>(test: impl FnOnce(&RunVariables<'_>) -> T) -> T {
         let (registry, platform) = ("myreg.azurecr.io".parse().unwrap(), Platform::default());
         let (branch, task) = ("main".parse().unwrap(), "web".parse().unwrap());
         let commit = "4f2a".repeat(10).parse().unwrap();
-        let run = RunVariables {
+        test(&RunVariables {
             id: "ca1".parse().unwrap(),
             registry: &registry,
             date: Timestamp::from_millis(1_700_000_000_000),
@@ -174,14 +336,66 @@ mod tests {
             commit: Some(&commit),
             branch: Some(&branch),
             task: Some(&task),
-        };
-        let render = |text: &str| text.parse::<Template>().unwrap().render(&run);
-        assert_eq!(render("web:{{.Run.ID}}"), "web:ca1");
-        assert_eq!(render("{{ .Run.RegistryName }}-{{.Run.Branch}}"), "myreg-main");
-        assert_eq!(render("v{{.Run.Date}}"), "v20231114-221320z");
-        assert_eq!(render("plain"), "plain");
+        })
+    }
+
+    #[test]
+    fn variables_are_replaced_and_unknown_ones_refused_when_saved() {
+        with_run(|run| {
+            let render = |text: &str| text.parse::<Template>().unwrap().render(run);
+            assert_eq!(render("web:{{.Run.ID}}"), "web:ca1");
+            assert_eq!(render("{{ .Run.RegistryName }}-{{.Run.Branch}}"), "myreg-main");
+            assert_eq!(render("v{{.Run.Date}}"), "v20231114-221320z");
+            assert_eq!(render("plain"), "plain");
+        });
         for refused in ["{{.Run.Id}}", "{{.Run.ID", "{{.Values.x}}", "{{}}"] {
             assert!(refused.parse::<Template>().is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_build_argument_is_a_value_in_which_only_run_variables_are_replaced() {
+        with_run(|run| {
+            for (written, value) in [
+                ("{{.Run.ID}}-{{ .Run.Commit }}", format!("ca1-{}", "4f2a".repeat(10))),
+                ("{{.Name}}", "{{.Name}}".to_owned()),
+                ("{{ range .Items }}{{.}}{{ end }}", "{{ range .Items }}{{.}}{{ end }}".to_owned()),
+                ("{{ .Values.x | quote }}", "{{ .Values.x | quote }}".to_owned()),
+                ("{{", "{{".to_owned()),
+                ("}} {{ {{.Run.ID}}", "}} {{ ca1".to_owned()),
+                ("{{{.Run.ID}}}", "{{{.Run.ID}}}".to_owned()),
+                (r#"{{"{{"}}.Run.ID}}"#, "{{.Run.ID}}".to_owned()),
+                (r#"{{"{{"}}"{{"{{"}}"}}"#, r#"{{"{{"}}"#.to_owned()),
+                ("{{ .Runner.ID }}", "{{ .Runner.ID }}".to_owned()),
+                ("", String::new()),
+                ("-----BEGIN\nä\n", "-----BEGIN\nä\n".to_owned()),
+            ] {
+                assert_eq!(written.parse::<ArgValue>().unwrap().render(run), value, "{written}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_misspelt_run_variable_in_a_build_argument_is_told_without_the_value() {
+        for misspelt in ["{{.Run.Idd}}", "{{.Run.}}", "{{ .run.ID }}", "{{.Build.Id}}", "{{.Run}}"]
+        {
+            let refused = format!("hunter2{misspelt}hunter2").parse::<ArgValue>().unwrap_err();
+            let words = refused.to_string();
+            assert!(words.contains("is no run variable") && !words.contains("hunter2"), "{words}");
+        }
+        assert_eq!(
+            "{{.Run.Idd}}".parse::<ArgValue>().unwrap_err().to_string(),
+            format!(
+                "`{{{{.Run.Idd}}}}` is no run variable: {VARIABLES}; to have that text itself, write `{{{{\"{{{{\"}}}}.Run.Idd}}}}`"
+            )
+        );
+    }
+
+    #[test]
+    fn a_build_argument_is_as_long_as_a_process_can_be_given() {
+        assert!("x".repeat(LONGEST_ARG).parse::<ArgValue>().is_ok());
+        let refused = "x".repeat(LONGEST_ARG + 1).parse::<ArgValue>().unwrap_err();
+        assert_eq!(refused, InvalidArgValue::TooLong { bytes: LONGEST_ARG + 1 });
+        assert_eq!("a\0".parse::<ArgValue>().unwrap_err(), InvalidArgValue::Nul);
     }
 }
