@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
+use rustix::fs::Mode;
 
 mod args;
 mod backup;
@@ -28,6 +29,9 @@ use environment::Environment;
 use exit::Exit;
 
 fn main() -> ExitCode {
+    // What gantry writes is its user's alone: records, logs, checkouts of private repositories, exports. Before any thread
+    // starts that might write.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let arguments = Arguments::parse();
     let environment = Environment::of_this_process();
     match run(arguments, environment) {

@@ -1,9 +1,13 @@
 //! `gantry up`: all roles in one process, and the person at the terminal told.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 
 use crate::args::Up;
@@ -16,6 +20,9 @@ use crate::serve::{self, Process};
 
 /// How long the welcome waits for the engine.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the admin token is written if nobody watches a terminal.
+const TOKEN_FILE: &str = "admin-token";
 
 /// What a person without an engine is told.
 const NO_ENGINE: &str = "runs wait until one answers. To get one: `apt install docker.io`; one that is elsewhere: \
@@ -53,12 +60,16 @@ async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Resul
         service.first_admin_token().await?
     };
     if let Some(token) = token {
-        let _infallible = writeln!(text, "  token    {}", token.expose_secret());
-        let _infallible = writeln!(
-            text,
-            "           shown this once; {}",
-            keep_token(service, token, environment)
-        );
+        // What is no terminal is a log, which others read and keep.
+        if std::io::stdout().is_terminal() {
+            let _infallible = writeln!(text, "  token    {}", token.expose_secret());
+            text.push_str("           shown this once; ");
+        } else {
+            let path = write_token(service.data(), &token)?;
+            let _infallible = writeln!(text, "  token    in {}", path.display());
+            text.push_str("           remove the file once you have it; ");
+        }
+        let _infallible = writeln!(text, "{}", keep_token(service, token, environment));
     }
     if service.is_new().await? {
         text.push_str(
@@ -73,6 +84,21 @@ async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Resul
     }
     text.push_str("Ctrl-C stops it; what is being built is built again at the next start\n");
     Ok(text)
+}
+
+/// Writes the token into a file in the data folder, for this user alone.
+fn write_token(data: &Path, token: &SecretString) -> Result<PathBuf> {
+    let path = data.join(TOKEN_FILE);
+    let write = || {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        writeln!(file, "{}", token.expose_secret())
+    };
+    write().with_context(|| format!("cannot write the admin token to {}", path.display()))?;
+    Ok(path)
 }
 
 /// Keeps the token where the client on this machine finds it, unless that speaks to another server. Says what it did.

@@ -201,6 +201,11 @@ async fn listen(
         match line.trim().split_once(char::is_whitespace) {
             Some(("address", said)) => address = Some(said.trim().to_owned()),
             Some(("token", said)) => {
+                // It is in a file, since nobody watches a terminal.
+                let said = match said.trim().strip_prefix("in ") {
+                    Some(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
+                    None => said.to_owned(),
+                };
                 token.send_replace(Some(said.trim().to_owned()));
             }
             // The last line: by now everything serves.

@@ -37,6 +37,9 @@ impl DataDir {
             Err(source) if source.kind() == io::ErrorKind::StorageFull => {
                 Err(LockError::Full { path, source })
             }
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied && is_shared(&path) => {
+                Err(LockError::Shared { path })
+            }
             Err(source) => Err(LockError::Unusable { path, source }),
         }
     }
@@ -50,6 +53,7 @@ impl DataDir {
 
 fn lock(directory: &Path) -> io::Result<Result<File, Holder>> {
     private::create_directory(directory)?;
+    make_private(directory)?;
     let mut file = private::open_file(&directory.join(LOCK))?;
     match file.try_lock() {
         Ok(()) => {
@@ -60,6 +64,39 @@ fn lock(directory: &Path) -> io::Result<Result<File, Holder>> {
         Err(TryLockError::WouldBlock) => Ok(Err(Holder(read_pid(&mut file)))),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Takes the rights of all others away from a directory that is ours, or is about to be. One that holds something else is
+/// left as it is, and so is not used.
+#[cfg(unix)]
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    if !is_shared(directory) {
+        return Ok(());
+    }
+    let mut is_ours = true;
+    for entry in directory.read_dir()? {
+        // The last one is in the root of every new file system.
+        let name = entry?.file_name();
+        if [LOCK, "gantry.toml", "secret.key"].iter().any(|own| name == *own) {
+            is_ours = true;
+            break;
+        }
+        is_ours &= name == "lost+found";
+    }
+    if !is_ours {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Whether others than its owner may look into a directory, or write there.
+#[cfg(unix)]
+fn is_shared(directory: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    directory.metadata().is_ok_and(|there| there.permissions().mode() & 0o077 != 0)
 }
 
 /// The holder writes its pid after it has the lock, so there may be a moment without one.
@@ -101,6 +138,16 @@ pub enum LockError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Others may read it, and it cannot be made private.
+    #[error(
+        "other users can read {}, and it has something else in it or another owner: make it private with `chmod 700`, or \
+         name a folder of its own with --data",
+        path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
     },
     /// It cannot be made, or not written to.
     #[error(
@@ -152,5 +199,34 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(held.path()), 0o700);
         assert_eq!(mode(&held.path().join(LOCK)), 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_data_directory_that_others_can_read_is_made_private_or_refused() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let widen = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+
+        // Made by an operator before the first start, and widened after it.
+        std::fs::create_dir(&path).unwrap();
+        for _ in 0..2 {
+            widen(&path);
+            drop(DataDir::lock(&path).unwrap());
+            assert_eq!(mode(&path), 0o700);
+        }
+
+        let other = parent.path().join("home");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("letter"), "").unwrap();
+        widen(&other);
+        let refused = DataDir::lock(&other).unwrap_err().to_string();
+        assert!(refused.contains("chmod 700"), "{refused}");
+        assert_eq!(mode(&other), 0o755);
     }
 }
