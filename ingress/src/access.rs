@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -24,6 +25,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::ANSWERED_WITHIN;
+use crate::api::uploads;
 use crate::connections;
 use crate::error::ApiError;
 use crate::state::State;
@@ -102,9 +105,14 @@ impl<S: Needs> Allowed<S> {
         Err(ApiError::Forbidden("this needs a token that is not bound to registries".to_owned()))
     }
 
-    /// Whether it has more than `S` asks for.
-    pub(crate) fn has(&self, scope: Scope) -> bool {
-        self.token.scope >= scope
+    /// The same permission for as long as an answer takes.
+    pub(crate) fn standing(&self, registry: &RegistryName) -> Standing {
+        Standing {
+            token: self.by(),
+            scope: S::SCOPE,
+            registry: registry.clone(),
+            looked: Instant::now(),
+        }
     }
 
     /// Loads a registry that the token may act on.
@@ -118,6 +126,37 @@ impl<S: Needs> Allowed<S> {
             return Err(absent());
         }
         registries::find(store, name).await?.ok_or_else(absent)
+    }
+}
+
+/// How often the token behind a long answer is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A permission for an answer that goes on for long: it ends with its token.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    token: TokenId,
+    scope: Scope,
+    registry: RegistryName,
+    looked: Instant,
+}
+
+impl Standing {
+    /// Whether the token still allows it. Looks every few seconds, and while the store does not answer takes it that it does.
+    pub(crate) async fn holds(&mut self, store: &dyn Store) -> bool {
+        if self.looked.elapsed() < LOOK_AGAIN {
+            return true;
+        }
+        self.looked = Instant::now();
+        let looked = async {
+            let token = tokens::find(store, &self.token).await?;
+            let now = store.now().await?;
+            let allows = |token: &Token| {
+                token.is_active(now) && token.allows(self.scope, &self.registry)
+            };
+            Ok::<_, StoreError>(token.as_ref().is_some_and(allows))
+        };
+        looked.await.unwrap_or(true)
     }
 }
 
@@ -152,9 +191,17 @@ pub(crate) async fn with_token(
         return Err(ApiError::Unauthorized.into());
     };
     let token = authenticate(state.store.as_ref(), &shown).await?;
-    connections::showed_token(request.request());
+    connections::showed_token(request.request(), &token.id).map_err(ApiError::from)?;
     request.extensions_mut().insert(Shown(token));
-    next.call(request).await
+    if uploads::is_upload(request.path()) {
+        return next.call(request).await;
+    }
+    // A body that never ends would hold its connection for ever. A log's answer begins at once, and is followed after this.
+    let patience = state.settings.body_patience + ANSWERED_WITHIN;
+    match tokio::time::timeout(patience, next.call(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ApiError::TooSlow { patience }.into()),
+    }
 }
 
 fn bearer(request: &HttpRequest) -> Option<String> {

@@ -6,6 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use gantry_domain::InvalidText;
+use gantry_domain::id::RunId;
 use gantry_domain::token::Scope;
 use gantry_ops::secret::SecretError;
 use gantry_seams::blobs::BlobError;
@@ -13,6 +14,7 @@ use gantry_seams::logs::LogError;
 use gantry_seams::runs::RunOpError;
 use gantry_seams::store::StoreError;
 
+use crate::connections::{MOST_OF_ONE_TOKEN, NoPlace};
 use crate::api::types::{ErrorBody, ErrorDetail, Mistake};
 
 /// Why a request was not done.
@@ -31,6 +33,11 @@ pub(crate) enum ApiError {
     Invalid(Mistakes),
     #[error("{message}")]
     Conflict { code: &'static str, message: String },
+    #[error(
+        "this Idempotency-Key belongs to another request, which started run {run}; `{what}` asks for something else: send \
+         it with a key of its own"
+    )]
+    KeyReused { what: String, run: RunId },
     #[error("the body is larger than {most} bytes")]
     TooLarge { most: u64 },
     #[error("the body did not come within {patience:?}")]
@@ -39,6 +46,8 @@ pub(crate) enum ApiError {
     BrokenOff,
     #[error("{0}")]
     UnsupportedMedia(&'static str),
+    #[error("this token has {most} connections open: close some of them, or use a token for each program")]
+    TooManyConnections { most: usize },
     #[error("gantry has too much at once: try again in a moment")]
     Busy,
     #[error("gantry's store does not answer: try again in a moment")]
@@ -79,10 +88,12 @@ impl ApiError {
             Self::NotFound { .. } => "not_found",
             Self::Invalid(_) => "invalid",
             Self::Conflict { code, .. } => code,
+            Self::KeyReused { .. } => "idempotency_key_reused",
             Self::TooLarge { .. } => "too_large",
             Self::TooSlow { .. } => "too_slow",
             Self::BrokenOff => "broken_off",
             Self::UnsupportedMedia(_) => "unsupported_media_type",
+            Self::TooManyConnections { .. } => "too_many_connections",
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
             Self::Full => "full",
@@ -100,10 +111,12 @@ impl ApiError {
             | Self::HookRefused
             | Self::Forbidden(_)
             | Self::Conflict { .. }
+            | Self::KeyReused { .. }
             | Self::TooLarge { .. }
             | Self::TooSlow { .. }
             | Self::BrokenOff
             | Self::UnsupportedMedia(_)
+            | Self::TooManyConnections { .. }
             | Self::Busy
             | Self::Unavailable
             | Self::Full
@@ -121,9 +134,11 @@ impl ResponseError for ApiError {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Invalid(_) | Self::BrokenOff => StatusCode::BAD_REQUEST,
             Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::KeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::Unavailable | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -183,6 +198,15 @@ impl From<BlobError> for ApiError {
                 tracing::error!("a request failed: {error}");
                 Self::Internal
             }
+        }
+    }
+}
+
+impl From<NoPlace> for ApiError {
+    fn from(error: NoPlace) -> Self {
+        match error {
+            NoPlace::OfToken => Self::TooManyConnections { most: MOST_OF_ONE_TOKEN },
+            NoPlace::AtAll => Self::Busy,
         }
     }
 }
@@ -284,6 +308,8 @@ impl utoipa::IntoResponses for Failures {
             .response("404", response("There is no such thing, or the token may not see it."))
             .response("409", response("It cannot be done as things stand."))
             .response("413", response("The body is too large."))
+            .response("422", response("The idempotency key was sent with another request before."))
+            .response("429", response("This token has too many connections open."))
             .response("415", response("The body is of a type that is not read."))
             .response("503", response("The store does not answer: try again after `Retry-After`."))
             .build()

@@ -179,12 +179,12 @@ pub async fn run(
             App::new()
                 .app_data(state.clone())
                 .wrap_fn(|request, app| {
-                    connections::asked(request.request());
+                    let under_way = connections::asked(request.request());
                     let answering = app.call(request);
-                    async {
+                    async move {
                         let response = answering.await?;
                         connections::answered(&response);
-                        Ok(response)
+                        Ok(response.map_body(|_, body| connections::Body::new(body, under_way)))
                     }
                 })
                 .configure(|config| {

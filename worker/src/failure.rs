@@ -163,6 +163,7 @@ pub(crate) fn of_source(error: &SourceError) -> Failure {
             | GitError::Moved { .. },
         )
         | SourceError::Status { .. } => ErrorCode::SourceNotFound,
+        SourceError::Exchanged { .. } => ErrorCode::Unsigned,
         SourceError::Git(_)
         | SourceError::Unpack(_)
         | SourceError::Outbound(_)

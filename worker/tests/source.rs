@@ -33,6 +33,7 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -289,4 +290,44 @@ async fn an_archive_inside_the_operators_network_is_not_fetched() {
         assert!(told.contains(rule) && told.ends_with("to `outbound.allow`"), "{url}: {told}");
     }
     assert!(inside.accept().is_err(), "somebody came");
+}
+
+fn digest_of(archive: &[u8]) -> gantry_domain::image::Digest {
+    format!("sha256:{}", hex::encode(Sha256::digest(archive))).parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_is_built_only_as_it_was_uploaded() {
+    let place = place(0);
+    let uploaded = archive();
+    let digest = digest_of(&uploaded);
+    let fetch = async |archive: Vec<u8>| {
+        place.sources.from_upload(std::io::Cursor::new(archive), &digest, soon()).await
+    };
+    let checkout = fetch(uploaded.clone()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(checkout.root().join("d/f")).unwrap(), "hi");
+
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    builder.append_data(&mut header, Path::new("d/f"), b"evil".as_slice()).unwrap();
+    let exchanged = builder.into_inner().unwrap();
+    // What follows the end of the archive is no part of what is unpacked, but of what was uploaded.
+    let mut longer = uploaded.clone();
+    longer.extend_from_slice(&[0; 1024]);
+    for archive in [exchanged.clone(), longer] {
+        let error = fetch(archive).await.unwrap_err();
+        assert!(matches!(error, SourceError::Exchanged { .. }), "{error}");
+        assert!(!error.is_transient());
+    }
+    let told = fetch(exchanged.clone()).await.unwrap_err().to_string();
+    let hash = hex::encode(Sha256::digest(&exchanged));
+    assert_eq!(
+        told,
+        format!(
+            "the archive in the object store has the SHA-256 {hash}, and {digest} was uploaded: something else than gantry \
+             wrote there, so it is not built: find out who may write to the object store (docs/redis-acl.md), then upload it \
+             again"
+        )
+    );
 }

@@ -5,7 +5,9 @@ use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, get, post};
 use gantry_domain::delivery::Delivery;
 use gantry_domain::hook::Provider;
-use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName};
+use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, TokenId};
+use gantry_domain::sealed::Sealed;
+use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{decisions, deliveries, events, hooks};
 use serde::Deserialize;
@@ -53,13 +55,13 @@ pub(super) async fn list(
             && query.registry.as_ref().is_none_or(|registry| delivery.registry == *registry)
     };
     if let Some(id) = &query.id {
-        let mut items = find_everywhere(store, query.hook.as_ref(), id).await?;
-        items.retain(wanted);
-        let items = items.iter().map(view::delivery).collect();
+        let found = with_id(&state, &allowed, &query, id).await?;
+        let items = found.iter().filter(|delivery| wanted(delivery)).map(view::delivery).collect();
         return Ok(Json(types::Page { items, next: None }));
     }
+    let cursors = Cursors { keyring: &state.keyring, token: allowed.by() };
     let mut last = match &paging.after {
-        Some(after) => Some(cursor(store, after).await?),
+        Some(after) => Some(cursors.open(store, after).await?),
         None => None,
     };
     let mut items = Vec::new();
@@ -72,7 +74,7 @@ pub(super) async fn list(
         }
         for delivery in some {
             if items.len() == paging.limit() || looked_at == MOST_LOOKED_AT {
-                let next = last.as_ref().map(cursor_text);
+                let next = last.as_ref().map(|last| cursors.seal(last)).transpose()?;
                 return Ok(Json(types::Page { items, next }));
             }
             looked_at += 1;
@@ -84,37 +86,73 @@ pub(super) async fn list(
     }
 }
 
-fn cursor_text(delivery: &Delivery) -> String {
-    format!("{}/{}/{}", delivery.provider, delivery.hook, delivery.id)
+/// Places in a list of deliveries. The last delivery that was looked at may be of a registry that the token does not see, so
+/// that its place is sealed, and opens for that token alone.
+struct Cursors<'a> {
+    keyring: &'a Keyring,
+    token: TokenId,
 }
 
-async fn cursor(store: &dyn Store, text: &str) -> Result<Delivery, ApiError> {
-    let refused = || {
-        ApiError::invalid(
-            "after",
-            "it is no `next` of a list of deliveries, or too old: begin anew",
-        )
-    };
-    let mut parts = text.splitn(3, '/');
-    let mut part = || parts.next().ok_or_else(refused);
-    let provider: Provider = part()?.parse().map_err(|_| refused())?;
-    let hook: HookId = part()?.parse().map_err(|_| refused())?;
-    let id: DeliveryId = part()?.parse().map_err(|_| refused())?;
-    let found = deliveries::find(store, provider, &hook, &id).await?;
-    found.ok_or_else(refused)
+impl Cursors<'_> {
+    fn sealed_for(&self) -> String {
+        format!("cursor/deliveries/{}", self.token)
+    }
+
+    fn seal(&self, last: &Delivery) -> Result<String, ApiError> {
+        let place = format!("{}/{}/{}", last.provider, last.hook, last.id);
+        let sealed = self.keyring.seal(&self.sealed_for(), &SecretString::from(place))?;
+        Ok(hex::encode(sealed.as_text()))
+    }
+
+    async fn open(&self, store: &dyn Store, text: &str) -> Result<Delivery, ApiError> {
+        let refused = || {
+            ApiError::invalid(
+                "after",
+                "it is no `next` of a list of deliveries that this token was shown, or too old: begin anew",
+            )
+        };
+        let parse = || {
+            let sealed = Sealed::from_text(String::from_utf8(hex::decode(text).ok()?).ok()?);
+            let place = self.keyring.open(&self.sealed_for(), &sealed).ok()?;
+            let mut parts = place.expose_secret().splitn(3, '/');
+            let provider: Provider = parts.next()?.parse().ok()?;
+            let hook: HookId = parts.next()?.parse().ok()?;
+            let id: DeliveryId = parts.next()?.parse().ok()?;
+            Some((provider, hook, id))
+        };
+        let (provider, hook, id) = parse().ok_or_else(refused)?;
+        deliveries::find(store, provider, &hook, &id).await?.ok_or_else(refused)
+    }
 }
 
-/// The deliveries of this id of all hooks that exist, or of one.
-async fn find_everywhere(
-    store: &dyn Store,
-    hook: Option<&HookId>,
+/// The deliveries of this id of all hooks that exist and the token sees, or of one.
+async fn with_id(
+    state: &State,
+    allowed: &Allowed<Read>,
+    query: &DeliveryQuery,
     id: &DeliveryId,
-) -> Result<Vec<Delivery>, StoreError> {
-    let mut all = hooks::list(store, None, hook_routes::MOST_HOOKS).await?;
-    all.retain(|candidate| hook.is_none_or(|hook| candidate.id == *hook));
+) -> Result<Vec<Delivery>, ApiError> {
+    let store = state.store.as_ref();
+    if let Some(hook) = &query.hook {
+        let hook = hooks::find(store, hook).await?;
+        return Ok(deliveries::with_id(store, hook.as_slice(), id).await?);
+    }
+    let registries: Vec<Option<&RegistryName>> = match (&query.registry, allowed.bound_to()) {
+        (Some(registry), _) => vec![Some(registry)],
+        (None, None) => vec![None],
+        (None, Some(registries)) => registries.iter().map(Some).collect(),
+    };
     let mut found = Vec::new();
-    for hook in all {
-        found.extend(deliveries::find(store, hook.provider, &hook.id, id).await?);
+    for registry in registries {
+        let mut after: Option<HookId> = None;
+        loop {
+            let some = hooks::list(store, registry, after.as_ref(), LOOKED_AT_ONCE).await?;
+            found.extend(deliveries::with_id(store, &some, id).await?);
+            match some.into_iter().nth(LOOKED_AT_ONCE - 1) {
+                Some(last) => after = Some(last.id),
+                None => break,
+            }
+        }
     }
     Ok(found)
 }

@@ -20,9 +20,6 @@ use crate::error::{ApiError, Failures, Mistakes};
 use crate::hooks::{MOST_SECRETS, knock};
 use crate::state::State;
 
-/// Hooks that a listing looks at; an installation has a few.
-pub(super) const MOST_HOOKS: usize = 5000;
-
 const MOST_REPOSITORIES: usize = 200;
 const SHORTEST_SECRET: usize = 16;
 const LONGEST_SECRET: usize = 512;
@@ -46,28 +43,55 @@ pub(super) async fn list(
     paging: Query<Paging>,
 ) -> Result<Json<types::Page<types::Hook>>, ApiError> {
     let store = state.store.as_ref();
-    if let Some(registry) = &query.registry {
-        allowed.registry(store, registry).await?;
+    let limit = paging.limit();
+    let after = paging.after.as_deref().map(parse_cursor).transpose()?;
+    let mut found = Vec::new();
+    match (&query.registry, allowed.bound_to()) {
+        (Some(registry), _) => {
+            allowed.registry(store, registry).await?;
+            let after = after.as_ref().map(|(_, id)| id);
+            found = hooks::list(store, Some(registry), after, limit + 1).await?;
+        }
+        (None, None) => {
+            let after = after.as_ref().map(|(_, id)| id);
+            found = hooks::list(store, None, after, limit + 1).await?;
+        }
+        (None, Some(registries)) => {
+            for registry in registries {
+                let after = match &after {
+                    Some((last, _)) if last > registry => continue,
+                    Some((last, id)) if last == registry => Some(id),
+                    Some(_) | None => None,
+                };
+                let room = limit + 1 - found.len();
+                found.extend(hooks::list(store, Some(registry), after, room).await?);
+                if found.len() > limit {
+                    break;
+                }
+            }
+        }
     }
-    let after: Option<HookId> = match &paging.after {
-        Some(after) => Some(after.parse().map_err(|error: gantry_domain::InvalidText| {
-            ApiError::invalid("after", error.to_string())
-        })?),
-        None => None,
+    Ok(Json(page(found, limit, cursor, |hook| view(&state, hook))))
+}
+
+/// The place after a hook in every list: in one by id, and in one by registry and id.
+fn cursor(hook: &Hook) -> String {
+    format!("{}/{}", hook.registry, hook.id)
+}
+
+fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), ApiError> {
+    let parse = || {
+        let (registry, id) = text.split_once('/')?;
+        Some((registry.parse().ok()?, id.parse().ok()?))
     };
-    let mut found = hooks::list(store, after.as_ref(), MOST_HOOKS).await?;
-    found.retain(|hook| {
-        allowed.sees(&hook.registry)
-            && query.registry.as_ref().is_none_or(|registry| hook.registry == *registry)
-    });
-    found.truncate(paging.limit() + 1);
-    Ok(Json(page(found, paging.limit(), |hook| hook.id.to_string(), |hook| view(&state, hook))))
+    parse().ok_or_else(|| {
+        ApiError::invalid("after", "it is no `next` of a list of hooks: begin anew without it")
+    })
 }
 
 /// Whether a registry has hooks.
 pub(super) async fn any_of(state: &State, registry: &RegistryName) -> Result<bool, StoreError> {
-    let all = hooks::list(state.store.as_ref(), None, MOST_HOOKS).await?;
-    Ok(all.iter().any(|hook| hook.registry == *registry))
+    Ok(!hooks::list(state.store.as_ref(), Some(registry), None, 1).await?.is_empty())
 }
 
 fn view(state: &State, hook: &Hook) -> types::Hook {
@@ -284,7 +308,7 @@ pub(super) async fn delete(
     at: At<HookId>,
 ) -> Result<HttpResponse, ApiError> {
     let hook = find(&state, &allowed, &at).await?;
-    hooks::delete(state.store.as_ref(), &hook.id).await?;
+    hooks::delete(state.store.as_ref(), &hook).await?;
     state.hooks.forget(&hook.id);
     Ok(HttpResponse::NoContent().finish())
 }

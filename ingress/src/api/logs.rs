@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
 use super::runs;
-use crate::access::{Allowed, Read};
+use crate::access::{Allowed, Read, Standing};
 use crate::error::{ApiError, Failures};
 use crate::logs::{LiveLog, LogWalk, Place, Step, WalkError};
 use crate::state::State;
@@ -59,7 +59,8 @@ pub(super) async fn read_log(
     }
     let run = runs::find(&state, &allowed, *at).await?;
     let admitted = state.followers.admit().ok_or(ApiError::Busy)?;
-    let text = TextLog::new(state, &run, &query, admitted);
+    let standing = allowed.standing(&run.registry);
+    let text = TextLog::new(state, standing, &run, &query, admitted);
     let stream = futures_util::stream::unfold(text, |mut text| async move {
         let piece = text.next().await?;
         Some((piece, text))
@@ -120,7 +121,8 @@ async fn live(
         Some(id) => last_event(id)?,
         None => query.place(),
     };
-    let live = LiveLog::from(state.into_inner(), run.id, place).ok_or(ApiError::Busy)?;
+    let standing = allowed.standing(&run.registry);
+    let live = LiveLog::from(state.into_inner(), standing, run.id, place).ok_or(ApiError::Busy)?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -140,6 +142,7 @@ fn last_event(id: &HeaderValue) -> Result<Place, ApiError> {
 /// A log on its way out as text.
 struct TextLog {
     state: Data<State>,
+    standing: Standing,
     walk: LogWalk,
     /// Only this attempt.
     only: Option<u32>,
@@ -161,6 +164,7 @@ fn has_several_attempts(run: &Run) -> bool {
 impl TextLog {
     fn new(
         state: Data<State>,
+        standing: Standing,
         run: &Run,
         query: &LogQuery,
         admitted: OwnedSemaphorePermit,
@@ -168,6 +172,7 @@ impl TextLog {
         let place = query.place();
         Self {
             state,
+            standing,
             walk: LogWalk::from(run.id, place),
             only: query.attempt,
             with_marks: query.attempt.is_none() && has_several_attempts(run),
@@ -184,7 +189,7 @@ impl TextLog {
             if let Some(piece) = self.waiting.pop_front() {
                 return Some(Ok(piece));
             }
-            if self.is_over {
+            if self.is_over || !self.standing.holds(self.state.store.as_ref()).await {
                 return None;
             }
             let step = self.state.followers.read(&self.state, &mut self.walk).await;

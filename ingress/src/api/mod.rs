@@ -44,6 +44,7 @@
 pub mod types;
 
 pub(crate) mod body;
+mod code_choice;
 mod deliveries;
 mod hooks;
 mod logs;
@@ -56,7 +57,7 @@ mod runs;
 mod status;
 mod tasks;
 mod tokens;
-mod uploads;
+pub(crate) mod uploads;
 pub(crate) mod view;
 mod workers;
 

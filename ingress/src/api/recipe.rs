@@ -73,7 +73,7 @@ impl<'a> Checker<'a> {
         };
         match uploads::find(store, &id).await? {
             Some(found) if found.registry == self.registry.name => {
-                Ok(Some(Source::Upload { upload: id }))
+                Ok(Some(Source::Upload { upload: id, digest: found.digest }))
             }
             _ => {
                 let message = format!(

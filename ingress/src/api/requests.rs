@@ -17,12 +17,14 @@ use gantry_domain::token::Scope;
 use gantry_ops::metrics::{self, Decided};
 use gantry_ops::secret::random_hex;
 use gantry_ops::telemetry;
-use gantry_seams::requests::{self, Accepted, RunRequest};
+use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
 use gantry_seams::{runs, uploads};
+use serde::Serialize;
 use tracing::{Instrument as _, Span, field};
 
 use super::recipe::{Checker, Whole};
-use super::{body, runs as run_routes, tasks, types, view};
+use super::tasks::is_elsewhere;
+use super::{body, code_choice, runs as run_routes, tasks, types, view};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
@@ -47,7 +49,7 @@ pub(super) async fn start_build(
     body: Json<types::BuildCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let registry = allowed.registry(state.store.as_ref(), &at).await?;
-    let asked = Asked::new(&request, allowed.by())?;
+    let asked = Asked::new(&request, allowed.by(), &*body)?;
     let draft = quick_build(&state, &registry, &body, &asked).await?;
     asked.start(&state, &registry, None, None, draft).await
 }
@@ -136,9 +138,9 @@ pub(super) async fn start_task_run(
 ) -> Result<HttpResponse, ApiError> {
     let (registry, task) = tasks::find(&state, &allowed, &at).await?;
     let body: types::TaskRunCreate = body::optional(body)?;
-    let asked = Asked::new(&request, allowed.by())?;
-    let may_move_secrets = allowed.has(Scope::Write);
-    let draft = overridden(&state, &registry, &task, &body, may_move_secrets, &asked).await?;
+    let asked = Asked::new(&request, allowed.by(), &body)?;
+    let scope = allowed.token().scope;
+    let draft = overridden(&state, &registry, &task, &body, scope, &asked).await?;
     asked.start(&state, &registry, Some(task.id), None, draft).await
 }
 
@@ -147,7 +149,7 @@ async fn overridden(
     registry: &Registry,
     task: &Task,
     body: &types::TaskRunCreate,
-    may_move_secrets: bool,
+    scope: Scope,
     asked: &Asked,
 ) -> Result<RunDraft, ApiError> {
     let mut check = Checker::new(registry, &state.keyring);
@@ -160,16 +162,11 @@ async fn overridden(
             build.source = source;
         }
     }
-    if is_foreign(&task.build.source, &build.source) {
-        // The token of a repository must not be shown to another; a Dockerfile from elsewhere could print the secrets that
-        // whoever may start runs is not meant to see.
+    let is_elsewhere = is_elsewhere(&task.build.source, &build.source);
+    code_choice::check_override(task, body, is_elsewhere, scope)?;
+    if is_elsewhere {
+        // The token of a repository must not be shown to another.
         git_token = None;
-        if !build.secret_build_args.is_empty() && !may_move_secrets {
-            return Err(ApiError::Forbidden(format!(
-                "task `{}` has secret build arguments: to run it from another context needs a token of scope `write`",
-                task.id
-            )));
-        }
     }
     if let Some(dockerfile) = &body.dockerfile
         && let Some(dockerfile) = check.dockerfile(dockerfile)
@@ -200,14 +197,6 @@ async fn overridden(
     Ok(draft)
 }
 
-/// Whether a run would read from somewhere else than its task does. Another branch or folder is not somewhere else.
-fn is_foreign(task: &Source, run: &Source) -> bool {
-    match (tasks::repository(task), tasks::repository(run)) {
-        (Some(task), Some(run)) => task != run,
-        _ => task != run,
-    }
-}
-
 /// Starts the same build once more.
 #[utoipa::path(
     tag = "runs",
@@ -226,8 +215,9 @@ pub(super) async fn start_rerun(
     let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
     refuse_unsigned(&state, &run)?;
     refuse_lost_upload(&state, &run).await?;
-    let asked = Asked::new(&request, allowed.by())?;
+    let asked = Asked::new(&request, allowed.by(), &())?;
     let draft = planner::for_rerun(&run, asked.event.clone(), asked.by.clone());
+    code_choice::check_rerun(state.store.as_ref(), &run, &draft.build, allowed.token()).await?;
     asked.start(&state, &registry, run.task_id(), Some(run.id), draft).await
 }
 
@@ -247,7 +237,7 @@ fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), ApiError> {
 }
 
 async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiError> {
-    let Source::Upload { upload } = &run.build.source else {
+    let Source::Upload { upload, .. } = &run.build.source else {
         return Ok(());
     };
     match uploads::find(state.store.as_ref(), upload).await? {
@@ -266,20 +256,35 @@ async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiErr
 struct Asked {
     by: TokenId,
     event: EventId,
-    idempotency: Option<String>,
+    /// Method and path, as an answer may name them.
+    what: String,
+    idempotency: Option<Idempotency>,
     span: Span,
 }
 
 impl Asked {
-    fn new(request: &HttpRequest, by: TokenId) -> Result<Self, ApiError> {
+    fn new(
+        request: &HttpRequest,
+        by: TokenId,
+        body: &impl Serialize,
+    ) -> Result<Self, ApiError> {
+        let what = format!("{} {}", request.method(), request.path());
         let key = request.headers().get("idempotency-key");
-        let idempotency = key.map(|value| idempotency(value, &by)).transpose()?;
+        let key = key.map(|value| idempotency_key(value)).transpose()?;
+        let asked = || {
+            let Ok(body) = serde_json::to_string(body) else {
+                unreachable!("names and texts always make JSON")
+            };
+            format!("{what}\n{body}").into_bytes()
+        };
+        let idempotency =
+            key.map(|key| Idempotency { key: format!("{by}/{key}"), asked: asked() });
         let random = random_hex::<16>()?;
         let event = match format!("request:{}", random.as_str()).parse() {
             Ok(event) => event,
             Err(_) => unreachable!("a word and hexadecimal digits are an event id"),
         };
-        Ok(Self { by, event, idempotency, span: trace::span(request) })
+        Ok(Self { by, event, what, idempotency, span: trace::span(request) })
     }
 
     /// Event, decision and run in one commit, then the doorbell.
@@ -323,6 +328,7 @@ impl Asked {
                 state.doorbells.run_created(&run);
                 Ok(HttpResponse::Created().json(view::run(&run)))
             }
+            Accepted::OtherRequest(run) => Err(ApiError::KeyReused { what: self.what, run }),
             Accepted::Repeated(id) => {
                 let run = runs::find(store, id).await?;
                 let run = run.ok_or_else(|| ApiError::Conflict {
@@ -337,11 +343,9 @@ impl Asked {
     }
 }
 
-fn idempotency(value: &HeaderValue, by: &TokenId) -> Result<String, ApiError> {
+fn idempotency_key(value: &HeaderValue) -> Result<IdempotencyKey, ApiError> {
     const NAME: &str = "Idempotency-Key";
     let text = value.to_str().map_err(|_| ApiError::invalid(NAME, "it is not printable"))?;
-    let key: IdempotencyKey = text
-        .parse()
-        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid(NAME, error.to_string()))?;
-    Ok(format!("{by}/{key}"))
+    text.parse()
+        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid(NAME, error.to_string()))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use actix_web::get;
 use actix_web::web::{Data, Json};
 use gantry_domain::id::PoolName;
-use gantry_domain::run::{Run as RunRecord, RunState};
+use gantry_domain::run::{Run as RunRecord, RunState, RunStatus};
 use gantry_domain::worker::Workforce;
 use gantry_ops::health::Report;
 use gantry_seams::runs::RunFilter;
@@ -95,12 +95,23 @@ async fn runs_under_way(
     allowed: &Allowed<Read>,
 ) -> Result<(Vec<RunRecord>, usize), StoreError> {
     let store = state.store.as_ref();
-    let mut queued = runs::waiting(store, None, COUNTED).await?;
-    queued.extend(runs::all_ready(store, COUNTED).await?);
-    queued.retain(|run| allowed.sees(&run.registry));
-    let mut leased = runs::leased(store, COUNTED).await?;
-    leased.retain(|run| allowed.sees(&run.registry));
-    Ok((queued, leased.len()))
+    let Some(registries) = allowed.bound_to() else {
+        let mut queued = runs::waiting(store, None, COUNTED).await?;
+        queued.extend(runs::all_ready(store, COUNTED).await?);
+        return Ok((queued, runs::leased(store, COUNTED).await?.len()));
+    };
+    let (mut queued, mut leased) = (Vec::new(), 0);
+    for registry in registries {
+        let in_status = async |status| {
+            let registry = Some(registry.clone());
+            let filter = RunFilter { registry, status: Some(status), ..RunFilter::default() };
+            runs::list(store, &filter, None, COUNTED).await
+        };
+        queued.extend(in_status(RunStatus::Queued).await?);
+        leased += in_status(RunStatus::Started).await?.len();
+        leased += in_status(RunStatus::Running).await?.len();
+    }
+    Ok((queued, leased))
 }
 
 fn queue(state: &State, report: &Report) -> types::QueueStatus {
@@ -135,9 +146,18 @@ async fn failing_credentials(
     state: &State,
     allowed: &Allowed<Read>,
 ) -> Result<Vec<types::FailingCredentials>, StoreError> {
-    let mut newest =
-        runs::list(state.store.as_ref(), &RunFilter::default(), None, LOOKED_BACK).await?;
-    newest.retain(|run| allowed.sees(&run.registry));
+    let store = state.store.as_ref();
+    let mut newest = Vec::new();
+    match allowed.bound_to() {
+        None => newest = runs::list(store, &RunFilter::default(), None, LOOKED_BACK).await?,
+        Some(registries) => {
+            for registry in registries {
+                let registry = Some(registry.clone());
+                let filter = RunFilter { registry, ..RunFilter::default() };
+                newest.extend(runs::list(store, &filter, None, LOOKED_BACK).await?);
+            }
+        }
+    }
     Ok(refused(&newest)
         .into_iter()
         .map(|(run, error)| types::FailingCredentials {

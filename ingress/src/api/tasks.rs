@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 
 use super::paging::{Paging, page};
 use super::recipe::{Checker, Whole};
-use super::{types, view};
+use super::{code_choice, types, view};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
@@ -283,7 +283,7 @@ fn changed(
             Some(token) => check.git_token(token)?,
             None => None,
         };
-    } else if repository(&task.build.source) != repository(&changed.build.source) {
+    } else if is_elsewhere(&task.build.source, &changed.build.source) {
         // A token is for the repository that it was given with: it must not be shown to another.
         changed.git_token = None;
     }
@@ -299,6 +299,7 @@ fn changed(
         task: Some(&changed.id.name),
     });
     check.mistakes.none()?;
+    code_choice::check_update(task, &changed, asked)?;
     Ok(changed)
 }
 
@@ -309,11 +310,12 @@ fn set<T, G>(field: &mut T, given: Option<G>, check: impl FnOnce(G) -> Option<T>
     }
 }
 
-/// The repository of a source, where it has one.
-pub(super) fn repository(source: &Source) -> Option<gantry_domain::source::RepositoryKey> {
-    match source {
-        Source::Git(git) => Some(git.url.key()),
-        Source::Upload { .. } | Source::Tarball { .. } => None,
+/// Whether a source is another repository or archive than before. Another branch or folder of the repository is not. The
+/// addresses are compared as they are: another scheme or port is another server.
+pub(super) fn is_elsewhere(before: &Source, after: &Source) -> bool {
+    match (before, after) {
+        (Source::Git(before), Source::Git(after)) => before.url != after.url,
+        _ => before != after,
     }
 }
 

@@ -8,10 +8,12 @@ use actix_web::web::{Bytes, BytesMut, Data, Path as At, Payload};
 use actix_web::{HttpRequest, HttpResponse, post};
 use futures_util::StreamExt as _;
 use gantry_domain::id::{RegistryName, UploadId};
+use gantry_domain::image::Digest;
 use gantry_ops::secret::random_hex;
 use gantry_seams::store::Store;
 use gantry_seams::uploads::{self, Upload};
-use gantry_seams::{CreateError, blobs::BlobError};
+use gantry_seams::CreateError;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
@@ -64,9 +66,9 @@ pub(super) async fn create(
     uploads::announce(store, &id, store.now().await?).await?;
     let (registry, by) = (registry.name, allowed.by());
     let recorded = async {
-        let bytes = store_archive(&state, &id, head, payload).await?;
+        let (bytes, digest) = store_archive(&state, &id, head, payload).await?;
         let created = store.now().await?;
-        record(store, Upload { id: id.clone(), registry, by, bytes, created }).await
+        record(store, Upload { id: id.clone(), registry, by, bytes, digest, created }).await
     };
     match recorded.await {
         Ok(upload) => Ok(HttpResponse::Created().json(view::upload(&upload))),
@@ -75,6 +77,11 @@ pub(super) async fn create(
             Err(error)
         }
     }
+}
+
+/// Whether a request to this path brings an archive: it may take as long as its pieces come.
+pub(crate) fn is_upload(path: &str) -> bool {
+    path.ends_with("/uploads")
 }
 
 fn declared_length(request: &HttpRequest) -> Option<u64> {
@@ -104,7 +111,7 @@ async fn store_archive(
     id: &UploadId,
     head: Bytes,
     payload: Payload,
-) -> Result<u64, ApiError> {
+) -> Result<(u64, Digest), ApiError> {
     // A request's body belongs to its connection's thread; the object store may write from any other.
     let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
     let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
@@ -113,8 +120,8 @@ async fn store_archive(
     let reader = Box::pin(StreamReader::new(stream.boxed()));
     let path = uploads::blob_path(id);
     let put = state.blobs.put_stream(&path, reader, state.settings.upload_limit);
-    let (stored, ()) = tokio::join!(put, send_pieces(head, payload, sender));
-    stored.map_err(|error: BlobError| error.into())
+    let (stored, digest) = tokio::join!(put, send_pieces(head, payload, sender));
+    Ok((stored?, digest))
 }
 
 /// Reads as much as it takes to see what it is.
@@ -143,15 +150,28 @@ fn check_magic(head: &[u8]) -> Result<(), ApiError> {
     ))
 }
 
-async fn send_pieces(head: Bytes, mut payload: Payload, sender: mpsc::Sender<io::Result<Bytes>>) {
+/// Answers the digest of what was sent.
+async fn send_pieces(
+    head: Bytes,
+    mut payload: Payload,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) -> Digest {
+    let mut hasher = Sha256::new();
     let mut next = Some(Ok(head));
     while let Some(piece) = next {
+        if let Ok(piece) = &piece {
+            hasher.update(piece);
+        }
         let is_broken = piece.is_err();
         // Whoever stores it has had enough, and says why.
         if sender.send(piece).await.is_err() || is_broken {
-            return;
+            break;
         }
         next = next_piece(&mut payload).await;
+    }
+    match format!("sha256:{}", hex::encode(hasher.finalize())).parse() {
+        Ok(digest) => digest,
+        Err(_) => unreachable!("it is the form of a digest"),
     }
 }
 

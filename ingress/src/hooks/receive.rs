@@ -158,10 +158,13 @@ fn verdict_of(error: &ApiError) -> HookVerdict {
         | ApiError::UnsupportedMedia(_)
         | ApiError::Invalid(_)
         | ApiError::NotFound { .. }
-        | ApiError::Conflict { .. } => HookVerdict::Malformed,
-        ApiError::Busy | ApiError::Unavailable | ApiError::Full | ApiError::Internal => {
-            HookVerdict::Unavailable
-        }
+        | ApiError::Conflict { .. }
+        | ApiError::KeyReused { .. } => HookVerdict::Malformed,
+        ApiError::TooManyConnections { .. }
+        | ApiError::Busy
+        | ApiError::Unavailable
+        | ApiError::Full
+        | ApiError::Internal => HookVerdict::Unavailable,
     }
 }
 

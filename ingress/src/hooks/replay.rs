@@ -7,6 +7,7 @@ use gantry_domain::delivery::Delivery;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::DeliveryId;
 use gantry_seams::deliveries;
+use sha2::{Digest as _, Sha256};
 
 use super::directory::find_home;
 use super::provider::distribution::{self, Meaning};
@@ -30,7 +31,17 @@ pub(crate) async fn find_body(
         return Ok(Some(body));
     }
     let packed = deliveries::find_packed_body(state.blobs.as_ref(), delivery).await?;
-    packed.map(|packed| unpack(&packed)).transpose()
+    let body = packed.map(|packed| unpack(&packed)).transpose()?;
+    // Its signature was checked when it came. Whoever writes to the object store must not change what that was for.
+    if body.as_ref().is_some_and(|body| hex::encode(Sha256::digest(body)) != delivery.body_sha256) {
+        tracing::error!(
+            delivery.id = %delivery.id,
+            "the stored body of delivery {} is not what came: something else writes to the object store",
+            delivery.id
+        );
+        return Err(ApiError::Internal);
+    }
+    Ok(body)
 }
 
 fn unpack(packed: &[u8]) -> Result<Bytes, ApiError> {

@@ -15,16 +15,18 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::follow::{Listener, Told};
 use super::walk::{LogWalk, Place, Step, WalkError};
+use crate::access::Standing;
 use crate::api::types::{LogAttempt, LogChunk, LogHole, LogStatus};
 use crate::api::view;
 use crate::state::State;
 
-/// Proxies close connections that are silent for a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Proxies close connections that are silent for a minute. This often a listener's token is looked at again, too.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// One listener.
 pub(crate) struct LiveLog {
     state: Arc<State>,
+    standing: Standing,
     run: RunId,
     /// Everything up to here was sent.
     place: Place,
@@ -47,10 +49,16 @@ enum Phase {
 
 impl LiveLog {
     /// A listener that has read up to `place`; `None` when there are too many.
-    pub(crate) fn from(state: Arc<State>, run: RunId, place: Place) -> Option<Self> {
+    pub(crate) fn from(
+        state: Arc<State>,
+        standing: Standing,
+        run: RunId,
+        place: Place,
+    ) -> Option<Self> {
         let admitted = state.followers.admit()?;
         Some(Self {
             state,
+            standing,
             run,
             place,
             status: None,
@@ -68,9 +76,12 @@ impl LiveLog {
         })
     }
 
-    /// The next event; `None` once the end was sent, or gantry stops.
+    /// The next event; `None` once the end was sent, the token is not valid any more, or gantry stops.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if !self.standing.holds(self.state.store.as_ref()).await {
+                return None;
+            }
             if let Some((place, bytes)) = self.waiting.pop_front() {
                 self.place = place;
                 return Some(bytes);

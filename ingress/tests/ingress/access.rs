@@ -1,6 +1,12 @@
 //! Who may do what.
 
-use gantry_domain::hook::Provider;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use gantry_domain::delivery::Delivery;
+use gantry_domain::hook::{Hook, Provider};
+use gantry_seams::{deliveries, hooks};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -114,4 +120,108 @@ async fn the_first_admin_token_is_made_once() {
     assert!(door.admin.starts_with("gantry_admin_"));
     let again = gantry_ingress::bootstrap_admin_token(door.store.as_ref()).await.unwrap();
     assert_eq!(again, None);
+}
+
+/// A hook that was made in the store, with an id that sorts where it is wanted.
+async fn store_hook(door: &Door, id: &str, registry: &str) {
+    let created = door.store.now().await.unwrap();
+    let hook = Hook {
+        id: id.parse().unwrap(),
+        registry: registry.parse().unwrap(),
+        provider: Provider::GitHub,
+        repositories: Vec::new(),
+        secrets: Vec::new(),
+        created,
+    };
+    hooks::create(door.store.as_ref(), &hook).await.unwrap();
+}
+
+async fn get(door: &Door, token: &str, path: &str) -> Answer {
+    Answer::of(door.api(Method::GET, path).bearer_auth(token)).await
+}
+
+#[tokio::test]
+async fn hooks_of_one_registry_hide_none_of_another() {
+    let door = Door::with_registry().await;
+    door.create_registry("fabrikam").await;
+    let ids: Vec<String> = (0..6_000).map(|number| format!("{number:032x}")).collect();
+    join_all(ids.iter().map(|id| store_hook(&door, id, "contoso"))).await;
+    store_hook(&door, &"f".repeat(32), "fabrikam").await;
+    let token = door.token("read", Some(&["fabrikam"])).await;
+    let page = get(&door, &token, "/hooks").await.expect(StatusCode::OK);
+    assert_eq!(page["items"][0]["id"], "f".repeat(32));
+    assert_eq!(page["next"], Value::Null);
+
+    // And all of both are found, page by page.
+    for (token, expected) in [(door.token("read", None).await, 6_001), (door.token("read", Some(&["contoso", "fabrikam"])).await, 6_001)] {
+        let (mut path, mut found) = ("/hooks?limit=500".to_owned(), 0);
+        loop {
+            let page = get(&door, &token, &path).await.expect(StatusCode::OK);
+            found += page["items"].as_array().unwrap().len();
+            match page["next"].as_str() {
+                Some(next) => path = format!("/hooks?limit=500&after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found, expected);
+    }
+    door.delete("/registries/fabrikam").await.expect(StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_list_of_deliveries_tells_nothing_of_those_that_it_does_not_show() {
+    let door = Door::with_registry().await;
+    door.create_registry("fabrikam").await;
+    let foreign = door.hook(Provider::GitHub).await;
+    let deliver = async |id: &str| {
+        let answer = Answer::of(door.github(&foreign, "ping", id, "{}")).await;
+        answer.expect(StatusCode::ACCEPTED);
+    };
+    let own = Hook { registry: "fabrikam".parse().unwrap(), ..foreign.clone() };
+    let own = Hook { id: "f".repeat(32).parse().unwrap(), ..own };
+    let stored = Delivery {
+        id: "own".parse().unwrap(),
+        hook: own.id.clone(),
+        registry: own.registry.clone(),
+        ..{
+            deliver("first").await;
+            let id = "first".parse().unwrap();
+            let store = door.store.as_ref();
+            deliveries::find(store, Provider::GitHub, &foreign.id, &id).await.unwrap().unwrap()
+        }
+    };
+    deliveries::accept(door.store.as_ref(), &stored, None, &[]).await.unwrap();
+    // More than one request looks through.
+    let many: Vec<Delivery> = (0..2_100)
+        .map(|number| Delivery {
+            id: format!("d-{number}").parse().unwrap(),
+            received: stored.received.after(Duration::from_secs(1)),
+            registry: foreign.registry.clone(),
+            hook: foreign.id.clone(),
+            ..stored.clone()
+        })
+        .collect();
+    let accepted = many.iter().map(|delivery| deliveries::accept(door.store.as_ref(), delivery, None, &[]));
+    join_all(accepted).await;
+
+    let token = door.token("read", Some(&["fabrikam"])).await;
+    let page = get(&door, &token, "/deliveries").await;
+    assert!(!page.text.contains(foreign.id.as_str()), "{}", page.text);
+    let page = page.expect(StatusCode::OK);
+    let next = page["next"].as_str().unwrap();
+    assert!(!String::from_utf8(hex::decode(next).unwrap()).unwrap().contains(foreign.id.as_str()));
+    let rest = get(&door, &token, &format!("/deliveries?after={next}")).await;
+    assert_eq!(rest.expect(StatusCode::OK)["items"][0]["id"], "own");
+
+    // What exists, what does not, and another's place are refused alike.
+    let mut answers = BTreeSet::new();
+    let others = door.get("/deliveries?limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    let real = format!("github/{}/d-1", foreign.id);
+    let absent = format!("github/{}/d-x", foreign.id);
+    for after in [real.as_str(), &absent, &others, "00"] {
+        let refused = get(&door, &token, &format!("/deliveries?after={after}")).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        answers.insert(refused.text);
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
 }

@@ -128,6 +128,34 @@ async fn a_second_request_whose_head_never_ends_is_let_go_too() {
 }
 
 #[tokio::test]
+async fn half_requests_of_a_token_are_let_go_too() {
+    let settings = IngressSettings {
+        head_patience: Duration::from_millis(200),
+        body_patience: Duration::from_millis(200),
+        ..IngressSettings::default()
+    };
+    let door = Door::open_with(settings, false).await;
+    let token = door.token("read", None).await;
+    let writer = door.token("write", None).await;
+    let whole = |token: &str, rest: &str| {
+        format!("{rest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n")
+    };
+    let status = format!("{}\r\n", whole(&token, "GET /api/v1/status"));
+    let json = "Content-Type: application/json\r\n";
+    let slow_body = format!(
+        "{}{json}Content-Length: 1000\r\n\r\n{{",
+        whole(&writer, "POST /api/v1/registries/contoso/tasks")
+    );
+    let sent = ["GET /api/v1/status HTTP/1.1\r\nX-Slow: ", "G", &slow_body]
+        .map(|second| format!("{status}{second}"));
+    let answers = sent.iter().map(async |sent| drip(connect(&door).await, sent).await);
+    let [half, idle, body] = join_all(answers).await.try_into().unwrap();
+    assert_eq!(statuses(&half), [200], "{half}");
+    assert_eq!(statuses(&idle), [200], "{idle}");
+    assert_eq!(statuses(&body), [200, 408], "{body}");
+}
+
+#[tokio::test]
 async fn heads_without_measure_are_refused_by_name() {
     let (door, hook) = with_github_hook().await;
     let post = format!("POST /hooks/github/{} HTTP/1.1\r\nHost: x\r\n", hook.id);

@@ -59,7 +59,7 @@ async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands
 /// Creates runs that wait.
 async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
     let build: BuildSpec = serde_json::from_value(json!({
-        "source": {"kind": "upload", "upload": "u1"},
+        "source": {"kind": "upload", "upload": "u1", "digest": DIGEST},
         "dockerfile": "Dockerfile",
         "images": ["web:v1"],
         "platform": "linux/amd64",

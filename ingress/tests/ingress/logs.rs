@@ -290,3 +290,20 @@ async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
     assert!(said.iter().any(|data| data["text"] == hostile), "{}", events.text);
     assert_eq!(events.text.matches("\nevent: end\n").count(), 1, "{}", events.text);
 }
+
+#[tokio::test]
+async fn a_revoked_token_follows_a_log_no_longer() {
+    let door = door_with_run().await;
+    let mut hand = Hand::take(&door).await;
+    hand.write("before\n").await;
+    let token = door.token("read", Some(&["contoso"])).await;
+    let path = format!("{}/api/v1/runs/ca1/log/events", door.url);
+    let answer = door.client.get(path).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let id = token.split('_').nth(1).unwrap();
+    door.delete(&format!("/tokens/{id}")).await;
+    // It ends by itself, though the run goes on.
+    let text = within(answer.text()).await.unwrap();
+    assert!(text.contains("before"), "{text}");
+    assert!(!text.contains("event: end"), "{text}");
+}

@@ -13,6 +13,7 @@ mod api;
 mod attacks;
 mod deliveries;
 mod hooks;
+mod insiders;
 mod intake;
 mod listing;
 mod logs;

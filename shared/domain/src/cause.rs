@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::FactKey;
 use crate::id::{EventId, RunId, TokenId};
+use crate::signature::RunSignature;
 use crate::source::{CommitId, RefName, RepositoryKey};
 
 /// What started a run.
@@ -39,6 +40,9 @@ pub enum Cause {
         /// The run that is run again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rerun_of: Option<RunId>,
+        /// The service's signature over what was asked for, where the request had an idempotency key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<RunSignature>,
     },
 }
 
@@ -48,6 +52,15 @@ impl Cause {
     pub fn event(&self) -> &EventId {
         match self {
             Self::Push { event, .. } | Self::Request { event, .. } => event,
+        }
+    }
+
+    /// The token of the person or program that asked, for a run that somebody asked for.
+    #[must_use]
+    pub fn by(&self) -> Option<&TokenId> {
+        match self {
+            Self::Push { .. } => None,
+            Self::Request { by, .. } => Some(by),
         }
     }
 

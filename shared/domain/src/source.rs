@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::InvalidText;
 use crate::id::UploadId;
+use crate::image::Digest;
 use crate::text::{serde_as_text, text_type};
 
 text_type!(
@@ -341,6 +342,8 @@ pub enum Source {
     Upload {
         /// Which.
         upload: UploadId,
+        /// Of its bytes: the object store is no authority on what a run builds.
+        digest: Digest,
     },
     /// An archive on a web server.
     Tarball {
@@ -385,7 +388,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Git(git) => git.fmt(f),
-            Self::Upload { upload } => write!(f, "upload {upload}"),
+            Self::Upload { upload, .. } => write!(f, "upload {upload}"),
             Self::Tarball { url } => url.fmt(f),
         }
     }

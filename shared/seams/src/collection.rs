@@ -9,7 +9,7 @@ use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
 
 /// How often a change is tried again after a conflict.
-const CONFLICT_RETRIES: usize = 64;
+pub(crate) const CONFLICT_RETRIES: usize = 64;
 
 /// Records of one kind, listed by id.
 pub(crate) struct Collection<T> {

@@ -7,9 +7,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::timestamp::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::codec;
@@ -51,8 +52,10 @@ pub fn body_blob_path(delivery: &Delivery) -> Option<String> {
 
 fn own_blob_path(delivery: &Delivery) -> String {
     let Delivery { provider, hook, id, body_sha256: hash, .. } = delivery;
-    // The hash keeps another body of the same delivery id from overwriting the one that was accepted.
-    format!("deliveries/{provider}/{hook}/{id}.{hash}")
+    // The body's hash keeps another body of the same delivery id from overwriting the one that was accepted. All of it is
+    // hashed, because whoever may list the object store must not learn the addresses of hooks.
+    let name = Sha256::digest(format!("{provider}/{hook}/{id}/{hash}"));
+    format!("deliveries/{}", hex::encode(name))
 }
 
 /// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
@@ -195,6 +198,20 @@ pub async fn find(
 ) -> Result<Option<Delivery>, StoreError> {
     let member = member(provider, hook, id.as_str());
     Ok(codec::load(store, &key(&member)).await?.map(|found| found.value))
+}
+
+/// The deliveries of this id that came by any of these hooks.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn with_id(
+    store: &dyn Store,
+    hooks: &[Hook],
+    id: &DeliveryId,
+) -> Result<Vec<Delivery>, StoreError> {
+    let keys: Vec<Key> =
+        hooks.iter().map(|hook| key(&member(hook.provider, &hook.id, id.as_str()))).collect();
+    Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
 }
 
 /// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict, which

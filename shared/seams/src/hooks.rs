@@ -1,7 +1,7 @@
 //! Hooks.
 
 use gantry_domain::hook::Hook;
-use gantry_domain::id::HookId;
+use gantry_domain::id::{HookId, RegistryName};
 
 use crate::collection::{Collection, CreateError, commit_unconditional};
 use crate::store::{Batch, Index, Kind, Store, StoreError};
@@ -26,6 +26,7 @@ pub(crate) fn listing() -> Index {
 pub async fn create(store: &dyn Store, hook: &Hook) -> Result<(), CreateError> {
     let mut batch = Batch::default();
     ALL.create_in(&mut batch, hook.id.as_str(), hook)?;
+    batch.index(of_registry(&hook.registry), 0, &hook.id);
     Ok(store.commit(batch).await?)
 }
 
@@ -37,16 +38,21 @@ pub async fn find(store: &dyn Store, id: &HookId) -> Result<Option<Hook>, StoreE
     ALL.find(store, id.as_str()).await
 }
 
-/// Lists hooks by id, after `after`.
+/// Lists hooks by id, of one registry or of all, after `after`.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn list(
     store: &dyn Store,
+    registry: Option<&RegistryName>,
     after: Option<&HookId>,
     limit: usize,
 ) -> Result<Vec<Hook>, StoreError> {
-    ALL.list(store, after.map(HookId::as_str), limit).await
+    let after = after.map(HookId::as_str);
+    match registry {
+        Some(registry) => ALL.list_in(store, &of_registry(registry), after, limit).await,
+        None => ALL.list(store, after, limit).await,
+    }
 }
 
 /// Changes a hook's repositories and secrets; id, registry and provider stay. `None` when there is no such hook.
@@ -70,8 +76,13 @@ pub async fn update(
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn delete(store: &dyn Store, id: &HookId) -> Result<(), StoreError> {
+pub async fn delete(store: &dyn Store, hook: &Hook) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    ALL.delete_in(&mut batch, id.as_str());
+    ALL.delete_in(&mut batch, hook.id.as_str());
+    batch.unindex(of_registry(&hook.registry), &hook.id);
     commit_unconditional(store, batch).await
+}
+
+fn of_registry(registry: &RegistryName) -> Index {
+    Index::new(format!("hooks/registry/{registry}"))
 }

@@ -1,5 +1,6 @@
 //! Requests that name what to run: event, decision and run in one commit, where they are accepted.
 
+use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Decision};
 use gantry_domain::event::{Event, EventKind};
@@ -19,8 +20,24 @@ pub struct RunRequest {
     pub prefix: RunPrefix,
     /// The run.
     pub draft: RunDraft,
-    /// What makes a repeated request the same: the token and the key that its caller sent.
-    pub idempotency: Option<String>,
+    /// What tells a repeated request from a new one, where its caller sent a key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What makes a repeated request the same.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// The token and the key that its caller sent.
+    pub key: String,
+    /// What was asked for. Only the service's signature over it is stored: there are secrets in it.
+    pub asked: Vec<u8>,
+}
+
+impl Idempotency {
+    /// Told apart from whatever else is signed.
+    fn signed_text(&self) -> Vec<u8> {
+        [b"gantry request 1\n", self.asked.as_slice()].concat()
+    }
 }
 
 /// What became of a request.
@@ -30,25 +47,33 @@ pub enum Accepted {
     Started(Box<Run>),
     /// An earlier request with the same key had started this one.
     Repeated(RunId),
+    /// An earlier request with the same key asked for something else, and started this one.
+    OtherRequest(RunId),
 }
 
 /// Accepts a request, for whose run `signer` vouches. A second call with the same idempotency key starts nothing and
-/// tells the first one's run.
+/// tells the first one's run, and whether that was asked for by the same request.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn accept(
     store: &dyn Store,
-    request: RunRequest,
+    mut request: RunRequest,
     signer: &dyn Signer,
 ) -> Result<Accepted, StoreError> {
     debug_assert!(matches!(request.event.kind, EventKind::Requested { .. }), "only requests");
-    let run_key = request.idempotency.as_ref().map(|key| format!("request/{key}"));
+    let idempotency = request.idempotency.take();
+    let run_key = idempotency.as_ref().map(|idempotency| format!("request/{}", idempotency.key));
+    if let (Some(idempotency), Cause::Request { asked, .. }) =
+        (&idempotency, &mut request.draft.cause)
+    {
+        *asked = Some(signer.sign(&idempotency.signed_text()));
+    }
     loop {
-        if let Some(run_key) = &run_key
+        if let (Some(idempotency), Some(run_key)) = (&idempotency, &run_key)
             && let Some(run) = runs::find_for(store, run_key).await?
         {
-            return Ok(Accepted::Repeated(run));
+            return repeated(store, run, idempotency, signer).await;
         }
         let now = store.now().await?;
         let mut batch = Batch::default();
@@ -71,4 +96,22 @@ pub async fn accept(
             Err(CommitError::Store(error)) => return Err(error),
         }
     }
+}
+
+async fn repeated(
+    store: &dyn Store,
+    id: RunId,
+    idempotency: &Idempotency,
+    signer: &dyn Signer,
+) -> Result<Accepted, StoreError> {
+    let Some(run) = runs::find(store, id).await? else {
+        return Ok(Accepted::Repeated(id));
+    };
+    let is_same = match &run.cause {
+        Cause::Request { asked: Some(asked), .. } => {
+            signer.vouches_for(&idempotency.signed_text(), asked)
+        }
+        Cause::Request { asked: None, .. } | Cause::Push { .. } => false,
+    };
+    Ok(if is_same { Accepted::Repeated(id) } else { Accepted::OtherRequest(id) })
 }

@@ -1,5 +1,7 @@
 //! Tasks, their revisions, and the index by which an event finds its candidates.
 
+use std::time::Duration;
+
 use gantry_domain::decide::matcher;
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{RegistryName, TaskId};
@@ -7,12 +9,14 @@ use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
 
 use crate::codec;
-use crate::collection::{Collection, CreateError};
+use crate::collection::{CONFLICT_RETRIES, Collection, CreateError};
 use crate::events;
 use crate::runs;
-use crate::store::{Batch, Entry, From, Index, Key, Kind, Store, StoreError};
+use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
+
+const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Creates a task, as revision 1, and with its source trigger the event that makes its branch's head known.
 ///
@@ -20,13 +24,28 @@ const ALL: Collection<Task> = Collection::new(Kind::Task);
 /// [`CreateError::Exists`].
 pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, CreateError> {
     let id = task.id.to_string();
-    let mut batch = Batch::default();
-    ALL.create_in(&mut batch, &id, task)?;
-    batch.index(of_registry(&task.id.registry), 0, &id);
-    record_revision(&mut batch, task)?;
-    let event = watch_source(&mut batch, None, task)?;
-    store.commit(batch).await?;
-    Ok(event)
+    let mut task = task.clone();
+    for _ in 0..CONFLICT_RETRIES {
+        let mut batch = Batch::default();
+        ALL.create_in(&mut batch, &id, &task)?;
+        batch.index(of_registry(&task.id.registry), 0, &id);
+        record_revision(&mut batch, &task)?;
+        let event = watch_source(&mut batch, None, &task)?;
+        match store.commit(batch).await {
+            Ok(()) => return Ok(event),
+            Err(CommitError::Conflict { key }) if key == ALL.key(&id) => {
+                return Err(CreateError::Exists { key });
+            }
+            // The event of a deleted task of this name that was created in the same millisecond.
+            Err(CommitError::Conflict { .. }) => {
+                task.created = task.created.after(ONE_MILLISECOND);
+            },
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(CreateError::Store(StoreError::Unavailable {
+        message: format!("task {id} was created and deleted too often at once"),
+    }))
 }
 
 /// Reads a task.
@@ -93,19 +112,29 @@ pub async fn update(
 /// # Errors
 /// [`StoreError`].
 pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> {
-    let Some(task) = find(store, id).await? else {
-        return Ok(false);
-    };
-    let mut batch = Batch::default();
     let member = id.to_string();
-    ALL.delete_in(&mut batch, &member);
-    batch.delete.push(runs::task_door(id));
-    batch.unindex(of_registry(&id.registry), &member);
-    if let Some(repository) = matcher::watched_repository(&task) {
-        batch.unindex(by_source(&id.registry, &repository), &member);
+    for _ in 0..CONFLICT_RETRIES {
+        let Some(found) = ALL.find_versioned(store, &member).await? else {
+            return Ok(false);
+        };
+        let mut batch = Batch::default();
+        // Under its version: an update at the same time may have it watch another repository, whose index entry would stay.
+        batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
+        ALL.delete_in(&mut batch, &member);
+        batch.delete.push(runs::task_door(id));
+        batch.unindex(of_registry(&id.registry), &member);
+        if let Some(repository) = matcher::watched_repository(&found.value) {
+            batch.unindex(by_source(&id.registry, &repository), &member);
+        }
+        match store.commit(batch).await {
+            Ok(()) => return Ok(true),
+            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+        }
     }
-    crate::collection::commit_unconditional(store, batch).await?;
-    Ok(true)
+    Err(StoreError::Unavailable {
+        message: format!("task {id} changes faster than it can be deleted"),
+    })
 }
 
 /// The tasks of a registry whose source trigger watches `repository`, by name, after `after`. Found by index.
@@ -147,7 +176,7 @@ pub async fn forget_revisions(
 }
 
 fn record_revision(batch: &mut Batch, task: &Task) -> Result<(), StoreError> {
-    let member = format!("{}@{}", task.id, task.revision);
+    let member = format!("{}@{}.{}", task.id, task.created.as_millis(), task.revision);
     let key = Key::new(Kind::TaskRevision, &member);
     batch.put(key.clone(), codec::encode(&key, task)?);
     batch.index(revisions(), task.updated.as_millis(), member);
@@ -185,8 +214,10 @@ fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     if before.and_then(watched).as_ref() == Some(&new) {
         return None;
     }
-    let Ok(id) = format!("task:{}:{}", after.id, after.revision).parse() else {
-        unreachable!("a task's id and a number are short and of an event id's characters")
+    // With its time of creation: the events of a deleted task outlive it, and another task may have its name.
+    let (created, revision) = (after.created.as_millis(), after.revision);
+    let Ok(id) = format!("task:{}:{created}:{revision}", after.id).parse() else {
+        unreachable!("a task's id and numbers are short and of an event id's characters")
     };
     Some(Event {
         id,

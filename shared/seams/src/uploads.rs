@@ -1,6 +1,7 @@
 //! Uploaded archives: who brought them, and until when they are kept. Their bytes are in the object store.
 
 use gantry_domain::id::{RegistryName, TokenId, UploadId};
+use gantry_domain::image::Digest;
 use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ pub struct Upload {
     pub by: TokenId,
     /// Its length in bytes.
     pub bytes: u64,
+    /// Of its bytes.
+    pub digest: Digest,
     /// When it came.
     pub created: Timestamp,
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::id::{RegistryName, RunId, RunPrefix, UploadId};
+use gantry_domain::image;
 use gantry_domain::platform::Platform;
 use gantry_domain::signature::{RunSignature, Signer};
 use gantry_domain::source::Source;
@@ -12,6 +13,7 @@ use gantry_domain::task::{BuildSpec, RunTimeout};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, SharedStore};
 use gantry_seams::uploads::{self, Upload};
+use sha2::{Digest as _, Sha256};
 
 use crate::composition::Parts;
 use crate::context::Context;
@@ -115,16 +117,18 @@ pub(crate) async fn create_waiting(
 async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<BuildSpec> {
     let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
     let id: UploadId = "bench".parse()?;
+    let digest: image::Digest = format!("sha256:{}", hex::encode(Sha256::digest(&context))).parse()?;
     let upload = Upload {
         id: id.clone(),
         registry: registry.clone(),
         by: BY.parse()?,
         bytes: context.len() as u64,
+        digest: digest.clone(),
         created: parts.store.now().await?,
     };
     parts.blobs.put(&uploads::blob_path(&id), context).await?;
     uploads::create(parts.store.as_ref(), &upload).await?;
-    build(Source::Upload { upload: id })
+    build(Source::Upload { upload: id, digest })
 }
 
 /// An image of a source that is not pushed.

@@ -4,7 +4,7 @@ use gantry_domain::decide::planner;
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::requests::{self, Accepted, RunRequest};
+use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
 use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::TestPipeline;
 use gantry_worker::engine::scripted::{Action, PushFailure};
@@ -26,7 +26,8 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -
         draft: planner::for_task_request(task, task.build.clone(), event.id.clone(), by),
         event,
         prefix: "ca".parse().unwrap(),
-        idempotency: key.map(str::to_owned),
+        idempotency: key
+            .map(|key| Idempotency { key: key.to_owned(), asked: task.id.to_string().into_bytes() }),
     };
     requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap()
 }

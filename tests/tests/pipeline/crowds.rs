@@ -47,6 +47,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             event: "request/r1".parse().unwrap(),
             by: TestPipeline::somebody(),
             rerun_of: None,
+            asked: None,
         },
         trace: None,
     }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gantry_domain::image::Digest;
 use gantry_domain::source::{CommitId, GitSource, RefName, TarballUrl};
 use gantry_ops::secret::Credentials;
 use gantry_remote::git::{Git, GitError, Head, Remote};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 mod context;
 mod download;
+mod hashed;
 mod mirrors;
 mod pack;
 mod unpack;
@@ -25,6 +27,7 @@ pub use context::ContextError;
 pub use pack::pack;
 pub use unpack::{UnpackError, UnpackLimits, unpack};
 
+use hashed::Hashed;
 use mirrors::Mirrors;
 
 /// Fetches sources. A clone shares the mirrors.
@@ -111,6 +114,17 @@ pub enum SourceError {
         /// What it answered.
         status: StatusCode,
     },
+    /// What is in the object store is not what was uploaded.
+    #[error(
+        "the archive in the object store has the SHA-256 {hash}, and {digest} was uploaded: something else than gantry wrote \
+         there, so it is not built: find out who may write to the object store (docs/redis-acl.md), then upload it again"
+    )]
+    Exchanged {
+        /// What is there.
+        hash: String,
+        /// What was uploaded.
+        digest: Digest,
+    },
     /// It took too long.
     #[error("the source did not come in time: raise the run's timeout, or make the source smaller")]
     TimedOut,
@@ -136,7 +150,7 @@ impl SourceError {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::TimedOut | Self::Folder { .. } => true,
-            Self::Outbound(_) => false,
+            Self::Outbound(_) | Self::Exchanged { .. } => false,
         }
     }
 
@@ -147,9 +161,11 @@ impl SourceError {
             Self::Git(error) => matches!(error, GitError::DiskFull { .. }),
             Self::Unpack(error) => matches!(error, UnpackError::DiskFull { .. }),
             Self::Folder { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-            Self::Download { .. } | Self::Status { .. } | Self::TimedOut | Self::Outbound(_) => {
-                false
-            }
+            Self::Download { .. }
+            | Self::Status { .. }
+            | Self::TimedOut
+            | Self::Outbound(_)
+            | Self::Exchanged { .. } => false,
         }
     }
 }
@@ -228,6 +244,28 @@ impl Sources {
     ) -> Result<Checkout, SourceError> {
         let folder = unpack::unpack(archive, self.new_folder()?, self.limits, deadline).await?;
         Ok(Checkout::of_archive(folder))
+    }
+
+    /// Unpacks an uploaded archive, if it is the one with this digest.
+    ///
+    /// # Errors
+    /// [`SourceError::Exchanged`], and those of [`Sources::from_archive`].
+    pub async fn from_upload(
+        &self,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Checkout, SourceError> {
+        let archive = Hashed::new(archive);
+        let checkout = self.from_archive(archive.clone(), deadline).await?;
+        // What follows the archive's own end was uploaded too.
+        let hash = tokio::time::timeout_at(deadline, archive.finish()).await;
+        let hash = hash.map_err(|_| SourceError::TimedOut)?;
+        let hash = hash.map_err(|source| UnpackError::BrokeOff { source })?;
+        if digest.as_str().strip_prefix("sha256:") != Some(hash.as_str()) {
+            return Err(SourceError::Exchanged { hash, digest: digest.clone() });
+        }
+        Ok(checkout)
     }
 
     /// Fetches an archive from a web server and unpacks it.

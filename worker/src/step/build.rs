@@ -160,10 +160,10 @@ impl Worker {
                 self.sources.from_git(git, credentials.as_ref(), deadline).await
             }
             Source::Tarball { url } => self.sources.from_tarball(url, deadline).await,
-            Source::Upload { upload } => {
+            Source::Upload { upload, digest } => {
                 let archive = self.blobs.get_stream(&uploads::blob_path(upload)).await;
                 let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
-                self.sources.from_archive(archive, deadline).await
+                self.sources.from_upload(archive, digest, deadline).await
             }
         };
         fetched.map_err(|error| failure::of_source(&error))

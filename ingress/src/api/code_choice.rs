@@ -1,0 +1,149 @@
+//! Who may choose the code that sees a task's secret build arguments.
+//!
+//! Any instruction of a build may read them, also one of a base image. So whoever chooses the code chooses who reads the
+//! secrets, and has to hold them, or a token that is trusted with the task.
+
+use gantry_domain::run::Run;
+use gantry_domain::source::{CommitId, Source};
+use gantry_domain::task::{ArgName, BuildSpec, Task};
+use gantry_domain::token::{Scope, Token};
+use gantry_seams::store::{Store, StoreError};
+use gantry_seams::tasks;
+
+use super::types;
+use crate::error::ApiError;
+
+/// Checks a run of a task that differs from it. Below `write`, the run may not choose any code that sees secrets of the
+/// task; with `write`, it may do so within the task's own repository.
+pub(super) fn check_override(
+    task: &Task,
+    body: &types::TaskRunCreate,
+    is_elsewhere: bool,
+    scope: Scope,
+) -> Result<(), ApiError> {
+    let given = |name: &ArgName| body.secret_build_args.contains_key(name.as_str());
+    let kept = kept(&task.build, given);
+    let chosen = chosen(body);
+    if kept.is_empty() || chosen.is_empty() || (scope >= Scope::Write && !is_elsewhere) {
+        return Ok(());
+    }
+    if scope >= Scope::Write {
+        return Err(ApiError::Forbidden(format!(
+            "task `{}` has secret build arguments ({}), which another repository or archive must not see: give them again \
+             with this request",
+            task.id,
+            kept.join(", ")
+        )));
+    }
+    Err(ApiError::Forbidden(format!(
+        "task `{}` has secret build arguments ({}), and {} may choose other code, which would see them: this needs a token \
+         of scope `write`, or the secrets given again with this request",
+        task.id,
+        kept.join(", "),
+        chosen.join(", ")
+    )))
+}
+
+/// Checks that a rerun below `write` shows secrets to no code that came after the first run: the source is at a fixed
+/// commit, or the same token asked for the first run, or the task would build the same.
+pub(super) async fn check_rerun(
+    store: &dyn Store,
+    run: &Run,
+    build: &BuildSpec,
+    token: &Token,
+) -> Result<(), ApiError> {
+    let asked_for_it = run.cause.by() == Some(&token.id);
+    if build.secret_build_args.is_empty()
+        || token.scope >= Scope::Write
+        || asked_for_it
+        || is_fixed(&build.source)
+        || is_as_the_task(store, run, build).await?
+    {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden(format!(
+        "run {} has secret build arguments and builds from {}, whose content may have changed since: this needs a token of \
+         scope `write`",
+        run.id, build.source
+    )))
+}
+
+async fn is_as_the_task(
+    store: &dyn Store,
+    run: &Run,
+    build: &BuildSpec,
+) -> Result<bool, StoreError> {
+    let Some(id) = run.task_id() else { return Ok(false) };
+    let Some(task) = tasks::find(store, &id).await? else { return Ok(false) };
+    let now = &task.build;
+    Ok(now.source == build.source
+        && now.dockerfile == build.dockerfile
+        && now.target == build.target
+        && now.build_args == build.build_args)
+}
+
+/// Whether it has the same content whenever it is read.
+fn is_fixed(source: &Source) -> bool {
+    match source {
+        Source::Git(git) => git
+            .reference
+            .as_ref()
+            .is_some_and(|reference| reference.as_str().parse::<CommitId>().is_ok()),
+        Source::Upload { .. } => true,
+        Source::Tarball { .. } => false,
+    }
+}
+
+/// Checks a change of a task. Its runs are started by anybody's push, so another context asks for the secrets again.
+pub(super) fn check_update(
+    before: &Task,
+    after: &Task,
+    asked: &types::TaskUpdate,
+) -> Result<(), ApiError> {
+    let given = |name: &ArgName| {
+        asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
+    };
+    let kept = kept(&after.build, given);
+    if before.build.source == after.build.source || kept.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "context",
+        format!(
+            "task `{}` has secret build arguments ({}), which another context must not see: give them again with this change, \
+             or remove them with an empty `secret_build_args`",
+            before.id,
+            kept.join(", ")
+        ),
+    ))
+}
+
+/// The secrets of a build that its caller did not give.
+fn kept(build: &BuildSpec, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
+    build.secret_build_args.keys().filter(|name| !given(name)).map(ArgName::as_str).collect()
+}
+
+/// The fields of a request that decide which code runs. An argument, secret or not, may name a base image.
+fn chosen(body: &types::TaskRunCreate) -> Vec<&'static str> {
+    // Names every field, so that a new one is decided on here.
+    let types::TaskRunCreate {
+        context,
+        upload,
+        dockerfile,
+        build_args,
+        secret_build_args,
+        target,
+        git_token: _,
+    } = body;
+    [
+        ("`context`", context.is_some()),
+        ("`upload`", upload.is_some()),
+        ("`dockerfile`", dockerfile.is_some()),
+        ("`build_args`", !build_args.is_empty()),
+        ("`secret_build_args`", !secret_build_args.is_empty()),
+        ("`target`", target.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_given)| is_given.then_some(name))
+    .collect()
+}

@@ -1,0 +1,237 @@
+//! What the holder of a token may try to get more than it allows.
+
+use gantry_domain::run::Run;
+use gantry_domain::sealed::Sealed;
+use gantry_domain::task::BuildSpec;
+use gantry_seams::{runs, tasks};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::rig::{Answer, Door};
+
+const RUNS: &str = "/registries/contoso/tasks/web/runs";
+const TASK: &str = "/registries/contoso/tasks/web";
+
+/// A door with a task that has a secret build argument and a git token.
+async fn with_task() -> Door {
+    let door = Door::with_registry().await;
+    let task = json!({
+        "name": "web",
+        "context": "https://github.com/octo/hello.git#main:app",
+        "images": ["hello:{{.Run.ID}}"],
+        "build_args": {"BASE": "alpine"},
+        "secret_build_args": {"NPM_TOKEN": "npm-hunter2"},
+        "git_token": "ghp-hunter2",
+        "source_trigger": {},
+    });
+    door.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
+    door
+}
+
+async fn send(door: &Door, token: &str, method: Method, path: &str, body: &Value) -> Answer {
+    Answer::of(door.api(method, path).bearer_auth(token).json(body)).await
+}
+
+async fn started(door: &Door, answer: Answer) -> Run {
+    let run = answer.expect(StatusCode::CREATED);
+    let id = run["id"].as_str().unwrap().parse().unwrap();
+    runs::find(door.store.as_ref(), id).await.unwrap().unwrap()
+}
+
+fn secret(build: &BuildSpec) -> Sealed {
+    build.secret_build_args[&"NPM_TOKEN".parse().unwrap()].clone()
+}
+
+async fn stored_secret(door: &Door) -> Sealed {
+    let id = "contoso/web".parse().unwrap();
+    let task = tasks::find(door.store.as_ref(), &id).await.unwrap().unwrap();
+    secret(&task.build)
+}
+
+fn message(answer: &Answer) -> String {
+    answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn whoever_may_only_start_runs_chooses_no_code_that_sees_the_task_s_secrets() {
+    let door = with_task().await;
+    let upload = gantry_seams::uploads::Upload {
+        id: "u1".parse().unwrap(),
+        registry: "contoso".parse().unwrap(),
+        by: "t1".parse().unwrap(),
+        bytes: 1,
+        digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+        created: door.store.now().await.unwrap(),
+    };
+    gantry_seams::uploads::create(door.store.as_ref(), &upload).await.unwrap();
+    let attacks = [
+        ("`context`", json!({"context": "https://evil.test/octo/hello.git"})),
+        ("`context`", json!({"context": "http://github.com/octo/hello.git#main:app"})),
+        ("`context`", json!({"context": "https://github.com/octo/hello.git#pull/7/head"})),
+        ("`context`", json!({"context": "https://github.com/octo/hello.git#refs/pull/7/merge"})),
+        ("`context`", json!({"context": "https://github.com/octo/hello.git#main:evil"})),
+        ("`context`", json!({"context": "https://files.test/evil.tar.gz"})),
+        ("`upload`", json!({"upload": "u1"})),
+        ("`dockerfile`", json!({"dockerfile": "evil/Dockerfile"})),
+        ("`build_args`", json!({"build_args": {"BASE": "evil/onbuild"}})),
+        ("`secret_build_args`", json!({"secret_build_args": {"BASE": "evil/onbuild"}})),
+        ("`target`", json!({"target": "print-secrets"})),
+    ];
+    for token in [door.token("run", None).await, door.token("run", Some(&["contoso"])).await] {
+        for (field, attack) in &attacks {
+            let refused = send(&door, &token, Method::POST, RUNS, attack).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{attack}");
+            assert!(message(&refused).contains(field), "{}", refused.text);
+        }
+        let refused = send(&door, &token, Method::POST, RUNS, &attacks[8].1).await;
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secret build arguments (NPM_TOKEN), and `build_args` may choose other code, which would see them: this needs a token of scope `write`, or the secrets given again with this request");
+        }
+
+        // As the task is, it may be started; and with secrets of one's own, anything may see those.
+        let run = started(&door, send(&door, &token, Method::POST, RUNS, &json!({})).await).await;
+        assert_eq!(run.build.secret_build_args.len(), 1);
+        let own = json!({
+            "context": "https://github.com/octo/hello.git#next",
+            "secret_build_args": {"NPM_TOKEN": "mine"},
+        });
+        let run = started(&door, send(&door, &token, Method::POST, RUNS, &own).await).await;
+        assert_ne!(secret(&run.build), stored_secret(&door).await);
+    }
+}
+
+#[tokio::test]
+async fn a_run_of_a_task_without_secrets_may_differ_for_whoever_starts_it() {
+    let door = with_task().await;
+    let none = json!({"secret_build_args": {}});
+    door.patch(TASK, none).await.expect(StatusCode::OK);
+    let token = door.token("run", None).await;
+    let differs = json!({"target": "test", "build_args": {"BASE": "debian"}});
+    started(&door, send(&door, &token, Method::POST, RUNS, &differs).await).await;
+    // The git token is for the task's repository alone, by its exact address.
+    for context in ["https://evil.test/octo/hello.git", "http://github.com/octo/hello.git"] {
+        let elsewhere = json!({"context": context});
+        let run = started(&door, send(&door, &token, Method::POST, RUNS, &elsewhere).await).await;
+        assert_eq!(run.git_token, None);
+    }
+}
+
+#[tokio::test]
+async fn a_context_from_elsewhere_sees_no_secret_that_its_caller_does_not_give() {
+    let door = with_task().await;
+    let token = door.token("write", Some(&["contoso"])).await;
+    let elsewhere = json!({"context": "https://evil.test/octo/hello.git"});
+    let refused = send(&door, &token, Method::POST, RUNS, &elsewhere).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secret build arguments (NPM_TOKEN), which another repository or archive must not see: give them again with this request");
+    let again = json!({
+        "context": "https://evil.test/octo/hello.git",
+        "secret_build_args": {"NPM_TOKEN": "again"},
+    });
+    let run = started(&door, send(&door, &token, Method::POST, RUNS, &again).await).await;
+    assert_eq!(run.git_token, None);
+    assert_ne!(secret(&run.build), stored_secret(&door).await);
+}
+
+#[tokio::test]
+async fn another_context_of_a_task_asks_for_its_secrets_again() {
+    let door = with_task().await;
+    let token = door.token("write", Some(&["contoso"])).await;
+    for context in [
+        "https://evil.test/octo/hello.git",
+        "https://github.com/octo/hello.git#pull/7/head:app",
+        "https://github.com/octo/hello.git#main:evil",
+        "http://github.com/octo/hello.git#main:app",
+    ] {
+        let change = json!({"context": context});
+        let refused = send(&door, &token, Method::PATCH, TASK, &change).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{context}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(message(&refused), @"context: task `contoso/web` has secret build arguments (NPM_TOKEN), which another context must not see: give them again with this change, or remove them with an empty `secret_build_args`");
+        }
+    }
+    let same = json!({"context": "https://github.com/octo/hello.git#main:app", "timeout": 60});
+    send(&door, &token, Method::PATCH, TASK, &same).await.expect(StatusCode::OK);
+    let before = stored_secret(&door).await;
+    let again = json!({
+        "context": "https://evil.test/octo/hello.git",
+        "secret_build_args": {"NPM_TOKEN": "again"},
+    });
+    let changed = send(&door, &token, Method::PATCH, TASK, &again).await.expect(StatusCode::OK);
+    assert_eq!(changed["has_git_token"], false);
+    assert_ne!(stored_secret(&door).await, before);
+    let without = json!({"context": "https://files.test/a.tar.gz", "source_trigger": null, "secret_build_args": {}});
+    send(&door, &token, Method::PATCH, TASK, &without).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_rerun_shows_secrets_to_no_code_that_came_after_the_run() {
+    let door = with_task().await;
+    let of_pull_request = json!({"context": "https://github.com/octo/hello.git#pull/7/head"});
+    let writer = door.token("write", None).await;
+    let answer = send(&door, &writer, Method::POST, RUNS, &of_pull_request).await;
+    let of_pull_request = started(&door, answer).await;
+    let of_task = started(&door, door.post(RUNS, json!({})).await).await;
+
+    let rerun = |run: &Run| format!("/runs/{}/reruns", run.id);
+    let reader = door.token("run", Some(&["contoso"])).await;
+    let refused = send(&door, &reader, Method::POST, &rerun(&of_pull_request), &json!({})).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    insta::assert_snapshot!(message(&refused), @"run ca1 has secret build arguments and builds from https://github.com/octo/hello.git#pull/7/head, whose content may have changed since: this needs a token of scope `write`");
+    for (token, run) in [(&writer, &of_pull_request), (&reader, &of_task)] {
+        let again = send(&door, token, Method::POST, &rerun(run), &json!({})).await;
+        again.expect(StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn what_was_deleted_can_be_created_again_and_changed() {
+    let door = with_task().await;
+    for _ in 0..3 {
+        let task = door.get(TASK).await.expect(StatusCode::OK);
+        door.delete(TASK).await.expect(StatusCode::NO_CONTENT);
+        assert_eq!(door.get(TASK).await.status, StatusCode::NOT_FOUND);
+        door.delete("/registries/contoso").await.expect(StatusCode::NO_CONTENT);
+        door.create_registry("contoso").await;
+        let again = json!({
+            "name": "web",
+            "context": task["context"],
+            "images": task["images"],
+            "source_trigger": {},
+        });
+        let again = door.post("/registries/contoso/tasks", again).await;
+        assert_eq!(again.expect(StatusCode::CREATED)["revision"], 1);
+        for branch in ["next", "main"] {
+            let change = json!({"source_trigger": {"branch": branch}});
+            door.patch(TASK, change).await.expect(StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_one_request() {
+    let door = with_task().await;
+    let ask = async |path: &str, body: Value| {
+        let request = door.api(Method::POST, path).bearer_auth(&door.admin).json(&body);
+        Answer::of(request.header("idempotency-key", "k-1")).await
+    };
+    ask(RUNS, json!({"target": "test"})).await.expect(StatusCode::CREATED);
+    ask(RUNS, json!({"target": "test"})).await.expect(StatusCode::OK);
+    let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
+    for (path, body) in [
+        (RUNS, json!({"target": "other"})),
+        (RUNS, json!({})),
+        ("/registries/contoso/builds", build),
+        ("/runs/ca1/reruns", json!({})),
+    ] {
+        let refused = ask(path, body).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text);
+        assert_eq!(refused.code(), "idempotency_key_reused");
+        let expected = format!(
+            "this Idempotency-Key belongs to another request, which started run ca1; `POST /api/v1{path}` asks for something \
+             else: send it with a key of its own"
+        );
+        assert_eq!(message(&refused), expected);
+    }
+    assert_eq!(door.get("/runs").await.json()["items"].as_array().unwrap().len(), 1);
+}
