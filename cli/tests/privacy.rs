@@ -39,7 +39,8 @@ fn assert_private(path: &Path) {
 /// Starts `gantry up` with its output in a pipe, and ends it once it is up. Answers what it said.
 fn up(folder: &Path, more: &[&str]) -> String {
     let words = [&["up", "--data", "data", "--listen", "127.0.0.1:0"], more].concat();
-    let mut up = gantry(folder, &words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut up =
+        gantry(folder, &words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     for line in BufReader::new(up.stdout.take().unwrap()).lines() {
         said += &line.unwrap();
@@ -69,7 +70,8 @@ fn a_data_folder_an_export_and_a_backup_are_readable_by_their_owner_alone() {
     fs::write(data.join("objects/logs/1"), "text").unwrap();
     fs::set_permissions(data.join("objects/logs/1"), Permissions::from_mode(0o644)).unwrap();
     for (command, to) in [("backup", "copy"), ("export", "moved")] {
-        let done = gantry(folder, &["store", command, "--to", to, "--data", "data"]).output().unwrap();
+        let done =
+            gantry(folder, &["store", command, "--to", to, "--data", "data"]).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert_private(&folder.join(to));
     }

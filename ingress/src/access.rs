@@ -151,9 +151,8 @@ impl Standing {
         let looked = async {
             let token = tokens::find(store, &self.token).await?;
             let now = store.now().await?;
-            let allows = |token: &Token| {
-                token.is_active(now) && token.allows(self.scope, &self.registry)
-            };
+            let allows =
+                |token: &Token| token.is_active(now) && token.allows(self.scope, &self.registry);
             Ok::<_, StoreError>(token.as_ref().is_some_and(allows))
         };
         looked.await.unwrap_or(true)

@@ -228,7 +228,8 @@ pub(crate) fn showed_token(request: &HttpRequest, token: &TokenId) -> Result<(),
         && !connection.has_token()
     {
         // It would go on holding a place without belonging to anybody.
-        let place = connection.places.take(token).inspect_err(|_| connection.end(Shutdown::Read))?;
+        let place =
+            connection.places.take(token).inspect_err(|_| connection.end(Shutdown::Read))?;
         // Two requests of one connection at once: one of the places is given back.
         let _second = connection.place.set(place);
     }

@@ -14,8 +14,8 @@ use gantry_seams::logs::LogError;
 use gantry_seams::runs::RunOpError;
 use gantry_seams::store::StoreError;
 
-use crate::connections::{MOST_OF_ONE_TOKEN, NoPlace};
 use crate::api::types::{ErrorBody, ErrorDetail, Mistake};
+use crate::connections::{MOST_OF_ONE_TOKEN, NoPlace};
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,9 @@ pub(crate) enum ApiError {
     BrokenOff,
     #[error("{0}")]
     UnsupportedMedia(&'static str),
-    #[error("this token has {most} connections open: close some of them, or use a token for each program")]
+    #[error(
+        "this token has {most} connections open: close some of them, or use a token for each program"
+    )]
     TooManyConnections { most: usize },
     #[error("gantry has too much at once: try again in a moment")]
     Busy,

@@ -263,11 +263,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(
-        request: &HttpRequest,
-        by: TokenId,
-        body: &impl Serialize,
-    ) -> Result<Self, ApiError> {
+    fn new(request: &HttpRequest, by: TokenId, body: &impl Serialize) -> Result<Self, ApiError> {
         let what = format!("{} {}", request.method(), request.path());
         let key = request.headers().get("idempotency-key");
         let key = key.map(|value| idempotency_key(value)).transpose()?;
@@ -277,8 +273,7 @@ impl Asked {
             };
             format!("{what}\n{body}").into_bytes()
         };
-        let idempotency =
-            key.map(|key| Idempotency { key: format!("{by}/{key}"), asked: asked() });
+        let idempotency = key.map(|key| Idempotency { key: format!("{by}/{key}"), asked: asked() });
         let random = random_hex::<16>()?;
         let event = match format!("request:{}", random.as_str()).parse() {
             Ok(event) => event,

@@ -153,7 +153,10 @@ async fn hooks_of_one_registry_hide_none_of_another() {
     assert_eq!(page["next"], Value::Null);
 
     // And all of both are found, page by page.
-    for (token, expected) in [(door.token("read", None).await, 6_001), (door.token("read", Some(&["contoso", "fabrikam"])).await, 6_001)] {
+    for (token, expected) in [
+        (door.token("read", None).await, 6_001),
+        (door.token("read", Some(&["contoso", "fabrikam"])).await, 6_001),
+    ] {
         let (mut path, mut found) = ("/hooks?limit=500".to_owned(), 0);
         loop {
             let page = get(&door, &token, &path).await.expect(StatusCode::OK);
@@ -201,7 +204,8 @@ async fn a_list_of_deliveries_tells_nothing_of_those_that_it_does_not_show() {
             ..stored.clone()
         })
         .collect();
-    let accepted = many.iter().map(|delivery| deliveries::accept(door.store.as_ref(), delivery, None, &[]));
+    let accepted =
+        many.iter().map(|delivery| deliveries::accept(door.store.as_ref(), delivery, None, &[]));
     join_all(accepted).await;
 
     let token = door.token("read", Some(&["fabrikam"])).await;

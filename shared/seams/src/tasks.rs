@@ -39,7 +39,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, Cre
             // The event of a deleted task of this name that was created in the same millisecond.
             Err(CommitError::Conflict { .. }) => {
                 task.created = task.created.after(ONE_MILLISECOND);
-            },
+            }
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }

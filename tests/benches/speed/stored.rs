@@ -117,7 +117,8 @@ pub(crate) async fn create_waiting(
 async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<BuildSpec> {
     let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
     let id: UploadId = "bench".parse()?;
-    let digest: image::Digest = format!("sha256:{}", hex::encode(Sha256::digest(&context))).parse()?;
+    let digest: image::Digest =
+        format!("sha256:{}", hex::encode(Sha256::digest(&context))).parse()?;
     let upload = Upload {
         id: id.clone(),
         registry: registry.clone(),

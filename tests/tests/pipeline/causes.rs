@@ -26,8 +26,10 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -
         draft: planner::for_task_request(task, task.build.clone(), event.id.clone(), by),
         event,
         prefix: "ca".parse().unwrap(),
-        idempotency: key
-            .map(|key| Idempotency { key: key.to_owned(), asked: task.id.to_string().into_bytes() }),
+        idempotency: key.map(|key| Idempotency {
+            key: key.to_owned(),
+            asked: task.id.to_string().into_bytes(),
+        }),
     };
     requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap()
 }
