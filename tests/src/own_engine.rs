@@ -1,6 +1,6 @@
 //! An engine that a test may kill, stop and start again.
 //!
-//! It needs root, `dockerd`, and, for builds, a static `busybox`.
+//! It needs root, `dockerd` or the program that `GANTRY_TEST_DOCKERD` names, and, for builds, a static `busybox`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -104,9 +104,10 @@ fn launch(folder: &Path, cgroup: &str, disk: Option<u32>) -> Child {
     std::fs::create_dir_all(&data).unwrap();
     let mount = disk.map(|size| format!("mount -t tmpfs -o size={size}m disk {data} && "));
     let dockerd = format!(
-        "{}exec dockerd --cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
+        "{}exec {} --cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
          --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
         mount.unwrap_or_default(),
+        program(),
     );
     // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
     Command::new("unshare")
@@ -115,6 +116,11 @@ fn launch(folder: &Path, cgroup: &str, disk: Option<u32>) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("`unshare` to start `dockerd`")
+}
+
+#[allow(clippy::disallowed_methods, reason = "the environment says which engine the tests use")]
+fn program() -> String {
+    std::env::var("GANTRY_TEST_DOCKERD").unwrap_or_else(|_| "dockerd".to_owned())
 }
 
 fn kill(signal: &str, pid: u32) {

@@ -545,3 +545,58 @@ async fn a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once
     assert_eq!(engine.leftovers(&first.installation).await.unwrap(), []);
     engine.remove_image(&staging).await.unwrap();
 }
+
+/// Whether the engine's BuildKit knows heredocs and `COPY --link`: from Docker 23 on.
+async fn knows_dockerfile_1_4() -> bool {
+    let docker = Docker::connect_with_unix(&host(), 10, bollard::API_DEFAULT_VERSION).unwrap();
+    let version = docker.version().await.unwrap().version.unwrap();
+    version.split('.').next().unwrap().parse::<u32>().unwrap() >= 23
+}
+
+#[tokio::test]
+async fn a_heredoc_is_run_or_refused_by_an_engine_that_is_too_old() {
+    let order = on_busybox("RUN <<EOF\necho one\necho two\nEOF\nCOPY <<EOF /file\nthree\nEOF");
+    let (built, told) = build(&engine(), order.clone(), context(nothing())).await;
+    if knows_dockerfile_1_4().await {
+        built.unwrap();
+        assert_eq!(told.output(OutputStream::Stdout), "one\ntwo\n");
+        assert_eq!(read_back(&order, "/file").await, "three\n");
+    } else {
+        let error = built.unwrap_err();
+        let BuildError::Refused { message } = error else { panic!("{error:?}") };
+        assert!(message.contains("echo") || message.contains("ECHO"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_linked_copy_is_made_or_refused_by_an_engine_that_is_too_old() {
+    let order = on_busybox("COPY --link hello /hello");
+    let files = tar(&[("hello", b"hello")]);
+    let (built, _) = build(&engine(), order.clone(), context(files)).await;
+    if knows_dockerfile_1_4().await {
+        built.unwrap();
+        assert_eq!(read_back(&order, "/hello").await, "hello");
+    } else {
+        let error = built.unwrap_err();
+        let BuildError::Refused { message } = error else { panic!("{error:?}") };
+        assert!(message.contains("link"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_frontend_that_a_syntax_line_names_is_read_from_its_registry() {
+    let registry = registry();
+    let built_by = async |frontend: &str| {
+        let dockerfile = format!("# syntax={frontend}\nFROM {registry}/busybox:1\n");
+        let (built, told) =
+            build(&engine(), order(&registry, &dockerfile), context(nothing())).await;
+        let asks = |event: &BuildEvent| matches!(event, BuildEvent::Started { name, .. } if name.contains(frontend));
+        assert!(told.events.iter().any(asks), "{told:?}");
+        built.unwrap_err()
+    };
+    // An image that runs, but is no frontend, and one that is not there.
+    let error = built_by(&format!("{registry}/busybox:1")).await;
+    assert!(matches!(error, BuildError::StepFailed { exit_code: 1, .. }), "{error:?}");
+    let error = built_by(&format!("{registry}/no-such-frontend:1")).await;
+    assert!(matches!(error, BuildError::Refused { .. }), "{error:?}");
+}
