@@ -1,4 +1,4 @@
-.PHONY: help demo test test-rabbitmq4 faults soak check build audit fuzz fuzz-api bench
+.PHONY: help demo test test-engines test-servers faults soak check build audit fuzz fuzz-api bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -9,10 +9,11 @@ demo: ## shows the main job on this machine, a pushed commit to a running image;
 test: ## installs and starts what the tests need, and runs all of them and the demo
 	@deploy/test.sh
 
-# RabbitMQ 4 is in no Debian yet. With one that listens at these addresses, user and password guest:
-#     GANTRY_TEST_AMQP=amqp://127.0.0.1:5672 GANTRY_TEST_RABBITMQ_API=http://127.0.0.1:15672 make test-rabbitmq4
-test-rabbitmq4: ## runs the tests of the queues on a RabbitMQ of another version, which GANTRY_TEST_AMQP names
-	@cargo test --package gantry-amqp --test amqp -- --skip private
+test-engines: ## tests the worker on the engine of this machine and on Debian 13's with either image store; engines="classic" is less
+	@deploy/test_engines.sh $(engines)
+
+test-servers: ## tests the store and the queues on Debian 13's Redis and RabbitMQ
+	@deploy/test_servers.sh
 
 faults: ## lets processes, servers and connections fail, by 23 seeds; GANTRY_FAULT_SEED=2007 plays one again
 	@deploy/faults.sh

@@ -61,7 +61,6 @@ usage: deploy/bootstrap.sh COMMAND
 
   redis start --state DIR [--port N] [--debian 13]
                                prints GANTRY_TEST_REDIS=redis://127.0.0.1:PORT
-                               and, of Debian 13, REDIS_SERVER=PROGRAM
   redis stop --state DIR
 
   s3 start --state DIR [--port N]
@@ -74,7 +73,7 @@ USAGE
 # Reads `--name value…` into the variables below; `--notify` takes two values.
 options() {
     state='' port='' htpasswd='' notify_url='' notify_token='' registry='' name='' user=''
-    debian='' store=classic
+    debian=${GANTRY_TEST_DEBIAN-} store=classic
     while (($# > 0)); do
         (($# > 1)) || misuse "$1 needs a value"
         case $1 in

@@ -73,6 +73,8 @@ debian13_write_server() {
     [[ -e $home ]] || fail "Debian 13's servers are not here: run deploy/bootstrap.sh install servers"
     cat >"$file" <<PROGRAM
 #!/bin/sh
+LC_ALL=C # other locales were not unpacked
+export LC_ALL
 [ "\$(id -u)" = 0 ] && as='' || as=--map-root-user
 exec unshare --mount \$as sh -c 'mount --bind "$home/usr" /usr && exec $program "\$@"' "\$0" "\$@"
 PROGRAM

@@ -45,23 +45,34 @@ stop_parts() {
     "$bootstrap" git-server stop --state "$1"
     "$bootstrap" registry stop --state "$1"
     "$bootstrap" engine stop --state "$1"
-    [[ ! -d $1/containerd ]] || "$bootstrap" engine stop --state "$1/containerd"
+    local store
+    for store in containerd classic; do
+        [[ ! -d $1/$store ]] || "$bootstrap" engine stop --state "$1/$store"
+    done
 }
 
-# Gives the tests and the benches a fresh set of parts in a folder, until the script ends in
-# whatever way. After a failure the folder stays, with the logs in it, until the next run.
+# Gives the tests and the benches a fresh set of parts in a folder, until the script ends.
 with_test_parts() {
-    test_state=$1
-    be_alone
-    stop_parts "$test_state"
-    rm -rf "${test_state:?}"/{engine,containerd,registry,git,rabbitmq,redis,s3,demo}
-    trap finish_test_parts EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-
+    own_test_state "$1"
     start_parts "$test_state"
     export_fact "$bootstrap" rabbitmq start --state "$test_state"
     export_fact "$bootstrap" redis start --state "$test_state"
+    export_test_parts
+}
+
+# Empties a folder for this script's parts, which are stopped when it ends in whatever way. After a
+# failure the folder stays, with the logs in it, until the next run.
+own_test_state() {
+    test_state=$1
+    be_alone
+    stop_parts "$test_state"
+    rm -rf "${test_state:?}"/{engine,containerd,classic,registry,git,rabbitmq,redis,s3,demo}
+    trap finish_test_parts EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+export_test_parts() {
     export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST
     export GANTRY_TEST_REGISTRY=$REGISTRY
     export GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE

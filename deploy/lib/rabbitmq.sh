@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# A message broker: Debian's RabbitMQ on loopback, with the management API.
+# A message broker: this machine's RabbitMQ or Debian 13's, on loopback, with the management API.
 #
 # Its Erlang node has a name, a cookie and a name server (epmd) of its own, so it stands beside
 # another broker. User and password are guest.
@@ -10,8 +10,8 @@ rabbitmq_start() {
     if running_pid "$rabbitmq_pid_file" "$rabbitmq_home" >/dev/null; then
         fail "a RabbitMQ already runs in $state: stop it first"
     fi
-    [[ -x $rabbitmq_program ]] || fail "rabbitmq-server is not installed: run deploy/bootstrap.sh install test"
     mkdir -p "$rabbitmq_home" "$rabbitmq_folder/data"
+    rabbitmq_choose_programs
     local api pid
     port=$(port_or_free "$port")
     api=$(free_port)
@@ -32,6 +32,20 @@ rabbitmq_start() {
     printf 'GANTRY_TEST_RABBITMQ_API=http://127.0.0.1:%s\n' "$api"
 }
 
+rabbitmq_choose_programs() {
+    local installed=/usr/lib/rabbitmq/bin
+    if [[ -n $debian ]]; then
+        rabbitmq_program=$rabbitmq_folder/rabbitmq-server
+        rabbitmq_ctl_program=$rabbitmq_folder/rabbitmqctl
+        debian13_write_server "$rabbitmq_program" "$installed/rabbitmq-server"
+        debian13_write_server "$rabbitmq_ctl_program" "$installed/rabbitmqctl"
+    else
+        rabbitmq_program=$installed/rabbitmq-server
+        rabbitmq_ctl_program=$installed/rabbitmqctl
+        [[ -x $rabbitmq_program ]] || fail "rabbitmq-server is not installed: run deploy/bootstrap.sh install test"
+    fi
+}
+
 # Nobody needs what is on its queues, so it is not asked to put that in order first.
 rabbitmq_stop() {
     rabbitmq_names
@@ -40,7 +54,6 @@ rabbitmq_stop() {
 }
 
 rabbitmq_names() {
-    rabbitmq_program=/usr/lib/rabbitmq/bin/rabbitmq-server
     rabbitmq_folder=$state/rabbitmq
     rabbitmq_home=$rabbitmq_folder/home
     rabbitmq_epmd=$rabbitmq_folder/epmd
@@ -73,7 +86,7 @@ rabbitmq_write_ctl() {
     cat >"$rabbitmq_folder/ctl" <<CTL
 #!/bin/sh
 export HOME=$rabbitmq_home ERL_EPMD_PORT=$ERL_EPMD_PORT
-exec /usr/lib/rabbitmq/bin/rabbitmqctl --node gantry-$port@localhost "\$@"
+exec $rabbitmq_ctl_program --node gantry-$port@localhost "\$@"
 CTL
     chmod 755 "$rabbitmq_folder/ctl"
 }

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# A store of records: Debian's Redis on loopback, which keeps what it acknowledged.
+# A store of records: this machine's Redis or Debian 13's, on loopback. It keeps what it acknowledged.
 
 redis_start() {
     redis_names
     if running_pid "$redis_pid_file" "$redis_config" >/dev/null; then
         fail "a Redis already runs in $state: stop it first"
     fi
-    command -v redis-server >/dev/null || fail "redis-server is not installed: run deploy/bootstrap.sh install test"
     mkdir -p "$redis_folder"
+    redis_choose_program
     port=$(port_or_free "$port")
     redis_write_config
     local pid
-    pid=$(start_process "$redis_log" redis-server "$redis_config")
+    pid=$(start_process "$redis_log" "$redis_program" "$redis_config")
     printf '%s\n' "$pid" >"$redis_pid_file"
     if ! wait_ready 20 "$pid" redis_answers; then
         show_log "$redis_log"
@@ -20,6 +20,17 @@ redis_start() {
         fail "Redis did not start at 127.0.0.1:$port: the lines above say why"
     fi
     printf 'GANTRY_TEST_REDIS=redis://127.0.0.1:%s\n' "$port"
+}
+
+redis_choose_program() {
+    if [[ -n $debian ]]; then
+        redis_program=$redis_folder/bin/redis-server
+        mkdir -p "$redis_folder/bin"
+        debian13_write_server "$redis_program" /usr/bin/redis-server
+    else
+        redis_program=redis-server
+        command -v redis-server >/dev/null || fail "redis-server is not installed: run deploy/bootstrap.sh install test"
+    fi
 }
 
 redis_stop() {

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs the tests of the worker's engine on several engines: deploy/test_engines.sh [ENGINE…], of `machine` (the one that
+# answers, else the installed dockerd), `classic` and `containerd` (Debian 13's dockerd with either image store).
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib/process.sh
+source "$root/deploy/lib/process.sh"
+# shellcheck source=deploy/lib/parts.sh
+source "$root/deploy/lib/parts.sh"
+# shellcheck source=deploy/lib/tested.sh
+source "$root/deploy/lib/tested.sh"
+
+main() {
+    local engine engines=("$@")
+    ((${#engines[@]} > 0)) || engines=(machine classic containerd)
+    cd "$root"
+    deploy/bootstrap.sh install test
+    own_test_state "$root/.test"
+    start_engine "${engines[0]}"
+    export_fact "$bootstrap" registry start --state "$test_state"
+    export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
+    export GANTRY_TEST_REGISTRY=$REGISTRY GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
+    for engine in "${engines[@]}"; do
+        start_engine "$engine"
+        test_on "$(engine_description)" cargo test --workspace --test engine
+        stop_engine "$engine"
+    done
+    test_report
+}
+
+# Exports where it is and what starts another.
+start_engine() {
+    local DOCKERD=dockerd
+    case $1 in
+        machine) export_fact "$bootstrap" engine start --state "$test_state" ;;
+        classic | containerd) export_fact "$bootstrap" engine start --state "$test_state/$1" --debian 13 --store "$1" ;;
+        *) fail "no engine is called $1: there are machine, classic and containerd" ;;
+    esac
+    export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST GANTRY_TEST_DOCKERD=$DOCKERD
+}
+
+stop_engine() {
+    local state=$test_state
+    [[ $1 == machine ]] || state+=/$1
+    "$bootstrap" engine stop --state "$state"
+}
+
+# As the engine itself tells it.
+engine_description() {
+    curl --silent --fail --max-time 5 --unix-socket "${GANTRY_TEST_DOCKER_HOST#unix://}" http://engine/info |
+        jq --raw-output '"Docker Engine \(.ServerVersion), \(if any(.DriverStatus[]; .[1] == "io.containerd.snapshotter.v1") then "containerd" else "classic" end) image store (\(.Driver))"'
+}
+
+main "$@"
