@@ -15,7 +15,7 @@ use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics::Stage;
-use gantry_ops::secret::Credentials;
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use gantry_ops::telemetry;
 use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
@@ -31,7 +31,7 @@ use crate::Worker;
 use crate::failure::Failure;
 use crate::lease::KeptLease;
 use crate::log::{LogWriter, RunLog};
-use crate::mask::Secrets;
+use crate::mask::{MOST_BYTES, Secrets};
 use crate::spans;
 use crate::step::build::Built;
 use crate::tags::NotTagged;
@@ -75,6 +75,17 @@ pub(crate) enum Ending {
 struct CannotBegin {
     worker: WorkerId,
     source: Box<dyn Error>,
+}
+
+/// More secrets than can be kept out of a log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the run's secrets take more than {} KiB together, which cannot be masked in its log{}: give files to the build another way, or make them smaller",
+    MOST_BYTES >> 10,
+    .largest.as_ref().map(|(name, bytes)| format!("; the largest is the secret build argument {name}, {bytes} bytes")).unwrap_or_default()
+)]
+struct TooManySecrets {
+    largest: Option<(String, usize)>,
 }
 
 impl From<Failure> for Ending {
@@ -130,7 +141,8 @@ impl Worker {
             () = lease.lost() => return None,
             needs = self.open_needs(&run, bundle) => needs,
         };
-        let (bundle, registry) = match needs {
+        let needs = needs.and_then(|(bundle, registry)| Ok((secrets(&bundle)?, bundle, registry)));
+        let (secrets, bundle, registry) = match needs {
             Ok(needs) => needs,
             Err(failure) => {
                 tracing::warn!(run.id = %run.id, "run {}: {}", run.id, failure.error());
@@ -142,7 +154,7 @@ impl Worker {
             Arc::clone(&self.store),
             Arc::clone(&self.blobs),
             LogId { run: run.id, attempt: number },
-            secrets(&bundle),
+            secrets,
             self.settings.log_limit,
         );
         let deadline = Instant::now() + run.build.timeout.as_duration();
@@ -346,7 +358,13 @@ async fn timed_out(attempt: &Attempt) -> Finish {
     Finish::Outcome(Outcome::Timeout { error })
 }
 
-fn secrets(bundle: &Bundle) -> Secrets {
+/// What to mask in the log. A run whose secrets are too many to look for is not built: they would stand in its log.
+fn secrets(bundle: &Bundle) -> Result<Secrets, Failure> {
     let passwords = bundle.registries.values().map(|credentials| &credentials.password);
-    Secrets::new(passwords.chain(&bundle.git_token).chain(bundle.build_args.values()))
+    let all = passwords.chain(&bundle.git_token).chain(bundle.build_args.values());
+    Secrets::new(all).ok_or_else(|| {
+        let largest = bundle.build_args.iter().max_by_key(|(_, value)| value.expose_secret().len());
+        let largest = largest.map(|(name, value)| (name.to_string(), value.expose_secret().len()));
+        Failure::users(ErrorCode::BuildRefused, &TooManySecrets { largest })
+    })
 }

@@ -1,22 +1,27 @@
 //! Takes secrets out of what is said.
 //!
 //! In: bytes as they come, cut anywhere. Out: the same with each secret replaced, also one that came in two pieces: what
-//! may be the beginning of a secret is held until more is known. A secret is also found in base64, by itself or with what
-//! stands around it, in hexadecimal and percent-encoded, and line by line where it has several. One shorter than
-//! [`SHORTEST`] bytes is not looked for: it would black out every second word.
+//! may be the beginning of a secret is held until more is known. A secret is found in the forms that programs commonly
+//! write it in: see [`forms`]. One shorter than [`SHORTEST`] bytes is not looked for: it would black out every second word.
+//!
+//! The cost is linear in what is said, whatever the secrets are: an automaton reads each byte once.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use gantry_ops::secret::{ExposeSecret, SecretString};
+
+mod finder;
+mod forms;
+
+use finder::{Cursor, Finder};
 
 /// Shorter secrets are not masked.
 const SHORTEST: usize = 4;
 
-/// Fewer digits of base64 stand in too many words.
-const SHORTEST_DIGITS: usize = 6;
+/// What the secrets of one run may take together: enough for ten private keys. Their forms take about a hundred times
+/// that in memory.
+pub(crate) const MOST_BYTES: usize = 32 << 10;
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -26,39 +31,33 @@ const MASK: &str = "***";
 pub(crate) struct Secrets(Option<Arc<Patterns>>);
 
 struct Patterns {
-    texts: Vec<Vec<u8>>,
-    longest: usize,
-    finder: AhoCorasick,
+    /// Read as it comes.
+    plain: Finder,
+    /// Base64 and hexadecimal, which programs wrap: read without line breaks.
+    wrapped: Finder,
 }
 
 impl Secrets {
-    /// Looks for these.
-    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
-        let mut texts: Vec<Vec<u8>> = Vec::new();
+    /// Looks for these. `None` if they are larger than [`MOST_BYTES`] together.
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Option<Self> {
+        let mut texts: BTreeSet<&str> = BTreeSet::new();
+        let mut bytes = 0;
         for secret in secrets {
             let secret = secret.expose_secret();
-            let lines = secret.lines().map(str::trim);
-            for text in std::iter::once(secret).chain(std::iter::once(secret.trim())).chain(lines) {
-                if text.len() >= SHORTEST {
-                    texts.push(text.into());
-                    for alphabet in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
-                        texts.push(alphabet.encode(text).into());
-                    }
-                    texts.extend(within_base64(text));
-                    texts.push(percent_encoded(text).into());
-                    texts.push(hex::encode(text).into());
-                    texts.push(hex::encode_upper(text).into());
-                }
+            bytes += secret.len();
+            if bytes > MOST_BYTES {
+                return None;
             }
+            texts.extend([secret, secret.trim()]);
+            texts.extend(secret.lines().map(str::trim));
         }
-        texts.sort_unstable();
-        texts.dedup();
-        let Some(longest) = texts.iter().map(Vec::len).max() else { return Self(None) };
-        match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts) {
-            Ok(finder) => Self(Some(Arc::new(Patterns { texts, longest, finder }))),
-            // Only a limit of 2^31 states makes it fail; the API's limit on a request is far below.
-            Err(error) => unreachable!("a few short texts fit an automaton: {error}"),
+        texts.retain(|text| text.len() >= SHORTEST);
+        if texts.is_empty() {
+            return Some(Self(None));
         }
+        let plain = Finder::new(texts.iter().flat_map(|text| forms::plain(text)));
+        let wrapped = Finder::new(texts.iter().flat_map(|text| forms::wrapped(text)));
+        Some(Self(Some(Arc::new(Patterns { plain, wrapped }))))
     }
 
     /// A whole text without secrets.
@@ -76,107 +75,154 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// What of a text's base64 is the same whatever stands before and after it, like the user before a password: one for each
-/// place that its first byte may have among three.
-fn within_base64(text: &str) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    for (before, touched) in [(0, 0), (1, 2), (2, 3)] {
-        let shifted = [&b"\0\0"[..before], text.as_bytes()].concat();
-        let whole_digits = shifted.len() * 8 / 6;
-        for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let digits = &alphabet.encode(&shifted)[touched..whole_digits];
-            if digits.len() >= SHORTEST_DIGITS {
-                all.push(digits.into());
-            }
-        }
-    }
-    all
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 /// Masks one stream.
 #[derive(Debug)]
 pub(crate) struct Masker {
     secrets: Secrets,
-    held: Vec<u8>,
+    plain: Cursor,
+    wrapped: Wrapped,
+    /// Bytes that may still turn out to be part of a secret.
+    held: VecDeque<u8>,
+    /// How many bytes came before `held`.
+    given: u64,
+    /// Secrets in `held`, in order and apart from each other.
+    found: VecDeque<Found>,
+    /// A mask was given for all bytes before this place.
+    masked_to: u64,
+}
+
+/// Where a secret stands in the stream.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    start: u64,
+    end: u64,
 }
 
 impl Masker {
     /// A masker at the beginning of a stream.
     pub(crate) fn new(secrets: Secrets) -> Self {
-        Self { secrets, held: Vec::new() }
+        Self {
+            secrets,
+            plain: Cursor::default(),
+            wrapped: Wrapped::default(),
+            held: VecDeque::new(),
+            given: 0,
+            found: VecDeque::new(),
+            masked_to: 0,
+        }
     }
 
     /// Takes the next bytes and gives those of which it is known that they are no secret.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let Some(patterns) = &self.secrets.0 else { return bytes.to_vec() };
-        self.held.extend_from_slice(bytes);
-        let hold_from = patterns.hold_from(&self.held);
-        let (masked, used) = patterns.mask(&self.held, hold_from);
-        self.held.drain(..used);
+        let Some(patterns) = self.secrets.0.clone() else { return bytes.to_vec() };
+        let mut masked = Vec::with_capacity(bytes.len());
+        for &byte in bytes {
+            let at = self.given + self.held.len() as u64;
+            self.held.push_back(byte);
+            if let Some(length) = self.plain.advance(&patterns.plain, byte) {
+                self.found(at + 1 - length as u64, at + 1);
+            }
+            if let Some(start) = self.wrapped.advance(&patterns.wrapped, byte, at) {
+                self.found(start, at + 1);
+            }
+            let open = at + 1 - self.plain.depth(&patterns.plain) as u64;
+            self.give(open.min(self.wrapped.open(at + 1)), &mut masked);
+        }
         masked
     }
 
     /// The stream ends: what was held is no secret, or only the beginning of one.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        let held = std::mem::take(&mut self.held);
-        match &self.secrets.0 {
-            None => held,
-            Some(patterns) => patterns.mask(&held, held.len()).0,
+        let mut masked = Vec::with_capacity(self.held.len());
+        self.give(self.given + self.held.len() as u64, &mut masked);
+        (self.plain, self.wrapped) = (Cursor::default(), Wrapped::default());
+        masked
+    }
+
+    /// Notes a secret that ends with the newest byte. What it touches becomes one with it.
+    fn found(&mut self, mut start: u64, end: u64) {
+        while let Some(last) = self.found.pop_back_if(|last| last.end > start) {
+            start = start.min(last.start);
+        }
+        self.found.push_back(Found { start, end });
+    }
+
+    /// Gives what stands before `until`.
+    fn give(&mut self, until: u64, masked: &mut Vec<u8>) {
+        while self.given < until {
+            if let Some(found) = self.found.pop_front_if(|found| found.start <= self.given) {
+                if found.start >= self.masked_to {
+                    masked.extend_from_slice(MASK.as_bytes());
+                }
+                self.masked_to = self.masked_to.max(found.end);
+                continue;
+            }
+            let Some(byte) = self.held.pop_front() else { return };
+            if self.given >= self.masked_to {
+                masked.push(byte);
+            }
+            self.given += 1;
         }
     }
 }
 
-impl Patterns {
-    /// From where on the bytes may be the beginning of a secret.
-    fn hold_from(&self, bytes: &[u8]) -> usize {
-        let earliest = bytes.len().saturating_sub(self.longest - 1);
-        (earliest..bytes.len())
-            .find(|&from| {
-                let tail = &bytes[from..];
-                self.texts.iter().any(|text| text.len() > tail.len() && text.starts_with(tail))
-            })
-            .unwrap_or(bytes.len())
+/// Reads a stream without its line breaks and the blanks that follow them.
+#[derive(Debug, Default)]
+struct Wrapped {
+    cursor: Cursor,
+    /// Where the bytes stand that the beginning of a form consists of.
+    digits: VecDeque<u64>,
+    is_behind_break: bool,
+}
+
+impl Wrapped {
+    /// How much of a form must stand before a line break for the line to be held back. Less of it is given, so that no
+    /// line waits for the next one because of its last letter.
+    const HELD_OVER_BREAK: usize = 3;
+
+    /// Where a form begins that ends with this byte.
+    fn advance(&mut self, finder: &Finder, byte: u8, at: u64) -> Option<u64> {
+        let is_break = matches!(byte, b'\n' | b'\r');
+        if is_break || (self.is_behind_break && matches!(byte, b' ' | b'\t')) {
+            self.is_behind_break = true;
+            return None;
+        }
+        self.is_behind_break = false;
+        let found = self.cursor.advance(finder, byte);
+        self.digits.push_back(at);
+        // A form that ends here may be longer than what another may begin with.
+        let length = found.unwrap_or(0);
+        let start = self
+            .digits
+            .len()
+            .checked_sub(length)
+            .and_then(|first| (length > 0).then(|| self.digits.get(first).copied()).flatten());
+        while self.digits.len() > self.cursor.depth(finder) {
+            self.digits.pop_front();
+        }
+        start
     }
 
-    /// Masks up to `until`, and beyond it a secret that begins before it. Tells how many bytes that used.
-    fn mask(&self, bytes: &[u8], until: usize) -> (Vec<u8>, usize) {
-        let mut masked = Vec::with_capacity(bytes.len());
-        let mut used = 0;
-        for found in self.finder.find_iter(bytes) {
-            if found.start() >= until {
-                break;
-            }
-            masked.extend_from_slice(&bytes[used..found.start()]);
-            masked.extend_from_slice(MASK.as_bytes());
-            used = found.end();
+    /// From where on the stream may be the beginning of a form; `end` if nothing is.
+    fn open(&self, end: u64) -> u64 {
+        match self.digits.front() {
+            Some(_) if self.is_behind_break && self.digits.len() < Self::HELD_OVER_BREAK => end,
+            Some(start) => *start,
+            None => end,
         }
-        if used < until {
-            masked.extend_from_slice(&bytes[used..until]);
-            used = until;
-        }
-        (masked, used)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn secrets(texts: &[&str]) -> Secrets {
         let texts: Vec<SecretString> = texts.iter().map(|text| SecretString::from(*text)).collect();
-        Secrets::new(&texts)
+        Secrets::new(&texts).unwrap()
     }
 
     #[test]
@@ -222,5 +268,81 @@ mod tests {
     #[test]
     fn a_very_short_secret_does_not_black_out_the_log() {
         assert_eq!(secrets(&["a", ""]).mask("a banana"), "a banana");
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_masked_as_one() {
+        assert_eq!(secrets(&["abcd", "cdef"]).mask("<abcdef>"), "<***>");
+        assert_eq!(secrets(&["abcd"]).mask("<abcdabcd>"), "<******>");
+    }
+
+    #[test]
+    fn wrapped_encodings_are_masked_wherever_the_lines_end() {
+        let secret =
+            "correct horse battery staple \u{e9}\u{fc} 0123456789 and so on, for more than a line";
+        let secrets = secrets(&[secret]);
+        let whole = STANDARD.encode(format!("user:{secret}\n"));
+        for (encoded, kept) in [(whole, 12), (hex::encode(secret), 0), (STANDARD.encode(secret), 0)]
+        {
+            for width in 1..=80 {
+                for line_end in ["\n", "\r\n", "\n    "] {
+                    let lines: Vec<&str> = encoded
+                        .as_bytes()
+                        .chunks(width)
+                        .map(|line| str::from_utf8(line).unwrap())
+                        .collect();
+                    let said = lines.join(line_end);
+                    let shown: String = secrets.mask(&said).split_whitespace().collect();
+                    assert!(shown.contains("***"), "{width} {shown}");
+                    // Beside what stands around the secret, at most the digits that a line was not held back for.
+                    assert!(shown.len() <= kept + 3 + 2, "{width} {line_end:?} {shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_not_held_for_a_letter_that_may_begin_an_encoding() {
+        let secret = "password1";
+        let first = STANDARD.encode(secret).remove(0);
+        let line = format!("ends with {first}\n");
+        assert_eq!(Masker::new(secrets(&[secret])).push(line.as_bytes()), line.as_bytes());
+    }
+
+    #[test]
+    fn what_programs_make_of_a_secret_is_masked() {
+        let secrets = secrets(&["a\"b'c\\d/e <f> \u{e9}&$\tg"]);
+        for said in [
+            r#"a\"b'c\\d/e <f> é&$\tg"#,
+            r#"a\"b'c\\d\/e <f> é&$\tg"#,
+            r#"a\"b'c\\d/e <f> \u00e9&$\tg"#,
+            r#"a\"b'c\\d/e \u003cf\u003e \u00e9\u0026$\tg"#,
+            "a\"b'\\''c\\d/e <f> é&$\tg",
+            "a%22b%27c%5cd%2fe%20%3cf%3e%20%c3%a9%26%24%09g",
+            "a%22b%27c%5Cd%2Fe+%3Cf%3E+%C3%A9%26%24%09g",
+            "a%22b'c%5Cd%2Fe%20%3Cf%3E%20%C3%A9%26%24%09g",
+        ] {
+            assert_eq!(secrets.mask(&format!("<{said}>")), "<***>", "{said}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_many_lines_costs_no_more_per_byte_than_one_of_one_line() {
+        // Each line begins as the log does, so that each of them may begin at every place.
+        let secret: String = (0..450).map(|n| format!("{}{n}\n", "a".repeat(64))).collect();
+        let secrets = secrets(&[&secret]);
+        let log = "a".repeat(1 << 20);
+        let began = std::time::Instant::now();
+        let mut masker = Masker::new(secrets);
+        let given: usize = log.as_bytes().chunks(1000).map(|piece| masker.push(piece).len()).sum();
+        assert_eq!(given + masker.finish().len(), log.len());
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn more_secrets_than_can_be_masked_are_refused() {
+        let secret = SecretString::from("x".repeat(MOST_BYTES));
+        assert!(Secrets::new([&secret]).is_some());
+        assert!(Secrets::new([&secret, &SecretString::from("y")]).is_none());
     }
 }

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, get};
 use futures_util::Stream;
 use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
+use gantry_ops::terminal;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
@@ -39,7 +40,8 @@ impl LogQuery {
     }
 }
 
-/// Reads a log as text, as far as it is written. With `Accept: text/event-stream`, the same as `/log/events`.
+/// Reads a log as text, as far as it is written. Control characters and those that hide or reorder others are shown as
+/// text, like `\x1b`: `/log/events` has them as they came. With `Accept: text/event-stream`, the same as `/log/events`.
 #[utoipa::path(
     tag = "logs",
     security(("token" = ["read"])),
@@ -221,9 +223,10 @@ impl TextLog {
             Step::Frames(frames) => {
                 for frame in frames {
                     let before = usize::try_from(self.skip_to.saturating_sub(frame.offset));
-                    let text = Bytes::from(frame.text);
-                    self.is_in_line = !text.ends_with(b"\n");
-                    self.waiting.push_back(text.slice(before.unwrap_or(0).min(text.len())..));
+                    let text = &frame.text;
+                    self.is_in_line = !text.ends_with('\n');
+                    let from = text.floor_char_boundary(before.unwrap_or(0).min(text.len()));
+                    self.waiting.push_back(terminal::visible(&text[from..]).into());
                 }
             }
         }

@@ -100,13 +100,11 @@ impl Sanitiser {
     fn control(&mut self, mut parameters: String, c: char, safe: &mut String) -> State {
         match c {
             '\u{40}'..='\u{7e}' => {
-                let is_colour = c == 'm'
-                    && parameters.len() <= LONGEST_COLOUR
-                    && parameters.bytes().all(|b| b.is_ascii_digit() || b == b';' || b == b':');
-                if is_colour && self.keep_colours {
+                let colours = if c == 'm' { legible(&parameters) } else { None };
+                if let Some(colours) = colours.filter(|_| self.keep_colours) {
                     self.coloured = true;
                     safe.push_str("\u{1b}[");
-                    safe.push_str(&parameters);
+                    safe.push_str(&colours);
                     safe.push('m');
                 }
                 State::Text
@@ -121,6 +119,31 @@ impl Sanitiser {
             c => Self::text(c, safe),
         }
     }
+}
+
+/// What a colour sequence sets, if text stays legible by it: bold, dim, italic, underlined, and the 16 named colours of the
+/// letters, which a terminal shows apart from its background. Not what hides text (`8`), blinks, reverses it, or chooses
+/// the background or an exact colour, by which letters may get the colour of what is behind them.
+fn legible(parameters: &str) -> Option<String> {
+    let is_attribute = |b: u8| b.is_ascii_digit() || b == b';' || b == b':';
+    if parameters.len() > LONGEST_COLOUR || !parameters.bytes().all(is_attribute) {
+        return None;
+    }
+    let mut kept = Vec::new();
+    let mut numbers = parameters.split(';');
+    while let Some(number) = numbers.next() {
+        match number.parse().unwrap_or(if number.is_empty() { 0 } else { u16::MAX }) {
+            0 | 1 | 2 | 3 | 4 | 22 | 23 | 24 | 31..=37 | 39 | 90..=97 => kept.push(number),
+            // `38;5;N`, `38;2;R;G;B`: its parameters are no attributes of their own.
+            38 | 48 | 58 => match numbers.next() {
+                Some("5") => drop(numbers.next()),
+                Some("2") => drop(numbers.nth(2)),
+                _ => return None,
+            },
+            _ => {}
+        }
+    }
+    (!kept.is_empty()).then(|| kept.join(";"))
 }
 
 /// Whether a character shows nothing itself and changes how others are read: their direction, where a line ends, whether
@@ -150,6 +173,28 @@ pub fn lines(text: &str) -> String {
 #[must_use]
 pub fn one_line(text: &str) -> String {
     lines(text.trim_end()).replace(['\n', '\t'], " ")
+}
+
+/// The text with everything that a terminal would obey shown instead: `\x1b[8m`, `\u{202e}`. New lines and tabs stay, and a
+/// carriage return before a new line, which only ends it.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut shown = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let _infallible = match letter {
+            '\n' | '\t' => write!(shown, "{letter}"),
+            '\r' if letters.peek() == Some(&'\n') => Ok(()),
+            letter if letter.is_ascii_control() => write!(shown, "\\x{:02x}", u32::from(letter)),
+            letter if letter.is_control() || is_hidden(letter) => {
+                write!(shown, "{}", letter.escape_unicode())
+            }
+            letter => write!(shown, "{letter}"),
+        };
+    }
+    shown
 }
 
 /// JSON that hides nothing either: what would not be shown is escaped, and stays the same for programs.
@@ -212,10 +257,40 @@ mod tests {
     #[test]
     fn colours_stay_where_they_are_wanted_and_end() {
         let mut sanitiser = Sanitiser::new(true);
-        assert_eq!(sanitiser.push("\u{1b}[1;38:5:9mred\u{1b}[2K"), "\u{1b}[1;38:5:9mred");
+        assert_eq!(sanitiser.push("\u{1b}[1;31mred\u{1b}[2K"), "\u{1b}[1;31mred");
         assert_eq!(sanitiser.finish(), "\u{1b}[0m");
         assert_eq!(sanitiser.finish(), "");
         assert_eq!(sanitiser.push("\u{1b}[>4;2mx"), "x");
+    }
+
+    #[test]
+    fn no_colour_hides_what_follows() {
+        for (text, safe) in [
+            ("\u{1b}[8mhidden", "hidden"),
+            ("\u{1b}[0;8mhidden", "\u{1b}[0mhidden"),
+            ("\u{9b}8mhidden", "hidden"),
+            ("\u{1b}[30;40mblack on black", "black on black"),
+            ("\u{1b}[38;5;0mx", "x"),
+            ("\u{1b}[38;2;8;8;8;1mx", "\u{1b}[1mx"),
+            ("\u{1b}[38:2::0:0:0mx", "x"),
+            ("\u{1b}[48;5;8;31mx", "\u{1b}[31mx"),
+            ("\u{1b}[7mreversed\u{1b}[5m", "reversed"),
+            ("\u{1b}[mplain", "\u{1b}[mplain"),
+        ] {
+            assert_eq!(Sanitiser::new(true).push(text), safe, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        for (text, shown) in [
+            ("a\tb\r\nc é \u{1f469}\u{200d}\u{1f680}\n", "a\tb\nc é \u{1f469}\u{200d}\u{1f680}\n"),
+            ("\u{1b}[8mx\u{1b}]0;t\u{7}", r"\x1b[8mx\x1b]0;t\x07"),
+            ("50%\r100%\u{8}\u{7f}\0", r"50%\x0d100%\x08\x7f\x00"),
+            ("\u{9b}2J\u{202e}x\u{feff}\u{2028}", r"\u{9b}2J\u{202e}x\u{feff}\u{2028}"),
+        ] {
+            assert_eq!(visible(text), shown, "{text:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,17 @@ async fn a_secret_split_over_two_chunks_never_appears() {
 }
 
 #[tokio::test]
+async fn a_run_whose_secrets_cannot_be_masked_is_refused_by_the_argument_s_name() {
+    let gantry = run_with(vec![says("never said\n")], Some(&"x".repeat(40_000))).await;
+    let run = gantry.run("ca1").await;
+    let outcome = format!("{:?}", run.state);
+    assert!(
+        outcome.contains("the largest is the secret build argument TOKEN, 40000 bytes"),
+        "{outcome}"
+    );
+}
+
+#[tokio::test]
 async fn an_error_that_names_a_secret_is_masked_in_run_and_log() {
     let secret = "s3cr3t-of-some-length";
     let gantry =
