@@ -4,19 +4,23 @@
 //! as BuildKit reads it, so that the bases can be resolved once, pinned in the text that is sent, and watched for
 //! changes. Whether the rest of the file makes sense is the engine's to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::platform::Platform;
 
 mod arguments;
+mod dialect;
 mod error;
 mod expand;
+mod glob;
+mod heredoc;
 mod lines;
 mod operands;
 mod stages;
 
+use dialect::Dialect;
 pub use error::DockerfileError;
 pub use expand::ExpandError;
 use lines::Lines;
@@ -74,10 +78,25 @@ impl Dockerfile {
     /// # Errors
     /// [`DockerfileError`], with the line where there is one.
     pub fn parse(text: &str, inputs: BuildInputs<'_>) -> Result<Self, DockerfileError> {
-        let lines = Lines::split(text)?;
-        let mut images = Vec::from_iter(frontend(&lines)?);
-        let plan = Stages::read(&lines, inputs)?;
-        plan.collect(inputs.target, &mut images)?;
+        // Some versions of the engine do not see a directive behind it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let images = read(text, inputs, Dialect::REFERENCE)?;
+        for dialect in Dialect::OTHERS {
+            compare_frontends(text, dialect)?;
+            if !may_be_read_differently(text) {
+                continue;
+            }
+            match read_strictly(text, inputs, dialect) {
+                Ok(others) => compare(&images, &others)?,
+                Err(error) if error.is_bound() => return Err(error),
+                // Such an engine refuses the file: it loads nothing.
+                Err(_) => {}
+            }
+        }
+        let needed = images.iter().filter(|used| used.needed).map(|used| used.image.to_string());
+        if needed.collect::<BTreeSet<_>>().len() > MOST_IMAGES {
+            return Err(DockerfileError::TooManyImages { most: MOST_IMAGES });
+        }
         Ok(Self { text: text.to_owned(), images })
     }
 
@@ -120,14 +139,76 @@ impl Dockerfile {
     }
 }
 
-fn frontend(lines: &Lines) -> Result<Option<ImageUse>, DockerfileError> {
-    let Some((line, image)) = &lines.syntax else {
+/// More images than a build needs, each of which is asked for.
+const MOST_IMAGES: usize = 256;
+
+/// The images as engines of one version find them.
+fn read(
+    text: &str,
+    inputs: BuildInputs<'_>,
+    dialect: Dialect,
+) -> Result<Vec<ImageUse>, DockerfileError> {
+    let lines = Lines::split(text, dialect)?;
+    images(text, &lines, inputs, dialect)
+}
+
+/// Heredocs, the escape directive in flags, doubled carriage returns: without them every version splits a file the same.
+fn may_be_read_differently(text: &str) -> bool {
+    text.contains("<<") || text.contains('`') || text.contains("\r\r")
+}
+
+/// The same; an instruction that such an engine would refuse is an error.
+fn read_strictly(
+    text: &str,
+    inputs: BuildInputs<'_>,
+    dialect: Dialect,
+) -> Result<Vec<ImageUse>, DockerfileError> {
+    let lines = Lines::split(text, dialect)?;
+    lines.check_keywords()?;
+    images(text, &lines, inputs, dialect)
+}
+
+fn images(
+    text: &str,
+    lines: &Lines,
+    inputs: BuildInputs<'_>,
+    dialect: Dialect,
+) -> Result<Vec<ImageUse>, DockerfileError> {
+    let mut images = Vec::from_iter(frontend(text, dialect)?);
+    Stages::read(lines, inputs)?.collect(inputs.target, &mut images)?;
+    Ok(images)
+}
+
+fn frontend(text: &str, dialect: Dialect) -> Result<Option<ImageUse>, DockerfileError> {
+    let Some((line, image)) = lines::syntax(text, dialect) else {
         return Ok(None);
     };
-    let Some(named) = Named::image(*line, image.piece()) else {
+    let Some(named) = Named::image(line, image.piece()) else {
         return Ok(None);
     };
     named.used(Role::Frontend, true).map(Some)
+}
+
+/// A frontend reads the file before the engine refuses any of it, so no mistake behind `# syntax=` makes it harmless.
+fn compare_frontends(text: &str, dialect: Dialect) -> Result<(), DockerfileError> {
+    let (ours, others) = (lines::syntax(text, Dialect::REFERENCE), lines::syntax(text, dialect));
+    match (&ours, &others) {
+        (ours, others) if ours == others => Ok(()),
+        (Some((line, _)), _) | (None, Some((line, _))) => {
+            Err(DockerfileError::Ambiguous { line: *line })
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn compare(images: &[ImageUse], others: &[ImageUse]) -> Result<(), DockerfileError> {
+    if images == others {
+        return Ok(());
+    }
+    let differs = images.iter().zip(others).find(|(one, other)| one != other);
+    let more = images.get(others.len()).or(others.get(images.len()));
+    let line = differs.map(|(one, other)| one.line.min(other.line)).or(more.map(|used| used.line));
+    Err(DockerfileError::Ambiguous { line: line.unwrap_or(1) })
 }
 
 #[cfg(test)]
@@ -214,8 +295,8 @@ mod tests {
             ("FROM g\nFROM a\nCOPY --from=0 /x /x", &["-g:latest", "+a:latest"]),
             ("FROM a\nRUN --mount=type=bind,from=tool:1,target=/t x", &["+a:latest", "-tool:1"]),
             (
-                "FROM a\nRUN --mount=target=/t,\"from=tool:1\" --mount=type=tmpfs,from=no x",
-                &["+a:latest", "-tool:1"],
+                "FROM a\nRUN --mount=target=/t,\"from=tool:1\" --mount=type=tmpfs,from=newer:1 x",
+                &["+a:latest", "-tool:1", "-newer:1"],
             ),
             ("FROM a\nRUN --mount=type=cache,target=/t x --mount=from=no", &["+a:latest"]),
             ("FROM a\nRUN <<EOF\nFROM no\nCOPY --from=no . .\nEOF", &["+a:latest"]),
@@ -224,13 +305,52 @@ mod tests {
                 &["#docker.io/docker/dockerfile:1", "+a:latest"],
             ),
             ("#Syntax = f:1\n# escape=`\nFROM `\n a", &["#f:1", "+a:latest"]),
-            ("#!/usr/bin/env x\n# syntax=f:1\nFROM a", &["#f:1", "+a:latest"]),
+            ("# escape=`\n# syntax=f:1\nFROM a", &["#f:1", "+a:latest"]),
+            ("# a comment\n# syntax=f:1\nFROM a", &["+a:latest"]),
+            ("FROM a\nRUN <<\"\"\nCOPY --from=b:1 / /\n", &["+a:latest", "-b:1"]),
+            ("FROM a\nRUN echo $((1 << 2))\nCOPY --from=b:1 / /", &["+a:latest", "-b:1"]),
+            (
+                "FROM a\nRUN --network=none [\"x\", \"<<E\"]\nCOPY --from=b:1 / /",
+                &["+a:latest", "-b:1"],
+            ),
             ("FROM a AS b\nONBUILD COPY --from=t / /\nFROM b", &["+a:latest", "-t:latest"]),
             ("FROM a AS b\nONBUILD COPY --from=t / /", &["+a:latest", "-(t:latest)"]),
             ("FROM a\nCOPY --from=scratch / /", &["+a:latest"]),
         ] {
             assert_eq!(shown(&read(text)), images, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_versions_of_the_engine_read_differently_is_refused() {
+        for (text, line) in [
+            // A comment, an instruction or nothing ends the heredoc: without heredocs its body is instructions.
+            ("FROM a\nRUN true <<#x\nCOPY --from=evil / /\n#x\n", 3),
+            ("FROM a\nRUN true <<\"USER 1\"\nCOPY --from=evil / /\nUSER 1\n", 3),
+            ("FROM a\nRUN echo ${X#y} <<#x\nCOPY --from=evil / /\n#x\n", 3),
+            ("FROM a\nRUN true << USER\nCOPY --from=evil / /\nUSER\n", 3),
+            ("FROM a\nRUN [\"true\"] <<#x\nCOPY --from=evil / /\n#x\n", 3),
+            ("# a=b\n# syntax=evil\nFROM a", 2),
+            ("# check=skip=all\n# syntax=evil\nFROM a", 2),
+            ("#!/usr/bin/env x\n# syntax=evil\nFROM a", 2),
+            ("# a=b\n# syntax=evil\n# syntax=evil\nFROM a", 3),
+        ] {
+            match read_with(text, &[], None) {
+                Err(DockerfileError::Ambiguous { line: told }) => {
+                    assert_eq!(told, line, "{text:?}")
+                }
+                read => panic!("{text:?}: {read:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_needs_more_images_than_can_be_asked_for_is_refused() {
+        let lines: String = (0..257).map(|n| format!("COPY --from=tool{n} / /\n")).collect();
+        assert_eq!(
+            read_with(&format!("FROM scratch\n{lines}"), &[], None).unwrap_err().to_string(),
+            "the Dockerfile needs more than 256 images: build it in several tasks"
+        );
     }
 
     #[test]
@@ -271,7 +391,16 @@ mod tests {
             "line 66: the arguments before the first FROM become longer than 1 MiB: leave out what FROM does not use"
         );
 
+        let patterns = format!("ARG V={}\nARG P={}b\n", "a".repeat(2000), "*a".repeat(500));
+        let error = refused(&format!("{patterns}{}FROM a", "ARG X=${V##$P}\n".repeat(400)));
+        assert!(error.contains("takes too long"), "{error}");
+
         let began = std::time::Instant::now();
+        // Each heredoc would be looked for to the end of the file.
+        let error = refused(&format!("FROM a\n{}", "RUN <<a\n".repeat(100_000)));
+        assert!(error.contains("the heredoc `a` does not end"), "{error}");
+        let spaced = format!("FROM a\n{}", "RUN x << a\n".repeat(10_000));
+        assert_eq!(read(&spaced).images().len(), 1);
         let stages = "FROM a AS b\nFROM b\n".repeat(50_000);
         assert_eq!(read(&stages).images().len(), 50_000);
         assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());

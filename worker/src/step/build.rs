@@ -9,6 +9,7 @@ use gantry_domain::image::{Digest, ImageReference, Tag};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
+use gantry_domain::task::BuildSpec;
 use gantry_domain::template::RunVariables;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::{self, Stage};
@@ -198,15 +199,9 @@ impl Worker {
         for (name, value) in &attempt.bundle.build_args {
             arguments.insert(name.to_string(), value.expose_secret().to_owned());
         }
-        let inputs = BuildInputs {
-            build_args: &arguments,
-            target: build.target.as_ref().map(gantry_domain::task::StageName::as_str),
-            platform: &build.platform,
-            build_platform: &build.platform,
-        };
-        let dockerfile = Dockerfile::parse(text, inputs).map_err(|error| {
-            Failure::users(ErrorCode::BuildRefused, &error).in_step(&attempt.step)
-        })?;
+        let dockerfile = read_dockerfile(text.to_owned(), build, arguments)
+            .await
+            .map_err(|failure| failure.in_step(&attempt.step))?;
         let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
         let mut bases: Vec<BaseImage> = Vec::new();
         for used in dockerfile.images().iter().filter(|used| used.needed) {
@@ -373,6 +368,28 @@ fn not_begun(error: RunOpError) -> Ending {
         RunOpError::Illegal { .. } | RunOpError::Store(_) => {
             Failure::infrastructures(ErrorCode::Internal, &error).into()
         }
+    }
+}
+
+/// Reads a stranger's text beside the runtime: however long it takes, leases are renewed meanwhile.
+async fn read_dockerfile(
+    text: String,
+    build: &BuildSpec,
+    build_args: BTreeMap<String, String>,
+) -> Result<Dockerfile, Failure> {
+    let (target, platform) = (build.target.clone(), build.platform.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let inputs = BuildInputs {
+            build_args: &build_args,
+            target: target.as_ref().map(gantry_domain::task::StageName::as_str),
+            platform: &platform,
+            build_platform: &platform,
+        };
+        Dockerfile::parse(&text, inputs)
+    });
+    match reading.await {
+        Ok(read) => read.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error)),
+        Err(error) => Err(Failure::infrastructures(ErrorCode::Internal, &error)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::expand::expand;
+use super::expand::{Work, expand};
 use super::lines::Instruction;
 use super::operands::flags;
 use super::{BuildInputs, DockerfileError};
@@ -14,6 +14,7 @@ pub(super) struct Arguments<'a> {
     set: BTreeMap<String, String>,
     /// What their values take together.
     bytes: usize,
+    work: Work,
 }
 
 /// What the values may take together.
@@ -34,11 +35,11 @@ impl<'a> Arguments<'a> {
                 set.insert(name, value);
             }
         }
-        Self { escape, given: inputs.build_args, set, bytes: 0 }
+        Self { escape, given: inputs.build_args, set, bytes: 0, work: Work::default() }
     }
 
     pub(super) fn declare(&mut self, arg: &Instruction) -> Result<(), DockerfileError> {
-        let (_, rest) = flags(arg.arguments.piece());
+        let (_, rest) = flags(arg.arguments.piece(), arg.flag_escape);
         for word in quoted_words(rest.text, self.escape) {
             let (name, default) = match word.split_once('=') {
                 Some((name, default)) => (name, Some(default)),
@@ -59,7 +60,7 @@ impl<'a> Arguments<'a> {
     }
 
     pub(super) fn expand(&self, line: usize, word: &str) -> Result<String, DockerfileError> {
-        expand(word, self.escape, &self.set).map_err(|source| DockerfileError::Expand {
+        expand(word, self.escape, &self.set, &self.work).map_err(|source| DockerfileError::Expand {
             line,
             word: word.to_owned(),
             source,

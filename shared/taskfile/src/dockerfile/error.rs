@@ -124,6 +124,65 @@ pub enum DockerfileError {
         /// Its terminator.
         name: String,
     },
+    /// A heredoc whose name is no word.
+    #[error("line {line}: the name of a heredoc is no word: a quote or brace in it is not ended")]
+    HeredocName {
+        /// From 1.
+        line: usize,
+    },
+    /// Braces in braces.
+    #[error("line {line}: `${{…}}` is nested too deep")]
+    TooDeep {
+        /// From 1.
+        line: usize,
+    },
+    /// Versions of the engine find other images.
+    #[error(
+        "line {line}: versions of the engine read this file differently, and not all find the same images: write `# syntax=` on the first line, plain words as names of heredocs, and nothing behind a JSON array"
+    )]
+    Ambiguous {
+        /// The first image that not all find, from 1.
+        line: usize,
+    },
+    /// An instruction that no engine knows.
+    #[error("line {line}: no engine knows the instruction {keyword}")]
+    Unknown {
+        /// From 1.
+        line: usize,
+        /// As written.
+        keyword: String,
+    },
+    /// More images than anybody needs.
+    #[error("the Dockerfile needs more than {most} images: build it in several tasks")]
+    TooManyImages {
+        /// How many may be needed.
+        most: usize,
+    },
+}
+
+impl DockerfileError {
+    /// We do not read on, though an engine might.
+    pub(super) fn is_bound(&self) -> bool {
+        match self {
+            Self::Expand { source, .. } => source.is_bound(),
+            Self::LongArguments { .. } | Self::TooDeep { .. } | Self::TooManyImages { .. } => true,
+            Self::NoStage
+            | Self::BeforeFrom { .. }
+            | Self::FromWords { .. }
+            | Self::StageName { .. }
+            | Self::EmptyBase { .. }
+            | Self::Reference { .. }
+            | Self::VariableFrom { .. }
+            | Self::StageIndex { .. }
+            | Self::Target { .. }
+            | Self::RepeatedDirective { .. }
+            | Self::Escape { .. }
+            | Self::Heredoc { .. }
+            | Self::HeredocName { .. }
+            | Self::Ambiguous { .. }
+            | Self::Unknown { .. } => false,
+        }
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -3,11 +3,12 @@
 //! In: a word and the variables that are set. Out: what BuildKit makes of it. All forms that it knows are known:
 //! `$X ${X} ${X:-y} ${X-y} ${X:+y} ${X+y} ${X:?m} ${X?m} ${X#p} ${X##p} ${X%p} ${X%%p} ${X/p/r} ${X//p/r}`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use regex::Regex;
+use super::glob::Glob;
 
 /// How deep `${A:-${B:-…}}` may go: text from strangers must not choose the depth of our stack.
 const DEEPEST: usize = 32;
@@ -37,6 +38,12 @@ pub enum ExpandError {
     /// The pattern of `#`, `%` or `/`.
     #[error("`{0}` is no pattern")]
     Pattern(String),
+    /// `${X//p/$r}`: the engine gives `$` a meaning there.
+    #[error("`$` in the replacement `{0}` is not supported")]
+    Replacement(String),
+    /// The words of the file cost more than anybody's do.
+    #[error("expanding the variables of this file takes too long: use shorter values and patterns")]
+    TooCostly,
     /// More than 16 KiB.
     #[error("it becomes longer than {} KiB", LONGEST >> 10)]
     TooLong,
@@ -45,13 +52,48 @@ pub enum ExpandError {
     TooDeep,
 }
 
+impl ExpandError {
+    /// We do not read on, though an engine might.
+    pub(super) fn is_bound(&self) -> bool {
+        match self {
+            Self::Replacement(_) | Self::TooCostly | Self::TooLong | Self::TooDeep => true,
+            Self::Open(_)
+            | Self::NoName
+            | Self::Operator(_)
+            | Self::Demanded { .. }
+            | Self::Pattern(_) => false,
+        }
+    }
+}
+
+/// What expanding the words of one file has cost, in characters that were compared or copied.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    steps: Cell<u64>,
+}
+
+impl Work {
+    /// A file whose words cost as much takes part of a second.
+    const MOST: u64 = 1 << 22;
+
+    /// Counts `steps` before they are done.
+    pub(super) fn spend(&self, steps: usize) -> Result<(), ExpandError> {
+        let spent = self.steps.get().saturating_add(steps as u64);
+        self.steps.set(spent);
+        if spent > Self::MOST { Err(ExpandError::TooCostly) } else { Ok(()) }
+    }
+}
+
 /// Expands `word` and removes its quotes. `escape` is the Dockerfile's escape token.
 pub(super) fn expand(
     word: &str,
     escape: char,
     variables: &BTreeMap<String, String>,
+    work: &Work,
 ) -> Result<String, ExpandError> {
-    let mut expander = Expander { letters: word.chars().peekable(), escape, variables, depth: 0 };
+    work.spend(word.len())?;
+    let letters = word.chars().peekable();
+    let mut expander = Expander { letters, escape, variables, work, depth: 0 };
     let expanded = expander.until(None, false)?;
     bounded(&expanded)?;
     Ok(expanded)
@@ -65,6 +107,7 @@ struct Expander<'a> {
     letters: Peekable<Chars<'a>>,
     escape: char,
     variables: &'a BTreeMap<String, String>,
+    work: &'a Work,
     depth: usize,
 }
 
@@ -132,7 +175,7 @@ impl Expander<'_> {
             return Ok(if name.is_empty() {
                 "$".to_owned()
             } else {
-                self.value(&name).unwrap_or_default()
+                self.value(&name)?.unwrap_or_default()
             });
         }
         if self.depth == DEEPEST {
@@ -156,7 +199,7 @@ impl Expander<'_> {
         if empty_is_unset {
             operator = self.letters.next().ok_or(ExpandError::Open('}'))?;
         }
-        let value = self.value(&name).filter(|value| !empty_is_unset || !value.is_empty());
+        let value = self.value(&name)?.filter(|value| !empty_is_unset || !value.is_empty());
         match operator {
             '}' if !empty_is_unset => Ok(value.unwrap_or_default()),
             '-' => {
@@ -177,13 +220,13 @@ impl Expander<'_> {
             '#' | '%' => {
                 let doubled = self.letters.next_if_eq(&operator).is_some();
                 let pattern = self.until(Some('}'), true)?;
-                without(&value.unwrap_or_default(), &pattern, operator == '%', doubled)
+                self.without(&value.unwrap_or_default(), &pattern, operator == '%', doubled)
             }
             '/' if !empty_is_unset => {
                 let everywhere = self.letters.next_if_eq(&'/').is_some();
                 let pattern = self.until(Some('/'), true)?;
                 let replacement = self.until(Some('}'), true)?;
-                replaced(&value.unwrap_or_default(), &pattern, &replacement, everywhere)
+                self.replaced(&value.unwrap_or_default(), &pattern, &replacement, everywhere)
             }
             other if empty_is_unset => Err(ExpandError::Operator(format!(":{other}"))),
             other => Err(ExpandError::Operator(other.to_string())),
@@ -214,8 +257,10 @@ impl Expander<'_> {
         name
     }
 
-    fn value(&self, name: &str) -> Option<String> {
-        self.variables.get(name).cloned()
+    fn value(&self, name: &str) -> Result<Option<String>, ExpandError> {
+        let value = self.variables.get(name);
+        self.work.spend(value.map_or(0, String::len))?;
+        Ok(value.cloned())
     }
 }
 
@@ -227,75 +272,70 @@ fn demand(message: String, empty_is_unset: bool) -> String {
     }
 }
 
-/// `value` without the shortest or longest part at its start or end that matches `pattern`.
-fn without(value: &str, pattern: &str, at_end: bool, longest: bool) -> Result<String, ExpandError> {
-    let anchored = |wildcards: Vec<Wildcard>| {
-        let body: String = wildcards.iter().map(|wildcard| wildcard.regex(longest)).collect();
-        regex(&format!("^{body}"), pattern)
-    };
-    let mut wildcards = wildcards(pattern)?;
-    if !at_end {
-        let end = anchored(wildcards)?.find(value).map_or(0, |found| found.end());
-        return Ok(value[end..].to_owned());
-    }
-    // Matching from the end is matching the reversed text from its start.
-    wildcards.reverse();
-    let reversed: String = value.chars().rev().collect();
-    let end = anchored(wildcards)?.find(&reversed).map_or(0, |found| found.end());
-    Ok(reversed[end..].chars().rev().collect())
-}
-
-fn replaced(
-    value: &str,
-    pattern: &str,
-    replacement: &str,
-    everywhere: bool,
-) -> Result<String, ExpandError> {
-    let body: String = wildcards(pattern)?.iter().map(|wildcard| wildcard.regex(true)).collect();
-    let limit = if everywhere { 0 } else { 1 };
-    let pattern = regex(&body, pattern)?;
-    if pattern.find_iter(value).count().saturating_mul(replacement.len()) > LONGEST {
-        return Err(ExpandError::TooLong);
-    }
-    Ok(pattern.replacen(value, limit, regex::NoExpand(replacement)).into_owned())
-}
-
-fn regex(body: &str, pattern: &str) -> Result<Regex, ExpandError> {
-    Regex::new(body).map_err(|_| ExpandError::Pattern(pattern.to_owned()))
-}
-
-enum Wildcard {
-    Any,
-    One,
-    Letter(char),
-}
-
-impl Wildcard {
-    fn regex(&self, greedy: bool) -> String {
-        match self {
-            Self::Any if greedy => ".*".to_owned(),
-            Self::Any => ".*?".to_owned(),
-            Self::One => ".".to_owned(),
-            Self::Letter(letter) => regex::escape(letter.encode_utf8(&mut [0; 4])),
+impl Expander<'_> {
+    /// `value` without the shortest or longest part at its start or end that matches `pattern`.
+    fn without(
+        &self,
+        value: &str,
+        pattern: &str,
+        at_end: bool,
+        longest: bool,
+    ) -> Result<String, ExpandError> {
+        let mut glob = Glob::parse(pattern)?;
+        let mut letters: Vec<char> = value.chars().collect();
+        if at_end {
+            // Matching from the end is matching the reversed text from its start.
+            glob.reverse();
+            letters.reverse();
         }
+        let end = glob.matches_at_start(&letters, longest, self.work)?.unwrap_or(0);
+        letters.drain(..end);
+        if at_end {
+            letters.reverse();
+        }
+        Ok(letters.into_iter().collect())
     }
-}
 
-fn wildcards(pattern: &str) -> Result<Vec<Wildcard>, ExpandError> {
-    let mut wildcards = Vec::new();
-    let mut letters = pattern.chars();
-    while let Some(letter) = letters.next() {
-        wildcards.push(match letter {
-            '*' => Wildcard::Any,
-            '?' => Wildcard::One,
-            '\\' => match letters.next() {
-                Some(escaped @ ('}' | '/' | '*' | '?' | '\\')) => Wildcard::Letter(escaped),
-                _ => return Err(ExpandError::Pattern(pattern.to_owned())),
-            },
-            letter => Wildcard::Letter(letter),
-        });
+    /// `value` with the first or every longest part that matches `pattern` replaced.
+    fn replaced(
+        &self,
+        value: &str,
+        pattern: &str,
+        replacement: &str,
+        everywhere: bool,
+    ) -> Result<String, ExpandError> {
+        if everywhere && replacement.contains('$') {
+            return Err(ExpandError::Replacement(replacement.to_owned()));
+        }
+        let glob = Glob::parse(pattern)?;
+        let letters: Vec<char> = value.chars().collect();
+        let mut result = String::new();
+        // Up to where letters were copied or replaced, and where the last match ended.
+        let (mut at, mut last_end) = (0, None);
+        while at <= letters.len() {
+            let rest = letters.get(at..).unwrap_or_default();
+            // An empty match right behind another one is none.
+            let found = glob
+                .matches_at_start(rest, true, self.work)?
+                .filter(|length| *length > 0 || last_end != Some(at));
+            if let Some(length) = found {
+                result.push_str(replacement);
+                bounded(&result)?;
+                at += length;
+                last_end = Some(at);
+                if !everywhere {
+                    break;
+                }
+                if length > 0 {
+                    continue;
+                }
+            }
+            result.extend(letters.get(at));
+            at += 1;
+        }
+        result.extend(letters.get(at..).unwrap_or_default());
+        Ok(result)
     }
-    Ok(wildcards)
 }
 
 #[cfg(test)]
@@ -305,7 +345,7 @@ mod tests {
     fn expanded(word: &str) -> Result<String, ExpandError> {
         let variables = [("V", "3.19"), ("E", ""), ("P", "reg.io/a/b:1-slim"), ("N", "V")];
         let variables = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        expand(word, '\\', &variables)
+        expand(word, '\\', &variables, &Work::default())
     }
 
     #[test]
@@ -330,6 +370,16 @@ mod tests {
             ("${P/reg.io/r}", "r/a/b:1-slim"),
             ("${P//\\//_}", "reg.io_a_b:1-slim"),
             ("${P/e*b/X$N}", "rXV:1-slim"),
+            ("${V//?/x}", "xxxx"),
+            ("${V//*/x}", "x"),
+            ("${V//x*/y}", "3.19"),
+            ("${V///x}", "x3x.x1x9x"),
+            ("${V//1*/}", "3."),
+            ("${P#*/*}", "a/b:1-slim"),
+            ("${P##*/*}", ""),
+            ("${P%%[a-z]*}", "reg.io/a/b:1-slim"),
+            ("${P%?slim}", "reg.io/a/b:1"),
+            ("${P#reg?io\\/}", "a/b:1-slim"),
         ] {
             assert_eq!(expanded(word).as_deref(), Ok(result), "{word}");
         }
@@ -362,7 +412,7 @@ mod tests {
             ("x".repeat(LONGEST + 1), String::new()),
         ] {
             let variables = [("V".to_owned(), value)].into();
-            let error = expand(&word, '\\', &variables).unwrap_err();
+            let error = expand(&word, '\\', &variables, &Work::default()).unwrap_err();
             assert_eq!(error.to_string(), "it becomes longer than 16 KiB");
         }
     }
@@ -371,5 +421,21 @@ mod tests {
     fn depth_is_bounded() {
         let deep = "${X:-".repeat(100_000);
         assert_eq!(expanded(&deep), Err(ExpandError::TooDeep));
+    }
+
+    #[test]
+    fn the_work_for_a_file_is_bounded_however_it_is_spread() {
+        let values = [
+            ("V", "a".repeat(4000)),
+            ("P", "*a".repeat(1000) + "b"),
+            ("Q", "b".to_owned() + &"a*".repeat(1000)),
+        ];
+        let variables: BTreeMap<_, _> = values.map(|(name, value)| (name.to_owned(), value)).into();
+        for word in ["${V##$P}", "${V%%$Q}", "${V//$P/x}", "${V/$P/x}"] {
+            let work = Work::default();
+            let refused = (0..1000).find_map(|_| expand(word, '\\', &variables, &work).err());
+            assert_eq!(refused, Some(ExpandError::TooCostly), "{word}");
+            assert!(work.steps.get() < 2 * Work::MOST, "{word}");
+        }
     }
 }

@@ -6,6 +6,9 @@
 use std::ops::Range;
 
 use super::DockerfileError;
+use super::dialect::{Dialect, Heredocs, Syntax};
+use super::heredoc::{Unreadable, heredocs};
+use super::operands::flags;
 
 /// Text whose every byte knows its place in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +49,11 @@ impl<'a> Piece<'a> {
     pub(super) fn trim(self) -> Self {
         let start = self.text.len() - self.text.trim_start().len();
         self.slice(start..start + self.text.trim().len())
+    }
+
+    /// Each byte with its place in the file.
+    pub(super) fn bytes(self) -> Vec<(u8, usize)> {
+        self.text.bytes().zip(self.at.iter().copied()).collect()
     }
 
     /// Each character with its place in the file.
@@ -90,10 +98,12 @@ pub(super) struct Instruction {
     pub(super) keyword: String,
     /// What follows the keyword.
     pub(super) arguments: Spanned,
+    /// What escapes a character in its flags.
+    pub(super) flag_escape: char,
 }
 
 impl Instruction {
-    fn from_line(line: usize, text: Piece<'_>) -> Self {
+    fn from_line(line: usize, text: Piece<'_>, flag_escape: char) -> Self {
         let text = text.trim();
         let split = text.text.find(BLANKS).unwrap_or(text.text.len());
         let arguments = text.slice(split..text.text.len());
@@ -103,12 +113,29 @@ impl Instruction {
             line,
             keyword: text.text[..split].to_lowercase(),
             arguments: Spanned { text: arguments.text.to_owned(), at: arguments.at.to_owned() },
+            flag_escape,
+        }
+    }
+
+    fn may_have_heredocs(&self, dialect: Dialect) -> bool {
+        if let Some(kept) = self.kept_by_onbuild() {
+            return kept.may_have_heredocs_itself(dialect);
+        }
+        self.may_have_heredocs_itself(dialect)
+    }
+
+    fn may_have_heredocs_itself(&self, dialect: Dialect) -> bool {
+        let may_hold = matches!(self.keyword.as_str(), "add" | "copy" | "run");
+        may_hold && self.arguments.text.contains("<<") && {
+            let (_, words) = flags(self.arguments.piece(), self.flag_escape);
+            !is_json_array(words.text, dialect.array_and_more)
         }
     }
 
     /// The instruction that `ONBUILD` keeps for the images built from this one.
     pub(super) fn kept_by_onbuild(&self) -> Option<Self> {
-        (self.keyword == "onbuild").then(|| Self::from_line(self.line, self.arguments.piece()))
+        (self.keyword == "onbuild")
+            .then(|| Self::from_line(self.line, self.arguments.piece(), self.flag_escape))
     }
 }
 
@@ -117,16 +144,15 @@ impl Instruction {
 pub(super) struct Lines {
     /// What escapes a character and continues a line.
     pub(super) escape: char,
-    /// The image of the `# syntax=` directive, with its line.
-    pub(super) syntax: Option<(usize, Spanned)>,
     /// The instructions in order.
     pub(super) instructions: Vec<Instruction>,
 }
 
 impl Lines {
-    pub(super) fn split(text: &str) -> Result<Self, DockerfileError> {
-        let mut reader = Reader::new(text);
-        let mut directives = Directives::default();
+    pub(super) fn split(text: &str, dialect: Dialect) -> Result<Self, DockerfileError> {
+        let mut reader = Reader::new(text, dialect);
+        let mut directives =
+            Directives { knows_check: dialect.syntax == Syntax::Check, ..Directives::default() };
         let mut instructions = Vec::new();
         while let Some(physical) = reader.next() {
             let first = physical.trim_start();
@@ -135,12 +161,72 @@ impl Lines {
                 continue;
             }
             let logical = join_continued(first, directives.escape(), &mut reader);
-            let instruction = Instruction::from_line(physical.number, logical.piece());
-            skip_heredocs(&instruction, &mut reader)?;
+            let flag_escape = if dialect.escapes_flags { directives.escape() } else { '\\' };
+            let instruction = Instruction::from_line(physical.number, logical.piece(), flag_escape);
+            if let Some(kind) = dialect.heredocs
+                && instruction.may_have_heredocs(dialect)
+            {
+                skip_heredocs(physical.number, logical.piece().text, kind, &mut reader)?;
+            }
             instructions.push(instruction);
         }
-        Ok(Self { escape: directives.escape(), syntax: directives.syntax, instructions })
+        Ok(Self { escape: directives.escape(), instructions })
     }
+
+    /// Refuses what the engine's own frontend does.
+    pub(super) fn check_keywords(&self) -> Result<(), DockerfileError> {
+        let unknown = self.instructions.iter().find(|it| !KEYWORDS.contains(&it.keyword.as_str()));
+        unknown.map_or(Ok(()), |it| {
+            Err(DockerfileError::Unknown { line: it.line, keyword: it.keyword.clone() })
+        })
+    }
+}
+
+const KEYWORDS: [&str; 18] = [
+    "add",
+    "arg",
+    "cmd",
+    "copy",
+    "entrypoint",
+    "env",
+    "expose",
+    "from",
+    "healthcheck",
+    "label",
+    "maintainer",
+    "onbuild",
+    "run",
+    "shell",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
+
+/// The image that reads the file instead of the engine, with its line: what `# syntax=` names.
+pub(super) fn syntax(text: &str, dialect: Dialect) -> Option<(usize, Spanned)> {
+    let mut found = None;
+    for line in Reader::new(text, dialect) {
+        if line.number == 1 && line.text.starts_with("#!") && dialect.syntax != Syntax::AnyName {
+            continue;
+        }
+        let Some((name, value)) = directive(line) else { break };
+        match name.as_str() {
+            "syntax" => {
+                let mut image = Spanned::default();
+                image.push_str(value.text.split(' ').next().unwrap_or(value.text), value.at);
+                found = Some((line.number, image));
+                if dialect.syntax != Syntax::AnyName {
+                    break;
+                }
+            }
+            "escape" => {}
+            "check" if dialect.syntax == Syntax::Check => {}
+            _ if dialect.syntax == Syntax::AnyName => {}
+            _ => break,
+        }
+    }
+    found
 }
 
 /// A line of the file without its end.
@@ -164,12 +250,14 @@ struct Reader<'a> {
     rest: &'a str,
     at: usize,
     number: usize,
+    one_return: bool,
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
+    fn new(text: &'a str, dialect: Dialect) -> Self {
         let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { rest, at: text.len() - rest.len(), number: 0 }
+        let at = text.len() - rest.len();
+        Self { rest, at, number: 0, one_return: dialect.one_return }
     }
 }
 
@@ -182,19 +270,23 @@ impl<'a> Iterator for Reader<'a> {
         self.rest = &self.rest[line.len()..];
         self.at += line.len();
         self.number += 1;
-        Some(Physical { number: self.number, text: line.trim_end_matches(['\r', '\n']), at })
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let text = if self.one_return {
+            line.strip_suffix('\r').unwrap_or(line)
+        } else {
+            line.trim_end_matches('\r')
+        };
+        Some(Physical { number: self.number, text, at })
     }
 }
 
 /// Parser directives: only at the top, each once, ended by the first line that is none.
 #[derive(Default)]
 struct Directives {
+    knows_check: bool,
     ended: bool,
-    /// The first line says what runs the file. What reads it is then still looked for, what escapes in it is not.
-    behind_interpreter: bool,
     seen: Vec<String>,
     escape: Option<char>,
-    syntax: Option<(usize, Spanned)>,
 }
 
 impl Directives {
@@ -206,11 +298,12 @@ impl Directives {
         if self.ended {
             return Ok(());
         }
-        if line.number == 1 && line.text.starts_with("#!") {
-            self.behind_interpreter = true;
-            return Ok(());
-        }
-        let Some((name, value)) = directive(line) else {
+        let known = |name: &str| match name {
+            "syntax" | "escape" => true,
+            "check" => self.knows_check,
+            _ => false,
+        };
+        let Some((name, value)) = directive(line).filter(|(name, _)| known(name)) else {
             self.ended = true;
             return Ok(());
         };
@@ -218,16 +311,10 @@ impl Directives {
             return Err(DockerfileError::RepeatedDirective { line: line.number, name });
         }
         match (name.as_str(), value.text) {
-            ("escape", _) if self.behind_interpreter => {}
             ("escape", "\\") => self.escape = Some('\\'),
             ("escape", "`") => self.escape = Some('`'),
             ("escape", other) => {
                 return Err(DockerfileError::Escape { line: line.number, token: other.to_owned() });
-            }
-            ("syntax", text) => {
-                let mut image = Spanned::default();
-                image.push_str(text.split(' ').next().unwrap_or(text), value.at);
-                self.syntax = Some((line.number, image));
             }
             _ => {}
         }
@@ -236,14 +323,20 @@ impl Directives {
     }
 }
 
-/// `# name = value` of a known name.
+/// What separates the parts of a directive: blanks in Go's regular expressions.
+const DIRECTIVE_BLANKS: [char; 5] = ['\t', '\n', '\u{c}', '\r', ' '];
+
+/// `# name = value`, the name in lower case.
 fn directive(line: Physical<'_>) -> Option<(String, Physical<'_>)> {
     let (name, value) = line.text.strip_prefix('#')?.split_once('=')?;
-    let name = name.trim().to_ascii_lowercase();
-    let at = line.at + line.text.len() - value.trim_start().len();
-    let value = Physical { text: value.trim(), at, ..line };
-    let known = matches!(name.as_str(), "syntax" | "escape" | "check") && !value.text.is_empty();
-    known.then_some((name, value))
+    let name = name.trim_matches(DIRECTIVE_BLANKS).to_ascii_lowercase();
+    let mut letters = name.bytes();
+    let is_name = letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|letter| letter.is_ascii_alphanumeric());
+    let value = value.trim_start_matches(DIRECTIVE_BLANKS);
+    let at = line.at + line.text.len() - value.len();
+    let value = Physical { text: value.trim_end_matches(DIRECTIVE_BLANKS), at, ..line };
+    (is_name && !value.text.is_empty()).then_some((name, value))
 }
 
 /// The logical line that `first` begins. Comments and empty lines between its parts are left out.
@@ -271,129 +364,49 @@ fn without_continuation(line: &str, escape: char) -> (&str, bool) {
     }
 }
 
-struct Heredoc {
-    name: String,
-    /// `<<-`: tabs before the terminator do not count.
-    dedented: bool,
-    /// Written `<< NAME`: only the newest engines read this as a heredoc, so it is one if it is terminated.
-    spaced: bool,
-}
-
-impl Heredoc {
-    /// Moves the reader behind the terminator; says whether there is one.
-    fn skip(&self, reader: &mut Reader<'_>) -> bool {
-        reader.any(|line| {
-            let text = if self.dedented { line.text.trim_start_matches('\t') } else { line.text };
-            text == self.name
-        })
-    }
-}
-
+/// Moves the reader behind the bodies of the heredocs that a line begins.
 fn skip_heredocs(
-    instruction: &Instruction,
+    number: usize,
+    line: &str,
+    kind: Heredocs,
     reader: &mut Reader<'_>,
 ) -> Result<(), DockerfileError> {
-    if let Some(kept) = instruction.kept_by_onbuild() {
-        return skip_heredocs_of(&kept, reader);
-    }
-    skip_heredocs_of(instruction, reader)
-}
-
-fn skip_heredocs_of(
-    instruction: &Instruction,
-    reader: &mut Reader<'_>,
-) -> Result<(), DockerfileError> {
-    let text = instruction.arguments.piece().text;
-    let may_hold = matches!(instruction.keyword.as_str(), "add" | "copy" | "run");
-    if !may_hold || !text.contains("<<") || is_json_array(text) {
-        return Ok(());
-    }
-    for heredoc in heredocs(text) {
-        let mut ahead = reader.clone();
-        if heredoc.skip(&mut ahead) {
-            *reader = ahead;
-        } else if !heredoc.spaced {
-            return Err(DockerfileError::Heredoc { line: instruction.line, name: heredoc.name });
+    let found = heredocs(line, kind).map_err(|error| match error {
+        Unreadable::Refused => DockerfileError::HeredocName { line: number },
+        Unreadable::TooDeep => DockerfileError::TooDeep { line: number },
+    })?;
+    for heredoc in found {
+        let is_terminated = reader.any(|line| {
+            // Here every version takes all of a line's end off.
+            let text = line.text.trim_end_matches('\r');
+            let text = if heredoc.is_dedented { text.trim_start_matches('\t') } else { text };
+            text == heredoc.name
+        });
+        if !is_terminated {
+            return Err(DockerfileError::Heredoc { line: number, name: heredoc.name });
         }
     }
     Ok(())
 }
 
-fn is_json_array(text: &str) -> bool {
-    serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text).is_ok()
-}
-
-fn heredocs(text: &str) -> Vec<Heredoc> {
-    raw_words(text).unwrap_or_default().iter().filter_map(|word| heredoc(word)).collect()
-}
-
-/// Words with their quotes and escapes; `<<` keeps the blanks after it. `None` if a quote stays open.
-fn raw_words(text: &str) -> Option<Vec<String>> {
-    let mut words = vec![String::new()];
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter.is_whitespace() {
-            words.push(String::new());
-            continue;
-        }
-        let word = words.last_mut()?;
-        word.push(letter);
-        match letter {
-            '\'' | '"' => loop {
-                let quoted = letters.next()?;
-                word.push(quoted);
-                if quoted == letter {
-                    break;
-                }
-                if quoted == '\\' && letter == '"' {
-                    word.extend(letters.next());
-                }
-            },
-            '\\' => word.extend(letters.next()),
-            '<' if letters.next_if_eq(&'<').is_some() => {
-                word.push('<');
-                while let Some(blank) = letters.next_if(|letter| letter.is_whitespace()) {
-                    word.push(blank);
-                }
-            }
-            _ => {}
-        }
+fn is_json_array(text: &str, and_more: bool) -> bool {
+    let text = text.trim_start();
+    if !text.starts_with('[') {
+        return false;
     }
-    Some(words)
-}
-
-fn heredoc(word: &str) -> Option<Heredoc> {
-    let rest =
-        word.trim_start_matches(|letter: char| letter.is_ascii_digit()).strip_prefix("<<")?;
-    let (rest, dedented) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
-    let raw = rest.trim_start();
-    if raw.is_empty() || raw.contains('<') {
-        return None;
-    }
-    Some(Heredoc { name: unquoted(raw), dedented, spaced: raw.len() < rest.len() })
-}
-
-fn unquoted(raw: &str) -> String {
-    let mut name = String::new();
-    let mut letters = raw.chars();
-    let mut quote = None;
-    while let Some(letter) = letters.next() {
-        match (letter, quote) {
-            ('\'' | '"', None) => quote = Some(letter),
-            (_, Some(open)) if letter == open => quote = None,
-            ('\\', None | Some('"')) => name.extend(letters.next()),
-            _ => name.push(letter),
-        }
-    }
-    name
+    let mut values = serde_json::Deserializer::from_str(text);
+    let array = <Vec<serde::de::IgnoredAny> as serde::Deserialize>::deserialize(&mut values);
+    array.is_ok() && (and_more || values.end().is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NEWEST: Dialect = Dialect::OTHERS[5];
+
     fn split(text: &str) -> Vec<(usize, String, String)> {
-        let lines = Lines::split(text).unwrap();
+        let lines = Lines::split(text, NEWEST).unwrap();
         lines
             .instructions
             .into_iter()
@@ -447,7 +460,6 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_heredoc_is_none() {
         for text in [
-            "RUN echo $((1 << 2))\nUSER b",
             "RUN [\"sh\", \"-c\", \"cat <<EOF\"]\nUSER b",
             "RUN cat <<< word\nUSER b",
             "RUN echo '<<EOF'\nUSER b",
@@ -457,7 +469,7 @@ mod tests {
             assert_eq!(split(text).len(), 2, "{text:?}");
         }
         assert!(matches!(
-            Lines::split("FROM a\nRUN <<EOF\nx\n"),
+            Lines::split("FROM a\nRUN <<EOF\nx\n", NEWEST),
             Err(DockerfileError::Heredoc { line: 2, .. })
         ));
     }
@@ -465,7 +477,7 @@ mod tests {
     #[test]
     fn pieces_know_their_place_in_the_file() {
         let text = "\u{feff}RUN é \\\n  word";
-        let lines = Lines::split(text).unwrap();
+        let lines = Lines::split(text, NEWEST).unwrap();
         let words = lines.instructions[0].arguments.piece().words();
         let places: Vec<_> = words.iter().map(|w| &text[w.range().unwrap()]).collect();
         assert_eq!(places, ["é", "word"]);

@@ -41,7 +41,7 @@ pub(super) fn sources(instruction: &Instruction) -> Result<Vec<SourceOperand>, D
         "run" => "--mount",
         _ => return Ok(Vec::new()),
     };
-    let (flags, _) = flags(instruction.arguments.piece());
+    let (flags, _) = flags(instruction.arguments.piece(), instruction.flag_escape);
     let mut sources = Vec::new();
     for flag in &flags {
         let Some((name, value)) = flag.piece().split_once('=') else {
@@ -70,7 +70,7 @@ fn from(
     Ok(Named::image(line, operand).map(|named| SourceOperand { named, may_be_index }))
 }
 
-/// The `from` field of a mount that can have one.
+/// The `from` field of a mount. Newer engines load it for a mount of any type, which may be a variable.
 fn mounted_from(mount: Piece<'_>) -> Option<Spanned> {
     let mut from = None;
     for field in comma_separated(mount) {
@@ -78,9 +78,6 @@ fn mounted_from(mount: Piece<'_>) -> Option<Spanned> {
             continue;
         };
         match key.text.to_lowercase().as_str() {
-            "type" if matches!(value.text.to_lowercase().as_str(), "tmpfs" | "secret" | "ssh") => {
-                return None;
-            }
             "from" => {
                 let mut operand = Spanned::default();
                 value.chars().for_each(|(letter, at)| operand.push(letter, at));
@@ -110,42 +107,56 @@ fn comma_separated(text: Piece<'_>) -> Vec<Spanned> {
 }
 
 /// The `--flags` before an instruction's words, unquoted, and what follows them.
-pub(super) fn flags(arguments: Piece<'_>) -> (Vec<Spanned>, Piece<'_>) {
+///
+/// The engine reads bytes here, each as the character of its number: two of them are blanks within longer characters.
+pub(super) fn flags(arguments: Piece<'_>, escape: char) -> (Vec<Spanned>, Piece<'_>) {
     let mut flags = Vec::new();
-    let mut rest = arguments.trim();
-    while rest.text.starts_with("--") {
-        let (flag, length) = flag(rest);
-        rest = rest.slice(length..rest.text.len()).trim();
+    let bytes = arguments.bytes();
+    let mut rest = bytes.as_slice();
+    loop {
+        let blanks = rest.iter().take_while(|(byte, _)| is_blank(*byte)).count();
+        rest = rest.get(blanks..).unwrap_or_default();
+        if !matches!(rest, [(b'-', _), (b'-', _), ..]) {
+            break;
+        }
+        let (flag, length) = flag(rest, escape);
+        rest = rest.get(length..).unwrap_or_default();
         if flag.piece().text == "--" {
             break;
         }
         flags.push(flag);
     }
-    (flags, rest)
+    let from = arguments.text.len() - rest.len();
+    let from = arguments.text.ceil_char_boundary(from);
+    (flags, arguments.slice(from..arguments.text.len()).trim())
+}
+
+fn is_blank(byte: u8) -> bool {
+    char::from(byte).is_whitespace()
 }
 
 /// The word at the start of `text` without quotes and escapes, and its length with them.
-fn flag(text: Piece<'_>) -> (Spanned, usize) {
+fn flag(text: &[(u8, usize)], escape: char) -> (Spanned, usize) {
     let mut word = Spanned::default();
     let mut quote = None;
-    let mut length = 0;
-    let mut letters = text.chars();
-    while let Some((letter, at)) = letters.next() {
+    let mut at = 0;
+    while let Some(&(byte, place)) = text.get(at) {
+        let letter = char::from(byte);
         if letter.is_whitespace() && quote.is_none() {
             break;
         }
-        length += letter.len_utf8();
+        at += 1;
         match (letter, quote) {
             ('\'' | '"', None) => quote = Some(letter),
             (_, Some(open)) if letter == open => quote = None,
-            ('\\', _) => {
-                if let Some((escaped, at)) = letters.next() {
-                    length += escaped.len_utf8();
-                    word.push(escaped, at);
+            _ if letter == escape => {
+                if let Some(&(escaped, place)) = text.get(at) {
+                    at += 1;
+                    word.push(char::from(escaped), place);
                 }
             }
-            _ => word.push(letter, at),
+            _ => word.push(letter, place),
         }
     }
-    (word, length)
+    (word, at)
 }

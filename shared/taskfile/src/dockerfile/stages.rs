@@ -40,7 +40,7 @@ impl Stages {
         arguments: &Arguments<'_>,
     ) -> Result<(), DockerfileError> {
         let line = from.line;
-        let (_, rest) = flags(from.arguments.piece());
+        let (_, rest) = flags(from.arguments.piece(), from.flag_escape);
         let words = rest.trim().words();
         let (word, name) = match words.as_slice() {
             [word] => (*word, None),
