@@ -22,9 +22,9 @@ impl Finder {
         let mut texts: Vec<Vec<u8>> = texts.filter(|text| !text.is_empty()).collect();
         texts.sort_unstable();
         texts.dedup();
-        let built = NFA::new(&texts).and_then(|automaton| {
+        let built = NFA::new(&texts).map(|automaton| {
             let start = automaton.start_state(Anchored::No);
-            Ok((automaton, start))
+            (automaton, start)
         });
         match built {
             Ok((automaton, Ok(start))) => {

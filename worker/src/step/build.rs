@@ -9,7 +9,7 @@ use gantry_domain::image::{Digest, ImageReference, Tag};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
-use gantry_domain::task::BuildSpec;
+use gantry_domain::task::{BuildSpec, StageName};
 use gantry_domain::template::RunVariables;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::{self, Stage};
@@ -381,7 +381,7 @@ async fn read_dockerfile(
     let reading = tokio::task::spawn_blocking(move || {
         let inputs = BuildInputs {
             build_args: &build_args,
-            target: target.as_ref().map(gantry_domain::task::StageName::as_str),
+            target: target.as_ref().map(StageName::as_str),
             platform: &platform,
             build_platform: &platform,
         };

@@ -77,13 +77,10 @@ fn mounted_from(mount: Piece<'_>) -> Option<Spanned> {
         let Some((key, value)) = field.piece().split_once('=') else {
             continue;
         };
-        match key.text.to_lowercase().as_str() {
-            "from" => {
-                let mut operand = Spanned::default();
-                value.chars().for_each(|(letter, at)| operand.push(letter, at));
-                from = Some(operand);
-            }
-            _ => {}
+        if key.text.to_lowercase() == "from" {
+            let mut operand = Spanned::default();
+            value.chars().for_each(|(letter, at)| operand.push(letter, at));
+            from = Some(operand);
         }
     }
     from
