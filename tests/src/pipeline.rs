@@ -244,6 +244,7 @@ impl TestPipeline {
                 timeout: RunTimeout::default(),
                 push: true,
                 no_cache: false,
+                bases: Vec::new(),
             },
             source_trigger: Some(SourceTrigger {
                 name: "defaultSourceTriggerName".to_owned(),

@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
-use gantry_ingress::api::types::{Run, RunUpdate};
+use gantry_domain::source::Source;
+use gantry_ingress::api::types::{RerunCreate, Run, RunUpdate};
 use gantry_ops::terminal::{Sanitiser, one_line};
 
 use super::Client;
@@ -79,9 +80,16 @@ pub(crate) struct Cancel {
 
 /// Start the same build once more: same task revision, same commit or upload
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+The recipe is that of the run, not of the task as it is now. A run that ended before it read a commit builds what its \
+context names now, and says so; an upload must still be kept; a .tar.gz is fetched from its address again. Bases are \
+resolved anew unless --same-bases is given.")]
 pub(crate) struct Rerun {
     /// The run's id, like `ca1`
     run: RunId,
+    /// Build from the base images of that run, by digest, whatever their tags point to now
+    #[arg(long)]
+    same_bases: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -145,10 +153,13 @@ impl Cancel {
 
 impl Rerun {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
-        let run: Run = client
-            .api
-            .start(&["runs", &self.run.to_string(), "reruns"], &serde_json::json!({}))
-            .await?;
+        let id = self.run.to_string();
+        let first: Run = client.api.get(&["runs", &id]).await?;
+        if first.commit.is_none() && matches!(first.source.parse(), Ok(Source::Git(_))) {
+            say(format!("run {id} read no commit: what {} names now is built", first.source));
+        }
+        let order = RerunCreate { same_bases: self.same_bases };
+        let run: Run = client.api.start(&["runs", &id, "reruns"], &order).await?;
         self.wait.see_through(client, run).await
     }
 }

@@ -8,6 +8,7 @@ use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{
     EventId, IdempotencyKey, RegistryName, RunId, RunPrefix, TaskId, TaskName, TokenId,
 };
+use gantry_domain::lineage::BaseImage;
 use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run as RunRecord;
@@ -114,6 +115,7 @@ async fn quick_build(
         timeout,
         push: body.push,
         no_cache: body.no_cache,
+        bases: Vec::new(),
     };
     let (event, by) = (asked.event.clone(), asked.by.clone());
     let registry = registry.name.clone();
@@ -197,11 +199,13 @@ async fn overridden(
     Ok(draft)
 }
 
-/// Starts the same build once more.
+/// Starts the same build once more, at the commit that the run built. One that ended before it read a commit builds what its
+/// context names now; an archive is fetched from its address again.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
     params(("run" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    request_body(content = types::RerunCreate, description = "May be left out"),
     responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
 )]
 #[post("/runs/{run}/reruns")]
@@ -210,15 +214,32 @@ pub(super) async fn start_rerun(
     allowed: Allowed<Run>,
     request: HttpRequest,
     at: At<RunId>,
+    body: Result<Bytes, Error>,
 ) -> Result<HttpResponse, ApiError> {
     let run = run_routes::find(&state, &allowed, *at).await?;
+    let body: types::RerunCreate = body::optional(body)?;
     let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
     refuse_unsigned(&state, &run)?;
     refuse_lost_upload(&state, &run).await?;
-    let asked = Asked::new(&request, allowed.by(), &())?;
-    let draft = planner::for_rerun(&run, asked.event.clone(), asked.by.clone());
+    let asked = Asked::new(&request, allowed.by(), &body)?;
+    let mut draft = planner::for_rerun(&run, asked.event.clone(), asked.by.clone());
+    if body.same_bases {
+        draft.build.bases = bases_of(&run)?;
+    }
     code_choice::check_rerun(state.store.as_ref(), &run, &draft.build, allowed.token()).await?;
     asked.start(&state, &registry, run.task_id(), Some(run.id), draft).await
+}
+
+/// The bases that a run was built from.
+fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, ApiError> {
+    let product = run.state.done().and_then(|done| done.outcome.product());
+    product.map(|product| product.bases.clone()).ok_or_else(|| ApiError::Conflict {
+        code: "bases_unknown",
+        message: format!(
+            "the bases of run {} are not recorded, since it did not succeed: run it again without `same_bases`",
+            run.id
+        ),
+    })
 }
 
 /// The new run would be signed: what nobody vouched for must not become what the service vouches for.

@@ -180,6 +180,7 @@ async fn new_task(
             timeout,
             push: body.push,
             no_cache: body.no_cache,
+            bases: Vec::new(),
         },
         source_trigger,
         git_token,

@@ -164,6 +164,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
 /// The commit that was built; until that is known, the one that a push names.
 fn commit(run: &run::Run) -> Option<&CommitId> {
     let built = run.state.done().and_then(|done| done.outcome.product()?.commit.as_ref());
+    let built = built.or(run.read.as_ref().map(|read| &read.commit));
     built.or(match &run.cause {
         gantry_domain::cause::Cause::Push { commit, .. } => Some(commit),
         gantry_domain::cause::Cause::Request { .. } => None,

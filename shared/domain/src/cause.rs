@@ -43,6 +43,9 @@ pub enum Cause {
         /// The service's signature over what was asked for, where the request had an idempotency key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<RunSignature>,
+        /// The branch of that run, which the commit that is built again does not name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<RefName>,
     },
 }
 

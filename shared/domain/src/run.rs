@@ -9,11 +9,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{AttemptEnd, EndedAttempt};
-use crate::built_on::BuiltOn;
+use crate::built_on::{BuiltOn, SourceRead};
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
+use crate::source::RefName;
 use crate::task::BuildSpec;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
@@ -63,6 +64,9 @@ pub struct Run {
     pub signature: Option<RunSignature>,
     /// The facts that it was built on. Not signed: for most runs a worker learns it.
     pub built_on: BuiltOn,
+    /// What its worker read of a git repository, from its first step on. Not signed: a worker learns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<SourceRead>,
     /// Whether it and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
@@ -89,6 +93,17 @@ impl Run {
     #[must_use]
     pub fn pool(&self) -> PoolName {
         self.build.platform.pool()
+    }
+
+    /// The branch that it builds or built, where that is known.
+    #[must_use]
+    pub fn branch(&self) -> Option<&RefName> {
+        match &self.cause {
+            Cause::Push { branch, .. } | Cause::Request { branch: Some(branch), .. } => {
+                Some(branch)
+            }
+            Cause::Request { branch: None, .. } => self.read.as_ref()?.branch.as_ref(),
+        }
     }
 
     /// The status that people see.

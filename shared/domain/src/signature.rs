@@ -110,6 +110,7 @@ impl Run {
             created,
             signature: _,
             built_on: _,
+            read: _,
             archived: _,
             cancel: _,
             attempts: _,

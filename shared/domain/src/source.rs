@@ -231,7 +231,13 @@ impl FromStr for TarballUrl {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        http_url(text, "tarball URL").map(Self)
+        const WHAT: &str = "tarball URL";
+        let url = http_url(text, WHAT)?;
+        if url.fragment().is_some() {
+            let rule = "`#` names a branch of a git repository, whose address ends in `.git`";
+            return Err(InvalidText::new(WHAT, &redacted(text), rule));
+        }
+        Ok(Self(url))
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
 use crate::id::TaskId;
+use crate::lineage::BaseImage;
 use crate::platform::Platform;
 use crate::sealed::Sealed;
 use crate::source::{RefName, Source, SourcePath};
@@ -131,6 +132,9 @@ pub struct BuildSpec {
     /// Whether each step runs anew.
     #[serde(default)]
     pub no_cache: bool,
+    /// Bases that keep the digest of an earlier run, whatever their tags point to now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<BaseImage>,
 }
 
 /// How long a run may take: 300 to 28 800 seconds in the original, from 1 second here.

@@ -145,6 +145,7 @@ pub(crate) fn build(source: Source) -> Result<BuildSpec> {
         timeout: RunTimeout::default(),
         push: false,
         no_cache: false,
+        bases: Vec::new(),
     })
 }
 

@@ -39,6 +39,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             timeout: RunTimeout::default(),
             push: false,
             no_cache: false,
+            bases: Vec::new(),
         },
         git_token: None,
         force_tags: false,
@@ -48,6 +49,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             by: TestPipeline::somebody(),
             rerun_of: None,
             asked: None,
+            branch: None,
         },
         trace: None,
     }

@@ -230,9 +230,15 @@ impl Worker {
     ) -> Result<Digest, Failure> {
         let credentials = attempt.credentials(image);
         let deadline = Instant::now() + REGISTRY_WITHIN;
-        let digest = self.registries.resolve(image, credentials.as_ref(), deadline).await.map_err(
-            |error| failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(&attempt.step),
-        )?;
+        let kept = attempt.run.build.bases.iter().find(|base| base.image == *image);
+        let kept = kept.map(|base| image.pinned(base.digest.clone()));
+        let digest = self
+            .registries
+            .resolve(kept.as_ref().unwrap_or(image), credentials.as_ref(), deadline)
+            .await
+            .map_err(|error| {
+                failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(&attempt.step)
+            })?;
         attempt.log.say(Some(&attempt.step), format!("base {image} is {digest}")).await;
         Ok(digest)
     }
@@ -400,8 +406,10 @@ fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>,
     let mut images = Vec::with_capacity(run.build.images.len());
     for template in &run.build.images {
         let name = template.render(&variables);
-        let image = ImageReference::parse_in(&name, &attempt.registry.host)
-            .map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        let image = ImageReference::parse_in(&name, &attempt.registry.host).map_err(|error| {
+            let message = format!("the image `{template}` is `{name}` in this run: {error}");
+            Failure::in_words(ErrorCode::ImageNameInvalid, message)
+        })?;
         if !images.contains(&image) {
             images.push(image);
         }
@@ -437,11 +445,11 @@ fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
     Some(SourceRead { repository: git.url.key(), branch, commit })
 }
 
-/// The branch that a push moved: the run builds a commit, which has none.
+/// The branch that a push moved, or that of the run that is run again: the run builds a commit, which has none.
 fn branch(attempt: &Attempt) -> Option<&RefName> {
     match &attempt.run.cause {
         gantry_domain::cause::Cause::Push { branch, .. } => Some(branch),
-        gantry_domain::cause::Cause::Request { .. } => None,
+        gantry_domain::cause::Cause::Request { branch, .. } => branch.as_ref(),
     }
 }
 

@@ -25,8 +25,8 @@ pub use hook::{
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
-    Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, Run, RunError, RunUpdate,
-    SupersededTag,
+    Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, RerunCreate, Run, RunError,
+    RunUpdate, SupersededTag,
 };
 pub use status::{
     Drained, FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord,

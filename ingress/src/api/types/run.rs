@@ -229,6 +229,15 @@ pub struct CancelAsked {
     pub at: String,
 }
 
+/// How a run is run again. May be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerunCreate {
+    /// Whether each base keeps the digest that it had in the first run, instead of what its tag points to now.
+    #[serde(default)]
+    pub same_bases: bool,
+}
+
 /// What is to change of a run: nothing else can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -52,6 +52,7 @@ impl RunDraft {
             cause: self.cause,
             force_tags: self.force_tags,
             built_on: self.built_on,
+            read: None,
             created_for: None,
             trace: self.trace,
             created: now,
@@ -110,7 +111,7 @@ pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: Token
         task: Some(revision(task)),
         build,
         git_token: task.git_token.clone(),
-        cause: Cause::Request { event, by, rerun_of: None, asked: None },
+        cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
         built_on: BuiltOn::Unread,
         trace: None,
@@ -132,23 +133,28 @@ pub fn for_quick_build(
         task: None,
         build,
         git_token,
-        cause: Cause::Request { event, by, rerun_of: None, asked: None },
+        cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
         built_on: BuiltOn::Unread,
         trace: None,
     }
 }
 
-/// The same build once more: the same source, at the same commit where the first run knew it.
+/// The same build once more: the same recipe, at the commit that the first run read. One that read none builds what its
+/// context names now.
 #[must_use]
 pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
+    let mut build = run.build.clone();
+    if let (Source::Git(git), Some(read)) = (&mut build.source, &run.read) {
+        git.reference = read.commit.as_str().parse().ok();
+    }
     RunDraft {
         registry: run.registry.clone(),
         run_type: RunType::QuickBuild,
         task: run.task.clone(),
-        build: run.build.clone(),
+        build,
         git_token: run.git_token.clone(),
-        cause: Cause::Request { event, by, rerun_of: Some(run.id), asked: None },
+        cause: Cause::Request { event, by, rerun_of: Some(run.id), asked: None, branch: run.branch().cloned() },
         force_tags: false,
         built_on: run.built_on.clone(),
         trace: None,
@@ -162,8 +168,37 @@ fn revision(task: &Task) -> TaskRevision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::built_on::SourceRead;
     use crate::decide::samples::{push, task};
     use crate::fact::{FactKey, advanced};
+
+    #[test]
+    fn a_rerun_builds_the_commit_and_branch_that_the_first_run_read() {
+        let task = task();
+        let (event, by): (EventId, TokenId) = ("request:1".parse().unwrap(), "t1".parse().unwrap());
+        let asked = for_task_request(&task, task.build.clone(), event.clone(), by.clone());
+        let mut first = asked.create("ca1".parse().unwrap(), Timestamp::default());
+        let unread = for_rerun(&first, event.clone(), by.clone());
+        assert_eq!(
+            unread.build.source, first.build.source,
+            "no commit is known: as the context says"
+        );
+
+        first.read = Some(SourceRead {
+            repository: "github.com/octo/hello".parse().unwrap(),
+            branch: Some("main".parse().unwrap()),
+            commit: "b".repeat(40).parse().unwrap(),
+        });
+        let second = for_rerun(&first, event.clone(), by.clone());
+        let pinned = format!("https://github.com/octo/hello.git#{}:app", "b".repeat(40));
+        assert_eq!(second.build.source.to_string(), pinned);
+        let second = second.create("ca2".parse().unwrap(), Timestamp::default());
+        assert_eq!(second.branch().unwrap().as_str(), "main");
+        let third = for_rerun(&second, event, by);
+        assert_eq!(third.build.source.to_string(), pinned, "also of a rerun");
+        let third = third.create("ca3".parse().unwrap(), Timestamp::default());
+        assert_eq!(third.branch().unwrap().as_str(), "main");
+    }
 
     #[test]
     fn a_triggered_run_builds_the_commit_that_the_fact_names_in_the_tasks_folder() {

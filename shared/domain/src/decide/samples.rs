@@ -21,6 +21,7 @@ pub(crate) fn task() -> Task {
             timeout: RunTimeout::default(),
             push: true,
             no_cache: false,
+            bases: Vec::new(),
         },
         source_trigger: Some(SourceTrigger {
             name: "defaultSourceTriggerName".to_owned(),

@@ -21,7 +21,9 @@ pub enum GitError {
         reference: String,
     },
     /// Nothing was ever pushed.
-    #[error("{url} has no commit yet: push one")]
+    #[error(
+        "{url} has no commit that its HEAD names: push one, or name a branch that is there, like `{url}#main`"
+    )]
     Empty {
         /// The repository.
         url: GitUrl,

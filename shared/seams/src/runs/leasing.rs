@@ -224,6 +224,7 @@ pub async fn began(
         if let (BuiltOn::Unread, Some(read)) = (&run.built_on, read) {
             run.built_on = BuiltOn::Read(read.clone());
         }
+        run.read = read.cloned();
         if matches!(run.state, RunState::Running { .. }) {
             return Ok(());
         }
