@@ -36,7 +36,10 @@ fn refused(error: &JsonPayloadError) -> ApiError {
     if matches!(error, ContentType) {
         return ApiError::UnsupportedMedia("send application/json");
     }
-    ApiError::invalid("body", error.to_string())
+    match error {
+        JsonPayloadError::Deserialize(error) => ApiError::invalid("body", error.to_string()),
+        other => ApiError::invalid("body", other.to_string()),
+    }
 }
 
 /// Reads a body that may be left out. One that is there must be right.

@@ -24,4 +24,5 @@ mod timing;
 mod tls;
 mod welch;
 mod wire;
+mod words;
 mod workers;
