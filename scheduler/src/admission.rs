@@ -191,6 +191,9 @@ impl Scheduler {
         if let Some(token) = &run.git_token {
             bundle.git_token = Some(self.keyring.open(&sealed_for, token)?);
         }
+        if let Some(query) = run.build.source.query() {
+            bundle.source_query = Some(self.keyring.open(&sealed_for, query)?);
+        }
         for (name, value) in &run.build.secret_build_args {
             bundle.build_args.insert(name.clone(), self.keyring.open(&sealed_for, value)?);
         }

@@ -361,7 +361,15 @@ async fn timed_out(attempt: &Attempt) -> Finish {
 /// What to mask in the log. A run whose secrets are too many to look for is not built: they would stand in its log.
 fn secrets(bundle: &Bundle) -> Result<Secrets, Failure> {
     let passwords = bundle.registries.values().map(|credentials| &credentials.password);
-    let all = passwords.chain(&bundle.git_token).chain(bundle.build_args.values());
+    // A server may show a part of an address alone. A short one stands in too many words.
+    let query = bundle.source_query.iter().flat_map(|query| {
+        let query = query.expose_secret();
+        let values = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1));
+        values.filter(|value| value.len() >= 16).chain([query]).map(SecretString::from)
+    });
+    let query: Vec<SecretString> = query.collect();
+    let of_source = bundle.git_token.iter().chain(&query);
+    let all = passwords.chain(of_source).chain(bundle.build_args.values());
     Secrets::new(all).ok_or_else(|| {
         let largest = bundle.build_args.iter().max_by_key(|(_, value)| value.expose_secret().len());
         let largest = largest.map(|(name, value)| (name.to_string(), value.expose_secret().len()));

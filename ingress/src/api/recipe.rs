@@ -19,7 +19,7 @@ use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
 
 use super::types;
-use crate::error::Mistakes;
+use crate::error::{ApiError, Mistakes};
 
 const MOST_IMAGES: usize = 32;
 const MOST_ARGS: usize = 256;
@@ -37,9 +37,15 @@ impl<'a> Checker<'a> {
         Self { registry, keyring, mistakes: Mistakes::default() }
     }
 
-    /// An address to build from.
-    pub(crate) fn context(&mut self, text: &str) -> Option<Source> {
-        self.mistakes.parse("context", text)
+    /// An address to build from. The query of an archive's may be a signature that opens it, so it is sealed.
+    pub(crate) fn context(&mut self, text: &str) -> Result<Option<Source>, SecretError> {
+        let mut source: Option<Source> = self.mistakes.parse("context", text);
+        if let Some(Source::Tarball { url, query }) = &mut source
+            && let Some(plain) = url.take_query()
+        {
+            *query = Some(self.seal(&plain)?);
+        }
+        Ok(source)
     }
 
     /// An address or an upload: exactly one is needed.
@@ -48,10 +54,10 @@ impl<'a> Checker<'a> {
         store: &dyn Store,
         context: Option<&str>,
         upload: Option<&str>,
-    ) -> Result<Option<Source>, StoreError> {
+    ) -> Result<Option<Source>, ApiError> {
         match (context, upload) {
-            (Some(context), None) => Ok(self.context(context)),
-            (None, Some(upload)) => self.upload(store, upload).await,
+            (Some(context), None) => Ok(self.context(context)?),
+            (None, Some(upload)) => Ok(self.upload(store, upload).await?),
             (None, None) => {
                 self.mistakes.add("context", "give a `context` or an `upload` to build from");
                 Ok(None)

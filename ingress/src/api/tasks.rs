@@ -104,7 +104,7 @@ async fn new_task(
 ) -> Result<Task, ApiError> {
     let mut check = Checker::new(registry, &state.keyring);
     let name: Option<TaskName> = check.mistakes.parse("name", &body.name);
-    let source = check.context(&body.context);
+    let source = check.context(&body.context)?;
     let dockerfile = check.dockerfile(body.dockerfile.as_deref().unwrap_or("Dockerfile"));
     let images = check.images(&body.images);
     let build_args = check.build_args(&body.build_args);
@@ -261,7 +261,11 @@ fn changed(
     let mut check = Checker::new(registry, &state.keyring);
     let mut changed = task.clone();
     let build = &mut changed.build;
-    set(&mut build.source, asked.context.as_deref(), |text| check.context(text));
+    if let Some(text) = &asked.context
+        && let Some(source) = check.context(text)?
+    {
+        build.source = source;
+    }
     set(&mut build.dockerfile, asked.dockerfile.as_deref(), |text| check.dockerfile(text));
     set(&mut build.images, asked.images.as_ref(), |texts| check.images(texts));
     set(&mut build.build_args, asked.build_args.as_ref(), |args| check.build_args(args));

@@ -1,8 +1,10 @@
 //! What the holder of a token may try to get more than it allows.
 
+use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::task::BuildSpec;
+use gantry_ops::secret::ExposeSecret as _;
 use gantry_seams::{runs, tasks};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -234,4 +236,36 @@ async fn an_idempotency_key_belongs_to_one_request() {
         assert_eq!(message(&refused), expected);
     }
     assert_eq!(door.get("/runs").await.json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_signature_of_a_tarball_s_address_is_sealed_and_shown_nowhere() {
+    let door = Door::with_registry().await;
+    let context = "https://files.test/a.tar.gz?X-Amz-Signature=s3cr3t-signature";
+    let task = json!({"name": "web", "context": context, "push": false});
+    let task = door.post("/registries/contoso/tasks", task).await;
+    let changed = door.patch(TASK, json!({"context": context, "timeout": 60})).await;
+    let of_task = door.post(RUNS, json!({})).await;
+    let overridden = door.post(RUNS, json!({"context": context})).await;
+    let build = json!({"context": context, "push": false});
+    let build = door.post("/registries/contoso/builds", build).await;
+    let shown = door.get("/runs").await;
+    for answer in [&task, &changed, &of_task, &overridden, &build, &shown] {
+        assert!(answer.status.is_success(), "{}", answer.text);
+        assert!(answer.text.contains("https://files.test/a.tar.gz"), "{}", answer.text);
+        assert!(!answer.text.contains("s3cr3t"), "{}", answer.text);
+    }
+    let broken = json!({"context": format!("{context} x"), "push": false});
+    let refused = door.post("/registries/contoso/builds", broken).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(!refused.text.contains("s3cr3t"), "{}", refused.text);
+    for id in ["ca1", "ca2", "ca3"] {
+        let run = runs::find(door.store.as_ref(), id.parse().unwrap()).await.unwrap().unwrap();
+        let stored = serde_json::to_string(&run).unwrap();
+        assert!(!stored.contains("s3cr3t"), "{stored}");
+        let query = run.build.source.query().unwrap();
+        let opened = door.keyring.open(&Registry::seals_for(&run.registry), query).unwrap();
+        assert_eq!(opened.expose_secret(), "X-Amz-Signature=s3cr3t-signature");
+        assert!(run.is_signed(door.keyring.as_ref()));
+    }
 }

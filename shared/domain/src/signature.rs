@@ -64,6 +64,8 @@ struct Signed<'a> {
     fixed: Fixed<'a>,
     git_token: &'a Option<Sealed>,
     secret_build_args: &'a BTreeMap<ArgName, Sealed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_query: Option<&'a Sealed>,
 }
 
 impl Run {
@@ -91,6 +93,7 @@ impl Run {
             fixed: self.fixed(),
             git_token: &self.git_token,
             secret_build_args: &self.build.secret_build_args,
+            source_query: self.build.source.query(),
         })
     }
 
@@ -117,7 +120,7 @@ impl Run {
             state: _,
         } = self;
         let mut build = build.clone();
-        for sealed in build.secret_build_args.values_mut() {
+        for sealed in build.secret_build_args.values_mut().chain(build.source.query_mut()) {
             *sealed = Sealed::from_text(String::new());
         }
         let (id, run_type, created, force_tags) = (*id, *run_type, *created, *force_tags);

@@ -9,6 +9,7 @@ use url::Url;
 use crate::InvalidText;
 use crate::id::UploadId;
 use crate::image::Digest;
+use crate::sealed::Sealed;
 use crate::text::{serde_as_text, text_type};
 
 text_type!(
@@ -227,6 +228,23 @@ impl TarballUrl {
     }
 }
 
+impl TarballUrl {
+    /// Takes the query away from it: what is stored has none.
+    pub fn take_query(&mut self) -> Option<String> {
+        let query = self.0.query().map(str::to_owned);
+        self.0.set_query(None);
+        query
+    }
+
+    /// The same address with this query.
+    #[must_use]
+    pub fn with_query(&self, query: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_query(Some(query));
+        Self(url)
+    }
+}
+
 impl FromStr for TarballUrl {
     type Err = InvalidText;
 
@@ -281,6 +299,9 @@ fn http_url(text: &str, what: &'static str) -> Result<Url, InvalidText> {
 
 /// `text` without the part of an address that may be a secret.
 fn redacted(text: &str) -> String {
+    // The query may be a signature.
+    let shown = text.split_once('?').map(|(address, _)| format!("{address}?…"));
+    let text = shown.as_deref().unwrap_or(text);
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => {
             format!("{}…{}", &text[..scheme + 3], &text[at..])
@@ -339,7 +360,7 @@ impl fmt::Display for GitSource {
 }
 
 /// Where a build reads from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Source {
     /// A git repository.
@@ -355,7 +376,29 @@ pub enum Source {
     Tarball {
         /// Where.
         url: TarballUrl,
+        /// The query of its address, which may be a signature that opens it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        query: Option<Sealed>,
     },
+}
+
+impl Source {
+    /// The sealed query of a tarball's address.
+    #[must_use]
+    pub fn query(&self) -> Option<&Sealed> {
+        match self {
+            Self::Tarball { query, .. } => query.as_ref(),
+            Self::Git(_) | Self::Upload { .. } => None,
+        }
+    }
+
+    /// The same, to be sealed anew.
+    pub fn query_mut(&mut self) -> Option<&mut Sealed> {
+        match self {
+            Self::Tarball { query, .. } => query.as_mut(),
+            Self::Git(_) | Self::Upload { .. } => None,
+        }
+    }
 }
 
 impl FromStr for Source {
@@ -385,7 +428,7 @@ impl FromStr for Source {
         if is_git {
             text.parse().map(Self::Git)
         } else {
-            text.parse().map(|url| Self::Tarball { url })
+            text.parse().map(|url| Self::Tarball { url, query: None })
         }
     }
 }
@@ -395,7 +438,7 @@ impl fmt::Display for Source {
         match self {
             Self::Git(git) => git.fmt(f),
             Self::Upload { upload, .. } => write!(f, "upload {upload}"),
-            Self::Tarball { url } => url.fmt(f),
+            Self::Tarball { url, .. } => url.fmt(f),
         }
     }
 }

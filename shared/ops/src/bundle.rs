@@ -19,6 +19,8 @@ pub struct Bundle {
     pub registries: BTreeMap<RegistryHost, Credentials>,
     /// The token that reads the git repository.
     pub git_token: Option<SecretString>,
+    /// The query of the address of the archive that it builds from.
+    pub source_query: Option<SecretString>,
     /// Secret build arguments.
     pub build_args: BTreeMap<ArgName, SecretString>,
 }
@@ -28,6 +30,7 @@ pub struct Bundle {
 struct Plain<Text> {
     registries: BTreeMap<RegistryHost, (Text, Text)>,
     git_token: Option<Text>,
+    source_query: Option<Text>,
     build_args: BTreeMap<ArgName, Text>,
 }
 
@@ -35,7 +38,11 @@ impl Bundle {
     /// Whether there is nothing secret in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.registries.is_empty() && self.git_token.is_none() && self.build_args.is_empty()
+        let Self { registries, git_token, source_query, build_args } = self;
+        registries.is_empty()
+            && git_token.is_none()
+            && source_query.is_none()
+            && build_args.is_empty()
     }
 
     /// Seals it so that only a pool's workers open it, and only for `run` as it is.
@@ -53,6 +60,7 @@ impl Bundle {
                 })
                 .collect(),
             git_token: self.git_token.as_ref().map(ExposeSecret::expose_secret),
+            source_query: self.source_query.as_ref().map(ExposeSecret::expose_secret),
             build_args: self
                 .build_args
                 .iter()
@@ -82,6 +90,7 @@ impl Bundle {
                 })
                 .collect(),
             git_token: plain.git_token.map(SecretString::from),
+            source_query: plain.source_query.map(SecretString::from),
             build_args: plain
                 .build_args
                 .into_iter()

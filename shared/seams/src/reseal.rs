@@ -8,7 +8,7 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::signature::Signer;
-use gantry_domain::task::Task;
+use gantry_domain::task::{BuildSpec, Task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -205,7 +205,9 @@ impl Holder for Task {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        self.git_token.iter_mut().chain(self.build.secret_build_args.values_mut()).collect()
+        let BuildSpec { source, secret_build_args, .. } = &mut self.build;
+        let of_build = secret_build_args.values_mut().chain(source.query_mut());
+        self.git_token.iter_mut().chain(of_build).collect()
     }
 }
 
@@ -215,7 +217,9 @@ impl Holder for Run {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        self.git_token.iter_mut().chain(self.build.secret_build_args.values_mut()).collect()
+        let BuildSpec { source, secret_build_args, .. } = &mut self.build;
+        let of_build = secret_build_args.values_mut().chain(source.query_mut());
+        self.git_token.iter_mut().chain(of_build).collect()
     }
 
     fn as_run(&mut self) -> Option<&mut Run> {

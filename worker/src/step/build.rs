@@ -160,7 +160,11 @@ impl Worker {
                 let credentials = token.map(gantry_remote::code_host::git_credentials);
                 self.sources.from_git(git, credentials.as_ref(), deadline).await
             }
-            Source::Tarball { url } => self.sources.from_tarball(url, deadline).await,
+            Source::Tarball { url, .. } => {
+                let query = attempt.bundle.source_query.as_ref();
+                let signed = query.map(|query| url.with_query(query.expose_secret()));
+                self.sources.from_tarball(signed.as_ref().unwrap_or(url), deadline).await
+            }
             Source::Upload { upload, digest } => {
                 let archive = self.blobs.get_stream(&uploads::blob_path(upload)).await;
                 let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
