@@ -64,6 +64,10 @@ pub struct IngressSettings {
     pub body_budget: u64,
     /// The largest upload, in bytes.
     pub upload_limit: u64,
+    /// How many bytes all uploads of one registry may take together.
+    pub uploads_limit: u64,
+    /// With fewer bytes free where objects are, no upload is taken.
+    pub min_free: u64,
     /// Serve TLS with these files; plain HTTP if `None`.
     pub tls: Option<TlsFiles>,
     /// Threads that answer, for each listener.
@@ -80,6 +84,8 @@ impl Default for IngressSettings {
             public_url: None,
             body_budget: 256 << 20,
             upload_limit: 4 << 30,
+            uploads_limit: 50 << 30,
+            min_free: 0,
             tls: None,
             threads: 2,
             head_patience: Duration::from_secs(5),

@@ -31,6 +31,8 @@ pub struct Retention {
     pub revisions: Duration,
     /// Uploaded archives.
     pub uploads: Duration,
+    /// Uploaded archives that no run was started from.
+    pub unused_uploads: Duration,
 }
 
 impl Default for Retention {
@@ -43,6 +45,7 @@ impl Default for Retention {
             lineage: days(400),
             revisions: days(90),
             uploads: days(7),
+            unused_uploads: days(1),
         }
     }
 }
@@ -75,9 +78,12 @@ impl Scheduler {
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
         count += tags::forget(store, now.before(keep.lineage), PIECE).await?;
-        for upload in uploads::older_than(store, now.before(keep.uploads), PIECE).await? {
-            if let Err(error) = self.blobs.delete(&uploads::blob_path(&upload)).await {
-                tracing::warn!("upload {upload} is removed later: {error}");
+        let mut old = uploads::older_than(store, now.before(keep.uploads), PIECE).await?;
+        let unused = now.before(keep.unused_uploads);
+        old.extend(uploads::unused_since(store, unused, PIECE).await?);
+        for upload in old {
+            if let Err(error) = self.blobs.delete(&uploads::blob_path(&upload.id)).await {
+                tracing::warn!("upload {} is removed later: {error}", upload.id);
                 continue;
             }
             uploads::delete(store, &upload).await?;

@@ -77,6 +77,8 @@ impl<'a> Ground<'a> {
                 body_budget: server.body_budget,
                 body_patience: server.body_patience,
                 upload_limit: self.settings.limits.upload,
+                uploads_limit: self.settings.limits.uploads,
+                min_free: self.settings.objects.min_free,
                 tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
                 ..IngressSettings::default()
@@ -104,6 +106,7 @@ impl<'a> Ground<'a> {
                     lineage: kept.lineage,
                     revisions: kept.revisions,
                     uploads: kept.uploads,
+                    unused_uploads: kept.unused_uploads,
                 },
             },
         }

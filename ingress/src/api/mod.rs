@@ -6,6 +6,7 @@
 //! | `POST /registries` | write, everywhere | creates one; credentials only ever go in |
 //! | `GET PATCH DELETE /registries/{registry}` | read, write, write | |
 //! | `POST /registries/{registry}/uploads` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
+//! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes one |
 //! | `POST /registries/{registry}/builds` | run | starts a quick build; `Idempotency-Key` |
 //! | `GET /tasks?registry=` | read | lists tasks |
 //! | `POST /registries/{registry}/tasks` | write | creates one |
@@ -80,6 +81,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(registries::update)
         .service(registries::delete)
         .service(uploads::create)
+        .service(uploads::delete)
         .service(tasks::list)
         .service(tasks::create)
         .service(tasks::show)

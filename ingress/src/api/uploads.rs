@@ -1,18 +1,20 @@
 //! Uploads: archives that builds read, streamed to the object store.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Data, Path as At, Payload};
-use actix_web::{HttpRequest, HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, delete, post};
 use futures_util::StreamExt as _;
-use gantry_domain::id::{RegistryName, UploadId};
+use gantry_domain::id::{RegistryName, TokenId, UploadId};
 use gantry_domain::image::Digest;
 use gantry_ops::secret::random_hex;
 use gantry_seams::CreateError;
 use gantry_seams::store::Store;
-use gantry_seams::uploads::{self, Upload};
+use gantry_seams::uploads::{self, Kept, Upload};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
@@ -21,6 +23,9 @@ use super::{types, view};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+
+/// By how much an upload takes room of its registry's at once.
+const ANNOUNCED_AT_ONCE: u64 = 64 << 20;
 
 /// Between two pieces of a body.
 const PIECE_PATIENCE: Duration = Duration::from_secs(60);
@@ -56,27 +61,107 @@ pub(super) async fn create(
     if declared_length(&request).is_some_and(|length| length > most) {
         return Err(ApiError::TooLarge { most });
     }
+    check_disk(&state).await?;
     let random = random_hex::<16>()?;
     let id: UploadId = random
         .parse()
         .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
     let head = read_head(&mut payload).await?;
     check_magic(&head)?;
-    let store = state.store.as_ref();
-    uploads::announce(store, &id, store.now().await?).await?;
-    let (registry, by) = (registry.name, allowed.by());
-    let recorded = async {
-        let (bytes, digest) = store_archive(&state, &id, head, payload).await?;
-        let created = store.now().await?;
-        record(store, Upload { id: id.clone(), registry, by, bytes, digest, created }).await
+    let room = Room {
+        state: &state,
+        kept: Kept { registry: registry.name, id },
+        announced: AtomicU64::new(0),
+        refused: Mutex::default(),
     };
-    match recorded.await {
+    let taken = take(&room, declared_length(&request), head, payload, allowed.by()).await;
+    match taken {
         Ok(upload) => Ok(HttpResponse::Created().json(view::upload(&upload))),
         Err(error) => {
-            forget(&state, &id).await;
+            forget(&state, &room.kept).await;
             Err(error)
         }
     }
+}
+
+async fn take(
+    room: &Room<'_>,
+    declared: Option<u64>,
+    head: Bytes,
+    payload: Payload,
+    by: TokenId,
+) -> Result<Upload, ApiError> {
+    let store = room.state.store.as_ref();
+    room.announce(declared.unwrap_or(head.len() as u64)).await?;
+    let (bytes, digest) = store_archive(room, head, payload).await?;
+    let Kept { registry, id } = room.kept.clone();
+    record(store, Upload { id, registry, by, bytes, digest, created: store.now().await? }).await
+}
+
+/// Goes on only while the disk has more room than is left to the store and to logs.
+async fn check_disk(state: &State) -> Result<(), ApiError> {
+    match state.blobs.free_bytes().await {
+        Some(free) if free < state.settings.min_free => {
+            tracing::error!("an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`");
+            Err(ApiError::Full)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The room that an upload takes of its registry's.
+struct Room<'a> {
+    state: &'a State,
+    kept: Kept,
+    announced: AtomicU64,
+    refused: Mutex<Option<ApiError>>,
+}
+
+impl Room<'_> {
+    /// Takes room for so many bytes, in steps.
+    async fn announce(&self, bytes: u64) -> Result<(), ApiError> {
+        if bytes <= self.announced.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let bytes = bytes.next_multiple_of(ANNOUNCED_AT_ONCE);
+        let store = self.state.store.as_ref();
+        check_disk(self.state).await?;
+        let taken = uploads::announce(store, &self.kept, bytes, store.now().await?).await?;
+        self.announced.store(bytes, Ordering::Relaxed);
+        let most = self.state.settings.uploads_limit;
+        // The last step may be larger than what comes.
+        if taken > most.saturating_add(ANNOUNCED_AT_ONCE - 1) {
+            return Err(ApiError::Conflict {
+                code: "uploads_full",
+                message: format!(
+                    "the uploads of registry {} take more than {most} bytes (`limits.uploads`): remove some with \
+                     `DELETE /api/v1/registries/{}/uploads/ID`, or wait until `retention.unused_uploads` is over",
+                    self.kept.registry, self.kept.registry
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Removes an upload. Runs that build from it, and wait, fail.
+#[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("registry" = String, Path), ("upload" = String, Path)), responses((status = 204), Failures))]
+#[delete("/registries/{registry}/uploads/{upload}")]
+pub(super) async fn delete(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    at: At<(RegistryName, UploadId)>,
+) -> Result<HttpResponse, ApiError> {
+    let (registry, id) = at.into_inner();
+    let store = state.store.as_ref();
+    let registry = allowed.registry(store, &registry).await?.name;
+    let found = uploads::find(store, &id).await?.filter(|upload| upload.registry == registry);
+    if found.is_none() {
+        return Err(ApiError::NotFound { what: "upload", name: id.to_string() });
+    }
+    state.blobs.delete(&uploads::blob_path(&id)).await?;
+    uploads::delete(store, &Kept { registry, id }).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// Whether a request to this path brings an archive: it may take as long as its pieces come.
@@ -98,17 +183,17 @@ async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, ApiError> {
 }
 
 /// Nobody was told of it. What cannot be removed now is removed with the old uploads.
-async fn forget(state: &State, id: &UploadId) {
+async fn forget(state: &State, kept: &Kept) {
+    let id = &kept.id;
     if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
         tracing::warn!("what came of upload {id} is removed later: {error}");
-    } else if let Err(error) = uploads::delete(state.store.as_ref(), id).await {
+    } else if let Err(error) = uploads::delete(state.store.as_ref(), kept).await {
         tracing::debug!("upload {id} is forgotten later: {error}");
     }
 }
 
 async fn store_archive(
-    state: &State,
-    id: &UploadId,
+    room: &Room<'_>,
     head: Bytes,
     payload: Payload,
 ) -> Result<(u64, Digest), ApiError> {
@@ -118,9 +203,12 @@ async fn store_archive(
         Some((pieces.recv().await?, pieces))
     });
     let reader = Box::pin(StreamReader::new(stream.boxed()));
-    let path = uploads::blob_path(id);
-    let put = state.blobs.put_stream(&path, reader, state.settings.upload_limit);
-    let (stored, digest) = tokio::join!(put, send_pieces(head, payload, sender));
+    let path = uploads::blob_path(&room.kept.id);
+    let put = room.state.blobs.put_stream(&path, reader, room.state.settings.upload_limit);
+    let (stored, digest) = tokio::join!(put, send_pieces(room, head, payload, sender));
+    if let Some(error) = room.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
     Ok((stored?, digest))
 }
 
@@ -152,15 +240,23 @@ fn check_magic(head: &[u8]) -> Result<(), ApiError> {
 
 /// Answers the digest of what was sent.
 async fn send_pieces(
+    room: &Room<'_>,
     head: Bytes,
     mut payload: Payload,
     sender: mpsc::Sender<io::Result<Bytes>>,
 ) -> Digest {
     let mut hasher = Sha256::new();
+    let mut sent = 0;
     let mut next = Some(Ok(head));
     while let Some(piece) = next {
-        if let Ok(piece) = &piece {
-            hasher.update(piece);
+        let mut piece = piece;
+        if let Ok(bytes) = &piece {
+            hasher.update(bytes);
+            sent += bytes.len() as u64;
+            if let Err(error) = room.announce(sent).await {
+                *room.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                piece = Err(io::ErrorKind::Other.into());
+            }
         }
         let is_broken = piece.is_err();
         // Whoever stores it has had enough, and says why.

@@ -431,6 +431,55 @@ async fn runs_are_listed_from_the_newest_by_filter_and_page() {
 }
 
 #[tokio::test]
+async fn the_uploads_of_one_registry_leave_room_for_others() {
+    let settings = IngressSettings { uploads_limit: 64 << 20, ..IngressSettings::default() };
+    let door = Door::open_with(settings, false).await;
+    door.create_registry("contoso").await;
+    door.create_registry("fabrikam").await;
+    let token = door.token("run", Some(&["contoso"])).await;
+    let archive = [&[0x1f, 0x8b][..], &[0; 1000]].concat();
+    let send = async |token: &str, registry: &str| {
+        let request = door.api(Method::POST, &format!("/registries/{registry}/uploads"));
+        Answer::of(request.bearer_auth(token).body(archive.clone())).await
+    };
+    let first = send(&token, "contoso").await.expect(StatusCode::CREATED);
+    // Uploads that are coming take room too, and give back what they do not need.
+    let kept = uploads::Kept {
+        registry: "contoso".parse().unwrap(),
+        id: "coming".parse().unwrap(),
+    };
+    let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
+    uploads::announce(store, &kept, 64 << 20, now).await.unwrap();
+    let refused = send(&token, "contoso").await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "uploads_full".to_owned()));
+    assert!(refused.text.contains("limits.uploads"), "{}", refused.text);
+    send(&door.admin, "fabrikam").await.expect(StatusCode::CREATED);
+    assert_eq!(uploads::bytes_of(store, &kept.registry).await.unwrap(), (64 << 20) + 1002);
+    uploads::delete(store, &kept).await.unwrap();
+
+    let path = format!("/registries/contoso/uploads/{}", first["id"].as_str().unwrap());
+    let other = door.token("run", Some(&["fabrikam"])).await;
+    let delete = async |token: &str| {
+        Answer::of(door.api(Method::DELETE, &path).bearer_auth(token)).await.status
+    };
+    assert_eq!(delete(&other).await, StatusCode::NOT_FOUND);
+    assert_eq!(delete(&token).await, StatusCode::NO_CONTENT);
+    assert_eq!(delete(&token).await, StatusCode::NOT_FOUND);
+    assert_eq!(uploads::bytes_of(store, &kept.registry).await.unwrap(), 0);
+    send(&token, "contoso").await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_is_left_to_the_store() {
+    let settings = IngressSettings { min_free: u64::MAX, ..IngressSettings::default() };
+    let door = Door::open_with(settings, false).await;
+    door.create_registry("contoso").await;
+    let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    let refused = Answer::of(request.body([&[0x1f, 0x8b][..], &[0; 1000]].concat())).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "full".to_owned()));
+}
+
+#[tokio::test]
 async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it() {
     let settings = IngressSettings { upload_limit: 1_000_000, ..IngressSettings::default() };
     let door = Door::open_with(settings, false).await;

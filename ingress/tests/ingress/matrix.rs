@@ -91,7 +91,7 @@ fn absent(parameter: &str) -> String {
         "registry" | "task" => "nowhere".to_owned(),
         "run" | "after" => "zz999".to_owned(),
         "hook" => "0".repeat(32),
-        "secret" => "absent".to_owned(),
+        "secret" | "upload" => "absent".to_owned(),
         "delivery" | "id" => "d-999".to_owned(),
         "event" => "request/absent".to_owned(),
         "digest" => format!("sha256:{}", "2".repeat(64)),
@@ -125,6 +125,9 @@ impl World {
         door.store.commit(batch).await.unwrap();
         workers::record_seen(door.store.as_ref(), &worker(&door, &run).await).await.unwrap();
         let made = door.post("/tokens", json!({"scope": "read"})).await.expect(StatusCode::CREATED);
+        let archive = [&[0x1f, 0x8b][..], &[0; 300]].concat();
+        let upload = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+        let upload = Answer::of(upload.body(archive)).await.expect(StatusCode::CREATED);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let things = [
             ("registry", "contoso".to_owned()),
@@ -138,6 +141,7 @@ impl World {
             ("event", text(&run["event"])),
             ("digest", DIGEST.to_owned()),
             ("worker", "w1".to_owned()),
+            ("upload", text(&upload["id"])),
             ("token", text(&made["token"]["id"])),
         ]
         .into();

@@ -91,6 +91,8 @@ pub struct Objects {
     pub region: String,
     #[serde(deserialize_with = "optional")]
     pub ca_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::bytes")]
+    pub min_free: u64,
 }
 
 /// `[secrets]`
@@ -200,6 +202,8 @@ pub struct Retention {
     pub revisions: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub uploads: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub unused_uploads: Duration,
 }
 
 /// `[limits]`
@@ -209,6 +213,8 @@ pub struct Retention {
 pub struct Limits {
     #[serde(deserialize_with = "units::bytes")]
     pub upload: u64,
+    #[serde(deserialize_with = "units::bytes")]
+    pub uploads: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub context: u64,
     pub context_files: u64,

@@ -53,6 +53,11 @@ pub trait Blobs: Send + Sync {
     /// [`BlobError`].
     async fn delete_all(&self, prefix: &str) -> Result<(), BlobError>;
 
+    /// How many bytes are free where the objects are; `None` where nobody can tell, as of a bucket.
+    async fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The paths of everything below `prefix`, or of everything if it is empty, in no order.
     ///
     /// # Errors

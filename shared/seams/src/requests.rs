@@ -7,9 +7,10 @@ use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{RunId, RunPrefix};
 use gantry_domain::run::Run;
 use gantry_domain::signature::Signer;
+use gantry_domain::source::Source;
 
 use crate::store::{Batch, CommitError, Store, StoreError};
-use crate::{decisions, events, runs};
+use crate::{decisions, events, runs, uploads};
 
 /// A request for one run.
 #[derive(Debug, Clone)]
@@ -81,6 +82,9 @@ pub async fn accept(
         let Some(run) = runs::create(store, &mut batch, drafts, signer, now).await?.pop() else {
             return Err(StoreError::Unavailable { message: "no run was created".to_owned() });
         };
+        if let Source::Upload { upload, .. } = &run.build.source {
+            uploads::used_in(&mut batch, &run.registry, upload);
+        }
         events::record_decided(&mut batch, &request.event)?;
         let candidate = Candidate { task: run.task_id(), choice: Choice::Run { run: run.id } };
         let decision = Decision {

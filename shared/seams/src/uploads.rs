@@ -10,6 +10,9 @@ use crate::store::{Batch, From, Index, Kind, Store, StoreError};
 
 const ALL: Collection<Upload> = Collection::new(Kind::Upload);
 
+/// How many entries are added up at once.
+const PAGE: usize = 1000;
+
 /// An uploaded archive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Upload {
@@ -33,15 +36,48 @@ pub fn blob_path(id: &UploadId) -> String {
     format!("uploads/{id}")
 }
 
-/// Says that bytes are about to come under this id, before the first of them is stored: should nobody live to record the
-/// upload, or to remove what came of it, [`older_than`] tells of it all the same.
+/// An upload that is kept, or was to be: it may have no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose room it takes.
+    pub registry: RegistryName,
+    /// Which.
+    pub id: UploadId,
+}
+
+/// Says that `bytes` may come under this id, before the first of them is stored: should nobody live to record the upload, or
+/// to remove what came of it, [`older_than`] tells of it all the same. A second call says that more may come. Answers how
+/// much room all uploads of the registry take by now, with this one.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn announce(store: &dyn Store, id: &UploadId, now: Timestamp) -> Result<(), StoreError> {
+pub async fn announce(
+    store: &dyn Store,
+    kept: &Kept,
+    bytes: u64,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
     let mut batch = Batch::default();
-    batch.index(by_age(), now.as_millis(), id);
-    commit_unconditional(store, batch).await
+    kept.index_in(&mut batch, bytes, now);
+    commit_unconditional(store, batch).await?;
+    // Announced first: of two that come at once, each counts the other.
+    bytes_of(store, &kept.registry).await
+}
+
+/// How much room the uploads of a registry take, with those that are coming.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn bytes_of(store: &dyn Store, registry: &RegistryName) -> Result<u64, StoreError> {
+    let (mut total, mut from) = (0, From::Start);
+    loop {
+        let entries = store.range(&of_registry(registry), from, PAGE).await?;
+        total += entries.iter().map(|entry| entry.score.unsigned_abs()).sum::<u64>();
+        match entries.into_iter().nth(PAGE - 1) {
+            Some(last) => from = From::After(last),
+            None => return Ok(total),
+        }
+    }
 }
 
 /// Records an upload whose bytes are there.
@@ -51,8 +87,15 @@ pub async fn announce(store: &dyn Store, id: &UploadId, now: Timestamp) -> Resul
 pub async fn create(store: &dyn Store, upload: &Upload) -> Result<(), CreateError> {
     let mut batch = Batch::default();
     ALL.create_in(&mut batch, upload.id.as_str(), upload)?;
-    batch.index(by_age(), upload.created.as_millis(), &upload.id);
+    let kept = Kept { registry: upload.registry.clone(), id: upload.id.clone() };
+    kept.index_in(&mut batch, upload.bytes, upload.created);
     Ok(store.commit(batch).await?)
+}
+
+/// Adds to a batch that a run builds from an upload: it is kept as long as used ones are.
+pub(crate) fn used_in(batch: &mut Batch, registry: &RegistryName, id: &UploadId) {
+    let kept = Kept { registry: registry.clone(), id: id.clone() };
+    batch.unindex(unused(), kept.member());
 }
 
 /// Reads an upload's record.
@@ -71,12 +114,33 @@ pub async fn older_than(
     store: &dyn Store,
     before: Timestamp,
     limit: usize,
-) -> Result<Vec<UploadId>, StoreError> {
-    let entries = store.range(&by_age(), From::Start, limit).await?;
+) -> Result<Vec<Kept>, StoreError> {
+    oldest(store, &by_age(), before, limit).await
+}
+
+/// The same, of those that no run was started from.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn unused_since(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Kept>, StoreError> {
+    oldest(store, &unused(), before, limit).await
+}
+
+async fn oldest(
+    store: &dyn Store,
+    index: &Index,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Kept>, StoreError> {
+    let entries = store.range(index, From::Start, limit).await?;
     Ok(entries
         .into_iter()
         .take_while(|entry| entry.score < before.as_millis())
-        .filter_map(|entry| entry.member.parse().ok())
+        .filter_map(|entry| Kept::parse(&entry.member))
         .collect())
 }
 
@@ -84,13 +148,45 @@ pub async fn older_than(
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn delete(store: &dyn Store, id: &UploadId) -> Result<(), StoreError> {
+pub async fn delete(store: &dyn Store, kept: &Kept) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    ALL.delete_in(&mut batch, id.as_str());
-    batch.unindex(by_age(), id);
+    ALL.delete_in(&mut batch, kept.id.as_str());
+    for index in [by_age(), unused()] {
+        batch.unindex(index, kept.member());
+    }
+    batch.unindex(of_registry(&kept.registry), &kept.id);
     commit_unconditional(store, batch).await
+}
+
+impl Kept {
+    fn member(&self) -> String {
+        format!("{}/{}", self.registry, self.id)
+    }
+
+    fn parse(member: &str) -> Option<Self> {
+        let (registry, id) = member.split_once('/')?;
+        Some(Self { registry: registry.parse().ok()?, id: id.parse().ok()? })
+    }
+
+    fn index_in(&self, batch: &mut Batch, bytes: u64, since: Timestamp) {
+        for index in [by_age(), unused()] {
+            batch.index(index, since.as_millis(), self.member());
+        }
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        batch.index(of_registry(&self.registry), bytes, &self.id);
+    }
 }
 
 fn by_age() -> Index {
     Index::new("uploads/age")
+}
+
+/// By age, those that no run was started from.
+fn unused() -> Index {
+    Index::new("uploads/unused")
+}
+
+/// By length.
+fn of_registry(registry: &RegistryName) -> Index {
+    Index::new(format!("uploads/registry/{registry}"))
 }

@@ -105,6 +105,14 @@ impl Blobs for ObjectBlobs {
         Ok(())
     }
 
+    async fn free_bytes(&self) -> Option<u64> {
+        if self.cloud.is_some() {
+            return None;
+        }
+        let stat = rustix::fs::statvfs(self.place.as_str()).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     fn list(&self, prefix: &str) -> Result<Paths, BlobError> {
         let location = if prefix.is_empty() { None } else { Some(location(prefix)?) };
         let prefix = prefix.to_owned();
