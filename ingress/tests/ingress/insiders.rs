@@ -145,7 +145,7 @@ async fn another_context_of_a_task_asks_for_its_secrets_again() {
         "https://github.com/octo/hello.git#main:evil",
         "http://github.com/octo/hello.git#main:app",
     ] {
-        let change = json!({"context": context});
+        let change = json!({"context": context, "source_trigger": null});
         let refused = send(&door, &token, Method::PATCH, TASK, &change).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{context}");
         insta::allow_duplicates! {
