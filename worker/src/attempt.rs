@@ -15,7 +15,7 @@ use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics::Stage;
-use gantry_ops::secret::{Credentials, ExposeSecret as _};
+use gantry_ops::secret::{Credentials, ExposeSecret as _, SecretString};
 use gantry_ops::telemetry;
 use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
