@@ -102,7 +102,9 @@ async fn take(
 async fn check_disk(state: &State) -> Result<(), ApiError> {
     match state.blobs.free_bytes().await {
         Some(free) if free < state.settings.min_free => {
-            tracing::error!("an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`");
+            tracing::error!(
+                "an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`"
+            );
             Err(ApiError::Full)
         }
         Some(_) | None => Ok(()),

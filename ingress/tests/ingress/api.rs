@@ -444,10 +444,8 @@ async fn the_uploads_of_one_registry_leave_room_for_others() {
     };
     let first = send(&token, "contoso").await.expect(StatusCode::CREATED);
     // Uploads that are coming take room too, and give back what they do not need.
-    let kept = uploads::Kept {
-        registry: "contoso".parse().unwrap(),
-        id: "coming".parse().unwrap(),
-    };
+    let kept =
+        uploads::Kept { registry: "contoso".parse().unwrap(), id: "coming".parse().unwrap() };
     let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
     uploads::announce(store, &kept, 64 << 20, now).await.unwrap();
     let refused = send(&token, "contoso").await;
@@ -476,7 +474,10 @@ async fn a_disk_that_fills_up_is_left_to_the_store() {
     door.create_registry("contoso").await;
     let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
     let refused = Answer::of(request.body([&[0x1f, 0x8b][..], &[0; 1000]].concat())).await;
-    assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "full".to_owned()));
+    assert_eq!(
+        (refused.status, refused.code()),
+        (StatusCode::SERVICE_UNAVAILABLE, "full".to_owned())
+    );
 }
 
 #[tokio::test]
