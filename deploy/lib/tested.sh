@@ -4,13 +4,14 @@
 
 tested=()
 
-# Runs "$@", which is a `cargo test`, and notes for `what` how many tests passed.
+# Runs "$@", which is a `cargo test` of one program, and notes for `what` how many tests passed. The
+# last result counts: a test that failed may have shown another.
 test_on() {
     local what=$1 status=0 log=$test_state/tested.log
     shift
     say "### $what"
     "$@" 2>&1 | tee "$log" || status=$?
-    tested+=("$(awk -v what="$what" '/^test result: / { passed += $4; failed += $6 }
+    tested+=("$(awk -v what="$what" '/^test result: / { passed = $4; failed = $6 }
         END { printf "%s: %d passed, %d failed", what, passed, failed }' "$log")")
     ((status == 0)) || test_failed=1
 }
