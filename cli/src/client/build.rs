@@ -62,6 +62,9 @@ pub(crate) struct Build {
     /// Run each step anew
     #[arg(long)]
     no_cache: bool,
+    /// Move the tags also where a run of a newer change has moved them
+    #[arg(long)]
+    force_tags: bool,
     #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
@@ -80,6 +83,7 @@ impl Build {
             timeout: self.timeout,
             push: !self.no_push && !self.images.is_empty(),
             no_cache: self.no_cache,
+            force_tags: self.force_tags,
             images: self.images,
             ..BuildCreate::default()
         };

@@ -90,6 +90,9 @@ pub(crate) struct Rerun {
     /// Build from the base images of that run, by digest, whatever their tags point to now
     #[arg(long)]
     same_bases: bool,
+    /// Move the tags also where a run of a newer change has moved them
+    #[arg(long)]
+    force_tags: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -158,7 +161,7 @@ impl Rerun {
         if first.commit.is_none() && matches!(first.source.parse(), Ok(Source::Git(_))) {
             say(format!("run {id} read no commit: what {} names now is built", first.source));
         }
-        let order = RerunCreate { same_bases: self.same_bases };
+        let order = RerunCreate { same_bases: self.same_bases, force_tags: self.force_tags };
         let run: Run = client.api.start(&["runs", &id, "reruns"], &order).await?;
         self.wait.see_through(client, run).await
     }

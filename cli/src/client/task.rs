@@ -170,6 +170,9 @@ pub(crate) struct RunTask {
     /// Another stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
+    /// Move the tags also where a run of a newer change has moved them
+    #[arg(long)]
+    force_tags: bool,
     #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
@@ -363,6 +366,7 @@ impl RunTask {
             build_args: self.build_args.plain(&client.environment)?,
             secret_build_args: self.build_args.secret(&client.environment)?,
             target: self.target,
+            force_tags: self.force_tags,
             ..TaskRunCreate::default()
         };
         match self.context {

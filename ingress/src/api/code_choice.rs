@@ -134,6 +134,7 @@ fn chosen(body: &types::TaskRunCreate) -> Vec<&'static str> {
         secret_build_args,
         target,
         git_token: _,
+        force_tags: _,
     } = body;
     [
         ("`context`", context.is_some()),

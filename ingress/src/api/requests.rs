@@ -119,7 +119,8 @@ async fn quick_build(
     };
     let (event, by) = (asked.event.clone(), asked.by.clone());
     let registry = registry.name.clone();
-    Ok(planner::for_quick_build(registry, build, git_token, event, by))
+    let draft = planner::for_quick_build(registry, build, git_token, event, by);
+    Ok(RunDraft { force_tags: body.force_tags, ..draft })
 }
 
 /// Starts a run of a task, with what is given instead of what the task says.
@@ -196,6 +197,7 @@ async fn overridden(
     let (event, by) = (asked.event.clone(), asked.by.clone());
     let mut draft = planner::for_task_request(task, build, event, by);
     draft.git_token = git_token;
+    draft.force_tags = body.force_tags;
     Ok(draft)
 }
 
@@ -226,6 +228,7 @@ pub(super) async fn start_rerun(
     if body.same_bases {
         draft.build.bases = bases_of(&run)?;
     }
+    draft.force_tags = body.force_tags;
     code_choice::check_rerun(state.store.as_ref(), &run, &draft.build, allowed.token()).await?;
     asked.start(&state, &registry, run.task_id(), Some(run.id), draft).await
 }

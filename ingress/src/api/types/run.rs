@@ -45,6 +45,9 @@ pub struct BuildCreate {
     /// Whether each step runs anew.
     #[serde(default)]
     pub no_cache: bool,
+    /// Whether it moves its tags though a newer change has moved them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tags: bool,
     /// The token that reads the repository. Only ever goes in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
@@ -66,6 +69,7 @@ impl Default for BuildCreate {
             timeout: None,
             push: true,
             no_cache: false,
+            force_tags: false,
             git_token: None,
         }
     }
@@ -236,6 +240,9 @@ pub struct RerunCreate {
     /// Whether each base keeps the digest that it had in the first run, instead of what its tag points to now.
     #[serde(default)]
     pub same_bases: bool,
+    /// Whether it moves its tags though a newer change has moved them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tags: bool,
 }
 
 /// What is to change of a run: nothing else can.

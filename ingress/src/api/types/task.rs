@@ -248,6 +248,9 @@ pub struct TaskRunCreate {
     /// Another stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Whether it moves its tags though a newer change has moved them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tags: bool,
     /// The token that reads another context than the task's. Only ever goes in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
