@@ -108,15 +108,28 @@ impl GitServer {
         self.host.door().requests.clone()
     }
 
-    /// Makes an empty repository.
+    /// Makes an empty repository, in place of a former one of this name.
     ///
     /// # Errors
     /// Git's words.
     pub fn repository(&self, name: &str) -> Result<TestRepository> {
+        self.repository_of_format(name, "sha1")
+    }
+
+    /// The same, with objects named by `sha1` or `sha256`.
+    ///
+    /// # Errors
+    /// Git's words.
+    pub fn repository_of_format(&self, name: &str, format: &str) -> Result<TestRepository> {
         let bare = self.host.folder.path().join(format!("{name}.git"));
+        if bare.exists() {
+            std::fs::remove_dir_all(&bare)?;
+        }
         let work = TempDir::new()?;
-        git(self.host.folder.path(), &["init", "-q", "--bare", "-b", "main", path(&bare)?])?;
-        git(work.path(), &["init", "-q", "-b", "main", "."])?;
+        let format = format!("--object-format={format}");
+        let folder = self.host.folder.path();
+        git(folder, &["init", "-q", "--bare", "-b", "main", &format, path(&bare)?])?;
+        git(work.path(), &["init", "-q", "-b", "main", &format, "."])?;
         git(work.path(), &["remote", "add", "origin", path(&bare)?])?;
         Ok(TestRepository { work })
     }

@@ -192,6 +192,21 @@ async fn a_mirror_that_a_killed_process_left_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_repository_that_is_made_again_in_another_object_format_is_fetched() {
+    let server = GitServer::start().await.unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    for (round, format) in ["sha1", "sha256", "sha1"].into_iter().enumerate() {
+        let repository = server.repository_of_format("app", format).unwrap();
+        let commit = repository.commit("main", &[("a", &format!("round {round}"))]).unwrap();
+        let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+        assert_eq!(checkout.commit().unwrap().as_str(), commit);
+        let content = std::fs::read_to_string(checkout.root().join("a")).unwrap();
+        assert_eq!(content, format!("round {round}"));
+    }
+}
+
+#[tokio::test]
 async fn mirrors_are_bounded_and_many_runs_share_one() {
     let server = GitServer::start().await.unwrap();
     for name in ["a", "b"] {

@@ -87,6 +87,33 @@ fn is_pull_request(text: &str) -> bool {
     matches!(*words, ["pull", number, "head" | "merge"] if number.bytes().all(|b| b.is_ascii_digit()))
 }
 
+impl CommitId {
+    /// The object format of the repositories that can hold this commit.
+    #[must_use]
+    pub fn object_format(&self) -> ObjectFormat {
+        if self.as_str().len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+    }
+}
+
+/// How a git repository names its objects. A repository has one format for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectFormat {
+    /// 40 hexadecimal digits.
+    Sha1,
+    /// 64 hexadecimal digits.
+    Sha256,
+}
+
+impl fmt::Display for ObjectFormat {
+    /// As git writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        })
+    }
+}
+
 text_type!(
     /// A folder or file inside a source, relative to its root.
     SourcePath,

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gantry_domain::source::{CommitId, GitUrl, RefName, SourcePath};
+use gantry_domain::source::{CommitId, GitUrl, ObjectFormat, RefName, SourcePath};
 use gantry_ops::secret::Credentials;
 use tokio::time::Instant;
 
@@ -88,7 +88,13 @@ impl Git {
     ) -> Result<Head, GitError> {
         let commit = reference.and_then(|reference| reference.as_str().to_lowercase().parse().ok());
         if let Some(commit) = commit {
-            self.ls_remote(remote, None).await?;
+            let advertised = self.ls_remote(remote, None).await?;
+            if !advertised.may_hold(&commit) {
+                return Err(GitError::UnknownRef {
+                    url: remote.url.clone(),
+                    reference: commit.to_string(),
+                });
+            }
             return Ok(Head { commit, name: None, branch: None });
         }
         let advertised = self.ls_remote(remote, reference).await?;
@@ -120,7 +126,8 @@ impl Git {
         Ok(Advertised::parse(&String::from_utf8_lossy(&output)))
     }
 
-    /// Brings `head` into the bare repository at `repository`, which is made if there is none.
+    /// Brings `head` into the bare repository at `repository`, which is made if there is none, in the object format of
+    /// `head`.
     ///
     /// Only that commit where the host lets it, else the history that leads to it. What is there already is not asked
     /// for again: [`Git::resolve`] with the same credentials must have come before.
@@ -136,7 +143,7 @@ impl Git {
         if self.has(repository, &head.commit, remote.deadline).await? {
             return Ok(());
         }
-        self.init(repository, remote.deadline).await?;
+        self.init(repository, head.commit.object_format(), remote.deadline).await?;
         let kept = format!("{KEPT}{}", head.commit);
         let only = format!("+{}:{kept}", head.commit);
         match self.fetch_refs(remote, repository, &["--depth=1"], &[&only]).await {
@@ -214,12 +221,18 @@ impl Git {
         }
     }
 
-    async fn init(&self, repository: &Path, deadline: Instant) -> Result<(), GitError> {
+    async fn init(
+        &self,
+        repository: &Path,
+        format: ObjectFormat,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
         if repository.join("HEAD").exists() {
             return Ok(());
         }
         let mut command = self.bare_command("making a repository".to_owned());
-        command.args(["init", "--quiet", "--bare", "--template=", "--"]).arg(repository);
+        command.args(["init", "--quiet", "--bare", "--template="]);
+        command.arg(format!("--object-format={format}")).arg("--").arg(repository);
         command.output(deadline).await.map(drop)
     }
 
@@ -403,6 +416,11 @@ impl Advertised {
             advertised.refs.insert(name.to_owned(), commit);
         }
         advertised
+    }
+
+    /// A repository has one object format: it holds no commit whose id has another length.
+    fn may_hold(&self, commit: &CommitId) -> bool {
+        self.refs.values().all(|other| other.object_format() == commit.object_format())
     }
 
     fn default_head(&self) -> Option<Head> {

@@ -31,6 +31,7 @@ use crate::http::{OutboundClient, OutboundError, read_body};
 
 mod challenge;
 mod error;
+mod token;
 
 use challenge::Challenge;
 pub use error::RegistryError;
@@ -98,6 +99,7 @@ enum Access {
 }
 
 /// One request, repeatable.
+#[derive(Clone)]
 struct Call<'a> {
     method: Method,
     /// Behind `/v2/`.
@@ -157,6 +159,9 @@ impl RegistryClient {
             return Ok(digest.clone());
         }
         let answer = self.call(&call, deadline).await?;
+        if !answer.body.is_empty() {
+            return self.read_manifest(image, answer).map(|manifest| manifest.digest);
+        }
         match content_digest(&answer.headers) {
             Some(digest) => Ok(digest),
             // Not every registry says it in an answer without body.
@@ -176,6 +181,14 @@ impl RegistryClient {
         deadline: Instant,
     ) -> Result<RawManifest, RegistryError> {
         let answer = self.call(&Self::about(image, Method::GET), deadline).await?;
+        self.read_manifest(image, answer)
+    }
+
+    fn read_manifest(
+        &self,
+        image: &ImageReference,
+        answer: Answer,
+    ) -> Result<RawManifest, RegistryError> {
         let nonsense = |problem| RegistryError::Nonsense {
             host: self.host.clone(),
             what: image.to_string(),
@@ -186,10 +199,8 @@ impl RegistryClient {
         if promised.is_some_and(|promised| promised != digest) {
             return Err(nonsense("the manifest is not the one of its digest"));
         }
-        let media_type = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = media_type_of(&answer);
         let media_type = media_type.ok_or_else(|| nonsense("the manifest has no type"))?;
-        // The type alone: parameters have no place when it is sent back.
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         Ok(RawManifest { media_type, bytes: answer.body, digest })
     }
 
@@ -290,27 +301,40 @@ impl RegistryClient {
         })
     }
 
-    /// Asks once, and once more if the registry first wants to know who asks.
+    /// Asks once. A registry that refuses `HEAD` of a manifest is asked with `GET`, as containerd does: some do not have
+    /// it, some keep it from those who may `GET`. The answer then has a body.
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+        let response = self.send_admitted(call).await?;
+        if call.method != Method::HEAD || !refuses_method(response.status()) {
+            return self.answer(call, response).await;
+        }
+        let call = Call { method: Method::GET, ..call.clone() };
+        let response = self.send_admitted(&call).await?;
+        self.answer(&call, response).await
+    }
+
+    /// Sends a request, and once more if the registry first wants to know who asks.
+    async fn send_admitted(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
         let known = self.known_access(&call.scope);
         let response = self.send(call, known.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return self.answer(call, response).await;
+            return Ok(response);
         }
         self.learned().remove(&call.scope);
-        let Some(challenge) = strongest_challenge(response.headers()) else {
-            return self.answer(call, response).await;
-        };
-        let access = match (challenge, &self.credentials) {
-            (Challenge::Bearer { realm, service }, _) => self.token(call, &realm, service).await?,
-            (Challenge::Basic, Some(_)) if !matches!(known, Some(Access::Basic)) => Access::Basic,
-            (Challenge::Basic, _) => return self.answer(call, response).await,
+        let access = match (strongest_challenge(response.headers()), &self.credentials) {
+            (Some(Challenge::Bearer { realm, service, scopes }), _) => {
+                self.token(call, &realm, service, scopes).await?
+            }
+            (Some(Challenge::Basic), Some(_)) if !matches!(known, Some(Access::Basic)) => {
+                Access::Basic
+            }
+            (Some(Challenge::Basic) | None, _) => return Ok(response),
         };
         let response = self.send(call, Some(&access)).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             self.learned().insert(call.scope.clone(), access);
         }
-        self.answer(call, response).await
+        Ok(response)
     }
 
     async fn send(
@@ -378,32 +402,32 @@ impl RegistryClient {
         call: &Call<'_>,
         realm: &str,
         service: Option<String>,
+        scopes: Vec<String>,
     ) -> Result<Access, RegistryError> {
-        // Many services say it twice, under both names.
-        #[derive(Deserialize)]
-        struct Granted {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-
-        let mut url = Url::parse(realm)
+        let url = Url::parse(realm)
             .map_err(|_| self.nonsense(call, "its token service has no address"))?;
         let host = url.host_str().unwrap_or_default();
         if url.scheme() == "http" && !self.http.policy().is_plain(host, url.port().unwrap_or(80)) {
             return Err(OutboundRefused::Plain { host: host.to_owned() }.into());
         }
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", &service);
+        // Ours first, then what the registry names, which may be called otherwise there.
+        let mut wanted: Vec<&str> = vec![&call.scope];
+        wanted.extend(scopes.iter().map(String::as_str));
+        wanted.retain(|scope| !scope.is_empty());
+        if wanted.iter().skip(1).any(|scope| *scope == call.scope) {
+            wanted.remove(0);
         }
-        if !call.scope.is_empty() {
-            url.query_pairs_mut().append_pair("scope", &call.scope);
+        let mut response = self.get_token(call, url.clone(), service.as_deref(), &wanted).await?;
+        // A service of OAuth 2 alone: the specification lets it have no GET.
+        if refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND {
+            if let Some(credentials) = &self.credentials {
+                let service = service.as_deref();
+                let posted = self.post_for_token(call, url, service, &wanted, credentials).await?;
+                if posted.status().is_success() {
+                    response = posted;
+                }
+            }
         }
-        let mut request = self.http.request(Method::GET, url)?;
-        if let Some(basic) = self.basic() {
-            request = request.header(AUTHORIZATION, basic);
-        }
-        let response = self.http.send(request).await.map_err(|error| self.unsent(call, error))?;
         if !response.status().is_success() {
             return match self.answer(call, response).await {
                 Err(error) => Err(error),
@@ -412,13 +436,51 @@ impl RegistryClient {
         }
         let body =
             read_body(response, LARGEST_TOKEN).await.map_err(|error| self.unsent(call, error))?;
-        let no_token = || self.nonsense(call, "its token service gave no token");
-        let granted: Granted = serde_json::from_slice(&body).map_err(|_| no_token())?;
-        let token = granted.token.or(granted.access_token).ok_or_else(no_token)?;
-        // 60 seconds is what the specification says when the service does not; a little is kept for the way.
-        let lifetime =
-            Duration::from_secs(granted.expires_in.unwrap_or(60).min(3600).saturating_sub(5));
-        Ok(Access::Token { token: token.into(), until: Instant::now() + lifetime })
+        let granted = token::parse(&body);
+        let granted =
+            granted.ok_or_else(|| self.nonsense(call, "its token service gave no token"))?;
+        Ok(Access::Token { token: granted.token, until: Instant::now() + granted.lifetime })
+    }
+
+    async fn get_token(
+        &self,
+        call: &Call<'_>,
+        mut url: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+    ) -> Result<Response, RegistryError> {
+        if let Some(service) = service {
+            url.query_pairs_mut().append_pair("service", service);
+        }
+        for scope in scopes {
+            url.query_pairs_mut().append_pair("scope", scope);
+        }
+        let mut request = self.http.request(Method::GET, url)?;
+        if let Some(basic) = self.basic() {
+            request = request.header(AUTHORIZATION, basic);
+        }
+        self.http.send(request).await.map_err(|error| self.unsent(call, error))
+    }
+
+    async fn post_for_token(
+        &self,
+        call: &Call<'_>,
+        url: Url,
+        service: Option<&str>,
+        scopes: &[&str],
+        credentials: &Credentials,
+    ) -> Result<Response, RegistryError> {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "password")
+            .append_pair("client_id", "gantry")
+            .append_pair("service", service.unwrap_or_default())
+            .append_pair("scope", &scopes.join(" "))
+            .append_pair("username", &credentials.username)
+            .append_pair("password", credentials.password.expose_secret())
+            .finish();
+        let request = self.http.request(Method::POST, url)?;
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
+        self.http.send(request).await.map_err(|error| self.unsent(call, error))
     }
 
     fn known_access(&self, scope: &str) -> Option<Access> {
@@ -490,10 +552,42 @@ fn digest_of(bytes: &[u8]) -> Digest {
 
 fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter();
-    let challenges: Vec<_> =
-        values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+    // A realm for people may have any letters.
+    let challenges: Vec<_> = values
+        .flat_map(|value| challenge::parse(&String::from_utf8_lossy(value.as_bytes())))
+        .collect();
     let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
     challenges.iter().find(|it| is_bearer(it)).or(challenges.first()).cloned()
+}
+
+/// Whether a status may be about the method and not about what was asked for. 401 and 404 have a meaning of their own, and
+/// what passes is waited for.
+fn refuses_method(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::FORBIDDEN
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_ACCEPTABLE
+            | StatusCode::NOT_IMPLEMENTED
+    )
+}
+
+/// The header says it, without its parameters, which have no place when it is sent back; or the manifest itself, where a
+/// registry sends all bodies as plain text or bytes.
+fn media_type_of(answer: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let said = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let said = said.map(|said| said.split(';').next().unwrap_or_default().trim().to_owned());
+    if said.as_deref().is_some_and(|said| MANIFEST_TYPES.contains(said) && !said.is_empty()) {
+        return said;
+    }
+    let own = serde_json::from_slice::<Typed>(&answer.body).ok().and_then(|typed| typed.media_type);
+    own.or(said).filter(|media_type| !media_type.is_empty())
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

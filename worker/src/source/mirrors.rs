@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use gantry_domain::source::GitUrl;
+use gantry_domain::source::{GitUrl, ObjectFormat};
 use gantry_remote::git::{Git, GitError, Head, Remote};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -55,8 +55,10 @@ impl Mirrors {
         std::fs::create_dir_all(&self.folder)
     }
 
-    pub(super) fn of(&self, url: &GitUrl) -> Mirror {
-        let name = hex::encode(Sha256::digest(url.to_string()));
+    /// A host may replace a repository by one of another object format, so each format has a mirror of its own. The
+    /// former one goes unused, and is trimmed in time.
+    pub(super) fn of(&self, url: &GitUrl, format: ObjectFormat) -> Mirror {
+        let name = hex::encode(Sha256::digest(format!("{format} {url}")));
         let path = self.folder.join(&name[..32]);
         let lock = self.lock(&path);
         Mirror { path, lock }

@@ -222,7 +222,7 @@ impl Sources {
         source: &GitSource,
         folder: &TempDir,
     ) -> Result<(), SourceError> {
-        let mirror = self.mirrors.of(remote.url);
+        let mirror = self.mirrors.of(remote.url, head.commit.object_format());
         let read = mirror.read(&self.git, remote, head).await?;
         let into = folder.path();
         self.git

@@ -159,7 +159,7 @@ impl<'a> Command<'a> {
         self.settings.push(("http.curloptResolve".to_owned(), resolved));
     }
 
-    /// Gives git the credentials for `url` and for no other place, through a pipe: they are in no argument, in no
+    /// Gives git the credentials for `url` and for no other scheme, host, port or path, through a pipe: they are in no argument, in no
     /// environment and on no disk.
     pub(super) fn credentials(
         &mut self,
@@ -183,8 +183,7 @@ impl<'a> Command<'a> {
         write!(writer, "username={username}\npassword={password}\n")
             .map_err(|error| self.failed(&error))?;
         self.credentials = Some(reader.into());
-        let origin = url.as_url().origin().ascii_serialization();
-        self.settings.push((format!("credential.{origin}.helper"), CREDENTIALS_HELPER.to_owned()));
+        self.settings.push((format!("credential.{url}.helper"), CREDENTIALS_HELPER.to_owned()));
         Ok(())
     }
 
@@ -394,4 +393,62 @@ fn size_of(folder: &Path) -> u64 {
         Some(if metadata.is_dir() { size_of(&entry.path()) } else { metadata.len() })
     });
     sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A host that wants to know who asks, and keeps the headers of every request.
+    fn host() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let headers = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&headers);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let lines = lines.take_while(|line| !line.is_empty());
+                seen.lock().unwrap().extend(lines);
+                let _gone = stream.write_all(
+                    b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                );
+            }
+        });
+        (address, headers)
+    }
+
+    #[tokio::test]
+    async fn credentials_go_to_their_own_scheme_host_port_and_path_alone() {
+        let (address, headers) = host();
+        let (other, other_headers) = host();
+        let url: GitUrl = format!("http://{address}/team/app.git").parse().unwrap();
+        for (asked, is_given) in [
+            (url.to_string(), true),
+            (format!("http://{address}/team/other.git"), false),
+            (format!("http://{address}/team/app.git.evil"), false),
+            (format!("http://{address}/team"), false),
+            (format!("http://{other}/team/app.git"), false),
+            (format!("http://localhost:{}/team/app.git", address.port()), false),
+        ] {
+            headers.lock().unwrap().clear();
+            let mut command = Command::new(Path::new("git"), "looking at it".to_owned());
+            command.speak_to(&url, &[address]);
+            let password = "needle".into();
+            let credentials = Credentials { username: "ann".to_owned(), password };
+            command.credentials(&url, &credentials).unwrap();
+            command.args(["ls-remote", "--", &asked]);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            command.output(deadline).await.unwrap_err();
+            let mut sent = headers.lock().unwrap().clone();
+            sent.extend(other_headers.lock().unwrap().clone());
+            assert!(!sent.is_empty(), "{asked} was not asked");
+            let was_given = sent.iter().any(|line| line.starts_with("Authorization:"));
+            assert_eq!(was_given, is_given, "{asked}: {sent:?}");
+        }
+    }
 }

@@ -6,43 +6,55 @@ pub(super) enum Challenge {
     /// Name and password with each request.
     Basic,
     /// A token from `realm`.
-    Bearer { realm: String, service: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        /// What the registry wants the token to be for, as it names it.
+        scopes: Vec<String>,
+    },
 }
+
+const SPACE: [char; 2] = [' ', '\t'];
+/// What stands between parameters and between challenges.
+const BETWEEN: [char; 3] = [' ', '\t', ','];
 
 /// The challenges of one header that are known here.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges = Vec::new();
-    let mut rest = header.trim_start_matches([' ', ',']);
+    let mut rest = header.trim_start_matches(BETWEEN);
     while !rest.is_empty() {
-        let (scheme, parameters) = rest.split_once(' ').unwrap_or((rest, ""));
-        let mut realm = None;
-        let mut service = None;
+        let (scheme, parameters) = rest.split_once(SPACE).unwrap_or((rest, ""));
+        let (mut realm, mut service, mut scopes) = (None, None, Vec::new());
         rest = parameters.trim_start();
         while let Some((name, value, after)) = parameter(rest) {
             match name.to_ascii_lowercase().as_str() {
                 "realm" => realm = Some(value),
                 "service" => service = Some(value),
+                "scope" => scopes = value.split_whitespace().map(str::to_owned).collect(),
                 _ => {}
             }
-            rest = after.trim_start_matches([' ', ',']);
+            rest = after.trim_start_matches(BETWEEN);
         }
         match (scheme.to_ascii_lowercase().as_str(), realm) {
             ("basic", _) => challenges.push(Challenge::Basic),
-            ("bearer", Some(realm)) => challenges.push(Challenge::Bearer { realm, service }),
+            ("bearer", Some(realm)) => {
+                challenges.push(Challenge::Bearer { realm, service, scopes });
+            }
             _ => {}
         }
     }
     challenges
 }
 
-/// `name=value` or `name="value"` at the start of `text`, and what follows.
+/// `name=value` or `name="value"` at the start of `text`, perhaps with spaces around the `=`, and what follows.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let (name, rest) = text.split_once('=')?;
-    if name.is_empty() || name.contains([' ', ',', '"']) {
+    let (name, rest) = (name.trim_end_matches(SPACE), rest.trim_start_matches(SPACE));
+    if name.is_empty() || name.contains([' ', '\t', ',', '"']) {
         return None;
     }
     let Some(quoted) = rest.strip_prefix('"') else {
-        let end = rest.find([',', ' ']).unwrap_or(rest.len());
+        let end = rest.find(BETWEEN).unwrap_or(rest.len());
         return Some((name, rest[..end].to_owned(), &rest[end..]));
     };
     let mut value = String::new();
@@ -64,7 +76,19 @@ mod tests {
     use super::*;
 
     fn bearer(realm: &str, service: Option<&str>) -> Challenge {
-        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
+        let (realm, service) = (realm.to_owned(), service.map(str::to_owned));
+        Challenge::Bearer { realm, service, scopes: Vec::new() }
+    }
+
+    fn with_scopes(challenge: Challenge, named: &[&str]) -> Challenge {
+        match challenge {
+            Challenge::Bearer { realm, service, .. } => Challenge::Bearer {
+                realm,
+                service,
+                scopes: named.iter().map(|scope| (*scope).to_owned()).collect(),
+            },
+            Challenge::Basic => Challenge::Basic,
+        }
     }
 
     #[test]
@@ -72,8 +96,20 @@ mod tests {
         for (header, challenges) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
-                vec![bearer("https://auth.docker.io/token", Some("registry.docker.io"))],
+                vec![with_scopes(
+                    bearer("https://auth.docker.io/token", Some("registry.docker.io")),
+                    &["repository:a/b:pull,push"],
+                )],
             ),
+            (
+                r#"BEARER Realm = "https://x/t?a=b&c=d" ,, SERVICE="reg",scope="a:b:pull  c:d:push" , error="x""#,
+                vec![with_scopes(
+                    bearer("https://x/t?a=b&c=d", Some("reg")),
+                    &["a:b:pull", "c:d:push"],
+                )],
+            ),
+            ("bearer\trealm=https://x/t\t,\tscope=\"\"", vec![bearer("https://x/t", None)]),
+            (r#"Negotiate dG9rZW4==, Basic realm="x""#, vec![Challenge::Basic]),
             (r#"Basic realm="Registry Realm""#, vec![Challenge::Basic]),
             ("basic", vec![Challenge::Basic]),
             (

@@ -124,6 +124,48 @@ async fn a_host_that_gives_only_tips_still_gives_an_older_commit() {
 }
 
 #[tokio::test]
+async fn a_repository_of_sha256_gives_its_branches_tags_and_commits() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository_of_format("app", "sha256").unwrap();
+    let first = repository.commit("main", &[("a", "1"), ("sub/b", "1")]).unwrap();
+    repository.git(&["tag", "-a", "v1", "-m", "v1"]).unwrap();
+    repository.git(&["push", "-q", "origin", "v1"]).unwrap();
+    let second = repository.commit("main", &[("a", "2")]).unwrap();
+    assert_eq!(first.len(), 64);
+    let url: GitUrl = server.url("app").parse().unwrap();
+    for (reference, commit, content) in [
+        (None, &second, "a=2"),
+        (Some("main"), &second, "a=2"),
+        (Some("v1"), &first, "a=1"),
+        (Some(first.as_str()), &first, "a=1"),
+    ] {
+        let (head, files) = fetched(&git(), &url, reference, None).await.unwrap();
+        assert_eq!(head.commit.as_str(), commit, "{reference:?}");
+        assert_eq!(files, [content, "sub/b=1"], "{reference:?}");
+    }
+    server.behave(Behaviour::OnlyTips);
+    let (_, files) = fetched(&git(), &url, Some(&first), Some("sub")).await.unwrap();
+    assert_eq!(files, ["sub/b=1"]);
+}
+
+#[tokio::test]
+async fn a_commit_of_another_object_format_is_not_in_the_repository() {
+    let server = GitServer::start().await.unwrap();
+    for (format, digits) in [("sha1", 64), ("sha256", 40)] {
+        let repository = server.repository_of_format(format, format).unwrap();
+        repository.commit("main", &[("a", "1")]).unwrap();
+        let url: GitUrl = server.url(format).parse().unwrap();
+        let unknown = "1".repeat(digits);
+        let error = resolve(&url, Some(&unknown)).await.unwrap_err();
+        assert!(
+            matches!(&error, GitError::UnknownRef { reference, .. } if *reference == unknown),
+            "{error}"
+        );
+        assert!(!error.is_transient());
+    }
+}
+
+#[tokio::test]
 async fn what_a_mirror_holds_is_not_fetched_again_and_a_newer_commit_is() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();

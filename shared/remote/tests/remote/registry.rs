@@ -8,7 +8,7 @@ use gantry_ops::secret::{Credentials, SecretString};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registry::{RegistryClient, RegistryError};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -58,6 +58,21 @@ async fn a_real_registry_resolves_a_tag_and_takes_its_manifest_under_another() {
 pub(crate) async fn scripted(
     answer: impl Fn(&str, &str) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> String {
+    scripted_asked(move |asked| answer(&asked.authorization, &asked.path)).await
+}
+
+/// A request as a scripted registry sees it.
+struct Asked {
+    method: String,
+    /// With the query.
+    path: String,
+    authorization: String,
+    body: String,
+}
+
+async fn scripted_asked(
+    answer: impl Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let answer = Arc::new(answer);
@@ -66,10 +81,17 @@ pub(crate) async fn scripted(
             let answer = Arc::clone(&answer);
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let given = request.headers().get("authorization");
-                    let given = given.map_or("", |value| value.to_str().unwrap());
-                    let response = answer(given, &request.uri().to_string());
-                    async move { Ok::<_, std::convert::Infallible>(response) }
+                    let answer = Arc::clone(&answer);
+                    async move {
+                        let given = request.headers().get("authorization");
+                        let given = given.map_or("", |value| value.to_str().unwrap()).to_owned();
+                        let (method, path) =
+                            (request.method().to_string(), request.uri().to_string());
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let body = String::from_utf8_lossy(&body).into_owned();
+                        let asked = Asked { method, path, authorization: given, body };
+                        Ok::<_, std::convert::Infallible>(answer(&asked))
+                    }
                 });
                 let _gone = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -189,4 +211,175 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
     let image = format!("{host}/a/b:1").parse().unwrap();
     let error = client(&host, None).manifest(&image, within(5)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Nonsense { .. }), "{error}");
+}
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+#[tokio::test]
+async fn a_registry_that_refuses_head_of_a_manifest_is_asked_with_get() {
+    for refusal in [400, 403, 405, 406, 501] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let host = scripted_asked(move |asked| {
+            count.fetch_add(1, Ordering::SeqCst);
+            match asked.method.as_str() {
+                "HEAD" => status(refusal).body(Full::default()).unwrap(),
+                _ => status(200).header("content-type", OCI_MANIFEST).body("{}".into()).unwrap(),
+            }
+        })
+        .await;
+        let image = format!("{host}/a/b:1").parse().unwrap();
+        let digest = client(&host, None).resolve(&image, within(5)).await.unwrap();
+        // The digest of `{}`.
+        assert!(digest.as_str().starts_with("sha256:44136fa355b3678a"), "{refusal}: {digest}");
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn what_get_says_counts_where_head_is_refused() {
+    let host = scripted_asked(|asked| match (asked.method.as_str(), asked.path.as_str()) {
+        ("HEAD", _) => status(405).body(Full::default()).unwrap(),
+        (_, "/v2/a/gone/manifests/1") => status(404).body(Full::default()).unwrap(),
+        (_, "/v2/a/other/manifests/1") => status(200)
+            .header("content-type", OCI_MANIFEST)
+            .header("docker-content-digest", digest())
+            .body("{}".into())
+            .unwrap(),
+        _ => {
+            let body = r#"{"errors":[{"code":"DENIED","message":"not yours"}]}"#;
+            status(403).body(body.into()).unwrap()
+        }
+    })
+    .await;
+    let client = client(&host, None);
+    let resolve = |name: &str| {
+        let (client, image) = (&client, format!("{host}/a/{name}:1").parse().unwrap());
+        async move { client.resolve(&image, within(5)).await.unwrap_err() }
+    };
+    assert!(matches!(resolve("gone").await, RegistryError::NotFound { .. }));
+    assert!(matches!(resolve("other").await, RegistryError::Nonsense { .. }));
+    let error = resolve("denied").await;
+    assert!(error.to_string().ends_with("it said: DENIED not yours"), "{error}");
+}
+
+#[tokio::test]
+async fn head_that_wants_to_know_who_asks_or_finds_nothing_is_not_repeated_as_get() {
+    for refusal in [401, 404] {
+        let host = scripted_asked(move |asked| {
+            assert_eq!(asked.method, "HEAD");
+            status(refusal).body(Full::default()).unwrap()
+        })
+        .await;
+        let image = format!("{host}/a/b:1").parse().unwrap();
+        let error = client(&host, None).resolve(&image, within(5)).await.unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_sent_without_a_type_of_its_own_has_the_one_that_it_names() {
+    let body = format!(r#"{{"mediaType":"{OCI_MANIFEST}"}}"#);
+    for header in
+        [None, Some("text/plain; charset=utf-8"), Some("application/octet-stream"), Some("")]
+    {
+        let body = body.clone();
+        let host = scripted(move |_, _| {
+            let answer = header
+                .into_iter()
+                .fold(status(200), |answer, header| answer.header("content-type", header));
+            answer.body(body.clone().into()).unwrap()
+        })
+        .await;
+        let image = format!("{host}/a/b:1").parse().unwrap();
+        let manifest = client(&host, None).manifest(&image, within(5)).await.unwrap();
+        assert_eq!(manifest.media_type, OCI_MANIFEST, "{header:?}");
+    }
+}
+
+/// A registry whose challenges and token service are given; `HERE` in them is its own address. Tells `Bearer t` from
+/// anything else.
+async fn guarded(
+    challenges: Vec<&'static str>,
+    service: impl Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync + 'static,
+) -> String {
+    let here = Arc::new(Mutex::new(String::new()));
+    let address = Arc::clone(&here);
+    let host = scripted_asked(move |asked| {
+        if asked.path.starts_with("/token") {
+            return service(asked);
+        }
+        if asked.authorization == "Bearer t" {
+            return status(200)
+                .header("docker-content-digest", digest())
+                .body(Full::default())
+                .unwrap();
+        }
+        let here = address.lock().unwrap().clone();
+        let refused = challenges.iter().fold(status(401), |refused, challenge| {
+            refused.header("www-authenticate", challenge.replace("HERE", &here).into_bytes())
+        });
+        refused.body(Full::default()).unwrap()
+    })
+    .await;
+    here.lock().unwrap().clone_from(&host);
+    host
+}
+
+#[tokio::test]
+async fn a_challenge_is_understood_however_it_is_written() {
+    for challenges in [
+        vec![r#"Bearer realm="http://HERE/token",service="reg""#],
+        vec![r#"bearer Realm = "http://HERE/token" , SERVICE=reg"#],
+        vec![r#"BEARER service="reg",,realm="http://HERE/token",error="invalid_token""#],
+        vec![r#"Basic realm="r", Bearer realm="http://HERE/token",service="reg""#],
+        vec![r#"Basic realm="r""#, r#"Bearer realm="http://HERE/token",service="reg""#],
+        vec![r#"Bearer realm="http://HERE/token",service="reg""#, r#"Basic realm="Régistre""#],
+        vec!["Negotiate", r#"Bearer realm="http://HERE/token",service="reg",scope="""#],
+        vec!["Bearer\trealm=\"http://HERE/token\",\tservice=\"reg\""],
+    ] {
+        let host = guarded(challenges.clone(), |asked| {
+            assert_eq!(asked.path, "/token?service=reg&scope=repository%3Aa%2Fb%3Apull");
+            assert_eq!(asked.authorization, "Basic YW5uOnB3");
+            status(200).body(r#"{"token":"t"}"#.into()).unwrap()
+        })
+        .await;
+        let image = format!("{host}/a/b:1").parse().unwrap();
+        let resolved = client(&host, user("pw")).resolve(&image, within(5)).await;
+        assert_eq!(resolved.unwrap().as_str(), digest(), "{challenges:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_realm_keeps_its_query_and_the_scopes_that_the_registry_names_are_asked_for_too() {
+    let challenge = r#"Bearer realm="http://HERE/token?account=a%20b",scope="repository:a/b:pull repository:x/b:pull""#;
+    let host = guarded(vec![challenge], |asked| {
+        let scopes = "scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ax%2Fb%3Apull";
+        assert_eq!(asked.path, format!("/token?account=a%20b&{scopes}"));
+        status(200).body(r#"{"access_token":"t","expires_in":"300"}"#.into()).unwrap()
+    })
+    .await;
+    let image = format!("{host}/a/b:1").parse().unwrap();
+    client(&host, None).resolve(&image, within(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_service_without_get_is_asked_with_post_if_there_are_credentials() {
+    for refusal in [400, 404, 405] {
+        let challenge = r#"Bearer realm="http://HERE/token",service="reg""#;
+        let host = guarded(vec![challenge], move |asked| {
+            if asked.method == "GET" {
+                return status(refusal).body(Full::default()).unwrap();
+            }
+            let scope = "scope=repository%3Aa%2Fb%3Apull";
+            let form = "grant_type=password&client_id=gantry&service=reg";
+            assert_eq!(asked.body, format!("{form}&{scope}&username=ann&password=pw"));
+            status(200).body(r#"{"access_token":"t","refresh_token":"r"}"#.into()).unwrap()
+        })
+        .await;
+        let image = format!("{host}/a/b:1").parse().unwrap();
+        client(&host, user("pw")).resolve(&image, within(5)).await.unwrap();
+        let error = client(&host, None).resolve(&image, within(5)).await.unwrap_err();
+        assert!(!error.is_transient(), "{refusal}: {error}");
+    }
 }

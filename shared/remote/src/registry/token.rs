@@ -1,0 +1,85 @@
+//! What a token service answers, read as containerd and Docker read it.
+
+use std::time::Duration;
+
+use gantry_ops::secret::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The specification's lifetime of a token whose service names none, and the least that a service may mean.
+const LEAST_SECONDS: u64 = 60;
+/// A token is not used for longer, whatever its service says.
+const MOST_SECONDS: u64 = 3600;
+/// Kept for the way to the registry.
+const MARGIN_SECONDS: u64 = 5;
+
+pub(super) struct Granted {
+    pub(super) token: SecretString,
+    /// How long it is used, from now.
+    pub(super) lifetime: Duration,
+}
+
+/// `None` if there is no token in it.
+pub(super) fn parse(body: &[u8]) -> Option<Granted> {
+    // The two names mean the same, and many services give both. Of the rest only the lifetime is read, and one that
+    // makes no sense is none.
+    #[derive(Deserialize)]
+    struct Answer {
+        token: Option<String>,
+        access_token: Option<String>,
+        #[serde(default)]
+        expires_in: Value,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let mut tokens = [answer.access_token, answer.token].into_iter().flatten();
+    let token = tokens.find(|token| !token.is_empty())?;
+    let seconds = seconds(&answer.expires_in).clamp(LEAST_SECONDS, MOST_SECONDS) - MARGIN_SECONDS;
+    Some(Granted { token: token.into(), lifetime: Duration::from_secs(seconds) })
+}
+
+/// Whole seconds of a number, or of a text that is one; 0 for anything else.
+fn seconds(value: &Value) -> u64 {
+    let number = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return 0,
+    };
+    number.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_ops::secret::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_under_either_name_with_any_lifetime() {
+        for (body, token, seconds) in [
+            (r#"{"token":"t"}"#, "t", 55),
+            (r#"{"access_token":"t"}"#, "t", 55),
+            (r#"{"token":"","access_token":"t","expires_in":300}"#, "t", 295),
+            (r#"{"token":"t","access_token":"","issued_at":"yesterday"}"#, "t", 55),
+            (r#"{"token":"t","access_token":null,"expires_in":null,"scope":""}"#, "t", 55),
+            (r#"{"token":"a","access_token":"t","expires_in":0}"#, "t", 55),
+            (r#"{"token":"t","expires_in":-1,"issued_at":null}"#, "t", 55),
+            (r#"{"token":"t","expires_in":"300"}"#, "t", 295),
+            (r#"{"token":"t","expires_in":" 300.5 "}"#, "t", 295),
+            (r#"{"token":"t","expires_in":300.9}"#, "t", 295),
+            (r#"{"token":"t","expires_in":1e99}"#, "t", 55),
+            (r#"{"token":"t","expires_in":99999999999999}"#, "t", 3595),
+            (r#"{"token":"t","expires_in":{"s":1}}"#, "t", 55),
+        ] {
+            let granted = parse(body.as_bytes()).unwrap();
+            assert_eq!(granted.token.expose_secret(), token, "{body}");
+            assert_eq!(granted.lifetime, Duration::from_secs(seconds), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_token_is_none() {
+        for body in ["", "{}", "[]", r#"{"token":""}"#, r#"{"token":7}"#, "<html>"] {
+            assert!(parse(body.as_bytes()).is_none(), "{body}");
+        }
+    }
+}
