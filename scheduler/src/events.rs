@@ -8,7 +8,7 @@ use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId};
-use gantry_domain::source::{CommitId, RefName, Source};
+use gantry_domain::source::{CommitId, RefName};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::{metrics, telemetry};
@@ -22,7 +22,7 @@ use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
 use crate::asks::MayAsk;
-use crate::facts::{Heard, Unheard};
+use crate::facts::{Asking, Heard, Unheard};
 
 /// How many events one look takes.
 const EVENTS_A_TICK: usize = 64;
@@ -35,6 +35,12 @@ const CONFLICT_RETRIES: usize = 64;
 
 /// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
 const TRIES: u32 = 12;
+
+/// For how long after a push its code host may still show an older head. Then what it shows is so.
+const BEHIND_FOR: Duration = Duration::from_secs(180);
+
+/// The longest pause before a host that may be behind is asked again.
+const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 
 /// What is known of the head of the branch that a push moved.
 enum Head {
@@ -221,13 +227,16 @@ impl Scheduler {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }
         let now = self.store.now().await?;
+        let is_new = now.since(event.received) < BEHIND_FOR;
+        // Of the candidates behind the cursor the first have been decided by the head that was found.
+        let asking = Asking { may_ask, may_wait: is_new && after.is_none() };
         let heard = async {
             let push = self.with_default_branch(push, &candidates, may_ask).await?;
             let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
             let head = match matched {
                 None => Head::NotAsked,
                 Some(branch) => Head::Heard(
-                    self.hear(&event.registry, &push, branch, &candidates, now, may_ask).await?,
+                    self.hear(&event.registry, &push, branch, &candidates, now, asking).await?,
                 ),
             };
             Ok((push, head))
@@ -236,6 +245,12 @@ impl Scheduler {
             Ok(heard) => heard,
             Err(Unheard::Store(error)) => return Err(error),
             Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
+            Err(Unheard::Behind) => {
+                let pause = pause_after(found.value.tries).min(LONGEST_BEHIND);
+                tracing::info!(event.id = %event.id, "{repository} is asked again in {pause:?}: it may not show yet what event {} says", event.id);
+                events::put_off(self.store.as_ref(), found, pause).await?;
+                return Ok(Step::PutOff);
+            }
             Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
                 let pause = pause_after(found.value.tries);
                 tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
@@ -269,7 +284,7 @@ impl Scheduler {
         if !candidates.iter().any(needs_it) {
             return Ok(Cow::Borrowed(push));
         }
-        let default_branch = self.ask(&push.url, None, candidates, may_ask).await?.branch;
+        let default_branch = self.ask(None, candidates, may_ask).await?.branch;
         Ok(Cow::Owned(Push { default_branch, ..push.clone() }))
     }
 
@@ -383,21 +398,19 @@ impl Scheduler {
     ) -> Result<Step, StoreError> {
         let event = &found.value.event;
         let watched = tasks::find(self.store.as_ref(), task).await?.and_then(|task| {
-            let Source::Git(git) = task.build.source.clone() else { return None };
-            matcher::watched_repository(&task).map(|repository| (task, git, repository))
+            matcher::watched_repository(&task).map(|repository| (task, repository))
         });
-        let Some((task, git, repository)) = watched else {
+        let Some((task, repository)) = watched else {
             let what = format!("task {task}, which watches no branch,");
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let branch = matcher::watched_branch(&task);
-        let head = match self
-            .ask(&git.url, branch.as_ref(), std::slice::from_ref(&task), may_ask)
-            .await
-        {
+        let heard = self.ask(branch.as_ref(), std::slice::from_ref(&task), may_ask).await;
+        let head = match heard {
             Ok(head) => head,
             Err(Unheard::Store(error)) => return Err(error),
             Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
+            Err(Unheard::Behind) => return self.put_off(found, "its host may be behind").await,
             Err(Unheard::Asking(error)) => {
                 // Not asked again: the first push will be.
                 tracing::warn!(task.name = %task.id, "the head that task {} watches is not known yet: {error}", task.id);

@@ -4,7 +4,7 @@ use gantry_domain::event::Push;
 use gantry_domain::fact::{self, Fact, FactKey, Hearing};
 use gantry_domain::id::RegistryName;
 use gantry_domain::registry::Registry;
-use gantry_domain::source::{GitUrl, RefName};
+use gantry_domain::source::{RefName, Source};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_remote::code_host::{BranchHead, CodeHostError};
@@ -36,12 +36,23 @@ impl Heard {
     }
 }
 
+/// How a code host may be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    /// Whether now.
+    pub(crate) may_ask: MayAsk,
+    /// Whether it may be asked again later if it may be behind the push.
+    pub(crate) may_wait: bool,
+}
+
 /// A fact could not be told.
 pub(crate) enum Unheard {
     /// The code host could not be asked: later, perhaps.
     Asking(CodeHostError),
     /// This host must be asked, which may take a while.
     MustAsk(String),
+    /// The host may not show yet what the push says.
+    Behind,
     /// The store's own.
     Store(StoreError),
 }
@@ -61,38 +72,55 @@ impl Scheduler {
         branch: &RefName,
         tasks: &[Task],
         now: Timestamp,
-        may_ask: MayAsk,
+        asking: Asking,
     ) -> Result<Heard, Unheard> {
         let key = FactKey::branch(registry, &push.repository(), branch);
         let known = facts::find(self.store.as_ref(), &key).await?;
-        let value = match fact::hear(known.as_ref().map(|known| &known.value), push) {
+        let fact = known.as_ref().map(|known| &known.value);
+        let value = match fact::hear(fact, push) {
             Hearing::Advances(value) => value,
             Hearing::Repeats => push.after.clone(),
-            Hearing::Unclear => self.ask(&push.url, Some(branch), tasks, may_ask).await?.commit,
+            Hearing::Unclear => {
+                let value = self.ask(Some(branch), tasks, asking.may_ask).await?.commit;
+                if asking.may_wait && fact::may_be_behind(fact, push, value.as_ref()) {
+                    return Err(Unheard::Behind);
+                }
+                value
+            }
         };
-        let fact = fact::advanced(known.as_ref().map(|known| &known.value), &key, value, now)
+        let now = fact::advanced(fact, &key, value, now)
             .remembering(push.before.as_ref())
             .remembering(push.after.as_ref());
-        Ok(Heard { known, now: fact })
+        Ok(Heard { known, now })
     }
 
-    /// Asks the code host, with the token of each task in turn until one is let in.
+    /// Asks the code host, with the address and the token of each task in turn until one is let in. Never at an address
+    /// that a push names: whoever sends hooks would be sent the tokens.
     pub(crate) async fn ask(
         &self,
-        url: &GitUrl,
         branch: Option<&RefName>,
         tasks: &[Task],
         may_ask: MayAsk,
     ) -> Result<BranchHead, Unheard> {
         /// More would only ask the same host the same thing.
         const TOKENS: usize = 3;
-        if may_ask == MayAsk::NotNow {
+        let mut asked = Vec::with_capacity(TOKENS);
+        for task in tasks {
+            if let Source::Git(git) = &task.build.source
+                && asked.len() < TOKENS
+            {
+                asked.push((task, &git.url));
+            }
+        }
+        if let Some((_, url)) = asked.first()
+            && may_ask == MayAsk::NotNow
+        {
             // Two servers may share a name, at different ports.
             return Err(Unheard::MustAsk(url.as_url().authority().to_owned()));
         }
-        let message = format!("no task can read {url}");
+        let message = "no task reads the repository from git".to_owned();
         let mut last = CodeHostError { message, refused_token: true };
-        for task in tasks.iter().take(TOKENS) {
+        for (task, url) in asked {
             let sealed_for = Registry::seals_for(&task.id.registry);
             let token = match &task.git_token {
                 None => None,

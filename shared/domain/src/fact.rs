@@ -142,6 +142,22 @@ fn leads_back(fact: &Fact, push: &Push) -> bool {
     fact.generation_of_value(push.after.as_ref()).is_some()
 }
 
+/// Whether the host that said `value` may be behind `push`: hosts send their hooks before every server of theirs shows
+/// the new head. A push that begins or ends where the branch is known to have been before is late itself, unless it goes
+/// back there from where we stand.
+#[must_use]
+pub fn may_be_behind(known: Option<&Fact>, push: &Push, value: Option<&CommitId>) -> bool {
+    if push.after.as_ref() == value {
+        return false;
+    }
+    let Some(fact) = known else { return true };
+    let has_left = |commit: &Option<CommitId>| {
+        let commit = commit.as_ref().filter(|commit| fact.value.as_ref() != Some(commit));
+        commit.is_some_and(|commit| fact.generation_of(commit).is_some())
+    };
+    fact.value == push.before || !(has_left(&push.before) || has_left(&push.after))
+}
+
 /// The fact after `value` was found to be so: itself if nothing changed.
 #[must_use]
 pub fn advanced(
@@ -244,6 +260,38 @@ mod tests {
     fn a_late_or_first_push_is_a_question_to_the_provider() {
         assert_eq!(hear(Some(&known('c')), &push(Some('a'), Some('b'))), Hearing::Unclear);
         assert_eq!(hear(None, &push(Some('a'), Some('b'))), Hearing::Unclear);
+    }
+
+    #[test]
+    fn a_host_may_be_behind_a_push_unless_the_branch_is_known_to_have_moved_on() {
+        let a = known('a');
+        let c = advanced(Some(&a), &a.key, Some(commit('c')), Timestamp::default());
+        for (fact, before, after, value, expected) in [
+            (None, None, Some('b'), Some('b'), false),
+            (None, None, Some('b'), None, true),
+            (None, Some('a'), Some('b'), Some('a'), true),
+            (Some(&a), Some('b'), Some('c'), Some('a'), true),
+            (Some(&a), Some('b'), None, Some('a'), true),
+            (Some(&c), Some('a'), Some('b'), Some('c'), false),
+            (Some(&c), Some('d'), Some('a'), Some('c'), false),
+            (Some(&c), Some('b'), Some('d'), Some('c'), true),
+            (Some(&c), Some('c'), Some('a'), Some('c'), true),
+        ] {
+            let value = value.map(commit);
+            let behind = may_be_behind(fact, &push(before, after), value.as_ref());
+            assert_eq!(behind, expected, "{before:?} {after:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn late_pushes_in_any_order_are_known_to_be_late_once_the_first_of_them_was() {
+        let a = known('a');
+        let d = advanced(Some(&a), &a.key, Some(commit('d')), Timestamp::default());
+        let second = push(Some('b'), Some('c'));
+        assert!(may_be_behind(Some(&d), &second, d.value.as_ref()));
+        // The push from `a` to `b` was heard.
+        let d = d.remembering(Some(&commit('b')));
+        assert!(!may_be_behind(Some(&d), &second, d.value.as_ref()));
     }
 
     #[test]

@@ -419,13 +419,13 @@ impl RegistryClient {
         }
         let mut response = self.get_token(call, url.clone(), service.as_deref(), &wanted).await?;
         // A service of OAuth 2 alone: the specification lets it have no GET.
-        if refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND {
-            if let Some(credentials) = &self.credentials {
-                let service = service.as_deref();
-                let posted = self.post_for_token(call, url, service, &wanted, credentials).await?;
-                if posted.status().is_success() {
-                    response = posted;
-                }
+        let has_no_get =
+            refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND;
+        if has_no_get && let Some(credentials) = &self.credentials {
+            let service = service.as_deref();
+            let posted = self.post_for_token(call, url, service, &wanted, credentials).await?;
+            if posted.status().is_success() {
+                response = posted;
             }
         }
         if !response.status().is_success() {

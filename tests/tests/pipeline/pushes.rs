@@ -1,8 +1,13 @@
 //! What a push does.
 
+use std::time::Duration;
+
 use gantry_seams::deliveries::Accepted;
 use gantry_seams::{decisions, runs};
 use gantry_tests::pipeline::{BASE, TestPipeline};
+
+/// By then a host shows what it has sent hooks of.
+const LAG: Duration = Duration::from_secs(180);
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
@@ -123,6 +128,10 @@ async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
 
     let (late, _) = gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
     gantry.settle().await;
+    let is_undecided = decisions::is_undecided(gantry.store.as_ref(), &late).await.unwrap();
+    assert!(is_undecided, "the host may be behind");
+    gantry.clock.advance(LAG);
+    gantry.settle().await;
     assert_eq!(gantry.transcript().await, "");
     assert_eq!(
         gantry.decision(&late).await,
@@ -195,6 +204,96 @@ async fn a_push_whose_host_is_away_is_decided_when_it_is_back() {
     gantry.clock.advance(std::time::Duration::from_secs(60));
     gantry.settle().await;
     assert_eq!(gantry.decision(&event).await, "reg/hello: run ca1");
+}
+
+#[tokio::test]
+async fn a_host_that_shows_a_push_later_than_it_says_so_is_asked_again() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+    // Two pushes, of which the host shows neither, and the hook of the first is lost.
+    let second = hello.commit("other", &[("file", "2")]).unwrap();
+    let third = hello.commit("other", &[("file", "3")]).unwrap();
+    let (event, _) = gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
+    for shown in [None, Some(&second)] {
+        if let Some(shown) = shown {
+            hello.git(&["push", "-q", "origin", &format!("{shown}:refs/heads/main")]).unwrap();
+        }
+        gantry.clock.advance(Duration::from_secs(40));
+        gantry.settle().await;
+        assert!(decisions::is_undecided(gantry.store.as_ref(), &event).await.unwrap());
+        assert_eq!(gantry.transcript().await, "");
+    }
+    hello.git(&["push", "-q", "origin", &format!("{third}:refs/heads/main")]).unwrap();
+    gantry.clock.advance(Duration::from_secs(40));
+    gantry.settle().await;
+    assert_eq!(gantry.decision(&event).await, "reg/hello: run ca1");
+    let short = &third[..7];
+    assert_eq!(
+        gantry.transcript().await,
+        format!("ca1 Succeeded push to main at {short} -> registry.test/hello:ca1")
+    );
+    assert_ne!(first, third);
+}
+
+#[tokio::test]
+async fn a_push_after_which_the_branch_moved_on_is_decided_by_what_the_host_shows_in_the_end() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+    let gone = hello.commit("main", &[("file", "2")]).unwrap();
+    let head = hello.commit("main", &[("file", "3")]).unwrap();
+    // The hooks of what the branch is at, and of what came before the push, are lost.
+    let before = "9".repeat(40);
+    let (event, _) = gantry.deliver("d2", "hello", Some(&before), Some(&gone)).await;
+    gantry.settle().await;
+    assert_eq!(gantry.transcript().await, "");
+    gantry.clock.advance(LAG);
+    gantry.settle().await;
+    assert_eq!(gantry.decision(&event).await, "reg/hello: run ca1");
+    let short = &head[..7];
+    assert_eq!(
+        gantry.transcript().await,
+        format!("ca1 Succeeded push to main at {short} -> registry.test/hello:ca1")
+    );
+}
+
+#[tokio::test]
+async fn a_push_is_asked_about_at_the_task_s_address_and_never_at_its_own() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.git.require("gantry", "git-token");
+    gantry
+        .task_with("hello", "hello:{{.Run.ID}}", |task| {
+            let token = "git-token".into();
+            let sealed = gantry.keyring.seal(&TestPipeline::seals_for(), &token).unwrap();
+            task.git_token = Some(sealed);
+        })
+        .await;
+    gantry.settle().await;
+    // The same repository to whoever compares names: another path, which may be another's, and another scheme.
+    let stored = gantry.git.url("hello");
+    let mut before = first;
+    for (number, url) in
+        [stored.replace("/hello", "/HELLO"), stored.replace("http:", "https:")].iter().enumerate()
+    {
+        let after = hello.commit("main", &[("file", &number.to_string())]).unwrap();
+        let unknown = "9".repeat(40);
+        let id = format!("d{number}");
+        let (event, _) = gantry.deliver_of(&id, url, Some(&unknown), Some(&after)).await;
+        gantry.settle().await;
+        assert_eq!(gantry.decision(&event).await, format!("reg/hello: run ca{}", number + 1));
+        assert_ne!(before, after);
+        before = after;
+    }
+    let elsewhere = gantry.git.requests().into_iter().find(|line| !line.contains("/hello.git/"));
+    assert_eq!(elsewhere, None);
+    assert_eq!(gantry.transcript().await.matches("Succeeded").count(), 2);
 }
 
 #[tokio::test]
