@@ -234,7 +234,7 @@ fn was_missed(run: &Run, now: Timestamp) -> bool {
 }
 
 fn is_resting(run: &Run, now: Timestamp) -> bool {
-    matches!(&run.state, RunState::Waiting { reason: WaitReason::Backoff { until, .. }, .. } if *until > now)
+    matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_some_and(|until| until > now))
 }
 
 /// A run that moved while it was looked at is someone else's affair now.

@@ -36,6 +36,10 @@ enum Whose {
     Users,
     /// The same again may succeed.
     Infrastructures,
+    /// Nobody's: somebody does not answer, and will in time.
+    Away,
+    /// The user's, unless the host shows in a moment what it has announced.
+    Behind,
 }
 
 impl Failure {
@@ -47,6 +51,19 @@ impl Failure {
     /// Trying again may mend it.
     pub(crate) fn infrastructures(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
         Self::new(code, Whose::Infrastructures, chain(error))
+    }
+
+    /// It will answer in time, and no attempt is lost by that.
+    pub(crate) fn away(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
+        Self::new(code, Whose::Away, chain(error))
+    }
+
+    /// The same as a user's failure, until the host has had the time to show what it announced.
+    pub(crate) fn unless_behind(mut self) -> Self {
+        if self.whose == Whose::Users && self.error.code == ErrorCode::SourceNotFound {
+            self.whose = Whose::Behind;
+        }
+        self
     }
 
     /// The user can mend it, and this says how.
@@ -80,6 +97,11 @@ impl Failure {
     pub(crate) fn finish(self, attempt: u32) -> Finish {
         match self.whose {
             Whose::Users => Finish::Outcome(Outcome::Failed { error: self.error }),
+            Whose::Away => Finish::Unavailable {
+                error: self.error,
+                not_before: self.not_before.min(LONGEST_PAUSE),
+            },
+            Whose::Behind => Finish::NotYetThere { error: self.error },
             Whose::Infrastructures => {
                 let pause = FIRST_PAUSE * 4_u32.saturating_pow(attempt.saturating_sub(1).min(4));
                 let pause = pause.max(self.not_before.min(LONGEST_PAUSE));
@@ -148,6 +170,9 @@ pub(crate) fn of_source(error: &SourceError) -> Failure {
     if error.is_disk_full() {
         return Failure::infrastructures(ErrorCode::DiskFull, error);
     }
+    if error.is_away() {
+        return Failure::away(ErrorCode::SourceUnreachable, error);
+    }
     if error.is_transient() {
         return Failure::infrastructures(ErrorCode::SourceUnreachable, error);
     }
@@ -183,11 +208,11 @@ pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
                 "upload {upload} is not kept any more: upload the folder again with `gantry build`"
             ),
         ),
+        BlobError::Unavailable { .. } => Failure::away(ErrorCode::SourceUnreachable, error),
         BlobError::TooLarge { .. }
         | BlobError::Source { .. }
         | BlobError::Full { .. }
-        | BlobError::Refused { .. }
-        | BlobError::Unavailable { .. } => {
+        | BlobError::Refused { .. } => {
             Failure::infrastructures(ErrorCode::SourceUnreachable, error)
         }
     }
@@ -213,6 +238,14 @@ pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
         RegistryError::NotFound { .. } => Failure::users(absent, error),
         RegistryError::Refused { .. } | RegistryError::Outbound(_) => {
             Failure::users(ErrorCode::RegistryRefused, error)
+        }
+        RegistryError::Unavailable { .. } | RegistryError::Unreachable { .. }
+            if error.is_away() =>
+        {
+            Failure {
+                not_before: error.retry_after().unwrap_or_default(),
+                ..Failure::away(ErrorCode::RegistryUnavailable, error)
+            }
         }
         RegistryError::Unavailable { .. }
         | RegistryError::Unreachable { .. }

@@ -201,7 +201,9 @@ fn ended_attempt(ended: &EndedAttempt) -> types::Attempt {
         finished: Some(time(ended.ended)),
         end: word_of(&ended.end, "end"),
         error: match &ended.end {
-            AttemptEnd::InfrastructureFailed { error } => Some(error.clone()),
+            AttemptEnd::InfrastructureFailed { error } | AttemptEnd::Unavailable { error } => {
+                Some(error.clone())
+            }
             AttemptEnd::Finished | AttemptEnd::HandedBack | AttemptEnd::Lapsed => None,
         },
     }

@@ -69,6 +69,11 @@ pub enum AttemptEnd {
         /// What, where, and the remedy.
         error: String,
     },
+    /// What the attempt needs was away, or not there yet: it does not count.
+    Unavailable {
+        /// What, where, and the remedy.
+        error: String,
+    },
     /// The worker gave it back in good order: it does not count.
     HandedBack,
     /// Its lease ended without a word.
@@ -81,7 +86,7 @@ impl AttemptEnd {
     pub fn counts(&self) -> bool {
         match self {
             Self::InfrastructureFailed { .. } | Self::Lapsed => true,
-            Self::Finished | Self::HandedBack => false,
+            Self::Finished | Self::Unavailable { .. } | Self::HandedBack => false,
         }
     }
 }

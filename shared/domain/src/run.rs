@@ -5,6 +5,7 @@ mod state;
 mod status;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,11 +125,49 @@ impl Run {
         self.attempts.iter().any(|attempt| matches!(attempt.end, AttemptEnd::Lapsed))
     }
 
+    /// Since when what it needs is away, and how many attempts found that; `None` if its last attempt found something else.
+    /// Attempts that were handed back found nothing.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        let mut outage = None;
+        for attempt in self.attempts.iter().rev() {
+            match attempt.end {
+                AttemptEnd::Unavailable { .. } => {
+                    let found = outage.map_or(0, |outage: Outage| outage.found);
+                    outage = Some(Outage { since: attempt.ended, found: found + 1 });
+                }
+                AttemptEnd::HandedBack => {}
+                AttemptEnd::Finished
+                | AttemptEnd::InfrastructureFailed { .. }
+                | AttemptEnd::Lapsed => break,
+            }
+        }
+        outage
+    }
+
     /// Whether, after its last attempt, it may be tried again.
     #[must_use]
     pub fn may_be_tried_again(&self) -> bool {
         self.attempts.iter().filter(|attempt| attempt.end.counts()).count() < COUNTED_ATTEMPTS
             && self.attempts.len() < MOST_ATTEMPTS
+    }
+}
+
+/// What a run needs is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// When the first attempt found that.
+    pub since: Timestamp,
+    /// How many did.
+    pub found: u32,
+}
+
+impl Outage {
+    /// How long to wait before the next attempt: 5 s, doubling to 5 minutes.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        let doubled = self.found.saturating_sub(1).min(6);
+        Duration::from_secs((5 << doubled).min(300))
     }
 }
 

@@ -135,6 +135,19 @@ pub async fn read_body(mut response: Response, most: u64) -> Result<Bytes, Outbo
     Ok(body.freeze())
 }
 
+/// Whether a status is the word of a gateway or of a server that is no server now, and not an answer to what was asked.
+#[must_use]
+pub fn says_away(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 /// A refusal by resolver or redirect arrives wrapped in the transport's error.
 fn failure(error: reqwest::Error) -> OutboundError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);

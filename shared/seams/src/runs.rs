@@ -28,7 +28,7 @@ pub use admission::{Admission, Limits, ready};
 pub(crate) use admission::{registry_door, task_door};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
-pub use ends::{Finish, Finished, Lapsed};
+pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};
 pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;

@@ -1,10 +1,13 @@
 //! What goes wrong, whose fault it is, and what the run says of it.
 
+use std::time::Duration;
+
 use gantry_domain::decide::planner;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::run::{ErrorCode, Run, RunStatus};
+use gantry_domain::run::{ErrorCode, Run, RunState, RunStatus};
 use gantry_domain::task::Task;
 use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
+use gantry_seams::runs;
 use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::TestPipeline;
 use gantry_worker::engine::scripted::{Action, PushFailure};
@@ -110,11 +113,117 @@ async fn wrong_git_credentials_are_the_user_s() {
 }
 
 #[tokio::test]
-async fn a_git_host_that_is_away_is_tried_three_times() {
-    let run = end_of_run(async |gantry, _| gantry.git.behave(Behaviour::Status(502))).await;
+async fn a_git_host_that_answers_that_it_failed_is_tried_three_times() {
+    let run = end_of_run(async |gantry, _| gantry.git.behave(Behaviour::Status(500))).await;
     let (status, code, text) = error(&run);
     assert_eq!((status, code), (RunStatus::Error, ErrorCode::SourceUnreachable), "{text}");
     assert_eq!(run.attempts.len(), 3);
+}
+
+#[tokio::test]
+async fn a_git_host_that_stays_away_is_waited_for_an_hour_and_named() {
+    let run = end_of_run(async |gantry, _| gantry.git.behave(Behaviour::Status(502))).await;
+    let (status, code, text) = error(&run);
+    assert_eq!((status, code), (RunStatus::Error, ErrorCode::SourceUnreachable), "{text}");
+    assert!(text.contains("/hello.git did not answer") && text.contains("waited for 6"), "{text}");
+    assert!((10..30).contains(&run.attempts.len()), "{}", run.attempts.len());
+    let waited = run.state.done().unwrap().at.since(run.attempts[0].ended);
+    assert!((3600..4200).contains(&waited.as_secs()), "{waited:?}");
+    assert!(run.attempts.iter().rev().skip(1).all(|attempt| !attempt.end.counts()));
+}
+
+#[tokio::test]
+async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
+    type Turn = fn(&TestPipeline);
+    let outages: [(&str, Turn, Turn); 3] = [
+        (
+            "/hello.git did not answer",
+            |gantry| gantry.git.behave(Behaviour::Status(503)),
+            |gantry| gantry.git.behave(Behaviour::Serve),
+        ),
+        ("registry.test could not answer", |gantry| gantry.registries.fail(vec![503; 7]), |_| {}),
+        (
+            "the container engine at",
+            |gantry| gantry.engine.go_away(),
+            |gantry| gantry.engine.come_back(),
+        ),
+    ];
+    for (words, away, back) in outages {
+        let gantry = super::start().await;
+        gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+        let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+        gantry.schedule().await;
+        away(&gantry);
+        ask(&gantry, &task, None).await;
+        let began = gantry.clock.now();
+        let worker = gantry.worker("worker-1");
+        for pause in [5, 10, 20, 40, 80, 160, 300] {
+            gantry.schedule().await;
+            assert!(worker.turn(&gantry.stop).await.unwrap(), "{words}: {pause}");
+            let run = gantry.run("ca1").await;
+            let RunState::Waiting { reason, .. } = &run.state else { panic!("{:?}", run.state) };
+            let until = gantry.clock.now().after(Duration::from_secs(pause));
+            let said = reason.to_string();
+            let since = format!("missing since {began}; it is tried again at {until}: ");
+            assert!(said.contains(&since) && said.contains(words), "{said}");
+            // Before its time it is not tried.
+            gantry.schedule().await;
+            assert!(!worker.turn(&gantry.stop).await.unwrap(), "{words}: {pause}");
+            gantry.clock.advance(Duration::from_secs(pause));
+        }
+        back(&gantry);
+        gantry.settle().await;
+        let run = gantry.run("ca1").await;
+        assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, 8), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_an_outage_can_be_canceled() {
+    let gantry = super::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    gantry.git.behave(Behaviour::Status(503));
+    ask(&gantry, &task, None).await;
+    gantry.schedule().await;
+    assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
+    let somebody = TestPipeline::somebody();
+    runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &somebody).await.unwrap();
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Canceled);
+}
+
+#[tokio::test]
+async fn a_pushed_commit_that_the_host_does_not_show_yet_is_waited_for() {
+    for is_shown_in_time in [true, false] {
+        let gantry = super::start().await;
+        let hello = gantry.git.repository("hello").unwrap();
+        let first = hello.commit("main", DOCKERFILE).unwrap();
+        gantry.task("hello", "hello:{{.Run.ID}}").await;
+        gantry.schedule().await;
+        // The host has a commit that it sent a hook for on another server than the one that is asked.
+        hello.git(&["commit", "-q", "--allow-empty", "-m", "2"]).unwrap();
+        let second = hello.git(&["rev-parse", "HEAD"]).unwrap();
+        gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
+        gantry.schedule().await;
+        assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
+        let run = gantry.run("ca1").await;
+        let RunState::Waiting { reason, .. } = &run.state else { panic!("{:?}", run.state) };
+        assert!(reason.to_string().contains(&format!("`{second}` is not in")), "{reason}");
+        if is_shown_in_time {
+            hello.git(&["push", "-q", "origin", "HEAD:refs/heads/main"]).unwrap();
+        }
+        gantry.settle().await;
+        let run = gantry.run("ca1").await;
+        if is_shown_in_time {
+            assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, 2));
+        } else {
+            let (status, code, _) = error(&run);
+            assert_eq!((status, code), (RunStatus::Failed, ErrorCode::SourceNotFound));
+            let waited = run.state.done().unwrap().at.since(run.attempts[0].ended);
+            assert!((180..600).contains(&waited.as_secs()), "{waited:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,10 @@ fn succeeded(run: &Run, attempts: usize) {
 fn waits(run: &Run, words: &str) {
     assert_eq!(run.status(), RunStatus::Queued, "{run:#?}");
     let end = &run.attempts.last().unwrap().end;
-    let AttemptEnd::InfrastructureFailed { error } = end else { panic!("{end:?}") };
+    let (AttemptEnd::InfrastructureFailed { error } | AttemptEnd::Unavailable { error }) = end
+    else {
+        panic!("{end:?}")
+    };
     assert!(error.contains(words), "{error}");
 }
 

@@ -154,6 +154,21 @@ impl SourceError {
         }
     }
 
+    /// Nobody answered, or a gateway for whoever should have.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Git(error) => error.is_away(),
+            Self::Download { source, .. } => source.is_transient(),
+            Self::Status { status, .. } => gantry_remote::http::says_away(*status),
+            Self::Unpack(_)
+            | Self::Exchanged { .. }
+            | Self::TimedOut
+            | Self::Folder { .. }
+            | Self::Outbound(_) => false,
+        }
+    }
+
     /// The disk of this machine is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

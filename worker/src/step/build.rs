@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_domain::built_on::SourceRead;
+use gantry_domain::cause::Cause;
 use gantry_domain::image::{Digest, ImageReference, Tag};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::{ErrorCode, Run};
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 use super::build_log;
 use crate::Worker;
 use crate::attempt::{Attempt, Ending};
-use crate::engine::{BuildOrder, Engine};
+use crate::engine::{BuildOrder, Engine, EngineError};
 use crate::failure::{self, Failure};
 use crate::source::Checkout;
 use crate::spans;
@@ -94,6 +95,10 @@ impl Worker {
     pub(crate) async fn build_and_push(&self, attempt: &Attempt) -> Result<Built, Ending> {
         let run = &attempt.run;
         let source = &run.build.source;
+        // An engine that is away costs no attempt. One that goes away in the middle does: the build may be why.
+        if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
+            return Err(Failure::away(ErrorCode::EngineUnavailable, &error).into());
+        }
         attempt.log.say(None, format!("fetching {source}")).await;
         let checkout = spans::stage(Stage::Fetch, self.fetch(attempt)).await?;
         if let Some(commit) = checkout.commit() {
@@ -171,7 +176,14 @@ impl Worker {
                 self.sources.from_upload(archive, digest, deadline).await
             }
         };
-        fetched.map_err(|error| failure::of_source(&error))
+        fetched.map_err(|error| {
+            let failure = failure::of_source(&error);
+            match attempt.run.cause {
+                // The host itself has announced this commit.
+                Cause::Push { .. } => failure.unless_behind(),
+                Cause::Request { .. } => failure,
+            }
+        })
     }
 
     /// Asks each registry that will be pushed to whether it knows us: better now than after the build.

@@ -104,6 +104,15 @@ pub enum WaitReason {
         /// What failed.
         error: String,
     },
+    /// Something that is away or not there yet: a git host, a commit, a registry, the engine.
+    Unavailable {
+        /// What is away, and how that shows.
+        error: String,
+        /// Since when.
+        away_since: Timestamp,
+        /// When it is tried again.
+        until: Timestamp,
+    },
     /// A worker: its last one was lost.
     WorkerLost {
         /// The attempt that was lost.
@@ -111,6 +120,21 @@ pub enum WaitReason {
     },
     /// A worker: its last one shut down and gave it back.
     HandedBack,
+}
+
+impl WaitReason {
+    /// Until when the run rests, whatever is free.
+    #[must_use]
+    pub fn rests_until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Backoff { until, .. } | Self::Unavailable { until, .. } => Some(*until),
+            Self::Admission
+            | Self::RegistryLimit { .. }
+            | Self::TaskLimit { .. }
+            | Self::WorkerLost { .. }
+            | Self::HandedBack => None,
+        }
+    }
 }
 
 impl fmt::Display for WaitReason {
@@ -123,6 +147,12 @@ impl fmt::Display for WaitReason {
             Self::TaskLimit { limit } => write!(f, "one of the task's {limit} places for runs"),
             Self::Backoff { until, error } => {
                 write!(f, "another attempt at {until}, after: {error}")
+            }
+            Self::Unavailable { error, away_since, until } => {
+                write!(
+                    f,
+                    "what is missing since {away_since}; it is tried again at {until}: {error}"
+                )
             }
             Self::WorkerLost { attempt } => {
                 write!(f, "another worker: that of attempt {attempt} was lost")

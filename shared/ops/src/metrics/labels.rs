@@ -176,6 +176,8 @@ labels! {
         TaskLimit = "task_limit",
         /// The pause before another attempt.
         Backoff = "backoff",
+        /// Something that is away.
+        Unavailable = "unavailable",
         /// To be looked at: its last worker was lost.
         WorkerLost = "worker_lost",
         /// To be looked at: its last worker shut down.
@@ -404,6 +406,7 @@ impl From<&WaitReason> for Waiting {
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::Backoff { .. } => Self::Backoff,
+            WaitReason::Unavailable { .. } => Self::Unavailable,
             WaitReason::WorkerLost { .. } => Self::WorkerLost,
             WaitReason::HandedBack => Self::HandedBack,
         }

@@ -72,6 +72,14 @@ pub enum GitError {
         /// Git's words.
         message: String,
     },
+    /// It answered that it failed.
+    #[error("{url} failed: {message}")]
+    HostFailed {
+        /// The repository.
+        url: GitUrl,
+        /// Git's words.
+        message: String,
+    },
     /// It took too long.
     #[error("{what} was not done within {waited:?}")]
     TimedOut {
@@ -131,7 +139,10 @@ impl GitError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::DiskFull { .. } => true,
+            Self::Unreachable { .. }
+            | Self::HostFailed { .. }
+            | Self::TimedOut { .. }
+            | Self::DiskFull { .. } => true,
             // Another worker may have git, and what nobody foresaw is not held against the user.
             Self::NoProgram { .. } | Self::Failed { .. } => true,
             Self::UnknownRef { .. }
@@ -146,6 +157,12 @@ impl GitError {
             | Self::Outbound(_)
             | Self::UnusableCredentials => false,
         }
+    }
+
+    /// Nobody answered, or a gateway for whoever should have.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// The repository on this machine may be at fault, and fetching into a new one may help.

@@ -45,9 +45,13 @@ const UNKNOWN_REF: &[&str] = &[
     "does not support shallow",
     "no such remote ref",
 ];
+const HOST_FAILED: &[&str] = &["returned error: 5"];
 const UNREACHABLE: &[&str] = &[
-    "returned error: 5",
+    "returned error: 408",
     "returned error: 429",
+    "returned error: 502",
+    "returned error: 503",
+    "returned error: 504",
     "Could not resolve host",
     "Failed to connect",
     "Couldn't connect",
@@ -103,6 +107,9 @@ pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     }
     if says(UNREACHABLE) {
         return GitError::Unreachable { url, message: reason(errors) };
+    }
+    if says(HOST_FAILED) {
+        return GitError::HostFailed { url, message: reason(errors) };
     }
     if says(NOT_FOUND) {
         return GitError::NotFound { url };
@@ -183,6 +190,12 @@ mod tests {
                 "fatal: unable to access 'x': The requested URL returned error: 503",
                 false,
                 "Unreachable",
+                true,
+            ),
+            (
+                "fatal: unable to access 'x': The requested URL returned error: 500",
+                false,
+                "HostFailed",
                 true,
             ),
             (

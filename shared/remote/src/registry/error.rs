@@ -6,6 +6,7 @@ use gantry_domain::image::RegistryHost;
 use reqwest::StatusCode;
 
 use crate::guard::OutboundRefused;
+use crate::http::says_away;
 
 /// Why a registry did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,21 @@ impl RegistryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Unreachable { .. })
+    }
+
+    /// Nobody answered, or a gateway for whoever should have.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Unavailable { status, .. } => says_away(*status),
+            Self::Unauthorized { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::Nonsense { .. }
+            | Self::TooLarge { .. }
+            | Self::Outbound(_) => false,
+        }
     }
 
     /// How long it wants to be left alone.

@@ -1,11 +1,17 @@
 //! How attempts end, and what follows for their run. Pure.
 
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
-use gantry_domain::run::{ErrorCode, Outcome, Progress, Run, RunError, WaitReason};
+use gantry_domain::run::{ErrorCode, Outage, Outcome, Progress, Run, RunError, WaitReason};
 use gantry_domain::timestamp::Timestamp;
 use std::time::Duration;
 
 use super::{RunOpError, advance};
+
+/// For how long an outage is waited for.
+pub const OUTAGE: Duration = Duration::from_secs(3600);
+
+/// For how long a host is waited for that does not show yet what it sent a hook for.
+pub const BEHIND: Duration = Duration::from_secs(180);
 
 /// How a worker ends its attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +24,18 @@ pub enum Finish {
         error: RunError,
         /// How long to wait before the next attempt.
         pause: Duration,
+    },
+    /// What the attempt needs does not answer: another attempt after a pause, which costs none, for as long as [`OUTAGE`].
+    Unavailable {
+        /// What does not answer.
+        error: RunError,
+        /// How long it wants to be left alone.
+        not_before: Duration,
+    },
+    /// What a push announced is not in its repository yet: the same, for as long as [`BEHIND`]. Then the run failed.
+    NotYetThere {
+        /// What is not there.
+        error: RunError,
     },
     /// The worker shuts down: another one takes the run at once. Does not count as an attempt.
     HandBack,
@@ -52,6 +70,9 @@ pub(super) fn end_attempt(
         Finish::Retry { error, .. } => {
             AttemptEnd::InfrastructureFailed { error: error.to_string() }
         }
+        Finish::Unavailable { error, .. } | Finish::NotYetThere { error } => {
+            AttemptEnd::Unavailable { error: error.to_string() }
+        }
         Finish::HandBack => AttemptEnd::HandedBack,
     };
     record_end(run, end, now);
@@ -61,7 +82,19 @@ pub(super) fn end_attempt(
         }
         Finish::Retry { error, pause } => {
             let reason = WaitReason::Backoff { until: now.after(*pause), error: error.to_string() };
-            wait_or_end(run, reason, error.clone(), now)
+            wait_or_end(run, reason, failed_for_good(error.clone()), now)
+        }
+        Finish::Unavailable { error, not_before } => {
+            let end = |waited: Duration| {
+                let minutes = waited.as_secs() / 60;
+                let message = format!("{}; it was waited for {minutes} min", error.message);
+                failed_for_good(RunError { message, ..error.clone() })
+            };
+            wait_for_return(run, error, *not_before, OUTAGE, end, now)
+        }
+        Finish::NotYetThere { error } => {
+            let end = |_| Outcome::Failed { error: error.clone() };
+            wait_for_return(run, error, Duration::ZERO, BEHIND, end, now)
         }
         Finish::HandBack => {
             let error = RunError {
@@ -70,7 +103,7 @@ pub(super) fn end_attempt(
                 exit_code: None,
                 message: format!("it was handed back {} times", run.attempts.len()),
             };
-            wait_or_end(run, WaitReason::HandedBack, error, now)
+            wait_or_end(run, WaitReason::HandedBack, failed_for_good(error), now)
         }
     }
 }
@@ -87,19 +120,43 @@ pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), R
             "worker lost: {worker} was not heard of again in attempt {attempt}, the last one; see that worker's log"
         ),
     };
-    wait_or_end(run, WaitReason::WorkerLost { attempt }, error, now)
+    wait_or_end(run, WaitReason::WorkerLost { attempt }, failed_for_good(error), now)
+}
+
+fn failed_for_good(error: RunError) -> Outcome {
+    Outcome::Error { error }
+}
+
+/// Lets the run wait for what is away, or ends it once that took longer than `most`.
+fn wait_for_return(
+    run: &mut Run,
+    error: &RunError,
+    not_before: Duration,
+    most: Duration,
+    end: impl FnOnce(Duration) -> Outcome,
+    now: Timestamp,
+) -> Result<(), RunOpError> {
+    let outage = run.outage().unwrap_or(Outage { since: now, found: 1 });
+    let waited = now.since(outage.since);
+    if waited >= most && run.cancel.is_none() {
+        return advance(run, Progress::Finished { outcome: end(waited) }, now);
+    }
+    let until = now.after(outage.pause().max(not_before));
+    let away_since = outage.since;
+    let reason = WaitReason::Unavailable { error: error.to_string(), away_since, until };
+    wait_or_end(run, reason, end(waited), now)
 }
 
 fn wait_or_end(
     run: &mut Run,
     reason: WaitReason,
-    error: RunError,
+    end: Outcome,
     now: Timestamp,
 ) -> Result<(), RunOpError> {
     let progress = match &run.cancel {
         Some(ask) => Progress::Finished { outcome: Outcome::Canceled { by: ask.by.clone() } },
         None if run.may_be_tried_again() => Progress::Held { reason },
-        None => Progress::Finished { outcome: Outcome::Error { error } },
+        None => Progress::Finished { outcome: end },
     };
     advance(run, progress, now)
 }

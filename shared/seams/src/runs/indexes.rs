@@ -5,7 +5,7 @@ use std::fmt;
 
 use gantry_domain::built_on::BuiltOn;
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
-use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
+use gantry_domain::run::{Run, RunState, RunStatus};
 use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
@@ -99,9 +99,8 @@ pub(super) fn listing_entry(run: &Run) -> Entry {
 /// By when it is to be looked at.
 pub(super) fn waiting_entry(run: &Run) -> Entry {
     let at = match &run.state {
-        RunState::Waiting { reason: WaitReason::Backoff { until, .. }, .. } => *until,
-        RunState::Waiting { .. }
-        | RunState::Ready { .. }
+        RunState::Waiting { reason, .. } => reason.rests_until().unwrap_or(run.created),
+        RunState::Ready { .. }
         | RunState::Started { .. }
         | RunState::Running { .. }
         | RunState::Tagging { .. }
