@@ -230,6 +230,8 @@ impl Git {
         if repository.join("HEAD").exists() {
             return Ok(());
         }
+        // Before the repository is one, so that none is without.
+        write_attributes(repository).await?;
         let mut command = self.bare_command("making a repository".to_owned());
         command.args(["init", "--quiet", "--bare", "--template="]);
         command.arg(format!("--object-format={format}")).arg("--").arg(repository);
@@ -355,6 +357,22 @@ impl Git {
         }
         Ok(command)
     }
+}
+
+/// Goes over what a tree's `.gitattributes` say. Conversions make files larger than the blobs that were measured, up to
+/// fifty times, and give other bytes than the commit has.
+const NO_CONVERSIONS: &str = "* -text -eol -crlf -ident -filter -working-tree-encoding\n";
+
+async fn write_attributes(repository: &Path) -> Result<(), GitError> {
+    let info = repository.join("info");
+    let written = async {
+        tokio::fs::create_dir_all(&info).await?;
+        tokio::fs::write(info.join("attributes"), NO_CONVERSIONS).await
+    };
+    written.await.map_err(|source| GitError::Failed {
+        what: format!("making the repository {}", repository.display()),
+        message: source.to_string(),
+    })
 }
 
 /// Whoever walks a tree, be it to remove it, holds one open file for each folder above.

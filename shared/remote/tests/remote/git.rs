@@ -390,6 +390,37 @@ async fn what_the_tree_says_is_not_obeyed_and_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn files_are_the_commits_bytes_whatever_its_attributes_convert() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    let url: GitUrl = server.url("app").parse().unwrap();
+    let lines = "$Id$\n".repeat(1000);
+    // Whoever commits converts nothing either.
+    let info = repository.work().join(".git/info");
+    std::fs::create_dir_all(&info).unwrap();
+    std::fs::write(info.join("attributes"), "* -text -working-tree-encoding\n").unwrap();
+    repository.commit("main", &[("id", &lines), ("sub/wide", &lines), ("win", &lines)]).unwrap();
+    repository
+        .commit(
+            "main",
+            &[
+                (
+                    ".gitattributes",
+                    "[attr]all text ident eol=crlf\n* ident filter=x\nid all\nwin text eol=crlf\n",
+                ),
+                ("sub/.gitattributes", "wide text ident working-tree-encoding=UTF-32LE\n"),
+            ],
+        )
+        .unwrap();
+    // What was measured is what is written.
+    let exact = GitLimits { checkout_bytes: 15_200, ..LIMITS };
+    let (_, files) = fetched(&git_with(exact), &url, None, None).await.unwrap();
+    for name in ["id", "sub/wide", "win"] {
+        assert!(files.contains(&format!("{name}={lines}")), "{name} was converted");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_git_program_is_named() {
     let git = git().with_program("/nonexistent/git".into());
     let url: GitUrl = "http://127.0.0.1:1/x.git".parse().unwrap();
