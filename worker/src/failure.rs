@@ -221,9 +221,15 @@ pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
 /// What it means that a file of the source could not be read.
 pub(crate) fn of_context(error: &ContextError) -> Failure {
     match error {
-        ContextError::Missing { .. } => Failure::users(ErrorCode::DockerfileNotFound, error),
+        ContextError::Missing { .. } | ContextError::Dangling { .. } => {
+            Failure::users(ErrorCode::DockerfileNotFound, error)
+        }
         ContextError::Outside { .. }
-        | ContextError::NoText { .. }
+        | ContextError::Loop { .. }
+        | ContextError::Folder { .. }
+        | ContextError::Node { .. }
+        | ContextError::TooLarge { .. }
+        | ContextError::Encoding { .. }
         | ContextError::Ignore { .. } => Failure::users(ErrorCode::SourceRefused, error),
         ContextError::Unreadable { .. } => Failure::infrastructures(ErrorCode::Internal, error),
     }

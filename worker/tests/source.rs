@@ -13,6 +13,8 @@ mod git_server;
 
 #[path = "source/archives.rs"]
 mod archives;
+#[path = "source/metadata.rs"]
+mod metadata;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -144,11 +146,90 @@ async fn a_dockerfile_is_looked_up_inside_of_the_source_only() {
     let error = checkout.dockerfile(&at("out")).unwrap_err();
     assert!(matches!(error, ContextError::Outside { .. }), "{error}");
     let error = checkout.dockerfile(&at("d")).unwrap_err();
-    assert!(matches!(error, ContextError::NoText { .. }), "{error}");
+    assert!(matches!(error, ContextError::Folder { .. }), "{error}");
     assert_eq!(
         checkout.dockerfile(&at("build/Dockerfile")).unwrap_err().to_string(),
         "there is no `build/Dockerfile` in the source: check `--file`, and the folder behind `:` of the context"
     );
+}
+
+#[tokio::test]
+async fn a_dockerfile_that_cannot_be_read_says_why() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    for (name, target) in [
+        ("loop", "loop"),
+        ("one", "two"),
+        ("two", "sub/../one"),
+        ("broken", "sub/absent"),
+        ("beyond", "../../etc/passwd"),
+        ("absolute", "/nonexistent"),
+        ("folder", "sub"),
+        ("linked", "sub/to/Dockerfile"),
+    ] {
+        std::os::unix::fs::symlink(target, repository.work().join(name)).unwrap();
+    }
+    std::fs::create_dir(repository.work().join("sub")).unwrap();
+    std::os::unix::fs::symlink("../prod", repository.work().join("sub/to")).unwrap();
+    let large = "#".repeat((1 << 20) + 1);
+    let wide = "\u{feff}FROM scratch\n".encode_utf16().flat_map(u16::to_le_bytes);
+    std::fs::write(repository.work().join("wide"), wide.collect::<Vec<u8>>()).unwrap();
+    repository
+        .commit("main", &[("prod/Dockerfile", "FROM linked\n"), ("sub/x", ""), ("large", &large)])
+        .unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    assert_eq!(checkout.dockerfile(&at("linked")).unwrap(), "FROM linked\n");
+    let missing = ": check `--file`, and the folder behind `:` of the context";
+    for (path, said) in [
+        ("loop", "`loop` is a link that leads back to itself: let it lead to a file".to_owned()),
+        ("one", "`one` is a link that leads back to itself: let it lead to a file".to_owned()),
+        (
+            "broken",
+            "`broken` is a link to `sub/absent`, which is not in the source: add the file or mend the link"
+                .to_owned(),
+        ),
+        (
+            "beyond",
+            "`beyond` is a link that leads out of the source: copy the file into the source".to_owned(),
+        ),
+        (
+            // Whether it is there is not looked at.
+            "absolute",
+            "`absolute` is a link that leads out of the source: copy the file into the source".to_owned(),
+        ),
+        ("folder", "`folder` is a folder: name a file in it".to_owned()),
+        ("sub", "`sub` is a folder: name a file in it".to_owned()),
+        ("large", "`large` is larger than 1 MiB: is it the right file?".to_owned()),
+        ("wide", "`wide` is encoded in UTF-16: save it as UTF-8".to_owned()),
+        ("sub/x/y", format!("there is no `sub/x/y` in the source{missing}")),
+        ("Dockerfile", format!("there is no `Dockerfile` in the source{missing}")),
+    ] {
+        assert_eq!(checkout.dockerfile(&at(path)).unwrap_err().to_string(), said);
+    }
+}
+
+#[tokio::test]
+async fn a_dockerfile_in_lower_case_stands_in_and_its_bytes_need_not_be_utf_8() {
+    let server = GitServer::start().await.unwrap();
+    let repository = server.repository("app").unwrap();
+    std::fs::write(repository.work().join("dockerfile"), b"# J\xfcrgen\nFROM lower\n").unwrap();
+    std::fs::write(repository.work().join(".dockerignore"), b"# J\xfcrgen\n*.log\n").unwrap();
+    repository
+        .commit(
+            "main",
+            &[("both/Dockerfile", "FROM upper\n"), ("both/dockerfile", ""), ("a.log", "")],
+        )
+        .unwrap();
+    let place = place(1 << 30);
+    let source = git_source(&server.url("app"));
+    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let text = checkout.dockerfile(&at("Dockerfile")).unwrap();
+    assert!(text.ends_with("FROM lower\n"), "{text}");
+    assert_eq!(gantry_taskfile::encoding::encode(&text), b"# J\xfcrgen\nFROM lower\n");
+    assert_eq!(checkout.dockerfile(&at("both/Dockerfile")).unwrap(), "FROM upper\n");
+    assert!(!packed(&checkout).await.contains(&"a.log".to_owned()));
 }
 
 #[tokio::test]

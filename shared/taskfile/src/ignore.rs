@@ -58,6 +58,13 @@ pub fn file_names(dockerfile: &str) -> [String; 2] {
     [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()]
 }
 
+/// What stands in for a `Dockerfile` that is not there: `dockerfile` beside it. A file of another name has none.
+#[must_use]
+pub fn lower_case_dockerfile(dockerfile: &str) -> Option<String> {
+    let folder = dockerfile.strip_suffix("Dockerfile")?;
+    (folder.is_empty() || folder.ends_with('/')).then(|| format!("{folder}dockerfile"))
+}
+
 impl Ignore {
     /// Reads the file's text.
     ///

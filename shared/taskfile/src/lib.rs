@@ -6,4 +6,5 @@
 #![warn(missing_docs)]
 
 pub mod dockerfile;
+pub mod encoding;
 pub mod ignore;

@@ -38,9 +38,9 @@ fn read(archive: &[u8]) {
         unpack(archive, folder, LIMITS, Instant::now() + Duration::from_secs(20)).await
     });
     match unpacked {
-        Ok(folder) => {
+        Ok(checkout) => {
             let (mut bytes, mut entries) = (0, 0);
-            measure(folder.path(), &mut bytes, &mut entries);
+            measure(checkout.root(), &mut bytes, &mut entries);
             assert!(bytes <= LIMITS.unpacked_bytes, "{bytes}");
             // Folders that are only named on the way to a file are no entries of the archive.
             assert!(entries <= 128 * LIMITS.entries, "{entries}");

@@ -5,6 +5,7 @@
 //! never leaves its folder, and no link in it is followed out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gantry_domain::image::Digest;
 use gantry_domain::source::{CommitId, GitSource, RefName, TarballUrl};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+mod attributes;
 mod context;
 mod download;
 mod hashed;
@@ -24,9 +26,9 @@ mod pack;
 mod unpack;
 
 pub use context::ContextError;
-pub use pack::pack;
 pub use unpack::{UnpackError, UnpackLimits, unpack};
 
+use attributes::Manifest;
 use hashed::Hashed;
 use mirrors::Mirrors;
 
@@ -45,6 +47,7 @@ pub struct Sources {
 pub struct Checkout {
     folder: Option<TempDir>,
     root: PathBuf,
+    manifest: Arc<Manifest>,
     commit: Option<CommitId>,
     branch: Option<RefName>,
 }
@@ -68,9 +71,10 @@ impl Checkout {
         self.branch.as_ref()
     }
 
-    fn of_archive(folder: TempDir) -> Self {
+    fn of_archive(folder: TempDir, manifest: Manifest) -> Self {
         let root = folder.path().to_owned();
-        Self { folder: Some(folder), root, commit: None, branch: None }
+        let manifest = Arc::new(manifest);
+        Self { folder: Some(folder), root, manifest, commit: None, branch: None }
     }
 }
 
@@ -227,7 +231,13 @@ impl Sources {
             .folder
             .as_ref()
             .map_or_else(|| folder.path().to_owned(), |inner| folder.path().join(inner.as_str()));
-        Ok(Checkout { folder: Some(folder), root, commit: Some(head.commit), branch: head.branch })
+        Ok(Checkout {
+            folder: Some(folder),
+            root,
+            manifest: Arc::new(Manifest::Commit),
+            commit: Some(head.commit),
+            branch: head.branch,
+        })
     }
 
     async fn check_out(
@@ -257,8 +267,7 @@ impl Sources {
         archive: impl AsyncRead + Send + Unpin + 'static,
         deadline: Instant,
     ) -> Result<Checkout, SourceError> {
-        let folder = unpack::unpack(archive, self.new_folder()?, self.limits, deadline).await?;
-        Ok(Checkout::of_archive(folder))
+        unpack::unpack(archive, self.new_folder()?, self.limits, deadline).await
     }
 
     /// Unpacks an uploaded archive, if it is the one with this digest.

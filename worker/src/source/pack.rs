@@ -1,14 +1,16 @@
 //! A folder as a stream of tar, for the engine.
 //!
-//! In: a folder and the ignore rules. Out: its files in order of name, owned by root as engines do with what a client
-//! sends, with their modes and times; links as links. Nothing outside of the folder is read, and nothing is in memory but
+//! In: a folder, its manifest and the ignore rules. Out: its files in order of name, owned by root as engines do with
+//! what a client sends, with the manifest's attributes; links as links. Nothing outside of the folder is read, and nothing is in memory but
 //! the piece that is on its way.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{DirEntry, File, Metadata};
 use std::io::{BufWriter, Read as _, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_taskfile::ignore::{Ignore, Scope};
@@ -17,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
 
+use super::attributes::{Attributes, Manifest, Node};
 use crate::engine::ContextStream;
 
 /// One piece on its way to the engine, and how many of them may wait.
@@ -27,11 +30,11 @@ const WAITING: usize = 4;
 ///
 /// A file that cannot be read ends the stream with an error. Dropped, the thread ends at the next file.
 #[must_use]
-pub fn pack(root: PathBuf, ignore: Ignore) -> ContextStream {
+pub(super) fn pack(root: PathBuf, manifest: Arc<Manifest>, ignore: Ignore) -> ContextStream {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::task::spawn_blocking(move || {
         let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
-        if let Err(error) = write(&root, &ignore, pieces, &|| sender.is_closed()) {
+        if let Err(error) = write(&root, &manifest, &ignore, pieces, &|| sender.is_closed()) {
             // Nobody hears it if the reader is gone, and then it does not matter.
             let _unheard = sender.blocking_send(Err(error));
         }
@@ -55,17 +58,27 @@ impl Write for Pieces {
 
 fn write(
     root: &Path,
+    manifest: &Manifest,
     ignore: &Ignore,
     to: impl Write,
     is_dropped: &dyn Fn() -> bool,
 ) -> std::io::Result<()> {
-    let mut packing = Packing { builder: Builder::new(to), unwritten: Vec::new(), is_dropped };
+    let mut packing = Packing {
+        builder: Builder::new(to),
+        manifest,
+        written: HashMap::new(),
+        unwritten: Vec::new(),
+        is_dropped,
+    };
     packing.entries_of(root, Path::new(""), &ignore.root())?;
     packing.builder.into_inner()?.flush()
 }
 
 struct Packing<'a, W: Write> {
     builder: Builder<W>,
+    manifest: &'a Manifest,
+    /// Where the files of several names were written first, by device and number: the others are links to them.
+    written: HashMap<(u64, u64), PathBuf>,
     /// Where nothing is written, nobody else says that it is over: rules may exclude a great many files, slowly.
     is_dropped: &'a dyn Fn() -> bool,
     /// Excluded folders above the current place: they are written once something in them is taken back.
@@ -119,27 +132,90 @@ impl<W: Write> Packing<'_, W> {
     }
 
     fn leaf(&mut self, path: &Path, inner: &Path, metadata: &Metadata) -> std::io::Result<()> {
-        if metadata.is_file() {
-            self.write_folders_above()?;
-            let mut header = header(metadata, EntryType::Regular);
+        let is_file = metadata.is_file();
+        if !is_file && !metadata.is_symlink() {
+            // Sockets and pipes of the disk are no part of a context.
+            return Ok(());
+        }
+        self.write_folders_above()?;
+        let manifest = self.manifest;
+        let attributes = manifest.of(inner, metadata);
+        if !is_file {
+            let target = std::fs::read_link(path)?;
+            let mut header = self.header(&attributes, EntryType::Symlink)?;
+            return self.builder.append_link(&mut header, inner, target);
+        }
+        if let Some(first) = self.first_name(inner, metadata) {
+            let mut header = self.header(&attributes, EntryType::Link)?;
+            return self.builder.append_link(&mut header, inner, first);
+        }
+        let Some(node) = attributes.node else {
+            let mut header = self.header(&attributes, EntryType::Regular)?;
             header.set_size(metadata.len());
             let content = File::open(path)?.take(metadata.len());
-            self.builder.append_data(&mut header, inner, content)?;
-        } else if metadata.is_symlink() {
-            self.write_folders_above()?;
-            let target = std::fs::read_link(path)?;
-            self.builder.append_link(&mut header(metadata, EntryType::Symlink), inner, target)?;
+            return self.builder.append_data(&mut header, inner, content);
+        };
+        let (kind, major, minor) = match node {
+            Node::Fifo => (EntryType::Fifo, 0, 0),
+            Node::Character { major, minor } => (EntryType::Char, major, minor),
+            Node::Block { major, minor } => (EntryType::Block, major, minor),
+        };
+        let mut header = self.header(&attributes, kind)?;
+        header.set_device_major(major)?;
+        header.set_device_minor(minor)?;
+        self.builder.append_data(&mut header, inner, std::io::empty())
+    }
+
+    /// Under which name the file was written before, if it has several and this is not the first.
+    fn first_name(&mut self, inner: &Path, metadata: &Metadata) -> Option<PathBuf> {
+        if metadata.nlink() == 1 {
+            return None;
         }
-        // Sockets and pipes are no part of a context.
-        Ok(())
+        let file = (metadata.dev(), metadata.ino());
+        let first = self.written.get(&file).cloned();
+        if first.is_none() {
+            self.written.insert(file, inner.to_owned());
+        }
+        first
     }
 
     fn write_folders_above(&mut self) -> std::io::Result<()> {
-        for (inner, metadata) in self.unwritten.drain(..) {
-            let mut header = header(&metadata, EntryType::Directory);
+        for (inner, metadata) in std::mem::take(&mut self.unwritten) {
+            let manifest = self.manifest;
+            let attributes = manifest.of(&inner, &metadata);
+            let mut header = self.header(&attributes, EntryType::Directory)?;
             self.builder.append_data(&mut header, inner, std::io::empty())?;
         }
         Ok(())
+    }
+
+    /// The header of an entry, once the records that it has no fields for are written.
+    fn header(&mut self, attributes: &Attributes, kind: EntryType) -> std::io::Result<Header> {
+        let mut records: Vec<(String, Vec<u8>)> = attributes
+            .xattrs
+            .iter()
+            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone()))
+            .collect();
+        if let Some(mtime) = exact_mtime(attributes) {
+            records.push(("mtime".to_owned(), mtime.into_bytes()));
+        }
+        if !records.is_empty() {
+            let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+            self.builder.append_pax_extensions(records)?;
+        }
+        Ok(header(attributes, kind))
+    }
+}
+
+/// The time as PAX writes it, if the seconds of a header are not all of it.
+fn exact_mtime(attributes: &Attributes) -> Option<String> {
+    let modified = attributes.modified;
+    match (modified.seconds, modified.nanos) {
+        (0.., 0) => None,
+        (seconds @ 0.., nanos) => Some(format!("{seconds}.{nanos:09}")),
+        (seconds, 0) => Some(seconds.to_string()),
+        // The sign counts for the fraction too.
+        (seconds, nanos) => Some(format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos)),
     }
 }
 
@@ -151,11 +227,12 @@ fn sorted(folder: &Path) -> std::io::Result<Vec<(OsString, DirEntry)>> {
     Ok(entries)
 }
 
-fn header(metadata: &Metadata, kind: EntryType) -> Header {
+fn header(attributes: &Attributes, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
-    header.set_mode(metadata.permissions().mode() & 0o7777);
-    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header.set_mode(attributes.mode);
+    // One before 1970 stands in a record.
+    header.set_mtime(u64::try_from(attributes.modified.seconds).unwrap_or(0));
     // Whoever owns the files here is nobody in the image.
     header.set_uid(0);
     header.set_gid(0);
@@ -165,7 +242,7 @@ fn header(metadata: &Metadata, kind: EntryType) -> Header {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use tempfile::TempDir;
     use tokio::io::AsyncReadExt as _;
@@ -175,7 +252,8 @@ mod tests {
     async fn packed(root: &Path, rules: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let ignore = Ignore::parse(rules).unwrap();
-        pack(root.to_owned(), ignore).read_to_end(&mut bytes).await.unwrap();
+        let manifest = Arc::new(Manifest::Commit);
+        pack(root.to_owned(), manifest, ignore).read_to_end(&mut bytes).await.unwrap();
         bytes
     }
 
@@ -232,19 +310,22 @@ mod tests {
         let long = format!("{}/{}", "d".repeat(150), "f".repeat(200));
         let root = files(&[&long]);
         let path = root.path().join(&long);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o751)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
         let bytes = packed(root.path(), "").await;
         assert_eq!(shown(&bytes)[1], format!("{long}={long}"));
         let mut archive = tar::Archive::new(bytes.as_slice());
         let entry = archive.entries().unwrap().nth(1).unwrap().unwrap();
-        assert_eq!(entry.header().mode().unwrap() & 0o777, 0o751);
+        assert_eq!(entry.header().mode().unwrap(), 0o755);
     }
 
     #[tokio::test]
     async fn a_file_that_cannot_be_read_ends_the_stream_with_an_error() {
         let mut bytes = Vec::new();
         let missing = PathBuf::from("/nonexistent/context");
-        let error = pack(missing, Ignore::default()).read_to_end(&mut bytes).await.unwrap_err();
+        let error = pack(missing, Arc::new(Manifest::Commit), Ignore::default())
+            .read_to_end(&mut bytes)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
 }

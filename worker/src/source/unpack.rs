@@ -1,31 +1,33 @@
 //! An archive from strangers, unpacked into a folder that it cannot leave.
 //!
 //! Links are made last, when every file stands: while files are written there is no link that a path could lead
-//! through. Where a link points is not looked at, because nothing here follows one.
+//! through. Where a link points is not looked at, because nothing here follows one. Modes, times and the like are kept
+//! in the checkout's manifest and not on the disk: no file of a stranger is setuid here, and no umask changes an image.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
 
 use flate2::bufread::MultiGzDecoder;
-use tar::{Archive, Entry};
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::SyncIoBridge;
 
-use super::SourceError;
+use super::attributes::{Attributes, Manifest};
+use super::{Checkout, SourceError};
 use error::shown;
+use members::{Member, Members, Sparse};
 use reading::{CopyError, End, Incoming, Metered, copy};
 
 mod error;
+mod members;
 mod reading;
 
 pub use error::{UnpackError, UnpackLimits};
@@ -49,7 +51,7 @@ const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
     (b"7z\xbc\xaf\x27\x1c", "7z"),
 ];
 
-/// Unpacks into `folder`, on a thread of its own, and gives the folder back.
+/// Unpacks into `folder`, on a thread of its own.
 ///
 /// Dropped or late, it ends at the next piece that is read; the folder is removed when the thread is done with it.
 ///
@@ -60,13 +62,14 @@ pub async fn unpack(
     folder: TempDir,
     limits: UnpackLimits,
     deadline: Instant,
-) -> Result<TempDir, SourceError> {
+) -> Result<Checkout, SourceError> {
     let stop = StopOnDrop::default();
     let stopped = Arc::clone(&stop.0);
     let bridge = SyncIoBridge::new(archive);
     let work = tokio::task::spawn_blocking(move || {
         let incoming = Incoming::new(bridge, limits.archive_bytes, stopped);
-        Unpacking::new(folder.path(), limits).run(incoming).map(|()| folder)
+        let manifest = Unpacking::new(folder.path(), limits).run(incoming)?;
+        Ok::<_, UnpackError>(Checkout::of_archive(folder, manifest))
     });
     let done = timeout_at(deadline, work).await.map_err(|_| SourceError::TimedOut)?;
     match done {
@@ -85,31 +88,25 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// A folder whose mode and time are set when nothing is written into it any more.
-struct Folder {
-    path: PathBuf,
-    mode: u32,
-    changed: SystemTime,
-}
-
 struct Unpacking<'a> {
     into: &'a Path,
     limits: UnpackLimits,
     bytes: u64,
     entries: u64,
-    folders: Vec<Folder>,
+    attributes: HashMap<PathBuf, Attributes>,
     links: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl<'a> Unpacking<'a> {
     fn new(into: &'a Path, limits: UnpackLimits) -> Self {
-        Self { into, limits, bytes: 0, entries: 0, folders: Vec::new(), links: BTreeMap::new() }
+        let (attributes, links) = (HashMap::new(), BTreeMap::new());
+        Self { into, limits, bytes: 0, entries: 0, attributes, links }
     }
 
-    fn run(mut self, mut incoming: Incoming<impl Read>) -> Result<(), UnpackError> {
+    fn run(mut self, mut incoming: Incoming<impl Read>) -> Result<Manifest, UnpackError> {
         let result = self.read(&mut incoming);
         match incoming.end() {
-            End::No => result,
+            End::No => result.map(|()| Manifest::Archive(self.attributes)),
             End::TooLarge => Err(UnpackError::too_large("bytes", mib(self.limits.archive_bytes))),
             End::Broke(source) => Err(UnpackError::BrokeOff { source }),
         }
@@ -129,31 +126,29 @@ impl<'a> Unpacking<'a> {
         } else {
             self.entries_of(buffered)?;
         }
-        self.make_links()?;
-        self.finish_folders()
+        self.make_links()
     }
 
     fn entries_of(&mut self, tar: impl Read) -> Result<(), UnpackError> {
         let budget = Rc::new(Cell::new(MOST_BETWEEN));
-        let mut archive = Archive::new(Metered { inner: tar, budget: Rc::clone(&budget) });
-        let mut entries = archive.entries().map_err(|source| UnpackError::Damaged { source })?;
+        let mut members = Members::new(Metered { inner: tar, budget: Rc::clone(&budget) });
         let mut between = MOST_BETWEEN;
         loop {
             budget.set(between);
-            let next = entries.next();
+            let next = members.next();
             let left = budget.replace(self.limits.unpacked_bytes - self.bytes + 1);
             between = (left + BETWEEN_EACH).min(MOST_BETWEEN);
-            let entry = match next {
-                None => break,
-                Some(Ok(entry)) => entry,
-                Some(Err(_)) if left == 0 => {
+            let member = match next {
+                Ok(None) => break,
+                Ok(Some(member)) => member,
+                Err(_) if left == 0 => {
                     return Err(UnpackError::too_large(
                         "names and bytes outside of files",
                         mib(MOST_BETWEEN),
                     ));
                 }
-                Some(Err(_)) if self.entries == 0 => return Err(UnpackError::NoArchive),
-                Some(Err(source)) => return Err(UnpackError::Damaged { source }),
+                Err(_) if self.entries == 0 => return Err(UnpackError::NoArchive),
+                Err(source) => return Err(UnpackError::Damaged { source }),
             };
             self.entries += 1;
             if self.entries > self.limits.entries {
@@ -162,79 +157,87 @@ impl<'a> Unpacking<'a> {
                     self.limits.entries.to_string(),
                 ));
             }
-            self.add(entry)?;
+            self.add(member, &mut members)?;
         }
         // A tar of nothing still has its end; no bytes at all are no tar.
         if self.entries == 0 { Err(UnpackError::NoArchive) } else { Ok(()) }
     }
 
-    fn add(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), UnpackError> {
-        let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
-            return Ok(());
-        }
-        let named = entry.path().map_err(|source| UnpackError::Damaged { source })?.into_owned();
-        let Some(path) = beneath(&named)? else { return Ok(()) };
-        self.refuse_behind_link(&path, &named)?;
-        let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
-        let changed = changed(&entry);
+    fn add(&mut self, member: Member, content: &mut impl Read) -> Result<(), UnpackError> {
+        let Member { name, kind, target, attributes, sparse } = member;
+        let Some(path) = beneath(&name)? else { return Ok(()) };
+        self.refuse_behind_link(&path, &name)?;
         if kind.is_dir() {
-            self.add_folder(&path, mode, changed)
+            self.add_folder(&path)?;
+        } else if attributes.node.is_some() {
+            self.add_file(&path, None, &mut std::io::empty())?;
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-            self.add_file(&path, mode, changed, &mut entry)
+            self.add_file(&path, sparse, content)?;
         } else if kind.is_symlink() {
             self.make_room(&path)?;
-            self.links.insert(path, link_target(&entry)?);
-            Ok(())
+            self.links.insert(path.clone(), target_of(target)?);
         } else if kind.is_hard_link() {
-            self.add_hard_link(&path, &link_target(&entry)?)
+            self.add_hard_link(&path, &target_of(target)?, &attributes)?;
         } else {
-            Err(UnpackError::unsafe_entry(&named, "is no file, folder or link"))
+            return Err(UnpackError::unsafe_entry(&name, "is no file, folder, link or device"));
         }
+        self.attributes.insert(path, attributes);
+        Ok(())
     }
 
-    fn add_folder(
-        &mut self,
-        path: &Path,
-        mode: u32,
-        changed: SystemTime,
-    ) -> Result<(), UnpackError> {
+    fn add_folder(&mut self, path: &Path) -> Result<(), UnpackError> {
         self.links.remove(path);
         let target = self.into.join(path);
-        std::fs::create_dir_all(&target).map_err(|source| self.write_error(path, source))?;
-        // Its owner, who is this process, must be able to look into it and to remove it.
-        self.folders.push(Folder { path: target, mode: mode | 0o700, changed });
-        Ok(())
+        std::fs::create_dir_all(target).map_err(|source| self.write_error(path, source))
     }
 
     fn add_file(
         &mut self,
         path: &Path,
-        mode: u32,
-        changed: SystemTime,
+        sparse: Option<Sparse>,
         content: &mut impl Read,
     ) -> Result<(), UnpackError> {
         self.make_room(path)?;
-        let error = |source| self.write_error(path, source);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(self.into.join(path))
-            .map_err(error)?;
-        let left = self.limits.unpacked_bytes - self.bytes;
-        let copied =
-            copy(&mut content.take(left + 1), &mut file).map_err(|failed| match failed {
-                CopyError::Read(source) => UnpackError::Damaged { source },
-                CopyError::Write(source) => self.write_error(path, source),
-            })?;
-        self.count(copied)?;
-        let error = |source| self.write_error(path, source);
-        file.set_modified(changed).map_err(error)?;
-        file.set_permissions(Permissions::from_mode(mode | 0o400)).map_err(error)
+            .map_err(|source| self.write_error(path, source))?;
+        let Some(sparse) = sparse else {
+            let left = self.limits.unpacked_bytes - self.bytes;
+            let copied = self.copy(path, &mut content.take(left + 1), &mut file)?;
+            return self.count(copied);
+        };
+        // Its holes take no room here, but they will in the context that is sent.
+        self.count(sparse.size)?;
+        file.set_len(sparse.size).map_err(|source| self.write_error(path, source))?;
+        for piece in sparse.pieces {
+            file.seek(SeekFrom::Start(piece.offset))
+                .map_err(|source| self.write_error(path, source))?;
+            self.copy(path, &mut content.take(piece.length), &mut file)?;
+        }
+        Ok(())
     }
 
-    fn add_hard_link(&mut self, path: &Path, target: &Path) -> Result<(), UnpackError> {
+    fn copy(
+        &self,
+        path: &Path,
+        content: &mut impl Read,
+        file: &mut File,
+    ) -> Result<u64, UnpackError> {
+        copy(content, file).map_err(|failed| match failed {
+            CopyError::Read(source) => UnpackError::Damaged { source },
+            CopyError::Write(source) => self.write_error(path, source),
+        })
+    }
+
+    fn add_hard_link(
+        &mut self,
+        path: &Path,
+        target: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
         let refused = || UnpackError::unsafe_entry(path, "is a link to no file before it");
         let inner = beneath(target)?.ok_or_else(refused)?;
         if self.links.contains_key(&inner) {
@@ -253,7 +256,10 @@ impl<'a> Unpacking<'a> {
         self.count(metadata.len())?;
         self.make_room(path)?;
         std::fs::hard_link(target, self.into.join(path))
-            .map_err(|source| self.write_error(path, source))
+            .map_err(|source| self.write_error(path, source))?;
+        // It is one file, of which the last entry counts.
+        self.attributes.insert(inner, attributes.clone());
+        Ok(())
     }
 
     fn count(&mut self, bytes: u64) -> Result<(), UnpackError> {
@@ -290,17 +296,6 @@ impl<'a> Unpacking<'a> {
         for (path, target) in &self.links {
             symlink(target, self.into.join(path))
                 .map_err(|source| self.write_error(path, source))?;
-        }
-        Ok(())
-    }
-
-    /// Inner folders come last in an archive, so they are finished first.
-    fn finish_folders(&self) -> Result<(), UnpackError> {
-        for folder in self.folders.iter().rev() {
-            let finished =
-                std::fs::set_permissions(&folder.path, Permissions::from_mode(folder.mode))
-                    .and_then(|()| File::open(&folder.path)?.set_modified(folder.changed));
-            finished.map_err(|source| self.write_error(&folder.path, source))?;
         }
         Ok(())
     }
@@ -343,19 +338,9 @@ fn beneath(named: &Path) -> Result<Option<PathBuf>, UnpackError> {
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
 
-fn link_target(entry: &Entry<'_, impl Read>) -> Result<PathBuf, UnpackError> {
-    let damaged = |source| UnpackError::Damaged { source };
-    let target = entry.link_name().map_err(damaged)?;
-    let target = target.filter(|target| !target.as_os_str().is_empty());
-    target
-        .map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| damaged(std::io::Error::other("a link has no target")))
-}
-
-fn changed(entry: &Entry<'_, impl Read>) -> SystemTime {
-    let seconds = entry.header().mtime().unwrap_or(0);
-    // Beyond what a disk can keep it is nonsense.
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)))
+fn target_of(target: Option<PathBuf>) -> Result<PathBuf, UnpackError> {
+    let missing = || std::io::Error::other("a link has no target");
+    target.ok_or_else(|| UnpackError::Damaged { source: missing() })
 }
 
 fn mib(bytes: u64) -> String {
@@ -365,6 +350,7 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -403,7 +389,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    async fn unpacked(bytes: Vec<u8>, limits: UnpackLimits) -> Result<TempDir, UnpackError> {
+    async fn unpacked(bytes: Vec<u8>, limits: UnpackLimits) -> Result<Checkout, UnpackError> {
         let deadline = Instant::now() + Duration::from_secs(10);
         let folder = TempDir::new().unwrap();
         match unpack(std::io::Cursor::new(bytes), folder, limits, deadline).await {
@@ -429,18 +415,17 @@ mod tests {
         ]);
         for bytes in [gzip(&tar), tar] {
             let folder = unpacked(bytes, LIMITS).await.unwrap();
-            let at = |path: &str| folder.path().join(path);
+            let at = |path: &str| folder.root().join(path);
             assert_eq!(std::fs::read_to_string(at("d/a")).unwrap(), "two");
             assert_eq!(std::fs::read_to_string(at("hard")).unwrap(), "two");
             assert_eq!(std::fs::read_link(at("d/out")).unwrap(), Path::new("/etc/passwd"));
             assert_eq!(std::fs::read_link(at("up")).unwrap(), Path::new("../x"));
             assert!(at("e/f/g").is_file());
-            for path in ["d", "d/a"] {
-                let metadata = std::fs::metadata(at(path)).unwrap();
-                assert_eq!(metadata.permissions().mode() & 0o777, 0o755, "{path}");
-                let age =
-                    metadata.modified().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                assert_eq!(age.as_secs(), 1_000_000_000, "{path}");
+            for path in ["d", "d/a", "hard", "up"] {
+                let metadata = std::fs::symlink_metadata(at(path)).unwrap();
+                let attributes = folder.manifest.of(Path::new(path), &metadata).into_owned();
+                assert_eq!(attributes.mode, 0o755, "{path}");
+                assert_eq!(attributes.modified.seconds, 1_000_000_000, "{path}");
             }
         }
     }
@@ -461,8 +446,6 @@ mod tests {
             vec![(Link, "h", "../../etc/passwd")],
             vec![(Link, "h", "absent")],
             vec![(Regular, "d/x", "x"), (Symlink, "d", out)],
-            vec![(EntryType::Char, "dev", "")],
-            vec![(EntryType::Fifo, "fifo", "")],
         ] {
             let error = unpacked(tar(&entries), LIMITS).await.unwrap_err();
             assert!(matches!(error, UnpackError::Unsafe { .. }), "{entries:?}: {error}");
@@ -472,7 +455,7 @@ mod tests {
         // A link that a file replaces is gone before the file is written.
         let folder =
             unpacked(tar(&[(Symlink, "l", &file), (Regular, "l", "x")]), LIMITS).await.unwrap();
-        assert!(!folder.path().join("l").is_symlink());
+        assert!(!folder.root().join("l").is_symlink());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 

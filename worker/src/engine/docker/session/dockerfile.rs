@@ -11,6 +11,7 @@ use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSync;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use gantry_taskfile::encoding::encode;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The folder's name in the engine's questions, and the value of the attribute `dockerfilekey`.
@@ -28,7 +29,7 @@ pub(super) struct Dockerfile(Bytes);
 
 impl Dockerfile {
     pub(super) fn new(text: &str) -> Self {
-        Self(Bytes::copy_from_slice(text.as_bytes()))
+        Self(encode(text).into())
     }
 }
 
