@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
 use super::output::say;
-use super::pack::Pack;
+use super::pack::{LocalError, Pack};
 use super::run::WaitArgs;
 use super::table::size;
 use crate::exit::{Exit, UsageError};
@@ -42,7 +42,7 @@ pub(crate) struct Build {
     /// The image's name, like `web:v1`. May be given several times
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
-    /// The Dockerfile, relative to the context
+    /// The Dockerfile, relative to the context. For a folder it may lie elsewhere: then it is sent along
     #[arg(short, long, default_value = "Dockerfile", value_name = "PATH")]
     file: String,
     #[command(flatten)]
@@ -91,8 +91,9 @@ impl Build {
             order.git_token = self.git_token.read(&client.environment)?;
             order.context = Some(self.context);
         } else {
-            order.upload =
-                Some(upload(client, &registry, Path::new(&self.context), &self.file).await?);
+            let uploaded = upload(client, &registry, Path::new(&self.context), &self.file).await?;
+            order.upload = Some(uploaded.id);
+            order.dockerfile = Some(uploaded.dockerfile);
         }
         if order.images.is_empty() && !self.no_push {
             say("no name was given with `-t`, so the image is built and not pushed");
@@ -107,13 +108,20 @@ pub(crate) fn is_address(context: &str) -> bool {
     context.contains("://") || context.starts_with("git@")
 }
 
-/// Packs a folder and uploads it, as the source of a run of this registry. Answers the upload's id.
+/// A folder that was uploaded.
+pub(crate) struct Uploaded {
+    pub(crate) id: String,
+    /// Where the Dockerfile is in it.
+    pub(crate) dockerfile: String,
+}
+
+/// Packs a folder and uploads it, as the source of a run of this registry.
 pub(crate) async fn upload(
     client: &Client,
     registry: &str,
     folder: &Path,
     dockerfile: &str,
-) -> Result<String> {
+) -> Result<Uploaded> {
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(UsageError(format!(
@@ -123,20 +131,24 @@ pub(crate) async fn upload(
     }
     let pack = Pack::of(folder, dockerfile)?;
     for path in &pack.skipped {
-        say(format!("warning: {path} is left out: no archive holds such a file"));
+        say(format!("warning: {path} is left out: it is a socket or a device"));
     }
     let (files, bytes) = (pack.files(), pack.bytes);
     let plural = if files == 1 { "" } else { "s" };
     say(format!("uploading {} in {files} file{plural}", size(bytes)));
-    let packed = Arc::new(AtomicU64::new(0));
+    let dockerfile = pack.dockerfile.clone();
+    let (packed, failed) = (Arc::new(AtomicU64::new(0)), LocalError::default());
     let bar = UploadBar::show(bytes, Arc::clone(&packed));
-    let mut pieces = pack.stream(packed);
+    let mut pieces = pack.stream(packed, Arc::clone(&failed));
     let body =
         reqwest::Body::wrap_stream(stream::poll_fn(move |context| pieces.poll_recv(context)));
     let uploaded: Result<Upload> =
         client.api.upload(&["registries", registry, "uploads"], body).await;
     bar.finish();
-    Ok(uploaded?.id)
+    if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(error);
+    }
+    Ok(Uploaded { id: uploaded?.id, dockerfile })
 }
 
 /// How far an upload is, on a terminal.

@@ -2,29 +2,46 @@
 //!
 //! In: a folder and the path of its Dockerfile. Out: a `.tar.gz` without what `.dockerignore` excludes, as a stream, so
 //! that a context of any size passes through little memory. Owners are left out: a build gives every file to root.
+//!
+//! What this machine cannot read is told before anything is sent, and what changes meanwhile by its name: neither is a
+//! fault of the network.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use gantry_taskfile::encoding::decode_rules;
 use gantry_taskfile::ignore::{Ignore, Scope, file_names};
 use tokio::sync::mpsc;
 
 use crate::exit::UsageError;
+use dockerfile::Place;
+
+mod dockerfile;
+
+/// What to do about a file that cannot be packed.
+const REMEDY: &str = "make it readable, or exclude it in .dockerignore";
+
+/// Where a Dockerfile from elsewhere stands in what is sent. The rules beside it keep it out of the build's context.
+const ALONG: &str = ".gantry-dockerfile";
 
 /// What will be sent of a folder.
 #[derive(Debug)]
 pub(crate) struct Pack {
     root: PathBuf,
+    /// Where the service finds the Dockerfile in it.
+    pub(crate) dockerfile: String,
     entries: Vec<Entry>,
     /// The bytes of all files, before compression.
     pub(crate) bytes: u64,
-    /// Sockets and the like, which no archive holds.
+    /// Sockets and devices.
     pub(crate) skipped: Vec<String>,
 }
 
@@ -37,68 +54,95 @@ struct Entry {
 #[derive(Debug)]
 enum EntryKind {
     Folder,
-    File { bytes: u64 },
-    Link { target: PathBuf },
+    File,
+    /// The same file as the one at this path.
+    HardLink {
+        first: String,
+    },
+    Link {
+        target: PathBuf,
+    },
+    Fifo,
+    /// A file that is not in the folder.
+    Text {
+        content: Vec<u8>,
+    },
 }
 
+/// Why packing ended early, if it was not the network that broke off.
+pub(crate) type LocalError = Arc<Mutex<Option<anyhow::Error>>>;
+
 impl Pack {
-    /// Looks through the folder.
+    /// Looks through the folder. `dockerfile` is relative to it or absolute; one that lies elsewhere is sent along.
     ///
     /// # Errors
     /// [`UsageError`] when there is no Dockerfile at `dockerfile`; else what the system says.
     pub(crate) fn of(root: &Path, dockerfile: &str) -> Result<Self> {
-        if !root.join(dockerfile).is_file() {
-            let root = root.display();
-            return Err(UsageError(format!(
-                "there is no {dockerfile} in {root}: `-f` names the Dockerfile relative to that folder"
-            ))
-            .into());
-        }
-        let ignore = read_ignore(root, dockerfile)?;
-        // The build reads these itself, so they go along even if excluded.
-        let [own, general] = file_names(dockerfile);
+        let place = dockerfile::find(root, dockerfile)?;
+        let (asked, elsewhere) = match &place {
+            Place::Inside { asked, .. } => (asked.clone(), None),
+            Place::Outside(file) => (format!("{ALONG}/Dockerfile"), Some(file.as_path())),
+        };
+        let rules = Rules::read(root, &asked, elsewhere)?;
         let mut walk = Walk {
-            always: [dockerfile.to_owned(), own, general],
             pack: Self {
                 root: root.to_owned(),
+                dockerfile: asked,
                 entries: Vec::new(),
                 bytes: 0,
                 skipped: Vec::new(),
             },
+            first_names: HashMap::new(),
         };
-        walk.folder(&ignore.root())?;
-        walk.add_excluded()?;
+        walk.folder(&rules.ignore.root())?;
+        // The build reads these itself, so they go along even if excluded.
+        walk.always(".dockerignore")?;
+        match &place {
+            Place::Inside { asked, file } => {
+                walk.always(file)?;
+                let [own, _] = file_names(asked);
+                walk.always(&own)?;
+            }
+            Place::Outside(file) => walk.along(dockerfile::read(file)?, &rules.text)?,
+        }
         Ok(walk.pack)
     }
 
     pub(crate) fn files(&self) -> usize {
-        self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. })).count()
+        self.entries
+            .iter()
+            .filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Text { .. }))
+            .count()
     }
 
-    /// Packs in a thread of its own; `packed` counts the bytes of files as they go.
-    pub(crate) fn stream(self, packed: Arc<AtomicU64>) -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    /// Packs in a thread of its own; `packed` counts the bytes of files as they go. What fails on this machine is in
+    /// `failed` before the stream ends with an error.
+    pub(crate) fn stream(
+        self,
+        packed: Arc<AtomicU64>,
+        failed: LocalError,
+    ) -> mpsc::Receiver<io::Result<Vec<u8>>> {
         let (sender, receiver) = mpsc::channel(8);
         tokio::task::spawn_blocking(move || {
             let pieces = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
-            if let Err(error) = self.write(pieces, &packed) {
-                // The receiver may be gone: then nobody asks any more.
-                let _gone = sender.blocking_send(Err(error));
+            let Err(error) = self.write(pieces, &packed) else { return };
+            // The receiver may be gone: then nobody asks any more.
+            if !sender.is_closed() {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                let _gone = sender.blocking_send(Err(io::Error::other("packing failed")));
             }
         });
         receiver
     }
 
-    fn write(&self, pieces: Pieces, packed: &Arc<AtomicU64>) -> io::Result<()> {
+    fn write(&self, pieces: Pieces, packed: &Arc<AtomicU64>) -> Result<()> {
         let mut archive = tar::Builder::new(GzEncoder::new(pieces, Compression::fast()));
         for entry in &self.entries {
-            self.append(&mut archive, entry, packed).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("{}: {error}", self.root.join(&entry.path).display()),
-                )
-            })?;
+            let shown = || format!("cannot pack {}", self.root.join(&entry.path).display());
+            self.append(&mut archive, entry, packed).with_context(shown)?;
         }
-        archive.into_inner()?.finish()?.flush()
+        archive.into_inner()?.finish()?.flush()?;
+        Ok(())
     }
 
     fn append<W: Write>(
@@ -106,57 +150,131 @@ impl Pack {
         archive: &mut tar::Builder<W>,
         entry: &Entry,
         packed: &Arc<AtomicU64>,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let path = self.root.join(&entry.path);
         let mut header = tar::Header::new_gnu();
-        header.set_metadata_in_mode(&fs::symlink_metadata(&path)?, tar::HeaderMode::Complete);
-        header.set_uid(0);
-        header.set_gid(0);
+        if let EntryKind::Text { content } = &entry.kind {
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(content.len() as u64);
+            return Ok(archive.append_data(&mut header, &entry.path, content.as_slice())?);
+        }
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(error) if dockerfile::is_absent(&error) => {
+                return Err(changed("it was removed meanwhile"));
+            }
+            metadata => metadata?,
+        };
+        fill(&mut header, &metadata, archive)?;
+        header.set_size(0);
         match &entry.kind {
             EntryKind::Folder => {
-                archive.append_data(&mut header, format!("{}/", entry.path), io::empty())
+                archive.append_data(&mut header, format!("{}/", entry.path), io::empty())?;
             }
-            EntryKind::Link { target } => {
-                header.set_size(0);
-                archive.append_link(&mut header, &entry.path, target)
+            EntryKind::Link { target } => archive.append_link(&mut header, &entry.path, target)?,
+            EntryKind::HardLink { first } => {
+                header.set_entry_type(tar::EntryType::Link);
+                archive.append_link(&mut header, &entry.path, first)?;
             }
-            EntryKind::File { bytes } => {
-                // A file that grows meanwhile is cut, one that shrinks is filled: the header has said its length.
-                header.set_size(*bytes);
-                let content = File::open(path)?.take(*bytes).chain(io::repeat(0)).take(*bytes);
-                archive.append_data(&mut header, &entry.path, Counted { content, packed })
+            EntryKind::Fifo => archive.append_data(&mut header, &entry.path, io::empty())?,
+            EntryKind::File if !metadata.is_file() => {
+                return Err(changed("it is no file any more"));
             }
+            EntryKind::File => {
+                let mut file = File::open(path)?;
+                append_file(archive, &mut header, &entry.path, &mut file, packed)?;
+            }
+            EntryKind::Text { .. } => {}
         }
+        Ok(())
     }
 }
 
-fn read_ignore(root: &Path, dockerfile: &str) -> Result<Ignore> {
-    for name in file_names(dockerfile) {
-        let path = root.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let shown = path.display();
-                return Ok(Ignore::parse(&text)
-                    .map_err(|error| UsageError(format!("{shown}: {error}")))?);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        }
+fn changed(what: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{what}: run this again while nothing writes to it, or exclude it in .dockerignore"
+    )
+}
+
+fn fill<W: Write>(
+    header: &mut tar::Header,
+    metadata: &fs::Metadata,
+    archive: &mut tar::Builder<W>,
+) -> io::Result<()> {
+    header.set_metadata_in_mode(metadata, tar::HeaderMode::Complete);
+    header.set_uid(0);
+    header.set_gid(0);
+    if metadata.mtime() < 0 {
+        // The header has no sign.
+        header.set_mtime(0);
+        let mtime = metadata.mtime().to_string();
+        archive.append_pax_extensions([("mtime", mtime.as_bytes())])?;
     }
-    Ok(Ignore::default())
+    Ok(())
+}
+
+/// Appends a file as it is now. The header has said its length, so one that is written to meanwhile is an error.
+fn append_file<W: Write>(
+    archive: &mut tar::Builder<W>,
+    header: &mut tar::Header,
+    path: &str,
+    file: &mut File,
+    packed: &Arc<AtomicU64>,
+) -> Result<()> {
+    let before = file.metadata()?;
+    header.set_size(before.len());
+    let mut content = Counted { content: file.take(before.len()), read: 0, packed };
+    archive.append_data(header, path, &mut content)?;
+    let read = content.read;
+    let after = file.metadata()?;
+    let is_as_before = after.len() == before.len()
+        && (after.mtime(), after.mtime_nsec()) == (before.mtime(), before.mtime_nsec());
+    if read == before.len() && is_as_before { Ok(()) } else { Err(changed("it changed meanwhile")) }
+}
+
+/// The ignore rules of a build, and the text that they were read from.
+struct Rules {
+    ignore: Ignore,
+    text: Vec<u8>,
+}
+
+impl Rules {
+    /// Those of the Dockerfile itself, or the folder's. A Dockerfile from elsewhere has its own beside it.
+    fn read(root: &Path, dockerfile: &str, elsewhere: Option<&Path>) -> Result<Self> {
+        let [own, general] = file_names(dockerfile);
+        let own = elsewhere.map_or(root.join(own), |file| {
+            let mut own = file.as_os_str().to_owned();
+            own.push(".dockerignore");
+            own.into()
+        });
+        for path in [own, root.join(general)] {
+            let text = match fs::read(&path) {
+                Err(error) if dockerfile::is_absent(&error) => continue,
+                text => text.with_context(|| format!("cannot read {}", path.display()))?,
+            };
+            let shown = path.display();
+            let decoded =
+                decode_rules(&text).map_err(|error| UsageError(format!("{shown}: {error}")))?;
+            let ignore =
+                Ignore::parse(&decoded).map_err(|error| UsageError(format!("{shown}: {error}")))?;
+            return Ok(Self { ignore, text });
+        }
+        Ok(Self { ignore: Ignore::default(), text: Vec::new() })
+    }
 }
 
 struct Walk {
-    always: [String; 3],
     pack: Pack,
+    /// The first path of each file that has several, by device and number.
+    first_names: HashMap<(u64, u64), String>,
 }
 
 impl Walk {
     fn folder(&mut self, scope: &Scope<'_>) -> Result<()> {
         let folder = self.pack.root.join(scope.path());
-        let shown = || format!("cannot read {}", folder.display());
+        let shown = || format!("cannot read {}: {REMEDY}", folder.display());
         let mut names = fs::read_dir(&folder)
             .and_then(|entries| {
                 entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
@@ -188,37 +306,87 @@ impl Walk {
     /// Adds one entry if it is `wanted`; says whether it is a folder.
     fn add(&mut self, path: &str, wanted: bool) -> Result<bool> {
         let full = self.pack.root.join(path);
-        let shown = || format!("cannot read {}", full.display());
-        let metadata = fs::symlink_metadata(&full).with_context(shown)?;
+        let shown = || format!("cannot read {}: {REMEDY}", full.display());
+        let metadata = match fs::symlink_metadata(&full) {
+            // Removed since its folder was read.
+            Err(error) if dockerfile::is_absent(&error) => return Ok(false),
+            metadata => metadata.with_context(shown)?,
+        };
+        if !wanted {
+            return Ok(metadata.is_dir());
+        }
         let kind = if metadata.is_dir() {
             EntryKind::Folder
         } else if metadata.is_symlink() {
             EntryKind::Link { target: fs::read_link(&full).with_context(shown)? }
         } else if metadata.is_file() {
-            EntryKind::File { bytes: metadata.len() }
+            // Now, and not when half of it is sent.
+            File::open(&full).with_context(shown)?;
+            self.file(path, &metadata)
+        } else if metadata.file_type().is_fifo() {
+            EntryKind::Fifo
         } else {
-            if wanted {
-                self.pack.skipped.push(path.to_owned());
-            }
+            self.pack.skipped.push(path.to_owned());
             return Ok(false);
         };
-        if wanted {
-            if let EntryKind::File { bytes } = kind {
-                self.pack.bytes += bytes;
-            }
-            self.pack.entries.push(Entry { path: path.to_owned(), kind });
-        }
+        self.pack.entries.push(Entry { path: path.to_owned(), kind });
         Ok(metadata.is_dir())
     }
 
-    fn add_excluded(&mut self) -> Result<()> {
-        for path in self.always.clone() {
-            let has = self.pack.entries.iter().any(|entry| entry.path == path);
-            if !has && self.pack.root.join(&path).is_file() {
+    fn file(&mut self, path: &str, metadata: &fs::Metadata) -> EntryKind {
+        if metadata.nlink() > 1 {
+            let file = (metadata.dev(), metadata.ino());
+            if let Some(first) = self.first_names.get(&file) {
+                return EntryKind::HardLink { first: first.clone() };
+            }
+            self.first_names.insert(file, path.to_owned());
+        }
+        self.pack.bytes += metadata.len();
+        EntryKind::File
+    }
+
+    /// Adds a file that the service reads itself, if it is there, with the links that lead to it. One that a link
+    /// leads to outside of the folder goes along as a file.
+    fn always(&mut self, path: &str) -> Result<()> {
+        let full = self.pack.root.join(path);
+        if !full.is_file() {
+            return Ok(());
+        }
+        let Some(links) = dockerfile::links_of(&self.pack.root, path) else {
+            let content = dockerfile::read(&full)?;
+            self.pack.entries.retain(|entry| entry.path != path);
+            self.text(path.to_owned(), content);
+            return Ok(());
+        };
+        for path in links {
+            if !self.pack.entries.iter().any(|entry| entry.path == path) {
                 self.add(&path, true)?;
             }
         }
         Ok(())
+    }
+
+    /// Adds a Dockerfile from elsewhere, with the rules that it is built by.
+    fn along(&mut self, dockerfile: Vec<u8>, rules: &[u8]) -> Result<()> {
+        let taken = self.pack.root.join(ALONG);
+        if fs::symlink_metadata(&taken).is_ok() {
+            let taken = taken.display();
+            return Err(UsageError(format!(
+                "{taken} is in the way of a Dockerfile from elsewhere: rename it"
+            ))
+            .into());
+        }
+        let mut rules = rules.to_owned();
+        rules.extend(format!("\n{ALONG}\n").into_bytes());
+        let [own, _] = file_names(&self.pack.dockerfile);
+        self.text(self.pack.dockerfile.clone(), dockerfile);
+        self.text(own, rules);
+        Ok(())
+    }
+
+    fn text(&mut self, path: String, content: Vec<u8>) {
+        self.pack.bytes += content.len() as u64;
+        self.pack.entries.push(Entry { path, kind: EntryKind::Text { content } });
     }
 }
 
@@ -251,12 +419,14 @@ impl Write for Pieces {
 
 struct Counted<'a, R> {
     content: R,
+    read: u64,
     packed: &'a AtomicU64,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
+        self.read += read as u64;
         self.packed.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
@@ -280,7 +450,7 @@ mod tests {
     }
 
     async fn unpacked(pack: Pack) -> BTreeMap<String, String> {
-        let mut stream = pack.stream(Arc::default());
+        let mut stream = pack.stream(Arc::default(), LocalError::default());
         let mut bytes = Vec::new();
         while let Some(piece) = stream.recv().await {
             bytes.extend(piece.unwrap());
@@ -328,6 +498,116 @@ mod tests {
         assert_eq!(found["link"], "-> /etc/passwd");
         assert_eq!(found[&long], "long");
         assert!(found["large"] == large);
+    }
+
+    #[tokio::test]
+    async fn a_dockerfile_behind_a_link_or_in_lower_case_goes_along_though_excluded() {
+        let folder = folder(&[("docker/prod", "FROM scratch"), (".dockerignore", "docker")]);
+        symlink("docker/prod", folder.path().join("Dockerfile")).unwrap();
+        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
+        assert_eq!(found["Dockerfile"], "-> docker/prod");
+        assert_eq!(found["docker/prod"], "FROM scratch");
+
+        let folder = self::folder(&[("dockerfile", "FROM lower"), (".dockerignore", "*")]);
+        let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
+        assert_eq!(found["dockerfile"], "FROM lower");
+    }
+
+    #[tokio::test]
+    async fn a_dockerfile_may_be_named_absolutely_or_lie_elsewhere() {
+        let around = folder(&[
+            ("app/Dockerfile", "FROM inside"),
+            ("app/.dockerignore", "*.log"),
+            ("docker/Dockerfile", "FROM outside"),
+        ]);
+        let app = around.path().join("app");
+        let inside = Pack::of(&app, app.join("Dockerfile").to_str().unwrap()).unwrap();
+        assert_eq!(inside.dockerfile, "Dockerfile");
+        let absolute = around.path().join("docker/Dockerfile");
+        for asked in ["../docker/Dockerfile", absolute.to_str().unwrap()] {
+            let pack = Pack::of(&app, asked).unwrap();
+            let dockerfile = pack.dockerfile.clone();
+            let found = unpacked(pack).await;
+            assert_eq!(found[&dockerfile], "FROM outside", "{asked}");
+            // It is no part of what the build copies.
+            let rules = &found[&format!("{dockerfile}.dockerignore")];
+            let ignore = Ignore::parse(rules).unwrap();
+            assert!(ignore.excludes(&dockerfile) && ignore.excludes("a.log"), "{rules}");
+        }
+        symlink("../docker/Dockerfile", app.join("linked")).unwrap();
+        let found = unpacked(Pack::of(&app, "linked").unwrap()).await;
+        assert_eq!(found["linked"], "FROM outside");
+    }
+
+    #[test]
+    fn a_dockerfile_that_cannot_be_used_is_named_with_the_reason() {
+        let folder = folder(&[("sub/x", "")]);
+        let root = folder.path();
+        for (name, target) in [("loop", "loop"), ("broken", "absent"), ("device", "/dev/null")] {
+            symlink(target, root.join(name)).unwrap();
+        }
+        for (asked, said) in [
+            ("loop", "is a link that leads back to itself: let it lead to a file"),
+            ("broken", "is a link to nothing: mend the link"),
+            ("device", "is a device or pipe: `-f` names a file"),
+            ("sub", "is a folder: name the Dockerfile in it with `-f`"),
+            ("../absent", "`-f` names the Dockerfile relative to that folder"),
+            ("/nonexistent/Dockerfile", "`-f` names the Dockerfile relative to that folder"),
+        ] {
+            let error = Pack::of(root, asked).unwrap_err();
+            assert!(error.is::<UsageError>() && error.to_string().ends_with(said), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_after_the_walk_is_a_local_error_with_its_name() {
+        for change in [(|path| fs::remove_file(path).unwrap()) as fn(&Path), |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }] {
+            let folder = folder(&[("Dockerfile", "FROM scratch"), ("data", "x")]);
+            let pack = Pack::of(folder.path(), "Dockerfile").unwrap();
+            change(&folder.path().join("data"));
+            let failed = LocalError::default();
+            let mut stream = pack.stream(Arc::default(), Arc::clone(&failed));
+            while let Some(Ok(_)) = stream.recv().await {}
+            let error = failed.lock().unwrap().take().unwrap();
+            let told = format!("{error:#}");
+            assert!(told.contains("cannot pack ") && told.contains("/data: it "), "{told}");
+            assert!(told.ends_with("or exclude it in .dockerignore"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_shrinks_or_grows_while_it_is_read_is_refused() {
+        struct Writing<F>(Option<F>);
+        impl<F: FnOnce()> Write for Writing<F> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if let Some(change) = self.0.take() {
+                    change();
+                }
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for size in [10, 1 << 20, 300_000] {
+            let folder = folder(&[("data", &"x".repeat(300_000))]);
+            let path = folder.path().join("data");
+            let mut file = File::open(&path).unwrap();
+            let change = || {
+                let file = File::options().write(true).open(&path).unwrap();
+                file.set_len(size).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            };
+            // The change comes with the header, before the content is read.
+            let mut archive = tar::Builder::new(Writing(Some(change)));
+            let mut header = tar::Header::new_gnu();
+            let packed = Arc::default();
+            let error = append_file(&mut archive, &mut header, "data", &mut file, &packed);
+            assert!(error.unwrap_err().to_string().starts_with("it changed meanwhile"), "{size}");
+        }
     }
 
     #[test]

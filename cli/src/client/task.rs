@@ -379,8 +379,11 @@ impl RunTask {
                     Some(file) => file,
                     None => client.api.get::<Task>(&path).await?.dockerfile,
                 };
-                order.upload =
-                    Some(upload(client, &registry, Path::new(&folder), &dockerfile).await?);
+                let uploaded = upload(client, &registry, Path::new(&folder), &dockerfile).await?;
+                order.upload = Some(uploaded.id);
+                if uploaded.dockerfile != dockerfile || order.dockerfile.is_some() {
+                    order.dockerfile = Some(uploaded.dockerfile);
+                }
             }
             None => {}
         }
