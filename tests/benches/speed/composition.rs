@@ -171,6 +171,7 @@ impl Parts {
                     lineage: kept.lineage,
                     revisions: kept.revisions,
                     uploads: kept.uploads,
+                    unused_uploads: kept.unused_uploads,
                 },
             },
         }

@@ -46,6 +46,7 @@ fn ca1() -> Run {
 fn bundle(secret: &str) -> Bundle {
     Bundle {
         git_token: Some(SecretString::from(secret)),
+        source_query: Some(SecretString::from("sig=a-signature")),
         registries: [(
             "registry.test".parse().unwrap(),
             Credentials { username: "mona".to_owned(), password: SecretString::from(secret) },
