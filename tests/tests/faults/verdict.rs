@@ -166,7 +166,9 @@ impl Judge<'_> {
             match &attempt.end {
                 AttemptEnd::Finished => finished = Some(attempt.attempt),
                 AttemptEnd::Lapsed => lost += 1,
-                end @ (AttemptEnd::HandedBack | AttemptEnd::InfrastructureFailed { .. }) => {
+                end @ (AttemptEnd::HandedBack
+                | AttemptEnd::Unavailable { .. }
+                | AttemptEnd::InfrastructureFailed { .. }) => {
                     anyhow::bail!("attempt {} ended by {end:?}", attempt.attempt)
                 }
             }

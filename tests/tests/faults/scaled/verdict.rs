@@ -190,8 +190,11 @@ impl Judge<'_> {
                 AttemptEnd::Finished => finished = Some(attempt.attempt),
                 AttemptEnd::Lapsed => {}
                 AttemptEnd::HandedBack if was_restarted => {}
-                AttemptEnd::InfrastructureFailed { .. } if engine_was_away => {}
-                end @ (AttemptEnd::HandedBack | AttemptEnd::InfrastructureFailed { .. }) => {
+                AttemptEnd::InfrastructureFailed { .. } | AttemptEnd::Unavailable { .. }
+                    if engine_was_away => {}
+                end @ (AttemptEnd::HandedBack
+                | AttemptEnd::Unavailable { .. }
+                | AttemptEnd::InfrastructureFailed { .. }) => {
                     bail!("attempt {} ended by {end:?}", attempt.attempt)
                 }
             }
