@@ -3,7 +3,7 @@
 //! In: what to build, as values, and a stream of the context. Out: what happened, as events, and an image.
 //! Two implementations pass one contract suite: [`docker`] on a real engine and [`scripted`] for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -114,6 +114,10 @@ pub struct BuildOrder {
     pub step: StepId,
     /// The Dockerfile's text, each base pinned by digest.
     pub dockerfile: String,
+    /// The images that it needs, with the digests that they must have. A build that loads another one is stopped.
+    pub bases: BTreeSet<ImageReference>,
+    /// One of them reads the Dockerfile: without it, no image does.
+    pub has_frontend: bool,
     /// The name under which the engine keeps the result: only this run uses it.
     pub image: ImageReference,
     /// Labels of the image.

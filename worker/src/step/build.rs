@@ -113,8 +113,14 @@ impl Worker {
             .dockerfile(&run.build.dockerfile)
             .map_err(|error| failure::of_context(&error).in_step(&attempt.step))?;
         let pinning = self.pin_bases(attempt, &text, &build_args);
-        let (dockerfile, bases) = spans::stage(Stage::Bases, pinning).await?;
-        let order = self.order(attempt, &checkout, dockerfile, build_args, &images)?;
+        let (dockerfile, has_frontend, bases) = spans::stage(Stage::Bases, pinning).await?;
+        let order = self.order(
+            attempt,
+            &checkout,
+            (dockerfile, has_frontend, &bases),
+            build_args,
+            &images,
+        )?;
         self.begin_step(attempt, &checkout).await?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
         spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
@@ -209,7 +215,7 @@ impl Worker {
         attempt: &Attempt,
         text: &str,
         build_args: &BTreeMap<String, String>,
-    ) -> Result<(String, Vec<BaseImage>), Failure> {
+    ) -> Result<(String, bool, Vec<BaseImage>), Failure> {
         let build = &attempt.run.build;
         let mut arguments = build_args.clone();
         for (name, value) in &attempt.bundle.build_args {
@@ -236,7 +242,8 @@ impl Worker {
                 None => bases.push(BaseImage { image: used.image.clone(), digest, role }),
             }
         }
-        Ok((dockerfile.pin(&digests), bases))
+        let has_frontend = dockerfile.images().iter().any(|used| used.role == Role::Frontend);
+        Ok((dockerfile.pin(&digests), has_frontend, bases))
     }
 
     async fn resolve_base(
@@ -263,7 +270,7 @@ impl Worker {
         &self,
         attempt: &Attempt,
         checkout: &Checkout,
-        dockerfile: String,
+        (dockerfile, has_frontend, bases): (String, bool, &[BaseImage]),
         build_args: BTreeMap<String, String>,
         images: &[ImageReference],
     ) -> Result<BuildOrder, Failure> {
@@ -280,6 +287,8 @@ impl Worker {
             attempt: attempt.number,
             step: attempt.step.clone(),
             dockerfile,
+            bases: bases.iter().map(|base| base.image.pinned(base.digest.clone())).collect(),
+            has_frontend,
             image: local_name(attempt, images)?,
             labels,
             build_args,

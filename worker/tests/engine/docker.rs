@@ -105,6 +105,38 @@ pub(crate) fn is_running(word: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_build_that_loads_an_image_that_was_not_resolved_is_stopped() {
+    let mut order = on_busybox("RUN true");
+    order.bases.clear();
+    let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();
+    assert!(error.to_string().contains("busybox"), "{error:?}");
+    let BuildError::Refused { message } = error else { panic!("{error:?}") };
+    assert!(
+        message.contains("which the Dockerfile does not name where gantry reads it"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_build_may_load_what_was_pinned_wherever_it_is_named() {
+    let pinned = std::env::var("GANTRY_TEST_BASE_IMAGE").unwrap();
+    let dockerfile = format!(
+        "FROM {pinned} AS a\nCOPY --from={pinned} /bin /bin2\nRUN --mount=from={pinned},target=/b true\n"
+    );
+    let mut order = order(&registry(), &dockerfile);
+    made::remember(&order);
+    order.bases = [pinned.parse().unwrap()].into();
+    build(&engine(), order, context(nothing())).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn a_frontend_that_was_not_resolved_is_not_asked() {
+    let mut order = on_busybox("RUN true");
+    order.dockerfile.insert_str(0, "# syntax=127.0.0.1:1/no/frontend\n");
+    build(&engine(), order, context(nothing())).await.0.unwrap();
+}
+
+#[tokio::test]
 async fn arguments_labels_and_target_are_in_the_image() {
     let mut order = on_busybox(
         "ARG WHO\nRUN echo \"hello $WHO\" > /who\nFROM scratch AS wanted\nCOPY --from=0 /who /\nFROM scratch\nCOPY missing /",
@@ -588,8 +620,10 @@ async fn the_frontend_that_a_syntax_line_names_is_read_from_its_registry() {
     let registry = registry();
     let built_by = async |frontend: &str| {
         let dockerfile = format!("# syntax={frontend}\nFROM {registry}/busybox:1\n");
-        let (built, told) =
-            build(&engine(), order(&registry, &dockerfile), context(nothing())).await;
+        let mut order = order(&registry, &dockerfile);
+        order.has_frontend = true;
+        order.bases.insert(frontend.parse().unwrap());
+        let (built, told) = build(&engine(), order, context(nothing())).await;
         let asks = |event: &BuildEvent| matches!(event, BuildEvent::Started { name, .. } if name.contains(frontend));
         assert!(told.events.iter().any(asks), "{told:?}");
         built.unwrap_err()

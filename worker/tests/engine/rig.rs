@@ -1,6 +1,6 @@
 //! Orders to give, and a way to give them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
         attempt: 1,
         step: "build".parse().unwrap(),
         dockerfile: dockerfile.to_owned(),
+        bases: bases(dockerfile),
+        has_frontend: false,
         image,
         labels: BTreeMap::new(),
         build_args: BTreeMap::new(),
@@ -58,6 +60,12 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
         isolation: format!("isolated-{number}"),
         registries: BTreeMap::new(),
     }
+}
+
+/// What FROM names, stages too.
+fn bases(dockerfile: &str) -> BTreeSet<ImageReference> {
+    let named = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM "));
+    named.filter_map(|rest| rest.split(' ').next()?.parse().ok()).collect()
 }
 
 /// A plain tar of these files.

@@ -48,17 +48,28 @@ pub(super) async fn build(
 
     let request = request(&order, session.id(), &context.url())?;
     let report = StatusRequest { r#ref: request.r#ref.clone() };
-    let solved = CancellationToken::new();
+    let (solved, foreign) = (CancellationToken::new(), CancellationToken::new());
     let solve = async {
-        let answer = solving.client.solve(request).await;
+        let answer = tokio::select! {
+            answer = solving.client.solve(request) => answer,
+            () = foreign.cancelled() => Err(Status::cancelled("the build loads what it may not")),
+        };
         solved.cancel();
         answer
     };
-    let (answer, progress) = tokio::join!(solve, follow(reporting, report, &solved, events));
+    let progress = Progress::new(order.bases.clone());
+    let following = follow(reporting, report, progress, &solved, &foreign, events);
+    let (answer, progress) = tokio::join!(solve, following);
     drop(session);
     // Nobody waits for that: the build has its result whether or not it succeeds.
     tokio::spawn(tidy(socket.clone(), context.url()));
 
+    if let Some(image) = progress.foreign() {
+        let message = format!(
+            "it loads the image {image}, which the Dockerfile does not name where gantry reads it: name it in FROM, `COPY --from=` or `RUN --mount=from=`, and not in ONBUILD of a base"
+        );
+        return Err(BuildError::Refused { message });
+    }
     match answer {
         Ok(answer) => image_of(&answer.into_inner()),
         Err(status) => Err(match context.take_error() {
@@ -78,14 +89,15 @@ async fn tidy(socket: Socket, context: String) {
 }
 
 /// Passes the engine's report on until it ends. A full channel makes it wait, and then the engine keeps the rest: it
-/// clips the log of each step, so that is bounded too.
+/// clips the log of each step, so that is bounded too. Cancels `foreign` once the build loads an image that it may not.
 async fn follow(
     mut engine: Control,
     request: StatusRequest,
+    mut progress: Progress,
     solved: &CancellationToken,
+    foreign: &CancellationToken,
     events: mpsc::Sender<BuildEvent>,
 ) -> Progress {
-    let mut progress = Progress::default();
     let mut report = match engine.client.status(request).await {
         Ok(report) => report.into_inner(),
         Err(status) => {
@@ -94,7 +106,11 @@ async fn follow(
         }
     };
     while let Some(report) = next(&mut report, solved).await {
-        for event in progress.read(report) {
+        let said = progress.read(report);
+        if progress.foreign().is_some() {
+            foreign.cancel();
+        }
+        for event in said {
             // Nobody listens any more: the build goes on, its steps are still to be known by name.
             let _gone = events.send(event).await;
         }
@@ -185,6 +201,10 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     }
     if let Some(target) = &order.target {
         attributes.insert("target".to_owned(), target.clone());
+    }
+    if !order.has_frontend {
+        // What an image that reads the Dockerfile is given by the engine: with it, no other one is looked for.
+        attributes.insert("cmdline".to_owned(), "dockerfile.v0".to_owned());
     }
     if order.no_cache {
         attributes.insert("no-cache".to_owned(), String::new());

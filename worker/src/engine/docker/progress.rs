@@ -3,11 +3,12 @@
 //! In: the engine's reports, each with any number of vertices and pieces of log. Out: events in an order that reads
 //! well: a vertex begins, speaks, ends. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog};
 use bytes::Bytes;
+use gantry_domain::image::ImageReference;
 
 use crate::engine::{BuildEvent, OutputStream};
 
@@ -19,6 +20,8 @@ const OUTPUT_LIMIT: usize = 64 * 1024;
 pub(super) struct Progress {
     vertices: HashMap<String, Known>,
     failed: Vec<FailedVertex>,
+    bases: BTreeSet<ImageReference>,
+    foreign: Option<String>,
 }
 
 /// A vertex that ended with an error.
@@ -46,9 +49,35 @@ enum Round {
 }
 
 impl Progress {
+    /// Of a build that may load these images, each of which has a digest.
+    pub(super) fn new(bases: BTreeSet<ImageReference>) -> Self {
+        Self { bases, ..Self::default() }
+    }
+
+    /// An image that the build loads, or loaded, and may not.
+    pub(super) fn foreign(&self) -> Option<&str> {
+        self.foreign.as_deref()
+    }
+
+    fn look_for_foreign(&mut self, vertex: &Vertex) {
+        let Some(image) = loaded_image(&vertex.name) else { return };
+        // Not by the tag: some names have it beside the digest and some have not.
+        let is_known = image.parse::<ImageReference>().is_ok_and(|image| {
+            self.bases.iter().any(|base| {
+                base.host() == image.host()
+                    && base.repository() == image.repository()
+                    && (base.digest().is_none() || base.digest() == image.digest())
+            })
+        });
+        if !is_known && self.foreign.is_none() {
+            self.foreign = Some(image.to_owned());
+        }
+    }
+
     /// What `report` adds.
     pub(super) fn read(&mut self, report: StatusResponse) -> Vec<BuildEvent> {
         let mut events = Vec::new();
+        report.vertexes.iter().for_each(|vertex| self.look_for_foreign(vertex));
         for vertex in report.vertexes.iter().filter(|vertex| vertex.started.is_some()) {
             self.known(&vertex.digest, &vertex.name, &mut events);
         }
@@ -104,6 +133,20 @@ impl Progress {
             self.failed.push(FailedVertex { name: vertex.name.clone(), error });
         }
     }
+}
+
+/// The image that a vertex of this name loads: its configuration, or its layers.
+fn loaded_image(name: &str) -> Option<&str> {
+    // `[internal] …`, `[linux/arm64 internal] …`, `[build 1/3] …`; an instruction has its keyword behind it.
+    let name = match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((_, rest)) => rest,
+        None => name,
+    };
+    let image = ["load metadata for ", "resolve image config for ", "FROM ", "docker-image://"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let image = image.strip_prefix("docker-image://").unwrap_or(image);
+    Some(image.split_whitespace().next().unwrap_or(image))
 }
 
 /// Zero where the engine's clock went back.
@@ -189,5 +232,46 @@ mod tests {
             Vertex { error: "exit code: 3".to_owned(), ..vertex("[2/2] RUN x", at(1), at(2)) };
         progress.read(report(vec![failed], &[]));
         assert_eq!(progress.failed()[0].name, "[2/2] RUN x");
+    }
+
+    #[test]
+    fn an_image_that_was_not_resolved_is_noticed_however_the_engine_tells_of_it() {
+        let pinned = format!("docker.io/library/busybox:1@sha256:{}", "a".repeat(64));
+        let other = format!("docker.io/library/busybox:1@sha256:{}", "b".repeat(64));
+        for name in [
+            "[internal] load metadata for IMAGE",
+            "[linux/arm64 internal] load metadata for IMAGE",
+            "resolve image config for IMAGE",
+            "resolve image config for docker-image://IMAGE",
+            "docker-image://IMAGE",
+            "[build 1/3] FROM IMAGE",
+            "FROM IMAGE",
+        ] {
+            for (image, is_foreign) in [
+                (pinned.as_str(), false),
+                (other.as_str(), true),
+                ("docker.io/library/busybox:1", true),
+                ("evil.test/x@sha256:1", true),
+            ] {
+                let mut progress = Progress::new([pinned.parse().unwrap()].into());
+                progress.read(report(vec![vertex(&name.replace("IMAGE", image), None, None)], &[]));
+                assert_eq!(progress.foreign(), is_foreign.then_some(image), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_speaks_of_images_loads_none() {
+        for name in [
+            "[2/2] RUN echo FROM evil.test/x",
+            "[build 2/2] RUN [internal] load metadata for evil.test/x",
+            "[2/2] COPY --from=docker-image://x / /",
+            "[internal] load build definition from Dockerfile",
+            "exporting to image",
+        ] {
+            let mut progress = Progress::default();
+            progress.read(report(vec![vertex(name, at(1), None)], &[]));
+            assert_eq!(progress.foreign(), None, "{name}");
+        }
     }
 }
