@@ -119,7 +119,7 @@ async fn a_build_that_loads_an_image_that_was_not_resolved_is_stopped() {
 
 #[tokio::test]
 async fn a_build_may_load_what_was_pinned_wherever_it_is_named() {
-    let pinned = std::env::var("GANTRY_TEST_BASE_IMAGE").unwrap();
+    let pinned = setting("GANTRY_TEST_BASE_IMAGE").unwrap();
     let dockerfile = format!(
         "FROM {pinned} AS a\nCOPY --from={pinned} /bin /bin2\nRUN --mount=from={pinned},target=/b true\n"
     );
