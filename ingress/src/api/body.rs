@@ -28,7 +28,9 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
 }
 
 fn refused(error: &JsonPayloadError) -> ApiError {
-    use JsonPayloadError::{ContentType, Overflow, OverflowKnownLength};
+    use JsonPayloadError::{
+        ContentType, Deserialize, Overflow, OverflowKnownLength, Payload, Serialize,
+    };
 
     if matches!(error, Overflow { .. } | OverflowKnownLength { .. }) {
         return ApiError::TooLarge { most: MOST_JSON as u64 };
@@ -36,10 +38,17 @@ fn refused(error: &JsonPayloadError) -> ApiError {
     if matches!(error, ContentType) {
         return ApiError::UnsupportedMedia("send application/json");
     }
-    match error {
-        JsonPayloadError::Deserialize(error) => ApiError::invalid("body", error.to_string()),
-        other => ApiError::invalid("body", other.to_string()),
-    }
+    // Its own text begins with "Json deserialize error", which says nothing to a user.
+    let message = match error {
+        Deserialize(error) => error.to_string(),
+        Overflow { .. }
+        | OverflowKnownLength { .. }
+        | ContentType
+        | Serialize(_)
+        | Payload(_)
+        | _ => error.to_string(),
+    };
+    ApiError::invalid("body", message)
 }
 
 /// Reads a body that may be left out. One that is there must be right.

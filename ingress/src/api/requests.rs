@@ -290,7 +290,7 @@ impl Asked {
     fn new(request: &HttpRequest, by: TokenId, body: &impl Serialize) -> Result<Self, ApiError> {
         let what = format!("{} {}", request.method(), request.path());
         let key = request.headers().get("idempotency-key");
-        let key = key.map(|value| idempotency_key(value)).transpose()?;
+        let key = key.map(idempotency_key).transpose()?;
         let asked = || {
             let Ok(body) = serde_json::to_string(body) else {
                 unreachable!("names and texts always make JSON")
