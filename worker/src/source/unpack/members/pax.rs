@@ -74,7 +74,11 @@ impl Records {
     }
 }
 
-fn split(bytes: &[u8]) -> Option<((String, Vec<u8>), &[u8])> {
+/// A key and its value.
+type Record = (String, Vec<u8>);
+
+/// The first record, and what follows it.
+fn split(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     let length = usize::try_from(number(&bytes[..space]).ok()?).ok()?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;

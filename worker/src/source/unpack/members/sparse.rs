@@ -2,7 +2,7 @@
 
 use std::io::{Error, Read, Result};
 
-use super::{BLOCK, malformed};
+use super::malformed;
 
 /// The pieces of a file, in order; between them are zeros.
 pub(in super::super) struct Sparse {
@@ -46,7 +46,7 @@ impl Sparse {
     /// The map of version 1.0: how many pieces, then offset and length of each, a number a line, in whole blocks before
     /// the content. The reader bounds how long it may be.
     pub(super) fn read_map(size: u64, content: &mut impl Read) -> Result<Self> {
-        let mut lines = Lines { content, block: [0; BLOCK as usize], at: BLOCK as usize };
+        let mut lines = Lines { content, block: [0; LINES_BLOCK], at: LINES_BLOCK };
         let mut sparse = Self::new(size);
         for _ in 0..lines.number()? {
             let offset = lines.number()?;
@@ -56,9 +56,12 @@ impl Sparse {
     }
 }
 
+/// The map is padded to whole blocks.
+const LINES_BLOCK: usize = 512;
+
 struct Lines<'a, R> {
     content: &'a mut R,
-    block: [u8; BLOCK as usize],
+    block: [u8; LINES_BLOCK],
     at: usize,
 }
 
