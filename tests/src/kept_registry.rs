@@ -110,7 +110,8 @@ impl Registries for KeptRegistry {
         if image.to_string() == BASE {
             return Ok(format!("sha256:{}", "b".repeat(64)).parse().expect("a digest"));
         }
-        Self::tag_in(&self.folder, image).ok_or_else(|| Self::not_found(image))
+        let tagged = Self::tag_in(&self.folder, image).or_else(|| self.engine.pushed(image));
+        tagged.ok_or_else(|| Self::not_found(image))
     }
 
     async fn manifest(
@@ -138,5 +139,16 @@ impl Registries for KeptRegistry {
         self.write_tag(image, manifest).expect("the registry's folder can be written");
         self.take_a_while().await;
         Ok(())
+    }
+
+    async fn delete_tag(
+        &self,
+        image: &ImageReference,
+        _credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let (host, what) = (image.host().clone(), image.to_string());
+        let message = "it deletes no tag".to_owned();
+        Err(RegistryError::Unauthorized { host, what, message })
     }
 }

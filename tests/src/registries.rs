@@ -119,6 +119,7 @@ impl Registries for MemoryRegistries {
             .tags
             .get(image)
             .cloned()
+            .or_else(|| self.engine.pushed(image))
             .ok_or_else(|| RegistryError::NotFound { host: image.host().clone(), what })
     }
 
@@ -149,6 +150,17 @@ impl Registries for MemoryRegistries {
         if let Some((image, digest)) = state.late_write.take_if(|(late, _)| late == image) {
             state.tags.insert(image, digest);
         }
+        Ok(())
+    }
+
+    async fn delete_tag(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        _deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let mut state = self.answer(image.host(), &image.to_string(), credentials)?;
+        state.tags.remove(image);
         Ok(())
     }
 }

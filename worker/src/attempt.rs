@@ -231,6 +231,7 @@ impl Worker {
             let lease = &attempt.lease;
             let tagged = self.move_tags(lease, &attempt.step, &built, &credentials).await?;
             self.settle_tags(lease, &tagged, &credentials).await?;
+            self.delete_staging(attempt, &built.pushed).await;
             Ok(tagged)
         };
         match spans::stage(Stage::Tag, tagged).await {

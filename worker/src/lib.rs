@@ -7,12 +7,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_domain::InvalidText;
 use gantry_domain::id::{PoolName, RunId, WorkerId};
-use gantry_domain::image::ImageReference;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::{PoolKey, SecretError, random_hex};
 use gantry_ops::{metrics, telemetry};
@@ -104,48 +103,56 @@ pub struct WorkerSettings {
 /// What a worker has in hand: the runs it holds, and what it shares between them.
 #[derive(Default)]
 pub struct Hand {
-    /// The bell of each run: it may have been asked to cancel.
-    bells: Mutex<HashMap<RunId, Arc<Notify>>>,
-    /// One push at a time under each staging tag.
-    staging: Mutex<HashMap<ImageReference, Arc<tokio::sync::Mutex<()>>>>,
+    held: Mutex<HashMap<RunId, Held>>,
     /// Rung when a run was let go that had an attempt before: the engine may have been at it for a moment longer.
     untidy: Notify,
+}
+
+/// A run in hand.
+struct Held {
+    /// It may have been asked to cancel.
+    bell: Arc<Notify>,
+    /// The lowest number that no other run in hand has.
+    slot: u32,
 }
 
 impl Hand {
     /// The runs in hand, in order.
     pub(crate) fn runs(&self) -> Vec<RunId> {
-        let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut runs: Vec<RunId> = bells.keys().copied().collect();
+        let mut runs: Vec<RunId> = self.held().keys().copied().collect();
         runs.sort_unstable();
         runs
     }
 
     fn begin(&self, run: RunId) -> Arc<Notify> {
         let bell = Arc::new(Notify::new());
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner).insert(run, Arc::clone(&bell));
+        let mut held = self.held();
+        let is_free = |slot: &u32| held.values().all(|held| held.slot != *slot);
+        let slot = (0..).find(is_free).unwrap_or(u32::MAX);
+        held.insert(run, Held { bell: Arc::clone(&bell), slot });
         bell
     }
 
     fn end(&self, run: RunId, attempt: u32) {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+        self.held().remove(&run);
         if attempt > 1 {
             self.untidy.notify_one();
         }
     }
 
     fn ring(&self, run: RunId) {
-        let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bell) = bells.get(&run) {
-            bell.notify_one();
+        if let Some(held) = self.held().get(&run) {
+            held.bell.notify_one();
         }
     }
 
-    /// The turn of those who push under `staging`.
-    pub(crate) fn turn(&self, staging: &ImageReference) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(staging.clone()).or_default())
+    /// The slot of a run in hand: below the worker's number of slots, and no other run's.
+    pub(crate) fn slot(&self, run: RunId) -> u32 {
+        self.held().get(&run).map_or(0, |held| held.slot)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

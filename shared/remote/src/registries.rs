@@ -55,6 +55,17 @@ pub trait Registries: Send + Sync {
         credentials: Option<&Credentials>,
         deadline: Instant,
     ) -> Result<(), RegistryError>;
+
+    /// Removes the tag of `image`, where the registry can; the manifest stays.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    async fn delete_tag(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError>;
 }
 
 /// Registries over the guarded client.
@@ -115,5 +126,15 @@ impl Registries for RemoteRegistries {
         self.client(image.host(), credentials)
             .put_manifest(image.repository(), tag, manifest, deadline)
             .await
+    }
+
+    async fn delete_tag(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let Some(tag) = image.tag() else { return Ok(()) };
+        self.client(image.host(), credentials).delete_tag(image.repository(), tag, deadline).await
     }
 }

@@ -72,6 +72,20 @@ pub struct RawManifest {
 }
 
 impl RawManifest {
+    /// The digest of the image's configuration, as the manifest says. `None` for an index.
+    #[must_use]
+    pub fn config(&self) -> Option<Digest> {
+        #[derive(serde::Deserialize)]
+        struct Image {
+            config: Config,
+        }
+        #[derive(serde::Deserialize)]
+        struct Config {
+            digest: Digest,
+        }
+        serde_json::from_slice::<Image>(&self.bytes).ok().map(|image| image.config.digest)
+    }
+
     /// How large the image is, as the manifest says: its configuration and its layers. 0 for an index.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
@@ -233,6 +247,26 @@ impl RegistryClient {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Removes a tag, where the registry can: Distribution 2.8 cannot. The manifest stays, also under its other tags.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn delete_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        let call = Call {
+            method: Method::DELETE,
+            path: format!("{repository}/manifests/{tag}"),
+            scope: format!("repository:{repository}:pull,push,delete"),
+            what: format!("{}/{repository}:{tag}", self.host),
+            body: None,
+        };
+        self.call(&call, deadline).await.map(drop)
     }
 
     /// Whether the registry may be reached. What has a digest is not asked for here, but the engine will go there.

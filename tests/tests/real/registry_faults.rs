@@ -94,7 +94,7 @@ async fn a_push_that_breaks_off_at_its_manifest_and_an_image_that_is_another_are
     let one = Pushing::start("{{.Run.ID}}").await;
     one.registry.plan(1, "PUT", "/manifests/", Fault::BreaksAfter(64));
     waits(&one.turn().await, "EOF");
-    one.registry.plan(1, "GET", "/manifests/sha256:", Fault::WrongBody);
+    one.registry.plan(1, "GET", "/manifests/gantry-staging-", Fault::WrongBody);
     waits(&one.turn_after(Duration::from_secs(6)).await, "is not the one of its digest");
     succeeded(&one.turn_after(Duration::from_secs(25)).await, 3);
 }
@@ -113,7 +113,7 @@ async fn a_registry_that_wants_to_be_left_alone_is_for_as_long_as_ten_minutes() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_stays_broken_ends_the_run_as_error_after_three_attempts() {
     let one = Pushing::start("latest").await;
-    one.registry.plan(usize::MAX, "PUT", "/manifests/gantry-staging", Fault::Status(500, None));
+    one.registry.plan(usize::MAX, "PUT", "/manifests/gantry-staging-", Fault::Status(500, None));
     waits(&one.turn().await, "500");
     waits(&one.turn_after(Duration::from_secs(6)).await, "500");
     let run = one.turn_after(Duration::from_secs(25)).await;

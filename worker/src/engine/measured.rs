@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::image::ImageReference;
 use gantry_ops::metrics::{self, BuildEnd, EngineOperation};
 use gantry_ops::secret::Credentials;
 use tokio::sync::mpsc;
@@ -56,7 +56,7 @@ impl Engine for MeasuredEngine {
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
-    ) -> Result<Digest, PushError> {
+    ) -> Result<(), PushError> {
         timed(EngineOperation::Push, self.0.push(image, credentials)).await
     }
 

@@ -51,7 +51,10 @@ pub trait Engine: Send + Sync {
     /// [`EngineError`], also when there is no such image.
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError>;
 
-    /// Pushes an image that [`Engine::build`] left in the engine, and tells the digest of its manifest.
+    /// Pushes an image that [`Engine::build`] left in the engine.
+    ///
+    /// What the registry then has under that name is for the caller to ask the registry: engines with the containerd
+    /// image store do not report a digest, and another process may have taken the name meanwhile.
     ///
     /// # Errors
     /// [`PushError`]: refused credentials, the registry's answer, or the engine gone.
@@ -59,7 +62,7 @@ pub trait Engine: Send + Sync {
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
-    ) -> Result<Digest, PushError>;
+    ) -> Result<(), PushError>;
 
     /// Removes an image by name; one that is not there is no error.
     ///
@@ -177,8 +180,9 @@ pub use gantry_domain::log::OutputStream;
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
-    /// The image's id in the engine: the digest of its configuration.
-    pub id: Digest,
+    /// The digest of its configuration. It names the content: the configuration lists the layers. With the containerd
+    /// image store the engine's own id of the image is another digest, that of the manifest.
+    pub config: Digest,
 }
 
 /// Something with this installation's label in the engine.

@@ -148,6 +148,8 @@ struct State {
     asked: VecDeque<Asked>,
     images: BTreeMap<ImageReference, Kept>,
     manifests: HashMap<Digest, Bytes>,
+    pushed: BTreeMap<ImageReference, Digest>,
+    exchanged_pushes: HashMap<Repository, VecDeque<Digest>>,
     leftovers: Vec<(String, Leftover)>,
 }
 
@@ -217,6 +219,24 @@ impl ScriptedEngine {
         self.state().images.keys().cloned().collect()
     }
 
+    /// After the next push to `repository`, the name pushed has this digest: that of another process's image.
+    pub fn exchange_push(&self, repository: &Repository, digest: &Digest) {
+        let mut state = self.state();
+        state.exchanged_pushes.entry(repository.clone()).or_default().push_back(digest.clone());
+    }
+
+    /// The digest that the last push of this name has in its registry.
+    #[must_use]
+    pub fn pushed(&self, image: &ImageReference) -> Option<Digest> {
+        self.state().pushed.get(image).cloned()
+    }
+
+    /// Every name that was pushed, in order.
+    #[must_use]
+    pub fn pushed_names(&self) -> Vec<ImageReference> {
+        self.state().pushed.keys().cloned().collect()
+    }
+
     /// The manifest that was pushed with this digest.
     #[must_use]
     pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
@@ -254,7 +274,7 @@ impl ScriptedEngine {
             manifest: manifest_of(&id, config.len()),
         };
         self.here()?.images.insert(order.image.clone(), kept);
-        Ok(BuiltImage { id })
+        Ok(BuiltImage { config: id })
     }
 
     async fn act(&self, action: Action, says: &Says<'_>) -> Result<(), BuildError> {
@@ -329,7 +349,7 @@ impl Engine for ScriptedEngine {
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
-    ) -> Result<Digest, PushError> {
+    ) -> Result<(), PushError> {
         let _unused = credentials;
         let mut state = self.here()?;
         let failure = state.push_failures.get_mut(image.repository()).and_then(VecDeque::pop_front);
@@ -353,7 +373,9 @@ impl Engine for ScriptedEngine {
         let manifest = kept.manifest.clone();
         let digest = digest_of(&manifest);
         state.manifests.insert(digest.clone(), manifest);
-        Ok(digest)
+        let another = state.exchanged_pushes.get_mut(image.repository()).and_then(VecDeque::pop_front);
+        state.pushed.insert(image.clone(), another.unwrap_or(digest));
+        Ok(())
     }
 
     async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError> {

@@ -1,4 +1,4 @@
-//! The build step: source, Dockerfile, bases, build, push under a name that only this run uses.
+//! The build step: source, Dockerfile, bases, build. The push is in `push`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use gantry_domain::built_on::SourceRead;
 use gantry_domain::cause::Cause;
-use gantry_domain::image::{Digest, ImageReference, Tag};
+use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::task::{BuildSpec, StageName};
 use gantry_domain::template::RunVariables;
 use gantry_ops::backoff::Backoff;
-use gantry_ops::metrics::{self, Stage};
+use gantry_ops::metrics::Stage;
 use gantry_ops::secret::ExposeSecret;
-use gantry_remote::registry::RawManifest;
 use gantry_seams::runs::{self, RunOpError};
 use gantry_seams::store::StoreError;
 use gantry_seams::uploads;
@@ -28,19 +27,17 @@ use tokio::time::Instant;
 use super::build_log;
 use crate::Worker;
 use crate::attempt::{Attempt, Ending};
-use crate::engine::{BuildOrder, Engine, EngineError};
+use super::push::{self, PushedImage};
+use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
 use crate::source::Checkout;
 use crate::spans;
 
 /// How long a registry may be away before the attempt is given up.
-const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many events of a build wait for the log.
 const EVENTS: usize = 256;
-
-/// The tag that images are pushed under which no run id makes unique.
-const STAGING: &str = "gantry-staging";
 
 /// What was built and, if it was to be, pushed.
 pub(crate) struct Built {
@@ -52,25 +49,6 @@ pub(crate) struct Built {
     pub(crate) bases: Vec<BaseImage>,
     /// The commit that was built.
     pub(crate) commit: Option<CommitId>,
-}
-
-/// An image in one repository, under no final tag yet.
-pub(crate) struct PushedImage {
-    /// A name in the repository.
-    pub(crate) staging: ImageReference,
-    /// What stands there.
-    pub(crate) manifest: RawManifest,
-}
-
-impl PushedImage {
-    /// Whether `image` is a name in the same repository.
-    pub(crate) fn is_in_repository_of(&self, image: &ImageReference) -> bool {
-        is_same_repository(&self.staging, image)
-    }
-}
-
-fn is_same_repository(one: &ImageReference, other: &ImageReference) -> bool {
-    one.host() == other.host() && one.repository() == other.repository()
 }
 
 /// An image that only this attempt knows: gone from the engine when this is dropped, however the attempt ends.
@@ -123,11 +101,11 @@ impl Worker {
         )?;
         self.begin_step(attempt, &checkout).await?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
-        spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
+        let built = spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
             .await
             .map_err(|error| error.in_step(&attempt.step))?;
         let pushed = if run.build.push {
-            spans::stage(Stage::Push, self.push_image(attempt, &local.name, &images))
+            spans::stage(Stage::Push, self.push_image(attempt, &local.name, &built, &images))
                 .await
                 .map_err(|error| error.in_step(&attempt.step))?
         } else {
@@ -333,7 +311,7 @@ impl Worker {
         attempt: &Attempt,
         checkout: &Checkout,
         order: BuildOrder,
-    ) -> Result<(), Failure> {
+    ) -> Result<BuiltImage, Failure> {
         let ignore = checkout
             .ignore(&attempt.run.build.dockerfile)
             .map_err(|error| failure::of_context(&error))?;
@@ -341,53 +319,7 @@ impl Worker {
         let building = self.engine.build(order, checkout.pack(ignore), events);
         let writing = build_log::write(attempt.log.clone(), attempt.step.clone(), said);
         let (built, ()) = tokio::join!(building, writing);
-        built.map(drop).map_err(Failure::from)
-    }
-
-    /// Pushes to each repository, under a name that no other run writes at the same time.
-    async fn push_image(
-        &self,
-        attempt: &Attempt,
-        local: &ImageReference,
-        images: &[ImageReference],
-    ) -> Result<Vec<PushedImage>, Failure> {
-        let mut pushed: Vec<PushedImage> = Vec::new();
-        for image in images {
-            if !pushed.iter().any(|earlier| earlier.is_in_repository_of(image)) {
-                let staging = staging_name(attempt, image, images)?;
-                pushed.push(self.push_as(attempt, local, staging).await?);
-            }
-        }
-        Ok(pushed)
-    }
-
-    async fn push_as(
-        &self,
-        attempt: &Attempt,
-        local: &ImageReference,
-        staging: ImageReference,
-    ) -> Result<PushedImage, Failure> {
-        let line = format!("pushing to {}/{}", staging.host(), staging.repository());
-        attempt.log.say(Some(&attempt.step), line).await;
-        let credentials = attempt.credentials(&staging);
-        let digest = {
-            let turn = self.hand.turn(&staging);
-            let _turn = turn.lock().await;
-            self.engine.tag(local, &staging).await?;
-            let pushed = self.engine.push(&staging, credentials.as_ref()).await;
-            if let Err(error) = self.engine.remove_image(&staging).await {
-                tracing::debug!("{staging} is removed by the next sweep: {error}");
-            }
-            pushed?
-        };
-        let deadline = Instant::now() + REGISTRY_WITHIN;
-        let manifest = self
-            .registries
-            .manifest(&staging.pinned(digest), credentials.as_ref(), deadline)
-            .await
-            .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
-        metrics::pushed(manifest.image_bytes());
-        Ok(PushedImage { staging, manifest })
+        built.map_err(Failure::from)
     }
 }
 
@@ -435,6 +367,7 @@ fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>,
             let message = format!("the image `{template}` is `{name}` in this run: {error}");
             Failure::in_words(ErrorCode::ImageNameInvalid, message)
         })?;
+        push::refuse_staging(&image)?;
         if !images.contains(&image) {
             images.push(image);
         }
@@ -483,31 +416,4 @@ fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageRefer
     let repository = images.first().map_or("unnamed", |image| image.repository().as_str());
     let name = format!("gantry.local/{repository}:{}-{}", attempt.run.id, attempt.number);
     name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
-}
-
-/// The tag to push under: one of the final ones that no other run has, else the repository's staging tag.
-fn staging_name(
-    attempt: &Attempt,
-    image: &ImageReference,
-    images: &[ImageReference],
-) -> Result<ImageReference, Failure> {
-    let id = attempt.run.id.to_string();
-    let of_this_run = images
-        .iter()
-        .filter(|other| is_same_repository(other, image))
-        .find(|image| image.tag().is_some_and(|tag| names_run(tag, &id)));
-    match of_this_run {
-        Some(image) => Ok(image.clone()),
-        None => {
-            let tag = STAGING
-                .parse()
-                .map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
-            Ok(image.with_tag(tag))
-        }
-    }
-}
-
-/// Whether a tag has the run's id in it as a word of its own: `v1-ca1` has that of `ca1`, `v1-ca12` has not.
-fn names_run(tag: &Tag, id: &str) -> bool {
-    tag.as_str().split(['-', '_', '.']).any(|word| word == id)
 }

@@ -34,7 +34,7 @@ contract! {
     a_slow_listener_hears_every_byte,
     a_build_goes_on_when_nobody_listens,
     two_builds_do_not_wait_for_each_other,
-    a_pushed_image_has_a_digest,
+    a_built_image_is_pushed_once_and_again,
     an_image_that_is_not_there_is_not_pushed,
     an_image_is_removed_once_and_again,
     what_an_attempt_left_is_found_by_its_installation_and_removed,
@@ -176,12 +176,12 @@ async fn two_builds_do_not_wait_for_each_other(rig: &dyn Rig) {
     stuck.abort();
 }
 
-async fn a_pushed_image_has_a_digest(rig: &dyn Rig) {
+async fn a_built_image_is_pushed_once_and_again(rig: &dyn Rig) {
     let (order, engine) = (rig.order(Recipe::Says("pushed")), rig.engine());
     let image = order.image.clone();
     build(&*engine, order, context(files())).await.0.unwrap();
-    let digest = engine.push(&image, None).await.unwrap();
-    assert_eq!(engine.push(&image, None).await.unwrap(), digest, "once more is the same");
+    engine.push(&image, None).await.unwrap();
+    engine.push(&image, None).await.unwrap();
     engine.remove_image(&image).await.unwrap();
 }
 

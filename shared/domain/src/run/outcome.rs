@@ -131,6 +131,8 @@ pub enum ErrorCode {
     RegistryUnavailable,
     /// A registry refused what was pushed.
     RegistryRefused,
+    /// The registry did not have the image that was built, after several pushes.
+    PushMismatch,
     /// An image's name is wrong once its variables are known.
     ImageNameInvalid,
     /// The engine does not answer or failed.

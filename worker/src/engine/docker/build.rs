@@ -140,11 +140,13 @@ async fn next(
 }
 
 /// Build arguments that would undo what gantry does, and what to do instead.
-const OWN_ARGS: [(&str, &str); 2] = [
+const OWN_ARGS: [(&str, &str); 3] = [
     // Newer engines take it over the attribute `hostname`, which keeps builds apart.
     ("BUILDKIT_SANDBOX_HOSTNAME", "leave it out"),
     // It names an image that nobody has resolved and pinned.
     ("BUILDKIT_SYNTAX", "write `# syntax=IMAGE` as the first line of the Dockerfile"),
+    // It makes an index of one image, whose configuration could not be compared with what was pushed.
+    ("BUILDKIT_MULTI_PLATFORM", "leave it out"),
 ];
 
 /// The engine has one set of `RUN --mount=type=cache` folders; this names a part of it.
@@ -212,12 +214,13 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     attributes
 }
 
-/// Newer engines tell the image's id beside another digest.
+/// Newer engines tell the digest of the configuration beside that of the manifest; Docker Engine 20.10 tells only the
+/// first, under the name of the second.
 fn image_of(answer: &SolveResponse) -> Result<BuiltImage, BuildError> {
     let told = |key: &str| answer.exporter_response.get(key)?.parse::<Digest>().ok();
-    let id = told("containerimage.config.digest").or_else(|| told("containerimage.digest"));
-    id.map(|id| BuiltImage { id }).ok_or_else(|| {
-        let message = "it built an image and does not tell its id".to_owned();
+    let config = told("containerimage.config.digest").or_else(|| told("containerimage.digest"));
+    config.map(|config| BuiltImage { config }).ok_or_else(|| {
+        let message = "it built an image and does not tell its configuration's digest".to_owned();
         EngineError::Refused { what: "build", message }.into()
     })
 }

@@ -4,7 +4,7 @@
 //! HTTP API. The `docker` program is never called.
 
 use async_trait::async_trait;
-use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::image::ImageReference;
 use gantry_ops::secret::Credentials;
 use tokio::sync::mpsc;
 
@@ -82,7 +82,7 @@ impl Engine for DockerEngine {
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
-    ) -> Result<Digest, PushError> {
+    ) -> Result<(), PushError> {
         push::push(&self.socket, image, credentials).await
     }
 

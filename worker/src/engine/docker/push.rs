@@ -1,6 +1,7 @@
-//! Pushes an image and reads its digest.
+//! Pushes an image.
 //!
-//! bollard's push drops the part of the engine's answer that tells the digest, so this speaks HTTP itself.
+//! Speaks HTTP itself, so that silence and the words of a failure are read in one place. Only the classic image store
+//! reports the digest of what it pushed (in `aux`), so none is read here: the registry is asked.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE as BASE64;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use gantry_domain::image::{Digest, ImageReference, Tag};
+use gantry_domain::image::{ImageReference, Tag};
 use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::HOST;
@@ -33,7 +34,7 @@ pub(super) async fn push(
     socket: &Socket,
     image: &ImageReference,
     credentials: Option<&Credentials>,
-) -> Result<Digest, PushError> {
+) -> Result<(), PushError> {
     let Some(tag) = image.tag() else {
         let message = format!("{image} has no tag to push it under");
         return Err(EngineError::Refused { what: "push", message }.into());
@@ -48,7 +49,6 @@ pub(super) async fn push(
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
     let mut lines =
         FramedRead::new(StreamReader::new(body), LinesCodec::new_with_max_length(LINE_LIMIT));
-    let mut digest = None;
     while let Some(line) = timeout(SILENCE, lines.next()).await.map_err(|_| silent(image))? {
         let line = line.map_err(|error| socket.unreachable(error))?;
         // Between what we read stand progress bars of many shapes.
@@ -56,9 +56,8 @@ pub(super) async fn push(
         if let Some(message) = report.failure() {
             return Err(failure(image, message));
         }
-        digest = report.aux.and_then(|aux| aux.digest).or(digest);
     }
-    digest.ok_or_else(|| socket.unreachable("it ended a push without telling the digest").into())
+    Ok(())
 }
 
 fn silent(image: &ImageReference) -> PushError {
@@ -102,17 +101,9 @@ fn request(
 #[derive(Debug, Default, Deserialize)]
 struct Report {
     #[serde(default)]
-    aux: Option<Aux>,
-    #[serde(default)]
     error: Option<String>,
     #[serde(default, rename = "errorDetail")]
     detail: Option<Detail>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Aux {
-    #[serde(default, rename = "Digest")]
-    digest: Option<Digest>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,15 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_stands_beside_the_progress() {
-        let line = format!(
-            r#"{{"progressDetail":{{}},"aux":{{"Tag":"1","Digest":"sha256:{}","Size":528}}}}"#,
-            "a".repeat(64)
-        );
-        let report: Report = serde_json::from_str(&line).unwrap();
-        assert!(report.aux.unwrap().digest.is_some());
+    fn a_failure_is_found_among_the_progress() {
         let line = r#"{"errorDetail":{"message":"no basic auth credentials"},"error":"no basic auth credentials"}"#;
         let report: Report = serde_json::from_str(line).unwrap();
         assert_eq!(report.failure().unwrap(), "no basic auth credentials");
+        for line in [
+            r#"{"progressDetail":{},"aux":{"Tag":"1","Digest":"sha256:aa","Size":528}}"#,
+            r#"{"status":"1: digest: sha256:aa size: 406"}"#,
+        ] {
+            let report: Report = serde_json::from_str(line).unwrap();
+            assert_eq!(report.failure(), None, "{line}");
+        }
     }
 }
