@@ -355,7 +355,7 @@ impl PlannedTask {
         let branch = name.split('-').next().unwrap_or_default().to_owned();
         let repository = parts.repository(&name);
         let mut images = vec![format!("{repository}:latest")];
-        // Without a tag of the run's own, it pushes under the staging tag.
+        // Some move a fixed tag alone.
         if !is_staged {
             images.push(format!("{repository}:{{{{.Run.ID}}}}"));
         }

@@ -373,7 +373,8 @@ impl Engine for ScriptedEngine {
         let manifest = kept.manifest.clone();
         let digest = digest_of(&manifest);
         state.manifests.insert(digest.clone(), manifest);
-        let another = state.exchanged_pushes.get_mut(image.repository()).and_then(VecDeque::pop_front);
+        let another =
+            state.exchanged_pushes.get_mut(image.repository()).and_then(VecDeque::pop_front);
         state.pushed.insert(image.clone(), another.unwrap_or(digest));
         Ok(())
     }

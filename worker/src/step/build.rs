@@ -25,9 +25,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::build_log;
+use super::push::{self, PushedImage};
 use crate::Worker;
 use crate::attempt::{Attempt, Ending};
-use super::push::{self, PushedImage};
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
 use crate::source::Checkout;

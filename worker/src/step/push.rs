@@ -94,7 +94,8 @@ impl Worker {
         loop {
             let staging = staging_name(image, number, slot)?;
             pushes += 1;
-            let manifest = self.push_once(local, &staging, credentials.as_ref(), pushes == PUSHES).await?;
+            let manifest =
+                self.push_once(local, &staging, credentials.as_ref(), pushes == PUSHES).await?;
             match manifest {
                 Some(manifest) if manifest.config().as_ref() == Some(&built.config) => {
                     metrics::pushed(manifest.image_bytes());
@@ -156,7 +157,8 @@ impl Worker {
 /// Nobody may ask for a staging tag: what it points to changes with every push.
 pub(super) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
     if image.tag().is_some_and(|tag| tag.as_str().starts_with(STAGING)) {
-        let message = format!("{image}: tags that begin with `{STAGING}` are gantry's own: choose another");
+        let message =
+            format!("{image}: tags that begin with `{STAGING}` are gantry's own: choose another");
         return Err(Failure::in_words(ErrorCode::ImageNameInvalid, message));
     }
     Ok(())

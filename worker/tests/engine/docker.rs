@@ -273,13 +273,11 @@ async fn read_back(order: &BuildOrder, path: &str) -> String {
 
 #[tokio::test]
 async fn the_arguments_that_would_undo_what_gantry_does_are_refused() {
-    for (name, value) in
-        [
-            ("BUILDKIT_SANDBOX_HOSTNAME", "elsewhere"),
-            ("BUILDKIT_SYNTAX", "127.0.0.2:5000/frontend"),
-            ("BUILDKIT_MULTI_PLATFORM", "1"),
-        ]
-    {
+    for (name, value) in [
+        ("BUILDKIT_SANDBOX_HOSTNAME", "elsewhere"),
+        ("BUILDKIT_SYNTAX", "127.0.0.2:5000/frontend"),
+        ("BUILDKIT_MULTI_PLATFORM", "1"),
+    ] {
         let mut order = on_busybox("RUN hostname");
         order.build_args.insert(name.to_owned(), value.to_owned());
         let error = build(&engine(), order, context(nothing())).await.0.unwrap_err();

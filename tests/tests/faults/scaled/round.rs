@@ -162,7 +162,7 @@ async fn furnish(client: &Client, tasks: &[PlannedTask], clone_url: &str) -> Res
     let _: Registry = client.post("registries", &registry).await?;
     for task in tasks {
         let mut images = vec![format!("{}:latest", task.name)];
-        // Without a tag of the run's own, it pushes under the staging tag.
+        // Some move a fixed tag alone.
         if task.name.ends_with('0') {
             images.push(format!("{}:{{{{.Run.ID}}}}", task.name));
         }

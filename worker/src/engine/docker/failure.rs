@@ -76,6 +76,10 @@ impl Failure {
         if message.contains("no space left on device") {
             return Self::DiskFull { message };
         }
+        // A bare one is the containerd image store's own: what it exported was removed by another build's clean-up.
+        if message == "not found" {
+            return Self::Unavailable { message };
+        }
         if PASSING.iter().any(|text| message.contains(text)) || message.ends_with(": EOF") {
             return Self::Unavailable { message };
         }
@@ -180,6 +184,7 @@ mod tests {
         assert!(matches!(read(disk), Failure::DiskFull { .. }));
         let base = "failed to solve: failed to do request: Head \"http://r/v2/\": dial tcp: connection refused";
         assert!(matches!(read(base), Failure::Unavailable { .. }));
+        assert!(matches!(read("failed to solve: not found"), Failure::Unavailable { .. }));
         let untrusted = "failed to do request: Head \"https://r/v2/\": x509: certificate signed by unknown authority";
         assert!(matches!(read(untrusted), Failure::Refused { .. }));
         assert_eq!(read("failed to solve: context canceled"), Failure::Gone);
