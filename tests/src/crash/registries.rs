@@ -61,4 +61,13 @@ impl<R: Registries> Registries for Doomed<R> {
         self.crash.die_if(|place| matches!(place, Place::TagPut));
         Ok(())
     }
+
+    async fn delete_tag(
+        &self,
+        image: &ImageReference,
+        credentials: Option<&Credentials>,
+        deadline: Instant,
+    ) -> Result<(), RegistryError> {
+        self.registries.delete_tag(image, credentials, deadline).await
+    }
 }
