@@ -76,7 +76,8 @@ impl Failure {
         if message.contains("no space left on device") {
             return Self::DiskFull { message };
         }
-        // A bare one is the containerd image store's own: what it exported was removed by another build's clean-up.
+        // Seen from the containerd image store when builds run side by side. It names nothing of the user's, so the build is
+        // tried again. Why the store says it is not known.
         if message == "not found" {
             return Self::Unavailable { message };
         }
