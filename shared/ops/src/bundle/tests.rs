@@ -33,6 +33,8 @@ fn run(id: &str, image: &str) -> Run {
             "push": true,
         },
         "cause": { "cause": "request", "event": "request:1", "by": "t1" },
+        "built_on": { "state": "unread" },
+        "force_tags": false,
         "created": 1_700_000_000_000_i64,
         "state": { "state": "waiting", "reason": { "for": "admission" }, "since": 1 },
     });
