@@ -166,6 +166,60 @@ async fn arguments_labels_and_target_are_in_the_image() {
     assert_eq!(labels["gantry.attempt"], "1");
 }
 
+/// What a build sees of a context and has of it in the image.
+async fn seen(context_of: gantry_worker::engine::ContextStream) -> String {
+    let listing = "find . -exec stat -c '%n %f %s %Y %t %T %h' {} + | sort; find . -type f | sort | xargs md5sum";
+    let mut order = on_busybox(&format!("COPY . /copied\nRUN cd /copied && {listing}"));
+    order.no_cache = true;
+    let (built, told) = build(&engine(), order, context_of).await;
+    built.unwrap();
+    let output = told.output(OutputStream::Stdout);
+    // The root is the engine's own, and so is the time of what a tar does not name.
+    output.lines().filter(|line| !line.starts_with(". ")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn a_context_that_went_over_the_disk_is_what_the_engine_reads_of_the_archive_itself() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let script = "umask 022; mkdir shared tmp; echo x >setuid; chmod 4755 setuid; ln setuid second; \
+        chmod 2775 shared; chmod 1777 tmp; echo old >shared/old; chmod 0600 shared/old; touch -d 1971-02-03 shared/old; \
+         touch -d 1975-02-03 shared tmp; ln -s nowhere link; \
+        touch -h -d 2001-01-01 link; mkfifo fifo; \
+        mknod null c 1 3 2>/dev/null; touch -d 2002-01-01 setuid";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // Without sparse files, which Docker 20.10 refuses when it unpacks an archive itself.
+    for format in ["--format=ustar", "--format=gnu", "--format=posix"] {
+        let archive = std::process::Command::new("tar")
+            .args(["-c", format, "--owner=0", "--group=0", "-f", "-", "."])
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+            .stdout;
+        let limits = gantry_worker::source::UnpackLimits {
+            archive_bytes: 1 << 20,
+            unpacked_bytes: 1 << 20,
+            entries: 100,
+        };
+        let checkout = gantry_worker::source::unpack(
+            std::io::Cursor::new(archive.clone()),
+            tempfile::TempDir::new().unwrap(),
+            limits,
+            tokio::time::Instant::now() + Duration::from_secs(20),
+        )
+        .await
+        .unwrap();
+        let ours = seen(checkout.pack(gantry_taskfile::ignore::Ignore::default())).await;
+        let engines = seen(context(archive)).await;
+        assert_eq!(ours, engines, "{format}");
+        assert!(ours.contains("./setuid 89ed 2 1009843200 0 0 2"), "{ours}");
+    }
+}
+
 #[tokio::test]
 async fn both_streams_are_told_apart() {
     let order = on_busybox("RUN echo out; echo err >&2");
