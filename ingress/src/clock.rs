@@ -50,10 +50,13 @@ mod tests {
     fn a_time_that_is_reckoned_is_never_ahead_of_the_store_s_clock() {
         // The machine's clock was stepped back: the store's waits for it.
         let (store, long_ago) = (SteadyClock::start(1_000_000_000), 0);
-        let then = store.follow(long_ago);
+        // Measured from before the store was asked and until before it is asked again, so that a pause in between makes the
+        // store's clock later, and never the reckoned one.
         let at = Instant::now();
+        let then = store.follow(long_ago);
+        let asked = Instant::now();
         while at.elapsed() < Duration::from_millis(60) {
-            let reckoned = reckon(then, at.elapsed());
+            let reckoned = reckon(then, asked.elapsed());
             assert!(reckoned <= store.follow(long_ago), "{reckoned}");
         }
         assert!(reckon(then, at.elapsed()) > then);

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
@@ -201,12 +203,7 @@ async fn listen(
         match line.trim().split_once(char::is_whitespace) {
             Some(("address", said)) => address = Some(said.trim().to_owned()),
             Some(("token", said)) => {
-                // It is in a file, since nobody watches a terminal.
-                let said = match said.trim().strip_prefix("in ") {
-                    Some(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
-                    None => said.to_owned(),
-                };
-                token.send_replace(Some(said.trim().to_owned()));
+                token.send_replace(Some(token_of(said.trim())));
             }
             // The last line: by now everything serves.
             Some(("Ctrl-C", _)) => {
@@ -361,4 +358,24 @@ impl Client {
         let open = tokio::time::timeout(START_WITHIN, door.wait_for(Option::is_some)).await;
         open.context("it does not come up")??.clone().context("somebody listens")
     }
+}
+
+/// The admin token of a first start that said this of it: where no terminal is watched, it is in a file.
+#[must_use]
+pub fn token_of(said: &str) -> String {
+    match said.strip_prefix("in ") {
+        Some(path) => std::fs::read_to_string(path).unwrap_or_default().trim().to_owned(),
+        None => said.to_owned(),
+    }
+}
+
+/// The event of a task's first save, by when the API says that the task was created.
+///
+/// # Panics
+/// If `created` is no time of the API.
+#[must_use]
+pub fn saved_event(task: &str, created: &str) -> String {
+    let created = OffsetDateTime::parse(created, &Rfc3339).expect("a time of the API");
+    let millis = created.unix_timestamp_nanos() / 1_000_000;
+    format!("task:{task}:{millis}:1")
 }

@@ -470,7 +470,7 @@ mod tests {
         finished    2026-03-09T20:30:17Z
         duration    00:00:05
         pushed      localhost:5000/hello:ca1@sha256:aa
-        left alone  localhost:5000/hello:latest: run ca4 is newer
+        left alone  localhost:5000/hello:latest stays with run ca4, which built a newer change
         bases       docker.io/library/busybox:1@sha256:bb (runtime)
         attempts    1 on w1, lapsed
                     2 on w2, finished

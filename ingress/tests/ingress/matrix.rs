@@ -168,6 +168,7 @@ impl World {
                 json!({"name": "new", "context": git, "images": ["a:1"]})
             }
             "PATCH /registries/{registry}/tasks/{task}" => json!({"timeout": 60}),
+            "POST /runs/{run}/reruns" => json!({}),
             "PATCH /runs/{run}" => json!({"archived": true}),
             "POST /registries/{registry}/hooks" => json!({"provider": "github"}),
             "PATCH /hooks/{hook}" => json!({"repositories": [git]}),

@@ -66,9 +66,11 @@ impl SteadyClock {
     /// What it shows when the clock that it follows shows `wall`, in nanoseconds since the epoch.
     pub fn follow(&self, wall: i64) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = Instant::now();
-        let nanos = follow(last.nanos, taken.duration_since(last.taken), wall);
-        *last = Reading { taken, nanos };
+        let elapsed = last.taken.elapsed();
+        // In whole pairs: half a nanosecond lost at each reading is a millisecond to who reads in a loop.
+        let elapsed = elapsed - Duration::from_nanos(u64::from(elapsed.subsec_nanos() % 2));
+        let nanos = follow(last.nanos, elapsed, wall);
+        *last = Reading { taken: last.taken + elapsed, nanos };
         Timestamp::from_millis(nanos / NANOS_PER_MILLI)
     }
 }

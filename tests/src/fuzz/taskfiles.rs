@@ -57,7 +57,8 @@ fn dockerfile(bytes: &[u8]) {
         Ok(parsed) => parsed,
         Err(error) => return assert!(error.to_string().len() < 8192, "{error}"),
     };
-    assert_eq!(parsed.pin(&BTreeMap::new()), text, "nothing is pinned, so nothing changes");
+    let unmarked = text.strip_prefix('\u{feff}').unwrap_or(text);
+    assert_eq!(parsed.pin(&BTreeMap::new()), unmarked, "nothing is pinned, so nothing changes");
     let digest: Digest = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
     let images = parsed.images().iter().map(|used| used.image.clone());
     let digests: BTreeMap<_, _> = images.map(|image| (image, digest.clone())).collect();

@@ -15,7 +15,7 @@ use gantry_ingress::api::types::{
 };
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::git_server::{GitServer, TestRepository};
-use gantry_tests::installation::{Client, Installation};
+use gantry_tests::installation::{Client, Installation, saved_event};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -189,8 +189,10 @@ impl Round {
     async fn unknown_heads(&self, client: &Client) -> Result<Vec<String>> {
         let mut unknown = Vec::new();
         for task in &self.tasks {
-            let event: Event =
-                client.get(&format!("events/task:{REGISTRY}/{}:1", task.name)).await?;
+            let saved: Task =
+                client.get(&format!("registries/{REGISTRY}/tasks/{}", task.name)).await?;
+            let event = saved_event(&format!("{REGISTRY}/{}", task.name), &saved.created);
+            let event: Event = client.get(&format!("events/{event}")).await?;
             if event.decision.is_none() {
                 unknown.push(format!("the head of {}", task.branch));
             }

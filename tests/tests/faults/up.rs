@@ -54,6 +54,7 @@ pub(crate) fn program(data: &Path, telemetry: SocketAddr, own: &[String]) -> Pro
         format!("engine.address={}", real::docker_host()),
         "outbound.allow=127.0.0.1".to_owned(),
         "worker.min_free=0B".to_owned(),
+        "objects.min_free=0B".to_owned(),
         "sweep.interval=250ms".to_owned(),
         "log.format=human".to_owned(),
         format!("telemetry.listen={telemetry}"),

@@ -1,5 +1,7 @@
 //! Which of two runs is newer, however their pushes are heard of and whoever started them: it decides what rests under a tag.
 
+use std::time::Duration;
+
 use gantry_domain::built_on::BuiltOn;
 use gantry_domain::decide::planner;
 use gantry_domain::event::{Event, EventKind};
@@ -51,6 +53,15 @@ impl Branch {
     async fn assert_rests_at(&self, commit: &str) {
         assert_eq!(resting_commit(&self.gantry, "latest").await, commit);
     }
+}
+
+/// A push that disagrees with its host is looked at again for some minutes.
+async fn settle_later(gantry: &TestPipeline) {
+    for _ in 0..12 {
+        gantry.settle().await;
+        gantry.clock.advance(Duration::from_secs(60));
+    }
+    gantry.settle().await;
 }
 
 /// Moves `main` of the host to a commit, forward or back. The next commit follows that one.
@@ -150,10 +161,10 @@ async fn a_deletion_reaches_the_fact_and_a_late_push_of_the_deleted_branch_build
     let b = hello.commit("topic", &[("file", "b")]).unwrap();
     hello.git(&["push", "-q", "origin", ":refs/heads/topic"]).unwrap();
     let (deleted, _) = gantry.deliver_branch("deleted", "hello", "topic", Some(&b), None).await;
-    gantry.settle().await;
+    settle_later(&gantry).await;
     assert_eq!(gantry.decision(&deleted).await, "reg/hello: branch topic was deleted");
     let (late, _) = gantry.deliver_branch("late", "hello", "topic", Some(&a), Some(&b)).await;
-    gantry.settle().await;
+    settle_later(&gantry).await;
     assert_eq!(gantry.decision(&late).await, "reg/hello: branch topic was deleted");
     assert_eq!(gantry.transcript().await, "");
 
@@ -162,7 +173,7 @@ async fn a_deletion_reaches_the_fact_and_a_late_push_of_the_deleted_branch_build
     gantry.settle().await;
     assert_eq!(resting_commit(&gantry, "latest").await, b, "it is built once it exists again");
     let (late, _) = gantry.deliver_branch("deleted-again", "hello", "topic", Some(&b), None).await;
-    gantry.settle().await;
+    settle_later(&gantry).await;
     let decision = gantry.decision(&late).await;
     assert!(decision.contains("branch topic exists again"), "{decision}");
 }

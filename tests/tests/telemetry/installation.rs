@@ -252,7 +252,7 @@ async fn said_token(role: &Role) -> String {
         let words = role.last_words();
         let mut lines = words.lines().filter_map(|line| line.trim().strip_prefix("token "));
         match lines.next() {
-            Some(token) => return token.trim().to_owned(),
+            Some(token) => return gantry_tests::installation::token_of(token.trim()),
             None => assert!(std::time::Instant::now() < deadline, "{words}"),
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;

@@ -82,7 +82,11 @@ async fn a_host_that_says_nothing_or_a_byte_a_second_is_given_up_in_time() {
 async fn a_host_that_cannot_now_is_told_with_its_status_and_tried_again() {
     for status in [429, 500, 502] {
         let error = looked(Fault::Status(status), Duration::from_secs(10)).await;
-        assert!(matches!(error, GitError::Unreachable { .. }) && error.is_transient(), "{error:?}");
+        let is_as_expected = match status {
+            500 => matches!(error, GitError::HostFailed { .. }),
+            _ => matches!(error, GitError::Unreachable { .. }),
+        };
+        assert!(is_as_expected && error.is_transient(), "{error:?}");
         assert!(error.to_string().contains(&status.to_string()), "{error}");
     }
 }

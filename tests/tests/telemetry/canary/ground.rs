@@ -155,7 +155,7 @@ impl Ground {
             let words = std::fs::read_to_string(self.folder.path().join("up/log")).unwrap();
             let said = words.lines().find_map(|line| line.trim().strip_prefix("token "));
             if let Some(token) = said {
-                return token.trim().to_owned();
+                return gantry_tests::installation::token_of(token.trim());
             }
             assert!(Instant::now() < deadline, "the first start says it");
             tokio::time::sleep(Duration::from_millis(25)).await;
@@ -204,7 +204,9 @@ impl Ground {
         assert!(all.iter().any(|(name, bytes)| name.ends_with("/log") && bytes.len() > 1000));
         // What the machine's own client shows to be let in, and the keys: nobody else reads them.
         let is_for_secrets = |name: &str| {
-            let own = name.ends_with("/client.toml") || name.ends_with(".key");
+            let own = name.ends_with("/client.toml")
+                || name.ends_with(".key")
+                || name.ends_with("/admin-token");
             assert!(!own || mode(name) == 0o600, "{name} has mode {:o}", mode(name));
             own || name.contains("/keys/")
         };

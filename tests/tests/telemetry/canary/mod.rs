@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use gantry_ops::secret::random_hex;
 use gantry_tests::git_server::GitServer;
+use gantry_tests::installation::saved_event;
 use gantry_tests::real;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, StatusCode};
@@ -248,7 +249,10 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     asker.ask(Method::POST, &format!("/hooks/{id}/test"), None).await;
 
     // What is pushed before the head is known is no news.
-    asker.until("/events/task:demo/good:1", |event| event["decision"].is_object()).await;
+    let saved =
+        asker.until("/registries/demo/tasks/good", |task| task["created"].is_string()).await;
+    let event = saved_event("demo/good", saved["created"].as_str().unwrap());
+    asker.until(&format!("/events/{event}"), |event| event["decision"].is_object()).await;
     // One run by a push, the others by hand; and a push that is signed with what was rotated out.
     let after = repository.commit("main", &[("file", "changed")]).unwrap();
     let push = json!({
