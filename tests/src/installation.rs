@@ -98,7 +98,8 @@ impl Installation {
             .spawn()
             .with_context(|| format!("cannot start {}", program.path.display()))?;
         let said = child.stdout.take().context("its output is connected")?;
-        let listening = tokio::spawn(listen(said, self.door.clone(), self.token.clone()));
+        let listening =
+            tokio::spawn(listen(said, child.id(), self.door.clone(), self.token.clone()));
         self.running = Some(Running { child, listening });
         Ok(())
     }
@@ -194,6 +195,7 @@ fn http() -> reqwest::Client {
 /// Reads what `gantry up` says at its start, and the rest, so that it is never held up.
 async fn listen(
     said: ChildStdout,
+    process: Option<u32>,
     door: watch::Sender<Option<Door>>,
     token: watch::Sender<Option<String>>,
 ) {
@@ -203,7 +205,13 @@ async fn listen(
         match line.trim().split_once(char::is_whitespace) {
             Some(("address", said)) => address = Some(said.trim().to_owned()),
             Some(("token", said)) => {
-                token.send_replace(Some(token_of(said.trim())));
+                // It may see another disk than we do.
+                let root = process.map_or_else(String::new, |pid| format!("/proc/{pid}/root"));
+                let said = match said.trim().strip_prefix("in ") {
+                    Some(path) => token_of(&format!("in {root}{path}")),
+                    None => said.trim().to_owned(),
+                };
+                token.send_replace(Some(said));
             }
             // The last line: by now everything serves.
             Some(("Ctrl-C", _)) => {

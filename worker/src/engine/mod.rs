@@ -19,6 +19,9 @@ pub mod docker;
 pub mod measured;
 pub mod scripted;
 
+/// What staging tags begin with; a number of the worker and one of the slot follow. No image may ask for such a tag.
+pub(crate) const STAGING: &str = "gantry-staging-";
+
 /// A build's context: a plain or gzip tar, `.dockerignore` applied, its root the context's root.
 pub type ContextStream = Pin<Box<dyn AsyncRead + Send>>;
 

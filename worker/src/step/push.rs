@@ -18,11 +18,8 @@ use tokio::time::{Duration, Instant};
 use super::build::REGISTRY_WITHIN;
 use crate::Worker;
 use crate::attempt::Attempt;
-use crate::engine::{BuiltImage, EngineError, PushError};
+use crate::engine::{BuiltImage, EngineError, PushError, STAGING};
 use crate::failure::{self, Failure};
-
-/// What the staging tags begin with; a number of the worker and one of the slot follow. No image may ask for such a tag.
-const STAGING: &str = "gantry-staging-";
 
 /// How many numbers workers have. Many registries never delete a tag, so there are only so many tags in a repository:
 /// this times the slots. Two workers with one number cost each other a second push, and then take another number.

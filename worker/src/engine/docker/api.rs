@@ -14,7 +14,7 @@ use gantry_domain::image::ImageReference;
 
 use super::labels;
 use super::transport::Socket;
-use crate::engine::{EngineError, EngineInfo, Leftover, LeftoverKind};
+use crate::engine::{EngineError, EngineInfo, Leftover, LeftoverKind, STAGING};
 
 /// Listing an engine with thousands of images takes seconds; removing a large one takes more.
 const PATIENCE_SECONDS: u64 = 120;
@@ -158,15 +158,18 @@ pub(super) async fn images(
         .map_err(|error| failed(socket, "list images", error))?;
     let leftover = |image: bollard::models::ImageSummary| {
         let owner = labels::owner(&image.labels);
-        let name = labels::image(&image.labels)
-            .filter(|name| image.repo_tags.iter().any(|tag| tag == name));
-        let nameless = image.repo_tags.iter().all(|tag| tag == "<none>:<none>");
-        let id = match name {
-            Some(name) => name.to_owned(),
-            None if nameless => image.id,
-            None => return None,
-        };
-        Some(Leftover { kind: LeftoverKind::Image, id, owner })
+        let own = labels::image(&image.labels);
+        let is_of_attempt = |tag: &&String| own == Some(tag.as_str()) || is_staging(tag);
+        let mut ids: Vec<String> = image.repo_tags.iter().filter(is_of_attempt).cloned().collect();
+        if image.repo_tags.iter().all(|tag| tag == "<none>:<none>") {
+            ids.push(image.id);
+        }
+        ids.into_iter().map(move |id| Leftover { kind: LeftoverKind::Image, id, owner })
     };
-    Ok(found.into_iter().filter_map(leftover).collect())
+    Ok(found.into_iter().flat_map(leftover).collect())
+}
+
+/// Whether a name in the engine is one that images are pushed under before their tags move.
+fn is_staging(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(STAGING))
 }
