@@ -63,7 +63,7 @@ pub struct Fact {
     pub generation: u64,
     /// When it changed last.
     pub since: Timestamp,
-    /// Earlier values, the newest last, at most [`MOST_FORMER`]. Branches go back (a reset, a revert by force), and are
+    /// Earlier values, the newest last, at most 64. Branches go back (a reset, a revert by force), and are
     /// deleted more than once, so a delivery that leads to one of these proves nothing about order: the provider is asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<FormerHead>,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use gantry_domain::id::RunId;
-use gantry_domain::image::{Digest, ImageReference};
+use gantry_domain::image::ImageReference;
 use gantry_ops::secret::Credentials;
 use gantry_tests::real;
 use gantry_worker::engine::{
@@ -212,7 +212,7 @@ impl Engine for Watched {
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
-    ) -> Result<Digest, PushError> {
+    ) -> Result<(), PushError> {
         self.engine.push(image, credentials).await
     }
 
