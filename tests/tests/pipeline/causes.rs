@@ -280,3 +280,34 @@ async fn a_full_disk_and_an_engine_that_goes_away_are_the_infrastructure_s() {
     assert_eq!((status, code), (RunStatus::Error, ErrorCode::EngineUnavailable));
     assert!(text.contains("is it running"), "{text}");
 }
+
+#[tokio::test]
+async fn an_image_that_is_not_the_one_that_was_built_is_pushed_again_and_never_tagged() {
+    // Another process puts its image there once, and then at every push of the first attempt.
+    for (times, attempts) in [(1, 1), (5, 2)] {
+        let gantry = super::start().await;
+        let hello = gantry.git.repository("hello").unwrap();
+        hello.commit("main", DOCKERFILE).unwrap();
+        let task =
+            gantry.task_with("hello", "hello:latest", |task| task.source_trigger = None).await;
+        gantry.schedule().await;
+        ask(&gantry, &task, None).await;
+        gantry.settle().await;
+        let another = gantry.registries.tag("registry.test/hello:latest").unwrap();
+
+        hello.commit("main", &[("file", "changed")]).unwrap();
+        for _ in 0..times {
+            gantry.engine.exchange_push(&TestPipeline::repository("hello"), &another);
+        }
+        ask(&gantry, &task, None).await;
+        gantry.settle().await;
+        let run = gantry.run("ca2").await;
+        assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, attempts), "{run:?}");
+        let product = run.state.done().unwrap().outcome.product().unwrap();
+        let tag = gantry.registries.tag("registry.test/hello:latest").unwrap();
+        assert_eq!(tag, product.outputs[0].digest);
+        assert_ne!(tag, another, "the tag shows what the run built");
+        let first = format!("{:?}", run.attempts[0].end);
+        assert_eq!(first.contains("is not the image that was built"), attempts == 2, "{first}");
+    }
+}

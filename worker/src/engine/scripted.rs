@@ -231,12 +231,6 @@ impl ScriptedEngine {
         self.state().pushed.get(image).cloned()
     }
 
-    /// Every name that was pushed, in order.
-    #[must_use]
-    pub fn pushed_names(&self) -> Vec<ImageReference> {
-        self.state().pushed.keys().cloned().collect()
-    }
-
     /// The manifest that was pushed with this digest.
     #[must_use]
     pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
