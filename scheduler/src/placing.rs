@@ -30,15 +30,24 @@ impl Scheduler {
         let mut placed = 0;
         for run in runs::unplaced(self.store.as_ref(), MOST).await? {
             let BuiltOn::Read(read) = &run.built_on else { continue };
-            let Some(built_on) = self.compare(&run, read).await? else { continue };
-            match runs::place(self.store.as_ref(), run.id, read, built_on).await {
-                Ok(()) => placed += 1,
-                Err(RunOpError::Store(error)) => return Err(error),
-                // It was deleted meanwhile.
-                Err(_) => {}
+            match self.place_run(&run, read).await {
+                Ok(is_placed) => placed += usize::from(is_placed),
+                // It waits for a record in quarantine, and no other run does.
+                Err(StoreError::Undecodable { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(placed)
+    }
+
+    async fn place_run(&self, run: &Run, read: &SourceRead) -> Result<bool, StoreError> {
+        let Some(built_on) = self.compare(run, read).await? else { return Ok(false) };
+        match runs::place(self.store.as_ref(), run.id, read, built_on).await {
+            Ok(()) => Ok(true),
+            Err(RunOpError::Store(error)) => Err(error),
+            // It was deleted meanwhile.
+            Err(_) => Ok(false),
+        }
     }
 
     /// The facts of a commit; `None` while the code host is being asked about its branch.
@@ -67,7 +76,7 @@ impl Scheduler {
         read: &SourceRead,
         branch: &RefName,
     ) -> Result<bool, StoreError> {
-        let (Ok(id), Source::Git(git)) = (event_id(run), &run.build.source) else {
+        let (Ok(id), Source::Git(git)) = (event_id(run, read), &run.build.source) else {
             return Ok(false);
         };
         if events::find(self.store.as_ref(), &id).await?.is_some() {
@@ -100,8 +109,9 @@ impl Scheduler {
     }
 }
 
-fn event_id(run: &Run) -> Result<EventId, gantry_domain::InvalidText> {
-    format!("run/{}", run.id).parse()
+/// One for each commit: another attempt of the run may read another.
+fn event_id(run: &Run, read: &SourceRead) -> Result<EventId, gantry_domain::InvalidText> {
+    format!("run/{}/{}", run.id, read.commit).parse()
 }
 
 /// The facts that had the commit, each at the newest generation at which it did.

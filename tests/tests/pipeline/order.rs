@@ -265,6 +265,31 @@ async fn a_person_s_run_before_the_hook_of_its_push_moves_the_tag() {
     assert_eq!(gantry.transcript().await.lines().count(), before, "its hook starts no second run");
 }
 
+#[tokio::test]
+async fn a_second_attempt_that_reads_a_newer_commit_has_the_place_of_that_commit() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let old = hello.commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:latest").await;
+    gantry.settle().await;
+    gantry.deliver("d1", "hello", None, Some(&old)).await;
+    gantry.settle().await;
+    // The first attempt reads the old commit and fails; then the branch moves.
+    gantry.engine.script(&TestPipeline::repository("hello"), [Action::FillDisk]);
+    let asked = ask(&gantry, &task, "main", false).await;
+    gantry.schedule().await;
+    assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
+    let new = hello.commit("main", &[("file", "new")]).unwrap();
+    gantry.deliver("d2", "hello", Some(&old), Some(&new)).await;
+    gantry.settle().await;
+    let run = gantry.run(&asked.id.to_string()).await;
+    assert_eq!(run.attempts.len(), 2, "{run:?}");
+    let product = run.state.done().unwrap().outcome.product().unwrap();
+    assert_eq!(product.commit.as_ref().unwrap().as_str(), new);
+    assert_eq!(product.superseded, [], "it built what the newest push built");
+    assert_eq!(resting_commit(&gantry, "latest").await, new);
+}
+
 /// A run of a push to one of many branches, leased.
 async fn leased_run(
     gantry: &TestPipeline,

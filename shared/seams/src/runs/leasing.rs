@@ -221,8 +221,12 @@ pub async fn began(
     let run = update(store, run, |run, now, _| {
         check_holder(run, holder)?;
         refuse_cancelled(run)?;
-        if let (BuiltOn::Unread, Some(read)) = (&run.built_on, read) {
-            run.built_on = BuiltOn::Read(read.clone());
+        if let Some(read) = read {
+            // An attempt that reads a branch anew may get another commit than the one before it.
+            let is_other = run.read.as_ref().is_some_and(|before| before.commit != read.commit);
+            if is_other || run.built_on == BuiltOn::Unread {
+                run.built_on = BuiltOn::Read(read.clone());
+            }
         }
         run.read = read.cloned();
         if matches!(run.state, RunState::Running { .. }) {
