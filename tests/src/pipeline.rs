@@ -167,7 +167,16 @@ impl TestPipeline {
     /// If its folder cannot be made.
     #[must_use]
     pub fn real_worker(&self, name: &str) -> Worker {
-        let engine = DockerEngine::connect(&real::docker_host()).expect("an engine's address");
+        self.real_worker_on(name, &real::docker_host())
+    }
+
+    /// The same on the engine of this address.
+    ///
+    /// # Panics
+    /// If its folder cannot be made.
+    #[must_use]
+    pub fn real_worker_on(&self, name: &str, docker_host: &str) -> Worker {
+        let engine = DockerEngine::connect(docker_host).expect("an engine's address");
         let http = OutboundClient::new(policy()).expect("a client");
         self.worker_on(name, Arc::new(engine), Arc::new(RemoteRegistries::new(http)))
     }
@@ -361,10 +370,18 @@ impl TestPipeline {
     /// # Panics
     /// If the store is away.
     pub async fn settle(&self) {
-        let (scheduler, worker) = (self.scheduler(), self.worker("worker-1"));
+        self.settle_with(&self.worker("worker-1")).await;
+    }
+
+    /// The same with a worker of the caller's.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn settle_with(&self, worker: &Worker) {
+        let scheduler = self.scheduler();
         loop {
             let mut moved = scheduler.tick().await.expect("the store answers");
-            moved |= self.turn_beside(&scheduler, &worker).await;
+            moved |= self.turn_beside(&scheduler, worker).await;
             if !moved && !self.skip_pauses().await {
                 return;
             }

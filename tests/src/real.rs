@@ -6,6 +6,12 @@ pub fn docker_host() -> String {
     variable("GANTRY_TEST_DOCKER_HOST")
 }
 
+/// The address of an engine with the containerd image store.
+#[must_use]
+pub fn containerd_docker_host() -> String {
+    variable("GANTRY_TEST_CONTAINERD_DOCKER_HOST")
+}
+
 /// `host:port` of the registry; no password.
 #[must_use]
 pub fn registry() -> String {

@@ -15,3 +15,4 @@ mod push;
 mod registry_faults;
 mod roles;
 mod service;
+mod shared_engine;
