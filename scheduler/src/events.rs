@@ -22,7 +22,7 @@ use tracing::{Instrument as _, field};
 
 use crate::Scheduler;
 use crate::asks::MayAsk;
-use crate::facts::{Asking, Heard, Unheard};
+use crate::facts::{Asking, ResolvedHead, Unresolved};
 
 /// How many events one look takes.
 const EVENTS_A_TICK: usize = 64;
@@ -36,7 +36,7 @@ const CONFLICT_RETRIES: usize = 64;
 /// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
 const TRIES: u32 = 12;
 
-/// For how long after a push its code host may still show an older head. Then what it shows is so.
+/// For how long after a push its code host may still show an older head. After that its answer counts.
 const BEHIND_FOR: Duration = Duration::from_secs(180);
 
 /// The longest pause before a host that may be behind is asked again.
@@ -45,7 +45,7 @@ const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 /// What is known of the head of the branch that a push moved.
 enum Head {
     /// It is this.
-    Heard(Heard),
+    Resolved(ResolvedHead),
     /// It could not be told, and is not asked for any more.
     Unknown(Rule),
     /// No task wanted to know.
@@ -230,34 +230,35 @@ impl Scheduler {
         let is_new = now.since(event.received) < BEHIND_FOR;
         // Of the candidates behind the cursor the first have been decided by the head that was found.
         let asking = Asking { may_ask, may_wait: is_new && after.is_none() };
-        let heard = async {
+        let resolved = async {
             let push = self.with_default_branch(push, &candidates, may_ask).await?;
             let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
             let head = match matched {
                 None => Head::NotAsked,
-                Some(branch) => Head::Heard(
-                    self.hear(&event.registry, &push, branch, &candidates, now, asking).await?,
+                Some(branch) => Head::Resolved(
+                    self.resolve_head(&event.registry, &push, branch, &candidates, now, asking)
+                        .await?,
                 ),
             };
             Ok((push, head))
         };
-        let (push, head) = match heard.await {
-            Ok(heard) => heard,
-            Err(Unheard::Store(error)) => return Err(error),
-            Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
-            Err(Unheard::Behind) => {
+        let (push, head) = match resolved.await {
+            Ok(resolved) => resolved,
+            Err(Unresolved::Store(error)) => return Err(error),
+            Err(Unresolved::MustAsk(host)) => return Ok(Step::MustAsk(host)),
+            Err(Unresolved::Behind) => {
                 let pause = pause_after(found.value.tries).min(LONGEST_BEHIND);
                 tracing::info!(event.id = %event.id, "{repository} is asked again in {pause:?}: it may not show yet what event {} says", event.id);
                 events::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Step::PutOff);
             }
-            Err(Unheard::Asking(error)) if found.value.tries < TRIES => {
+            Err(Unresolved::Asking(error)) if found.value.tries < TRIES => {
                 let pause = pause_after(found.value.tries);
                 tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
                 events::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Step::PutOff);
             }
-            Err(Unheard::Asking(error)) => {
+            Err(Unresolved::Asking(error)) => {
                 let branch = match &push.reference {
                     PushedRef::Branch(branch) | PushedRef::Tag(branch) => branch,
                 };
@@ -276,7 +277,7 @@ impl Scheduler {
         push: &'a Push,
         candidates: &[Task],
         may_ask: MayAsk,
-    ) -> Result<Cow<'a, Push>, Unheard> {
+    ) -> Result<Cow<'a, Push>, Unresolved> {
         let needs_it = |task: &Task| {
             let matched = matcher::match_push(push, task);
             matches!(matched, Err(Rule::DefaultBranchUnknown { .. }))
@@ -298,14 +299,14 @@ impl Scheduler {
         now: Timestamp,
     ) -> Result<Step, StoreError> {
         let mut batch = Batch::default();
-        if let Head::Heard(heard) = head
-            && heard.is_something()
+        if let Head::Resolved(resolved) = head
+            && resolved.is_something()
         {
-            facts::advance(&mut batch, heard.known.as_ref(), &heard.now)?;
+            facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
-        let is_news =
-            found.value.cursor.is_some() || matches!(head, Head::Heard(heard) if heard.advanced());
+        let is_news = found.value.cursor.is_some()
+            || matches!(head, Head::Resolved(resolved) if resolved.advanced());
         let mut verdicts = Vec::with_capacity(candidates.len());
         for task in candidates {
             verdicts.push(self.judge(push, task, head, is_news).await?);
@@ -342,12 +343,12 @@ impl Scheduler {
             Ok(branch) => branch.clone(),
             Err(rule) => return Ok(Err(rule)),
         };
-        let heard = match head {
-            Head::Heard(heard) => heard,
+        let resolved = match head {
+            Head::Resolved(resolved) => resolved,
             Head::Unknown(rule) => return Ok(Err(rule.clone())),
             Head::NotAsked => return Ok(Err(Rule::NoTask { repository: push.repository() })),
         };
-        let Some(head) = heard.now.value.clone() else {
+        let Some(head) = resolved.now.value.clone() else {
             return Ok(Err(Rule::BranchDeleted { branch }));
         };
         if !is_news && push.after.as_ref() != Some(&head) {
@@ -356,7 +357,7 @@ impl Scheduler {
                 None => Rule::BranchExists { branch, head },
             }));
         }
-        let run_key = run_key(&task.id, &heard.now.key, heard.now.generation);
+        let run_key = run_key(&task.id, &resolved.now.key, resolved.now.generation);
         Ok(match runs::find_for(self.store.as_ref(), &run_key).await? {
             Some(run) => Err(Rule::AlreadyStarted { run }),
             None => Ok(Wanted { branch, head, run_key }),
@@ -371,7 +372,7 @@ impl Scheduler {
         candidates: &[Task],
         verdicts: &[Result<Wanted, Rule>],
     ) -> Result<Vec<(RunPrefix, RunDraft, Option<String>)>, StoreError> {
-        let Head::Heard(heard) = head else { return Ok(Vec::new()) };
+        let Head::Resolved(resolved) = head else { return Ok(Vec::new()) };
         if verdicts.iter().all(Result::is_err) {
             return Ok(Vec::new());
         }
@@ -381,7 +382,7 @@ impl Scheduler {
         let wanted = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {
             let wanted = verdict.as_ref().ok()?;
             let (branch, commit) = (&wanted.branch, &wanted.head);
-            let mut draft = planner::for_push(task, &event.id, push, branch, commit, &heard.now);
+            let mut draft = planner::for_push(task, &event.id, push, branch, commit, &resolved.now);
             draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
             Some((registry.prefix, draft, Some(wanted.run_key.clone())))
         });
@@ -405,13 +406,13 @@ impl Scheduler {
             return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
         };
         let branch = matcher::watched_branch(&task);
-        let heard = self.ask(branch.as_ref(), std::slice::from_ref(&task), may_ask).await;
-        let head = match heard {
+        let resolved = self.ask(branch.as_ref(), std::slice::from_ref(&task), may_ask).await;
+        let head = match resolved {
             Ok(head) => head,
-            Err(Unheard::Store(error)) => return Err(error),
-            Err(Unheard::MustAsk(host)) => return Ok(Step::MustAsk(host)),
-            Err(Unheard::Behind) => return self.put_off(found, "its host may be behind").await,
-            Err(Unheard::Asking(error)) => {
+            Err(Unresolved::Store(error)) => return Err(error),
+            Err(Unresolved::MustAsk(host)) => return Ok(Step::MustAsk(host)),
+            Err(Unresolved::Behind) => return self.put_off(found, "its host may be behind").await,
+            Err(Unresolved::Asking(error)) => {
                 // Not asked again: the first push will be.
                 tracing::warn!(task.name = %task.id, "the head that task {} watches is not known yet: {error}", task.id);
                 let what = format!("task {}, whose branch could not be read ({error}),", task.id);
@@ -487,7 +488,7 @@ impl Scheduler {
     }
 }
 
-/// A run of a change is keyed by task, fact and generation: there is one, however often we hear of it.
+/// A run of a change is keyed by task, fact and generation: there is one, however often it is reported.
 fn run_key(task: &TaskId, fact: &FactKey, generation: u64) -> String {
     format!("push/{task}/{fact}/{generation}")
 }

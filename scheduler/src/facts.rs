@@ -1,7 +1,7 @@
-//! What really changed: hears what a push claims, and asks the code host when the claim cannot be right or wrong by itself.
+//! Resolves the head of a branch after a push: by the push itself where the known head allows it, else at the code host.
 
 use gantry_domain::event::Push;
-use gantry_domain::fact::{self, Fact, FactKey, Hearing};
+use gantry_domain::fact::{self, Fact, FactKey, PushEffect};
 use gantry_domain::id::RegistryName;
 use gantry_domain::registry::Registry;
 use gantry_domain::source::{RefName, Source};
@@ -15,15 +15,15 @@ use gantry_seams::store::StoreError;
 use crate::Scheduler;
 use crate::asks::MayAsk;
 
-/// A branch's head as it is now, and as we knew it before.
-pub(crate) struct Heard {
+/// The current head of a branch, and the fact that was stored before.
+pub(crate) struct ResolvedHead {
     /// What the store said, to be advanced from.
     pub(crate) known: Option<Versioned<Fact>>,
-    /// What is so now.
+    /// The fact with the current head.
     pub(crate) now: Fact,
 }
 
-impl Heard {
+impl ResolvedHead {
     /// Whether there is anything to know: a branch that never was and is not has no fact, or a sender could have as many stored
     /// as it has names.
     pub(crate) fn is_something(&self) -> bool {
@@ -45,8 +45,8 @@ pub(crate) struct Asking {
     pub(crate) may_wait: bool,
 }
 
-/// A fact could not be told.
-pub(crate) enum Unheard {
+/// Why a head is not resolved.
+pub(crate) enum Unresolved {
     /// The code host could not be asked: later, perhaps.
     Asking(CodeHostError),
     /// This host must be asked, which may take a while.
@@ -57,7 +57,7 @@ pub(crate) enum Unheard {
     Store(StoreError),
 }
 
-impl From<StoreError> for Unheard {
+impl From<StoreError> for Unresolved {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
@@ -65,7 +65,7 @@ impl From<StoreError> for Unheard {
 
 impl Scheduler {
     /// What a push means for the head of its branch. `tasks` watch it, and one of their tokens may be needed to ask.
-    pub(crate) async fn hear(
+    pub(crate) async fn resolve_head(
         &self,
         registry: &RegistryName,
         push: &Push,
@@ -73,17 +73,17 @@ impl Scheduler {
         tasks: &[Task],
         now: Timestamp,
         asking: Asking,
-    ) -> Result<Heard, Unheard> {
+    ) -> Result<ResolvedHead, Unresolved> {
         let key = FactKey::branch(registry, &push.repository(), branch);
         let known = facts::find(self.store.as_ref(), &key).await?;
         let fact = known.as_ref().map(|known| &known.value);
-        let value = match fact::hear(fact, push) {
-            Hearing::Advances(value) => value,
-            Hearing::Repeats => push.after.clone(),
-            Hearing::Unclear => {
+        let value = match fact::classify(fact, push) {
+            PushEffect::Advances(value) => value,
+            PushEffect::Repeats => push.after.clone(),
+            PushEffect::Unclear => {
                 let value = self.ask(Some(branch), tasks, asking.may_ask).await?.commit;
                 if asking.may_wait && fact::may_be_behind(fact, push, value.as_ref()) {
-                    return Err(Unheard::Behind);
+                    return Err(Unresolved::Behind);
                 }
                 value
             }
@@ -91,7 +91,7 @@ impl Scheduler {
         let now = fact::advanced(fact, &key, value, now)
             .remembering(push.before.as_ref())
             .remembering(push.after.as_ref());
-        Ok(Heard { known, now })
+        Ok(ResolvedHead { known, now })
     }
 
     /// Asks the code host, with the address and the token of each task in turn until one is let in. Never at an address
@@ -101,7 +101,7 @@ impl Scheduler {
         branch: Option<&RefName>,
         tasks: &[Task],
         may_ask: MayAsk,
-    ) -> Result<BranchHead, Unheard> {
+    ) -> Result<BranchHead, Unresolved> {
         /// More would only ask the same host the same thing.
         const TOKENS: usize = 3;
         let mut asked = Vec::with_capacity(TOKENS);
@@ -116,7 +116,7 @@ impl Scheduler {
             && may_ask == MayAsk::NotNow
         {
             // Two servers may share a name, at different ports.
-            return Err(Unheard::MustAsk(url.as_url().authority().to_owned()));
+            return Err(Unresolved::MustAsk(url.as_url().authority().to_owned()));
         }
         let message = "no task reads the repository from git".to_owned();
         let mut last = CodeHostError { message, refused_token: true };
@@ -135,9 +135,9 @@ impl Scheduler {
             match self.code_host.head(url, branch, token.as_ref()).await {
                 Ok(head) => return Ok(head),
                 Err(error) if error.refused_token => last = error,
-                Err(error) => return Err(Unheard::Asking(error)),
+                Err(error) => return Err(Unresolved::Asking(error)),
             }
         }
-        Err(Unheard::Asking(last))
+        Err(Unresolved::Asking(last))
     }
 }

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 mod admission;
 mod asks;
+mod built_on;
 mod events;
 mod facts;
 mod figures;
 mod logs;
-mod placing;
 mod retention;
 mod stranded;
 mod sweeper;
@@ -84,7 +84,7 @@ impl Scheduler {
         let sweeper = sweeper::Sweeper::new(self.clone());
         tokio::join!(
             on_doorbell("events", &stop, &self.queues.events, || self.decide_events()),
-            on_doorbell("admission", &stop, &self.queues.runs, || self.place_and_admit()),
+            on_doorbell("admission", &stop, &self.queues.runs, || self.resolve_and_admit()),
             every("sweeper", &stop, self.settings.sweep_interval, || sweeper.sweep()),
             every("logs", &stop, self.settings.sweep_interval, || self.seal_logs()),
             every("retention", &stop, Duration::from_secs(600), || self.forget_old()),
@@ -98,16 +98,16 @@ impl Scheduler {
     /// # Errors
     /// [`StoreError`].
     pub async fn tick(&self) -> Result<bool, StoreError> {
-        let placed = self.place_runs().await?;
+        let resolved = self.resolve_built_on().await?;
         let mut decided = self.decide_events().await?;
         decided += usize::from(self.asks.settled().await);
         let admitted = self.admit_runs().await?;
-        Ok(placed + decided + admitted > 0)
+        Ok(resolved + decided + admitted > 0)
     }
 
     /// What a doorbell of runs asks for.
-    async fn place_and_admit(&self) -> Result<usize, StoreError> {
-        Ok(self.place_runs().await? + self.admit_runs().await?)
+    async fn resolve_and_admit(&self) -> Result<usize, StoreError> {
+        Ok(self.resolve_built_on().await? + self.admit_runs().await?)
     }
 }
 

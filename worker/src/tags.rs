@@ -116,7 +116,7 @@ impl Worker {
                 }
                 Ok(Permit::Undecided) => {
                     if asked >= undecided_until {
-                        self.place_as_unknown(lease).await;
+                        self.resolve_as_unknown(lease).await;
                     }
                     tokio::select! {
                         () = lease.lost() => return Err(NotTagged::LeaseLost),
@@ -146,15 +146,15 @@ impl Worker {
     }
 
     /// No scheduler said in time which facts the run was built on. Without them its tags stay with whoever has them.
-    async fn place_as_unknown(&self, lease: &KeptLease) {
-        let placed = async {
+    async fn resolve_as_unknown(&self, lease: &KeptLease) {
+        let resolved = async {
             let Some(run) = runs::find(self.store.as_ref(), lease.run).await? else {
                 return Ok(());
             };
             let BuiltOn::Read(read) = &run.built_on else { return Ok(()) };
-            runs::place(self.store.as_ref(), lease.run, read, BuiltOn::Unknown).await
+            runs::resolve_built_on(self.store.as_ref(), lease.run, read, BuiltOn::Unknown).await
         };
-        if let Err(error) = placed.await {
+        if let Err(error) = resolved.await {
             tracing::warn!(run.id = %lease.run, "run {} waits to tag: {error}", lease.run);
         }
     }

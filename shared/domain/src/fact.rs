@@ -114,27 +114,27 @@ impl Fact {
     }
 }
 
-/// What a push says about a fact.
+/// What a push does to a fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hearing {
-    /// It begins where we stand: the fact advances to this value.
+pub enum PushEffect {
+    /// It begins at the current value: the fact advances to this one.
     Advances(Option<CommitId>),
-    /// It ends where we stand: heard before.
+    /// It ends at the current value.
     Repeats,
-    /// Neither: only the provider can say what is so now.
+    /// Neither: only the provider knows the current value.
     Unclear,
 }
 
-/// What `push` says about the head that we know. Pure. The order of the questions matters: a push whose ends are equal
+/// What `push` does to the known head. Pure. The order of the questions matters: a push whose ends are equal
 /// changes nothing, and one that leads to a former head may be late, or the branch may have gone back.
 #[must_use]
-pub fn hear(known: Option<&Fact>, push: &Push) -> Hearing {
+pub fn classify(known: Option<&Fact>, push: &Push) -> PushEffect {
     match known {
-        Some(fact) if fact.value == push.after => Hearing::Repeats,
+        Some(fact) if fact.value == push.after => PushEffect::Repeats,
         Some(fact) if fact.value == push.before && !leads_back(fact, push) => {
-            Hearing::Advances(push.after.clone())
+            PushEffect::Advances(push.after.clone())
         }
-        Some(_) | None => Hearing::Unclear,
+        Some(_) | None => PushEffect::Unclear,
     }
 }
 
@@ -144,7 +144,7 @@ fn leads_back(fact: &Fact, push: &Push) -> bool {
 
 /// Whether the host that said `value` may be behind `push`: hosts send their hooks before every server of theirs shows
 /// the new head. A push that begins or ends where the branch is known to have been before is late itself, unless it goes
-/// back there from where we stand.
+/// there from the current value.
 #[must_use]
 pub fn may_be_behind(known: Option<&Fact>, push: &Push, value: Option<&CommitId>) -> bool {
     if push.after.as_ref() == value {
@@ -216,23 +216,23 @@ mod tests {
     fn a_push_from_our_head_advances_it_and_one_to_our_head_repeats() {
         let fact = known('b');
         assert_eq!(
-            hear(Some(&fact), &push(Some('b'), Some('c'))),
-            Hearing::Advances(Some(commit('c')))
+            classify(Some(&fact), &push(Some('b'), Some('c'))),
+            PushEffect::Advances(Some(commit('c')))
         );
-        assert_eq!(hear(Some(&fact), &push(Some('a'), Some('b'))), Hearing::Repeats);
-        assert_eq!(hear(Some(&fact), &push(Some('b'), None)), Hearing::Advances(None));
+        assert_eq!(classify(Some(&fact), &push(Some('a'), Some('b'))), PushEffect::Repeats);
+        assert_eq!(classify(Some(&fact), &push(Some('b'), None)), PushEffect::Advances(None));
     }
 
     #[test]
     fn a_push_that_leads_to_a_former_head_is_a_question_to_the_provider() {
         let first = known('a');
         let second = advanced(Some(&first), &first.key, Some(commit('b')), Timestamp::default());
-        assert_eq!(hear(Some(&second), &push(Some('b'), Some('a'))), Hearing::Unclear);
+        assert_eq!(classify(Some(&second), &push(Some('b'), Some('a'))), PushEffect::Unclear);
         let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
-        assert_eq!(hear(Some(&third), &push(Some('a'), Some('b'))), Hearing::Unclear);
+        assert_eq!(classify(Some(&third), &push(Some('a'), Some('b'))), PushEffect::Unclear);
         // Its hooks came in the other order: the one that led back told of the head between.
         let told = first.remembering(Some(&commit('b')));
-        assert_eq!(hear(Some(&told), &push(Some('a'), Some('b'))), Hearing::Unclear);
+        assert_eq!(classify(Some(&told), &push(Some('a'), Some('b'))), PushEffect::Unclear);
     }
 
     #[test]
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn a_late_or_first_push_is_a_question_to_the_provider() {
-        assert_eq!(hear(Some(&known('c')), &push(Some('a'), Some('b'))), Hearing::Unclear);
-        assert_eq!(hear(None, &push(Some('a'), Some('b'))), Hearing::Unclear);
+        assert_eq!(classify(Some(&known('c')), &push(Some('a'), Some('b'))), PushEffect::Unclear);
+        assert_eq!(classify(None, &push(Some('a'), Some('b'))), PushEffect::Unclear);
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         let d = advanced(Some(&a), &a.key, Some(commit('d')), Timestamp::default());
         let second = push(Some('b'), Some('c'));
         assert!(may_be_behind(Some(&d), &second, d.value.as_ref()));
-        // The push from `a` to `b` was heard.
+        // The push from `a` to `b` was decided.
         let d = d.remembering(Some(&commit('b')));
         assert!(!may_be_behind(Some(&d), &second, d.value.as_ref()));
     }

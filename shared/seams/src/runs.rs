@@ -33,12 +33,12 @@ pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
 pub use leasing::{
-    Renewal, TakenRun, began, finish, lapse, lapse_now, place, renew, tagging, take,
+    Renewal, TakenRun, began, finish, lapse, lapse_now, renew, resolve_built_on, tagging, take,
     take_beside_others,
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before,
-    unplaced, waiting,
+    unresolved, waiting,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.

@@ -1,4 +1,4 @@
-//! Which of two runs is newer, however their pushes are heard of and whoever started them: it decides what rests under a tag.
+//! Which of two runs is newer, however their pushes are reported and whoever started them: it decides what rests under a tag.
 
 use std::time::Duration;
 

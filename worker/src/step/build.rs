@@ -130,8 +130,8 @@ impl Worker {
                         () = tokio::time::sleep(backoff.wait()) => {}
                     }
                 }
-                Ok(is_to_be_placed) => {
-                    if is_to_be_placed {
+                Ok(is_to_be_resolved) => {
+                    if is_to_be_resolved {
                         self.ring(lease).await;
                     }
                     return Ok(());

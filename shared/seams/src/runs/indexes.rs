@@ -76,7 +76,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         RunState::Done(_) => {}
     }
     if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
-        entries.push(at(unplaced(), created));
+        entries.push(at(unresolved(), created));
     }
     entries
 }
@@ -167,8 +167,8 @@ pub(super) fn all_ready_entry(pool: &PoolName, run: RunId, since: Timestamp) -> 
 }
 
 /// Those whose commit is to be compared with the facts, the oldest first.
-pub(super) fn unplaced() -> Index {
-    Index::new("runs/unplaced")
+pub(super) fn unresolved() -> Index {
+    Index::new("runs/unresolved")
 }
 
 /// By the end of their lease.

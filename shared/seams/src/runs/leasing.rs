@@ -243,7 +243,7 @@ pub async fn began(
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
-pub async fn place(
+pub async fn resolve_built_on(
     store: &dyn Store,
     run: RunId,
     read: &SourceRead,

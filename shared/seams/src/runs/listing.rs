@@ -49,8 +49,8 @@ pub async fn leased(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreEr
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn unplaced(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
-    load_members(store, &indexes::unplaced(), From::Start, limit).await
+pub async fn unresolved(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::unresolved(), From::Start, limit).await
 }
 
 /// How many runs are leased, counted up to `limit`.

@@ -1,5 +1,7 @@
-//! Compares what workers read of git repositories with the facts, so that runs which no push caused have their place among
-//! those that one did: only then is it known which of two may move a tag.
+//! Finds the facts that runs were built on.
+//!
+//! In: the commits that workers read for runs which no push started. Out: the facts that had these commits, and at which
+//! generation. Only then can such a run be put in order with those of pushes, and move a tag.
 
 use gantry_domain::built_on::{BuiltOn, FactVersion, SourceRead};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
@@ -15,34 +17,34 @@ use gantry_seams::{decisions, events, facts, runs};
 
 use crate::Scheduler;
 
-/// How many runs one look places.
+/// How many runs are resolved in one pass.
 const MOST: usize = 256;
 
 /// With how many branches of its repository a commit is compared.
 const MOST_BRANCHES: usize = 1024;
 
 impl Scheduler {
-    /// Says of running runs which facts they are built on. Answers of how many.
+    /// Resolves what running runs are built on. Returns how many were resolved.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn place_runs(&self) -> Result<usize, StoreError> {
-        let mut placed = 0;
-        for run in runs::unplaced(self.store.as_ref(), MOST).await? {
+    pub(crate) async fn resolve_built_on(&self) -> Result<usize, StoreError> {
+        let mut resolved = 0;
+        for run in runs::unresolved(self.store.as_ref(), MOST).await? {
             let BuiltOn::Read(read) = &run.built_on else { continue };
-            match self.place_run(&run, read).await {
-                Ok(is_placed) => placed += usize::from(is_placed),
+            match self.resolve_one(&run, read).await {
+                Ok(is_resolved) => resolved += usize::from(is_resolved),
                 // It waits for a record in quarantine, and no other run does.
                 Err(StoreError::Undecodable { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(placed)
+        Ok(resolved)
     }
 
-    async fn place_run(&self, run: &Run, read: &SourceRead) -> Result<bool, StoreError> {
+    async fn resolve_one(&self, run: &Run, read: &SourceRead) -> Result<bool, StoreError> {
         let Some(built_on) = self.compare(run, read).await? else { return Ok(false) };
-        match runs::place(self.store.as_ref(), run.id, read, built_on).await {
+        match runs::resolve_built_on(self.store.as_ref(), run.id, read, built_on).await {
             Ok(()) => Ok(true),
             Err(RunOpError::Store(error)) => Err(error),
             // It was deleted meanwhile.
