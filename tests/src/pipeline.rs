@@ -3,13 +3,15 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::hook::{Hook, Provider};
-use gantry_domain::id::{EventId, RunId, TokenId};
+use gantry_domain::id::{EventId, RunId, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
@@ -30,6 +32,7 @@ use gantry_seams::deliveries::{self, Accepted};
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
+use gantry_seams::requests::{self, Accepted as AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
@@ -78,6 +81,7 @@ pub struct TestPipeline {
     pub git: GitServer,
     /// Ends what goes on.
     pub stop: CancellationToken,
+    requests: AtomicU64,
     _vhost: Option<Vhost>,
     folder: TempDir,
 }
@@ -105,6 +109,7 @@ impl TestPipeline {
             clock,
             engine,
             stop,
+            requests: AtomicU64::new(0),
             _vhost: vhost,
             folder,
         };
@@ -491,6 +496,35 @@ impl TestPipeline {
     #[must_use]
     pub fn repository(name: &str) -> Repository {
         name.parse().expect("a repository")
+    }
+
+    /// Somebody asks for a run, as the API does. `draft` is handed the request's event.
+    ///
+    /// # Panics
+    /// If the store is away or the registry does not exist.
+    pub async fn request(
+        &self,
+        draft: impl FnOnce(EventId) -> RunDraft,
+        idempotency: Option<Idempotency>,
+    ) -> AcceptedRequest {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let id: EventId = format!("request/{number}").parse().expect("an event's id");
+        let draft = draft(id.clone());
+        let store = self.store.as_ref();
+        let registry = registries::find(store, &draft.registry).await.expect("the store answers");
+        let task = draft.task.as_ref();
+        let task =
+            task.map(|task| TaskId { registry: draft.registry.clone(), name: task.name.clone() });
+        let event = Event {
+            id,
+            registry: draft.registry.clone(),
+            received: self.clock.now(),
+            trace: None,
+            kind: EventKind::Requested { by: Self::somebody(), task, rerun_of: None },
+        };
+        let prefix = registry.expect("a registry").prefix;
+        let request = RunRequest { event, prefix, draft, idempotency };
+        requests::accept(store, request, self.keyring.as_ref()).await.expect("the store answers")
     }
 
     /// Somebody.

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use gantry_domain::decide::planner;
-use gantry_domain::event::{Event, EventKind};
 use gantry_domain::run::{ErrorCode, Run, RunState, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
+use gantry_seams::requests::{Accepted, Idempotency};
 use gantry_seams::runs;
 use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::TestPipeline;
@@ -16,25 +15,13 @@ const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox
 
 /// Somebody asks for a run of a task.
 pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -> Accepted {
-    let by = TestPipeline::somebody();
-    let number = gantry.transcript().await.lines().count();
-    let event = Event {
-        id: format!("request/{number}").parse().unwrap(),
-        registry: task.id.registry.clone(),
-        received: gantry.clock.now(),
-        trace: None,
-        kind: EventKind::Requested { by: by.clone(), task: Some(task.id.clone()), rerun_of: None },
+    let idempotency =
+        key.map(|key| Idempotency { key: key.to_owned(), asked: task.id.to_string().into_bytes() });
+    let draft = |event| {
+        let by = TestPipeline::somebody();
+        planner::for_task_request(task, task.build.clone(), event, by)
     };
-    let request = RunRequest {
-        draft: planner::for_task_request(task, task.build.clone(), event.id.clone(), by),
-        event,
-        prefix: "ca".parse().unwrap(),
-        idempotency: key.map(|key| Idempotency {
-            key: key.to_owned(),
-            asked: task.id.to_string().into_bytes(),
-        }),
-    };
-    requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap()
+    gantry.request(draft, idempotency).await
 }
 
 /// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.

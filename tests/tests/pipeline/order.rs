@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use gantry_domain::built_on::BuiltOn;
-use gantry_domain::decide::planner;
-use gantry_domain::event::{Event, EventKind};
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::id::EventId;
 use gantry_domain::run::{KeptBecause, Run, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::requests::{self, Accepted, RunRequest};
+use gantry_seams::requests::Accepted;
 use gantry_seams::runs::{self, Limits, TakenRun};
 use gantry_seams::store::Batch;
 use gantry_seams::tags::Permit;
@@ -82,39 +82,19 @@ async fn resting_commit(gantry: &TestPipeline, tag: &str) -> String {
 async fn ask(gantry: &TestPipeline, task: &Task, reference: &str, force_tags: bool) -> Run {
     let mut build = task.build.clone();
     build.source = format!("{}#{reference}", gantry.git.url("hello")).parse().unwrap();
-    start(gantry, task, force_tags, |event| {
-        planner::for_task_request(task, build, event.id.clone(), TestPipeline::somebody())
+    start(gantry, |event| {
+        let by = TestPipeline::somebody();
+        RunDraft { force_tags, ..planner::for_task_request(task, build, event, by) }
     })
     .await
 }
 
-async fn rerun(gantry: &TestPipeline, task: &Task, run: &Run, force_tags: bool) -> Run {
-    start(gantry, task, force_tags, |event| {
-        planner::for_rerun(run, event.id.clone(), TestPipeline::somebody())
-    })
-    .await
+async fn rerun(gantry: &TestPipeline, run: &Run) -> Run {
+    start(gantry, |event| planner::for_rerun(run, event, TestPipeline::somebody())).await
 }
 
-async fn start(
-    gantry: &TestPipeline,
-    task: &Task,
-    force_tags: bool,
-    draft: impl FnOnce(&Event) -> planner::RunDraft,
-) -> Run {
-    let by = TestPipeline::somebody();
-    let number = gantry.transcript().await.lines().count();
-    let event = Event {
-        id: format!("request/{number}").parse().unwrap(),
-        registry: task.id.registry.clone(),
-        received: gantry.clock.now(),
-        trace: None,
-        kind: EventKind::Requested { by, task: Some(task.id.clone()), rerun_of: None },
-    };
-    let mut draft = draft(&event);
-    draft.force_tags = force_tags;
-    let request = RunRequest { draft, event, prefix: "ca".parse().unwrap(), idempotency: None };
-    let accepted = requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref());
-    let Accepted::Started(run) = accepted.await.unwrap() else { panic!("it is new") };
+async fn start(gantry: &TestPipeline, draft: impl FnOnce(EventId) -> RunDraft) -> Run {
+    let Accepted::Started(run) = gantry.request(draft, None).await else { panic!("it is new") };
     *run
 }
 
@@ -193,7 +173,7 @@ async fn a_person_s_run_of_an_older_commit_leaves_the_tag_of_a_newer_push_unless
     let newest = gantry.run("ca2").await;
 
     let by_commit = ask(&gantry, &task, &old, false).await;
-    let again = rerun(&gantry, &task, &gantry.run("ca1").await, false).await;
+    let again = rerun(&gantry, &gantry.run("ca1").await).await;
     gantry.settle().await;
     for run in [by_commit, again] {
         let run = gantry.run(&run.id.to_string()).await;

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU32;
 
+use gantry_domain::decide::planner;
 use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
 use gantry_ops::secret::SecretString;
 use gantry_seams::registries::{self, NewRegistry};
-use gantry_seams::requests::{self, RunRequest};
+use gantry_seams::requests::Accepted;
 use gantry_seams::{runs, tasks};
 use gantry_tests::ground::Ground;
 use gantry_tests::pipeline::TestPipeline;
@@ -39,26 +40,11 @@ async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) 
 
 /// Asks for a run of a task and lets it be ready.
 pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
-    use gantry_domain::event::{Event, EventKind};
-
-    let by = TestPipeline::somebody();
-    let event = Event {
-        id: format!("request/{}", task.id.name).parse().unwrap(),
-        registry: task.id.registry.clone(),
-        received: gantry.clock.now(),
-        trace: None,
-        kind: EventKind::Requested { by: by.clone(), task: Some(task.id.clone()), rerun_of: None },
+    let draft = |event| {
+        let by = TestPipeline::somebody();
+        planner::for_task_request(task, task.build.clone(), event, by)
     };
-    let draft = gantry_domain::decide::planner::for_task_request(
-        task,
-        task.build.clone(),
-        event.id.clone(),
-        by,
-    );
-    let request = RunRequest { draft, event, prefix: "cb".parse().unwrap(), idempotency: None };
-    let accepted =
-        requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap();
-    let requests::Accepted::Started(run) = accepted else { panic!("it is new") };
+    let Accepted::Started(run) = gantry.request(draft, None).await else { panic!("it is new") };
     gantry.schedule().await;
     run.id
 }

@@ -6,11 +6,9 @@ use std::num::NonZeroU32;
 use flate2::read::GzDecoder;
 use futures_util::future::join_all;
 use gantry_domain::decide::planner;
-use gantry_domain::event::{Event, EventKind};
 use gantry_domain::task::Task;
 use gantry_ops::secret::random_hex;
 use gantry_seams::registries::{self, NewRegistry};
-use gantry_seams::requests::{self, RunRequest};
 use gantry_tests::git_server::TestRepository;
 use gantry_tests::ground::Ground;
 use gantry_tests::pipeline::TestPipeline;
@@ -58,7 +56,7 @@ async fn assert_tags_show_what_was_built(docker_host: &str) {
     for round in 0..ROUNDS {
         for (branch, task) in tasks.iter().enumerate() {
             commit(&source, branch, round);
-            ask(&gantry, task, round).await;
+            ask(&gantry, task).await;
         }
         gantry.schedule().await;
         let work =
@@ -93,18 +91,12 @@ async fn task(gantry: &TestPipeline, branch: usize, repository: &str) -> Task {
         .await
 }
 
-async fn ask(gantry: &TestPipeline, task: &Task, round: usize) {
-    let by = TestPipeline::somebody();
-    let event = Event {
-        id: format!("request/{}/{round}", task.id.name).parse().unwrap(),
-        registry: task.id.registry.clone(),
-        received: gantry.clock.now(),
-        trace: None,
-        kind: EventKind::Requested { by: by.clone(), task: Some(task.id.clone()), rerun_of: None },
+async fn ask(gantry: &TestPipeline, task: &Task) {
+    let draft = |event| {
+        let by = TestPipeline::somebody();
+        planner::for_task_request(task, task.build.clone(), event, by)
     };
-    let draft = planner::for_task_request(task, task.build.clone(), event.id.clone(), by);
-    let request = RunRequest { draft, event, prefix: "cb".parse().unwrap(), idempotency: None };
-    requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap();
+    gantry.request(draft, None).await;
 }
 
 /// The content of `/file` in the image under a branch's tag, as the registry has it.
