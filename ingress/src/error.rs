@@ -58,6 +58,11 @@ pub(crate) enum ApiError {
         "gantry's store is full, so nothing new is taken: its operator must raise `store.budget` or free space"
     )]
     Full,
+    #[error(
+        "the disk on which gantry keeps uploads and logs is full, so no upload is taken: its operator must free space \
+         there, or lower `objects.min_free`"
+    )]
+    ObjectsFull,
     #[error("gantry failed: its own log says why")]
     Internal,
 }
@@ -99,6 +104,7 @@ impl ApiError {
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
             Self::Full => "full",
+            Self::ObjectsFull => "objects_full",
             Self::Internal => "internal",
         }
     }
@@ -122,6 +128,7 @@ impl ApiError {
             | Self::Busy
             | Self::Unavailable
             | Self::Full
+            | Self::ObjectsFull
             | Self::Internal => (None, Vec::new()),
         };
         ErrorDetail { code: self.code().to_owned(), message: self.to_string(), target, details }
@@ -141,7 +148,9 @@ impl ResponseError for ApiError {
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Unavailable | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Unavailable | Self::Full | Self::ObjectsFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -152,7 +161,8 @@ impl ResponseError for ApiError {
         let headers = response.headers_mut();
         match self.status_code() {
             StatusCode::SERVICE_UNAVAILABLE => {
-                let seconds = if matches!(self, Self::Full) { "30" } else { "2" };
+                let seconds =
+                    if matches!(self, Self::Full | Self::ObjectsFull) { "30" } else { "2" };
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
             }
             StatusCode::UNAUTHORIZED if matches!(self, Self::Unauthorized) => {
@@ -190,7 +200,7 @@ impl From<BlobError> for ApiError {
             BlobError::Source { .. } => Self::BrokenOff,
             BlobError::Full { .. } => {
                 tracing::error!("a request was refused: {error}");
-                Self::Full
+                Self::ObjectsFull
             }
             BlobError::Absent { .. } | BlobError::Unavailable { .. } => {
                 tracing::warn!("a request was refused: {error}");

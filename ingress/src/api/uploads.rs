@@ -105,7 +105,7 @@ async fn check_disk(state: &State) -> Result<(), ApiError> {
             tracing::error!(
                 "an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`"
             );
-            Err(ApiError::Full)
+            Err(ApiError::ObjectsFull)
         }
         Some(_) | None => Ok(()),
     }

@@ -164,6 +164,7 @@ fn verdict_of(error: &ApiError) -> HookVerdict {
         | ApiError::Busy
         | ApiError::Unavailable
         | ApiError::Full
+        | ApiError::ObjectsFull
         | ApiError::Internal => HookVerdict::Unavailable,
     }
 }

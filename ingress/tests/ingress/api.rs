@@ -476,8 +476,9 @@ async fn a_disk_that_fills_up_is_left_to_the_store() {
     let refused = Answer::of(request.body([&[0x1f, 0x8b][..], &[0; 1000]].concat())).await;
     assert_eq!(
         (refused.status, refused.code()),
-        (StatusCode::SERVICE_UNAVAILABLE, "full".to_owned())
+        (StatusCode::SERVICE_UNAVAILABLE, "objects_full".to_owned())
     );
+    assert!(refused.text.contains("lower `objects.min_free`"), "{}", refused.text);
 }
 
 #[tokio::test]
