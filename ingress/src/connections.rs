@@ -20,7 +20,7 @@ use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::HttpRequest;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Extensions, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{ConnectionType, header};
 use actix_web::rt::net::TcpStream as Accepted;
 use actix_web::web::Bytes;
 use gantry_domain::id::TokenId;
@@ -210,16 +210,17 @@ pub(crate) fn asked(request: &HttpRequest) -> Option<UnderWay> {
     Some(UnderWay(Arc::clone(connection)))
 }
 
-/// A request was answered. actix-web reads a refused body in chunks to its end, however far that is: it is cut here.
-pub(crate) fn answered(response: &ServiceResponse<impl MessageBody>) {
-    let request = response.request();
+/// A request was answered. actix-web reads a refused body in chunks to its end, however far that is: it is cut here. The
+/// sender is told, or it would send its next request over a connection that nobody reads.
+pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
-    if is_refused
-        && request.headers().contains_key(header::TRANSFER_ENCODING)
-        && let Some(connection) = request.conn_data::<Arc<Connection>>()
-    {
+    if !is_refused || !response.request().headers().contains_key(header::TRANSFER_ENCODING) {
+        return;
+    }
+    if let Some(connection) = response.request().conn_data::<Arc<Connection>>() {
         connection.end(Shutdown::Read);
     }
+    response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
 }
 
 /// A request of this connection showed a valid token: its answers may take as long as a run, if there is a place for it.

@@ -188,8 +188,8 @@ pub async fn run(
                     let under_way = connections::asked(request.request());
                     let answering = app.call(request);
                     async move {
-                        let response = answering.await?;
-                        connections::answered(&response);
+                        let mut response = answering.await?;
+                        connections::answered(&mut response);
                         Ok(response.map_body(|_, body| connections::Body::new(body, under_way)))
                     }
                 })
