@@ -345,18 +345,19 @@ impl Walk {
         EntryKind::File
     }
 
-    /// Adds a file that the service reads itself, if it is there, with the links that lead to it. One that a link
-    /// leads to outside of the folder goes along as a file.
+    /// Adds a file that the service reads itself, if it is there, with the links that lead to it. A link out of the folder
+    /// is refused: a folder that somebody else wrote could send any file of this machine by it.
     fn always(&mut self, path: &str) -> Result<()> {
         let full = self.pack.root.join(path);
         if !full.is_file() {
             return Ok(());
         }
         let Some(links) = dockerfile::links_of(&self.pack.root, path) else {
-            let content = dockerfile::read(&full)?;
-            self.pack.entries.retain(|entry| entry.path != path);
-            self.text(path.to_owned(), content);
-            return Ok(());
+            let (full, root) = (full.display(), self.pack.root.display());
+            return Err(UsageError(format!(
+                "{full} is a link that leads out of {root}: put the file there, or name a Dockerfile elsewhere with -f"
+            ))
+            .into());
         };
         for path in links {
             if !self.pack.entries.iter().any(|entry| entry.path == path) {
@@ -534,9 +535,18 @@ mod tests {
             let ignore = Ignore::parse(rules).unwrap();
             assert!(ignore.excludes(&dockerfile) && ignore.excludes("a.log"), "{rules}");
         }
-        symlink("../docker/Dockerfile", app.join("linked")).unwrap();
-        let found = unpacked(Pack::of(&app, "linked").unwrap()).await;
-        assert_eq!(found["linked"], "FROM outside");
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_sends_no_file_of_this_machine() {
+        let around = folder(&[("secret", "key"), ("app/x", ""), ("rules/Dockerfile", "FROM a")]);
+        for (folder, link) in [("app", "Dockerfile"), ("rules", ".dockerignore")] {
+            let root = around.path().join(folder);
+            symlink("../secret", root.join(link)).unwrap();
+            let error = Pack::of(&root, "Dockerfile").unwrap_err();
+            assert!(error.is::<UsageError>(), "{error:?}");
+            assert!(error.to_string().contains("is a link that leads out of"), "{error}");
+        }
     }
 
     #[test]
