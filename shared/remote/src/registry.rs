@@ -22,7 +22,6 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -31,10 +30,13 @@ use crate::http::{OutboundClient, OutboundError, read_body};
 
 mod challenge;
 mod error;
+mod manifest;
 mod token;
 
 use challenge::Challenge;
 pub use error::RegistryError;
+pub use manifest::RawManifest;
+use manifest::{MANIFEST_TYPES, digest_of, media_type_of};
 
 /// Docker Hub's own name is not where its registry answers.
 const DOCKER_HUB_REGISTRY: &str = "registry-1.docker.io";
@@ -42,12 +44,6 @@ const DOCKER_HUB_REGISTRY: &str = "registry-1.docker.io";
 /// Registries refuse larger ones; no image needs it.
 const LARGEST_MANIFEST: u64 = 8 << 20;
 const LARGEST_TOKEN: u64 = 1 << 20;
-
-/// Both forms of an index and of a manifest: without this a registry converts to one that nobody wants.
-const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, \
-     application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.v2+json";
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -58,51 +54,6 @@ pub struct RegistryClient {
     host: RegistryHost,
     credentials: Option<Credentials>,
     access: Mutex<HashMap<String, Access>>,
-}
-
-/// A manifest or index exactly as the registry keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawManifest {
-    /// Its `Content-Type`.
-    pub media_type: String,
-    /// Its bytes: the digest is of these.
-    pub bytes: Bytes,
-    /// The digest of `bytes`.
-    pub digest: Digest,
-}
-
-impl RawManifest {
-    /// The digest of the image's configuration, as the manifest says. `None` for an index.
-    #[must_use]
-    pub fn config(&self) -> Option<Digest> {
-        #[derive(serde::Deserialize)]
-        struct Image {
-            config: Config,
-        }
-        #[derive(serde::Deserialize)]
-        struct Config {
-            digest: Digest,
-        }
-        serde_json::from_slice::<Image>(&self.bytes).ok().map(|image| image.config.digest)
-    }
-
-    /// How large the image is, as the manifest says: its configuration and its layers. 0 for an index.
-    #[must_use]
-    pub fn image_bytes(&self) -> u64 {
-        #[derive(serde::Deserialize)]
-        struct Image {
-            config: Part,
-            layers: Vec<Part>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Part {
-            size: u64,
-        }
-        serde_json::from_slice::<Image>(&self.bytes).map_or(0, |image| {
-            let layers = image.layers.iter().map(|layer| layer.size);
-            layers.fold(image.config.size, u64::saturating_add)
-        })
-    }
 }
 
 /// How requests of one kind are let in.
@@ -213,7 +164,7 @@ impl RegistryClient {
         if promised.is_some_and(|promised| promised != digest) {
             return Err(nonsense("the manifest is not the one of its digest"));
         }
-        let media_type = media_type_of(&answer);
+        let media_type = media_type_of(&answer.headers, &answer.body);
         let media_type = media_type.ok_or_else(|| nonsense("the manifest has no type"))?;
         Ok(RawManifest { media_type, bytes: answer.body, digest })
     }
@@ -577,13 +528,6 @@ fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 
-fn digest_of(bytes: &[u8]) -> Digest {
-    match format!("sha256:{}", hex::encode(Sha256::digest(bytes))).parse() {
-        Ok(digest) => digest,
-        Err(_) => unreachable!("a SHA-256 in hexadecimal digits is what a digest is"),
-    }
-}
-
 fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter();
     // A realm for people may have any letters.
@@ -605,23 +549,6 @@ fn refuses_method(status: StatusCode) -> bool {
             | StatusCode::NOT_ACCEPTABLE
             | StatusCode::NOT_IMPLEMENTED
     )
-}
-
-/// The header says it, without its parameters, which have no place when it is sent back; or the manifest itself, where a
-/// registry sends all bodies as plain text or bytes.
-fn media_type_of(answer: &Answer) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    let said = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let said = said.map(|said| said.split(';').next().unwrap_or_default().trim().to_owned());
-    if said.as_deref().is_some_and(|said| MANIFEST_TYPES.contains(said) && !said.is_empty()) {
-        return said;
-    }
-    let own = serde_json::from_slice::<Typed>(&answer.body).ok().and_then(|typed| typed.media_type);
-    own.or(said).filter(|media_type| !media_type.is_empty())
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
