@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gantry_taskfile::encoding::decode_rules;
-use gantry_taskfile::ignore::{Ignore, Scope, file_names};
+use gantry_taskfile::ignore::file_names;
 use tokio::sync::mpsc;
 
-use crate::exit::UsageError;
 use dockerfile::Place;
+use walk::{Rules, Walk};
 
 mod dockerfile;
+mod walk;
 
 /// What to do about a file that cannot be packed.
 const REMEDY: &str = "make it readable, or exclude it in .dockerignore";
@@ -234,163 +234,6 @@ fn append_file<W: Write>(
     if read == before.len() && is_as_before { Ok(()) } else { Err(changed("it changed meanwhile")) }
 }
 
-/// The ignore rules of a build, and the text that they were read from.
-struct Rules {
-    ignore: Ignore,
-    text: Vec<u8>,
-}
-
-impl Rules {
-    /// Those of the Dockerfile itself, or the folder's. A Dockerfile from elsewhere has its own beside it.
-    fn read(root: &Path, dockerfile: &str, elsewhere: Option<&Path>) -> Result<Self> {
-        let [own, general] = file_names(dockerfile);
-        let own = elsewhere.map_or(root.join(own), |file| {
-            let mut own = file.as_os_str().to_owned();
-            own.push(".dockerignore");
-            own.into()
-        });
-        for path in [own, root.join(general)] {
-            let text = match fs::read(&path) {
-                Err(error) if dockerfile::is_absent(&error) => continue,
-                text => text.with_context(|| format!("cannot read {}", path.display()))?,
-            };
-            let shown = path.display();
-            let decoded =
-                decode_rules(&text).map_err(|error| UsageError(format!("{shown}: {error}")))?;
-            let ignore =
-                Ignore::parse(&decoded).map_err(|error| UsageError(format!("{shown}: {error}")))?;
-            return Ok(Self { ignore, text });
-        }
-        Ok(Self { ignore: Ignore::default(), text: Vec::new() })
-    }
-}
-
-struct Walk {
-    pack: Pack,
-    /// The first path of each file that has several, by device and number.
-    first_names: HashMap<(u64, u64), String>,
-}
-
-impl Walk {
-    fn folder(&mut self, scope: &Scope<'_>) -> Result<()> {
-        let folder = self.pack.root.join(scope.path());
-        let shown = || format!("cannot read {}: {REMEDY}", folder.display());
-        let mut names = fs::read_dir(&folder)
-            .and_then(|entries| {
-                entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
-            })
-            .with_context(shown)?;
-        names.sort();
-        for name in names {
-            let Some(name) = name.to_str() else {
-                let path = folder.join(&name);
-                return Err(UsageError(format!(
-                    "{}: its name is not UTF-8: rename it, or exclude its folder in .dockerignore",
-                    path.display()
-                ))
-                .into());
-            };
-            self.entry(&scope.enter(name))?;
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, scope: &Scope<'_>) -> Result<()> {
-        if scope.is_excluded_whole() {
-            return Ok(());
-        }
-        let is_folder = self.add(scope.path(), !scope.is_excluded())?;
-        if is_folder { self.folder(scope) } else { Ok(()) }
-    }
-
-    /// Adds one entry if it is `wanted`; says whether it is a folder.
-    fn add(&mut self, path: &str, wanted: bool) -> Result<bool> {
-        let full = self.pack.root.join(path);
-        let shown = || format!("cannot read {}: {REMEDY}", full.display());
-        let metadata = match fs::symlink_metadata(&full) {
-            // Removed since its folder was read.
-            Err(error) if dockerfile::is_absent(&error) => return Ok(false),
-            metadata => metadata.with_context(shown)?,
-        };
-        if !wanted {
-            return Ok(metadata.is_dir());
-        }
-        let kind = if metadata.is_dir() {
-            EntryKind::Folder
-        } else if metadata.is_symlink() {
-            EntryKind::Link { target: fs::read_link(&full).with_context(shown)? }
-        } else if metadata.is_file() {
-            // Now, and not when half of it is sent.
-            File::open(&full).with_context(shown)?;
-            self.file(path, &metadata)
-        } else if metadata.file_type().is_fifo() {
-            EntryKind::Fifo
-        } else {
-            self.pack.skipped.push(path.to_owned());
-            return Ok(false);
-        };
-        self.pack.entries.push(Entry { path: path.to_owned(), kind });
-        Ok(metadata.is_dir())
-    }
-
-    fn file(&mut self, path: &str, metadata: &fs::Metadata) -> EntryKind {
-        if metadata.nlink() > 1 {
-            let file = (metadata.dev(), metadata.ino());
-            if let Some(first) = self.first_names.get(&file) {
-                return EntryKind::HardLink { first: first.clone() };
-            }
-            self.first_names.insert(file, path.to_owned());
-        }
-        self.pack.bytes += metadata.len();
-        EntryKind::File
-    }
-
-    /// Adds a file that the service reads itself, if it is there, with the links that lead to it. A link out of the folder
-    /// is refused: a folder that somebody else wrote could send any file of this machine by it.
-    fn always(&mut self, path: &str) -> Result<()> {
-        let full = self.pack.root.join(path);
-        if !full.is_file() {
-            return Ok(());
-        }
-        let Some(links) = dockerfile::links_of(&self.pack.root, path) else {
-            let (full, root) = (full.display(), self.pack.root.display());
-            return Err(UsageError(format!(
-                "{full} is a link that leads out of {root}: put the file there, or name a Dockerfile elsewhere with -f"
-            ))
-            .into());
-        };
-        for path in links {
-            if !self.pack.entries.iter().any(|entry| entry.path == path) {
-                self.add(&path, true)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a Dockerfile from elsewhere, with the rules that it is built by.
-    fn along(&mut self, dockerfile: Vec<u8>, rules: &[u8]) -> Result<()> {
-        let taken = self.pack.root.join(ALONG);
-        if fs::symlink_metadata(&taken).is_ok() {
-            let taken = taken.display();
-            return Err(UsageError(format!(
-                "{taken} is in the way of a Dockerfile from elsewhere: rename it"
-            ))
-            .into());
-        }
-        let mut rules = rules.to_owned();
-        rules.extend(format!("\n{ALONG}\n").into_bytes());
-        let [own, _] = file_names(&self.pack.dockerfile);
-        self.text(self.pack.dockerfile.clone(), dockerfile);
-        self.text(own, rules);
-        Ok(())
-    }
-
-    fn text(&mut self, path: String, content: Vec<u8>) {
-        self.pack.bytes += content.len() as u64;
-        self.pack.entries.push(Entry { path, kind: EntryKind::Text { content } });
-    }
-}
-
 /// How many bytes go to the network at once.
 const PIECE: usize = 64 << 10;
 
@@ -438,7 +281,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::os::unix::fs::symlink;
 
+    use gantry_taskfile::ignore::Ignore;
+
     use super::*;
+    use crate::exit::UsageError;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
