@@ -76,7 +76,7 @@ impl Pack {
     /// Looks through the folder. `dockerfile` is relative to it or absolute; one that lies elsewhere is sent along.
     ///
     /// # Errors
-    /// [`UsageError`] when there is no Dockerfile at `dockerfile`; else what the system says.
+    /// [`crate::exit::UsageError`] when there is no Dockerfile at `dockerfile`; else what the system says.
     pub(crate) fn of(root: &Path, dockerfile: &str) -> Result<Self> {
         let place = dockerfile::find(root, dockerfile)?;
         let (asked, elsewhere) = match &place {
