@@ -48,19 +48,25 @@ struct Place {
     sources: Sources,
 }
 
+const LIMITS: UnpackLimits =
+    UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
+
 fn place(mirror_bytes: u64) -> Place {
-    let limits = UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
-    place_with(mirror_bytes, limits)
+    place_with(mirror_bytes, LIMITS)
 }
 
 fn place_with(mirror_bytes: u64, limits: UnpackLimits) -> Place {
     let folder = TempDir::new().unwrap();
+    let sources = open(folder.path(), mirror_bytes, limits);
+    Place { folder, sources }
+}
+
+fn open(folder: &Path, mirror_bytes: u64, limits: UnpackLimits) -> Sources {
     let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
     let most =
         GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 64 << 20, checkout_files: 1000 };
     let git = Git::new(Arc::clone(http.policy()), most);
-    let sources = Sources::open(folder.path().to_owned(), git, http, limits, mirror_bytes).unwrap();
-    Place { folder, sources }
+    Sources::open(folder.to_owned(), git, http, limits, mirror_bytes).unwrap()
 }
 
 impl Place {
@@ -270,6 +276,46 @@ async fn a_mirror_that_a_killed_process_left_is_made_anew() {
     let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
     assert_eq!(checkout.commit().unwrap().as_str(), commit);
     assert!(!mirror.join("shallow.lock").exists());
+}
+
+/// How many processes name `url` in their arguments.
+fn processes_for(url: &str) -> usize {
+    let named = |entry: &std::fs::DirEntry| {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(url)
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(named).count()
+}
+
+#[tokio::test]
+async fn the_next_owner_of_a_folder_ends_the_git_processes_that_a_killed_one_left() {
+    let server = GitServer::start().await.unwrap();
+    for name in ["app", "other"] {
+        server.repository(name).unwrap().commit("main", &[("a", "1")]).unwrap();
+    }
+    let (killed, another) = (place(1 << 30), place(1 << 30));
+    server.behave(Behaviour::Silence);
+    for (place, name) in [(&killed, "app"), (&another, "other")] {
+        let (sources, url) = (place.sources.clone(), server.url(name));
+        let fetch =
+            async move { sources.from_git(&git_source(&url), None, soon()).await.map(drop) };
+        let mut fetch = Box::pin(fetch);
+        while processes_for(&server.url(name)) < 2 {
+            let moment = tokio::time::timeout(Duration::from_millis(20), &mut fetch).await;
+            assert!(moment.is_err(), "the host is silent: {moment:?}");
+        }
+        // As in a process that is killed, nothing ends what it started.
+        std::mem::forget(fetch);
+    }
+
+    server.behave(Behaviour::Serve);
+    let next = open(killed.folder.path(), 1 << 30, LIMITS);
+    assert_eq!(processes_for(&server.url("app")), 0);
+    assert!(processes_for(&server.url("other")) > 0, "another folder's processes are not ours");
+    next.from_git(&git_source(&server.url("app")), None, soon()).await.unwrap();
+
+    open(another.folder.path(), 1 << 30, LIMITS);
+    assert_eq!(processes_for(&server.url("other")), 0);
 }
 
 #[tokio::test]

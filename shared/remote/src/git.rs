@@ -16,6 +16,7 @@ use crate::guard::{OutboundPolicy, ResolveError};
 mod command;
 mod error;
 mod failure;
+mod former;
 
 use command::Command;
 pub use error::GitError;
@@ -24,6 +25,8 @@ pub use error::GitError;
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
+    /// What its processes are marked with.
+    folder: Option<PathBuf>,
     policy: Arc<OutboundPolicy>,
     limits: GitLimits,
 }
@@ -65,13 +68,26 @@ impl Git {
     /// The `git` of the path.
     #[must_use]
     pub fn new(policy: Arc<OutboundPolicy>, limits: GitLimits) -> Self {
-        Self { program: "git".into(), policy, limits }
+        Self { program: "git".into(), folder: None, policy, limits }
     }
 
     /// Another program than the path's.
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
         Self { program, ..self }
+    }
+
+    /// Marks every process that it starts with `folder`, and ends those that a killed process of ours left with this mark.
+    /// `folder` must be absolute and have one owner at a time. Blocking.
+    ///
+    /// # Errors
+    /// What the system says when a process can be seen and not ended.
+    pub fn owning(self, folder: &Path) -> std::io::Result<Self> {
+        let ended = former::end(folder)?;
+        if ended > 0 {
+            tracing::info!("ended {ended} git processes that a killed process left");
+        }
+        Ok(Self { folder: Some(folder.to_owned()), ..self })
     }
 
     /// What `reference` stands for now; the remote's own default branch if `None`.
@@ -327,7 +343,11 @@ impl Git {
     }
 
     fn bare_command(&self, what: String) -> Command<'_> {
-        Command::new(&self.program, what)
+        let mut command = Command::new(&self.program, what);
+        if let Some(folder) = &self.folder {
+            command.env(former::MARK, folder);
+        }
+        command
     }
 
     fn local_command(&self, repository: &Path, what: &str) -> Command<'_> {

@@ -190,7 +190,8 @@ impl SourceError {
 }
 
 impl Sources {
-    /// Keeps sources and at most `mirror_bytes` of mirrors in `folder`, which is nobody else's.
+    /// Keeps sources and at most `mirror_bytes` of mirrors in `folder`, which is absolute and nobody else's: git processes
+    /// that a killed owner left are ended first, so that none writes into a mirror that is read again.
     ///
     /// # Errors
     /// [`SourceError::Folder`] if it cannot be made.
@@ -201,12 +202,14 @@ impl Sources {
         limits: UnpackLimits,
         mirror_bytes: u64,
     ) -> Result<Self, SourceError> {
+        let failed = |source| SourceError::Folder { folder: folder.clone(), source };
+        let git = git.owning(&folder).map_err(failed)?;
         let checkouts = folder.join("checkouts");
         // What a killed process left: a checkout is of no use without the run that it was for.
         let _absent = std::fs::remove_dir_all(&checkouts);
         let mirrors = Mirrors::new(folder.join("mirrors"), mirror_bytes);
         let made = std::fs::create_dir_all(&checkouts).and_then(|()| mirrors.make_folder());
-        made.map_err(|source| SourceError::Folder { folder: folder.clone(), source })?;
+        made.map_err(failed)?;
         Ok(Self { git, http, folder: checkouts, mirrors, limits })
     }
 

@@ -1,0 +1,71 @@
+//! The git processes that a killed process of ours left running.
+//!
+//! They are no children of the next process, and a silent host keeps them for half a minute: they would write into a
+//! mirror that is being read again. Whoever starts git for a folder marks it in git's environment, which all that git
+//! starts inherits; the next owner of the folder ends what carries its mark. Nothing else can carry it: a folder has one
+//! owner at a time.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The variable that names the folder.
+pub(super) const MARK: &str = "GANTRY_WORK_FOLDER";
+
+/// A killed process is gone at once, or it hangs in the kernel.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// Kills the processes that are marked with `folder`, and returns how many there were once they are gone. Reads `/proc`,
+/// and finds nothing where there is none. Blocking.
+pub(super) fn end(folder: &Path) -> io::Result<usize> {
+    let mark = [MARK.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
+    let until = Instant::now() + DEATH;
+    let mut ended = 0;
+    loop {
+        // Git may start another process while it is being killed.
+        let running = marked(&mark);
+        if running.is_empty() {
+            return Ok(ended);
+        }
+        if Instant::now() > until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not end"));
+        }
+        ended = ended.max(running.len());
+        for pid in running {
+            kill(pid, &mark)?;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn marked(mark: &[u8]) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_marked(*pid, mark)).collect()
+}
+
+/// The environment of a process that has ended, or of another user's, reads as empty.
+fn is_marked(pid: i32, mark: &[u8]) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+}
+
+/// The process is held before it is looked at again: its number may have gone to another meanwhile.
+fn kill(pid: i32, mark: &[u8]) -> io::Result<()> {
+    let Some(raw) = Pid::from_raw(pid) else { return Ok(()) };
+    let held = match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(held) => held,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !is_marked(pid, mark) {
+        return Ok(());
+    }
+    match pidfd_send_signal(&held, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
