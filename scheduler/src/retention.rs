@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
+use gantry_seams::deliveries::RemoveError;
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
 use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
@@ -31,7 +32,7 @@ pub struct Retention {
     pub revisions: Duration,
     /// Uploaded archives.
     pub uploads: Duration,
-    /// Uploaded archives that no run was started from.
+    /// Uploaded archives that no run was started from, and large bodies whose delivery was not accepted.
     pub unused_uploads: Duration,
 }
 
@@ -74,6 +75,7 @@ impl Scheduler {
         let mut count = self.forget_runs().await?;
         count += self.move_bodies(now.before(keep.bodies)).await?;
         count += self.forget_deliveries().await?;
+        count += self.remove_unowned_bodies(now.before(keep.unused_uploads)).await?;
         count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
@@ -158,6 +160,20 @@ impl Scheduler {
             }
             deliveries::drop_body(store, &delivery).await?;
             count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn remove_unowned_bodies(&self, before: Timestamp) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for body in deliveries::announced_before(self.store.as_ref(), before, PIECE).await? {
+            match body.remove(self.store.as_ref(), self.blobs.as_ref()).await {
+                Ok(()) => count += 1,
+                Err(RemoveError::Store(error)) => return Err(error),
+                Err(RemoveError::Blob(error)) => {
+                    tracing::warn!("a body that no delivery owns is removed later: {error}");
+                }
+            }
         }
         Ok(count)
     }

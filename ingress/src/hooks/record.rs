@@ -8,7 +8,7 @@ use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId};
 use gantry_ops::telemetry;
-use gantry_seams::deliveries::{self, Accepted};
+use gantry_seams::deliveries::{self, Accepted, UnownedBody};
 use gantry_seams::store::StoreError;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
@@ -62,7 +62,7 @@ pub(super) async fn record(
         events: events.iter().map(|event| event.id.clone()).collect(),
         unread: reading.unread,
     };
-    let body = keep_apart_if_large(state, &delivery, body).await;
+    let body = keep_apart_if_large(state, &delivery, body).await?;
     let is_apart = body.is_none();
     let storing = tracing::info_span!("store delivery");
     let accepted = deliveries::accept(store, &delivery, body, &events).instrument(storing).await?;
@@ -90,13 +90,18 @@ pub(super) async fn record(
 
 /// Takes a large body to the object store: written into the store, it would hold up everybody else's commits. `None` when it
 /// is there. While the object store is away the store takes it all the same.
-async fn keep_apart_if_large(state: &State, delivery: &Delivery, body: Bytes) -> Option<Bytes> {
+async fn keep_apart_if_large(
+    state: &State,
+    delivery: &Delivery,
+    body: Bytes,
+) -> Result<Option<Bytes>, StoreError> {
     if body.len() < LARGE_BODY {
-        return Some(body);
+        return Ok(Some(body));
     }
+    deliveries::announce_body(state.store.as_ref(), delivery).await?;
     let put = deliveries::put_body(state.blobs.as_ref(), delivery, body.clone());
     match tokio::time::timeout(apart_within(delivery.provider), put).await {
-        Ok(Ok(())) => return None,
+        Ok(Ok(())) => return Ok(None),
         Ok(Err(error)) => {
             tracing::debug!(delivery.id = %delivery.id, "a large body goes into the store: {error}");
         }
@@ -104,24 +109,25 @@ async fn keep_apart_if_large(state: &State, delivery: &Delivery, body: Bytes) ->
             tracing::debug!(delivery.id = %delivery.id, "a large body goes into the store: the object store is slow");
         }
     }
-    Some(body)
+    Ok(Some(body))
 }
 
-/// Removes a body that was kept apart for a delivery that is not the one that stands.
+/// Removes a body that was kept apart for a delivery that is not the one that stands. What stays is removed with what is
+/// old.
 async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted) {
-    match accepted {
-        // A repeat has the same body, under the same name.
-        Accepted::New | Accepted::Repeat(_) => return,
-        Accepted::Conflict(_) => {}
-    }
-    let gone = deliveries::delete_packed_body(state.blobs.as_ref(), delivery);
+    let unowned = match accepted {
+        Accepted::New => None,
+        Accepted::Repeat(stands) | Accepted::Conflict(stands) => UnownedBody::of(delivery, stands),
+    };
+    let Some(unowned) = unowned else { return };
+    let gone = unowned.remove(state.store.as_ref(), state.blobs.as_ref());
     match tokio::time::timeout(apart_within(delivery.provider), gone).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(delivery.id = %delivery.id, "a body that nobody owns stays in the object store: {error}");
+            tracing::debug!(delivery.id = %delivery.id, "a body that nobody owns is removed later: {error}");
         }
         Err(_) => {
-            tracing::warn!(delivery.id = %delivery.id, "a body that nobody owns stays in the object store: it is slow");
+            tracing::debug!(delivery.id = %delivery.id, "a body that nobody owns is removed later: the object store is slow");
         }
     }
 }

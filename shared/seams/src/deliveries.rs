@@ -51,11 +51,84 @@ pub fn body_blob_path(delivery: &Delivery) -> Option<String> {
 }
 
 fn own_blob_path(delivery: &Delivery) -> String {
-    let Delivery { provider, hook, id, body_sha256: hash, .. } = delivery;
-    // The body's hash keeps another body of the same delivery id from overwriting the one that was accepted. All of it is
-    // hashed, because whoever may list the object store must not learn the addresses of hooks.
-    let name = Sha256::digest(format!("{provider}/{hook}/{id}/{hash}"));
-    format!("deliveries/{}", hex::encode(name))
+    blob_path(&blob_name(delivery))
+}
+
+fn blob_path(name: &str) -> String {
+    format!("deliveries/{name}")
+}
+
+/// The body's hash and the time keep what comes later under the same delivery id from overwriting the body that was
+/// accepted. All of it is hashed, because whoever may list the object store must not learn the addresses of hooks.
+fn blob_name(delivery: &Delivery) -> String {
+    let Delivery { provider, hook, id, body_sha256: hash, received, .. } = delivery;
+    let received = received.as_millis();
+    hex::encode(Sha256::digest(format!("{provider}/{hook}/{id}/{hash}/{received}")))
+}
+
+/// Says that the body of a delivery may come into the object store, before its first byte does. Should nobody live to
+/// accept the delivery, [`announced_before`] tells of the body all the same; [`accept`] ends the announcement.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn announce_body(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    batch.index(announced(), delivery.received.as_millis(), blob_name(delivery));
+    crate::collection::commit_unconditional(store, batch).await
+}
+
+/// A body in the object store whose delivery was not accepted: it was announced, and may never have come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnownedBody {
+    name: String,
+}
+
+impl UnownedBody {
+    /// The body that `delivery` brought, unless it is the body of `stands`, the delivery of this id that was accepted.
+    #[must_use]
+    pub fn of(delivery: &Delivery, stands: &Delivery) -> Option<Self> {
+        let name = blob_name(delivery);
+        (name != blob_name(stands)).then_some(Self { name })
+    }
+
+    /// Removes it. A second call finds nothing to do.
+    ///
+    /// # Errors
+    /// [`BlobError`], [`StoreError`]: it stays announced.
+    pub async fn remove(&self, store: &dyn Store, blobs: &dyn Blobs) -> Result<(), RemoveError> {
+        blobs.delete(&blob_path(&self.name)).await?;
+        let mut batch = Batch::default();
+        batch.unindex(announced(), &self.name);
+        Ok(crate::collection::commit_unconditional(store, batch).await?)
+    }
+}
+
+/// Why a body was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The object store's reason.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The store's reason.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Bodies that were announced before `before` and not accepted since, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn announced_before(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<UnownedBody>, StoreError> {
+    let entries = store.range(&announced(), From::Start, limit).await?;
+    Ok(entries
+        .into_iter()
+        .take_while(|entry| entry.score < before.as_millis())
+        .map(|entry| UnownedBody { name: entry.member })
+        .collect())
 }
 
 /// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
@@ -163,6 +236,7 @@ fn acceptance(
         }
         None => batch.index(without_body(), received, member),
     }
+    batch.unindex(announced(), blob_name(delivery));
     batch.index(of_hook(&delivery.hook), -received, member);
     batch.index(all(), -received, member);
     for event in events {
@@ -323,6 +397,11 @@ fn of_hook(hook: &HookId) -> Index {
 /// From the oldest.
 fn with_body() -> Index {
     Index::new("deliveries/with-body")
+}
+
+/// From the oldest, by the names of objects.
+fn announced() -> Index {
+    Index::new("deliveries/announced-bodies")
 }
 
 /// From the oldest.

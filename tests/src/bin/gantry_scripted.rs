@@ -1,6 +1,6 @@
 //! `gantry up` on parts that run nothing: everything is real but the engine and the registry, and leases are short.
 //!
-//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|uploads] REPOSITORY…`. Out: what
+//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|unused] REPOSITORY…`. Out: what
 //! `gantry up` says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
 //! long builds and tag writes take. `end` ends the leases of the former process at once, as an embedded start does; with
 //! `lapse` they end by themselves, as those of a lost worker do. What is to be forgotten is old at once.
@@ -73,7 +73,7 @@ impl Arguments {
                 "--forget" => match given.next().context("what to forget is missing")?.as_str() {
                     "bodies" => arguments.retention.bodies = Duration::ZERO,
                     "runs" => arguments.retention.runs = Duration::ZERO,
-                    "uploads" => arguments.retention.uploads = Duration::ZERO,
+                    "unused" => arguments.retention.unused_uploads = Duration::ZERO,
                     other => bail!("`{other}` is not forgotten by itself"),
                 },
                 _ => names.push(argument),

@@ -34,6 +34,8 @@ macro_rules! points {
 points! {
     /// A delivery is verified and not stored.
     BeforeAccept = "accept.before-commit",
+    /// A large body is in the object store, and its delivery is not stored.
+    LargeBodyPut = "accept.body-put",
     /// A delivery is stored and not answered.
     Accepted = "accept.committed",
     /// A delivery is stored, and nobody was told of its event.
@@ -100,6 +102,9 @@ impl CrashPoint {
         use Place::{AfterCommit, BeforeCommit, EventDoorbell, InBuild, TagPut};
         match self {
             Self::BeforeAccept => BeforeCommit(|batch| creates(batch, Kind::Delivery)),
+            Self::LargeBodyPut => BeforeCommit(|batch| {
+                creates(batch, Kind::Delivery) && !puts(batch, Kind::DeliveryBody)
+            }),
             Self::Accepted => AfterCommit(|batch| creates(batch, Kind::Delivery)),
             Self::AcceptedUnrung => EventDoorbell,
             Self::Requested => {
@@ -149,6 +154,10 @@ impl FromStr for CrashPoint {
 
 fn creates(batch: &Batch, kind: Kind) -> bool {
     batch.expect.iter().any(|(key, expect)| key.kind == kind && *expect == Expect::Absent)
+}
+
+fn puts(batch: &Batch, kind: Kind) -> bool {
+    batch.put.iter().any(|(key, _)| key.kind == kind)
 }
 
 fn deletes(batch: &Batch, kind: Kind) -> bool {

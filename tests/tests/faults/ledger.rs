@@ -58,6 +58,12 @@ impl Delivery {
         Self { id, push, body, answers: 0, events: BTreeSet::new() }
     }
 
+    /// The same with a body of more than `bytes`: as if it told of many commits.
+    pub(crate) fn padded(mut self, bytes: usize) -> Self {
+        self.body.resize(self.body.len() + bytes, b' ');
+        self
+    }
+
     /// Sends it, as often as it takes until it is accepted.
     pub(crate) async fn send(&mut self, client: &Client, hook: &Hook) -> Result<()> {
         while self.send_once(client, hook).await?.is_none() {

@@ -16,7 +16,7 @@ use gantry_tests::git_server::GitServer;
 
 use self::site::Mode;
 use Part::{Ingress, Scheduler, Worker};
-use Story::{Cancel, Forget, Push, PushToMany, Request, Upload};
+use Story::{Cancel, Forget, LargePush, Push, PushToMany, Request, Upload};
 
 /// What of gantry does it: in the scaled mode a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ enum Part {
 enum Story {
     /// A push to a branch that two tasks watch.
     Push,
+    /// A push with a large body, which is not sent again; and it is old.
+    LargePush,
     /// A push to a branch, with more candidates than fit one commit, of which the first and the last watch it.
     PushToMany,
     /// A push whose build never ends, until it is cancelled.
@@ -48,15 +50,17 @@ enum Story {
 enum Old {
     Bodies,
     Runs,
-    Uploads,
+    /// Uploads that no run was started from, and bodies whose delivery was not accepted.
+    Unused,
 }
 
 /// Who dies where, one after another, in the order in which a run comes by.
 type Deaths = &'static [(Part, CrashPoint)];
 
 /// The points, and which row of ARCHITECTURE.md says what heals who dies there, by its first column.
-const TABLE: [(CrashPoint, &str); 23] = [
+const TABLE: [(CrashPoint, &str); 24] = [
     (BeforeAccept, "request read and commit"),
+    (LargeBodyPut, "large body stored and commit"),
     (Accepted, "commit and answer"),
     (Requested, "commit and answer"),
     (AcceptedUnrung, "commit and doorbell"),
@@ -82,7 +86,7 @@ const TABLE: [(CrashPoint, &str); 23] = [
 ];
 
 /// What happens, and who dies of it. A run outlives two workers, not three.
-const PLAYS: [(Story, Deaths); 11] = [
+const PLAYS: [(Story, Deaths); 12] = [
     (
         Push,
         &[
@@ -101,6 +105,7 @@ const PLAYS: [(Story, Deaths); 11] = [
     (PushToMany, &[(Scheduler, HalfDecided)]),
     (Cancel, &[(Ingress, CancelAsked)]),
     (Request, &[(Ingress, Requested)]),
+    (LargePush, &[(Ingress, LargeBodyPut)]),
     (Upload, &[(Ingress, UploadPut)]),
     (Forget(Old::Bodies), &[(Scheduler, BodyPut)]),
     (Forget(Old::Runs), &[(Scheduler, LogsForgotten)]),

@@ -138,7 +138,7 @@ impl Scaled {
         let setting = match old {
             Old::Bodies => "retention.bodies",
             Old::Runs => "retention.runs",
-            Old::Uploads => "retention.uploads",
+            Old::Unused => "retention.unused_uploads",
         };
         self.settings.push((setting, "\"1ms\"".to_owned()));
         let scheduler = Part::Scheduler;

@@ -98,7 +98,7 @@ impl Old {
         match self {
             Self::Bodies => "bodies",
             Self::Runs => "runs",
-            Self::Uploads => "uploads",
+            Self::Unused => "unused",
         }
     }
 }

@@ -31,6 +31,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// More than one commit decides.
 const CANDIDATES: usize = 66;
 
+/// A body of so many bytes is kept in the object store.
+const LARGE: usize = 600 << 10;
+
 /// The repository of quick builds.
 const QUICK: &str = "quick";
 
@@ -55,7 +58,11 @@ pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServ
         Story::Request => scene.ask_and_die(deaths).await?,
         Story::Upload => {
             scene.upload_and_die(deaths).await?;
-            scene.site.forget(Old::Uploads, &[]).await?;
+            scene.site.forget(Old::Unused, &[]).await?;
+        }
+        Story::LargePush => {
+            scene.push_large_and_die(deaths, &repository).await?;
+            scene.site.forget(Old::Unused, &[]).await?;
         }
         Story::Forget(old) => {
             scene.push(&repository).await?;
@@ -66,7 +73,8 @@ pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServ
     }
     scene.come_to_rest().await?;
     match story {
-        Story::Upload | Story::Forget(Old::Uploads) => scene.has_no_uploads().await,
+        Story::Upload | Story::Forget(Old::Unused) => scene.has_no_objects("uploads").await,
+        Story::LargePush => scene.has_no_objects("deliveries").await,
         Story::Forget(Old::Runs) => scene.has_no_runs().await,
         Story::Forget(Old::Bodies) => {
             scene.has_no_bodies().await?;
@@ -82,7 +90,9 @@ impl Story {
             PlannedTask::new(&Parts::Scripted, name.to_owned(), is_staged, false)
         };
         match self {
-            Self::Push | Self::Forget(_) => vec![task("b0-0", false), task("b0-1", true)],
+            Self::Push | Self::LargePush | Self::Forget(_) => {
+                vec![task("b0-0", false), task("b0-1", true)]
+            }
             Self::PushToMany => {
                 let others = (0..CANDIDATES - 2).map(|number| task(&format!("b1-{number}"), true));
                 let first = [task("b0-0", false)].into_iter();
@@ -155,6 +165,18 @@ impl Scene {
         Ok(())
     }
 
+    async fn push_large_and_die(
+        &mut self,
+        deaths: Deaths,
+        repository: &Mutex<TestRepository>,
+    ) -> Result<()> {
+        let mut delivery = self.delivery(repository)?.padded(LARGE);
+        let answer = delivery.ask(&self.site.client, &self.hook).await?;
+        ensure!(answer.is_none(), "it was answered: {answer:?}");
+        ensure!(!self.objects("deliveries").await?.is_empty(), "it is not in the object store");
+        self.site.deaths(deaths).await
+    }
+
     async fn cancel_and_die(
         &mut self,
         deaths: Deaths,
@@ -198,7 +220,7 @@ impl Scene {
         let archive = vec![0x1f, 0x8b];
         let answer = self.site.client.post_bytes(&path, "application/gzip", archive).await;
         ensure!(answer.is_err(), "it was answered: {answer:?}");
-        ensure!(!self.uploads().await?.is_empty(), "it is not in the object store");
+        ensure!(!self.objects("uploads").await?.is_empty(), "it is not in the object store");
         self.site.deaths(deaths).await
     }
 
@@ -249,13 +271,13 @@ impl Scene {
         Ok(())
     }
 
-    /// Nothing is left of what was uploaded.
-    async fn has_no_uploads(&self) -> Result<()> {
-        quiet("forget uploads", QUIET_WITHIN, || self.uploads()).await
+    /// Nothing is left in this folder of the object store.
+    async fn has_no_objects(&self, folder: &str) -> Result<()> {
+        quiet("forget what nobody owns", QUIET_WITHIN, || self.objects(folder)).await
     }
 
-    async fn uploads(&self) -> Result<Vec<String>> {
-        Ok(self.site.blobs.list("uploads")?.try_collect().await?)
+    async fn objects(&self, folder: &str) -> Result<Vec<String>> {
+        Ok(self.site.blobs.list(folder)?.try_collect().await?)
     }
 
     /// Runs and their logs are gone.
