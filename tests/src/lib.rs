@@ -20,6 +20,7 @@ pub mod own_engine;
 pub mod pipeline;
 pub mod process;
 pub mod proxy;
+pub mod pulled;
 pub mod real;
 pub mod registries;
 pub mod role;

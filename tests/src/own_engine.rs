@@ -2,6 +2,8 @@
 //!
 //! It needs root, `dockerd` or the program that `GANTRY_TEST_DOCKERD` names, and, for builds, a static `busybox`.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,26 +11,68 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+/// What an engine can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// Nothing: it has one of its own.
+    None,
+    /// What this machine can. It can run no step, which would need a bridge.
+    Machine,
+}
+
 /// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: tempfile::TempDir,
     cgroup: String,
+    network: Network,
     daemon: Child,
 }
 
 impl OwnEngine {
-    /// Its disk is the machine's, or one of this many megabytes.
+    /// Its disk is the machine's, or one of this many megabytes. It reaches no other machine.
     ///
     /// # Panics
     /// If it does not start.
     pub async fn start(name: &str, disk: Option<u32>) -> Self {
+        Self::start_on(name, disk, Network::None).await
+    }
+
+    /// One that reaches this machine's registries and can run no step.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_without_steps(name: &str) -> Self {
+        Self::start_on(name, None, Network::Machine).await
+    }
+
+    async fn start_on(name: &str, disk: Option<u32>, network: Network) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cgroup = format!("gantry-test-{name}-{}", std::process::id());
-        let daemon = launch(folder.path(), &cgroup, disk);
-        let engine = Self { folder, cgroup, daemon };
+        let daemon = launch(folder.path(), &cgroup, disk, network);
+        let engine = Self { folder, cgroup, network, daemon };
         engine.until_up().await;
         engine
+    }
+
+    /// Leaves no room on its disk until the guard is dropped.
+    ///
+    /// # Panics
+    /// If its disk is the machine's.
+    #[must_use]
+    pub fn fill_disk(&self) -> FullDisk {
+        let data = self.folder.path().join("d");
+        // Its mounts are seen through its process.
+        let data = data.strip_prefix("/").unwrap();
+        let filler =
+            Path::new(&format!("/proc/{}/root", self.daemon.id())).join(data).join("filler");
+        let mut file = File::create(&filler).unwrap();
+        let full = std::iter::repeat_with(|| file.write_all(&[b'x'; 1 << 16]))
+            .take(1 << 14)
+            .find_map(Result::err);
+        let full = full.expect("a disk of its own, of less than a gigabyte");
+        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+        FullDisk(filler)
     }
 
     /// Where it listens.
@@ -83,8 +127,18 @@ impl OwnEngine {
     /// # Panics
     /// If it does not start.
     pub async fn start_again(&mut self) {
-        self.daemon = launch(self.folder.path(), &self.cgroup, None);
+        self.daemon = launch(self.folder.path(), &self.cgroup, None, self.network);
         self.until_up().await;
+    }
+}
+
+/// A file that takes all the room there was.
+#[derive(Debug)]
+pub struct FullDisk(PathBuf);
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
     }
 }
 
@@ -98,20 +152,25 @@ impl Drop for OwnEngine {
     }
 }
 
-fn launch(folder: &Path, cgroup: &str, disk: Option<u32>) -> Child {
+fn launch(folder: &Path, cgroup: &str, disk: Option<u32>, network: Network) -> Child {
     let folder = folder.display();
     let data = format!("{folder}/d");
     std::fs::create_dir_all(&data).unwrap();
     let mount = disk.map(|size| format!("mount -t tmpfs -o size={size}m disk {data} && "));
+    let (space, bridge): (&[&str], _) = match network {
+        Network::None => (&["--net", "--mount"], ""),
+        Network::Machine => (&["--mount"], "--bridge=none --iptables=false --ip-forward=false "),
+    };
     let dockerd = format!(
-        "{}exec {} --cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
+        "{}exec {} {bridge}--cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
          --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
         mount.unwrap_or_default(),
         program(),
     );
     // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
     Command::new("unshare")
-        .args(["--net", "--mount", "sh", "-c", &dockerd])
+        .args(space)
+        .args(["sh", "-c", &dockerd])
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .stdout(Stdio::null())
         .spawn()

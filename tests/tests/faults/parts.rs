@@ -5,17 +5,18 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use gantry_ingress::api::types::OutputImage;
 use gantry_ops::secret::Keyring;
 use gantry_ops::secret::random_hex;
 use gantry_seams::installation;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::installation::Program;
 use gantry_tests::kept_registry::{self, KeptRegistry};
+use gantry_tests::pulled::PulledImage;
 use gantry_tests::{real, role};
-use serde_json::Value;
 
 use crate::plan::{Plan, Scale};
 
@@ -161,8 +162,20 @@ impl Parts {
                 let digest = KeptRegistry::tag_in(&data.join("registry"), &image.parse()?);
                 Ok(digest.map(|digest| Tagged { digest: digest.to_string(), commit: None }))
             }
-            Self::Real(_) => ask_registry(image).await,
+            Self::Real(_) => {
+                let Some(image) = PulledImage::find(image).await? else { return Ok(None) };
+                let commit = image.label("org.opencontainers.image.revision").await?;
+                Ok(Some(Tagged { digest: image.digest, commit }))
+            }
         }
+    }
+
+    /// The text of `/file` in an image that a run pushed, where there is an image to look into.
+    pub(crate) async fn file(&self, image: &OutputImage) -> Result<Option<String>> {
+        let Self::Real(_) = self else { return Ok(None) };
+        let (name, _) = image.image.rsplit_once(':').context("an image with a tag")?;
+        let found = PulledImage::find(&format!("{name}@{}", image.digest)).await?;
+        Ok(Some(found.context("it is in the registry")?.file("file").await?))
     }
 
     /// What the engine has of the installation, and the steps of its builds that still run.
@@ -196,29 +209,4 @@ fn processes_with(text: &str) -> Vec<String> {
     let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let commands = commands.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
     commands.filter(|command| command.contains(text)).collect()
-}
-
-async fn ask_registry(image: &str) -> Result<Option<Tagged>> {
-    const TYPES: &str = "application/vnd.docker.distribution.manifest.v2+json, \
-                         application/vnd.oci.image.manifest.v1+json";
-    let (name, tag) = image.rsplit_once(':').context("an image with a tag")?;
-    let (host, repository) = name.split_once('/').context("an image with a host")?;
-    let base = format!("http://{host}/v2/{repository}");
-    let http = reqwest::Client::new();
-    let manifest = http.get(format!("{base}/manifests/{tag}")).header("accept", TYPES);
-    let manifest = manifest.send().await?;
-    if manifest.status() == reqwest::StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let manifest = manifest.error_for_status()?;
-    let digest = manifest.headers().get("docker-content-digest").context("a digest")?;
-    let digest = digest.to_str()?.to_owned();
-    let manifest: Value = manifest.json().await?;
-    let Some(config) = manifest["config"]["digest"].as_str() else {
-        bail!("{image} has no config: {manifest}")
-    };
-    let config = http.get(format!("{base}/blobs/{config}")).send().await?.error_for_status()?;
-    let config: Value = config.json().await?;
-    let label = &config["config"]["Labels"]["org.opencontainers.image.revision"];
-    Ok(Some(Tagged { digest, commit: label.as_str().map(str::to_owned) }))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use gantry_ingress::api::types::{
     DeliveryDetails, Event, HookCreate, HookCreated, Page, Registry, RegistryCreate, Run,
@@ -166,6 +166,12 @@ impl Round {
         }
         quiet("settle again", QUIET_WITHIN, || self.unsettled(client, hook, sent)).await?;
         quiet("tag", CLEAN_WITHIN, || self.misplaced_tags(client, sent)).await?;
+        let foreign = self.foreign_images(client, sent).await?;
+        ensure!(
+            foreign.is_empty(),
+            "runs pushed what they did not build:\n  {}",
+            foreign.join("\n  ")
+        );
         quiet("clean up", CLEAN_WITHIN, || self.left(pid)).await?;
         let store = SqliteStore::open(self.data().join("gantry.db"), Options::default())?;
         quiet("seal its logs", CLEAN_WITHIN, || evidence::open(&store)).await
@@ -341,6 +347,23 @@ impl Round {
         Ok(misplaced)
     }
 
+    /// Images that a run pushed and that hold the files of another commit than its own.
+    async fn foreign_images(&self, client: &Client, sent: &[Delivery]) -> Result<Vec<String>> {
+        let mut foreign = Vec::new();
+        for run in self.runs(client).await? {
+            let push = sent.iter().map(|delivery| &delivery.push);
+            let push = push.filter(|push| Some(&push.after) == run.commit.as_ref()).next();
+            let Some(push) = push else { continue };
+            for output in &run.images {
+                let file = self.parts.file(output).await?;
+                if file.is_some_and(|file| file != content(&push.branch, &push.before)) {
+                    foreign.push(format!("{output:?} of run {} of {push:?}", run.id));
+                }
+            }
+        }
+        Ok(foreign)
+    }
+
     /// What the dead processes left: in the engine, on the disk and as processes.
     async fn left(&self, pid: u32) -> Result<Vec<String>> {
         let mut left = self.parts.left().await?;
@@ -397,8 +420,13 @@ pub(crate) fn move_branch(repository: &Mutex<TestRepository>, branch: &str) -> R
     let repository = repository.lock().unwrap();
     let before = repository.git(&["ls-remote", "origin", &format!("refs/heads/{branch}")])?;
     let before = before.split_whitespace().next().context("the branch is there")?.to_owned();
-    let after = repository.commit(branch, &[("file", &format!("{branch} after {before}\n"))])?;
+    let after = repository.commit(branch, &[("file", &content(branch, &before))])?;
     Ok(Push { branch: branch.to_owned(), before, after })
+}
+
+/// What the file of a commit says: no two commits have the same.
+fn content(branch: &str, before: &str) -> String {
+    format!("{branch} after {before}\n")
 }
 
 /// Processes other than `pid` that work in a folder, or were told of it.

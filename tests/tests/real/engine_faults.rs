@@ -1,5 +1,5 @@
-//! An engine that is killed, asked to end or stopped in the middle of a build of `gantry up`: never the user's fault, and
-//! nothing is left of it.
+//! An engine that is killed, asked to end or stopped in the middle of a build or push of `gantry up`, or has no room: never
+//! the user's fault, and nothing is left of it.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,11 @@ use bollard::Docker;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
+use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
 use gantry_tests::git_server::{GitServer, TestRepository};
 use gantry_tests::own_engine::{OwnEngine, shell};
+use gantry_tests::pulled::PulledImage;
+use gantry_tests::real;
 
 use crate::service::{Gantry, text, unique};
 
@@ -74,31 +77,34 @@ impl Building {
 
     /// Nothing of any build is in the engine, nor beside it.
     async fn is_clean(&self) {
-        let socket = self.engine.socket().display().to_string();
-        let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let all = ListContainersOptionsBuilder::default().all(true).build();
-            let mut left: Vec<String> = Vec::new();
-            let containers = engine.list_containers(Some(all)).await.unwrap();
-            left.extend(containers.iter().map(|one| format!("container {:?}", one.names)));
-            let images = engine.list_images(Some(ListImagesOptionsBuilder::default().build()));
-            left.extend(
-                images.await.unwrap().iter().map(|one| format!("image {:?}", one.repo_tags)),
-            );
-            let volumes = engine.list_volumes(None::<ListVolumesOptions>).await.unwrap();
-            left.extend(volumes.volumes.iter().flatten().map(|one| format!("volume {}", one.name)));
-            let networks = engine.list_networks(None::<ListNetworksOptions>).await.unwrap();
-            let names = networks.into_iter().filter_map(|one| one.name);
-            let own = |name: &String| !["bridge", "host", "none"].contains(&name.as_str());
-            left.extend(names.filter(own).map(|name| format!("network {name}")));
-            left.extend(self.is_running().then(|| "a step's process".to_owned()));
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "it leaves {left:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        is_clean(&self.engine, || self.is_running()).await;
+    }
+}
+
+/// Waits until nothing of any build is in an engine, and no process of a step is left.
+async fn is_clean(engine: &OwnEngine, is_running: impl Fn() -> bool) {
+    let socket = engine.socket().display().to_string();
+    let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let all = ListContainersOptionsBuilder::default().all(true).build();
+        let mut left: Vec<String> = Vec::new();
+        let containers = engine.list_containers(Some(all)).await.unwrap();
+        left.extend(containers.iter().map(|one| format!("container {:?}", one.names)));
+        let images = engine.list_images(Some(ListImagesOptionsBuilder::default().build()));
+        left.extend(images.await.unwrap().iter().map(|one| format!("image {:?}", one.repo_tags)));
+        let volumes = engine.list_volumes(None::<ListVolumesOptions>).await.unwrap();
+        left.extend(volumes.volumes.iter().flatten().map(|one| format!("volume {}", one.name)));
+        let networks = engine.list_networks(None::<ListNetworksOptions>).await.unwrap();
+        let names = networks.into_iter().filter_map(|one| one.name);
+        let own = |name: &String| !["bridge", "host", "none"].contains(&name.as_str());
+        left.extend(names.filter(own).map(|name| format!("network {name}")));
+        left.extend(is_running().then(|| "a step's process".to_owned()));
+        if left.is_empty() {
+            return;
         }
+        assert!(Instant::now() < deadline, "it leaves {left:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -166,4 +172,62 @@ async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time() {
     let run = building.succeeds().await;
     assert_eq!(ends(&run).len(), if is_given_up { 2 } else { 1 }, "{run:#}");
     building.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing() {
+    let mut engine = OwnEngine::start_without_steps("push").await;
+    let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
+    // The engine waits for the answer to its first layer.
+    registry.plan(1, "POST", "/blobs/uploads/", Fault::Silence);
+    let mut gantry = Gantry::installed();
+    gantry.start(&format!("unix://{}", engine.socket().display())).await;
+    gantry.ok(&["registry", "create", "demo", "--login-server", &registry.host()]).await;
+    let (context, repository) =
+        (gantry.context("app", "FROM scratch\nCOPY Dockerfile /\n"), unique("app"));
+    let image = format!("{repository}:latest");
+    let queued = gantry.json(&["build", &context, "-t", &image, "--no-wait"]).await;
+    let deadline = Instant::now() + WITHIN;
+    while !registry.is_done() {
+        assert!(Instant::now() < deadline, "it does not push");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    engine.end("KILL");
+    engine.start_again().await;
+    let id = queued["id"].as_str().unwrap();
+    let followed = gantry.run(&["logs", id, "--follow"]).await;
+    assert_eq!(followed.status.code(), Some(0), "{}", text(&followed));
+    let run = gantry.json(&["runs", "show", id]).await;
+    assert_eq!(ends(&run).len(), 2, "{run:#}");
+    let pushed =
+        PulledImage::find(&format!("{}/{image}", real::registry())).await.unwrap().unwrap();
+    assert_eq!(run["images"][0]["digest"], pushed.digest, "{run:#}");
+    assert!(pushed.file("Dockerfile").await.unwrap().starts_with("FROM scratch"));
+    is_clean(&engine, || false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room() {
+    let engine = OwnEngine::start("room", Some(64)).await;
+    let mut gantry = Gantry::installed();
+    gantry.start(&format!("unix://{}", engine.socket().display())).await;
+    gantry.ok(&["registry", "create", "demo", "--login-server", "registry.test"]).await;
+    let context = gantry.context("app", "FROM scratch\nCOPY big /\n");
+    std::fs::write(format!("{context}/big"), vec![b'x'; 1 << 20]).unwrap();
+    let full = engine.fill_disk();
+    let queued = gantry.json(&["build", &context, "--no-push", "--no-wait"]).await;
+    let id = queued["id"].as_str().unwrap();
+    let deadline = Instant::now() + WITHIN;
+    let mut run = queued.clone();
+    while run["attempts"].as_array().is_none_or(|all| all.iter().all(|one| one["end"] == "held")) {
+        assert!(Instant::now() < deadline, "its first attempt does not end: {run:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        run = gantry.json(&["runs", "show", id]).await;
+    }
+    assert!(ends(&run)[0].contains("disk"), "{run:#}");
+    assert_eq!(run["status"], "Queued", "{run:#}");
+    drop(full);
+    let followed = gantry.run(&["logs", id, "--follow"]).await;
+    assert_eq!(followed.status.code(), Some(0), "{}", text(&followed));
+    is_clean(&engine, || false).await;
 }

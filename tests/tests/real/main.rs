@@ -14,5 +14,6 @@ mod power_cut;
 mod push;
 mod registry_faults;
 mod roles;
+mod scaled;
 mod service;
 mod shared_engine;

@@ -1,26 +1,19 @@
-//! Several workers on one engine: whatever they push at the same moment, each tag shows what its own run built.
+//! Several worker processes on one engine: whatever they push at the same moment, each tag shows what its own run built.
 
-use std::io::Read as _;
-use std::num::NonZeroU32;
-
-use flate2::read::GzDecoder;
 use futures_util::future::join_all;
-use gantry_domain::decide::planner;
-use gantry_domain::task::Task;
-use gantry_ops::secret::random_hex;
-use gantry_seams::registries::{self, NewRegistry};
-use gantry_tests::git_server::TestRepository;
-use gantry_tests::ground::Ground;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::git_server::GitServer;
+use gantry_tests::pulled::PulledImage;
 use gantry_tests::real;
-use serde_json::Value;
+use gantry_tests::role::Role;
+
+use crate::scaled::{Scaled, unique};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY file /file\n";
 
 const WORKERS: usize = 3;
 
 /// Branches of one repository, whose tasks push to one repository of the registry, a tag each.
-const BRANCHES: usize = 6;
+const BRANCHES: [&str; 6] = ["b0", "b1", "b2", "b3", "b4", "b5"];
 
 /// 102 runs in all.
 const ROUNDS: usize = 17;
@@ -36,95 +29,56 @@ async fn three_workers_on_one_engine_with_the_containerd_store_never_tag_each_ot
 }
 
 async fn assert_tags_show_what_was_built(docker_host: &str) {
-    let gantry = TestPipeline::start(Ground::Embedded).await;
-    let registry = NewRegistry {
-        name: "real".parse().unwrap(),
-        host: real::registry().parse().unwrap(),
-        credentials: None,
-        run_limit: NonZeroU32::new(100).unwrap(),
-    };
-    registries::create(gantry.store.as_ref(), registry).await.unwrap();
-    let repository = format!("shared-{}", random_hex::<6>().unwrap().as_str());
-    let source = gantry.git.repository("app").unwrap();
-    let mut tasks = Vec::new();
-    for branch in 0..BRANCHES {
-        tasks.push(task(&gantry, branch, &repository).await);
-    }
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|number| gantry.real_worker_on(&format!("worker-{number}"), docker_host))
+    let mut scaled = Scaled::new().await;
+    let (mut ingress, url) = scaled.ingress("ingress");
+    let mut roles: Vec<Role> = (0..WORKERS)
+        .map(|number| scaled.worker_on(&format!("worker-{number}"), docker_host))
         .collect();
+    roles.push(scaled.scheduler());
+    ingress.spawn().unwrap();
+    for role in &mut roles {
+        role.spawn().unwrap();
+    }
+    ingress.until_ready().await.unwrap();
+    for role in &mut roles {
+        role.until_ready().await.unwrap();
+    }
+    scaled.admit("ingress").await;
+    scaled.ask(&url, &["registry", "create", "demo", "--login-server", &real::registry()]).await;
+    let git = GitServer::start().await.unwrap();
+    let source = git.repository("app").unwrap();
+    let repository = unique("shared");
+    for branch in BRANCHES {
+        let (image, context) =
+            (format!("{repository}:{branch}"), format!("{}#{branch}", git.url("app")));
+        let create = ["task", "create", "-n", branch, "-t", &image, "-c", &context];
+        scaled.ask(&url, &create).await;
+    }
     for round in 0..ROUNDS {
-        for (branch, task) in tasks.iter().enumerate() {
-            commit(&source, branch, round);
-            ask(&gantry, task).await;
+        for branch in BRANCHES {
+            let content = content(branch, round);
+            source.commit(branch, &[("Dockerfile", DOCKERFILE), ("file", &content)]).unwrap();
         }
-        gantry.schedule().await;
-        let work =
-            workers.iter().map(async |worker| while worker.turn(&gantry.stop).await.unwrap() {});
-        join_all(work).await;
-        // What failed for now is tried again.
-        gantry.settle_with(&workers[0]).await;
-        for branch in 0..BRANCHES {
+        let runs = BRANCHES.map(async |branch| {
+            let run = scaled.ask(&url, &["task", "run", "-n", branch]).await;
+            assert_eq!(run["status"], "Succeeded", "{run}");
+        });
+        join_all(runs).await;
+        for branch in BRANCHES {
             assert_eq!(tagged(&repository, branch).await, content(branch, round));
         }
     }
+    for role in &mut roles {
+        role.terminate().await.unwrap();
+    }
 }
 
-fn content(branch: usize, round: usize) -> String {
+fn content(branch: &str, round: usize) -> String {
     format!("branch {branch}, round {round}")
 }
 
-fn commit(source: &TestRepository, branch: usize, round: usize) {
-    let content = content(branch, round);
-    let files = [("Dockerfile", DOCKERFILE), ("file", content.as_str())];
-    source.commit(&format!("b{branch}"), &files).unwrap();
-}
-
-async fn task(gantry: &TestPipeline, branch: usize, repository: &str) -> Task {
-    let image = format!("{repository}:b{branch}");
-    gantry
-        .task_with(&format!("b{branch}"), &image, |task| {
-            task.id = format!("real/b{branch}").parse().unwrap();
-            task.build.source = format!("{}#b{branch}", gantry.git.url("app")).parse().unwrap();
-            task.source_trigger = None;
-        })
-        .await
-}
-
-async fn ask(gantry: &TestPipeline, task: &Task) {
-    let draft = |event| {
-        let by = TestPipeline::somebody();
-        planner::for_task_request(task, task.build.clone(), event, by)
-    };
-    gantry.request(draft, None).await;
-}
-
 /// The content of `/file` in the image under a branch's tag, as the registry has it.
-async fn tagged(repository: &str, branch: usize) -> String {
-    let base = format!("http://{}/v2/{repository}", real::registry());
-    let client = reqwest::Client::new();
-    let manifest: Value = client
-        .get(format!("{base}/manifests/b{branch}"))
-        .header("accept", "application/vnd.docker.distribution.manifest.v2+json")
-        .header("accept", "application/vnd.oci.image.manifest.v1+json")
-        .send()
-        .await
-        .unwrap()
-        .error_for_status()
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    let layer = manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
-    let blob = client.get(format!("{base}/blobs/{layer}")).send().await.unwrap();
-    let blob = blob.bytes().await.unwrap();
-    let mut archive = tar::Archive::new(GzDecoder::new(blob.as_ref()));
-    let mut text = String::new();
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        if entry.path().unwrap().as_os_str() == "file" {
-            entry.read_to_string(&mut text).unwrap();
-        }
-    }
-    text
+async fn tagged(repository: &str, branch: &str) -> String {
+    let image = format!("{}/{repository}:{branch}", real::registry());
+    PulledImage::find(&image).await.unwrap().expect("a tag").file("file").await.unwrap()
 }
