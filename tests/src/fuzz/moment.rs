@@ -2,17 +2,13 @@
 //!
 //! `make fuzz` looks for longer, and for what reaches new code.
 
-use std::time::Duration;
-
 use super::{TARGETS, mutate, target};
 
 /// The same bytes each time.
 const SEED: u64 = 1;
 
 fn play(name: &str) {
-    let given = mutate::play(target(name).unwrap(), SEED, Duration::from_millis(700));
-    println!("{name}: {given}");
-    assert!(given >= 50, "{name} is slow: {given}");
+    mutate::play(target(name).unwrap(), SEED, 300);
 }
 
 macro_rules! targets {

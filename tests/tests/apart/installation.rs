@@ -19,7 +19,7 @@ use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_tests::ground::{Ground, Vhost};
-use gantry_tests::pipeline::{REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{LEASE, REGISTRY, TestPipeline};
 use gantry_tests::real;
 use gantry_worker::{LeaseTimes, Worker};
 use tokio::runtime::Runtime;
@@ -148,6 +148,22 @@ impl Installation {
         })
         .await;
         waited.unwrap_or_else(|_| panic!("{run} is {last:?}, not {status:?}"))
+    }
+
+    /// Lets the lease of a killed worker end. What the worker had under way may still have renewed it, so once may not do.
+    pub(crate) async fn end_lease(&self, run: &str) {
+        let id: RunId = run.parse().unwrap();
+        let ended = tokio::time::timeout(SOON, async {
+            loop {
+                let found = runs::find(self.parts.store.as_ref(), id).await.unwrap().unwrap();
+                if found.state.lease().is_none() {
+                    return;
+                }
+                self.parts.clock.advance(LEASE + Duration::from_secs(1));
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        ended.await.unwrap_or_else(|_| panic!("the lease of {run} does not end"));
     }
 }
 

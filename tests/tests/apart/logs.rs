@@ -94,7 +94,7 @@ async fn a_worker_killed_at_twenty_megabytes_leaves_all_but_its_last_seconds() {
     worker.kill();
     let killed = now();
     // What it left is found in the store, and packed once its lease is over.
-    installation.parts.clock.advance(LEASE + Duration::from_secs(1));
+    installation.end_lease(&run).await;
     let _second = installation.work(RENEWED).await;
     let mut second = String::new();
     let mut attempts = 0;
