@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptions, TagImageOptionsBuilder,
@@ -24,6 +25,11 @@ const HELLO: Duration = Duration::from_secs(10);
 
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
+const SERVER_ERROR: u16 = 500;
+
+/// How often images are listed before an error counts, and the pause between.
+const LIST_TRIES: u32 = 5;
+const LIST_PAUSE: Duration = Duration::from_millis(200);
 
 /// bollard opens a connection per request, so a client costs nothing and needs no engine that is up already.
 fn client(socket: &Socket) -> Result<Docker, EngineError> {
@@ -151,12 +157,10 @@ pub(super) async fn images(
     socket: &Socket,
     installation: &str,
 ) -> Result<Vec<Leftover>, EngineError> {
-    let options = ListImagesOptionsBuilder::default().filters(&labelled(installation)).build();
-    let found = client(socket)?
-        .list_images(Some(options))
+    let found = listed(&client(socket)?, installation)
         .await
         .map_err(|error| failed(socket, "list images", error))?;
-    let leftover = |image: bollard::models::ImageSummary| {
+    let leftover = |image: ImageSummary| {
         let owner = labels::owner(&image.labels);
         let own = labels::image(&image.labels);
         let is_of_attempt = |tag: &&String| own == Some(tag.as_str()) || is_staging(tag);
@@ -169,7 +173,68 @@ pub(super) async fn images(
     Ok(found.into_iter().flat_map(leftover).collect())
 }
 
+/// The containerd image store lists nothing and says 404 or 500 when one of the images is removed while it looks.
+async fn listed(docker: &Docker, installation: &str) -> Result<Vec<ImageSummary>, Error> {
+    let options = ListImagesOptionsBuilder::default().filters(&labelled(installation)).build();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match docker.list_images(Some(options.clone())).await {
+            Err(error)
+                if matches!(status(&error), Some(NOT_FOUND | SERVER_ERROR))
+                    && tries < LIST_TRIES =>
+            {
+                tokio::time::sleep(LIST_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Whether a name in the engine is one that images are pushed under before their tags move.
 fn is_staging(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(STAGING))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers each connection with the next of these.
+    async fn engine(folder: &std::path::Path, answers: Vec<(u16, &'static str)>) -> Socket {
+        let path = folder.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _request = stream.read(&mut [0; 4096]).await.unwrap();
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Socket::parse(path.to_str().unwrap()).unwrap()
+    }
+
+    const GONE: &str = r#"{"message":"content digest sha256:00: not found"}"#;
+
+    #[tokio::test]
+    async fn images_are_listed_again_when_one_goes_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = engine(folder.path(), vec![(500, GONE), (404, GONE), (200, "[]")]).await;
+        assert_eq!(images(&socket, "ours").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_cannot_list_images_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = engine(folder.path(), vec![(500, GONE); 5]).await;
+        let error = images(&socket, "ours").await.unwrap_err();
+        assert!(error.to_string().contains("content digest"), "{error}");
+    }
 }

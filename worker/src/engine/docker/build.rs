@@ -18,14 +18,14 @@ use super::progress::Progress;
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
 use super::{api, cache, labels, random_id};
-use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, EngineError};
+use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream};
 
 /// How long the engine may be silent, once the build has ended, before its report counts as complete. It ends the
 /// report by itself, within milliseconds; a broken one must not hold the result.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Takes 0.1 s, and more the more cache there is: the engine looks at all of it.
-const TIDYING: Duration = Duration::from_secs(5);
+/// Takes 0.1 s, and more the more cache there is: the engine looks at all of it. A busy machine needs longer than 5 s.
+const TIDYING: Duration = Duration::from_secs(60);
 
 /// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
 const KILLED: i64 = 137;
@@ -58,9 +58,10 @@ pub(super) async fn build(
         answer
     };
     let progress = Progress::new(order.bases.clone());
-    let following = follow(reporting, report, progress, &solved, &foreign, events);
-    let (answer, progress) = tokio::join!(solve, following);
+    let following = follow(reporting, report, progress, &solved, &foreign, &events);
+    let (answer, mut progress) = tokio::join!(solve, following);
     drop(session);
+    tell(&events, progress.finish(answer.is_ok())).await;
     // Nobody waits for that: the build has its result whether or not it succeeds.
     tokio::spawn(tidy(socket.clone(), context.url()));
 
@@ -96,7 +97,7 @@ async fn follow(
     mut progress: Progress,
     solved: &CancellationToken,
     foreign: &CancellationToken,
-    events: mpsc::Sender<BuildEvent>,
+    events: &mpsc::Sender<BuildEvent>,
 ) -> Progress {
     let mut report = match engine.client.status(request).await {
         Ok(report) => report.into_inner(),
@@ -110,12 +111,16 @@ async fn follow(
         if progress.foreign().is_some() {
             foreign.cancel();
         }
-        for event in said {
-            // Nobody listens any more: the build goes on, its steps are still to be known by name.
-            let _gone = events.send(event).await;
-        }
+        tell(events, said).await;
     }
     progress
+}
+
+async fn tell(listener: &mpsc::Sender<BuildEvent>, events: Vec<BuildEvent>) {
+    for event in events {
+        // Nobody listens any more: the build goes on, its steps are still to be known by name.
+        let _gone = listener.send(event).await;
+    }
 }
 
 async fn next(
@@ -215,13 +220,16 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
 }
 
 /// Newer engines tell the digest of the configuration beside that of the manifest; Docker Engine 20.10 tells only the
-/// first, under the name of the second.
+/// first, under the name of the second. The containerd image store also keeps an index of several manifests, like one
+/// with attestations, which a frontend may make: it has no configuration.
 fn image_of(answer: &SolveResponse) -> Result<BuiltImage, BuildError> {
     let told = |key: &str| answer.exporter_response.get(key)?.parse::<Digest>().ok();
-    let config = told("containerimage.config.digest").or_else(|| told("containerimage.digest"));
+    let has_manifest = answer.exporter_response.contains_key("containerimage.descriptor");
+    let only = || if has_manifest { None } else { told("containerimage.digest") };
+    let config = told("containerimage.config.digest").or_else(only);
     config.map(|config| BuiltImage { config }).ok_or_else(|| {
-        let message = "it built an image and does not tell its configuration's digest".to_owned();
-        EngineError::Refused { what: "build", message }.into()
+        let message = "the result is not a single image: gantry builds for one platform, without attestations; check what the frontend of the `# syntax=` line makes".to_owned();
+        BuildError::Refused { message }
     })
 }
 
@@ -239,5 +247,36 @@ async fn failure(socket: &Socket, status: &Status, progress: &Progress) -> Build
         Failure::Unavailable { message } => BuildError::Unavailable { message },
         Failure::Gone => socket.unreachable(status.to_string()).into(),
         Failure::Refused { message } => BuildError::Refused { message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(told: &[(&str, &str)]) -> SolveResponse {
+        let told = told.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        SolveResponse { exporter_response: told.collect() }
+    }
+
+    #[test]
+    fn an_image_is_known_by_its_configuration_and_an_index_has_none() {
+        let (config, manifest) =
+            (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
+        let old = answer(&[("containerimage.digest", &config)]);
+        let newer = answer(&[
+            ("containerimage.config.digest", &config),
+            ("containerimage.digest", &manifest),
+            ("containerimage.descriptor", "e30="),
+        ]);
+        for answer in [old, newer] {
+            assert_eq!(image_of(&answer).unwrap().config.as_str(), config);
+        }
+        let index =
+            answer(&[("containerimage.digest", &manifest), ("containerimage.descriptor", "e30=")]);
+        let error = image_of(&index).unwrap_err();
+        assert!(
+            matches!(&error, BuildError::Refused { message } if message.contains("attestations"))
+        );
     }
 }

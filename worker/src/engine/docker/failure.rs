@@ -7,7 +7,7 @@ use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::progress::FailedVertex;
+use super::progress::{CANCELLED, FailedVertex};
 
 /// Why a build failed, by what the engine said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +69,7 @@ impl Failure {
         // We never cancel a build that we wait for, so the engine stops, or has lost our session.
         let stopped =
             matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
-        if stopped || message.ends_with("context canceled") || message.contains("no active session")
-        {
+        if stopped || message.ends_with(CANCELLED) || message.contains("no active session") {
             return Self::Gone;
         }
         if message.contains("no space left on device") {
@@ -119,14 +118,12 @@ fn exit_code_in_words(message: &str) -> Option<i64> {
     code.trim_end().parse().ok()
 }
 
-/// The name of the step that the failure is about: the failed vertex that the message quotes, else the last one that
-/// failed by itself.
+/// The name of the step that the failure is about: the failed vertex that the message quotes, else the last one.
 fn step(message: &str, failed: &[FailedVertex]) -> String {
-    let by_itself = |vertex: &&FailedVertex| !vertex.error.ends_with("context canceled");
     failed
         .iter()
         .find(|vertex| message.ends_with(&plain(&vertex.error)))
-        .or_else(|| failed.iter().rfind(by_itself))
+        .or_else(|| failed.last())
         .map_or_else(|| "a step".to_owned(), |vertex| vertex.name.clone())
 }
 
@@ -144,10 +141,7 @@ mod tests {
     fn an_old_engine_tells_the_exit_code_in_its_last_words() {
         let error =
             "executor failed running [/bin/sh -c echo exit code: 7; exit 42]: exit code: 42";
-        let failed = [
-            FailedVertex { name: "[2/3] RUN a".to_owned(), error: "context canceled".to_owned() },
-            FailedVertex { name: "[3/3] RUN b".to_owned(), error: error.to_owned() },
-        ];
+        let failed = [FailedVertex { name: "[3/3] RUN b".to_owned(), error: error.to_owned() }];
         let status = Status::unknown(format!(
             "failed to solve with frontend dockerfile.v0: failed to build LLB: {error}"
         ));

@@ -3,7 +3,7 @@
 //! In: the engine's reports, each with any number of vertices and pieces of log. Out: events in an order that reads
 //! well: a vertex begins, speaks, ends. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog};
@@ -15,11 +15,16 @@ use crate::engine::{BuildEvent, OutputStream};
 /// The longest piece of output in one event.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
+/// How the error of a vertex ends that the engine cancelled.
+pub(super) const CANCELLED: &str = "context canceled";
+
 /// What a build has said so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     vertices: HashMap<String, Known>,
     failed: Vec<FailedVertex>,
+    /// The ends of vertices that the engine cancelled, by number: it may do the same work again.
+    cancelled: BTreeMap<u32, BuildEvent>,
     bases: BTreeSet<ImageReference>,
     foreign: Option<String>,
 }
@@ -90,6 +95,20 @@ impl Progress {
         events
     }
 
+    /// What is left to tell once the build has ended: the vertices that were cancelled, and not reported again. In a build
+    /// that succeeded their work was done after all, by another build or by the engine's next attempt.
+    pub(super) fn finish(&mut self, succeeded: bool) -> Vec<BuildEvent> {
+        let mut ends: Vec<_> = std::mem::take(&mut self.cancelled).into_values().collect();
+        for end in &mut ends {
+            if let BuildEvent::Completed { error, .. } = end
+                && succeeded
+            {
+                *error = None;
+            }
+        }
+        ends
+    }
+
     /// The vertices that failed, in the order in which they did.
     pub(super) fn failed(&self) -> &[FailedVertex] {
         &self.failed
@@ -118,17 +137,28 @@ impl Progress {
         let (Some(started), Some(completed)) = (vertex.started, vertex.completed) else { return };
         let error = Some(vertex.error.clone()).filter(|error| !error.is_empty());
         let known = self.known(&vertex.digest, &vertex.name, events);
+        let number = known.number;
+        let end = BuildEvent::Completed {
+            vertex: number,
+            cached: vertex.cached,
+            error: error.clone(),
+            duration_ms: milliseconds(started, completed),
+        };
+        // Builds that run at the same time share a vertex. If the build that began it is cancelled, so is the vertex, for
+        // all of them, and the engine begins it anew for the others.
+        if error.as_ref().is_some_and(|error| error.ends_with(CANCELLED)) {
+            if known.round == Round::First {
+                self.cancelled.insert(number, end);
+            }
+            return;
+        }
         known.round = match (known.round, &error) {
             (Round::First, None) => Round::Later,
             (Round::First | Round::Later, Some(_)) => Round::Failed,
             (Round::Later, None) | (Round::Failed, _) => return,
         };
-        events.push(BuildEvent::Completed {
-            vertex: known.number,
-            cached: vertex.cached,
-            error: error.clone(),
-            duration_ms: milliseconds(started, completed),
-        });
+        self.cancelled.remove(&number);
+        events.push(end);
         if let Some(error) = error {
             self.failed.push(FailedVertex { name: vertex.name.clone(), error });
         }
@@ -223,6 +253,32 @@ mod tests {
         let events = progress.read(report(vec![failed.clone()], &[]));
         assert_eq!(told(&events), ["1 ends after 1000 gone"]);
         assert!(progress.read(report(vec![failed], &[])).is_empty());
+    }
+
+    #[test]
+    fn a_vertex_that_was_cancelled_and_done_again_is_told_as_done() {
+        let mut progress = Progress::default();
+        let cancelled = Vertex {
+            error: "context canceled: context canceled".to_owned(),
+            ..vertex("a", at(1), at(2))
+        };
+        assert_eq!(told(&progress.read(report(vec![cancelled.clone()], &[]))), ["1 begins a"]);
+        let events = progress.read(report(vec![vertex("a", at(3), at(5))], &[]));
+        assert_eq!(told(&events), ["1 ends after 2000 well"]);
+        assert!(progress.read(report(vec![cancelled], &[])).is_empty());
+        assert_eq!((progress.finish(false), progress.failed()), (Vec::new(), &[][..]));
+    }
+
+    #[test]
+    fn a_vertex_that_stays_cancelled_is_told_at_the_end_as_the_build_ended() {
+        for (succeeded, words) in [(false, "context canceled"), (true, "well")] {
+            let mut progress = Progress::default();
+            let cancelled =
+                Vertex { error: "context canceled".to_owned(), ..vertex("a", at(1), at(2)) };
+            progress.read(report(vec![cancelled], &[]));
+            assert_eq!(told(&progress.finish(succeeded)), [format!("1 ends after 1000 {words}")]);
+            assert!(progress.finish(succeeded).is_empty());
+        }
     }
 
     #[test]
