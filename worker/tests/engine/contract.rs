@@ -13,9 +13,15 @@ use crate::rig::{Recipe, Rig, build, context, tar, until};
 /// Each function here is a test of every engine that is named here.
 macro_rules! contract {
     ($($test:ident),* $(,)?) => {
-        mod of_the_real_engine {
+        mod on_the_default_engine {
             $(#[tokio::test]
-            async fn $test() { super::$test(&crate::docker::Real::new()).await; })*
+            async fn $test() { super::$test(&Real(Tested::Default)).await; })*
+            use crate::{docker::Real, tested::Tested};
+        }
+        mod on_the_containerd_store {
+            $(#[tokio::test]
+            async fn $test() { super::$test(&Real(Tested::Containerd)).await; })*
+            use crate::{docker::Real, tested::Tested};
         }
         mod of_the_scripted_engine {
             $(#[tokio::test]

@@ -1,7 +1,8 @@
 //! What holds of every engine, and what holds of a real one.
 //!
-//! The real engine is the one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`), the registry, with
-//! `busybox:1` in it, the one at `GANTRY_TEST_REGISTRY`. Without them these tests fail: `make test` starts both.
+//! The real engines are the default one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`) and one with the
+//! containerd image store at `GANTRY_TEST_CONTAINERD_DOCKER_HOST`; the registry, with `busybox:1` in it, is the one at
+//! `GANTRY_TEST_REGISTRY`. Without them these tests fail: `make test` starts all three.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,3 +21,4 @@ mod own_engine;
 mod refusing;
 mod rig;
 mod scripted;
+mod tested;

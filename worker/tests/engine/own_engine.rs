@@ -70,3 +70,29 @@ async fn a_full_disk_of_the_engine_is_told_as_such() {
     assert!(matches!(error, BuildError::DiskFull { .. }), "{error:?}");
     assert!(error.is_transient());
 }
+
+#[tokio::test]
+async fn a_cache_that_shrinks_to_nothing_leaves_the_images() {
+    const SIZE: usize = 3_000_000;
+    let own = OwnEngine::start("shrunk", None).await;
+    let engine = client(&own);
+    let order = order("registry.test", "FROM scratch\nCOPY big /\n");
+    let files = tar(&[("big", &vec![b'x'; SIZE])]);
+    build(&engine, order.clone(), context(files.clone())).await.0.unwrap();
+
+    assert_eq!(engine.prune_cache(1 << 40).await.unwrap(), 0);
+    assert!(engine.prune_cache(0).await.unwrap() > 0);
+    assert_eq!(engine.prune_cache(0).await.unwrap(), 0);
+
+    let left = engine.leftovers(&order.installation).await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let (built, told) = build(&engine, order.clone(), context(files)).await;
+    built.unwrap();
+    let cached = |event: &BuildEvent| matches!(event, BuildEvent::Completed { cached: true, .. });
+    assert!(!told.events.iter().any(cached), "{told:?}");
+    // The image that has lost its name to the new one is a leftover as well.
+    for leftover in engine.leftovers(&order.installation).await.unwrap() {
+        engine.remove(&leftover).await.unwrap();
+    }
+    assert_eq!(engine.leftovers(&order.installation).await.unwrap(), []);
+}

@@ -12,8 +12,13 @@ use gantry_worker::engine::{BuildError, BuildOrder, Engine as _, PushError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::docker::engine;
 use crate::rig::{build, context, order, tar};
+use crate::tested::{Tested, on_each_engine};
+
+on_each_engine! {
+    credentials_open_a_registry_for_push_and_for_bases,
+    a_broken_registry_may_be_whole_later,
+}
 
 /// `gantry` and `hunter2`, as bcrypt has it.
 const USERS: &str = "gantry:$2a$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFPIvxV7t8.\n";
@@ -94,10 +99,9 @@ fn files() -> Vec<u8> {
     tar(&[("a", b"a")])
 }
 
-#[tokio::test]
-async fn credentials_open_a_registry_for_push_and_for_bases() {
+async fn credentials_open_a_registry_for_push_and_for_bases(on: Tested) {
     let registry = PrivateRegistry::start().await;
-    let engine = engine();
+    let engine = on.engine();
     let base = from_nothing(&registry.address.to_string());
     build(&engine, base.clone(), context(files())).await.0.unwrap();
     for wrong in [None, Some(login("guessed"))] {
@@ -119,11 +123,10 @@ async fn credentials_open_a_registry_for_push_and_for_bases() {
     engine.remove_image(&order.image).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_broken_registry_may_be_whole_later() {
+async fn a_broken_registry_may_be_whole_later(on: Tested) {
     // A push there fails only after the engine's five tries, 50 seconds: its words are read in a unit test.
     let registry = broken_registry().await;
     let order = order("registry.test", &format!("FROM {registry}/base:1\n"));
-    let error = build(&engine(), order, context(files())).await.0.unwrap_err();
+    let error = build(&on.engine(), order, context(files())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::Unavailable { .. }), "{error:?}");
 }

@@ -1,0 +1,79 @@
+//! The engines that every test of a real engine runs on.
+//!
+//! The default engine is the one at `GANTRY_TEST_DOCKER_HOST`. `make test` starts it with the classic image store unless
+//! the machine has an engine, whose store is then tested. The other one, at `GANTRY_TEST_CONTAINERD_DOCKER_HOST`, always
+//! has the containerd image store, the default of a new Docker Engine 29.
+
+use bollard::Docker;
+use gantry_worker::engine::BuildOrder;
+use gantry_worker::engine::docker::DockerEngine;
+
+use crate::made;
+use crate::rig::order;
+
+/// An engine that a test runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tested {
+    Default,
+    Containerd,
+}
+
+impl Tested {
+    pub(crate) fn host(self) -> String {
+        match self {
+            Self::Default => setting("GANTRY_TEST_DOCKER_HOST")
+                .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            Self::Containerd => setting("GANTRY_TEST_CONTAINERD_DOCKER_HOST")
+                .expect("GANTRY_TEST_CONTAINERD_DOCKER_HOST to name an engine"),
+        }
+    }
+
+    pub(crate) fn engine(self) -> DockerEngine {
+        DockerEngine::connect(&self.host()).unwrap()
+    }
+
+    /// The engine's API, beside gantry's own client.
+    pub(crate) fn api(self) -> Docker {
+        Docker::connect_with_unix(&self.host(), 60, bollard::API_DEFAULT_VERSION).unwrap()
+    }
+
+    /// The module of its tests.
+    pub(crate) fn module(self) -> &'static str {
+        match self {
+            Self::Default => "on_the_default_engine",
+            Self::Containerd => "on_the_containerd_store",
+        }
+    }
+
+    /// An order of `FROM busybox` and these lines. Its image is removed when the test ends.
+    pub(crate) fn busybox(self, lines: &str) -> BuildOrder {
+        let registry = registry();
+        let order = order(&registry, &format!("FROM {registry}/busybox:1\n{lines}\n"));
+        made::remember(self, &order);
+        order
+    }
+}
+
+pub(crate) fn registry() -> String {
+    setting("GANTRY_TEST_REGISTRY").expect("GANTRY_TEST_REGISTRY to name a registry with busybox:1")
+}
+
+#[allow(clippy::disallowed_methods, reason = "the environment says which engine the tests may use")]
+pub(crate) fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Makes each of these functions a test on either engine.
+macro_rules! on_each_engine {
+    ($($test:ident),* $(,)?) => {
+        mod on_the_default_engine {
+            $(#[tokio::test]
+            async fn $test() { super::$test($crate::tested::Tested::Default).await; })*
+        }
+        mod on_the_containerd_store {
+            $(#[tokio::test]
+            async fn $test() { super::$test($crate::tested::Tested::Containerd).await; })*
+        }
+    };
+}
+pub(crate) use on_each_engine;
