@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of the worker's engine on several engines: deploy/test_engines.sh [ENGINE…], of `machine` (the one that
-# answers, else the installed dockerd), `classic` and `containerd` (Debian 13's dockerd with either image store).
+# Runs the tests of the worker's engine, and the demo, on several engines: deploy/test_engines.sh [ENGINE…], of `machine`
+# (the one that answers, else the installed dockerd), `classic` and `containerd` (Debian 13's dockerd with either image
+# store).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +24,8 @@ main() {
     export GANTRY_TEST_REGISTRY=$REGISTRY GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
     for engine in "${engines[@]}"; do
         start_engine "$engine"
-        test_on "$(engine_description)" cargo test --workspace --test engine
+        test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte own_engine
+        show_demo "$engine"
         stop_engine "$engine"
     done
     test_report
@@ -44,6 +46,14 @@ stop_engine() {
     local state=$test_state
     [[ $1 == machine ]] || state+=/$1
     "$bootstrap" engine stop --state "$state"
+}
+
+# The demo finds the engine by DOCKER_HOST, and starts a registry and a git server of its own.
+show_demo() {
+    local status=0 demo=$test_state/demo
+    DOCKER_HOST=$GANTRY_TEST_DOCKER_HOST DEMO_STATE=$demo deploy/demo.sh || status=$?
+    tested+=("the demo on $1: $( ((status == 0)) && printf passed || printf failed)")
+    ((status == 0)) || test_failed=1
 }
 
 # As the engine itself tells it.
