@@ -351,9 +351,9 @@ impl Round {
     async fn foreign_images(&self, client: &Client, sent: &[Delivery]) -> Result<Vec<String>> {
         let mut foreign = Vec::new();
         for run in self.runs(client).await? {
-            let push = sent.iter().map(|delivery| &delivery.push);
-            let push = push.filter(|push| Some(&push.after) == run.commit.as_ref()).next();
-            let Some(push) = push else { continue };
+            let mut pushes = sent.iter().map(|delivery| &delivery.push);
+            let own = pushes.find(|push| Some(&push.after) == run.commit.as_ref());
+            let Some(push) = own else { continue };
             for output in &run.images {
                 let file = self.parts.file(output).await?;
                 if file.is_some_and(|file| file != content(&push.branch, &push.before)) {
