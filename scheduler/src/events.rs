@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::decide::judge::{Head, Verdict, judge};
 use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
-use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId};
-use gantry_domain::source::{CommitId, RefName};
+use gantry_domain::id::{EventId, RunId, TaskId};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::{metrics, telemetry};
@@ -42,22 +41,25 @@ const BEHIND_FOR: Duration = Duration::from_secs(180);
 /// The longest pause before a host that may be behind is asked again.
 const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 
-/// What is known of the head of the branch that a push moved.
-enum Head {
-    /// It is this.
+/// What was found out of the head of the branch that a push moved.
+#[derive(Clone)]
+enum FoundHead {
     Resolved(ResolvedHead),
-    /// It could not be told, and is not asked for any more.
-    Unknown(Rule),
-    /// No task wanted to know.
+    Unknown { fact: FactKey, why: String },
     NotAsked,
 }
 
-/// A run that a task wants.
-struct Wanted {
-    branch: RefName,
-    head: CommitId,
-    /// There is at most one run for it.
-    run_key: String,
+impl FoundHead {
+    /// As it is judged. `goes_on`: earlier candidates of this push were judged in a commit that wrote the fact.
+    fn judged(self, goes_on: bool) -> Head {
+        match self {
+            Self::Resolved(resolved) => {
+                Head::Known { is_news: goes_on || resolved.advanced(), fact: resolved.now }
+            }
+            Self::Unknown { fact, why } => Head::Unknown { fact, why },
+            Self::NotAsked => Head::NotAsked,
+        }
+    }
 }
 
 /// What deciding an event led to.
@@ -234,8 +236,8 @@ impl Scheduler {
             let push = self.with_default_branch(push, &candidates, may_ask).await?;
             let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
             let head = match matched {
-                None => Head::NotAsked,
-                Some(branch) => Head::Resolved(
+                None => FoundHead::NotAsked,
+                Some(branch) => FoundHead::Resolved(
                     self.resolve_head(&event.registry, &push, branch, &candidates, now, asking)
                         .await?,
                 ),
@@ -263,8 +265,7 @@ impl Scheduler {
                     PushedRef::Branch(branch) | PushedRef::Tag(branch) => branch,
                 };
                 let fact = FactKey::branch(&event.registry, &repository, branch);
-                let rule = Rule::HeadUnknown { fact, why: error.message };
-                (Cow::Borrowed(push), Head::Unknown(rule))
+                (Cow::Borrowed(push), FoundHead::Unknown { fact, why: error.message })
             }
         };
         self.commit_push(found, &push, &candidates, &head, now).await
@@ -295,98 +296,49 @@ impl Scheduler {
         found: &Versioned<RecordedEvent>,
         push: &Push,
         candidates: &[Task],
-        head: &Head,
+        head: &FoundHead,
         now: Timestamp,
     ) -> Result<Step, StoreError> {
+        let (store, event) = (self.store.as_ref(), &found.value.event);
+        let Some(registry) = registries::find(store, &event.registry).await? else {
+            let rule = Rule::NoRegistry { registry: event.registry.clone() };
+            return self.decide_nothing(found, rule).await;
+        };
         let mut batch = Batch::default();
-        if let Head::Resolved(resolved) = head
+        if let FoundHead::Resolved(resolved) = head
             && resolved.is_something()
         {
             facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
-        let is_news = found.value.cursor.is_some()
-            || matches!(head, Head::Resolved(resolved) if resolved.advanced());
-        let mut verdicts = Vec::with_capacity(candidates.len());
+        let head = head.clone().judged(found.value.cursor.is_some());
+        let signer = self.keyring.as_ref();
+        let mut creation =
+            runs::Creation::begin(store, batch, registry.prefix, signer, now).await?;
+        let (mut decided, mut started) = (Vec::with_capacity(candidates.len()), Vec::new());
         for task in candidates {
-            verdicts.push(self.judge(push, task, head, is_news).await?);
-        }
-        let drafts = self.drafts(&found.value.event, push, head, candidates, &verdicts).await?;
-        let (store, signer) = (self.store.as_ref(), self.keyring.as_ref());
-        let started = runs::create(store, &mut batch, drafts, signer, now).await?;
-        let ids: Vec<RunId> = started.iter().map(|run| run.id).collect();
-        let mut next_id = ids.iter();
-        let choices = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {
-            let choice = match verdict {
-                Ok(_) => Choice::Run { run: *next_id.next()? },
-                Err(rule) => Choice::No { rule },
+            let key = head.run_key(&task.id);
+            let has = match &key {
+                Some(key) => runs::find_for(store, key).await?,
+                None => None,
             };
-            Some(Candidate { task: Some(task.id.clone()), choice })
-        });
-        let candidates_decided = choices.collect();
+            let choice = match judge(&event.id, push, task, &head, has) {
+                Verdict::No(rule) => Choice::No { rule },
+                Verdict::Run(mut draft) => {
+                    draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
+                    let run = creation.add(*draft, key)?.id;
+                    started.push(run);
+                    Choice::Run { run }
+                }
+            };
+            decided.push(Candidate { task: Some(task.id.clone()), choice });
+        }
         let has_more = candidates.len() == CANDIDATES_A_COMMIT;
         let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());
-        let decided = Decided { candidates: candidates_decided, nothing: None, more_after };
-        let step = if has_more { Step::CommittedWithMore(ids) } else { Step::Committed(ids) };
-        self.record(batch, found, decided, now, step).await
-    }
-
-    /// Asks one task every rule: the run that it wants, or the first rule that said no.
-    async fn judge(
-        &self,
-        push: &Push,
-        task: &Task,
-        head: &Head,
-        is_news: bool,
-    ) -> Result<Result<Wanted, Rule>, StoreError> {
-        let branch = match matcher::match_push(push, task) {
-            Ok(branch) => branch.clone(),
-            Err(rule) => return Ok(Err(rule)),
-        };
-        let resolved = match head {
-            Head::Resolved(resolved) => resolved,
-            Head::Unknown(rule) => return Ok(Err(rule.clone())),
-            Head::NotAsked => return Ok(Err(Rule::NoTask { repository: push.repository() })),
-        };
-        let Some(head) = resolved.now.value.clone() else {
-            return Ok(Err(Rule::BranchDeleted { branch }));
-        };
-        if !is_news && push.after.as_ref() != Some(&head) {
-            return Ok(Err(match push.after.clone() {
-                Some(pushed) => Rule::Superseded { pushed, head },
-                None => Rule::BranchExists { branch, head },
-            }));
-        }
-        let run_key = run_key(&task.id, &resolved.now.key, resolved.now.generation);
-        Ok(match runs::find_for(self.store.as_ref(), &run_key).await? {
-            Some(run) => Err(Rule::AlreadyStarted { run }),
-            None => Ok(Wanted { branch, head, run_key }),
-        })
-    }
-
-    async fn drafts(
-        &self,
-        event: &Event,
-        push: &Push,
-        head: &Head,
-        candidates: &[Task],
-        verdicts: &[Result<Wanted, Rule>],
-    ) -> Result<Vec<(RunPrefix, RunDraft, Option<String>)>, StoreError> {
-        let Head::Resolved(resolved) = head else { return Ok(Vec::new()) };
-        if verdicts.iter().all(Result::is_err) {
-            return Ok(Vec::new());
-        }
-        let Some(registry) = registries::find(self.store.as_ref(), &event.registry).await? else {
-            return Ok(Vec::new());
-        };
-        let wanted = candidates.iter().zip(verdicts).filter_map(|(task, verdict)| {
-            let wanted = verdict.as_ref().ok()?;
-            let (branch, commit) = (&wanted.branch, &wanted.head);
-            let mut draft = planner::for_push(task, &event.id, push, branch, commit, &resolved.now);
-            draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
-            Some((registry.prefix, draft, Some(wanted.run_key.clone())))
-        });
-        Ok(wanted.collect())
+        let decided = Decided { candidates: decided, nothing: None, more_after };
+        let step =
+            if has_more { Step::CommittedWithMore(started) } else { Step::Committed(started) };
+        self.record(creation.finish(), found, decided, now, step).await
     }
 
     /// A task with a source trigger was saved: its branch's head becomes known, so that the next push is told from an
@@ -486,11 +438,6 @@ impl Scheduler {
             tracing::debug!("the sweeper rings for run {run}: {error}");
         }
     }
-}
-
-/// A run of a change is keyed by task, fact and generation: there is one, however often it is reported.
-fn run_key(task: &TaskId, fact: &FactKey, generation: u64) -> String {
-    format!("push/{task}/{fact}/{generation}")
 }
 
 /// 2 s, doubling to 10 minutes.

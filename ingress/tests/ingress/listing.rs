@@ -72,13 +72,14 @@ async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
     let mut ids = Vec::new();
     while ids.len() < count {
         let some = 64.min(count - ids.len());
-        let drafts = std::iter::repeat_n((RunPrefix::nth(0), draft.clone(), None), some).collect();
-        let mut batch = Batch::default();
         let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
-        let made =
-            runs::create(store, &mut batch, drafts, door.keyring.as_ref(), now).await.unwrap();
-        store.commit(batch).await.unwrap();
-        ids.extend(made.iter().map(|run| run.id));
+        let (prefix, signer) = (RunPrefix::nth(0), door.keyring.as_ref());
+        let creation = runs::Creation::begin(store, Batch::default(), prefix, signer, now);
+        let mut creation = creation.await.unwrap();
+        for _ in 0..some {
+            ids.push(creation.add(draft.clone(), None).unwrap().id);
+        }
+        store.commit(creation.finish()).await.unwrap();
         // Those of one millisecond are in the order of their ids.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }

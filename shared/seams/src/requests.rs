@@ -77,11 +77,10 @@ pub async fn accept(
             return repeated(store, run, idempotency, signer).await;
         }
         let now = store.now().await?;
-        let mut batch = Batch::default();
-        let drafts = vec![(request.prefix, request.draft.clone(), run_key.clone())];
-        let Some(run) = runs::create(store, &mut batch, drafts, signer, now).await?.pop() else {
-            return Err(StoreError::Unavailable { message: "no run was created".to_owned() });
-        };
+        let mut creation =
+            runs::Creation::begin(store, Batch::default(), request.prefix, signer, now).await?;
+        let run = creation.add(request.draft.clone(), run_key.clone())?;
+        let mut batch = creation.finish();
         if let Source::Upload { upload, .. } = &run.build.source {
             uploads::used_in(&mut batch, &run.registry, upload);
         }

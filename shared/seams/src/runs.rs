@@ -3,9 +3,6 @@
 //! Whoever calls an operation, it checks state, attempt and nonce and updates every index in the same commit. A conflict
 //! with another writer is tried again on what is there now.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
@@ -37,8 +34,8 @@ pub use leasing::{
     take_beside_others,
 };
 pub use listing::{
-    ReadyRun, all_ready, count_leased, ended, leased, list, pools_with_work, ready_before,
-    unresolved, waiting,
+    ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, pools_with_work,
+    ready_before, unresolved, waiting, waiting_in,
 };
 
 /// How often an operation is tried again after a conflict before the store counts as too busy.
@@ -82,51 +79,64 @@ pub(crate) fn key(run: RunId) -> Key {
     Key::new(Kind::Run, run)
 }
 
-/// Adds the creation of runs to a batch, so that it can be one commit with what caused them. `keys` says what each
-/// was created for: there is at most one run for each, whoever creates it. `signer` vouches for them.
-///
-/// The commit conflicts when another run took the next number or the same key meanwhile: read again, and try again.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn create(
-    store: &dyn Store,
-    batch: &mut Batch,
-    drafts: Vec<(RunPrefix, RunDraft, Option<String>)>,
-    signer: &dyn Signer,
+/// Runs that are created in one commit with what caused them. Their numbers follow each other.
+#[must_use = "nothing is created before the batch is committed"]
+pub struct Creation<'a> {
+    batch: Batch,
+    prefix: RunPrefix,
+    /// The last number that was taken, and the version of the record that says so.
+    taken: (u64, Option<u64>),
+    added: u64,
+    signer: &'a dyn Signer,
     now: Timestamp,
-) -> Result<Vec<Run>, StoreError> {
-    let mut counters = BTreeMap::new();
-    for (prefix, _, _) in &drafts {
-        if let Entry::Vacant(place) = counters.entry(*prefix) {
-            place.insert(read_counter(store, &counter_key(*prefix)).await?);
-        }
+}
+
+impl<'a> Creation<'a> {
+    /// Begins with a batch that holds what caused the runs. `signer` vouches for them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin(
+        store: &dyn Store,
+        batch: Batch,
+        prefix: RunPrefix,
+        signer: &'a dyn Signer,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let taken = read_counter(store, &counter_key(prefix)).await?;
+        Ok(Self { batch, prefix, taken, added: 0, signer, now })
     }
-    let mut runs = Vec::with_capacity(drafts.len());
-    for (prefix, draft, run_key) in drafts {
-        let Some((number, _)) = counters.get_mut(&prefix) else {
-            continue;
-        };
-        *number += 1;
-        let mut run = draft.create(RunId::new(prefix, *number), now);
-        run.created_for.clone_from(&run_key);
-        run.sign(signer);
-        let key = key(run.id);
-        batch.create(key.clone(), codec::encode(&key, &run)?);
-        reindex(batch, None, Some(&run));
-        if let Some(run_key) = run_key {
-            batch.create(Key::new(Kind::RunKey, run_key), run.id.to_string());
+
+    /// Adds a run. There is at most one for each `key`, whoever creates it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written.
+    pub fn add(&mut self, draft: RunDraft, key: Option<String>) -> Result<Run, StoreError> {
+        self.added += 1;
+        let id = RunId::new(self.prefix, self.taken.0 + self.added);
+        let mut run = draft.create(id, self.now);
+        run.created_for.clone_from(&key);
+        run.sign(self.signer);
+        let record = self::key(run.id);
+        self.batch.create(record.clone(), codec::encode(&record, &run)?);
+        reindex(&mut self.batch, None, Some(&run));
+        if let Some(key) = key {
+            self.batch.create(Key::new(Kind::RunKey, key), run.id.to_string());
         }
-        runs.push(run);
+        Ok(run)
     }
-    for (prefix, (number, version)) in counters {
-        let key = counter_key(prefix);
-        match version {
-            Some(version) => batch.replace(key, version, number.to_string()),
-            None => batch.create(key, number.to_string()),
+
+    /// The batch with the runs. Its commit conflicts when another run took the next number or the same key meanwhile:
+    /// read again, and try again.
+    pub fn finish(mut self) -> Batch {
+        let (key, last) = (counter_key(self.prefix), self.taken.0 + self.added);
+        match self.taken.1 {
+            _ if self.added == 0 => {}
+            Some(version) => self.batch.replace(key, version, last.to_string()),
+            None => self.batch.create(key, last.to_string()),
         }
+        self.batch
     }
-    Ok(runs)
 }
 
 fn counter_key(prefix: RunPrefix) -> Key {

@@ -86,17 +86,16 @@ async fn create(parts: &Parts, numbers: Range<usize>, tasks: usize) -> Result<Ve
     let draft = planner::for_quick_build(REGISTRY.parse()?, build, None, event, by);
     let mut ids = Vec::new();
     for first in numbers.clone().step_by(A_COMMIT) {
-        let mut drafts = Vec::new();
+        let now = store.now().await?;
+        let signer = parts.keyring.as_ref();
+        let mut creation =
+            runs::Creation::begin(store, Batch::default(), RunPrefix::nth(0), signer, now).await?;
         for number in first..numbers.end.min(first + A_COMMIT) {
             let name = task_name(number % tasks).parse()?;
             let task = Some(TaskRevision { name, revision: 1 });
-            drafts.push((RunPrefix::nth(0), RunDraft { task, ..draft.clone() }, None));
+            ids.push(creation.add(RunDraft { task, ..draft.clone() }, None)?.id);
         }
-        let mut batch = Batch::default();
-        let now = store.now().await?;
-        let created = runs::create(store, &mut batch, drafts, parts.keyring.as_ref(), now).await?;
-        store.commit(batch).await.context("nobody else creates runs")?;
-        ids.extend(created.iter().map(|run| run.id));
+        store.commit(creation.finish()).await.context("nobody else creates runs")?;
     }
     Ok(ids)
 }

@@ -60,13 +60,13 @@ async fn create_signed(
     let draft = draft(registry, build)?;
     let mut ids = Vec::new();
     while ids.len() < count {
-        let drafts = std::iter::repeat_n((RunPrefix::nth(0), draft.clone(), None), A_COMMIT);
-        let mut batch = Batch::default();
-        let now = store.now().await?;
-        let created = runs::create(store.as_ref(), &mut batch, drafts.collect(), signer, now);
-        let created = created.await?;
-        store.commit(batch).await.context("nobody else creates runs")?;
-        ids.extend(created.iter().map(|run| run.id));
+        let (now, prefix) = (store.now().await?, RunPrefix::nth(0));
+        let creation = runs::Creation::begin(store.as_ref(), Batch::default(), prefix, signer, now);
+        let mut creation = creation.await?;
+        for _ in 0..A_COMMIT {
+            ids.push(creation.add(draft.clone(), None)?.id);
+        }
+        store.commit(creation.finish()).await.context("nobody else creates runs")?;
     }
     Ok(ids)
 }

@@ -282,11 +282,12 @@ async fn leased_run(
     let (event, by) = ("request/1".parse().unwrap(), TestPipeline::somebody());
     let mut draft = planner::for_task_request(task, task.build.clone(), event, by);
     draft.built_on = BuiltOn::fact(fact, generation);
-    let mut batch = Batch::default();
-    let drafts = vec![("ca".parse().unwrap(), draft, None)];
-    let run = runs::create(store, &mut batch, drafts, gantry.keyring.as_ref(), gantry.clock.now());
-    let run = run.await.unwrap().remove(0);
-    store.commit(batch).await.unwrap();
+    let (prefix, now) = ("ca".parse().unwrap(), gantry.clock.now());
+    let signer = gantry.keyring.as_ref();
+    let creation = runs::Creation::begin(store, Batch::default(), prefix, signer, now);
+    let mut creation = creation.await.unwrap();
+    let run = creation.add(draft, None).unwrap();
+    store.commit(creation.finish()).await.unwrap();
     let limits = Limits { registry: 1000, task: None };
     runs::ready(store, run.id, None, limits).await.unwrap();
     let nonce = format!("{:032x}", branch * 2 + usize::try_from(generation).unwrap());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gantry_seams::deliveries::Accepted;
+use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{decisions, runs};
 use gantry_tests::pipeline::{BASE, TestPipeline};
 
@@ -52,6 +53,23 @@ async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {
         .unwrap();
     assert_eq!(lineage.bases[0].image.to_string(), BASE);
     assert_eq!(lineage.run.to_string(), "ca1");
+}
+
+#[tokio::test]
+async fn a_push_whose_registry_is_gone_is_decided_and_says_so() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.settle().await;
+    let second = hello.commit("main", &[("file", "changed")]).unwrap();
+    let (event, _) = gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
+    // A registry with tasks cannot be deleted by its own operations.
+    let mut batch = Batch::default();
+    batch.delete.push(Key::new(Kind::Registry, "reg"));
+    gantry.store.commit(batch).await.unwrap();
+    gantry.schedule().await;
+    assert_eq!(gantry.decision(&event).await, "registry reg was deleted");
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::FactKey;
-use crate::id::{EventId, HookId, RunId, TaskId};
+use crate::id::{EventId, HookId, RegistryName, RunId, TaskId};
 use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 
+pub mod judge;
 pub mod matcher;
 pub mod order;
 pub mod planner;
@@ -59,6 +60,11 @@ pub enum Choice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "rule")]
 pub enum Rule {
+    /// The registry was deleted before its event was decided.
+    NoRegistry {
+        /// Which it was.
+        registry: RegistryName,
+    },
     /// Nobody subscribed to this.
     NoTask {
         /// The repository.
@@ -133,6 +139,7 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoRegistry { registry } => write!(f, "registry {registry} was deleted"),
             Self::NoTask { repository } => write!(
                 f,
                 "no task of this registry has a source trigger on {repository}: see `gantry task list`"

@@ -138,6 +138,8 @@ labels! {
     Decided = "outcome" {
         /// A run was started.
         Run = "run",
+        /// [`Rule::NoRegistry`].
+        NoRegistry = "no_registry",
         /// [`Rule::NoTask`].
         NoTask = "no_task",
         /// [`Rule::HookNotForRepository`].
@@ -382,6 +384,7 @@ impl From<&Choice> for Decided {
 impl From<&Rule> for Decided {
     fn from(rule: &Rule) -> Self {
         match rule {
+            Rule::NoRegistry { .. } => Self::NoRegistry,
             Rule::NoTask { .. } => Self::NoTask,
             Rule::HookNotForRepository { .. } => Self::HookNotForRepository,
             Rule::RecordedOnly { .. } => Self::RecordedOnly,
