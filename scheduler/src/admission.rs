@@ -1,6 +1,6 @@
 //! Waiting runs become ready, as far as the limits of their registry and task allow. Each that stays says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 
 use gantry_domain::id::{RegistryName, TaskId};
@@ -21,15 +21,24 @@ use tracing::{Instrument as _, field};
 use crate::Scheduler;
 use crate::sweeper::MISSED_AFTER;
 
-/// How many waiting runs are read at once.
-const PAGE: usize = 128;
+/// How many waiting runs of a registry are read in its turn.
+const PAGE: usize = 64;
 
-/// How many waiting runs one look goes through: those behind are looked at when these have moved.
+/// How many waiting runs one look goes through beside the first turn of each registry: those behind are looked at when
+/// these have moved.
 const MOST: usize = 4096;
+
+/// A registry whose next waiting runs are looked at when its turn comes again.
+struct Turn {
+    registry: RegistryName,
+    after: Run,
+}
 
 /// What one look has learnt. In a crowd nearly all wait for the same, and it is asked once for all of them.
 #[derive(Default)]
 struct Look {
+    now: Timestamp,
+    admitted: usize,
     registries: BTreeMap<RegistryName, Option<Registry>>,
     task_limits: BTreeMap<TaskId, Option<u32>>,
     full_registries: BTreeMap<RegistryName, WaitReason>,
@@ -82,38 +91,52 @@ impl Look {
 }
 
 impl Scheduler {
-    /// Looks at waiting runs in order. Answers how many became ready.
+    /// Looks at waiting runs: a page of each registry, then the next page of each that has more, so that no registry
+    /// waits behind the crowd of another. Answers how many became ready.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn admit_runs(&self) -> Result<usize, StoreError> {
-        let mut admitted = 0;
-        let mut look = Look::default();
-        let mut after: Option<Run> = None;
-        let now = self.store.now().await?;
-        for _ in 0..MOST / PAGE {
-            let page = runs::waiting(self.store.as_ref(), after.as_ref(), PAGE).await?;
-            for run in &page {
-                if is_resting(run, now) {
-                    continue;
-                }
-                match self.admit(run, &mut look).await {
-                    Ok(true) => {
-                        admitted += 1;
-                        metrics::repaired(Repair::RunAdmitted, usize::from(was_missed(run, now)));
-                    }
-                    Ok(false) => {}
-                    // Its registry or its task cannot be read: it waits for them, and nobody with it.
-                    Err(StoreError::Undecodable { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if page.len() < PAGE {
-                break;
-            }
-            after = page.into_iter().last();
+        let store = self.store.as_ref();
+        let mut look = Look { now: store.now().await?, ..Look::default() };
+        let mut turns = VecDeque::new();
+        let mut last = None;
+        while let Some(registry) = runs::next_waiting_registry(store, last.as_ref()).await? {
+            turns.extend(self.admit_page(&registry, None, &mut look).await?);
+            last = Some(registry);
         }
-        Ok(admitted)
+        for _ in 0..MOST / PAGE {
+            let Some(turn) = turns.pop_front() else { break };
+            turns.extend(self.admit_page(&turn.registry, Some(&turn.after), &mut look).await?);
+        }
+        Ok(look.admitted)
+    }
+
+    /// Looks at the next waiting runs of a registry. Answers with its next turn if there may be more.
+    async fn admit_page(
+        &self,
+        registry: &RegistryName,
+        after: Option<&Run>,
+        look: &mut Look,
+    ) -> Result<Option<Turn>, StoreError> {
+        let page = runs::waiting_in(self.store.as_ref(), registry, after, PAGE).await?;
+        let is_full = page.len() == PAGE;
+        let now = look.now;
+        for run in page.iter().filter(|run| !is_resting(run, now)) {
+            match self.admit(run, look).await {
+                Ok(true) => {
+                    look.admitted += 1;
+                    let was_missed = was_missed(run, now);
+                    metrics::repaired(Repair::RunAdmitted, usize::from(was_missed));
+                }
+                Ok(false) => {}
+                // Its registry or its task cannot be read: it waits for them, and nobody with it.
+                Err(StoreError::Undecodable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let last = page.into_iter().last().filter(|_| is_full);
+        Ok(last.map(|after| Turn { registry: registry.clone(), after }))
     }
 
     async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {

@@ -165,14 +165,28 @@ pub(crate) async fn count_quarantined(
 pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     index: &Index,
+    from: From,
+    limit: usize,
+    key: impl Fn(&Entry) -> Option<Key>,
+) -> Result<Vec<T>, StoreError> {
+    load_members_while(store, index, from, limit, |_| true, key).await
+}
+
+/// The same of a part of an index, which ends where an entry is not `within` it.
+pub(crate) async fn load_members_while<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    index: &Index,
     mut from: From,
     limit: usize,
+    within: impl Fn(&Entry) -> bool,
     key: impl Fn(&Entry) -> Option<Key>,
 ) -> Result<Vec<T>, StoreError> {
     let mut values: Vec<T> = Vec::new();
     loop {
         let wanted = limit - values.len();
-        let entries = store.range(index, from, wanted).await?;
+        let mut entries = store.range(index, from, wanted).await?;
+        let end = entries.iter().position(|entry| !within(entry)).unwrap_or(entries.len());
+        entries.truncate(end);
         let keys: Vec<Key> = entries.iter().filter_map(&key).collect();
         let loaded = load_all(store, &keys).await?;
         values.extend(loaded.into_iter().map(|found: Versioned<T>| found.value));

@@ -1,6 +1,7 @@
 //! Many runs and many workers at once: order lives in the store, and a run is taken once.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use futures_util::future::join_all;
 use gantry_domain::built_on::BuiltOn;
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
-use gantry_domain::id::{RunId, WorkerId};
+use gantry_domain::id::{RunId, RunPrefix, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::RunType;
 use gantry_domain::task::{BuildSpec, RunTimeout};
+use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, Store};
 use gantry_tests::doubles::store::{Conflicts, HookedStore};
@@ -60,15 +62,15 @@ async fn ready(gantry: &TestPipeline, count: usize, run_type: RunType) -> Vec<Ru
     let (store, signer) = (&gantry.store, gantry.keyring.as_ref());
     let mut ids = Vec::with_capacity(count);
     while ids.len() < count {
-        let mut batch = Batch::default();
         let some = AT_ONCE.min(count - ids.len());
-        let drafts = (0..some).map(|_| draft(ids.len() / AT_ONCE, run_type));
-        let drafts = drafts.map(|draft| ("ca".parse().unwrap(), draft, None)).collect();
-        let now = store.now().await.unwrap();
-        let created = runs::create(store.as_ref(), &mut batch, drafts, signer, now);
-        let created = created.await.unwrap();
-        store.commit(batch).await.unwrap();
-        ids.extend(created.iter().map(|run| run.id));
+        let draft = draft(ids.len() / AT_ONCE, run_type);
+        let (prefix, now) = ("ca".parse().unwrap(), store.now().await.unwrap());
+        let creation = runs::Creation::begin(store.as_ref(), Batch::default(), prefix, signer, now);
+        let mut creation = creation.await.unwrap();
+        for _ in 0..some {
+            ids.push(creation.add(draft.clone(), None).unwrap().id);
+        }
+        store.commit(creation.finish()).await.unwrap();
     }
     let limits = Limits { registry: u32::MAX, task: None };
     // One after another: at once they would race for the places of their registry.
@@ -94,6 +96,56 @@ async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
     assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(quick[0]));
     assert!(began.elapsed() < STARTS_WITHIN, "it took {:?}", began.elapsed());
     assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(crowd[0]));
+}
+
+/// A registry with a place for one run.
+async fn narrow_registry(gantry: &TestPipeline, name: &str) -> RunPrefix {
+    let new = NewRegistry {
+        name: name.parse().unwrap(),
+        host: format!("{name}.test").parse().unwrap(),
+        credentials: None,
+        run_limit: NonZeroU32::MIN,
+    };
+    registries::create(gantry.store.as_ref(), new).await.unwrap().prefix
+}
+
+/// Creates runs that wait.
+async fn waiting(gantry: &TestPipeline, prefix: RunPrefix, draft: &RunDraft, count: usize) {
+    let (store, signer) = (gantry.store.as_ref(), gantry.keyring.as_ref());
+    for first in (0..count).step_by(AT_ONCE) {
+        let now = store.now().await.unwrap();
+        let creation = runs::Creation::begin(store, Batch::default(), prefix, signer, now);
+        let mut creation = creation.await.unwrap();
+        for _ in first..count.min(first + AT_ONCE) {
+            creation.add(draft.clone(), None).unwrap();
+        }
+        store.commit(creation.finish()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_admitted_beside_ten_thousand_of_another_registry_at_its_limit() {
+    let gantry = super::start().await;
+    let crowded = narrow_registry(&gantry, "reg0").await;
+    let quiet = narrow_registry(&gantry, "reg1").await;
+    waiting(&gantry, crowded, &draft(0, RunType::QuickBuild), 10_000).await;
+    waiting(&gantry, quiet, &draft(1, RunType::AutoBuild), 1).await;
+    gantry.scheduler().tick().await.unwrap();
+    let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
+    let registries: Vec<&str> = ready.iter().map(|run| run.registry.as_str()).collect();
+    assert_eq!(registries, ["reg0", "reg1"]);
+}
+
+#[tokio::test]
+async fn within_a_registry_a_person_is_admitted_before_what_triggers_started() {
+    let gantry = super::start().await;
+    let prefix = narrow_registry(&gantry, "reg0").await;
+    waiting(&gantry, prefix, &draft(0, RunType::AutoBuild), 100).await;
+    waiting(&gantry, prefix, &draft(0, RunType::QuickBuild), 1).await;
+    gantry.scheduler().tick().await.unwrap();
+    let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
+    assert_eq!(ready.len(), 1);
+    assert_eq!(ready[0].run_type, RunType::QuickBuild);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use gantry_domain::built_on::BuiltOn;
+use gantry_domain::decide::order;
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
 use gantry_domain::run::{Run, RunState, RunStatus};
 use gantry_domain::timestamp::Timestamp;
@@ -62,7 +63,10 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         }
     }
     match &run.state {
-        RunState::Waiting { .. } => entries.push((waiting(), waiting_entry(run))),
+        RunState::Waiting { .. } => {
+            entries.push((waiting(), waiting_entry(run)));
+            entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
+        }
         RunState::Ready { pool, rank, since, .. } => {
             entries.push(at(ready(pool), rank.0));
             entries.push((all_ready(), all_ready_entry(pool, run.id, *since)));
@@ -98,15 +102,35 @@ pub(super) fn listing_entry(run: &Run) -> Entry {
 
 /// By when it is to be looked at.
 pub(super) fn waiting_entry(run: &Run) -> Entry {
-    let at = match &run.state {
+    Entry { score: due(run).as_millis(), member: run.id.to_string() }
+}
+
+/// By registry, and in each by the rank that it would have if it were ready.
+pub(super) fn waiting_in_registry_entry(run: &Run) -> Entry {
+    let rank = order::rank(run.run_type, due(run));
+    Entry { score: 0, member: format!("{}/{:020}/{}", run.registry, rank.0, run.id) }
+}
+
+/// A place before all waiting runs of a registry.
+pub(super) fn before_waiting_in(registry: &RegistryName) -> Entry {
+    Entry { score: 0, member: format!("{registry}/") }
+}
+
+/// A place behind all waiting runs of a registry: no rank begins with this sign.
+pub(super) fn behind_waiting_in(registry: &RegistryName) -> Entry {
+    Entry { score: 0, member: format!("{registry}/~") }
+}
+
+/// When a waiting run is to be looked at.
+fn due(run: &Run) -> Timestamp {
+    match &run.state {
         RunState::Waiting { reason, .. } => reason.rests_until().unwrap_or(run.created),
         RunState::Ready { .. }
         | RunState::Started { .. }
         | RunState::Running { .. }
         | RunState::Tagging { .. }
         | RunState::Done(_) => run.created,
-    };
-    Entry { score: at.as_millis(), member: run.id.to_string() }
+    }
 }
 
 pub(super) fn listing(filter: &RunFilter) -> Index {
@@ -150,6 +174,11 @@ fn of_task(task: &TaskId) -> Index {
 
 pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
+}
+
+/// `registry/rank/run`: one index, in which a look goes from registry to registry without reading what is between.
+pub(super) fn waiting_by_registry() -> Index {
+    Index::new("runs/waiting-by-registry")
 }
 
 /// By rank.

@@ -1,6 +1,6 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
-use gantry_domain::id::{PoolName, RunId};
+use gantry_domain::id::{PoolName, RegistryName, RunId};
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 
@@ -24,7 +24,42 @@ pub async fn list(
     load_members(store, &index, from, limit).await
 }
 
-/// Runs that wait to be admitted, in the order in which they are looked at, after the run `after`.
+/// The first registry, in order of name, that has waiting runs, after the registry `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn next_waiting_registry(
+    store: &dyn Store,
+    after: Option<&RegistryName>,
+) -> Result<Option<RegistryName>, StoreError> {
+    let from =
+        after.map_or(From::Start, |registry| From::After(indexes::behind_waiting_in(registry)));
+    let entries = store.range(&indexes::waiting_by_registry(), from, 1).await?;
+    Ok(entries.first().and_then(|entry| entry.member.split_once('/')?.0.parse().ok()))
+}
+
+/// Waiting runs of a registry in the order in which they are admitted, after the run `after`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn waiting_in(
+    store: &dyn Store,
+    registry: &RegistryName,
+    after: Option<&Run>,
+    limit: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let from = From::After(match after {
+        Some(run) => indexes::waiting_in_registry_entry(run),
+        None => indexes::before_waiting_in(registry),
+    });
+    let (index, own) =
+        (indexes::waiting_by_registry(), indexes::before_waiting_in(registry).member);
+    let is_own = |entry: &Entry| entry.member.starts_with(&own);
+    let of = |entry: &Entry| entry.member.rsplit_once('/')?.1.parse().ok().map(key);
+    codec::load_members_while(store, &index, from, limit, is_own, of).await
+}
+
+/// Runs that wait to be admitted, those that are to be looked at first before the others, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
