@@ -8,8 +8,9 @@ use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, TokenId};
 use gantry_domain::sealed::Sealed;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString};
+use gantry_seams::deliveries::{self, List};
 use gantry_seams::store::{Store, StoreError};
-use gantry_seams::{decisions, deliveries, events, hooks};
+use gantry_seams::{decisions, events, hooks};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -21,9 +22,8 @@ use crate::error::{ApiError, Failures};
 use crate::hooks::{find_body, replay as replay_delivery};
 use crate::state::State;
 
-/// Records that one request reads at most, to find some that its filters let through.
-const MOST_LOOKED_AT: usize = 2000;
-const LOOKED_AT_ONCE: usize = 200;
+/// How many hooks are read at once, to find the deliveries of an id.
+const HOOKS_AT_ONCE: usize = 200;
 
 /// Which deliveries.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,6 +50,9 @@ pub(super) async fn list(
     paging: Query<Paging>,
 ) -> Result<Json<types::Page<types::Delivery>>, ApiError> {
     let store = state.store.as_ref();
+    let Some(lists) = lists(&allowed, &query) else {
+        return Ok(Json(types::Page { items: Vec::new(), next: None }));
+    };
     let wanted = |delivery: &Delivery| {
         allowed.sees(&delivery.registry)
             && query.registry.as_ref().is_none_or(|registry| delivery.registry == *registry)
@@ -60,34 +63,34 @@ pub(super) async fn list(
         return Ok(Json(types::Page { items, next: None }));
     }
     let cursors = Cursors { keyring: &state.keyring, token: allowed.by() };
-    let mut last = match &paging.after {
+    let last = match &paging.after {
         Some(after) => Some(cursors.open(store, after).await?),
         None => None,
     };
-    let mut items = Vec::new();
-    let mut looked_at = 0;
-    loop {
-        let some = deliveries::list(store, query.hook.as_ref(), last.as_ref(), LOOKED_AT_ONCE);
-        let some = some.await?;
-        if some.is_empty() {
-            return Ok(Json(types::Page { items, next: None }));
-        }
-        for delivery in some {
-            if items.len() == paging.limit() || looked_at == MOST_LOOKED_AT {
-                let next = last.as_ref().map(|last| cursors.seal(last)).transpose()?;
-                return Ok(Json(types::Page { items, next }));
-            }
-            looked_at += 1;
-            if wanted(&delivery) {
-                items.push(view::delivery(&delivery));
-            }
-            last = Some(delivery);
-        }
+    let limit = paging.limit();
+    let mut found = deliveries::list(store, &lists, last.as_ref(), limit + 1).await?;
+    // A hook is of one registry, and so are all of its deliveries.
+    found.retain(wanted);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| has_more);
+    let next = last.map(|last| cursors.seal(last)).transpose()?;
+    Ok(Json(types::Page { items: found.iter().map(view::delivery).collect(), next }))
+}
+
+/// The lists to read: none of them has a delivery of another registry. `None` if the token sees nothing of what is asked for.
+fn lists<'a>(allowed: &'a Allowed<Read>, query: &'a DeliveryQuery) -> Option<Vec<List<'a>>> {
+    match (&query.hook, &query.registry, allowed.bound_to()) {
+        (_, Some(registry), _) if !allowed.sees(registry) => None,
+        (Some(hook), _, _) => Some(vec![List::Hook(hook)]),
+        (None, Some(registry), _) => Some(vec![List::Registry(registry)]),
+        (None, None, None) => Some(vec![List::All]),
+        (None, None, Some(registries)) => Some(registries.iter().map(List::Registry).collect()),
     }
 }
 
-/// Places in a list of deliveries. The last delivery that was looked at may be of a registry that the token does not see, so
-/// that its place is sealed, and opens for that token alone.
+/// Places in a list of deliveries. Each is sealed, and opens for the token alone that was shown it: no other learns from it
+/// that a delivery exists.
 struct Cursors<'a> {
     keyring: &'a Keyring,
     token: TokenId,
@@ -146,9 +149,9 @@ async fn with_id(
     for registry in registries {
         let mut after: Option<HookId> = None;
         loop {
-            let some = hooks::list(store, registry, after.as_ref(), LOOKED_AT_ONCE).await?;
+            let some = hooks::list(store, registry, after.as_ref(), HOOKS_AT_ONCE).await?;
             found.extend(deliveries::with_id(store, &some, id).await?);
-            match some.into_iter().nth(LOOKED_AT_ONCE - 1) {
+            match some.into_iter().nth(HOOKS_AT_ONCE - 1) {
                 Some(last) => after = Some(last.id),
                 None => break,
             }

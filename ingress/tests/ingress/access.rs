@@ -172,7 +172,7 @@ async fn hooks_of_one_registry_hide_none_of_another() {
 }
 
 #[tokio::test]
-async fn a_list_of_deliveries_tells_nothing_of_those_that_it_does_not_show() {
+async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
     let door = Door::with_registry().await;
     door.create_registry("fabrikam").await;
     let foreign = door.hook(Provider::GitHub).await;
@@ -194,7 +194,7 @@ async fn a_list_of_deliveries_tells_nothing_of_those_that_it_does_not_show() {
         }
     };
     deliveries::accept(door.store.as_ref(), &stored, None, &[]).await.unwrap();
-    // More than one request looks through.
+    // All newer, and more than any page has.
     let many: Vec<Delivery> = (0..2_100)
         .map(|number| Delivery {
             id: format!("d-{number}").parse().unwrap(),
@@ -209,13 +209,37 @@ async fn a_list_of_deliveries_tells_nothing_of_those_that_it_does_not_show() {
     join_all(accepted).await;
 
     let token = door.token("read", Some(&["fabrikam"])).await;
-    let page = get(&door, &token, "/deliveries").await;
-    assert!(!page.text.contains(foreign.id.as_str()), "{}", page.text);
-    let page = page.expect(StatusCode::OK);
-    let next = page["next"].as_str().unwrap();
-    assert!(!String::from_utf8(hex::decode(next).unwrap()).unwrap().contains(foreign.id.as_str()));
-    let rest = get(&door, &token, &format!("/deliveries?after={next}")).await;
-    assert_eq!(rest.expect(StatusCode::OK)["items"][0]["id"], "own");
+    let foreign_hook = format!("/deliveries?hook={}", foreign.id);
+    for (path, expected) in [
+        ("/deliveries?limit=1", vec!["own"]),
+        ("/deliveries?registry=fabrikam&limit=1", vec!["own"]),
+        ("/deliveries?registry=contoso&limit=1", vec![]),
+        (foreign_hook.as_str(), vec![]),
+    ] {
+        let page = get(&door, &token, path).await.expect(StatusCode::OK);
+        let ids: Vec<&Value> =
+            page["items"].as_array().unwrap().iter().map(|delivery| &delivery["id"]).collect();
+        assert_eq!(ids, expected, "{path}");
+        // A page of foreign deliveries would be followed by another.
+        assert_eq!(page["next"], Value::Null, "{path}");
+    }
+    // Whoever sees both finds all of both, in one order.
+    let both = door.token("read", Some(&["contoso", "fabrikam"])).await;
+    for token in [&both, &door.admin] {
+        let (mut path, mut ids) = ("/deliveries?limit=500".to_owned(), Vec::new());
+        loop {
+            let page = get(&door, token, &path).await.expect(StatusCode::OK);
+            let items = page["items"].as_array().unwrap();
+            ids.extend(items.iter().map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
+            match page["next"].as_str() {
+                Some(next) => path = format!("/deliveries?limit=500&after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(ids.len(), 2_102);
+        assert!(ids[2_100..].contains(&"own".to_owned()), "the two oldest are last");
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2_102);
+    }
 
     // What exists, what does not, and another's place are refused alike.
     let mut answers = BTreeSet::new();

@@ -169,13 +169,35 @@ pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
     limit: usize,
     key: impl Fn(&Entry) -> Option<Key>,
 ) -> Result<Vec<T>, StoreError> {
-    load_members_while(store, index, from, limit, |_| true, key).await
+    load_part(store, std::slice::from_ref(index), from, limit, |_| true, key).await
+}
+
+/// The same for several indexes, in the order that they have together. Only the records of the answer are read.
+pub(crate) async fn load_merged<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    indexes: &[Index],
+    from: From,
+    limit: usize,
+    key: impl Fn(&Entry) -> Option<Key>,
+) -> Result<Vec<T>, StoreError> {
+    load_part(store, indexes, from, limit, |_| true, key).await
 }
 
 /// The same of a part of an index, which ends where an entry is not `within` it.
 pub(crate) async fn load_members_while<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     index: &Index,
+    from: From,
+    limit: usize,
+    within: impl Fn(&Entry) -> bool,
+    key: impl Fn(&Entry) -> Option<Key>,
+) -> Result<Vec<T>, StoreError> {
+    load_part(store, std::slice::from_ref(index), from, limit, within, key).await
+}
+
+async fn load_part<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    indexes: &[Index],
     mut from: From,
     limit: usize,
     within: impl Fn(&Entry) -> bool,
@@ -184,9 +206,13 @@ pub(crate) async fn load_members_while<T: Serialize + DeserializeOwned>(
     let mut values: Vec<T> = Vec::new();
     loop {
         let wanted = limit - values.len();
-        let mut entries = store.range(index, from, wanted).await?;
+        let mut entries = Vec::new();
+        for index in indexes {
+            entries.extend(store.range(index, from.clone(), wanted).await?);
+        }
+        entries.sort_by(|a, b| (a.score, &a.member).cmp(&(b.score, &b.member)));
         let end = entries.iter().position(|entry| !within(entry)).unwrap_or(entries.len());
-        entries.truncate(end);
+        entries.truncate(end.min(wanted));
         let keys: Vec<Key> = entries.iter().filter_map(&key).collect();
         let loaded = load_all(store, &keys).await?;
         values.extend(loaded.into_iter().map(|found: Versioned<T>| found.value));

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
-use gantry_domain::id::{DeliveryId, HookId};
+use gantry_domain::id::{DeliveryId, HookId, RegistryName};
 use gantry_domain::timestamp::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -237,8 +237,9 @@ fn acceptance(
         None => batch.index(without_body(), received, member),
     }
     batch.unindex(announced(), blob_name(delivery));
-    batch.index(of_hook(&delivery.hook), -received, member);
-    batch.index(all(), -received, member);
+    for list in lists_of(delivery) {
+        batch.index(list.index(), -received, member);
+    }
     for event in events {
         events::record(&mut batch, event)?;
     }
@@ -304,22 +305,48 @@ pub async fn find_body(
     Ok(found.map(|record| record.bytes))
 }
 
-/// Deliveries from the newest, of one hook or of all, after `after`.
+/// A list of deliveries, from the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List<'a> {
+    /// Of the installation.
+    All,
+    /// Of one registry.
+    Registry(&'a RegistryName),
+    /// Of one hook.
+    Hook(&'a HookId),
+}
+
+impl List<'_> {
+    fn index(self) -> Index {
+        match self {
+            Self::All => Index::new("deliveries/all"),
+            Self::Registry(registry) => Index::new(format!("deliveries/registry/{registry}")),
+            Self::Hook(hook) => Index::new(format!("deliveries/hook/{hook}")),
+        }
+    }
+}
+
+/// Every list that has the delivery.
+fn lists_of(delivery: &Delivery) -> [List<'_>; 3] {
+    [List::All, List::Registry(&delivery.registry), List::Hook(&delivery.hook)]
+}
+
+/// Deliveries of these lists from the newest, after `after`. The lists must not overlap.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn list(
     store: &dyn Store,
-    hook: Option<&HookId>,
+    lists: &[List<'_>],
     after: Option<&Delivery>,
     limit: usize,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let index = hook.map_or_else(all, of_hook);
+    let indexes: Vec<Index> = lists.iter().map(|list| list.index()).collect();
     let from = after.map_or(From::Start, |delivery| {
         let score = -delivery.received.as_millis();
         From::After(Entry { score, member: member_of(delivery) })
     });
-    codec::load_members(store, &index, from, limit, |entry| Some(key(&entry.member))).await
+    codec::load_merged(store, &indexes, from, limit, |entry| Some(key(&entry.member))).await
 }
 
 /// Deliveries whose body came before `before` and is still in the store, oldest first.
@@ -372,8 +399,8 @@ pub async fn delete(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreE
     let mut batch = Batch::default();
     batch.delete.push(key(&member));
     batch.delete.push(body_key(&member));
-    batch.unindex(of_hook(&delivery.hook), &member);
-    for index in [all(), with_body(), without_body()] {
+    let lists = lists_of(delivery).map(List::index);
+    for index in lists.into_iter().chain([with_body(), without_body()]) {
         batch.unindex(index, &member);
     }
     crate::collection::commit_unconditional(store, batch).await
@@ -382,16 +409,6 @@ pub async fn delete(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreE
 async fn load(store: &dyn Store, entries: Vec<Entry>) -> Result<Vec<Delivery>, StoreError> {
     let keys: Vec<Key> = entries.iter().map(|entry| key(&entry.member)).collect();
     Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
-}
-
-/// From the newest.
-fn all() -> Index {
-    Index::new("deliveries/all")
-}
-
-/// From the newest.
-fn of_hook(hook: &HookId) -> Index {
-    Index::new(format!("deliveries/hook/{hook}"))
 }
 
 /// From the oldest.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use gantry_domain::delivery::Verdict;
-use gantry_seams::deliveries;
+use gantry_seams::deliveries::{self, List};
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HOST};
@@ -205,8 +205,8 @@ async fn ask(address: SocketAddr, token: &str, path: &str) -> Result<Value> {
 /// What was answered 202 is there, and nothing is undecided.
 async fn ensure_kept(ground: &Ground, folder: &std::path::Path, accepted: usize) -> Result<()> {
     let store = ground.store(folder).await?;
-    let kept =
-        deliveries::list(store.as_ref(), Some(&github::HOOK.parse()?), None, accepted + 1).await?;
+    let hook = github::HOOK.parse()?;
+    let kept = deliveries::list(store.as_ref(), &[List::Hook(&hook)], None, accepted + 1).await?;
     let with_events = kept.iter().filter(|delivery| delivery.verdict == Verdict::Events).count();
     // One that was answered 503 may have been kept all the same.
     ensure!(with_events >= accepted, "{accepted} were answered 202, {with_events} are kept");

@@ -10,7 +10,7 @@ use gantry_domain::id::RunId;
 use gantry_domain::run::RunState;
 use gantry_ingress::api::types::{BuildCreate, Run};
 use gantry_seams::blobs::Blobs as _;
-use gantry_seams::deliveries;
+use gantry_seams::deliveries::{self, List};
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::Store;
 use gantry_tests::git_server::{GitServer, TestRepository};
@@ -264,7 +264,7 @@ impl Scene {
     async fn has_no_bodies(&self) -> Result<()> {
         let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
         quiet("move bodies", QUIET_WITHIN, || bodies(store)).await?;
-        for delivery in deliveries::list(store, None, None, MANY).await? {
+        for delivery in deliveries::list(store, &[List::All], None, MANY).await? {
             let path = deliveries::body_blob_path(&delivery).context("it has a body")?;
             blobs.get(&path).await?;
         }
