@@ -81,8 +81,8 @@ pub(crate) struct Cancel {
 /// Start the same build once more: same task revision, same commit or upload
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The recipe is that of the run, not of the task as it is now. A run that ended before it read a commit builds what its \
-context names now, and says so; an upload must still be kept; a .tar.gz is fetched from its address again. Bases are \
+The recipe is that of the run, not of the task as it is now. A run that ended before its source was fetched builds what \
+its context names now, and says so; an upload must still be kept; a .tar.gz is fetched from its address again. Bases are \
 resolved anew unless --same-bases is given.")]
 pub(crate) struct Rerun {
     /// The run's id, like `ca1`

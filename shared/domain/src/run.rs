@@ -65,7 +65,7 @@ pub struct Run {
     pub signature: Option<RunSignature>,
     /// The facts that it was built on. Not signed: for most runs a worker learns it.
     pub built_on: BuiltOn,
-    /// What its worker read of a git repository, from its first step on. Not signed: a worker learns it.
+    /// What its worker read of a git repository, once it was fetched. Not signed: a worker learns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<SourceRead>,
     /// Whether it and its log are kept for good.

@@ -35,6 +35,7 @@ mod embedded {
     mod poison;
     mod pools;
     mod pushes;
+    mod requests;
     mod room;
     mod secrets;
     mod workers;
@@ -67,6 +68,7 @@ mod scaled {
     mod pools;
     mod pushes;
     mod redis_user;
+    mod requests;
     mod room;
     mod secrets;
     mod workers;

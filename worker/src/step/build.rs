@@ -82,6 +82,8 @@ impl Worker {
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
+        // Whatever happens from here on, the run says which commit it read.
+        self.begin_step(attempt, &checkout).await?;
         let images = images(attempt, &checkout)?;
         if run.build.push {
             self.try_credentials(attempt, &images).await?;
@@ -99,7 +101,6 @@ impl Worker {
             build_args,
             &images,
         )?;
-        self.begin_step(attempt, &checkout).await?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
         let built = spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
             .await

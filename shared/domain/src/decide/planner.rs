@@ -144,7 +144,8 @@ pub fn for_quick_build(
 /// context names now.
 #[must_use]
 pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
-    let mut build = run.build.clone();
+    // Bases are resolved anew, also where the first run had kept those of another.
+    let mut build = BuildSpec { bases: Vec::new(), ..run.build.clone() };
     if let (Source::Git(git), Some(read)) = (&mut build.source, &run.read) {
         git.reference = read.commit.as_str().parse().ok();
     }

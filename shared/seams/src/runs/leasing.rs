@@ -207,7 +207,7 @@ async fn member_run(
     }
 }
 
-/// The first step begins, on what was `read` of a git repository. Answers whether a scheduler is to say what facts that is: of
+/// The source is fetched and the first step begins, on what was `read` of a git repository. Answers whether a scheduler is to say what facts that is: of
 /// a run whose facts are known already it is not. A second call of the same attempt changes nothing.
 ///
 /// # Errors
