@@ -10,7 +10,7 @@ use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics::{self, Repair};
-use gantry_ops::secret::{Credentials, SecretError};
+use gantry_ops::secret::SecretError;
 use gantry_ops::telemetry;
 use gantry_seams::queue::PoolHasWork;
 use gantry_seams::runs::{Admission, Limits, RunOpError};
@@ -193,34 +193,13 @@ impl Scheduler {
     }
 
     fn seal_bundle(&self, run: &Run, registry: &Registry) -> Result<Option<Sealed>, SecretError> {
-        let bundle = self.bundle(run, registry)?;
+        let bundle = Bundle::gather(&self.keyring, registry, &run.build, run.git_token.as_ref())?;
         if bundle.is_empty() {
             return Ok(None);
         }
         let pool = self.keyring.pool_key(&run.pool()).public();
         // For this run as it was read: one that was changed since does not open it.
         bundle.seal(&pool, run).map(Some)
-    }
-
-    /// The secrets that the run needs, and nothing else.
-    fn bundle(&self, run: &Run, registry: &Registry) -> Result<Bundle, SecretError> {
-        let sealed_for = Registry::seals_for(&run.registry);
-        let mut bundle = Bundle::default();
-        if let Some(credentials) = &registry.credentials {
-            let password = self.keyring.open(&sealed_for, &credentials.password)?;
-            let username = credentials.username.clone();
-            bundle.registries.insert(registry.host.clone(), Credentials { username, password });
-        }
-        if let Some(token) = &run.git_token {
-            bundle.git_token = Some(self.keyring.open(&sealed_for, token)?);
-        }
-        if let Some(query) = run.build.source.query() {
-            bundle.source_query = Some(self.keyring.open(&sealed_for, query)?);
-        }
-        for (name, value) in &run.build.secret_build_args {
-            bundle.build_args.insert(name.clone(), self.keyring.open(&sealed_for, value)?);
-        }
-        Ok(bundle)
     }
 
     /// Whoever may write records of runs must not get secrets by that: a worker's user in Redis may.

@@ -15,7 +15,7 @@ use gantry_domain::run::{ErrorCode, Outcome, Product, Run, RunError};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics::Stage;
-use gantry_ops::secret::{Credentials, ExposeSecret as _, SecretString};
+use gantry_ops::secret::Credentials;
 use gantry_ops::telemetry;
 use gantry_seams::logs::LogId;
 use gantry_seams::queue::RunsMoved;
@@ -31,7 +31,7 @@ use crate::Worker;
 use crate::failure::Failure;
 use crate::lease::KeptLease;
 use crate::log::{LogWriter, RunLog};
-use crate::mask::{MOST_BYTES, Secrets};
+use crate::mask::Secrets;
 use crate::spans;
 use crate::step::build::Built;
 use crate::tags::NotTagged;
@@ -75,17 +75,6 @@ pub(crate) enum Ending {
 struct CannotBegin {
     worker: WorkerId,
     source: Box<dyn Error>,
-}
-
-/// More secrets than can be kept out of a log.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the run's secrets take more than {} KiB together, which cannot be masked in its log{}: give files to the build another way, or make them smaller",
-    MOST_BYTES >> 10,
-    .largest.as_ref().map(|(name, bytes)| format!("; the largest is the secret build argument {name}, {bytes} bytes")).unwrap_or_default()
-)]
-struct TooManySecrets {
-    largest: Option<(String, usize)>,
 }
 
 impl From<Failure> for Ending {
@@ -361,19 +350,7 @@ async fn timed_out(attempt: &Attempt) -> Finish {
 
 /// What to mask in the log. A run whose secrets are too many to look for is not built: they would stand in its log.
 fn secrets(bundle: &Bundle) -> Result<Secrets, Failure> {
-    let passwords = bundle.registries.values().map(|credentials| &credentials.password);
-    // A server may show a part of an address alone. A short one stands in too many words.
-    let query = bundle.source_query.iter().flat_map(|query| {
-        let query = query.expose_secret();
-        let values = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1));
-        values.filter(|value| value.len() >= 16).chain([query]).map(SecretString::from)
-    });
-    let query: Vec<SecretString> = query.collect();
-    let of_source = bundle.git_token.iter().chain(&query);
-    let all = passwords.chain(of_source).chain(bundle.build_args.values());
-    Secrets::new(all).ok_or_else(|| {
-        let largest = bundle.build_args.iter().max_by_key(|(_, value)| value.expose_secret().len());
-        let largest = largest.map(|(name, value)| (name.to_string(), value.expose_secret().len()));
-        Failure::users(ErrorCode::BuildRefused, &TooManySecrets { largest })
-    })
+    let masked = bundle.masked();
+    let masked = masked.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))?;
+    Ok(Secrets::new(&masked))
 }

@@ -11,9 +11,10 @@ use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{CommitId, GitSource, RefKind, RefName, Source, SourcePath};
-use gantry_domain::task::{ArgName, RunTimeout, SourceTrigger, Status};
+use gantry_domain::task::{ArgName, BuildSpec, RunTimeout, SourceTrigger, Status};
 use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
+use gantry_ops::bundle::{Bundle, MOST_SECRET_BYTES};
 use gantry_ops::secret::{Keyring, SecretError, SecretString};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
@@ -23,7 +24,8 @@ use crate::error::{ApiError, Mistakes};
 
 const MOST_IMAGES: usize = 32;
 const MOST_ARGS: usize = 256;
-const LONGEST_SECRET: usize = 64 * 1024;
+/// A longer one could not be masked in any log.
+const LONGEST_SECRET: usize = MOST_SECRET_BYTES;
 
 /// Checks fields of one request for one registry; what is wrong with them is noted.
 pub(crate) struct Checker<'a> {
@@ -44,6 +46,16 @@ impl<'a> Checker<'a> {
             && let Some(plain) = url.take_query()
         {
             *query = Some(self.seal(&plain)?);
+        }
+        if let Some(Source::Git(GitSource { reference: Some(reference), .. })) = &source
+            && reference.looks_abbreviated()
+        {
+            let message = format!(
+                "`#{reference}` looks like an abbreviated commit, and hosts give only whole ones: write all of its digits; if a \
+                 branch or a tag is called so, write `#refs/heads/{reference}` or `#refs/tags/{reference}`"
+            );
+            self.mistakes.add("context", message);
+            return Ok(None);
         }
         Ok(source)
     }
@@ -247,6 +259,22 @@ impl<'a> Checker<'a> {
         }
         let status = self.status("source_trigger.status", &trigger.status)?;
         Some(SourceTrigger { name: trigger.name.clone(), branch, status })
+    }
+
+    /// Goes on only if nothing is wrong, and if the secrets of a run of this build could be masked in its log. The run checks
+    /// again: its registry's password may be another by then.
+    pub(crate) fn finish(
+        self,
+        build: &BuildSpec,
+        git_token: Option<&Sealed>,
+    ) -> Result<(), ApiError> {
+        self.mistakes.none()?;
+        // A secret that does not open is what the next request may be about to replace.
+        let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {
+            return Ok(());
+        };
+        let masked = bundle.masked();
+        masked.map(drop).map_err(|error| ApiError::invalid("secret_build_args", error.to_string()))
     }
 
     /// What fields must hold together.

@@ -103,7 +103,6 @@ async fn quick_build(
     else {
         return Err(ApiError::Invalid(check.mistakes));
     };
-    check.mistakes.none()?;
     let build = BuildSpec {
         source,
         dockerfile,
@@ -117,6 +116,7 @@ async fn quick_build(
         no_cache: body.no_cache,
         bases: Vec::new(),
     };
+    check.finish(&build, git_token.as_ref())?;
     let (event, by) = (asked.event.clone(), asked.by.clone());
     let registry = registry.name.clone();
     let draft = planner::for_quick_build(registry, build, git_token, event, by);
@@ -193,7 +193,7 @@ async fn overridden(
         has_git_token: body.git_token.is_some(),
         task: Some(&task.id.name),
     });
-    check.mistakes.none()?;
+    check.finish(&build, git_token.as_ref())?;
     let (event, by) = (asked.event.clone(), asked.by.clone());
     let mut draft = planner::for_task_request(task, build, event, by);
     draft.git_token = git_token;
@@ -201,8 +201,8 @@ async fn overridden(
     Ok(draft)
 }
 
-/// Starts the same build once more, at the commit that the run built. One that ended before it read a commit builds what its
-/// context names now; an archive is fetched from its address again.
+/// Starts the same build once more, at the commit that the run read. One that ended before its source was fetched builds what
+/// its context names now; an archive is fetched from its address again.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),

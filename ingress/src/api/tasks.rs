@@ -163,25 +163,26 @@ async fn new_task(
     else {
         return Err(ApiError::Invalid(check.mistakes));
     };
-    check.mistakes.none()?;
+    let build = BuildSpec {
+        source,
+        dockerfile,
+        images,
+        build_args,
+        secret_build_args,
+        target,
+        platform,
+        timeout,
+        push: body.push,
+        no_cache: body.no_cache,
+        bases: Vec::new(),
+    };
+    check.finish(&build, git_token.as_ref())?;
     let now = state.store.now().await?;
     Ok(Task {
         id: TaskId { registry: registry.name.clone(), name },
         revision: 1,
         status,
-        build: BuildSpec {
-            source,
-            dockerfile,
-            images,
-            build_args,
-            secret_build_args,
-            target,
-            platform,
-            timeout,
-            push: body.push,
-            no_cache: body.no_cache,
-            bases: Vec::new(),
-        },
+        build,
         source_trigger,
         git_token,
         run_limit,
@@ -303,7 +304,7 @@ fn changed(
         has_git_token: changed.git_token.is_some(),
         task: Some(&changed.id.name),
     });
-    check.mistakes.none()?;
+    check.finish(&changed.build, changed.git_token.as_ref())?;
     code_choice::check_update(task, &changed, asked)?;
     Ok(changed)
 }

@@ -3,14 +3,22 @@
 use std::collections::BTreeMap;
 
 use gantry_domain::image::RegistryHost;
+use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::task::ArgName;
+use gantry_domain::task::{ArgName, BuildSpec};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::secret::{Credentials, PoolKey, PoolPublicKey, SecretError, Unopened};
+use crate::secret::{Credentials, Keyring, PoolKey, PoolPublicKey, SecretError, Unopened};
+
+/// What the secrets of one run may take together, to be masked in its log: enough for ten private keys. The forms that are
+/// looked for take about a hundred times that in memory.
+pub const MOST_SECRET_BYTES: usize = 32 << 10;
+
+/// The shortest value of a query that is masked by itself: a shorter one stands in too many words.
+const SHORTEST_QUERY_VALUE: usize = 16;
 
 /// A run's secrets, opened.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +43,57 @@ struct Plain<Text> {
 }
 
 impl Bundle {
+    /// The secrets of a run of this build for this registry, and nothing else.
+    ///
+    /// # Errors
+    /// [`SecretError`]: one of them does not open.
+    pub fn gather(
+        keyring: &Keyring,
+        registry: &Registry,
+        build: &BuildSpec,
+        git_token: Option<&Sealed>,
+    ) -> Result<Self, SecretError> {
+        let sealed_for = Registry::seals_for(&registry.name);
+        let open = |sealed: &Sealed| keyring.open(&sealed_for, sealed);
+        let mut bundle = Self::default();
+        if let Some(credentials) = &registry.credentials {
+            let (username, password) = (credentials.username.clone(), open(&credentials.password)?);
+            bundle.registries.insert(registry.host.clone(), Credentials { username, password });
+        }
+        bundle.git_token = git_token.map(open).transpose()?;
+        bundle.source_query = build.source.query().map(open).transpose()?;
+        for (name, value) in &build.secret_build_args {
+            bundle.build_args.insert(name.clone(), open(value)?);
+        }
+        Ok(bundle)
+    }
+
+    /// What must not stand in the run's log.
+    ///
+    /// # Errors
+    /// [`TooManySecrets`]: more than can be masked.
+    pub fn masked(&self) -> Result<Vec<SecretString>, TooManySecrets> {
+        let passwords = self.registries.values().map(|credentials| &credentials.password);
+        let args = self.build_args.values();
+        let mut masked: Vec<SecretString> =
+            passwords.chain(&self.git_token).chain(args).cloned().collect();
+        if let Some(query) = &self.source_query {
+            // A server may show a part of an address alone.
+            let pairs = query.expose_secret().split('&');
+            let values = pairs.filter_map(|pair| Some(pair.split_once('=')?.1));
+            let values = values.filter(|value| value.len() >= SHORTEST_QUERY_VALUE);
+            masked.extend(values.map(SecretString::from));
+            masked.push(query.clone());
+        }
+        let bytes: usize = masked.iter().map(|secret| secret.expose_secret().len()).sum();
+        if bytes <= MOST_SECRET_BYTES {
+            return Ok(masked);
+        }
+        let sizes = self.build_args.iter().map(|(name, value)| (name, value.expose_secret().len()));
+        let largest = sizes.max_by_key(|(_, bytes)| *bytes);
+        Err(TooManySecrets { bytes, largest: largest.map(|(name, bytes)| (name.clone(), bytes)) })
+    }
+
     /// Whether there is nothing secret in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -113,6 +172,18 @@ impl Bundle {
         }
         Ok(Some(Self::open(key, run, sealed)?.seal(&key.public(), run)?))
     }
+}
+
+/// More secrets than can be kept out of a log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the secrets of a run take {bytes} bytes together, and more than {MOST_SECRET_BYTES} cannot be masked in its log{}: make \
+     them smaller, or give files to the build another way",
+    .largest.as_ref().map(|(name, bytes)| format!(" (the largest is the secret build argument `{name}`, {bytes} bytes)")).unwrap_or_default()
+)]
+pub struct TooManySecrets {
+    bytes: usize,
+    largest: Option<(ArgName, usize)>,
 }
 
 /// A bundle was not sealed anew.

@@ -65,9 +65,26 @@ async fn a_run_whose_secrets_cannot_be_masked_is_refused_by_the_argument_s_name(
     let run = gantry.run("ca1").await;
     let outcome = format!("{:?}", run.state);
     assert!(
-        outcome.contains("the largest is the secret build argument TOKEN, 40000 bytes"),
+        outcome.contains("the largest is the secret build argument `TOKEN`, 40000 bytes"),
         "{outcome}"
     );
+}
+
+#[tokio::test]
+async fn of_a_log_that_is_too_long_the_beginning_is_kept_and_the_rest_is_counted() {
+    let gantry = super::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    gantry.engine.script(&TestPipeline::repository("hello"), [Action::Log { bytes: 1 << 20 }]);
+    super::causes::ask(&gantry, &task, None).await;
+    let mut worker = gantry.worker("worker-1");
+    worker.settings.log_limit = 64 << 10;
+    gantry.settle_with(&worker).await;
+    let log = gantry.log("ca1", 1).await;
+    assert!((60 << 10..68 << 10).contains(&log.len()), "{}", log.len());
+    assert!(log.starts_with("fetching "), "{log}");
+    assert!(log.contains("the log is longer than 65536 bytes: "), "{log}");
 }
 
 #[tokio::test]

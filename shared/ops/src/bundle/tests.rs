@@ -174,3 +174,20 @@ proptest! {
         prop_assert!(Bundle::open(&key, run, &changed).is_err());
     }
 }
+
+#[test]
+fn more_secrets_than_can_be_masked_are_refused_and_the_largest_is_named() {
+    let of = |bytes: usize| {
+        let value = SecretString::from("x".repeat(bytes));
+        Bundle { build_args: [("KEY".parse().unwrap(), value)].into(), ..bundle("y") }
+    };
+    // The password, the token, the query, and the argument.
+    let others = 1 + 1 + "sig=a-signature".len();
+    assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 4);
+    let refused = of(MOST_SECRET_BYTES - others + 1).masked().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the secrets of a run take 32769 bytes together, and more than 32768 cannot be masked in its log (the largest is the \
+         secret build argument `KEY`, 32752 bytes): make them smaller, or give files to the build another way"
+    );
+}
