@@ -331,7 +331,11 @@ impl Scheduler {
                     Choice::Run { run }
                 }
             };
-            decided.push(Candidate { task: Some(task.id.clone()), choice });
+            let other_address = matcher::other_address(push, task);
+            if let Some(addresses) = &other_address {
+                tracing::warn!(event.id = %event.id, task.name = %task.id, "event {}, task {}: {addresses}", event.id, task.id);
+            }
+            decided.push(Candidate { task: Some(task.id.clone()), choice, other_address });
         }
         let has_more = candidates.len() == CANDIDATES_A_COMMIT;
         let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());

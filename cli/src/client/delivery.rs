@@ -168,10 +168,11 @@ fn decision(event: &Event) -> Vec<String> {
 
 fn candidate(candidate: &Candidate) -> String {
     let task = candidate.task.as_deref().unwrap_or("build");
+    let note = candidate.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
     match (&candidate.run, &candidate.why) {
-        (Some(run), _) => format!("{task}: run {run}"),
-        (None, Some(why)) => format!("{task}: no: {why}"),
-        (None, None) => format!("{task}: no"),
+        (Some(run), _) => format!("{task}: run {run}{note}"),
+        (None, Some(why)) => format!("{task}: no: {why}{note}"),
+        (None, None) => format!("{task}: no{note}"),
     }
 }
 
@@ -194,7 +195,7 @@ mod tests {
                 "received": "2026-03-09T20:30:10Z",
                 "decision": {"at": "2026-03-09T20:30:10Z", "is_final": true, "candidates": [
                     {"task": "hello", "rule": "other_branch", "why": "it builds main, not dev"},
-                    {"task": "nightly", "run": "ca7"}
+                    {"task": "nightly", "run": "ca7", "note": "the push names http://git.example/hello"}
                 ]}
             }]
         }))
@@ -210,7 +211,7 @@ mod tests {
         verdict   1 event
         event     push to dev of git.example/hello
         decision  hello: no: it builds main, not dev
-                  nightly: run ca7
+                  nightly: run ca7 (the push names http://git.example/hello)
         ");
         let dropped = Delivery {
             verdict: "of_no_interest".to_owned(),

@@ -328,17 +328,16 @@ fn decision(recorded: &RecordedDecision) -> types::Decision {
 }
 
 fn candidate(candidate: &decide::Candidate) -> types::Candidate {
-    let task = candidate.task.as_ref().map(|task| task.name.to_string());
-    match &candidate.choice {
-        Choice::Run { run } => {
-            types::Candidate { task, run: Some(run.to_string()), rule: None, why: None }
-        }
-        Choice::No { rule } => types::Candidate {
-            task,
-            run: None,
-            rule: Some(word_of(rule, "rule")),
-            why: Some(rule.to_string()),
-        },
+    let (run, rule) = match &candidate.choice {
+        Choice::Run { run } => (Some(run), None),
+        Choice::No { rule } => (None, Some(rule)),
+    };
+    types::Candidate {
+        task: candidate.task.as_ref().map(|task| task.name.to_string()),
+        run: run.map(ToString::to_string),
+        rule: rule.map(|rule| word_of(rule, "rule")),
+        why: rule.map(ToString::to_string),
+        note: candidate.other_address.as_ref().map(ToString::to_string),
     }
 }
 

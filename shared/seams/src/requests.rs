@@ -85,7 +85,8 @@ pub async fn accept(
             uploads::used_in(&mut batch, &run.registry, upload);
         }
         events::record_decided(&mut batch, &request.event)?;
-        let candidate = Candidate { task: run.task_id(), choice: Choice::Run { run: run.id } };
+        let choice = Choice::Run { run: run.id };
+        let candidate = Candidate { task: run.task_id(), choice, other_address: None };
         let decision = Decision {
             event: request.event.id.clone(),
             at: now,

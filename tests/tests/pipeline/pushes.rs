@@ -306,6 +306,13 @@ async fn a_push_is_asked_about_at_the_task_s_address_and_never_at_its_own() {
         let (event, _) = gantry.deliver_of(&id, url, Some(&unknown), Some(&after)).await;
         gantry.settle().await;
         assert_eq!(gantry.decision(&event).await, format!("reg/hello: run ca{}", number + 1));
+        // What the operator reads, where it is another server.
+        let recorded = decisions::find(gantry.store.as_ref(), &event).await.unwrap().unwrap();
+        let told = recorded.decision.candidates[0].other_address.as_ref().map(ToString::to_string);
+        let words = format!(
+            "the push names {url}, and the task {stored}: only the task's address is asked, and only it gets the task's token"
+        );
+        assert_eq!(told, url.starts_with("https:").then_some(words));
         assert_ne!(before, after);
         before = after;
     }

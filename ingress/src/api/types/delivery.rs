@@ -95,6 +95,9 @@ pub struct Candidate {
     /// What it said, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What an operator should know beside: the push names the repository by an address that is not the task's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A delivery that was replayed: a new one with the same body, decided anew.

@@ -3,7 +3,7 @@
 //! In: an event's push and one candidate task. Out: the branch to ask about, or the first rule that said no. Pure.
 //! What the branch's head really is now is the next question, and not asked here.
 
-use super::Rule;
+use super::{OtherAddress, Rule};
 use crate::event::{Push, PushedRef};
 use crate::source::{GitSource, RefKind, RefName, RepositoryKey, Source};
 use crate::task::{Status, Task};
@@ -33,6 +33,16 @@ fn git_source(task: &Task) -> Option<&GitSource> {
         Source::Git(git) => Some(git),
         Source::Upload { .. } | Source::Tarball { .. } => None,
     }
+}
+
+/// The addresses of the push and of the task, if they lead to two servers.
+#[must_use]
+pub fn other_address(push: &Push, task: &Task) -> Option<OtherAddress> {
+    let url = &git_source(task)?.url;
+    let (pushed, asked) = (push.url.as_url(), url.as_url());
+    // Of one repository's addresses, which match by host, port and path, only the scheme may differ so.
+    let is_one_server = pushed.origin() == asked.origin();
+    (!is_one_server).then(|| OtherAddress { pushed: push.url.clone(), task: url.clone() })
 }
 
 /// Asks every rule that needs no more than the push and the task.
@@ -99,6 +109,20 @@ mod tests {
         assert_eq!(
             verdict(&push("other"), &task()),
             "branch other moved; the source trigger watches main"
+        );
+    }
+
+    #[test]
+    fn a_push_that_names_another_server_than_the_task_does_is_told() {
+        let mut push = push("main");
+        push.url = "https://github.com/octo/hello".parse().unwrap();
+        assert_eq!(other_address(&push, &task()), None, "the same server in another spelling");
+        push.url = "http://github.com/octo/hello.git".parse().unwrap();
+        assert_eq!(verdict(&push, &task()), "asks about main");
+        assert_eq!(
+            other_address(&push, &task()).unwrap().to_string(),
+            "the push names http://github.com/octo/hello.git, and the task https://github.com/octo/hello.git: only the task's \
+             address is asked, and only it gets the task's token"
         );
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, TaskId};
-use crate::source::{CommitId, RefName, RepositoryKey};
+use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 
 pub mod judge;
@@ -38,6 +38,28 @@ pub struct Candidate {
     pub task: Option<TaskId>,
     /// What was decided.
     pub choice: Choice,
+    /// The push names the repository by another address than the task does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_address: Option<OtherAddress>,
+}
+
+/// A push and a task name one repository by two addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherAddress {
+    /// What the push says. Nobody asks there.
+    pub pushed: GitUrl,
+    /// The task's.
+    pub task: GitUrl,
+}
+
+impl fmt::Display for OtherAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the push names {}, and the task {}: only the task's address is asked, and only it gets the task's token",
+            self.pushed, self.task
+        )
+    }
 }
 
 /// What was decided for one candidate.
