@@ -3,10 +3,13 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_ingress::IngressSettings;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -153,6 +156,76 @@ async fn half_requests_of_a_token_are_let_go_too() {
     assert_eq!(statuses(&half), [200], "{half}");
     assert_eq!(statuses(&idle), [200], "{idle}");
     assert_eq!(statuses(&body), [200, 408], "{body}");
+}
+
+/// Enough for both ends of thousands of connections.
+fn allow_many_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    assert!(
+        maximum.is_none_or(|most| most >= 12_000),
+        "{maximum:?} files are too few for this test"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor_health() {
+    // Of those that tokens may have, the door's own client holds some.
+    const EACH: [usize; 3] = [1024, 1024, 1000];
+    allow_many_files();
+    let patience = Duration::from_secs(120);
+    let settings = IngressSettings {
+        head_patience: patience,
+        body_patience: patience,
+        ..IngressSettings::default()
+    };
+    let door = Door::open_with(settings, false).await;
+    door.create_registry("contoso").await;
+    let hook = door.hook(Provider::GitHub).await;
+    let mut tokens = Vec::new();
+    for _ in EACH {
+        tokens.push(door.token("read", None).await);
+    }
+    // A whole request, and half of another: in nearly all places that tokens have. And some of nobody.
+    let half = "GET /api/v1/status HTTP/1.1\r\nX-Slow: ";
+    let whole = |token: &str| {
+        format!(
+            "GET /api/v1/tokens/current HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n{half}"
+        )
+    };
+    let mut sent: Vec<String> =
+        tokens.iter().zip(EACH).flat_map(|(token, count)| vec![whole(token); count]).collect();
+    sent.extend(vec![half.to_owned(); 200]);
+    let held = stream::iter(sent).map(async |sent| {
+        let mut stream = connect(&door).await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        if sent.len() > half.len() {
+            let mut answer = [0; 12];
+            within(stream.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
+        stream
+    });
+    let held: Vec<TcpStream> = held.buffer_unordered(64).collect().await;
+
+    // From connections of their own.
+    let client = || reqwest::Client::builder().no_proxy().build().unwrap();
+    let began = Instant::now();
+    let health = within(client().get(format!("{}/healthz", door.url)).send()).await.unwrap();
+    assert_eq!(health.status(), StatusCode::OK);
+    for number in 0..8 {
+        let request = door.github(&hook, "ping", &format!("d-{number}"), "{}").build().unwrap();
+        let answer = within(client().execute(request)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // What the attacker reads who wants more.
+    let of_token = door.api(Method::GET, "/status").bearer_auth(&tokens[0]).build().unwrap();
+    let answer = within(client().execute(of_token)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("this token has 1024 connections open: close some of them"), "{text}");
+    drop(held);
 }
 
 #[tokio::test]

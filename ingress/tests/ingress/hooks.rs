@@ -433,3 +433,28 @@ async fn a_hook_is_created_tried_rotated_and_removed() {
     door.delete(&format!("/hooks/{id}")).await.expect(StatusCode::NO_CONTENT);
     assert_eq!(ping(new, "d-6").await.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn a_hook_has_at_most_five_secrets_and_each_of_them_is_good() {
+    let door = Door::with_registry().await;
+    let body = json!({"provider": "github"});
+    let created = door.post("/registries/contoso/hooks", body).await.expect(StatusCode::CREATED);
+    let secrets = format!("/hooks/{}/secrets", created["hook"]["id"].as_str().unwrap());
+    let mut good = vec![created["secret"].as_str().unwrap().to_owned()];
+    for _ in 0..4 {
+        let added = door.post(&secrets, json!({})).await.expect(StatusCode::CREATED);
+        good.push(added["secret"].as_str().unwrap().to_owned());
+    }
+    let refused = door.post(&secrets, json!({})).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let message = refused.json()["error"]["message"].clone();
+    assert_eq!(message, "a hook has at most 5 secrets: remove one first");
+    for (number, secret) in good.iter().enumerate() {
+        let request = door.client.post(created["url"].as_str().unwrap());
+        let request = request.header("content-type", "application/json");
+        let request = request.header("x-github-event", "ping");
+        let request = request.header("x-github-delivery", format!("d-{number}"));
+        let request = request.header("x-hub-signature-256", signature(secret, "{}")).body("{}");
+        Answer::of(request).await.expect(StatusCode::ACCEPTED);
+    }
+}

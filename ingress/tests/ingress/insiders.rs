@@ -167,6 +167,34 @@ async fn another_context_of_a_task_asks_for_its_secrets_again() {
 }
 
 #[tokio::test]
+async fn whoever_may_write_tasks_chooses_the_code_of_its_repository_that_sees_the_secrets() {
+    let door = with_task().await;
+    let token = door.token("write", Some(&["contoso"])).await;
+    let before = stored_secret(&door).await;
+    for change in [
+        json!({"dockerfile": "deploy/Dockerfile"}),
+        json!({"target": "test"}),
+        json!({"build_args": {"BASE": "debian"}}),
+    ] {
+        // The task itself, and one run of it.
+        let run = started(&door, send(&door, &token, Method::POST, RUNS, &change).await).await;
+        assert_eq!(secret(&run.build), before);
+        send(&door, &token, Method::PATCH, TASK, &change).await.expect(StatusCode::OK);
+        assert_eq!(stored_secret(&door).await, before);
+    }
+    // Together with a context it is the context's change.
+    let elsewhere = json!({"context": "https://github.com/octo/hello.git#next", "target": "test"});
+    let refused = send(&door, &token, Method::PATCH, TASK, &elsewhere).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    // Neither does a task of another registry exist for it.
+    door.create_registry("fabrikam").await;
+    let bound = door.token("write", Some(&["fabrikam"])).await;
+    let refused = send(&door, &bound, Method::PATCH, TASK, &json!({"target": "test"})).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND);
+    assert_eq!(message(&refused), "there is no registry `contoso` here");
+}
+
+#[tokio::test]
 async fn a_rerun_shows_secrets_to_no_code_that_came_after_the_run() {
     let door = with_task().await;
     let of_pull_request = json!({"context": "https://github.com/octo/hello.git#pull/7/head"});
