@@ -282,7 +282,7 @@ impl SettingsOptions {
 #[derive(Debug, clap::Args)]
 struct ListenOption {
     /// Where to serve the API and the hooks [default: 127.0.0.1:7300]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
 }
 
@@ -291,6 +291,10 @@ impl ListenOption {
         let address = self.listen.iter();
         address.map(|address| flag("--listen", "server.listen", address.to_string())).collect()
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an IP address and a port, like 127.0.0.1:7300")
 }
 
 fn setting(text: &str) -> Result<(String, String), &'static str> {

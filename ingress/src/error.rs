@@ -81,9 +81,9 @@ impl ApiError {
     }
 
     /// Nothing is served there.
-    pub(crate) fn no_route(request: &HttpRequest) -> Self {
+    pub(crate) fn no_resource(request: &HttpRequest) -> Self {
         Self::NotFound {
-            what: "route or thing",
+            what: "resource",
             name: format!("{} {}", request.method(), request.path()),
         }
     }

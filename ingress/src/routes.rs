@@ -92,5 +92,5 @@ async fn readyz(state: Data<State>) -> HttpResponse {
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::no_route(&request))
+    Err(ApiError::no_resource(&request))
 }

@@ -242,9 +242,9 @@ pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
             Failure::users(ErrorCode::RegistryUnauthorized, error)
         }
         RegistryError::NotFound { .. } => Failure::users(absent, error),
-        RegistryError::Refused { .. } | RegistryError::Outbound(_) => {
-            Failure::users(ErrorCode::RegistryRefused, error)
-        }
+        RegistryError::NoApi { .. }
+        | RegistryError::Refused { .. }
+        | RegistryError::Outbound(_) => Failure::users(ErrorCode::RegistryRefused, error),
         RegistryError::Unavailable { .. } | RegistryError::Unreachable { .. }
             if error.is_away() =>
         {

@@ -98,6 +98,11 @@ impl GitTokenArg {
     }
 }
 
+/// Reads an option that is a whole number.
+pub(crate) fn whole_number(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "a whole number, like 600")
+}
+
 /// Reads a secret without showing it: typed at a terminal, else all of standard input.
 pub(crate) fn read_secret(what: &str) -> Result<String> {
     let cannot_read = || format!("cannot read {what} from standard input");

@@ -12,7 +12,7 @@ use gantry_ingress::api::types::{BuildCreate, Run, Upload};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
-use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
+use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};
 use super::output::say;
 use super::pack::{LocalError, Pack};
 use super::run::WaitArgs;
@@ -54,7 +54,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     platform: Option<String>,
     /// How long the run may take, in seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole_number)]
     timeout: Option<u32>,
     /// Build, and push nothing
     #[arg(long)]

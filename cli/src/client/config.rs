@@ -63,7 +63,11 @@ impl ClientConfig {
             }
         };
         let file: File = toml::from_str(&text).map_err(|error| {
-            let reason = error.message().to_owned();
+            // A value of the wrong type is not repeated: it may be the token.
+            let reason = match error.message() {
+                message if message.starts_with("invalid type") => "`url` and `token` are texts",
+                message => message,
+            };
             UsageError(format!(
                 "{}: {reason}: run `gantry login URL` to write it anew",
                 path.display()
@@ -115,8 +119,11 @@ pub(crate) fn parse_url(text: &str) -> Result<Url> {
             && url.fragment().is_none()
     });
     let refused = || {
+        // What stands before `@` may be a password.
+        let shown =
+            text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("…@{host}"));
         UsageError(format!(
-            "`{text}` is no server's address: write it like https://gantry.example.com"
+            "`{shown}` is no server's address: write it like https://gantry.example.com"
         ))
     };
     Ok(url.ok_or_else(refused)?)

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use gantry_ingress::api::types::{Credentials, Registry, RegistryCreate, RegistryUpdate};
 
 use super::Client;
-use super::arguments::read_secret;
+use super::arguments::{read_secret, whole_number};
 use super::table::{Details, Table, instant};
 use crate::exit::{Exit, UsageError};
 
@@ -50,7 +50,7 @@ pub(crate) struct Create {
     #[command(flatten)]
     user: UserArgs,
     /// How many of its runs may be ready or running at once
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole_number)]
     run_limit: Option<u32>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with = "username")]
     no_credentials: bool,
     /// How many of its runs may be ready or running at once
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole_number)]
     run_limit: Option<u32>,
 }
 

@@ -9,7 +9,7 @@ use gantry_domain::source::{GitSource, RefKind, Source};
 use gantry_ingress::api::types::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 
 use super::Client;
-use super::arguments::{BuildArgs, GitTokenArg, RegistryArg};
+use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};
 use super::build::{is_address, upload};
 use super::log_view::Show;
 use super::output::say;
@@ -134,10 +134,10 @@ pub(crate) struct Recipe {
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     platform: Option<String>,
     /// How long a run may take, in seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole_number)]
     timeout: Option<u32>,
     /// How many of its runs may be ready or running at once
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole_number)]
     run_limit: Option<u32>,
     /// Build, and push nothing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]

@@ -1,7 +1,7 @@
 //! Bodies of requests: JSON, of bounded length, with every refusal in the API's one shape.
 
 use actix_web::Error;
-use actix_web::error::JsonPayloadError;
+use actix_web::error::{JsonPayloadError, QueryPayloadError};
 use actix_web::web::{Bytes, JsonConfig, PathConfig, PayloadConfig, QueryConfig, ServiceConfig};
 use serde::de::DeserializeOwned;
 
@@ -17,14 +17,23 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
         .app_data(
             JsonConfig::default().limit(MOST_JSON).error_handler(|error, _| refused(&error).into()),
         )
+        .app_data(QueryConfig::default().error_handler(|error, _| refused_query(&error).into()))
+        // A malformed id names nothing: 404, not 400.
         .app_data(
-            QueryConfig::default()
-                .error_handler(|error, _| ApiError::invalid("query", error.to_string()).into()),
-        )
-        // An id that cannot be is an id of nothing.
-        .app_data(
-            PathConfig::default().error_handler(|_, request| ApiError::no_route(request).into()),
+            PathConfig::default().error_handler(|_, request| ApiError::no_resource(request).into()),
         );
+}
+
+fn refused_query(error: &QueryPayloadError) -> ApiError {
+    let text = error.to_string();
+    let message = text.strip_prefix("Query deserialize error: ").unwrap_or(&text);
+    let message = match message {
+        "invalid digit found in string" => {
+            "`limit`, `attempt` and `offset` are whole numbers, like `limit=50`"
+        }
+        message => message,
+    };
+    ApiError::invalid("query", message)
 }
 
 fn refused(error: &JsonPayloadError) -> ApiError {
@@ -40,7 +49,7 @@ fn refused(error: &JsonPayloadError) -> ApiError {
     }
     // Its own text begins with "Json deserialize error", which says nothing to a user.
     let message = match error {
-        Deserialize(error) => error.to_string(),
+        Deserialize(error) => words(error),
         Overflow { .. }
         | OverflowKnownLength { .. }
         | ContentType
@@ -59,5 +68,42 @@ pub(super) fn optional<T: DeserializeOwned + Default>(
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error.to_string()))
+    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", words(&error)))
+}
+
+/// What is wrong with a body. A value of the wrong type is not repeated: it may be a secret.
+fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let given =
+        text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    let Some((given, rest)) = given.and_then(|rest| rest.rsplit_once(", expected ")) else {
+        return text;
+    };
+    let (expected, place) = rest.split_once(" at ").unwrap_or((rest, "an unknown place"));
+    let given = match text.starts_with("invalid value") {
+        true => "a value that does not fit",
+        false => of_json(given).unwrap_or("another value"),
+    };
+    let expected = of_json(expected).unwrap_or(expected);
+    format!("{given} is given where {expected} is expected, at {place}")
+}
+
+/// What serde calls a type, in the words of JSON.
+fn of_json(serdes: &str) -> Option<&'static str> {
+    const WORDS: [(&str, &str); 12] = [
+        ("null", "null"),
+        ("string", "a string"),
+        ("a string", "a string"),
+        ("integer", "a number"),
+        ("floating point", "a number"),
+        ("boolean", "a boolean"),
+        ("sequence", "a list"),
+        ("a sequence", "a list"),
+        ("map", "an object"),
+        ("a map", "an object"),
+        ("struct", "an object"),
+        ("u32", "a whole number from 0 on"),
+    ];
+    let word = WORDS.into_iter().find(|(serdes_word, _)| serdes.starts_with(serdes_word));
+    word.map(|(_, word)| word)
 }

@@ -77,14 +77,17 @@ pub(super) async fn create(
         Ok(registry) => Ok(HttpResponse::Created().json(view::registry(&registry))),
         Err(CreateError::Exists { .. }) => Err(ApiError::Conflict {
             code: "exists",
-            message: format!("registry `{}` is there already", body.name),
+            message: format!(
+                "registry `{}` is there already: choose another name, or update it",
+                body.name
+            ),
         }),
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
 
 fn run_limit(mistakes: &mut Mistakes, limit: u32) -> Option<NonZeroU32> {
-    mistakes.check("run_limit", NonZeroU32::new(limit).ok_or("at least 1"))
+    mistakes.check("run_limit", NonZeroU32::new(limit).ok_or("0 is no limit: at least 1"))
 }
 
 fn seal(

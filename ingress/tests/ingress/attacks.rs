@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_ingress::IngressSettings;
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -219,12 +219,6 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
         assert_eq!(answer.status(), StatusCode::ACCEPTED);
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    // What the attacker reads who wants more.
-    let of_token = door.api(Method::GET, "/status").bearer_auth(&tokens[0]).build().unwrap();
-    let answer = within(client().execute(of_token)).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
-    let text = answer.text().await.unwrap();
-    assert!(text.contains("this token has 1024 connections open: close some of them"), "{text}");
     drop(held);
 }
 

@@ -46,6 +46,7 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         build("context", json!("https://git.example/a.git#a..b")),
         build("context", json!("https://git.example/a.git#main:../b")),
         build("context", json!("https://git.example/a.git?x=1")),
+        build("context", json!("https://git.example/a.git#4f2a91c")),
         build("upload", json!("nothing")),
         build("dockerfile", json!("/Dockerfile")),
         build("dockerfile", json!("")),
@@ -63,6 +64,13 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         build("build_args", json!({"A": 1})),
         build("build_args", json!({"BUILDKIT_SYNTAX": "hunter2"})),
         build("secret_build_args", json!({"A": "hunter2\u{0}"})),
+        build("build_args", json!("hunter2, expected")),
+        build("secret_build_args", json!(["hunter2"])),
+        build("secret_build_args", json!({"A": {"B": "hunter2"}})),
+        build("secret_build_args", json!({"A": null})),
+        build("secret_build_args", json!({"A": "x".repeat(40_000)})),
+        build("secret_build_args", json!({"A": "x".repeat(20_000), "B": "y".repeat(20_000)})),
+        build("git_token", json!(["hunter2"])),
         build("target", json!("a b")),
         build("platform", json!("windows/amd64")),
         build("platform", json!("linux/vax")),
@@ -88,6 +96,8 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         registry("host", json!("registry")),
         registry("run_limit", json!(0)),
         registry("credentials", json!({"username": "octo"})),
+        registry("credentials", json!("octo:hunter2")),
+        registry("credentials", json!({"username": "octo", "password": 1234})),
         hook(json!({"provider": "gitlab"})),
         hook(json!({"provider": "github", "repositories": ["octo/web"]})),
         hook(json!({"provider": "github", "repositories": "github.com/octo/web"})),
@@ -100,6 +110,7 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         get("/runs?limit=x"),
         get("/runs/ca99"),
         get("/runs/ca99/log"),
+        get("/runs/nonsense"),
         get("/nothing"),
         ("POST", "/runs/ca99/cancel", json!({})),
         ("POST", "/runs/ca99/reruns", json!({})),
@@ -123,6 +134,7 @@ async fn each_wrong_request_says_what_is_wrong_where_and_what_to_do() {
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(!message.is_empty(), "{method} {path} {body}");
         let asked = if body.is_null() { String::new() } else { format!(" {body}") };
+        let asked = asked.replace(&"x".repeat(20_000), "x…").replace(&"y".repeat(20_000), "y…");
         writeln!(table, "{method} {path}{asked}\n    {}", message.replace('\n', "\n    ")).unwrap();
     }
     insta::assert_snapshot!(table);

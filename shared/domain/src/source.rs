@@ -81,6 +81,20 @@ impl RefName {
     }
 }
 
+impl RefName {
+    /// Whether it is written like an abbreviated commit, which no host gives. A branch or a tag may be called so, and is
+    /// named in full then: `refs/heads/…`. Neither a date nor a word is taken for one.
+    #[must_use]
+    pub fn looks_abbreviated(&self) -> bool {
+        let text = self.as_str();
+        (7..64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && text.bytes().any(|byte| byte.is_ascii_digit())
+            && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+            && self.kind() != RefKind::Commit
+    }
+}
+
 /// `pull/12/head`.
 fn is_pull_request(text: &str) -> bool {
     let words: Vec<&str> = text.split('/').collect();
@@ -473,6 +487,19 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_abbreviated_commit_is_told_from_names_and_whole_commits() {
+        let looks = |text: &str| text.parse::<RefName>().unwrap().looks_abbreviated();
+        for commit in ["4f2a91c", "4F2A91C", &"4f2a91c".repeat(5), &"4f2a91c".repeat(7)] {
+            assert!(looks(commit), "{commit}");
+        }
+        let whole = [&"4f2a9".repeat(8), &"4f2a91c0".repeat(8)];
+        assert!(!whole.into_iter().any(|commit| looks(commit)));
+        for name in ["main", "v1.2", "4f2a91", "20260131", "deadbeef", "refs/heads/4f2a91c"] {
+            assert!(!looks(name), "{name}");
+        }
+    }
 
     #[test]
     fn contexts_are_read_as_the_original_reads_them() {

@@ -2,7 +2,7 @@
 
 /// A text was refused at the door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no {what}: {rule}")]
+#[error("{} is no {what}: {rule}", quoted(.text))]
 pub struct InvalidText {
     /// What it should have been, in the glossary's word.
     pub what: &'static str,
@@ -10,6 +10,10 @@ pub struct InvalidText {
     pub text: String,
     /// The rule that it broke, and so the remedy.
     pub rule: &'static str,
+}
+
+fn quoted(text: &str) -> String {
+    if text.is_empty() { "an empty text".to_owned() } else { format!("`{text}`") }
 }
 
 impl InvalidText {

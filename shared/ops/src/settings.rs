@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{PoolName, WorkerId};
 use serde::{Deserialize, Deserializer};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 mod layers;
@@ -84,9 +84,9 @@ pub struct Queue {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
 pub struct Objects {
-    #[serde(deserialize_with = "optional")]
+    #[serde(deserialize_with = "optional_url")]
     pub url: Option<Url>,
-    #[serde(deserialize_with = "optional")]
+    #[serde(deserialize_with = "optional_url")]
     pub endpoint: Option<Url>,
     pub region: String,
     #[serde(deserialize_with = "optional")]
@@ -237,7 +237,7 @@ pub struct Outbound {
 pub struct Telemetry {
     #[serde(deserialize_with = "optional_address")]
     pub listen: Option<SocketAddr>,
-    #[serde(deserialize_with = "optional")]
+    #[serde(deserialize_with = "optional_url")]
     pub otlp: Option<Url>,
 }
 
@@ -332,8 +332,18 @@ fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "it is an IP address and a port, like `127.0.0.1:7300`")
 }
 
+fn optional_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let text: Option<String> = optional(deserializer)?;
+    let url = text.map(|text| text.parse()).transpose();
+    url.map_err(|error: url::ParseError| {
+        let has_no_scheme = error == url::ParseError::RelativeUrlWithoutBase;
+        let rule = "it begins with its scheme, like `https://`".to_owned();
+        serde::de::Error::custom(if has_no_scheme { rule } else { error.to_string() })
+    })
+}
+
 fn public_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    let url: Option<Url> = optional(deserializer)?;
+    let url = optional_url(deserializer)?;
     let is_base = |url: &Url| {
         matches!(url.scheme(), "http" | "https")
             && url.username().is_empty()
@@ -356,6 +366,11 @@ fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::E
     const RULE: &str =
         "`error`, `warn`, `info`, `debug` or `trace`, also by part: `warn,gantry=debug`";
     let text = String::deserialize(deserializer)?;
+    // Alone, a word that is no level would be taken for the name of a part.
+    let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    if !text.split(',').all(is_level) {
+        return Err(serde::de::Error::custom(RULE));
+    }
     text.parse().map_err(|_| serde::de::Error::custom(RULE))
 }
 

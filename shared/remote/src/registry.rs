@@ -104,7 +104,10 @@ impl RegistryClient {
         };
         // What an earlier request was let in with says nothing about now.
         self.learned().clear();
-        self.call(&call, deadline).await.map(drop)
+        match self.call(&call, deadline).await {
+            Err(RegistryError::NotFound { host, .. }) => Err(RegistryError::NoApi { host }),
+            called => called.map(drop),
+        }
     }
 
     /// The digest of what the image's tag points to now, index or manifest. An image that has a digest is that.

@@ -281,9 +281,11 @@ fn like_default(default: &Value, given: Given) -> Result<Value, &'static str> {
     }
 }
 
-fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
+fn unknown<'a>(name: &'a str, known: impl Iterator<Item = &'a String>) -> String {
+    // All variables begin alike.
+    let bare = |name: &'a str| name.strip_prefix(PREFIX).unwrap_or(name);
     let nearest = known
-        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .map(|known| (strsim::jaro_winkler(bare(name), bare(known)), known))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
         Some((likeness, known)) if likeness > 0.85 => {

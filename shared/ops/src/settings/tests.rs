@@ -73,9 +73,10 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
     })
     .unwrap_err();
     insta::assert_snapshot!(mistakes, @r#"
-    12 settings are wrong, so nothing was started:
+    13 settings are wrong, so nothing was started:
       engine.keep = 20 (gantry.toml line 6): it is a text, in quotes
       log.format = "xml" (gantry.toml line 11): unknown variant `xml`, expected one of `auto`, `human`, `json`
+      log.level = "loud" (gantry.toml line 12): `error`, `warn`, `info`, `debug` or `trace`, also by part: `warn,gantry=debug`
       server.listen = "localhost" (gantry.toml line 2): it is an IP address and a port, like `127.0.0.1:7300`
       server.listn (gantry.toml line 3): there is no such setting: did you mean `server.listen`?
       worker.min_free = "2GB" (gantry.toml line 9): a size is a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`, like `10GiB`

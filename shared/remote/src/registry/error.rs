@@ -31,6 +31,12 @@ pub enum RegistryError {
         /// Image or repository.
         what: String,
     },
+    /// What answers there is no registry.
+    #[error("{host} has no registry API at `/v2/`: check the registry's host and port")]
+    NoApi {
+        /// The host.
+        host: RegistryHost,
+    },
     /// It cannot now: 5xx, or too many requests.
     #[error("{host} could not answer for {what}: {status}{}", wish(*retry_after))]
     Unavailable {
@@ -110,6 +116,7 @@ impl RegistryError {
             Self::Unavailable { status, .. } => says_away(*status),
             Self::Unauthorized { .. }
             | Self::NotFound { .. }
+            | Self::NoApi { .. }
             | Self::Refused { .. }
             | Self::Nonsense { .. }
             | Self::TooLarge { .. }
