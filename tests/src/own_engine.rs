@@ -1,6 +1,6 @@
 //! An engine that a test may kill, stop and start again.
 //!
-//! It needs root, `dockerd` or the program that `GANTRY_TEST_DOCKERD` names, and, for builds, a static `busybox`.
+//! It needs root, a `dockerd` and, for builds, a static `busybox`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -20,12 +20,22 @@ enum Network {
     Machine,
 }
 
+/// The program that is started.
+#[derive(Debug, Clone, Copy)]
+pub enum Dockerd {
+    /// `dockerd`, or what `GANTRY_TEST_DOCKERD` names.
+    Default,
+    /// What `GANTRY_TEST_CONTAINERD_DOCKERD` names: its image store is containerd's.
+    Containerd,
+}
+
 /// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: tempfile::TempDir,
     cgroup: String,
     network: Network,
+    program: Dockerd,
     daemon: Child,
 }
 
@@ -34,23 +44,23 @@ impl OwnEngine {
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn start(name: &str, disk: Option<u32>) -> Self {
-        Self::start_on(name, disk, Network::None).await
+    pub async fn start(name: &str, program: Dockerd, disk: Option<u32>) -> Self {
+        Self::start_on(name, program, disk, Network::None).await
     }
 
     /// One that reaches this machine's registries and can run no step.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn start_without_steps(name: &str) -> Self {
-        Self::start_on(name, None, Network::Machine).await
+    pub async fn start_without_steps(name: &str, program: Dockerd) -> Self {
+        Self::start_on(name, program, None, Network::Machine).await
     }
 
-    async fn start_on(name: &str, disk: Option<u32>, network: Network) -> Self {
+    async fn start_on(name: &str, program: Dockerd, disk: Option<u32>, network: Network) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let cgroup = format!("gantry-test-{name}-{}", std::process::id());
-        let daemon = launch(folder.path(), &cgroup, disk, network);
-        let engine = Self { folder, cgroup, network, daemon };
+        let cgroup = format!("gantry-test-{name}-{program:?}-{}", std::process::id());
+        let daemon = launch(folder.path(), &cgroup, program, disk, network);
+        let engine = Self { folder, cgroup, network, program, daemon };
         engine.until_up().await;
         engine
     }
@@ -127,7 +137,7 @@ impl OwnEngine {
     /// # Panics
     /// If it does not start.
     pub async fn start_again(&mut self) {
-        self.daemon = launch(self.folder.path(), &self.cgroup, None, self.network);
+        self.daemon = launch(self.folder.path(), &self.cgroup, self.program, None, self.network);
         self.until_up().await;
     }
 }
@@ -152,7 +162,13 @@ impl Drop for OwnEngine {
     }
 }
 
-fn launch(folder: &Path, cgroup: &str, disk: Option<u32>, network: Network) -> Child {
+fn launch(
+    folder: &Path,
+    cgroup: &str,
+    program: Dockerd,
+    disk: Option<u32>,
+    network: Network,
+) -> Child {
     let folder = folder.display();
     let data = format!("{folder}/d");
     std::fs::create_dir_all(&data).unwrap();
@@ -165,7 +181,7 @@ fn launch(folder: &Path, cgroup: &str, disk: Option<u32>, network: Network) -> C
         "{}exec {} {bridge}--cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
          --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
         mount.unwrap_or_default(),
-        program(),
+        program.path(),
     );
     // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
     Command::new("unshare")
@@ -177,9 +193,17 @@ fn launch(folder: &Path, cgroup: &str, disk: Option<u32>, network: Network) -> C
         .expect("`unshare` to start `dockerd`")
 }
 
-#[allow(clippy::disallowed_methods, reason = "the environment says which engine the tests use")]
-fn program() -> String {
-    std::env::var("GANTRY_TEST_DOCKERD").unwrap_or_else(|_| "dockerd".to_owned())
+impl Dockerd {
+    #[allow(clippy::disallowed_methods, reason = "the environment says which engine the tests use")]
+    fn path(self) -> String {
+        match self {
+            Self::Default => {
+                std::env::var("GANTRY_TEST_DOCKERD").unwrap_or_else(|_| "dockerd".to_owned())
+            }
+            Self::Containerd => std::env::var("GANTRY_TEST_CONTAINERD_DOCKERD")
+                .expect("GANTRY_TEST_CONTAINERD_DOCKERD to name a program"),
+        }
+    }
 }
 
 fn kill(signal: &str, pid: u32) {

@@ -1,5 +1,51 @@
 //! The real parts that `make test` starts and names: an engine, a registry, a base image in it.
 
+use crate::own_engine::Dockerd;
+
+/// An engine that a test runs on.
+#[derive(Debug, Clone, Copy)]
+pub enum Engine {
+    /// The one that `make test` finds or starts.
+    Default,
+    /// The one with the containerd image store.
+    Containerd,
+}
+
+impl Engine {
+    /// Its address.
+    #[must_use]
+    pub fn docker_host(self) -> String {
+        match self {
+            Self::Default => docker_host(),
+            Self::Containerd => containerd_docker_host(),
+        }
+    }
+
+    /// What starts another engine of this kind.
+    #[must_use]
+    pub fn dockerd(self) -> Dockerd {
+        match self {
+            Self::Default => Dockerd::Default,
+            Self::Containerd => Dockerd::Containerd,
+        }
+    }
+}
+
+/// Makes each of these functions a test on either engine.
+#[macro_export]
+macro_rules! on_each_engine {
+    ($($test:ident),* $(,)?) => {
+        mod on_the_default_engine {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() { super::$test($crate::real::Engine::Default).await; })*
+        }
+        mod on_the_containerd_store {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() { super::$test($crate::real::Engine::Containerd).await; })*
+        }
+    };
+}
+
 /// The engine's address.
 #[must_use]
 pub fn docker_host() -> String {

@@ -1,8 +1,9 @@
 //! What holds when gantry is killed at any moment, and in the scaled mode also when its servers and connections fail.
 //!
 //! `GANTRY_FAULT_SEED=7` plays that round alone, `GANTRY_FAULT_SEED=1-200` these; seeds from 1001 on are played on the
-//! real engine and registry, from 2000 on in the scaled mode, and from 10000 on like the first ones. A seed fixes what is
-//! pushed and what fails when, not how the machine's threads run: a round that failed may have to be played a few times.
+//! real engine and registry, from 1501 on with the containerd image store, from 2000 on in the scaled mode, and from 10000
+//! on like the first ones. A seed fixes what is pushed and what fails when, not how the machine's threads run: a round that
+//! failed may have to be played a few times.
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
@@ -26,11 +27,12 @@ use std::ops::RangeInclusive;
 
 use futures_util::StreamExt as _;
 
-use crate::parts::REAL_SEEDS;
+use crate::parts::{CONTAINERD_SEEDS, REAL_SEEDS};
 use crate::report::CutShort;
 
 const SCRIPTED: RangeInclusive<u64> = 1..=18;
 const REAL: RangeInclusive<u64> = 1001..=1005;
+const CONTAINERD: RangeInclusive<u64> = 1501..=1502;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_delivery_is_one_run_wherever_gantry_is_killed() {
@@ -40,7 +42,13 @@ async fn every_accepted_delivery_is_one_run_wherever_gantry_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gantry_leaves_nothing_in_a_real_engine_and_builds_what_was_accepted() {
-    play(seeds(REAL, |seed| REAL_SEEDS.contains(&seed)), 1).await;
+    let is_ours = |seed| REAL_SEEDS.contains(&seed) && !CONTAINERD_SEEDS.contains(&seed);
+    play(seeds(REAL, is_ours), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gantry_leaves_nothing_in_an_engine_with_the_containerd_store() {
+    play(seeds(CONTAINERD, |seed| CONTAINERD_SEEDS.contains(&seed)), 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

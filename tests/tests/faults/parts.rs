@@ -16,12 +16,16 @@ use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::installation::Program;
 use gantry_tests::kept_registry::{self, KeptRegistry};
 use gantry_tests::pulled::PulledImage;
-use gantry_tests::{real, role};
+use gantry_tests::real::{self, Engine};
+use gantry_tests::role;
 
 use crate::plan::{Plan, Scale};
 
 /// Seeds that are played on the real engine and registry.
 pub(crate) const REAL_SEEDS: RangeInclusive<u64> = 1001..=1999;
+
+/// Those of them that are played on the engine with the containerd image store.
+pub(crate) const CONTAINERD_SEEDS: RangeInclusive<u64> = 1501..=1999;
 
 /// The parts of one round.
 pub(crate) enum Parts {
@@ -30,6 +34,7 @@ pub(crate) enum Parts {
 }
 
 pub(crate) struct RealParts {
+    engine: Engine,
     /// Its label in the engine.
     installation: String,
     /// A word that every step of its builds has in its command line, and no other process.
@@ -51,7 +56,9 @@ impl Parts {
         }
         let random = random_hex::<6>().unwrap();
         let installation = format!("faults-{}", random.as_str());
-        Self::Real(RealParts { installation, mark: format!("mark-{}", random.as_str()) })
+        let engine =
+            if CONTAINERD_SEEDS.contains(&seed) { Engine::Containerd } else { Engine::Default };
+        Self::Real(RealParts { engine, installation, mark: format!("mark-{}", random.as_str()) })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -135,9 +142,9 @@ impl Parts {
                     environment: Vec::new(),
                 }
             }
-            Self::Real(_) => {
+            Self::Real(parts) => {
                 let settings = [
-                    format!("engine.address={}", real::docker_host()),
+                    format!("engine.address={}", parts.engine.docker_host()),
                     "outbound.allow=127.0.0.1".to_owned(),
                     "worker.slots=3".to_owned(),
                     "worker.min_free=0B".to_owned(),
@@ -181,7 +188,7 @@ impl Parts {
     /// What the engine has of the installation, and the steps of its builds that still run.
     pub(crate) async fn left(&self) -> Result<Vec<String>> {
         let Self::Real(parts) = self else { return Ok(Vec::new()) };
-        let mut left = labelled(&parts.installation).await?;
+        let mut left = labelled(parts.engine, &parts.installation).await?;
         let running = processes_with(&parts.mark).into_iter();
         left.extend(running.map(|command| format!("process `{command}`")));
         Ok(left)
@@ -189,8 +196,8 @@ impl Parts {
 }
 
 /// Containers and images of an installation, asked for past gantry's own client.
-async fn labelled(installation: &str) -> Result<Vec<String>> {
-    let socket = real::docker_host();
+async fn labelled(engine: Engine, installation: &str) -> Result<Vec<String>> {
+    let socket = engine.docker_host();
     let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION)?;
     let label = format!("gantry.installation={installation}");
     let filters = HashMap::from([("label", vec![label.as_str()])]);

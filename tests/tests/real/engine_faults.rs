@@ -9,11 +9,20 @@ use bollard::query_parameters::{
 };
 use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
 use gantry_tests::git_server::{GitServer, TestRepository};
+use gantry_tests::on_each_engine;
 use gantry_tests::own_engine::{OwnEngine, shell};
 use gantry_tests::pulled::PulledImage;
-use gantry_tests::real;
+use gantry_tests::real::{self, Engine};
 
 use crate::service::{Gantry, text, unique};
+
+on_each_engine! {
+    a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing,
+    a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing,
+    an_engine_that_hangs_is_waited_for_and_given_up_in_time,
+    a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing,
+    a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room,
+}
 
 /// How long anything may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -31,8 +40,9 @@ struct Building {
 
 impl Building {
     /// Its step takes so long.
-    async fn start(name: &str, seconds: u32) -> Self {
-        let (engine, git) = (OwnEngine::start(name, None).await, GitServer::start().await.unwrap());
+    async fn start(name: &str, on: Engine, seconds: u32) -> Self {
+        let (engine, git) =
+            (OwnEngine::start(name, on.dockerd(), None).await, GitServer::start().await.unwrap());
         let mut gantry = Gantry::installed();
         gantry.start(&format!("unix://{}", engine.socket().display())).await;
         gantry.ok(&["registry", "create", "demo", "--login-server", "registry.test"]).await;
@@ -121,8 +131,8 @@ fn ends(run: &serde_json::Value) -> Vec<String> {
     attempts.map(|attempt| attempt.to_string()).collect()
 }
 
-async fn ends_in_the_middle(signal: &str) {
-    let mut building = Building::start(&signal.to_lowercase(), 3600).await;
+async fn ends_in_the_middle(on: Engine, signal: &str) {
+    let mut building = Building::start(&signal.to_lowercase(), on, 3600).await;
     building.engine.end(signal);
     // The next attempt builds what is there then.
     commit(&building.repository, &building.mark, 0);
@@ -138,24 +148,21 @@ async fn ends_in_the_middle(signal: &str) {
     building.is_clean().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing() {
-    ends_in_the_middle("KILL").await;
+async fn a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing(on: Engine) {
+    ends_in_the_middle(on, "KILL").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing() {
-    ends_in_the_middle("TERM").await;
+async fn a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing(on: Engine) {
+    ends_in_the_middle(on, "TERM").await;
 }
 
 /// An engine that is stopped for a moment is waited for. Stopped for `GANTRY_ENGINE_STOPPED` seconds, for longer than 40,
 /// it is given up, and the build tried again.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "how long is asked of whoever runs it")]
-async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time() {
+async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time(on: Engine) {
     let stopped = std::env::var("GANTRY_ENGINE_STOPPED").ok().and_then(|time| time.parse().ok());
     let stopped = Duration::from_secs(stopped.unwrap_or(3));
-    let building = Building::start("stop", 2).await;
+    let building = Building::start("stop", on, 2).await;
     building.engine.signal("STOP");
     let began = Instant::now();
     while began.elapsed() < stopped {
@@ -174,9 +181,8 @@ async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time() {
     building.is_clean().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing() {
-    let mut engine = OwnEngine::start_without_steps("push").await;
+async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing(on: Engine) {
+    let mut engine = OwnEngine::start_without_steps("push", on.dockerd()).await;
     let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
     // The engine waits for the answer to its first layer.
     registry.plan(1, "POST", "/blobs/uploads/", Fault::Silence);
@@ -206,9 +212,8 @@ async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing() {
     is_clean(&engine, || false).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room() {
-    let engine = OwnEngine::start("room", Some(64)).await;
+async fn a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room(on: Engine) {
+    let engine = OwnEngine::start("room", on.dockerd(), Some(64)).await;
     let mut gantry = Gantry::installed();
     gantry.start(&format!("unix://{}", engine.socket().display())).await;
     gantry.ok(&["registry", "create", "demo", "--login-server", "registry.test"]).await;

@@ -7,6 +7,13 @@ use tokio::sync::mpsc;
 use crate::docker::is_running;
 use crate::engine::{OwnEngine, shell};
 use crate::rig::{build, context, order, tar, until};
+use crate::tested::{Tested, on_each_engine};
+
+on_each_engine! {
+    a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended,
+    a_full_disk_of_the_engine_is_told_as_such,
+    a_cache_that_shrinks_to_nothing_leaves_the_images,
+}
 
 fn client(own: &OwnEngine) -> DockerEngine {
     DockerEngine::connect(own.socket().to_str().unwrap()).unwrap()
@@ -18,10 +25,13 @@ async fn processes(engine: &DockerEngine) -> Vec<Leftover> {
     found
 }
 
-#[tokio::test]
-async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended() {
-    let mut own = OwnEngine::start("killed", None).await;
-    for (signal, mark) in [("KILL", "86001"), ("TERM", "86002")] {
+async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended(on: Tested) {
+    let mut own = OwnEngine::start("killed", on.dockerd(), None).await;
+    let marks = match on {
+        Tested::Default => ["86001", "86002"],
+        Tested::Containerd => ["86003", "86004"],
+    };
+    for (signal, mark) in ["KILL", "TERM"].into_iter().zip(marks) {
         let engine = client(&own);
         let order = order(
             "registry.test",
@@ -60,9 +70,8 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_of_the_engine_is_told_as_such() {
-    let own = OwnEngine::start("full", Some(64)).await;
+async fn a_full_disk_of_the_engine_is_told_as_such(on: Tested) {
+    let own = OwnEngine::start("full", on.dockerd(), Some(64)).await;
     let big = tar(&[("big", &vec![b'x'; 40_000_000])]);
     // Its archive has room, and then the files in it have none.
     let order = order("registry.test", "FROM scratch\nCOPY big /\n");
@@ -71,10 +80,9 @@ async fn a_full_disk_of_the_engine_is_told_as_such() {
     assert!(error.is_transient());
 }
 
-#[tokio::test]
-async fn a_cache_that_shrinks_to_nothing_leaves_the_images() {
+async fn a_cache_that_shrinks_to_nothing_leaves_the_images(on: Tested) {
     const SIZE: usize = 3_000_000;
-    let own = OwnEngine::start("shrunk", None).await;
+    let own = OwnEngine::start("shrunk", on.dockerd(), None).await;
     let engine = client(&own);
     let order = order("registry.test", "FROM scratch\nCOPY big /\n");
     let files = tar(&[("big", &vec![b'x'; SIZE])]);

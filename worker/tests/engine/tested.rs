@@ -8,6 +8,7 @@ use bollard::Docker;
 use gantry_worker::engine::BuildOrder;
 use gantry_worker::engine::docker::DockerEngine;
 
+use crate::engine::Dockerd;
 use crate::made;
 use crate::rig::order;
 
@@ -35,6 +36,14 @@ impl Tested {
     /// The engine's API, beside gantry's own client.
     pub(crate) fn api(self) -> Docker {
         Docker::connect_with_unix(&self.host(), 60, bollard::API_DEFAULT_VERSION).unwrap()
+    }
+
+    /// What starts another engine of this kind.
+    pub(crate) fn dockerd(self) -> Dockerd {
+        match self {
+            Self::Default => Dockerd::Default,
+            Self::Containerd => Dockerd::Containerd,
+        }
     }
 
     /// The module of its tests.
