@@ -172,7 +172,16 @@ impl TestPipeline {
     /// If its folder cannot be made.
     #[must_use]
     pub fn real_worker(&self, name: &str) -> Worker {
-        let engine = DockerEngine::connect(&real::docker_host()).expect("an engine's address");
+        self.real_worker_on(name, &real::docker_host())
+    }
+
+    /// The same on the engine of this address.
+    ///
+    /// # Panics
+    /// If its folder cannot be made.
+    #[must_use]
+    pub fn real_worker_on(&self, name: &str, docker_host: &str) -> Worker {
+        let engine = DockerEngine::connect(docker_host).expect("an engine's address");
         let http = OutboundClient::new(policy()).expect("a client");
         self.worker_on(name, Arc::new(engine), Arc::new(RemoteRegistries::new(http)))
     }
