@@ -80,6 +80,24 @@ pub enum DockerfileError {
         /// As written.
         operand: String,
     },
+    /// `--mount=type=tmpfs,from=image`.
+    #[error(
+        "line {line}: a mount of type tmpfs is empty and takes no `from`, on which Docker 20.10 crashes: leave it out"
+    )]
+    TmpfsFrom {
+        /// From 1.
+        line: usize,
+    },
+    /// `ONBUILD COPY --from=image`, and the stage is built on in the same file.
+    #[error(
+        "line {line}: older engines do not load an image that ONBUILD names and copy nothing from it: add `FROM {image} AS name` before this stage and use that name"
+    )]
+    OnbuildImage {
+        /// From 1.
+        line: usize,
+        /// As written.
+        image: String,
+    },
     /// `--from=7` of three stages.
     #[error("line {line}: there is no stage {index}: the first is 0 and there are {stages}")]
     StageIndex {
@@ -166,6 +184,8 @@ impl DockerfileError {
         match self {
             Self::Expand { source, .. } => source.is_bound(),
             Self::LongArguments { .. } | Self::TooDeep { .. } | Self::TooManyImages { .. } => true,
+            // No engine refuses it.
+            Self::TmpfsFrom { .. } | Self::OnbuildImage { .. } => true,
             Self::NoStage
             | Self::BeforeFrom { .. }
             | Self::FromWords { .. }

@@ -52,7 +52,7 @@ pub(super) fn sources(instruction: &Instruction) -> Result<Vec<SourceOperand>, D
         }
         if wanted == "--from" {
             sources.extend(from(instruction.line, value, true)?);
-        } else if let Some(field) = mounted_from(value) {
+        } else if let Some(field) = mounted_from(instruction.line, value)? {
             sources.extend(from(instruction.line, field.piece(), false)?);
         }
     }
@@ -71,19 +71,25 @@ fn from(
 }
 
 /// The `from` field of a mount. Newer engines load it for a mount of any type, which may be a variable.
-fn mounted_from(mount: Piece<'_>) -> Option<Spanned> {
-    let mut from = None;
+///
+/// Docker 20.10 crashes on a `tmpfs` that has one, and with it every build that it runs.
+fn mounted_from(line: usize, mount: Piece<'_>) -> Result<Option<Spanned>, DockerfileError> {
+    let (mut from, mut is_tmpfs) = (None, false);
     for field in comma_separated(mount) {
         let Some((key, value)) = field.piece().split_once('=') else {
             continue;
         };
-        if key.text.to_lowercase() == "from" {
-            let mut operand = Spanned::default();
-            value.chars().for_each(|(letter, at)| operand.push(letter, at));
-            from = Some(operand);
+        match key.text.to_lowercase().as_str() {
+            "from" => {
+                let mut operand = Spanned::default();
+                value.chars().for_each(|(letter, at)| operand.push(letter, at));
+                from = Some(operand);
+            }
+            "type" => is_tmpfs = value.text.to_lowercase() == "tmpfs",
+            _ => {}
         }
     }
-    from
+    if is_tmpfs && from.is_some() { Err(DockerfileError::TmpfsFrom { line }) } else { Ok(from) }
 }
 
 /// Fields as in a line of comma-separated values: one may stand in quotes, and a quote in those is doubled.

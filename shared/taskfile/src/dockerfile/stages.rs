@@ -95,11 +95,18 @@ impl Stages {
                 let role = if index == runtime { Role::Runtime } else { Role::BuildTime };
                 add(named.used(role, from_here)?);
             }
-            let sources = stage.sources.iter().map(|from| (from, from_here));
-            let onbuild = stage.onbuild.iter().map(|from| (from, onbuild_needed[index]));
-            for (from, needed) in sources.chain(onbuild) {
-                if self.stage_of(from)?.is_none() && from.named.text != SCRATCH {
-                    add(from.named.used(Role::BuildTime, needed)?);
+            for from in &stage.sources {
+                if self.is_image(from)? {
+                    add(from.named.used(Role::BuildTime, from_here)?);
+                }
+            }
+            for from in &stage.onbuild {
+                if self.is_image(from)? {
+                    if onbuild_needed[index] {
+                        let (line, image) = (from.named.line, from.named.text.clone());
+                        return Err(DockerfileError::OnbuildImage { line, image });
+                    }
+                    add(from.named.used(Role::BuildTime, false)?);
                 }
             }
         }
@@ -144,6 +151,10 @@ impl Stages {
             }
         }
         Ok(needed)
+    }
+
+    fn is_image(&self, from: &SourceOperand) -> Result<bool, DockerfileError> {
+        Ok(self.stage_of(from)?.is_none() && from.named.text != SCRATCH)
     }
 
     /// The stage that a `from=` means, if it is no image.
