@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::failure::Failure;
-use super::progress::Progress;
+use super::progress::{Foreign, Progress};
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
 use super::{api, cache, labels, random_id};
 use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream};
 
-/// How long the engine may be silent, once the build has ended, before its report counts as complete. It ends the
-/// report by itself, within milliseconds; a broken one must not hold the result.
-const SILENCE: Duration = Duration::from_secs(3);
+/// How long the engine may be silent, once the build has ended, before its report counts as broken off. It ends the
+/// report by itself, within milliseconds.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Takes 0.1 s, and more the more cache there is: the engine looks at all of it. A busy machine needs longer than 5 s.
 const TIDYING: Duration = Duration::from_secs(60);
@@ -59,25 +59,44 @@ pub(super) async fn build(
     };
     let progress = Progress::new(order.bases.clone());
     let following = follow(reporting, report, progress, &solved, &foreign, &events);
-    let (answer, mut progress) = tokio::join!(solve, following);
+    let (answer, (mut progress, report_end)) = tokio::join!(solve, following);
     drop(session);
     tell(&events, progress.finish(answer.is_ok())).await;
     // Nobody waits for that: the build has its result whether or not it succeeds.
     tokio::spawn(tidy(socket.clone(), context.url()));
 
-    if let Some(image) = progress.foreign() {
-        let message = format!(
-            "it loads the image {image}, which the Dockerfile does not name where gantry reads it: name it in FROM, `COPY --from=` or `RUN --mount=from=`, and not in ONBUILD of a base"
-        );
-        return Err(BuildError::Refused { message });
+    if let Some(foreign) = progress.foreign() {
+        return Err(loads_foreign(foreign));
     }
     match answer {
-        Ok(answer) => image_of(&answer.into_inner()),
+        Ok(answer) => match report_end {
+            ReportEnd::Complete => image_of(&answer.into_inner()),
+            // The rest may have told of an image that the build must not load.
+            ReportEnd::BrokeOff { why } => {
+                let message = format!(
+                    "the engine's report of the build broke off, so which images it loaded is not known: {why}"
+                );
+                Err(BuildError::Unavailable { message })
+            }
+        },
         Err(status) => Err(match context.take_error() {
             Some(source) => BuildError::Context { source },
             None => failure(socket, &status, &progress).await,
         }),
     }
+}
+
+fn loads_foreign(Foreign { image, is_certain }: &Foreign) -> BuildError {
+    if *is_certain {
+        let message = format!(
+            "it loads the image {image}, which the Dockerfile does not name where gantry reads it: name it in FROM, `COPY --from=` or `RUN --mount=from=`, and not in ONBUILD of a base"
+        );
+        return BuildError::Refused { message };
+    }
+    let message = format!(
+        "it loads the image {image}, which the Dockerfile does not name where gantry reads it, or another build does at this time"
+    );
+    BuildError::Unavailable { message }
 }
 
 /// Removes what the engine keeps of a context. Where that fails, it counts as cache, which is bounded.
@@ -89,6 +108,12 @@ async fn tidy(socket: Socket, context: String) {
     }
 }
 
+/// How the engine's report of a build ended.
+enum ReportEnd {
+    Complete,
+    BrokeOff { why: String },
+}
+
 /// Passes the engine's report on until it ends. A full channel makes it wait, and then the engine keeps the rest: it
 /// clips the log of each step, so that is bounded too. Cancels `foreign` once the build loads an image that it may not.
 async fn follow(
@@ -98,22 +123,22 @@ async fn follow(
     solved: &CancellationToken,
     foreign: &CancellationToken,
     events: &mpsc::Sender<BuildEvent>,
-) -> Progress {
+) -> (Progress, ReportEnd) {
     let mut report = match engine.client.status(request).await {
         Ok(report) => report.into_inner(),
-        Err(status) => {
-            tracing::warn!(%status, "the engine gives no log of a build");
-            return progress;
-        }
+        Err(status) => return (progress, broke_off(&status)),
     };
-    while let Some(report) = next(&mut report, solved).await {
-        let said = progress.read(report);
+    loop {
+        let said = match next(&mut report, solved).await {
+            Ok(Some(report)) => progress.read(report),
+            Ok(None) => return (progress, ReportEnd::Complete),
+            Err(status) => return (progress, broke_off(&status)),
+        };
         if progress.foreign().is_some() {
             foreign.cancel();
         }
         tell(events, said).await;
     }
-    progress
 }
 
 async fn tell(listener: &mpsc::Sender<BuildEvent>, events: Vec<BuildEvent>) {
@@ -126,22 +151,20 @@ async fn tell(listener: &mpsc::Sender<BuildEvent>, events: Vec<BuildEvent>) {
 async fn next(
     report: &mut Streaming<StatusResponse>,
     solved: &CancellationToken,
-) -> Option<StatusResponse> {
+) -> Result<Option<StatusResponse>, Status> {
     let silent = async {
         solved.cancelled().await;
         tokio::time::sleep(SILENCE).await;
     };
-    let read = tokio::select! {
+    tokio::select! {
         read = report.message() => read,
-        () = silent => {
-            tracing::warn!("the engine did not end its log of a build");
-            return None;
-        }
-    };
-    read.unwrap_or_else(|status| {
-        tracing::warn!(%status, "the engine's log of a build broke off");
-        None
-    })
+        () = silent => Err(Status::deadline_exceeded("the engine did not end it")),
+    }
+}
+
+fn broke_off(status: &Status) -> ReportEnd {
+    tracing::warn!(%status, "the engine's report of a build broke off");
+    ReportEnd::BrokeOff { why: status.message().to_owned() }
 }
 
 /// Build arguments that would undo what gantry does, and what to do instead.

@@ -80,6 +80,10 @@ impl Failure {
         if message == "not found" {
             return Self::Unavailable { message };
         }
+        // What it quotes of the file may read like anything: `unknown instruction: EOF`.
+        if message.starts_with("dockerfile parse error") {
+            return Self::Refused { message };
+        }
         if PASSING.iter().any(|text| message.contains(text)) || message.ends_with(": EOF") {
             return Self::Unavailable { message };
         }
@@ -180,6 +184,8 @@ mod tests {
         let base = "failed to solve: failed to do request: Head \"http://r/v2/\": dial tcp: connection refused";
         assert!(matches!(read(base), Failure::Unavailable { .. }));
         assert!(matches!(read("failed to solve: not found"), Failure::Unavailable { .. }));
+        let heredoc = "dockerfile parse error line 5: unknown instruction: EOF";
+        assert!(matches!(read(heredoc), Failure::Refused { .. }));
         let untrusted = "failed to do request: Head \"https://r/v2/\": x509: certificate signed by unknown authority";
         assert!(matches!(read(untrusted), Failure::Refused { .. }));
         assert_eq!(read("failed to solve: context canceled"), Failure::Gone);

@@ -26,7 +26,17 @@ pub(super) struct Progress {
     /// The ends of vertices that the engine cancelled, by number: it may do the same work again.
     cancelled: BTreeMap<u32, BuildEvent>,
     bases: BTreeSet<ImageReference>,
-    foreign: Option<String>,
+    foreign: Option<Foreign>,
+}
+
+/// An image that a build may not load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// As the engine names it.
+    pub(super) image: String,
+    /// This build loads it. Else a build beside it may: newer engines load equal layers once and tell both builds of it,
+    /// by either one's name.
+    pub(super) is_certain: bool,
 }
 
 /// A vertex that ended with an error.
@@ -60,22 +70,24 @@ impl Progress {
     }
 
     /// An image that the build loads, or loaded, and may not.
-    pub(super) fn foreign(&self) -> Option<&str> {
-        self.foreign.as_deref()
+    pub(super) fn foreign(&self) -> Option<&Foreign> {
+        self.foreign.as_ref()
     }
 
     fn look_for_foreign(&mut self, vertex: &Vertex) {
-        let Some(image) = loaded_image(&vertex.name) else { return };
-        // Not by the tag: some names have it beside the digest and some have not.
-        let is_known = image.parse::<ImageReference>().is_ok_and(|image| {
-            self.bases.iter().any(|base| {
-                base.host() == image.host()
-                    && base.repository() == image.repository()
-                    && (base.digest().is_none() || base.digest() == image.digest())
+        let Some((what, image)) = loaded_image(&vertex.name) else { return };
+        let reference = image.parse::<ImageReference>();
+        let is_pinned = reference.as_ref().is_ok_and(|image| image.digest().is_some());
+        // Not by the name where there is a digest: that alone says what is loaded.
+        let is_known = reference.is_ok_and(|image| {
+            self.bases.iter().any(|base| match base.digest() {
+                Some(digest) => image.digest() == Some(digest),
+                None => base.host() == image.host() && base.repository() == image.repository(),
             })
         });
-        if !is_known && self.foreign.is_none() {
-            self.foreign = Some(image.to_owned());
+        let is_certain = what == Loaded::Configuration || !is_pinned;
+        if !is_known && self.foreign.as_ref().is_none_or(|found| !found.is_certain && is_certain) {
+            self.foreign = Some(Foreign { image: image.to_owned(), is_certain });
         }
     }
 
@@ -165,18 +177,32 @@ impl Progress {
     }
 }
 
-/// The image that a vertex of this name loads: its configuration, or its layers.
-fn loaded_image(name: &str) -> Option<&str> {
+/// What a vertex loads of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    /// Each build for itself.
+    Configuration,
+    Layers,
+}
+
+const LOADS: [(&str, Loaded); 4] = [
+    ("load metadata for ", Loaded::Configuration),
+    ("resolve image config for ", Loaded::Configuration),
+    ("FROM ", Loaded::Layers),
+    ("docker-image://", Loaded::Layers),
+];
+
+/// The image that a vertex of this name loads.
+fn loaded_image(name: &str) -> Option<(Loaded, &str)> {
     // `[internal] …`, `[linux/arm64 internal] …`, `[build 1/3] …`; an instruction has its keyword behind it.
     let name = match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, rest)) => rest,
         None => name,
     };
-    let image = ["load metadata for ", "resolve image config for ", "FROM ", "docker-image://"]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let (what, image) =
+        LOADS.iter().find_map(|(prefix, what)| Some((*what, name.strip_prefix(prefix)?)))?;
     let image = image.strip_prefix("docker-image://").unwrap_or(image);
-    Some(image.split_whitespace().next().unwrap_or(image))
+    Some((what, image.split_whitespace().next().unwrap_or(image)))
 }
 
 /// Zero where the engine's clock went back.
@@ -294,6 +320,7 @@ mod tests {
     fn an_image_that_was_not_resolved_is_noticed_however_the_engine_tells_of_it() {
         let pinned = format!("docker.io/library/busybox:1@sha256:{}", "a".repeat(64));
         let other = format!("docker.io/library/busybox:1@sha256:{}", "b".repeat(64));
+        let same = format!("mirror.test/busybox@sha256:{}", "a".repeat(64));
         for name in [
             "[internal] load metadata for IMAGE",
             "[linux/arm64 internal] load metadata for IMAGE",
@@ -307,11 +334,16 @@ mod tests {
                 (pinned.as_str(), false),
                 (other.as_str(), true),
                 ("docker.io/library/busybox:1", true),
+                (same.as_str(), false),
                 ("evil.test/x@sha256:1", true),
             ] {
                 let mut progress = Progress::new([pinned.parse().unwrap()].into());
                 progress.read(report(vec![vertex(&name.replace("IMAGE", image), None, None)], &[]));
-                assert_eq!(progress.foreign(), is_foreign.then_some(image), "{name}");
+                let is_certain = name.contains("load metadata")
+                    || name.contains("resolve")
+                    || !image.contains("@sha256:b");
+                let foreign = Foreign { image: image.to_owned(), is_certain };
+                assert_eq!(progress.foreign(), is_foreign.then_some(&foreign), "{name}");
             }
         }
     }

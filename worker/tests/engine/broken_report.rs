@@ -1,0 +1,74 @@
+//! What holds when the engine's report of a build breaks off while the build goes on.
+
+use gantry_worker::engine::docker::DockerEngine;
+use gantry_worker::engine::{BuildError, BuildOrder};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::docker::{host, nothing, on_busybox};
+use crate::rig::{build, context};
+
+/// The engine, but that it cuts each connection on which it begins to tell of a build.
+struct CutOff {
+    folder: tempfile::TempDir,
+}
+
+impl CutOff {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let engine = UnixStream::connect(host().trim_start_matches("unix://")).await;
+                tokio::spawn(pass_on(client, engine.unwrap()));
+            }
+        });
+        Self { folder }
+    }
+
+    fn engine(&self) -> DockerEngine {
+        DockerEngine::connect(self.folder.path().join("s").to_str().unwrap()).unwrap()
+    }
+}
+
+/// Dropping both ends cuts the connection.
+async fn pass_on(client: UnixStream, engine: UnixStream) {
+    let (from_client, to_client) = client.into_split();
+    let (from_engine, to_engine) = engine.into_split();
+    tokio::select! {
+        () = copy(from_client, to_engine, None) => {}
+        () = copy(from_engine, to_client, Some(b"[internal] load")) => {}
+    }
+}
+
+/// Copies until the end, or until `last` comes by.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    last: Option<&[u8]>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let piece = &buffer[..read];
+        let is_last = |last: &[u8]| piece.windows(last.len()).any(|window| window == last);
+        if last.is_some_and(is_last) || to.write_all(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_build_whose_report_broke_off_is_not_believed() {
+    let cut_off = CutOff::start();
+    // One may hide an image that was not resolved, the other hides none: nobody can tell.
+    let hides_one = BuildOrder { bases: [].into(), ..on_busybox("RUN true") };
+    for order in [on_busybox("RUN true"), hides_one] {
+        let error = build(&cut_off.engine(), order, context(nothing())).await.0.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let BuildError::Unavailable { message } = error else { panic!("{error:?}") };
+        assert!(
+            message.starts_with("the engine's report of the build broke off, so which images it loaded is not known: "),
+            "{message}"
+        );
+    }
+}
