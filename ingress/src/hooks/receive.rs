@@ -3,6 +3,7 @@
 //! Until the sender has proved itself, everything is bounded and told apart by nothing. Once it has, the answer is 2xx or
 //! 503: senders retry any other for ever, or disable the hook.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::Method;
@@ -20,9 +21,9 @@ use tracing::Instrument as _;
 
 use super::body::RawDelivery;
 use super::directory::{LookupError, OpenHook};
-use super::provider::distribution;
 use super::provider::distribution::Meaning;
 use super::provider::github::{self, Encoding};
+use super::provider::{self, distribution};
 use super::record::{Recorded, record};
 use super::verify::Proof;
 use crate::api::types::HookAccepted;
@@ -126,7 +127,7 @@ async fn take(
 
     let (body, _held) = verified.into_body().await?;
     let deadline = Instant::now() + patience;
-    match read(&found, encoding, headers, &body) {
+    match read(&found, encoding, headers, &body).await? {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);
             let answer = accepted(HttpResponse::Accepted(), &id, &[]);
@@ -190,7 +191,7 @@ async fn find_hook(
     state: &State,
     id: &HookId,
     deadline: Instant,
-) -> Result<Option<std::sync::Arc<OpenHook>>, ApiError> {
+) -> Result<Option<Arc<OpenHook>>, ApiError> {
     let lookup = state.hooks.find(state.store.as_ref(), &state.keyring, id);
     match timeout_at(deadline, lookup).await {
         Ok(Ok(found)) => Ok(found),
@@ -206,21 +207,31 @@ async fn find_hook(
     }
 }
 
-fn read(found: &OpenHook, encoding: Encoding, headers: &HeaderMap, body: &Bytes) -> Meaning {
-    let hook = &found.hook;
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match hook.provider {
-        Provider::Distribution => distribution::read(&hook.id, found.home.as_ref(), body),
-        Provider::GitHub => {
-            let envelope = github::Envelope {
-                hook: &hook.id,
-                event: text("x-github-event"),
-                delivery: text("x-github-delivery"),
-                encoding,
-            };
-            Meaning::Record(github::read(envelope, body))
+async fn read(
+    found: &Arc<OpenHook>,
+    encoding: Encoding,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Meaning, ApiError> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (event, delivery) = (text("x-github-event"), text("x-github-delivery"));
+    let found = Arc::clone(found);
+    provider::read(body, move |body| {
+        let hook = &found.hook;
+        match hook.provider {
+            Provider::Distribution => distribution::read(&hook.id, found.home.as_ref(), body),
+            Provider::GitHub => {
+                let envelope = github::Envelope {
+                    hook: &hook.id,
+                    event: event.as_deref(),
+                    delivery: delivery.as_deref(),
+                    encoding,
+                };
+                Meaning::Record(github::read(envelope, body))
+            }
         }
-    }
+    })
+    .await
 }
 
 fn answer(

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::find_home;
 use super::provider::distribution::{self, Meaning};
 use super::provider::github::{self, Encoding};
+use super::provider::{self, Reading};
 use super::record::{Recorded, record};
 use crate::error::ApiError;
 use crate::state::State;
@@ -73,28 +74,27 @@ pub(crate) async fn replay(
     let home = find_home(state.store.as_ref(), hook).await?;
     for number in 1..=MOST_REPLAYS {
         let id = replay_id(&earlier.id, number)?;
-        let reading = match hook.provider {
+        let (of, home, kind) = (hook.clone(), home.clone(), earlier.kind.clone());
+        let meaning = provider::read(&body, move |body| match of.provider {
             Provider::GitHub => {
                 let envelope = github::Envelope {
-                    hook: &hook.id,
-                    event: Some(&earlier.kind),
+                    hook: &of.id,
+                    event: Some(&kind),
                     delivery: Some(id.as_str()),
-                    encoding: Encoding::of_body(&body),
+                    encoding: Encoding::of_body(body),
                 };
-                github::read(envelope, &body)
+                Meaning::Record(github::read(envelope, body))
             }
-            Provider::Distribution => match distribution::read(&hook.id, home.as_ref(), &body) {
-                Meaning::Record(mut reading) => {
-                    reading.id = id;
-                    reading
-                }
-                Meaning::Never { .. } => {
-                    return Err(ApiError::Conflict {
-                        code: "nothing_to_replay",
-                        message: format!("nothing in delivery {} can start a run", earlier.id),
-                    });
-                }
+            Provider::Distribution => match distribution::read(&of.id, home.as_ref(), body) {
+                Meaning::Record(reading) => Meaning::Record(Reading { id, ..reading }),
+                never => never,
             },
+        });
+        let Meaning::Record(reading) = meaning.await? else {
+            return Err(ApiError::Conflict {
+                code: "nothing_to_replay",
+                message: format!("nothing in delivery {} can start a run", earlier.id),
+            });
         };
         match record(state, hook, reading, body.clone()).await? {
             Recorded::New(delivery) => return Ok(delivery),

@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod aside;
 pub mod backoff;
 pub mod bundle;
 pub mod health;

@@ -12,6 +12,7 @@ use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::task::{BuildSpec, StageName};
 use gantry_domain::template::RunVariables;
+use gantry_ops::aside;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::Stage;
 use gantry_ops::secret::ExposeSecret;
@@ -78,7 +79,7 @@ impl Worker {
             return Err(Failure::away(ErrorCode::EngineUnavailable, &error).into());
         }
         attempt.log.say(None, format!("fetching {source}")).await;
-        let checkout = spans::stage(Stage::Fetch, self.fetch(attempt)).await?;
+        let checkout = Arc::new(spans::stage(Stage::Fetch, self.fetch(attempt)).await?);
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
@@ -89,10 +90,7 @@ impl Worker {
             self.try_credentials(attempt, &images).await?;
         }
         let build_args = build_args(attempt, &checkout);
-        let text = checkout
-            .dockerfile(&run.build.dockerfile)
-            .map_err(|error| failure::of_context(&error).in_step(&attempt.step))?;
-        let pinning = self.pin_bases(attempt, &text, &build_args);
+        let pinning = self.pin_bases(attempt, &checkout, &build_args);
         let (dockerfile, has_frontend, bases) = spans::stage(Stage::Bases, pinning).await?;
         let order = self.order(
             attempt,
@@ -192,7 +190,7 @@ impl Worker {
     async fn pin_bases(
         &self,
         attempt: &Attempt,
-        text: &str,
+        checkout: &Arc<Checkout>,
         build_args: &BTreeMap<String, String>,
     ) -> Result<(String, bool, Vec<BaseImage>), Failure> {
         let build = &attempt.run.build;
@@ -200,7 +198,7 @@ impl Worker {
         for (name, value) in &attempt.bundle.build_args {
             arguments.insert(name.to_string(), value.expose_secret().to_owned());
         }
-        let dockerfile = read_dockerfile(text.to_owned(), build, arguments)
+        let dockerfile = read_dockerfile(checkout, build, arguments)
             .await
             .map_err(|failure| failure.in_step(&attempt.step))?;
         let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
@@ -310,11 +308,12 @@ impl Worker {
     async fn build_image(
         &self,
         attempt: &Attempt,
-        checkout: &Checkout,
+        checkout: &Arc<Checkout>,
         order: BuildOrder,
     ) -> Result<BuiltImage, Failure> {
-        let ignore = checkout
-            .ignore(&attempt.run.build.dockerfile)
+        let dockerfile = attempt.run.build.dockerfile.clone();
+        let ignore = read_aside(checkout, move |checkout| checkout.ignore(&dockerfile))
+            .await?
             .map_err(|error| failure::of_context(&error))?;
         let (events, said) = mpsc::channel(EVENTS);
         let building = self.engine.build(order, checkout.pack(ignore), events);
@@ -335,14 +334,16 @@ fn not_begun(error: RunOpError) -> Ending {
     }
 }
 
-/// Reads a stranger's text beside the runtime: however long it takes, leases are renewed meanwhile.
+/// The Dockerfile of a checkout, and the images in it.
 async fn read_dockerfile(
-    text: String,
+    checkout: &Arc<Checkout>,
     build: &BuildSpec,
     build_args: BTreeMap<String, String>,
 ) -> Result<Dockerfile, Failure> {
-    let (target, platform) = (build.target.clone(), build.platform.clone());
-    let reading = tokio::task::spawn_blocking(move || {
+    let (path, target, platform) =
+        (build.dockerfile.clone(), build.target.clone(), build.platform.clone());
+    read_aside(checkout, move |checkout| {
+        let text = checkout.dockerfile(&path).map_err(|error| failure::of_context(&error))?;
         let inputs = BuildInputs {
             build_args: &build_args,
             target: target.as_ref().map(StageName::as_str),
@@ -350,11 +351,19 @@ async fn read_dockerfile(
             build_platform: &platform,
         };
         Dockerfile::parse(&text, inputs)
-    });
-    match reading.await {
-        Ok(read) => read.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error)),
-        Err(error) => Err(Failure::infrastructures(ErrorCode::Internal, &error)),
-    }
+            .map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))
+    })
+    .await?
+}
+
+/// Reads what strangers wrote into a checkout. However long it takes, leases are renewed meanwhile.
+async fn read_aside<T: Send + 'static>(
+    checkout: &Arc<Checkout>,
+    read: impl FnOnce(&Checkout) -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let checkout = Arc::clone(checkout);
+    let read = aside::read(move || read(&checkout)).await;
+    read.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
 }
 
 /// The images' names with the run's variables in them.
@@ -417,4 +426,49 @@ fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageRefer
     let repository = images.first().map_or("unnamed", |image| image.repository().as_str());
     let name = format!("gantry.local/{repository}:{}-{}", attempt.run.id, attempt.number);
     name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::{UnpackLimits, unpack};
+
+    use super::*;
+
+    /// A source of one file.
+    async fn checkout(name: &str, text: &str) -> Arc<Checkout> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+        let archive = std::io::Cursor::new(archive.into_inner().unwrap());
+        let most = 1 << 20;
+        let limits = UnpackLimits { archive_bytes: most, unpacked_bytes: most, entries: 10 };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let folder = tempfile::tempdir().unwrap();
+        Arc::new(unpack(archive, folder, limits, deadline).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_runtime_is_free_while_a_strangers_rules_are_read() {
+        let rules = format!("{}\n", "?".repeat(60)).repeat(100);
+        let checkout = checkout(".dockerignore", &rules).await;
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        let path = "Dockerfile".parse().unwrap();
+        // Whoever reads on the thread of this runtime has read at the first turn.
+        tokio::select! {
+            biased;
+            read = read_aside(&checkout, move |checkout| checkout.ignore(&path).map(drop)) => {
+                read.unwrap().unwrap();
+            }
+            () = others => {}
+        }
+        assert!(turns > 0);
+    }
 }

@@ -1,10 +1,14 @@
-//! What a verified body means, one module a provider. Pure: from bytes to a verdict and events.
+//! What a verified body means, one module a provider: from bytes to a verdict and events.
 
+use actix_web::web::Bytes;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::DeliveryId;
+use gantry_ops::aside;
 use sha2::{Digest as _, Sha256};
+
+use crate::error::ApiError;
 
 pub(crate) mod distribution;
 pub(crate) mod github;
@@ -30,6 +34,27 @@ impl Reading {
     fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
         Self { id, kind, verdict, events: Vec::new(), unread: Vec::new() }
     }
+}
+
+/// A longer body is read beside the runtime: other connections wait for its thread.
+const READ_AT_ONCE: usize = 64 << 10;
+
+/// Reads a verified body.
+///
+/// # Errors
+/// [`ApiError::Unavailable`] if it cannot be read now: the sender tries again.
+pub(crate) async fn read<T: Send + 'static>(
+    body: &Bytes,
+    read: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.len() <= READ_AT_ONCE {
+        return Ok(read(body));
+    }
+    let body = body.clone();
+    aside::read(move || read(&body)).await.map_err(|error| {
+        tracing::error!("a webhook's body of verified origin was not read: {error}");
+        ApiError::Unavailable
+    })
 }
 
 /// What a body means for a hook of `provider`: the verdict, and the events. Its sender is believed: before the door it is
@@ -89,4 +114,58 @@ fn unreadable(why: impl std::fmt::Display) -> Verdict {
 /// A parser's message quotes what it read; a body may be long.
 fn shortened(why: impl std::fmt::Display) -> String {
     why.to_string().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_runtime_is_free_while_a_long_body_is_read() {
+        let body = Bytes::from(vec![b' '; READ_AT_ONCE + 1]);
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        // Whoever reads on the thread of this runtime has read at the first turn.
+        tokio::select! {
+            biased;
+            read = read(&body, |body| body.len()) => assert_eq!(read.unwrap(), READ_AT_ONCE + 1),
+            () = others => {}
+        }
+        assert!(turns > 0);
+    }
+
+    #[test]
+    fn bodies_made_to_cost_are_read_in_linear_time() {
+        let most = 4 << 20;
+        let fill = |before: &str, piece: &str, after: &str| {
+            format!("{before}{}{after}", piece.repeat(most / piece.len()))
+        };
+        let began = Instant::now();
+        for body in [
+            fill("", "[", ""),
+            fill("", r#"{"a":"#, ""),
+            fill("{", r#""a":0,"#, r#""ref":1}"#),
+            fill(r#"{"commits":["#, "{},", "0]}"),
+            fill(r#"{"events":["#, "{},", "0]}"),
+            fill(r#"{"ref":""#, r"\ud800", r#""}"#),
+            fill(r#"{"ref":"refs/heads/"#, "a/", r#""}"#),
+            fill("payload=", "%7B", ""),
+            fill(r#"{"a":"#, "9", "}"),
+        ] {
+            for provider in [Provider::GitHub, Provider::Distribution] {
+                let (verdict, events) = meaning(provider, "push", body.as_bytes());
+                let verdict = serde_json::to_string(&verdict).unwrap();
+                assert!(events.len() <= MOST_EVENTS && verdict.len() < 8192, "{verdict}");
+            }
+        }
+        // A quadratic one would take hours.
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
 }

@@ -1,0 +1,75 @@
+//! Reads what strangers wrote, away from the async runtime.
+//!
+//! A parser occupies its thread for as long as its input makes it work. On a thread of the runtime, leases are not renewed
+//! and connections are not served meanwhile. What is read here is bounded in size, and its parser in work: the deadline is
+//! for what nobody has thought of.
+
+use std::time::Duration;
+
+/// Input of the largest size allowed takes seconds at most on an idle machine.
+pub const WITHIN: Duration = Duration::from_secs(30);
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum AsideError {
+    /// It goes on, and nobody waits for it.
+    #[error("reading it took longer than {} s: make it shorter, or try again if this machine is very busy", WITHIN.as_secs())]
+    TimedOut,
+    /// The parser panicked, or the runtime shuts down.
+    #[error("reading it did not end")]
+    Lost {
+        /// What the runtime says of it.
+        source: tokio::task::JoinError,
+    },
+}
+
+/// Runs `read` on a thread for blocking work and waits for its result, at most [`WITHIN`].
+///
+/// # Errors
+/// [`AsideError`].
+pub async fn read<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AsideError> {
+    read_within(WITHIN, read).await
+}
+
+async fn read_within<T: Send + 'static>(
+    within: Duration,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AsideError> {
+    let reading = tokio::task::spawn_blocking(read);
+    let read = tokio::time::timeout(within, reading).await.map_err(|_| AsideError::TimedOut)?;
+    read.map_err(|source| AsideError::Lost { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_runtime_is_free_while_something_is_read() {
+        let (sender, receiver) = mpsc::channel();
+        // Both on the one thread of this runtime: the parser ends only once the other was served.
+        let (read, ()) = tokio::join!(read(move || receiver.recv()), async {
+            tokio::task::yield_now().await;
+            sender.send("served").unwrap();
+        });
+        assert_eq!(read.unwrap(), Ok("served"));
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_not_waited_for() {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let read = read_within(Duration::from_millis(1), move || receiver.recv()).await;
+        assert!(matches!(read, Err(AsideError::TimedOut)));
+        drop(sender);
+    }
+
+    #[tokio::test]
+    async fn a_parser_that_panics_is_told_as_such() {
+        let read = read(|| -> () { panic!("a parser's mistake") }).await;
+        assert!(matches!(read, Err(AsideError::Lost { .. })));
+    }
+}
