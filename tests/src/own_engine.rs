@@ -4,12 +4,14 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 
 /// What an engine can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub enum Dockerd {
 }
 
 /// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
+///
+/// Its network is a loopback device and nothing else. Port 80 there stands in for Docker Hub as well: see
+/// [`OwnEngine::listen`].
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: tempfile::TempDir,
@@ -89,6 +94,23 @@ impl OwnEngine {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
+    }
+
+    /// Listens on port 80 of the engine's own loopback device.
+    ///
+    /// # Panics
+    /// If the engine is gone, or somebody listens there already.
+    #[must_use]
+    pub fn listen(&self) -> TcpListener {
+        let network = File::open(format!("/proc/{}/ns/net", self.daemon.id())).unwrap();
+        // A socket belongs to the network in which it was made, and only this thread has to be there for that.
+        let bind = move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            std::net::TcpListener::bind("127.0.0.1:80").unwrap()
+        };
+        let listener = std::thread::spawn(bind).join().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        TcpListener::from_std(listener).unwrap()
     }
 
     async fn until_up(&self) {
@@ -173,12 +195,16 @@ fn launch(
     let data = format!("{folder}/d");
     std::fs::create_dir_all(&data).unwrap();
     let mount = disk.map(|size| format!("mount -t tmpfs -o size={size}m disk {data} && "));
-    let (space, bridge): (&[&str], _) = match network {
-        Network::None => (&["--net", "--mount"], ""),
-        Network::Machine => (&["--mount"], "--bridge=none --iptables=false --ip-forward=false "),
+    let (space, lo, network): (&[&str], _, _) = match network {
+        Network::None => {
+            (&["--net", "--mount"], "ip link set lo up && ", "--registry-mirror http://127.0.0.1 ")
+        }
+        Network::Machine => {
+            (&["--mount"], "", "--bridge=none --iptables=false --ip-forward=false ")
+        }
     };
     let dockerd = format!(
-        "{}exec {} {bridge}--cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
+        "{}{lo}exec {} {network}--cgroup-parent /{cgroup} --data-root {data} --exec-root {folder}/e \
          --pidfile {folder}/p --host unix://{folder}/s 2>{folder}/log",
         mount.unwrap_or_default(),
         program.path(),

@@ -5,8 +5,11 @@ use gantry_worker::engine::{BuildError, BuildOrder};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::docker::{host, nothing, on_busybox};
+use crate::docker::nothing;
 use crate::rig::{build, context};
+use crate::tested::{Tested, on_each_engine};
+
+on_each_engine! { a_build_whose_report_broke_off_is_not_believed }
 
 /// The engine, but that it cuts each connection on which it begins to tell of a build.
 struct CutOff {
@@ -14,12 +17,12 @@ struct CutOff {
 }
 
 impl CutOff {
-    fn start() -> Self {
+    fn start(on: Tested) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let engine = UnixStream::connect(host().trim_start_matches("unix://")).await;
+                let engine = UnixStream::connect(on.host().trim_start_matches("unix://")).await;
                 tokio::spawn(pass_on(client, engine.unwrap()));
             }
         });
@@ -57,12 +60,11 @@ async fn copy(
     }
 }
 
-#[tokio::test]
-async fn a_build_whose_report_broke_off_is_not_believed() {
-    let cut_off = CutOff::start();
+async fn a_build_whose_report_broke_off_is_not_believed(on: Tested) {
+    let cut_off = CutOff::start(on);
     // One may hide an image that was not resolved, the other hides none: nobody can tell.
-    let hides_one = BuildOrder { bases: [].into(), ..on_busybox("RUN true") };
-    for order in [on_busybox("RUN true"), hides_one] {
+    let hides_one = BuildOrder { bases: [].into(), ..on.busybox("RUN true") };
+    for order in [on.busybox("RUN true"), hides_one] {
         let error = build(&cut_off.engine(), order, context(nothing())).await.0.unwrap_err();
         assert!(error.is_transient(), "{error:?}");
         let BuildError::Unavailable { message } = error else { panic!("{error:?}") };

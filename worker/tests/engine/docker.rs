@@ -49,7 +49,7 @@ on_each_engine! {
     no_program_is_called,
 }
 
-fn nothing() -> Vec<u8> {
+pub(crate) fn nothing() -> Vec<u8> {
     tar(&[("empty", b"")])
 }
 

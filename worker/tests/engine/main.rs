@@ -11,7 +11,9 @@
     reason = "a test fails by panicking, and its helpers with it"
 )]
 
+mod broken_report;
 mod contract;
+mod differential;
 mod docker;
 #[path = "../../../tests/src/own_engine.rs"]
 #[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
