@@ -281,7 +281,7 @@ fn each_wrong_setting_says_what_is_wrong_where_and_what_to_do() {
     fs::write(folder.join("bad-key/secret.key"), "hunter2\n").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let listen = format!("gantry up --data data --listen 127.0.0.1:{port}");
+    let listen = format!("gantry up --data data-4 --listen 127.0.0.1:{port}");
     let keyed = run(folder, "gantry secret key --to good.key");
     assert!(keyed.status.success(), "{}", String::from_utf8_lossy(&keyed.stderr));
     let role = format!(
@@ -336,8 +336,8 @@ gantry up --listen 127.0.0.1:99999
 gantry up --set server.public_url=gantry.example
 gantry up --set server.public_url=https://octo:hunter2@gantry.example
 gantry up --set server.body_budget=1MiB
-gantry up --data data --listen 127.0.0.1:0 --set server.tls_certificate=gone.pem --set server.tls_key=gone.pem
-gantry up --data data --listen 127.0.0.1:0 --set server.tls_certificate=bad.pem --set server.tls_key=bad.pem
+gantry up --data data-1 --listen 127.0.0.1:0 --set server.tls_certificate=gone.pem --set server.tls_key=gone.pem
+gantry up --data data-2 --listen 127.0.0.1:0 --set server.tls_certificate=bad.pem --set server.tls_key=bad.pem
 gantry up --data data --listen 127.0.0.1:0 --set server.tls_certificate=bad.pem
 gantry up --set outbound.allow=registry.lan:99999
 gantry up --set outbound.allow=10.0.0.0/33
@@ -352,7 +352,7 @@ gantry up --set log.format=xml
 gantry up --set log.level=loud
 gantry up --data not-data --listen 127.0.0.1:0
 gantry up --data bad-key --listen 127.0.0.1:0
-gantry up --data data --listen 127.0.0.1:0 --set secrets.key_file=gone/secret.key
+gantry up --data data-3 --listen 127.0.0.1:0 --set secrets.key_file=gone/secret.key
 gantry up --set store.url=redis://127.0.0.1:1 --data data --listen 127.0.0.1:0
 gantry ingress
 gantry ingress --set store.url=http://redis.lan --set queue.urls=amqp://127.0.0.1:1

@@ -243,7 +243,7 @@ async fn a_reader_goes_on_where_it_was() {
     second.offset += 5;
     second.write("d").await;
     second.finish().await;
-    let rest = within(follow(&door, "", Some(&more[3].0), usize::MAX)).await;
+    let rest = within(follow(&door, "", Some(&more[2].0), usize::MAX)).await;
     assert_eq!(texts(&rest), "(5 lost)d<<Succeeded>>");
     // What has ended is told at once, however it is asked for.
     let again = within(follow(&door, "?attempt=2&offset=6", None, usize::MAX)).await;
