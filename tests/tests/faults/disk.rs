@@ -96,7 +96,7 @@ async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
         .await
         .unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
-    assert!(said.contains("\"full\""), "{said}");
+    assert!(said.contains("\"objects_full\""), "{said}");
 
     let mut push = up.push().unwrap();
     push.send(&client, &hook).await.unwrap();
