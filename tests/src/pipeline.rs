@@ -3,7 +3,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use gantry_domain::run::Run;
 use gantry_domain::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
-use gantry_ops::secret::Keyring;
+use gantry_ops::secret::{Keyring, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
@@ -81,7 +80,6 @@ pub struct TestPipeline {
     pub git: GitServer,
     /// Ends what goes on.
     pub stop: CancellationToken,
-    requests: AtomicU64,
     _vhost: Option<Vhost>,
     folder: TempDir,
 }
@@ -109,7 +107,6 @@ impl TestPipeline {
             clock,
             engine,
             stop,
-            requests: AtomicU64::new(0),
             _vhost: vhost,
             folder,
         };
@@ -507,8 +504,8 @@ impl TestPipeline {
         draft: impl FnOnce(EventId) -> RunDraft,
         idempotency: Option<Idempotency>,
     ) -> AcceptedRequest {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let id: EventId = format!("request/{number}").parse().expect("an event's id");
+        let random = random_hex::<8>().expect("a random number");
+        let id: EventId = format!("request/{}", random.as_str()).parse().expect("an event's id");
         let draft = draft(id.clone());
         let store = self.store.as_ref();
         let registry = registries::find(store, &draft.registry).await.expect("the store answers");

@@ -9,6 +9,7 @@ use gantry_domain::run::Run;
 use gantry_domain::signature::Signer;
 use gantry_domain::source::Source;
 
+use crate::collection::CONFLICT_RETRIES;
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::{decisions, events, runs, uploads};
 
@@ -70,7 +71,7 @@ pub async fn accept(
     {
         *asked = Some(signer.sign(&idempotency.signed_text()));
     }
-    loop {
+    for _ in 0..CONFLICT_RETRIES {
         if let (Some(idempotency), Some(run_key)) = (&idempotency, &run_key)
             && let Some(run) = runs::find_for(store, run_key).await?
         {
@@ -100,6 +101,8 @@ pub async fn accept(
             Err(CommitError::Store(error)) => return Err(error),
         }
     }
+    let message = "others create runs of the same registry all the time".to_owned();
+    Err(StoreError::Unavailable { message })
 }
 
 async fn repeated(

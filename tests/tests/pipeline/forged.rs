@@ -29,7 +29,9 @@ async fn write(store: &dyn Store, run: &str, record: &Value) {
     let mut batch = Batch::default();
     batch.put(Key::new(Kind::Run, run), serde_json::to_vec(record).unwrap());
     if record["state"]["state"] == "waiting" {
+        let registry = record["registry"].as_str().unwrap();
         batch.index(Index::new("runs/waiting"), 0, run);
+        batch.index(Index::new("runs/waiting-by-registry"), 0, format!("{registry}/0/{run}"));
     }
     store.commit(batch).await.unwrap();
 }

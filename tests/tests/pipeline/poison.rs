@@ -179,6 +179,9 @@ async fn ghosts(gantry: &TestPipeline) {
         batch.index(Index::new(index), 0, "zz1");
         batch.index(Index::new(index), 0, "no run's id");
     }
+    for member in ["reg/0/zz1", "reg/0/no run's id", "no run's id", "no registry's name!/0/zz1"] {
+        batch.index(Index::new("runs/waiting-by-registry"), 0, member);
+    }
     batch.index(Index::new("runs/ready"), 0, "linux-amd64/zz1");
     batch.index(Index::new("events/undecided"), 0, "hook/ghost/0");
     batch.index(Index::new("events/age"), 0, "hook/ghost/0");

@@ -1,7 +1,7 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
 use gantry_domain::id::{PoolName, RegistryName, RunId};
-use gantry_domain::run::Run;
+use gantry_domain::run::{Run, RunState};
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, RunFilter};
@@ -32,10 +32,19 @@ pub async fn next_waiting_registry(
     store: &dyn Store,
     after: Option<&RegistryName>,
 ) -> Result<Option<RegistryName>, StoreError> {
-    let from =
+    let mut from =
         after.map_or(From::Start, |registry| From::After(indexes::behind_waiting_in(registry)));
-    let entries = store.range(&indexes::waiting_by_registry(), from, 1).await?;
-    Ok(entries.first().and_then(|entry| entry.member.split_once('/')?.0.parse().ok()))
+    loop {
+        let Some(entry) = store.range(&indexes::waiting_by_registry(), from, 1).await?.pop() else {
+            return Ok(None);
+        };
+        let registry = entry.member.split_once('/').and_then(|(name, _)| name.parse().ok());
+        if registry.is_some() {
+            return Ok(registry);
+        }
+        // Nothing that we wrote: it hides none behind it.
+        from = From::After(entry);
+    }
 }
 
 /// Waiting runs of a registry in the order in which they are admitted, after the run `after`.
@@ -56,7 +65,11 @@ pub async fn waiting_in(
         (indexes::waiting_by_registry(), indexes::before_waiting_in(registry).member);
     let is_own = |entry: &Entry| entry.member.starts_with(&own);
     let of = |entry: &Entry| entry.member.rsplit_once('/')?.1.parse().ok().map(key);
-    codec::load_members_while(store, &index, from, limit, is_own, of).await
+    let mut runs: Vec<Run> =
+        codec::load_members_while(store, &index, from, limit, is_own, of).await?;
+    // A forged entry may name a run that does not wait.
+    runs.retain(|run| matches!(run.state, RunState::Waiting { .. }));
+    Ok(runs)
 }
 
 /// Runs that wait to be admitted, those that are to be looked at first before the others, after the run `after`.
