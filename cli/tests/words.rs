@@ -134,14 +134,17 @@ fn each_wrong_command_says_what_is_wrong_where_and_what_to_do() {
         fs::write(path, text).unwrap();
     }
     std::os::unix::fs::symlink("Dockerfile", folder.join("bare/Dockerfile")).unwrap();
-    // A server that is none of ours: it closes what it is asked.
+    // A server that is none of ours. It reads what it is asked: an answer before that may arrive as a broken connection.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let other_port = other.local_addr().unwrap().port().to_string();
     thread::spawn(move || {
         for stream in other.incoming() {
             let answer =
                 "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
-            let _cut = stream.unwrap().write_all(answer.as_bytes());
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let _head = lines.find(String::is_empty);
+            let _cut = stream.write_all(answer.as_bytes());
         }
     });
     let login = [
