@@ -297,9 +297,7 @@ fn each_wrong_setting_says_what_is_wrong_where_and_what_to_do() {
         "--set queue.password_file=gone",
         "--set store.password_file=empty",
         "--set store.ca_file=gone",
-        "--set store.url=rediss://127.0.0.1:1 --set store.ca_file=bad.pem",
         "--set secrets.key_file=bad.key",
-        "",
     ]
     .map(|more| format!("{role} {more}").trim_end().to_owned());
     let mut lines: Vec<&str> = SETTINGS.trim().lines().chain([listen.as_str()]).collect();
