@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod bundle;
 pub mod health;
 pub mod metrics;
+pub mod process;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

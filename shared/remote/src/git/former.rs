@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use gantry_ops::process::kill_if;
 
 /// The variable that names the folder.
 pub(super) const MARK: &str = "GANTRY_WORK_FOLDER";
@@ -35,7 +35,7 @@ pub(super) fn end(folder: &Path) -> io::Result<usize> {
         }
         ended = ended.max(running.len());
         for pid in running {
-            kill(pid, &mark)?;
+            kill_if(pid, || is_marked(pid, &mark))?;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -51,21 +51,4 @@ fn marked(mark: &[u8]) -> Vec<i32> {
 fn is_marked(pid: i32, mark: &[u8]) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|variable| variable == mark)
-}
-
-/// The process is held before it is looked at again: its number may have gone to another meanwhile.
-fn kill(pid: i32, mark: &[u8]) -> io::Result<()> {
-    let Some(raw) = Pid::from_raw(pid) else { return Ok(()) };
-    let held = match pidfd_open(raw, PidfdFlags::empty()) {
-        Ok(held) => held,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if !is_marked(pid, mark) {
-        return Ok(());
-    }
-    match pidfd_send_signal(&held, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use gantry_ops::process::kill_if;
 
 /// A killed process is gone at once, or it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(10);
@@ -48,29 +48,12 @@ pub(super) fn kill(data_root: &Path, id: &str) -> io::Result<()> {
             return Ok(());
         };
         for process in processes {
-            kill_in(id, *process)?;
+            kill_if(process.pid, || step_of(process.pid).as_deref() == Some(id))?;
         }
         if Instant::now() > until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not end"));
         }
         std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The process is held before it is looked at again: its number may have gone to another meanwhile.
-fn kill_in(id: &str, process: Process) -> io::Result<()> {
-    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
-    let held = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(held) => held,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if step_of(process.pid).as_deref() != Some(id) {
-        return Ok(());
-    }
-    match pidfd_send_signal(&held, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 
