@@ -122,7 +122,7 @@ impl Scheduler {
         let page = runs::waiting_in(self.store.as_ref(), registry, after, PAGE).await?;
         let is_full = page.len() == PAGE;
         let now = look.now;
-        for run in page.iter().filter(|run| !is_resting(run, now)) {
+        for run in page.iter().filter(|run| is_due(run, now)) {
             match self.admit(run, look).await {
                 Ok(true) => {
                     look.admitted += 1;
@@ -235,8 +235,9 @@ fn was_missed(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Waiting { reason: WaitReason::Admission, since } if now.since(*since) > MISSED_AFTER)
 }
 
-fn is_resting(run: &Run, now: Timestamp) -> bool {
-    matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_some_and(|until| until > now))
+/// Whether it waits and rests no longer. A forged entry of the index may name a run that does not wait.
+fn is_due(run: &Run, now: Timestamp) -> bool {
+    matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_none_or(|until| until <= now))
 }
 
 /// A run that moved while it was looked at is someone else's affair now.

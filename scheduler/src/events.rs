@@ -42,7 +42,6 @@ const BEHIND_FOR: Duration = Duration::from_secs(180);
 const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 
 /// What was found out of the head of the branch that a push moved.
-#[derive(Clone)]
 enum FoundHead {
     Resolved(ResolvedHead),
     Unknown { fact: FactKey, why: String },
@@ -268,7 +267,7 @@ impl Scheduler {
                 (Cow::Borrowed(push), FoundHead::Unknown { fact, why: error.message })
             }
         };
-        self.commit_push(found, &push, &candidates, &head, now).await
+        self.commit_push(found, &push, &candidates, head, now).await
     }
 
     /// The push with the repository's default branch, which the code host is asked for where the push does not name it
@@ -296,7 +295,7 @@ impl Scheduler {
         found: &Versioned<RecordedEvent>,
         push: &Push,
         candidates: &[Task],
-        head: &FoundHead,
+        head: FoundHead,
         now: Timestamp,
     ) -> Result<Step, StoreError> {
         let (store, event) = (self.store.as_ref(), &found.value.event);
@@ -305,24 +304,24 @@ impl Scheduler {
             return self.decide_nothing(found, rule).await;
         };
         let mut batch = Batch::default();
-        if let FoundHead::Resolved(resolved) = head
+        if let FoundHead::Resolved(resolved) = &head
             && resolved.is_something()
         {
             facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
-        let head = head.clone().judged(found.value.cursor.is_some());
+        let head = head.judged(found.value.cursor.is_some());
+        let keys: Vec<String> =
+            candidates.iter().filter_map(|task| head.run_key(&task.id)).collect();
+        let has = runs::find_for(store, &keys).await?;
         let signer = self.keyring.as_ref();
         let mut creation =
             runs::Creation::begin(store, batch, registry.prefix, signer, now).await?;
         let (mut decided, mut started) = (Vec::with_capacity(candidates.len()), Vec::new());
         for task in candidates {
             let key = head.run_key(&task.id);
-            let has = match &key {
-                Some(key) => runs::find_for(store, key).await?,
-                None => None,
-            };
-            let choice = match judge(&event.id, push, task, &head, has) {
+            let started_before = key.as_ref().and_then(|key| has.get(key).copied());
+            let choice = match judge(&event.id, push, task, &head, started_before) {
                 Verdict::No(rule) => Choice::No { rule },
                 Verdict::Run(mut draft) => {
                     draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());

@@ -16,7 +16,6 @@ use crate::Scheduler;
 use crate::asks::MayAsk;
 
 /// The current head of a branch, and the fact that was stored before.
-#[derive(Clone)]
 pub(crate) struct ResolvedHead {
     /// What the store said, to be advanced from.
     pub(crate) known: Option<Versioned<Fact>>,

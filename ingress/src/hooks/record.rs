@@ -8,16 +8,13 @@ use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{DeliveryId, EventId};
 use gantry_ops::telemetry;
-use gantry_seams::deliveries::{self, Accepted, UnownedBody};
+use gantry_seams::deliveries::{self, Accepted, LARGE_BODY, UnownedBody};
 use gantry_seams::store::StoreError;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use super::provider::Reading;
 use crate::state::State;
-
-/// A body from here on is kept apart: Redis stands still for as long as it takes to write one.
-const LARGE_BODY: usize = 512 << 10;
 
 /// How long a large body is tried to be kept apart, so that the store still has time within the sender's patience.
 fn apart_within(provider: Provider) -> Duration {

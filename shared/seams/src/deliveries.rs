@@ -17,6 +17,9 @@ use crate::codec;
 use crate::events;
 use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
 
+/// A body of so many bytes is announced and kept in the object store: Redis stands still for as long as it takes to write one.
+pub const LARGE_BODY: usize = 512 << 10;
+
 /// What the ledger said to a delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Accepted {
@@ -66,7 +69,7 @@ fn blob_name(delivery: &Delivery) -> String {
     hex::encode(Sha256::digest(format!("{provider}/{hook}/{id}/{hash}/{received}")))
 }
 
-/// Says that the body of a delivery may come into the object store, before its first byte does. Should nobody live to
+/// Says that the large body of a delivery may come into the object store, before its first byte does. Should nobody live to
 /// accept the delivery, [`announced_before`] tells of the body all the same; [`accept`] ends the announcement.
 ///
 /// # Errors
@@ -229,6 +232,7 @@ fn acceptance(
     let key = key(member);
     batch.create(key.clone(), codec::encode(&key, delivery)?);
     let received = delivery.received.as_millis();
+    let was_announced = body.as_ref().is_none_or(|body| body.len() >= LARGE_BODY);
     match body {
         Some(body) => {
             batch.put(body_key(member), body);
@@ -236,7 +240,9 @@ fn acceptance(
         }
         None => batch.index(without_body(), received, member),
     }
-    batch.unindex(announced(), blob_name(delivery));
+    if was_announced {
+        batch.unindex(announced(), blob_name(delivery));
+    }
     for list in lists_of(delivery) {
         batch.index(list.index(), -received, member);
     }

@@ -73,7 +73,8 @@ pub async fn accept(
     }
     for _ in 0..CONFLICT_RETRIES {
         if let (Some(idempotency), Some(run_key)) = (&idempotency, &run_key)
-            && let Some(run) = runs::find_for(store, run_key).await?
+            && let Some(run) =
+                runs::find_for(store, std::slice::from_ref(run_key)).await?.remove(run_key)
         {
             return repeated(store, run, idempotency, signer).await;
         }

@@ -3,6 +3,8 @@
 //! Whoever calls an operation, it checks state, attempt and nonce and updates every index in the same commit. A conflict
 //! with another writer is tried again on what is there now.
 
+use std::collections::BTreeMap;
+
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
@@ -152,16 +154,23 @@ async fn read_counter(store: &dyn Store, key: &Key) -> Result<(u64, Option<u64>)
     Ok((number, Some(record.version)))
 }
 
-/// The run that was created for a key, if there is one.
+/// The runs that were created for these keys, of those that have one. One read.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn find_for(store: &dyn Store, run_key: &str) -> Result<Option<RunId>, StoreError> {
-    let key = Key::new(Kind::RunKey, run_key);
-    let Some(record) = store.load(std::slice::from_ref(&key)).await?.pop().flatten() else {
-        return Ok(None);
-    };
-    codec::parse_text(store, &key, &record, "run's id").await.map(Some)
+pub async fn find_for(
+    store: &dyn Store,
+    run_keys: &[String],
+) -> Result<BTreeMap<String, RunId>, StoreError> {
+    let keys: Vec<Key> = run_keys.iter().map(|key| Key::new(Kind::RunKey, key)).collect();
+    let mut found = BTreeMap::new();
+    for ((run_key, key), record) in run_keys.iter().zip(&keys).zip(store.load(&keys).await?) {
+        if let Some(record) = record {
+            let run = codec::parse_text(store, key, &record, "run's id").await?;
+            found.insert(run_key.clone(), run);
+        }
+    }
+    Ok(found)
 }
 
 /// Reads a run.

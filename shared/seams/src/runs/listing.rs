@@ -1,7 +1,7 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
 use gantry_domain::id::{PoolName, RegistryName, RunId};
-use gantry_domain::run::{Run, RunState};
+use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, RunFilter};
@@ -65,11 +65,7 @@ pub async fn waiting_in(
         (indexes::waiting_by_registry(), indexes::before_waiting_in(registry).member);
     let is_own = |entry: &Entry| entry.member.starts_with(&own);
     let of = |entry: &Entry| entry.member.rsplit_once('/')?.1.parse().ok().map(key);
-    let mut runs: Vec<Run> =
-        codec::load_members_while(store, &index, from, limit, is_own, of).await?;
-    // A forged entry may name a run that does not wait.
-    runs.retain(|run| matches!(run.state, RunState::Waiting { .. }));
-    Ok(runs)
+    codec::load_members_while(store, &index, from, limit, is_own, of).await
 }
 
 /// Runs that wait to be admitted, those that are to be looked at first before the others, after the run `after`.

@@ -32,7 +32,7 @@ const QUIET_WITHIN: Duration = Duration::from_secs(60);
 const CANDIDATES: usize = 66;
 
 /// A body of so many bytes is kept in the object store.
-const LARGE: usize = 600 << 10;
+const LARGE: usize = deliveries::LARGE_BODY;
 
 /// The repository of quick builds.
 const QUICK: &str = "quick";
