@@ -10,6 +10,7 @@
 pub mod broken_host;
 pub mod crash;
 pub mod doubles;
+pub mod engine_images;
 pub mod faulty_registry;
 pub mod fuzz;
 pub mod git_server;

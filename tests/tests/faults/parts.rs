@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use gantry_ingress::api::types::OutputImage;
 use gantry_ops::secret::Keyring;
 use gantry_ops::secret::random_hex;
 use gantry_seams::installation;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
+use gantry_tests::engine_images::images_with;
 use gantry_tests::installation::Program;
 use gantry_tests::kept_registry::{self, KeptRegistry};
 use gantry_tests::pulled::PulledImage;
@@ -203,10 +204,8 @@ async fn labelled(engine: Engine, installation: &str) -> Result<Vec<String>> {
     let filters = HashMap::from([("label", vec![label.as_str()])]);
     let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let containers = engine.list_containers(Some(containers)).await?.into_iter();
-    let images = ListImagesOptionsBuilder::default().all(true).filters(&filters).build();
-    let images = engine.list_images(Some(images)).await?.into_iter();
+    let images = images_with(&engine, &[&label]).await?;
     let containers = containers.map(|it| format!("container {:?}", it.names));
-    let images = images.map(|it| format!("image {:?} {}", it.repo_tags, it.id));
     Ok(containers.chain(images).collect())
 }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
+    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
 };
+use gantry_tests::engine_images::images_with;
 use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
 use gantry_tests::git_server::{GitServer, TestRepository};
 use gantry_tests::on_each_engine;
@@ -101,8 +102,7 @@ async fn is_clean(engine: &OwnEngine, is_running: impl Fn() -> bool) {
         let mut left: Vec<String> = Vec::new();
         let containers = engine.list_containers(Some(all)).await.unwrap();
         left.extend(containers.iter().map(|one| format!("container {:?}", one.names)));
-        let images = engine.list_images(Some(ListImagesOptionsBuilder::default().build()));
-        left.extend(images.await.unwrap().iter().map(|one| format!("image {:?}", one.repo_tags)));
+        left.extend(images_with(&engine, &[]).await.unwrap());
         let volumes = engine.list_volumes(None::<ListVolumesOptions>).await.unwrap();
         left.extend(volumes.volumes.iter().flatten().map(|one| format!("volume {}", one.name)));
         let networks = engine.list_networks(None::<ListNetworksOptions>).await.unwrap();
