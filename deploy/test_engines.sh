@@ -24,7 +24,7 @@ main() {
     export GANTRY_TEST_REGISTRY=$REGISTRY GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
     for engine in "${engines[@]}"; do
         start_engine "$engine"
-        test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte own_engine
+        test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte
         show_demo "$engine"
         stop_engine "$engine"
     done
