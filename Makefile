@@ -1,4 +1,4 @@
-.PHONY: help demo test test-engines test-servers faults soak check build audit fuzz fuzz-api bench
+.PHONY: help demo test slow test-engines test-servers faults soak check build audit fuzz fuzz-api bench
 
 help: ## says what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -6,8 +6,11 @@ help: ## says what each target does
 demo: ## shows the main job on this machine, a pushed commit to a running image; KEEP=1 leaves it running
 	@KEEP=$(KEEP) deploy/demo.sh
 
-test: ## installs and starts what the tests need, and runs all of them and the demo
+test: ## installs and starts what the tests need, and runs them and the demo
 	@deploy/test.sh
+
+slow: ## runs the tests that are slow or statistical: before a release
+	@deploy/test.sh slow
 
 test-engines: ## tests the worker on the engine of this machine and on Debian 13's with either image store; engines="classic" is less
 	@deploy/test_engines.sh $(engines)
@@ -15,7 +18,7 @@ test-engines: ## tests the worker on the engine of this machine and on Debian 13
 test-servers: ## tests the store and the queues on Debian 13's Redis and RabbitMQ
 	@deploy/test_servers.sh
 
-faults: ## lets processes, servers and connections fail, by 23 seeds; GANTRY_FAULT_SEED=2007 plays one again
+faults: slow ## the slow tests; then lets processes, servers and connections fail, by 23 seeds; GANTRY_FAULT_SEED=2007 plays one again
 	@deploy/faults.sh
 
 soak: ## lets everything fail in both modes, seed after seed, for MINUTES=30; SEED=1000 begins where it has not been

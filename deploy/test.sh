@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests, and with the debug binary the demo and the roles from docker-compose.yml, over a
-# real engine, registry, git server, Redis, RabbitMQ and S3, which it starts in .test, on free ports,
-# and stops.
+# Runs the tests over a real engine, registry, git server, Redis, RabbitMQ and S3, which it starts in
+# .test, on free ports, and stops. Without an argument: all but those in a module named `slow`, and
+# with the debug binary the demo and the roles from docker-compose.yml. With `slow`: those alone.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,19 +16,39 @@ main() {
     with_test_parts "$root/.test"
     start_test_servers "$root/.test"
     make --no-print-directory build
-    run_tests
-    DEMO_STATE=$root/.test/demo DEMO_GANTRY=$root/target/debug/gantry deploy/demo.sh
-    deploy/compose-check.sh "$root/.test/compose" "$root/target/debug/gantry"
+    case ${1:-} in
+    slow)
+        run_slow_tests
+        ;;
+    *)
+        run_tests
+        DEMO_STATE=$root/.test/demo DEMO_GANTRY=$root/target/debug/gantry deploy/demo.sh
+        deploy/compose-check.sh "$root/.test/compose" "$root/target/debug/gantry"
+        ;;
+    esac
+}
+
+has_nextest() {
+    command -v cargo-nextest >/dev/null
 }
 
 # nextest leaves out the examples in the documentation.
 run_tests() {
-    if command -v cargo-nextest >/dev/null; then
+    if has_nextest; then
         cargo nextest run --workspace --no-fail-fast
         cargo test --workspace --doc
     else
-        cargo test --workspace --no-fail-fast
+        # As many at once as .config/nextest.toml says.
+        RUST_TEST_THREADS=4 cargo test --workspace --no-fail-fast -- --skip slow::
     fi
 }
 
-main
+run_slow_tests() {
+    if has_nextest; then
+        cargo nextest run --profile slow --workspace --no-fail-fast
+    else
+        cargo test --workspace --no-fail-fast --tests -- slow::
+    fi
+}
+
+main "$@"

@@ -19,7 +19,7 @@ main() {
     export_fact "$bootstrap" redis start --state "$test_state"
     export_fact "$bootstrap" rabbitmq start --state "$test_state"
     PATH=$test_state/redis/bin:$PATH
-    test_on "Redis $(redis_version)" cargo test --workspace --test redis -- --skip speed::
+    test_on "Redis $(redis_version)" cargo test --workspace --test redis
     test_on "RabbitMQ $(rabbitmq_version)" cargo test --workspace --test amqp
     test_report
 }

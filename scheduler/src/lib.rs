@@ -263,7 +263,7 @@ mod tests {
         looks.load(Ordering::SeqCst)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_moves_is_looked_after_soon_though_nobody_rings() {
         let began = Instant::now();
         looks_until(0, |number| number < 4, |looks, _| looks == 6).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gantry_domain::decide::planner::RunDraft;
+use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::hook::{Hook, Provider};
@@ -53,6 +53,10 @@ pub const REGISTRY: &str = "registry.test";
 
 /// A base image that the registry has.
 pub const BASE: &str = "registry.test/busybox:1";
+
+/// A commit's files: a Dockerfile on [`BASE`] with one step.
+pub const DOCKERFILE: &[(&str, &str)] =
+    &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// The period of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -493,6 +497,20 @@ impl TestPipeline {
     #[must_use]
     pub fn repository(name: &str) -> Repository {
         name.parse().expect("a repository")
+    }
+
+    /// Somebody asks for a run of a task, with the key of a request that may be sent again.
+    ///
+    /// # Panics
+    /// If the store is away.
+    pub async fn ask(&self, task: &Task, key: Option<&str>) -> AcceptedRequest {
+        let idempotency = key.map(|key| Idempotency {
+            key: key.to_owned(),
+            asked: task.id.to_string().into_bytes(),
+        });
+        let draft =
+            |event| planner::for_task_request(task, task.build.clone(), event, Self::somebody());
+        self.request(draft, idempotency).await
     }
 
     /// Somebody asks for a run, as the API does. `draft` is handed the request's event.

@@ -34,6 +34,19 @@ impl Engine {
 /// Makes each of these functions a test on either engine.
 #[macro_export]
 macro_rules! on_each_engine {
+    // Where the one store says what the other would.
+    (slow on the default engine: $($test:ident),* $(,)?) => {
+        mod slow {
+            mod on_the_default_engine {
+                $(#[tokio::test(flavor = "multi_thread")]
+                async fn $test() { super::super::$test($crate::real::Engine::Default).await; })*
+            }
+        }
+        mod on_the_containerd_store {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() { super::$test($crate::real::Engine::Containerd).await; })*
+        }
+    };
     ($($test:ident),* $(,)?) => {
         mod on_the_default_engine {
             $(#[tokio::test(flavor = "multi_thread")]

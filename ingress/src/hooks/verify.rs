@@ -123,7 +123,9 @@ fn compare_bearer(proof: Option<&[u8]>, keys: &[HookKey]) -> Result<(), Rejected
 }
 
 #[cfg(test)]
-mod timing;
+mod slow {
+    mod timing;
+}
 #[cfg(test)]
 mod wycheproof;
 

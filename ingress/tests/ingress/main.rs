@@ -20,9 +20,12 @@ mod logs;
 mod matrix;
 mod ready;
 mod rig;
-mod timing;
 mod tls;
-mod welch;
 mod wire;
 mod words;
 mod workers;
+
+mod slow {
+    mod timing;
+    mod welch;
+}

@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use gantry_ingress::{IngressSettings, Listeners, ServeError, TlsFiles};
@@ -76,10 +75,8 @@ async fn when_gantry_stops_readers_are_let_go_and_it_ends_at_once() {
     let mut reader = reader.send().await.unwrap().bytes_stream();
     reader.next().await.unwrap().unwrap();
 
-    let began = Instant::now();
     door.stop.cancel();
     while within(reader.next()).await.is_some_and(|piece| piece.is_ok()) {}
     let served = within(door.served.take().unwrap()).await.unwrap();
     assert!(served.is_ok(), "{served:?}");
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }

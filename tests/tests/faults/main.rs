@@ -7,7 +7,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
-mod clock;
 mod crash;
 mod disk;
 mod evidence;
@@ -15,11 +14,11 @@ mod ledger;
 mod parts;
 mod plan;
 mod poison;
-mod readers;
 mod report;
 mod round;
 mod scaled;
 mod servers;
+mod slow;
 mod up;
 mod verdict;
 
@@ -27,44 +26,26 @@ use std::ops::RangeInclusive;
 
 use futures_util::StreamExt as _;
 
-use crate::parts::{CONTAINERD_SEEDS, REAL_SEEDS};
 use crate::report::CutShort;
 
-const SCRIPTED: RangeInclusive<u64> = 1..=18;
-const REAL: RangeInclusive<u64> = 1001..=1005;
-const CONTAINERD: RangeInclusive<u64> = 1501..=1502;
+/// The rounds that every test run plays.
+const SCRIPTED: RangeInclusive<u64> = 1..=2;
+const REAL: RangeInclusive<u64> = 1001..=1001;
+const CONTAINERD: RangeInclusive<u64> = 1501..=1501;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_delivery_is_one_run_wherever_gantry_is_killed() {
-    let is_ours = |seed| !REAL_SEEDS.contains(&seed) && !scaled::SEEDS.contains(&seed);
-    play(seeds(SCRIPTED, is_ours), 2).await;
+    play(seeds(SCRIPTED, |seed| SCRIPTED.contains(&seed)), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gantry_leaves_nothing_in_a_real_engine_and_builds_what_was_accepted() {
-    let is_ours = |seed| REAL_SEEDS.contains(&seed) && !CONTAINERD_SEEDS.contains(&seed);
-    play(seeds(REAL, is_ours), 1).await;
+    play(seeds(REAL, |seed| REAL.contains(&seed)), 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gantry_leaves_nothing_in_an_engine_with_the_containerd_store() {
-    play(seeds(CONTAINERD, |seed| CONTAINERD_SEEDS.contains(&seed)), 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_accepted_delivery_is_one_run_whatever_fails_in_the_scaled_mode() {
-    let usual = scaled::USUAL_SEED..=scaled::USUAL_SEED;
-    let mut wrong = Vec::new();
-    for seed in seeds(usual, |seed| scaled::SEEDS.contains(&seed)) {
-        let report = scaled::play(seed).await;
-        println!("{report}");
-        // At once: the rounds that follow take minutes.
-        if report.has_faults() {
-            println!("{}", report.faults());
-            wrong.push(seed);
-        }
-    }
-    assert!(wrong.is_empty(), "wrong, as said above: {wrong:?}");
+    play(seeds(CONTAINERD, |seed| CONTAINERD.contains(&seed)), 1).await;
 }
 
 /// Plays rounds, so many at once.

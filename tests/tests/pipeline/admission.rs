@@ -7,9 +7,7 @@ use gantry_domain::run::{Outcome, Run};
 use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_seams::runs::{self, Finish, Limits, RunFilter};
-use gantry_tests::pipeline::{LEASE, TestPipeline};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 
 /// The registry of the tests has 8 places.
 const REGISTRY_LIMIT: usize = 8;
@@ -53,8 +51,8 @@ async fn with_30_waiting_runs() -> (TestPipeline, Task) {
     let wide = a_task(&gantry, "wide", None).await;
     gantry.schedule().await;
     for _ in 0..15 {
-        super::causes::ask(&gantry, &narrow, None).await;
-        super::causes::ask(&gantry, &wide, None).await;
+        gantry.ask(&narrow, None).await;
+        gantry.ask(&wide, None).await;
     }
     (gantry, narrow)
 }

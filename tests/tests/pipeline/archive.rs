@@ -17,9 +17,7 @@ use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, requests, tasks, tokens};
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::ground::Ground;
-use gantry_tests::pipeline::{REGISTRY, TestPipeline};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
 
 const OBJECT: &str = "uploads/some/where";
 
@@ -60,8 +58,8 @@ async fn old() -> Old {
     gantry.schedule().await;
     gantry.deliver("d1", "hello", None, Some(&commit)).await;
     gantry.settle().await;
-    super::causes::ask(&gantry, &task, Some("k")).await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, Some("k")).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     gantry.blobs.put(OBJECT, Bytes::from_static(b"an upload")).await.unwrap();
     Old { gantry, store, task, commit }
@@ -106,11 +104,11 @@ async fn an_installation_is_moved_with_everything_and_goes_on() {
     let (_, again) = new.deliver("d1", "hello", None, Some(&old.commit)).await;
     assert!(matches!(again, Accepted::Repeat(_)), "{again:?}");
 
-    let requests::Accepted::Started(next) = super::causes::ask(&new, &old.task, None).await else {
+    let requests::Accepted::Started(next) = new.ask(&old.task, None).await else {
         panic!("it is new")
     };
     assert_eq!(next.id.to_string(), "ca4");
-    let repeated = super::causes::ask(&new, &old.task, Some("k")).await;
+    let repeated = new.ask(&old.task, Some("k")).await;
     assert_eq!(repeated, requests::Accepted::Repeated("ca2".parse().unwrap()));
     new.settle().await;
     for run in ["ca1", "ca2", "ca3", "ca4"] {

@@ -1,4 +1,4 @@
-//! Pushes of more branches than anybody has: each is taken and decided at the cost of the first, and leaves no fact.
+//! Pushes of more branches than anybody has: each is taken and decided, and leaves no fact.
 //!
 //! `GANTRY_TEST_BRANCHES=100000` sends as many and prints what they cost.
 
@@ -13,13 +13,12 @@ use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
 use gantry_ops::secret::SecretString;
 use gantry_seams::{facts, hooks};
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 use sha2::Sha256;
 
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const SECRET: &str = "It's a Secret to Everybody";
 
 /// Branches in the suite.
@@ -116,7 +115,7 @@ fn resident() -> u64 {
 }
 
 #[tokio::test]
-async fn any_number_of_branches_is_taken_and_decided_at_the_cost_of_the_first() {
+async fn any_number_of_branches_is_taken_and_decided_and_leaves_no_fact() {
     #[allow(clippy::disallowed_methods, reason = "how many is asked of whoever runs it")]
     let asked = std::env::var("GANTRY_TEST_BRANCHES");
     let count = asked.as_ref().map_or(FEW, |count| count.parse().unwrap());
@@ -145,9 +144,6 @@ async fn any_number_of_branches_is_taken_and_decided_at_the_cost_of_the_first() 
             "{count} branches: {costs:?} a hook, {per_hook} bytes stored a hook, {grown} bytes more resident"
         );
     }
-    // The fastest of the first and of the last: what else the machine does is in all of them.
-    let [first, last] = [&costs[..3], &costs[7..]].map(|some| *some.iter().min().unwrap());
-    assert!(last < first * 2 + Duration::from_millis(1), "{first:?} at first, {last:?} at last");
     assert!(grown < 128 << 20, "{grown} bytes more are resident");
 
     for number in [0, count / 2, count - 1] {

@@ -2,27 +2,13 @@
 
 use std::time::Duration;
 
-use gantry_domain::decide::planner;
 use gantry_domain::run::{ErrorCode, Run, RunState, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::requests::{Accepted, Idempotency};
+use gantry_seams::requests::Accepted;
 use gantry_seams::runs;
 use gantry_tests::git_server::Behaviour;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, PushFailure};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
-
-/// Somebody asks for a run of a task.
-pub(crate) async fn ask(gantry: &TestPipeline, task: &Task, key: Option<&str>) -> Accepted {
-    let idempotency =
-        key.map(|key| Idempotency { key: key.to_owned(), asked: task.id.to_string().into_bytes() });
-    let draft = |event| {
-        let by = TestPipeline::somebody();
-        planner::for_task_request(task, task.build.clone(), event, by)
-    };
-    gantry.request(draft, idempotency).await
-}
 
 /// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.
 async fn end_of_run(prepare: impl AsyncFnOnce(&TestPipeline, &mut Task)) -> Run {
@@ -31,7 +17,7 @@ async fn end_of_run(prepare: impl AsyncFnOnce(&TestPipeline, &mut Task)) -> Run 
     let mut task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     prepare(&gantry, &mut task).await;
-    ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.settle().await;
     gantry.run("ca1").await
 }
@@ -46,8 +32,8 @@ async fn a_request_with_the_same_key_is_the_same_run() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    let Accepted::Started(run) = ask(&gantry, &task, Some("k")).await else { panic!("it is new") };
-    assert_eq!(ask(&gantry, &task, Some("k")).await, Accepted::Repeated(run.id));
+    let Accepted::Started(run) = gantry.ask(&task, Some("k")).await else { panic!("it is new") };
+    assert_eq!(gantry.ask(&task, Some("k")).await, Accepted::Repeated(run.id));
     gantry.settle().await;
     assert_eq!(
         gantry.transcript().await,
@@ -141,7 +127,7 @@ async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
         let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
         gantry.schedule().await;
         away(&gantry);
-        ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         let began = gantry.clock.now();
         let worker = gantry.worker("worker-1");
         for pause in [5, 10, 20, 40, 80, 160, 300] {
@@ -172,7 +158,7 @@ async fn a_run_that_waits_for_an_outage_can_be_canceled() {
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     gantry.git.behave(Behaviour::Status(503));
-    ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
     let somebody = TestPipeline::somebody();
@@ -278,7 +264,7 @@ async fn an_image_that_is_not_the_one_that_was_built_is_pushed_again_and_never_t
         let task =
             gantry.task_with("hello", "hello:latest", |task| task.source_trigger = None).await;
         gantry.schedule().await;
-        ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         gantry.settle().await;
         let another = gantry.registries.tag("registry.test/hello:latest").unwrap();
 
@@ -286,7 +272,7 @@ async fn an_image_that_is_not_the_one_that_was_built_is_pushed_again_and_never_t
         for _ in 0..times {
             gantry.engine.exchange_push(&TestPipeline::repository("hello"), &another);
         }
-        ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         gantry.settle().await;
         let run = gantry.run("ca2").await;
         assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, attempts), "{run:?}");

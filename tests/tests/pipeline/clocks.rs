@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::run::RunStatus;
 use gantry_seams::runs::{self, Renewal};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+use gantry_tests::pipeline::DOCKERFILE;
 
 /// The period of a lease.
 const PERIOD: Duration = Duration::from_millis(1500);

@@ -5,9 +5,8 @@ use std::time::Duration;
 use gantry_domain::hook::Provider;
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::{deliveries, events, lineages, runs};
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An installation with one delivery that started one run, `ca1`, which succeeded.

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use gantry_domain::run::{Outcome, RunStatus};
 use gantry_seams::runs::{self, Finish, Renewal, RunOpError};
-use gantry_tests::pipeline::{LEASE, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, Gate};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// An installation with one ready run, `ca1`.
 async fn with_a_ready_run() -> TestPipeline {
@@ -119,7 +117,7 @@ async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
         .task_with("free", "hello:{{.Run.ID}}", |task| task.build.source = source.clone())
         .await;
     for task in [&limited, &limited, &free] {
-        super::causes::ask(&gantry, task, None).await;
+        gantry.ask(task, None).await;
     }
     gantry.schedule().await;
     let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
@@ -142,7 +140,7 @@ async fn a_person_s_run_is_taken_before_those_that_triggers_started() {
         .unwrap()
         .unwrap();
     gantry.clock.advance(Duration::from_secs(60));
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     assert_eq!(take(&gantry, "w", "1").await.run.id.to_string(), "ca2");
     assert_eq!(take(&gantry, "w", "2").await.run.id.to_string(), "ca1");

@@ -13,12 +13,10 @@ use gantry_seams::blobs::{BlobError, Blobs, Paths, SharedBlobs};
 use gantry_seams::logs::{
     LogId, LogPart, LogReader, Piece, append_tail, open_logs, pack_segment, seal,
 };
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use gantry_worker::engine::scripted::Action;
 use tokio::io::AsyncRead;
 use tokio::sync::watch;
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 async fn run_with(actions: Vec<Action>, secret: Option<&str>) -> TestPipeline {
     let gantry = super::start().await;
@@ -34,7 +32,7 @@ async fn run_with(actions: Vec<Action>, secret: Option<&str>) -> TestPipeline {
         .await;
     gantry.schedule().await;
     gantry.engine.script(&TestPipeline::repository("hello"), actions);
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.settle().await;
     gantry
 }
@@ -77,7 +75,7 @@ async fn of_a_log_that_is_too_long_the_beginning_is_kept_and_the_rest_is_counted
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Log { bytes: 1 << 20 }]);
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     let mut worker = gantry.worker("worker-1");
     worker.settings.log_limit = 64 << 10;
     gantry.settle_with(&worker).await;
@@ -217,7 +215,7 @@ async fn gantry_that_says(actions: Vec<Action>) -> (TestPipeline, Arc<MayBeAway>
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     gantry.engine.script(&TestPipeline::repository("hello"), actions);
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     let objects = MayBeAway {
         blobs: Arc::clone(&gantry.blobs),

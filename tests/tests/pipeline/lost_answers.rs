@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use gantry_domain::run::RunStatus;
 use gantry_seams::store::{Batch, CommitError, Kind, StoreError};
 use gantry_tests::doubles::store::{CommitHook, HookedStore};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+use gantry_tests::pipeline::DOCKERFILE;
 
 /// The states that an attempt brings its run to.
 const STATES: [&str; 3] = ["running", "tagging", "done"];

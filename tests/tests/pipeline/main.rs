@@ -45,35 +45,50 @@ mod embedded {
     }
 }
 
-/// The roles apart.
+/// The roles apart: what leans on how the store orders, counts and wakes.
 #[path = "."]
 mod scaled {
     use gantry_tests::ground::Ground;
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
-    mod archive;
-    mod branches;
-    mod causes;
     mod clocks;
-    mod crowds;
     mod forged;
-    mod hosts;
-    mod keeping;
     mod leases;
-    mod logs;
     mod lost_answers;
     mod order;
     mod poison;
-    mod pools;
     mod pushes;
     mod redis_user;
-    mod requests;
     mod room;
     mod secrets;
-    mod workers;
 
     async fn start() -> TestPipeline {
         TestPipeline::start(Ground::Scaled).await
+    }
+}
+
+/// What is the same rule over either store, asked of the other one too.
+#[path = "."]
+mod slow {
+    #[path = "."]
+    mod scaled {
+        use gantry_tests::ground::Ground;
+        use gantry_tests::pipeline::TestPipeline;
+
+        mod archive;
+        mod branches;
+        mod causes;
+        mod crowds;
+        mod hosts;
+        mod keeping;
+        mod logs;
+        mod pools;
+        mod requests;
+        mod workers;
+
+        async fn start() -> TestPipeline {
+            TestPipeline::start(Ground::Scaled).await
+        }
     }
 }

@@ -12,10 +12,8 @@ use gantry_seams::runs::{self, Limits, TakenRun};
 use gantry_seams::store::Batch;
 use gantry_seams::tags::Permit;
 use gantry_tests::git_server::TestRepository;
-use gantry_tests::pipeline::{LEASE, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, Gate};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// A branch with the commits `a` and `b`, of which `a` is its head and known, and a task that pushes one tag.
 struct Branch {

@@ -22,10 +22,8 @@ use gantry_seams::requests::{self, RunRequest};
 use gantry_seams::store::{Batch, CommitError, Index, Key, Kind};
 use gantry_seams::{hooks, installation, registries, runs};
 use gantry_tests::doubles::store::{CommitHook, HookedStore};
-use gantry_tests::pipeline::{LEASE, QUEUE_TIMEOUT, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, LEASE, QUEUE_TIMEOUT, REGISTRY, TestPipeline};
 use tokio_util::sync::CancellationToken;
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// How long anything may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -212,16 +210,16 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     // The heads are known from here on.
     gantry.schedule().await;
 
-    super::causes::ask(&gantry, &victims["leased"].task, None).await;
+    gantry.ask(&victims["leased"].task, None).await;
     gantry.schedule().await;
     let (pool, worker) = ("linux-amd64".parse().unwrap(), "lost".parse().unwrap());
     let nonce = "1".repeat(32).parse().unwrap();
     let store = gantry.store.as_ref();
     runs::take(store, &pool, &worker, &nonce, LEASE).await.unwrap().expect("a ready run");
-    super::causes::ask(&gantry, &victims["ready"].task, None).await;
+    gantry.ask(&victims["ready"].task, None).await;
     gantry.schedule().await;
     for name in ["waiting", "registry", "task"] {
-        super::causes::ask(&gantry, &victims[name].task, None).await;
+        gantry.ask(&victims[name].task, None).await;
     }
     for name in ["event", "decision", "hooked", "fact", "key", "counter", "delivery"] {
         assert_eq!(victims[name].deliver(&gantry).await, Accepted::New);
@@ -305,7 +303,7 @@ async fn a_run_whose_tag_s_record_does_not_decode_ends_as_error_and_names_it() {
     let task = gantry.task("hello", "hello:latest").await;
     gantry.schedule().await;
     poison(&gantry, &[Key::new(Kind::Tag, "registry.test/hello:latest")]).await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.settle().await;
     let run = gantry.run("ca1").await;
     let error = run.state.done().unwrap().outcome.error().unwrap().clone();

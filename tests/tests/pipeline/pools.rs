@@ -7,10 +7,9 @@ use gantry_domain::run::{ErrorCode, RunState, RunStatus};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::{EngineHealth, Worker as WorkerRecord};
 use gantry_seams::{runs, workers};
-use gantry_tests::pipeline::{QUEUE_TIMEOUT, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, QUEUE_TIMEOUT, TestPipeline};
 use tokio_util::sync::CancellationToken;
 
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// An installation with one ready run, `ca1`, that somebody asked for.
@@ -19,7 +18,7 @@ async fn with_a_ready_run() -> TestPipeline {
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     gantry
 }
@@ -155,7 +154,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
     let gate = gantry_worker::engine::scripted::Gate::closed();
     let wait = gantry_worker::engine::scripted::Action::Wait(gate.clone());
     gantry.engine.script(&TestPipeline::repository("hello"), [wait]);
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     let (store, id) = (gantry.store.as_ref(), "worker-1".parse().unwrap());
     working(&gantry, async {
@@ -171,7 +170,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
             gantry.run("ca1").await.status() == RunStatus::Succeeded
         })
         .await;
-        super::causes::ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         gantry.schedule().await;
         is_left_alone(&gantry, "ca2").await;
     })

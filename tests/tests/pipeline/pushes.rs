@@ -5,12 +5,10 @@ use std::time::Duration;
 use gantry_seams::deliveries::Accepted;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{decisions, runs};
-use gantry_tests::pipeline::{BASE, TestPipeline};
+use gantry_tests::pipeline::{BASE, DOCKERFILE, TestPipeline};
 
 /// By then a host shows what it has sent hooks of.
 const LAG: Duration = Duration::from_secs(180);
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 #[tokio::test]
 async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {

@@ -15,13 +15,12 @@ use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
 use gantry_seams::{installation, runs, workers};
 use gantry_tests::ground::Ground;
-use gantry_tests::pipeline::{REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const TEMPLATE: &str = include_str!("../../../deploy/redis/users.acl.example");
 
 /// A pipeline on a Redis with the users of the template.
@@ -70,7 +69,7 @@ impl Guarded {
             })
             .await;
         gantry.schedule().await;
-        super::causes::ask(gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         gantry.schedule().await;
         let all = runs::RunFilter::default();
         let all = runs::list(gantry.store.as_ref(), &all, None, 10).await.unwrap();

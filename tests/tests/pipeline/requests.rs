@@ -9,11 +9,9 @@ use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
 use gantry_seams::uploads;
-use gantry_tests::pipeline::{BASE, TestPipeline};
+use gantry_tests::pipeline::{BASE, DOCKERFILE, TestPipeline};
 use reqwest::{Body, Client, StatusCode};
 use serde_json::{Value, json};
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// The API of an installation.
 struct Api {

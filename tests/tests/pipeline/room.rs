@@ -11,9 +11,8 @@ use gantry_seams::clock::Clock;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::{deliveries, registries};
 use gantry_sqlite::{Options, SqliteStore};
-use gantry_tests::pipeline::{REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
 
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 const BUDGET: u64 = 4 << 20;
 
 async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
@@ -61,7 +60,7 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
         number += 1;
     }
 
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.settle().await;
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
 

@@ -18,9 +18,7 @@ use gantry_seams::installation::{self, OpenError, PoolKeyRefused};
 use gantry_seams::reseal::{self, Reseal};
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, tasks};
-use gantry_tests::pipeline::TestPipeline;
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 
 const SECRET: &str = "s3cr3t-of-some-length";
 
@@ -54,7 +52,7 @@ async fn with_a_ready_run() -> TestPipeline {
     let gantry = super::start().await;
     let task = task_with_secret(&gantry, "hello").await;
     gantry.schedule().await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     gantry
 }
@@ -198,13 +196,13 @@ async fn once_everything_is_sealed_anew_the_old_key_may_go() {
     hooks::update(store, &hook, |hook| hook.secrets = vec![secret.clone()]).await.unwrap();
     let task = task_with_secret(&gantry, "hello").await;
     gantry.schedule().await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.settle().await;
     let done = gantry.engine.asked().len();
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     tasks::update(store, &task.id, |task| task.build.no_cache = true).await.unwrap();
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     let before = tasks::find(store, &task.id).await.unwrap().unwrap();
 
     let both = Anew(ring(&[2, 1]));

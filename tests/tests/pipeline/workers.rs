@@ -6,12 +6,10 @@ use gantry_domain::run::{Run, RunStatus};
 use gantry_domain::worker::EngineHealth;
 use gantry_seams::{runs, workers};
 use gantry_tests::git_server::Behaviour;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, Gate};
 use gantry_worker::engine::{Engine as _, Leftover, LeftoverKind};
 use tokio_util::sync::CancellationToken;
-
-const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
 /// Runs scheduler and worker as they run in `gantry up`, until `until` is over.
 async fn running<T>(gantry: &TestPipeline, until: impl Future<Output = T>) -> T {
@@ -51,7 +49,7 @@ async fn with_a_task() -> (TestPipeline, gantry_domain::task::Task) {
 async fn a_run_that_is_asked_for_is_taken_and_done_without_anyone_turning_the_crank() {
     let (gantry, task) = with_a_task().await;
     let run = running(&gantry, async {
-        super::causes::ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         until(&gantry, "ca1", |run| run.status().is_terminal()).await
     })
     .await;
@@ -64,7 +62,7 @@ async fn a_worker_says_how_it_is_and_is_not_listed_once_it_left() {
     let gate = Gate::closed();
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
     running(&gantry, async {
-        super::causes::ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         gate.reached().await;
         let seen = workers::list(gantry.store.as_ref(), 10).await.unwrap();
         assert_eq!(seen[0].engine, EngineHealth::Ready { name: "a scripted engine".to_owned() });
@@ -81,7 +79,7 @@ async fn without_an_engine_nothing_is_taken_and_the_worker_says_why() {
     let (gantry, task) = with_a_task().await;
     gantry.engine.go_away();
     running(&gantry, async {
-        super::causes::ask(&gantry, &task, None).await;
+        gantry.ask(&task, None).await;
         let run = until(&gantry, "ca1", |run| {
             matches!(run.state, gantry_domain::run::RunState::Ready { .. })
         })
@@ -126,7 +124,7 @@ async fn what_a_dead_attempt_left_is_removed_and_what_is_alive_is_not() {
         id: id.to_owned(),
         owner: Some(("ca1".parse().unwrap(), attempt)),
     };
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     let checking = async {
         gate.reached().await;
@@ -153,7 +151,7 @@ async fn what_a_dead_attempt_left_is_removed_and_what_is_alive_is_not() {
 async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
     let (gantry, task) = with_a_task().await;
     gantry.git.behave(Behaviour::Silence);
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     let worker = gantry.worker("worker-1");
     let canceling = async {
@@ -162,17 +160,15 @@ async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
             .await
             .unwrap();
     };
-    let began = std::time::Instant::now();
     let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);
     assert!(worked.unwrap());
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Canceled);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn a_cancel_that_nobody_was_told_of_ends_the_run_before_its_first_step() {
     let (gantry, task) = with_a_task().await;
-    super::causes::ask(&gantry, &task, None).await;
+    gantry.ask(&task, None).await;
     gantry.schedule().await;
     let mut worker = gantry.worker("worker-1");
     // It never renews in this test: only the question before the first step can tell it.

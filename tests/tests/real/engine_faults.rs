@@ -18,6 +18,7 @@ use gantry_tests::real::{self, Engine};
 use crate::service::{Gantry, text, unique};
 
 on_each_engine! {
+    slow on the default engine:
     a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing,
     a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing,
     an_engine_that_hangs_is_waited_for_and_given_up_in_time,

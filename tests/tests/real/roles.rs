@@ -110,11 +110,9 @@ async fn a_worker_asked_to_end_hands_its_run_back_and_another_takes_it() {
     let same_folder = format!("data = {:?}", scaled.path("worker-1/data"));
     scaled.refuses("worker", &same_folder, 1, &["worker-1/data is in use by process"]).await;
 
-    let asked = Instant::now();
     let mut second = scaled.worker("worker-2");
     second.spawn().unwrap();
     first.terminate().await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
     let run = scaled.run(&url, "Succeeded").await;
     let attempts = run["attempts"].as_array().unwrap();
     let workers: Vec<&str> = attempts.iter().map(|one| one["worker"].as_str().unwrap()).collect();

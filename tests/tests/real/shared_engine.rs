@@ -15,20 +15,39 @@ const WORKERS: usize = 3;
 /// Branches of one repository, whose tasks push to one repository of the registry, a tag each.
 const BRANCHES: [&str; 6] = ["b0", "b1", "b2", "b3", "b4", "b5"];
 
-/// 102 runs in all.
-const ROUNDS: usize = 17;
+/// 12 runs in all.
+const ROUNDS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_on_one_engine_never_tag_each_others_images() {
-    assert_tags_show_what_was_built(&real::docker_host()).await;
+    assert_tags_show_what_was_built(&real::docker_host(), ROUNDS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_on_one_engine_with_the_containerd_store_never_tag_each_others_images() {
-    assert_tags_show_what_was_built(&real::containerd_docker_host()).await;
+    assert_tags_show_what_was_built(&real::containerd_docker_host(), ROUNDS).await;
 }
 
-async fn assert_tags_show_what_was_built(docker_host: &str) {
+mod slow {
+    use gantry_tests::real;
+
+    use super::assert_tags_show_what_was_built;
+
+    /// 102 runs in all.
+    const ROUNDS: usize = 17;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn three_workers_on_one_engine_never_tag_each_others_images() {
+        assert_tags_show_what_was_built(&real::docker_host(), ROUNDS).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn three_workers_on_one_engine_with_the_containerd_store_never_tag_each_others_images() {
+        assert_tags_show_what_was_built(&real::containerd_docker_host(), ROUNDS).await;
+    }
+}
+
+async fn assert_tags_show_what_was_built(docker_host: &str, rounds: usize) {
     let mut scaled = Scaled::new().await;
     let (mut ingress, url) = scaled.ingress("ingress");
     let mut roles: Vec<Role> = (0..WORKERS)
@@ -54,7 +73,7 @@ async fn assert_tags_show_what_was_built(docker_host: &str) {
         let create = ["task", "create", "-n", branch, "-t", &image, "-c", &context];
         scaled.ask(&url, &create).await;
     }
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for branch in BRANCHES {
             let content = content(branch, round);
             source.commit(branch, &[("Dockerfile", DOCKERFILE), ("file", &content)]).unwrap();

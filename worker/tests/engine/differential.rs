@@ -21,7 +21,7 @@ mod corpus;
 mod generated;
 mod registry;
 
-on_each_engine! { the_images_that_are_found_in_a_dockerfile_are_those_that_the_engine_loads }
+on_each_engine! { slow on the default engine: the_images_that_are_found_in_a_dockerfile_are_those_that_the_engine_loads }
 
 /// Made and read in some seconds.
 const SEED: u64 = 1;

@@ -23,4 +23,7 @@ mod own_engine;
 mod refusing;
 mod rig;
 mod scripted;
+mod slow {
+    mod large_context;
+}
 mod tested;

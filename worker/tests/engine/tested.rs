@@ -74,6 +74,19 @@ pub(crate) fn setting(name: &str) -> Option<String> {
 
 /// Makes each of these functions a test on either engine.
 macro_rules! on_each_engine {
+    // Where the one store says what the other would.
+    (slow on the default engine: $($test:ident),* $(,)?) => {
+        mod slow {
+            mod on_the_default_engine {
+                $(#[tokio::test]
+                async fn $test() { super::super::$test($crate::tested::Tested::Default).await; })*
+            }
+        }
+        mod on_the_containerd_store {
+            $(#[tokio::test]
+            async fn $test() { super::$test($crate::tested::Tested::Containerd).await; })*
+        }
+    };
     ($($test:ident),* $(,)?) => {
         mod on_the_default_engine {
             $(#[tokio::test]

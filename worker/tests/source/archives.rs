@@ -482,12 +482,10 @@ async fn a_bomb_takes_no_more_than_its_limit() {
         (gzip(&archive(&vec![file("f", ""); 20_001])), "20000 of files, folders and links"),
     ] {
         assert!((bytes.len() as u64) < limits.archive_bytes);
-        let began = Instant::now();
         let checkouts = place.folder.path().join("checkouts");
         let refused = unpacked(&place, bytes);
         let error = refused.await.unwrap_err().to_string();
         assert!(error.contains(&format!("more than {limit}")), "{error}");
-        assert!(began.elapsed().as_secs() < 20, "{limit}: {:?}", began.elapsed());
         holds_nothing(&place).await;
         assert!(checkouts.exists());
     }

@@ -437,7 +437,6 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
         (forge.tree(&[("100644", "zeros", &zeros)]), "1 MiB"),
     ] {
         forge.push(&tree);
-        let began = Instant::now();
         let error = place.check_out(&server.url("app"), None).await.unwrap_err();
         let told = error.to_string();
         assert!(
@@ -445,7 +444,7 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
                 && told.ends_with(&format!("is larger than {limit}: ask the operator to raise the limit, or make it smaller")),
             "{told}"
         );
-        assert!(!error.is_transient() && began.elapsed() < Duration::from_secs(10), "{told}");
+        assert!(!error.is_transient(), "{told}");
         assert_eq!(std::fs::read_dir(place.at("work")).unwrap().count(), 0, "{told}");
     }
 }

@@ -136,9 +136,13 @@ async fn who_dies_at_any_crash_point_of_the_embedded_mode_leaves_nothing_undone(
     play_all(Mode::Embedded, 6).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_dies_at_any_crash_point_of_the_scaled_mode_leaves_nothing_undone() {
-    play_all(Mode::Scaled, 6).await;
+mod slow {
+    use super::{Mode, play_all};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_dies_at_any_crash_point_of_the_scaled_mode_leaves_nothing_undone() {
+        play_all(Mode::Scaled, 6).await;
+    }
 }
 
 /// Plays everything, so much at once.

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 
 use self::report::Report;
 
-/// The seed that is part of every test run.
+/// The seed that is played when none is asked for.
 pub(crate) const USUAL_SEED: u64 = 2000;
 
 /// Every seed of the scaled mode. From the last that is something special on they mix what they like.

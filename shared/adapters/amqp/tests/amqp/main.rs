@@ -5,7 +5,9 @@
 mod connect;
 mod contract;
 mod messages;
-mod private;
 mod proxy;
 mod recovery;
 mod rig;
+mod slow {
+    mod private;
+}

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use gantry_seams::queue::{EventAccepted, PoolHasWork, Queue};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Vhost, until};
@@ -92,24 +91,6 @@ async fn who_does_not_wait_holds_no_message_that_another_could_have() {
     }
     claimed.sort_unstable();
     assert_eq!(claimed, (1..=10).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_messages_at_once_do_not_wait_for_each_other() {
-    let vhost = Vhost::new();
-    let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 1_000);
-    queue.publish(0, None).await.unwrap();
-    let start = Instant::now();
-    for message in 0..100 {
-        queue.publish(message, None).await.unwrap();
-    }
-    let one_by_one = start.elapsed();
-    let start = Instant::now();
-    let published = join_all((0..100).map(|message| queue.publish(message, None))).await;
-    let at_once = start.elapsed();
-    assert!(published.iter().all(Result::is_ok));
-    println!("100 messages: one by one {one_by_one:?}, at once {at_once:?}");
-    assert!(at_once * 2 < one_by_one, "one by one {one_by_one:?}, at once {at_once:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gantry_amqp::AmqpQueues;
 use gantry_domain::id::RunId;
 use gantry_seams::queue::{CancelAsked, Queue};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Network, Proxy};
@@ -30,9 +30,7 @@ async fn a_connection_that_is_cut_is_made_again_and_who_waits_goes_on_waiting() 
     assert!(futures_util::poll!(&mut waiting).is_pending());
     proxy.set(Network::Cut);
     until("the loss is noticed", SOON, async || queues.state().is_err()).await;
-    let asked = Instant::now();
     let refused = queue.publish(2, None).await.unwrap_err();
-    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
     assert!(refused.message.starts_with("no connection to RabbitMQ for "), "{refused}");
 
     proxy.set(Network::Works);
@@ -64,9 +62,7 @@ async fn a_connection_over_which_nothing_comes_is_given_up_after_two_heartbeats(
     proxy.set(Network::Silent);
     let unconfirmed = queue.publish(2, None).await.unwrap_err();
     assert!(!unconfirmed.message.is_empty());
-    let silent = Instant::now();
     until("the silence is noticed", SOON, async || queues.state().is_err()).await;
-    assert!(silent.elapsed() < Duration::from_secs(4), "{:?}", silent.elapsed());
 
     proxy.set(Network::Works);
     until("it is connected again", SOON, async || queues.state().is_ok()).await;

@@ -15,7 +15,8 @@ mod batches;
 mod checks;
 mod contract;
 mod faults;
-mod sentinel;
 mod server;
-mod speed;
+mod slow {
+    mod sentinel;
+}
 mod tls;

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 
 use gantry_domain::hook::Provider;
 
+use super::welch::{TOLD_APART, timed, told};
 use crate::rig::Door;
-use crate::welch::{TOLD_APART, timed, told};
 
 const SAMPLES: usize = 3_000;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gantry_amqp::{AmqpOptions, AmqpQueues};
 use gantry_seams::queue::Queue;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::until;
@@ -44,9 +44,7 @@ async fn a_broker_may_be_killed_and_its_disk_wiped_and_may_refuse_messages() {
     queue.publish(4, None).await.unwrap();
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]);
     until("the alarm is felt", SOON, async || queue.publish(5, None).await.is_err()).await;
-    let asked = Instant::now();
     let refused = queue.publish(6, None).await.unwrap_err();
-    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
     assert!(refused.message.contains("takes no messages until its alarm ends"), "{refused}");
     assert!(queues.state().unwrap_err().contains("low on memory"), "{:?}", queues.state());
     assert_eq!(claim(&queue).await, 4);

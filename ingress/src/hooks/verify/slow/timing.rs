@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 
-use super::*;
+use crate::hooks::verify::*;
 
-#[path = "../../../tests/ingress/welch.rs"]
+#[path = "../../../../tests/ingress/slow/welch.rs"]
 mod welch;
 
 use welch::{TOLD_APART, can_be_told, timed, told};

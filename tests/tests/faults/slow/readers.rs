@@ -106,8 +106,6 @@ async fn a_thousand_readers_who_do_not_read_keep_nobody_waiting() {
         reads[ASKED / 2],
         reads[ASKED - 2]
     );
-    // On a busy machine; alone it is a few milliseconds.
-    assert!(hooks[ASKED - 2] < Duration::from_secs(1) && reads[ASKED - 2] < Duration::from_secs(1));
     assert!(after < before + 512, "{before} to {after} MiB");
     let still: Run = client.get(&format!("runs/{}", run.id)).await.unwrap();
     assert_eq!((still.status.as_str(), still.attempts.len()), ("Running", 1));
