@@ -39,7 +39,7 @@ use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -220,7 +220,7 @@ impl TestPipeline {
                 log_limit: 1 << 27,
                 housekeeping: Duration::from_secs(60),
             },
-            hand: Arc::new(Hand::default()),
+            held: Arc::new(HeldRuns::default()),
         }
     }
 

@@ -1,19 +1,21 @@
 //! A worker says how it is, and takes nothing while it cannot build or is drained.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::{Drain, EngineHealth, Worker as WorkerRecord};
 use gantry_ops::metrics;
-use gantry_seams::queue::PoolHasWork;
-use gantry_seams::store::StoreError;
+use gantry_seams::queue::{PoolHasWork, Queues};
+use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::workers;
 use tokio_util::sync::CancellationToken;
 
-use crate::Worker;
-use crate::engine::EngineInfo;
+use crate::engine::{Engine, EngineInfo};
+use crate::held::HeldRuns;
+use crate::settings::WorkerSettings;
 
 /// How often a worker says how it is.
 const EVERY: Duration = Duration::from_secs(5);
@@ -55,8 +57,17 @@ fn tell(obstacle: Option<&Obstacle>) {
     }
 }
 
-impl Worker {
-    pub(crate) async fn announce(&self, readiness: &Readiness, stop: &CancellationToken) {
+/// Writes every few seconds how a worker is.
+pub(crate) struct Announcer {
+    pub(crate) store: SharedStore,
+    pub(crate) queues: Queues,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) held: Arc<HeldRuns>,
+    pub(crate) settings: WorkerSettings,
+}
+
+impl Announcer {
+    pub(crate) async fn run(&self, readiness: &Readiness, stop: &CancellationToken) {
         let store = self.store.as_ref();
         let mut told = workers::watch_drain(store, &self.settings.id);
         let mut said = None;
@@ -157,7 +168,7 @@ impl Worker {
             pool: settings.pool.clone(),
             platforms,
             slots: settings.slots,
-            runs: self.hand.runs(),
+            runs: self.held.ids(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine,
             free_disk,

@@ -1,28 +1,43 @@
 //! Keeps the engine clean: what dead attempts of this installation left, and no more build cache than is wanted.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use gantry_domain::id::RunId;
 use gantry_seams::runs;
+use gantry_seams::store::SharedStore;
 use tokio_util::sync::CancellationToken;
 
-use crate::Worker;
-use crate::engine::{EngineError, Leftover, LeftoverKind};
+use crate::engine::{Engine, EngineError, Leftover, LeftoverKind};
+use crate::held::HeldRuns;
 
-impl Worker {
+/// Sweeps the engine of one worker.
+pub(crate) struct Housekeeper {
+    pub(crate) store: SharedStore,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) held: Arc<HeldRuns>,
+    pub(crate) installation: String,
+    /// How much build cache the engine keeps, in bytes.
+    pub(crate) keep_cache: u64,
+    pub(crate) interval: Duration,
+}
+
+impl Housekeeper {
     /// Sweeps at the start, now and then, and when a run ended that an earlier attempt may have left something of: also
     /// while no run may be taken, since sweeping is what frees a full disk.
-    pub(crate) async fn keep_house(&self, stop: &CancellationToken) {
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {
             self.sweep_engine().await;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.hand.untidy.notified() => {}
-                () = tokio::time::sleep(self.settings.housekeeping) => {}
+                () = self.held.untidy.notified() => {}
+                () = tokio::time::sleep(self.interval) => {}
             }
         }
     }
 
     async fn sweep_engine(&self) {
-        let leftovers = match self.engine.leftovers(&self.settings.installation).await {
+        let leftovers = match self.engine.leftovers(&self.installation).await {
             Ok(leftovers) => leftovers,
             // Said already, by whoever asks whether runs may be taken.
             Err(EngineError::Unreachable { .. }) => return,
@@ -44,8 +59,8 @@ impl Worker {
                 Err(error) => tracing::warn!("{:?} {} stays: {error}", leftover.kind, leftover.id),
             }
         }
-        if self.hand.runs().is_empty()
-            && let Err(error) = self.engine.prune_cache(self.settings.keep_cache).await
+        if self.held.ids().is_empty()
+            && let Err(error) = self.engine.prune_cache(self.keep_cache).await
         {
             tracing::warn!("the build cache is not bounded now: {error}");
         }

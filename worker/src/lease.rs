@@ -1,4 +1,4 @@
-//! Keeps the lease of one attempt: renews it, and hears of a cancel and of its loss.
+//! Keeps the lease of one attempt: renews it, and notices a cancel and its loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,20 +39,20 @@ struct Shared {
 }
 
 impl KeptLease {
-    /// Keeps a lease that was just taken. `bell` rings when the run may have been asked to cancel.
+    /// Keeps a lease that was just taken. `ask` is notified when the run may have been asked to cancel.
     pub(crate) fn keep(
         store: SharedStore,
         run: RunId,
         holder: Holder,
         times: LeaseTimes,
-        bell: Arc<Notify>,
+        ask: Arc<Notify>,
     ) -> Self {
         let shared = Arc::new(Shared {
             cancel_asked: CancellationToken::new(),
             lost: CancellationToken::new(),
         });
         let keeper =
-            tokio::spawn(keep(store, run, holder.clone(), times, Arc::clone(&shared), bell));
+            tokio::spawn(keep(store, run, holder.clone(), times, Arc::clone(&shared), ask));
         Self { run, holder, times, shared, keeper }
     }
 
@@ -84,12 +84,12 @@ async fn keep(
     holder: Holder,
     times: LeaseTimes,
     shared: Arc<Shared>,
-    bell: Arc<Notify>,
+    ask: Arc<Notify>,
 ) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(times.renew) => {}
-            () = bell.notified() => {}
+            () = ask.notified() => {}
         }
         match runs::renew(store.as_ref(), run, &holder, times.period).await {
             Ok(Renewal::Held) => {}

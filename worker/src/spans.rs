@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use crate::WorkerSettings;
+use crate::settings::WorkerSettings;
 
 /// The span of an attempt, in the trace of what caused its run.
 pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {

@@ -1,5 +1,6 @@
 //! Moves the final tags: only after the store has said which, and within a deadline that lies inside the lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_domain::built_on::BuiltOn;
@@ -9,15 +10,16 @@ use gantry_domain::lineage::OutputImage;
 use gantry_domain::run::{ErrorCode, SupersededTag};
 use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::Credentials;
+use gantry_remote::registries::Registries;
 use gantry_seams::runs::{self, RunOpError};
-use gantry_seams::store::StoreError;
-use gantry_seams::tags::{self, Permit};
+use gantry_seams::store::{SharedStore, StoreError};
+use gantry_seams::tags::{self, Permit, Writer};
 use tokio::time::Instant;
 
-use crate::Worker;
+use crate::attempt::Attempt;
 use crate::failure::{self, Failure};
 use crate::lease::KeptLease;
-use crate::step::build::Built;
+use crate::step::push::PushedImage;
 
 /// The part of a lease that moving tags may use. What is left covers the time that the store's answer took.
 const SHARE_OF_LEASE: f64 = 0.7;
@@ -31,8 +33,11 @@ const UNDECIDED_FOR: Duration = Duration::from_secs(60);
 /// How soon it is asked again.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(250);
 
-/// Who may write an image, by its registry.
-pub(crate) type CredentialsOf<'a> = &'a (dyn Fn(&ImageReference) -> Option<Credentials> + Sync);
+/// Moves final tags.
+pub(crate) struct Tagger {
+    pub(crate) store: SharedStore,
+    pub(crate) registries: Arc<dyn Registries>,
+}
 
 /// What became of the final tags.
 pub(crate) struct Tagged {
@@ -59,28 +64,40 @@ pub(crate) enum NotTagged {
     Failed(Failure),
 }
 
-impl Worker {
-    /// Moves the final tags, as far as no newer run has moved them.
-    pub(crate) async fn move_tags(
+impl Tagger {
+    /// Moves `images`, as far as no newer run has moved them, to what the step has `pushed`, and puts right what another
+    /// attempt may have written beside it.
+    pub(crate) async fn tag(
         &self,
-        lease: &KeptLease,
+        attempt: &Attempt,
         step: &StepId,
-        built: &Built,
-        credentials: CredentialsOf<'_>,
+        pushed: &[PushedImage],
+        images: &[ImageReference],
     ) -> Result<Tagged, NotTagged> {
-        let Permitted { asked, images, superseded } =
-            self.ask_to_tag(lease, step, &built.images).await?;
+        let tagged = self.move_tags(attempt, step, pushed, images).await?;
+        self.settle_tags(attempt, &attempt.writer(step), &tagged).await?;
+        Ok(tagged)
+    }
+
+    async fn move_tags(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        pushed: &[PushedImage],
+        images: &[ImageReference],
+    ) -> Result<Tagged, NotTagged> {
+        let lease = &attempt.lease;
+        let Permitted { asked, images, superseded } = self.ask_to_tag(lease, step, images).await?;
         let deadline = asked + lease.period().mul_f64(SHARE_OF_LEASE);
         let mut outputs = Vec::with_capacity(images.len());
         for image in images {
-            let Some(pushed) =
-                built.pushed.iter().find(|pushed| pushed.is_in_repository_of(&image))
+            let Some(pushed) = pushed.iter().find(|pushed| pushed.is_in_repository_of(&image))
             else {
                 continue;
             };
             let manifest = &pushed.manifest;
             self.registries
-                .put_tag(&image, manifest, credentials(&image).as_ref(), deadline)
+                .put_tag(&image, manifest, attempt.credentials(&image).as_ref(), deadline)
                 .await
                 .map_err(|error| {
                     let failure = failure::of_registry(&error, ErrorCode::RegistryRefused);
@@ -106,6 +123,7 @@ impl Worker {
                 self.store.as_ref(),
                 lease.run,
                 &lease.holder,
+                step,
                 images,
                 lease.period(),
             )
@@ -161,36 +179,36 @@ impl Worker {
 
     /// Before the finish, so that an attempt that dies here is made up for by the next: reads once more each tag that
     /// another attempt may have written beside this one, or an earlier one of this run over a newer run's, and puts it right.
-    pub(crate) async fn settle_tags(
+    async fn settle_tags(
         &self,
-        lease: &KeptLease,
+        attempt: &Attempt,
+        writer: &Writer,
         tagged: &Tagged,
-        credentials: CredentialsOf<'_>,
     ) -> Result<(), NotTagged> {
         for output in &tagged.outputs {
-            self.settle_tag(lease, &output.image, Some(&output.digest), credentials).await?;
+            self.settle_tag(attempt, writer, &output.image, Some(&output.digest)).await?;
         }
-        for superseded in tagged.superseded.iter().filter(|_| lease.holder.attempt > 1) {
-            self.settle_tag(lease, &superseded.image, None, credentials).await?;
+        for superseded in tagged.superseded.iter().filter(|_| attempt.number > 1) {
+            self.settle_tag(attempt, writer, &superseded.image, None).await?;
         }
         Ok(())
     }
 
     async fn settle_tag(
         &self,
-        lease: &KeptLease,
+        attempt: &Attempt,
+        writer: &Writer,
         image: &ImageReference,
         digest: Option<&Digest>,
-        credentials: CredentialsOf<'_>,
     ) -> Result<(), NotTagged> {
-        let writer = (lease.run, lease.holder.attempt);
+        let lease = &attempt.lease;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let mut cleared = None;
         loop {
             match tags::settle(self.store.as_ref(), image, writer, digest, cleared.as_ref()).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(doubt)) => {
-                    let credentials = credentials(image);
+                    let credentials = attempt.credentials(image);
                     self.put_right(lease.run, image, &doubt.rests_at, credentials.as_ref()).await;
                     cleared = Some(doubt);
                 }

@@ -21,7 +21,7 @@ use gantry_seams::store::SharedStore;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::measured::MeasuredEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 
 use super::outbound;
 use super::servers::Servers;
@@ -149,7 +149,7 @@ impl<'a> Ground<'a> {
                 log_limit: settings.limits.log,
                 housekeeping: HOUSEKEEPING,
             },
-            hand: Arc::new(Hand::default()),
+            held: Arc::new(HeldRuns::default()),
         })
     }
 }

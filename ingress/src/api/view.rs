@@ -102,10 +102,7 @@ pub(crate) fn waits_for(run: &run::Run) -> Option<String> {
     match &run.state {
         RunState::Waiting { reason, .. } => Some(reason.to_string()),
         RunState::Ready { pool, .. } => Some(format!("a worker of pool {pool}")),
-        RunState::Started { .. }
-        | RunState::Running { .. }
-        | RunState::Tagging { .. }
-        | RunState::Done(_) => None,
+        RunState::Started { .. } | RunState::Running { .. } | RunState::Done(_) => None,
     }
 }
 

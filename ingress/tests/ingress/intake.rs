@@ -5,6 +5,7 @@ use std::time::Duration;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{LeaseNonce, WorkerId};
 use gantry_domain::run::{Outcome, Product};
+use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries;
 use gantry_seams::runs::{self, Finish};
@@ -70,9 +71,9 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     let (pool, worker): (_, WorkerId) = ("linux-amd64".parse().unwrap(), "w1".parse().unwrap());
     let lease = Duration::from_secs(60);
     let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
-    runs::began(store, run, &taken.holder, None).await.unwrap();
+    runs::began(store, run, &taken.holder, None, &Steps::default()).await.unwrap();
     let outcome = Finish::Outcome(Outcome::Succeeded(Product::default()));
-    runs::finish(store, run, &taken.holder, outcome, None).await.unwrap();
+    runs::finish(store, run, &taken.holder, outcome, &Steps::default()).await.unwrap();
     assert_eq!(door.get("/runs/ca1").await.json()["status"], "Succeeded");
 
     // What the scheduler does once bodies stand in the object store.

@@ -8,6 +8,7 @@ use gantry_domain::attempt::Holder;
 use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
 use gantry_domain::log::{LogFrame, OutputStream};
 use gantry_domain::run::{Outcome, Product};
+use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ingress::api::types::LogEvent;
 use gantry_seams::logs::{self, LogId, Piece};
@@ -70,7 +71,9 @@ impl<'a> Hand<'a> {
     async fn finish(self) {
         let outcome = Outcome::Succeeded(Product::default());
         let finish = Finish::Outcome(outcome);
-        runs::finish(self.door.store.as_ref(), self.run, &self.holder, finish, None).await.unwrap();
+        runs::finish(self.door.store.as_ref(), self.run, &self.holder, finish, &Steps::default())
+            .await
+            .unwrap();
     }
 
     async fn vanish(self) {

@@ -25,6 +25,7 @@ pub mod run;
 pub mod sealed;
 pub mod signature;
 pub mod source;
+pub mod step;
 pub mod task;
 pub mod template;
 pub mod timestamp;

@@ -9,6 +9,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod queue;
+pub mod steps;
 pub mod store;
 
 pub mod archive;

@@ -14,6 +14,7 @@ use gantry_domain::signature::Signer;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
+use crate::steps;
 use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
 
 mod admission;
@@ -32,8 +33,8 @@ pub use indexes::RunFilter;
 pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
 pub use leasing::{
-    Renewal, TakenRun, began, finish, lapse, lapse_now, renew, resolve_built_on, tagging, take,
-    take_beside_others,
+    Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, tagging,
+    take, take_beside_others,
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, pools_with_work,
@@ -270,6 +271,7 @@ pub async fn delete(store: &dyn Store, run: RunId) -> Result<(), StoreError> {
     batch.expect.push((key.clone(), Expect::Version(found.version)));
     batch.delete.push(key);
     bundles::forget(&mut batch, &found.value);
+    steps::forget(&mut batch, &found.value);
     let created_for = found.value.created_for.iter();
     batch.delete.extend(created_for.map(|run_key| Key::new(Kind::RunKey, run_key)));
     reindex(&mut batch, Some(&found.value), None);

@@ -151,6 +151,8 @@ kinds! {
     Fact = "fact",
     /// A run.
     Run = "run",
+    /// The steps of an attempt.
+    Steps = "steps",
     /// What a run was created for: the change, the instant or the request. Its value is the run's id.
     RunKey = "run-key",
     /// The last run that was admitted of a registry or task: each admission replaces it. Its value is the run's id.

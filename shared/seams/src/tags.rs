@@ -6,7 +6,7 @@
 
 use gantry_domain::built_on::{BuiltOn, FactVersion};
 use gantry_domain::fact::FactKey;
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::run::{KeptBecause, Run, SupersededTag};
 use gantry_domain::timestamp::Timestamp;
@@ -15,17 +15,26 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
 
+/// Who writes a tag: a step of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// The run.
+    pub run: RunId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// Which step of that.
+    pub step: StepId,
+}
+
 /// Who moved a tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tag {
-    /// The run that moved it last, or is about to.
-    run: RunId,
-    /// Which attempt of it.
-    attempt: u32,
+    /// Who moved it last, or is about to.
+    last: Writer,
     /// Whether a run that was built on a fact has ever moved it.
     has_facts: bool,
-    /// Attempts that were allowed to write and have not said that they are done.
-    writers: Vec<(RunId, u32)>,
+    /// Those who were allowed to write and have not said that they are done.
+    writers: Vec<Writer>,
     /// Whether an earlier writer was not yet done when the last one was let in: either may have written last.
     #[serde(default)]
     contested: bool,
@@ -55,12 +64,12 @@ pub enum Permit {
     },
 }
 
-/// Adds to the batch that `run` is about to move `images`, as far as it may. With `force` it may move all of them.
+/// Adds to the batch that a step of `run` is about to move `images`, as far as it may. A forced run may move all of them.
 pub(crate) async fn claim(
     store: &dyn Store,
     batch: &mut Batch,
     run: &Run,
-    attempt: u32,
+    writer: &Writer,
     images: &[ImageReference],
     now: Timestamp,
 ) -> Result<Permit, StoreError> {
@@ -86,19 +95,18 @@ pub(crate) async fn claim(
         }
         match found {
             Some(mut tag) => {
-                tag.value.claim(run, attempt);
+                tag.value.claim(run, writer);
                 tag.replace_in(&mut claims, key)?;
             }
             None => {
                 let mut tag = Tag {
-                    run: run.id,
-                    attempt,
+                    last: writer.clone(),
                     has_facts: false,
                     writers: Vec::new(),
                     contested: false,
                     rests_at: None,
                 };
-                tag.claim(run, attempt);
+                tag.claim(run, writer);
                 claims.create(key.clone(), codec::encode(&key, &tag)?);
             }
         }
@@ -125,7 +133,9 @@ async fn standing(
         // An upload or an archive has no history that it could be older in.
         BuiltOn::Unread => Ok(Standing::MayMove),
         BuiltOn::Read(_) => Ok(Standing::Undecided),
-        BuiltOn::Unknown => Ok(Standing::Kept { by: tag.run, because: KeptBecause::CommitUnknown }),
+        BuiltOn::Unknown => {
+            Ok(Standing::Kept { by: tag.last.run, because: KeptBecause::CommitUnknown })
+        }
         BuiltOn::Facts { facts } => {
             for built_on in facts {
                 let moved = find_fact(store, image, &built_on.fact).await?;
@@ -200,13 +210,13 @@ fn facts_by_age() -> Index {
 }
 
 impl Tag {
-    fn claim(&mut self, run: &Run, attempt: u32) {
-        (self.run, self.attempt) = (run.id, attempt);
+    fn claim(&mut self, run: &Run, by: &Writer) {
+        self.last = by.clone();
         self.rests_at = None;
         self.has_facts |= !run.built_on.facts().is_empty();
-        self.writers.retain(|writer| *writer != (run.id, attempt));
+        self.writers.retain(|writer| writer != by);
         self.contested |= !self.writers.is_empty();
-        self.writers.push((run.id, attempt));
+        self.writers.push(by.clone());
     }
 }
 
@@ -219,7 +229,7 @@ pub struct Doubt {
     version: u64,
 }
 
-/// Says that an attempt writes a tag no more. `digest` is what it moved the tag to, if it was let in; a later attempt
+/// Says that a step writes a tag no more. `digest` is what it moved the tag to, if it was let in; a later attempt
 /// of a run that was let in earlier speaks for that one.
 ///
 /// Answers what must be at rest there when another's write may have come before or beside its own; nothing is recorded
@@ -231,21 +241,21 @@ pub struct Doubt {
 pub async fn settle(
     store: &dyn Store,
     image: &ImageReference,
-    (run, attempt): (RunId, u32),
+    writer: &Writer,
     digest: Option<&Digest>,
     cleared: Option<&Doubt>,
 ) -> Result<Option<Doubt>, StoreError> {
     let key = key(image);
     loop {
         let Some(mut tag) = codec::load::<Tag>(store, &key).await? else { return Ok(None) };
-        let own = digest.filter(|_| (tag.value.run, tag.value.attempt) == (run, attempt));
+        let own = digest.filter(|_| tag.value.last == *writer);
         let version = tag.version;
-        if let Some(rests_at) = tag.value.doubt((run, attempt), own)
+        if let Some(rests_at) = tag.value.doubt(writer, own)
             && cleared.is_none_or(|doubt| doubt.version != version)
         {
             return Ok(Some(Doubt { rests_at, version }));
         }
-        tag.value.release((run, attempt), own);
+        tag.value.release(writer, own);
         let mut batch = Batch::default();
         tag.replace_in(&mut batch, key.clone())?;
         match store.commit(batch).await {
@@ -258,10 +268,10 @@ pub async fn settle(
 
 impl Tag {
     /// What must be there though somebody else's write may have come last. `own` is the digest of who was let in last.
-    fn doubt(&self, writer: (RunId, u32), own: Option<&Digest>) -> Option<Digest> {
+    fn doubt(&self, writer: &Writer, own: Option<&Digest>) -> Option<Digest> {
         match own {
             Some(digest) => {
-                let is_alone = self.writers.iter().all(|other| *other == writer);
+                let is_alone = self.writers.iter().all(|other| other == writer);
                 (self.contested || !is_alone).then(|| digest.clone())
             }
             // Who was let in last is done: this one may have written over it.
@@ -269,7 +279,7 @@ impl Tag {
         }
     }
 
-    fn release(&mut self, writer: (RunId, u32), own: Option<&Digest>) {
+    fn release(&mut self, writer: &Writer, own: Option<&Digest>) {
         match own {
             Some(digest) => {
                 self.rests_at = Some(digest.clone());
@@ -278,7 +288,7 @@ impl Tag {
                 self.writers.clear();
             }
             None => {
-                self.writers.retain(|other| *other != writer);
+                self.writers.retain(|other| other != writer);
                 // Who was let in last is not done: it is to look, for this one has not.
                 self.contested |= self.rests_at.is_none();
             }

@@ -32,7 +32,7 @@ use gantry_tests::real;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::github;
@@ -216,7 +216,7 @@ impl Parts {
                 log_limit: settings.limits.log,
                 housekeeping: Duration::from_secs(60),
             },
-            hand: Arc::new(Hand::default()),
+            held: Arc::new(HeldRuns::default()),
         })
     }
 

@@ -13,6 +13,7 @@ use gantry_domain::lineage::OutputImage;
 use gantry_domain::platform::Platform;
 use gantry_domain::run::{Outcome, Product, TaskRevision};
 use gantry_domain::source::Source;
+use gantry_domain::step::Steps;
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{Batch, SharedStore};
@@ -151,6 +152,6 @@ async fn succeed(store: &SharedStore, digest: &Digest) -> Result<()> {
     };
     let product = Product { outputs: vec![output], ..Product::default() };
     let finish = Finish::Outcome(Outcome::Succeeded(product));
-    runs::finish(store.as_ref(), run.id, &holder, finish, None).await?;
+    runs::finish(store.as_ref(), run.id, &holder, finish, &Steps::default()).await?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use gantry_domain::id::{LeaseNonce, RunId, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::{Outcome, Product};
+use gantry_domain::step::Steps;
 use gantry_scheduler::Scheduler;
 use gantry_seams::runs::{self, Finish};
 use http_body_util::Full;
@@ -239,7 +240,7 @@ impl Bench {
                 self.end(began, taking);
                 let began = self.begin();
                 let succeeded = Finish::Outcome(Outcome::Succeeded(Product::default()));
-                runs::finish(store, run.id, &holder, succeeded, None).await?;
+                runs::finish(store, run.id, &holder, succeeded, &Steps::default()).await?;
                 self.end(began, finish);
             }
             if !self.scheduler.tick().await? {

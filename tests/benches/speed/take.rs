@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use gantry_domain::id::{LeaseNonce, PoolName, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::{Outcome, Product, Run, RunStatus};
+use gantry_domain::step::Steps;
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{SharedStore, Store};
 use gantry_tests::doubles::store::{Conflicts, HookedStore};
@@ -156,7 +157,7 @@ async fn take_some(
             bases: Vec::new(),
             commit: None,
         }));
-        runs::finish(store.as_ref(), run.id, &holder, finish, None).await?;
+        runs::finish(store.as_ref(), run.id, &holder, finish, &Steps::default()).await?;
     }
     Ok(times)
 }

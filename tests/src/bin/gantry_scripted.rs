@@ -31,7 +31,7 @@ use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::source::Sources;
-use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
@@ -204,7 +204,7 @@ impl Shared {
                 log_limit: 1 << 20,
                 housekeeping: LOOK,
             },
-            hand: Arc::new(Hand::default()),
+            held: Arc::new(HeldRuns::default()),
         })
     }
 }

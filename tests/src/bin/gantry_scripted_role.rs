@@ -33,7 +33,7 @@ use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::Sources;
-use gantry_worker::{Hand, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -268,7 +268,7 @@ impl Ground {
                 log_limit: settings.limits.log,
                 housekeeping: LOOK,
             },
-            hand: Arc::new(Hand::default()),
+            held: Arc::new(HeldRuns::default()),
         })
     }
 }

@@ -62,8 +62,10 @@ points! {
     Tagging = "run.tagging",
     /// One of a run's tags is moved.
     HalfTagged = "run.half-tagged",
-    /// A run's tags are moved, and its outcome is not written.
+    /// A run's tags are moved, and nobody has written where its image comes from.
     Tagged = "run.tagged",
+    /// It is written where a run's image comes from, and its outcome is not.
+    LineageWritten = "run.lineage-written",
     /// A run's outcome is written, and nobody was told.
     Finished = "run.finished",
     /// A lost worker's run waits for another one, and nobody was told.
@@ -119,10 +121,11 @@ impl CrashPoint {
             Self::Taken => AfterCommit(|batch| brings_run_to(batch, "started")),
             Self::Began => AfterCommit(|batch| brings_run_to(batch, "running")),
             Self::Building => InBuild,
-            Self::Pushed => BeforeCommit(|batch| brings_run_to(batch, "tagging")),
-            Self::Tagging => AfterCommit(|batch| brings_run_to(batch, "tagging")),
+            Self::Pushed => BeforeCommit(claims_tags),
+            Self::Tagging => AfterCommit(claims_tags),
             Self::HalfTagged => TagPut,
-            Self::Tagged => BeforeCommit(|batch| brings_run_to(batch, "done")),
+            Self::Tagged => BeforeCommit(|batch| puts(batch, Kind::Lineage)),
+            Self::LineageWritten => AfterCommit(|batch| puts(batch, Kind::Lineage)),
             Self::Finished => AfterCommit(|batch| brings_run_to(batch, "done")),
             Self::Lapsed => AfterCommit(|batch| {
                 runs(batch).any(|run| run["state"]["reason"]["for"] == "worker_lost")
@@ -166,6 +169,11 @@ fn deletes(batch: &Batch, kind: Kind) -> bool {
 
 fn brings_run_to(batch: &Batch, state: &str) -> bool {
     runs(batch).any(|run| run["state"]["state"] == state)
+}
+
+/// A run is let in to move its tags: the claims and its lease are one commit.
+fn claims_tags(batch: &Batch) -> bool {
+    puts(batch, Kind::Tag) && puts(batch, Kind::Run)
 }
 
 fn runs(batch: &Batch) -> impl Iterator<Item = Value> {

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use futures_util::future::join_all;
 use gantry_domain::run::{Outcome, Run};
 use gantry_domain::source::Source;
+use gantry_domain::step::Steps;
 use gantry_domain::task::Task;
 use gantry_seams::runs::{self, Finish, Limits, RunFilter};
 use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
@@ -26,7 +27,7 @@ async fn run_all_ready(gantry: &TestPipeline) -> usize {
     let mut ended = 0;
     while let Some(taken) = runs::take(store, &pool, &worker, &nonce, LEASE).await.unwrap() {
         let outcome = Finish::Outcome(Outcome::Canceled { by: TestPipeline::somebody() });
-        runs::finish(store, taken.run.id, &taken.holder, outcome, None).await.unwrap();
+        runs::finish(store, taken.run.id, &taken.holder, outcome, &Steps::default()).await.unwrap();
         ended += 1;
     }
     ended

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use gantry_domain::id::StepId;
 use gantry_domain::run::{Outcome, RunStatus};
+use gantry_domain::step::Steps;
 use gantry_seams::runs::{self, Finish, Renewal, RunOpError};
 use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, Gate};
@@ -29,6 +31,10 @@ async fn take(gantry: &TestPipeline, worker: &str, digit: &str) -> runs::TakenRu
         .expect("a ready run")
 }
 
+fn push() -> StepId {
+    "push".parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_lease_that_lapses_gives_the_run_to_another_and_the_first_is_refused() {
     let gantry = with_a_ready_run().await;
@@ -45,9 +51,10 @@ async fn a_lease_that_lapses_gives_the_run_to_another_and_the_first_is_refused()
     assert_eq!(runs::renew(store, lost.run.id, &lost.holder, LEASE).await.unwrap(), Renewal::Lost);
     let outcome = Outcome::Canceled { by: TestPipeline::somebody() };
     let finish =
-        runs::finish(store, lost.run.id, &lost.holder, Finish::Outcome(outcome), None).await;
+        runs::finish(store, lost.run.id, &lost.holder, Finish::Outcome(outcome), &Steps::default())
+            .await;
     assert!(matches!(finish, Err(RunOpError::LeaseLost { .. })));
-    let tagging = runs::tagging(store, lost.run.id, &lost.holder, &[], LEASE).await;
+    let tagging = runs::tagging(store, lost.run.id, &lost.holder, &push(), &[], LEASE).await;
     assert!(matches!(tagging, Err(RunOpError::LeaseLost { .. })));
     assert_eq!(
         runs::renew(store, lost.run.id, &second.holder, LEASE).await.unwrap(),
@@ -236,10 +243,10 @@ async fn a_tag_that_a_lost_attempt_writes_late_is_put_right_by_the_next() {
     let gantry = with_a_ready_run().await;
     let store = gantry.store.as_ref();
     let lost = take(&gantry, "lost", "1").await;
-    runs::began(store, lost.run.id, &lost.holder, None).await.unwrap();
+    runs::began(store, lost.run.id, &lost.holder, None, &Steps::default()).await.unwrap();
     let tag = "registry.test/hello:ca1";
     let image = [tag.parse().unwrap()];
-    runs::tagging(store, lost.run.id, &lost.holder, &image, LEASE).await.unwrap();
+    runs::tagging(store, lost.run.id, &lost.holder, &push(), &image, LEASE).await.unwrap();
     gantry.clock.advance(LEASE * 2);
     runs::lapse(store, lost.run.id).await.unwrap().unwrap();
 
@@ -267,9 +274,11 @@ async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt
     gantry.schedule().await;
 
     let lost = take(&gantry, "lost", "1").await;
-    runs::began(store, lost.run.id, &lost.holder, None).await.unwrap();
+    runs::began(store, lost.run.id, &lost.holder, None, &Steps::default()).await.unwrap();
     let tag = "registry.test/hello:latest";
-    runs::tagging(store, lost.run.id, &lost.holder, &[tag.parse().unwrap()], LEASE).await.unwrap();
+    runs::tagging(store, lost.run.id, &lost.holder, &push(), &[tag.parse().unwrap()], LEASE)
+        .await
+        .unwrap();
     assert!(gantry.worker("other").turn(&gantry.stop).await.unwrap());
     // The newer run is done and has looked; now the older one writes, and dies before it can say so.
     let late = format!("sha256:{}", "e".repeat(64)).parse().unwrap();

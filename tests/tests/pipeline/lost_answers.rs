@@ -9,8 +9,23 @@ use gantry_seams::store::{Batch, CommitError, Kind, StoreError};
 use gantry_tests::doubles::store::{CommitHook, HookedStore};
 use gantry_tests::pipeline::DOCKERFILE;
 
-/// The states that an attempt brings its run to.
-const STATES: [&str; 3] = ["running", "tagging", "done"];
+/// What an attempt writes, in its order: that its first step begins, that it moves tags, what it pushed, and its end.
+const COMMITS: [fn(&Batch) -> bool; 4] = [
+    |batch| brings_run_to(batch, "running"),
+    |batch| puts(batch, Kind::Tag),
+    |batch| puts(batch, Kind::Lineage),
+    |batch| brings_run_to(batch, "done"),
+];
+
+fn brings_run_to(batch: &Batch, state: &str) -> bool {
+    let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run);
+    let said = format!("\"state\":\"{state}\"");
+    runs.into_iter().any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(&said))
+}
+
+fn puts(batch: &Batch, kind: Kind) -> bool {
+    batch.put.iter().any(|(key, _)| key.kind == kind)
+}
 
 #[tokio::test]
 async fn an_attempt_outlasts_answers_that_are_lost() {
@@ -34,7 +49,7 @@ async fn attempt_outlasts(loss: Loss) {
     gantry.store = HookedStore::shared(Arc::clone(&gantry.store), Arc::clone(&lossy));
     assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
 
-    assert_eq!(lossy.lost.lock().unwrap().len(), STATES.len());
+    assert_eq!(lossy.lost.lock().unwrap().len(), COMMITS.len());
     let run = gantry.run("ca1").await;
     assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, 1));
 }
@@ -45,22 +60,18 @@ enum Loss {
     OfAnswer,
 }
 
-/// Loses the first commit that brings a run to a state, or its answer.
+/// Loses the first commit of each kind, or its answer.
 struct Lossy {
     loss: Loss,
-    lost: Mutex<BTreeSet<&'static str>>,
+    lost: Mutex<BTreeSet<usize>>,
 }
 
 impl Lossy {
     fn lose(&self, batch: &Batch) -> Result<(), CommitError> {
-        let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run);
-        let texts: Vec<String> =
-            runs.map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect();
-        let is_lost = STATES.into_iter().any(|state| {
-            let said = format!("\"state\":\"{state}\"");
-            texts.iter().any(|text| text.contains(&said)) && self.lost.lock().unwrap().insert(state)
-        });
-        if is_lost {
+        let is_first = |(number, is_it): (usize, fn(&Batch) -> bool)| {
+            is_it(batch) && self.lost.lock().unwrap().insert(number)
+        };
+        if COMMITS.into_iter().enumerate().any(is_first) {
             return Err(StoreError::Unavailable { message: "the line is dead".to_owned() }.into());
         }
         Ok(())

@@ -38,6 +38,7 @@ mod embedded {
     mod requests;
     mod room;
     mod secrets;
+    mod steps;
     mod workers;
 
     async fn start() -> TestPipeline {
@@ -62,6 +63,7 @@ mod scaled {
     mod redis_user;
     mod room;
     mod secrets;
+    mod steps;
 
     async fn start() -> TestPipeline {
         TestPipeline::start(Ground::Scaled).await

@@ -6,6 +6,7 @@ use gantry_domain::built_on::BuiltOn;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::id::EventId;
 use gantry_domain::run::{KeptBecause, Run, RunStatus};
+use gantry_domain::step::Steps;
 use gantry_domain::task::Task;
 use gantry_seams::requests::Accepted;
 use gantry_seams::runs::{self, Limits, TakenRun};
@@ -292,7 +293,7 @@ async fn leased_run(
     let (pool, worker) = (run.pool(), "worker-1".parse().unwrap());
     let taken = runs::take(store, &pool, &worker, &nonce.parse().unwrap(), LEASE).await.unwrap();
     let taken = taken.expect("it is ready");
-    runs::began(store, taken.run.id, &taken.holder, None).await.unwrap();
+    runs::began(store, taken.run.id, &taken.holder, None, &Steps::default()).await.unwrap();
     taken
 }
 
@@ -303,7 +304,9 @@ async fn any_number_of_branches_push_one_tag_and_none_of_their_older_runs_moves_
     let tag = ["registry.test/hello:latest".parse().unwrap()];
     let ask = async |taken: &TakenRun| {
         let (run, holder) = (taken.run.id, &taken.holder);
-        runs::tagging(gantry.store.as_ref(), run, holder, &tag, LEASE).await.unwrap()
+        runs::tagging(gantry.store.as_ref(), run, holder, &"push".parse().unwrap(), &tag, LEASE)
+            .await
+            .unwrap()
     };
     let old = leased_run(&gantry, &task, 0, 1).await;
     let new = leased_run(&gantry, &task, 0, 2).await;

@@ -1,11 +1,13 @@
-//! The build step: source, Dockerfile, bases, build. The push is in `push`.
+//! The build step: source, Dockerfile, bases, build.
+//!
+//! In: an attempt. Out: an image that the engine has under a name of this attempt alone, and what it was made from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gantry_domain::built_on::SourceRead;
 use gantry_domain::cause::Cause;
+use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::run::{ErrorCode, Run};
@@ -13,11 +15,10 @@ use gantry_domain::source::{CommitId, RefName, Source};
 use gantry_domain::task::{BuildSpec, StageName};
 use gantry_domain::template::RunVariables;
 use gantry_ops::aside;
-use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::Stage;
-use gantry_ops::secret::ExposeSecret;
-use gantry_seams::runs::{self, RunOpError};
-use gantry_seams::store::StoreError;
+use gantry_ops::secret::{ExposeSecret, PoolKey};
+use gantry_remote::registries::Registries;
+use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::uploads;
 use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -25,26 +26,65 @@ use sha2::Sha256;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::REGISTRY_WITHIN;
 use super::build_log;
-use super::push::{self, PushedImage};
-use crate::Worker;
-use crate::attempt::{Attempt, Ending};
+use super::staging::refuse_staging;
+use crate::attempt::Attempt;
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
-use crate::source::Checkout;
+use crate::source::{Checkout, Sources};
 use crate::spans;
-
-/// How long a registry may be away before the attempt is given up.
-pub(super) const REGISTRY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many events of a build wait for the log.
 const EVENTS: usize = 256;
 
-/// What was built and, if it was to be, pushed.
+/// Builds images.
+pub(crate) struct Builder {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) sources: Sources,
+    /// Uploaded contexts.
+    pub(crate) uploads: SharedBlobs,
+    /// Resolve bases.
+    pub(crate) registries: Arc<dyn Registries>,
+    pub(crate) pool_key: Arc<PoolKey>,
+    pub(crate) installation: String,
+}
+
+/// What a run's source turned out to be.
+pub(crate) struct Fetched {
+    checkout: Arc<Checkout>,
+    read: Option<SourceRead>,
+}
+
+impl Fetched {
+    /// What was fetched, if it came from git.
+    pub(crate) fn read(&self) -> Option<SourceRead> {
+        self.read.clone()
+    }
+}
+
+/// A build that has all it needs.
+pub(crate) struct Planned {
+    checkout: Arc<Checkout>,
+    order: BuildOrder,
+    images: Vec<ImageReference>,
+    bases: Vec<BaseImage>,
+}
+
+impl Planned {
+    /// The final names of what will be pushed: none if nothing is to be.
+    pub(crate) fn images(&self) -> &[ImageReference] {
+        &self.images
+    }
+}
+
+/// What was built. The engine has it until this is dropped.
 pub(crate) struct Built {
-    /// What was pushed, a manifest for each repository; none if nothing was to be.
-    pub(crate) pushed: Vec<PushedImage>,
-    /// The final names.
+    /// The image in the engine.
+    pub(crate) local: LocalImage,
+    /// What the engine says of it.
+    pub(crate) image: BuiltImage,
+    /// The final names of what is to be pushed: none if nothing is.
     pub(crate) images: Vec<ImageReference>,
     /// What it was made from.
     pub(crate) bases: Vec<BaseImage>,
@@ -53,9 +93,16 @@ pub(crate) struct Built {
 }
 
 /// An image that only this attempt knows: gone from the engine when this is dropped, however the attempt ends.
-struct LocalImage {
+pub(crate) struct LocalImage {
     engine: Arc<dyn Engine>,
     name: ImageReference,
+}
+
+impl LocalImage {
+    /// Its name in the engine.
+    pub(crate) fn name(&self) -> &ImageReference {
+        &self.name
+    }
 }
 
 impl Drop for LocalImage {
@@ -69,78 +116,58 @@ impl Drop for LocalImage {
     }
 }
 
-impl Worker {
-    /// Builds the run's image and pushes it, tags excepted.
-    pub(crate) async fn build_and_push(&self, attempt: &Attempt) -> Result<Built, Ending> {
-        let run = &attempt.run;
-        let source = &run.build.source;
+impl Builder {
+    /// Fetches the run's source.
+    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Failure> {
+        let source = &attempt.run.build.source;
         // An engine that is away costs no attempt. One that goes away in the middle does: the build may be why.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
-            return Err(Failure::away(ErrorCode::EngineUnavailable, &error).into());
+            return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
         }
         attempt.log.say(None, format!("fetching {source}")).await;
-        let checkout = Arc::new(spans::stage(Stage::Fetch, self.fetch(attempt)).await?);
+        let checkout = Arc::new(spans::stage(Stage::Fetch, self.fetch_source(attempt)).await?);
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
-        // Whatever happens from here on, the run says which commit it read.
-        self.begin_step(attempt, &checkout).await?;
+        let read = source_read(&attempt.run, &checkout);
+        Ok(Fetched { checkout, read })
+    }
+
+    /// Names the images, and resolves the bases.
+    pub(crate) async fn plan(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        source: Fetched,
+    ) -> Result<Planned, Failure> {
+        let Fetched { checkout, .. } = source;
         let images = images(attempt, &checkout)?;
-        if run.build.push {
-            self.try_credentials(attempt, &images).await?;
-        }
         let build_args = build_args(attempt, &checkout);
-        let pinning = self.pin_bases(attempt, &checkout, &build_args);
+        let pinning = self.pin_bases(attempt, step, &checkout, &build_args);
         let (dockerfile, has_frontend, bases) = spans::stage(Stage::Bases, pinning).await?;
-        let order = self.order(
-            attempt,
-            &checkout,
-            (dockerfile, has_frontend, &bases),
-            build_args,
-            &images,
-        )?;
+        let dockerfile = (dockerfile, has_frontend, bases.as_slice());
+        let order = self.order(attempt, step, &checkout, dockerfile, build_args, &images)?;
+        let images = if attempt.run.build.push { images } else { Vec::new() };
+        Ok(Planned { checkout, order, images, bases })
+    }
+
+    /// Builds.
+    pub(crate) async fn build(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        planned: Planned,
+    ) -> Result<Built, Failure> {
+        let Planned { checkout, order, images, bases } = planned;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
-        let built = spans::stage(Stage::Build, self.build_image(attempt, &checkout, order))
+        let image = spans::stage(Stage::Build, self.build_image(attempt, step, &checkout, order))
             .await
-            .map_err(|error| error.in_step(&attempt.step))?;
-        let pushed = if run.build.push {
-            spans::stage(Stage::Push, self.push_image(attempt, &local.name, &built, &images))
-                .await
-                .map_err(|error| error.in_step(&attempt.step))?
-        } else {
-            Vec::new()
-        };
-        Ok(Built { pushed, images, bases, commit: checkout.commit().cloned() })
+            .map_err(|error| error.in_step(step))?;
+        let commit = checkout.commit().cloned();
+        Ok(Built { local, image, images, bases, commit })
     }
 
-    /// Says that the first step begins, for as long as the store is away and nobody else took the run.
-    async fn begin_step(&self, attempt: &Attempt, checkout: &Checkout) -> Result<(), Ending> {
-        let lease = &attempt.lease;
-        let read = source_read(&attempt.run, checkout);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-        loop {
-            match runs::began(self.store.as_ref(), lease.run, &lease.holder, read.as_ref()).await {
-                Err(RunOpError::Store(error))
-                    if !matches!(error, StoreError::Undecodable { .. }) =>
-                {
-                    tracing::warn!(run.id = %lease.run, "run {} waits to begin: {error}", lease.run);
-                    tokio::select! {
-                        () = lease.lost() => return Err(Ending::LeaseLost),
-                        () = tokio::time::sleep(backoff.wait()) => {}
-                    }
-                }
-                Ok(is_to_be_resolved) => {
-                    if is_to_be_resolved {
-                        self.ring(lease).await;
-                    }
-                    return Ok(());
-                }
-                Err(error) => return Err(not_begun(error)),
-            }
-        }
-    }
-
-    async fn fetch(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
+    async fn fetch_source(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
         let deadline = attempt.deadline;
         let fetched = match &attempt.run.build.source {
             Source::Git(git) => {
@@ -154,7 +181,7 @@ impl Worker {
                 self.sources.from_tarball(signed.as_ref().unwrap_or(url), deadline).await
             }
             Source::Upload { upload, digest } => {
-                let archive = self.blobs.get_stream(&uploads::blob_path(upload)).await;
+                let archive = self.uploads.get_stream(&uploads::blob_path(upload)).await;
                 let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
                 self.sources.from_upload(archive, digest, deadline).await
             }
@@ -169,27 +196,11 @@ impl Worker {
         })
     }
 
-    /// Asks each registry that will be pushed to whether it knows us: better now than after the build.
-    async fn try_credentials(
-        &self,
-        attempt: &Attempt,
-        images: &[ImageReference],
-    ) -> Result<(), Failure> {
-        let mut asked = std::collections::BTreeSet::new();
-        for image in images.iter().filter(|image| asked.insert(image.host())) {
-            let credentials = attempt.credentials(image);
-            self.registries
-                .check(image.host(), credentials.as_ref(), Instant::now() + REGISTRY_WITHIN)
-                .await
-                .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
-        }
-        Ok(())
-    }
-
     /// Resolves every image that the Dockerfile needs, once, so that what is recorded is what is used.
     async fn pin_bases(
         &self,
         attempt: &Attempt,
+        step: &StepId,
         checkout: &Arc<Checkout>,
         build_args: &BTreeMap<String, String>,
     ) -> Result<(String, bool, Vec<BaseImage>), Failure> {
@@ -200,13 +211,13 @@ impl Worker {
         }
         let dockerfile = read_dockerfile(checkout, build, arguments)
             .await
-            .map_err(|failure| failure.in_step(&attempt.step))?;
+            .map_err(|failure| failure.in_step(step))?;
         let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
         let mut bases: Vec<BaseImage> = Vec::new();
         for used in dockerfile.images().iter().filter(|used| used.needed) {
             let digest = match digests.get(&used.image) {
                 Some(digest) => digest.clone(),
-                None => self.resolve_base(attempt, &used.image).await?,
+                None => self.resolve_base(attempt, step, &used.image).await?,
             };
             digests.insert(used.image.clone(), digest.clone());
             let role = match used.role {
@@ -226,6 +237,7 @@ impl Worker {
     async fn resolve_base(
         &self,
         attempt: &Attempt,
+        step: &StepId,
         image: &ImageReference,
     ) -> Result<Digest, Failure> {
         let credentials = attempt.credentials(image);
@@ -236,16 +248,15 @@ impl Worker {
             .registries
             .resolve(kept.as_ref().unwrap_or(image), credentials.as_ref(), deadline)
             .await
-            .map_err(|error| {
-                failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(&attempt.step)
-            })?;
-        attempt.log.say(Some(&attempt.step), format!("base {image} is {digest}")).await;
+            .map_err(|error| failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(step))?;
+        attempt.log.say(Some(step), format!("base {image} is {digest}")).await;
         Ok(digest)
     }
 
     fn order(
         &self,
         attempt: &Attempt,
+        step: &StepId,
         checkout: &Checkout,
         (dockerfile, has_frontend, bases): (String, bool, &[BaseImage]),
         build_args: BTreeMap<String, String>,
@@ -259,10 +270,10 @@ impl Worker {
             labels.insert("org.opencontainers.image.revision".to_owned(), commit.to_string());
         }
         Ok(BuildOrder {
-            installation: self.settings.installation.clone(),
+            installation: self.installation.clone(),
             run: run.id,
             attempt: attempt.number,
-            step: attempt.step.clone(),
+            step: step.clone(),
             dockerfile,
             bases: bases.iter().map(|base| base.image.pinned(base.digest.clone())).collect(),
             has_frontend,
@@ -308,6 +319,7 @@ impl Worker {
     async fn build_image(
         &self,
         attempt: &Attempt,
+        step: &StepId,
         checkout: &Arc<Checkout>,
         order: BuildOrder,
     ) -> Result<BuiltImage, Failure> {
@@ -317,20 +329,9 @@ impl Worker {
             .map_err(|error| failure::of_context(&error))?;
         let (events, said) = mpsc::channel(EVENTS);
         let building = self.engine.build(order, checkout.pack(ignore), events);
-        let writing = build_log::write(attempt.log.clone(), attempt.step.clone(), said);
+        let writing = build_log::write(attempt.log.clone(), step.clone(), said);
         let (built, ()) = tokio::join!(building, writing);
         built.map_err(Failure::from)
-    }
-}
-
-/// The store hears of a cancel, and of a lease that is over, before the next renewal does.
-fn not_begun(error: RunOpError) -> Ending {
-    match error {
-        RunOpError::CancelAsked { .. } => Ending::CancelAsked,
-        RunOpError::LeaseLost { .. } | RunOpError::Absent { .. } => Ending::LeaseLost,
-        RunOpError::Illegal { .. } | RunOpError::Store(_) => {
-            Failure::infrastructures(ErrorCode::Internal, &error).into()
-        }
     }
 }
 
@@ -377,7 +378,7 @@ fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>,
             let message = format!("the image `{template}` is `{name}` in this run: {error}");
             Failure::in_words(ErrorCode::ImageNameInvalid, message)
         })?;
-        push::refuse_staging(&image)?;
+        refuse_staging(&image)?;
         if !images.contains(&image) {
             images.push(image);
         }
@@ -430,6 +431,8 @@ fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageRefer
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::source::{UnpackLimits, unpack};
 
     use super::*;

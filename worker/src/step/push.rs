@@ -6,24 +6,25 @@
 //! Workers share engines and registries, so a tag may change between any two steps here, in either of them. Nothing
 //! rests on names: a manifest whose configuration is not the built one is never used.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gantry_domain::id::{StepId, WorkerId};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::run::ErrorCode;
 use gantry_ops::metrics;
 use gantry_ops::secret::Credentials;
+use gantry_remote::registries::Registries;
 use gantry_remote::registry::{RawManifest, RegistryError};
 use rand::RngExt as _;
-use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant};
 
-use super::build::REGISTRY_WITHIN;
-use crate::Worker;
+use super::REGISTRY_WITHIN;
+use super::build::Built;
+use super::staging::{NUMBERS, number_of, staging_name};
 use crate::attempt::Attempt;
-use crate::engine::{BuiltImage, EngineError, PushError, STAGING};
+use crate::engine::{Engine, EngineError, PushError};
 use crate::failure::{self, Failure};
-
-/// How many numbers workers have. Many registries never delete a tag, so there are only so many tags in a repository:
-/// this times the slots. Two workers with one number cost each other a second push, and then take another number.
-const NUMBERS: u32 = 64;
 
 /// How often an image is pushed until the registry has it.
 const PUSHES: u32 = 5;
@@ -57,19 +58,43 @@ struct AnotherImage {
     built: Digest,
 }
 
-impl Worker {
-    /// Pushes to each repository of `images`.
-    pub(crate) async fn push_image(
+/// Pushes images.
+pub(crate) struct Pusher {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) registries: Arc<dyn Registries>,
+    pub(crate) installation: String,
+    pub(crate) worker: WorkerId,
+}
+
+impl Pusher {
+    /// Asks each registry that will be pushed to whether it knows us: better now than after the build.
+    pub(crate) async fn try_credentials(
         &self,
         attempt: &Attempt,
-        local: &ImageReference,
-        built: &BuiltImage,
         images: &[ImageReference],
+    ) -> Result<(), Failure> {
+        let mut asked = BTreeSet::new();
+        for image in images.iter().filter(|image| asked.insert(image.host())) {
+            let credentials = attempt.credentials(image);
+            self.registries
+                .check(image.host(), credentials.as_ref(), Instant::now() + REGISTRY_WITHIN)
+                .await
+                .map_err(|error| failure::of_registry(&error, ErrorCode::RegistryUnavailable))?;
+        }
+        Ok(())
+    }
+
+    /// Pushes what was built to each repository that it has a name in, tags excepted.
+    pub(crate) async fn push(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        built: &Built,
     ) -> Result<Vec<PushedImage>, Failure> {
         let mut pushed: Vec<PushedImage> = Vec::new();
-        for image in images {
+        for image in &built.images {
             if !pushed.iter().any(|earlier| earlier.is_in_repository_of(image)) {
-                pushed.push(self.push_to(attempt, local, built, image).await?);
+                pushed.push(self.push_to(attempt, step, built, image).await?);
             }
         }
         Ok(pushed)
@@ -78,23 +103,23 @@ impl Worker {
     async fn push_to(
         &self,
         attempt: &Attempt,
-        local: &ImageReference,
-        built: &BuiltImage,
+        step: &StepId,
+        built: &Built,
         image: &ImageReference,
     ) -> Result<PushedImage, Failure> {
         let line = format!("pushing to {}/{}", image.host(), image.repository());
-        attempt.log.say(Some(&attempt.step), line).await;
+        attempt.log.say(Some(step), line).await;
         let credentials = attempt.credentials(image);
-        let slot = self.hand.slot(attempt.run.id);
-        let mut number = number_of(&self.settings.installation, self.settings.id.as_str());
+        let mut number = number_of(&self.installation, self.worker.as_str());
         let mut pushes = 0;
         loop {
-            let staging = staging_name(image, number, slot)?;
+            let staging = staging_name(image, number, attempt.slot)?;
             pushes += 1;
-            let manifest =
-                self.push_once(local, &staging, credentials.as_ref(), pushes == PUSHES).await?;
+            let manifest = self
+                .push_once(built.local.name(), &staging, credentials.as_ref(), pushes == PUSHES)
+                .await?;
             match manifest {
-                Some(manifest) if manifest.config().as_ref() == Some(&built.config) => {
+                Some(manifest) if manifest.config().as_ref() == Some(&built.image.config) => {
                     metrics::pushed(manifest.image_bytes());
                     return Ok(PushedImage { staging, manifest });
                 }
@@ -103,7 +128,7 @@ impl Worker {
                     number = rand::rng().random_range(0..NUMBERS);
                 }
                 Some(_) | None => {
-                    let error = AnotherImage { staging, built: built.config.clone() };
+                    let error = AnotherImage { staging, built: built.image.config.clone() };
                     return Err(Failure::infrastructures(ErrorCode::PushMismatch, &error));
                 }
             }
@@ -148,48 +173,5 @@ impl Worker {
                 tracing::debug!("{staging} stays and will be used again: {error}");
             }
         }
-    }
-}
-
-/// Nobody may ask for a staging tag: what it points to changes with every push.
-pub(super) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
-    if image.tag().is_some_and(|tag| tag.as_str().starts_with(STAGING)) {
-        let message =
-            format!("{image}: tags that begin with `{STAGING}` are gantry's own: choose another");
-        return Err(Failure::in_words(ErrorCode::ImageNameInvalid, message));
-    }
-    Ok(())
-}
-
-/// A worker's first number: the same after a restart if it has a fixed name.
-fn number_of(installation: &str, worker: &str) -> u32 {
-    let mut hash = Sha256::new();
-    hash.update(installation.as_bytes());
-    hash.update([0]);
-    hash.update(worker.as_bytes());
-    let [a, b, c, d, ..]: [u8; 32] = hash.finalize().into();
-    u32::from_be_bytes([a, b, c, d]) % NUMBERS
-}
-
-fn staging_name(image: &ImageReference, number: u32, slot: u32) -> Result<ImageReference, Failure> {
-    let tag = format!("{STAGING}{number}-{slot}").parse();
-    let tag = tag.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
-    Ok(image.with_tag(tag))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_keeps_its_number_and_every_number_makes_a_tag() {
-        assert_eq!(number_of("one", "w"), number_of("one", "w"));
-        assert_ne!(number_of("one", "w"), number_of("two", "w"));
-        let image: ImageReference = "registry.test/web:1".parse().unwrap();
-        for number in 0..NUMBERS {
-            let name = staging_name(&image, number, u32::MAX).unwrap();
-            assert!(refuse_staging(&name).is_err(), "{name}");
-        }
-        assert!(refuse_staging(&image).is_ok());
     }
 }

@@ -43,13 +43,6 @@ pub enum RunState {
         /// When the first step began.
         since: Timestamp,
     },
-    /// Everything is built and pushed; its final tags are being moved.
-    Tagging {
-        /// The worker's right.
-        lease: Lease,
-        /// When the first step began.
-        since: Timestamp,
-    },
     /// It ended. This never changes.
     Done(Done),
 }
@@ -186,8 +179,6 @@ pub enum Progress {
     },
     /// Its first step began.
     Began,
-    /// Its final tags are about to move.
-    Tagging,
     /// It ended.
     Finished {
         /// How.
@@ -212,7 +203,7 @@ impl RunState {
         match self {
             Self::Waiting { .. } | Self::Ready { .. } => RunStatus::Queued,
             Self::Started { .. } => RunStatus::Started,
-            Self::Running { .. } | Self::Tagging { .. } => RunStatus::Running,
+            Self::Running { .. } => RunStatus::Running,
             Self::Done(done) => done.outcome.status(),
         }
     }
@@ -221,9 +212,7 @@ impl RunState {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match self {
-            Self::Started { lease } | Self::Running { lease, .. } | Self::Tagging { lease, .. } => {
-                Some(lease)
-            }
+            Self::Started { lease } | Self::Running { lease, .. } => Some(lease),
             Self::Waiting { .. } | Self::Ready { .. } | Self::Done(_) => None,
         }
     }
@@ -231,9 +220,7 @@ impl RunState {
     /// The lease, to be renewed.
     pub fn lease_mut(&mut self) -> Option<&mut Lease> {
         match self {
-            Self::Started { lease } | Self::Running { lease, .. } | Self::Tagging { lease, .. } => {
-                Some(lease)
-            }
+            Self::Started { lease } | Self::Running { lease, .. } => Some(lease),
             Self::Waiting { .. } | Self::Ready { .. } | Self::Done(_) => None,
         }
     }
@@ -246,8 +233,7 @@ impl RunState {
             Self::Waiting { .. }
             | Self::Ready { .. }
             | Self::Started { .. }
-            | Self::Running { .. }
-            | Self::Tagging { .. } => None,
+            | Self::Running { .. } => None,
         }
     }
 
@@ -266,18 +252,14 @@ impl RunState {
             (Self::Waiting { since, .. }, Progress::Held { reason }) => {
                 Ok(Self::Waiting { reason, since })
             }
-            (
-                Self::Started { .. } | Self::Running { .. } | Self::Tagging { .. },
-                Progress::Held { reason },
-            ) => Ok(Self::Waiting { reason, since: now }),
+            (Self::Started { .. } | Self::Running { .. }, Progress::Held { reason }) => {
+                Ok(Self::Waiting { reason, since: now })
+            }
             (Self::Waiting { .. }, Progress::Admitted { pool, rank, secrets }) => {
                 Ok(Self::Ready { pool, rank, since: now, secrets })
             }
             (Self::Ready { .. }, Progress::Taken { lease }) => Ok(Self::Started { lease }),
             (Self::Started { lease }, Progress::Began) => Ok(Self::Running { lease, since: now }),
-            (Self::Running { lease, since }, Progress::Tagging) => {
-                Ok(Self::Tagging { lease, since })
-            }
             (Self::Done(done), progress) => {
                 Err(IllegalTransition { from: done.outcome.status(), to: progress.word() })
             }
@@ -297,7 +279,6 @@ impl Progress {
             Self::Admitted { .. } => "admitted",
             Self::Taken { .. } => "taken",
             Self::Began => "begun",
-            Self::Tagging => "tagged",
             Self::Finished { .. } => "finished",
         }
     }
@@ -327,7 +308,6 @@ mod tests {
             },
             Progress::Taken { lease: lease() },
             Progress::Began,
-            Progress::Tagging,
             Progress::Finished { outcome: Outcome::Canceled { by: "t".parse().unwrap() } },
         ]
     }
@@ -341,10 +321,7 @@ mod tests {
             state = state.apply(progress, now).unwrap();
             seen.push(state.status().as_str());
         }
-        assert_eq!(
-            seen,
-            ["Queued", "Queued", "Queued", "Started", "Running", "Running", "Canceled"]
-        );
+        assert_eq!(seen, ["Queued", "Queued", "Queued", "Started", "Running", "Canceled"]);
         assert_eq!(state.done().unwrap().started, Some(Timestamp::from_millis(1)));
     }
 

@@ -49,7 +49,6 @@ pub(super) async fn load(store: &dyn Store, ready: &Run) -> Result<Bundled, Stor
         RunState::Waiting { .. }
         | RunState::Started { .. }
         | RunState::Running { .. }
-        | RunState::Tagging { .. }
         | RunState::Done(_) => Ok(Err(NoBundle { run: ready.id })),
     }
 }

@@ -71,9 +71,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
             entries.push(at(ready(pool), rank.0));
             entries.push((all_ready(), all_ready_entry(pool, run.id, *since)));
         }
-        RunState::Started { lease }
-        | RunState::Running { lease, .. }
-        | RunState::Tagging { lease, .. } => {
+        RunState::Started { lease } | RunState::Running { lease, .. } => {
             entries.push(at(leased(), lease.until.as_millis()));
         }
         RunState::Done(done) if !run.archived => entries.push(at(ended(), done.at.as_millis())),
@@ -128,7 +126,6 @@ fn due(run: &Run) -> Timestamp {
         RunState::Ready { .. }
         | RunState::Started { .. }
         | RunState::Running { .. }
-        | RunState::Tagging { .. }
         | RunState::Done(_) => run.created,
     }
 }

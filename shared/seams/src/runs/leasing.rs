@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use gantry_domain::attempt::{Holder, Lease};
 use gantry_domain::built_on::{BuiltOn, SourceRead};
-use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
+use gantry_domain::id::{LeaseNonce, PoolName, RunId, StepId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
-use gantry_domain::run::{Progress, Run, RunState};
+use gantry_domain::run::{IllegalTransition, Progress, Run, RunState};
+use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, reindex};
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::codec::Versioned;
 use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
-use crate::{lineages, tags};
+use crate::{lineages, steps, tags};
 
 /// How many ready runs a worker reads at once.
 const TAKE_WINDOW: usize = 64;
@@ -207,8 +208,9 @@ async fn member_run(
     }
 }
 
-/// The source is fetched and the first step begins, on what was `read` of a git repository. Answers whether a scheduler is to say what facts that is: of
-/// a run whose facts are known already it is not. A second call of the same attempt changes nothing.
+/// The source is fetched and the first of the `steps` begins, on what was `read` of a git repository. Answers whether a
+/// scheduler is to say what facts that is: of a run whose facts are known already it is not. A second call of the same
+/// attempt changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
@@ -217,10 +219,12 @@ pub async fn began(
     run: RunId,
     holder: &Holder,
     read: Option<&SourceRead>,
+    steps: &Steps,
 ) -> Result<bool, RunOpError> {
-    let run = update(store, run, |run, now, _| {
+    let run = update(store, run, |run, now, batch| {
         check_holder(run, holder)?;
         refuse_cancelled(run)?;
+        steps::put(batch, run.id, holder.attempt, steps)?;
         if let Some(read) = read {
             // An attempt that reads a branch anew may get another commit than the one before it.
             let is_other = run.read.as_ref().is_some_and(|before| before.commit != read.commit);
@@ -285,18 +289,20 @@ pub async fn renew(
     }
 }
 
-/// The final tags are about to move. Says which of `images` this run may move. A second call of the same attempt answers the
-/// same, unless the first one was [`tags::Permit::Undecided`], which changes nothing.
+/// A step is about to move final tags. Says which of `images` it may move. A second call for the same step of the attempt
+/// answers the same, unless the first one was [`tags::Permit::Undecided`], which changes nothing.
 ///
 /// # Errors
-/// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
+/// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`], [`RunOpError::Illegal`] before the first step.
 pub async fn tagging(
     store: &dyn Store,
     run: RunId,
     holder: &Holder,
+    step: &StepId,
     images: &[ImageReference],
     lease: Duration,
 ) -> Result<tags::Permit, RunOpError> {
+    let writer = tags::Writer { run, attempt: holder.attempt, step: step.clone() };
     for _ in 0..CONFLICT_RETRIES {
         let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
         let before = found.value.clone();
@@ -304,14 +310,14 @@ pub async fn tagging(
         refuse_cancelled(&before)?;
         let now = store.now().await?;
         let mut batch = Batch::default();
-        if !matches!(before.state, RunState::Tagging { .. }) {
-            advance(&mut found.value, Progress::Tagging, now)?;
+        if !matches!(before.state, RunState::Running { .. }) {
+            let source = IllegalTransition { from: before.status(), to: "tagged" };
+            return Err(RunOpError::Illegal { run, source });
         }
         if let Some(held) = found.value.state.lease_mut() {
             held.until = now.after(lease);
         }
-        let attempt = holder.attempt;
-        let permit = tags::claim(store, &mut batch, &found.value, attempt, images, now).await?;
+        let permit = tags::claim(store, &mut batch, &found.value, &writer, images, now).await?;
         if permit == tags::Permit::Undecided {
             return Ok(permit);
         }
@@ -326,7 +332,28 @@ pub async fn tagging(
     Err(too_busy(run).into())
 }
 
-/// Ends an attempt: writes outcome, outputs and terminal state and ends the lease; or, for a failure of the
+/// A step has pushed an image: writes where it comes from, and where the attempt's `steps` stand. A second call of the same
+/// attempt writes the same.
+///
+/// # Errors
+/// [`RunOpError::LeaseLost`].
+pub async fn pushed(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    lineage: &Lineage,
+    steps: &Steps,
+) -> Result<(), RunOpError> {
+    update(store, run, |run, _, batch| {
+        check_holder(run, holder)?;
+        lineages::record(batch, lineage)?;
+        Ok(steps::put(batch, run.id, holder.attempt, steps)?)
+    })
+    .await
+    .map(drop)
+}
+
+/// Ends an attempt: writes where its `steps` stand, outcome, outputs and terminal state, and ends the lease; or, for a failure of the
 /// infrastructure, lets the run wait for its next attempt. A second call of the same attempt is [`RunOpError::LeaseLost`].
 ///
 /// # Errors
@@ -336,19 +363,14 @@ pub async fn finish(
     run: RunId,
     holder: &Holder,
     finish: Finish,
-    lineage: Option<Lineage>,
+    steps: &Steps,
 ) -> Result<Finished, RunOpError> {
     let ended = update(store, run, |run, now, batch| {
         check_holder(run, holder)?;
         ends::end_attempt(run, &finish, now)?;
         // Its next attempt, if there is one, gets secrets sealed anew.
         batch.delete.push(bundles::key(run));
-        if run.state.done().is_some()
-            && let Some(lineage) = &lineage
-        {
-            lineages::record(batch, lineage)?;
-        }
-        Ok(())
+        Ok(steps::put(batch, run.id, holder.attempt, steps)?)
     })
     .await?;
     Ok(match ended.state.done() {

@@ -58,7 +58,7 @@ enum Old {
 type Deaths = &'static [(Part, CrashPoint)];
 
 /// The points, and which row of ARCHITECTURE.md says what heals who dies there, by its first column.
-const TABLE: [(CrashPoint, &str); 24] = [
+const TABLE: [(CrashPoint, &str); 25] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
     (Accepted, "commit and answer"),
@@ -75,6 +75,7 @@ const TABLE: [(CrashPoint, &str); 24] = [
     (Tagging, "take and anything later"),
     (HalfTagged, "take and anything later"),
     (Tagged, "take and anything later"),
+    (LineageWritten, "take and anything later"),
     (Lapsed, "take and anything later"),
     (Finished, "outcome written and doorbell"),
     (CancelAsked, "cancel asked and doorbell"),
@@ -100,7 +101,7 @@ const PLAYS: [(Story, Deaths); 12] = [
     ),
     (Push, &[(Ingress, AcceptedUnrung), (Scheduler, Ready), (Worker, Building), (Worker, Pushed)]),
     (Push, &[(Worker, Tagging), (Scheduler, Lapsed), (Worker, HalfTagged)]),
-    (Push, &[(Worker, Tagged), (Worker, Finished)]),
+    (Push, &[(Worker, Tagged), (Worker, LineageWritten), (Worker, Finished)]),
     (Push, &[(Worker, SegmentPut), (Scheduler, BeforeSeal)]),
     (PushToMany, &[(Scheduler, HalfDecided)]),
     (Cancel, &[(Ingress, CancelAsked)]),

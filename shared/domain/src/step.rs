@@ -1,0 +1,103 @@
+//! The steps of a run, as one attempt went through them.
+//!
+//! They are kept beside the run, in a record for each attempt that this attempt alone writes: what a step does costs
+//! nothing of the run's own record, for which worker, scheduler and people compete.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::StepId;
+use crate::timestamp::Timestamp;
+
+/// The steps that an attempt has begun, in that order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    steps: Vec<Step>,
+}
+
+/// A step that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which.
+    pub id: StepId,
+    /// When it began, by the store's clock.
+    pub began: Timestamp,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: StepState,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StepState {
+    /// It goes on. Of an attempt that has ended: nobody knows how far it came.
+    Running,
+    /// It did all that it was to do.
+    Succeeded {
+        /// When it ended.
+        at: Timestamp,
+    },
+    /// It failed: the run's error says why.
+    Failed {
+        /// When it ended.
+        at: Timestamp,
+    },
+    /// It was ended from outside: cancelled, out of time, or handed back.
+    Stopped {
+        /// When it ended.
+        at: Timestamp,
+    },
+}
+
+impl Steps {
+    /// In the order in which they began.
+    pub fn iter(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter()
+    }
+
+    /// A step begins. One that began before begins anew.
+    pub fn begin(&mut self, id: &StepId, now: Timestamp) {
+        self.steps.retain(|step| step.id != *id);
+        self.steps.push(Step { id: id.clone(), began: now, state: StepState::Running });
+    }
+
+    /// A step that goes on ends like this. Changes nothing for any other.
+    pub fn end(&mut self, id: &StepId, state: StepState) {
+        let running = |step: &&mut Step| step.id == *id && step.state == StepState::Running;
+        if let Some(step) = self.steps.iter_mut().find(running) {
+            step.state = state;
+        }
+    }
+
+    /// Whatever goes on ends like this.
+    pub fn end_all(&mut self, state: StepState) {
+        let running = self.steps.iter_mut().filter(|step| step.state == StepState::Running);
+        running.for_each(|step| step.state = state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_stays_as_it_ended_and_what_goes_on_is_stopped() {
+        let at = Timestamp::from_millis;
+        let (build, push): (StepId, StepId) = ("build".parse().unwrap(), "push".parse().unwrap());
+        let mut steps = Steps::default();
+        steps.begin(&build, at(1));
+        steps.end(&build, StepState::Succeeded { at: at(2) });
+        steps.begin(&push, at(2));
+        steps.end(&build, StepState::Failed { at: at(3) });
+        steps.end_all(StepState::Stopped { at: at(4) });
+        let states: Vec<_> = steps.iter().map(|step| step.state).collect();
+        assert_eq!(states, [StepState::Succeeded { at: at(2) }, StepState::Stopped { at: at(4) }]);
+
+        let text = serde_json::to_string(&steps).unwrap();
+        assert_eq!(
+            text,
+            r#"{"steps":[{"id":"build","began":1,"state":"succeeded","at":2},{"id":"push","began":2,"state":"stopped","at":4}]}"#
+        );
+        assert_eq!(serde_json::from_str::<Steps>(&text).unwrap(), steps);
+    }
+}

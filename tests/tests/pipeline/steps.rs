@@ -1,0 +1,96 @@
+//! What a run's steps did is kept beside it, attempt by attempt.
+
+use std::time::Duration;
+
+use gantry_domain::run::RunStatus;
+use gantry_domain::step::{StepState, Steps};
+use gantry_scheduler::Retention;
+use gantry_seams::{runs, steps};
+use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
+use gantry_worker::engine::scripted::Action;
+
+/// A run `ca1` that somebody asked for, of a task whose engine does this.
+async fn asked(actions: impl IntoIterator<Item = Action>) -> TestPipeline {
+    let gantry = super::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    gantry.engine.script(&TestPipeline::repository("hello"), actions);
+    gantry.ask(&task, None).await;
+    gantry.schedule().await;
+    gantry
+}
+
+async fn steps_of(gantry: &TestPipeline, attempt: u32) -> Vec<(String, &'static str)> {
+    let steps = steps::find(gantry.store.as_ref(), "ca1".parse().unwrap(), attempt).await.unwrap();
+    steps.iter().map(|step| (step.id.to_string(), word(step.state))).collect()
+}
+
+fn word(state: StepState) -> &'static str {
+    match state {
+        StepState::Running => "running",
+        StepState::Succeeded { .. } => "succeeded",
+        StepState::Failed { .. } => "failed",
+        StepState::Stopped { .. } => "stopped",
+    }
+}
+
+fn pair(id: &str, state: &'static str) -> (String, &'static str) {
+    (id.to_owned(), state)
+}
+
+#[tokio::test]
+async fn a_run_that_pushes_builds_and_then_pushes() {
+    let gantry = asked([]).await;
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "succeeded"), pair("push", "succeeded")]);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_is_the_last_one() {
+    let gantry = asked([Action::Exit(3)]).await;
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Failed);
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "failed")]);
+}
+
+#[tokio::test]
+async fn a_canceled_run_s_step_is_stopped() {
+    let gantry = asked([Action::Hang]).await;
+    let worker = gantry.worker("worker-1");
+    let canceling = async {
+        gantry.engine.until_running(1).await;
+        assert_eq!(steps_of(&gantry, 1).await, [pair("build", "running")]);
+        let by = TestPipeline::somebody();
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
+    };
+    let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);
+    assert!(worked.unwrap());
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "stopped")]);
+}
+
+#[tokio::test]
+async fn the_steps_of_a_lost_attempt_stay_and_the_next_has_its_own() {
+    let gantry = asked([]).await;
+    let store = gantry.store.as_ref();
+    let (pool, nonce) = ("linux-amd64".parse().unwrap(), "1".repeat(32).parse().unwrap());
+    let lost =
+        runs::take(store, &pool, &"lost".parse().unwrap(), &nonce, LEASE).await.unwrap().unwrap();
+    let mut begun = Steps::default();
+    begun.begin(&"build".parse().unwrap(), gantry.clock.now());
+    runs::began(store, lost.run.id, &lost.holder, None, &begun).await.unwrap();
+    gantry.clock.advance(LEASE * 2);
+    runs::lapse(store, lost.run.id).await.unwrap().unwrap();
+    gantry.settle().await;
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "running")], "nobody knows how far");
+    assert_eq!(steps_of(&gantry, 2).await, [pair("build", "succeeded"), pair("push", "succeeded")]);
+
+    let mut keeper = gantry.scheduler();
+    keeper.settings.retention = Retention { runs: Duration::ZERO, ..Retention::default() };
+    gantry.clock.advance(Duration::from_secs(1));
+    keeper.forget_old().await.unwrap();
+    for attempt in [1, 2] {
+        assert_eq!(steps_of(&gantry, attempt).await, [], "they go with their run");
+    }
+}

@@ -1,0 +1,258 @@
+//! Does the steps of a run, and keeps the record of them.
+//!
+//! In: an attempt. Out: how it ended, and where its steps stand then. A step ends early when the lease is lost, somebody
+//! cancels, the worker shuts down or the time is over; what goes on then cleans up when it is dropped. Only moving the
+//! final tags is not broken off: half of them moved would be worse than a late cancel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::built_on::SourceRead;
+use gantry_domain::id::StepId;
+use gantry_domain::image::Digest;
+use gantry_domain::lineage::Lineage;
+use gantry_domain::run::{ErrorCode, Product};
+use gantry_domain::step::{StepState, Steps};
+use gantry_domain::timestamp::Timestamp;
+use gantry_ops::backoff::Backoff;
+use gantry_ops::metrics::Stage;
+use gantry_ops::telemetry;
+use gantry_seams::queue::{Queue, RunsMoved};
+use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::steps;
+use gantry_seams::store::{SharedStore, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::Attempt;
+use crate::failure::Failure;
+use crate::spans;
+use crate::step::build::Builder;
+use crate::step::push::Pusher;
+use crate::tags::{NotTagged, Tagger};
+
+/// Does runs.
+pub(crate) struct Executor {
+    pub(crate) store: SharedStore,
+    pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
+    pub(crate) builder: Builder,
+    pub(crate) pusher: Pusher,
+    pub(crate) tagger: Tagger,
+}
+
+/// How an attempt ended.
+pub(crate) enum Ending {
+    Succeeded(Product),
+    Failed(Failure),
+    CancelAsked,
+    TimedOut,
+    /// The worker shuts down.
+    Stopped,
+    LeaseLost,
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<NotTagged> for Ending {
+    fn from(not_tagged: NotTagged) -> Self {
+        match not_tagged {
+            NotTagged::LeaseLost => Self::LeaseLost,
+            NotTagged::CancelAsked => Self::CancelAsked,
+            NotTagged::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+impl Executor {
+    /// Does the steps of an attempt's run. Answers where they stand, and how it ended.
+    pub(crate) async fn run(&self, attempt: &Attempt, stop: &CancellationToken) -> (Steps, Ending) {
+        let mut steps = Steps::default();
+        let ending = match self.build_and_push(attempt, &mut steps, stop).await {
+            Ok(product) => Ending::Succeeded(product),
+            Err(ending) => ending,
+        };
+        let at = self.now(&steps).await;
+        steps.end_all(match ending {
+            Ending::Succeeded(_) => StepState::Succeeded { at },
+            Ending::Failed(_) => StepState::Failed { at },
+            Ending::CancelAsked | Ending::TimedOut | Ending::Stopped | Ending::LeaseLost => {
+                StepState::Stopped { at }
+            }
+        });
+        (steps, ending)
+    }
+
+    async fn build_and_push(
+        &self,
+        attempt: &Attempt,
+        steps: &mut Steps,
+        stop: &CancellationToken,
+    ) -> Result<Product, Ending> {
+        let (build, push) = (step("build")?, step("push")?);
+        let built = unless_interrupted(attempt, stop, async {
+            let source = self.builder.fetch(attempt).await?;
+            steps.begin(&build, self.now(steps).await);
+            self.begin(attempt, source.read().as_ref(), steps).await?;
+            let order = self.builder.plan(attempt, &build, source).await?;
+            self.pusher.try_credentials(attempt, order.images()).await?;
+            Ok(self.builder.build(attempt, &build, order).await?)
+        })
+        .await?;
+        let mut product = Product {
+            bases: built.bases.clone(),
+            commit: built.commit.clone(),
+            ..Product::default()
+        };
+        if built.images.is_empty() {
+            attempt.log.say(None, "nothing was to be pushed").await;
+            return Ok(product);
+        }
+        let at = self.now(steps).await;
+        steps.end(&build, StepState::Succeeded { at });
+        steps.begin(&push, at);
+        let pushed = unless_interrupted(attempt, stop, async {
+            let pushing = self.pusher.push(attempt, &push, &built);
+            let (pushed, ()) =
+                tokio::join!(spans::stage(Stage::Push, pushing), self.record(attempt, steps));
+            pushed.map_err(|failure| failure.in_step(&push).into())
+        })
+        .await?;
+        let tagging = self.tagger.tag(attempt, &push, &pushed, &built.images);
+        let tagged = spans::stage(Stage::Tag, tagging).await?;
+        self.pusher.delete_staging(attempt, &pushed).await;
+        for output in &tagged.outputs {
+            let line = format!("pushed {} at {}", output.image, output.digest);
+            attempt.log.say(Some(&push), line).await;
+        }
+        for tag in &tagged.superseded {
+            attempt.log.say(Some(&push), tag.to_string()).await;
+        }
+        (product.outputs, product.superseded) = (tagged.outputs, tagged.superseded);
+        let at = self.now(steps).await;
+        steps.end(&push, StepState::Succeeded { at });
+        if let Some(first) = pushed.first() {
+            let lineage = lineage(attempt, &product, &first.manifest.digest, at);
+            self.say_pushed(attempt, &lineage, steps).await?;
+        }
+        Ok(product)
+    }
+
+    /// Says that the first step begins, for as long as the store is away and nobody else took the run.
+    async fn begin(
+        &self,
+        attempt: &Attempt,
+        read: Option<&SourceRead>,
+        steps: &Steps,
+    ) -> Result<(), Ending> {
+        let lease = &attempt.lease;
+        let began = || runs::began(self.store.as_ref(), lease.run, &lease.holder, read, steps);
+        let is_to_be_resolved = while_away(attempt, "to begin", began).await?;
+        if is_to_be_resolved {
+            let moved = RunsMoved { run: lease.run };
+            let published = self.runs_moved.publish(moved, telemetry::current_trace()).await;
+            if let Err(error) = published {
+                tracing::debug!("the scheduler looks for itself: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes where what was pushed comes from: whatever the steps that follow do, tags have moved.
+    async fn say_pushed(
+        &self,
+        attempt: &Attempt,
+        lineage: &Lineage,
+        steps: &Steps,
+    ) -> Result<(), Ending> {
+        let lease = &attempt.lease;
+        let pushed = || runs::pushed(self.store.as_ref(), lease.run, &lease.holder, lineage, steps);
+        while_away(attempt, "to say what it pushed", pushed).await
+    }
+
+    /// Writes where the steps stand. Nobody waits for it, and the end of the attempt writes it again.
+    async fn record(&self, attempt: &Attempt, steps: &Steps) {
+        let recorded = steps::record(self.store.as_ref(), attempt.run.id, attempt.number, steps);
+        if let Err(error) = recorded.await {
+            tracing::debug!(run.id = %attempt.run.id, "the steps are written later: {error}");
+        }
+    }
+
+    /// By the store's clock, or the latest that is known of it while the store is away.
+    async fn now(&self, steps: &Steps) -> Timestamp {
+        match self.store.now().await {
+            Ok(now) => now,
+            Err(_) => steps.iter().map(|step| step.began).max().unwrap_or_default(),
+        }
+    }
+}
+
+/// Does what may be broken off.
+async fn unless_interrupted<T>(
+    attempt: &Attempt,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Ending>>,
+) -> Result<T, Ending> {
+    // On the heap: a whole build as a future is larger than what a stack should hold.
+    let work = Box::pin(work);
+    tokio::select! {
+        biased;
+        () = attempt.lease.lost() => Err(Ending::LeaseLost),
+        () = attempt.lease.cancel_asked() => Err(Ending::CancelAsked),
+        () = stop.cancelled() => Err(Ending::Stopped),
+        () = tokio::time::sleep_until(attempt.deadline) => Err(Ending::TimedOut),
+        done = work => done,
+    }
+}
+
+/// Asks the store again for as long as it is away and nobody else took the run.
+async fn while_away<T, F>(attempt: &Attempt, waits: &str, ask: impl Fn() -> F) -> Result<T, Ending>
+where
+    F: Future<Output = Result<T, RunOpError>>,
+{
+    let run = attempt.run.id;
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(RunOpError::Store(error)) if !matches!(error, StoreError::Undecodable { .. }) => {
+                tracing::warn!(run.id = %run, "run {run} waits {waits}: {error}");
+                tokio::select! {
+                    () = attempt.lease.lost() => return Err(Ending::LeaseLost),
+                    () = tokio::time::sleep(backoff.wait()) => {}
+                }
+            }
+            // The store knows of a cancel, and of a lease that is over, before the next renewal does.
+            Err(RunOpError::CancelAsked { .. }) => return Err(Ending::CancelAsked),
+            Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
+                return Err(Ending::LeaseLost);
+            }
+            Err(error @ (RunOpError::Illegal { .. } | RunOpError::Store(_))) => {
+                return Err(Failure::infrastructures(ErrorCode::Internal, &error).into());
+            }
+        }
+    }
+}
+
+fn step(name: &str) -> Result<StepId, Failure> {
+    name.parse().map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
+}
+
+fn lineage(attempt: &Attempt, product: &Product, digest: &Digest, pushed: Timestamp) -> Lineage {
+    let run = &attempt.run;
+    Lineage {
+        digest: digest.clone(),
+        images: product.outputs.iter().map(|output| output.image.clone()).collect(),
+        platform: run.build.platform.clone(),
+        bases: product.bases.clone(),
+        run: run.id,
+        registry: run.registry.clone(),
+        task: run.task.as_ref().map(|task| task.name.clone()),
+        source: run.build.source.to_string(),
+        commit: product.commit.clone(),
+        cause: run.cause.to_string(),
+        pushed,
+    }
+}

@@ -1,0 +1,62 @@
+//! The runs that a worker holds, and the numbers that tell them apart.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gantry_domain::id::RunId;
+use tokio::sync::Notify;
+
+/// The runs that a worker holds. Whoever looks after the worker shares it.
+#[derive(Default)]
+pub struct HeldRuns {
+    held: Mutex<HashMap<RunId, Held>>,
+    /// Notified when a run was let go that had an attempt before: the engine may have been at it for a moment longer.
+    pub(crate) untidy: Notify,
+}
+
+/// A run that is held.
+#[derive(Clone)]
+pub(crate) struct Held {
+    /// Notified when the run may have been asked to cancel.
+    pub(crate) cancel_asked: Arc<Notify>,
+    /// Below the worker's number of slots, and no other held run's.
+    pub(crate) slot: u32,
+}
+
+impl HeldRuns {
+    /// The ids, in order.
+    pub(crate) fn ids(&self) -> Vec<RunId> {
+        let mut runs: Vec<RunId> = self.held().keys().copied().collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    /// A run was taken.
+    pub(crate) fn insert(&self, run: RunId) -> Held {
+        let mut all = self.held();
+        let is_free = |slot: &u32| all.values().all(|held| held.slot != *slot);
+        let slot = (0..).find(is_free).unwrap_or(u32::MAX);
+        let held = Held { cancel_asked: Arc::new(Notify::new()), slot };
+        all.insert(run, held.clone());
+        held
+    }
+
+    /// A run was let go after that attempt.
+    pub(crate) fn remove(&self, run: RunId, attempt: u32) {
+        self.held().remove(&run);
+        if attempt > 1 {
+            self.untidy.notify_one();
+        }
+    }
+
+    /// A run may have been asked to cancel. Nothing happens if it is not held.
+    pub(crate) fn notify_cancel(&self, run: RunId) {
+        if let Some(held) = self.held().get(&run) {
+            held.cancel_asked.notify_one();
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

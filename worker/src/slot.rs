@@ -1,0 +1,237 @@
+//! Does one attempt at a run, from its lease to its finish.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::id::WorkerId;
+use gantry_domain::registry::Registry;
+use gantry_domain::run::{ErrorCode, Outcome, Run, RunError};
+use gantry_domain::step::Steps;
+use gantry_ops::backoff::Backoff;
+use gantry_ops::bundle::Bundle;
+use gantry_ops::secret::PoolKey;
+use gantry_ops::telemetry;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::logs::LogId;
+use gantry_seams::queue::{Queue, RunsMoved};
+use gantry_seams::registries;
+use gantry_seams::runs::{self, Bundled, Finish, Finished, RunOpError, TakenRun};
+use gantry_seams::store::{SharedStore, StoreError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::attempt::Attempt;
+use crate::executor::{Ending, Executor};
+use crate::failure::Failure;
+use crate::held::Held;
+use crate::lease::KeptLease;
+use crate::log::{LogWriter, RunLog};
+use crate::mask::Secrets;
+use crate::settings::WorkerSettings;
+use crate::spans;
+
+/// How long the outcome is tried to be written while the store is away and nobody else took the run.
+const FINISH_WITHIN: Duration = Duration::from_secs(900);
+
+/// Does attempts.
+pub(crate) struct Slot {
+    pub(crate) store: SharedStore,
+    /// Logs.
+    pub(crate) blobs: SharedBlobs,
+    pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
+    pub(crate) pool_key: Arc<PoolKey>,
+    pub(crate) executor: Executor,
+    pub(crate) settings: WorkerSettings,
+}
+
+/// An attempt lacks what it needs.
+#[derive(Debug, thiserror::Error)]
+#[error("worker {worker} cannot begin")]
+struct CannotBegin {
+    worker: WorkerId,
+    source: Box<dyn Error>,
+}
+
+impl Slot {
+    /// Does one attempt. Returns when its outcome is written, or can no longer be.
+    pub(crate) async fn attempt(&self, taken: TakenRun, held: Held, stop: &CancellationToken) {
+        let span = spans::attempt(&taken, &self.settings);
+        self.attempt_in_span(taken, held, stop).instrument(span).await;
+    }
+
+    async fn attempt_in_span(&self, taken: TakenRun, held: Held, stop: &CancellationToken) {
+        let (id, number) = (taken.run.id, taken.holder.attempt);
+        tracing::info!(run.id = %id, run.attempt = number, "run {id}: attempt {number} begins");
+        let Some((attempt, writer)) = self.begin(taken, held).await else { return };
+        let (steps, ending) = Box::pin(self.executor.run(&attempt, stop)).await;
+        self.end(attempt, writer, &steps, ending).await;
+    }
+
+    /// Opens what the run needs. Without its secrets it is not built: they are sealed anew for its next attempt.
+    async fn begin(&self, taken: TakenRun, held: Held) -> Option<(Attempt, LogWriter)> {
+        let TakenRun { run, holder, bundle, .. } = taken;
+        let times = self.settings.lease;
+        let number = holder.attempt;
+        let Held { cancel_asked, slot } = held;
+        let lease = KeptLease::keep(Arc::clone(&self.store), run.id, holder, times, cancel_asked);
+        let needs = tokio::select! {
+            () = lease.lost() => return None,
+            needs = self.open_needs(&run, bundle) => needs,
+        };
+        let needs = needs.and_then(|(bundle, registry)| Ok((secrets(&bundle)?, bundle, registry)));
+        let (secrets, bundle, registry) = match needs {
+            Ok(needs) => needs,
+            Err(failure) => {
+                tracing::warn!(run.id = %run.id, "run {}: {}", run.id, failure.error());
+                self.finish(&lease, failure.finish(number), &Steps::default()).await;
+                return None;
+            }
+        };
+        let (log, writer) = RunLog::begin(
+            Arc::clone(&self.store),
+            Arc::clone(&self.blobs),
+            LogId { run: run.id, attempt: number },
+            secrets,
+            self.settings.log_limit,
+        );
+        let deadline = Instant::now() + run.build.timeout.as_duration();
+        Some((Attempt { run, registry, number, slot, bundle, log, lease, deadline }, writer))
+    }
+
+    async fn open_needs(&self, run: &Run, bundle: Bundled) -> Result<(Bundle, Registry), Failure> {
+        let cannot_begin = |source: Box<dyn Error>| {
+            let error = CannotBegin { worker: self.settings.id.clone(), source };
+            Failure::infrastructures(ErrorCode::Internal, &error)
+        };
+        let bundle = match bundle.map_err(|error| cannot_begin(error.into()))? {
+            None => Bundle::default(),
+            Some(sealed) => Bundle::open(&self.pool_key, run, &sealed)
+                .map_err(|error| cannot_begin(error.into()))?,
+        };
+        match self.find_registry(run).await.map_err(|error| cannot_begin(error.into()))? {
+            Some(registry) => Ok((bundle, registry)),
+            None => {
+                let message = format!("registry {} was deleted", run.registry);
+                Err(Failure::in_words(ErrorCode::Internal, message))
+            }
+        }
+    }
+
+    /// Waits for a store that is away: for as long as the lease holds that costs no attempt.
+    async fn find_registry(&self, run: &Run) -> Result<Option<Registry>, StoreError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        loop {
+            match registries::find(self.store.as_ref(), &run.registry).await {
+                Err(StoreError::Unavailable { message }) => {
+                    tracing::warn!(run.id = %run.id, "run {} waits to begin: {message}", run.id);
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Says how it ended, and writes the outcome.
+    async fn end(&self, attempt: Attempt, writer: LogWriter, steps: &Steps, ending: Ending) {
+        let run = attempt.run.id;
+        let finish = match ending {
+            Ending::Succeeded(product) => Some(Finish::Outcome(Outcome::Succeeded(product))),
+            Ending::Failed(failure) => Some(say_failed(&attempt, failure).await),
+            Ending::CancelAsked => self.canceled(&attempt).await,
+            Ending::TimedOut => Some(timed_out(&attempt).await),
+            Ending::Stopped => {
+                attempt.log.say(None, "the worker shuts down: another one takes this run").await;
+                Some(Finish::HandBack)
+            }
+            Ending::LeaseLost => None,
+        };
+        let Attempt { log, lease, number, .. } = attempt;
+        drop(log);
+        writer.finished().await;
+        let Some(finish) = finish else {
+            tracing::warn!(run.id = %run, "run {run}: the lease of attempt {number} is lost; another attempt has it");
+            return;
+        };
+        self.finish(&lease, finish, steps).await;
+    }
+
+    async fn canceled(&self, attempt: &Attempt) -> Option<Finish> {
+        let found = runs::find(self.store.as_ref(), attempt.run.id).await;
+        let by = found.ok().flatten().and_then(|run| run.cancel).map(|ask| ask.by)?;
+        attempt.log.say(None, format!("canceled by token {by}")).await;
+        Some(Finish::Outcome(Outcome::Canceled { by }))
+    }
+
+    /// Writes the end, for as long as the store is away and nobody else took the run.
+    async fn finish(&self, lease: &KeptLease, finish: Finish, steps: &Steps) {
+        let give_up = Instant::now() + FINISH_WITHIN;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            let finished =
+                runs::finish(self.store.as_ref(), lease.run, &lease.holder, finish.clone(), steps);
+            match finished.instrument(tracing::info_span!("finish")).await {
+                Ok(finished) => {
+                    spans::ended(&finished);
+                    say_finished(&finished);
+                    return self.wake_scheduler(lease).await;
+                }
+                Err(RunOpError::Store(error))
+                    if Instant::now() < give_up
+                        && !matches!(error, StoreError::Undecodable { .. }) =>
+                {
+                    tracing::warn!(run.id = %lease.run, "the outcome of run {} waits: {error}", lease.run);
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(run.id = %lease.run, "the outcome of run {} is not written: {error}", lease.run);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wake_scheduler(&self, lease: &KeptLease) {
+        let moved = RunsMoved { run: lease.run };
+        if let Err(error) = self.runs_moved.publish(moved, telemetry::current_trace()).await {
+            tracing::debug!("the scheduler looks for itself: {error}");
+        }
+    }
+}
+
+fn say_finished(finished: &Finished) {
+    match finished {
+        Finished::Done(run) => {
+            tracing::info!(run.id = %run.id, run.status = %run.status(), "run {} ended: {}", run.id, run.status());
+        }
+        Finished::WillBeTriedAgain(run) => {
+            tracing::warn!(run.id = %run.id, "run {} will be tried again", run.id);
+        }
+    }
+}
+
+async fn say_failed(attempt: &Attempt, failure: Failure) -> Finish {
+    let failure = failure.masked(|text| attempt.log.secrets().mask(text));
+    attempt.log.say(None, format!("failed: {}", failure.error())).await;
+    failure.finish(attempt.number)
+}
+
+async fn timed_out(attempt: &Attempt) -> Finish {
+    let seconds = attempt.run.build.timeout.as_duration().as_secs();
+    let error = RunError {
+        code: ErrorCode::TimedOut,
+        step: None,
+        exit_code: None,
+        message: format!("the run took longer than its {seconds} s: give it more with `--timeout`"),
+    };
+    attempt.log.say(None, error.to_string()).await;
+    Finish::Outcome(Outcome::Timeout { error })
+}
+
+/// What to mask in the log. A run whose secrets are too many to look for is not built: they would stand in its log.
+fn secrets(bundle: &Bundle) -> Result<Secrets, Failure> {
+    let masked = bundle.masked();
+    let masked = masked.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))?;
+    Ok(Secrets::new(&masked))
+}

@@ -1,0 +1,273 @@
+//! A worker: takes the ready runs of its pool, as many at once as it has slots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::InvalidText;
+use gantry_ops::backoff::Backoff;
+use gantry_ops::secret::{PoolKey, SecretError, random_hex};
+use gantry_ops::{metrics, telemetry};
+use gantry_remote::registries::Registries;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::Queues;
+use gantry_seams::runs::{self, TakenRun};
+use gantry_seams::store::{SharedStore, StoreError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::announce::{Announcer, Readiness};
+use crate::engine::Engine;
+use crate::executor::Executor;
+use crate::held::{Held, HeldRuns};
+use crate::housekeeping::Housekeeper;
+use crate::settings::WorkerSettings;
+use crate::slot::Slot;
+use crate::source::Sources;
+use crate::step::build::Builder;
+use crate::step::push::Pusher;
+use crate::tags::Tagger;
+
+/// How often a worker looks for work though no doorbell rang and it found none for a while.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How soon it looks again after it took a run. Each look that finds nothing doubles this, up to [`LOOK_AGAIN`].
+const LOOK_SOON: Duration = Duration::from_millis(250);
+
+/// A worker.
+#[derive(Clone)]
+pub struct Worker {
+    /// The truth.
+    pub store: SharedStore,
+    /// The doorbells.
+    pub queues: Queues,
+    /// Uploaded contexts and log segments.
+    pub blobs: SharedBlobs,
+    /// Opens the bundles of its pool, and nothing else.
+    pub pool_key: Arc<PoolKey>,
+    /// Builds images.
+    pub engine: Arc<dyn Engine>,
+    /// Fetches sources.
+    pub sources: Sources,
+    /// Resolves bases and moves tags.
+    pub registries: Arc<dyn Registries>,
+    /// Its settings.
+    pub settings: WorkerSettings,
+    /// The runs that it holds.
+    pub held: Arc<HeldRuns>,
+}
+
+/// No run could be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No nonce could be made.
+    #[error(transparent)]
+    Nonce(#[from] SecretError),
+    /// What was made is no nonce.
+    #[error(transparent)]
+    Text(#[from] InvalidText),
+}
+
+impl Worker {
+    /// Takes runs until `stop` is cancelled; then hands back what it holds and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let readiness = Readiness::default();
+        let (announcer, housekeeper) = (self.announcer(), self.housekeeper());
+        tokio::join!(
+            announcer.run(&readiness, &stop),
+            housekeeper.run(&stop),
+            self.watch_cancels(&stop),
+            self.take_runs(&readiness, &stop),
+        );
+    }
+
+    /// Takes the best ready run, if there is one, and does an attempt at it: for tests, and for whoever wants the effect of
+    /// a doorbell at once. Answers whether there was one.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub async fn turn(&self, stop: &CancellationToken) -> Result<bool, TakeError> {
+        let Some((taken, held)) = self.take().await? else { return Ok(false) };
+        self.attempt(taken, held, stop).await;
+        Ok(true)
+    }
+
+    async fn attempt(&self, taken: TakenRun, held: Held, stop: &CancellationToken) {
+        let (run, attempt) = (taken.run.id, taken.holder.attempt);
+        Box::pin(self.slot().attempt(taken, held, stop)).await;
+        self.held.remove(run, attempt);
+    }
+
+    fn announcer(&self) -> Announcer {
+        Announcer {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            engine: Arc::clone(&self.engine),
+            held: Arc::clone(&self.held),
+            settings: self.settings.clone(),
+        }
+    }
+
+    fn housekeeper(&self) -> Housekeeper {
+        Housekeeper {
+            store: Arc::clone(&self.store),
+            engine: Arc::clone(&self.engine),
+            held: Arc::clone(&self.held),
+            installation: self.settings.installation.clone(),
+            keep_cache: self.settings.keep_cache,
+            interval: self.settings.housekeeping,
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        Slot {
+            store: Arc::clone(&self.store),
+            blobs: Arc::clone(&self.blobs),
+            runs_moved: Arc::clone(&self.queues.runs),
+            pool_key: Arc::clone(&self.pool_key),
+            executor: self.executor(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    fn executor(&self) -> Executor {
+        Executor {
+            store: Arc::clone(&self.store),
+            runs_moved: Arc::clone(&self.queues.runs),
+            builder: Builder {
+                engine: Arc::clone(&self.engine),
+                sources: self.sources.clone(),
+                uploads: Arc::clone(&self.blobs),
+                registries: Arc::clone(&self.registries),
+                pool_key: Arc::clone(&self.pool_key),
+                installation: self.settings.installation.clone(),
+            },
+            pusher: Pusher {
+                engine: Arc::clone(&self.engine),
+                registries: Arc::clone(&self.registries),
+                installation: self.settings.installation.clone(),
+                worker: self.settings.id.clone(),
+            },
+            tagger: Tagger {
+                store: Arc::clone(&self.store),
+                registries: Arc::clone(&self.registries),
+            },
+        }
+    }
+
+    async fn take_runs(&self, readiness: &Readiness, stop: &CancellationToken) {
+        let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
+        let attempts = TaskTracker::new();
+        let mut pause = Backoff::new(LOOK_SOON, LOOK_AGAIN);
+        let mut said = None;
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+            };
+            let Ok(slot) = slot else { break };
+            let taken = if readiness.may_take() { self.take().await } else { Ok(None) };
+            match taken {
+                Ok(Some((taken, held))) => {
+                    pause.reset();
+                    said = None;
+                    // Whoever wants to be alone was given to a worker that held nothing: the other slots are free, and stay so.
+                    let others =
+                        if taken.run.wants_to_be_alone() { self.settings.slots - 1 } else { 0 };
+                    let Ok(others) = Arc::clone(&slots).acquire_many_owned(others).await else {
+                        break;
+                    };
+                    let (worker, stop) = (self.clone(), stop.clone());
+                    attempts.spawn(async move {
+                        worker.attempt(taken, held, &stop).await;
+                        drop((slot, others));
+                    });
+                }
+                Ok(None) => {
+                    drop(slot);
+                    said = None;
+                    self.wait_for_work(pause.wait(), stop).await;
+                }
+                Err(error) => {
+                    drop(slot);
+                    let error = error.to_string();
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!("no run can be taken: {error}");
+                        said = Some(error);
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(pause.wait()) => {}
+                    }
+                }
+            }
+        }
+        attempts.close();
+        attempts.wait().await;
+    }
+
+    async fn take(&self) -> Result<Option<(TakenRun, Held)>, TakeError> {
+        let nonce = random_hex::<16>()?.parse()?;
+        let settings = &self.settings;
+        let (store, pool) = (self.store.as_ref(), &settings.pool);
+        let (id, period) = (&settings.id, settings.lease.period);
+        let taken = if self.held.ids().is_empty() {
+            runs::take(store, pool, id, &nonce, period).await?
+        } else {
+            runs::take_beside_others(store, pool, id, &nonce, period).await?
+        };
+        Ok(taken.map(|taken| {
+            metrics::run_taken(&taken.run);
+            let held = self.held.insert(taken.run.id);
+            (taken, held)
+        }))
+    }
+
+    async fn wait_for_work(&self, at_most: Duration, stop: &CancellationToken) {
+        let jobs = self.queues.jobs.pool(&self.settings.pool);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(at_most) => {}
+            claim = jobs.claim() => match claim {
+                Ok(Some(claim)) => {
+                    telemetry::hear("jobs", claim.trace());
+                    if let Err(error) = claim.done().await {
+                        tracing::debug!("a doorbell may ring again: {error}");
+                    }
+                }
+                Ok(None) => stop.cancelled().await,
+                Err(error) => {
+                    tracing::debug!("no doorbell rings: {error}");
+                    tokio::time::sleep(at_most).await;
+                }
+            },
+        }
+    }
+
+    async fn watch_cancels(&self, stop: &CancellationToken) {
+        loop {
+            let mut control = match self.queues.control.listen().await {
+                Ok(control) => control,
+                Err(error) => {
+                    tracing::warn!("a cancel is noticed with the next renewal only: {error}");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                    }
+                }
+            };
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    asked = control.next() => match asked {
+                        Some(asked) => self.held.notify_cancel(asked.run),
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+}
