@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use gantry_domain::id::{RegistryName, TaskId};
 use gantry_domain::registry::Registry;
@@ -10,15 +11,14 @@ use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics::{self, Repair};
-use gantry_ops::secret::SecretError;
+use gantry_ops::secret::{Keyring, SecretError};
 use gantry_ops::telemetry;
-use gantry_seams::queue::PoolHasWork;
+use gantry_seams::queue::{JobQueues, PoolHasWork};
 use gantry_seams::runs::{Admission, Limits, RunOpError};
-use gantry_seams::store::{Store, StoreError};
+use gantry_seams::store::{SharedStore, Store, StoreError};
 use gantry_seams::{registries, runs, tasks};
 use tracing::{Instrument as _, field};
 
-use crate::Scheduler;
 use crate::sweeper::MISSED_AFTER;
 
 /// How many waiting runs of a registry are read in its turn.
@@ -90,13 +90,21 @@ impl Look {
     }
 }
 
-impl Scheduler {
+/// Lets waiting runs become ready.
+pub(crate) struct Admitter {
+    pub(crate) store: SharedStore,
+    pub(crate) jobs: Arc<dyn JobQueues>,
+    /// Opens the secrets that a run needs, and seals them for it.
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+impl Admitter {
     /// Looks at waiting runs: a page of each registry, then the next page of each that has more, so that no registry
     /// waits behind the crowd of another. Answers how many became ready.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn admit_runs(&self) -> Result<usize, StoreError> {
+    pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
         let mut look = Look { now: store.now().await?, ..Look::default() };
         let mut turns = VecDeque::new();
@@ -185,7 +193,7 @@ impl Scheduler {
         let span = tracing::info_span!("admit run", run.id = %run.id, trace.id = field::Empty);
         telemetry::follow(&span, run.trace.as_ref());
         tracing::debug!(run.id = %run.id, "run {} is ready in pool {pool}", run.id);
-        let jobs = self.queues.jobs.pool(&pool);
+        let jobs = self.jobs.pool(&pool);
         let ringing = jobs.publish(PoolHasWork { pool }, run.trace.clone()).instrument(span);
         if let Err(error) = ringing.await {
             tracing::debug!("workers find run {} by themselves: {error}", run.id);

@@ -1,12 +1,9 @@
 //! What is in the store, for Prometheus: runs that wait, runs that are ready, workers. Read as far as is worth knowing.
 
 use gantry_domain::run::RunState;
-use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Seen};
-use gantry_seams::store::StoreError;
+use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::{installation, runs, workers};
-
-use crate::Scheduler;
 
 /// How many waiting runs are read.
 const WAITING: usize = 1024;
@@ -14,10 +11,16 @@ const WAITING: usize = 1024;
 /// How many entries of the other indexes are read.
 const ENTRIES: usize = 4096;
 
-impl Scheduler {
-    /// Looks at everything, and tells it.
-    pub(crate) async fn tell_figures(&self, now: Timestamp) -> Result<(), StoreError> {
+/// Looks at everything, and tells Prometheus.
+pub(crate) struct Figures {
+    pub(crate) store: SharedStore,
+}
+
+impl Figures {
+    /// Looks once. Nothing moves by that.
+    pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
+        let now = store.now().await?;
         let mut seen = Seen { at: now, ..Seen::default() };
         for run in runs::waiting(store, None, WAITING).await? {
             if let RunState::Waiting { reason, .. } = &run.state {
@@ -49,6 +52,6 @@ impl Scheduler {
         let room = store.room().await?;
         (seen.store_used, seen.store_limit) = (room.used, room.most);
         metrics::seen(&seen);
-        Ok(())
+        Ok(0)
     }
 }

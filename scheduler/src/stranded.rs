@@ -12,7 +12,7 @@ use gantry_seams::runs::{self, ReadyRun, RunOpError};
 use gantry_seams::store::StoreError;
 use gantry_seams::workers;
 
-use crate::Scheduler;
+use crate::sweeper::Sweeper;
 
 /// How many ready runs are read at once.
 const PAGE: usize = 512;
@@ -23,7 +23,7 @@ struct Forsaken {
     last_served: Option<Timestamp>,
 }
 
-impl Scheduler {
+impl Sweeper {
     /// Ends what has been ready for too long in a pool without workers. Time in which nobody could be seen does not
     /// count: it begins at `watching_since` at the earliest. Answers how many ended.
     ///
@@ -34,7 +34,7 @@ impl Scheduler {
         now: Timestamp,
         watching_since: Timestamp,
     ) -> Result<usize, StoreError> {
-        let too_long_ago = now.before(self.settings.queue_timeout);
+        let too_long_ago = now.before(self.queue_timeout);
         if watching_since > too_long_ago {
             return Ok(0);
         }
@@ -67,7 +67,7 @@ impl Scheduler {
     }
 
     async fn strand(&self, run: RunId, lack: &NoWorker) -> Result<bool, StoreError> {
-        let waited = self.settings.queue_timeout.as_secs();
+        let waited = self.queue_timeout.as_secs();
         let message = format!(
             "nobody took it in {waited} s, `runs.queue_timeout`, since {lack}; then run it again"
         );

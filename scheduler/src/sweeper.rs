@@ -1,19 +1,19 @@
 //! Finds what was lost: leases of workers that were not heard of again, doorbells that did not ring, pauses that are over.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Repair};
-use gantry_seams::queue::{PoolHasWork, RunsMoved};
+use gantry_seams::queue::{EventAccepted, PoolHasWork, QueueError, Queues, RunsMoved};
 use gantry_seams::runs::{self, Lapsed, RunOpError};
-use gantry_seams::store::StoreError;
+use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::{events, workers};
 
-use crate::Scheduler;
+use crate::decider::Asks;
 
 /// How many leases one look sees.
 const LEASES: usize = 1024;
@@ -24,15 +24,21 @@ const READY: usize = 1024;
 /// How many undecided events are counted.
 const EVENTS: usize = 256;
 
-/// What nobody looked at for so long was missed: its doorbell did not ring, or nobody was there to hear it.
+/// What nobody looked at for so long was missed: its doorbell did not ring, or nobody was there.
 pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a worker that says nothing is still listed.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// A sweeper: remembers when the store was away.
-pub(crate) struct Sweeper {
-    scheduler: Scheduler,
+/// Finds what was lost, and rings for it. Remembers when the store was away.
+pub struct Sweeper {
+    pub(crate) store: SharedStore,
+    pub(crate) queues: Queues,
+    asks: Arc<Asks>,
+    /// The period of a lease.
+    lease: Duration,
+    /// How long a run may be ready in a pool without workers.
+    pub(crate) queue_timeout: Duration,
     state: Mutex<State>,
 }
 
@@ -60,7 +66,13 @@ struct Sight {
 }
 
 impl Sweeper {
-    pub(crate) fn new(scheduler: Scheduler) -> Self {
+    pub(crate) fn new(
+        store: SharedStore,
+        queues: Queues,
+        asks: Arc<Asks>,
+        lease: Duration,
+        queue_timeout: Duration,
+    ) -> Self {
         // Who begins cannot know whether the store was away a moment ago.
         let state = State {
             leases: HashMap::new(),
@@ -68,11 +80,11 @@ impl Sweeper {
             seeing_since: None,
             no_lapse_before: None,
         };
-        Self { scheduler, state: Mutex::new(state) }
+        Self { store, queues, asks, lease, queue_timeout, state: Mutex::new(state) }
     }
 
     /// Looks once. Answers how much was repaired.
-    pub(crate) async fn sweep(&self) -> Result<usize, StoreError> {
+    pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let swept = self.sweep_once().await;
         if swept.is_err() {
             self.state.lock().unwrap_or_else(PoisonError::into_inner).store_was_away = true;
@@ -81,7 +93,7 @@ impl Sweeper {
     }
 
     async fn sweep_once(&self) -> Result<usize, StoreError> {
-        let store = self.scheduler.store.as_ref();
+        let store = self.store.as_ref();
         let now = store.now().await?;
         let mut repaired = 0;
         let sight = self.sight(now);
@@ -89,25 +101,35 @@ impl Sweeper {
         if sight.may_lapse {
             repaired += self.end_leases(lapsed).await?;
         }
-        let stranded = self.scheduler.end_stranded_runs(now, sight.since).await?;
+        let stranded = self.end_stranded_runs(now, sight.since).await?;
         metrics::repaired(Repair::RunStranded, stranded);
         repaired += stranded;
-        // What is due for a moment only is on its way: nothing was lost.
-        let missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
-        let missed = missed.iter().filter(|event| !self.scheduler.asks.has(event)).count();
-        metrics::repaired(Repair::EventDecided, missed);
-        repaired += self.scheduler.decide_events().await?;
-        repaired += self.scheduler.admit_runs().await?;
-        for pool in runs::pools_with_work(store, READY).await? {
-            let jobs = self.scheduler.queues.jobs.pool(&pool);
-            if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
-                tracing::debug!("workers look for themselves: {error}");
-            }
-        }
+        self.ring_for_what_is_due(now).await?;
         let forgotten = workers::forget_silent(store, SILENCE).await?;
         metrics::repaired(Repair::WorkerForgotten, forgotten);
-        self.scheduler.tell_figures(now).await?;
         Ok(repaired)
+    }
+
+    /// Rings for events, waiting runs and ready runs that may have been missed: whose loop it is looks.
+    async fn ring_for_what_is_due(&self, now: Timestamp) -> Result<(), StoreError> {
+        let store = self.store.as_ref();
+        // What is due for a moment only is on its way: nothing was lost.
+        let mut missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
+        missed.retain(|event| !self.asks.has(event));
+        metrics::repaired(Repair::EventDecided, missed.len());
+        if let Some(event) = missed.pop() {
+            ring("events are decided", self.queues.events.publish(EventAccepted { event }, None))
+                .await;
+        }
+        if let Some(run) = runs::waiting(store, None, 1).await?.pop() {
+            let moved = RunsMoved { run: run.id };
+            ring("runs are admitted", self.queues.runs.publish(moved, None)).await;
+        }
+        for pool in runs::pools_with_work(store, READY).await? {
+            let jobs = self.queues.jobs.pool(&pool);
+            ring("runs are taken", jobs.publish(PoolHasWork { pool }, None)).await;
+        }
+        Ok(())
     }
 
     /// While the store was away nobody could renew, and no worker could say that it is there: every lease gets one full
@@ -115,7 +137,7 @@ impl Sweeper {
     fn sight(&self, now: Timestamp) -> Sight {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut state.store_was_away) {
-            state.no_lapse_before = Some(now.after(self.scheduler.settings.lease));
+            state.no_lapse_before = Some(now.after(self.lease));
             state.seeing_since = None;
         }
         Sight {
@@ -135,7 +157,7 @@ impl Sweeper {
             let known = known.get(&run.id).copied();
             let seen = known.filter(|seen| (seen.attempt, seen.until) == (attempt, until));
             let seen = seen.unwrap_or_else(|| SeenLease { attempt, until, since: Instant::now() });
-            if until <= now && seen.since.elapsed() >= self.scheduler.settings.lease {
+            if until <= now && seen.since.elapsed() >= self.lease {
                 lapsed.push(run.id);
             }
             state.leases.insert(run.id, seen);
@@ -144,7 +166,7 @@ impl Sweeper {
     }
 
     async fn end_leases(&self, lapsed: Vec<RunId>) -> Result<usize, StoreError> {
-        let store = self.scheduler.store.as_ref();
+        let store = self.store.as_ref();
         let mut ended = 0;
         for id in lapsed {
             let lapsed = match runs::lapse(store, id).await {
@@ -169,11 +191,16 @@ impl Sweeper {
                 }
             }
             let (Lapsed::Done(run) | Lapsed::WillBeTriedAgain(run)) = lapsed;
-            let queue = &self.scheduler.queues.runs;
-            if let Err(error) = queue.publish(RunsMoved { run: id }, run.trace).await {
-                tracing::debug!("admission looks for itself: {error}");
-            }
+            let moved = RunsMoved { run: id };
+            ring("runs are admitted", self.queues.runs.publish(moved, run.trace)).await;
         }
         Ok(ended)
+    }
+}
+
+/// A doorbell that does not ring costs a few seconds: its loop looks by itself.
+async fn ring(what: &str, ringing: impl Future<Output = Result<(), QueueError>>) {
+    if let Err(error) = ringing.await {
+        tracing::debug!("{what} later: {error}");
     }
 }

@@ -215,7 +215,7 @@ impl Bench {
         self.take_all(taking, finish).await?;
 
         let began = self.begin();
-        self.scheduler.forget_old().await?;
+        self.scheduler.keeper().forget_old().await?;
         self.end(began, retention);
         Ok(())
     }

@@ -29,12 +29,12 @@ async fn delivery(gantry: &TestPipeline) -> Option<gantry_domain::delivery::Deli
 #[tokio::test]
 async fn a_body_moves_to_the_object_store_after_a_day() {
     let (gantry, _) = with_a_finished_run().await;
-    gantry.scheduler().forget_old().await.unwrap();
+    gantry.scheduler().keeper().forget_old().await.unwrap();
     let before = delivery(&gantry).await.unwrap();
     assert!(deliveries::find_body(gantry.store.as_ref(), &before).await.unwrap().is_some());
 
     gantry.clock.advance(DAY * 2);
-    gantry.scheduler().forget_old().await.unwrap();
+    gantry.scheduler().keeper().forget_old().await.unwrap();
     let after = delivery(&gantry).await.unwrap();
     assert!(deliveries::find_body(gantry.store.as_ref(), &after).await.unwrap().is_none());
     let moved = gantry.blobs.get(&deliveries::body_blob_path(&after).unwrap()).await.unwrap();
@@ -49,7 +49,7 @@ async fn after_thirty_days_deliveries_events_runs_and_logs_are_gone_and_lineage_
     assert!(gantry.log("ca1", 1).await.contains("pushed registry.test/hello:ca1"));
 
     gantry.clock.advance(DAY * 31);
-    gantry.scheduler().forget_old().await.unwrap();
+    gantry.scheduler().keeper().forget_old().await.unwrap();
     let store = gantry.store.as_ref();
     assert_eq!(runs::find(store, run.id).await.unwrap(), None);
     assert!(events::find(store, &event).await.unwrap().is_none());
@@ -59,7 +59,7 @@ async fn after_thirty_days_deliveries_events_runs_and_logs_are_gone_and_lineage_
     assert!(lineages::find(store, &digest).await.unwrap().is_some());
 
     gantry.clock.advance(DAY * 400);
-    gantry.scheduler().forget_old().await.unwrap();
+    gantry.scheduler().keeper().forget_old().await.unwrap();
     assert!(lineages::find(store, &digest).await.unwrap().is_none());
 }
 
@@ -68,7 +68,7 @@ async fn an_archived_run_and_its_log_are_kept_for_good() {
     let (gantry, _) = with_a_finished_run().await;
     runs::archive(gantry.store.as_ref(), "ca1".parse().unwrap(), true).await.unwrap();
     gantry.clock.advance(DAY * 1000);
-    gantry.scheduler().forget_old().await.unwrap();
+    gantry.scheduler().keeper().forget_old().await.unwrap();
     assert!(gantry.run("ca1").await.archived);
     assert!(gantry.log("ca1", 1).await.contains("pushed registry.test/hello:ca1"));
 }

@@ -201,9 +201,9 @@ async fn a_log_that_could_not_be_packed_at_the_end_of_its_run_is_packed_later() 
     assert!(whole.contains("hello") && whole.contains("pushed "), "{whole}");
 
     let scheduler = gantry.scheduler();
-    assert_eq!(scheduler.seal_logs().await.unwrap(), 0);
+    assert_eq!(scheduler.keeper().seal_logs().await.unwrap(), 0);
     objects.away.store(false, Ordering::Relaxed);
-    assert_eq!(scheduler.seal_logs().await.unwrap(), 1);
+    assert_eq!(scheduler.keeper().seal_logs().await.unwrap(), 1);
     assert!(open_logs(gantry.store.as_ref(), None, 10).await.unwrap().is_empty());
     assert_eq!(gantry.log("ca1", 1).await, whole);
 }

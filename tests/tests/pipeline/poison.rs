@@ -284,11 +284,11 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     let mut written = counted.0.lock().unwrap().clone();
     gantry.clock.advance(Duration::from_secs(40 * 24 * 3600) + LEASE);
     gantry.schedule().await;
-    scheduler.seal_logs().await.unwrap();
+    scheduler.keeper().seal_logs().await.unwrap();
     let long_ago = gantry.clock.now().before(QUEUE_TIMEOUT);
-    scheduler.end_stranded_runs(gantry.clock.now(), long_ago).await.unwrap();
-    scheduler.make_room().await.unwrap();
-    assert!(scheduler.forget_old().await.unwrap() > 0);
+    scheduler.sweeper().end_stranded_runs(gantry.clock.now(), long_ago).await.unwrap();
+    scheduler.keeper().make_room().await.unwrap();
+    assert!(scheduler.keeper().forget_old().await.unwrap() > 0);
     assert!(written.values().all(|times| *times <= 4), "more than loops that met: {written:?}");
     written.insert("delivery/github/delivery/d1".to_owned(), 1);
     assert_eq!(*counted.0.lock().unwrap(), written, "nothing is put there again");

@@ -44,7 +44,7 @@ async fn busy_worker(gantry: &TestPipeline) {
 /// What a scheduler does that has seen the store for as long as there is one.
 async fn end_stranded_runs(gantry: &TestPipeline) -> usize {
     let began = Timestamp::default();
-    gantry.scheduler().end_stranded_runs(gantry.clock.now(), began).await.unwrap()
+    gantry.scheduler().sweeper().end_stranded_runs(gantry.clock.now(), began).await.unwrap()
 }
 
 #[tokio::test]
@@ -96,9 +96,9 @@ async fn time_in_which_no_scheduler_looked_does_not_count() {
     gantry.clock.advance(QUEUE_TIMEOUT * 100);
     let began = gantry.clock.now();
     let scheduler = gantry.scheduler();
-    assert_eq!(scheduler.end_stranded_runs(gantry.clock.now(), began).await.unwrap(), 0);
+    assert_eq!(scheduler.sweeper().end_stranded_runs(gantry.clock.now(), began).await.unwrap(), 0);
     gantry.clock.advance(QUEUE_TIMEOUT);
-    assert_eq!(scheduler.end_stranded_runs(gantry.clock.now(), began).await.unwrap(), 1);
+    assert_eq!(scheduler.sweeper().end_stranded_runs(gantry.clock.now(), began).await.unwrap(), 1);
 }
 
 #[tokio::test]

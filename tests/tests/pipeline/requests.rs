@@ -182,7 +182,7 @@ async fn an_upload_is_kept_for_a_week_if_a_run_was_started_from_it_and_else_for_
     let build = json!({"upload": used, "images": ["web:{{.Run.ID}}"]});
     api.run(&gantry, "/registries/reg/builds", &build).await;
     let there = async |id: &str| {
-        gantry.scheduler().forget_old().await.unwrap();
+        gantry.scheduler().keeper().forget_old().await.unwrap();
         let id = id.parse().unwrap();
         let has_bytes = gantry.blobs.get(&uploads::blob_path(&id)).await.is_ok();
         let found = uploads::find(gantry.store.as_ref(), &id).await.unwrap();

@@ -53,7 +53,7 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
     let scheduler = gantry.scheduler();
 
     let first = deliver_64_kib(&gantry, 0).await;
-    assert_eq!(scheduler.make_room().await.unwrap(), 0, "there is room");
+    assert_eq!(scheduler.keeper().make_room().await.unwrap(), 0, "there is room");
     let mut number = 1;
     while !gantry.store.room().await.unwrap().is_closed() {
         deliver_64_kib(&gantry, number).await;
@@ -64,7 +64,7 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
     gantry.settle().await;
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
 
-    assert!(scheduler.make_room().await.unwrap() > 0);
+    assert!(scheduler.keeper().make_room().await.unwrap() > 0);
     assert!(!gantry.store.room().await.unwrap().is_tight());
     assert!(deliveries::find_body(gantry.store.as_ref(), &first).await.unwrap().is_none());
     assert!(gantry.blobs.get(&deliveries::body_blob_path(&first).unwrap()).await.is_ok());

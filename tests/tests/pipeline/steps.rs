@@ -86,10 +86,10 @@ async fn the_steps_of_a_lost_attempt_stay_and_the_next_has_its_own() {
     assert_eq!(steps_of(&gantry, 1).await, [pair("build", "running")], "nobody knows how far");
     assert_eq!(steps_of(&gantry, 2).await, [pair("build", "succeeded"), pair("push", "succeeded")]);
 
-    let mut keeper = gantry.scheduler();
-    keeper.settings.retention = Retention { runs: Duration::ZERO, ..Retention::default() };
+    let mut scheduler = gantry.scheduler();
+    scheduler.settings.retention = Retention { runs: Duration::ZERO, ..Retention::default() };
     gantry.clock.advance(Duration::from_secs(1));
-    keeper.forget_old().await.unwrap();
+    scheduler.keeper().forget_old().await.unwrap();
     for attempt in [1, 2] {
         assert_eq!(steps_of(&gantry, attempt).await, [], "they go with their run");
     }

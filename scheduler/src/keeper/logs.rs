@@ -4,12 +4,12 @@ use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::runs;
 use gantry_seams::store::StoreError;
 
-use crate::Scheduler;
+use super::Keeper;
 
 /// How many open logs are looked at together.
 const PAGE: usize = 128;
 
-impl Scheduler {
+impl Keeper {
     /// Packs what attempts that are over left of their logs in the store. Answers of how many. Those that the object store
     /// does not take now are packed later.
     ///

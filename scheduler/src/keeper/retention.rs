@@ -9,7 +9,7 @@ use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
 use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
 
-use crate::Scheduler;
+use super::Keeper;
 
 /// How much one look takes of each kind.
 const PIECE: usize = 128;
@@ -51,7 +51,7 @@ impl Default for Retention {
     }
 }
 
-impl Scheduler {
+impl Keeper {
     /// Forgets what is old. Answers how much. What the object store cannot remove now is removed later.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Scheduler {
     async fn forget_piece(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
         let now = store.now().await?;
-        let keep = &self.settings.retention;
+        let keep = &self.retention;
         let mut count = self.forget_runs().await?;
         count += self.move_bodies(now.before(keep.bodies)).await?;
         count += self.forget_deliveries().await?;
@@ -95,7 +95,7 @@ impl Scheduler {
     }
 
     async fn forget_runs(&self) -> Result<usize, StoreError> {
-        let before = self.store.now().await?.before(self.settings.retention.runs);
+        let before = self.store.now().await?.before(self.retention.runs);
         let mut count = 0;
         for run in runs::ended(self.store.as_ref(), PIECE).await? {
             if run.state.done().is_none_or(|done| done.at >= before) {
@@ -180,7 +180,7 @@ impl Scheduler {
 
     async fn forget_deliveries(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
-        let before = store.now().await?.before(self.settings.retention.deliveries);
+        let before = store.now().await?.before(self.retention.deliveries);
         let mut count = 0;
         for delivery in deliveries::without_body_before(store, before, PIECE).await? {
             if let Err(error) = deliveries::delete_packed_body(self.blobs.as_ref(), &delivery).await

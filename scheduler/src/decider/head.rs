@@ -12,41 +12,41 @@ use gantry_seams::Versioned;
 use gantry_seams::facts;
 use gantry_seams::store::StoreError;
 
-use crate::Scheduler;
-use crate::asks::MayAsk;
+use super::Decider;
+use super::asks::MayAsk;
 
 /// The current head of a branch, and the fact that was stored before.
-pub(crate) struct ResolvedHead {
+pub(super) struct ResolvedHead {
     /// What the store said, to be advanced from.
-    pub(crate) known: Option<Versioned<Fact>>,
+    pub(super) known: Option<Versioned<Fact>>,
     /// The fact with the current head.
-    pub(crate) now: Fact,
+    pub(super) now: Fact,
 }
 
 impl ResolvedHead {
     /// Whether there is anything to know: a branch that never was and is not has no fact, or a sender could have as many stored
     /// as it has names.
-    pub(crate) fn is_something(&self) -> bool {
+    pub(super) fn is_something(&self) -> bool {
         self.known.is_some() || self.now.value.is_some()
     }
 
     /// Whether something changed.
-    pub(crate) fn advanced(&self) -> bool {
+    pub(super) fn advanced(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.value.generation != self.now.generation)
     }
 }
 
 /// How a code host may be asked.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asking {
+pub(super) struct Asking {
     /// Whether now.
-    pub(crate) may_ask: MayAsk,
+    pub(super) may_ask: MayAsk,
     /// Whether it may be asked again later if it may be behind the push.
-    pub(crate) may_wait: bool,
+    pub(super) may_wait: bool,
 }
 
 /// Why a head is not resolved.
-pub(crate) enum Unresolved {
+pub(super) enum Unresolved {
     /// The code host could not be asked: later, perhaps.
     Asking(CodeHostError),
     /// This host must be asked, which may take a while.
@@ -63,9 +63,9 @@ impl From<StoreError> for Unresolved {
     }
 }
 
-impl Scheduler {
+impl Decider {
     /// What a push means for the head of its branch. `tasks` watch it, and one of their tokens may be needed to ask.
-    pub(crate) async fn resolve_head(
+    pub(super) async fn resolve_head(
         &self,
         registry: &RegistryName,
         push: &Push,
@@ -96,7 +96,7 @@ impl Scheduler {
 
     /// Asks the code host, with the address and the token of each task in turn until one is let in. Never at an address
     /// that a push names: whoever sends hooks would be sent the tokens.
-    pub(crate) async fn ask(
+    pub(super) async fn ask(
         &self,
         branch: Option<&RefName>,
         tasks: &[Task],

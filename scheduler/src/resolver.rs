@@ -3,6 +3,8 @@
 //! In: the commits that workers read for runs which no push started. Out: the facts that had these commits, and at which
 //! generation. Only then can such a run be put in order with those of pushes, and move a tag.
 
+use std::sync::Arc;
+
 use gantry_domain::built_on::{BuiltOn, FactVersion, SourceRead};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::{Fact, FactKey};
@@ -10,12 +12,10 @@ use gantry_domain::id::EventId;
 use gantry_domain::run::Run;
 use gantry_domain::source::{RefName, Source};
 use gantry_ops::telemetry;
-use gantry_seams::queue::EventAccepted;
+use gantry_seams::queue::{EventAccepted, Queue};
 use gantry_seams::runs::RunOpError;
-use gantry_seams::store::StoreError;
+use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::{decisions, events, facts, runs};
-
-use crate::Scheduler;
 
 /// How many runs are resolved in one pass.
 const MOST: usize = 256;
@@ -23,12 +23,18 @@ const MOST: usize = 256;
 /// With how many branches of its repository a commit is compared.
 const MOST_BRANCHES: usize = 1024;
 
-impl Scheduler {
+/// Finds what running runs are built on.
+pub(crate) struct Resolver {
+    pub(crate) store: SharedStore,
+    pub(crate) events: Arc<dyn Queue<EventAccepted>>,
+}
+
+impl Resolver {
     /// Resolves what running runs are built on. Returns how many were resolved.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn resolve_built_on(&self) -> Result<usize, StoreError> {
+    pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let mut resolved = 0;
         for run in runs::unresolved(self.store.as_ref(), MOST).await? {
             let BuiltOn::Read(read) = &run.built_on else { continue };
@@ -102,7 +108,7 @@ impl Scheduler {
         };
         if events::notice(self.store.as_ref(), &event).await? {
             let message = EventAccepted { event: id };
-            let sent = self.queues.events.publish(message, telemetry::current_trace()).await;
+            let sent = self.events.publish(message, telemetry::current_trace()).await;
             if let Err(error) = sent {
                 tracing::debug!("the loop that decides looks by itself: {error}");
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gantry_domain::id::EventId;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::Scheduler;
+use super::Decider;
 
 /// How many asks go to one host at once. A silent one is waited for, and each is a process of its own.
 const A_HOST: usize = 4;
@@ -19,7 +19,7 @@ const MOST: usize = 4096;
 
 /// Whether deciding an event may ask its code host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MayAsk {
+pub(super) enum MayAsk {
     /// It takes as long as the host does.
     Yes,
     /// Others wait behind it.
@@ -51,12 +51,12 @@ impl Asks {
         self.events().contains(event)
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.events().len()
     }
 
     /// Waits until nothing is being asked. Answers whether something was.
-    pub(crate) async fn settled(&self) -> bool {
+    pub(super) async fn settled(&self) -> bool {
         let mut waited = false;
         loop {
             let ended = self.one_ended.notified();
@@ -98,18 +98,18 @@ impl Drop for Asked {
     }
 }
 
-impl Scheduler {
+impl Decider {
     /// Decides an event in a task of its own, once it is its turn to ask `host`. Answers `false` if too many wait for
     /// theirs, or this one does already.
-    pub(crate) fn decide_with_host(&self, event: &EventId, host: String) -> bool {
+    pub(super) fn decide_with_host(&self, event: &EventId, host: String) -> bool {
         if self.asks.count() >= MOST || !self.asks.events().insert(event.clone()) {
             return false;
         }
         let asked = Asked { asks: Arc::clone(&self.asks), event: event.clone() };
-        let scheduler = self.clone();
+        let decider = self.clone();
         tokio::spawn(async move {
-            let Some(_turn) = scheduler.asks.turn(&host).await else { return };
-            if let Err(error) = scheduler.decide_event(&asked.event, MayAsk::Yes).await {
+            let Some(_turn) = decider.asks.turn(&host).await else { return };
+            if let Err(error) = decider.decide_event(&asked.event, MayAsk::Yes).await {
                 tracing::warn!(event.id = %asked.event, "event {} is decided later: {error}", asked.event);
             }
         });

@@ -1,0 +1,238 @@
+//! Undecided events become decisions, and runs where a rule said yes: both in one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::decide::Rule;
+use gantry_domain::event::{Event, EventKind};
+use gantry_domain::id::{EventId, RunId};
+use gantry_domain::timestamp::Timestamp;
+use gantry_ops::secret::Keyring;
+use gantry_ops::{metrics, telemetry};
+use gantry_remote::code_host::CodeHost;
+use gantry_seams::Versioned;
+use gantry_seams::decisions::{self, Decided};
+use gantry_seams::events::{self, RecordedEvent};
+use gantry_seams::queue::{Queue, RunsMoved};
+use gantry_seams::store::{Batch, CommitError, SharedStore, StoreError};
+use tracing::{Instrument as _, field};
+
+mod asks;
+mod head;
+mod push;
+mod saved;
+
+pub use asks::Asks;
+use asks::MayAsk;
+
+/// How many events one look takes.
+const EVENTS_A_TICK: usize = 64;
+
+/// How often an event is looked at anew because somebody else changed what it rests on.
+const CONFLICT_RETRIES: usize = 64;
+
+/// What deciding an event led to.
+enum Progress {
+    /// It is decided, up to here; these runs were started.
+    Committed(Vec<RunId>),
+    /// There are more candidates than fit one commit.
+    CommittedWithMore(Vec<RunId>),
+    /// Someone else changed what it rests on: look again.
+    Conflict,
+    /// It is put off.
+    PutOff,
+    /// This host must be asked first.
+    MustAsk(String),
+}
+
+/// Decides events.
+#[derive(Clone)]
+pub(crate) struct Decider {
+    pub(crate) store: SharedStore,
+    pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
+    /// Opens the tokens that code hosts are asked with, and signs runs.
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) code_host: Arc<dyn CodeHost>,
+    pub(crate) asks: Arc<Asks>,
+}
+
+impl Decider {
+    /// The same as [`Decider::tick`], and waits for the code hosts that are being asked.
+    pub(crate) async fn tick_and_settle(&self) -> Result<usize, StoreError> {
+        let decided = self.tick().await?;
+        Ok(decided + usize::from(self.asks.settled().await))
+    }
+
+    /// Decides the events that are due, and begins to ask the code hosts of those that cannot be decided without. Answers
+    /// how many were decided.
+    ///
+    /// # Errors
+    /// [`StoreError`]; one event that cannot be decided does not keep the others.
+    pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
+        let mut decided = 0;
+        loop {
+            let now = self.store.now().await?;
+            // Those that are being asked about are due still, and the oldest: they must not hide the others.
+            let most = EVENTS_A_TICK + self.asks.count();
+            let due = events::undecided(self.store.as_ref(), now, most).await?;
+            let is_all = due.len() < most;
+            let mut moved = 0;
+            for event in due.iter().filter(|event| !self.asks.has(event)) {
+                match self.decide_event(event, MayAsk::NotNow).await? {
+                    None => {
+                        decided += 1;
+                        moved += 1;
+                    }
+                    Some(host) => moved += usize::from(self.decide_with_host(event, host)),
+                }
+            }
+            if is_all || moved == 0 {
+                return Ok(decided);
+            }
+        }
+    }
+
+    /// Decides an event. Answers with a host that must be asked first, if it may not be now.
+    async fn decide_event(
+        &self,
+        id: &EventId,
+        may_ask: MayAsk,
+    ) -> Result<Option<String>, StoreError> {
+        let mut conflicts = 0;
+        loop {
+            let found = match self.find_undecided(id).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return self.set_aside(id).await,
+                Err(StoreError::Undecodable { key, message }) => {
+                    tracing::error!(event.id = %id, "event {id} is set aside, since {key} does not decode: {message}");
+                    return self.set_aside(id).await;
+                }
+                Err(error) => return Err(error),
+            };
+            let event = &found.value.event;
+            let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
+            telemetry::follow(&span, event.trace.as_ref());
+            let progress = match self.decide(&found, may_ask).instrument(span).await {
+                // What it rests on waits for a person; it is looked at again, and keeps no other meanwhile.
+                Err(StoreError::Undecodable { key, message }) => {
+                    self.put_off(&found, &format!("{key} does not decode: {message}")).await?
+                }
+                Ok(Progress::Conflict) if conflicts == CONFLICT_RETRIES => {
+                    self.put_off(&found, "others change what it rests on all the time").await?
+                }
+                progress => progress?,
+            };
+            match progress {
+                Progress::Conflict => conflicts += 1,
+                Progress::CommittedWithMore(_) => {}
+                Progress::PutOff | Progress::Committed(_) => return Ok(None),
+                Progress::MustAsk(host) => return Ok(Some(host)),
+            }
+        }
+    }
+
+    /// Reads an event; `None` if it is gone, or decided.
+    async fn find_undecided(
+        &self,
+        id: &EventId,
+    ) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
+        let store = self.store.as_ref();
+        let (found, is_undecided) =
+            tokio::try_join!(events::find(store, id), decisions::is_undecided(store, id))?;
+        Ok(found.filter(|_| is_undecided))
+    }
+
+    /// Looks at an event again after a pause.
+    async fn put_off(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        why: &str,
+    ) -> Result<Progress, StoreError> {
+        let (id, pause) = (&found.value.event.id, pause_after(found.value.tries));
+        tracing::warn!(event.id = %id, "event {id} is decided in {pause:?} at the earliest: {why}");
+        events::put_off(self.store.as_ref(), found, pause).await?;
+        Ok(Progress::PutOff)
+    }
+
+    async fn set_aside(&self, id: &EventId) -> Result<Option<String>, StoreError> {
+        events::set_aside(self.store.as_ref(), id).await?;
+        Ok(None)
+    }
+
+    /// Decides as much of an event as one commit does, and rings for the runs that it started.
+    async fn decide(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        may_ask: MayAsk,
+    ) -> Result<Progress, StoreError> {
+        let event = &found.value.event;
+        let progress = match &event.kind {
+            EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
+            EventKind::TaskSaved { task } => self.learn_head(found, task, may_ask).await?,
+            EventKind::ImagePushed(pushed) => {
+                let what = format!("{} at {}", pushed.image, pushed.digest);
+                self.decide_nothing(found, Rule::RecordedOnly { what }).await?
+            }
+            EventKind::Requested { .. } => {
+                let what = "a request, which is decided where it is accepted,".to_owned();
+                self.decide_nothing(found, Rule::RecordedOnly { what }).await?
+            }
+        };
+        match &progress {
+            Progress::Conflict | Progress::PutOff | Progress::MustAsk(_) => {}
+            Progress::Committed(runs) | Progress::CommittedWithMore(runs) => {
+                self.announce(event, runs).await;
+            }
+        }
+        Ok(progress)
+    }
+
+    async fn decide_nothing(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        rule: Rule,
+    ) -> Result<Progress, StoreError> {
+        let now = self.store.now().await?;
+        let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
+        self.record(Batch::default(), found, decided, now, Progress::Committed(Vec::new())).await
+    }
+
+    /// Commits the batch with the decision in it.
+    async fn record(
+        &self,
+        mut batch: Batch,
+        found: &Versioned<RecordedEvent>,
+        decided: Decided,
+        now: Timestamp,
+        progress: Progress,
+    ) -> Result<Progress, StoreError> {
+        let choices = decided.candidates.iter().map(|candidate| (&candidate.choice).into());
+        let outcomes: Vec<metrics::Decided> =
+            choices.chain(decided.nothing.iter().map(Into::into)).collect();
+        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
+        match self.store.commit(batch).await {
+            Ok(()) => {
+                outcomes.into_iter().for_each(metrics::decided);
+                Ok(progress)
+            }
+            Err(CommitError::Conflict { .. }) => Ok(Progress::Conflict),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    async fn announce(&self, event: &Event, started: &[RunId]) {
+        for run in started {
+            tracing::info!(event.id = %event.id, run.id = %run, "event {} started run {run}", event.id);
+        }
+        // Whoever takes it looks at all that wait.
+        let Some(run) = started.last().copied() else { return };
+        if let Err(error) = self.runs_moved.publish(RunsMoved { run }, event.trace.clone()).await {
+            tracing::debug!("admission looks for itself: {error}");
+        }
+    }
+}
+
+/// 2 s, doubling to 10 minutes.
+fn pause_after(tries: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(tries + 1).min(600))
+}

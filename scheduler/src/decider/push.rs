@@ -1,0 +1,202 @@
+//! What a push starts.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use gantry_domain::decide::judge::{Head, Verdict, judge};
+use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
+use gantry_domain::event::{Push, PushedRef};
+use gantry_domain::fact::FactKey;
+use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
+use gantry_ops::telemetry;
+use gantry_seams::Versioned;
+use gantry_seams::decisions::Decided;
+use gantry_seams::events::{self, RecordedEvent};
+use gantry_seams::store::{Batch, StoreError};
+use gantry_seams::{facts, hooks, registries, runs, tasks};
+
+use super::asks::MayAsk;
+use super::head::{Asking, ResolvedHead, Unresolved};
+use super::{Decider, Progress, pause_after};
+
+/// How many candidates one commit decides: as many as Redis writes in less than 5 ms.
+const CANDIDATES_A_COMMIT: usize = 48;
+
+/// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
+const TRIES: u32 = 12;
+
+/// For how long after a push its code host may still show an older head. After that its answer counts.
+const BEHIND_FOR: Duration = Duration::from_secs(180);
+
+/// The longest pause before a host that may be behind is asked again.
+const LONGEST_BEHIND: Duration = Duration::from_secs(30);
+
+/// What was found out of the head of the branch that a push moved.
+enum FoundHead {
+    Resolved(ResolvedHead),
+    Unknown { fact: FactKey, why: String },
+    NotAsked,
+}
+
+impl FoundHead {
+    /// As it is judged. `goes_on`: earlier candidates of this push were judged in a commit that wrote the fact.
+    fn judged(self, goes_on: bool) -> Head {
+        match self {
+            Self::Resolved(resolved) => {
+                Head::Known { is_news: goes_on || resolved.advanced(), fact: resolved.now }
+            }
+            Self::Unknown { fact, why } => Head::Unknown { fact, why },
+            Self::NotAsked => Head::NotAsked,
+        }
+    }
+}
+
+impl Decider {
+    pub(super) async fn decide_push(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        push: &Push,
+        may_ask: MayAsk,
+    ) -> Result<Progress, StoreError> {
+        let event = &found.value.event;
+        let repository = push.repository();
+        if let Some(id) = &push.hook {
+            let hook = hooks::find(self.store.as_ref(), id).await?;
+            if !hook.is_some_and(|hook| hook.speaks_for(&repository)) {
+                let rule = Rule::HookNotForRepository { hook: id.clone(), repository };
+                return self.decide_nothing(found, rule).await;
+            }
+        }
+        let after = found.value.cursor.as_ref();
+        let candidates = tasks::watching(
+            self.store.as_ref(),
+            &event.registry,
+            &repository,
+            after,
+            CANDIDATES_A_COMMIT,
+        )
+        .await?;
+        if candidates.is_empty() && after.is_none() {
+            return self.decide_nothing(found, Rule::NoTask { repository }).await;
+        }
+        let now = self.store.now().await?;
+        let is_new = now.since(event.received) < BEHIND_FOR;
+        // Of the candidates behind the cursor the first have been decided by the head that was found.
+        let asking = Asking { may_ask, may_wait: is_new && after.is_none() };
+        let resolved = async {
+            let push = self.with_default_branch(push, &candidates, may_ask).await?;
+            let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
+            let head = match matched {
+                None => FoundHead::NotAsked,
+                Some(branch) => FoundHead::Resolved(
+                    self.resolve_head(&event.registry, &push, branch, &candidates, now, asking)
+                        .await?,
+                ),
+            };
+            Ok((push, head))
+        };
+        let (push, head) = match resolved.await {
+            Ok(resolved) => resolved,
+            Err(Unresolved::Store(error)) => return Err(error),
+            Err(Unresolved::MustAsk(host)) => return Ok(Progress::MustAsk(host)),
+            Err(Unresolved::Behind) => {
+                let pause = pause_after(found.value.tries).min(LONGEST_BEHIND);
+                tracing::info!(event.id = %event.id, "{repository} is asked again in {pause:?}: it may not show yet what event {} says", event.id);
+                events::put_off(self.store.as_ref(), found, pause).await?;
+                return Ok(Progress::PutOff);
+            }
+            Err(Unresolved::Asking(error)) if found.value.tries < TRIES => {
+                let pause = pause_after(found.value.tries);
+                tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
+                events::put_off(self.store.as_ref(), found, pause).await?;
+                return Ok(Progress::PutOff);
+            }
+            Err(Unresolved::Asking(error)) => {
+                let branch = match &push.reference {
+                    PushedRef::Branch(branch) | PushedRef::Tag(branch) => branch,
+                };
+                let fact = FactKey::branch(&event.registry, &repository, branch);
+                (Cow::Borrowed(push), FoundHead::Unknown { fact, why: error.message })
+            }
+        };
+        self.commit_push(found, &push, &candidates, head, now).await
+    }
+
+    /// The push with the repository's default branch, which the code host is asked for where the push does not name it
+    /// and a task watches it.
+    async fn with_default_branch<'a>(
+        &self,
+        push: &'a Push,
+        candidates: &[Task],
+        may_ask: MayAsk,
+    ) -> Result<Cow<'a, Push>, Unresolved> {
+        let needs_it = |task: &Task| {
+            let matched = matcher::match_push(push, task);
+            matches!(matched, Err(Rule::DefaultBranchUnknown { .. }))
+        };
+        if !candidates.iter().any(needs_it) {
+            return Ok(Cow::Borrowed(push));
+        }
+        let default_branch = self.ask(None, candidates, may_ask).await?.branch;
+        Ok(Cow::Owned(Push { default_branch, ..push.clone() }))
+    }
+
+    /// Writes fact, runs and decision in one commit.
+    async fn commit_push(
+        &self,
+        found: &Versioned<RecordedEvent>,
+        push: &Push,
+        candidates: &[Task],
+        head: FoundHead,
+        now: Timestamp,
+    ) -> Result<Progress, StoreError> {
+        let (store, event) = (self.store.as_ref(), &found.value.event);
+        let Some(registry) = registries::find(store, &event.registry).await? else {
+            let rule = Rule::NoRegistry { registry: event.registry.clone() };
+            return self.decide_nothing(found, rule).await;
+        };
+        let mut batch = Batch::default();
+        if let FoundHead::Resolved(resolved) = &head
+            && resolved.is_something()
+        {
+            facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
+        }
+        // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
+        let head = head.judged(found.value.cursor.is_some());
+        let keys: Vec<String> =
+            candidates.iter().filter_map(|task| head.run_key(&task.id)).collect();
+        let has = runs::find_for(store, &keys).await?;
+        let signer = self.keyring.as_ref();
+        let mut creation =
+            runs::Creation::begin(store, batch, registry.prefix, signer, now).await?;
+        let (mut decided, mut started) = (Vec::with_capacity(candidates.len()), Vec::new());
+        for task in candidates {
+            let key = head.run_key(&task.id);
+            let started_before = key.as_ref().and_then(|key| has.get(key).copied());
+            let choice = match judge(&event.id, push, task, &head, started_before) {
+                Verdict::No(rule) => Choice::No { rule },
+                Verdict::Run(mut draft) => {
+                    draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
+                    let run = creation.add(*draft, key)?.id;
+                    started.push(run);
+                    Choice::Run { run }
+                }
+            };
+            let other_address = matcher::other_address(push, task);
+            if let Some(addresses) = &other_address {
+                tracing::warn!(event.id = %event.id, task.name = %task.id, "event {}, task {}: {addresses}", event.id, task.id);
+            }
+            decided.push(Candidate { task: Some(task.id.clone()), choice, other_address });
+        }
+        let has_more = candidates.len() == CANDIDATES_A_COMMIT;
+        let more_after = candidates.last().filter(|_| has_more).map(|task| task.id.clone());
+        let decided = Decided { candidates: decided, nothing: None, more_after };
+        let progress = if has_more {
+            Progress::CommittedWithMore(started)
+        } else {
+            Progress::Committed(started)
+        };
+        self.record(creation.finish(), found, decided, now, progress).await
+    }
+}

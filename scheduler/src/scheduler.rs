@@ -1,0 +1,136 @@
+//! A scheduler: its parts, each made with what it needs, and when each looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_ops::secret::Keyring;
+use gantry_remote::code_host::CodeHost;
+use gantry_seams::blobs::SharedBlobs;
+use gantry_seams::queue::Queues;
+use gantry_seams::store::{SharedStore, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admitter;
+use crate::decider::{Asks, Decider};
+use crate::figures::Figures;
+use crate::keeper::{Keeper, Retention};
+use crate::resolver::Resolver;
+use crate::sweeper::Sweeper;
+use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
+
+/// How often old things are looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+
+/// A scheduler.
+#[derive(Clone)]
+pub struct Scheduler {
+    /// The truth.
+    pub store: SharedStore,
+    /// The doorbells.
+    pub queues: Queues,
+    /// Where old bodies and logs are.
+    pub blobs: SharedBlobs,
+    /// Opens the secrets that a run needs and seals them for it.
+    pub keyring: Arc<Keyring>,
+    /// Says what a branch's head is.
+    pub code_host: Arc<dyn CodeHost>,
+    /// What it asks code hosts now.
+    pub asks: Arc<Asks>,
+    /// Its settings.
+    pub settings: SchedulerSettings,
+}
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct SchedulerSettings {
+    /// How often lost doorbells and lapsed leases are looked for.
+    pub sweep_interval: Duration,
+    /// The period of a lease: after the store was away, every lease gets one full period.
+    pub lease: Duration,
+    /// How long a run may be ready in a pool that has no worker.
+    pub queue_timeout: Duration,
+    /// How long things are kept.
+    pub retention: Retention,
+}
+
+impl Scheduler {
+    /// Runs until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let (decider, resolver, admitter) = (self.decider(), self.resolver(), self.admitter());
+        let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
+        let interval = self.settings.sweep_interval;
+        let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
+        tokio::join!(
+            on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
+            on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
+            every("sweeper", &stop, interval, || sweeper.tick()),
+            every("figures", &stop, interval, || figures.tick()),
+            every("logs", &stop, interval, || keeper.seal_logs()),
+            every("retention", &stop, RETENTION_INTERVAL, || keeper.forget_old()),
+            every("room", &stop, LOOK_AGAIN, || keeper.make_room()),
+        );
+    }
+
+    /// Looks once at the events, running and waiting runs that are due, as if every doorbell had rung: for tests, and for
+    /// whoever wants their effect at once. Answers whether anything moved.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tick(&self) -> Result<bool, StoreError> {
+        let resolved = self.resolver().tick().await?;
+        let decided = self.decider().tick_and_settle().await?;
+        let admitted = self.admitter().tick().await?;
+        Ok(resolved + decided + admitted > 0)
+    }
+
+    /// Turns events into decisions and runs.
+    fn decider(&self) -> Decider {
+        Decider {
+            store: Arc::clone(&self.store),
+            runs_moved: Arc::clone(&self.queues.runs),
+            keyring: Arc::clone(&self.keyring),
+            code_host: Arc::clone(&self.code_host),
+            asks: Arc::clone(&self.asks),
+        }
+    }
+
+    /// Finds what running runs are built on.
+    fn resolver(&self) -> Resolver {
+        Resolver { store: Arc::clone(&self.store), events: Arc::clone(&self.queues.events) }
+    }
+
+    /// Lets waiting runs become ready.
+    fn admitter(&self) -> Admitter {
+        Admitter {
+            store: Arc::clone(&self.store),
+            jobs: Arc::clone(&self.queues.jobs),
+            keyring: Arc::clone(&self.keyring),
+        }
+    }
+
+    /// Finds what was lost.
+    #[must_use]
+    pub fn sweeper(&self) -> Sweeper {
+        Sweeper::new(
+            Arc::clone(&self.store),
+            self.queues.clone(),
+            Arc::clone(&self.asks),
+            self.settings.lease,
+            self.settings.queue_timeout,
+        )
+    }
+
+    /// Packs and forgets what is old.
+    #[must_use]
+    pub fn keeper(&self) -> Keeper {
+        Keeper {
+            store: Arc::clone(&self.store),
+            blobs: Arc::clone(&self.blobs),
+            retention: self.settings.retention.clone(),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { store: Arc::clone(&self.store) }
+    }
+}
