@@ -12,6 +12,7 @@
 
 mod architecture;
 mod documents;
+mod modules;
 
 /// `gantry up`.
 #[path = "."]
