@@ -140,9 +140,7 @@ impl From<BuildError> for Failure {
             BuildError::Unavailable { .. } => {
                 Self::infrastructures(ErrorCode::RegistryUnavailable, &error)
             }
-            BuildError::Context { .. } => {
-                Self::infrastructures(ErrorCode::SourceUnreachable, &error)
-            }
+            BuildError::Context { .. } => Self::infrastructures(ErrorCode::Internal, &error),
         }
     }
 }
@@ -260,5 +258,28 @@ pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
             not_before: error.retry_after().unwrap_or_default(),
             ..Failure::infrastructures(ErrorCode::RegistryUnavailable, error)
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_tried_again_exactly_if_its_error_says_that_it_may_succeed() {
+        let message = || "m".to_owned();
+        let errors = [
+            BuildError::StepFailed { step: message(), exit_code: 1 },
+            BuildError::Refused { message: message() },
+            BuildError::Engine(EngineError::Refused { what: "solve", message: message() }),
+            BuildError::DiskFull { message: message() },
+            BuildError::Unavailable { message: message() },
+            BuildError::Context { source: std::io::Error::other("m") },
+        ];
+        for error in errors {
+            let (told, is_transient) = (error.to_string(), error.is_transient());
+            let finish = Failure::from(error).finish(1);
+            assert_eq!(matches!(finish, Finish::Retry { .. }), is_transient, "{told}: {finish:?}");
+        }
     }
 }

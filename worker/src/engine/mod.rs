@@ -267,7 +267,7 @@ pub enum BuildError {
         /// The engine's words.
         message: String,
     },
-    /// The context could not be read to its end.
+    /// The worker could not read the context that it had unpacked to its end. Not the user's fault.
     #[error("the context could not be sent")]
     Context {
         /// What the reader said.
@@ -280,8 +280,11 @@ impl BuildError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Engine(_) | Self::DiskFull { .. } | Self::Unavailable { .. } => true,
-            Self::StepFailed { .. } | Self::Refused { .. } | Self::Context { .. } => false,
+            Self::Engine(_)
+            | Self::DiskFull { .. }
+            | Self::Unavailable { .. }
+            | Self::Context { .. } => true,
+            Self::StepFailed { .. } | Self::Refused { .. } => false,
         }
     }
 }
