@@ -1,4 +1,4 @@
-//! What every long-running command shares: settings read, telemetry started, signals heard, a graceful end.
+//! What every long-running command shares: settings read, telemetry started, signals watched, a graceful end.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn open_as_many_files_as_allowed() {
 }
 
 impl Process {
-    /// Starts telemetry and hears signals from now on.
+    /// Starts telemetry, and watches for signals from now on.
     pub(crate) async fn begin(role: Role, settings: Settings) -> Result<Self> {
         open_as_many_files_as_allowed();
         let telemetry =

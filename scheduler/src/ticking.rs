@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_ops::backoff::Backoff;
+use gantry_ops::said::Said;
 use gantry_ops::telemetry;
 use gantry_seams::queue::Queue;
 use gantry_seams::store::StoreError;
@@ -31,7 +32,7 @@ pub(crate) async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreE
     doorbell: &Arc<dyn Queue<M>>,
     tick: impl Fn() -> F,
 ) {
-    let mut said = None;
+    let mut said = Said::default();
     let mut pause = Backoff::new(LOOK_SOON, LOOK_AGAIN);
     loop {
         let ticked = tick().await;
@@ -64,7 +65,7 @@ async fn drain_doorbells<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M
 async fn await_doorbell<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M>>) {
     match doorbell.claim().await {
         Ok(Some(claim)) => {
-            telemetry::hear(name, claim.trace());
+            telemetry::doorbell(name, claim.trace());
             // The record says the rest, so a doorbell that comes again is as good as one that does not.
             if let Err(error) = claim.done().await {
                 tracing::debug!("{name}: {error}");
@@ -85,7 +86,7 @@ pub(crate) async fn every<F: Future<Output = Result<usize, StoreError>>>(
     interval: Duration,
     tick: impl Fn() -> F,
 ) {
-    let mut said = None;
+    let mut said = Said::default();
     loop {
         rest_on_error(name, &mut said, stop, tick().await).await;
         tokio::select! {
@@ -98,18 +99,17 @@ pub(crate) async fn every<F: Future<Output = Result<usize, StoreError>>>(
 /// Rests after an error, and says it if it is not what was said last: a store that is away is so at every tick.
 async fn rest_on_error(
     name: &str,
-    said: &mut Option<String>,
+    said: &mut Said,
     stop: &CancellationToken,
     ticked: Result<usize, StoreError>,
 ) {
     let Err(error) = ticked else {
-        *said = None;
+        said.over();
         return;
     };
     let error = error.to_string();
-    if said.as_ref() != Some(&error) {
+    if said.is_news(&error) {
         tracing::warn!("the {name} loop rests: {error}");
-        *said = Some(error);
     }
     tokio::select! {
         () = stop.cancelled() => {}

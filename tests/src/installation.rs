@@ -276,7 +276,7 @@ impl Client {
                 ("idempotency-key", key.to_owned()),
             ];
             if let Some(answer) =
-                self.knock(&format!("/api/v1/{path}"), &headers, body.clone()).await?
+                self.send_hook(&format!("/api/v1/{path}"), &headers, body.clone()).await?
             {
                 break answer;
             }
@@ -345,7 +345,7 @@ impl Client {
     ///
     /// # Errors
     /// It does not come up.
-    pub async fn knock(
+    pub async fn send_hook(
         &self,
         path: &str,
         headers: &[(&'static str, String)],

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::{Drain, EngineHealth, Worker as WorkerRecord};
 use gantry_ops::metrics;
+use gantry_ops::said::Said;
 use gantry_seams::queue::{PoolHasWork, Queues};
 use gantry_seams::store::{SharedStore, StoreError};
 use gantry_seams::workers;
@@ -71,7 +72,7 @@ impl Announcer {
         let store = self.store.as_ref();
         let mut told = workers::watch_drain(store, &self.settings.id);
         let mut said = None;
-        let mut unseen = None;
+        let mut unseen = Said::default();
         let mut written = None;
         let mut has_namesake = false;
         loop {
@@ -84,7 +85,7 @@ impl Announcer {
             }
             match self.say_how_it_is().await {
                 Ok((at, obstacle)) => {
-                    unseen = None;
+                    unseen.over();
                     written = Some(at);
                     if obstacle != said {
                         tell(obstacle.as_ref());
@@ -99,9 +100,8 @@ impl Announcer {
                 Err(error) => {
                     written = None;
                     let error = error.to_string();
-                    if unseen.as_ref() != Some(&error) {
+                    if unseen.is_news(&error) {
                         tracing::warn!("this worker is not seen: {error}");
-                        unseen = Some(error);
                     }
                 }
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_domain::InvalidText;
 use gantry_ops::backoff::Backoff;
+use gantry_ops::said::Said;
 use gantry_ops::secret::{PoolKey, SecretError, random_hex};
 use gantry_ops::{metrics, telemetry};
 use gantry_remote::registries::Registries;
@@ -162,7 +163,7 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.settings.slots as usize));
         let attempts = TaskTracker::new();
         let mut pause = Backoff::new(LOOK_SOON, LOOK_AGAIN);
-        let mut said = None;
+        let mut said = Said::default();
         loop {
             let slot = tokio::select! {
                 () = stop.cancelled() => break,
@@ -173,7 +174,7 @@ impl Worker {
             match taken {
                 Ok(Some((taken, held))) => {
                     pause.reset();
-                    said = None;
+                    said.over();
                     // Whoever wants to be alone was given to a worker that held nothing: the other slots are free, and stay so.
                     let others =
                         if taken.run.wants_to_be_alone() { self.settings.slots - 1 } else { 0 };
@@ -188,15 +189,14 @@ impl Worker {
                 }
                 Ok(None) => {
                     drop(slot);
-                    said = None;
+                    said.over();
                     self.wait_for_work(pause.wait(), stop).await;
                 }
                 Err(error) => {
                     drop(slot);
                     let error = error.to_string();
-                    if said.as_ref() != Some(&error) {
+                    if said.is_news(&error) {
                         tracing::warn!("no run can be taken: {error}");
-                        said = Some(error);
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -233,7 +233,7 @@ impl Worker {
             () = tokio::time::sleep(at_most) => {}
             claim = jobs.claim() => match claim {
                 Ok(Some(claim)) => {
-                    telemetry::hear("jobs", claim.trace());
+                    telemetry::doorbell("jobs", claim.trace());
                     if let Err(error) = claim.done().await {
                         tracing::debug!("a doorbell may ring again: {error}");
                     }

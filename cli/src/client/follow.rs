@@ -65,13 +65,13 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     async fn see_it_end(&mut self) -> Result<Box<Run>> {
-        let mut heard = Instant::now();
+        let mut last_event = Instant::now();
         let mut pause = FIRST_PAUSE;
         let (mut connected, mut said_away) = (false, false);
         loop {
             let error = match self.connect().await {
                 Ok(answer) => {
-                    (connected, heard, pause) = (true, Instant::now(), FIRST_PAUSE);
+                    (connected, last_event, pause) = (true, Instant::now(), FIRST_PAUSE);
                     said_away = false;
                     if let Some(run) = self.listen(answer).await? {
                         return Ok(run);
@@ -84,7 +84,7 @@ impl Follower<'_> {
                 // What never answered is told at once; what did is waited for: it may be restarted.
                 let may_come_back =
                     error.is_transient() || matches!(error, ApiError::Unreachable { .. });
-                if !connected || !may_come_back || heard.elapsed() > PATIENCE {
+                if !connected || !may_come_back || last_event.elapsed() > PATIENCE {
                     return Err(error.into());
                 }
                 if !std::mem::replace(&mut said_away, true) {

@@ -35,7 +35,7 @@ Examples:
   gantry hook rotate HOOK             prints a new secret; the old ones hold on
   gantry hook rotate HOOK --finish    when the sender has it: only the newest holds")]
     Rotate(Rotate),
-    /// Knock at a hook as its sender would, and say what came of it
+    /// Send a test delivery to a hook as its sender would, and say what came of it
     Test(OneHook),
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Tasks {
     /// Save a task: a push to its branch starts it
     #[command(after_long_help = "\
 The branch and the folder stand behind `#`; without a branch it is the repository's own default. So that pushes are \
-heard of, create a hook too: `gantry hook create --help`.
+received, create a hook too: `gantry hook create --help`.
 
 Examples:
   gantry task create -n web -c https://github.com/octo/web.git#main \\

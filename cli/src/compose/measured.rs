@@ -105,11 +105,11 @@ impl<M: Clone + Send + Sync + 'static> Queue<M> for MeasuredQueue<M> {
         let claimed = self.queue.claim().await;
         let Ok(Some(claim)) = claimed else {
             if claimed.is_err() {
-                metrics::heard(self.doorbell, true);
+                metrics::claimed(self.doorbell, true);
             }
             return claimed;
         };
-        metrics::heard(self.doorbell, false);
+        metrics::claimed(self.doorbell, false);
         let (message, trace) = (claim.message().clone(), claim.trace().cloned());
         let acknowledge = MeasuredAcknowledge { claim, doorbell: self.doorbell };
         Ok(Some(Claim::new(message, trace, Box::new(acknowledge))))

@@ -34,7 +34,7 @@ mod servers;
 
 use keys::Keys;
 pub(crate) use keys::{key_file, refused};
-use parts::Ground;
+use parts::SharedParts;
 use patience::Patience;
 use servers::Servers;
 
@@ -165,17 +165,17 @@ impl Service {
         servers.watch_store(health);
         let servers = servers.measured();
 
-        let ground = Ground::new(&settings, &servers, installation)?;
+        let shared = SharedParts::new(&settings, &servers, installation)?;
         let ingress = match keys.service().filter(|_| role.does(Role::Ingress)) {
-            Some(keyring) => Some((ground.ingress(keyring, health), bind(&settings)?)),
+            Some(keyring) => Some((shared.ingress(keyring, health), bind(&settings)?)),
             None => None,
         };
         let scheduler = keys.service().filter(|_| role.does(Role::Scheduler));
-        let scheduler = scheduler.map(|keyring| ground.scheduler(keyring));
+        let scheduler = scheduler.map(|keyring| shared.scheduler(keyring));
         let worker = match (keys.pool(), engine.to_build_with(role)?, &data) {
             (Some(key), Some(docker), Some(data)) => {
                 engine.watch(role, docker, health);
-                Some(ground.worker(key, docker, data.path())?)
+                Some(shared.worker(key, docker, data.path())?)
             }
             _ => None,
         };

@@ -30,7 +30,7 @@ use super::servers::Servers;
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// What every role of a process stands on.
-pub(super) struct Ground<'a> {
+pub(super) struct SharedParts<'a> {
     settings: &'a Settings,
     store: SharedStore,
     queues: Queues,
@@ -40,7 +40,7 @@ pub(super) struct Ground<'a> {
     installation: String,
 }
 
-impl<'a> Ground<'a> {
+impl<'a> SharedParts<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         servers: &Servers,

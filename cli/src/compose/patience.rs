@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::health::Health;
+use gantry_ops::said::Said;
 use tokio::time::Instant;
 
 /// Until when a start waits, and who is told meanwhile what it waits for.
@@ -38,7 +39,7 @@ impl<'a> Patience<'a> {
         F: Future<Output = Result<T, E>>,
     {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let mut said = String::new();
+        let mut said = Said::default();
         loop {
             let error: anyhow::Error = match ask().await {
                 Ok(answer) => return Ok(answer),
@@ -54,9 +55,8 @@ impl<'a> Patience<'a> {
                     "the {part} was not there within {patience:?}, as long as `patience` says"
                 )));
             }
-            if said != why {
+            if said.is_news(&why) {
                 tracing::warn!("the {part} is not there yet: {why}");
-                said = why;
             }
             tokio::time::sleep(wait).await;
         }

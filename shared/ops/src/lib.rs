@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod health;
 pub mod metrics;
 pub mod process;
+pub mod said;
 pub mod secret;
 pub mod settings;
 pub mod telemetry;

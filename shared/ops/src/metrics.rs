@@ -120,7 +120,7 @@ impl Metrics {
             ),
             repairs: t.counter(
                 "gantry_sweeper_repairs_total",
-                "What was found late by looking, since its doorbell was lost or nobody heard it.",
+                "What was found late by looking, since its doorbell was lost or nobody was there.",
             ),
             quarantined: t.gauge(
                 "gantry_quarantined_records",
@@ -184,7 +184,7 @@ impl Metrics {
                 "gantry_queue_failures_total",
                 "What the queue did not do as asked. A doorbell that is lost is made up for by looking.",
             ),
-            doorbells: t.counter("gantry_doorbells_heard_total", "Doorbells that were heard."),
+            doorbells: t.counter("gantry_doorbells_claimed_total", "Doorbells that were claimed."),
             engine: t.histogram(
                 "gantry_engine_operation_seconds",
                 "How long the container engine took, failures included.",
@@ -378,8 +378,8 @@ pub fn queue(doorbell: Doorbell, operation: QueueOperation, took: Duration, fail
     }
 }
 
-/// A doorbell was heard, or, if `failed`, cannot be.
-pub fn heard(doorbell: Doorbell, failed: bool) {
+/// A doorbell that rang was claimed, or, if `failed`, cannot be.
+pub fn claimed(doorbell: Doorbell, failed: bool) {
     if failed {
         METRICS.queue_failures.add((doorbell, QueueFailure::Claim), 1);
     } else {

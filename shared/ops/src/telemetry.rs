@@ -20,7 +20,7 @@ use crate::terminal::Sanitiser;
 mod collector;
 mod trace;
 
-pub use trace::{attribute, broken, current_trace, follow, hear};
+pub use trace::{attribute, broken, current_trace, doorbell, follow};
 
 /// The process's telemetry, while it runs.
 #[derive(Debug)]

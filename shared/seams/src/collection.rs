@@ -6,10 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
+use crate::retry::{self, Plan};
 use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
-
-/// How often a change is tried again after a conflict.
-pub(crate) const CONFLICT_RETRIES: usize = 64;
 
 /// Records of one kind, listed by id.
 pub(crate) struct Collection<T> {
@@ -17,7 +15,7 @@ pub(crate) struct Collection<T> {
     value: PhantomData<fn() -> T>,
 }
 
-impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
+impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collection<T> {
     pub(crate) const fn new(kind: Kind) -> Self {
         Self { kind, value: PhantomData }
     }
@@ -106,27 +104,21 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq> Collection<T> {
         change: impl Fn(&mut T) + Send + Sync,
         also: impl Fn(&mut Batch, &T, &T) -> Result<(), StoreError> + Send + Sync,
     ) -> Result<Option<T>, StoreError> {
-        for _ in 0..CONFLICT_RETRIES {
+        retry::commit(store, &self.key(id), || async {
             let Some(mut found) = self.find_versioned(store, id).await? else {
-                return Ok(None);
+                return Ok(Plan::Answer(None));
             };
             let before = found.value.clone();
             change(&mut found.value);
             if found.value == before {
-                return Ok(Some(before));
+                return Ok(Plan::Answer(Some(before)));
             }
             let mut batch = Batch::default();
             found.replace_in(&mut batch, self.key(id))?;
             also(&mut batch, &before, &found.value)?;
-            match store.commit(batch).await {
-                Ok(()) => return Ok(Some(found.value)),
-                Err(CommitError::Conflict { .. }) => {}
-                Err(CommitError::Store(error)) => return Err(error),
-            }
-        }
-        Err(StoreError::Unavailable {
-            message: format!("{} changes faster than it can be written", self.key(id)),
+            Ok(Plan::Commit(batch, Some(found.value)))
         })
+        .await
     }
 
     /// Removes a record; one that is not there is no error.

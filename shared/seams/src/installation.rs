@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive;
 use crate::codec::{self, Versioned};
-use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
+use crate::retry::{self, Plan};
+use crate::store::{Batch, Key, Kind, Store, StoreError};
 
 /// The installation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +38,13 @@ pub async fn open(
     id: &str,
     ring: &[KeyFingerprint],
 ) -> Result<(Installation, bool), OpenError> {
-    loop {
+    retry::commit(store, &key(), || async {
         let mut batch = Batch::default();
         let (installation, begins) = match find_versioned(store).await? {
             Some(mut found) => {
                 let keys = keys_with(&found.value.keys, ring)?;
                 if keys == found.value.keys {
-                    return Ok((found.value, false));
+                    return Ok(Plan::Answer((found.value, false)));
                 }
                 found.value.keys = keys;
                 found.replace_in(&mut batch, key())?;
@@ -61,12 +62,9 @@ pub async fn open(
                 (new, true)
             }
         };
-        match store.commit(batch).await {
-            Ok(()) => return Ok((installation, begins)),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
+        Ok(Plan::Commit(batch, (installation, begins)))
+    })
+    .await
 }
 
 /// The keys in use once `ring` seals, with its first key, beside those who seal with `known`.
@@ -86,20 +84,17 @@ fn keys_with(
 /// # Errors
 /// [`OpenError::AnotherSeals`] when a process began meanwhile that seals with another key: nothing was done.
 pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Result<(), OpenError> {
-    loop {
-        let Some(mut found) = find_versioned(store).await? else { return Ok(()) };
+    retry::commit(store, &key(), || async {
+        let Some(mut found) = find_versioned(store).await? else { return Ok(Plan::Answer(())) };
         if let Some(other) = found.value.keys.first().filter(|key| *key != sealing) {
             return Err(OpenError::AnotherSeals { other: other.clone() });
         }
         found.value.keys = vec![sealing.clone()];
         let mut batch = Batch::default();
         found.replace_in(&mut batch, key())?;
-        match store.commit(batch).await {
-            Ok(()) => return Ok(()),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
+        Ok(Plan::Commit(batch, ()))
+    })
+    .await
 }
 
 /// The installation is not opened with these keys.

@@ -28,6 +28,7 @@ pub mod logs;
 pub mod registries;
 pub mod requests;
 pub mod reseal;
+mod retry;
 pub mod runs;
 pub mod tags;
 pub mod tasks;

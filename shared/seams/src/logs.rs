@@ -13,6 +13,7 @@ use gantry_domain::log::LogFrame;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::collection::commit_unconditional;
+use crate::retry;
 use crate::store::{
     Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError, Watch,
 };
@@ -208,6 +209,7 @@ pub async fn pack_segment(
 /// # Errors
 /// [`LogError`]: try again; what was packed is packed.
 pub async fn seal(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<(), LogError> {
+    let mut conflicts = 0;
     loop {
         let growth = store.load(&[growth_key(log)]).await?.pop().flatten();
         let tail = load_tail(store, log).await?;
@@ -225,7 +227,8 @@ pub async fn seal(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<()
         match store.commit(batch).await {
             Ok(()) => return Ok(()),
             // It grew meanwhile.
-            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Conflict { .. }) if conflicts < retry::TRIES => conflicts += 1,
+            Err(CommitError::Conflict { key }) => return Err(retry::too_busy(&key).into()),
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }

@@ -26,7 +26,7 @@ pub trait Queue<M>: Send + Sync {
     async fn claim(&self) -> Result<Option<Claim<M>>, QueueError>;
 }
 
-/// Doorbells of one kind that everyone hears who listens when they ring.
+/// Messages of one kind that reach everyone who listens when they are sent.
 #[async_trait]
 pub trait Fanout<M>: Send + Sync {
     /// Rings.

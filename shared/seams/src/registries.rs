@@ -9,7 +9,8 @@ use gantry_domain::registry::{Registry, SealedCredentials};
 use crate::codec;
 use crate::collection::Collection;
 pub use crate::collection::CreateError;
-use crate::store::{Batch, CommitError, Index, Key, Kind, Store, StoreError};
+use crate::retry::{self, Plan};
+use crate::store::{Batch, Index, Key, Kind, Store, StoreError};
 use crate::{runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
@@ -38,7 +39,7 @@ pub(crate) fn listing() -> Index {
 /// [`CreateError::Exists`].
 pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, CreateError> {
     let counter = Key::new(Kind::Counter, "registries");
-    loop {
+    retry::commit(store, &counter, || async {
         if ALL.find(store, new.name.as_str()).await?.is_some() {
             return Err(CreateError::Exists { key: ALL.key(new.name.as_str()) });
         }
@@ -62,12 +63,9 @@ pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, Cre
             None => batch.create(counter.clone(), next),
         }
         ALL.create_in(&mut batch, new.name.as_str(), &registry)?;
-        match store.commit(batch).await {
-            Ok(()) => return Ok(registry),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
+        Ok(Plan::Commit(batch, registry))
+    })
+    .await
 }
 
 /// Reads a registry.

@@ -9,8 +9,8 @@ use gantry_domain::run::Run;
 use gantry_domain::signature::Signer;
 use gantry_domain::source::Source;
 
-use crate::collection::CONFLICT_RETRIES;
-use crate::store::{Batch, CommitError, Store, StoreError};
+use crate::retry::{self, Plan};
+use crate::store::{Batch, Key, Kind, Store, StoreError};
 use crate::{decisions, events, runs, uploads};
 
 /// A request for one run.
@@ -71,12 +71,13 @@ pub async fn accept(
     {
         *asked = Some(signer.sign(&idempotency.signed_text()));
     }
-    for _ in 0..CONFLICT_RETRIES {
+    let registry = Key::new(Kind::Registry, &request.draft.registry);
+    retry::commit(store, &registry, || async {
         if let (Some(idempotency), Some(run_key)) = (&idempotency, &run_key)
             && let Some(run) =
                 runs::find_for(store, std::slice::from_ref(run_key)).await?.remove(run_key)
         {
-            return repeated(store, run, idempotency, signer).await;
+            return Ok(Plan::Answer(repeated(store, run, idempotency, signer).await?));
         }
         let now = store.now().await?;
         let mut creation =
@@ -96,14 +97,9 @@ pub async fn accept(
             nothing: None,
         };
         decisions::record_at_once(&mut batch, decision)?;
-        match store.commit(batch).await {
-            Ok(()) => return Ok(Accepted::Started(Box::new(run))),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-        }
-    }
-    let message = "others create runs of the same registry all the time".to_owned();
-    Err(StoreError::Unavailable { message })
+        Ok(Plan::Commit(batch, Accepted::Started(Box::new(run))))
+    })
+    .await
 }
 
 async fn repeated(

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
+use crate::retry;
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::{hooks, registries, runs, tasks};
 
@@ -111,7 +112,7 @@ impl Walk<'_> {
 
     /// Answers whether it was sealed anew.
     async fn record<T: Holder>(&mut self, key: &Key) -> Result<bool, StoreError> {
-        loop {
+        for _ in 0..retry::TRIES {
             let found = match codec::load::<T>(self.store, key).await {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(false),
@@ -128,6 +129,7 @@ impl Walk<'_> {
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }
+        Err(retry::too_busy(key))
     }
 
     async fn sealed_anew<T: Holder>(

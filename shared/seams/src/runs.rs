@@ -14,6 +14,7 @@ use gantry_domain::signature::Signer;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
+use crate::retry::{self, Plan};
 use crate::steps;
 use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
 
@@ -40,9 +41,6 @@ pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, pools_with_work,
     ready_before, unresolved, waiting, waiting_in,
 };
-
-/// How often an operation is tried again after a conflict before the store counts as too busy.
-const CONFLICT_RETRIES: usize = 64;
 
 /// An operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -302,26 +300,18 @@ async fn update(
     run: RunId,
     change: impl Fn(&mut Run, Timestamp, &mut Batch) -> Result<(), RunOpError> + Send + Sync,
 ) -> Result<Run, RunOpError> {
-    for _ in 0..CONFLICT_RETRIES {
+    retry::commit(store, &key(run), || async {
         let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
         let before = found.value.clone();
         let mut batch = Batch::default();
         let now = store.now().await?;
         change(&mut found.value, now, &mut batch)?;
         if found.value == before && batch.is_empty() {
-            return Ok(found.value);
+            return Ok(Plan::Answer(found.value));
         }
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
-        match store.commit(batch).await {
-            Ok(()) => return Ok(found.value),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
-    Err(too_busy(run).into())
-}
-
-fn too_busy(run: RunId) -> StoreError {
-    StoreError::Unavailable { message: format!("run {run} changes faster than it can be written") }
+        Ok(Plan::Commit(batch, found.value))
+    })
+    .await
 }

@@ -13,7 +13,8 @@ use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
+use crate::retry::{self, Plan};
+use crate::store::{Batch, From, Index, Key, Kind, Store, StoreError};
 
 /// Who writes a tag: a step of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,24 +247,23 @@ pub async fn settle(
     cleared: Option<&Doubt>,
 ) -> Result<Option<Doubt>, StoreError> {
     let key = key(image);
-    loop {
-        let Some(mut tag) = codec::load::<Tag>(store, &key).await? else { return Ok(None) };
+    retry::commit(store, &key, || async {
+        let Some(mut tag) = codec::load::<Tag>(store, &key).await? else {
+            return Ok(Plan::Answer(None));
+        };
         let own = digest.filter(|_| tag.value.last == *writer);
         let version = tag.version;
         if let Some(rests_at) = tag.value.doubt(writer, own)
             && cleared.is_none_or(|doubt| doubt.version != version)
         {
-            return Ok(Some(Doubt { rests_at, version }));
+            return Ok(Plan::Answer(Some(Doubt { rests_at, version })));
         }
         tag.value.release(writer, own);
         let mut batch = Batch::default();
         tag.replace_in(&mut batch, key.clone())?;
-        match store.commit(batch).await {
-            Ok(()) => return Ok(None),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-        }
-    }
+        Ok(Plan::Commit(batch, None))
+    })
+    .await
 }
 
 impl Tag {

@@ -9,8 +9,9 @@ use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
 
 use crate::codec;
-use crate::collection::{CONFLICT_RETRIES, Collection, CreateError};
+use crate::collection::{Collection, CreateError};
 use crate::events;
+use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 
@@ -25,7 +26,7 @@ const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, CreateError> {
     let id = task.id.to_string();
     let mut task = task.clone();
-    for _ in 0..CONFLICT_RETRIES {
+    for _ in 0..retry::TRIES {
         let mut batch = Batch::default();
         ALL.create_in(&mut batch, &id, &task)?;
         batch.index(of_registry(&task.id.registry), 0, &id);
@@ -43,9 +44,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, Cre
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
-    Err(CreateError::Store(StoreError::Unavailable {
-        message: format!("task {id} was created and deleted too often at once"),
-    }))
+    Err(CreateError::Store(retry::too_busy(&ALL.key(&id))))
 }
 
 /// Reads a task.
@@ -113,9 +112,9 @@ pub async fn update(
 /// [`StoreError`].
 pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> {
     let member = id.to_string();
-    for _ in 0..CONFLICT_RETRIES {
+    retry::commit(store, &ALL.key(&member), || async {
         let Some(found) = ALL.find_versioned(store, &member).await? else {
-            return Ok(false);
+            return Ok(Plan::Answer(false));
         };
         let mut batch = Batch::default();
         // Under its version: an update at the same time may have it watch another repository, whose index entry would stay.
@@ -126,15 +125,9 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(&id.registry, &repository), &member);
         }
-        match store.commit(batch).await {
-            Ok(()) => return Ok(true),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error),
-        }
-    }
-    Err(StoreError::Unavailable {
-        message: format!("task {id} changes faster than it can be deleted"),
+        Ok(Plan::Commit(batch, true))
     })
+    .await
 }
 
 /// The tasks of a registry whose source trigger watches `repository`, by name, after `after`. Found by index.

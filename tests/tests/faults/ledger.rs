@@ -114,7 +114,7 @@ impl Delivery {
             ("x-hub-signature-256", sign(&hook.secret, &self.body)),
         ];
         let path = format!("/hooks/github/{}", hook.id);
-        let answer = client.knock(&path, &headers, self.body.clone()).await?;
+        let answer = client.send_hook(&path, &headers, self.body.clone()).await?;
         let Some((status, text)) = answer else { return Ok(None) };
         if status == StatusCode::SERVICE_UNAVAILABLE {
             return Ok(Some(status));

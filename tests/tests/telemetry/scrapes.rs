@@ -31,7 +31,7 @@ async fn prometheus_reads_gantry_up_and_answers_what_happened() {
         r#"gantry_engine_operation_seconds_count{operation="build"} == 1"#,
         r#"gantry_store_operation_seconds_count{operation="commit"} > 0"#,
         r#"gantry_queue_operation_seconds_count{queue="events",operation="publish"} > 0"#,
-        r#"gantry_doorbells_heard_total{queue="jobs"} > 0"#,
+        r#"gantry_doorbells_claimed_total{queue="jobs"} > 0"#,
         r#"sum by (pool) (gantry_pool_workers) == 1"#,
         r#"gantry_worker_slots{state="free"} == 2"#,
         "gantry_worker_free_disk_bytes > 0",
@@ -74,7 +74,7 @@ async fn prometheus_reads_each_role_and_each_tells_its_own_part() {
         r#"gantry_decisions_total{job="gantry-scheduler",outcome="run"} == 1"#,
         r#"gantry_pool_workers{job="gantry-scheduler"} == 1"#,
         r#"gantry_runs_total{job="gantry-worker",status="succeeded"} == 1"#,
-        r#"gantry_doorbells_heard_total{job="gantry-scheduler",queue="events"} > 0"#,
+        r#"gantry_doorbells_claimed_total{job="gantry-scheduler",queue="events"} > 0"#,
         r#"gantry_store_operation_seconds_count{job="gantry-worker",operation="commit"} > 0"#,
     ] {
         prometheus.until(query, |found| !found.is_empty()).await;

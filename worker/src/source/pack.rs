@@ -35,7 +35,7 @@ pub(super) fn pack(root: PathBuf, manifest: Arc<Manifest>, ignore: Ignore) -> Co
     tokio::task::spawn_blocking(move || {
         let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         if let Err(error) = write(&root, &manifest, &ignore, pieces, &|| sender.is_closed()) {
-            // Nobody hears it if the reader is gone, and then it does not matter.
+            // Nobody reads it if the reader is gone, and then it does not matter.
             let _unheard = sender.blocking_send(Err(error));
         }
     });

@@ -109,13 +109,13 @@ async fn an_order_that_cannot_be_built_is_refused_in_words(rig: &dyn Rig) {
 async fn a_dropped_build_leaves_nothing_running(rig: &dyn Rig) {
     let order = rig.order(Recipe::Hangs);
     let engine = rig.engine();
-    let (events, mut heard) = mpsc::channel(16);
+    let (events, mut received) = mpsc::channel(16);
     let build = tokio::spawn({
         let order = order.clone();
         async move { engine.build(order, context(files()), events).await }
     });
     loop {
-        let event = heard.recv().await.expect("the build to say that it waits");
+        let event = received.recv().await.expect("the build to say that it waits");
         if matches!(event, BuildEvent::Output { bytes, .. } if bytes.starts_with(b"waiting")) {
             break;
         }
@@ -128,7 +128,7 @@ async fn a_dropped_build_leaves_nothing_running(rig: &dyn Rig) {
 async fn a_dropped_build_lets_go_of_its_context(rig: &dyn Rig) {
     let (mut writer, reader) = tokio::io::duplex(1024);
     let (engine, order) = (rig.engine(), rig.order(Recipe::Says("never")));
-    let (events, _heard) = mpsc::channel(16);
+    let (events, _received) = mpsc::channel(16);
     let build = tokio::spawn(async move { engine.build(order, Box::pin(reader), events).await });
     // Long enough for the engine to ask for the context, of which nothing comes.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -143,27 +143,27 @@ async fn a_dropped_build_lets_go_of_its_context(rig: &dyn Rig) {
 async fn a_slow_listener_hears_every_byte(rig: &dyn Rig) {
     const BYTES: u64 = 500_000;
     let order = rig.order(Recipe::SaysMuch { bytes: BYTES });
-    let (events, mut heard) = mpsc::channel(1);
+    let (events, mut received) = mpsc::channel(1);
     let listen = async {
-        let mut bytes_heard = 0;
-        while let Some(event) = heard.recv().await {
+        let mut bytes_received = 0;
+        while let Some(event) = received.recv().await {
             tokio::time::sleep(Duration::from_millis(3)).await;
             if let BuildEvent::Output { bytes, .. } = event {
-                bytes_heard += bytes.len() as u64;
+                bytes_received += bytes.len() as u64;
             }
         }
-        bytes_heard
+        bytes_received
     };
     let engine = rig.engine();
-    let (built, heard) = tokio::join!(engine.build(order, context(files()), events), listen);
+    let (built, received) = tokio::join!(engine.build(order, context(files()), events), listen);
     built.unwrap();
-    assert_eq!(heard, BYTES);
+    assert_eq!(received, BYTES);
 }
 
 async fn a_build_goes_on_when_nobody_listens(rig: &dyn Rig) {
     let order = rig.order(Recipe::Says("to nobody"));
-    let (events, heard) = mpsc::channel(1);
-    drop(heard);
+    let (events, received) = mpsc::channel(1);
+    drop(received);
     rig.engine().build(order, context(files()), events).await.unwrap();
 }
 

@@ -39,12 +39,12 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
                 "FROM scratch\nCOPY --chmod=755 sh /bin/sh\nRUN echo waiting; /bin/sh -c 'sleep {mark}'; exit 3\n"
             ),
         );
-        let (events, mut heard) = mpsc::channel(16);
+        let (events, mut received) = mpsc::channel(16);
         let building = tokio::spawn({
             let engine = engine.clone();
             async move { engine.build(order, context(tar(&[("sh", &shell())])), events).await }
         });
-        while let Some(event) = heard.recv().await {
+        while let Some(event) = received.recv().await {
             if matches!(event, BuildEvent::Output { bytes, .. } if bytes.starts_with(b"waiting")) {
                 break;
             }

@@ -121,10 +121,10 @@ pub(crate) async fn build(
     order: BuildOrder,
     context: ContextStream,
 ) -> (Result<BuiltImage, BuildError>, Told) {
-    let (events, mut heard) = mpsc::channel(16);
+    let (events, mut received) = mpsc::channel(16);
     let listen = async {
         let mut told = Told::default();
-        while let Some(event) = heard.recv().await {
+        while let Some(event) = received.recv().await {
             told.events.push(event);
         }
         told

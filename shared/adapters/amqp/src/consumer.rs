@@ -140,7 +140,7 @@ struct Counter {
 
 impl Counter {
     /// Waits for something to do; `None` once nobody can ask any more.
-    async fn hear(&mut self) -> Option<()> {
+    async fn next_errand(&mut self) -> Option<()> {
         match self.told.recv().await? {
             Errand::Wait(somebody) => self.waiting.push_back(somebody),
             Errand::GoneAway => self.waiting.retain(|somebody| !somebody.is_closed()),
@@ -218,7 +218,7 @@ impl Clerk {
             self.counter.return_spare().await;
             let somebody_waits = !self.counter.waiting.is_empty();
             tokio::select! {
-                heard = self.counter.hear() => if heard.is_none() { return Ok(None) },
+                errand = self.counter.next_errand() => if errand.is_none() { return Ok(None) },
                 session = self.link.session(), if somebody_waits => match session {
                     Some(session) => break session,
                     None => return Ok(None),
@@ -288,7 +288,7 @@ impl Clerk {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ended::ForGood,
-                heard = self.counter.hear() => if heard.is_none() { break Ended::ForGood },
+                errand = self.counter.next_errand() => if errand.is_none() { break Ended::ForGood },
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => self.counter.spare.push_back(delivery),
                     Some(Err(_)) | None => return self.lost().await,

@@ -22,14 +22,14 @@ use crate::error::queue_error;
 use crate::link::{Link, Session};
 use crate::message;
 use crate::publisher::Publisher;
-use crate::topology::{Place, declare_ear};
+use crate::topology::{Place, declare_inbox};
 
 /// After which the broker is asked again.
 const ANSWER: Duration = Duration::from_secs(5);
 /// What is on its way to one who listens.
 const PREFETCH: u16 = 64;
 
-/// A bell that everyone hears who listens.
+/// Sends each message to everyone who listens.
 #[derive(Debug)]
 pub struct AmqpFanout<M> {
     publisher: Publisher,
@@ -57,12 +57,12 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for Amqp
         self.publisher.publish(&message::encode(&message, None)?).await
     }
 
-    /// Never fails: while there is no connection nothing is heard, as nothing is while it is lost.
+    /// Never fails: while there is no connection nothing comes, as nothing does while it is lost.
     async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError> {
         let mut listener = AmqpListener {
             place: self.place.clone(),
             link: Arc::clone(&self.link),
-            ear: None,
+            inbox: None,
             backoff: Backoff::new(),
             shutdown: self.shutdown.clone(),
             messages: PhantomData,
@@ -77,7 +77,7 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for Amqp
 struct AmqpListener<M> {
     place: Place,
     link: Arc<Link>,
-    ear: Option<Consumer>,
+    inbox: Option<Consumer>,
     backoff: Backoff,
     shutdown: CancellationToken,
     messages: PhantomData<fn() -> M>,
@@ -86,8 +86,8 @@ struct AmqpListener<M> {
 impl<M: DeserializeOwned> AmqpListener<M> {
     /// Begins to listen, once there is a connection.
     async fn open(&mut self) {
-        match self.ear().await {
-            Ok(ear) => self.ear = ear,
+        match self.inbox().await {
+            Ok(inbox) => self.inbox = inbox,
             Err(error) => {
                 warn!("cannot listen to `{}`: {}", self.place.name(), error.message);
                 self.backoff.pause().await;
@@ -95,10 +95,10 @@ impl<M: DeserializeOwned> AmqpListener<M> {
         }
     }
 
-    async fn ear(&self) -> Result<Option<Consumer>, QueueError> {
+    async fn inbox(&self) -> Result<Option<Consumer>, QueueError> {
         let Some(session) = self.link.session().await else { return Ok(None) };
         match timeout(ANSWER, self.ear_over(&session)).await {
-            Ok(ear) => ear.map(Some),
+            Ok(inbox) => inbox.map(Some),
             Err(_) => Err(queue_error("RabbitMQ did not answer")),
         }
     }
@@ -108,7 +108,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
         let consuming = async {
             let channel = session.connection.create_channel().await?;
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let queue = declare_ear(&channel, self.place.name()).await?;
+            let queue = declare_inbox(&channel, self.place.name()).await?;
             let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
             channel
                 .basic_consume(queue, ShortString::default(), options, FieldTable::default())
@@ -118,19 +118,19 @@ impl<M: DeserializeOwned> AmqpListener<M> {
     }
 
     /// The next message that can be read.
-    async fn hear(&mut self) -> M {
+    async fn next_message(&mut self) -> M {
         loop {
-            let Some(ear) = &mut self.ear else {
+            let Some(inbox) = &mut self.inbox else {
                 self.open().await;
                 continue;
             };
-            let Some(Ok(delivery)) = ear.next().await else {
-                self.ear = None;
+            let Some(Ok(delivery)) = inbox.next().await else {
+                self.inbox = None;
                 self.backoff.pause().await;
                 continue;
             };
             self.backoff.reset();
-            // Not acknowledged it would only come again, to be heard twice.
+            // Not acknowledged it would only come again, a second time.
             let _ = delivery.ack(BasicAckOptions::default()).await;
             match message::decode(&delivery.data) {
                 Ok(message) => return message,
@@ -147,7 +147,7 @@ impl<M: DeserializeOwned + Send + 'static> Listener<M> for AmqpListener<M> {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => None,
-            message = self.hear() => Some(message),
+            message = self.next_message() => Some(message),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Place {
 }
 
 /// A queue for one who listens to a fan-out from now on.
-pub(crate) async fn declare_ear(channel: &Channel, fanout: &str) -> lapin::Result<ShortString> {
+pub(crate) async fn declare_inbox(channel: &Channel, fanout: &str) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongUInt(UNHEARD));

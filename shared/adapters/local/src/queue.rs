@@ -99,7 +99,7 @@ impl Acknowledge for Gone {
     }
 }
 
-/// A bell that everyone hears who listens.
+/// Sends each message to everyone who listens.
 #[derive(Debug)]
 pub struct LocalFanout<M> {
     sender: broadcast::Sender<M>,
@@ -107,7 +107,7 @@ pub struct LocalFanout<M> {
 }
 
 impl<M: Clone> LocalFanout<M> {
-    /// A bell whose listeners may be `room` messages behind before they miss one.
+    /// A fanout whose listeners may be `room` messages behind before they miss one.
     #[must_use]
     pub fn new(room: usize, shutdown: CancellationToken) -> Self {
         Self { sender: broadcast::Sender::new(room.max(1)), shutdown }
@@ -137,12 +137,12 @@ struct LocalListener<M> {
 impl<M: Clone + Send + 'static> Listener<M> for LocalListener<M> {
     async fn next(&mut self) -> Option<M> {
         loop {
-            let heard = tokio::select! {
+            let received = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,
-                heard = self.receiver.recv() => heard,
+                received = self.receiver.recv() => received,
             };
-            match heard {
+            match received {
                 Ok(message) => return Some(message),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,

@@ -1,6 +1,6 @@
 //! The connections that a store holds, made anew whenever they break.
 //!
-//! One loop keeps them: it hears when they break, makes them anew, and listens for commits of watched keys in between. A
+//! One loop keeps them: it notices when they break, makes them anew, and listens for commits of watched keys in between. A
 //! request takes what there is. While there is nothing it fails at once, so that its caller can answer 503; only if the
 //! connections broke a moment ago does it wait for the first attempt to make them anew.
 
@@ -45,7 +45,7 @@ enum State {
     Away(String),
 }
 
-/// What is to be heard of.
+/// What is subscribed to.
 #[derive(Debug)]
 struct Listening {
     watchers: Watchers,
@@ -146,7 +146,7 @@ impl Keeper {
 
     /// Listens for commits until the connections break.
     async fn listen(&self, link: &Link, mut told: Told) {
-        let mut heard = HashMap::new();
+        let mut subscribed = HashMap::new();
         let mut look = interval(self.patience);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -154,34 +154,39 @@ impl Keeper {
                 biased;
                 () = link.broken() => return,
                 Some(channel) = told.recv() => {
-                    self.listening.watchers.touched(heard.get(&channel));
+                    self.listening.watchers.touched(subscribed.get(&channel));
                     continue;
                 }
-                () = self.listening.more.notified() => self.subscribe(link, &mut heard).await,
+                () = self.listening.more.notified() => self.subscribe(link, &mut subscribed).await,
                 // A connection that is cut without a word is found by nobody who only listens.
-                _ = look.tick() => self.look(link, &mut heard).await,
+                _ = look.tick() => self.look(link, &mut subscribed).await,
             };
             if let Err(error) = done {
-                // What is not heard is looked at by those who watch, a few seconds later.
+                // What is missed is looked at by those who watch, a few seconds later.
                 let error = link.failed(&error);
                 warn!("commits of watched records are not told: {error}");
             }
         }
     }
 
-    async fn look(&self, link: &Link, heard: &mut HashMap<String, Key>) -> RedisResult<()> {
+    async fn look(&self, link: &Link, subscribed: &mut HashMap<String, Key>) -> RedisResult<()> {
         cmd("PING").query_async::<()>(&mut link.listener()).await?;
-        self.subscribe(link, heard).await
+        self.subscribe(link, subscribed).await
     }
 
     /// Subscribes to what is watched now, and to nothing else.
-    async fn subscribe(&self, link: &Link, heard: &mut HashMap<String, Key>) -> RedisResult<()> {
+    async fn subscribe(
+        &self,
+        link: &Link,
+        subscribed: &mut HashMap<String, Key>,
+    ) -> RedisResult<()> {
         let Listening { watchers, names, .. } = &*self.listening;
         let watched: HashMap<_, _> =
             watchers.watched().into_iter().map(|key| (names.channel(&key), key)).collect();
-        let before = std::mem::replace(heard, watched);
-        let begun: Vec<_> = heard.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
-        let ended: Vec<_> = before.keys().filter(|name| !heard.contains_key(*name)).collect();
+        let before = std::mem::replace(subscribed, watched);
+        let begun: Vec<_> =
+            subscribed.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
+        let ended: Vec<_> = before.keys().filter(|name| !subscribed.contains_key(*name)).collect();
         // Each by itself: one channel that a user may not listen on is no reason to miss the others.
         let subscribed = join_all(
             begun.iter().map(async |(name, _)| link.listener().subscribe(name.as_str()).await),

@@ -181,7 +181,7 @@ impl Dialer {
 }
 
 fn login(user: Option<&str>, password: Option<&SecretString>) -> RedisConnectionInfo {
-    // RESP3 tells of a connection that ends when it ends, and lets commands go between what a subscription hears.
+    // RESP3 tells of a connection that ends when it ends, and lets commands go between what a subscription receives.
     let mut login =
         RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     if let Some(user) = user {

@@ -236,7 +236,7 @@ labels! {
         Control = "control",
     }
 
-    /// What is asked of the queue and timed. To hear a doorbell takes as long as none rings.
+    /// What is asked of the queue and timed. To claim a doorbell takes as long as none rings.
     QueueOperation = "operation" {
         /// Rings a doorbell.
         Publish = "publish",
@@ -248,7 +248,7 @@ labels! {
     QueueFailure = "operation" {
         /// Ring a doorbell.
         Publish = "publish",
-        /// Hear one.
+        /// Claim one.
         Claim = "claim",
         /// Be done with one.
         Acknowledge = "acknowledge",

@@ -35,8 +35,8 @@ pub fn follow(span: &Span, parent: Option<&TraceParent>) {
     }
 }
 
-/// A doorbell was heard: a moment in the trace of what it rings for.
-pub fn hear(queue: &'static str, trace: Option<&TraceParent>) {
+/// A doorbell rang and was taken: a moment in the trace of what it rings for.
+pub fn doorbell(queue: &'static str, trace: Option<&TraceParent>) {
     let Some(trace) = trace else { return };
     let span = tracing::info_span!("doorbell", otel.kind = "consumer", queue);
     follow(&span, Some(trace));

@@ -10,8 +10,9 @@ use gantry_domain::run::{Progress, ReadySecrets, Run, WaitReason};
 use gantry_domain::sealed::Sealed;
 
 use super::indexes::{placed_in_registry, placed_in_task, reindex};
-use super::{CONFLICT_RETRIES, RunOpError, advance, bundles, find_versioned, key, too_busy};
-use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
+use super::{RunOpError, advance, bundles, find_versioned, key};
+use crate::retry::{self, Plan};
+use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
 /// How many runs may hold a place at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +43,12 @@ pub async fn ready(
     bundle: Option<Sealed>,
     limits: Limits,
 ) -> Result<Admission, RunOpError> {
-    for _ in 0..CONFLICT_RETRIES {
+    retry::commit(store, &key(run), || async {
         let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
         let before = found.value.clone();
         let mut batch = Batch::default();
         if let Some(reason) = take_places(store, &mut batch, &before, limits).await? {
-            return Ok(Admission::Full(reason));
+            return Ok(Plan::Answer(Admission::Full(reason)));
         }
         let rank = order::rank(before.run_type, before.created);
         let secrets = match &bundle {
@@ -59,13 +60,9 @@ pub async fn ready(
         bundles::replace(&mut batch, &before, bundle.as_ref());
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
-        match store.commit(batch).await {
-            Ok(()) => return Ok(Admission::Ready(Box::new(found.value))),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
-    Err(too_busy(run).into())
+        Ok(Plan::Commit(batch, Admission::Ready(Box::new(found.value))))
+    })
+    .await
 }
 
 /// Counts places, and lets the batch hold only if nobody else was admitted since. Says which are all taken.

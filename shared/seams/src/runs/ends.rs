@@ -108,7 +108,7 @@ pub(super) fn end_attempt(
     }
 }
 
-/// Ends the leased attempt of `run`, whose worker was not heard of.
+/// Ends the leased attempt of `run`, whose worker was silent for too long.
 pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), RunOpError> {
     let worker = run.state.lease().map(|lease| lease.worker.to_string()).unwrap_or_default();
     record_end(run, AttemptEnd::Lapsed, now);

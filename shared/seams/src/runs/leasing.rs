@@ -14,10 +14,11 @@ use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, reindex};
 use super::{
-    Bundled, CONFLICT_RETRIES, Finish, Finished, Lapsed, RunOpError, advance, bundles, ends,
-    find_versioned, key, too_busy, update,
+    Bundled, Finish, Finished, Lapsed, RunOpError, advance, bundles, ends, find_versioned, key,
+    update,
 };
 use crate::codec::Versioned;
+use crate::retry::{self, Plan};
 use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
 use crate::{lineages, steps, tags};
 
@@ -303,7 +304,7 @@ pub async fn tagging(
     lease: Duration,
 ) -> Result<tags::Permit, RunOpError> {
     let writer = tags::Writer { run, attempt: holder.attempt, step: step.clone() };
-    for _ in 0..CONFLICT_RETRIES {
+    retry::commit(store, &key(run), || async {
         let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
         let before = found.value.clone();
         check_holder(&before, holder)?;
@@ -319,17 +320,13 @@ pub async fn tagging(
         }
         let permit = tags::claim(store, &mut batch, &found.value, &writer, images, now).await?;
         if permit == tags::Permit::Undecided {
-            return Ok(permit);
+            return Ok(Plan::Answer(permit));
         }
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
-        match store.commit(batch).await {
-            Ok(()) => return Ok(permit),
-            Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
-    }
-    Err(too_busy(run).into())
+        Ok(Plan::Commit(batch, permit))
+    })
+    .await
 }
 
 /// A step has pushed an image: writes where it comes from, and where the attempt's `steps` stand. A second call of the same
@@ -379,7 +376,7 @@ pub async fn finish(
     })
 }
 
-/// Ends the lease of a worker that was not heard of in time: the run waits for its next attempt, or ends.
+/// Ends the lease of a worker that was silent for too long: the run waits for its next attempt, or ends.
 /// `None` when the lease holds after all.
 ///
 /// # Errors

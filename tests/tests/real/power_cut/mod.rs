@@ -152,7 +152,7 @@ async fn deliver(client: &Client, hook: &serde_json::Value, id: String, padding:
         id,
         sha256: sha256(&body),
     };
-    let answer = client.knock(path, &headers, body).await.unwrap().unwrap();
+    let answer = client.send_hook(path, &headers, body).await.unwrap().unwrap();
     assert_eq!(answer.0, 202, "{}", answer.1);
     told
 }

@@ -1,7 +1,7 @@
 //! Connections to the engine's socket.
 //!
 //! In: a request, or the wish to speak gRPC. Out: an answer, or a connection that was upgraded to HTTP/2. Each has
-//! a connection of its own, so a full one holds back nobody else, and letting go of it is how the engine hears that
+//! a connection of its own, so a full one holds back nobody else, and letting go of it is how the engine notices that
 //! nobody waits any more.
 
 use std::path::{Path, PathBuf};

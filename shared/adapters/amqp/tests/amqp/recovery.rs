@@ -22,8 +22,8 @@ async fn a_connection_that_is_cut_is_made_again_and_who_waits_goes_on_waiting() 
     let queue = queues.queue::<u32>("queue", 8);
     queue.publish(1, None).await.unwrap();
     assert_eq!(claim(&queue).await, 1);
-    let bell = queues.queues().control;
-    let mut listener = bell.listen().await.unwrap();
+    let control = queues.queues().control;
+    let mut listener = control.listen().await.unwrap();
 
     let waiting = claim(&queue);
     tokio::pin!(waiting);
@@ -38,16 +38,16 @@ async fn a_connection_that_is_cut_is_made_again_and_who_waits_goes_on_waiting() 
     assert_eq!(timeout(SOON, waiting).await.unwrap(), 3);
 
     let asked = CancelAsked { run: "ca1".parse::<RunId>().unwrap() };
-    let heard = async {
+    let received = async {
         let ring = async {
             loop {
-                let _ = bell.publish(asked.clone()).await;
+                let _ = control.publish(asked.clone()).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::select! { heard = listener.next() => heard, () = ring => None }
+        tokio::select! { message = listener.next() => message, () = ring => None }
     };
-    assert_eq!(timeout(SOON, heard).await.unwrap(), Some(asked.clone()));
+    assert_eq!(timeout(SOON, received).await.unwrap(), Some(asked.clone()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
