@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use gantry_domain::hook::Provider;
 use gantry_ingress::api::types::{
     Hook, HookCreate, HookCreated, HookSecretCreate, HookSecretCreated, HookTestResult,
 };
@@ -43,8 +44,7 @@ Examples:
 pub(crate) struct Create {
     #[command(flatten)]
     registry: RegistryArg,
-    /// Who sends: github or distribution
-    #[arg(long, value_name = "PROVIDER")]
+    #[arg(long, value_name = "PROVIDER", help = senders())]
     provider: String,
     /// A repository that it speaks for, as URL; each one that the registry's tasks name, if left out
     #[arg(long = "repository", value_name = "URL")]
@@ -52,6 +52,11 @@ pub(crate) struct Create {
     /// Read the secret from standard input instead of making one
     #[arg(long)]
     secret_stdin: bool,
+}
+
+fn senders() -> String {
+    let words: Vec<&str> = Provider::ALL.iter().map(|provider| provider.as_str()).collect();
+    format!("Who sends: {}", words.join(" or "))
 }
 
 #[derive(Debug, clap::Args)]

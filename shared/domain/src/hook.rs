@@ -22,6 +22,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Every provider.
+    pub const ALL: &'static [Self] = &[Self::GitHub, Self::Distribution];
+
     /// As it stands in the hook's path.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -42,11 +45,8 @@ impl FromStr for Provider {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "github" => Ok(Self::GitHub),
-            "distribution" => Ok(Self::Distribution),
-            _ => Err(InvalidText::new("provider", text, "`github` or `distribution`")),
-        }
+        let known = Self::ALL.iter().copied().find(|provider| provider.as_str() == text);
+        known.ok_or_else(|| InvalidText::new("provider", text, "`github` or `distribution`"))
     }
 }
 
@@ -84,5 +84,19 @@ impl Hook {
     #[must_use]
     pub fn speaks_for(&self, repository: &RepositoryKey) -> bool {
         self.repositories.is_empty() || self.repositories.contains(repository)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_provider_has_a_word_that_a_refusal_names() {
+        let refused = "no provider".parse::<Provider>().unwrap_err();
+        for provider in Provider::ALL {
+            assert_eq!(provider.as_str().parse(), Ok(*provider));
+            assert!(refused.rule.contains(provider.as_str()), "{provider}: {}", refused.rule);
+        }
     }
 }

@@ -311,7 +311,7 @@ labels! {
 
 impl Label for Provider {
     const NAME: &'static str = "provider";
-    const ALL: &'static [Self] = &[Self::GitHub, Self::Distribution];
+    const ALL: &'static [Self] = Self::ALL;
 
     fn word(self) -> &'static str {
         self.as_str()
