@@ -36,12 +36,7 @@ pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};
 pub use hooks::meaning;
 pub use tls::{TlsError, TlsFiles};
 
-use crate::clock::StoreClock;
 use crate::connections::Connections;
-use crate::doorbell::Doorbells;
-use crate::hooks::{ByteBudget, HookDirectory, HookTally};
-use crate::intake::Intake;
-use crate::logs::Followers;
 use crate::routes::Document;
 use crate::state::State;
 
@@ -149,30 +144,14 @@ pub async fn run(
     let tls = ingress.settings.tls.as_ref();
     let tls = tls.map(tls::server_config).transpose()?;
     let document = Document::write()?;
-    let (doorbells, ringer) = Doorbells::new(ingress.queues);
-    let ringing = tokio::spawn(ringer.run());
-    let intake = Arc::new(Intake::default());
     let (head_patience, body_patience) =
         (ingress.settings.head_patience, ingress.settings.body_patience);
     let connections = Arc::new(Connections::new(head_patience + body_patience + ANSWERED_WITHIN));
-    let (looked_at, store) = (Arc::clone(&intake), Arc::clone(&ingress.store));
-    let state = web::Data::new(State {
-        store: ingress.store,
-        blobs: ingress.blobs,
-        keyring: ingress.keyring,
-        health: ingress.health,
-        clock: StoreClock::default(),
-        doorbells,
-        hooks: HookDirectory::new()?,
-        tally: HookTally::default(),
-        budget: ByteBudget::new(ingress.settings.body_budget),
-        intake,
-        followers: Followers::new(),
-        hooks_address: listeners.hooks.as_ref().unwrap_or(&listeners.api).local_addr()?,
-        runtime: tokio::runtime::Handle::current(),
-        stop: stop.clone(),
-        settings: ingress.settings,
-    });
+    let hooks_address = listeners.hooks.as_ref().unwrap_or(&listeners.api).local_addr()?;
+    let (state, ringer) = State::new(ingress, hooks_address, stop.clone())?;
+    let ringing = tokio::spawn(ringer.run());
+    let (intake, store) = (Arc::clone(&state.intake), Arc::clone(&state.store));
+    let state = web::Data::new(state);
 
     let hooks_are_apart = listeners.hooks.is_some();
     let mut servers = Vec::new();
@@ -227,7 +206,7 @@ pub async fn run(
     };
     let serving = try_join_all(servers);
     let watching = connections.keep_looking(&stop);
-    let looking = looked_at.keep_looking(store.as_ref(), &stop);
+    let looking = intake.keep_looking(store.as_ref(), &stop);
     let (served, (), (), ()) = tokio::join!(serving, stopping, looking, watching);
     // Every handler is gone, and with it every doorbell: what still waits is rung, and no longer than a moment.
     if tokio::time::timeout(LAST_ANSWERS, ringing).await.is_err() {

@@ -4,19 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gantry_ops::health::Health;
-use gantry_ops::secret::Keyring;
+use gantry_ops::secret::{Keyring, SecretError};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::store::SharedStore;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::IngressSettings;
 use crate::clock::StoreClock;
-use crate::doorbell::Doorbells;
+use crate::doorbell::{Doorbells, Ringer};
 use crate::hooks::{ByteBudget, HookDirectory, HookTally};
 use crate::intake::Intake;
 use crate::logs::Followers;
+use crate::{Ingress, IngressSettings};
 
 /// What every handler shares.
 pub(crate) struct State {
@@ -40,6 +40,36 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// For a server whose hooks are served at `hooks_address`; with what takes its doorbells to the queues.
+    ///
+    /// # Errors
+    /// [`SecretError`]: the system has no random bytes.
+    pub(crate) fn new(
+        ingress: Ingress,
+        hooks_address: SocketAddr,
+        stop: CancellationToken,
+    ) -> Result<(Self, Ringer), SecretError> {
+        let (doorbells, ringer) = Doorbells::new(ingress.queues);
+        let state = Self {
+            store: ingress.store,
+            blobs: ingress.blobs,
+            keyring: ingress.keyring,
+            health: ingress.health,
+            clock: StoreClock::default(),
+            doorbells,
+            hooks: HookDirectory::new()?,
+            tally: HookTally::default(),
+            budget: ByteBudget::new(ingress.settings.body_budget),
+            intake: Arc::default(),
+            followers: Followers::new(),
+            hooks_address,
+            runtime: Handle::current(),
+            stop,
+            settings: ingress.settings,
+        };
+        Ok((state, ringer))
+    }
+
     /// What senders are told to reach gantry by, without a slash at its end.
     pub(crate) fn public_url(&self) -> String {
         match &self.settings.public_url {
