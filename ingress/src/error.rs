@@ -1,5 +1,6 @@
 //! What the doors answer when they do not do as asked: one shape, and every status decided here.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -45,7 +46,7 @@ pub(crate) enum ApiError {
     #[error("the body broke off")]
     BrokenOff,
     #[error("{0}")]
-    UnsupportedMedia(&'static str),
+    UnsupportedMedia(Cow<'static, str>),
     #[error(
         "this token has {most} connections open: close some of them, or use a token for each program"
     )]

@@ -45,7 +45,7 @@ fn refused(error: &JsonPayloadError) -> ApiError {
         return ApiError::TooLarge { most: MOST_JSON as u64 };
     }
     if matches!(error, ContentType) {
-        return ApiError::UnsupportedMedia("send application/json");
+        return ApiError::UnsupportedMedia("send application/json".into());
     }
     // Its own text begins with "Json deserialize error", which says nothing to a user.
     let message = match error {

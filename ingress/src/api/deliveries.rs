@@ -167,8 +167,8 @@ async fn find<S: Needs>(
     (hook, id): &(HookId, DeliveryId),
 ) -> Result<Delivery, ApiError> {
     let store = state.store.as_ref();
-    for provider in [Provider::GitHub, Provider::Distribution] {
-        if let Some(found) = deliveries::find(store, provider, hook, id).await?
+    for provider in Provider::ALL {
+        if let Some(found) = deliveries::find(store, *provider, hook, id).await?
             && allowed.sees(&found.registry)
         {
             return Ok(found);

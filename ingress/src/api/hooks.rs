@@ -17,7 +17,7 @@ use super::paging::{Paging, page};
 use super::{body, types};
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
-use crate::hooks::{MOST_SECRETS, knock};
+use crate::hooks::{MOST_SECRETS, descriptor, knock};
 use crate::state::State;
 
 const MOST_REPOSITORIES: usize = 200;
@@ -170,42 +170,14 @@ pub(super) async fn create(
 
 fn created(state: &State, hook: &Hook, secret: &str) -> types::HookCreated {
     let url = url(state, hook);
-    let (content_type, events, instructions) = match hook.provider {
-        Provider::GitHub => (
-            "application/json",
-            vec!["push".to_owned()],
-            vec![
-                "In the repository's settings, under Webhooks, add a webhook:".to_owned(),
-                format!("Payload URL: {url}"),
-                "Content type: application/json".to_owned(),
-                format!("Secret: {secret}"),
-                "Which events: just the push event".to_owned(),
-            ],
-        ),
-        Provider::Distribution => (
-            "application/vnd.docker.distribution.events.v2+json",
-            vec!["push".to_owned()],
-            vec![
-                "In the registry's config.yml, under notifications: endpoints:, add:".to_owned(),
-                "- name: gantry".to_owned(),
-                format!("  url: {url}"),
-                "  headers:".to_owned(),
-                format!("    Authorization: [Bearer {secret}]"),
-                "  timeout: 1s".to_owned(),
-                "  threshold: 5".to_owned(),
-                "  backoff: 1s".to_owned(),
-                "  ignore:".to_owned(),
-                "    actions: [pull]".to_owned(),
-            ],
-        ),
-    };
+    let setup = &descriptor(hook.provider).setup;
     types::HookCreated {
         hook: view(state, hook),
+        content_type: setup.content_type.to_owned(),
+        events: setup.events.iter().map(|event| (*event).to_owned()).collect(),
+        instructions: (setup.instructions)(&url, secret),
         url,
         secret: secret.to_owned(),
-        content_type: content_type.to_owned(),
-        events,
-        instructions,
     }
 }
 

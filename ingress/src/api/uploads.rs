@@ -236,7 +236,7 @@ fn check_magic(head: &[u8]) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::UnsupportedMedia(
-        "the body is neither a .tar nor a .tar.gz: pack the folder, as `gantry build` does",
+        "the body is neither a .tar nor a .tar.gz: pack the folder, as `gantry build` does".into(),
     ))
 }
 

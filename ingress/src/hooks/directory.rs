@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::hook::Hook;
 use gantry_domain::id::HookId;
 use gantry_domain::image::RegistryHost;
 use gantry_ops::secret::{Keyring, SecretError, SecretString, random_hex};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{hooks, registries};
 
+use super::provider::descriptor;
 use super::verify::HookKey;
 
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
@@ -120,13 +121,11 @@ pub(crate) async fn find_home(
     store: &dyn Store,
     hook: &Hook,
 ) -> Result<Option<RegistryHost>, StoreError> {
-    match hook.provider {
-        Provider::GitHub => Ok(None),
-        Provider::Distribution => {
-            let registry = registries::find(store, &hook.registry).await?;
-            Ok(registry.map(|registry| registry.host))
-        }
+    if !descriptor(hook.provider).may_omit_host {
+        return Ok(None);
     }
+    let registry = registries::find(store, &hook.registry).await?;
+    Ok(registry.map(|registry| registry.host))
 }
 
 fn open(

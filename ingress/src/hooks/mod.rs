@@ -14,6 +14,7 @@ mod verify;
 
 pub(crate) use budget::ByteBudget;
 pub(crate) use directory::HookDirectory;
+pub(crate) use provider::descriptor;
 pub use provider::meaning;
 pub(crate) use receive::receive;
 pub(crate) use replay::{find_body, replay};

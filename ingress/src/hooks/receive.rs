@@ -4,7 +4,6 @@
 //! 503: senders retry any other for ever, or disable the hook.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
@@ -21,9 +20,7 @@ use tracing::Instrument as _;
 
 use super::body::RawDelivery;
 use super::directory::{LookupError, OpenHook};
-use super::provider::distribution::Meaning;
-use super::provider::github::{self, Encoding};
-use super::provider::{self, distribution};
+use super::provider::{self, Descriptor, Envelope, Meaning, descriptor};
 use super::record::{Recorded, record};
 use super::verify::Proof;
 use crate::api::types::HookAccepted;
@@ -31,27 +28,8 @@ use crate::error::ApiError;
 use crate::state::State;
 use crate::trace;
 
-const MIB: u64 = 1024 * 1024;
-
 /// Where it is served, for people.
 const ROUTE: &str = "/hooks/{provider}/{hook}";
-
-/// The largest body that a provider sends.
-fn largest_body(provider: Provider) -> u64 {
-    match provider {
-        Provider::GitHub => 25 * MIB,
-        Provider::Distribution => 3 * MIB,
-    }
-}
-
-/// How long the store may take: less than what the sender waits for an answer.
-fn patience(provider: Provider) -> Duration {
-    match provider {
-        Provider::GitHub => Duration::from_secs(5),
-        // A registry gives up after 500 ms, and sends the next notification only after this one.
-        Provider::Distribution => Duration::from_millis(400),
-    }
-}
 
 /// Takes a delivery.
 pub(crate) async fn receive(
@@ -70,7 +48,7 @@ pub(crate) async fn receive(
     let unknown = |_| ApiError::NotFound { what: "provider", name: provider.to_owned() };
     let provider: Provider = provider.parse().map_err(unknown)?;
     let began = Instant::now();
-    let taken = take(&state, provider, hook, &request, payload).await;
+    let taken = take(&state, descriptor(provider), hook, &request, payload).await;
     let verdict = match &taken {
         Ok(taken) => taken.verdict,
         Err(error) => verdict_of(error),
@@ -86,34 +64,34 @@ fn addressed(request: &HttpRequest) -> Option<(&str, &str)> {
 }
 
 /// What became of a request whose sender has proved itself.
-struct Taken {
-    verdict: HookVerdict,
-    answer: HttpResponse,
+pub(super) struct Taken {
+    pub(super) verdict: HookVerdict,
+    pub(super) answer: HttpResponse,
 }
 
-async fn take(
+pub(super) async fn take(
     state: &State,
-    provider: Provider,
+    provider: &Descriptor,
     hook: &str,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<Taken, ApiError> {
     let headers = request.headers();
-    let encoding = encoding(provider, headers)?;
+    check_headers(provider, headers)?;
     let began = Instant::now();
     let found = match hook.parse::<HookId>() {
-        Ok(id) => find_hook(state, &id, began + patience(provider)).await?,
+        Ok(id) => find_hook(state, &id, began + provider.store_patience).await?,
         Err(_) => None,
     };
     // The body may take its own time: what the lookup took is taken from the store's patience alone.
-    let patience = patience(provider).saturating_sub(began.elapsed());
+    let patience = provider.store_patience.saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
-    let proof = Proof::new(provider, headers, keys);
-    let (most, body_patience) = (largest_body(provider), state.settings.body_patience);
+    let proof = Proof::new(provider.proof, headers, keys);
+    let (most, body_patience) = (provider.largest_body, state.settings.body_patience);
     let raw =
         RawDelivery::read(request, payload, proof, most, &state.budget, body_patience).await?;
     let verified = raw.verify();
-    let Some(found) = found.filter(|found| found.hook.provider == provider) else {
+    let Some(found) = found.filter(|found| found.hook.provider == provider.name) else {
         state.tally.count_unknown();
         return Err(ApiError::HookRefused);
     };
@@ -127,7 +105,7 @@ async fn take(
 
     let (body, _held) = verified.into_body().await?;
     let deadline = Instant::now() + patience;
-    match read(&found, encoding, headers, &body).await? {
+    match read(provider, &found, headers, &body).await? {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);
             let answer = accepted(HttpResponse::Accepted(), &id, &[]);
@@ -170,21 +148,19 @@ fn verdict_of(error: &ApiError) -> HookVerdict {
     }
 }
 
-fn encoding(provider: Provider, headers: &HeaderMap) -> Result<Encoding, ApiError> {
+/// Refuses what is not read whoever sends it.
+fn check_headers(provider: &Descriptor, headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.get_all(header::CONTENT_ENCODING).any(|coding| coding != "identity") {
         // A signature is that of the bytes as they are sent, and small bytes may unpack to large ones.
-        return Err(ApiError::UnsupportedMedia("send the body as it is, without Content-Encoding"));
+        let remedy = "send the body as it is, without Content-Encoding";
+        return Err(ApiError::UnsupportedMedia(remedy.into()));
     }
-    match provider {
-        Provider::Distribution => Ok(Encoding::Json),
-        Provider::GitHub => headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(Encoding::of_content_type)
-            .ok_or(ApiError::UnsupportedMedia(
-                "send application/json or application/x-www-form-urlencoded",
-            )),
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !provider.takes(content_type) {
+        let remedy = format!("send {}", provider.content_types.join(" or "));
+        return Err(ApiError::UnsupportedMedia(remedy.into()));
     }
+    Ok(())
 }
 
 async fn find_hook(
@@ -208,30 +184,20 @@ async fn find_hook(
 }
 
 async fn read(
-    found: &Arc<OpenHook>,
-    encoding: Encoding,
+    provider: &Descriptor,
+    found: &OpenHook,
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Meaning, ApiError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (event, delivery) = (text("x-github-event"), text("x-github-delivery"));
-    let found = Arc::clone(found);
-    provider::read(body, move |body| {
-        let hook = &found.hook;
-        match hook.provider {
-            Provider::Distribution => distribution::read(&hook.id, found.home.as_ref(), body),
-            Provider::GitHub => {
-                let envelope = github::Envelope {
-                    hook: &hook.id,
-                    event: event.as_deref(),
-                    delivery: delivery.as_deref(),
-                    encoding,
-                };
-                Meaning::Record(github::read(envelope, body))
-            }
-        }
-    })
-    .await
+    let envelope = Envelope {
+        hook: found.hook.id.clone(),
+        home: found.home.clone(),
+        kind: provider.kind_header.and_then(text),
+        id: provider.id_header.and_then(text),
+        content_type: text(header::CONTENT_TYPE.as_str()),
+    };
+    provider::read(provider, envelope, body).await
 }
 
 fn answer(

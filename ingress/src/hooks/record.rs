@@ -1,11 +1,9 @@
 //! Records what a verified delivery means: delivery, body and events in one commit, then the doorbells.
 
-use std::time::Duration;
-
 use actix_web::web::Bytes;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::hook::Hook;
 use gantry_domain::id::{DeliveryId, EventId};
 use gantry_ops::telemetry;
 use gantry_seams::deliveries::{self, Accepted, LARGE_BODY, UnownedBody};
@@ -13,16 +11,8 @@ use gantry_seams::store::StoreError;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use super::provider::Reading;
+use super::provider::{Reading, descriptor};
 use crate::state::State;
-
-/// How long a large body is tried to be kept apart, so that the store still has time within the sender's patience.
-fn apart_within(provider: Provider) -> Duration {
-    match provider {
-        Provider::GitHub => Duration::from_secs(2),
-        Provider::Distribution => Duration::from_millis(150),
-    }
-}
 
 /// Stores a delivery that is new, with the events that it means.
 pub(super) async fn record(
@@ -97,7 +87,7 @@ async fn keep_apart_if_large(
     }
     deliveries::announce_body(state.store.as_ref(), delivery).await?;
     let put = deliveries::put_body(state.blobs.as_ref(), delivery, body.clone());
-    match tokio::time::timeout(apart_within(delivery.provider), put).await {
+    match tokio::time::timeout(descriptor(delivery.provider).object_patience, put).await {
         Ok(Ok(())) => return Ok(None),
         Ok(Err(error)) => {
             tracing::debug!(delivery.id = %delivery.id, "a large body goes into the store: {error}");
@@ -118,7 +108,7 @@ async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted
     };
     let Some(unowned) = unowned else { return };
     let gone = unowned.remove(state.store.as_ref(), state.blobs.as_ref());
-    match tokio::time::timeout(apart_within(delivery.provider), gone).await {
+    match tokio::time::timeout(descriptor(delivery.provider).object_patience, gone).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::debug!(delivery.id = %delivery.id, "a body that nobody owns is removed later: {error}");

@@ -4,15 +4,13 @@ use std::io::Read as _;
 
 use actix_web::web::Bytes;
 use gantry_domain::delivery::Delivery;
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::hook::Hook;
 use gantry_domain::id::DeliveryId;
 use gantry_seams::deliveries;
 use sha2::{Digest as _, Sha256};
 
 use super::directory::find_home;
-use super::provider::distribution::{self, Meaning};
-use super::provider::github::{self, Encoding};
-use super::provider::{self, Reading};
+use super::provider::{self, Envelope, Meaning, Reading, descriptor};
 use super::record::{Recorded, record};
 use crate::error::ApiError;
 use crate::state::State;
@@ -74,28 +72,22 @@ pub(crate) async fn replay(
     let home = find_home(state.store.as_ref(), hook).await?;
     for number in 1..=MOST_REPLAYS {
         let id = replay_id(&earlier.id, number)?;
-        let (of, home, kind) = (hook.clone(), home.clone(), earlier.kind.clone());
-        let meaning = provider::read(&body, move |body| match of.provider {
-            Provider::GitHub => {
-                let envelope = github::Envelope {
-                    hook: &of.id,
-                    event: Some(&kind),
-                    delivery: Some(id.as_str()),
-                    encoding: Encoding::of_body(body),
-                };
-                Meaning::Record(github::read(envelope, body))
-            }
-            Provider::Distribution => match distribution::read(&of.id, home.as_ref(), body) {
-                Meaning::Record(reading) => Meaning::Record(Reading { id, ..reading }),
-                never => never,
-            },
-        });
-        let Meaning::Record(reading) = meaning.await? else {
+        let envelope = Envelope {
+            hook: hook.id.clone(),
+            home: home.clone(),
+            kind: Some(earlier.kind.clone()),
+            id: Some(id.to_string()),
+            content_type: None,
+        };
+        let meaning = provider::read(descriptor(hook.provider), envelope, &body).await?;
+        let Meaning::Record(reading) = meaning else {
             return Err(ApiError::Conflict {
                 code: "nothing_to_replay",
                 message: format!("nothing in delivery {} can start a run", earlier.id),
             });
         };
+        // Where the id is in the body, it is that of the first time.
+        let reading = Reading { id, ..reading };
         match record(state, hook, reading, body.clone()).await? {
             Recorded::New(delivery) => return Ok(delivery),
             Recorded::Repeat(_) | Recorded::Conflict(_) => {}

@@ -3,10 +3,11 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use gantry_domain::hook::{Hook, Provider};
-use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
+use gantry_domain::hook::Hook;
+use gantry_ops::secret::{SecretString, random_hex};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
-use super::verify::HookKey;
+use super::provider::{Descriptor, descriptor};
 use crate::api::types::{HookAccepted, HookTestResult};
 use crate::error::ApiError;
 use crate::state::State;
@@ -24,7 +25,7 @@ pub(crate) async fn knock(
         tracing::error!("the public URL is none: {error}");
         ApiError::Internal
     })?;
-    let request = request(client()?, hook.provider, url.clone(), secret)?;
+    let request = request(client()?, descriptor(hook.provider), url.clone(), secret)?;
     let began = Instant::now();
     let sent = request.send().await;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -64,30 +65,29 @@ fn client() -> Result<reqwest::Client, ApiError> {
         })
 }
 
-fn request(
+pub(super) fn request(
     client: reqwest::Client,
-    provider: Provider,
+    provider: &Descriptor,
     url: url::Url,
     secret: &SecretString,
 ) -> Result<reqwest::RequestBuilder, ApiError> {
-    let request = client.post(url);
-    Ok(match provider {
-        Provider::GitHub => {
-            let body = r#"{"zen":"Knock before you enter."}"#;
-            let key = HookKey::new(secret).ok_or(ApiError::Internal)?;
-            let delivery = format!("test-{}", random_hex::<8>()?.as_str());
-            request
-                .header("content-type", "application/json")
-                .header("x-github-event", "ping")
-                .header("x-github-delivery", delivery)
-                .header("x-hub-signature-256", key.github_signature(body.as_bytes()))
-                .body(body)
-        }
-        Provider::Distribution => request
-            .header("content-type", "application/vnd.docker.distribution.events.v2+json")
-            .bearer_auth(secret.expose_secret())
-            .body(r#"{"events":[]}"#),
-    })
+    let body = provider.ping.body;
+    let proof = provider.proof.prove(secret, body.as_bytes()).ok_or(ApiError::Internal)?;
+    let (proof_header, proof) = proof;
+    let mut proof = HeaderValue::try_from(proof).map_err(|_| ApiError::Internal)?;
+    proof.set_sensitive(true);
+    let mut request = client
+        .post(url)
+        .header(CONTENT_TYPE, provider.setup.content_type)
+        .header(proof_header, proof)
+        .body(body);
+    for (header, value) in provider.ping.headers {
+        request = request.header(*header, *value);
+    }
+    if let Some(header) = provider.id_header {
+        request = request.header(header, format!("test-{}", random_hex::<8>()?.as_str()));
+    }
+    Ok(request)
 }
 
 fn unreachable_message(error: &reqwest::Error) -> String {

@@ -3,7 +3,6 @@
 //! In: the header that proves it and, piece by piece, the raw bytes. Out: a verdict. Pure.
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
-use gantry_domain::hook::Provider;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +10,34 @@ use subtle::ConstantTimeEq as _;
 
 /// Room for a rotation or two; more would make each refusal dearer.
 pub(crate) const MOST_SECRETS: usize = 5;
+
+/// How a provider's senders prove that they know a secret of the hook.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scheme {
+    /// The header is `prefix`, then HMAC-SHA256 of the body as it is sent, in lower-case hexadecimal digits.
+    Signature { header: &'static str, prefix: &'static str },
+    /// The header is `prefix`, in any case, then the secret itself.
+    Secret { header: &'static str, prefix: &'static str },
+}
+
+impl Scheme {
+    /// The header, and what a sender who knows the secret writes into it. `None` if the secret is too long to be a key.
+    pub(crate) fn prove(
+        self,
+        secret: &SecretString,
+        body: &[u8],
+    ) -> Option<(&'static str, String)> {
+        match self {
+            Self::Signature { header, prefix } => {
+                let digits = HookKey::new(secret)?.signature(body);
+                Some((header, format!("{prefix}{digits}")))
+            }
+            Self::Secret { header, prefix } => {
+                Some((header, format!("{prefix}{}", secret.expose_secret())))
+            }
+        }
+    }
+}
 
 /// What a sender shows as proof, held against each active secret while the body comes: no body needs to be kept for it.
 pub(crate) struct Proof(Check);
@@ -27,7 +54,7 @@ enum Check {
 pub(crate) enum RejectedDelivery {
     #[error("it carries no signature or secret")]
     Unsigned,
-    #[error("its signature is not `sha256=` and 64 lower-case hexadecimal digits")]
+    #[error("its signature or secret is not written as its provider writes it")]
     Malformed,
     #[error("it does not match any active secret")]
     Mismatch,
@@ -49,26 +76,31 @@ impl HookKey {
         Some(Self { mac: Hmac::new_from_slice(secret).ok()?, hash: Sha256::digest(secret).into() })
     }
 
-    /// What a sender who knows the secret writes into GitHub's header.
-    pub(crate) fn github_signature(&self, body: &[u8]) -> String {
+    /// The digits that a sender who knows the secret makes of the body.
+    fn signature(&self, body: &[u8]) -> String {
         let mut mac = self.mac.clone();
         mac.update(body);
-        format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+        hex::encode(mac.finalize().into_bytes())
     }
 }
 
 impl Proof {
-    /// What came in the header in which this provider puts it.
-    pub(crate) fn new(provider: Provider, headers: &HeaderMap, keys: &[HookKey]) -> Self {
+    /// What came in the header in which this scheme puts it.
+    pub(crate) fn new(scheme: Scheme, headers: &HeaderMap, keys: &[HookKey]) -> Self {
         let header = |name| headers.get(name).map(HeaderValue::as_bytes);
-        Self(match provider {
-            Provider::GitHub => match read_signature(header("x-hub-signature-256")) {
-                Ok(tag) => {
-                    Check::Signature { tag, macs: keys.iter().map(|key| key.mac.clone()).collect() }
+        Self(match scheme {
+            Scheme::Signature { header: name, prefix } => {
+                match read_signature(prefix, header(name)) {
+                    Ok(tag) => Check::Signature {
+                        tag,
+                        macs: keys.iter().map(|key| key.mac.clone()).collect(),
+                    },
+                    Err(why) => Check::Decided(Err(why)),
                 }
-                Err(why) => Check::Decided(Err(why)),
-            },
-            Provider::Distribution => Check::Decided(compare_bearer(header("authorization"), keys)),
+            }
+            Scheme::Secret { header: name, prefix } => {
+                Check::Decided(compare_secret(prefix, header(name), keys))
+            }
         })
     }
 
@@ -96,10 +128,10 @@ impl Proof {
     }
 }
 
-fn read_signature(proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
+fn read_signature(prefix: &str, proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
     let proof = proof.ok_or(RejectedDelivery::Unsigned)?;
-    let digits = proof.strip_prefix(b"sha256=").ok_or(RejectedDelivery::Malformed)?;
-    // GitHub writes lower case; a second spelling of the same proof is a proof less well defined.
+    let digits = proof.strip_prefix(prefix.as_bytes()).ok_or(RejectedDelivery::Malformed)?;
+    // Providers write lower case; a second spelling of the same proof is a proof less well defined.
     if digits.iter().any(u8::is_ascii_uppercase) {
         return Err(RejectedDelivery::Malformed);
     }
@@ -108,11 +140,15 @@ fn read_signature(proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
     Ok(tag)
 }
 
-fn compare_bearer(proof: Option<&[u8]>, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+fn compare_secret(
+    prefix: &str,
+    proof: Option<&[u8]>,
+    keys: &[HookKey],
+) -> Result<(), RejectedDelivery> {
     let secret = proof
         .ok_or(RejectedDelivery::Unsigned)?
-        .split_at_checked(7)
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        .split_at_checked(prefix.len())
+        .filter(|(start, _)| start.eq_ignore_ascii_case(prefix.as_bytes()))
         .map(|(_, secret)| secret)
         .ok_or(RejectedDelivery::Malformed)?;
     // Hashes have one length; comparing the secrets themselves would tell theirs.
@@ -135,6 +171,10 @@ mod tests {
 
     use super::*;
 
+    pub(super) const SIGNED: Scheme =
+        Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" };
+    const SHOWN: Scheme = Scheme::Secret { header: "authorization", prefix: "Bearer " };
+
     const SECRET: &str = "It's a Secret to Everybody";
     const BODY: &[u8] = b"Hello, World!";
     const DIGITS: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
@@ -143,31 +183,33 @@ mod tests {
         HookKey::new(&SecretString::from(secret)).unwrap()
     }
 
-    fn verify(header: &str, proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+    fn verify(
+        scheme: Scheme,
+        header: &str,
+        proof: &str,
+        keys: &[HookKey],
+    ) -> Result<(), RejectedDelivery> {
         let mut headers = HeaderMap::new();
         headers
             .insert(HeaderName::try_from(header).unwrap(), HeaderValue::from_str(proof).unwrap());
-        let provider = match header {
-            "authorization" => Provider::Distribution,
-            _ => Provider::GitHub,
-        };
-        let mut proof = Proof::new(provider, &headers, keys);
+        let mut proof = Proof::new(scheme, &headers, keys);
         for piece in BODY.chunks(5) {
             proof.hear(piece);
         }
         proof.judge()
     }
 
-    fn verify_github(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
-        verify("x-hub-signature-256", proof, keys)
+    fn verify_signed(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+        verify(SIGNED, "x-hub-signature-256", proof, keys)
     }
 
     #[test]
     fn githubs_published_vector_holds_with_any_active_secret() {
         let proof = format!("sha256={DIGITS}");
-        assert_eq!(verify_github(&proof, &[key(SECRET)]), Ok(()));
-        assert_eq!(verify_github(&proof, &[key("newer"), key(SECRET), key("older")]), Ok(()));
-        assert_eq!(key(SECRET).github_signature(BODY), proof);
+        assert_eq!(verify_signed(&proof, &[key(SECRET)]), Ok(()));
+        assert_eq!(verify_signed(&proof, &[key("newer"), key(SECRET), key("older")]), Ok(()));
+        let proved = SIGNED.prove(&SecretString::from(SECRET), BODY).unwrap();
+        assert_eq!(proved, ("x-hub-signature-256", proof));
     }
 
     #[test]
@@ -175,7 +217,7 @@ mod tests {
         use RejectedDelivery::{Malformed, Mismatch, Unsigned};
 
         let keys = [key(SECRET)];
-        let refused = |proof: &str| verify_github(proof, &keys).unwrap_err();
+        let refused = |proof: &str| verify_signed(proof, &keys).unwrap_err();
         assert_eq!(refused(&format!("sha256={}", "0".repeat(64))), Mismatch);
         assert_eq!(refused(&format!("sha256={}", &DIGITS[..62])), Malformed);
         assert_eq!(refused(&format!("sha256={}", &DIGITS[..63])), Malformed);
@@ -186,17 +228,19 @@ mod tests {
         assert_eq!(refused("sha256="), Malformed);
         assert_eq!(refused(""), Malformed);
         assert_eq!(
-            verify("x-hub-signature", &format!("sha1={}", &DIGITS[..40]), &keys),
+            verify(SIGNED, "x-hub-signature", &format!("sha1={}", &DIGITS[..40]), &keys),
             Err(Unsigned)
         );
-        assert_eq!(verify_github(&format!("sha256={DIGITS}"), &[key("other")]), Err(Mismatch));
-        assert_eq!(verify_github(&format!("sha256={DIGITS}"), &[]), Err(Mismatch));
+        assert_eq!(verify_signed(&format!("sha256={DIGITS}"), &[key("other")]), Err(Mismatch));
+        assert_eq!(verify_signed(&format!("sha256={DIGITS}"), &[]), Err(Mismatch));
     }
 
     #[test]
-    fn a_registry_shows_the_secret_itself() {
+    fn a_shown_secret_is_held_against_each_active_one() {
         let keys = [key("s3cret"), key("old")];
-        let shown = |proof: &str| verify("authorization", proof, &keys);
+        let shown = |proof: &str| verify(SHOWN, "authorization", proof, &keys);
+        let (header, proof) = SHOWN.prove(&SecretString::from("old"), BODY).unwrap();
+        assert_eq!(verify(SHOWN, header, &proof, &keys), Ok(()));
         assert_eq!(shown("Bearer s3cret"), Ok(()));
         assert_eq!(shown("bearer old"), Ok(()));
         assert_eq!(shown("Bearer s3cre"), Err(RejectedDelivery::Mismatch));

@@ -4,27 +4,56 @@
 //! documentation says, so it is not looked at.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, ImagePushed};
-use gantry_domain::id::HookId;
+use gantry_domain::hook::Provider;
+use gantry_domain::id::DeliveryId;
 use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{MOST_EVENTS, Reading, id_of_hash, id_or_hash, shortened, unreadable};
+use super::reading::{
+    Envelope, MOST_EVENTS, Meaning, Reading, id_of_hash, id_or_hash, shortened, unreadable,
+};
+use super::{Descriptor, MIB, Ping, Setup};
+use crate::hooks::verify::Scheme;
 
-/// What a body means.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Meaning {
-    /// It is to be stored.
-    Record(Reading),
-    /// Nothing in it can ever matter.
-    Never {
-        /// The id to answer with.
-        id: gantry_domain::id::DeliveryId,
+pub(super) const DESCRIPTOR: Descriptor = Descriptor {
+    name: Provider::Distribution,
+    largest_body: 3 * MIB,
+    // It gives up after 500 ms, and sends the next notification only after this one.
+    store_patience: Duration::from_millis(400),
+    object_patience: Duration::from_millis(150),
+    proof: Scheme::Secret { header: "authorization", prefix: "Bearer " },
+    content_types: &[],
+    kind_header: None,
+    id_header: None,
+    may_omit_host: true,
+    read,
+    ping: Ping { headers: &[], body: r#"{"events":[]}"# },
+    setup: Setup {
+        content_type: "application/vnd.docker.distribution.events.v2+json",
+        events: &["push"],
+        instructions,
     },
+};
+
+fn instructions(url: &str, secret: &str) -> Vec<String> {
+    vec![
+        "In the registry's config.yml, under notifications: endpoints:, add:".to_owned(),
+        "- name: gantry".to_owned(),
+        format!("  url: {url}"),
+        "  headers:".to_owned(),
+        format!("    Authorization: [Bearer {secret}]"),
+        "  timeout: 1s".to_owned(),
+        "  threshold: 5".to_owned(),
+        "  backoff: 1s".to_owned(),
+        "  ignore:".to_owned(),
+        "    actions: [pull]".to_owned(),
+    ]
 }
 
 const MANIFESTS: [&str; 6] = [
@@ -37,7 +66,7 @@ const MANIFESTS: [&str; 6] = [
 ];
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct Notifications<'a> {
     #[serde(borrow)]
     events: Vec<Item<'a>>,
 }
@@ -94,15 +123,15 @@ impl Notification<'_> {
     }
 }
 
-/// Reads a verified body. Each event is judged by itself. `home` is the registry that the hook belongs to.
-pub(crate) fn read(hook: &HookId, home: Option<&RegistryHost>, body: &[u8]) -> Meaning {
-    let envelope: Envelope<'_> = match serde_json::from_slice(body) {
-        Ok(envelope) => envelope,
+/// Judges each event by itself: what cannot be read of one says nothing of the others.
+fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
+    let notifications: Notifications<'_> = match serde_json::from_slice(body) {
+        Ok(notifications) => notifications,
         Err(error) => return refuse(body, unreadable(error)),
     };
     let mut pushed = Vec::new();
     let mut unread = Vec::new();
-    for (place, item) in envelope.events.iter().enumerate() {
+    for (place, item) in notifications.events.iter().enumerate() {
         match item {
             Item::Notification(event) => {
                 pushed.extend(event.pushed().map(|target| (place, event, target)));
@@ -113,7 +142,7 @@ pub(crate) fn read(hook: &HookId, home: Option<&RegistryHost>, body: &[u8]) -> M
         }
     }
     if pushed.is_empty() && unread.is_empty() {
-        let first = envelope.events.first().and_then(|item| match item {
+        let first = notifications.events.first().and_then(|item| match item {
             Item::Notification(event) => event.id.as_deref(),
             Item::Other(IgnoredAny) => None,
         });
@@ -125,7 +154,7 @@ pub(crate) fn read(hook: &HookId, home: Option<&RegistryHost>, body: &[u8]) -> M
     }
     let mut events = Vec::with_capacity(pushed.len());
     for (place, event, target) in &pushed {
-        match image(hook, home, event, target) {
+        match image(envelope, event, target) {
             Ok(image) => events.push(image),
             Err(why) => unread.push(at(*place, why)),
         }
@@ -157,7 +186,7 @@ fn refuse(body: &[u8], verdict: Verdict) -> Meaning {
 }
 
 /// A registry retries a body with the same events until it is taken; several events are known by all of their ids.
-fn delivery_id(ids: &[&str], body: &[u8]) -> gantry_domain::id::DeliveryId {
+fn delivery_id(ids: &[&str], body: &[u8]) -> DeliveryId {
     match ids {
         [one] => id_or_hash(Some(one), body),
         many => id_of_hash("several", many.join(" ").as_bytes()),
@@ -165,13 +194,12 @@ fn delivery_id(ids: &[&str], body: &[u8]) -> gantry_domain::id::DeliveryId {
 }
 
 fn image(
-    hook: &HookId,
-    home: Option<&RegistryHost>,
+    envelope: &Envelope,
     event: &Notification<'_>,
     target: &Target<'_>,
 ) -> Result<EventKind, InvalidText> {
     let host = event.request.as_ref().and_then(|request| request.host.as_deref());
-    let host = host_of(host.unwrap_or_default(), home)?;
+    let host = host_of(host.unwrap_or_default(), envelope.home.as_ref())?;
     let repository: Repository = target.repository.as_deref().unwrap_or_default().parse()?;
     let digest: Digest = target.digest.as_deref().unwrap_or_default().parse()?;
     let image = match target.tag.as_deref() {
@@ -179,7 +207,7 @@ fn image(
         Some(tag) => ImageReference::tagged(host, repository, tag.parse()?),
     };
     Ok(EventKind::ImagePushed(ImagePushed {
-        hook: hook.clone(),
+        hook: envelope.hook.clone(),
         image,
         digest,
         media_type: target.media_type.as_deref().unwrap_or_default().to_owned(),
@@ -212,7 +240,13 @@ mod tests {
 
     fn read_all(events: &[serde_json::Value]) -> Meaning {
         let body = serde_json::json!({ "events": events }).to_string();
-        read(&"h1".parse().unwrap(), Some(&"home.example:5000".parse().unwrap()), body.as_bytes())
+        read_text(&body, Some("home.example:5000".parse().unwrap()))
+    }
+
+    fn read_text(body: &str, home: Option<RegistryHost>) -> Meaning {
+        let hook = "h1".parse().unwrap();
+        let envelope = Envelope { hook, home, kind: None, id: None, content_type: None };
+        read(&envelope, body.as_bytes())
     }
 
     fn record(meaning: Meaning) -> Reading {
@@ -319,9 +353,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_recorded_as_such() {
-        let hook = "h1".parse().unwrap();
         for body in ["", "{", "{}", "{\"events\":{}}", "\u{feff}{\"events\":[]}"] {
-            let reading = record(read(&hook, None, body.as_bytes()));
+            let reading = record(read_text(body, None));
             assert!(matches!(reading.verdict, Verdict::Unreadable { .. }), "{body}");
         }
         let mut odd = event("e1", "push", MANIFESTS[0], "v1");

@@ -1,53 +1,53 @@
 //! GitHub and GitHub Enterprise Server: pushes become events, pings are pings, all else is acknowledged by its type.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, Push, PushedRef};
+use gantry_domain::hook::Provider;
 use gantry_domain::id::HookId;
 use gantry_domain::source::{CommitId, GitUrl};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use super::{Reading, id_or_hash, unreadable, word};
+use super::reading::{Envelope, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
+use super::{Descriptor, MIB, Ping, Setup};
+use crate::hooks::verify::Scheme;
 
-/// How the body is written. The signature covers it as it was sent, in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Json,
-    /// One field `payload`.
-    Form,
-}
+pub(super) const DESCRIPTOR: Descriptor = Descriptor {
+    name: Provider::GitHub,
+    largest_body: 25 * MIB,
+    // It gives up after ten seconds.
+    store_patience: Duration::from_secs(5),
+    object_patience: Duration::from_secs(2),
+    proof: Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" },
+    content_types: &[JSON, FORM],
+    kind_header: Some("x-github-event"),
+    id_header: Some("x-github-delivery"),
+    may_omit_host: false,
+    read,
+    ping: Ping {
+        headers: &[("x-github-event", "ping")],
+        body: r#"{"zen":"Knock before you enter."}"#,
+    },
+    setup: Setup { content_type: JSON, events: &["push"], instructions },
+};
 
-impl Encoding {
-    /// By the `Content-Type` header; `None` for any other.
-    pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case("application/json") {
-            Some(Self::Json)
-        } else if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            Some(Self::Form)
-        } else {
-            None
-        }
-    }
+const JSON: &str = "application/json";
 
-    /// By the body itself, for one that is read from the ledger: an object never begins as a form does.
-    pub(crate) fn of_body(body: &[u8]) -> Self {
-        if body.starts_with(b"payload=") { Self::Form } else { Self::Json }
-    }
-}
+/// One field `payload` that holds the JSON. The signature covers the form as it was sent.
+const FORM: &str = "application/x-www-form-urlencoded";
 
-/// What came beside the body.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Envelope<'a> {
-    pub(crate) hook: &'a HookId,
-    /// `X-GitHub-Event`.
-    pub(crate) event: Option<&'a str>,
-    /// `X-GitHub-Delivery`: the same when it is sent again.
-    pub(crate) delivery: Option<&'a str>,
-    pub(crate) encoding: Encoding,
+fn instructions(url: &str, secret: &str) -> Vec<String> {
+    vec![
+        "In the repository's settings, under Webhooks, add a webhook:".to_owned(),
+        format!("Payload URL: {url}"),
+        format!("Content type: {JSON}"),
+        format!("Secret: {secret}"),
+        "Which events: just the push event".to_owned(),
+    ]
 }
 
 #[derive(Deserialize)]
@@ -101,11 +101,10 @@ fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     })
 }
 
-/// Reads a verified body.
-pub(crate) fn read(envelope: Envelope<'_>, body: &[u8]) -> Reading {
-    let id = id_or_hash(envelope.delivery, body);
-    let kind = word(envelope.event);
-    match kind.as_str() {
+fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
+    let id = id_or_hash(envelope.id.as_deref(), body);
+    let kind = word(envelope.kind.as_deref());
+    Meaning::Record(match kind.as_str() {
         "push" => match read_push(envelope, body) {
             Ok(Some(push)) => {
                 let events = vec![EventKind::Push(push)];
@@ -123,16 +122,22 @@ pub(crate) fn read(envelope: Envelope<'_>, body: &[u8]) -> Reading {
             let why = format!("nothing starts on `{kind}`: gantry acts on `push`");
             Reading::without_events(id, kind, Verdict::OfNoInterest { why })
         }
-    }
+    })
 }
 
-fn read_push(envelope: Envelope<'_>, body: &[u8]) -> Result<Option<Push>, Verdict> {
-    match envelope.encoding {
-        Encoding::Json => parse_push(envelope.hook, body),
-        Encoding::Form => {
-            let form: Form<'_> = serde_urlencoded::from_bytes(body).map_err(unreadable)?;
-            parse_push(envelope.hook, form.payload.as_bytes())
-        }
+fn read_push(envelope: &Envelope, body: &[u8]) -> Result<Option<Push>, Verdict> {
+    if !is_form(envelope, body) {
+        return parse_push(&envelope.hook, body);
+    }
+    let form: Form<'_> = serde_urlencoded::from_bytes(body).map_err(unreadable)?;
+    parse_push(&envelope.hook, form.payload.as_bytes())
+}
+
+/// By the content type, and for a body from the ledger by itself: an object never begins as a form does.
+fn is_form(envelope: &Envelope, body: &[u8]) -> bool {
+    match &envelope.content_type {
+        Some(content_type) => is_of_type(content_type, FORM),
+        None => body.starts_with(b"payload="),
     }
 }
 
@@ -192,14 +197,26 @@ mod tests {
         .to_string()
     }
 
-    fn read_as(event: Option<&str>, encoding: Encoding, body: &str) -> Reading {
-        let hook = "h1".parse().unwrap();
-        let envelope = Envelope { hook: &hook, event, delivery: Some("d-1"), encoding };
-        read(envelope, body.as_bytes())
+    fn read_with(event: Option<&str>, id: Option<&str>, content_type: &str, body: &str) -> Reading {
+        let envelope = Envelope {
+            hook: "h1".parse().unwrap(),
+            home: None,
+            kind: event.map(str::to_owned),
+            id: id.map(str::to_owned),
+            content_type: Some(content_type.to_owned()),
+        };
+        match read(&envelope, body.as_bytes()) {
+            Meaning::Record(reading) => reading,
+            never @ Meaning::Never { .. } => panic!("{never:?}"),
+        }
+    }
+
+    fn read_as(event: Option<&str>, content_type: &str, body: &str) -> Reading {
+        read_with(event, Some("d-1"), content_type, body)
     }
 
     fn push(reference: &str, before: &str, after: &str) -> Push {
-        let mut reading = read_as(Some("push"), Encoding::Json, &body(reference, before, after));
+        let mut reading = read_as(Some("push"), JSON, &body(reference, before, after));
         assert_eq!(reading.verdict, Verdict::Events);
         match reading.events.pop() {
             Some(EventKind::Push(push)) => push,
@@ -229,16 +246,17 @@ mod tests {
     fn a_form_holds_the_same() {
         let json = body("refs/heads/main", OLD, NEW);
         let form = serde_urlencoded::to_string([("payload", &json)]).unwrap();
-        assert_eq!(Encoding::of_body(form.as_bytes()), Encoding::Form);
+        let (_, of_ledger) = crate::hooks::meaning(Provider::GitHub, "push", form.as_bytes());
         assert_eq!(
-            read_as(Some("push"), Encoding::Form, &form).events,
-            read_as(Some("push"), Encoding::Json, &json).events
+            read_as(Some("push"), FORM, &form).events,
+            read_as(Some("push"), JSON, &json).events
         );
+        assert_eq!(of_ledger.len(), 1);
     }
 
     #[test]
     fn all_else_has_a_verdict_too() {
-        let verdict = |event, body: &str| read_as(event, Encoding::Json, body).verdict;
+        let verdict = |event, body: &str| read_as(event, JSON, body).verdict;
         assert_eq!(verdict(Some("ping"), "{}"), Verdict::Ping);
         let nested = format!("{}{}", "[".repeat(500), "]".repeat(500));
         let too_deep = format!("{{\"x\":{nested}}}");
@@ -277,14 +295,9 @@ mod tests {
 
     #[test]
     fn a_delivery_without_id_is_known_by_its_body() {
-        let hook = "h1".parse().unwrap();
-        let read_it = |delivery| {
-            let envelope =
-                Envelope { hook: &hook, event: Some("ping"), delivery, encoding: Encoding::Json };
-            read(envelope, b"{}").id
-        };
-        assert_eq!(read_it(Some("d-1")).as_str(), "d-1");
-        assert_eq!(read_it(None), read_it(Some("no id: it has spaces")));
-        assert!(read_it(None).as_str().starts_with("body-"));
+        let id_of = |id| read_with(Some("ping"), id, JSON, "{}").id;
+        assert_eq!(id_of(Some("d-1")).as_str(), "d-1");
+        assert_eq!(id_of(None), id_of(Some("no id: it has spaces")));
+        assert!(id_of(None).as_str().starts_with("body-"));
     }
 }

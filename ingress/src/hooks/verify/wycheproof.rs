@@ -3,6 +3,7 @@
 use actix_web::http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use super::tests::SIGNED;
 use super::*;
 
 #[derive(Deserialize)]
@@ -34,7 +35,7 @@ fn verify(key: &HookKey, message: &[u8], tag: &str) -> Result<(), RejectedDelive
     let mut headers = HeaderMap::new();
     let proof = HeaderValue::try_from(format!("sha256={tag}")).unwrap();
     headers.insert(HeaderName::from_static("x-hub-signature-256"), proof);
-    let mut proof = Proof::new(Provider::GitHub, &headers, std::slice::from_ref(key));
+    let mut proof = Proof::new(SIGNED, &headers, std::slice::from_ref(key));
     for piece in message.chunks(7) {
         proof.hear(piece);
     }
@@ -73,8 +74,7 @@ fn all_174_vectors_are_judged_as_they_should_be() {
                 // Half a tag is refused though it is right as far as it goes: a forger would have half the work.
                 _ => {
                     assert_eq!(verdict, Err(RejectedDelivery::Malformed), "case {}", case.tc_id);
-                    let whole = key.github_signature(&message);
-                    let is_its_half = whole.starts_with(&format!("sha256={}", case.tag));
+                    let is_its_half = key.signature(&message).starts_with(&case.tag);
                     assert_eq!(is_its_half, is_valid, "case {}", case.tc_id);
                     truncated += 1;
                 }

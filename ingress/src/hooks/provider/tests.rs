@@ -1,0 +1,62 @@
+//! What holds for every provider, and what it takes to add one.
+
+use std::time::{Duration, Instant};
+
+use super::reading::MOST_EVENTS;
+use super::*;
+
+#[test]
+fn the_table_gives_every_provider_its_own_descriptor() {
+    for provider in Provider::ALL {
+        assert_eq!(descriptor(*provider).name, *provider);
+    }
+}
+
+#[tokio::test]
+async fn the_runtime_is_free_while_a_long_body_is_read() {
+    let body = Bytes::from(vec![b' '; READ_AT_ONCE + 1]);
+    let hook = "h1".parse().unwrap();
+    let envelope = Envelope { hook, home: None, kind: None, id: None, content_type: None };
+    let mut turns = 0;
+    let others = async {
+        loop {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    // Whoever reads on the thread of this runtime has read at the first turn.
+    tokio::select! {
+        biased;
+        read = read(&distribution::DESCRIPTOR, envelope, &body) => assert!(read.is_ok()),
+        () = others => {}
+    }
+    assert!(turns > 0);
+}
+
+#[test]
+fn bodies_made_to_cost_are_read_in_linear_time() {
+    let most = 4 << 20;
+    let fill = |before: &str, piece: &str, after: &str| {
+        format!("{before}{}{after}", piece.repeat(most / piece.len()))
+    };
+    let began = Instant::now();
+    for body in [
+        fill("", "[", ""),
+        fill("", r#"{"a":"#, ""),
+        fill("{", r#""a":0,"#, r#""ref":1}"#),
+        fill(r#"{"commits":["#, "{},", "0]}"),
+        fill(r#"{"events":["#, "{},", "0]}"),
+        fill(r#"{"ref":""#, r"\ud800", r#""}"#),
+        fill(r#"{"ref":"refs/heads/"#, "a/", r#""}"#),
+        fill("payload=", "%7B", ""),
+        fill(r#"{"a":"#, "9", "}"),
+    ] {
+        for provider in Provider::ALL {
+            let (verdict, events) = meaning(*provider, "push", body.as_bytes());
+            let verdict = serde_json::to_string(&verdict).unwrap();
+            assert!(events.len() <= MOST_EVENTS && verdict.len() < 8192, "{verdict}");
+        }
+    }
+    // A quadratic one would take hours.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
