@@ -1,7 +1,13 @@
 //! Who may know whom: the table of ARCHITECTURE.md, held against the crates as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+
+use gantry_domain::hook::Provider;
+
+use super::documents::sources;
 
 const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-domain", &[]),
@@ -62,4 +68,41 @@ fn every_crate_knows_only_whom_it_may() {
         );
     }
     assert_eq!(mistakes, Vec::<String>::new());
+}
+
+/// The one folder that tells providers apart.
+const PROVIDERS: &str = "ingress/src/hooks/provider";
+
+#[test]
+fn nothing_names_a_provider_but_its_module_and_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let table = Path::new(PROVIDERS).join("mod.rs");
+    let (mut named, mut mistakes) = (0, Vec::new());
+    for folder in ["shared", "ingress", "scheduler", "worker", "cli"] {
+        for file in sources(&root.join(folder)) {
+            let path = file.strip_prefix(root).unwrap();
+            if is_test(path) {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let shipped = text.split("#[cfg(test)]").next().unwrap();
+            for provider in Provider::ALL {
+                let module = Path::new(PROVIDERS).join(format!("{provider}.rs"));
+                if !shipped.contains(&format!("Provider::{provider:?}")) {
+                    continue;
+                } else if path == table || path == module {
+                    named += 1;
+                } else {
+                    mistakes.push(format!("{} names {provider}", path.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(mistakes, Vec::<String>::new());
+    assert_eq!(named, 2 * Provider::ALL.len(), "each is in the table and in its module");
+}
+
+fn is_test(path: &Path) -> bool {
+    let mut parts = path.iter().map(|part| part.to_string_lossy());
+    parts.any(|part| part == "tests" || part == "tests.rs")
 }

@@ -49,7 +49,7 @@ fn functions(root: &Path) -> BTreeSet<String> {
 }
 
 /// All files of Rust beneath a folder, but what is built.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let (path, name) = (entry.path(), entry.file_name());

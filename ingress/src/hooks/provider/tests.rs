@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use super::reading::MOST_EVENTS;
 use super::*;
 
+mod new_provider;
+
 #[test]
 fn the_table_gives_every_provider_its_own_descriptor() {
     for provider in Provider::ALL {
