@@ -15,8 +15,8 @@ use gantry_seams::logs::LogError;
 use gantry_seams::runs::RunOpError;
 use gantry_seams::store::StoreError;
 
-use crate::api::types::{ErrorBody, ErrorDetail, Mistake};
 use crate::connections::{MOST_OF_ONE_TOKEN, NoPlace};
+use gantry_api::{ErrorBody, ErrorDetail, Mistake};
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 mod access;
-pub mod api;
+mod api;
 mod clock;
 mod connections;
 mod doorbell;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::stream;
-use gantry_ingress::api::types::{BuildCreate, Run, Upload};
+use gantry_api::{BuildCreate, Run, Upload};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
-use gantry_ingress::api::types::{Candidate, Delivery, DeliveryDetails, Event, ReplayResult};
+use gantry_api::{Candidate, Delivery, DeliveryDetails, Event, ReplayResult};
 
 use super::Client;
 use super::arguments::RegistryArg;

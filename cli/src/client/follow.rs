@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use gantry_ingress::api::types::{LogEvent, Run};
+use gantry_api::{LogEvent, Run};
 use reqwest::Response;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_domain::hook::Provider;
-use gantry_ingress::api::types::{
+use gantry_api::{
     Hook, HookCreate, HookCreated, HookSecretCreate, HookSecretCreated, HookTestResult,
 };
+use gantry_domain::hook::Provider;
 
 use super::Client;
 use super::arguments::{RegistryArg, read_secret};

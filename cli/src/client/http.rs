@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use gantry_ingress::api::types::{ErrorBody, Page};
+use gantry_api::{ErrorBody, Page};
 use gantry_ops::secret::{ExposeSecret as _, SecretString, random_hex};
 use gantry_ops::terminal::one_line;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};

@@ -1,7 +1,7 @@
 //! `gantry login`: which server, and the token to show it.
 
 use anyhow::Result;
-use gantry_ingress::api::types::Token;
+use gantry_api::Token;
 use gantry_ops::secret::SecretString;
 
 use super::arguments::read_secret;

@@ -1,8 +1,8 @@
 //! `gantry logs`.
 
 use anyhow::Result;
+use gantry_api::Run;
 use gantry_domain::id::RunId;
-use gantry_ingress::api::types::Run;
 
 use super::Client;
 use super::arguments::RegistryArg;

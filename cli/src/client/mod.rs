@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_ingress::api::types::Registry;
+use gantry_api::Registry;
 
 use self::arguments::RegistryArg;
 use self::config::ClientConfig;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_ingress::api::types::{Credentials, Registry, RegistryCreate, RegistryUpdate};
+use gantry_api::{Credentials, Registry, RegistryCreate, RegistryUpdate};
 
 use super::Client;
 use super::arguments::{read_secret, whole_number};

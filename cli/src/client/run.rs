@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
+use gantry_api::{RerunCreate, Run, RunUpdate};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
 use gantry_domain::source::Source;
-use gantry_ingress::api::types::{RerunCreate, Run, RunUpdate};
 use gantry_ops::terminal::{Sanitiser, one_line};
 
 use super::Client;

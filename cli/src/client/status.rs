@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use gantry_ingress::api::types::{Status, StoreStatus};
+use gantry_api::{Status, StoreStatus};
 
 use super::Client;
 use super::table::{Details, instant, size};

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
+use gantry_api::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 use gantry_domain::id::RunId;
 use gantry_domain::source::{GitSource, RefKind, Source};
-use gantry_ingress::api::types::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use gantry_api::{Token, TokenCreate, TokenCreated};
 use gantry_domain::token::Scope;
-use gantry_ingress::api::types::{Token, TokenCreate, TokenCreated};
 use gantry_ops::settings::parse_duration;
 
 use super::Client;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_ingress::api::types::Worker;
+use gantry_api::Worker;
 
 use super::Client;
 use super::table::{Table, instant, size};

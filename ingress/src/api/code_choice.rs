@@ -3,6 +3,7 @@
 //! Any instruction of a build may read them, also one of a base image. So whoever chooses the code chooses who reads the
 //! secrets, and has to hold them, or a token that is trusted with the task.
 
+use gantry_api as types;
 use gantry_domain::run::Run;
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::task::{ArgName, BuildSpec, Task};
@@ -10,7 +11,6 @@ use gantry_domain::token::{Scope, Token};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::tasks;
 
-use super::types;
 use crate::error::ApiError;
 
 /// Checks a run of a task that differs from it. Below `write`, the run may not choose any code that sees secrets of the

@@ -3,6 +3,7 @@
 use actix_web::http::header;
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, get, post};
+use gantry_api as types;
 use gantry_domain::delivery::Delivery;
 use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, TokenId};
@@ -16,7 +17,7 @@ use utoipa::IntoParams;
 
 use super::hooks as hook_routes;
 use super::paging::Paging;
-use super::{types, view};
+use super::view;
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::hooks::{find_body, replay as replay_delivery};

@@ -2,6 +2,7 @@
 
 use actix_web::web::{Bytes, Data, Json, Path as At, Query};
 use actix_web::{Error, HttpResponse, delete, get, patch, post};
+use gantry_api as types;
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::source::RepositoryKey;
@@ -13,8 +14,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 
+use super::body;
 use super::paging::{Paging, page};
-use super::{body, types};
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::hooks::{MOST_SECRETS, descriptor, knock};

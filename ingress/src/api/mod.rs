@@ -42,8 +42,6 @@
 //!
 //! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
 
-pub mod types;
-
 pub(crate) mod body;
 mod code_choice;
 mod deliveries;
@@ -121,8 +119,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
 }
 
 /// The OpenAPI document, made from the routes themselves.
-#[must_use]
-pub fn document() -> OpenApi {
+pub(crate) fn document() -> OpenApi {
     let (_, mut document) = actix_web::App::new()
         .into_utoipa_app()
         .service(utoipa_actix_web::scope(ROOT).configure(routes))
@@ -137,13 +134,13 @@ pub fn document() -> OpenApi {
     document.components = Some(
         ComponentsBuilder::from(components)
             .security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
-            .schema_from::<types::ErrorBody>()
-            .schema_from::<types::ErrorDetail>()
-            .schema_from::<types::Mistake>()
-            .schema_from::<types::LogStatus>()
-            .schema_from::<types::LogAttempt>()
-            .schema_from::<types::LogChunk>()
-            .schema_from::<types::LogHole>()
+            .schema_from::<gantry_api::ErrorBody>()
+            .schema_from::<gantry_api::ErrorDetail>()
+            .schema_from::<gantry_api::Mistake>()
+            .schema_from::<gantry_api::LogStatus>()
+            .schema_from::<gantry_api::LogAttempt>()
+            .schema_from::<gantry_api::LogChunk>()
+            .schema_from::<gantry_api::LogHole>()
             .build(),
     );
     document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::types::Page;
+use gantry_api::Page;
 
 const FEW: usize = 50;
 const MOST: usize = 500;

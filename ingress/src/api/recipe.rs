@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
+use gantry_api as types;
 use gantry_domain::InvalidText;
 use gantry_domain::id::{RunId, RunPrefix, TaskName, UploadId};
 use gantry_domain::image::{ImageReference, RegistryHost};
@@ -19,7 +20,6 @@ use gantry_ops::secret::{Keyring, SecretError, SecretString};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
 
-use super::types;
 use crate::error::{ApiError, Mistakes};
 
 const MOST_IMAGES: usize = 32;

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, patch, post};
+use gantry_api as types;
 use gantry_domain::id::RegistryName;
 use gantry_domain::registry::{Registry, SealedCredentials};
 use gantry_ops::secret::SecretString;
@@ -11,7 +12,7 @@ use gantry_seams::CreateError;
 use gantry_seams::registries::{self, Deleted, NewRegistry};
 
 use super::paging::{Paging, page};
-use super::{hooks, types, view};
+use super::{hooks, view};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;

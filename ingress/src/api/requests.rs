@@ -3,6 +3,7 @@
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Bytes, Data, Json, Path as At};
 use actix_web::{Error, HttpRequest, HttpResponse, post};
+use gantry_api as types;
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{
@@ -25,7 +26,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::recipe::{Checker, Whole};
 use super::tasks::is_elsewhere;
-use super::{body, code_choice, runs as run_routes, tasks, types, view};
+use super::{body, code_choice, runs as run_routes, tasks, view};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{get, patch, post};
+use gantry_api as types;
 use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId, TaskName};
 use gantry_domain::image::Digest;
 use gantry_domain::run::{Run as RunRecord, RunState, RunStatus};
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::paging::Paging;
-use super::{types, view};
+use super::view;
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use actix_web::get;
 use actix_web::web::{Data, Json};
+use gantry_api as types;
 use gantry_domain::id::PoolName;
 use gantry_domain::run::{Run as RunRecord, RunState, RunStatus};
 use gantry_domain::worker::Workforce;
@@ -15,7 +16,7 @@ use gantry_seams::{hooks, installation, runs};
 
 use super::refusals::refused;
 use super::workers::visible_workforce;
-use super::{runs as run_routes, types, view};
+use super::{runs as run_routes, view};
 use crate::access::{Allowed, Read};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, patch, post};
+use gantry_api as types;
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
@@ -15,7 +16,7 @@ use utoipa::IntoParams;
 
 use super::paging::{Paging, page};
 use super::recipe::{Checker, Whole};
-use super::{code_choice, types, view};
+use super::{code_choice, view};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, post};
+use gantry_api as types;
 use gantry_domain::id::{RegistryName, TokenId};
 use gantry_domain::token::Scope;
 use gantry_seams::tokens;
 
 use super::paging::{Paging, page};
-use super::{types, view};
+use super::view;
 use crate::access::{Admin, Allowed, Grant, Read, issue};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;

@@ -9,6 +9,7 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, BytesMut, Data, Path as At, Payload};
 use actix_web::{HttpRequest, HttpResponse, delete, post};
 use futures_util::StreamExt as _;
+use gantry_api as types;
 use gantry_domain::id::{RegistryName, TokenId, UploadId};
 use gantry_domain::image::Digest;
 use gantry_ops::secret::random_hex;
@@ -19,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use super::{types, view};
+use super::view;
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -1,5 +1,6 @@
 //! Records as the bodies that show them. No secret has a way through here.
 
+use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
@@ -15,8 +16,6 @@ use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
 use gantry_seams::decisions::RecordedDecision;
 use gantry_seams::uploads;
 use serde::Serialize;
-
-use super::types;
 
 /// The word that a closed set's value has in records, or that a tagged value has under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {

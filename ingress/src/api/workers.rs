@@ -2,12 +2,13 @@
 
 use actix_web::web::{Data, Json, Path as At};
 use actix_web::{get, post};
+use gantry_api as types;
 use gantry_domain::id::WorkerId;
 use gantry_domain::worker::Workforce;
 use gantry_seams::store::StoreError;
 use gantry_seams::{runs, workers};
 
-use super::{types, view};
+use super::view;
 use crate::access::{Admin, Allowed, Read};
 use crate::error::{ApiError, Failures};
 use crate::state::State;

@@ -23,10 +23,10 @@ use super::directory::{LookupError, OpenHook};
 use super::provider::{self, Descriptor, Envelope, Meaning, descriptor};
 use super::record::{Recorded, record};
 use super::verify::Proof;
-use crate::api::types::HookAccepted;
 use crate::error::ApiError;
 use crate::state::State;
 use crate::trace;
+use gantry_api::HookAccepted;
 
 /// Where it is served, for people.
 const ROUTE: &str = "/hooks/{provider}/{hook}";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::id::HookId;
 
-use crate::api::types::HookCounts;
+use gantry_api::HookCounts;
 
 /// Far more hooks than an installation has; those beyond are not counted.
 const MOST_HOOKS: usize = 10_000;

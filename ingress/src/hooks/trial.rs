@@ -8,9 +8,9 @@ use gantry_ops::secret::{SecretString, random_hex};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::provider::{Descriptor, descriptor};
-use crate::api::types::{HookAccepted, HookTestResult};
 use crate::error::ApiError;
 use crate::state::State;
+use gantry_api::{HookAccepted, HookTestResult};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use gantry_api as types;
 use gantry_domain::id::TokenId;
 use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
-use gantry_ingress::api::types;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{runs, tasks, uploads};
 use reqwest::{Method, StatusCode};

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gantry_api::HookAccepted;
 use gantry_domain::hook::Provider;
 use gantry_ingress::IngressSettings;
-use gantry_ingress::api::types::HookAccepted;
 use gantry_seams::events;
 use gantry_seams::queue::EventAccepted;
 use reqwest::StatusCode;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use gantry_api::LogEvent;
 use gantry_domain::attempt::Holder;
 use gantry_domain::id::{LeaseNonce, PoolName, RunId, WorkerId};
 use gantry_domain::log::{LogFrame, OutputStream};
 use gantry_domain::run::{Outcome, Product};
 use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
-use gantry_ingress::api::types::LogEvent;
 use gantry_seams::logs::{self, LogId, Piece};
 use gantry_seams::runs::{self, Finish};
 use reqwest::{Method, StatusCode};

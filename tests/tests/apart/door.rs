@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use gantry_api::LogEvent;
 use gantry_domain::timestamp::Timestamp;
-use gantry_ingress::api::types::LogEvent;
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
 use reqwest::{Client, RequestBuilder};

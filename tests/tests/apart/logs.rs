@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use gantry_api::LogEvent;
 use gantry_domain::run::RunStatus;
 use gantry_domain::timestamp::Timestamp;
-use gantry_ingress::api::types::LogEvent;
 use gantry_seams::logs;
 use gantry_tests::pipeline::{LEASE, TestPipeline};
 use gantry_worker::LeaseTimes;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use gantry_ingress::api::types::DeliveryDetails;
+use gantry_api::DeliveryDetails;
 use gantry_tests::installation::Installation;
 use gantry_tests::servers::redis::Redis;
 use gantry_tests::small_disk::SmallDisk;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use gantry_ingress::api::types::HookAccepted;
+use gantry_api::HookAccepted;
 use gantry_tests::installation::Client;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::StatusCode;

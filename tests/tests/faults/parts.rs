@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use gantry_ingress::api::types::OutputImage;
+use gantry_api::OutputImage;
 use gantry_ops::secret::Keyring;
 use gantry_ops::secret::random_hex;
 use gantry_seams::installation;

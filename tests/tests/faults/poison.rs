@@ -1,6 +1,6 @@
 //! A run that takes its worker with it, each time it is built: it ends after three attempts, and nobody goes with it twice.
 
-use gantry_ingress::api::types::{Attempt, Run};
+use gantry_api::{Attempt, Run};
 
 use crate::up::{self, Up};
 

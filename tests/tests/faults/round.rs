@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
-use gantry_ingress::api::types::{
+use gantry_api::{
     DeliveryDetails, Event, HookCreate, HookCreated, Page, Registry, RegistryCreate, Run,
     SourceTrigger, Task, TaskCreate,
 };

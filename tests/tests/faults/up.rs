@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use gantry_domain::platform::Platform;
-use gantry_ingress::api::types::{
+use gantry_api::{
     HookCreate, HookCreated, Page, Registry, RegistryCreate, Run, SourceTrigger, Task, TaskCreate,
 };
+use gantry_domain::platform::Platform;
 use gantry_ops::secret::Keyring;
 use gantry_tests::git_server::{GitServer, TestRepository};
 use gantry_tests::ground::Vhost;

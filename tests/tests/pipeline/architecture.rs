@@ -11,6 +11,7 @@ use super::documents::sources;
 
 const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-domain", &[]),
+    ("gantry-api", &[]),
     ("gantry-taskfile", &["gantry-domain"]),
     ("gantry-ops", &["gantry-domain"]),
     ("gantry-remote", &["gantry-domain", "gantry-ops"]),
@@ -20,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-amqp", &["gantry-domain", "gantry-seams"]),
     ("gantry-redis", &["gantry-domain", "gantry-seams"]),
     ("gantry-objects", &["gantry-seams"]),
-    ("gantry-ingress", SHARED),
+    ("gantry-ingress", INGRESS),
     ("gantry-scheduler", SHARED),
     ("gantry-worker", SHARED),
 ];
@@ -28,6 +29,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What the three roles may know: not each other, and no adapter.
 const SHARED: &[&str] =
     &["gantry-domain", "gantry-taskfile", "gantry-seams", "gantry-ops", "gantry-remote"];
+
+/// And the one that serves the API.
+const INGRESS: &[&str] = &[
+    "gantry-api",
+    "gantry-domain",
+    "gantry-taskfile",
+    "gantry-seams",
+    "gantry-ops",
+    "gantry-remote",
+];
 
 /// These two compose: they may know everyone.
 const COMPOSERS: &[&str] = &["gantry", "gantry-tests"];
@@ -68,6 +79,17 @@ fn every_crate_knows_only_whom_it_may() {
         );
     }
     assert_eq!(mistakes, Vec::<String>::new());
+}
+
+#[test]
+fn the_client_knows_the_api_and_not_its_server() {
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/src/client");
+    let files = sources(&client);
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("gantry_ingress"), "{} names the server", file.display());
+    }
 }
 
 /// The one folder that tells providers apart.

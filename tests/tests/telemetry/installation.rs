@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use gantry_domain::platform::Platform;
-use gantry_ingress::api::types::{
+use gantry_api::{
     HookCreate, HookCreated, Page, Registry, RegistryCreate, Run, SourceTrigger, Task, TaskCreate,
 };
+use gantry_domain::platform::Platform;
 use gantry_ops::secret::{Keyring, random_hex};
 use gantry_tests::git_server::{GitServer, TestRepository};
 use gantry_tests::ground::Vhost;

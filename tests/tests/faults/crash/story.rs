@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use gantry_api::{BuildCreate, Run};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunState;
-use gantry_ingress::api::types::{BuildCreate, Run};
 use gantry_seams::blobs::Blobs as _;
 use gantry_seams::deliveries::{self, List};
 use gantry_seams::runs::{self, RunFilter};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use gantry_ingress::api::types::{
+use gantry_api::{
     HookCreate, HookCreated, Registry, RegistryCreate, SourceTrigger, Task, TaskCreate,
 };
 use gantry_seams::store::SharedStore;

@@ -1,6 +1,6 @@
 //! A clock of the machine that is stepped: no lease ends by it, no run is lost or built twice, and what came later is later.
 
-use gantry_ingress::api::types::{DeliveryDetails, Run};
+use gantry_api::{DeliveryDetails, Run};
 use gantry_tests::stepped_clock::SteppedClock;
 use reqwest::StatusCode;
 

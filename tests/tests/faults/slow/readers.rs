@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gantry_ingress::api::types::Run;
+use gantry_api::Run;
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -4,6 +4,8 @@
 //! answer may get new fields, so clients ignore those that they do not know; a request with an unknown field is refused,
 //! because it is a misspelt one.
 
+#![warn(missing_docs)]
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
