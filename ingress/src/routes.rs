@@ -9,7 +9,9 @@ use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{Bytes, Data, ServiceConfig, get, scope, to};
 use actix_web::{HttpRequest, HttpResponse};
 use gantry_ops::metrics::{self, Answer};
+use tokio::time::timeout;
 
+use crate::ANSWERED_WITHIN;
 use crate::access::with_token;
 use crate::api;
 use crate::error::ApiError;
@@ -39,6 +41,7 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
     );
     // The last one is the outermost.
     let root = scope(api::ROOT)
+        .wrap(from_fn(in_time))
         .wrap(from_fn(with_token))
         .wrap(from_fn(measured))
         // Texts of strangers are in every answer: no browser is to take one for a page.
@@ -46,6 +49,25 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
     config.service(root.configure(|config| {
         api::routes(&mut utoipa_actix_web::service_config::ServiceConfig::new(config));
     }));
+}
+
+/// Ends a request whose body never does: it would hold its connection for ever. A log's answer begins at once, and is
+/// followed after this; an upload may take as long as its pieces come.
+async fn in_time(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let state = request.app_data::<Data<State>>();
+    let patience = match state {
+        Some(state) if !api::is_upload(request.path()) => {
+            state.settings.body_patience + ANSWERED_WITHIN
+        }
+        Some(_) | None => return next.call(request).await,
+    };
+    match timeout(patience, next.call(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ApiError::TooSlow { patience }.into()),
+    }
 }
 
 async fn measured(

@@ -17,11 +17,11 @@ use utoipa::IntoParams;
 
 use super::hooks as hook_routes;
 use super::paging::Paging;
-use super::view;
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::hooks::{find_body, replay as replay_delivery};
 use crate::state::State;
+use crate::view;
 
 /// How many hooks are read at once, to find the deliveries of an id.
 const HOOKS_AT_ONCE: usize = 200;

@@ -56,8 +56,7 @@ mod runs;
 mod status;
 mod tasks;
 mod tokens;
-pub(crate) mod uploads;
-pub(crate) mod view;
+mod uploads;
 mod workers;
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -66,6 +65,8 @@ use utoipa::openapi::{
 };
 use utoipa_actix_web::AppExt as _;
 use utoipa_actix_web::service_config::ServiceConfig;
+
+pub(crate) use uploads::is_upload;
 
 /// Where the API begins.
 pub(crate) const ROOT: &str = "/api/v1";

@@ -11,11 +11,12 @@ use gantry_ops::secret::SecretString;
 use gantry_seams::CreateError;
 use gantry_seams::registries::{self, Deleted, NewRegistry};
 
+use super::hooks;
 use super::paging::{Paging, page};
-use super::{hooks, view};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;
+use crate::view;
 
 /// Enough for a small team on one machine; an operator raises it per registry.
 const RUN_LIMIT: u32 = 10;

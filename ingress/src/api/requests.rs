@@ -26,11 +26,12 @@ use tracing::{Instrument as _, Span, field};
 
 use super::recipe::{Checker, Whole};
 use super::tasks::is_elsewhere;
-use super::{body, code_choice, runs as run_routes, tasks, view};
+use super::{body, code_choice, runs as run_routes, tasks};
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
 use crate::trace;
+use crate::view;
 
 /// Says that an earlier request with the same key had started the run.
 const REPEATED: &str = "idempotent-replayed";

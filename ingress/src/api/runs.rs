@@ -16,10 +16,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::paging::Paging;
-use super::view;
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::view;
 
 /// Records that one request reads at most, to find some that its filters let through.
 const MOST_LOOKED_AT: usize = 2000;

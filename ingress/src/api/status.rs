@@ -15,11 +15,12 @@ use gantry_seams::store::{Room, StoreError};
 use gantry_seams::{hooks, installation, runs};
 
 use super::refusals::refused;
+use super::runs as run_routes;
 use super::workers::visible_workforce;
-use super::{runs as run_routes, view};
 use crate::access::{Allowed, Read};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::view;
 
 const COUNTED: usize = 1000;
 const MOST_QUARANTINED: usize = 100;

@@ -14,12 +14,13 @@ use gantry_seams::{CreateError, tasks};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::code_choice;
 use super::paging::{Paging, page};
 use super::recipe::{Checker, Whole};
-use super::{code_choice, view};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::view;
 
 /// Which tasks.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -11,10 +11,10 @@ use gantry_domain::token::Scope;
 use gantry_seams::tokens;
 
 use super::paging::{Paging, page};
-use super::view;
 use crate::access::{Admin, Allowed, Grant, Read, issue};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;
+use crate::view;
 
 /// Ten years: longer is for ever.
 const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;

@@ -20,10 +20,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use super::view;
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::view;
 
 /// By how much an upload takes room of its registry's at once.
 const ANNOUNCED_AT_ONCE: u64 = 64 << 20;

@@ -8,10 +8,10 @@ use gantry_domain::worker::Workforce;
 use gantry_seams::store::StoreError;
 use gantry_seams::{runs, workers};
 
-use super::view;
 use crate::access::{Admin, Allowed, Read};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::view;
 
 /// Lists workers.
 #[utoipa::path(tag = "workers", security(("token" = ["read"])), responses((status = 200, body = types::Page<types::Worker>), Failures))]

@@ -16,8 +16,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::follow::{Listener, Told};
 use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::access::Standing;
-use crate::api::view;
 use crate::state::State;
+use crate::view;
 use gantry_api::{LogAttempt, LogChunk, LogHole, LogStatus};
 
 /// Proxies close connections that are silent for a minute. This often a listener's token is looked at again, too.

@@ -1,0 +1,72 @@
+//! Whose request it is, by `Authorization: Bearer gantry_<id>_<secret>`.
+
+use std::future::{Ready, ready};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
+use gantry_domain::id::TokenId;
+use gantry_domain::token::Token;
+use gantry_seams::store::Store;
+use gantry_seams::tokens;
+use zeroize::Zeroizing;
+
+use super::issue::{PREFIX, is_secret_of};
+use super::{Allowed, Needs};
+use crate::connections;
+use crate::error::ApiError;
+use crate::state::State;
+
+/// The valid token of a request.
+#[derive(Clone)]
+struct Shown(Token);
+
+/// Lets a request go on only with a valid token. Before anything else of it is read: whoever has none is not told what
+/// else is wrong.
+pub(crate) async fn with_token(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let shown = bearer(request.request()).map(Zeroizing::new);
+    let (Some(state), Some(shown)) = (state, shown) else {
+        return Err(ApiError::Unauthorized.into());
+    };
+    let token = authenticate(state.store.as_ref(), &shown).await?;
+    connections::showed_token(request.request(), &token.id).map_err(ApiError::from)?;
+    request.extensions_mut().insert(Shown(token));
+    next.call(request).await
+}
+
+fn bearer(request: &HttpRequest) -> Option<String> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+async fn authenticate(store: &dyn Store, shown: &str) -> Result<Token, ApiError> {
+    let (id, secret) = shown
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.rsplit_once('_'))
+        .ok_or(ApiError::Unauthorized)?;
+    let id: TokenId = id.parse().map_err(|_| ApiError::Unauthorized)?;
+    let token = tokens::find(store, &id).await?.ok_or(ApiError::Unauthorized)?;
+    if !is_secret_of(&token, secret) || !token.is_active(store.now().await?) {
+        return Err(ApiError::Unauthorized);
+    }
+    Ok(token)
+}
+
+impl<S: Needs> FromRequest for Allowed<S> {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let Some(Shown(token)) = request.extensions().get().cloned() else {
+            return ready(Err(ApiError::Unauthorized));
+        };
+        ready(Self::with(token))
+    }
+}

@@ -1,0 +1,154 @@
+//! Who may do what.
+//!
+//! In: the token of somebody who proved that it is theirs. Out: an [`Allowed`], which only a token of enough scope makes; a
+//! function that takes one cannot be reached without. What belongs to a registry that the token is not bound to looks as if
+//! it were not there. How a request proves whose it is, is the business of [`bearer`].
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use gantry_domain::id::{RegistryName, TokenId};
+use gantry_domain::registry::Registry;
+use gantry_domain::token::{Scope, Token};
+use gantry_seams::store::{Store, StoreError};
+use gantry_seams::{registries, tokens};
+
+use crate::error::ApiError;
+
+mod bearer;
+mod issue;
+
+pub(crate) use bearer::with_token;
+pub(crate) use issue::{Grant, issue};
+pub use issue::{IssueError, bootstrap_admin_token, issue_admin_token};
+
+/// A scope as a type.
+pub(crate) trait Needs: 'static {
+    const SCOPE: Scope;
+}
+
+macro_rules! scope_types {
+    ($($name:ident)*) => {
+        $(
+            #[derive(Debug)]
+            pub(crate) enum $name {}
+
+            impl Needs for $name {
+                const SCOPE: Scope = Scope::$name;
+            }
+        )*
+    };
+}
+scope_types!(Read Run Write Admin);
+
+/// The proof that a valid token of at least scope `S` was shown.
+#[derive(Debug)]
+pub(crate) struct Allowed<S> {
+    token: Token,
+    scope: PhantomData<S>,
+}
+
+impl<S: Needs> Allowed<S> {
+    /// What this token may do, if it has the scope.
+    fn with(token: Token) -> Result<Self, ApiError> {
+        if token.scope < S::SCOPE {
+            return Err(ApiError::needs_scope(S::SCOPE, token.scope));
+        }
+        Ok(Self { token, scope: PhantomData })
+    }
+
+    /// The token.
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Its id.
+    pub(crate) fn by(&self) -> TokenId {
+        self.token.id.clone()
+    }
+
+    /// The registries that it is bound to; `None` if to none.
+    pub(crate) fn bound_to(&self) -> Option<&BTreeSet<RegistryName>> {
+        self.token.registries.as_ref()
+    }
+
+    /// Whether it may act on this registry.
+    pub(crate) fn sees(&self, registry: &RegistryName) -> bool {
+        self.token.allows(S::SCOPE, registry)
+    }
+
+    /// Goes on only if the token may act on this registry; otherwise `what` is not there.
+    pub(crate) fn check(
+        &self,
+        registry: &RegistryName,
+        what: &'static str,
+        name: impl std::fmt::Display,
+    ) -> Result<(), ApiError> {
+        if self.sees(registry) {
+            return Ok(());
+        }
+        Err(ApiError::NotFound { what, name: name.to_string() })
+    }
+
+    /// Goes on only if the token is bound to no registry.
+    pub(crate) fn check_everywhere(&self) -> Result<(), ApiError> {
+        if self.token.allows_everywhere(S::SCOPE) {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden("this needs a token that is not bound to registries".to_owned()))
+    }
+
+    /// The same permission for as long as an answer takes.
+    pub(crate) fn standing(&self, registry: &RegistryName) -> Standing {
+        Standing {
+            token: self.by(),
+            scope: S::SCOPE,
+            registry: registry.clone(),
+            looked: Instant::now(),
+        }
+    }
+
+    /// Loads a registry that the token may act on.
+    pub(crate) async fn registry(
+        &self,
+        store: &dyn Store,
+        name: &RegistryName,
+    ) -> Result<Registry, ApiError> {
+        let absent = || ApiError::NotFound { what: "registry", name: name.to_string() };
+        if !self.sees(name) {
+            return Err(absent());
+        }
+        registries::find(store, name).await?.ok_or_else(absent)
+    }
+}
+
+/// How often the token behind a long answer is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A permission for an answer that goes on for long: it ends with its token.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    token: TokenId,
+    scope: Scope,
+    registry: RegistryName,
+    looked: Instant,
+}
+
+impl Standing {
+    /// Whether the token still allows it. Looks every few seconds, and while the store does not answer takes it that it does.
+    pub(crate) async fn holds(&mut self, store: &dyn Store) -> bool {
+        if self.looked.elapsed() < LOOK_AGAIN {
+            return true;
+        }
+        self.looked = Instant::now();
+        let looked = async {
+            let token = tokens::find(store, &self.token).await?;
+            let now = store.now().await?;
+            let allows =
+                |token: &Token| token.is_active(now) && token.allows(self.scope, &self.registry);
+            Ok::<_, StoreError>(token.as_ref().is_some_and(allows))
+        };
+        looked.await.unwrap_or(true)
+    }
+}
