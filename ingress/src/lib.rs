@@ -31,6 +31,7 @@ mod routes;
 mod state;
 mod tls;
 mod trace;
+mod usecase;
 mod view;
 
 pub use access::{IssueError, bootstrap_admin_token, issue_admin_token};

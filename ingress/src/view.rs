@@ -7,7 +7,7 @@ use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{EventKind, PushedRef};
 use gantry_domain::lineage::{self, BaseRole};
 use gantry_domain::registry;
-use gantry_domain::run::{self, RunState};
+use gantry_domain::run;
 use gantry_domain::source::CommitId;
 use gantry_domain::task::{self, Status};
 use gantry_domain::timestamp::Timestamp;
@@ -16,6 +16,8 @@ use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
 use gantry_seams::decisions::RecordedDecision;
 use gantry_seams::uploads;
 use serde::Serialize;
+
+use crate::usecase::runs::waits_for;
 
 /// The word that a closed set's value has in records, or that a tagged value has under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
@@ -93,15 +95,6 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),
         created: time(task.created),
         updated: time(task.updated),
-    }
-}
-
-/// What a queued run waits for, as its own record says.
-pub(crate) fn waits_for(run: &run::Run) -> Option<String> {
-    match &run.state {
-        RunState::Waiting { reason, .. } => Some(reason.to_string()),
-        RunState::Ready { pool, .. } => Some(format!("a worker of pool {pool}")),
-        RunState::Started { .. } | RunState::Running { .. } | RunState::Done(_) => None,
     }
 }
 

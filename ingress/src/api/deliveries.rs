@@ -16,7 +16,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::hooks as hook_routes;
-use super::paging::Paging;
+use super::paging::PageQuery;
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::hooks::{find_body, replay as replay_delivery};
@@ -42,13 +42,13 @@ pub(super) struct DeliveryQuery {
 }
 
 /// Lists deliveries from the newest.
-#[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(DeliveryQuery, Paging), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
+#[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(DeliveryQuery, PageQuery), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
 #[get("/deliveries")]
 pub(super) async fn list(
     state: Data<State>,
     allowed: Allowed<Read>,
     query: Query<DeliveryQuery>,
-    paging: Query<Paging>,
+    paging: Query<PageQuery>,
 ) -> Result<Json<types::Page<types::Delivery>>, ApiError> {
     let store = state.store.as_ref();
     let Some(lists) = lists(&allowed, &query) else {
@@ -64,6 +64,7 @@ pub(super) async fn list(
         return Ok(Json(types::Page { items, next: None }));
     }
     let cursors = Cursors { keyring: &state.keyring, token: allowed.by() };
+    let paging = paging.paging();
     let last = match &paging.after {
         Some(after) => Some(cursors.open(store, after).await?),
         None => None,

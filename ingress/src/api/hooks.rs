@@ -15,11 +15,12 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 
 use super::body;
-use super::paging::{Paging, page};
+use super::paging::{PageQuery, page};
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::hooks::{MOST_SECRETS, descriptor, knock};
 use crate::state::State;
+use crate::usecase::paging::Listed;
 
 const MOST_REPOSITORIES: usize = 200;
 const SHORTEST_SECRET: usize = 16;
@@ -35,15 +36,16 @@ pub(super) struct HookQuery {
 }
 
 /// Lists hooks.
-#[utoipa::path(tag = "hooks", security(("token" = ["read"])), params(HookQuery, Paging), responses((status = 200, body = types::Page<types::Hook>), Failures))]
+#[utoipa::path(tag = "hooks", security(("token" = ["read"])), params(HookQuery, PageQuery), responses((status = 200, body = types::Page<types::Hook>), Failures))]
 #[get("/hooks")]
 pub(super) async fn list(
     state: Data<State>,
     allowed: Allowed<Read>,
     query: Query<HookQuery>,
-    paging: Query<Paging>,
+    paging: Query<PageQuery>,
 ) -> Result<Json<types::Page<types::Hook>>, ApiError> {
     let store = state.store.as_ref();
+    let paging = paging.paging();
     let limit = paging.limit();
     let after = paging.after.as_deref().map(parse_cursor).transpose()?;
     let mut found = Vec::new();
@@ -72,7 +74,7 @@ pub(super) async fn list(
             }
         }
     }
-    Ok(Json(page(found, limit, cursor, |hook| view(&state, hook))))
+    Ok(page(&Listed::of(found, limit, cursor), |hook| view(&state, hook)))
 }
 
 /// The place after a hook in every list: in one by id, and in one by registry and id.

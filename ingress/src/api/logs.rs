@@ -13,11 +13,11 @@ use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
-use super::runs;
 use crate::access::{Allowed, Read, Standing};
 use crate::error::{ApiError, Failures};
 use crate::logs::{LiveLog, LogWalk, Place, Step, WalkError};
 use crate::state::State;
+use crate::usecase::runs;
 
 /// From where.
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -43,13 +43,10 @@
 //! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
 
 pub(crate) mod body;
-mod code_choice;
 mod deliveries;
 mod hooks;
 mod logs;
 mod paging;
-mod recipe;
-mod refusals;
 mod registries;
 mod requests;
 mod runs;

@@ -1,41 +1,29 @@
 //! Lists, a page at a time.
 
+use actix_web::web::Json;
+use gantry_api::Page;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use gantry_api::Page;
-
-const FEW: usize = 50;
-const MOST: usize = 500;
+use crate::usecase::paging::{Listed, Paging};
 
 /// How many, and from where.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Paging {
+pub(super) struct PageQuery {
     /// `next` of the page before.
-    pub(crate) after: Option<String>,
+    after: Option<String>,
     /// At most so many items; 50 if absent, never more than 500.
-    pub(crate) limit: Option<usize>,
+    limit: Option<usize>,
 }
 
-impl Paging {
-    /// How many items the page may have.
-    pub(crate) fn limit(&self) -> usize {
-        self.limit.unwrap_or(FEW).clamp(1, MOST)
+impl PageQuery {
+    pub(super) fn paging(&self) -> Paging {
+        Paging { after: self.after.clone(), limit: self.limit }
     }
 }
 
-/// A page of records that were read one more than fit: that one says that there is another page.
-pub(crate) fn page<T, V: Serialize>(
-    mut items: Vec<T>,
-    limit: usize,
-    id: impl Fn(&T) -> String,
-    view: impl Fn(&T) -> V,
-) -> Page<V> {
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    Page {
-        next: items.last().filter(|_| has_more).map(id),
-        items: items.iter().map(view).collect(),
-    }
+/// A part of a list as a page.
+pub(super) fn page<T, V: Serialize>(listed: &Listed<T>, view: impl Fn(&T) -> V) -> Json<Page<V>> {
+    Json(Page { items: listed.items.iter().map(view).collect(), next: listed.next.clone() })
 }

@@ -12,23 +12,25 @@ use gantry_seams::CreateError;
 use gantry_seams::registries::{self, Deleted, NewRegistry};
 
 use super::hooks;
-use super::paging::{Paging, page};
+use super::paging::{PageQuery, page};
 use crate::access::{Allowed, Read, Write};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;
+use crate::usecase::paging::Listed;
 use crate::view;
 
 /// Enough for a small team on one machine; an operator raises it per registry.
 const RUN_LIMIT: u32 = 10;
 
 /// Lists registries by name.
-#[utoipa::path(tag = "registries", security(("token" = ["read"])), params(Paging), responses((status = 200, body = types::Page<types::Registry>), Failures))]
+#[utoipa::path(tag = "registries", security(("token" = ["read"])), params(PageQuery), responses((status = 200, body = types::Page<types::Registry>), Failures))]
 #[get("/registries")]
 pub(super) async fn list(
     state: Data<State>,
     allowed: Allowed<Read>,
-    paging: Query<Paging>,
+    paging: Query<PageQuery>,
 ) -> Result<Json<types::Page<types::Registry>>, ApiError> {
+    let paging = paging.paging();
     let after = match &paging.after {
         Some(after) => Some(name(after)?),
         None => None,
@@ -45,7 +47,8 @@ pub(super) async fn list(
             }
         }
     }
-    Ok(Json(page(found, limit, |registry| registry.name.to_string(), view::registry)))
+    let listed = Listed::of(found, limit, |registry| registry.name.to_string());
+    Ok(page(&listed, view::registry))
 }
 
 fn name(text: &str) -> Result<RegistryName, ApiError> {

@@ -14,12 +14,12 @@ use gantry_seams::runs::RunFilter;
 use gantry_seams::store::{Room, StoreError};
 use gantry_seams::{hooks, installation, runs};
 
-use super::refusals::refused;
-use super::runs as run_routes;
 use super::workers::visible_workforce;
 use crate::access::{Allowed, Read};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::usecase::refused_credentials::refused;
+use crate::usecase::runs::explain_wait;
 use crate::view;
 
 const COUNTED: usize = 1000;
@@ -49,7 +49,7 @@ pub(super) async fn show_status(
         Some(run) => Some(types::OldestWaiting {
             run: run.id.to_string(),
             created: run.created.to_string(),
-            waits_for: run_routes::explain_wait(store, run).await?.unwrap_or_default(),
+            waits_for: explain_wait(store, run).await?.unwrap_or_default(),
         }),
     };
     // Their keys name what belongs to any registry.

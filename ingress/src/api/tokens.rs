@@ -10,25 +10,27 @@ use gantry_domain::id::{RegistryName, TokenId};
 use gantry_domain::token::Scope;
 use gantry_seams::tokens;
 
-use super::paging::{Paging, page};
+use super::paging::{PageQuery, page};
 use crate::access::{Admin, Allowed, Grant, Read, issue};
 use crate::error::{ApiError, Failures, Mistakes};
 use crate::state::State;
+use crate::usecase::paging::Listed;
 use crate::view;
 
 /// Ten years: longer is for ever.
 const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;
 
 /// Lists tokens; revoked and expired ones too.
-#[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(Paging), responses((status = 200, body = types::Page<types::Token>), Failures))]
+#[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(PageQuery), responses((status = 200, body = types::Page<types::Token>), Failures))]
 #[get("/tokens")]
 pub(super) async fn list(
     state: Data<State>,
     allowed: Allowed<Admin>,
-    paging: Query<Paging>,
+    paging: Query<PageQuery>,
 ) -> Result<Json<types::Page<types::Token>>, ApiError> {
     allowed.check_everywhere()?;
     let store = state.store.as_ref();
+    let paging = paging.paging();
     let after: Option<TokenId> = match &paging.after {
         Some(after) => Some(after.parse().map_err(|error: gantry_domain::InvalidText| {
             ApiError::invalid("after", error.to_string())
@@ -37,12 +39,8 @@ pub(super) async fn list(
     };
     let found = tokens::list(store, after.as_ref(), paging.limit() + 1).await?;
     let now = store.now().await?;
-    Ok(Json(page(
-        found,
-        paging.limit(),
-        |token| token.id.to_string(),
-        |token| view::token(token, now),
-    )))
+    let listed = Listed::of(found, paging.limit(), |token| token.id.to_string());
+    Ok(page(&listed, |token| view::token(token, now)))
 }
 
 /// Makes a token. Its text is shown here and never again.

@@ -17,6 +17,7 @@ use super::follow::{Listener, Told};
 use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::access::Standing;
 use crate::state::State;
+use crate::usecase::runs::waits_for;
 use crate::view;
 use gantry_api::{LogAttempt, LogChunk, LogHole, LogStatus};
 
@@ -215,7 +216,7 @@ fn chunk(attempt: u32, frame: &LogFrame) -> LogChunk {
 }
 
 pub(super) fn encode_status(run: &Run) -> Bytes {
-    let status = LogStatus { status: run.status().to_string(), waits_for: view::waits_for(run) };
+    let status = LogStatus { status: run.status().to_string(), waits_for: waits_for(run) };
     encode("status", None, &status)
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
-use gantry_api as types;
 use gantry_domain::InvalidText;
 use gantry_domain::id::{RunId, RunPrefix, TaskName, UploadId};
 use gantry_domain::image::{ImageReference, RegistryHost};
@@ -12,15 +11,20 @@ use gantry_domain::platform::Platform;
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{CommitId, GitSource, RefKind, RefName, Source, SourcePath};
-use gantry_domain::task::{ArgName, BuildSpec, RunTimeout, SourceTrigger, Status};
+use gantry_domain::task::{ArgName, RunTimeout, SourceTrigger, Status};
 use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
-use gantry_ops::bundle::{Bundle, MOST_SECRET_BYTES};
+use gantry_ops::bundle::MOST_SECRET_BYTES;
 use gantry_ops::secret::{Keyring, SecretError, SecretString};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
 
 use crate::error::{ApiError, Mistakes};
+
+mod build;
+mod whole;
+
+pub(crate) use whole::Whole;
 
 const MOST_IMAGES: usize = 32;
 const MOST_ARGS: usize = 256;
@@ -189,8 +193,9 @@ impl<'a> Checker<'a> {
         Some(())
     }
 
-    /// The token for a git repository.
-    pub(crate) fn git_token(&mut self, text: &str) -> Result<Option<Sealed>, SecretError> {
+    /// The token for a git repository, if one is given.
+    pub(crate) fn git_token(&mut self, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
+        let Some(text) = text else { return Ok(None) };
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let message = "the token is empty or has a space or line break in it: give it as its host shows it";
             self.mistakes.add("git_token", message);
@@ -242,7 +247,7 @@ impl<'a> Checker<'a> {
 
     pub(crate) fn source_trigger(
         &mut self,
-        trigger: &types::SourceTrigger,
+        trigger: &gantry_api::SourceTrigger,
     ) -> Option<SourceTrigger> {
         if trigger.name.is_empty() || trigger.name.len() > 100 {
             let count = trigger.name.chars().count();
@@ -260,101 +265,6 @@ impl<'a> Checker<'a> {
         let status = self.status("source_trigger.status", &trigger.status)?;
         Some(SourceTrigger { name: trigger.name.clone(), branch, status })
     }
-
-    /// Goes on only if nothing is wrong, and if the secrets of a run of this build could be masked in its log. The run checks
-    /// again: its registry's password may be another by then.
-    pub(crate) fn finish(
-        self,
-        build: &BuildSpec,
-        git_token: Option<&Sealed>,
-    ) -> Result<(), ApiError> {
-        self.mistakes.none()?;
-        // A secret that does not open is what the next request may be about to replace.
-        let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {
-            return Ok(());
-        };
-        let masked = bundle.masked();
-        masked.map(drop).map_err(|error| ApiError::invalid("secret_build_args", error.to_string()))
-    }
-
-    /// What fields must hold together.
-    pub(crate) fn together(&mut self, whole: &Whole<'_>) {
-        if whole.push && whole.images.is_some_and(<[Template]>::is_empty) {
-            self.mistakes.add("images", "name at least one image to push, or set `push` to false");
-        }
-        let git = match whole.source {
-            Source::Git(git) => Some(git),
-            Source::Upload { .. } | Source::Tarball { .. } => None,
-        };
-        if let Some(trigger) = whole.source_trigger {
-            self.trigger_of(git, trigger);
-        }
-        if whole.has_git_token && git.is_none() {
-            let message =
-                "a git token needs a git repository as context, like `https://host/repository.git`";
-            self.mistakes.add("git_token", message);
-        }
-        for image in whole.images.unwrap_or_default() {
-            self.image_of(whole, image);
-        }
-    }
-
-    fn trigger_of(&mut self, git: Option<&GitSource>, trigger: &SourceTrigger) {
-        let Some(git) = git else {
-            let message = "a source trigger needs a git repository as context, like `https://host/repository.git`";
-            self.mistakes.add("source_trigger", message);
-            return;
-        };
-        if let (None, Status::Enabled, Some(reference)) =
-            (&trigger.branch, trigger.status, &git.reference)
-            && let Some(what) = never_moves(reference)
-        {
-            let message = format!(
-                "`#{reference}` names {what}, which no push moves, so the source trigger would never start this task: name a \
-                 branch, or leave the trigger out (`--commit-trigger-enabled false`)"
-            );
-            self.mistakes.add("context", message);
-        }
-    }
-
-    /// Variables may be empty in every run of this source. What stays must be a name all the same.
-    fn image_of(&mut self, whole: &Whole<'_>, image: &Template) {
-        let run = RunVariables {
-            commit: matches!(whole.source, Source::Git(_)).then(sample_commit).flatten(),
-            branch: may_have_branch(whole.source).then(sample_branch).flatten(),
-            task: whole.task,
-            ..widest_run(&self.registry.host)
-        };
-        let rendered = image.render(&run);
-        if ImageReference::parse_in(&rendered, &self.registry.host).is_err() {
-            let empty = image.empty_variables(&run);
-            let message = match empty.as_slice() {
-                [] => format!(
-                    "`{image}` becomes `{rendered}`, which is too long for an image's name: shorten it"
-                ),
-                [empty, ..] => format!(
-                    "`{image}` becomes `{rendered}`, since `{empty}` is empty in {}: use `{{{{.Run.ID}}}}`",
-                    match *empty {
-                        "{{.Run.TaskName}}" => "a build without a task",
-                        "{{.Run.Branch}}" => "a build of no branch",
-                        _ => "a build of no git repository",
-                    }
-                ),
-            };
-            self.mistakes.add("images", message);
-        }
-    }
-}
-
-/// Fields that must fit each other.
-pub(crate) struct Whole<'a> {
-    pub(crate) source: &'a Source,
-    /// `None` where they are wrong already.
-    pub(crate) images: Option<&'a [Template]>,
-    pub(crate) push: bool,
-    pub(crate) source_trigger: Option<&'a SourceTrigger>,
-    pub(crate) has_git_token: bool,
-    pub(crate) task: Option<&'a TaskName>,
 }
 
 /// What a reference names that pushes to branches leave where it is.
@@ -364,13 +274,6 @@ fn never_moves(reference: &RefName) -> Option<&'static str> {
         RefKind::Tag => Some("a tag"),
         RefKind::Commit => Some("a commit"),
         RefKind::Other => Some("no branch"),
-    }
-}
-
-fn may_have_branch(source: &Source) -> bool {
-    match source {
-        Source::Git(git) => git.reference.as_ref().is_none_or(|name| never_moves(name).is_none()),
-        Source::Upload { .. } | Source::Tarball { .. } => false,
     }
 }
 
@@ -414,5 +317,14 @@ fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
         commit: sample_commit(),
         branch: sample_branch(),
         task: TASK.as_ref(),
+    }
+}
+
+/// Whether a source is another repository or archive than before. Another branch or folder of the repository is not. The
+/// addresses are compared as they are: another scheme or port is another server.
+pub(crate) fn is_elsewhere(before: &Source, after: &Source) -> bool {
+    match (before, after) {
+        (Source::Git(before), Source::Git(after)) => before.url != after.url,
+        _ => before != after,
     }
 }

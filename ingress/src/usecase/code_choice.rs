@@ -3,7 +3,7 @@
 //! Any instruction of a build may read them, also one of a base image. So whoever chooses the code chooses who reads the
 //! secrets, and has to hold them, or a token that is trusted with the task.
 
-use gantry_api as types;
+use gantry_api::{TaskRunCreate, TaskUpdate};
 use gantry_domain::run::Run;
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::task::{ArgName, BuildSpec, Task};
@@ -17,7 +17,7 @@ use crate::error::ApiError;
 /// task; with `write`, it may do so within the task's own repository.
 pub(super) fn check_override(
     task: &Task,
-    body: &types::TaskRunCreate,
+    body: &TaskRunCreate,
     is_elsewhere: bool,
     scope: Scope,
 ) -> Result<(), ApiError> {
@@ -98,7 +98,7 @@ fn is_fixed(source: &Source) -> bool {
 pub(super) fn check_update(
     before: &Task,
     after: &Task,
-    asked: &types::TaskUpdate,
+    asked: &TaskUpdate,
 ) -> Result<(), ApiError> {
     let given = |name: &ArgName| {
         asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
@@ -124,9 +124,9 @@ fn kept(build: &BuildSpec, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
 }
 
 /// The fields of a request that decide which code runs. An argument, secret or not, may name a base image.
-fn chosen(body: &types::TaskRunCreate) -> Vec<&'static str> {
+fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
     // Names every field, so that a new one is decided on here.
-    let types::TaskRunCreate {
+    let TaskRunCreate {
         context,
         upload,
         dockerfile,

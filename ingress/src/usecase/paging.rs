@@ -1,0 +1,37 @@
+//! Lists, a part at a time.
+
+const FEW: usize = 50;
+const MOST: usize = 500;
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Paging {
+    /// `next` of the part before.
+    pub(crate) after: Option<String>,
+    /// At most so many items; 50 if absent, never more than 500.
+    pub(crate) limit: Option<usize>,
+}
+
+impl Paging {
+    /// How many items the part may have.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.unwrap_or(FEW).clamp(1, MOST)
+    }
+}
+
+/// Part of a list, and where it goes on.
+#[derive(Debug)]
+pub(crate) struct Listed<T> {
+    pub(crate) items: Vec<T>,
+    /// `None` at the end.
+    pub(crate) next: Option<String>,
+}
+
+impl<T> Listed<T> {
+    /// Of records that were read one more than fit: that one says that the list goes on.
+    pub(crate) fn of(mut items: Vec<T>, limit: usize, id: impl Fn(&T) -> String) -> Self {
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        Self { next: items.last().filter(|_| has_more).map(id), items }
+    }
+}

@@ -1,0 +1,116 @@
+//! What fields of one build must hold together.
+
+use gantry_domain::id::TaskName;
+use gantry_domain::image::ImageReference;
+use gantry_domain::sealed::Sealed;
+use gantry_domain::source::{GitSource, Source};
+use gantry_domain::task::{BuildSpec, SourceTrigger, Status};
+use gantry_domain::template::{RunVariables, Template};
+use gantry_ops::bundle::Bundle;
+
+use super::{Checker, never_moves, sample_branch, sample_commit, widest_run};
+use crate::error::ApiError;
+
+/// Fields that must fit each other.
+pub(crate) struct Whole<'a> {
+    pub(crate) source: &'a Source,
+    /// `None` where they are wrong already.
+    pub(crate) images: Option<&'a [Template]>,
+    pub(crate) push: bool,
+    pub(crate) source_trigger: Option<&'a SourceTrigger>,
+    pub(crate) has_git_token: bool,
+    pub(crate) task: Option<&'a TaskName>,
+}
+
+impl Checker<'_> {
+    /// Goes on only if nothing is wrong, and if the secrets of a run of this build could be masked in its log. The run checks
+    /// again: its registry's password may be another by then.
+    pub(crate) fn finish(
+        self,
+        build: &BuildSpec,
+        git_token: Option<&Sealed>,
+    ) -> Result<(), ApiError> {
+        self.mistakes.none()?;
+        // A secret that does not open is what the next request may be about to replace.
+        let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {
+            return Ok(());
+        };
+        let masked = bundle.masked();
+        masked.map(drop).map_err(|error| ApiError::invalid("secret_build_args", error.to_string()))
+    }
+
+    /// What fields must hold together.
+    pub(crate) fn together(&mut self, whole: &Whole<'_>) {
+        if whole.push && whole.images.is_some_and(<[Template]>::is_empty) {
+            self.mistakes.add("images", "name at least one image to push, or set `push` to false");
+        }
+        let git = match whole.source {
+            Source::Git(git) => Some(git),
+            Source::Upload { .. } | Source::Tarball { .. } => None,
+        };
+        if let Some(trigger) = whole.source_trigger {
+            self.trigger_of(git, trigger);
+        }
+        if whole.has_git_token && git.is_none() {
+            let message =
+                "a git token needs a git repository as context, like `https://host/repository.git`";
+            self.mistakes.add("git_token", message);
+        }
+        for image in whole.images.unwrap_or_default() {
+            self.image_of(whole, image);
+        }
+    }
+
+    fn trigger_of(&mut self, git: Option<&GitSource>, trigger: &SourceTrigger) {
+        let Some(git) = git else {
+            let message = "a source trigger needs a git repository as context, like `https://host/repository.git`";
+            self.mistakes.add("source_trigger", message);
+            return;
+        };
+        if let (None, Status::Enabled, Some(reference)) =
+            (&trigger.branch, trigger.status, &git.reference)
+            && let Some(what) = never_moves(reference)
+        {
+            let message = format!(
+                "`#{reference}` names {what}, which no push moves, so the source trigger would never start this task: name a \
+                 branch, or leave the trigger out (`--commit-trigger-enabled false`)"
+            );
+            self.mistakes.add("context", message);
+        }
+    }
+
+    /// Variables may be empty in every run of this source. What stays must be a name all the same.
+    fn image_of(&mut self, whole: &Whole<'_>, image: &Template) {
+        let run = RunVariables {
+            commit: matches!(whole.source, Source::Git(_)).then(sample_commit).flatten(),
+            branch: may_have_branch(whole.source).then(sample_branch).flatten(),
+            task: whole.task,
+            ..widest_run(&self.registry.host)
+        };
+        let rendered = image.render(&run);
+        if ImageReference::parse_in(&rendered, &self.registry.host).is_err() {
+            let empty = image.empty_variables(&run);
+            let message = match empty.as_slice() {
+                [] => format!(
+                    "`{image}` becomes `{rendered}`, which is too long for an image's name: shorten it"
+                ),
+                [empty, ..] => format!(
+                    "`{image}` becomes `{rendered}`, since `{empty}` is empty in {}: use `{{{{.Run.ID}}}}`",
+                    match *empty {
+                        "{{.Run.TaskName}}" => "a build without a task",
+                        "{{.Run.Branch}}" => "a build of no branch",
+                        _ => "a build of no git repository",
+                    }
+                ),
+            };
+            self.mistakes.add("images", message);
+        }
+    }
+}
+
+fn may_have_branch(source: &Source) -> bool {
+    match source {
+        Source::Git(git) => git.reference.as_ref().is_none_or(|name| never_moves(name).is_none()),
+        Source::Upload { .. } | Source::Tarball { .. } => false,
+    }
+}

@@ -1,0 +1,55 @@
+//! A build that belongs to no task.
+
+use gantry_api::BuildCreate;
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::registry::Registry;
+
+use super::{Asked, Request, Started};
+use crate::access::{Allowed, Run};
+use crate::error::ApiError;
+use crate::state::State;
+use crate::usecase::recipe::{Checker, Whole};
+
+/// Starts a build in a registry that the caller may act on.
+pub(crate) async fn start_build(
+    state: &State,
+    allowed: &Allowed<Run>,
+    registry: &Registry,
+    new: &BuildCreate,
+    asked: Asked,
+) -> Result<Started, ApiError> {
+    let request = Request::new(asked, allowed.by())?;
+    let draft = quick_build(state, registry, new, &request).await?;
+    request.start(state, registry, None, None, draft).await
+}
+
+async fn quick_build(
+    state: &State,
+    registry: &Registry,
+    new: &BuildCreate,
+    request: &Request,
+) -> Result<RunDraft, ApiError> {
+    let mut check = Checker::new(registry, &state.keyring);
+    let source =
+        check.source(state.store.as_ref(), new.context.as_deref(), new.upload.as_deref()).await?;
+    let build = check.build(source, &new.into())?;
+    let git_token = check.git_token(new.git_token.as_deref())?;
+    if let Some(source) = &build.source {
+        check.together(&Whole {
+            source,
+            images: build.images.as_deref(),
+            push: build.push,
+            source_trigger: None,
+            has_git_token: new.git_token.is_some(),
+            task: None,
+        });
+    }
+    let Some(build) = build.whole() else {
+        return Err(ApiError::Invalid(check.mistakes));
+    };
+    check.finish(&build, git_token.as_ref())?;
+    let (event, by) = (request.event.clone(), request.by.clone());
+    let registry = registry.name.clone();
+    let draft = planner::for_quick_build(registry, build, git_token, event, by);
+    Ok(RunDraft { force_tags: new.force_tags, ..draft })
+}

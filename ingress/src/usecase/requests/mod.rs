@@ -1,0 +1,114 @@
+//! Requests that start a run: quick builds, runs of a task, reruns. Each gives the run.
+
+use gantry_domain::decide::planner::RunDraft;
+use gantry_domain::event::{Event, EventKind};
+use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
+use gantry_domain::registry::Registry;
+use gantry_domain::run::Run as RunRecord;
+use gantry_ops::metrics::{self, Decided};
+use gantry_ops::secret::random_hex;
+use gantry_ops::telemetry;
+use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
+use gantry_seams::runs;
+use tracing::{Instrument as _, Span, field};
+
+use crate::error::ApiError;
+use crate::state::State;
+
+mod build;
+mod rerun;
+mod task_run;
+
+pub(crate) use build::start_build;
+pub(crate) use rerun::start_rerun;
+pub(crate) use task_run::start_task_run;
+
+/// How a run is asked for.
+pub(crate) struct Asked {
+    /// Method and path, as a refusal may name them.
+    pub(crate) what: String,
+    /// The key under which the same request starts nothing new.
+    pub(crate) idempotency: Option<Idempotency>,
+    /// The trace that the run belongs to.
+    pub(crate) span: Span,
+}
+
+/// The run that a request is answered with.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// This request started it.
+    New(Box<RunRecord>),
+    /// An earlier request with the same key did.
+    Before(Box<RunRecord>),
+}
+
+/// A request of somebody, as an event of its own.
+struct Request {
+    asked: Asked,
+    by: TokenId,
+    event: EventId,
+}
+
+impl Request {
+    fn new(asked: Asked, by: TokenId) -> Result<Self, ApiError> {
+        let random = random_hex::<16>()?;
+        let event = match format!("request:{}", random.as_str()).parse() {
+            Ok(event) => event,
+            Err(_) => unreachable!("a word and hexadecimal digits are an event id"),
+        };
+        Ok(Self { asked, by, event })
+    }
+
+    /// Event, decision and run in one commit, then the doorbell.
+    pub(super) async fn start(
+        self,
+        state: &State,
+        registry: &Registry,
+        task: Option<TaskId>,
+        rerun_of: Option<RunId>,
+        draft: RunDraft,
+    ) -> Result<Started, ApiError> {
+        state.intake.check()?;
+        let span = self.asked.span.clone();
+        self.start_in_span(state, registry, task, rerun_of, draft).instrument(span).await
+    }
+
+    async fn start_in_span(
+        self,
+        state: &State,
+        registry: &Registry,
+        task: Option<TaskId>,
+        rerun_of: Option<RunId>,
+        mut draft: RunDraft,
+    ) -> Result<Started, ApiError> {
+        let store = state.store.as_ref();
+        let trace = telemetry::current_trace();
+        draft.trace.clone_from(&trace);
+        let event = Event {
+            id: self.event,
+            registry: registry.name.clone(),
+            received: store.now().await?,
+            trace,
+            kind: EventKind::Requested { by: self.by, task, rerun_of },
+        };
+        let prefix: RunPrefix = registry.prefix;
+        let request = RunRequest { event, prefix, draft, idempotency: self.asked.idempotency };
+        match requests::accept(store, request, state.keyring.as_ref()).await? {
+            Accepted::Started(run) => {
+                self.asked.span.record("run.id", field::display(run.id));
+                metrics::decided(Decided::Run);
+                state.doorbells.run_created(&run);
+                Ok(Started::New(run))
+            }
+            Accepted::OtherRequest(run) => Err(ApiError::KeyReused { what: self.asked.what, run }),
+            Accepted::Repeated(id) => {
+                let run = runs::find(store, id).await?;
+                let run = run.ok_or_else(|| ApiError::Conflict {
+                    code: "run_gone",
+                    message: format!("this key started run {id}, which is not kept any more"),
+                })?;
+                Ok(Started::Before(Box::new(run)))
+            }
+        }
+    }
+}

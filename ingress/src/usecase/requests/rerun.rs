@@ -1,0 +1,79 @@
+//! The same build once more.
+
+use gantry_api::RerunCreate;
+use gantry_domain::decide::planner;
+use gantry_domain::lineage::BaseImage;
+use gantry_domain::run::Run as RunRecord;
+use gantry_domain::source::Source;
+use gantry_seams::uploads;
+
+use super::{Asked, Request, Started};
+use crate::access::{Allowed, Run};
+use crate::error::ApiError;
+use crate::state::State;
+use crate::usecase::code_choice;
+
+/// Starts the build of a run that the caller may act on once more, at the commit that the run read. One that ended before its source was fetched builds what
+/// its context names now; an archive is fetched from its address again.
+pub(crate) async fn start_rerun(
+    state: &State,
+    allowed: &Allowed<Run>,
+    run: &RunRecord,
+    given: &RerunCreate,
+    asked: Asked,
+) -> Result<Started, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
+    refuse_unsigned(state, run)?;
+    refuse_lost_upload(state, run).await?;
+    let request = Request::new(asked, allowed.by())?;
+    let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
+    if given.same_bases {
+        draft.build.bases = bases_of(run)?;
+    }
+    draft.force_tags = given.force_tags;
+    code_choice::check_rerun(state.store.as_ref(), run, &draft.build, allowed.token()).await?;
+    request.start(state, &registry, run.task_id(), Some(run.id), draft).await
+}
+
+/// The bases that a run was built from.
+fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, ApiError> {
+    let product = run.state.done().and_then(|done| done.outcome.product());
+    product.map(|product| product.bases.clone()).ok_or_else(|| ApiError::Conflict {
+        code: "bases_unknown",
+        message: format!(
+            "the bases of run {} are not recorded, since it did not succeed: run it again without `same_bases`",
+            run.id
+        ),
+    })
+}
+
+/// The new run would be signed: what nobody vouched for must not become what the service vouches for.
+fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+    if run.is_signed(state.keyring.as_ref()) {
+        return Ok(());
+    }
+    Err(ApiError::Conflict {
+        code: "run_unsigned",
+        message: format!(
+            "the record of run {} lacks the service's signature, so it is not run again: start its task, or build it anew \
+             from your files",
+            run.id
+        ),
+    })
+}
+
+async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+    let Source::Upload { upload, .. } = &run.build.source else {
+        return Ok(());
+    };
+    match uploads::find(state.store.as_ref(), upload).await? {
+        Some(_) => Ok(()),
+        None => Err(ApiError::Conflict {
+            code: "source_gone",
+            message: format!(
+                "what run {} was built from is not kept any more: build it again from your files",
+                run.id
+            ),
+        }),
+    }
+}

@@ -1,0 +1,83 @@
+//! A run of a task that somebody asks for.
+
+use gantry_api::TaskRunCreate;
+use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::registry::Registry;
+use gantry_domain::task::Task;
+use gantry_domain::token::Scope;
+
+use super::{Asked, Request, Started};
+use crate::access::{Allowed, Run};
+use crate::error::ApiError;
+use crate::state::State;
+use crate::usecase::code_choice;
+use crate::usecase::recipe::{Checker, Whole, is_elsewhere};
+
+/// Starts a run of a task that the caller may act on, with what is given instead of what the task says.
+pub(crate) async fn start_task_run(
+    state: &State,
+    allowed: &Allowed<Run>,
+    registry: &Registry,
+    task: &Task,
+    given: &TaskRunCreate,
+    asked: Asked,
+) -> Result<Started, ApiError> {
+    let request = Request::new(asked, allowed.by())?;
+    let scope = allowed.token().scope;
+    let draft = overridden(state, registry, task, given, scope, &request).await?;
+    request.start(state, registry, Some(task.id.clone()), None, draft).await
+}
+
+async fn overridden(
+    state: &State,
+    registry: &Registry,
+    task: &Task,
+    given: &TaskRunCreate,
+    scope: Scope,
+    request: &Request,
+) -> Result<RunDraft, ApiError> {
+    let mut check = Checker::new(registry, &state.keyring);
+    let mut build = task.build.clone();
+    let mut git_token = task.git_token.clone();
+    if given.context.is_some() || given.upload.is_some() {
+        let store = state.store.as_ref();
+        let (context, upload) = (given.context.as_deref(), given.upload.as_deref());
+        if let Some(source) = check.source(store, context, upload).await? {
+            build.source = source;
+        }
+    }
+    let is_elsewhere = is_elsewhere(&task.build.source, &build.source);
+    code_choice::check_override(task, given, is_elsewhere, scope)?;
+    if is_elsewhere {
+        // The token of a repository must not be shown to another.
+        git_token = None;
+    }
+    if let Some(dockerfile) = &given.dockerfile
+        && let Some(dockerfile) = check.dockerfile(dockerfile)
+    {
+        build.dockerfile = dockerfile;
+    }
+    build.build_args.extend(check.build_args(&given.build_args).unwrap_or_default());
+    let secrets = check.secret_build_args(&given.secret_build_args)?;
+    build.secret_build_args.extend(secrets.unwrap_or_default());
+    if let Some(target) = &given.target {
+        build.target = check.mistakes.parse("target", target);
+    }
+    if given.git_token.is_some() {
+        git_token = check.git_token(given.git_token.as_deref())?;
+    }
+    check.together(&Whole {
+        source: &build.source,
+        images: Some(&build.images),
+        push: build.push,
+        source_trigger: None,
+        has_git_token: given.git_token.is_some(),
+        task: Some(&task.id.name),
+    });
+    check.finish(&build, git_token.as_ref())?;
+    let (event, by) = (request.event.clone(), request.by.clone());
+    let mut draft = planner::for_task_request(task, build, event, by);
+    draft.git_token = git_token;
+    draft.force_tags = given.force_tags;
+    Ok(draft)
+}

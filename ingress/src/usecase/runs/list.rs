@@ -1,0 +1,167 @@
+//! Runs from the newest, by registry, task, status and image.
+
+use gantry_domain::id::{RegistryName, RunId, TaskId, TaskName};
+use gantry_domain::run::{Run as RunRecord, RunStatus};
+use gantry_seams::runs::{self, RunFilter};
+use gantry_seams::store::{Store, StoreError};
+
+use crate::access::{Allowed, Read};
+use crate::error::ApiError;
+use crate::state::State;
+use crate::usecase::paging::{Listed, Paging};
+
+/// Records that one request reads at most, to find some that its filters let through.
+const MOST_LOOKED_AT: usize = 2000;
+const LOOKED_AT_ONCE: usize = 200;
+
+/// Which runs.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) registry: Option<RegistryName>,
+    /// Needs `registry`.
+    pub(crate) task: Option<TaskName>,
+    pub(crate) status: Option<RunStatus>,
+    /// `repository`, `repository:tag`, either with its host, or a digest.
+    pub(crate) image: Option<String>,
+}
+
+/// Lists runs from the newest. A part may have fewer than fit, even none, and go on.
+pub(crate) async fn list(
+    state: &State,
+    allowed: &Allowed<Read>,
+    wanted: &Wanted,
+    paging: &Paging,
+) -> Result<Listed<RunRecord>, ApiError> {
+    let store = state.store.as_ref();
+    let filters = filters(store, allowed, wanted).await?;
+    let is_wanted = |run: &RunRecord| {
+        wanted.status.is_none_or(|status| run.status() == status)
+            && wanted.image.as_deref().is_none_or(|image| pushed(run, image))
+    };
+    let mut last = match &paging.after {
+        Some(after) => Some(cursor(store, allowed, after).await?),
+        None => None,
+    };
+    let is_indexed = wanted.image.is_none() && (wanted.task.is_none() || wanted.status.is_none());
+    let at_once = if is_indexed { paging.limit() + 1 } else { LOOKED_AT_ONCE };
+    let mut items = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let some = newest(store, &filters, last.as_ref(), at_once).await?;
+        if some.is_empty() {
+            return Ok(Listed { items, next: None });
+        }
+        for run in some {
+            if items.len() == paging.limit() || looked_at == MOST_LOOKED_AT {
+                let next = last.map(|run: RunRecord| run.id.to_string());
+                return Ok(Listed { items, next });
+            }
+            looked_at += 1;
+            if is_wanted(&run) {
+                items.push(run.clone());
+            }
+            last = Some(run);
+        }
+    }
+}
+
+async fn filters(
+    store: &dyn Store,
+    allowed: &Allowed<Read>,
+    wanted: &Wanted,
+) -> Result<Vec<RunFilter>, ApiError> {
+    if wanted.registry.is_none() && wanted.task.is_some() {
+        let message = "a task is known by its registry too: give `registry`";
+        return Err(ApiError::invalid("task", message));
+    }
+    let registries = match (&wanted.registry, allowed.bound_to()) {
+        (Some(registry), _) => {
+            allowed.registry(store, registry).await?;
+            vec![Some(registry)]
+        }
+        (None, None) => vec![None],
+        (None, Some(registries)) => registries.iter().map(Some).collect(),
+    };
+    let images = wanted.image.as_deref().map_or_else(|| vec![None], image_names);
+    let filter = |registry: Option<&RegistryName>, image: Option<&str>| RunFilter {
+        registry: registry.cloned(),
+        task: registry
+            .zip(wanted.task.as_ref())
+            .map(|(registry, name)| TaskId { registry: registry.clone(), name: name.clone() }),
+        image: image.map(str::to_owned),
+        status: wanted.status,
+    };
+    let filters = registries
+        .into_iter()
+        .flat_map(|registry| images.iter().map(move |image| (registry, *image)))
+        .map(|(registry, image)| filter(registry, image));
+    Ok(filters.collect())
+}
+
+/// What an image may be listed under: its digest, or its repository. What stands before the first slash may be a host.
+fn image_names(image: &str) -> Vec<Option<&str>> {
+    if image.starts_with("sha256:") {
+        return vec![Some(image)];
+    }
+    let name = without_tag(image);
+    let without_host = name.split_once('/').map(|(_, repository)| Some(repository));
+    std::iter::once(Some(name)).chain(without_host).collect()
+}
+
+fn without_tag(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        // A host may have a port.
+        Some((name, tag)) if !tag.contains('/') => name,
+        Some(_) | None => name,
+    }
+}
+
+async fn cursor(
+    store: &dyn Store,
+    allowed: &Allowed<Read>,
+    after: &str,
+) -> Result<RunRecord, ApiError> {
+    let refused =
+        || ApiError::invalid("after", "it is no `next` of a list of runs, or too old: begin anew");
+    let id: RunId = after.parse().map_err(|_| refused())?;
+    runs::find(store, id).await?.filter(|run| allowed.sees(&run.registry)).ok_or_else(refused)
+}
+
+/// The newest runs of several listings, in one order.
+async fn newest(
+    store: &dyn Store,
+    filters: &[RunFilter],
+    after: Option<&RunRecord>,
+    limit: usize,
+) -> Result<Vec<RunRecord>, StoreError> {
+    let mut found = Vec::new();
+    for filter in filters {
+        found.extend(runs::list(store, filter, after, limit).await?);
+    }
+    if filters.len() > 1 {
+        // As each listing is ordered: by time of creation, then by the id's text.
+        found.sort_by_cached_key(|run| (std::cmp::Reverse(run.created), run.id.to_string()));
+        found.dedup_by_key(|run| run.id);
+        found.truncate(limit);
+    }
+    Ok(found)
+}
+
+fn pushed(run: &RunRecord, image: &str) -> bool {
+    let product = run.state.done().and_then(|done| done.outcome.product());
+    let outputs = product.map_or(&[][..], |product| &product.outputs);
+    outputs.iter().any(|output| {
+        let reference = &output.image;
+        let repository = reference.repository().as_str();
+        let without_host = match reference.tag() {
+            Some(tag) => format!("{repository}:{tag}"),
+            None => repository.to_owned(),
+        };
+        image == output.digest.as_str()
+            || image == repository
+            || image == without_host
+            || image == format!("{}/{repository}", reference.host())
+            || image == reference.to_string()
+    })
+}

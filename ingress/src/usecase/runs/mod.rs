@@ -1,0 +1,68 @@
+//! Runs: listed, shown, cancelled, archived.
+
+use gantry_domain::id::RunId;
+use gantry_domain::image::Digest;
+use gantry_domain::lineage::Lineage;
+use gantry_domain::run::Run as RunRecord;
+use gantry_ops::metrics;
+use gantry_seams::{lineages, runs};
+
+use crate::access::{Allowed, Needs, Read, Run};
+use crate::error::ApiError;
+use crate::state::State;
+
+mod list;
+mod waits;
+
+pub(crate) use list::{Wanted, list};
+pub(crate) use waits::{explain_wait, waits_for};
+
+/// Loads a run that the caller may act on.
+pub(crate) async fn find<S: Needs>(
+    state: &State,
+    allowed: &Allowed<S>,
+    id: RunId,
+) -> Result<RunRecord, ApiError> {
+    runs::find(state.store.as_ref(), id)
+        .await?
+        .filter(|run| allowed.sees(&run.registry))
+        .ok_or_else(|| ApiError::NotFound { what: "run", name: id.to_string() })
+}
+
+/// Archives a run and its log, so that they are kept for good, or no longer.
+pub(crate) async fn archive(
+    state: &State,
+    allowed: &Allowed<Run>,
+    id: RunId,
+    archived: bool,
+) -> Result<RunRecord, ApiError> {
+    let run = find(state, allowed, id).await?;
+    Ok(runs::archive(state.store.as_ref(), run.id, archived).await?)
+}
+
+/// Asks to cancel a run. One that nobody holds ends at once; a second call, and one on a run that ended, change nothing.
+pub(crate) async fn cancel(
+    state: &State,
+    allowed: &Allowed<Run>,
+    id: RunId,
+) -> Result<RunRecord, ApiError> {
+    let found = find(state, allowed, id).await?;
+    let run = runs::cancel(state.store.as_ref(), found.id, &allowed.by()).await?;
+    if found.state.done().is_none() {
+        metrics::run_ended(&run);
+    }
+    state.doorbells.cancel_asked(&run);
+    Ok(run)
+}
+
+/// Where a pushed digest comes from.
+pub(crate) async fn lineage(
+    state: &State,
+    allowed: &Allowed<Read>,
+    digest: &Digest,
+) -> Result<Lineage, ApiError> {
+    let found = lineages::find(state.store.as_ref(), digest).await?;
+    found
+        .filter(|lineage| allowed.sees(&lineage.registry))
+        .ok_or_else(|| ApiError::NotFound { what: "lineage", name: digest.to_string() })
+}
