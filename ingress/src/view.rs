@@ -351,7 +351,7 @@ pub(crate) fn workers(workforce: &Workforce) -> Vec<types::Worker> {
     workers.map(|record| worker(record, workforce.drained.get(&record.id))).collect()
 }
 
-fn worker(worker: &worker::Worker, drain: Option<&Drain>) -> types::Worker {
+pub(crate) fn worker(worker: &worker::Worker, drain: Option<&Drain>) -> types::Worker {
     types::Worker {
         id: worker.id.to_string(),
         pool: worker.pool.to_string(),

@@ -1,43 +1,19 @@
-//! Uploads: archives that builds read, streamed to the object store.
+//! Uploads: archives that builds read.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::web::{Bytes, BytesMut, Data, Path as At, Payload};
+use actix_web::web::{Data, Path as At, Payload};
 use actix_web::{HttpRequest, HttpResponse, delete, post};
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 use gantry_api as types;
-use gantry_domain::id::{RegistryName, TokenId, UploadId};
-use gantry_domain::image::Digest;
-use gantry_ops::secret::random_hex;
-use gantry_seams::CreateError;
-use gantry_seams::store::Store;
-use gantry_seams::uploads::{self, Kept, Upload};
-use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
-use tokio_util::io::StreamReader;
+use gantry_domain::id::{RegistryName, UploadId};
 
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
+use crate::usecase::uploads::{self, Archive};
 use crate::view;
-
-/// By how much an upload takes room of its registry's at once.
-const ANNOUNCED_AT_ONCE: u64 = 64 << 20;
-
-/// Between two pieces of a body.
-const PIECE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Pieces on their way from the network to the disk, each at most 64 KiB or so.
-const PIECES_UNDER_WAY: usize = 16;
-
-/// Where a `.tar` says what it is.
-const TAR_MAGIC_AT: usize = 257;
-const TAR_MAGIC: &[u8] = b"ustar";
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
 /// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after `retention.uploads` it is
 /// removed.
@@ -54,97 +30,12 @@ pub(super) async fn create(
     allowed: Allowed<Run>,
     request: HttpRequest,
     at: At<RegistryName>,
-    mut payload: Payload,
-) -> Result<HttpResponse, ApiError> {
-    let registry = allowed.registry(state.store.as_ref(), &at).await?;
-    state.intake.check()?;
-    let most = state.settings.upload_limit;
-    if declared_length(&request).is_some_and(|length| length > most) {
-        return Err(ApiError::TooLarge { most });
-    }
-    check_disk(&state).await?;
-    let random = random_hex::<16>()?;
-    let id: UploadId = random
-        .parse()
-        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
-    let head = read_head(&mut payload).await?;
-    check_magic(&head)?;
-    let room = Room {
-        state: &state,
-        kept: Kept { registry: registry.name, id },
-        announced: AtomicU64::new(0),
-        refused: Mutex::default(),
-    };
-    let taken = take(&room, declared_length(&request), head, payload, allowed.by()).await;
-    match taken {
-        Ok(upload) => Ok(HttpResponse::Created().json(view::upload(&upload))),
-        Err(error) => {
-            forget(&state, &room.kept).await;
-            Err(error)
-        }
-    }
-}
-
-async fn take(
-    room: &Room<'_>,
-    declared: Option<u64>,
-    head: Bytes,
     payload: Payload,
-    by: TokenId,
-) -> Result<Upload, ApiError> {
-    let store = room.state.store.as_ref();
-    room.announce(declared.unwrap_or(head.len() as u64)).await?;
-    let (bytes, digest) = store_archive(room, head, payload).await?;
-    let Kept { registry, id } = room.kept.clone();
-    record(store, Upload { id, registry, by, bytes, digest, created: store.now().await? }).await
-}
-
-/// Goes on only while the disk has more room than is left to the store and to logs.
-async fn check_disk(state: &State) -> Result<(), ApiError> {
-    match state.blobs.free_bytes().await {
-        Some(free) if free < state.settings.min_free => {
-            tracing::error!(
-                "an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`"
-            );
-            Err(ApiError::ObjectsFull)
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// The room that an upload takes of its registry's.
-struct Room<'a> {
-    state: &'a State,
-    kept: Kept,
-    announced: AtomicU64,
-    refused: Mutex<Option<ApiError>>,
-}
-
-impl Room<'_> {
-    /// Takes room for so many bytes, in steps.
-    async fn announce(&self, bytes: u64) -> Result<(), ApiError> {
-        if bytes <= self.announced.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let bytes = bytes.next_multiple_of(ANNOUNCED_AT_ONCE);
-        let store = self.state.store.as_ref();
-        check_disk(self.state).await?;
-        let taken = uploads::announce(store, &self.kept, bytes, store.now().await?).await?;
-        self.announced.store(bytes, Ordering::Relaxed);
-        let most = self.state.settings.uploads_limit;
-        // The last step may be larger than what comes.
-        if taken > most.saturating_add(ANNOUNCED_AT_ONCE - 1) {
-            return Err(ApiError::Conflict {
-                code: "uploads_full",
-                message: format!(
-                    "the uploads of registry {} take more than {most} bytes (`limits.uploads`): remove some with \
-                     `DELETE /api/v1/registries/{}/uploads/ID`, or wait until `retention.unused_uploads` is over",
-                    self.kept.registry, self.kept.registry
-                ),
-            });
-        }
-        Ok(())
-    }
+) -> Result<HttpResponse, ApiError> {
+    let pieces = payload.map_err(io::Error::other);
+    let archive = Archive { pieces, declared: declared_length(&request) };
+    let upload = uploads::create(&state, &allowed, &at, archive).await?;
+    Ok(HttpResponse::Created().json(view::upload(&upload)))
 }
 
 /// Removes an upload. Runs that build from it, and wait, fail.
@@ -156,14 +47,7 @@ pub(super) async fn delete(
     at: At<(RegistryName, UploadId)>,
 ) -> Result<HttpResponse, ApiError> {
     let (registry, id) = at.into_inner();
-    let store = state.store.as_ref();
-    let registry = allowed.registry(store, &registry).await?.name;
-    let found = uploads::find(store, &id).await?.filter(|upload| upload.registry == registry);
-    if found.is_none() {
-        return Err(ApiError::NotFound { what: "upload", name: id.to_string() });
-    }
-    state.blobs.delete(&uploads::blob_path(&id)).await?;
-    uploads::delete(store, &Kept { registry, id }).await?;
+    uploads::delete(&state, &allowed, &registry, id).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -175,108 +59,4 @@ pub(crate) fn is_upload(path: &str) -> bool {
 fn declared_length(request: &HttpRequest) -> Option<u64> {
     let value = request.headers().get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
-}
-
-async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, ApiError> {
-    match uploads::create(store, &upload).await {
-        Ok(()) => Ok(upload),
-        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
-        Err(CreateError::Store(error)) => Err(error.into()),
-    }
-}
-
-/// Nobody was told of it. What cannot be removed now is removed with the old uploads.
-async fn forget(state: &State, kept: &Kept) {
-    let id = &kept.id;
-    if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
-        tracing::warn!("what came of upload {id} is removed later: {error}");
-    } else if let Err(error) = uploads::delete(state.store.as_ref(), kept).await {
-        tracing::debug!("upload {id} is forgotten later: {error}");
-    }
-}
-
-async fn store_archive(
-    room: &Room<'_>,
-    head: Bytes,
-    payload: Payload,
-) -> Result<(u64, Digest), ApiError> {
-    // A request's body belongs to its connection's thread; the object store may write from any other.
-    let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
-    let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
-        Some((pieces.recv().await?, pieces))
-    });
-    let reader = Box::pin(StreamReader::new(stream.boxed()));
-    let path = uploads::blob_path(&room.kept.id);
-    let put = room.state.blobs.put_stream(&path, reader, room.state.settings.upload_limit);
-    let (stored, digest) = tokio::join!(put, send_pieces(room, head, payload, sender));
-    if let Some(error) = room.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(error);
-    }
-    Ok((stored?, digest))
-}
-
-/// Reads as much as it takes to see what it is.
-async fn read_head(payload: &mut Payload) -> Result<Bytes, ApiError> {
-    let mut head = BytesMut::new();
-    while head.len() < TAR_MAGIC_AT + TAR_MAGIC.len() && !head.starts_with(GZIP_MAGIC) {
-        match next_piece(payload).await {
-            None => break,
-            Some(Ok(piece)) => head.extend_from_slice(&piece),
-            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(ApiError::TooSlow { patience: PIECE_PATIENCE });
-            }
-            Some(Err(_)) => return Err(ApiError::BrokenOff),
-        }
-    }
-    Ok(head.freeze())
-}
-
-fn check_magic(head: &[u8]) -> Result<(), ApiError> {
-    let is_tar = head.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(TAR_MAGIC));
-    if is_tar || head.starts_with(GZIP_MAGIC) {
-        return Ok(());
-    }
-    Err(ApiError::UnsupportedMedia(
-        "the body is neither a .tar nor a .tar.gz: pack the folder, as `gantry build` does".into(),
-    ))
-}
-
-/// Answers the digest of what was sent.
-async fn send_pieces(
-    room: &Room<'_>,
-    head: Bytes,
-    mut payload: Payload,
-    sender: mpsc::Sender<io::Result<Bytes>>,
-) -> Digest {
-    let mut hasher = Sha256::new();
-    let mut sent = 0;
-    let mut next = Some(Ok(head));
-    while let Some(piece) = next {
-        let mut piece = piece;
-        if let Ok(bytes) = &piece {
-            hasher.update(bytes);
-            sent += bytes.len() as u64;
-            if let Err(error) = room.announce(sent).await {
-                *room.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                piece = Err(io::ErrorKind::Other.into());
-            }
-        }
-        let is_broken = piece.is_err();
-        // Whoever stores it has had enough, and says why.
-        if sender.send(piece).await.is_err() || is_broken {
-            break;
-        }
-        next = next_piece(&mut payload).await;
-    }
-    match format!("sha256:{}", hex::encode(hasher.finalize())).parse() {
-        Ok(digest) => digest,
-        Err(_) => unreachable!("it is the form of a digest"),
-    }
-}
-
-async fn next_piece(payload: &mut Payload) -> Option<io::Result<Bytes>> {
-    match tokio::time::timeout(PIECE_PATIENCE, payload.next()).await {
-        Ok(piece) => piece.map(|piece| piece.map_err(io::Error::other)),
-        Err(_) => Some(Err(io::ErrorKind::TimedOut.into())),
-    }
 }

@@ -5,9 +5,16 @@
 //! stand beside it.
 
 mod code_choice;
+pub(crate) mod deliveries;
+pub(crate) mod hooks;
 pub(crate) mod paging;
 mod recipe;
-pub(crate) mod refused_credentials;
+mod refused_credentials;
+pub(crate) mod registries;
 pub(crate) mod requests;
 pub(crate) mod runs;
+pub(crate) mod status;
 pub(crate) mod tasks;
+pub(crate) mod tokens;
+pub(crate) mod uploads;
+pub(crate) mod workers;

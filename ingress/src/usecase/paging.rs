@@ -1,5 +1,11 @@
 //! Lists, a part at a time.
 
+use std::str::FromStr;
+
+use gantry_domain::InvalidText;
+
+use crate::error::ApiError;
+
 const FEW: usize = 50;
 const MOST: usize = 500;
 
@@ -16,6 +22,12 @@ impl Paging {
     /// How many items the part may have.
     pub(crate) fn limit(&self) -> usize {
         self.limit.unwrap_or(FEW).clamp(1, MOST)
+    }
+
+    /// The last item of the part before, for a list whose places are ids.
+    pub(crate) fn after_id<T: FromStr<Err = InvalidText>>(&self) -> Result<Option<T>, ApiError> {
+        let after = self.after.as_deref().map(str::parse).transpose();
+        after.map_err(|error: InvalidText| ApiError::invalid("after", error.to_string()))
     }
 }
 

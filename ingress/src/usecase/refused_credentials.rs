@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use gantry_domain::run::{ErrorCode, Run, RunError};
 
 /// The runs whose credentials were refused, with what was said.
-pub(crate) fn refused(runs: &[Run]) -> Vec<(&Run, &RunError)> {
+pub(super) fn refused(runs: &[Run]) -> Vec<(&Run, &RunError)> {
     let mut looked_at = BTreeSet::new();
     runs.iter()
         .filter_map(|run| Some((run, run.state.done()?)))

@@ -24,12 +24,7 @@ pub(crate) async fn list(
 ) -> Result<Listed<Task>, ApiError> {
     let store = state.store.as_ref();
     let limit = paging.limit();
-    let after: Option<TaskId> = match &paging.after {
-        Some(after) => Some(after.parse().map_err(|error: gantry_domain::InvalidText| {
-            ApiError::invalid("after", error.to_string())
-        })?),
-        None => None,
-    };
+    let after: Option<TaskId> = paging.after_id()?;
     let mut found = Vec::new();
     match (registry, allowed.bound_to()) {
         (Some(registry), _) => {

@@ -1,0 +1,277 @@
+//! Hooks: created, changed, their secrets rotated, tried.
+
+use gantry_api::{HookCreate, HookSecretCreate, HookTestResult, HookUpdate};
+use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::id::{HookId, RegistryName};
+use gantry_domain::source::RepositoryKey;
+use gantry_ops::secret::{SecretString, random_hex};
+use gantry_seams::CreateError;
+use gantry_seams::hooks;
+use sha2::{Digest as _, Sha256};
+
+use super::paging::{Listed, Paging};
+use crate::access::{Allowed, Needs, Read, Write};
+use crate::error::{ApiError, Mistakes};
+use crate::hooks::{MOST_SECRETS, knock};
+use crate::state::State;
+
+const MOST_REPOSITORIES: usize = 200;
+const SHORTEST_SECRET: usize = 16;
+const LONGEST_SECRET: usize = 512;
+
+/// Lists hooks, of one registry or of all that the caller sees.
+pub(crate) async fn list(
+    state: &State,
+    allowed: &Allowed<Read>,
+    registry: Option<&RegistryName>,
+    paging: &Paging,
+) -> Result<Listed<Hook>, ApiError> {
+    let store = state.store.as_ref();
+    let limit = paging.limit();
+    let after = paging.after.as_deref().map(parse_cursor).transpose()?;
+    let mut found = Vec::new();
+    match (registry, allowed.bound_to()) {
+        (Some(registry), _) => {
+            allowed.registry(store, registry).await?;
+            let after = after.as_ref().map(|(_, id)| id);
+            found = hooks::list(store, Some(registry), after, limit + 1).await?;
+        }
+        (None, None) => {
+            let after = after.as_ref().map(|(_, id)| id);
+            found = hooks::list(store, None, after, limit + 1).await?;
+        }
+        (None, Some(registries)) => {
+            for registry in registries {
+                let after = match &after {
+                    Some((last, _)) if last > registry => continue,
+                    Some((last, id)) if last == registry => Some(id),
+                    Some(_) | None => None,
+                };
+                let room = limit + 1 - found.len();
+                found.extend(hooks::list(store, Some(registry), after, room).await?);
+                if found.len() > limit {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(Listed::of(found, limit, cursor))
+}
+
+/// The place after a hook in every list: in one by id, and in one by registry and id.
+fn cursor(hook: &Hook) -> String {
+    format!("{}/{}", hook.registry, hook.id)
+}
+
+fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), ApiError> {
+    let parse = || {
+        let (registry, id) = text.split_once('/')?;
+        Some((registry.parse().ok()?, id.parse().ok()?))
+    };
+    parse().ok_or_else(|| {
+        ApiError::invalid("after", "it is no `next` of a list of hooks: begin anew without it")
+    })
+}
+
+/// Creates a hook, and gives the secret that its sender must be told: nothing gives it again.
+pub(crate) async fn create(
+    state: &State,
+    allowed: &Allowed<Write>,
+    registry: &RegistryName,
+    new: &HookCreate,
+) -> Result<(Hook, SecretString), ApiError> {
+    let store = state.store.as_ref();
+    let registry = allowed.registry(store, registry).await?;
+    let mut mistakes = Mistakes::default();
+    let provider = mistakes.parse::<Provider>("provider", &new.provider);
+    let repositories = repositories(&mut mistakes, &new.repositories);
+    let secret = secret(&mut mistakes, new.secret.as_deref())?;
+    let (Some(provider), Some(repositories), Some(secret)) = (provider, repositories, secret)
+    else {
+        return Err(ApiError::Invalid(mistakes));
+    };
+    mistakes.none()?;
+    let random = random_hex::<16>()?;
+    let id: HookId = random
+        .parse()
+        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
+    let now = store.now().await?;
+    let sealed = state.keyring.seal(&hooks::seal_for(&id), &secret)?;
+    let hook = Hook {
+        id,
+        registry: registry.name,
+        provider,
+        repositories,
+        secrets: vec![HookSecret { sealed, created: now }],
+        created: now,
+    };
+    match hooks::create(store, &hook).await {
+        Ok(()) => Ok((hook, secret)),
+        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+fn repositories(mistakes: &mut Mistakes, texts: &[String]) -> Option<Vec<RepositoryKey>> {
+    if texts.len() > MOST_REPOSITORIES {
+        let message = format!("at most {MOST_REPOSITORIES}: or name none, for all of its tasks");
+        mistakes.add("repositories", message);
+        return None;
+    }
+    Some(texts.iter().filter_map(|text| repository(mistakes, text)).collect())
+}
+
+fn repository(mistakes: &mut Mistakes, text: &str) -> Option<RepositoryKey> {
+    mistakes.check("repositories", RepositoryKey::named(text))
+}
+
+/// The sender's secret, or a new one.
+fn secret(mistakes: &mut Mistakes, given: Option<&str>) -> Result<Option<SecretString>, ApiError> {
+    let Some(given) = given else {
+        let random = random_hex::<32>()?;
+        return Ok(Some(SecretString::from(random.as_str())));
+    };
+    let fits = (SHORTEST_SECRET..=LONGEST_SECRET).contains(&given.len());
+    if !fits || !given.chars().all(|c| c.is_ascii_graphic()) {
+        let message = format!(
+            "{SHORTEST_SECRET} to {LONGEST_SECRET} printable characters without space; leave it out to have one made"
+        );
+        mistakes.add("secret", message);
+        return Ok(None);
+    }
+    Ok(Some(SecretString::from(given)))
+}
+
+/// Loads a hook that the caller may act on.
+pub(crate) async fn find<S: Needs>(
+    state: &State,
+    allowed: &Allowed<S>,
+    id: &HookId,
+) -> Result<Hook, ApiError> {
+    hooks::find(state.store.as_ref(), id)
+        .await?
+        .filter(|hook| allowed.sees(&hook.registry))
+        .ok_or_else(|| absent(id))
+}
+
+fn absent(id: &HookId) -> ApiError {
+    ApiError::NotFound { what: "hook", name: id.to_string() }
+}
+
+/// Changes the repositories that a hook speaks for.
+pub(crate) async fn update(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+    asked: &HookUpdate,
+) -> Result<Hook, ApiError> {
+    let hook = find(state, allowed, id).await?;
+    let mut mistakes = Mistakes::default();
+    let new = asked.repositories.as_ref().and_then(|texts| repositories(&mut mistakes, texts));
+    mistakes.none()?;
+    change(state, &hook.id, |hook| {
+        if let Some(new) = &new {
+            hook.repositories = new.clone();
+        }
+    })
+    .await
+}
+
+async fn change(
+    state: &State,
+    id: &HookId,
+    change: impl Fn(&mut Hook) + Send + Sync,
+) -> Result<Hook, ApiError> {
+    let changed = hooks::update(state.store.as_ref(), id, change).await?;
+    state.hooks.forget(id);
+    changed.ok_or_else(|| absent(id))
+}
+
+/// Removes a hook; its deliveries stay for as long as they are kept.
+pub(crate) async fn delete(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+) -> Result<(), ApiError> {
+    let hook = find(state, allowed, id).await?;
+    hooks::delete(state.store.as_ref(), &hook).await?;
+    state.hooks.forget(&hook.id);
+    Ok(())
+}
+
+/// Adds a secret to a hook that the caller may act on, and gives it; those before it stay active until they are removed.
+pub(crate) async fn add_secret(
+    state: &State,
+    hook: &Hook,
+    given: &HookSecretCreate,
+) -> Result<(Hook, HookSecret, SecretString), ApiError> {
+    if hook.secrets.len() >= MOST_SECRETS {
+        return Err(ApiError::Conflict {
+            code: "too_many_secrets",
+            message: format!("a hook has at most {MOST_SECRETS} secrets: remove one first"),
+        });
+    }
+    let mut mistakes = Mistakes::default();
+    let secret = secret(&mut mistakes, given.secret.as_deref())?;
+    let Some(secret) = secret else {
+        return Err(ApiError::Invalid(mistakes));
+    };
+    let new = HookSecret {
+        sealed: state.keyring.seal(&hooks::seal_for(&hook.id), &secret)?,
+        created: state.store.now().await?,
+    };
+    let hook = change(state, &hook.id, |hook| {
+        hook.secrets.insert(0, new.clone());
+        hook.secrets.truncate(MOST_SECRETS);
+    })
+    .await?;
+    Ok((hook, new, secret))
+}
+
+/// Removes a secret. The last one stays: remove the hook instead.
+pub(crate) async fn remove_secret(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+    secret: &str,
+) -> Result<Hook, ApiError> {
+    let hook = find(state, allowed, id).await?;
+    if !hook.secrets.iter().any(|known| secret_id(known) == secret) {
+        return Err(ApiError::NotFound { what: "secret", name: secret.to_owned() });
+    }
+    if hook.secrets.len() == 1 {
+        return Err(ApiError::Conflict {
+            code: "last_secret",
+            message: "it is the hook's only secret: add another one first".to_owned(),
+        });
+    }
+    change(state, &hook.id, |hook| {
+        if hook.secrets.len() > 1 {
+            hook.secrets.retain(|known| secret_id(known) != secret);
+        }
+    })
+    .await
+}
+
+/// Knocks at a hook as its sender would: a real, signed request through HTTP to the hook's URL.
+pub(crate) async fn test(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+) -> Result<HookTestResult, ApiError> {
+    let hook = find(state, allowed, id).await?;
+    let secret = hook.secrets.first().ok_or(ApiError::Internal)?;
+    let secret = state.keyring.open(&hooks::seal_for(&hook.id), &secret.sealed)?;
+    knock(state, &hook, &secret).await
+}
+
+/// Where a hook's sender posts to.
+pub(crate) fn url(state: &State, hook: &Hook) -> String {
+    format!("{}/hooks/{}/{}", state.public_url(), hook.provider, hook.id)
+}
+
+/// A name for a secret that tells nothing of it.
+pub(crate) fn secret_id(secret: &HookSecret) -> String {
+    let hash = hex::encode(Sha256::digest(secret.sealed.as_text()));
+    hash.chars().take(12).collect()
+}

@@ -1,0 +1,153 @@
+//! Registries: listed, created, changed, removed.
+
+use std::num::NonZeroU32;
+
+use gantry_api::{Credentials, RegistryCreate, RegistryUpdate};
+use gantry_domain::id::RegistryName;
+use gantry_domain::registry::{Registry, SealedCredentials};
+use gantry_ops::secret::SecretString;
+use gantry_seams::registries::{self, Deleted, NewRegistry};
+use gantry_seams::{CreateError, hooks};
+
+use super::paging::{Listed, Paging};
+use crate::access::{Allowed, Read, Write};
+use crate::error::{ApiError, Mistakes};
+use crate::state::State;
+
+/// Enough for a small team on one machine; an operator raises it per registry.
+const RUN_LIMIT: u32 = 10;
+
+/// Lists the registries that the caller sees, by name.
+pub(crate) async fn list(
+    state: &State,
+    allowed: &Allowed<Read>,
+    paging: &Paging,
+) -> Result<Listed<Registry>, ApiError> {
+    let after: Option<RegistryName> = paging.after_id()?;
+    let store = state.store.as_ref();
+    let limit = paging.limit();
+    let mut found = Vec::new();
+    match allowed.bound_to() {
+        None => found = registries::list(store, after.as_ref(), limit + 1).await?,
+        Some(names) => {
+            let names = names.iter().filter(|name| Some(*name) > after.as_ref());
+            for name in names.take(limit + 1) {
+                found.extend(registries::find(store, name).await?);
+            }
+        }
+    }
+    Ok(Listed::of(found, limit, |registry| registry.name.to_string()))
+}
+
+/// Creates a registry.
+pub(crate) async fn create(
+    state: &State,
+    allowed: &Allowed<Write>,
+    asked: &RegistryCreate,
+) -> Result<Registry, ApiError> {
+    allowed.check_everywhere()?;
+    let mut mistakes = Mistakes::default();
+    let name = mistakes.parse::<RegistryName>("name", &asked.name);
+    let host = mistakes.parse("host", &asked.host);
+    let run_limit = run_limit(&mut mistakes, asked.run_limit.unwrap_or(RUN_LIMIT));
+    let credentials = match (&name, &asked.credentials) {
+        (Some(name), Some(credentials)) => seal(state, &mut mistakes, name, credentials)?,
+        _ => None,
+    };
+    let (Some(name), Some(host), Some(run_limit)) = (name, host, run_limit) else {
+        return Err(ApiError::Invalid(mistakes));
+    };
+    mistakes.none()?;
+    let new = NewRegistry { name, host, credentials, run_limit };
+    match registries::create(state.store.as_ref(), new).await {
+        Ok(registry) => Ok(registry),
+        Err(CreateError::Exists { .. }) => Err(ApiError::Conflict {
+            code: "exists",
+            message: format!(
+                "registry `{}` is there already: choose another name, or update it",
+                asked.name
+            ),
+        }),
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+fn run_limit(mistakes: &mut Mistakes, limit: u32) -> Option<NonZeroU32> {
+    mistakes.check("run_limit", NonZeroU32::new(limit).ok_or("0 is no limit: at least 1"))
+}
+
+fn seal(
+    state: &State,
+    mistakes: &mut Mistakes,
+    registry: &RegistryName,
+    credentials: &Credentials,
+) -> Result<Option<SealedCredentials>, ApiError> {
+    let username = &credentials.username;
+    if username.len() > 256 || username.contains(':') || username.chars().any(char::is_control) {
+        let message = "at most 256 characters, no `:` and no control character";
+        mistakes.add("credentials.username", message);
+        return Ok(None);
+    }
+    if credentials.password.is_empty() || credentials.password.len() > 64 * 1024 {
+        mistakes.add("credentials.password", "1 to 65536 bytes");
+        return Ok(None);
+    }
+    let secret = SecretString::from(credentials.password.as_str());
+    let bound_to = Registry::seals_for(registry);
+    Ok(Some(SealedCredentials {
+        username: username.clone(),
+        password: state.keyring.seal(&bound_to, &secret)?,
+    }))
+}
+
+/// Changes a registry's credentials and limit.
+pub(crate) async fn update(
+    state: &State,
+    allowed: &Allowed<Write>,
+    name: &RegistryName,
+    asked: &RegistryUpdate,
+) -> Result<Registry, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), name).await?;
+    let mut mistakes = Mistakes::default();
+    let limit = asked
+        .run_limit
+        .map(|limit| run_limit(&mut mistakes, limit))
+        .unwrap_or(Some(registry.run_limit));
+    let credentials = match &asked.credentials {
+        None => registry.credentials.clone(),
+        Some(None) => None,
+        Some(Some(new)) => seal(state, &mut mistakes, name, new)?,
+    };
+    mistakes.none()?;
+    let changed = registries::update(state.store.as_ref(), name, |registry| {
+        registry.run_limit = limit.unwrap_or(registry.run_limit);
+        if asked.credentials.is_some() {
+            registry.credentials = credentials.clone();
+        }
+    });
+    changed.await?.ok_or_else(|| ApiError::NotFound { what: "registry", name: name.to_string() })
+}
+
+/// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
+pub(crate) async fn delete(
+    state: &State,
+    allowed: &Allowed<Write>,
+    name: &RegistryName,
+) -> Result<(), ApiError> {
+    let store = state.store.as_ref();
+    allowed.registry(store, name).await?;
+    if !hooks::list(store, Some(name), None, 1).await?.is_empty() {
+        return Err(still_has("hooks", name));
+    }
+    match registries::delete(store, name).await? {
+        Deleted::Gone => Ok(()),
+        Deleted::StillHasTasks => Err(still_has("tasks", name)),
+    }
+}
+
+fn still_has(what: &str, registry: &RegistryName) -> ApiError {
+    ApiError::Conflict {
+        code: "in_use",
+        message: format!("{what} belong to registry `{registry}`: delete them first"),
+    }
+}

@@ -1,0 +1,82 @@
+//! API tokens: listed, made, revoked.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gantry_api::TokenCreate;
+use gantry_domain::id::{RegistryName, TokenId};
+use gantry_domain::timestamp::Timestamp;
+use gantry_domain::token::{Scope, Token};
+use gantry_seams::tokens;
+use zeroize::Zeroizing;
+
+use super::paging::{Listed, Paging};
+use crate::access::{Admin, Allowed, Grant, issue};
+use crate::error::{ApiError, Mistakes};
+use crate::state::State;
+
+/// Ten years: longer is for ever.
+const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;
+
+/// Lists tokens; revoked and expired ones too.
+pub(crate) async fn list(
+    state: &State,
+    allowed: &Allowed<Admin>,
+    paging: &Paging,
+) -> Result<Listed<Token>, ApiError> {
+    allowed.check_everywhere()?;
+    let store = state.store.as_ref();
+    let after: Option<TokenId> = paging.after_id()?;
+    let found = tokens::list(store, after.as_ref(), paging.limit() + 1).await?;
+    Ok(Listed::of(found, paging.limit(), |token| token.id.to_string()))
+}
+
+/// Makes a token, and gives its text: nothing gives it again.
+pub(crate) async fn create(
+    state: &State,
+    allowed: &Allowed<Admin>,
+    new: &TokenCreate,
+    now: Timestamp,
+) -> Result<(Token, Zeroizing<String>), ApiError> {
+    allowed.check_everywhere()?;
+    let mut mistakes = Mistakes::default();
+    let scope = mistakes.parse::<Scope>("scope", &new.scope);
+    if new.description.chars().count() > 200 || new.description.chars().any(char::is_control) {
+        mistakes.add("description", "at most 200 characters, none of them control");
+    }
+    let registries = new.registries.as_ref().map(|names| {
+        if names.is_empty() {
+            mistakes.add("registries", "name at least one, or leave it out for all");
+        }
+        let names = names.iter();
+        names
+            .filter_map(|name| mistakes.parse::<RegistryName>("registries", name))
+            .collect::<BTreeSet<_>>()
+    });
+    if new.expires_in.is_some_and(|seconds| !(1..=LONGEST_LIFE).contains(&seconds)) {
+        mistakes.add("expires_in", "1 second to 10 years");
+    }
+    let Some(scope) = scope else {
+        return Err(ApiError::Invalid(mistakes));
+    };
+    mistakes.none()?;
+    let grant = Grant {
+        description: new.description.clone(),
+        scope,
+        registries,
+        expires: new.expires_in.map(|seconds| now.after(Duration::from_secs(seconds))),
+    };
+    Ok(issue(state.store.as_ref(), grant).await?)
+}
+
+/// Revokes a token for good.
+pub(crate) async fn revoke(
+    state: &State,
+    allowed: &Allowed<Admin>,
+    id: &TokenId,
+    now: Timestamp,
+) -> Result<Token, ApiError> {
+    allowed.check_everywhere()?;
+    let revoked = tokens::revoke(state.store.as_ref(), id, now).await?;
+    revoked.ok_or_else(|| ApiError::NotFound { what: "token", name: id.to_string() })
+}

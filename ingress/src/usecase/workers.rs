@@ -1,0 +1,69 @@
+//! Workers: listed, drained, resumed.
+
+use gantry_domain::id::WorkerId;
+use gantry_domain::worker::{Drain, Worker, Workforce};
+use gantry_seams::store::StoreError;
+use gantry_seams::{runs, workers};
+
+use crate::access::{Admin, Allowed, Read};
+use crate::error::ApiError;
+use crate::state::State;
+
+/// The workers, each with those of its runs that the caller may see.
+pub(crate) async fn visible(
+    state: &State,
+    allowed: &Allowed<Read>,
+) -> Result<Workforce, StoreError> {
+    let store = state.store.as_ref();
+    let mut workforce = workers::workforce(store).await?;
+    if allowed.bound_to().is_none() {
+        return Ok(workforce);
+    }
+    for worker in &mut workforce.workers {
+        for run in std::mem::take(&mut worker.runs) {
+            let record = runs::find(store, run).await?;
+            if record.is_some_and(|record| allowed.sees(&record.registry)) {
+                worker.runs.push(run);
+            }
+        }
+    }
+    Ok(workforce)
+}
+
+/// Lets a worker finish what it has and take nothing more, until it is resumed. One with a fixed name stays drained when
+/// it starts again; of another it is forgotten with the worker.
+pub(crate) async fn drain(
+    state: &State,
+    allowed: &Allowed<Admin>,
+    id: &WorkerId,
+) -> Result<(Worker, Option<Drain>), ApiError> {
+    allowed.check_everywhere()?;
+    if !workers::drain(state.store.as_ref(), id, &allowed.by()).await? {
+        return Err(unknown(id));
+    }
+    one(state, id).await
+}
+
+/// Lets a drained worker take runs again.
+pub(crate) async fn resume(
+    state: &State,
+    allowed: &Allowed<Admin>,
+    id: &WorkerId,
+) -> Result<(Worker, Option<Drain>), ApiError> {
+    allowed.check_everywhere()?;
+    if !workers::resume(state.store.as_ref(), id).await? {
+        return Err(unknown(id));
+    }
+    one(state, id).await
+}
+
+async fn one(state: &State, id: &WorkerId) -> Result<(Worker, Option<Drain>), ApiError> {
+    let mut workforce = workers::workforce(state.store.as_ref()).await?;
+    let worker = workforce.workers.into_iter().find(|worker| worker.id == *id);
+    let drain = workforce.drained.remove(id);
+    worker.map(|worker| (worker, drain)).ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &WorkerId) -> ApiError {
+    ApiError::NotFound { what: "worker", name: id.to_string() }
+}
