@@ -27,6 +27,8 @@ use gantry_domain::id::TokenId;
 use rustix::net::sockopt;
 use tokio_util::sync::CancellationToken;
 
+use crate::refusal::Refusal;
+
 /// How many connections may belong to tokens, of those that a listener has: the others are for hooks and health.
 const MOST_WITH_TOKEN: usize = 3072;
 
@@ -266,6 +268,15 @@ impl MessageBody for Body {
     fn try_into_bytes(self) -> Result<Bytes, Self> {
         let Self { body, _under_way } = self;
         body.try_into_bytes().map_err(|body| Self { body, _under_way })
+    }
+}
+
+impl From<NoPlace> for Refusal {
+    fn from(error: NoPlace) -> Self {
+        match error {
+            NoPlace::OfToken => Self::TooManyConnections { most: MOST_OF_ONE_TOKEN },
+            NoPlace::AtAll => Self::Busy,
+        }
     }
 }
 

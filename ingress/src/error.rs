@@ -1,172 +1,62 @@
-//! What the doors answer when they do not do as asked: one shape, and every status decided here.
-
-use std::borrow::Cow;
-use std::time::Duration;
+//! How refusals look over HTTP: one shape of JSON, and every status decided here.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
-use gantry_domain::InvalidText;
-use gantry_domain::id::RunId;
-use gantry_domain::token::Scope;
-use gantry_ops::secret::SecretError;
-use gantry_seams::blobs::BlobError;
-use gantry_seams::logs::LogError;
-use gantry_seams::runs::RunOpError;
-use gantry_seams::store::StoreError;
+use gantry_api::{ErrorBody, ErrorDetail};
 
-use crate::connections::{MOST_OF_ONE_TOKEN, NoPlace};
-use gantry_api::{ErrorBody, ErrorDetail, Mistake};
+use crate::refusal::{self, Refusal};
 
-/// Why a request was not done.
+/// A refusal as an answer of the API, and of hooks.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
-    #[error("no valid token: send `Authorization: Bearer gantry_…`, or `gantry login` again")]
-    Unauthorized,
-    /// One answer for a wrong signature and an unknown hook: which of them it was is nobody's business.
-    #[error("no such hook, or the signature does not match its secret")]
-    HookRefused,
-    #[error("{0}")]
-    Forbidden(String),
-    #[error("there is no {what} `{name}` here")]
-    NotFound { what: &'static str, name: String },
-    #[error("{}", .0.summary())]
-    Invalid(Mistakes),
-    #[error("{message}")]
-    Conflict { code: &'static str, message: String },
-    #[error(
-        "this Idempotency-Key belongs to another request, which started run {run}; `{what}` asks for something else: send \
-         it with a key of its own"
-    )]
-    KeyReused { what: String, run: RunId },
-    #[error("the body is larger than {most} bytes")]
-    TooLarge { most: u64 },
-    #[error("the body did not come within {patience:?}")]
-    TooSlow { patience: Duration },
-    #[error("the body broke off")]
-    BrokenOff,
-    #[error("{0}")]
-    UnsupportedMedia(Cow<'static, str>),
-    #[error(
-        "this token has {most} connections open: close some of them, or use a token for each program"
-    )]
-    TooManyConnections { most: usize },
-    #[error("gantry has too much at once: try again in a moment")]
-    Busy,
-    #[error("gantry's store does not answer: try again in a moment")]
-    Unavailable,
-    #[error(
-        "gantry's store is full, so nothing new is taken: its operator must raise `store.budget` or free space"
-    )]
-    Full,
-    #[error(
-        "the disk on which gantry keeps uploads and logs is full, so no upload is taken: its operator must free space \
-         there, or lower `objects.min_free`"
-    )]
-    ObjectsFull,
-    #[error("gantry failed: its own log says why")]
-    Internal,
+#[error(transparent)]
+pub(crate) struct ApiError(Refusal);
+
+impl<E: Into<Refusal>> From<E> for ApiError {
+    fn from(refusal: E) -> Self {
+        Self(refusal.into())
+    }
 }
 
 impl ApiError {
-    /// One mistake.
-    pub(crate) fn invalid(target: &str, message: impl Into<String>) -> Self {
-        let mut mistakes = Mistakes::default();
-        mistakes.add(target, message);
-        Self::Invalid(mistakes)
-    }
-
-    /// A token that may not do this.
-    pub(crate) fn needs_scope(needed: Scope, has: Scope) -> Self {
-        Self::Forbidden(format!("this needs a token of scope `{needed}`; yours has `{has}`"))
-    }
-
     /// Nothing is served there.
     pub(crate) fn no_resource(request: &HttpRequest) -> Self {
-        Self::NotFound {
-            what: "resource",
-            name: format!("{} {}", request.method(), request.path()),
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Unauthorized | Self::HookRefused => "unauthorized",
-            Self::Forbidden(_) => "forbidden",
-            Self::NotFound { .. } => "not_found",
-            Self::Invalid(_) => "invalid",
-            Self::Conflict { code, .. } => code,
-            Self::KeyReused { .. } => "idempotency_key_reused",
-            Self::TooLarge { .. } => "too_large",
-            Self::TooSlow { .. } => "too_slow",
-            Self::BrokenOff => "broken_off",
-            Self::UnsupportedMedia(_) => "unsupported_media_type",
-            Self::TooManyConnections { .. } => "too_many_connections",
-            Self::Busy => "busy",
-            Self::Unavailable => "unavailable",
-            Self::Full => "full",
-            Self::ObjectsFull => "objects_full",
-            Self::Internal => "internal",
-        }
-    }
-
-    fn detail(&self) -> ErrorDetail {
-        let (target, details) = match self {
-            Self::Invalid(Mistakes(mistakes)) => {
-                (mistakes.first().map(|mistake| mistake.target.clone()), mistakes.clone())
-            }
-            Self::NotFound { name, .. } => (Some(name.clone()), Vec::new()),
-            Self::Unauthorized
-            | Self::HookRefused
-            | Self::Forbidden(_)
-            | Self::Conflict { .. }
-            | Self::KeyReused { .. }
-            | Self::TooLarge { .. }
-            | Self::TooSlow { .. }
-            | Self::BrokenOff
-            | Self::UnsupportedMedia(_)
-            | Self::TooManyConnections { .. }
-            | Self::Busy
-            | Self::Unavailable
-            | Self::Full
-            | Self::ObjectsFull
-            | Self::Internal => (None, Vec::new()),
-        };
-        ErrorDetail { code: self.code().to_owned(), message: self.to_string(), target, details }
+        let name = format!("{} {}", request.method(), request.path());
+        Self(Refusal::NotFound { what: "resource", name })
     }
 }
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        match self {
-            Self::Unauthorized | Self::HookRefused => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound { .. } => StatusCode::NOT_FOUND,
-            Self::Invalid(_) | Self::BrokenOff => StatusCode::BAD_REQUEST,
-            Self::Conflict { .. } => StatusCode::CONFLICT,
-            Self::KeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Unavailable | Self::Full | Self::ObjectsFull => {
+        match &self.0 {
+            Refusal::Unauthorized | Refusal::HookRefused => StatusCode::UNAUTHORIZED,
+            Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+            Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+            Refusal::Invalid(_) | Refusal::BrokenOff => StatusCode::BAD_REQUEST,
+            Refusal::Conflict { .. } => StatusCode::CONFLICT,
+            Refusal::KeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Refusal::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Busy | Refusal::Unavailable | Refusal::Full | Refusal::ObjectsFull => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     fn error_response(&self) -> HttpResponse {
         let mut response =
-            HttpResponse::build(self.status_code()).json(ErrorBody { error: self.detail() });
+            HttpResponse::build(self.status_code()).json(ErrorBody { error: detail(&self.0) });
         let headers = response.headers_mut();
         match self.status_code() {
             StatusCode::SERVICE_UNAVAILABLE => {
                 let seconds =
-                    if matches!(self, Self::Full | Self::ObjectsFull) { "30" } else { "2" };
+                    if matches!(self.0, Refusal::Full | Refusal::ObjectsFull) { "30" } else { "2" };
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
             }
-            StatusCode::UNAUTHORIZED if matches!(self, Self::Unauthorized) => {
+            StatusCode::UNAUTHORIZED if matches!(self.0, Refusal::Unauthorized) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             _ => {}
@@ -175,125 +65,56 @@ impl ResponseError for ApiError {
     }
 }
 
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable { .. } => {
-                tracing::warn!("a request was refused: {error}");
-                Self::Unavailable
-            }
-            StoreError::Full { .. } => {
-                tracing::error!("a request was refused: {error}");
-                Self::Full
-            }
-            StoreError::Undecodable { .. } => {
-                tracing::error!("a request failed: {error}");
-                Self::Internal
-            }
+fn code(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Unauthorized | Refusal::HookRefused => "unauthorized",
+        Refusal::Forbidden(_) => "forbidden",
+        Refusal::NotFound { .. } => "not_found",
+        Refusal::Invalid(_) => "invalid",
+        Refusal::Conflict { code, .. } => code,
+        Refusal::KeyReused { .. } => "idempotency_key_reused",
+        Refusal::TooLarge { .. } => "too_large",
+        Refusal::TooSlow { .. } => "too_slow",
+        Refusal::BrokenOff => "broken_off",
+        Refusal::UnsupportedMedia(_) => "unsupported_media_type",
+        Refusal::TooManyConnections { .. } => "too_many_connections",
+        Refusal::Busy => "busy",
+        Refusal::Unavailable => "unavailable",
+        Refusal::Full => "full",
+        Refusal::ObjectsFull => "objects_full",
+        Refusal::Internal => "internal",
+    }
+}
+
+fn detail(refusal: &Refusal) -> ErrorDetail {
+    let (target, details) = match refusal {
+        Refusal::Invalid(mistakes) => {
+            let mistakes = mistakes.all();
+            let first = mistakes.first().map(|mistake| mistake.target.clone());
+            (first, mistakes.iter().map(shown).collect())
         }
-    }
+        Refusal::NotFound { name, .. } => (Some(name.clone()), Vec::new()),
+        Refusal::Unauthorized
+        | Refusal::HookRefused
+        | Refusal::Forbidden(_)
+        | Refusal::Conflict { .. }
+        | Refusal::KeyReused { .. }
+        | Refusal::TooLarge { .. }
+        | Refusal::TooSlow { .. }
+        | Refusal::BrokenOff
+        | Refusal::UnsupportedMedia(_)
+        | Refusal::TooManyConnections { .. }
+        | Refusal::Busy
+        | Refusal::Unavailable
+        | Refusal::Full
+        | Refusal::ObjectsFull
+        | Refusal::Internal => (None, Vec::new()),
+    };
+    ErrorDetail { code: code(refusal).to_owned(), message: refusal.to_string(), target, details }
 }
 
-impl From<BlobError> for ApiError {
-    fn from(error: BlobError) -> Self {
-        match error {
-            BlobError::TooLarge { most, .. } => Self::TooLarge { most },
-            BlobError::Source { .. } => Self::BrokenOff,
-            BlobError::Full { .. } => {
-                tracing::error!("a request was refused: {error}");
-                Self::ObjectsFull
-            }
-            BlobError::Absent { .. } | BlobError::Unavailable { .. } => {
-                tracing::warn!("a request was refused: {error}");
-                Self::Unavailable
-            }
-            BlobError::Refused { .. } => {
-                tracing::error!("a request failed: {error}");
-                Self::Internal
-            }
-        }
-    }
-}
-
-impl From<NoPlace> for ApiError {
-    fn from(error: NoPlace) -> Self {
-        match error {
-            NoPlace::OfToken => Self::TooManyConnections { most: MOST_OF_ONE_TOKEN },
-            NoPlace::AtAll => Self::Busy,
-        }
-    }
-}
-
-impl From<LogError> for ApiError {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Store(error) => error.into(),
-            LogError::Blob(error) => error.into(),
-        }
-    }
-}
-
-impl From<SecretError> for ApiError {
-    fn from(error: SecretError) -> Self {
-        tracing::error!("a request failed: {error}");
-        Self::Internal
-    }
-}
-
-impl From<RunOpError> for ApiError {
-    fn from(error: RunOpError) -> Self {
-        match error {
-            RunOpError::Absent { run } => Self::NotFound { what: "run", name: run.to_string() },
-            RunOpError::Store(error) => error.into(),
-            RunOpError::LeaseLost { .. }
-            | RunOpError::CancelAsked { .. }
-            | RunOpError::Illegal { .. } => {
-                Self::Conflict { code: "wrong_state", message: error.to_string() }
-            }
-        }
-    }
-}
-
-/// What is wrong with a request: everything at once, so that it needs to be mended once only.
-#[derive(Debug, Default)]
-pub(crate) struct Mistakes(Vec<Mistake>);
-
-impl Mistakes {
-    /// Notes a mistake.
-    pub(crate) fn add(&mut self, target: &str, message: impl Into<String>) {
-        self.0.push(Mistake { target: target.to_owned(), message: message.into() });
-    }
-
-    /// Parses `text`, or notes why it cannot be.
-    pub(crate) fn parse<T>(&mut self, target: &str, text: &str) -> Option<T>
-    where
-        T: std::str::FromStr<Err = InvalidText>,
-    {
-        self.check(target, text.parse())
-    }
-
-    /// Takes a value, or notes why there is none.
-    pub(crate) fn check<T, E: std::fmt::Display>(
-        &mut self,
-        target: &str,
-        checked: Result<T, E>,
-    ) -> Option<T> {
-        checked.map_err(|error| self.add(target, error.to_string())).ok()
-    }
-
-    /// Goes on only if there is none.
-    pub(crate) fn none(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self)) }
-    }
-
-    fn summary(&self) -> String {
-        let lines: Vec<String> = self
-            .0
-            .iter()
-            .map(|mistake| format!("{}: {}", mistake.target, mistake.message))
-            .collect();
-        lines.join("\n")
-    }
+fn shown(mistake: &refusal::Mistake) -> gantry_api::Mistake {
+    gantry_api::Mistake { target: mistake.target.clone(), message: mistake.message.clone() }
 }
 
 /// The answers of every API route that are no success, for the OpenAPI document.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_seams::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// How often the store is asked. No request asks it.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,8 +20,8 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// Goes on only while something new is taken.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
-        if self.is_closed.load(Ordering::Relaxed) { Err(ApiError::Full) } else { Ok(()) }
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if self.is_closed.load(Ordering::Relaxed) { Err(Refusal::Full) } else { Ok(()) }
     }
 
     /// Looks until `stop` is cancelled. A store that does not answer changes nothing: requests learn that by themselves.

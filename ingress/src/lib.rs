@@ -27,6 +27,7 @@ mod error;
 mod hooks;
 mod intake;
 mod logs;
+mod refusal;
 mod routes;
 mod state;
 mod tls;

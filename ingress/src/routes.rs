@@ -16,6 +16,7 @@ use crate::access::with_token;
 use crate::api;
 use crate::error::ApiError;
 use crate::hooks;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// The OpenAPI document, written once.
@@ -66,7 +67,7 @@ async fn in_time(
     };
     match timeout(patience, next.call(request)).await {
         Ok(answer) => answer,
-        Err(_) => Err(ApiError::TooSlow { patience }.into()),
+        Err(_) => Err(ApiError::from(Refusal::TooSlow { patience }).into()),
     }
 }
 

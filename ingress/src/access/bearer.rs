@@ -17,6 +17,7 @@ use super::issue::{PREFIX, is_secret_of};
 use super::{Allowed, Needs};
 use crate::connections;
 use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// The valid token of a request.
@@ -32,9 +33,9 @@ pub(crate) async fn with_token(
     let state = request.app_data::<web::Data<State>>().cloned();
     let shown = bearer(request.request()).map(Zeroizing::new);
     let (Some(state), Some(shown)) = (state, shown) else {
-        return Err(ApiError::Unauthorized.into());
+        return Err(ApiError::from(Refusal::Unauthorized).into());
     };
-    let token = authenticate(state.store.as_ref(), &shown).await?;
+    let token = authenticate(state.store.as_ref(), &shown).await.map_err(ApiError::from)?;
     connections::showed_token(request.request(), &token.id).map_err(ApiError::from)?;
     request.extensions_mut().insert(Shown(token));
     next.call(request).await
@@ -46,15 +47,15 @@ fn bearer(request: &HttpRequest) -> Option<String> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
 }
 
-async fn authenticate(store: &dyn Store, shown: &str) -> Result<Token, ApiError> {
+async fn authenticate(store: &dyn Store, shown: &str) -> Result<Token, Refusal> {
     let (id, secret) = shown
         .strip_prefix(PREFIX)
         .and_then(|rest| rest.rsplit_once('_'))
-        .ok_or(ApiError::Unauthorized)?;
-    let id: TokenId = id.parse().map_err(|_| ApiError::Unauthorized)?;
-    let token = tokens::find(store, &id).await?.ok_or(ApiError::Unauthorized)?;
+        .ok_or(Refusal::Unauthorized)?;
+    let id: TokenId = id.parse().map_err(|_| Refusal::Unauthorized)?;
+    let token = tokens::find(store, &id).await?.ok_or(Refusal::Unauthorized)?;
     if !is_secret_of(&token, secret) || !token.is_active(store.now().await?) {
-        return Err(ApiError::Unauthorized);
+        return Err(Refusal::Unauthorized);
     }
     Ok(token)
 }
@@ -65,8 +66,8 @@ impl<S: Needs> FromRequest for Allowed<S> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let Some(Shown(token)) = request.extensions().get().cloned() else {
-            return ready(Err(ApiError::Unauthorized));
+            return ready(Err(Refusal::Unauthorized.into()));
         };
-        ready(Self::with(token))
+        ready(Self::with(token).map_err(ApiError::from))
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// What every token begins with, so that scanners for lost secrets know it.
 pub(super) const PREFIX: &str = "gantry_";
@@ -40,7 +40,7 @@ pub enum IssueError {
     Secret(#[from] SecretError),
 }
 
-impl From<IssueError> for ApiError {
+impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
             IssueError::Store(error) => error.into(),

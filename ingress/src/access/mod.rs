@@ -14,7 +14,7 @@ use gantry_domain::token::{Scope, Token};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{registries, tokens};
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 mod bearer;
 mod issue;
@@ -51,9 +51,9 @@ pub(crate) struct Allowed<S> {
 
 impl<S: Needs> Allowed<S> {
     /// What this token may do, if it has the scope.
-    fn with(token: Token) -> Result<Self, ApiError> {
+    fn with(token: Token) -> Result<Self, Refusal> {
         if token.scope < S::SCOPE {
-            return Err(ApiError::needs_scope(S::SCOPE, token.scope));
+            return Err(Refusal::needs_scope(S::SCOPE, token.scope));
         }
         Ok(Self { token, scope: PhantomData })
     }
@@ -84,19 +84,19 @@ impl<S: Needs> Allowed<S> {
         registry: &RegistryName,
         what: &'static str,
         name: impl std::fmt::Display,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Refusal> {
         if self.sees(registry) {
             return Ok(());
         }
-        Err(ApiError::NotFound { what, name: name.to_string() })
+        Err(Refusal::NotFound { what, name: name.to_string() })
     }
 
     /// Goes on only if the token is bound to no registry.
-    pub(crate) fn check_everywhere(&self) -> Result<(), ApiError> {
+    pub(crate) fn check_everywhere(&self) -> Result<(), Refusal> {
         if self.token.allows_everywhere(S::SCOPE) {
             return Ok(());
         }
-        Err(ApiError::Forbidden("this needs a token that is not bound to registries".to_owned()))
+        Err(Refusal::Forbidden("this needs a token that is not bound to registries".to_owned()))
     }
 
     /// The same permission for as long as an answer takes.
@@ -109,13 +109,13 @@ impl<S: Needs> Allowed<S> {
         }
     }
 
-    /// Loads a registry that the token may act on.
+    /// Loads a registry that the caller may act on.
     pub(crate) async fn registry(
         &self,
         store: &dyn Store,
         name: &RegistryName,
-    ) -> Result<Registry, ApiError> {
-        let absent = || ApiError::NotFound { what: "registry", name: name.to_string() };
+    ) -> Result<Registry, Refusal> {
+        let absent = || Refusal::NotFound { what: "registry", name: name.to_string() };
         if !self.sees(name) {
             return Err(absent());
         }

@@ -6,6 +6,7 @@ use actix_web::web::{Bytes, JsonConfig, PathConfig, PayloadConfig, QueryConfig, 
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// A request's JSON is a task's texts at most.
 const MOST_JSON: usize = 1024 * 1024;
@@ -15,16 +16,21 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     config
         .app_data(PayloadConfig::new(MOST_JSON))
         .app_data(
-            JsonConfig::default().limit(MOST_JSON).error_handler(|error, _| refused(&error).into()),
+            JsonConfig::default()
+                .limit(MOST_JSON)
+                .error_handler(|error, _| ApiError::from(refused(&error)).into()),
         )
-        .app_data(QueryConfig::default().error_handler(|error, _| refused_query(&error).into()))
+        .app_data(
+            QueryConfig::default()
+                .error_handler(|error, _| ApiError::from(refused_query(&error)).into()),
+        )
         // A malformed id names nothing: 404, not 400.
         .app_data(
             PathConfig::default().error_handler(|_, request| ApiError::no_resource(request).into()),
         );
 }
 
-fn refused_query(error: &QueryPayloadError) -> ApiError {
+fn refused_query(error: &QueryPayloadError) -> Refusal {
     let text = error.to_string();
     let message = text.strip_prefix("Query deserialize error: ").unwrap_or(&text);
     let message = match message {
@@ -33,19 +39,19 @@ fn refused_query(error: &QueryPayloadError) -> ApiError {
         }
         message => message,
     };
-    ApiError::invalid("query", message)
+    Refusal::invalid("query", message)
 }
 
-fn refused(error: &JsonPayloadError) -> ApiError {
+fn refused(error: &JsonPayloadError) -> Refusal {
     use JsonPayloadError::{
         ContentType, Deserialize, Overflow, OverflowKnownLength, Payload, Serialize,
     };
 
     if matches!(error, Overflow { .. } | OverflowKnownLength { .. }) {
-        return ApiError::TooLarge { most: MOST_JSON as u64 };
+        return Refusal::TooLarge { most: MOST_JSON as u64 };
     }
     if matches!(error, ContentType) {
-        return ApiError::UnsupportedMedia("send application/json".into());
+        return Refusal::UnsupportedMedia("send application/json".into());
     }
     // Its own text begins with "Json deserialize error", which says nothing to a user.
     let message = match error {
@@ -57,18 +63,18 @@ fn refused(error: &JsonPayloadError) -> ApiError {
         | Payload(_)
         | _ => error.to_string(),
     };
-    ApiError::invalid("body", message)
+    Refusal::invalid("body", message)
 }
 
 /// Reads a body that may be left out. One that is there must be right.
 pub(super) fn optional<T: DeserializeOwned + Default>(
     body: Result<Bytes, Error>,
-) -> Result<T, ApiError> {
-    let body = body.map_err(|_| ApiError::TooLarge { most: MOST_JSON as u64 })?;
+) -> Result<T, Refusal> {
+    let body = body.map_err(|_| Refusal::TooLarge { most: MOST_JSON as u64 })?;
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", words(&error)))
+    serde_json::from_slice(&body).map_err(|error| Refusal::invalid("body", words(&error)))
 }
 
 /// What is wrong with a body. A value of the wrong type is not repeated: it may be a secret.

@@ -16,6 +16,7 @@ use utoipa::IntoParams;
 use crate::access::{Allowed, Read, Standing};
 use crate::error::{ApiError, Failures};
 use crate::logs::{LiveLog, LogWalk, Place, Step, WalkError};
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::runs;
 
@@ -60,7 +61,7 @@ pub(super) async fn read_log(
         return live(state, allowed, request, at, query).await;
     }
     let run = runs::find(&state, &allowed, *at).await?;
-    let admitted = state.followers.admit().ok_or(ApiError::Busy)?;
+    let admitted = state.followers.admit().ok_or(Refusal::Busy)?;
     let standing = allowed.standing(&run.registry);
     let text = TextLog::new(state, standing, &run, &query, admitted);
     let stream = futures_util::stream::unfold(text, |mut text| async move {
@@ -124,7 +125,7 @@ async fn live(
         None => query.place(),
     };
     let standing = allowed.standing(&run.registry);
-    let live = LiveLog::from(state.into_inner(), standing, run.id, place).ok_or(ApiError::Busy)?;
+    let live = LiveLog::from(state.into_inner(), standing, run.id, place).ok_or(Refusal::Busy)?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -133,12 +134,12 @@ async fn live(
         .streaming(live.into_stream()))
 }
 
-fn last_event(id: &HeaderValue) -> Result<Place, ApiError> {
+fn last_event(id: &HeaderValue) -> Result<Place, Refusal> {
     let parse = || {
         let (attempt, offset) = id.to_str().ok()?.split_once(':')?;
         Some(Place { attempt: attempt.parse().ok()?, offset: offset.parse().ok()? })
     };
-    parse().ok_or_else(|| ApiError::invalid("Last-Event-ID", "it is `attempt:offset`"))
+    parse().ok_or_else(|| Refusal::invalid("Last-Event-ID", "it is `attempt:offset`"))
 }
 
 /// A log on its way out as text.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::body;
 use crate::access::{Allowed, Run};
 use crate::error::{ApiError, Failures};
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::trace;
 use crate::usecase::requests::{self, Asked, Started};
@@ -99,7 +100,7 @@ fn answer(started: &Started) -> HttpResponse {
 }
 
 /// What a request asks for. The same key stands for the same request, body included, of the same token.
-fn asked(request: &HttpRequest, by: &TokenId, body: &impl Serialize) -> Result<Asked, ApiError> {
+fn asked(request: &HttpRequest, by: &TokenId, body: &impl Serialize) -> Result<Asked, Refusal> {
     let what = format!("{} {}", request.method(), request.path());
     let key = request.headers().get("idempotency-key").map(idempotency_key).transpose()?;
     let idempotency = key.map(|key| {
@@ -112,9 +113,9 @@ fn asked(request: &HttpRequest, by: &TokenId, body: &impl Serialize) -> Result<A
     Ok(Asked { what, idempotency, span: trace::span(request) })
 }
 
-fn idempotency_key(value: &HeaderValue) -> Result<IdempotencyKey, ApiError> {
+fn idempotency_key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
     const NAME: &str = "Idempotency-Key";
-    let text = value.to_str().map_err(|_| ApiError::invalid(NAME, "it is not printable"))?;
+    let text = value.to_str().map_err(|_| Refusal::invalid(NAME, "it is not printable"))?;
     text.parse()
-        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid(NAME, error.to_string()))
+        .map_err(|error: gantry_domain::InvalidText| Refusal::invalid(NAME, error.to_string()))
 }

@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 use super::paging::{PageQuery, page};
 use crate::access::{Allowed, Read, Run};
 use crate::error::{ApiError, Failures};
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::runs::{self, Wanted};
 use crate::view;
@@ -34,10 +35,10 @@ pub(super) struct RunQuery {
 }
 
 impl RunQuery {
-    fn wanted(self) -> Result<Wanted, ApiError> {
+    fn wanted(self) -> Result<Wanted, Refusal> {
         let Self { registry, task, status, image } = self;
         let status = status.as_deref().map(str::parse::<RunStatus>).transpose();
-        let status = status.map_err(|error| ApiError::invalid("status", error.to_string()))?;
+        let status = status.map_err(|error| Refusal::invalid("status", error.to_string()))?;
         Ok(Wanted { registry, task, status, image })
     }
 }

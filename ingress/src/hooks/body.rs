@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use super::budget::{ByteBudget, HeldBytes};
 use super::kept::KeptBody;
 use super::verify::{Proof, RejectedDelivery};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// A delivery that nobody has vouched for.
 pub(crate) struct RawDelivery {
@@ -38,31 +38,31 @@ impl RawDelivery {
         most: u64,
         budget: &ByteBudget,
         patience: Duration,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, Refusal> {
         if declared_length(request).is_some_and(|length| length > most) {
-            return Err(ApiError::TooLarge { most });
+            return Err(Refusal::TooLarge { most });
         }
-        let held = budget.hold().ok_or(ApiError::Busy)?;
+        let held = budget.hold().ok_or(Refusal::Busy)?;
         let gave_way = held.gave_way();
         let delivery = Self { proof, body: KeptBody::new(), held };
         tokio::select! {
             biased;
             read = tokio::time::timeout(patience, delivery.read_all(payload, most)) => {
-                read.map_err(|_| ApiError::TooSlow { patience })?
+                read.map_err(|_| Refusal::TooSlow { patience })?
             }
-            () = gave_way => Err(ApiError::Busy),
+            () = gave_way => Err(Refusal::Busy),
         }
     }
 
-    async fn read_all(mut self, mut payload: Payload, most: u64) -> Result<Self, ApiError> {
+    async fn read_all(mut self, mut payload: Payload, most: u64) -> Result<Self, Refusal> {
         while let Some(piece) = payload.next().await {
-            let piece = piece.map_err(|_| ApiError::BrokenOff)?;
+            let piece = piece.map_err(|_| Refusal::BrokenOff)?;
             if (self.body.length() + piece.len()) as u64 > most {
-                return Err(ApiError::TooLarge { most });
+                return Err(Refusal::TooLarge { most });
             }
             // Room is held as bytes arrive, not as they are announced: announcing costs a sender nothing.
             if !self.held.grow(piece.len() as u64) {
-                return Err(ApiError::Busy);
+                return Err(Refusal::Busy);
             }
             self.push(piece).await.map_err(no_room)?;
         }
@@ -85,7 +85,7 @@ impl RawDelivery {
 
 impl VerifiedDelivery {
     /// The bytes that were vouched for, and the room that they take until it is dropped.
-    pub(crate) async fn into_body(self) -> Result<(Bytes, HeldBytes), ApiError> {
+    pub(crate) async fn into_body(self) -> Result<(Bytes, HeldBytes), Refusal> {
         Ok((self.body.into_bytes().await.map_err(no_room)?, self.held))
     }
 }
@@ -95,7 +95,7 @@ fn declared_length(request: &HttpRequest) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-fn no_room(error: io::Error) -> ApiError {
+fn no_room(error: io::Error) -> Refusal {
     tracing::error!("a large body cannot be kept in {}: {error}", std::env::temp_dir().display());
-    ApiError::Busy
+    Refusal::Busy
 }

@@ -24,6 +24,7 @@ use super::provider::{self, Descriptor, Envelope, Meaning, descriptor};
 use super::record::{Recorded, record};
 use super::verify::Proof;
 use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::trace;
 use gantry_api::HookAccepted;
@@ -45,7 +46,7 @@ pub(crate) async fn receive(
             .insert_header((header::ALLOW, "POST"))
             .finish());
     }
-    let unknown = |_| ApiError::NotFound { what: "provider", name: provider.to_owned() };
+    let unknown = |_| Refusal::NotFound { what: "provider", name: provider.to_owned() };
     let provider: Provider = provider.parse().map_err(unknown)?;
     let began = Instant::now();
     let taken = take(&state, descriptor(provider), hook, &request, payload).await;
@@ -54,7 +55,7 @@ pub(crate) async fn receive(
         Err(error) => verdict_of(error),
     };
     metrics::hook(provider, verdict, began.elapsed());
-    taken.map(|taken| taken.answer)
+    Ok(taken?.answer)
 }
 
 /// Provider and hook, as the path behind `/hooks` names them.
@@ -75,7 +76,7 @@ pub(super) async fn take(
     hook: &str,
     request: &HttpRequest,
     payload: Payload,
-) -> Result<Taken, ApiError> {
+) -> Result<Taken, Refusal> {
     let headers = request.headers();
     check_headers(provider, headers)?;
     let began = Instant::now();
@@ -93,14 +94,14 @@ pub(super) async fn take(
     let verified = raw.verify();
     let Some(found) = found.filter(|found| found.hook.provider == provider.name) else {
         state.tally.count_unknown();
-        return Err(ApiError::HookRefused);
+        return Err(Refusal::HookRefused);
     };
     let hook = &found.hook;
     let verified = verified.map_err(|why| {
         if let Some(count) = state.tally.count_refused(&hook.id) {
             tracing::warn!(hook.id = %hook.id, count, "{count} deliveries to hook {} were refused, the last because {why}", hook.id);
         }
-        ApiError::HookRefused
+        Refusal::HookRefused
     })?;
 
     let (body, _held) = verified.into_body().await?;
@@ -126,39 +127,39 @@ pub(super) async fn take(
     }
 }
 
-fn verdict_of(error: &ApiError) -> HookVerdict {
+fn verdict_of(error: &Refusal) -> HookVerdict {
     match error {
-        ApiError::HookRefused | ApiError::Unauthorized | ApiError::Forbidden(_) => {
+        Refusal::HookRefused | Refusal::Unauthorized | Refusal::Forbidden(_) => {
             HookVerdict::Refused
         }
-        ApiError::TooLarge { .. } => HookVerdict::TooLarge,
-        ApiError::TooSlow { .. }
-        | ApiError::BrokenOff
-        | ApiError::UnsupportedMedia(_)
-        | ApiError::Invalid(_)
-        | ApiError::NotFound { .. }
-        | ApiError::Conflict { .. }
-        | ApiError::KeyReused { .. } => HookVerdict::Malformed,
-        ApiError::TooManyConnections { .. }
-        | ApiError::Busy
-        | ApiError::Unavailable
-        | ApiError::Full
-        | ApiError::ObjectsFull
-        | ApiError::Internal => HookVerdict::Unavailable,
+        Refusal::TooLarge { .. } => HookVerdict::TooLarge,
+        Refusal::TooSlow { .. }
+        | Refusal::BrokenOff
+        | Refusal::UnsupportedMedia(_)
+        | Refusal::Invalid(_)
+        | Refusal::NotFound { .. }
+        | Refusal::Conflict { .. }
+        | Refusal::KeyReused { .. } => HookVerdict::Malformed,
+        Refusal::TooManyConnections { .. }
+        | Refusal::Busy
+        | Refusal::Unavailable
+        | Refusal::Full
+        | Refusal::ObjectsFull
+        | Refusal::Internal => HookVerdict::Unavailable,
     }
 }
 
 /// Refuses what is not read whoever sends it.
-fn check_headers(provider: &Descriptor, headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_headers(provider: &Descriptor, headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get_all(header::CONTENT_ENCODING).any(|coding| coding != "identity") {
         // A signature is that of the bytes as they are sent, and small bytes may unpack to large ones.
         let remedy = "send the body as it is, without Content-Encoding";
-        return Err(ApiError::UnsupportedMedia(remedy.into()));
+        return Err(Refusal::UnsupportedMedia(remedy.into()));
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !provider.takes(content_type) {
         let remedy = format!("send {}", provider.content_types.join(" or "));
-        return Err(ApiError::UnsupportedMedia(remedy.into()));
+        return Err(Refusal::UnsupportedMedia(remedy.into()));
     }
     Ok(())
 }
@@ -167,19 +168,19 @@ async fn find_hook(
     state: &State,
     id: &HookId,
     deadline: Instant,
-) -> Result<Option<Arc<OpenHook>>, ApiError> {
+) -> Result<Option<Arc<OpenHook>>, Refusal> {
     let lookup = state.hooks.find(state.store.as_ref(), &state.keyring, id);
     match timeout_at(deadline, lookup).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(LookupError::Store(error))) => {
             tracing::warn!(hook.id = %id, "hook {id} could not be looked up: {error}");
-            Err(ApiError::Unavailable)
+            Err(Refusal::Unavailable)
         }
         Ok(Err(LookupError::Secret(error))) => {
             tracing::error!(hook.id = %id, "hook {id} cannot verify anything: {error}");
-            Err(ApiError::Unavailable)
+            Err(Refusal::Unavailable)
         }
-        Err(_) => Err(ApiError::Unavailable),
+        Err(_) => Err(Refusal::Unavailable),
     }
 }
 
@@ -188,7 +189,7 @@ async fn read(
     found: &OpenHook,
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<Meaning, ApiError> {
+) -> Result<Meaning, Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let envelope = Envelope {
         hook: found.hook.id.clone(),
@@ -204,7 +205,7 @@ fn answer(
     state: &State,
     hook: &Hook,
     recorded: Result<Result<Recorded, StoreError>, tokio::time::error::Elapsed>,
-) -> Result<Taken, ApiError> {
+) -> Result<Taken, Refusal> {
     match recorded {
         Ok(Ok(Recorded::New(delivery))) => {
             let verdict = match &delivery.verdict {
@@ -228,16 +229,16 @@ fn answer(
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken: {error}", hook.id);
             Err(match error {
-                StoreError::Full { .. } => ApiError::Full,
+                StoreError::Full { .. } => Refusal::Full,
                 StoreError::Unavailable { .. } | StoreError::Undecodable { .. } => {
-                    ApiError::Unavailable
+                    Refusal::Unavailable
                 }
             })
         }
         Err(_) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
             tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken in time", hook.id);
-            Err(ApiError::Unavailable)
+            Err(Refusal::Unavailable)
         }
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::find_home;
 use super::provider::{self, Envelope, Meaning, Reading, descriptor};
 use super::record::{Recorded, record};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// A delivery is replayed at most this often.
@@ -25,7 +25,7 @@ const LARGEST_BODY: u64 = 32 * 1024 * 1024;
 pub(crate) async fn find_body(
     state: &State,
     delivery: &Delivery,
-) -> Result<Option<Bytes>, ApiError> {
+) -> Result<Option<Bytes>, Refusal> {
     if let Some(body) = deliveries::find_body(state.store.as_ref(), delivery).await? {
         return Ok(Some(body));
     }
@@ -38,19 +38,19 @@ pub(crate) async fn find_body(
             "the stored body of delivery {} is not what came: something else writes to the object store",
             delivery.id
         );
-        return Err(ApiError::Internal);
+        return Err(Refusal::Internal);
     }
     Ok(body)
 }
 
-fn unpack(packed: &[u8]) -> Result<Bytes, ApiError> {
+fn unpack(packed: &[u8]) -> Result<Bytes, Refusal> {
     let mut body = Vec::new();
     let mut reader = flate2::read::GzDecoder::new(packed).take(LARGEST_BODY);
     match reader.read_to_end(&mut body) {
         Ok(_) => Ok(body.into()),
         Err(error) => {
             tracing::error!("a stored body does not unpack: {error}");
-            Err(ApiError::Internal)
+            Err(Refusal::Internal)
         }
     }
 }
@@ -60,9 +60,9 @@ pub(crate) async fn replay(
     state: &State,
     hook: &Hook,
     earlier: &Delivery,
-) -> Result<Delivery, ApiError> {
+) -> Result<Delivery, Refusal> {
     state.intake.check()?;
-    let body = find_body(state, earlier).await?.ok_or_else(|| ApiError::Conflict {
+    let body = find_body(state, earlier).await?.ok_or_else(|| Refusal::Conflict {
         code: "body_gone",
         message: format!(
             "the body of delivery {} is not kept any more: have it sent again",
@@ -81,7 +81,7 @@ pub(crate) async fn replay(
         };
         let meaning = provider::read(descriptor(hook.provider), envelope, &body).await?;
         let Meaning::Record(reading) = meaning else {
-            return Err(ApiError::Conflict {
+            return Err(Refusal::Conflict {
                 code: "nothing_to_replay",
                 message: format!("nothing in delivery {} can start a run", earlier.id),
             });
@@ -93,17 +93,17 @@ pub(crate) async fn replay(
             Recorded::Repeat(_) | Recorded::Conflict(_) => {}
         }
     }
-    Err(ApiError::Conflict {
+    Err(Refusal::Conflict {
         code: "replayed_too_often",
         message: format!("delivery {} was replayed {MOST_REPLAYS} times", earlier.id),
     })
 }
 
 /// The first delivery's id with the replay's number: a replay of a replay is one more of the first.
-fn replay_id(earlier: &DeliveryId, number: u32) -> Result<DeliveryId, ApiError> {
+fn replay_id(earlier: &DeliveryId, number: u32) -> Result<DeliveryId, Refusal> {
     let first =
         earlier.as_str().rsplit_once(".replay-").map_or(earlier.as_str(), |(first, _)| first);
     format!("{first}.replay-{number}").parse().map_err(|error: gantry_domain::InvalidText| {
-        ApiError::invalid("delivery", error.to_string())
+        Refusal::invalid("delivery", error.to_string())
     })
 }

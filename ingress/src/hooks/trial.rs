@@ -8,7 +8,7 @@ use gantry_ops::secret::{SecretString, random_hex};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::provider::{Descriptor, descriptor};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use gantry_api::{HookAccepted, HookTestResult};
 
@@ -19,11 +19,11 @@ pub(crate) async fn knock(
     state: &State,
     hook: &Hook,
     secret: &SecretString,
-) -> Result<HookTestResult, ApiError> {
+) -> Result<HookTestResult, Refusal> {
     let path = format!("/hooks/{}/{}", hook.provider, hook.id);
     let url = state.public_path(&path).map_err(|error| {
         tracing::error!("the public URL is none: {error}");
-        ApiError::Internal
+        Refusal::Internal
     })?;
     let request = request(client()?, descriptor(hook.provider), url.clone(), secret)?;
     let began = Instant::now();
@@ -51,7 +51,7 @@ pub(crate) async fn knock(
     Ok(result)
 }
 
-fn client() -> Result<reqwest::Client, ApiError> {
+fn client() -> Result<reqwest::Client, Refusal> {
     // The process has one TLS provider; whoever comes second finds it installed, which is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -61,7 +61,7 @@ fn client() -> Result<reqwest::Client, ApiError> {
         .build()
         .map_err(|error| {
             tracing::error!("no HTTP client could be made: {error}");
-            ApiError::Internal
+            Refusal::Internal
         })
 }
 
@@ -70,11 +70,11 @@ pub(super) fn request(
     provider: &Descriptor,
     url: url::Url,
     secret: &SecretString,
-) -> Result<reqwest::RequestBuilder, ApiError> {
+) -> Result<reqwest::RequestBuilder, Refusal> {
     let body = provider.ping.body;
-    let proof = provider.proof.prove(secret, body.as_bytes()).ok_or(ApiError::Internal)?;
+    let proof = provider.proof.prove(secret, body.as_bytes()).ok_or(Refusal::Internal)?;
     let (proof_header, proof) = proof;
-    let mut proof = HeaderValue::try_from(proof).map_err(|_| ApiError::Internal)?;
+    let mut proof = HeaderValue::try_from(proof).map_err(|_| Refusal::Internal)?;
     proof.set_sensitive(true);
     let mut request = client
         .post(url)

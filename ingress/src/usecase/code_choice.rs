@@ -11,7 +11,7 @@ use gantry_domain::token::{Scope, Token};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::tasks;
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// Checks a run of a task that differs from it. Below `write`, the run may not choose any code that sees secrets of the
 /// task; with `write`, it may do so within the task's own repository.
@@ -20,7 +20,7 @@ pub(super) fn check_override(
     body: &TaskRunCreate,
     is_elsewhere: bool,
     scope: Scope,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let given = |name: &ArgName| body.secret_build_args.contains_key(name.as_str());
     let kept = kept(&task.build, given);
     let chosen = chosen(body);
@@ -28,14 +28,14 @@ pub(super) fn check_override(
         return Ok(());
     }
     if scope >= Scope::Write {
-        return Err(ApiError::Forbidden(format!(
+        return Err(Refusal::Forbidden(format!(
             "task `{}` has secret build arguments ({}), which another repository or archive must not see: give them again \
              with this request",
             task.id,
             kept.join(", ")
         )));
     }
-    Err(ApiError::Forbidden(format!(
+    Err(Refusal::Forbidden(format!(
         "task `{}` has secret build arguments ({}), and {} may choose other code, which would see them: this needs a token \
          of scope `write`, or the secrets given again with this request",
         task.id,
@@ -51,7 +51,7 @@ pub(super) async fn check_rerun(
     run: &Run,
     build: &BuildSpec,
     token: &Token,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let asked_for_it = run.cause.by() == Some(&token.id);
     if build.secret_build_args.is_empty()
         || token.scope >= Scope::Write
@@ -61,7 +61,7 @@ pub(super) async fn check_rerun(
     {
         return Ok(());
     }
-    Err(ApiError::Forbidden(format!(
+    Err(Refusal::Forbidden(format!(
         "run {} has secret build arguments and builds from {}, whose content may have changed since: this needs a token of \
          scope `write`",
         run.id, build.source
@@ -95,11 +95,7 @@ fn is_fixed(source: &Source) -> bool {
 }
 
 /// Checks a change of a task. Its runs are started by anybody's push, so another context asks for the secrets again.
-pub(super) fn check_update(
-    before: &Task,
-    after: &Task,
-    asked: &TaskUpdate,
-) -> Result<(), ApiError> {
+pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> Result<(), Refusal> {
     let given = |name: &ArgName| {
         asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
     };
@@ -107,7 +103,7 @@ pub(super) fn check_update(
     if before.build.source == after.build.source || kept.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(
+    Err(Refusal::invalid(
         "context",
         format!(
             "task `{}` has secret build arguments ({}), which another context must not see: give them again with this change, \

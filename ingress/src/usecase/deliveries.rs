@@ -15,8 +15,8 @@ use gantry_seams::{events, hooks};
 use super::hooks as hook_usecase;
 use super::paging::{Listed, Paging};
 use crate::access::{Allowed, Needs, Read, Run};
-use crate::error::ApiError;
 use crate::hooks::{find_body, replay as replay_delivery};
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// How many hooks are read at once, to find the deliveries of an id.
@@ -40,7 +40,7 @@ pub(crate) async fn list(
     allowed: &Allowed<Read>,
     wanted: &Wanted,
     paging: &Paging,
-) -> Result<Listed<Delivery>, ApiError> {
+) -> Result<Listed<Delivery>, Refusal> {
     let store = state.store.as_ref();
     let Some(lists) = lists(allowed, wanted) else {
         return Ok(Listed { items: Vec::new(), next: None });
@@ -93,15 +93,15 @@ impl Cursors<'_> {
         format!("cursor/deliveries/{}", self.token)
     }
 
-    fn seal(&self, last: &Delivery) -> Result<String, ApiError> {
+    fn seal(&self, last: &Delivery) -> Result<String, Refusal> {
         let place = format!("{}/{}/{}", last.provider, last.hook, last.id);
         let sealed = self.keyring.seal(&self.sealed_for(), &SecretString::from(place))?;
         Ok(hex::encode(sealed.as_text()))
     }
 
-    async fn open(&self, store: &dyn Store, text: &str) -> Result<Delivery, ApiError> {
+    async fn open(&self, store: &dyn Store, text: &str) -> Result<Delivery, Refusal> {
         let refused = || {
-            ApiError::invalid(
+            Refusal::invalid(
                 "after",
                 "it is no `next` of a list of deliveries that this token was shown, or too old: begin anew",
             )
@@ -126,7 +126,7 @@ async fn with_id(
     allowed: &Allowed<Read>,
     wanted: &Wanted,
     id: &DeliveryId,
-) -> Result<Vec<Delivery>, ApiError> {
+) -> Result<Vec<Delivery>, Refusal> {
     let store = state.store.as_ref();
     if let Some(hook) = &wanted.hook {
         let hook = hooks::find(store, hook).await?;
@@ -158,7 +158,7 @@ pub(crate) async fn find<S: Needs>(
     allowed: &Allowed<S>,
     hook: &HookId,
     id: &DeliveryId,
-) -> Result<Delivery, ApiError> {
+) -> Result<Delivery, Refusal> {
     let store = state.store.as_ref();
     for provider in Provider::ALL {
         if let Some(found) = deliveries::find(store, *provider, hook, id).await?
@@ -167,7 +167,7 @@ pub(crate) async fn find<S: Needs>(
             return Ok(found);
         }
     }
-    Err(ApiError::NotFound { what: "delivery", name: id.to_string() })
+    Err(Refusal::NotFound { what: "delivery", name: id.to_string() })
 }
 
 /// A delivery with its events and what was decided for each.
@@ -176,7 +176,7 @@ pub(crate) async fn show(
     allowed: &Allowed<Read>,
     hook: &HookId,
     id: &DeliveryId,
-) -> Result<(Delivery, Vec<Decided>), ApiError> {
+) -> Result<(Delivery, Vec<Decided>), Refusal> {
     let store = state.store.as_ref();
     let delivery = find(state, allowed, hook, id).await?;
     let mut decided = Vec::with_capacity(delivery.events.len());
@@ -193,9 +193,9 @@ pub(crate) async fn show_event(
     state: &State,
     allowed: &Allowed<Read>,
     id: &EventId,
-) -> Result<Decided, ApiError> {
+) -> Result<Decided, Refusal> {
     let store = state.store.as_ref();
-    let absent = || ApiError::NotFound { what: "event", name: id.to_string() };
+    let absent = || Refusal::NotFound { what: "event", name: id.to_string() };
     let found = events::find(store, id).await?.ok_or_else(absent)?;
     allowed.check(&found.value.event.registry, "event", id)?;
     Ok((found.value.event, decisions::find(store, id).await?))
@@ -207,9 +207,9 @@ pub(crate) async fn body(
     allowed: &Allowed<Read>,
     hook: &HookId,
     id: &DeliveryId,
-) -> Result<Bytes, ApiError> {
+) -> Result<Bytes, Refusal> {
     let delivery = find(state, allowed, hook, id).await?;
-    find_body(state, &delivery).await?.ok_or_else(|| ApiError::NotFound {
+    find_body(state, &delivery).await?.ok_or_else(|| Refusal::NotFound {
         what: "body of delivery",
         name: delivery.id.to_string(),
     })
@@ -221,7 +221,7 @@ pub(crate) async fn replay(
     allowed: &Allowed<Run>,
     hook: &HookId,
     id: &DeliveryId,
-) -> Result<Delivery, ApiError> {
+) -> Result<Delivery, Refusal> {
     let delivery = find(state, allowed, hook, id).await?;
     let hook = hook_usecase::find(state, allowed, &delivery.hook).await?;
     replay_delivery(state, &hook, &delivery).await

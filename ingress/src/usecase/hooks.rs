@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::paging::{Listed, Paging};
 use crate::access::{Allowed, Needs, Read, Write};
-use crate::error::{ApiError, Mistakes};
 use crate::hooks::{MOST_SECRETS, knock};
+use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
 const MOST_REPOSITORIES: usize = 200;
@@ -25,7 +25,7 @@ pub(crate) async fn list(
     allowed: &Allowed<Read>,
     registry: Option<&RegistryName>,
     paging: &Paging,
-) -> Result<Listed<Hook>, ApiError> {
+) -> Result<Listed<Hook>, Refusal> {
     let store = state.store.as_ref();
     let limit = paging.limit();
     let after = paging.after.as_deref().map(parse_cursor).transpose()?;
@@ -63,13 +63,13 @@ fn cursor(hook: &Hook) -> String {
     format!("{}/{}", hook.registry, hook.id)
 }
 
-fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), ApiError> {
+fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), Refusal> {
     let parse = || {
         let (registry, id) = text.split_once('/')?;
         Some((registry.parse().ok()?, id.parse().ok()?))
     };
     parse().ok_or_else(|| {
-        ApiError::invalid("after", "it is no `next` of a list of hooks: begin anew without it")
+        Refusal::invalid("after", "it is no `next` of a list of hooks: begin anew without it")
     })
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn create(
     allowed: &Allowed<Write>,
     registry: &RegistryName,
     new: &HookCreate,
-) -> Result<(Hook, SecretString), ApiError> {
+) -> Result<(Hook, SecretString), Refusal> {
     let store = state.store.as_ref();
     let registry = allowed.registry(store, registry).await?;
     let mut mistakes = Mistakes::default();
@@ -88,13 +88,13 @@ pub(crate) async fn create(
     let secret = secret(&mut mistakes, new.secret.as_deref())?;
     let (Some(provider), Some(repositories), Some(secret)) = (provider, repositories, secret)
     else {
-        return Err(ApiError::Invalid(mistakes));
+        return Err(Refusal::Invalid(mistakes));
     };
     mistakes.none()?;
     let random = random_hex::<16>()?;
     let id: HookId = random
         .parse()
-        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
+        .map_err(|error: gantry_domain::InvalidText| Refusal::invalid("id", error.to_string()))?;
     let now = store.now().await?;
     let sealed = state.keyring.seal(&hooks::seal_for(&id), &secret)?;
     let hook = Hook {
@@ -107,7 +107,7 @@ pub(crate) async fn create(
     };
     match hooks::create(store, &hook).await {
         Ok(()) => Ok((hook, secret)),
-        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
+        Err(CreateError::Exists { .. }) => Err(Refusal::Internal),
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
@@ -126,7 +126,7 @@ fn repository(mistakes: &mut Mistakes, text: &str) -> Option<RepositoryKey> {
 }
 
 /// The sender's secret, or a new one.
-fn secret(mistakes: &mut Mistakes, given: Option<&str>) -> Result<Option<SecretString>, ApiError> {
+fn secret(mistakes: &mut Mistakes, given: Option<&str>) -> Result<Option<SecretString>, Refusal> {
     let Some(given) = given else {
         let random = random_hex::<32>()?;
         return Ok(Some(SecretString::from(random.as_str())));
@@ -147,15 +147,15 @@ pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
     id: &HookId,
-) -> Result<Hook, ApiError> {
+) -> Result<Hook, Refusal> {
     hooks::find(state.store.as_ref(), id)
         .await?
         .filter(|hook| allowed.sees(&hook.registry))
         .ok_or_else(|| absent(id))
 }
 
-fn absent(id: &HookId) -> ApiError {
-    ApiError::NotFound { what: "hook", name: id.to_string() }
+fn absent(id: &HookId) -> Refusal {
+    Refusal::NotFound { what: "hook", name: id.to_string() }
 }
 
 /// Changes the repositories that a hook speaks for.
@@ -164,7 +164,7 @@ pub(crate) async fn update(
     allowed: &Allowed<Write>,
     id: &HookId,
     asked: &HookUpdate,
-) -> Result<Hook, ApiError> {
+) -> Result<Hook, Refusal> {
     let hook = find(state, allowed, id).await?;
     let mut mistakes = Mistakes::default();
     let new = asked.repositories.as_ref().and_then(|texts| repositories(&mut mistakes, texts));
@@ -181,7 +181,7 @@ async fn change(
     state: &State,
     id: &HookId,
     change: impl Fn(&mut Hook) + Send + Sync,
-) -> Result<Hook, ApiError> {
+) -> Result<Hook, Refusal> {
     let changed = hooks::update(state.store.as_ref(), id, change).await?;
     state.hooks.forget(id);
     changed.ok_or_else(|| absent(id))
@@ -192,7 +192,7 @@ pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,
     id: &HookId,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let hook = find(state, allowed, id).await?;
     hooks::delete(state.store.as_ref(), &hook).await?;
     state.hooks.forget(&hook.id);
@@ -204,9 +204,9 @@ pub(crate) async fn add_secret(
     state: &State,
     hook: &Hook,
     given: &HookSecretCreate,
-) -> Result<(Hook, HookSecret, SecretString), ApiError> {
+) -> Result<(Hook, HookSecret, SecretString), Refusal> {
     if hook.secrets.len() >= MOST_SECRETS {
-        return Err(ApiError::Conflict {
+        return Err(Refusal::Conflict {
             code: "too_many_secrets",
             message: format!("a hook has at most {MOST_SECRETS} secrets: remove one first"),
         });
@@ -214,7 +214,7 @@ pub(crate) async fn add_secret(
     let mut mistakes = Mistakes::default();
     let secret = secret(&mut mistakes, given.secret.as_deref())?;
     let Some(secret) = secret else {
-        return Err(ApiError::Invalid(mistakes));
+        return Err(Refusal::Invalid(mistakes));
     };
     let new = HookSecret {
         sealed: state.keyring.seal(&hooks::seal_for(&hook.id), &secret)?,
@@ -234,13 +234,13 @@ pub(crate) async fn remove_secret(
     allowed: &Allowed<Write>,
     id: &HookId,
     secret: &str,
-) -> Result<Hook, ApiError> {
+) -> Result<Hook, Refusal> {
     let hook = find(state, allowed, id).await?;
     if !hook.secrets.iter().any(|known| secret_id(known) == secret) {
-        return Err(ApiError::NotFound { what: "secret", name: secret.to_owned() });
+        return Err(Refusal::NotFound { what: "secret", name: secret.to_owned() });
     }
     if hook.secrets.len() == 1 {
-        return Err(ApiError::Conflict {
+        return Err(Refusal::Conflict {
             code: "last_secret",
             message: "it is the hook's only secret: add another one first".to_owned(),
         });
@@ -258,9 +258,9 @@ pub(crate) async fn test(
     state: &State,
     allowed: &Allowed<Write>,
     id: &HookId,
-) -> Result<HookTestResult, ApiError> {
+) -> Result<HookTestResult, Refusal> {
     let hook = find(state, allowed, id).await?;
-    let secret = hook.secrets.first().ok_or(ApiError::Internal)?;
+    let secret = hook.secrets.first().ok_or(Refusal::Internal)?;
     let secret = state.keyring.open(&hooks::seal_for(&hook.id), &secret.sealed)?;
     knock(state, &hook, &secret).await
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use gantry_domain::InvalidText;
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 const FEW: usize = 50;
 const MOST: usize = 500;
@@ -25,9 +25,9 @@ impl Paging {
     }
 
     /// The last item of the part before, for a list whose places are ids.
-    pub(crate) fn after_id<T: FromStr<Err = InvalidText>>(&self) -> Result<Option<T>, ApiError> {
+    pub(crate) fn after_id<T: FromStr<Err = InvalidText>>(&self) -> Result<Option<T>, Refusal> {
         let after = self.after.as_deref().map(str::parse).transpose();
-        after.map_err(|error: InvalidText| ApiError::invalid("after", error.to_string()))
+        after.map_err(|error: InvalidText| Refusal::invalid("after", error.to_string()))
     }
 }
 

@@ -11,7 +11,7 @@ use gantry_seams::{CreateError, hooks};
 
 use super::paging::{Listed, Paging};
 use crate::access::{Allowed, Read, Write};
-use crate::error::{ApiError, Mistakes};
+use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
 /// Enough for a small team on one machine; an operator raises it per registry.
@@ -22,7 +22,7 @@ pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Read>,
     paging: &Paging,
-) -> Result<Listed<Registry>, ApiError> {
+) -> Result<Listed<Registry>, Refusal> {
     let after: Option<RegistryName> = paging.after_id()?;
     let store = state.store.as_ref();
     let limit = paging.limit();
@@ -44,7 +44,7 @@ pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Write>,
     asked: &RegistryCreate,
-) -> Result<Registry, ApiError> {
+) -> Result<Registry, Refusal> {
     allowed.check_everywhere()?;
     let mut mistakes = Mistakes::default();
     let name = mistakes.parse::<RegistryName>("name", &asked.name);
@@ -55,13 +55,13 @@ pub(crate) async fn create(
         _ => None,
     };
     let (Some(name), Some(host), Some(run_limit)) = (name, host, run_limit) else {
-        return Err(ApiError::Invalid(mistakes));
+        return Err(Refusal::Invalid(mistakes));
     };
     mistakes.none()?;
     let new = NewRegistry { name, host, credentials, run_limit };
     match registries::create(state.store.as_ref(), new).await {
         Ok(registry) => Ok(registry),
-        Err(CreateError::Exists { .. }) => Err(ApiError::Conflict {
+        Err(CreateError::Exists { .. }) => Err(Refusal::Conflict {
             code: "exists",
             message: format!(
                 "registry `{}` is there already: choose another name, or update it",
@@ -81,7 +81,7 @@ fn seal(
     mistakes: &mut Mistakes,
     registry: &RegistryName,
     credentials: &Credentials,
-) -> Result<Option<SealedCredentials>, ApiError> {
+) -> Result<Option<SealedCredentials>, Refusal> {
     let username = &credentials.username;
     if username.len() > 256 || username.contains(':') || username.chars().any(char::is_control) {
         let message = "at most 256 characters, no `:` and no control character";
@@ -106,7 +106,7 @@ pub(crate) async fn update(
     allowed: &Allowed<Write>,
     name: &RegistryName,
     asked: &RegistryUpdate,
-) -> Result<Registry, ApiError> {
+) -> Result<Registry, Refusal> {
     let registry = allowed.registry(state.store.as_ref(), name).await?;
     let mut mistakes = Mistakes::default();
     let limit = asked
@@ -125,7 +125,7 @@ pub(crate) async fn update(
             registry.credentials = credentials.clone();
         }
     });
-    changed.await?.ok_or_else(|| ApiError::NotFound { what: "registry", name: name.to_string() })
+    changed.await?.ok_or_else(|| Refusal::NotFound { what: "registry", name: name.to_string() })
 }
 
 /// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
@@ -133,7 +133,7 @@ pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,
     name: &RegistryName,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let store = state.store.as_ref();
     allowed.registry(store, name).await?;
     if !hooks::list(store, Some(name), None, 1).await?.is_empty() {
@@ -145,8 +145,8 @@ pub(crate) async fn delete(
     }
 }
 
-fn still_has(what: &str, registry: &RegistryName) -> ApiError {
-    ApiError::Conflict {
+fn still_has(what: &str, registry: &RegistryName) -> Refusal {
+    Refusal::Conflict {
         code: "in_use",
         message: format!("{what} belong to registry `{registry}`: delete them first"),
     }

@@ -16,7 +16,7 @@ use super::refused_credentials::refused;
 use super::runs::explain_wait;
 use super::workers::visible;
 use crate::access::{Allowed, Read};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::view;
 
@@ -30,7 +30,7 @@ const LOOKED_BACK: usize = 200;
 pub(crate) async fn status(
     state: &State,
     allowed: &Allowed<Read>,
-) -> Result<types::Status, ApiError> {
+) -> Result<types::Status, Refusal> {
     let store = state.store.as_ref();
     let began = Instant::now();
     let workforce = visible(state, allowed).await?;

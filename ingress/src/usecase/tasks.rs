@@ -12,7 +12,7 @@ use super::code_choice;
 use super::paging::{Listed, Paging};
 use super::recipe::{Checker, Whole, is_elsewhere};
 use crate::access::{Allowed, Needs, Read, Write};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// Lists tasks by registry and name, of one registry or of all that the caller sees.
@@ -21,7 +21,7 @@ pub(crate) async fn list(
     allowed: &Allowed<Read>,
     registry: Option<&RegistryName>,
     paging: &Paging,
-) -> Result<Listed<Task>, ApiError> {
+) -> Result<Listed<Task>, Refusal> {
     let store = state.store.as_ref();
     let limit = paging.limit();
     let after: Option<TaskId> = paging.after_id()?;
@@ -55,7 +55,7 @@ pub(crate) async fn create(
     allowed: &Allowed<Write>,
     registry: &RegistryName,
     new: &TaskCreate,
-) -> Result<Task, ApiError> {
+) -> Result<Task, Refusal> {
     let store = state.store.as_ref();
     let registry = allowed.registry(store, registry).await?;
     let task = new_task(state, &registry, new).await?;
@@ -66,7 +66,7 @@ pub(crate) async fn create(
             }
             Ok(task)
         }
-        Err(CreateError::Exists { .. }) => Err(ApiError::Conflict {
+        Err(CreateError::Exists { .. }) => Err(Refusal::Conflict {
             code: "exists",
             message: format!("task `{}` is there already: update it", task.id),
         }),
@@ -74,7 +74,7 @@ pub(crate) async fn create(
     }
 }
 
-async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Result<Task, ApiError> {
+async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Result<Task, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let name: Option<TaskName> = check.mistakes.parse("name", &new.name);
     let source = check.context(&new.context)?;
@@ -98,7 +98,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         });
     }
     let (Some(name), Some(build), Some(status)) = (name, build.whole(), status) else {
-        return Err(ApiError::Invalid(check.mistakes));
+        return Err(Refusal::Invalid(check.mistakes));
     };
     check.finish(&build, git_token.as_ref())?;
     let now = state.store.now().await?;
@@ -121,7 +121,7 @@ pub(crate) async fn find<S: Needs>(
     allowed: &Allowed<S>,
     registry: &RegistryName,
     name: &TaskName,
-) -> Result<(Registry, Task), ApiError> {
+) -> Result<(Registry, Task), Refusal> {
     let store = state.store.as_ref();
     let found = allowed.registry(store, registry).await?;
     let id = TaskId { registry: registry.clone(), name: name.clone() };
@@ -129,8 +129,8 @@ pub(crate) async fn find<S: Needs>(
     Ok((found, task.ok_or_else(|| absent(&id))?))
 }
 
-fn absent(id: &TaskId) -> ApiError {
-    ApiError::NotFound { what: "task", name: id.to_string() }
+fn absent(id: &TaskId) -> Refusal {
+    Refusal::NotFound { what: "task", name: id.to_string() }
 }
 
 /// Changes a task, as its next revision. Runs that were created before keep what they were created with.
@@ -140,7 +140,7 @@ pub(crate) async fn update(
     registry: &RegistryName,
     name: &TaskName,
     asked: &TaskUpdate,
-) -> Result<Task, ApiError> {
+) -> Result<Task, Refusal> {
     let (registry, task) = find(state, allowed, registry, name).await?;
     let changed = changed(state, &registry, &task, asked)?;
     let is_as_checked = AtomicBool::new(true);
@@ -153,7 +153,7 @@ pub(crate) async fn update(
     });
     let (task, event) = updated.await?.ok_or_else(|| absent(&task.id))?;
     if !is_as_checked.into_inner() {
-        return Err(ApiError::Conflict {
+        return Err(Refusal::Conflict {
             code: "changed_meanwhile",
             message: format!("task `{}` was changed at the same time: try again", task.id),
         });
@@ -170,7 +170,7 @@ fn changed(
     registry: &Registry,
     task: &Task,
     asked: &TaskUpdate,
-) -> Result<Task, ApiError> {
+) -> Result<Task, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let mut changed = task.clone();
     let build = &mut changed.build;
@@ -231,7 +231,7 @@ pub(crate) async fn delete(
     allowed: &Allowed<Write>,
     registry: &RegistryName,
     name: &TaskName,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let (_, task) = find(state, allowed, registry, name).await?;
     tasks::delete(state.store.as_ref(), &task.id).await?;
     Ok(())

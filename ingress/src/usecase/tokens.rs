@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::paging::{Listed, Paging};
 use crate::access::{Admin, Allowed, Grant, issue};
-use crate::error::{ApiError, Mistakes};
+use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
 /// Ten years: longer is for ever.
@@ -23,7 +23,7 @@ pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Admin>,
     paging: &Paging,
-) -> Result<Listed<Token>, ApiError> {
+) -> Result<Listed<Token>, Refusal> {
     allowed.check_everywhere()?;
     let store = state.store.as_ref();
     let after: Option<TokenId> = paging.after_id()?;
@@ -37,7 +37,7 @@ pub(crate) async fn create(
     allowed: &Allowed<Admin>,
     new: &TokenCreate,
     now: Timestamp,
-) -> Result<(Token, Zeroizing<String>), ApiError> {
+) -> Result<(Token, Zeroizing<String>), Refusal> {
     allowed.check_everywhere()?;
     let mut mistakes = Mistakes::default();
     let scope = mistakes.parse::<Scope>("scope", &new.scope);
@@ -57,7 +57,7 @@ pub(crate) async fn create(
         mistakes.add("expires_in", "1 second to 10 years");
     }
     let Some(scope) = scope else {
-        return Err(ApiError::Invalid(mistakes));
+        return Err(Refusal::Invalid(mistakes));
     };
     mistakes.none()?;
     let grant = Grant {
@@ -75,8 +75,8 @@ pub(crate) async fn revoke(
     allowed: &Allowed<Admin>,
     id: &TokenId,
     now: Timestamp,
-) -> Result<Token, ApiError> {
+) -> Result<Token, Refusal> {
     allowed.check_everywhere()?;
     let revoked = tokens::revoke(state.store.as_ref(), id, now).await?;
-    revoked.ok_or_else(|| ApiError::NotFound { what: "token", name: id.to_string() })
+    revoked.ok_or_else(|| Refusal::NotFound { what: "token", name: id.to_string() })
 }

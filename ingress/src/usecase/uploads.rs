@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use crate::access::{Allowed, Run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// By how much an upload takes room of its registry's at once.
@@ -52,19 +52,19 @@ pub(crate) async fn create(
     allowed: &Allowed<Run>,
     registry: &RegistryName,
     archive: Archive<impl Pieces>,
-) -> Result<Upload, ApiError> {
+) -> Result<Upload, Refusal> {
     let registry = allowed.registry(state.store.as_ref(), registry).await?;
     state.intake.check()?;
     let Archive { mut pieces, declared } = archive;
     let most = state.settings.upload_limit;
     if declared.is_some_and(|length| length > most) {
-        return Err(ApiError::TooLarge { most });
+        return Err(Refusal::TooLarge { most });
     }
     check_disk(state).await?;
     let random = random_hex::<16>()?;
     let id: UploadId = random
         .parse()
-        .map_err(|error: gantry_domain::InvalidText| ApiError::invalid("id", error.to_string()))?;
+        .map_err(|error: gantry_domain::InvalidText| Refusal::invalid("id", error.to_string()))?;
     let head = read_head(&mut pieces).await?;
     check_magic(&head)?;
     let room = Room {
@@ -86,7 +86,7 @@ async fn take(
     head: Bytes,
     pieces: impl Pieces,
     by: TokenId,
-) -> Result<Upload, ApiError> {
+) -> Result<Upload, Refusal> {
     let store = room.state.store.as_ref();
     room.announce(declared.unwrap_or(head.len() as u64)).await?;
     let (bytes, digest) = store_archive(room, head, pieces).await?;
@@ -95,13 +95,13 @@ async fn take(
 }
 
 /// Goes on only while the disk has more room than is left to the store and to logs.
-async fn check_disk(state: &State) -> Result<(), ApiError> {
+async fn check_disk(state: &State) -> Result<(), Refusal> {
     match state.blobs.free_bytes().await {
         Some(free) if free < state.settings.min_free => {
             tracing::error!(
                 "an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`"
             );
-            Err(ApiError::ObjectsFull)
+            Err(Refusal::ObjectsFull)
         }
         Some(_) | None => Ok(()),
     }
@@ -112,12 +112,12 @@ struct Room<'a> {
     state: &'a State,
     kept: Kept,
     announced: AtomicU64,
-    refused: Mutex<Option<ApiError>>,
+    refused: Mutex<Option<Refusal>>,
 }
 
 impl Room<'_> {
     /// Takes room for so many bytes, in steps.
-    async fn announce(&self, bytes: u64) -> Result<(), ApiError> {
+    async fn announce(&self, bytes: u64) -> Result<(), Refusal> {
         if bytes <= self.announced.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Room<'_> {
         let most = self.state.settings.uploads_limit;
         // The last step may be larger than what comes.
         if taken > most.saturating_add(ANNOUNCED_AT_ONCE - 1) {
-            return Err(ApiError::Conflict {
+            return Err(Refusal::Conflict {
                 code: "uploads_full",
                 message: format!(
                     "the uploads of registry {} take more than {most} bytes (`limits.uploads`): remove some with \
@@ -148,22 +148,22 @@ pub(crate) async fn delete(
     allowed: &Allowed<Run>,
     registry: &RegistryName,
     id: UploadId,
-) -> Result<(), ApiError> {
+) -> Result<(), Refusal> {
     let store = state.store.as_ref();
     let registry = allowed.registry(store, registry).await?.name;
     let found = uploads::find(store, &id).await?.filter(|upload| upload.registry == registry);
     if found.is_none() {
-        return Err(ApiError::NotFound { what: "upload", name: id.to_string() });
+        return Err(Refusal::NotFound { what: "upload", name: id.to_string() });
     }
     state.blobs.delete(&uploads::blob_path(&id)).await?;
     uploads::delete(store, &Kept { registry, id }).await?;
     Ok(())
 }
 
-async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, ApiError> {
+async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, Refusal> {
     match uploads::create(store, &upload).await {
         Ok(()) => Ok(upload),
-        Err(CreateError::Exists { .. }) => Err(ApiError::Internal),
+        Err(CreateError::Exists { .. }) => Err(Refusal::Internal),
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
@@ -182,7 +182,7 @@ async fn store_archive(
     room: &Room<'_>,
     head: Bytes,
     pieces: impl Pieces,
-) -> Result<(u64, Digest), ApiError> {
+) -> Result<(u64, Digest), Refusal> {
     // What brings the pieces may belong to one thread; the object store may write from any other.
     let (sender, receiver) = mpsc::channel(PIECES_UNDER_WAY);
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
@@ -199,27 +199,27 @@ async fn store_archive(
 }
 
 /// Reads as much as it takes to see what it is.
-async fn read_head(pieces: &mut impl Pieces) -> Result<Bytes, ApiError> {
+async fn read_head(pieces: &mut impl Pieces) -> Result<Bytes, Refusal> {
     let mut head = BytesMut::new();
     while head.len() < TAR_MAGIC_AT + TAR_MAGIC.len() && !head.starts_with(GZIP_MAGIC) {
         match next_piece(pieces).await {
             None => break,
             Some(Ok(piece)) => head.extend_from_slice(&piece),
             Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(ApiError::TooSlow { patience: PIECE_PATIENCE });
+                return Err(Refusal::TooSlow { patience: PIECE_PATIENCE });
             }
-            Some(Err(_)) => return Err(ApiError::BrokenOff),
+            Some(Err(_)) => return Err(Refusal::BrokenOff),
         }
     }
     Ok(head.freeze())
 }
 
-fn check_magic(head: &[u8]) -> Result<(), ApiError> {
+fn check_magic(head: &[u8]) -> Result<(), Refusal> {
     let is_tar = head.get(TAR_MAGIC_AT..).is_some_and(|rest| rest.starts_with(TAR_MAGIC));
     if is_tar || head.starts_with(GZIP_MAGIC) {
         return Ok(());
     }
-    Err(ApiError::UnsupportedMedia(
+    Err(Refusal::UnsupportedMedia(
         "the body is neither a .tar nor a .tar.gz: pack the folder, as `gantry build` does".into(),
     ))
 }

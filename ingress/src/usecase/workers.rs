@@ -6,7 +6,7 @@ use gantry_seams::store::StoreError;
 use gantry_seams::{runs, workers};
 
 use crate::access::{Admin, Allowed, Read};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 /// The workers, each with those of its runs that the caller may see.
@@ -36,7 +36,7 @@ pub(crate) async fn drain(
     state: &State,
     allowed: &Allowed<Admin>,
     id: &WorkerId,
-) -> Result<(Worker, Option<Drain>), ApiError> {
+) -> Result<(Worker, Option<Drain>), Refusal> {
     allowed.check_everywhere()?;
     if !workers::drain(state.store.as_ref(), id, &allowed.by()).await? {
         return Err(unknown(id));
@@ -49,7 +49,7 @@ pub(crate) async fn resume(
     state: &State,
     allowed: &Allowed<Admin>,
     id: &WorkerId,
-) -> Result<(Worker, Option<Drain>), ApiError> {
+) -> Result<(Worker, Option<Drain>), Refusal> {
     allowed.check_everywhere()?;
     if !workers::resume(state.store.as_ref(), id).await? {
         return Err(unknown(id));
@@ -57,13 +57,13 @@ pub(crate) async fn resume(
     one(state, id).await
 }
 
-async fn one(state: &State, id: &WorkerId) -> Result<(Worker, Option<Drain>), ApiError> {
+async fn one(state: &State, id: &WorkerId) -> Result<(Worker, Option<Drain>), Refusal> {
     let mut workforce = workers::workforce(state.store.as_ref()).await?;
     let worker = workforce.workers.into_iter().find(|worker| worker.id == *id);
     let drain = workforce.drained.remove(id);
     worker.map(|worker| (worker, drain)).ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: &WorkerId) -> ApiError {
-    ApiError::NotFound { what: "worker", name: id.to_string() }
+fn unknown(id: &WorkerId) -> Refusal {
+    Refusal::NotFound { what: "worker", name: id.to_string() }
 }

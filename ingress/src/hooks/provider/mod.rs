@@ -11,7 +11,7 @@ use gantry_domain::hook::Provider;
 use gantry_ops::aside;
 
 use super::verify::Scheme;
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 mod distribution;
 mod github;
@@ -87,12 +87,12 @@ const READ_AT_ONCE: usize = 64 << 10;
 /// Reads a verified body.
 ///
 /// # Errors
-/// [`ApiError::Unavailable`] if it cannot be read now: the sender tries again.
+/// [`Refusal::Unavailable`] if it cannot be read now: the sender tries again.
 pub(super) async fn read(
     provider: &Descriptor,
     envelope: Envelope,
     body: &Bytes,
-) -> Result<Meaning, ApiError> {
+) -> Result<Meaning, Refusal> {
     let read = provider.read;
     if body.len() <= READ_AT_ONCE {
         return Ok(read(&envelope, body));
@@ -100,7 +100,7 @@ pub(super) async fn read(
     let body = body.clone();
     aside::read(move || read(&envelope, &body)).await.map_err(|error| {
         tracing::error!("a webhook's body of verified origin was not read: {error}");
-        ApiError::Unavailable
+        Refusal::Unavailable
     })
 }
 

@@ -19,7 +19,7 @@ use gantry_ops::secret::{Keyring, SecretError, SecretString};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::uploads;
 
-use crate::error::{ApiError, Mistakes};
+use crate::refusal::{Mistakes, Refusal};
 
 mod build;
 mod whole;
@@ -70,7 +70,7 @@ impl<'a> Checker<'a> {
         store: &dyn Store,
         context: Option<&str>,
         upload: Option<&str>,
-    ) -> Result<Option<Source>, ApiError> {
+    ) -> Result<Option<Source>, Refusal> {
         match (context, upload) {
             (Some(context), None) => Ok(self.context(context)?),
             (None, Some(upload)) => Ok(self.upload(store, upload).await?),

@@ -9,7 +9,7 @@ use gantry_domain::template::{RunVariables, Template};
 use gantry_ops::bundle::Bundle;
 
 use super::{Checker, never_moves, sample_branch, sample_commit, widest_run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 
 /// Fields that must fit each other.
 pub(crate) struct Whole<'a> {
@@ -29,14 +29,14 @@ impl Checker<'_> {
         self,
         build: &BuildSpec,
         git_token: Option<&Sealed>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Refusal> {
         self.mistakes.none()?;
         // A secret that does not open is what the next request may be about to replace.
         let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {
             return Ok(());
         };
         let masked = bundle.masked();
-        masked.map(drop).map_err(|error| ApiError::invalid("secret_build_args", error.to_string()))
+        masked.map(drop).map_err(|error| Refusal::invalid("secret_build_args", error.to_string()))
     }
 
     /// What fields must hold together.

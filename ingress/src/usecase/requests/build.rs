@@ -6,7 +6,7 @@ use gantry_domain::registry::Registry;
 
 use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::recipe::{Checker, Whole};
 
@@ -17,7 +17,7 @@ pub(crate) async fn start_build(
     registry: &Registry,
     new: &BuildCreate,
     asked: Asked,
-) -> Result<Started, ApiError> {
+) -> Result<Started, Refusal> {
     let request = Request::new(asked, allowed.by())?;
     let draft = quick_build(state, registry, new, &request).await?;
     request.start(state, registry, None, None, draft).await
@@ -28,7 +28,7 @@ async fn quick_build(
     registry: &Registry,
     new: &BuildCreate,
     request: &Request,
-) -> Result<RunDraft, ApiError> {
+) -> Result<RunDraft, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let source =
         check.source(state.store.as_ref(), new.context.as_deref(), new.upload.as_deref()).await?;
@@ -45,7 +45,7 @@ async fn quick_build(
         });
     }
     let Some(build) = build.whole() else {
-        return Err(ApiError::Invalid(check.mistakes));
+        return Err(Refusal::Invalid(check.mistakes));
     };
     check.finish(&build, git_token.as_ref())?;
     let (event, by) = (request.event.clone(), request.by.clone());

@@ -12,7 +12,7 @@ use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
 use gantry_seams::runs;
 use tracing::{Instrument as _, Span, field};
 
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 mod build;
@@ -50,7 +50,7 @@ struct Request {
 }
 
 impl Request {
-    fn new(asked: Asked, by: TokenId) -> Result<Self, ApiError> {
+    fn new(asked: Asked, by: TokenId) -> Result<Self, Refusal> {
         let random = random_hex::<16>()?;
         let event = match format!("request:{}", random.as_str()).parse() {
             Ok(event) => event,
@@ -67,7 +67,7 @@ impl Request {
         task: Option<TaskId>,
         rerun_of: Option<RunId>,
         draft: RunDraft,
-    ) -> Result<Started, ApiError> {
+    ) -> Result<Started, Refusal> {
         state.intake.check()?;
         let span = self.asked.span.clone();
         self.start_in_span(state, registry, task, rerun_of, draft).instrument(span).await
@@ -80,7 +80,7 @@ impl Request {
         task: Option<TaskId>,
         rerun_of: Option<RunId>,
         mut draft: RunDraft,
-    ) -> Result<Started, ApiError> {
+    ) -> Result<Started, Refusal> {
         let store = state.store.as_ref();
         let trace = telemetry::current_trace();
         draft.trace.clone_from(&trace);
@@ -100,10 +100,10 @@ impl Request {
                 state.doorbells.run_created(&run);
                 Ok(Started::New(run))
             }
-            Accepted::OtherRequest(run) => Err(ApiError::KeyReused { what: self.asked.what, run }),
+            Accepted::OtherRequest(run) => Err(Refusal::KeyReused { what: self.asked.what, run }),
             Accepted::Repeated(id) => {
                 let run = runs::find(store, id).await?;
-                let run = run.ok_or_else(|| ApiError::Conflict {
+                let run = run.ok_or_else(|| Refusal::Conflict {
                     code: "run_gone",
                     message: format!("this key started run {id}, which is not kept any more"),
                 })?;

@@ -9,7 +9,7 @@ use gantry_seams::uploads;
 
 use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::code_choice;
 
@@ -21,7 +21,7 @@ pub(crate) async fn start_rerun(
     run: &RunRecord,
     given: &RerunCreate,
     asked: Asked,
-) -> Result<Started, ApiError> {
+) -> Result<Started, Refusal> {
     let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
     refuse_unsigned(state, run)?;
     refuse_lost_upload(state, run).await?;
@@ -36,9 +36,9 @@ pub(crate) async fn start_rerun(
 }
 
 /// The bases that a run was built from.
-fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, ApiError> {
+fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, Refusal> {
     let product = run.state.done().and_then(|done| done.outcome.product());
-    product.map(|product| product.bases.clone()).ok_or_else(|| ApiError::Conflict {
+    product.map(|product| product.bases.clone()).ok_or_else(|| Refusal::Conflict {
         code: "bases_unknown",
         message: format!(
             "the bases of run {} are not recorded, since it did not succeed: run it again without `same_bases`",
@@ -48,11 +48,11 @@ fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, ApiError> {
 }
 
 /// The new run would be signed: what nobody vouched for must not become what the service vouches for.
-fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), Refusal> {
     if run.is_signed(state.keyring.as_ref()) {
         return Ok(());
     }
-    Err(ApiError::Conflict {
+    Err(Refusal::Conflict {
         code: "run_unsigned",
         message: format!(
             "the record of run {} lacks the service's signature, so it is not run again: start its task, or build it anew \
@@ -62,13 +62,13 @@ fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), ApiError> {
     })
 }
 
-async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), ApiError> {
+async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), Refusal> {
     let Source::Upload { upload, .. } = &run.build.source else {
         return Ok(());
     };
     match uploads::find(state.store.as_ref(), upload).await? {
         Some(_) => Ok(()),
-        None => Err(ApiError::Conflict {
+        None => Err(Refusal::Conflict {
             code: "source_gone",
             message: format!(
                 "what run {} was built from is not kept any more: build it again from your files",

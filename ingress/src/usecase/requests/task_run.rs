@@ -8,7 +8,7 @@ use gantry_domain::token::Scope;
 
 use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::code_choice;
 use crate::usecase::recipe::{Checker, Whole, is_elsewhere};
@@ -21,7 +21,7 @@ pub(crate) async fn start_task_run(
     task: &Task,
     given: &TaskRunCreate,
     asked: Asked,
-) -> Result<Started, ApiError> {
+) -> Result<Started, Refusal> {
     let request = Request::new(asked, allowed.by())?;
     let scope = allowed.token().scope;
     let draft = overridden(state, registry, task, given, scope, &request).await?;
@@ -35,7 +35,7 @@ async fn overridden(
     given: &TaskRunCreate,
     scope: Scope,
     request: &Request,
-) -> Result<RunDraft, ApiError> {
+) -> Result<RunDraft, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let mut build = task.build.clone();
     let mut git_token = task.git_token.clone();

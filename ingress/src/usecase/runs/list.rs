@@ -6,7 +6,7 @@ use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::{Store, StoreError};
 
 use crate::access::{Allowed, Read};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::paging::{Listed, Paging};
 
@@ -31,7 +31,7 @@ pub(crate) async fn list(
     allowed: &Allowed<Read>,
     wanted: &Wanted,
     paging: &Paging,
-) -> Result<Listed<RunRecord>, ApiError> {
+) -> Result<Listed<RunRecord>, Refusal> {
     let store = state.store.as_ref();
     let filters = filters(store, allowed, wanted).await?;
     let is_wanted = |run: &RunRecord| {
@@ -69,10 +69,10 @@ async fn filters(
     store: &dyn Store,
     allowed: &Allowed<Read>,
     wanted: &Wanted,
-) -> Result<Vec<RunFilter>, ApiError> {
+) -> Result<Vec<RunFilter>, Refusal> {
     if wanted.registry.is_none() && wanted.task.is_some() {
         let message = "a task is known by its registry too: give `registry`";
-        return Err(ApiError::invalid("task", message));
+        return Err(Refusal::invalid("task", message));
     }
     let registries = match (&wanted.registry, allowed.bound_to()) {
         (Some(registry), _) => {
@@ -121,9 +121,9 @@ async fn cursor(
     store: &dyn Store,
     allowed: &Allowed<Read>,
     after: &str,
-) -> Result<RunRecord, ApiError> {
+) -> Result<RunRecord, Refusal> {
     let refused =
-        || ApiError::invalid("after", "it is no `next` of a list of runs, or too old: begin anew");
+        || Refusal::invalid("after", "it is no `next` of a list of runs, or too old: begin anew");
     let id: RunId = after.parse().map_err(|_| refused())?;
     runs::find(store, id).await?.filter(|run| allowed.sees(&run.registry)).ok_or_else(refused)
 }

@@ -8,7 +8,7 @@ use gantry_ops::metrics;
 use gantry_seams::{lineages, runs};
 
 use crate::access::{Allowed, Needs, Read, Run};
-use crate::error::ApiError;
+use crate::refusal::Refusal;
 use crate::state::State;
 
 mod list;
@@ -22,11 +22,11 @@ pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
     id: RunId,
-) -> Result<RunRecord, ApiError> {
+) -> Result<RunRecord, Refusal> {
     runs::find(state.store.as_ref(), id)
         .await?
         .filter(|run| allowed.sees(&run.registry))
-        .ok_or_else(|| ApiError::NotFound { what: "run", name: id.to_string() })
+        .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 
 /// Archives a run and its log, so that they are kept for good, or no longer.
@@ -35,7 +35,7 @@ pub(crate) async fn archive(
     allowed: &Allowed<Run>,
     id: RunId,
     archived: bool,
-) -> Result<RunRecord, ApiError> {
+) -> Result<RunRecord, Refusal> {
     let run = find(state, allowed, id).await?;
     Ok(runs::archive(state.store.as_ref(), run.id, archived).await?)
 }
@@ -45,7 +45,7 @@ pub(crate) async fn cancel(
     state: &State,
     allowed: &Allowed<Run>,
     id: RunId,
-) -> Result<RunRecord, ApiError> {
+) -> Result<RunRecord, Refusal> {
     let found = find(state, allowed, id).await?;
     let run = runs::cancel(state.store.as_ref(), found.id, &allowed.by()).await?;
     if found.state.done().is_none() {
@@ -60,9 +60,9 @@ pub(crate) async fn lineage(
     state: &State,
     allowed: &Allowed<Read>,
     digest: &Digest,
-) -> Result<Lineage, ApiError> {
+) -> Result<Lineage, Refusal> {
     let found = lineages::find(state.store.as_ref(), digest).await?;
     found
         .filter(|lineage| allowed.sees(&lineage.registry))
-        .ok_or_else(|| ApiError::NotFound { what: "lineage", name: digest.to_string() })
+        .ok_or_else(|| Refusal::NotFound { what: "lineage", name: digest.to_string() })
 }

@@ -125,7 +125,7 @@ impl Door {
         hook
     }
 
-    async fn post(&self, token: &str, content_type: &str, body: &str) -> Result<Taken, ApiError> {
+    async fn post(&self, token: &str, content_type: &str, body: &str) -> Result<Taken, Refusal> {
         let request = TestRequest::post()
             .insert_header(("x-forge-token", token))
             .insert_header(("content-type", content_type))
@@ -133,7 +133,7 @@ impl Door {
         self.take(request).await
     }
 
-    async fn take(&self, request: TestRequest) -> Result<Taken, ApiError> {
+    async fn take(&self, request: TestRequest) -> Result<Taken, Refusal> {
         let (request, mut payload): (HttpRequest, _) = request.to_http_parts();
         let payload = Payload::from_request(&request, &mut payload).await.unwrap();
         take(&self.state, &FORGE, self.hook.id.as_str(), &request, payload).await
@@ -156,13 +156,13 @@ async fn a_new_provider_is_a_module_with_a_descriptor() {
     assert_eq!(taken.verdict, HookVerdict::Unreadable);
 
     let refused = door.post("another secret", json, PUSH).await;
-    assert!(matches!(refused, Err(ApiError::HookRefused)));
+    assert!(matches!(refused, Err(Refusal::HookRefused)));
     let refused = door.post(SECRET, "text/plain", PUSH).await;
     assert!(
-        matches!(refused, Err(ApiError::UnsupportedMedia(remedy)) if remedy == "send application/json")
+        matches!(refused, Err(Refusal::UnsupportedMedia(remedy)) if remedy == "send application/json")
     );
     let refused = door.post(SECRET, json, &" ".repeat(1025)).await;
-    assert!(matches!(refused, Err(ApiError::TooLarge { most: 1024 })));
+    assert!(matches!(refused, Err(Refusal::TooLarge { most: 1024 })));
 }
 
 #[tokio::test]
