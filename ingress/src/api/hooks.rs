@@ -100,7 +100,7 @@ pub(super) async fn add_secret(
 ) -> Result<HttpResponse, ApiError> {
     let hook = hooks::find(&state, &allowed, &at).await?;
     let body: types::HookSecretCreate = body::optional(body)?;
-    let (hook, new, secret) = hooks::add_secret(&state, &hook, &body).await?;
+    let (hook, new, secret) = hooks::add_secret(&state, &allowed, &hook, &body).await?;
     Ok(HttpResponse::Created().json(types::HookSecretCreated {
         hook: view(&state, &hook),
         id: secret_id(&new),

@@ -202,9 +202,11 @@ pub(crate) async fn delete(
 /// Adds a secret to a hook that the caller may act on, and gives it; those before it stay active until they are removed.
 pub(crate) async fn add_secret(
     state: &State,
+    allowed: &Allowed<Write>,
     hook: &Hook,
     given: &HookSecretCreate,
 ) -> Result<(Hook, HookSecret, SecretString), Refusal> {
+    allowed.check(&hook.registry, "hook", &hook.id)?;
     if hook.secrets.len() >= MOST_SECRETS {
         return Err(Refusal::Conflict {
             code: "too_many_secrets",

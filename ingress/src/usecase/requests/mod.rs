@@ -2,7 +2,7 @@
 
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
+use gantry_domain::id::{EventId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run as RunRecord;
 use gantry_ops::metrics::{self, Decided};
@@ -12,6 +12,7 @@ use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
 use gantry_seams::runs;
 use tracing::{Instrument as _, Span, field};
 
+use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
 
@@ -50,13 +51,15 @@ struct Request {
 }
 
 impl Request {
-    fn new(asked: Asked, by: TokenId) -> Result<Self, Refusal> {
+    /// Goes on only if the caller may act on the registry, whoever loaded it.
+    fn new(asked: Asked, allowed: &Allowed<Run>, registry: &RegistryName) -> Result<Self, Refusal> {
+        allowed.check(registry, "registry", registry)?;
         let random = random_hex::<16>()?;
         let event = match format!("request:{}", random.as_str()).parse() {
             Ok(event) => event,
             Err(_) => unreachable!("a word and hexadecimal digits are an event id"),
         };
-        Ok(Self { asked, by, event })
+        Ok(Self { asked, by: allowed.by(), event })
     }
 
     /// Event, decision and run in one commit, then the doorbell.

@@ -25,7 +25,7 @@ pub(crate) async fn start_rerun(
     let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
     refuse_unsigned(state, run)?;
     refuse_lost_upload(state, run).await?;
-    let request = Request::new(asked, allowed.by())?;
+    let request = Request::new(asked, allowed, &registry.name)?;
     let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
     if given.same_bases {
         draft.build.bases = bases_of(run)?;
