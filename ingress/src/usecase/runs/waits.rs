@@ -49,8 +49,6 @@ pub(crate) fn waits_for(run: &RunRecord) -> Option<String> {
     match &run.state {
         RunState::Waiting { reason, .. } => Some(reason.to_string()),
         RunState::Ready { pool, .. } => Some(format!("a worker of pool {pool}")),
-        RunState::Started { .. }
-        | RunState::Running { .. }
-        | RunState::Done(_) => None,
+        RunState::Started { .. } | RunState::Running { .. } | RunState::Done(_) => None,
     }
 }
