@@ -6,6 +6,7 @@ use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{EventKind, PushedRef};
 use gantry_domain::lineage::{self, BaseRole};
+use gantry_domain::recipe::Work;
 use gantry_domain::registry;
 use gantry_domain::run;
 use gantry_domain::source::CommitId;
@@ -66,13 +67,14 @@ pub(crate) fn status_word(status: Status) -> &'static str {
 }
 
 pub(crate) fn task(task: &task::Task) -> types::Task {
-    let build = &task.build;
+    let recipe = &task.recipe;
+    let Work::Build(build) = &recipe.work;
     types::Task {
         registry: task.id.registry.to_string(),
         name: task.id.name.to_string(),
         revision: task.revision,
         status: status_word(task.status).to_owned(),
-        context: build.source.to_string(),
+        context: recipe.source.to_string(),
         dockerfile: build.dockerfile.to_string(),
         images: texts(&build.images),
         build_args: build
@@ -82,8 +84,8 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
             .collect(),
         secret_build_args: build.secret_build_args.keys().map(ToString::to_string).collect(),
         target: build.target.as_ref().map(ToString::to_string),
-        platform: build.platform.to_string(),
-        timeout: build.timeout.into(),
+        platform: recipe.platform.to_string(),
+        timeout: recipe.timeout.into(),
         push: build.push,
         no_cache: build.no_cache,
         source_trigger: task.source_trigger.as_ref().map(|trigger| types::SourceTrigger {
@@ -99,6 +101,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
 }
 
 pub(crate) fn run(run: &run::Run) -> types::Run {
+    let Work::Build(build) = &run.recipe.work;
     let done = run.state.done();
     let lease = run.state.lease();
     let started = done.and_then(|done| done.started).or(lease.map(|lease| lease.since));
@@ -112,13 +115,13 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         registry: run.registry.to_string(),
         task: run.task.as_ref().map(|task| task.name.to_string()),
         task_revision: run.task.as_ref().map(|task| task.revision),
-        platform: run.build.platform.to_string(),
+        platform: run.recipe.platform.to_string(),
         trigger: run.cause.trigger().to_owned(),
         cause: run.cause.to_string(),
         event: run.cause.event().to_string(),
-        source: run.build.source.to_string(),
-        dockerfile: run.build.dockerfile.to_string(),
-        image_names: texts(&run.build.images),
+        source: run.recipe.source.to_string(),
+        dockerfile: build.dockerfile.to_string(),
+        image_names: texts(&build.images),
         created: time(run.created),
         started: started.map(time),
         finished: finished.map(time),

@@ -201,7 +201,7 @@ impl Admitter {
     }
 
     fn seal_bundle(&self, run: &Run, registry: &Registry) -> Result<Option<Sealed>, SecretError> {
-        let bundle = Bundle::gather(&self.keyring, registry, &run.build, run.git_token.as_ref())?;
+        let bundle = Bundle::gather(&self.keyring, registry, &run.recipe, run.git_token.as_ref())?;
         if bundle.is_empty() {
             return Ok(None);
         }

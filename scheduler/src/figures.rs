@@ -21,7 +21,7 @@ impl Figures {
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
         let now = store.now().await?;
-        let mut seen = Seen { at: now, ..Seen::default() };
+        let mut seen = Seen::default();
         for run in runs::waiting(store, None, WAITING).await? {
             if let RunState::Waiting { reason, .. } = &run.state {
                 *seen.waiting.entry((run.pool(), reason.into())).or_default() += 1;

@@ -84,7 +84,7 @@ impl Resolver {
         read: &SourceRead,
         branch: &RefName,
     ) -> Result<bool, StoreError> {
-        let (Ok(id), Source::Git(git)) = (event_id(run, read), &run.build.source) else {
+        let (Ok(id), Source::Git(git)) = (event_id(run, read), &run.recipe.source) else {
             return Ok(false);
         };
         if events::find(self.store.as_ref(), &id).await?.is_some() {

@@ -107,6 +107,7 @@ impl Sweeper {
         self.ring_for_what_is_due(now).await?;
         let forgotten = workers::forget_silent(store, SILENCE).await?;
         metrics::repaired(Repair::WorkerForgotten, forgotten);
+        metrics::swept(now);
         Ok(repaired)
     }
 

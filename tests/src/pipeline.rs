@@ -13,9 +13,10 @@ use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::{EventId, RunId, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
-use gantry_domain::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
+use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::{Keyring, random_hex};
@@ -248,18 +249,20 @@ impl TestPipeline {
             id: format!("reg/{name}").parse().expect("a task's id"),
             revision: 1,
             status: Status::Enabled,
-            build: BuildSpec {
+            recipe: Recipe {
                 source: format!("{}#main", self.git.url(name)).parse().expect("a source"),
-                dockerfile: "Dockerfile".parse().expect("a path"),
-                images: vec![image.parse().expect("a template")],
-                build_args: std::collections::BTreeMap::default(),
-                secret_build_args: std::collections::BTreeMap::default(),
-                target: None,
                 platform: Platform::default(),
                 timeout: RunTimeout::default(),
-                push: true,
-                no_cache: false,
-                bases: Vec::new(),
+                work: Work::Build(ImageBuild {
+                    dockerfile: "Dockerfile".parse().expect("a path"),
+                    images: vec![image.parse().expect("a template")],
+                    build_args: std::collections::BTreeMap::default(),
+                    secret_build_args: std::collections::BTreeMap::default(),
+                    target: None,
+                    push: true,
+                    no_cache: false,
+                    bases: Vec::new(),
+                }),
             },
             source_trigger: Some(SourceTrigger {
                 name: "defaultSourceTriggerName".to_owned(),
@@ -509,7 +512,7 @@ impl TestPipeline {
             asked: task.id.to_string().into_bytes(),
         });
         let draft =
-            |event| planner::for_task_request(task, task.build.clone(), event, Self::somebody());
+            |event| planner::for_task_request(task, task.recipe.clone(), event, Self::somebody());
         self.request(draft, idempotency).await
     }
 
@@ -559,6 +562,12 @@ impl TestPipeline {
     pub fn seals_for() -> String {
         Registry::seals_for(&"reg".parse().expect("a name"))
     }
+}
+
+/// What a recipe says of the image that it builds.
+pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
+    let Work::Build(build) = &mut recipe.work;
+    build
 }
 
 fn policy() -> OutboundPolicy {

@@ -11,6 +11,7 @@ use gantry_domain::built_on::SourceRead;
 use gantry_domain::id::StepId;
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
+use gantry_domain::recipe::{ImageBuild, Work};
 use gantry_domain::run::{ErrorCode, Product};
 use gantry_domain::step::{StepState, Steps};
 use gantry_domain::timestamp::Timestamp;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::Attempt;
 use crate::failure::Failure;
 use crate::spans;
-use crate::step::build::Builder;
+use crate::step::build::{BuildStep, Builder};
 use crate::step::push::Pusher;
 use crate::tags::{NotTagged, Tagger};
 
@@ -70,7 +71,10 @@ impl Executor {
     /// Does the steps of an attempt's run. Answers where they stand, and how it ended.
     pub(crate) async fn run(&self, attempt: &Attempt, stop: &CancellationToken) -> (Steps, Ending) {
         let mut steps = Steps::default();
-        let ending = match self.build_and_push(attempt, &mut steps, stop).await {
+        let worked = match &attempt.run.recipe.work {
+            Work::Build(build) => self.build_and_push(attempt, build, &mut steps, stop).await,
+        };
+        let ending = match worked {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
@@ -88,17 +92,19 @@ impl Executor {
     async fn build_and_push(
         &self,
         attempt: &Attempt,
+        asked: &ImageBuild,
         steps: &mut Steps,
         stop: &CancellationToken,
     ) -> Result<Product, Ending> {
         let (build, push) = (step("build")?, step("push")?);
+        let building = BuildStep { attempt, id: &build, asked };
         let built = unless_interrupted(attempt, stop, async {
             let source = self.builder.fetch(attempt).await?;
             steps.begin(&build, self.now(steps).await);
             self.begin(attempt, source.read().as_ref(), steps).await?;
-            let order = self.builder.plan(attempt, &build, source).await?;
+            let order = self.builder.plan(building, source).await?;
             self.pusher.try_credentials(attempt, order.images()).await?;
-            Ok(self.builder.build(attempt, &build, order).await?)
+            Ok(self.builder.build(building, order).await?)
         })
         .await?;
         let mut product = Product {
@@ -245,12 +251,12 @@ fn lineage(attempt: &Attempt, product: &Product, digest: &Digest, pushed: Timest
     Lineage {
         digest: digest.clone(),
         images: product.outputs.iter().map(|output| output.image.clone()).collect(),
-        platform: run.build.platform.clone(),
+        platform: run.recipe.platform.clone(),
         bases: product.bases.clone(),
         run: run.id,
         registry: run.registry.clone(),
         task: run.task.as_ref().map(|task| task.name.clone()),
-        source: run.build.source.to_string(),
+        source: run.recipe.source.to_string(),
         commit: product.commit.clone(),
         cause: run.cause.to_string(),
         pushed,

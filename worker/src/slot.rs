@@ -96,7 +96,7 @@ impl Slot {
             secrets,
             self.settings.log_limit,
         );
-        let deadline = Instant::now() + run.build.timeout.as_duration();
+        let deadline = Instant::now() + run.recipe.timeout.as_duration();
         Some((Attempt { run, registry, number, slot, bundle, log, lease, deadline }, writer))
     }
 
@@ -218,7 +218,7 @@ async fn say_failed(attempt: &Attempt, failure: Failure) -> Finish {
 }
 
 async fn timed_out(attempt: &Attempt) -> Finish {
-    let seconds = attempt.run.build.timeout.as_duration().as_secs();
+    let seconds = attempt.run.recipe.timeout.as_duration().as_secs();
     let error = RunError {
         code: ErrorCode::TimedOut,
         step: None,

@@ -4,9 +4,10 @@
 //! secrets, and has to hold them, or a token that is trusted with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};
+use gantry_domain::recipe::{ArgName, Recipe, Work};
 use gantry_domain::run::Run;
 use gantry_domain::source::{CommitId, Source};
-use gantry_domain::task::{ArgName, BuildSpec, Task};
+use gantry_domain::task::Task;
 use gantry_domain::token::{Scope, Token};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::tasks;
@@ -22,7 +23,7 @@ pub(super) fn check_override(
     scope: Scope,
 ) -> Result<(), Refusal> {
     let given = |name: &ArgName| body.secret_build_args.contains_key(name.as_str());
-    let kept = kept(&task.build, given);
+    let kept = kept(&task.recipe, given);
     let chosen = chosen(body);
     if kept.is_empty() || chosen.is_empty() || (scope >= Scope::Write && !is_elsewhere) {
         return Ok(());
@@ -49,34 +50,31 @@ pub(super) fn check_override(
 pub(super) async fn check_rerun(
     store: &dyn Store,
     run: &Run,
-    build: &BuildSpec,
+    recipe: &Recipe,
     token: &Token,
 ) -> Result<(), Refusal> {
     let asked_for_it = run.cause.by() == Some(&token.id);
+    let Work::Build(build) = &recipe.work;
     if build.secret_build_args.is_empty()
         || token.scope >= Scope::Write
         || asked_for_it
-        || is_fixed(&build.source)
-        || is_as_the_task(store, run, build).await?
+        || is_fixed(&recipe.source)
+        || is_as_the_task(store, run, recipe).await?
     {
         return Ok(());
     }
     Err(Refusal::Forbidden(format!(
         "run {} has secret build arguments and builds from {}, whose content may have changed since: this needs a token of \
          scope `write`",
-        run.id, build.source
+        run.id, recipe.source
     )))
 }
 
-async fn is_as_the_task(
-    store: &dyn Store,
-    run: &Run,
-    build: &BuildSpec,
-) -> Result<bool, StoreError> {
+async fn is_as_the_task(store: &dyn Store, run: &Run, recipe: &Recipe) -> Result<bool, StoreError> {
     let Some(id) = run.task_id() else { return Ok(false) };
     let Some(task) = tasks::find(store, &id).await? else { return Ok(false) };
-    let now = &task.build;
-    Ok(now.source == build.source
+    let (Work::Build(now), Work::Build(build)) = (&task.recipe.work, &recipe.work);
+    Ok(task.recipe.source == recipe.source
         && now.dockerfile == build.dockerfile
         && now.target == build.target
         && now.build_args == build.build_args)
@@ -99,8 +97,8 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
     let given = |name: &ArgName| {
         asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
     };
-    let kept = kept(&after.build, given);
-    if before.build.source == after.build.source || kept.is_empty() {
+    let kept = kept(&after.recipe, given);
+    if before.recipe.source == after.recipe.source || kept.is_empty() {
         return Ok(());
     }
     Err(Refusal::invalid(
@@ -115,7 +113,8 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
 }
 
 /// The secrets of a build that its caller did not give.
-fn kept(build: &BuildSpec, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
+fn kept(recipe: &Recipe, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
+    let Work::Build(build) = &recipe.work;
     build.secret_build_args.keys().filter(|name| !given(name)).map(ArgName::as_str).collect()
 }
 

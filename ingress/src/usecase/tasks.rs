@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_api::{TaskCreate, TaskUpdate};
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
+use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
 use gantry_domain::task::{Status, Task};
 use gantry_seams::{CreateError, tasks};
@@ -97,16 +98,16 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
             task: name.as_ref(),
         });
     }
-    let (Some(name), Some(build), Some(status)) = (name, build.whole(), status) else {
+    let (Some(name), Some(recipe), Some(status)) = (name, build.whole(), status) else {
         return Err(Refusal::Invalid(check.mistakes));
     };
-    check.finish(&build, git_token.as_ref())?;
+    check.finish(&recipe, git_token.as_ref())?;
     let now = state.store.now().await?;
     Ok(Task {
         id: TaskId { registry: registry.name.clone(), name },
         revision: 1,
         status,
-        build,
+        recipe,
         source_trigger,
         git_token,
         run_limit,
@@ -173,12 +174,13 @@ fn changed(
 ) -> Result<Task, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
     let mut changed = task.clone();
-    let build = &mut changed.build;
+    let recipe = &mut changed.recipe;
     if let Some(text) = &asked.context
         && let Some(source) = check.context(text)?
     {
-        build.source = source;
+        recipe.source = source;
     }
+    let Work::Build(build) = &mut recipe.work;
     set(&mut build.dockerfile, asked.dockerfile.as_deref(), |text| check.dockerfile(text));
     set(&mut build.images, asked.images.as_ref(), |texts| check.images(texts));
     set(&mut build.build_args, asked.build_args.as_ref(), |args| check.build_args(args));
@@ -188,8 +190,8 @@ fn changed(
     if let Some(target) = &asked.target {
         build.target = target.as_deref().and_then(|target| check.mistakes.parse("target", target));
     }
-    set(&mut build.platform, asked.platform.as_deref(), |text| check.platform(text));
-    set(&mut build.timeout, asked.timeout, |seconds| check.timeout(seconds));
+    set(&mut recipe.platform, asked.platform.as_deref(), |text| check.platform(text));
+    set(&mut recipe.timeout, asked.timeout, |seconds| check.timeout(seconds));
     set(&mut build.push, asked.push, Some);
     set(&mut build.no_cache, asked.no_cache, Some);
     set(&mut changed.status, asked.status.as_deref(), |text| check.status("status", text));
@@ -198,22 +200,23 @@ fn changed(
     }
     if let Some(token) = &asked.git_token {
         changed.git_token = check.git_token(token.as_deref())?;
-    } else if is_elsewhere(&task.build.source, &changed.build.source) {
+    } else if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
         // A token is for the repository that it was given with: it must not be shown to another.
         changed.git_token = None;
     }
     if let Some(limit) = asked.run_limit {
         changed.run_limit = limit.and_then(|limit| check.run_limit(limit));
     }
+    let Work::Build(build) = &changed.recipe.work;
     check.together(&Whole {
-        source: &changed.build.source,
-        images: Some(&changed.build.images),
-        push: changed.build.push,
+        source: &changed.recipe.source,
+        images: Some(&build.images),
+        push: build.push,
         source_trigger: changed.source_trigger.as_ref(),
         has_git_token: changed.git_token.is_some(),
         task: Some(&changed.id.name),
     });
-    check.finish(&changed.build, changed.git_token.as_ref())?;
+    check.finish(&changed.recipe, changed.git_token.as_ref())?;
     code_choice::check_update(task, &changed, asked)?;
     Ok(changed)
 }

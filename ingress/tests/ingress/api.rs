@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use gantry_api as types;
 use gantry_domain::id::TokenId;
+use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
 use gantry_seams::store::{Batch, Key, Kind};
@@ -263,13 +264,14 @@ async fn a_run_of_a_task_differs_from_it_as_asked() {
     assert_eq!(run["task"], "web");
     let id = run["id"].as_str().unwrap().parse().unwrap();
     let run = runs::find(door.store.as_ref(), id).await.unwrap().unwrap();
-    assert_eq!(run.build.source.to_string(), "https://github.com/octo/hello.git#next");
-    assert_eq!(run.build.dockerfile.as_str(), "Dockerfile.next");
-    assert_eq!(run.build.target.as_ref().unwrap().as_str(), "test");
+    assert_eq!(run.recipe.source.to_string(), "https://github.com/octo/hello.git#next");
+    let Work::Build(build) = &run.recipe.work;
+    assert_eq!(build.dockerfile.as_str(), "Dockerfile.next");
+    assert_eq!(build.target.as_ref().unwrap().as_str(), "test");
     let args: Vec<String> =
-        run.build.build_args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        build.build_args.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(args, ["EXTRA=x", "VERSION=2"]);
-    assert_eq!(run.build.secret_build_args.len(), 2);
+    assert_eq!(build.secret_build_args.len(), 2);
     assert!(run.git_token.is_some());
     let misspelt = door.post(path, json!({"tarjet": "x"})).await;
     assert_eq!(misspelt.status, StatusCode::BAD_REQUEST);
@@ -344,7 +346,7 @@ async fn a_run_whose_record_was_changed_is_not_run_again() {
     let key = Key::new(Kind::Run, "ca1");
     let found = door.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
     let mut run: Value = serde_json::from_slice(&found.bytes).unwrap();
-    run["build"]["dockerfile"] = json!("Evil");
+    run["recipe"]["work"]["build"]["dockerfile"] = json!("Evil");
     let mut batch = Batch::default();
     batch.put(key, run.to_string());
     door.store.commit(batch).await.unwrap();

@@ -1,9 +1,9 @@
 //! What the holder of a token may try to get more than it allows.
 
+use gantry_domain::recipe::{Recipe, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::task::BuildSpec;
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_seams::{runs, tasks};
 use reqwest::{Method, StatusCode};
@@ -40,14 +40,15 @@ async fn started(door: &Door, answer: Answer) -> Run {
     runs::find(door.store.as_ref(), id).await.unwrap().unwrap()
 }
 
-fn secret(build: &BuildSpec) -> Sealed {
+fn secret(recipe: &Recipe) -> Sealed {
+    let Work::Build(build) = &recipe.work;
     build.secret_build_args[&"NPM_TOKEN".parse().unwrap()].clone()
 }
 
 async fn stored_secret(door: &Door) -> Sealed {
     let id = "contoso/web".parse().unwrap();
     let task = tasks::find(door.store.as_ref(), &id).await.unwrap().unwrap();
-    secret(&task.build)
+    secret(&task.recipe)
 }
 
 fn message(answer: &Answer) -> String {
@@ -92,13 +93,14 @@ async fn whoever_may_only_start_runs_chooses_no_code_that_sees_the_task_s_secret
 
         // As the task is, it may be started; and with secrets of one's own, anything may see those.
         let run = started(&door, send(&door, &token, Method::POST, RUNS, &json!({})).await).await;
-        assert_eq!(run.build.secret_build_args.len(), 1);
+        let Work::Build(build) = &run.recipe.work;
+        assert_eq!(build.secret_build_args.len(), 1);
         let own = json!({
             "context": "https://github.com/octo/hello.git#next",
             "secret_build_args": {"NPM_TOKEN": "mine"},
         });
         let run = started(&door, send(&door, &token, Method::POST, RUNS, &own).await).await;
-        assert_ne!(secret(&run.build), stored_secret(&door).await);
+        assert_ne!(secret(&run.recipe), stored_secret(&door).await);
     }
 }
 
@@ -132,7 +134,7 @@ async fn a_context_from_elsewhere_sees_no_secret_that_its_caller_does_not_give()
     });
     let run = started(&door, send(&door, &token, Method::POST, RUNS, &again).await).await;
     assert_eq!(run.git_token, None);
-    assert_ne!(secret(&run.build), stored_secret(&door).await);
+    assert_ne!(secret(&run.recipe), stored_secret(&door).await);
 }
 
 #[tokio::test]
@@ -178,7 +180,7 @@ async fn whoever_may_write_tasks_chooses_the_code_of_its_repository_that_sees_th
     ] {
         // The task itself, and one run of it.
         let run = started(&door, send(&door, &token, Method::POST, RUNS, &change).await).await;
-        assert_eq!(secret(&run.build), before);
+        assert_eq!(secret(&run.recipe), before);
         send(&door, &token, Method::PATCH, TASK, &change).await.expect(StatusCode::OK);
         assert_eq!(stored_secret(&door).await, before);
     }
@@ -291,7 +293,7 @@ async fn the_signature_of_a_tarball_s_address_is_sealed_and_shown_nowhere() {
         let run = runs::find(door.store.as_ref(), id.parse().unwrap()).await.unwrap().unwrap();
         let stored = serde_json::to_string(&run).unwrap();
         assert!(!stored.contains("s3cr3t"), "{stored}");
-        let query = run.build.source.query().unwrap();
+        let query = run.recipe.source.query().unwrap();
         let opened = door.keyring.open(&Registry::seals_for(&run.registry), query).unwrap();
         assert_eq!(opened.expose_secret(), "X-Amz-Signature=s3cr3t-signature");
         assert!(run.is_signed(door.keyring.as_ref()));

@@ -4,9 +4,9 @@ use gantry_domain::decide::planner;
 use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, TokenId, WorkerId};
 use gantry_domain::lineage::OutputImage;
 use gantry_domain::platform::Platform;
+use gantry_domain::recipe::Recipe;
 use gantry_domain::run::{Outcome, Product};
 use gantry_domain::step::Steps;
-use gantry_domain::task::BuildSpec;
 use gantry_seams::runs::{self, Finish, Limits};
 use gantry_seams::store::Batch;
 use reqwest::{Method, StatusCode};
@@ -59,17 +59,15 @@ async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands
 
 /// Creates runs that wait.
 async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
-    let build: BuildSpec = serde_json::from_value(json!({
+    let recipe: Recipe = serde_json::from_value(json!({
         "source": {"kind": "upload", "upload": "u1", "digest": DIGEST},
-        "dockerfile": "Dockerfile",
-        "images": ["web:v1"],
         "platform": "linux/amd64",
         "timeout": 600,
-        "push": true,
+        "work": {"build": {"dockerfile": "Dockerfile", "images": ["web:v1"], "push": true}},
     }))
     .unwrap();
     let (event, by): (_, TokenId) = ("request:r1".parse().unwrap(), "admin".parse().unwrap());
-    let draft = planner::for_quick_build(registry.parse().unwrap(), build, None, event, by);
+    let draft = planner::for_quick_build(registry.parse().unwrap(), recipe, None, event, by);
     let mut ids = Vec::new();
     while ids.len() < count {
         let some = 64.min(count - ids.len());

@@ -106,7 +106,7 @@ impl Decider {
         const TOKENS: usize = 3;
         let mut asked = Vec::with_capacity(TOKENS);
         for task in tasks {
-            if let Source::Git(git) = &task.build.source
+            if let Source::Git(git) = &task.recipe.source
                 && asked.len() < TOKENS
             {
                 asked.push((task, &git.url));

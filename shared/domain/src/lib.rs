@@ -20,6 +20,7 @@ pub mod image;
 pub mod lineage;
 pub mod log;
 pub mod platform;
+pub mod recipe;
 pub mod registry;
 pub mod run;
 pub mod sealed;

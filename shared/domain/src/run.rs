@@ -13,10 +13,10 @@ use crate::attempt::{AttemptEnd, EndedAttempt};
 use crate::built_on::{BuiltOn, SourceRead};
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
+use crate::recipe::Recipe;
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
 use crate::source::RefName;
-use crate::task::BuildSpec;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
@@ -42,8 +42,8 @@ pub struct Run {
     /// The task that it executes, and the revision of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskRevision>,
-    /// What to build, complete: a later change of the task does not reach it.
-    pub build: BuildSpec,
+    /// What it executes: a later change of the task does not reach it.
+    pub recipe: Recipe,
     /// The token that reads its git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,
@@ -93,7 +93,7 @@ impl Run {
     /// The pool whose workers build it, and open its secrets.
     #[must_use]
     pub fn pool(&self) -> PoolName {
-        self.build.platform.pool()
+        self.recipe.platform.pool()
     }
 
     /// The branch that it builds or built, where that is known.

@@ -4,15 +4,13 @@
 //! the same. Two texts of a run do: the signed one, which only the service can vouch for, and the plain one in it, which
 //! a run's secrets are sealed for, so that a worker opens them for exactly this.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::cause::Cause;
 use crate::id::{RegistryName, RunId};
+use crate::recipe::Recipe;
 use crate::run::{Run, RunType, TaskRevision};
 use crate::sealed::Sealed;
-use crate::task::{ArgName, BuildSpec};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
@@ -47,7 +45,7 @@ struct Fixed<'a> {
     run_type: RunType,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: &'a Option<TaskRevision>,
-    build: BuildSpec,
+    recipe: Recipe,
     cause: &'a Cause,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     force_tags: bool,
@@ -63,9 +61,8 @@ struct Fixed<'a> {
 struct Signed<'a> {
     fixed: Fixed<'a>,
     git_token: &'a Option<Sealed>,
-    secret_build_args: &'a BTreeMap<ArgName, Sealed>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_query: Option<&'a Sealed>,
+    /// Their names, and what they are for, stand in the recipe.
+    sealed: Vec<&'a Sealed>,
 }
 
 impl Run {
@@ -92,8 +89,7 @@ impl Run {
         text(&Signed {
             fixed: self.fixed(),
             git_token: &self.git_token,
-            secret_build_args: &self.build.secret_build_args,
-            source_query: self.build.source.query(),
+            sealed: self.recipe.sealed().collect(),
         })
     }
 
@@ -104,7 +100,7 @@ impl Run {
             registry,
             run_type,
             task,
-            build,
+            recipe,
             git_token: _,
             cause,
             force_tags,
@@ -119,8 +115,8 @@ impl Run {
             attempts: _,
             state: _,
         } = self;
-        let mut build = build.clone();
-        for sealed in build.secret_build_args.values_mut().chain(build.source.query_mut()) {
+        let mut recipe = recipe.clone();
+        for sealed in recipe.sealed_mut() {
             *sealed = Sealed::from_text(String::new());
         }
         let (id, run_type, created, force_tags) = (*id, *run_type, *created, *force_tags);
@@ -130,7 +126,7 @@ impl Run {
             registry,
             run_type,
             task,
-            build,
+            recipe,
             cause,
             force_tags,
             created_for,
@@ -152,13 +148,15 @@ mod tests {
     use super::*;
     use crate::decide::planner;
     use crate::decide::samples::task;
+    use crate::recipe::Work;
 
     fn run() -> Run {
         let mut task = task();
-        task.build.secret_build_args =
+        let Work::Build(build) = &mut task.recipe.work;
+        build.secret_build_args =
             [("TOKEN".parse().unwrap(), Sealed::from_text("sealed".to_owned()))].into();
         let (event, by) = ("request:1".parse().unwrap(), "t1".parse().unwrap());
-        planner::for_task_request(&task, task.build.clone(), event, by)
+        planner::for_task_request(&task, task.recipe.clone(), event, by)
             .create("ca1".parse().unwrap(), Timestamp::from_millis(1_700_000_000_000))
     }
 
@@ -171,20 +169,15 @@ mod tests {
             fixed,
             concat!(
                 r#"{"form":"gantry run 1","id":"ca1","registry":"reg","run_type":"QuickBuild","#,
-                r#""task":{"name":"web","revision":3},"build":{"source":{"kind":"git","#,
+                r#""task":{"name":"web","revision":3},"recipe":{"source":{"kind":"git","#,
                 r#""url":"https://github.com/octo/hello.git","reference":"main","folder":"app"},"#,
+                r#""platform":"linux/amd64","timeout":3600,"work":{"build":{"#,
                 r#""dockerfile":"Dockerfile","images":["web:{{.Run.ID}}"],"#,
-                r#""secret_build_args":{"TOKEN":""},"platform":"linux/amd64","timeout":3600,"#,
-                r#""push":true,"no_cache":false},"cause":{"cause":"request","event":"request:1","#,
+                r#""secret_build_args":{"TOKEN":""},"push":true,"no_cache":false}}},"cause":{"cause":"request","event":"request:1","#,
                 r#""by":"t1"},"created":1700000000000}"#,
             )
         );
-        assert_eq!(
-            signed,
-            format!(
-                r#"{{"fixed":{fixed},"git_token":null,"secret_build_args":{{"TOKEN":"sealed"}}}}"#
-            )
-        );
+        assert_eq!(signed, format!(r#"{{"fixed":{fixed},"git_token":null,"sealed":["sealed"]}}"#));
         let read: Run = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
         assert_eq!(read.signed_text(), run.signed_text(), "a stored run has the same");
     }

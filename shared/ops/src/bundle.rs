@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use gantry_domain::image::RegistryHost;
+use gantry_domain::recipe::{ArgName, Recipe, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::task::{ArgName, BuildSpec};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -43,14 +43,14 @@ struct Plain<Text> {
 }
 
 impl Bundle {
-    /// The secrets of a run of this build for this registry, and nothing else.
+    /// The secrets of a run of this recipe for this registry, and nothing else.
     ///
     /// # Errors
     /// [`SecretError`]: one of them does not open.
     pub fn gather(
         keyring: &Keyring,
         registry: &Registry,
-        build: &BuildSpec,
+        recipe: &Recipe,
         git_token: Option<&Sealed>,
     ) -> Result<Self, SecretError> {
         let sealed_for = Registry::seals_for(&registry.name);
@@ -61,7 +61,8 @@ impl Bundle {
             bundle.registries.insert(registry.host.clone(), Credentials { username, password });
         }
         bundle.git_token = git_token.map(open).transpose()?;
-        bundle.source_query = build.source.query().map(open).transpose()?;
+        bundle.source_query = recipe.source.query().map(open).transpose()?;
+        let Work::Build(build) = &recipe.work;
         for (name, value) in &build.secret_build_args {
             bundle.build_args.insert(name.clone(), open(value)?);
         }

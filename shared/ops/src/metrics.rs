@@ -283,8 +283,6 @@ pub struct Seen {
     pub store_used: u64,
     /// Bytes that may be in it.
     pub store_limit: Option<u64>,
-    /// The store's time.
-    pub at: Timestamp,
 }
 
 /// A scheduler looked at everything.
@@ -305,7 +303,11 @@ pub fn seen(seen: &Seen) {
     if let Some(limit) = seen.store_limit {
         METRICS.store_limit.set((), number(limit));
     }
-    METRICS.last_sweep.set((), seconds(seen.at));
+}
+
+/// A scheduler's sweeper got through, by the store's clock.
+pub fn swept(at: Timestamp) {
+    METRICS.last_sweep.set((), seconds(at));
 }
 
 /// The sweeper put something right.

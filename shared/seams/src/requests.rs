@@ -84,7 +84,7 @@ pub async fn accept(
             runs::Creation::begin(store, Batch::default(), request.prefix, signer, now).await?;
         let run = creation.add(request.draft.clone(), run_key.clone())?;
         let mut batch = creation.finish();
-        if let Source::Upload { upload, .. } = &run.build.source {
+        if let Source::Upload { upload, .. } = &run.recipe.source {
             uploads::used_in(&mut batch, &run.registry, upload);
         }
         events::record_decided(&mut batch, &request.event)?;

@@ -8,7 +8,7 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::signature::Signer;
-use gantry_domain::task::{BuildSpec, Task};
+use gantry_domain::task::Task;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -207,9 +207,7 @@ impl Holder for Task {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        let BuildSpec { source, secret_build_args, .. } = &mut self.build;
-        let of_build = secret_build_args.values_mut().chain(source.query_mut());
-        self.git_token.iter_mut().chain(of_build).collect()
+        self.git_token.iter_mut().chain(self.recipe.sealed_mut()).collect()
     }
 }
 
@@ -219,9 +217,7 @@ impl Holder for Run {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        let BuildSpec { source, secret_build_args, .. } = &mut self.build;
-        let of_build = secret_build_args.values_mut().chain(source.query_mut());
-        self.git_token.iter_mut().chain(of_build).collect()
+        self.git_token.iter_mut().chain(self.recipe.sealed_mut()).collect()
     }
 
     fn as_run(&mut self) -> Option<&mut Run> {

@@ -111,7 +111,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         id: format!("{REGISTRY}/{}", task_name(number)).parse()?,
         revision: 1,
         status: Status::Enabled,
-        build: stored::build(format!("{}#main", repository(of)).parse()?)?,
+        recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
         source_trigger: Some(SourceTrigger {
             name: "push".to_owned(),
             branch: None,

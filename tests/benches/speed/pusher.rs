@@ -55,7 +55,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         id: format!("{REGISTRY}/{NAME}-{number}").parse()?,
         revision: 1,
         status: Status::Enabled,
-        build: stored::build(format!("{url}#main").parse()?)?,
+        recipe: stored::build(format!("{url}#main").parse()?)?,
         source_trigger: Some(SourceTrigger {
             name: "push".to_owned(),
             branch: None,

@@ -7,9 +7,9 @@ use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::id::{RegistryName, RunId, RunPrefix, UploadId};
 use gantry_domain::image;
 use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::signature::{RunSignature, Signer};
 use gantry_domain::source::Source;
-use gantry_domain::task::{BuildSpec, RunTimeout};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, SharedStore};
 use gantry_seams::uploads::{self, Upload};
@@ -44,7 +44,7 @@ impl Signer for Nobody {
 pub(crate) async fn create(
     store: &SharedStore,
     registry: &RegistryName,
-    build: &BuildSpec,
+    build: &Recipe,
     count: usize,
 ) -> Result<Vec<RunId>> {
     create_signed(store, registry, build, count, &Nobody).await
@@ -53,7 +53,7 @@ pub(crate) async fn create(
 async fn create_signed(
     store: &SharedStore,
     registry: &RegistryName,
-    build: &BuildSpec,
+    build: &Recipe,
     count: usize,
     signer: &dyn Signer,
 ) -> Result<Vec<RunId>> {
@@ -114,7 +114,7 @@ pub(crate) async fn create_waiting(
 }
 
 /// What a scripted engine can build, with its context uploaded.
-async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<BuildSpec> {
+async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<Recipe> {
     let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
     let id: UploadId = "bench".parse()?;
     let digest: image::Digest =
@@ -133,23 +133,25 @@ async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<BuildSpec> 
 }
 
 /// An image of a source that is not pushed.
-pub(crate) fn build(source: Source) -> Result<BuildSpec> {
-    Ok(BuildSpec {
+pub(crate) fn build(source: Source) -> Result<Recipe> {
+    Ok(Recipe {
         source,
-        dockerfile: "Dockerfile".parse()?,
-        images: vec!["hello:{{.Run.ID}}".parse()?],
-        build_args: std::collections::BTreeMap::default(),
-        secret_build_args: std::collections::BTreeMap::default(),
-        target: None,
         platform: Platform::default(),
         timeout: RunTimeout::default(),
-        push: false,
-        no_cache: false,
-        bases: Vec::new(),
+        work: Work::Build(ImageBuild {
+            dockerfile: "Dockerfile".parse()?,
+            images: vec!["hello:{{.Run.ID}}".parse()?],
+            build_args: std::collections::BTreeMap::default(),
+            secret_build_args: std::collections::BTreeMap::default(),
+            target: None,
+            push: false,
+            no_cache: false,
+            bases: Vec::new(),
+        }),
     })
 }
 
-fn draft(registry: &RegistryName, build: &BuildSpec) -> Result<RunDraft> {
+fn draft(registry: &RegistryName, build: &Recipe) -> Result<RunDraft> {
     let (event, by) = ("request:bench".parse()?, BY.parse()?);
     Ok(planner::for_quick_build(registry.clone(), build.clone(), None, event, by))
 }

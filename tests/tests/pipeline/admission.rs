@@ -38,7 +38,7 @@ async fn a_task(gantry: &TestPipeline, name: &str, limit: Option<usize>) -> Task
     let limit = limit.and_then(|limit| NonZeroU32::new(u32::try_from(limit).unwrap()));
     gantry
         .task_with(name, "hello:{{.Run.ID}}", |task| {
-            task.build.source = source;
+            task.recipe.source = source;
             task.run_limit = limit;
         })
         .await

@@ -164,7 +164,9 @@ async fn a_branch_that_is_not_there_is_no_fact_though_it_is_said_to_be_the_defau
     let head = hello.commit("main", DOCKERFILE).unwrap();
     let source = gantry.git.url("hello");
     gantry
-        .task_with("hello", "hello:{{.Run.ID}}", |task| task.build.source = source.parse().unwrap())
+        .task_with("hello", "hello:{{.Run.ID}}", |task| {
+            task.recipe.source = source.parse().unwrap()
+        })
         .await;
     let sender = Sender::to(&gantry, "hello").await;
     for branch in ["invented-1", "invented-2"] {

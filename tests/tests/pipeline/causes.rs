@@ -7,7 +7,7 @@ use gantry_domain::task::Task;
 use gantry_seams::requests::Accepted;
 use gantry_seams::runs;
 use gantry_tests::git_server::Behaviour;
-use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 use gantry_worker::engine::scripted::{Action, PushFailure};
 
 /// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.
@@ -60,7 +60,7 @@ async fn a_failing_step_is_the_user_s_and_tells_its_exit_code() {
 #[tokio::test]
 async fn an_unknown_branch_is_the_user_s() {
     let run = end_of_run(async |gantry, task| {
-        task.build.source = format!("{}#nowhere", gantry.git.url("hello")).parse().unwrap();
+        task.recipe.source = format!("{}#nowhere", gantry.git.url("hello")).parse().unwrap();
     })
     .await;
     let (status, code, text) = error(&run);
@@ -70,8 +70,10 @@ async fn an_unknown_branch_is_the_user_s() {
 
 #[tokio::test]
 async fn a_missing_dockerfile_is_the_user_s() {
-    let run =
-        end_of_run(async |_, task| task.build.dockerfile = "app/Dockerfile".parse().unwrap()).await;
+    let run = end_of_run(async |_, task| {
+        image_build(&mut task.recipe).dockerfile = "app/Dockerfile".parse().unwrap()
+    })
+    .await;
     let (status, code, text) = error(&run);
     assert_eq!((status, code), (RunStatus::Failed, ErrorCode::DockerfileNotFound));
     assert!(text.contains("there is no `app/Dockerfile` in the source"), "{text}");

@@ -10,8 +10,8 @@ use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, WorkerId};
 use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::run::RunType;
-use gantry_domain::task::{BuildSpec, RunTimeout};
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, Store};
@@ -26,18 +26,20 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
         registry: format!("reg{registry}").parse().unwrap(),
         run_type,
         task: None,
-        build: BuildSpec {
+        recipe: Recipe {
             source: "https://github.com/octo/hello.git#main".parse().unwrap(),
-            dockerfile: "Dockerfile".parse().unwrap(),
-            images: Vec::new(),
-            build_args: BTreeMap::new(),
-            secret_build_args: BTreeMap::new(),
-            target: None,
             platform: Platform::default(),
             timeout: RunTimeout::default(),
-            push: false,
-            no_cache: false,
-            bases: Vec::new(),
+            work: Work::Build(ImageBuild {
+                dockerfile: "Dockerfile".parse().unwrap(),
+                images: Vec::new(),
+                build_args: BTreeMap::new(),
+                secret_build_args: BTreeMap::new(),
+                target: None,
+                push: false,
+                no_cache: false,
+                bases: Vec::new(),
+            }),
         },
         git_token: None,
         force_tags: false,

@@ -113,15 +113,17 @@ async fn a_waiting_run_that_was_changed_gets_nothing_and_ends_as_error() {
     other_registry(&gantry).await;
     let changes: [(&str, Change); 9] = [
         ("registry", |run| run["registry"] = json!("other")),
-        ("source", |run| run["build"]["source"]["url"] = json!("https://evil.test/x")),
-        ("image", |run| run["build"]["images"] = json!(["evil:1"])),
-        ("argument", |run| run["build"]["build_args"] = json!({ "A": "evil" })),
-        ("platform", |run| run["build"]["platform"] = json!("linux/arm64")),
+        ("source", |run| run["recipe"]["source"]["url"] = json!("https://evil.test/x")),
+        ("image", |run| run["recipe"]["work"]["build"]["images"] = json!(["evil:1"])),
+        ("argument", |run| run["recipe"]["work"]["build"]["build_args"] = json!({ "A": "evil" })),
+        ("platform", |run| run["recipe"]["platform"] = json!("linux/arm64")),
         ("secret", |run| {
-            let sealed = run["build"]["secret_build_args"]["TOKEN"].clone();
-            run["build"]["secret_build_args"]["OTHER"] = sealed;
+            let sealed = run["recipe"]["work"]["build"]["secret_build_args"]["TOKEN"].clone();
+            run["recipe"]["work"]["build"]["secret_build_args"]["OTHER"] = sealed;
         }),
-        ("token", |run| run["git_token"] = run["build"]["secret_build_args"]["TOKEN"].clone()),
+        ("token", |run| {
+            run["git_token"] = run["recipe"]["work"]["build"]["secret_build_args"]["TOKEN"].clone()
+        }),
         ("cause", |run| run["cause"]["by"] = json!("t2")),
         ("unsigned", |run| drop(run.as_object_mut().unwrap().remove("signature").unwrap())),
     ];
@@ -140,7 +142,7 @@ async fn a_ready_run_that_was_changed_is_not_built_with_its_secrets() {
     let gantry = super::start().await;
     let run = waiting_run(&gantry, "hello").await;
     gantry.schedule().await;
-    change(&gantry, &run, |run| run["build"]["dockerfile"] = json!("Evil")).await;
+    change(&gantry, &run, |run| run["recipe"]["work"]["build"]["dockerfile"] = json!("Evil")).await;
     gantry.settle().await;
     assert_refused(&gantry, "ca1").await;
     assert_eq!(gantry.run("ca1").await.attempts.len(), 1, "a worker took it and opened nothing");

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use gantry_domain::recipe::RunTimeout;
 use gantry_domain::run::{ErrorCode, RunStatus};
-use gantry_domain::task::{RunTimeout, SourceTrigger, Task};
+use gantry_domain::task::{SourceTrigger, Task};
 use gantry_seams::{decisions, runs};
 use gantry_tests::broken_host::{BrokenHost, Fault};
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
@@ -19,9 +20,9 @@ async fn mute(
 ) -> Task {
     gantry
         .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
-            task.build.source = format!("{}#main", host.url(name)).parse().unwrap();
+            task.recipe.source = format!("{}#main", host.url(name)).parse().unwrap();
             task.source_trigger = trigger;
-            task.build.timeout = RunTimeout::from_seconds(timeout).unwrap();
+            task.recipe.timeout = RunTimeout::from_seconds(timeout).unwrap();
         })
         .await
 }

@@ -87,7 +87,9 @@ async fn many_workers_at_once_take_each_run_once() {
     for n in 0..8 {
         let source = source.clone();
         gantry
-            .task_with(&format!("task-{n}"), "hello:{{.Run.ID}}", |task| task.build.source = source)
+            .task_with(&format!("task-{n}"), "hello:{{.Run.ID}}", |task| {
+                task.recipe.source = source
+            })
             .await;
     }
     gantry.schedule().await;
@@ -116,12 +118,12 @@ async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
         format!("{}#main", gantry.git.url("hello")).parse().unwrap();
     let limited = gantry
         .task_with("limited", "hello:{{.Run.ID}}", |task| {
-            task.build.source = source.clone();
+            task.recipe.source = source.clone();
             task.run_limit = std::num::NonZeroU32::new(1);
         })
         .await;
     let free = gantry
-        .task_with("free", "hello:{{.Run.ID}}", |task| task.build.source = source.clone())
+        .task_with("free", "hello:{{.Run.ID}}", |task| task.recipe.source = source.clone())
         .await;
     for task in [&limited, &limited, &free] {
         gantry.ask(task, None).await;
@@ -224,7 +226,7 @@ async fn a_run_longer_than_its_time_ends_as_timeout_and_its_build_is_gone() {
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry
         .task_with("hello", "hello:{{.Run.ID}}", |task| {
-            task.build.timeout = gantry_domain::task::RunTimeout::from_seconds(1).unwrap();
+            task.recipe.timeout = gantry_domain::recipe::RunTimeout::from_seconds(1).unwrap();
         })
         .await;
     gantry.schedule().await;

@@ -13,7 +13,7 @@ use gantry_seams::blobs::{BlobError, Blobs, Paths, SharedBlobs};
 use gantry_seams::logs::{
     LogId, LogPart, LogReader, Piece, append_tail, open_logs, pack_segment, seal,
 };
-use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 use gantry_worker::engine::scripted::Action;
 use tokio::io::AsyncRead;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ async fn run_with(actions: Vec<Action>, secret: Option<&str>) -> TestPipeline {
     });
     let task = gantry
         .task_with("hello", "hello:{{.Run.ID}}", |task| {
-            task.build.secret_build_args =
+            image_build(&mut task.recipe).secret_build_args =
                 sealed.map(|sealed| ("TOKEN".parse().unwrap(), sealed)).into_iter().collect();
         })
         .await;

@@ -79,7 +79,7 @@ async fn resting_commit(gantry: &TestPipeline, tag: &str) -> String {
 
 /// Somebody asks for a run of the task, with the source's reference changed.
 async fn ask(gantry: &TestPipeline, task: &Task, reference: &str, force_tags: bool) -> Run {
-    let mut build = task.build.clone();
+    let mut build = task.recipe.clone();
     build.source = format!("{}#{reference}", gantry.git.url("hello")).parse().unwrap();
     start(gantry, |event| {
         let by = TestPipeline::somebody();
@@ -133,7 +133,7 @@ async fn a_deletion_reaches_the_fact_and_a_late_push_of_the_deleted_branch_build
     let a = hello.commit("topic", DOCKERFILE).unwrap();
     gantry
         .task_with("hello", "hello:latest", |task| {
-            task.build.source = format!("{}#topic", gantry.git.url("hello")).parse().unwrap();
+            task.recipe.source = format!("{}#topic", gantry.git.url("hello")).parse().unwrap();
         })
         .await;
     gantry.settle().await;
@@ -279,7 +279,7 @@ async fn leased_run(
     let store = gantry.store.as_ref();
     let fact = format!("branch:reg:git.test/hello@b{branch}").parse().unwrap();
     let (event, by) = ("request/1".parse().unwrap(), TestPipeline::somebody());
-    let mut draft = planner::for_task_request(task, task.build.clone(), event, by);
+    let mut draft = planner::for_task_request(task, task.recipe.clone(), event, by);
     draft.built_on = BuiltOn::fact(fact, generation);
     let (prefix, now) = ("ca".parse().unwrap(), gantry.clock.now());
     let signer = gantry.keyring.as_ref();

@@ -154,7 +154,7 @@ async fn ask(gantry: &TestPipeline, task: &Task, number: usize) {
         kind: EventKind::Requested { by: by.clone(), task: Some(task.id.clone()), rerun_of: None },
     };
     let request = RunRequest {
-        draft: planner::for_task_request(task, task.build.clone(), event.id.clone(), by),
+        draft: planner::for_task_request(task, task.recipe.clone(), event.id.clone(), by),
         event,
         prefix: "ca".parse().unwrap(),
         idempotency: None,

@@ -162,7 +162,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
         assert!(workers::drain(store, &id, &TestPipeline::somebody()).await.unwrap());
         // It may look once more before it hears of it.
         until("the worker says that it is there", async || {
-            workers::workforce(store).await.unwrap().lacks(&task.build.platform.pool()).is_some()
+            workers::workforce(store).await.unwrap().lacks(&task.recipe.platform.pool()).is_some()
         })
         .await;
         gate.open();

@@ -329,7 +329,9 @@ async fn one_push_starts_every_task_that_watches_it_though_they_do_not_fit_one_c
     for n in 0..70 {
         let source = source.clone();
         gantry
-            .task_with(&format!("task-{n}"), "hello:{{.Run.ID}}", |task| task.build.source = source)
+            .task_with(&format!("task-{n}"), "hello:{{.Run.ID}}", |task| {
+                task.recipe.source = source
+            })
             .await;
     }
     gantry.schedule().await;

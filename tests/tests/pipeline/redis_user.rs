@@ -15,7 +15,7 @@ use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
 use gantry_seams::{installation, runs, workers};
 use gantry_tests::ground::Ground;
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, image_build};
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -64,8 +64,9 @@ impl Guarded {
         let sealed = gantry.keyring.seal(&TestPipeline::seals_for(), &secret).unwrap();
         let task = gantry
             .task_with(name, &format!("{name}:{{{{.Run.ID}}}}"), |task| {
-                task.build.platform = platform.parse().unwrap();
-                task.build.secret_build_args = [("TOKEN".parse().unwrap(), sealed)].into();
+                task.recipe.platform = platform.parse().unwrap();
+                image_build(&mut task.recipe).secret_build_args =
+                    [("TOKEN".parse().unwrap(), sealed)].into();
             })
             .await;
         gantry.schedule().await;

@@ -18,7 +18,7 @@ use gantry_seams::installation::{self, OpenError, PoolKeyRefused};
 use gantry_seams::reseal::{self, Reseal};
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, tasks};
-use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 
 const SECRET: &str = "s3cr3t-of-some-length";
 
@@ -42,7 +42,8 @@ pub(crate) async fn task_with_secret(gantry: &TestPipeline, name: &str) -> Task 
     let image = format!("{name}:{{{{.Run.ID}}}}");
     gantry
         .task_with(name, &image, |task| {
-            task.build.secret_build_args = [("TOKEN".parse().unwrap(), sealed)].into();
+            image_build(&mut task.recipe).secret_build_args =
+                [("TOKEN".parse().unwrap(), sealed)].into();
         })
         .await
 }
@@ -201,7 +202,9 @@ async fn once_everything_is_sealed_anew_the_old_key_may_go() {
     let done = gantry.engine.asked().len();
     gantry.ask(&task, None).await;
     gantry.schedule().await;
-    tasks::update(store, &task.id, |task| task.build.no_cache = true).await.unwrap();
+    tasks::update(store, &task.id, |task| image_build(&mut task.recipe).no_cache = true)
+        .await
+        .unwrap();
     gantry.ask(&task, None).await;
     let before = tasks::find(store, &task.id).await.unwrap().unwrap();
 

@@ -10,7 +10,7 @@ use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::requests::Accepted;
 use gantry_seams::{runs, tasks};
 use gantry_tests::ground::Ground;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{TestPipeline, image_build};
 use gantry_tests::real;
 
 /// An installation whose registry `real` is the real one.
@@ -42,7 +42,7 @@ async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) 
 pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
     let draft = |event| {
         let by = TestPipeline::somebody();
-        planner::for_task_request(task, task.build.clone(), event, by)
+        planner::for_task_request(task, task.recipe.clone(), event, by)
     };
     let Accepted::Started(run) = gantry.request(draft, None).await else { panic!("it is new") };
     gantry.schedule().await;
@@ -107,9 +107,13 @@ async fn two_builds_of_one_dockerfile_at_once_each_see_their_own_secret() {
         let mut one = task(&gantry, &name, dockerfile, &name).await;
         let seals_for = gantry_domain::registry::Registry::seals_for(&one.id.registry);
         let sealed = gantry.keyring.seal(&seals_for, &SecretString::from(secret)).unwrap();
-        one.build.secret_build_args.insert("TOKEN".parse().unwrap(), sealed.clone());
+        image_build(&mut one.recipe)
+            .secret_build_args
+            .insert("TOKEN".parse().unwrap(), sealed.clone());
         tasks::update(gantry.store.as_ref(), &one.id, |task| {
-            task.build.secret_build_args.insert("TOKEN".parse().unwrap(), sealed.clone());
+            image_build(&mut task.recipe)
+                .secret_build_args
+                .insert("TOKEN".parse().unwrap(), sealed.clone());
         })
         .await
         .unwrap();

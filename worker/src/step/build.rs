@@ -10,9 +10,10 @@ use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
+use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{ImageBuild, StageName};
 use gantry_domain::run::{ErrorCode, Run};
 use gantry_domain::source::{CommitId, RefName, Source};
-use gantry_domain::task::{BuildSpec, StageName};
 use gantry_domain::template::RunVariables;
 use gantry_ops::aside;
 use gantry_ops::metrics::Stage;
@@ -48,6 +49,15 @@ pub(crate) struct Builder {
     pub(crate) registries: Arc<dyn Registries>,
     pub(crate) pool_key: Arc<PoolKey>,
     pub(crate) installation: String,
+}
+
+/// A build step of an attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct BuildStep<'a> {
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) id: &'a StepId,
+    /// What the run's recipe says of it.
+    pub(crate) asked: &'a ImageBuild,
 }
 
 /// What a run's source turned out to be.
@@ -119,7 +129,7 @@ impl Drop for LocalImage {
 impl Builder {
     /// Fetches the run's source.
     pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Failure> {
-        let source = &attempt.run.build.source;
+        let source = &attempt.run.recipe.source;
         // An engine that is away costs no attempt. One that goes away in the middle does: the build may be why.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
             return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
@@ -136,40 +146,38 @@ impl Builder {
     /// Names the images, and resolves the bases.
     pub(crate) async fn plan(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         source: Fetched,
     ) -> Result<Planned, Failure> {
         let Fetched { checkout, .. } = source;
-        let images = images(attempt, &checkout)?;
-        let build_args = build_args(attempt, &checkout);
-        let pinning = self.pin_bases(attempt, step, &checkout, &build_args);
+        let images = images(step, &checkout)?;
+        let build_args = build_args(step, &checkout);
+        let pinning = self.pin_bases(step, &checkout, &build_args);
         let (dockerfile, has_frontend, bases) = spans::stage(Stage::Bases, pinning).await?;
         let dockerfile = (dockerfile, has_frontend, bases.as_slice());
-        let order = self.order(attempt, step, &checkout, dockerfile, build_args, &images)?;
-        let images = if attempt.run.build.push { images } else { Vec::new() };
+        let order = self.order(step, &checkout, dockerfile, build_args, &images)?;
+        let images = if step.asked.push { images } else { Vec::new() };
         Ok(Planned { checkout, order, images, bases })
     }
 
     /// Builds.
     pub(crate) async fn build(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         planned: Planned,
     ) -> Result<Built, Failure> {
         let Planned { checkout, order, images, bases } = planned;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
-        let image = spans::stage(Stage::Build, self.build_image(attempt, step, &checkout, order))
+        let image = spans::stage(Stage::Build, self.build_image(step, &checkout, order))
             .await
-            .map_err(|error| error.in_step(step))?;
+            .map_err(|error| error.in_step(step.id))?;
         let commit = checkout.commit().cloned();
         Ok(Built { local, image, images, bases, commit })
     }
 
     async fn fetch_source(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
         let deadline = attempt.deadline;
-        let fetched = match &attempt.run.build.source {
+        let fetched = match &attempt.run.recipe.source {
             Source::Git(git) => {
                 let token = attempt.bundle.git_token.as_ref();
                 let credentials = token.map(gantry_remote::code_host::git_credentials);
@@ -199,25 +207,24 @@ impl Builder {
     /// Resolves every image that the Dockerfile needs, once, so that what is recorded is what is used.
     async fn pin_bases(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         checkout: &Arc<Checkout>,
         build_args: &BTreeMap<String, String>,
     ) -> Result<(String, bool, Vec<BaseImage>), Failure> {
-        let build = &attempt.run.build;
         let mut arguments = build_args.clone();
-        for (name, value) in &attempt.bundle.build_args {
+        for (name, value) in &step.attempt.bundle.build_args {
             arguments.insert(name.to_string(), value.expose_secret().to_owned());
         }
-        let dockerfile = read_dockerfile(checkout, build, arguments)
-            .await
-            .map_err(|failure| failure.in_step(step))?;
+        let dockerfile =
+            read_dockerfile(checkout, step.asked, &step.attempt.run.recipe.platform, arguments)
+                .await
+                .map_err(|failure| failure.in_step(step.id))?;
         let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
         let mut bases: Vec<BaseImage> = Vec::new();
         for used in dockerfile.images().iter().filter(|used| used.needed) {
             let digest = match digests.get(&used.image) {
                 Some(digest) => digest.clone(),
-                None => self.resolve_base(attempt, step, &used.image).await?,
+                None => self.resolve_base(step, &used.image).await?,
             };
             digests.insert(used.image.clone(), digest.clone());
             let role = match used.role {
@@ -236,35 +243,35 @@ impl Builder {
 
     async fn resolve_base(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         image: &ImageReference,
     ) -> Result<Digest, Failure> {
-        let credentials = attempt.credentials(image);
+        let credentials = step.attempt.credentials(image);
         let deadline = Instant::now() + REGISTRY_WITHIN;
-        let kept = attempt.run.build.bases.iter().find(|base| base.image == *image);
+        let kept = step.asked.bases.iter().find(|base| base.image == *image);
         let kept = kept.map(|base| image.pinned(base.digest.clone()));
         let digest = self
             .registries
             .resolve(kept.as_ref().unwrap_or(image), credentials.as_ref(), deadline)
             .await
-            .map_err(|error| failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(step))?;
-        attempt.log.say(Some(step), format!("base {image} is {digest}")).await;
+            .map_err(|error| {
+                failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(step.id)
+            })?;
+        step.attempt.log.say(Some(step.id), format!("base {image} is {digest}")).await;
         Ok(digest)
     }
 
     fn order(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         checkout: &Checkout,
         (dockerfile, has_frontend, bases): (String, bool, &[BaseImage]),
         build_args: BTreeMap<String, String>,
         images: &[ImageReference],
     ) -> Result<BuildOrder, Failure> {
-        let (run, build) = (&attempt.run, &attempt.run.build);
+        let (run, recipe) = (&step.attempt.run, &step.attempt.run.recipe);
         let mut labels = BTreeMap::new();
-        labels.insert("org.opencontainers.image.source".to_owned(), build.source.to_string());
+        labels.insert("org.opencontainers.image.source".to_owned(), recipe.source.to_string());
         labels.insert("org.opencontainers.image.created".to_owned(), run.created.to_string());
         if let Some(commit) = checkout.commit() {
             labels.insert("org.opencontainers.image.revision".to_owned(), commit.to_string());
@@ -272,25 +279,26 @@ impl Builder {
         Ok(BuildOrder {
             installation: self.installation.clone(),
             run: run.id,
-            attempt: attempt.number,
-            step: step.clone(),
+            attempt: step.attempt.number,
+            step: step.id.clone(),
             dockerfile,
             bases: bases.iter().map(|base| base.image.pinned(base.digest.clone())).collect(),
             has_frontend,
-            image: local_name(attempt, images)?,
+            image: local_name(step.attempt, images)?,
             labels,
             build_args,
-            secret_build_args: attempt
+            secret_build_args: step
+                .attempt
                 .bundle
                 .build_args
                 .iter()
                 .map(|(name, value)| (name.to_string(), value.clone()))
                 .collect(),
-            target: build.target.as_ref().map(ToString::to_string),
-            platform: build.platform.clone(),
-            no_cache: build.no_cache,
-            isolation: self.isolation(attempt),
-            registries: attempt.bundle.registries.clone(),
+            target: step.asked.target.as_ref().map(ToString::to_string),
+            platform: recipe.platform.clone(),
+            no_cache: step.asked.no_cache,
+            isolation: self.isolation(step.attempt),
+            registries: step.attempt.bundle.registries.clone(),
         })
     }
 
@@ -318,18 +326,17 @@ impl Builder {
 
     async fn build_image(
         &self,
-        attempt: &Attempt,
-        step: &StepId,
+        step: BuildStep<'_>,
         checkout: &Arc<Checkout>,
         order: BuildOrder,
     ) -> Result<BuiltImage, Failure> {
-        let dockerfile = attempt.run.build.dockerfile.clone();
+        let dockerfile = step.asked.dockerfile.clone();
         let ignore = read_aside(checkout, move |checkout| checkout.ignore(&dockerfile))
             .await?
             .map_err(|error| failure::of_context(&error))?;
         let (events, said) = mpsc::channel(EVENTS);
         let building = self.engine.build(order, checkout.pack(ignore), events);
-        let writing = build_log::write(attempt.log.clone(), step.clone(), said);
+        let writing = build_log::write(step.attempt.log.clone(), step.id.clone(), said);
         let (built, ()) = tokio::join!(building, writing);
         built.map_err(Failure::from)
     }
@@ -338,11 +345,12 @@ impl Builder {
 /// The Dockerfile of a checkout, and the images in it.
 async fn read_dockerfile(
     checkout: &Arc<Checkout>,
-    build: &BuildSpec,
+    asked: &ImageBuild,
+    platform: &Platform,
     build_args: BTreeMap<String, String>,
 ) -> Result<Dockerfile, Failure> {
     let (path, target, platform) =
-        (build.dockerfile.clone(), build.target.clone(), build.platform.clone());
+        (asked.dockerfile.clone(), asked.target.clone(), platform.clone());
     read_aside(checkout, move |checkout| {
         let text = checkout.dockerfile(&path).map_err(|error| failure::of_context(&error))?;
         let inputs = BuildInputs {
@@ -368,16 +376,16 @@ async fn read_aside<T: Send + 'static>(
 }
 
 /// The images' names with the run's variables in them.
-fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>, Failure> {
-    let run = &attempt.run;
-    let variables = variables(attempt, checkout);
-    let mut images = Vec::with_capacity(run.build.images.len());
-    for template in &run.build.images {
+fn images(step: BuildStep<'_>, checkout: &Checkout) -> Result<Vec<ImageReference>, Failure> {
+    let variables = variables(step.attempt, checkout);
+    let mut images = Vec::with_capacity(step.asked.images.len());
+    for template in &step.asked.images {
         let name = template.render(&variables);
-        let image = ImageReference::parse_in(&name, &attempt.registry.host).map_err(|error| {
-            let message = format!("the image `{template}` is `{name}` in this run: {error}");
-            Failure::in_words(ErrorCode::ImageNameInvalid, message)
-        })?;
+        let image =
+            ImageReference::parse_in(&name, &step.attempt.registry.host).map_err(|error| {
+                let message = format!("the image `{template}` is `{name}` in this run: {error}");
+                Failure::in_words(ErrorCode::ImageNameInvalid, message)
+            })?;
         refuse_staging(&image)?;
         if !images.contains(&image) {
             images.push(image);
@@ -386,9 +394,9 @@ fn images(attempt: &Attempt, checkout: &Checkout) -> Result<Vec<ImageReference>,
     Ok(images)
 }
 
-fn build_args(attempt: &Attempt, checkout: &Checkout) -> BTreeMap<String, String> {
-    let variables = variables(attempt, checkout);
-    let arguments = &attempt.run.build.build_args;
+fn build_args(step: BuildStep<'_>, checkout: &Checkout) -> BTreeMap<String, String> {
+    let variables = variables(step.attempt, checkout);
+    let arguments = &step.asked.build_args;
     arguments.iter().map(|(name, value)| (name.to_string(), value.render(&variables))).collect()
 }
 
@@ -398,7 +406,7 @@ fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'
         id: run.id,
         registry: &attempt.registry.host,
         date: run.created,
-        platform: &run.build.platform,
+        platform: &run.recipe.platform,
         commit: checkout.commit(),
         branch: branch(attempt).or(checkout.branch()),
         task: run.task.as_ref().map(|task| &task.name),
@@ -407,7 +415,7 @@ fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'
 
 /// What was fetched, if it came from git.
 fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
-    let Source::Git(git) = &run.build.source else { return None };
+    let Source::Git(git) = &run.recipe.source else { return None };
     let commit = checkout.commit()?.clone();
     // A commit that was asked for by its id is on no branch that we know.
     let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use gantry_api::{BuildCreate, TaskCreate};
 use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{ArgName, ImageBuild, Recipe, RunTimeout, StageName, Work};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{Source, SourcePath};
-use gantry_domain::task::{ArgName, BuildSpec, RunTimeout, StageName};
 use gantry_domain::template::{ArgValue, Template};
 use gantry_ops::secret::SecretError;
 
@@ -73,19 +73,21 @@ pub(crate) struct BuildParts {
 
 impl BuildParts {
     /// The build; `None` if a part that it needs is wrong.
-    pub(crate) fn whole(self) -> Option<BuildSpec> {
-        Some(BuildSpec {
+    pub(crate) fn whole(self) -> Option<Recipe> {
+        Some(Recipe {
             source: self.source?,
-            dockerfile: self.dockerfile?,
-            images: self.images?,
-            build_args: self.build_args?,
-            secret_build_args: self.secret_build_args?,
-            target: self.target,
             platform: self.platform?,
             timeout: self.timeout?,
-            push: self.push,
-            no_cache: self.no_cache,
-            bases: Vec::new(),
+            work: Work::Build(ImageBuild {
+                dockerfile: self.dockerfile?,
+                images: self.images?,
+                build_args: self.build_args?,
+                secret_build_args: self.secret_build_args?,
+                target: self.target,
+                push: self.push,
+                no_cache: self.no_cache,
+                bases: Vec::new(),
+            }),
         })
     }
 }

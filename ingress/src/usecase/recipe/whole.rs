@@ -2,9 +2,10 @@
 
 use gantry_domain::id::TaskName;
 use gantry_domain::image::ImageReference;
+use gantry_domain::recipe::Recipe;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{GitSource, Source};
-use gantry_domain::task::{BuildSpec, SourceTrigger, Status};
+use gantry_domain::task::{SourceTrigger, Status};
 use gantry_domain::template::{RunVariables, Template};
 use gantry_ops::bundle::Bundle;
 
@@ -25,11 +26,7 @@ pub(crate) struct Whole<'a> {
 impl Checker<'_> {
     /// Goes on only if nothing is wrong, and if the secrets of a run of this build could be masked in its log. The run checks
     /// again: its registry's password may be another by then.
-    pub(crate) fn finish(
-        self,
-        build: &BuildSpec,
-        git_token: Option<&Sealed>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn finish(self, build: &Recipe, git_token: Option<&Sealed>) -> Result<(), Refusal> {
         self.mistakes.none()?;
         // A secret that does not open is what the next request may be about to replace.
         let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {

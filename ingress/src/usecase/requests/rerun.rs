@@ -3,6 +3,7 @@
 use gantry_api::RerunCreate;
 use gantry_domain::decide::planner;
 use gantry_domain::lineage::BaseImage;
+use gantry_domain::recipe::Work;
 use gantry_domain::run::Run as RunRecord;
 use gantry_domain::source::Source;
 use gantry_seams::uploads;
@@ -28,10 +29,11 @@ pub(crate) async fn start_rerun(
     let request = Request::new(asked, allowed, &registry.name)?;
     let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
     if given.same_bases {
-        draft.build.bases = bases_of(run)?;
+        let Work::Build(build) = &mut draft.recipe.work;
+        build.bases = bases_of(run)?;
     }
     draft.force_tags = given.force_tags;
-    code_choice::check_rerun(state.store.as_ref(), run, &draft.build, allowed.token()).await?;
+    code_choice::check_rerun(state.store.as_ref(), run, &draft.recipe, allowed.token()).await?;
     request.start(state, &registry, run.task_id(), Some(run.id), draft).await
 }
 
@@ -63,7 +65,7 @@ fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), Refusal> {
 }
 
 async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), Refusal> {
-    let Source::Upload { upload, .. } = &run.build.source else {
+    let Source::Upload { upload, .. } = &run.recipe.source else {
         return Ok(());
     };
     match uploads::find(state.store.as_ref(), upload).await? {

@@ -2,6 +2,7 @@
 
 use gantry_api::TaskRunCreate;
 use gantry_domain::decide::planner::{self, RunDraft};
+use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
 use gantry_domain::task::Task;
 use gantry_domain::token::Scope;
@@ -37,21 +38,22 @@ async fn overridden(
     request: &Request,
 ) -> Result<RunDraft, Refusal> {
     let mut check = Checker::new(registry, &state.keyring);
-    let mut build = task.build.clone();
+    let mut recipe = task.recipe.clone();
     let mut git_token = task.git_token.clone();
     if given.context.is_some() || given.upload.is_some() {
         let store = state.store.as_ref();
         let (context, upload) = (given.context.as_deref(), given.upload.as_deref());
         if let Some(source) = check.source(store, context, upload).await? {
-            build.source = source;
+            recipe.source = source;
         }
     }
-    let is_elsewhere = is_elsewhere(&task.build.source, &build.source);
+    let is_elsewhere = is_elsewhere(&task.recipe.source, &recipe.source);
     code_choice::check_override(task, given, is_elsewhere, scope)?;
     if is_elsewhere {
         // The token of a repository must not be shown to another.
         git_token = None;
     }
+    let Work::Build(build) = &mut recipe.work;
     if let Some(dockerfile) = &given.dockerfile
         && let Some(dockerfile) = check.dockerfile(dockerfile)
     {
@@ -67,16 +69,16 @@ async fn overridden(
         git_token = check.git_token(given.git_token.as_deref())?;
     }
     check.together(&Whole {
-        source: &build.source,
+        source: &recipe.source,
         images: Some(&build.images),
         push: build.push,
         source_trigger: None,
         has_git_token: given.git_token.is_some(),
         task: Some(&task.id.name),
     });
-    check.finish(&build, git_token.as_ref())?;
+    check.finish(&recipe, git_token.as_ref())?;
     let (event, by) = (request.event.clone(), request.by.clone());
-    let mut draft = planner::for_task_request(task, build, event, by);
+    let mut draft = planner::for_task_request(task, recipe, event, by);
     draft.git_token = git_token;
     draft.force_tags = given.force_tags;
     Ok(draft)

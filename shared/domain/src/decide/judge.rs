@@ -109,7 +109,7 @@ mod tests {
 
     fn verdict(push: &Push, task: &Task, head: &Head, started: Option<RunId>) -> String {
         match judge(&"d/0".parse().unwrap(), push, task, head, started) {
-            Verdict::Run(draft) => format!("builds {}", draft.build.source),
+            Verdict::Run(draft) => format!("builds {}", draft.recipe.source),
             Verdict::No(rule) => rule.to_string(),
         }
     }

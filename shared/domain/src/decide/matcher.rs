@@ -29,7 +29,7 @@ pub fn watched_branch(task: &Task) -> Option<RefName> {
 }
 
 fn git_source(task: &Task) -> Option<&GitSource> {
-    match &task.build.source {
+    match &task.recipe.source {
         Source::Git(git) => Some(git),
         Source::Upload { .. } | Source::Tarball { .. } => None,
     }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn without_a_branch_of_its_own_a_task_watches_the_providers_default() {
         let mut task = task();
-        let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+        let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };
         git.reference = None;
         let mut elsewhere = push("topic");
         elsewhere.default_branch = Some("main".parse().unwrap());
@@ -138,7 +138,7 @@ mod tests {
             "branch topic moved; the source trigger watches main"
         );
         let mut head = task.clone();
-        let Source::Git(git) = &mut head.build.source else { panic!("a git source") };
+        let Source::Git(git) = &mut head.recipe.source else { panic!("a git source") };
         git.reference = Some("HEAD".parse().unwrap());
         assert_eq!(verdict(&elsewhere, &head), verdict(&elsewhere, &task));
     }
@@ -147,7 +147,7 @@ mod tests {
     fn a_push_whose_host_names_no_default_branch_starts_nothing_that_needs_it() {
         let mut task = task();
         assert_eq!(verdict(&push("main"), &task), "asks about main");
-        let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+        let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };
         git.reference = None;
         assert_eq!(
             verdict(&push("topic"), &task),
@@ -160,10 +160,10 @@ mod tests {
     fn one_branch_is_watched_however_it_is_spelled() {
         for spelled in ["main", "heads/main", "refs/heads/main"] {
             let mut task = task();
-            let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+            let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };
             git.reference = Some(spelled.parse().unwrap());
             assert_eq!(verdict(&push("main"), &task), "asks about main", "{spelled}");
-            let Source::Git(git) = &mut task.build.source else { panic!("a git source") };
+            let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };
             git.reference = None;
             task.source_trigger.as_mut().unwrap().branch = Some(spelled.parse().unwrap());
             assert_eq!(verdict(&push("main"), &task), "asks about main", "{spelled}");

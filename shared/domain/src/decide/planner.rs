@@ -8,10 +8,11 @@ use crate::cause::Cause;
 use crate::event::Push;
 use crate::fact::Fact;
 use crate::id::{EventId, RegistryName, RunId, TokenId};
+use crate::recipe::Recipe;
 use crate::run::{Run, RunState, RunType, TaskRevision, WaitReason};
 use crate::sealed::Sealed;
 use crate::source::{CommitId, RefName, Source};
-use crate::task::{BuildSpec, Task};
+use crate::task::Task;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
@@ -24,8 +25,8 @@ pub struct RunDraft {
     pub run_type: RunType,
     /// The task that it executes.
     pub task: Option<TaskRevision>,
-    /// What to build.
-    pub build: BuildSpec,
+    /// What it executes.
+    pub recipe: Recipe,
     /// The token that reads its git repository.
     pub git_token: Option<Sealed>,
     /// Why it exists.
@@ -47,7 +48,7 @@ impl RunDraft {
             registry: self.registry,
             run_type: self.run_type,
             task: self.task,
-            build: self.build,
+            recipe: self.recipe,
             git_token: self.git_token,
             cause: self.cause,
             force_tags: self.force_tags,
@@ -75,8 +76,8 @@ pub fn for_push(
     head: &CommitId,
     fact: &Fact,
 ) -> RunDraft {
-    let mut build = task.build.clone();
-    if let Source::Git(git) = &mut build.source {
+    let mut recipe = task.recipe.clone();
+    if let Source::Git(git) = &mut recipe.source {
         // A commit's id is a reference of its own: what the fact says is built, however the branch moves on.
         git.reference = head.as_str().parse().ok();
     }
@@ -85,7 +86,7 @@ pub fn for_push(
         registry: task.id.registry.clone(),
         run_type: RunType::AutoBuild,
         task: Some(revision(task)),
-        build,
+        recipe,
         git_token: task.git_token.clone(),
         cause: Cause::Push {
             event: event.clone(),
@@ -104,12 +105,12 @@ pub fn for_push(
 
 /// The run of a task that somebody asked for.
 #[must_use]
-pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: TokenId) -> RunDraft {
+pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId) -> RunDraft {
     RunDraft {
         registry: task.id.registry.clone(),
         run_type: RunType::QuickBuild,
         task: Some(revision(task)),
-        build,
+        recipe,
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
@@ -122,7 +123,7 @@ pub fn for_task_request(task: &Task, build: BuildSpec, event: EventId, by: Token
 #[must_use]
 pub fn for_quick_build(
     registry: RegistryName,
-    build: BuildSpec,
+    recipe: Recipe,
     git_token: Option<Sealed>,
     event: EventId,
     by: TokenId,
@@ -131,7 +132,7 @@ pub fn for_quick_build(
         registry,
         run_type: RunType::QuickBuild,
         task: None,
-        build,
+        recipe,
         git_token,
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
@@ -144,16 +145,15 @@ pub fn for_quick_build(
 /// context names now.
 #[must_use]
 pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
-    // Bases are resolved anew, also where the first run had kept those of another.
-    let mut build = BuildSpec { bases: Vec::new(), ..run.build.clone() };
-    if let (Source::Git(git), Some(read)) = (&mut build.source, &run.read) {
+    let mut recipe = run.recipe.again();
+    if let (Source::Git(git), Some(read)) = (&mut recipe.source, &run.read) {
         git.reference = read.commit.as_str().parse().ok();
     }
     RunDraft {
         registry: run.registry.clone(),
         run_type: RunType::QuickBuild,
         task: run.task.clone(),
-        build,
+        recipe,
         git_token: run.git_token.clone(),
         cause: Cause::Request {
             event,
@@ -183,11 +183,11 @@ mod tests {
     fn a_rerun_builds_the_commit_and_branch_that_the_first_run_read() {
         let task = task();
         let (event, by): (EventId, TokenId) = ("request:1".parse().unwrap(), "t1".parse().unwrap());
-        let asked = for_task_request(&task, task.build.clone(), event.clone(), by.clone());
+        let asked = for_task_request(&task, task.recipe.clone(), event.clone(), by.clone());
         let mut first = asked.create("ca1".parse().unwrap(), Timestamp::default());
         let unread = for_rerun(&first, event.clone(), by.clone());
         assert_eq!(
-            unread.build.source, first.build.source,
+            unread.recipe.source, first.recipe.source,
             "no commit is known: as the context says"
         );
 
@@ -198,11 +198,11 @@ mod tests {
         });
         let second = for_rerun(&first, event.clone(), by.clone());
         let pinned = format!("https://github.com/octo/hello.git#{}:app", "b".repeat(40));
-        assert_eq!(second.build.source.to_string(), pinned);
+        assert_eq!(second.recipe.source.to_string(), pinned);
         let second = second.create("ca2".parse().unwrap(), Timestamp::default());
         assert_eq!(second.branch().unwrap().as_str(), "main");
         let third = for_rerun(&second, event, by);
-        assert_eq!(third.build.source.to_string(), pinned, "also of a rerun");
+        assert_eq!(third.recipe.source.to_string(), pinned, "also of a rerun");
         let third = third.create("ca3".parse().unwrap(), Timestamp::default());
         assert_eq!(third.branch().unwrap().as_str(), "main");
     }
@@ -216,7 +216,7 @@ mod tests {
         let fact = advanced(None, &key, Some(head.clone()), Timestamp::default());
         let draft = for_push(&task, &"d/0".parse().unwrap(), &push, &branch, &head, &fact);
         assert_eq!(
-            draft.build.source.to_string(),
+            draft.recipe.source.to_string(),
             format!("https://github.com/octo/hello.git#{head}:app")
         );
         assert_eq!(draft.built_on, BuiltOn::fact(key, 1));

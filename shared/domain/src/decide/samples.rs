@@ -2,7 +2,8 @@
 
 use crate::event::{Push, PushedRef};
 use crate::platform::Platform;
-use crate::task::{BuildSpec, RunTimeout, SourceTrigger, Status, Task};
+use crate::recipe::{ImageBuild, Recipe, RunTimeout, Work};
+use crate::task::{SourceTrigger, Status, Task};
 use crate::timestamp::Timestamp;
 
 pub(crate) fn task() -> Task {
@@ -10,18 +11,20 @@ pub(crate) fn task() -> Task {
         id: "reg/web".parse().unwrap(),
         revision: 3,
         status: Status::Enabled,
-        build: BuildSpec {
+        recipe: Recipe {
             source: "https://github.com/octo/hello.git#main:app".parse().unwrap(),
-            dockerfile: "Dockerfile".parse().unwrap(),
-            images: vec!["web:{{.Run.ID}}".parse().unwrap()],
-            build_args: std::collections::BTreeMap::default(),
-            secret_build_args: std::collections::BTreeMap::default(),
-            target: None,
             platform: Platform::default(),
             timeout: RunTimeout::default(),
-            push: true,
-            no_cache: false,
-            bases: Vec::new(),
+            work: Work::Build(ImageBuild {
+                dockerfile: "Dockerfile".parse().unwrap(),
+                images: vec!["web:{{.Run.ID}}".parse().unwrap()],
+                build_args: std::collections::BTreeMap::default(),
+                secret_build_args: std::collections::BTreeMap::default(),
+                target: None,
+                push: true,
+                no_cache: false,
+                bases: Vec::new(),
+            }),
         },
         source_trigger: Some(SourceTrigger {
             name: "defaultSourceTriggerName".to_owned(),
