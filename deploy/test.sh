@@ -38,8 +38,8 @@ run_tests() {
         cargo nextest run --workspace --no-fail-fast
         cargo test --workspace --doc
     else
-        # As many at once as .config/nextest.toml says.
-        RUST_TEST_THREADS=4 cargo test --workspace --no-fail-fast -- --skip slow::
+        # Not more at once than cores: tests that measure memory share their process here.
+        cargo test --workspace --no-fail-fast -- --skip slow::
     fi
 }
 

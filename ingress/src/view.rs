@@ -10,6 +10,7 @@ use gantry_domain::recipe::Work;
 use gantry_domain::registry;
 use gantry_domain::run;
 use gantry_domain::source::CommitId;
+use gantry_domain::step::{Step, StepState, Steps};
 use gantry_domain::task::{self, Status};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
@@ -100,6 +101,27 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
     }
 }
 
+/// The steps of a run's last attempt. One that goes on without its attempt is lost.
+pub(crate) fn steps(run: &run::Run, steps: &Steps) -> Vec<types::Step> {
+    let is_leased = run.state.lease().is_some();
+    let view = |step: &Step| {
+        let (status, finished) = match step.state {
+            StepState::Running if is_leased => ("Running", None),
+            StepState::Running => ("Lost", None),
+            StepState::Succeeded { at } => ("Succeeded", Some(at)),
+            StepState::Failed { at } => ("Failed", Some(at)),
+            StepState::Stopped { at } => ("Stopped", Some(at)),
+        };
+        types::Step {
+            id: step.id.to_string(),
+            status: status.to_owned(),
+            started: time(step.began),
+            finished: finished.map(time),
+        }
+    };
+    steps.iter().map(view).collect()
+}
+
 pub(crate) fn run(run: &run::Run) -> types::Run {
     let Work::Build(build) = &run.recipe.work;
     let done = run.state.done();
@@ -145,6 +167,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         error: done.and_then(|done| done.outcome.error()).map(run_error),
         worker: attempts.last().map(|attempt| attempt.worker.clone()),
         attempts,
+        steps: Vec::new(),
         cancel_asked: run
             .cancel
             .as_ref()

@@ -67,7 +67,8 @@ pub(super) async fn show(
 ) -> Result<Json<types::Run>, ApiError> {
     let run = runs::find(&state, &allowed, *at).await?;
     let waits_for = runs::explain_wait(state.store.as_ref(), &run).await?;
-    Ok(Json(types::Run { waits_for, ..view::run(&run) }))
+    let steps = view::steps(&run, &runs::last_steps(&state, &run).await?);
+    Ok(Json(types::Run { waits_for, steps, ..view::run(&run) }))
 }
 
 /// Archives a run and its log, so that they are kept for good, or no longer.

@@ -28,7 +28,7 @@ pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
     Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, RerunCreate, Run, RunError,
-    RunUpdate, SupersededTag,
+    RunUpdate, Step, SupersededTag,
 };
 pub use status::{
     Drained, FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord,

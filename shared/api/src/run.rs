@@ -85,6 +85,21 @@ impl std::fmt::Debug for BuildCreate {
     }
 }
 
+/// A step of a run, in its last attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Step {
+    /// Its name.
+    #[schema(example = "build")]
+    pub id: String,
+    /// `Running`, `Succeeded`, `Failed`, `Stopped` (cancelled, out of time or handed back) or `Lost` (its worker was).
+    pub status: String,
+    /// When it began.
+    pub started: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
+}
+
 /// One execution: what it is to do, where it stands, how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
@@ -148,6 +163,9 @@ pub struct Run {
     pub error: Option<RunError>,
     /// Its leases, in order; the last may still be held.
     pub attempts: Vec<Attempt>,
+    /// The steps of its last attempt, in the order in which they began; empty in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// Who asked to cancel it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_asked: Option<CancelAsked>,

@@ -4,8 +4,10 @@ use gantry_domain::id::RunId;
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::run::Run as RunRecord;
+use gantry_domain::step::Steps;
 use gantry_ops::metrics;
-use gantry_seams::{lineages, runs};
+use gantry_seams::store::StoreError;
+use gantry_seams::{lineages, runs, steps};
 
 use crate::access::{Allowed, Needs, Read, Run};
 use crate::refusal::Refusal;
@@ -27,6 +29,15 @@ pub(crate) async fn find<S: Needs>(
         .await?
         .filter(|run| allowed.sees(&run.registry))
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
+}
+
+/// The steps of the last attempt of a run that was found.
+pub(crate) async fn last_steps(state: &State, run: &RunRecord) -> Result<Steps, StoreError> {
+    let last = run.state.lease().map(|lease| lease.attempt);
+    match last.or(run.attempts.last().map(|ended| ended.attempt)) {
+        Some(attempt) => steps::find(state.store.as_ref(), run.id, attempt).await,
+        None => Ok(Steps::default()),
+    }
 }
 
 /// Archives a run and its log, so that they are kept for good, or no longer.

@@ -24,13 +24,11 @@ fn run(id: &str, image: &str) -> Run {
         "id": id,
         "registry": "reg",
         "run_type": "QuickBuild",
-        "build": {
+        "recipe": {
             "source": { "kind": "git", "url": "https://git.test/hello.git" },
-            "dockerfile": "Dockerfile",
-            "images": [image],
             "platform": "linux/amd64",
             "timeout": 60,
-            "push": true,
+            "work": { "build": { "dockerfile": "Dockerfile", "images": [image], "push": true } },
         },
         "cause": { "cause": "request", "event": "request:1", "by": "t1" },
         "built_on": { "state": "unread" },
