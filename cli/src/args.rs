@@ -278,7 +278,7 @@ impl SettingsOptions {
     }
 }
 
-/// Where the door is.
+/// The address to listen on.
 #[derive(Debug, clap::Args)]
 struct ListenOption {
     /// Where to serve the API and the hooks [default: 127.0.0.1:7300]

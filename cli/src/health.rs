@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics` on `telemetry.listen`: for whoever watches over the process.
 //!
-//! A server of its own, from before the start waits for anything: an ingress's door opens only after that, and a
+//! A server of its own, from before the start waits for anything: an ingress listens only after that, and a
 //! scheduler and a worker have none.
 
 use std::convert::Infallible;

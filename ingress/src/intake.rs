@@ -1,4 +1,4 @@
-//! Whether anything new is taken: near its budget the store has room only for what goes on.
+//! Refuses new work while the store is nearly full: the rest of its budget is for runs that exist already.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::refusal::Refusal;
 /// How often the store is asked. No request asks it.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The door for what fills the store: deliveries, uploads, runs that are asked for. What ends, removes or reads passes
-/// beside it, and so does all that workers say of their runs.
+/// Admits what adds to the store: deliveries, uploads, new runs. Requests that read, end or remove something do not ask
+/// it, nor do workers that report on their runs.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     is_closed: AtomicBool,

@@ -1,4 +1,4 @@
-//! HTTP to events; the users' door.
+//! The HTTP server: webhooks become events, and users call the API.
 //!
 //! In: webhooks, and what people and programs ask for. Out: events that the scheduler decides, and runs that were asked for
 //! by name. Knows neither scheduler nor worker: what it tells them, it writes to the store, and rings.
@@ -92,7 +92,7 @@ impl Default for IngressSettings {
     }
 }
 
-/// Everything that the door needs.
+/// What the server needs.
 pub struct Ingress {
     /// The truth.
     pub store: SharedStore,
@@ -117,7 +117,7 @@ pub struct Listeners {
     pub hooks: Option<TcpListener>,
 }
 
-/// The door cannot be opened.
+/// The server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A socket cannot be used.

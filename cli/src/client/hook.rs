@@ -12,10 +12,10 @@ use super::arguments::{RegistryArg, read_secret};
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
-/// Open doors for webhooks: GitHub's, and a registry's notifications
+/// Manage webhooks: from GitHub, and a registry's notifications
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hooks {
-    /// Open a door; prints what to enter at the sender
+    /// Create a hook and print what to enter at the sender
     #[command(after_long_help = "\
 The secret is shown once. Providers are told the address of `server.public_url`.
 
@@ -27,16 +27,16 @@ Examples:
     /// List hooks
     #[command(visible_alias = "ls")]
     List(List),
-    /// Show a hook: its address, its secrets by id, what came
+    /// Show a hook: its URL, the ids of its secrets, and counts of its deliveries
     Show(OneHook),
-    /// Close a door: what comes there is refused from now on
+    /// Delete a hook: its deliveries are refused from now on
     Delete(OneHook),
-    /// Add a secret, so that the sender can change over; then remove the old ones
+    /// Add a secret; with --finish, remove the old ones
     #[command(after_long_help = "Examples:
-  gantry hook rotate HOOK             prints a new secret; the old ones hold on
-  gantry hook rotate HOOK --finish    when the sender has it: only the newest holds")]
+  gantry hook rotate HOOK             prints a new secret; the old ones stay valid
+  gantry hook rotate HOOK --finish    once the sender uses it: only the newest stays valid")]
     Rotate(Rotate),
-    /// Send a test delivery to a hook as its sender would, and say what came of it
+    /// Send a test delivery to a hook and report the answer
     Test(OneHook),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Create {
     registry: RegistryArg,
     #[arg(long, value_name = "PROVIDER", help = senders())]
     provider: String,
-    /// A repository that it speaks for, as URL; each one that the registry's tasks name, if left out
+    /// URL of a repository to accept events for [default: every repository that the registry's tasks name]
     #[arg(long = "repository", value_name = "URL")]
     repositories: Vec<String>,
     /// Read the secret from standard input instead of making one
@@ -163,7 +163,7 @@ impl OneHook {
             client.api.post(&["hooks", &self.hook, "test"], &serde_json::json!({})).await?;
         let mut details = Details::default();
         details
-            .line("result", if tested.ok { "the door opens" } else { "the door stays closed" })
+            .line("result", if tested.ok { "accepted" } else { "failed" })
             .line("meaning", &tested.message)
             .line("URL", &tested.url)
             .maybe("status", tested.status)

@@ -121,7 +121,7 @@ pub(super) async fn remove_secret(
     Ok(Json(view(&state, &hook)))
 }
 
-/// Knocks at a hook as its sender would: a real, signed request through HTTP to the hook's URL.
+/// Sends a test delivery to a hook: a real, signed HTTP request to the hook's public URL.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::HookTestResult), Failures))]
 #[post("/hooks/{hook}/test")]
 pub(super) async fn test(

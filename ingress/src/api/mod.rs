@@ -25,7 +25,7 @@
 //! | `GET PATCH DELETE /hooks/{hook}` | read, write, write | |
 //! | `POST /hooks/{hook}/secrets` | write | adds a secret; the old ones stay active |
 //! | `DELETE /hooks/{hook}/secrets/{secret}` | write | removes one |
-//! | `POST /hooks/{hook}/test` | write | knocks at the hook as its sender would |
+//! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
 //! | `GET /hooks/{hook}/deliveries/{delivery}` | read | shows one with events and decisions |
 //! | `GET /hooks/{hook}/deliveries/{delivery}/body` | read | its body, as it came |

@@ -69,15 +69,15 @@ impl RawDelivery {
         Ok(self)
     }
 
-    /// What is kept is what the proof is held against.
+    /// Every byte that is kept is verified, and no other.
     async fn push(&mut self, piece: Bytes) -> io::Result<()> {
-        self.proof.hear(&piece);
+        self.proof.update(&piece);
         self.body.push(piece).await
     }
 
     /// Whether its sender knows a secret of the hook.
     pub(crate) fn verify(self) -> Result<VerifiedDelivery, RejectedDelivery> {
-        self.proof.judge()?;
+        self.proof.finish()?;
         self.held.stay();
         Ok(VerifiedDelivery { body: self.body, held: self.held })
     }

@@ -1,6 +1,6 @@
-//! The hooks with their secrets opened, remembered for two seconds: a burst of deliveries asks the store once.
+//! Caches hooks and their decrypted secrets for two seconds, so that a burst of deliveries reads the store once.
 //!
-//! A secret that was removed opens the door that much longer in other processes; in this one it is forgotten at once.
+//! A removed secret stays valid for those two seconds in other processes; this one drops it at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! The door for webhooks.
+//! Receives webhooks: verifies, records and answers them.
 
 mod body;
 mod budget;
@@ -19,5 +19,5 @@ pub use provider::meaning;
 pub(crate) use receive::receive;
 pub(crate) use replay::{find_body, replay};
 pub(crate) use tally::HookTally;
-pub(crate) use trial::knock;
+pub(crate) use trial::send_test_delivery;
 pub(crate) use verify::MOST_SECRETS;

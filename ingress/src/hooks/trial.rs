@@ -1,4 +1,4 @@
-//! Knocks at a hook as its sender would: a real, signed request through HTTP to the address that senders are told.
+//! Sends a test delivery to a hook: a real, signed HTTP request to the public URL that its sender uses.
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use gantry_api::{HookAccepted, HookTestResult};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sends a ping that means nothing, with one of the hook's secrets, and says what came of it.
-pub(crate) async fn knock(
+/// Sends a ping, signed with one of the hook's secrets, and reports the answer. A ping starts nothing.
+pub(crate) async fn send_test_delivery(
     state: &State,
     hook: &Hook,
     secret: &SecretString,
 ) -> Result<HookTestResult, Refusal> {
     let path = format!("/hooks/{}/{}", hook.provider, hook.id);
     let url = state.public_path(&path).map_err(|error| {
-        tracing::error!("the public URL is none: {error}");
+        tracing::error!("the public URL is invalid: {error}");
         Refusal::Internal
     })?;
     let request = request(client()?, descriptor(hook.provider), url.clone(), secret)?;
@@ -52,7 +52,7 @@ pub(crate) async fn knock(
 }
 
 fn client() -> Result<reqwest::Client, Refusal> {
-    // The process has one TLS provider; whoever comes second finds it installed, which is as good.
+    // The TLS provider is global. An error means that it was installed before, which is fine.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
@@ -60,7 +60,7 @@ fn client() -> Result<reqwest::Client, Refusal> {
         .timeout(PATIENCE)
         .build()
         .map_err(|error| {
-            tracing::error!("no HTTP client could be made: {error}");
+            tracing::error!("cannot create an HTTP client: {error}");
             Refusal::Internal
         })
 }
@@ -93,23 +93,23 @@ pub(super) fn request(
 fn unreachable_message(error: &reqwest::Error) -> String {
     let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
     format!(
-        "nobody answers there{cause}: is `server.public_url` right, and does a proxy before gantry let it through?"
+        "no answer{cause}: is `server.public_url` right, and does the proxy in front of gantry forward it?"
     )
 }
 
 fn meaning(status: u16, is_ours: bool) -> &'static str {
     match status {
-        200..=299 if is_ours => "the door opens: the signature was right, and it was accepted",
-        200..=299 => "something else than gantry answers there: is `server.public_url` right?",
+        200..=299 if is_ours => "the signature is valid, and the delivery was accepted",
+        200..=299 => "the answer is not gantry's: is `server.public_url` right?",
         300..=399 => {
-            "it redirects, and senders do not follow: set `server.public_url` to where it leads"
+            "senders do not follow redirects: set `server.public_url` to the target of this one"
         }
         401 => {
-            "the signature was refused: does a proxy before gantry change the body, or did the secret just change?"
+            "the signature was refused: does a proxy in front of gantry change the body, or was the secret just changed?"
         }
-        404 => "something else than gantry answers there: is `server.public_url` right?",
-        413 => "a proxy before gantry refuses the body's size",
-        503 => "gantry's store did not take it in time: see `gantry status`",
-        _ => "an unexpected answer: does a proxy before gantry let POST through?",
+        404 => "the answer is not gantry's: is `server.public_url` right?",
+        413 => "a proxy in front of gantry refuses a body of this size",
+        503 => "gantry's store did not accept it in time: see `gantry status`",
+        _ => "unexpected status: does the proxy in front of gantry forward POST requests?",
     }
 }

@@ -85,7 +85,7 @@ impl HookKey {
 }
 
 impl Proof {
-    /// What came in the header in which this scheme puts it.
+    /// Reads the proof from the header that this scheme uses.
     pub(crate) fn new(scheme: Scheme, headers: &HeaderMap, keys: &[HookKey]) -> Self {
         let header = |name| headers.get(name).map(HeaderValue::as_bytes);
         Self(match scheme {
@@ -104,8 +104,8 @@ impl Proof {
         })
     }
 
-    /// The next piece of the body.
-    pub(crate) fn hear(&mut self, piece: &[u8]) {
+    /// Adds the next piece of the body.
+    pub(crate) fn update(&mut self, piece: &[u8]) {
         if let Check::Signature { macs, .. } = &mut self.0 {
             for mac in macs {
                 mac.update(piece);
@@ -113,8 +113,8 @@ impl Proof {
         }
     }
 
-    /// Compares in constant time, once the whole body was heard.
-    pub(crate) fn judge(self) -> Result<(), RejectedDelivery> {
+    /// Compares in constant time, after the last piece of the body.
+    pub(crate) fn finish(self) -> Result<(), RejectedDelivery> {
         match self.0 {
             Check::Decided(verdict) => verdict,
             Check::Signature { tag, macs } => {
@@ -194,9 +194,9 @@ mod tests {
             .insert(HeaderName::try_from(header).unwrap(), HeaderValue::from_str(proof).unwrap());
         let mut proof = Proof::new(scheme, &headers, keys);
         for piece in BODY.chunks(5) {
-            proof.hear(piece);
+            proof.update(piece);
         }
-        proof.judge()
+        proof.finish()
     }
 
     fn verify_signed(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {

@@ -1,7 +1,7 @@
-//! Follows live logs: one reader a run, however many listen.
+//! Follows live logs: one reader for each run, however many listeners it has.
 //!
-//! The follower walks through the log as it grows and tells everyone at once. Whoever is too slow for it loses nothing: it
-//! reads on by itself until it has caught up.
+//! The follower reads the log as it grows and broadcasts what it reads. A listener that is too slow for the broadcast
+//! loses nothing: it reads the log itself until it has caught up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,48 +19,48 @@ use super::live::{encode_end, encode_status, encode_step};
 use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::state::State;
 
-/// What a listener may be behind before it must read by itself. A piece of output is at most 64 KiB.
+/// How many updates a listener may be behind before it must read the log itself. An update is at most 64 KiB.
 const HELD_FOR_SLOW_LISTENERS: usize = 64;
 
-/// Readers of the logs of all runs together: each may hold a piece of a log, 1 MiB, that it has not read yet.
+/// Listeners to all runs together. Each may hold 1 MiB of a log that its client has not read yet.
 const MOST_LISTENERS: usize = 2000;
 
-/// How many read a log by themselves at once. The others wait for their turn, and not everybody else behind them: a crowd of
-/// readers must not have the store to itself.
+/// How many listeners may read from the store at once; more of them wait here, so that a crowd of listeners does not hold up
+/// the other users of the store.
 const READING_AT_ONCE: usize = 2;
 
-/// Watches may miss a change; this often everything is looked at anyway.
+/// A watch may miss a change, so the log is also read this often.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
-/// Output that comes within this time is told together.
+/// Output that arrives within this time is broadcast together.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// What a follower tells its listeners, encoded once for all.
+/// What a follower broadcasts, encoded once for all listeners.
 #[derive(Debug, Clone)]
-pub(crate) enum Told {
+pub(crate) enum Update {
     /// Output, and the place after it.
     Output(Place, Bytes),
-    /// Where the run stands.
+    /// The run's status.
     Status(Bytes),
     /// The run has ended; nothing follows.
     End(Bytes),
 }
 
-/// Who is followed, and who listens.
+/// The followers of all runs, and the limits on their listeners.
 #[derive(Debug, Clone)]
 pub(crate) struct Followers {
-    by_run: Arc<Mutex<HashMap<RunId, broadcast::Sender<Told>>>>,
+    by_run: Arc<Mutex<HashMap<RunId, broadcast::Sender<Update>>>>,
     listeners: Arc<Semaphore>,
     reading: Arc<Semaphore>,
 }
 
-/// Someone who listens.
+/// Receives the updates of one run.
 pub(crate) struct Listener {
-    pub(crate) told: broadcast::Receiver<Told>,
+    pub(crate) updates: broadcast::Receiver<Update>,
 }
 
 impl Followers {
-    /// Nobody is followed yet.
+    /// No run is followed yet.
     pub(crate) fn new() -> Self {
         Self {
             by_run: Arc::default(),
@@ -69,43 +69,43 @@ impl Followers {
         }
     }
 
-    /// A listener's place; `None` when all are taken.
+    /// Admits a listener, until the permit is dropped; `None` if there are too many.
     pub(crate) fn admit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.listeners).try_acquire_owned().ok()
     }
 
-    /// Takes a step for a reader, when it is its turn.
+    /// Reads the next step for a listener, once it may use the store.
     pub(crate) async fn read(&self, state: &State, walk: &mut LogWalk) -> Result<Step, WalkError> {
-        // Nobody closes it.
+        // Acquiring fails only once the semaphore is closed, and nothing closes it.
         let _turn = self.reading.acquire().await;
         walk.next(state.store.as_ref(), state.blobs.as_ref()).await
     }
 
-    /// Listens to a run from now on. Its first listener is followed from `place`; whoever comes later must read up to now
-    /// after this call, so that nothing is missed between.
+    /// Subscribes to a run. The first listener starts the follower, at `place`. A later one gets only what comes after this
+    /// call, so it must read the log up to its end once it has subscribed.
     pub(crate) fn listen(&self, state: &Arc<State>, run: RunId, place: Place) -> Listener {
         let mut by_run = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(teller) = by_run.get(&run) {
-            return Listener { told: teller.subscribe() };
+        if let Some(sender) = by_run.get(&run) {
+            return Listener { updates: sender.subscribe() };
         }
-        let (teller, told) = broadcast::channel(HELD_FOR_SLOW_LISTENERS);
-        by_run.insert(run, teller.clone());
+        let (sender, updates) = broadcast::channel(HELD_FOR_SLOW_LISTENERS);
+        by_run.insert(run, sender.clone());
         let follower = Follower {
             state: Arc::downgrade(state),
             followers: self.clone(),
             run,
             walk: LogWalk::from(run, place),
-            teller,
+            sender,
             status: None,
         };
         state.runtime.spawn(follower.run());
-        Listener { told }
+        Listener { updates }
     }
 
-    /// Ends following if nobody listens; answers whether it ended.
-    fn end_if_alone(&self, run: RunId, teller: &broadcast::Sender<Told>) -> bool {
+    /// Stops following a run that has no listeners; returns whether it did.
+    fn end_if_alone(&self, run: RunId, sender: &broadcast::Sender<Update>) -> bool {
         let mut by_run = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
-        if teller.receiver_count() > 0 {
+        if sender.receiver_count() > 0 {
             return false;
         }
         by_run.remove(&run);
@@ -123,18 +123,18 @@ struct Follower {
     followers: Followers,
     run: RunId,
     walk: LogWalk,
-    teller: broadcast::Sender<Told>,
-    /// What was told last of where the run stands.
+    sender: broadcast::Sender<Update>,
+    /// The run's status as last broadcast.
     status: Option<Bytes>,
 }
 
 impl Follower {
     async fn run(mut self) {
         while let Some(state) = self.state.upgrade() {
-            if self.followers.end_if_alone(self.run, &self.teller) {
+            if self.followers.end_if_alone(self.run, &self.sender) {
                 return;
             }
-            // The watches are made before the reading: what comes between then wakes them.
+            // Watch first, then read: a change in between wakes the watch, and is not missed.
             let mut run_moved = runs::watch(state.store.as_ref(), self.run);
             let mut log_grew = self.watch_log(&state);
             match self.catch_up(&state).await {
@@ -164,38 +164,38 @@ impl Follower {
         loop {
             let step = self.walk.next(state.store.as_ref(), state.blobs.as_ref()).await?;
             match step {
-                Step::CaughtUp(run) => return Ok(self.tell_status(&run)),
+                Step::CaughtUp(run) => return Ok(self.broadcast_status(&run)),
                 Step::Attempt(_) => {
-                    self.tell_step(&step);
+                    self.broadcast_step(&step);
                     return Ok(Caught::NewAttempt);
                 }
-                Step::Frames(_) | Step::Hole { .. } => self.tell_step(&step),
+                Step::Frames(_) | Step::Hole { .. } => self.broadcast_step(&step),
             }
         }
     }
 
-    fn tell_step(&self, step: &Step) {
+    fn broadcast_step(&self, step: &Step) {
         for (place, bytes) in encode_step(self.walk.place(), step) {
-            self.tell(Told::Output(place, bytes));
+            self.broadcast(Update::Output(place, bytes));
         }
     }
 
-    fn tell_status(&mut self, run: &Run) -> Caught {
+    fn broadcast_status(&mut self, run: &Run) -> Caught {
         if run.state.done().is_some() {
-            self.tell(Told::End(encode_end(run)));
+            self.broadcast(Update::End(encode_end(run)));
             return Caught::Ended;
         }
         let status = encode_status(run);
         if self.status.as_ref() != Some(&status) {
             self.status = Some(status.clone());
-            self.tell(Told::Status(status));
+            self.broadcast(Update::Status(status));
         }
         Caught::Up
     }
 
-    fn tell(&self, told: Told) {
-        // Nobody listens just now: the next look at `end_if_alone` ends this.
-        let _nobody = self.teller.send(told);
+    fn broadcast(&self, update: Update) {
+        // An error means that there are no listeners: `end_if_alone` then ends this follower.
+        let _nobody = self.sender.send(update);
     }
 }
 

@@ -1,4 +1,4 @@
-//! One listener's live log as server-sent events: first what there is, then what comes.
+//! One listener's live log as server-sent events: first what the log has, then each update.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::follow::{Listener, Told};
+use super::follow::{Listener, Update};
 use super::walk::{LogWalk, Place, Step, WalkError};
 use crate::access::Standing;
 use crate::state::State;
@@ -21,7 +21,7 @@ use crate::usecase::runs::waits_for;
 use crate::view;
 use gantry_api::{LogAttempt, LogChunk, LogHole, LogStatus};
 
-/// Proxies close connections that are silent for a minute. This often a listener's token is looked at again, too.
+/// Proxies close connections that are silent for a minute. A listener's token is checked again as often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// One listener.
@@ -31,7 +31,7 @@ pub(crate) struct LiveLog {
     run: RunId,
     /// Everything up to here was sent.
     place: Place,
-    /// What was sent last of where the run stands.
+    /// The run's status as last sent.
     status: Option<Bytes>,
     waiting: VecDeque<(Place, Bytes)>,
     phase: Phase,
@@ -39,7 +39,8 @@ pub(crate) struct LiveLog {
 }
 
 enum Phase {
-    /// Reads by itself. With a listener that was there before this reading began, its end is where telling takes over.
+    /// Reads the log itself. With a listener, which was there before this reading began, the end of the reading is where
+    /// its updates take over.
     CatchingUp {
         walk: LogWalk,
         listener: Option<Listener>,
@@ -49,7 +50,7 @@ enum Phase {
 }
 
 impl LiveLog {
-    /// A listener that has read up to `place`; `None` when there are too many.
+    /// A listener that has read up to `place`; `None` if there are too many.
     pub(crate) fn from(
         state: Arc<State>,
         standing: Standing,
@@ -77,7 +78,7 @@ impl LiveLog {
         })
     }
 
-    /// The next event; `None` once the end was sent, the token is not valid any more, or gantry stops.
+    /// The next event; `None` after the last one, or when the token is revoked or gantry stops.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.standing.holds(self.state.store.as_ref()).await {
@@ -97,7 +98,7 @@ impl LiveLog {
                 Ok(None) if matches!(self.phase, Phase::Over) => return None,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(run.id = %self.run, "a listener to run {} was let go: {error}", self.run);
+                    tracing::warn!(run.id = %self.run, "the live log of run {} was cut off: {error}", self.run);
                     return None;
                 }
             }
@@ -107,7 +108,7 @@ impl LiveLog {
     async fn advance(&mut self) -> Result<Option<Bytes>, WalkError> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::CatchingUp { walk, listener } => self.catch_up(walk, listener).await,
-            Phase::Listening(listener) => Ok(self.hear(listener).await),
+            Phase::Listening(listener) => Ok(self.receive(listener).await),
             Phase::Over => Ok(None),
         }
     }
@@ -135,25 +136,24 @@ impl LiveLog {
         Ok(None)
     }
 
-    async fn hear(&mut self, mut listener: Listener) -> Option<Bytes> {
-        let told = tokio::time::timeout(KEEP_ALIVE, listener.told.recv()).await;
-        match told {
+    async fn receive(&mut self, mut listener: Listener) -> Option<Bytes> {
+        match tokio::time::timeout(KEEP_ALIVE, listener.updates.recv()).await {
             Err(_) => {
                 self.phase = Phase::Listening(listener);
                 Some(Bytes::from_static(b": still here\n\n"))
             }
-            Ok(Ok(Told::Output(place, bytes))) => {
+            Ok(Ok(Update::Output(place, bytes))) => {
                 self.phase = Phase::Listening(listener);
-                // What it had read by itself already, it is told again.
+                // The follower may be behind what this listener has read by itself.
                 let is_new = place > self.place;
                 self.place = self.place.max(place);
                 is_new.then_some(bytes)
             }
-            Ok(Ok(Told::Status(bytes))) => {
+            Ok(Ok(Update::Status(bytes))) => {
                 self.phase = Phase::Listening(listener);
                 self.news(bytes)
             }
-            Ok(Ok(Told::End(bytes))) => Some(bytes),
+            Ok(Ok(Update::End(bytes))) => Some(bytes),
             Ok(Err(RecvError::Lagged(_))) => {
                 self.read_by_oneself(Some(listener));
                 None
@@ -165,7 +165,7 @@ impl LiveLog {
         }
     }
 
-    /// Where the run stands, unless that was sent already.
+    /// The run's status, unless it was the last one sent.
     fn news(&mut self, status: Bytes) -> Option<Bytes> {
         if self.status.as_ref() == Some(&status) {
             return None;

@@ -64,7 +64,7 @@ impl LogWalk {
         Self { run, attempt: place.attempt, reader, is_end_final: false }
     }
 
-    /// Where it is: everything before was told.
+    /// Where it is: everything before it was read.
     pub(crate) fn place(&self) -> Place {
         Place { attempt: self.attempt, offset: self.reader.as_ref().map_or(0, LogReader::offset) }
     }

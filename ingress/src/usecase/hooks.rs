@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::paging::{Listed, Paging};
 use crate::access::{Allowed, Needs, Read, Write};
-use crate::hooks::{MOST_SECRETS, knock};
+use crate::hooks::{MOST_SECRETS, send_test_delivery};
 use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
@@ -255,7 +255,7 @@ pub(crate) async fn remove_secret(
     .await
 }
 
-/// Knocks at a hook as its sender would: a real, signed request through HTTP to the hook's URL.
+/// Sends a test delivery to a hook: a real, signed HTTP request to the hook's public URL.
 pub(crate) async fn test(
     state: &State,
     allowed: &Allowed<Write>,
@@ -264,7 +264,7 @@ pub(crate) async fn test(
     let hook = find(state, allowed, id).await?;
     let secret = hook.secrets.first().ok_or(Refusal::Internal)?;
     let secret = state.keyring.open(&hooks::seal_for(&hook.id), &secret.sealed)?;
-    knock(state, &hook, &secret).await
+    send_test_delivery(state, &hook, &secret).await
 }
 
 /// Where a hook's sender posts to.

@@ -1,4 +1,4 @@
-//! Hooks: doors for senders of webhooks.
+//! Hooks: the addresses that receive webhooks.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -122,10 +122,10 @@ impl std::fmt::Debug for HookSecretCreated {
     }
 }
 
-/// What happened when gantry knocked at its own door, as the sender would.
+/// The result of a test delivery that gantry sent to itself, as the sender would.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookTestResult {
-    /// Whether the door opened.
+    /// Whether it was accepted.
     pub ok: bool,
     /// The address that was tried.
     pub url: String,

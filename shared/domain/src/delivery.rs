@@ -40,7 +40,7 @@ pub struct Delivery {
 pub enum Verdict {
     /// It means the events that it lists.
     Events,
-    /// The provider tried the door.
+    /// The provider sent a ping.
     Ping,
     /// Nothing that gantry acts on.
     OfNoInterest {

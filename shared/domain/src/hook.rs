@@ -1,4 +1,4 @@
-//! A door for one sender of webhooks.
+//! An address that receives the webhooks of one sender.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,7 +64,7 @@ pub struct Hook {
     /// The git repositories that it speaks for; for a registry's notifications, `host/repository`.
     /// Empty: each one that the registry's tasks name.
     pub repositories: Vec<RepositoryKey>,
-    /// Each active secret opens the door; the first is shown to new senders.
+    /// A delivery may be signed with any of them. New senders are given the first.
     pub secrets: Vec<HookSecret>,
     /// When it was created.
     pub created: Timestamp,

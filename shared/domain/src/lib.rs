@@ -1,6 +1,6 @@
 //! The values that gantry speaks in, and the rules over them.
 //!
-//! In: text that was parsed at a door. Out: decisions. No IO, no clock, no async: what was true
+//! In: input that its receiver has parsed. Out: decisions. No IO, no clock, no async: what was true
 //! when is an argument.
 
 #![warn(missing_docs)]

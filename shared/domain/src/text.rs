@@ -1,6 +1,6 @@
 //! Text that was parsed: one private field, one way in.
 
-/// A text was refused at the door.
+/// A text was refused when it was parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is no {what}: {rule}", quoted(.text))]
 pub struct InvalidText {

@@ -1,6 +1,6 @@
 //! What the process tells of its work: log lines, for people on a terminal or JSON for programs; and traces, by OTLP.
 //!
-//! A delivery is one trace from its hook to the tag that was pushed for it, through every process that has a hand in it:
+//! A delivery is one trace from its hook to the tag that was pushed for it, through every process that takes part in it:
 //! records and doorbells carry a [`TraceParent`](gantry_domain::trace::TraceParent). Trace ids are made though no collector is set: log lines show them.
 
 use std::io::{self, IsTerminal as _};

@@ -104,8 +104,8 @@ pub(super) async fn read(
     })
 }
 
-/// What a body means for a hook of `provider`: the verdict, and the events. Its sender is believed: before the door it is
-/// verified.
+/// What a body means for a hook of `provider`: the verdict, and the events. The body is trusted: callers verify its
+/// signature first.
 #[must_use]
 pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
     let hook = match "tried".parse() {

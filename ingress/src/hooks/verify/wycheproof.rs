@@ -37,9 +37,9 @@ fn verify(key: &HookKey, message: &[u8], tag: &str) -> Result<(), RejectedDelive
     headers.insert(HeaderName::from_static("x-hub-signature-256"), proof);
     let mut proof = Proof::new(SIGNED, &headers, std::slice::from_ref(key));
     for piece in message.chunks(7) {
-        proof.hear(piece);
+        proof.update(piece);
     }
-    proof.judge()
+    proof.finish()
 }
 
 #[test]
