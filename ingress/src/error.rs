@@ -20,9 +20,9 @@ impl<E: Into<Refusal>> From<E> for ApiError {
 
 impl ApiError {
     /// Nothing is served there.
-    pub(crate) fn no_resource(request: &HttpRequest) -> Self {
+    pub(crate) fn no_route(request: &HttpRequest) -> Self {
         let name = format!("{} {}", request.method(), request.path());
-        Self(Refusal::NotFound { what: "resource", name })
+        Self(Refusal::NotFound { what: "route", name })
     }
 }
 

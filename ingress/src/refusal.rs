@@ -22,7 +22,7 @@ pub(crate) enum Refusal {
     HookRefused,
     #[error("{0}")]
     Forbidden(String),
-    #[error("there is no {what} `{name}` here")]
+    #[error("no such {what}: `{name}`")]
     NotFound { what: &'static str, name: String },
     #[error("{}", .0.summary())]
     Invalid(Mistakes),

@@ -115,5 +115,5 @@ async fn readyz(state: Data<State>) -> HttpResponse {
 }
 
 async fn not_found(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::no_resource(&request))
+    Err(ApiError::no_route(&request))
 }

@@ -26,7 +26,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
         )
         // A malformed id names nothing: 404, not 400.
         .app_data(
-            PathConfig::default().error_handler(|_, request| ApiError::no_resource(request).into()),
+            PathConfig::default().error_handler(|_, request| ApiError::no_route(request).into()),
         );
 }
 

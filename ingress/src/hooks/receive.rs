@@ -39,7 +39,7 @@ pub(crate) async fn receive(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let Some((provider, hook)) = addressed(&request) else {
-        return Err(ApiError::no_resource(&request));
+        return Err(ApiError::no_route(&request));
     };
     if request.method() != Method::POST {
         return Ok(HttpResponse::MethodNotAllowed()

@@ -193,7 +193,7 @@ async fn whoever_may_write_tasks_chooses_the_code_of_its_repository_that_sees_th
     let bound = door.token("write", Some(&["fabrikam"])).await;
     let refused = send(&door, &bound, Method::PATCH, TASK, &json!({"target": "test"})).await;
     assert_eq!(refused.status, StatusCode::NOT_FOUND);
-    assert_eq!(message(&refused), "there is no registry `contoso` here");
+    assert_eq!(message(&refused), "no such registry: `contoso`");
 }
 
 #[tokio::test]

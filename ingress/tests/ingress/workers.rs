@@ -29,7 +29,7 @@ async fn a_worker_is_drained_and_resumed_and_both_may_be_said_twice() {
     let door = Door::with_registry().await;
     let absent = door.post("/workers/w1/drain", json!({})).await;
     assert_eq!(absent.status, StatusCode::NOT_FOUND);
-    assert_eq!(absent.json()["error"]["message"], "there is no worker `w1` here");
+    assert_eq!(absent.json()["error"]["message"], "no such worker: `w1`");
 
     worker_of(&door, "linux-amd64").await;
     for _ in 0..2 {
