@@ -10,12 +10,18 @@ use gantry_seams::{deliveries, hooks};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::rig::{Answer, Door, push};
+use crate::rig::{Answer, TestServer, push};
 
 const ABSENT: StatusCode = StatusCode::NOT_FOUND;
 
-async fn ask(door: &Door, token: &str, method: Method, path: &str, body: Value) -> StatusCode {
-    let mut request = door.api(method.clone(), path).bearer_auth(token);
+async fn ask(
+    server: &TestServer,
+    token: &str,
+    method: Method,
+    path: &str,
+    body: Value,
+) -> StatusCode {
+    let mut request = server.api(method.clone(), path).bearer_auth(token);
     if method != Method::GET && method != Method::DELETE {
         request = request.json(&body);
     }
@@ -24,20 +30,20 @@ async fn ask(door: &Door, token: &str, method: Method, path: &str, body: Value) 
 
 #[tokio::test]
 async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
-    let door = Door::with_registry().await;
-    door.create_registry("fabrikam").await;
-    let hook = door.hook(Provider::GitHub).await;
-    Answer::of(door.github(&hook, "push", "d-1", &push('1', '2')))
+    let server = TestServer::with_registry().await;
+    server.create_registry("fabrikam").await;
+    let hook = server.hook(Provider::GitHub).await;
+    Answer::of(server.github(&hook, "push", "d-1", &push('1', '2')))
         .await
         .expect(StatusCode::ACCEPTED);
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
-    let foreign = door.post("/registries/contoso/builds", build.clone()).await;
+    let foreign = server.post("/registries/contoso/builds", build.clone()).await;
     let foreign = foreign.expect(StatusCode::CREATED);
     let run = foreign["id"].as_str().unwrap();
-    let own = door.post("/registries/fabrikam/builds", build.clone()).await;
+    let own = server.post("/registries/fabrikam/builds", build.clone()).await;
     let own = own.expect(StatusCode::CREATED);
 
-    let token = door.token("write", Some(&["fabrikam"])).await;
+    let token = server.token("write", Some(&["fabrikam"])).await;
     for (method, path) in [
         (Method::GET, "/registries/contoso".to_owned()),
         (Method::DELETE, "/registries/contoso".to_owned()),
@@ -54,7 +60,7 @@ async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
         (Method::GET, format!("/events/{}/d-1/0", hook.id)),
         (Method::GET, format!("/events/{}", foreign["event"].as_str().unwrap())),
     ] {
-        let status = ask(&door, &token, method.clone(), &path, build.clone()).await;
+        let status = ask(&server, &token, method.clone(), &path, build.clone()).await;
         assert_eq!(status, ABSENT, "{method} {path}");
     }
     for (path, expected) in [
@@ -64,7 +70,7 @@ async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
         ("/deliveries", json!([])),
         ("/deliveries?id=d-1", json!([])),
     ] {
-        let page = Answer::of(door.api(Method::GET, path).bearer_auth(&token)).await;
+        let page = Answer::of(server.api(Method::GET, path).bearer_auth(&token)).await;
         let page = page.expect(StatusCode::OK);
         let items = page["items"].as_array().unwrap();
         let ids: Vec<&Value> =
@@ -72,21 +78,21 @@ async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
         assert_eq!(json!(ids), expected, "{path}");
     }
     let new = json!({"name": "new", "host": "new.test"});
-    let status = ask(&door, &token, Method::POST, "/registries", new).await;
+    let status = ask(&server, &token, Method::POST, "/registries", new).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    let event = door.get(&format!("/events/{}", own["event"].as_str().unwrap())).await;
+    let event = server.get(&format!("/events/{}", own["event"].as_str().unwrap())).await;
     let event = event.expect(StatusCode::OK);
     assert_eq!(event["decision"]["candidates"][0]["run"], own["id"]);
 }
 
 #[tokio::test]
 async fn a_token_that_is_wrong_expired_or_revoked_is_none() {
-    let door = Door::open().await;
+    let server = TestServer::open().await;
     let current = |token: String| {
-        let request = door.api(Method::GET, "/tokens/current").bearer_auth(token);
+        let request = server.api(Method::GET, "/tokens/current").bearer_auth(token);
         async move { Answer::of(request).await }
     };
-    let token = door.token("read", None).await;
+    let token = server.token("read", None).await;
     let shown = current(token.clone()).await.expect(StatusCode::OK);
     assert_eq!((&shown["scope"], &shown["active"]), (&json!("read"), &json!(true)));
     assert_eq!(shown.get("secret_sha256"), None);
@@ -105,10 +111,10 @@ async fn a_token_that_is_wrong_expired_or_revoked_is_none() {
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{wrong}");
         assert_eq!(refused.headers["www-authenticate"], "Bearer");
     }
-    let brief = door.post("/tokens", json!({"scope": "read", "expires_in": 1})).await;
+    let brief = server.post("/tokens", json!({"scope": "read", "expires_in": 1})).await;
     let brief = brief.expect(StatusCode::CREATED)["text"].as_str().unwrap().to_owned();
     current(brief.clone()).await.expect(StatusCode::OK);
-    door.delete(&format!("/tokens/{id}")).await.expect(StatusCode::OK);
+    server.delete(&format!("/tokens/{id}")).await.expect(StatusCode::OK);
     assert_eq!(current(token).await.status, StatusCode::UNAUTHORIZED);
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert_eq!(current(brief).await.status, StatusCode::UNAUTHORIZED);
@@ -116,15 +122,15 @@ async fn a_token_that_is_wrong_expired_or_revoked_is_none() {
 
 #[tokio::test]
 async fn the_first_admin_token_is_made_once() {
-    let door = Door::open().await;
-    assert!(door.admin.starts_with("gantry_admin_"));
-    let again = gantry_ingress::bootstrap_admin_token(door.store.as_ref()).await.unwrap();
+    let server = TestServer::open().await;
+    assert!(server.admin.starts_with("gantry_admin_"));
+    let again = gantry_ingress::bootstrap_admin_token(server.store.as_ref()).await.unwrap();
     assert_eq!(again, None);
 }
 
 /// A hook that was made in the store, with an id that sorts where it is wanted.
-async fn store_hook(door: &Door, id: &str, registry: &str) {
-    let created = door.store.now().await.unwrap();
+async fn store_hook(server: &TestServer, id: &str, registry: &str) {
+    let created = server.store.now().await.unwrap();
     let hook = Hook {
         id: id.parse().unwrap(),
         registry: registry.parse().unwrap(),
@@ -133,33 +139,33 @@ async fn store_hook(door: &Door, id: &str, registry: &str) {
         secrets: Vec::new(),
         created,
     };
-    hooks::create(door.store.as_ref(), &hook).await.unwrap();
+    hooks::create(server.store.as_ref(), &hook).await.unwrap();
 }
 
-async fn get(door: &Door, token: &str, path: &str) -> Answer {
-    Answer::of(door.api(Method::GET, path).bearer_auth(token)).await
+async fn get(server: &TestServer, token: &str, path: &str) -> Answer {
+    Answer::of(server.api(Method::GET, path).bearer_auth(token)).await
 }
 
 #[tokio::test]
 async fn hooks_of_one_registry_hide_none_of_another() {
-    let door = Door::with_registry().await;
-    door.create_registry("fabrikam").await;
+    let server = TestServer::with_registry().await;
+    server.create_registry("fabrikam").await;
     let ids: Vec<String> = (0..6_000).map(|number| format!("{number:032x}")).collect();
-    join_all(ids.iter().map(|id| store_hook(&door, id, "contoso"))).await;
-    store_hook(&door, &"f".repeat(32), "fabrikam").await;
-    let token = door.token("read", Some(&["fabrikam"])).await;
-    let page = get(&door, &token, "/hooks").await.expect(StatusCode::OK);
+    join_all(ids.iter().map(|id| store_hook(&server, id, "contoso"))).await;
+    store_hook(&server, &"f".repeat(32), "fabrikam").await;
+    let token = server.token("read", Some(&["fabrikam"])).await;
+    let page = get(&server, &token, "/hooks").await.expect(StatusCode::OK);
     assert_eq!(page["items"][0]["id"], "f".repeat(32));
     assert_eq!(page["next"], Value::Null);
 
     // And all of both are found, page by page.
     for (token, expected) in [
-        (door.token("read", None).await, 6_001),
-        (door.token("read", Some(&["contoso", "fabrikam"])).await, 6_001),
+        (server.token("read", None).await, 6_001),
+        (server.token("read", Some(&["contoso", "fabrikam"])).await, 6_001),
     ] {
         let (mut path, mut found) = ("/hooks?limit=500".to_owned(), 0);
         loop {
-            let page = get(&door, &token, &path).await.expect(StatusCode::OK);
+            let page = get(&server, &token, &path).await.expect(StatusCode::OK);
             found += page["items"].as_array().unwrap().len();
             match page["next"].as_str() {
                 Some(next) => path = format!("/hooks?limit=500&after={next}"),
@@ -168,16 +174,16 @@ async fn hooks_of_one_registry_hide_none_of_another() {
         }
         assert_eq!(found, expected);
     }
-    door.delete("/registries/fabrikam").await.expect(StatusCode::CONFLICT);
+    server.delete("/registries/fabrikam").await.expect(StatusCode::CONFLICT);
 }
 
 #[tokio::test]
 async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
-    let door = Door::with_registry().await;
-    door.create_registry("fabrikam").await;
-    let foreign = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    server.create_registry("fabrikam").await;
+    let foreign = server.hook(Provider::GitHub).await;
     let deliver = async |id: &str| {
-        let answer = Answer::of(door.github(&foreign, "ping", id, "{}")).await;
+        let answer = Answer::of(server.github(&foreign, "ping", id, "{}")).await;
         answer.expect(StatusCode::ACCEPTED);
     };
     let own = Hook { registry: "fabrikam".parse().unwrap(), ..foreign.clone() };
@@ -189,11 +195,11 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         ..{
             deliver("first").await;
             let id = "first".parse().unwrap();
-            let store = door.store.as_ref();
+            let store = server.store.as_ref();
             deliveries::find(store, Provider::GitHub, &foreign.id, &id).await.unwrap().unwrap()
         }
     };
-    deliveries::accept(door.store.as_ref(), &stored, None, &[]).await.unwrap();
+    deliveries::accept(server.store.as_ref(), &stored, None, &[]).await.unwrap();
     // All newer, and more than any page has.
     let many: Vec<Delivery> = (0..2_100)
         .map(|number| Delivery {
@@ -205,10 +211,10 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         })
         .collect();
     let accepted =
-        many.iter().map(|delivery| deliveries::accept(door.store.as_ref(), delivery, None, &[]));
+        many.iter().map(|delivery| deliveries::accept(server.store.as_ref(), delivery, None, &[]));
     join_all(accepted).await;
 
-    let token = door.token("read", Some(&["fabrikam"])).await;
+    let token = server.token("read", Some(&["fabrikam"])).await;
     let foreign_hook = format!("/deliveries?hook={}", foreign.id);
     for (path, expected) in [
         ("/deliveries?limit=1", vec!["own"]),
@@ -216,7 +222,7 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         ("/deliveries?registry=contoso&limit=1", vec![]),
         (foreign_hook.as_str(), vec![]),
     ] {
-        let page = get(&door, &token, path).await.expect(StatusCode::OK);
+        let page = get(&server, &token, path).await.expect(StatusCode::OK);
         let ids: Vec<&Value> =
             page["items"].as_array().unwrap().iter().map(|delivery| &delivery["id"]).collect();
         assert_eq!(ids, expected, "{path}");
@@ -224,11 +230,11 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         assert_eq!(page["next"], Value::Null, "{path}");
     }
     // Whoever sees both finds all of both, in one order.
-    let both = door.token("read", Some(&["contoso", "fabrikam"])).await;
-    for token in [&both, &door.admin] {
+    let both = server.token("read", Some(&["contoso", "fabrikam"])).await;
+    for token in [&both, &server.admin] {
         let (mut path, mut ids) = ("/deliveries?limit=500".to_owned(), Vec::new());
         loop {
-            let page = get(&door, token, &path).await.expect(StatusCode::OK);
+            let page = get(&server, token, &path).await.expect(StatusCode::OK);
             let items = page["items"].as_array().unwrap();
             ids.extend(items.iter().map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
             match page["next"].as_str() {
@@ -243,11 +249,12 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
 
     // What exists, what does not, and another's place are refused alike.
     let mut answers = BTreeSet::new();
-    let others = door.get("/deliveries?limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    let others =
+        server.get("/deliveries?limit=1").await.json()["next"].as_str().unwrap().to_owned();
     let real = format!("github/{}/d-1", foreign.id);
     let absent = format!("github/{}/d-x", foreign.id);
     for after in [real.as_str(), &absent, &others, "00"] {
-        let refused = get(&door, &token, &format!("/deliveries?after={after}")).await;
+        let refused = get(&server, &token, &format!("/deliveries?after={after}")).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
         answers.insert(refused.text);
     }

@@ -13,7 +13,7 @@ use gantry_seams::{runs, tasks, uploads};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::rig::{Answer, Door, within};
+use crate::rig::{Answer, TestServer, within};
 
 fn task(name: &str) -> Value {
     json!({
@@ -29,33 +29,33 @@ fn task(name: &str) -> Value {
 
 #[tokio::test]
 async fn secrets_go_in_and_never_come_out() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let body = json!({"credentials": {"username": "ci", "password": "registry-hunter2"}});
-    let patched = door.patch("/registries/contoso", body).await;
+    let patched = server.patch("/registries/contoso", body).await;
     assert_eq!(patched.json()["username"], "ci");
-    let created = door.post("/registries/contoso/tasks", task("web")).await;
-    let run = door.post("/registries/contoso/tasks/web/runs", json!({})).await;
+    let created = server.post("/registries/contoso/tasks", task("web")).await;
+    let run = server.post("/registries/contoso/tasks/web/runs", json!({})).await;
     let id = run.json()["id"].as_str().unwrap().to_owned();
     for answer in [
         patched,
         created,
         run,
-        door.get("/registries").await,
-        door.get("/tasks").await,
-        door.get("/registries/contoso/tasks/web").await,
-        door.get(&format!("/runs/{id}")).await,
+        server.get("/registries").await,
+        server.get("/tasks").await,
+        server.get("/registries/contoso/tasks/web").await,
+        server.get(&format!("/runs/{id}")).await,
     ] {
         assert!(answer.status.is_success(), "{}", answer.text);
         assert!(!answer.text.contains("hunter2"), "{}", answer.text);
     }
-    let shown = door.get("/registries/contoso/tasks/web").await.json();
+    let shown = server.get("/registries/contoso/tasks/web").await.json();
     assert_eq!(shown["secret_build_args"], json!(["NPM_TOKEN"]));
     assert_eq!(shown["has_git_token"], true);
 }
 
 #[tokio::test]
 async fn all_mistakes_of_a_task_are_said_at_once() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let body = json!({
         "name": "x",
         "context": "https://user:pw@github.com/octo/hello.git",
@@ -68,7 +68,7 @@ async fn all_mistakes_of_a_task_are_said_at_once() {
         "source_trigger": {"branch": "a b"},
         "run_limit": 0,
     });
-    let refused = door.post("/registries/contoso/tasks", body).await;
+    let refused = server.post("/registries/contoso/tasks", body).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let error = refused.json();
     insta::assert_snapshot!(error["error"]["message"].as_str().unwrap(), @r"
@@ -87,20 +87,20 @@ async fn all_mistakes_of_a_task_are_said_at_once() {
     assert!(!refused.text.contains("pw"), "{}", refused.text);
 
     let body = json!({"name": "web", "context": "https://files.test/a.tar.gz", "source_trigger": {}, "git_token": "t"});
-    let refused = door.post("/registries/contoso/tasks", body).await.json();
+    let refused = server.post("/registries/contoso/tasks", body).await.json();
     insta::assert_snapshot!(refused["error"]["message"].as_str().unwrap(), @r"
     images: name at least one image to push, or set `push` to false
     source_trigger: a source trigger needs a git repository as context, like `https://host/repository.git`
     git_token: a git token needs a git repository as context, like `https://host/repository.git`
     ");
     let misspelt = json!({"name": "web", "context": "https://git.test/a.git", "image": ["a"]});
-    let refused = door.post("/registries/contoso/tasks", misspelt).await;
+    let refused = server.post("/registries/contoso/tasks", misspelt).await;
     assert!(refused.text.contains("unknown field `image`"), "{}", refused.text);
 }
 
 #[tokio::test]
 async fn a_context_that_no_push_moves_has_no_source_trigger() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let commit = "4f2a".repeat(10);
     for (number, reference) in
         ["refs/tags/v1", "tags/v1", &commit, "refs/pull/7/head", "pull/7/head"].iter().enumerate()
@@ -108,28 +108,28 @@ async fn a_context_that_no_push_moves_has_no_source_trigger() {
         let mut body = task(&format!("t{number}"));
         body["context"] = format!("https://github.com/octo/hello.git#{reference}").into();
         body["images"] = json!(["hello:{{.Run.ID}}"]);
-        let refused = door.post("/registries/contoso/tasks", body.clone()).await;
+        let refused = server.post("/registries/contoso/tasks", body.clone()).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{reference}: {}", refused.text);
         assert!(refused.text.contains("--commit-trigger-enabled false"), "{}", refused.text);
         body["source_trigger"] = json!({"branch": "refs/tags/v1"});
-        let refused = door.post("/registries/contoso/tasks", body.clone()).await;
+        let refused = server.post("/registries/contoso/tasks", body.clone()).await;
         assert!(refused.text.contains("names a tag, which no push moves"), "{}", refused.text);
         body["source_trigger"] = json!({"status": "Disabled"});
-        door.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
+        server.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
     }
     for (number, reference) in ["HEAD", "heads/main", "refs/heads/main"].iter().enumerate() {
         let mut body = task(&format!("b{number}"));
         body["context"] = format!("https://github.com/octo/hello.git#{reference}").into();
-        door.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
+        server.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
         let change = json!({"context": "https://github.com/octo/hello.git#tags/v1"});
-        let refused = door.patch(&format!("/registries/contoso/tasks/b{number}"), change).await;
+        let refused = server.patch(&format!("/registries/contoso/tasks/b{number}"), change).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
     }
 }
 
 #[tokio::test]
 async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let long = "a".repeat(240);
     let tag = "x".repeat(120);
     for (field, value, words) in [
@@ -165,8 +165,8 @@ async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
         let mut saved = task("web");
         saved[field] = value;
         for refused in [
-            door.post("/registries/contoso/builds", build).await,
-            door.post("/registries/contoso/tasks", saved).await,
+            server.post("/registries/contoso/builds", build).await,
+            server.post("/registries/contoso/tasks", saved).await,
         ] {
             assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{words}: {}", refused.text);
             assert_eq!(refused.json()["error"]["target"], field, "{}", refused.text);
@@ -179,7 +179,7 @@ async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
 
 #[tokio::test]
 async fn a_name_that_is_empty_in_every_run_of_its_source_says_which_variable_is() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     for (context, image, words) in [
         (
             "https://a.example/x.tar.gz",
@@ -203,34 +203,34 @@ async fn a_name_that_is_empty_in_every_run_of_its_source_says_which_variable_is(
         ),
     ] {
         let body = json!({"context": context, "images": [image], "push": true});
-        let refused = door.post("/registries/contoso/builds", body).await;
+        let refused = server.post("/registries/contoso/builds", body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
         assert!(refused.text.contains(words), "{words}: {}", refused.text);
     }
     let body = json!({"context": "https://a.example/x.tar.gz", "images": ["web:v{{.Run.Commit}}"]});
-    door.post("/registries/contoso/builds", body).await.expect(StatusCode::CREATED);
+    server.post("/registries/contoso/builds", body).await.expect(StatusCode::CREATED);
 }
 
 #[tokio::test]
 async fn a_task_is_created_changed_and_removed() {
-    let door = Door::with_registry().await;
-    let created = door.post("/registries/contoso/tasks", task("web")).await;
+    let server = TestServer::with_registry().await;
+    let created = server.post("/registries/contoso/tasks", task("web")).await;
     let created: types::Task = serde_json::from_value(created.expect(StatusCode::CREATED)).unwrap();
     assert_eq!((created.revision, created.timeout), (1, 3600));
-    let rung = within(door.queues.events.claim()).await.unwrap().unwrap();
+    let rung = within(server.queues.events.claim()).await.unwrap().unwrap();
     let event = rung.message().event.as_str();
     assert!(event.starts_with("task:contoso/web:") && event.ends_with(":1"), "{event}");
-    let again = door.post("/registries/contoso/tasks", task("web")).await;
+    let again = server.post("/registries/contoso/tasks", task("web")).await;
     assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "exists".to_owned()));
 
     let path = "/registries/contoso/tasks/web";
     let change = json!({"timeout": 600, "source_trigger": null, "target": "final"});
-    let changed = door.patch(path, change.clone()).await.expect(StatusCode::OK);
+    let changed = server.patch(path, change.clone()).await.expect(StatusCode::OK);
     assert_eq!(changed["revision"], 2);
     assert_eq!((&changed["timeout"], &changed["target"]), (&json!(600), &json!("final")));
     assert_eq!(changed.get("source_trigger"), None);
     assert_eq!(changed["has_git_token"], true);
-    let same = door.patch(path, change).await.expect(StatusCode::OK);
+    let same = server.patch(path, change).await.expect(StatusCode::OK);
     assert_eq!(same["revision"], 2);
 
     // A token is for the repository that it was given with.
@@ -238,20 +238,20 @@ async fn a_task_is_created_changed_and_removed() {
         "context": "https://elsewhere.test/octo/hello.git",
         "secret_build_args": {"NPM_TOKEN": "again"},
     });
-    let moved = door.patch(path, moved).await.expect(StatusCode::OK);
+    let moved = server.patch(path, moved).await.expect(StatusCode::OK);
     assert_eq!(moved["has_git_token"], false);
 
-    let in_use = door.delete("/registries/contoso").await;
+    let in_use = server.delete("/registries/contoso").await;
     assert_eq!((in_use.status, in_use.code()), (StatusCode::CONFLICT, "in_use".to_owned()));
-    door.delete(path).await.expect(StatusCode::NO_CONTENT);
-    assert_eq!(door.get(path).await.status, StatusCode::NOT_FOUND);
-    door.delete("/registries/contoso").await.expect(StatusCode::NO_CONTENT);
+    server.delete(path).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND);
+    server.delete("/registries/contoso").await.expect(StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]
 async fn a_run_of_a_task_differs_from_it_as_asked() {
-    let door = Door::with_registry().await;
-    door.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
+    let server = TestServer::with_registry().await;
+    server.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
     let path = "/registries/contoso/tasks/web/runs";
     let over = json!({
         "context": "https://github.com/octo/hello.git#next",
@@ -260,10 +260,10 @@ async fn a_run_of_a_task_differs_from_it_as_asked() {
         "secret_build_args": {"OTHER": "y"},
         "target": "test",
     });
-    let run = door.post(path, over).await.expect(StatusCode::CREATED);
+    let run = server.post(path, over).await.expect(StatusCode::CREATED);
     assert_eq!(run["task"], "web");
     let id = run["id"].as_str().unwrap().parse().unwrap();
-    let run = runs::find(door.store.as_ref(), id).await.unwrap().unwrap();
+    let run = runs::find(server.store.as_ref(), id).await.unwrap().unwrap();
     assert_eq!(run.recipe.source.to_string(), "https://github.com/octo/hello.git#next");
     let Work::Build(build) = &run.recipe.work;
     assert_eq!(build.dockerfile.as_str(), "Dockerfile.next");
@@ -273,21 +273,21 @@ async fn a_run_of_a_task_differs_from_it_as_asked() {
     assert_eq!(args, ["EXTRA=x", "VERSION=2"]);
     assert_eq!(build.secret_build_args.len(), 2);
     assert!(run.git_token.is_some());
-    let misspelt = door.post(path, json!({"tarjet": "x"})).await;
+    let misspelt = server.post(path, json!({"tarjet": "x"})).await;
     assert_eq!(misspelt.status, StatusCode::BAD_REQUEST);
-    let unchanged = tasks::find(door.store.as_ref(), &run.task_id().unwrap()).await.unwrap();
+    let unchanged = tasks::find(server.store.as_ref(), &run.task_id().unwrap()).await.unwrap();
     assert_eq!(unchanged.unwrap().revision, 1);
 }
 
 #[tokio::test]
 async fn a_key_that_is_sent_again_starts_nothing_new() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
     let start = |token: &str, key: &str| {
-        let request = door.api(Method::POST, "/registries/contoso/builds").bearer_auth(token);
+        let request = server.api(Method::POST, "/registries/contoso/builds").bearer_auth(token);
         Answer::of(request.header("idempotency-key", key).json(&build))
     };
-    let answers = join_all((0..50).map(|_| start(&door.admin, "k-1"))).await;
+    let answers = join_all((0..50).map(|_| start(&server.admin, "k-1"))).await;
     let ids: BTreeSet<String> =
         answers.iter().map(|answer| answer.json()["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 1);
@@ -297,74 +297,75 @@ async fn a_key_that_is_sent_again_starts_nothing_new() {
     assert_eq!(repeat.headers["idempotent-replayed"], "true");
 
     // Another token's key is another key.
-    let other = start(&door.token("run", None).await, "k-1").await.expect(StatusCode::CREATED);
+    let other = start(&server.token("run", None).await, "k-1").await.expect(StatusCode::CREATED);
     assert!(!ids.contains(other["id"].as_str().unwrap()));
-    assert_eq!(start(&door.admin, "not a key").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(start(&server.admin, "not a key").await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
 async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let build =
         json!({"context": "https://git.test/a.git", "images": ["a:1"], "platform": "linux/arm64"});
-    let run = door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    let run = server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
     assert_eq!((&run["id"], &run["status"]), (&json!("ca1"), &json!("Queued")));
     assert_eq!((&run["run_type"], &run["trigger"]), (&json!("QuickBuild"), &json!("Manual")));
     assert_eq!(run["waits_for"], "admission");
-    let rung = within(door.queues.runs.claim()).await.unwrap().unwrap();
+    let rung = within(server.queues.runs.claim()).await.unwrap().unwrap();
     assert_eq!(rung.message().run.to_string(), "ca1");
 
     let id = "ca1".parse().unwrap();
     let limits = runs::Limits { registry: 1, task: None };
-    runs::ready(door.store.as_ref(), id, None, limits).await.unwrap();
-    let run = door.get("/runs/ca1").await.json();
+    runs::ready(server.store.as_ref(), id, None, limits).await.unwrap();
+    let run = server.get("/runs/ca1").await.json();
     insta::assert_snapshot!(run["waits_for"].as_str().unwrap(), @"a worker of pool linux-arm64: there is no worker in pool linux-arm64: start one with `gantry worker --pool linux-arm64`");
-    let status = door.get("/status").await.json();
+    let status = server.get("/status").await.json();
     assert_eq!(status["oldest_waiting"]["run"], "ca1");
     assert_eq!(status["oldest_waiting"]["waits_for"], run["waits_for"]);
     assert_eq!(status["ok"], false);
 
-    let mut cancels = door.queues.control.listen().await.unwrap();
-    let cancelled = door.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
+    let mut cancels = server.queues.control.listen().await.unwrap();
+    let cancelled = server.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
     assert_eq!(cancelled["status"], "Canceled");
     assert_eq!(cancelled["cancel_asked"]["by"], "admin");
     assert_eq!(within(cancels.next()).await.unwrap().run, id);
-    let archived = door.patch("/runs/ca1", json!({"archived": true})).await;
+    let archived = server.patch("/runs/ca1", json!({"archived": true})).await;
     assert_eq!(archived.expect(StatusCode::OK)["archived"], true);
 
-    let rerun = door.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CREATED);
+    let rerun = server.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CREATED);
     assert_eq!((&rerun["id"], &rerun["cause"]), (&json!("ca2"), &json!("rerun of ca1")));
-    assert_eq!(door.get("/runs/ca3").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(door.get("/runs/nonsense").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/runs/ca3").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/runs/nonsense").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn a_run_whose_record_was_changed_is_not_run_again() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
-    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
     let key = Key::new(Kind::Run, "ca1");
-    let found = door.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
+    let found =
+        server.store.load(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
     let mut run: Value = serde_json::from_slice(&found.bytes).unwrap();
     run["recipe"]["work"]["build"]["dockerfile"] = json!("Evil");
     let mut batch = Batch::default();
     batch.put(key, run.to_string());
-    door.store.commit(batch).await.unwrap();
-    let refused = door.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CONFLICT);
+    server.store.commit(batch).await.unwrap();
+    let refused = server.post("/runs/ca1/reruns", json!({})).await.expect(StatusCode::CONFLICT);
     assert_eq!(refused["error"]["code"], "run_unsigned");
-    assert_eq!(door.get("/runs/ca2").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/runs/ca2").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn credentials_that_the_last_run_was_refused_with_are_told_until_a_run_gets_further() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     for (id, code) in [("ca1", ErrorCode::RegistryUnauthorized), ("ca2", ErrorCode::Internal)] {
         let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
-        door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+        server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
         let message = "registry.test refused access".to_owned();
         let error = RunError { code, step: None, exit_code: None, message };
-        runs::give_up(door.store.as_ref(), id.parse().unwrap(), error).await.unwrap();
-        let told = door.get("/status").await.json()["failing_credentials"].clone();
+        runs::give_up(server.store.as_ref(), id.parse().unwrap(), error).await.unwrap();
+        let told = server.get("/status").await.json()["failing_credentials"].clone();
         if id == "ca1" {
             assert_eq!((&told[0]["run"], &told[0]["registry"]), (&json!("ca1"), &json!("contoso")));
         } else {
@@ -375,9 +376,9 @@ async fn credentials_that_the_last_run_was_refused_with_are_told_until_a_run_get
 
 #[tokio::test]
 async fn runs_are_listed_from_the_newest_by_filter_and_page() {
-    let door = Door::with_registry().await;
-    door.create_registry("fabrikam").await;
-    door.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
+    let server = TestServer::with_registry().await;
+    server.create_registry("fabrikam").await;
+    server.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
     let mut newest_first = Vec::new();
     for n in 0..12 {
         let (path, body) = match n % 3 {
@@ -391,28 +392,28 @@ async fn runs_are_listed_from_the_newest_by_filter_and_page() {
                 json!({"context": "https://git.test/a.git", "push": false}),
             ),
         };
-        let run = door.post(path, body).await.expect(StatusCode::CREATED);
+        let run = server.post(path, body).await.expect(StatusCode::CREATED);
         newest_first.insert(0, run["id"].as_str().unwrap().to_owned());
         // Those of one millisecond are in the order of their ids.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let by: TokenId = "admin".parse().unwrap();
-    runs::cancel(door.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
-    let both = door.token("read", Some(&["contoso", "fabrikam"])).await;
+    runs::cancel(server.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
+    let both = server.token("read", Some(&["contoso", "fabrikam"])).await;
     for (query, token, expected) in [
-        ("", &door.admin, 12),
+        ("", &server.admin, 12),
         ("", &both, 12),
-        ("registry=contoso", &door.admin, 8),
-        ("registry=contoso&task=web", &door.admin, 4),
-        ("status=canceled", &door.admin, 1),
+        ("registry=contoso", &server.admin, 8),
+        ("registry=contoso&task=web", &server.admin, 4),
+        ("status=canceled", &server.admin, 1),
         ("status=Queued", &both, 11),
-        ("image=nothing", &door.admin, 0),
+        ("image=nothing", &server.admin, 0),
     ] {
         let mut seen = Vec::new();
         let mut after = String::new();
         loop {
             let path = format!("/runs?{query}&limit=5{after}");
-            let page = Answer::of(door.api(Method::GET, &path).bearer_auth(token)).await;
+            let page = Answer::of(server.api(Method::GET, &path).bearer_auth(token)).await;
             let page: types::Page<types::Run> =
                 serde_json::from_value(page.expect(StatusCode::OK)).unwrap();
             seen.extend(page.items);
@@ -427,7 +428,7 @@ async fn runs_are_listed_from_the_newest_by_filter_and_page() {
         assert_eq!(seen, in_order, "{query}");
         assert_eq!(seen.len(), expected, "{query}");
     }
-    let wrong = door.get("/runs?status=lost").await;
+    let wrong = server.get("/runs?status=lost").await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert!(RunStatus::ALL.iter().all(|status| wrong.text.contains(status.as_str())));
 }
@@ -435,32 +436,32 @@ async fn runs_are_listed_from_the_newest_by_filter_and_page() {
 #[tokio::test]
 async fn the_uploads_of_one_registry_leave_room_for_others() {
     let settings = IngressSettings { uploads_limit: 64 << 20, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    door.create_registry("fabrikam").await;
-    let token = door.token("run", Some(&["contoso"])).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    server.create_registry("fabrikam").await;
+    let token = server.token("run", Some(&["contoso"])).await;
     let archive = [&[0x1f, 0x8b][..], &[0; 1000]].concat();
     let send = async |token: &str, registry: &str| {
-        let request = door.api(Method::POST, &format!("/registries/{registry}/uploads"));
+        let request = server.api(Method::POST, &format!("/registries/{registry}/uploads"));
         Answer::of(request.bearer_auth(token).body(archive.clone())).await
     };
     let first = send(&token, "contoso").await.expect(StatusCode::CREATED);
     // Uploads that are coming take room too, and give back what they do not need.
     let kept =
         uploads::Kept { registry: "contoso".parse().unwrap(), id: "coming".parse().unwrap() };
-    let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
+    let (store, now) = (server.store.as_ref(), server.store.now().await.unwrap());
     uploads::announce(store, &kept, 64 << 20, now).await.unwrap();
     let refused = send(&token, "contoso").await;
     assert_eq!((refused.status, refused.code()), (StatusCode::CONFLICT, "uploads_full".to_owned()));
     assert!(refused.text.contains("limits.uploads"), "{}", refused.text);
-    send(&door.admin, "fabrikam").await.expect(StatusCode::CREATED);
+    send(&server.admin, "fabrikam").await.expect(StatusCode::CREATED);
     assert_eq!(uploads::bytes_of(store, &kept.registry).await.unwrap(), (64 << 20) + 1002);
     uploads::delete(store, &kept).await.unwrap();
 
     let path = format!("/registries/contoso/uploads/{}", first["id"].as_str().unwrap());
-    let other = door.token("run", Some(&["fabrikam"])).await;
+    let other = server.token("run", Some(&["fabrikam"])).await;
     let delete = async |token: &str| {
-        Answer::of(door.api(Method::DELETE, &path).bearer_auth(token)).await.status
+        Answer::of(server.api(Method::DELETE, &path).bearer_auth(token)).await.status
     };
     assert_eq!(delete(&other).await, StatusCode::NOT_FOUND);
     assert_eq!(delete(&token).await, StatusCode::NO_CONTENT);
@@ -472,9 +473,10 @@ async fn the_uploads_of_one_registry_leave_room_for_others() {
 #[tokio::test]
 async fn a_disk_that_fills_up_is_left_to_the_store() {
     let settings = IngressSettings { min_free: u64::MAX, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let request =
+        server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
     let refused = Answer::of(request.body([&[0x1f, 0x8b][..], &[0; 1000]].concat())).await;
     assert_eq!(
         (refused.status, refused.code()),
@@ -486,19 +488,19 @@ async fn a_disk_that_fills_up_is_left_to_the_store() {
 #[tokio::test]
 async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it() {
     let settings = IngressSettings { upload_limit: 1_000_000, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    door.create_registry("fabrikam").await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    server.create_registry("fabrikam").await;
     let send = |bytes: Vec<u8>| {
-        let request = door.api(Method::POST, "/registries/contoso/uploads");
-        Answer::of(request.bearer_auth(&door.admin).body(bytes))
+        let request = server.api(Method::POST, "/registries/contoso/uploads");
+        Answer::of(request.bearer_auth(&server.admin).body(bytes))
     };
     let mut archive = vec![0x1f, 0x8b];
     archive.resize(700_000, 7);
     let upload = send(archive.clone()).await.expect(StatusCode::CREATED);
     assert_eq!(upload["bytes"], 700_000);
     let id = upload["id"].as_str().unwrap();
-    let stored = door.blobs.get(&uploads::blob_path(&id.parse().unwrap())).await.unwrap();
+    let stored = server.blobs.get(&uploads::blob_path(&id.parse().unwrap())).await.unwrap();
     assert_eq!(stored, archive);
     let mut tar = vec![0; 1024];
     tar[257..262].copy_from_slice(b"ustar");
@@ -510,15 +512,15 @@ async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it()
     assert_eq!(send(archive).await.status, StatusCode::PAYLOAD_TOO_LARGE);
 
     let build = json!({"upload": id, "images": ["a:1"]});
-    let run = door.post("/registries/contoso/builds", build.clone()).await;
+    let run = server.post("/registries/contoso/builds", build.clone()).await;
     assert_eq!(run.expect(StatusCode::CREATED)["source"], format!("upload {id}"));
-    let foreign = door.post("/registries/fabrikam/builds", build).await;
+    let foreign = server.post("/registries/fabrikam/builds", build).await;
     assert_eq!(foreign.status, StatusCode::BAD_REQUEST);
     for body in [
         json!({"images": ["a:1"]}),
         json!({"upload": id, "context": "https://git.test/a.git", "images": ["a:1"]}),
     ] {
-        let refused = door.post("/registries/contoso/builds", body).await;
+        let refused = server.post("/registries/contoso/builds", body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     }
 }
@@ -526,23 +528,24 @@ async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it()
 #[tokio::test]
 async fn an_upload_that_is_not_announced_is_capped_while_it_comes() {
     let settings = IngressSettings { upload_limit: 100_000, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
     let pieces = futures_util::stream::iter(
         (0..64).map(|_| Ok::<_, std::io::Error>([0x1f_u8, 0x8b].repeat(5_000))),
     );
-    let request = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    let request =
+        server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
     match request.body(reqwest::Body::wrap_stream(pieces)).send().await {
         Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
-        // The door may close while the sender still writes.
+        // The server may close while the sender still writes.
         Err(error) => assert!(error.is_request(), "{error}"),
     }
 }
 
 #[tokio::test]
 async fn the_document_has_every_route_and_every_error_one_shape() {
-    let door = Door::open().await;
-    let document = door.client.get(format!("{}/api/v1/openapi.json", door.url)).send().await;
+    let server = TestServer::open().await;
+    let document = server.client.get(format!("{}/api/v1/openapi.json", server.url)).send().await;
     let document: Value = document.unwrap().json().await.unwrap();
     let listed = include_str!("../../src/api/mod.rs")
         .lines()
@@ -575,13 +578,13 @@ async fn the_document_has_every_route_and_every_error_one_shape() {
     for (method, path) in
         [(Method::GET, "/nothing"), (Method::PUT, "/registries"), (Method::POST, "/registries")]
     {
-        let request = door.api(method, path).bearer_auth(&door.admin).body("{");
+        let request = server.api(method, path).bearer_auth(&server.admin).body("{");
         let answer = Answer::of(request.header("content-type", "application/json")).await;
         assert!(answer.status.is_client_error());
         assert!(!answer.code().is_empty(), "{path}: {}", answer.text);
     }
     for path in ["healthz", "readyz"] {
-        let answer = door.client.get(format!("{}/{path}", door.url)).send().await.unwrap();
+        let answer = server.client.get(format!("{}/{path}", server.url)).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
 }

@@ -1,4 +1,4 @@
-//! What strangers and compromised senders may throw at the door for hooks, over real sockets.
+//! What strangers and compromised senders may throw at the server for hooks, over real sockets.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -14,35 +14,35 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::rig::{Answer, Door, SECRET, push, signature, signature_of, within};
+use crate::rig::{Answer, SECRET, TestServer, push, signature, signature_of, within};
 use crate::wire::{connect, converse, head, signed, statuses};
 
 const MIB: usize = 1 << 20;
 
-/// The door still does its work.
-async fn assert_serves(door: &Door, hook: &Hook, id: &str) {
-    let answer = within(Answer::of(door.github(hook, "ping", id, "{}"))).await;
+/// The server still does its work.
+async fn assert_serves(server: &TestServer, hook: &Hook, id: &str) {
+    let answer = within(Answer::of(server.github(hook, "ping", id, "{}"))).await;
     answer.expect(StatusCode::ACCEPTED);
 }
 
-async fn with_github_hook() -> (Door, Hook) {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    (door, hook)
+async fn with_github_hook() -> (TestServer, Hook) {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
+    (server, hook)
 }
 
 #[tokio::test]
 async fn ten_gibibytes_are_refused_when_announced_and_cut_when_they_come() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     for (expect, statuses_expected) in
         [("", vec![413]), ("Expect: 100-continue\r\n", vec![100, 413])]
     {
         let announced = head(&hook, &format!("{expect}Content-Length: 10737418240\r\n"));
-        let answer = converse(&door, announced.as_bytes()).await;
+        let answer = converse(&server, announced.as_bytes()).await;
         assert_eq!(statuses(&answer), statuses_expected, "{answer}");
     }
 
-    let (mut reader, mut writer) = connect(&door).await.into_split();
+    let (mut reader, mut writer) = connect(&server).await.into_split();
     writer.write_all(head(&hook, "Transfer-Encoding: chunked\r\n").as_bytes()).await.unwrap();
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     let mut sent = 0;
@@ -55,7 +55,7 @@ async fn ten_gibibytes_are_refused_when_announced_and_cut_when_they_come() {
     let _reset = within(reader.read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || statuses(&answer) == [413], "{answer}");
-    assert_serves(&door, &hook, "after").await;
+    assert_serves(&server, &hook, "after").await;
 }
 
 /// Sends a byte now and then until the other side has enough, and answers what it said.
@@ -83,20 +83,20 @@ async fn three_hundred_senders_of_a_byte_now_and_then_are_let_go_and_hold_up_nob
         body_patience: Duration::from_millis(900),
         ..IngressSettings::default()
     };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let in_head = format!("POST /hooks/github/{} HTTP/1.1\r\nHost: x\r\nX-Slow: ", hook.id);
     let in_body = head(&hook, "Content-Length: 1000\r\n");
     let in_chunk = format!("{}3e8\r\n", head(&hook, "Transfer-Encoding: chunked\r\n"));
     let slow =
         (0..300).map(|number| [&in_head, &in_body, &in_chunk][number % 3]).map(async |first| {
-            let stream = connect(&door).await;
+            let stream = connect(&server).await;
             drip(stream, first).await
         });
     let honest = async {
         for number in 0..20 {
-            assert_serves(&door, &hook, &format!("d-{number}")).await;
+            assert_serves(&server, &hook, &format!("d-{number}")).await;
         }
     };
     let (answers, ()) = tokio::join!(join_all(slow), honest);
@@ -112,15 +112,15 @@ async fn a_second_request_whose_head_never_ends_is_let_go_too() {
         body_patience: Duration::from_millis(200),
         ..IngressSettings::default()
     };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let whole = signed(&hook, "d-1", "{}");
     let began = Instant::now();
-    let answer = drip(connect(&door).await, &format!("{whole}POST /hooks/")).await;
+    let answer = drip(connect(&server).await, &format!("{whole}POST /hooks/")).await;
     assert_eq!(statuses(&answer), [202], "{answer}");
     assert!(began.elapsed() > Duration::from_secs(1), "it was let go early: {answer}");
-    assert_serves(&door, &hook, "after").await;
+    assert_serves(&server, &hook, "after").await;
 }
 
 #[tokio::test]
@@ -130,9 +130,9 @@ async fn half_requests_of_a_token_are_let_go_too() {
         body_patience: Duration::from_millis(200),
         ..IngressSettings::default()
     };
-    let door = Door::open_with(settings, false).await;
-    let token = door.token("read", None).await;
-    let writer = door.token("write", None).await;
+    let server = TestServer::open_with(settings, false).await;
+    let token = server.token("read", None).await;
+    let writer = server.token("write", None).await;
     let whole = |token: &str, rest: &str| {
         format!("{rest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n")
     };
@@ -144,7 +144,7 @@ async fn half_requests_of_a_token_are_let_go_too() {
     );
     let sent = ["GET /api/v1/status HTTP/1.1\r\nX-Slow: ", "G", &slow_body]
         .map(|second| format!("{status}{second}"));
-    let answers = sent.iter().map(async |sent| drip(connect(&door).await, sent).await);
+    let answers = sent.iter().map(async |sent| drip(connect(&server).await, sent).await);
     let [half, idle, body] = join_all(answers).await.try_into().unwrap();
     assert_eq!(statuses(&half), [200], "{half}");
     assert_eq!(statuses(&idle), [200], "{idle}");
@@ -163,7 +163,7 @@ fn allow_many_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor_health() {
-    // Of those that tokens may have, the door's own client holds some.
+    // Of those that tokens may have, the server's own client holds some.
     const EACH: [usize; 3] = [1024, 1024, 1000];
     allow_many_files();
     let patience = Duration::from_secs(120);
@@ -172,12 +172,12 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
         body_patience: patience,
         ..IngressSettings::default()
     };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let mut tokens = Vec::new();
     for _ in EACH {
-        tokens.push(door.token("read", None).await);
+        tokens.push(server.token("read", None).await);
     }
     // A whole request, and half of another: in nearly all places that tokens have. And some of nobody.
     let half = "GET /api/v1/status HTTP/1.1\r\nX-Slow: ";
@@ -190,7 +190,7 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
         tokens.iter().zip(EACH).flat_map(|(token, count)| vec![whole(token); count]).collect();
     sent.extend(vec![half.to_owned(); 200]);
     let held = stream::iter(sent).map(async |sent| {
-        let mut stream = connect(&door).await;
+        let mut stream = connect(&server).await;
         stream.write_all(sent.as_bytes()).await.unwrap();
         if sent.len() > half.len() {
             let mut answer = [0; 12];
@@ -203,10 +203,10 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
 
     // From connections of their own.
     let client = || reqwest::Client::builder().no_proxy().build().unwrap();
-    let health = within(client().get(format!("{}/healthz", door.url)).send()).await.unwrap();
+    let health = within(client().get(format!("{}/healthz", server.url)).send()).await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
     for number in 0..8 {
-        let request = door.github(&hook, "ping", &format!("d-{number}"), "{}").build().unwrap();
+        let request = server.github(&hook, "ping", &format!("d-{number}"), "{}").build().unwrap();
         let answer = within(client().execute(request)).await.unwrap();
         assert_eq!(answer.status(), StatusCode::ACCEPTED);
     }
@@ -215,7 +215,7 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
 
 #[tokio::test]
 async fn heads_without_measure_are_refused_by_name() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let post = format!("POST /hooks/github/{} HTTP/1.1\r\nHost: x\r\n", hook.id);
     let many = |count: usize| (0..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
     let path = |length: usize| format!("POST /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(length));
@@ -239,23 +239,23 @@ async fn heads_without_measure_are_refused_by_name() {
         ("TLS", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\r\n\r\n".to_owned(), 400),
     ];
     for (name, sent, status) in cases {
-        let answer = converse(&door, sent.as_bytes()).await;
+        let answer = converse(&server, sent.as_bytes()).await;
         // Whoever sends on after it was refused may lose the answer with the connection.
         let was_cut = answer.is_empty() && sent.len() > 128 << 10;
         assert!(was_cut || statuses(&answer) == [status], "{name}: {answer}");
     }
     for method in ["GET", "PUT", "DELETE", "TRACE", "OPTIONS", "post", "A-METHOD-OF-MY-OWN"] {
         let sent = post.replacen("POST", method, 1) + "Connection: close\r\n\r\n";
-        let status = statuses(&converse(&door, sent.as_bytes()).await);
+        let status = statuses(&converse(&server, sent.as_bytes()).await);
         assert!(status == [404] || status == [405], "{method}: {status:?}");
     }
-    assert_serves(&door, &hook, "after").await;
-    assert_eq!(door.ledger().await.len(), 1);
+    assert_serves(&server, &hook, "after").await;
+    assert_eq!(server.ledger().await.len(), 1);
 }
 
 #[tokio::test]
 async fn no_second_request_is_smuggled_in_a_body() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let inner = signed(&hook, "smuggled", &push('1', '2'));
     let smuggle = |lines: &str, rest: &str| format!("{}{rest}{inner}", head(&hook, lines));
     let cases = [
@@ -290,21 +290,21 @@ async fn no_second_request_is_smuggled_in_a_body() {
         ("a chunk ended by a bare newline", smuggle("Transfer-Encoding: chunked\r\n", "0\n\n")),
     ];
     for (name, sent) in cases {
-        let answer = converse(&door, sent.as_bytes()).await;
+        let answer = converse(&server, sent.as_bytes()).await;
         // A chunk that cannot be ends the connection, whose request was under way, without a word.
         let was_cut = name.contains("chunk") && answer.is_empty();
         assert!(was_cut || statuses(&answer) == [400], "{name}: {answer}");
     }
     let old =
         smuggle("Transfer-Encoding: chunked\r\n", "0\r\n\r\n").replacen("HTTP/1.1", "HTTP/1.0", 1);
-    let answer = converse(&door, old.as_bytes()).await;
+    let answer = converse(&server, old.as_bytes()).await;
     assert_eq!(statuses(&answer.replace("HTTP/1.0 ", "HTTP/1.1 ")), [400], "{answer}");
-    assert_eq!(door.ledger().await, Vec::<Value>::new());
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
 }
 
 #[tokio::test]
 async fn chunks_extensions_and_trailers_change_nothing_of_what_is_verified() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let body = push('1', '2');
     let proof = format!("X-Hub-Signature-256: {}\r\n", signature(SECRET, &body));
     let chunks: String = body
@@ -316,17 +316,17 @@ async fn chunks_extensions_and_trailers_change_nothing_of_what_is_verified() {
         .collect();
     let lines = "Transfer-Encoding: chunked\r\nConnection: close\r\nX-GitHub-Delivery: d-1\r\n";
     let whole = format!("{}{chunks}0\r\n\r\n", head(&hook, &format!("{proof}{lines}")));
-    assert_eq!(statuses(&converse(&door, whole.as_bytes()).await), [202]);
+    assert_eq!(statuses(&converse(&server, whole.as_bytes()).await), [202]);
     // A proof that comes after the body is none.
     let late = format!("{}{chunks}0\r\n{proof}\r\n", head(&hook, lines));
-    let refused = statuses(&converse(&door, late.as_bytes()).await);
+    let refused = statuses(&converse(&server, late.as_bytes()).await);
     assert!(refused == [401] || refused == [400], "{refused:?}");
-    assert_eq!(door.ledger().await.len(), 1);
+    assert_eq!(server.ledger().await.len(), 1);
 }
 
 #[tokio::test]
 async fn fifty_requests_in_one_breath_are_answered_in_order() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let mut sent = String::new();
     for number in 0..50 {
         let whole = signed(&hook, &format!("d-{number}"), &push('1', '2'));
@@ -337,7 +337,7 @@ async fn fifty_requests_in_one_breath_are_answered_in_order() {
             _ => whole,
         };
     }
-    let answer = converse(&door, sent.as_bytes()).await;
+    let answer = converse(&server, sent.as_bytes()).await;
     let expected: Vec<u16> = (0..50).map(|n| if n % 5 == 0 { 401 } else { 202 }).collect();
     assert_eq!(statuses(&answer), expected);
     let mut last = 0;
@@ -356,7 +356,7 @@ fn gzip(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn only_the_bytes_that_were_signed_are_taken() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let body = push('1', '2');
     let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&body).unwrap());
     let pretty = pretty.unwrap().into_bytes();
@@ -364,9 +364,9 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     let utf_16: Vec<u8> = body.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let [json, urlencoded] = ["application/json", "application/x-www-form-urlencoded"];
     let send = async |content_type: &str, coding: Option<&str>, signed: &[u8], sent: &[u8]| {
-        let request = door
+        let request = server
             .client
-            .post(door.hook_url(&hook))
+            .post(server.hook_url(&hook))
             .header("content-type", content_type)
             .header("x-github-event", "push")
             .header("x-hub-signature-256", signature_of(SECRET, signed));
@@ -383,7 +383,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     }
     assert_eq!(send(urlencoded, None, signed, &form).await, 401);
     assert_eq!(send(json, None, &form, signed).await, 401);
-    assert_eq!(door.ledger().await, Vec::<Value>::new());
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
 
     let packed = gzip(&body);
     for coding in ["gzip", "deflate", "br", "x-unknown", "identity, gzip", ""] {
@@ -393,7 +393,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     for content_type in ["", "text/json", "multipart/form-data", "application/jsonp"] {
         assert_eq!(send(content_type, None, signed, signed).await, 415, "{content_type}");
     }
-    assert_eq!(door.ledger().await, Vec::<Value>::new());
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
 
     // Signed, and not what it is said to be: recorded as that.
     for (content_type, bytes) in [
@@ -406,7 +406,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     ] {
         assert_eq!(send(content_type, None, bytes, bytes).await, 202);
     }
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     assert_eq!(ledger.len(), 6);
     assert!(ledger.iter().all(|delivery| delivery["verdict"] == "unreadable"), "{ledger:?}");
 
@@ -415,7 +415,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     let other = other.as_bytes();
     let json = "Application/JSON; charset=utf-16";
     assert_eq!(send(json, Some("identity"), other, other).await, 202);
-    assert_eq!(door.ledger().await[0]["verdict"], "events");
+    assert_eq!(server.ledger().await[0]["verdict"], "events");
 }
 
 /// A push with something put before its first field.
@@ -425,7 +425,7 @@ fn push_with(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn whatever_a_signed_body_has_in_it_is_recorded_and_answered_202() {
-    let (door, hook) = with_github_hook().await;
+    let (server, hook) = with_github_hook().await;
     let field = |name: &str, value: &str| {
         push('1', '2').replacen('{', &format!("{{\"{name}\":{value},"), 1)
     };
@@ -490,9 +490,9 @@ async fn whatever_a_signed_body_has_in_it_is_recorded_and_answered_202() {
         ("nothing", Vec::new(), unreadable),
     ];
     for (number, (name, body, _)) in cases.iter().enumerate() {
-        let request = door
+        let request = server
             .client
-            .post(door.hook_url(&hook))
+            .post(server.hook_url(&hook))
             .header("content-type", "application/json")
             .header("x-github-event", "push")
             .header("x-github-delivery", format!("d-{number}"))
@@ -501,7 +501,7 @@ async fn whatever_a_signed_body_has_in_it_is_recorded_and_answered_202() {
         let answer = Answer::of(request).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{name}: {}", answer.text);
     }
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     assert_eq!(ledger.len(), cases.len());
     for (number, (name, _, verdict)) in cases.iter().enumerate() {
         let id = format!("d-{number}");
@@ -512,8 +512,8 @@ async fn whatever_a_signed_body_has_in_it_is_recorded_and_answered_202() {
 
 #[tokio::test]
 async fn whatever_a_registrys_body_has_in_it_is_answered_202() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::Distribution).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::Distribution).await;
     let manifest = include_str!(
         "../../../tests/fixtures/registry-notifications/registry-notification-push-oci-manifest.json"
     );
@@ -532,10 +532,10 @@ async fn whatever_a_registrys_body_has_in_it_is_answered_202() {
         events(1, "{\"id\":\"a\",\"id\":\"b\"}"),
         events(1, &format!("{{\"id\":\"{}\"}}", "a".repeat(MIB))),
     ] {
-        let answer = Answer::of(door.notify(&hook, &body)).await;
+        let answer = Answer::of(server.notify(&hook, &body)).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", &body[..body.len().min(80)]);
     }
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     assert!(ledger.iter().all(|delivery| delivery["verdict"] == "unreadable"), "{ledger:?}");
 }
 
@@ -543,13 +543,13 @@ async fn whatever_a_registrys_body_has_in_it_is_answered_202() {
 async fn slow_senders_that_fill_the_room_give_way_to_honest_ones() {
     let budget = 4 * MIB as u64;
     let settings = IngressSettings { body_budget: budget, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let part = "x".repeat(MIB - (64 << 10));
     let mut slow = Vec::new();
     for _ in 0..4 {
-        let mut stream = connect(&door).await;
+        let mut stream = connect(&server).await;
         let head = head(&hook, &format!("Content-Length: {MIB}\r\n"));
         stream.write_all(format!("{head}{part}").as_bytes()).await.unwrap();
         slow.push(stream);
@@ -560,7 +560,7 @@ async fn slow_senders_that_fill_the_room_give_way_to_honest_ones() {
     let mut told = Vec::new();
     for number in 0.. {
         let id = format!("d-{number}");
-        let answer = Answer::of(door.github(&hook, "ping", &id, &large)).await;
+        let answer = Answer::of(server.github(&hook, "ping", &id, &large)).await;
         let taken = answer.status == StatusCode::ACCEPTED;
         if !taken {
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "busy"));
@@ -584,12 +584,12 @@ async fn slow_senders_that_fill_the_room_give_way_to_honest_ones() {
 #[tokio::test]
 async fn a_burst_beyond_the_room_is_answered_2xx_or_503_and_nothing_of_it_is_lost() {
     let settings = IngressSettings { body_budget: MIB as u64, ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = format!("{{\"zen\":\"{}\"}}", " ".repeat(8 << 10));
     let ids: Vec<String> = (0..400).map(|number| format!("d-{number}")).collect();
-    let send = async |id: &String| Answer::of(door.github(&hook, "ping", id, &body)).await;
+    let send = async |id: &String| Answer::of(server.github(&hook, "ping", id, &body)).await;
     let mut waiting: Vec<&String> = ids.iter().collect();
     let mut refused = 0;
     for _ in 0..100 {
@@ -613,5 +613,5 @@ async fn a_burst_beyond_the_room_is_answered_2xx_or_503_and_nothing_of_it_is_los
     }
     assert!(waiting.is_empty(), "{} never came in", waiting.len());
     assert!(refused > 0, "the burst was too small to be one");
-    assert_eq!(door.ledger().await.len(), ids.len());
+    assert_eq!(server.ledger().await.len(), ids.len());
 }

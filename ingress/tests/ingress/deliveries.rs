@@ -6,61 +6,61 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries;
 use reqwest::StatusCode;
 
-use crate::rig::{Answer, Door, push};
+use crate::rig::{Answer, TestServer, push};
 
 #[tokio::test]
 async fn a_replay_is_a_new_delivery_of_the_same_body() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = push('1', '2');
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
 
     let path = format!("/hooks/{}/deliveries", hook.id);
     for number in 1..=2 {
-        let replayed = door.post(&format!("{path}/d-1/replays"), ().into()).await;
+        let replayed = server.post(&format!("{path}/d-1/replays"), ().into()).await;
         let replayed = replayed.expect(StatusCode::CREATED);
         assert_eq!(replayed["delivery"]["id"], format!("d-1.replay-{number}"));
         assert_eq!(replayed["delivery"]["events"].as_array().unwrap().len(), 1);
     }
-    let of_replay = door.post(&format!("{path}/d-1.replay-2/replays"), ().into()).await;
+    let of_replay = server.post(&format!("{path}/d-1.replay-2/replays"), ().into()).await;
     assert_eq!(of_replay.expect(StatusCode::CREATED)["delivery"]["id"], "d-1.replay-3");
-    assert_eq!(door.get(&format!("{path}/d-1.replay-3/body")).await.text, body);
+    assert_eq!(server.get(&format!("{path}/d-1.replay-3/body")).await.text, body);
 }
 
 #[tokio::test]
 async fn a_body_that_moved_to_the_object_store_is_read_there() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = push('1', '2');
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
-    let store = door.store.as_ref();
+    Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    let store = server.store.as_ref();
     let id = "d-1".parse().unwrap();
     let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
-    deliveries::put_body(door.blobs.as_ref(), &delivery, body.clone().into()).await.unwrap();
+    deliveries::put_body(server.blobs.as_ref(), &delivery, body.clone().into()).await.unwrap();
     deliveries::drop_body(store, &delivery).await.unwrap();
 
     let path = format!("/hooks/{}/deliveries/d-1", hook.id);
-    assert_eq!(door.get(&format!("{path}/body")).await.text, body);
-    door.post(&format!("{path}/replays"), ().into()).await.expect(StatusCode::CREATED);
+    assert_eq!(server.get(&format!("{path}/body")).await.text, body);
+    server.post(&format!("{path}/replays"), ().into()).await.expect(StatusCode::CREATED);
 
-    door.blobs.delete(&deliveries::body_blob_path(&delivery).unwrap()).await.unwrap();
-    assert_eq!(door.get(&format!("{path}/body")).await.status, StatusCode::NOT_FOUND);
-    let gone = door.post(&format!("{path}/replays"), ().into()).await;
+    server.blobs.delete(&deliveries::body_blob_path(&delivery).unwrap()).await.unwrap();
+    assert_eq!(server.get(&format!("{path}/body")).await.status, StatusCode::NOT_FOUND);
+    let gone = server.post(&format!("{path}/replays"), ().into()).await;
     assert_eq!((gone.status, gone.code()), (StatusCode::CONFLICT, "body_gone".to_owned()));
 }
 
 #[tokio::test]
 async fn a_large_body_is_kept_out_of_the_store_from_the_beginning() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let spaces = " ".repeat(1 << 20);
     let body = push('1', '2').replacen('{', &format!("{{{spaces}"), 1);
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
-    let (store, id) = (door.store.as_ref(), "d-1".parse().unwrap());
+    Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    let (store, id) = (server.store.as_ref(), "d-1".parse().unwrap());
     let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
     assert_eq!(deliveries::find_body(store, &delivery).await.unwrap(), None);
-    assert_eq!(door.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await.text, body);
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::OK);
+    assert_eq!(server.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await.text, body);
+    Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::OK);
 }
 
 /// A push whose body is too large for the store.
@@ -70,13 +70,13 @@ fn large_push(before: char, after: char) -> String {
 
 #[tokio::test]
 async fn two_deliveries_of_one_body_keep_a_copy_each() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = large_push('1', '2');
     for id in ["a:1", ".."] {
-        Answer::of(door.github(&hook, "push", id, &body)).await.expect(StatusCode::ACCEPTED);
+        Answer::of(server.github(&hook, "push", id, &body)).await.expect(StatusCode::ACCEPTED);
     }
-    let (store, blobs) = (door.store.as_ref(), door.blobs.as_ref());
+    let (store, blobs) = (server.store.as_ref(), server.blobs.as_ref());
     let find = async |id: &str| {
         let id = id.parse().unwrap();
         deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap()
@@ -91,40 +91,41 @@ async fn two_deliveries_of_one_body_keep_a_copy_each() {
 
 #[tokio::test]
 async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let (body, other) = (large_push('1', '2'), large_push('1', '3'));
-    Answer::of(door.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
-    Answer::of(door.github(&hook, "push", "d-1", &other)).await.expect(StatusCode::ACCEPTED);
+    Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
+    Answer::of(server.github(&hook, "push", "d-1", &other)).await.expect(StatusCode::ACCEPTED);
     // The other body is also a delivery of its own.
-    Answer::of(door.github(&hook, "push", "d-2", &other)).await.expect(StatusCode::ACCEPTED);
+    Answer::of(server.github(&hook, "push", "d-2", &other)).await.expect(StatusCode::ACCEPTED);
 
     let path = format!("/hooks/{}/deliveries", hook.id);
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     let conflict = ledger.iter().find(|delivery| delivery["verdict"] == "conflict").unwrap();
     let conflict = format!("{path}/{}/body", conflict["id"].as_str().unwrap());
-    assert_eq!(door.get(&conflict).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get(&conflict).await.status, StatusCode::NOT_FOUND);
     // What retention does once a day has passed: the conflict has nothing to move.
-    let (store, end) = (door.store.as_ref(), Timestamp::from_millis(i64::MAX));
+    let (store, end) = (server.store.as_ref(), Timestamp::from_millis(i64::MAX));
     assert_eq!(deliveries::with_body_before(store, end, 10).await.unwrap(), []);
-    assert_eq!(door.get(&format!("{path}/d-1/body")).await.text, body);
-    assert_eq!(door.get(&format!("{path}/d-2/body")).await.text, other);
-    let objects: Vec<String> = door.blobs.list("deliveries").unwrap().try_collect().await.unwrap();
+    assert_eq!(server.get(&format!("{path}/d-1/body")).await.text, body);
+    assert_eq!(server.get(&format!("{path}/d-2/body")).await.text, other);
+    let objects: Vec<String> =
+        server.blobs.list("deliveries").unwrap().try_collect().await.unwrap();
     assert_eq!(objects.len(), 2, "{objects:?}");
 }
 
 #[tokio::test]
 async fn the_ledger_is_read_page_by_page_from_the_newest() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     for n in 0..5 {
-        let delivery = door.github(&hook, "ping", &format!("d-{n}"), "{}");
+        let delivery = server.github(&hook, "ping", &format!("d-{n}"), "{}");
         Answer::of(delivery).await.expect(StatusCode::ACCEPTED);
     }
     let mut seen = Vec::new();
     let mut path = format!("/deliveries?hook={}&limit=2", hook.id);
     loop {
-        let page = door.get(&path).await.expect(StatusCode::OK);
+        let page = server.get(&path).await.expect(StatusCode::OK);
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 2);
         seen.extend(items.iter().map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
@@ -136,8 +137,8 @@ async fn the_ledger_is_read_page_by_page_from_the_newest() {
     seen.sort();
     assert_eq!(seen, ["d-0", "d-1", "d-2", "d-3", "d-4"]);
 
-    let one = door.get("/deliveries?id=d-3").await.expect(StatusCode::OK);
+    let one = server.get("/deliveries?id=d-3").await.expect(StatusCode::OK);
     assert_eq!(one["items"].as_array().unwrap().len(), 1);
-    let none = door.get("/deliveries?after=nonsense").await;
+    let none = server.get("/deliveries?after=nonsense").await;
     assert_eq!(none.status, StatusCode::BAD_REQUEST);
 }

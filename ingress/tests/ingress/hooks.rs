@@ -13,38 +13,38 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::rig::{Answer, Door, SECRET, push, signature, within};
+use crate::rig::{Answer, SECRET, TestServer, push, signature, within};
 
 #[tokio::test]
 async fn a_signed_push_is_stored_with_its_event_before_the_answer() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
 
-    let answer = Answer::of(door.github(&hook, "push", "d-1", &push('1', '2'))).await;
+    let answer = Answer::of(server.github(&hook, "push", "d-1", &push('1', '2'))).await;
     let accepted = answer.expect(StatusCode::ACCEPTED);
     let event = format!("{}/d-1/0", hook.id);
     assert_eq!(accepted, json!({"delivery": "d-1", "events": [event]}));
 
-    let store = door.store.as_ref();
+    let store = server.store.as_ref();
     let now = store.now().await.unwrap();
     let undecided = events::undecided(store, now, 10).await.unwrap();
     assert_eq!(undecided, [event.parse().unwrap()]);
-    let rung = within(door.queues.events.claim()).await.unwrap().unwrap();
+    let rung = within(server.queues.events.claim()).await.unwrap().unwrap();
     assert_eq!(*rung.message(), EventAccepted { event: event.parse().unwrap() });
 
-    let shown = door.get(&format!("/hooks/{}/deliveries/d-1", hook.id)).await;
+    let shown = server.get(&format!("/hooks/{}/deliveries/d-1", hook.id)).await;
     let shown = shown.expect(StatusCode::OK);
     assert_eq!(shown["delivery"]["verdict"], "events");
     assert_eq!(shown["events"][0]["what"], "branch main of github.com/octo/hello is 2222222");
 }
 
 #[tokio::test]
-async fn githubs_published_vector_opens_the_door() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    let request = door
+async fn githubs_published_test_vector_is_accepted() {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
+    let request = server
         .client
-        .post(door.hook_url(&hook))
+        .post(server.hook_url(&hook))
         .header("content-type", "application/json")
         .header("x-github-event", "ping")
         .header(
@@ -53,13 +53,13 @@ async fn githubs_published_vector_opens_the_door() {
         )
         .body("Hello, World!");
     Answer::of(request).await.expect(StatusCode::ACCEPTED);
-    assert_eq!(door.ledger().await[0]["verdict"], "ping");
+    assert_eq!(server.ledger().await[0]["verdict"], "ping");
 }
 
 #[tokio::test]
 async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = push('1', '2');
     let right = signature(SECRET, &body);
     let digits = right.strip_prefix("sha256=").unwrap();
@@ -74,9 +74,9 @@ async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
     ];
     let mut answers = Vec::new();
     for (header, value) in &forged {
-        let request = door
+        let request = server
             .client
-            .post(door.hook_url(&hook))
+            .post(server.hook_url(&hook))
             .header("content-type", "application/json")
             .header("x-github-event", "push")
             .header(*header, value)
@@ -86,9 +86,9 @@ async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
     // Rightly signed, but for a hook that is not there, or is another provider's.
     for path in ["github/00000000000000000000000000000000", "github/~", "distribution/{hook}"] {
         let path = path.replace("{hook}", hook.id.as_str());
-        let request = door
+        let request = server
             .client
-            .post(format!("{}/hooks/{path}", door.url))
+            .post(format!("{}/hooks/{path}", server.url))
             .header("content-type", "application/json")
             .header("x-hub-signature-256", &right)
             .bearer_auth(SECRET)
@@ -99,17 +99,17 @@ async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
         assert_eq!(answer.text, answers[0].text);
     }
-    assert_eq!(door.ledger().await, Vec::<Value>::new());
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
 
-    let status = door.get("/status").await.expect(StatusCode::OK);
+    let status = server.get("/status").await.expect(StatusCode::OK);
     assert_eq!(status["failing_hooks"][0]["counts"]["unauthorized"], forged.len());
     assert_eq!(status["unknown_hook_requests"], 3);
 }
 
 #[tokio::test]
 async fn every_payload_that_github_publishes_has_a_2xx_and_a_verdict() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let text =
         include_str!("../../../tests/fixtures/octokit-webhooks-examples/api.github.com.json");
     let all: Vec<Value> = serde_json::from_str(text).unwrap();
@@ -118,7 +118,7 @@ async fn every_payload_that_github_publishes_has_a_2xx_and_a_verdict() {
         let event = kind["name"].as_str().unwrap();
         let examples = kind["examples"].as_array().unwrap();
         let deliveries = examples.iter().enumerate().map(|(n, example)| {
-            Answer::of(door.github(&hook, event, &format!("{event}-{n}"), &example.to_string()))
+            Answer::of(server.github(&hook, event, &format!("{event}-{n}"), &example.to_string()))
         });
         for answer in join_all(deliveries).await {
             answer.expect(StatusCode::ACCEPTED);
@@ -127,7 +127,7 @@ async fn every_payload_that_github_publishes_has_a_2xx_and_a_verdict() {
     }
     assert_eq!(sent, 329);
 
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     let count = |verdict: &str| ledger.iter().filter(|d| d["verdict"] == verdict).count();
     assert_eq!(
         [count("events"), count("ping"), count("of_no_interest"), count("unreadable")],
@@ -137,11 +137,11 @@ async fn every_payload_that_github_publishes_has_a_2xx_and_a_verdict() {
 
 #[tokio::test]
 async fn a_form_is_the_same_delivery_and_other_types_are_refused() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let form = serde_urlencoded::to_string([("payload", push('1', '2'))]).unwrap();
     let send = |content_type: &str, id: &str| {
-        let request = door.github(&hook, "push", id, &form);
+        let request = server.github(&hook, "push", id, &form);
         let (client, request) = request.build_split();
         let mut request = request.unwrap();
         request.headers_mut().insert("content-type", content_type.parse().unwrap());
@@ -159,33 +159,33 @@ async fn a_form_is_the_same_delivery_and_other_types_are_refused() {
 
 #[tokio::test]
 async fn the_same_delivery_a_hundred_times_at_once_is_one_event() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let body = push('1', '2');
     let answers =
-        join_all((0..100).map(|_| Answer::of(door.github(&hook, "push", "d-1", &body)))).await;
+        join_all((0..100).map(|_| Answer::of(server.github(&hook, "push", "d-1", &body)))).await;
     let new = answers.iter().filter(|answer| answer.status == StatusCode::ACCEPTED).count();
     let repeats = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
     assert_eq!((new, repeats), (1, 99));
     assert!(answers.iter().all(|answer| answer.text == answers[0].text));
 
-    let now = door.store.now().await.unwrap();
-    assert_eq!(events::undecided(door.store.as_ref(), now, 10).await.unwrap().len(), 1);
-    assert_eq!(door.ledger().await.len(), 1);
+    let now = server.store.now().await.unwrap();
+    assert_eq!(events::undecided(server.store.as_ref(), now, 10).await.unwrap().len(), 1);
+    assert_eq!(server.ledger().await.len(), 1);
 }
 
 #[tokio::test]
 async fn another_body_under_the_same_id_is_a_conflict_that_is_recorded_once() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    let first = Answer::of(door.github(&hook, "push", "d-1", &push('1', '2'))).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
+    let first = Answer::of(server.github(&hook, "push", "d-1", &push('1', '2'))).await;
     first.expect(StatusCode::ACCEPTED);
     for _ in 0..2 {
-        let other = Answer::of(door.github(&hook, "push", "d-1", &push('1', '3'))).await;
+        let other = Answer::of(server.github(&hook, "push", "d-1", &push('1', '3'))).await;
         let other = other.expect(StatusCode::ACCEPTED);
         assert_eq!(other, json!({"delivery": "d-1", "events": []}));
     }
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     let mut verdicts: Vec<&str> =
         ledger.iter().map(|delivery| delivery["verdict"].as_str().unwrap()).collect();
     verdicts.sort_unstable();
@@ -194,22 +194,22 @@ async fn another_body_under_the_same_id_is_a_conflict_that_is_recorded_once() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_recorded_and_answered_202() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let too_deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     for (n, body) in ["", "{", "nonsense", "\u{0}", &too_deep].iter().enumerate() {
-        let answer = Answer::of(door.github(&hook, "push", &format!("d-{n}"), body)).await;
+        let answer = Answer::of(server.github(&hook, "push", &format!("d-{n}"), body)).await;
         answer.expect(StatusCode::ACCEPTED);
     }
-    let ledger = door.ledger().await;
+    let ledger = server.ledger().await;
     assert_eq!(ledger.len(), 5);
     assert!(ledger.iter().all(|delivery| delivery["verdict"] == "unreadable"), "{ledger:?}");
 }
 
 #[tokio::test]
 async fn a_registrys_manifests_are_events_and_the_rest_is_counted() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::Distribution).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::Distribution).await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/registry-notifications");
     let mut stored = Vec::new();
     let mut dropped = 0;
@@ -219,9 +219,9 @@ async fn a_registrys_manifests_are_events_and_the_rest_is_counted() {
             continue;
         }
         let body = std::fs::read_to_string(&path).unwrap();
-        let first = Answer::of(door.notify(&hook, &body)).await;
+        let first = Answer::of(server.notify(&hook, &body)).await;
         let first = first.expect(StatusCode::ACCEPTED);
-        let again = Answer::of(door.notify(&hook, &body)).await;
+        let again = Answer::of(server.notify(&hook, &body)).await;
         let name = path.file_stem().unwrap().to_str().unwrap();
         let name = name.strip_prefix("registry-notification-").unwrap().to_owned();
         if first["events"] == json!([]) {
@@ -248,55 +248,56 @@ async fn a_registrys_manifests_are_events_and_the_rest_is_counted() {
         ]
     );
     assert_eq!(dropped, 5);
-    assert_eq!(door.ledger().await.len(), stored.len());
+    assert_eq!(server.ledger().await.len(), stored.len());
 
-    let shown = door.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
+    let shown = server.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
     assert_eq!(shown["since_start"]["dropped"], 2 * dropped);
-    let refused = door.notify(&hook, "{}").bearer_auth("wrong").build().unwrap();
+    let refused = server.notify(&hook, "{}").bearer_auth("wrong").build().unwrap();
     drop(refused);
-    let mut wrong = door.notify(&hook, "{}").build().unwrap();
+    let mut wrong = server.notify(&hook, "{}").build().unwrap();
     wrong.headers_mut().insert("authorization", "Bearer wrong".parse().unwrap());
-    let refused = door.client.execute(wrong).await.unwrap();
+    let refused = server.client.execute(wrong).await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn the_largest_body_is_verified_and_kept_as_it_came() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
     let text: String = (0..25 * 1024 * 1024 / 8).map(|number| format!("{number:07}\n")).collect();
-    let answer = Answer::of(door.github(&hook, "issues", "d-1", &text)).await;
+    let answer = Answer::of(server.github(&hook, "issues", "d-1", &text)).await;
     answer.expect(StatusCode::ACCEPTED);
-    let kept = door.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await;
+    let kept = server.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await;
     assert!(kept.text == text, "{} bytes were sent, {} kept", text.len(), kept.text.len());
 
-    let mut forged = door.github(&hook, "issues", "d-2", &text).build().unwrap();
+    let mut forged = server.github(&hook, "issues", "d-2", &text).build().unwrap();
     let wrong = signature("another secret", &text).parse().unwrap();
     forged.headers_mut().insert("x-hub-signature-256", wrong);
-    let refused = door.client.execute(forged).await.unwrap();
+    let refused = server.client.execute(forged).await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(door.ledger().await.len(), 1);
+    assert_eq!(server.ledger().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_body_is_capped_before_and_while_it_is_read() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::Distribution).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::Distribution).await;
     // Announced: refused without a byte of it.
-    let answer = raw(&door, &hook.id, "Content-Length: 3145729\r\n\r\n").await;
+    let answer = raw(&server, &hook.id, "Content-Length: 3145729\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     // Not announced: refused once it is too much.
     let pieces =
         futures_util::stream::iter((0..64).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536])));
-    let request = door.client.post(door.hook_url(&hook)).body(reqwest::Body::wrap_stream(pieces));
+    let request =
+        server.client.post(server.hook_url(&hook)).body(reqwest::Body::wrap_stream(pieces));
     match request.send().await {
         Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
-        // The door may close while the sender still writes.
+        // The server may close while the sender still writes.
         Err(error) => assert!(error.is_request(), "{error}"),
     }
     // The largest that fits is read.
     let most = " ".repeat(3 * 1024 * 1024);
-    let answer = Answer::of(door.notify(&hook, &most)).await;
+    let answer = Answer::of(server.notify(&hook, &most)).await;
     answer.expect(StatusCode::ACCEPTED);
 }
 
@@ -307,24 +308,24 @@ async fn bodies_in_flight_share_one_budget_and_slow_ones_are_let_go() {
         body_patience: Duration::from_millis(300),
         ..IngressSettings::default()
     };
-    let door = Door::open_with(settings, false).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::Distribution).await;
-    let large = Answer::of(door.notify(&hook, &" ".repeat(200_000))).await;
+    let server = TestServer::open_with(settings, false).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::Distribution).await;
+    let large = Answer::of(server.notify(&hook, &" ".repeat(200_000))).await;
     assert_eq!(large.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(large.headers.contains_key("retry-after"));
 
-    let answer = raw(&door, &hook.id, "Content-Length: 10\r\n\r\nhalf").await;
+    let answer = raw(&server, &hook.id, "Content-Length: 10\r\n\r\nhalf").await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     // What was held is free again.
-    Answer::of(door.notify(&hook, &" ".repeat(90_000))).await.expect(StatusCode::ACCEPTED);
+    Answer::of(server.notify(&hook, &" ".repeat(90_000))).await.expect(StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
 async fn a_senders_connection_is_kept_open_between_deliveries() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    let address = door.url.strip_prefix("http://").unwrap();
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
+    let address = server.url.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     for (n, secret, status) in [(1, SECRET, 202), (2, "wrong", 401), (3, SECRET, 202)] {
         let body = push('1', '2');
@@ -347,8 +348,8 @@ async fn a_senders_connection_is_kept_open_between_deliveries() {
     }
 }
 
-async fn raw(door: &Door, hook: &gantry_domain::id::HookId, rest: &str) -> String {
-    let address = door.url.strip_prefix("http://").unwrap();
+async fn raw(server: &TestServer, hook: &gantry_domain::id::HookId, rest: &str) -> String {
+    let address = server.url.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = format!("POST /hooks/distribution/{hook} HTTP/1.1\r\nHost: x\r\n{rest}");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -359,44 +360,44 @@ async fn raw(door: &Door, hook: &gantry_domain::id::HookId, rest: &str) -> Strin
 
 #[tokio::test]
 async fn a_store_that_hangs_is_answered_503_in_time_and_never_2xx() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::Distribution).await;
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::Distribution).await;
     let manifest = include_str!(
         "../../../tests/fixtures/registry-notifications/registry-notification-push-oci-manifest.json"
     );
-    door.stuck.store(true, Ordering::Relaxed);
-    let answer = Answer::of(door.notify(&hook, manifest)).await;
+    server.stuck.store(true, Ordering::Relaxed);
+    let answer = Answer::of(server.notify(&hook, manifest)).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers.contains_key("retry-after"));
-    assert_eq!(door.ledger().await, Vec::<Value>::new());
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
 
-    door.stuck.store(false, Ordering::Relaxed);
-    let answer = Answer::of(door.notify(&hook, manifest)).await;
+    server.stuck.store(false, Ordering::Relaxed);
+    let answer = Answer::of(server.notify(&hook, manifest)).await;
     assert_eq!(answer.expect(StatusCode::ACCEPTED)["events"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn hooks_apart_are_served_there_alone() {
-    let door = Door::open_with(IngressSettings::default(), true).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
-    Answer::of(door.github(&hook, "ping", "d-1", "{}")).await.expect(StatusCode::ACCEPTED);
+    let server = TestServer::open_with(IngressSettings::default(), true).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
+    Answer::of(server.github(&hook, "ping", "d-1", "{}")).await.expect(StatusCode::ACCEPTED);
 
     let path = format!("/hooks/github/{}", hook.id);
-    let elsewhere = door.client.post(format!("{}{path}", door.url)).send().await.unwrap();
+    let elsewhere = server.client.post(format!("{}{path}", server.url)).send().await.unwrap();
     assert_eq!(elsewhere.status(), StatusCode::NOT_FOUND);
-    let api = door.client.get(format!("{}/api/v1/openapi.json", door.hooks_url)).send().await;
+    let api = server.client.get(format!("{}/api/v1/openapi.json", server.hooks_url)).send().await;
     assert_eq!(api.unwrap().status(), StatusCode::NOT_FOUND);
-    let created = door.post("/registries/contoso/hooks", json!({"provider": "github"})).await;
+    let created = server.post("/registries/contoso/hooks", json!({"provider": "github"})).await;
     let url = created.expect(StatusCode::CREATED)["url"].as_str().unwrap().to_owned();
-    assert!(url.starts_with(&door.hooks_url), "{url}");
+    assert!(url.starts_with(&server.hooks_url), "{url}");
 }
 
 #[tokio::test]
 async fn a_hook_is_created_tried_rotated_and_removed() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let body = json!({"provider": "github", "repositories": ["https://github.com/Octo/Hello.git"]});
-    let created = door.post("/registries/contoso/hooks", body).await.expect(StatusCode::CREATED);
+    let created = server.post("/registries/contoso/hooks", body).await.expect(StatusCode::CREATED);
     assert_eq!(created["hook"]["repositories"], json!(["github.com/octo/hello"]));
     assert_eq!(created["content_type"], "application/json");
     assert_eq!(created["events"], json!(["push"]));
@@ -404,16 +405,16 @@ async fn a_hook_is_created_tried_rotated_and_removed() {
     let url = created["url"].as_str().unwrap();
     let old = created["secret"].as_str().unwrap();
     let ping = |secret: &str, id: &str| {
-        let request = door.client.post(url).header("content-type", "application/json");
+        let request = server.client.post(url).header("content-type", "application/json");
         let request = request.header("x-github-event", "ping").header("x-github-delivery", id);
         Answer::of(request.header("x-hub-signature-256", signature(secret, "{}")).body("{}"))
     };
     ping(old, "d-1").await.expect(StatusCode::ACCEPTED);
 
-    let tried = door.post(&format!("/hooks/{id}/test"), json!({})).await.expect(StatusCode::OK);
+    let tried = server.post(&format!("/hooks/{id}/test"), json!({})).await.expect(StatusCode::OK);
     assert_eq!((&tried["ok"], &tried["status"]), (&json!(true), &json!(202)), "{tried}");
 
-    let added = door.post(&format!("/hooks/{id}/secrets"), json!({})).await;
+    let added = server.post(&format!("/hooks/{id}/secrets"), json!({})).await;
     let added = added.expect(StatusCode::CREATED);
     let new = added["secret"].as_str().unwrap();
     ping(old, "d-2").await.expect(StatusCode::ACCEPTED);
@@ -421,34 +422,34 @@ async fn a_hook_is_created_tried_rotated_and_removed() {
 
     let secrets = added["hook"]["secrets"].as_array().unwrap();
     let (kept, gone) = (secrets[0]["id"].as_str().unwrap(), secrets[1]["id"].as_str().unwrap());
-    let removed = door.delete(&format!("/hooks/{id}/secrets/{gone}")).await;
+    let removed = server.delete(&format!("/hooks/{id}/secrets/{gone}")).await;
     removed.expect(StatusCode::OK);
     assert_eq!(ping(old, "d-4").await.status, StatusCode::UNAUTHORIZED);
     ping(new, "d-5").await.expect(StatusCode::ACCEPTED);
-    let last = door.delete(&format!("/hooks/{id}/secrets/{kept}")).await;
+    let last = server.delete(&format!("/hooks/{id}/secrets/{kept}")).await;
     assert_eq!((last.status, last.code()), (StatusCode::CONFLICT, "last_secret".to_owned()));
 
-    door.delete(&format!("/hooks/{id}")).await.expect(StatusCode::NO_CONTENT);
+    server.delete(&format!("/hooks/{id}")).await.expect(StatusCode::NO_CONTENT);
     assert_eq!(ping(new, "d-6").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn a_hook_has_at_most_five_secrets_and_each_of_them_is_good() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let body = json!({"provider": "github"});
-    let created = door.post("/registries/contoso/hooks", body).await.expect(StatusCode::CREATED);
+    let created = server.post("/registries/contoso/hooks", body).await.expect(StatusCode::CREATED);
     let secrets = format!("/hooks/{}/secrets", created["hook"]["id"].as_str().unwrap());
     let mut good = vec![created["secret"].as_str().unwrap().to_owned()];
     for _ in 0..4 {
-        let added = door.post(&secrets, json!({})).await.expect(StatusCode::CREATED);
+        let added = server.post(&secrets, json!({})).await.expect(StatusCode::CREATED);
         good.push(added["secret"].as_str().unwrap().to_owned());
     }
-    let refused = door.post(&secrets, json!({})).await;
+    let refused = server.post(&secrets, json!({})).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     let message = refused.json()["error"]["message"].clone();
     assert_eq!(message, "a hook has at most 5 secrets: remove one first");
     for (number, secret) in good.iter().enumerate() {
-        let request = door.client.post(created["url"].as_str().unwrap());
+        let request = server.client.post(created["url"].as_str().unwrap());
         let request = request.header("content-type", "application/json");
         let request = request.header("x-github-event", "ping");
         let request = request.header("x-github-delivery", format!("d-{number}"));

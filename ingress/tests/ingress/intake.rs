@@ -12,7 +12,7 @@ use gantry_seams::runs::{self, Finish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::rig::{Answer, Door};
+use crate::rig::{Answer, TestServer};
 
 const BUDGET: u64 = 8 << 20;
 
@@ -22,19 +22,19 @@ fn body(number: usize) -> String {
     json!({"zen": padding}).to_string()
 }
 
-async fn send(door: &Door, hook: &Hook, number: usize) -> Answer {
-    Answer::of(door.github(hook, "ping", &format!("d-{number}"), &body(number))).await
+async fn send(server: &TestServer, hook: &Hook, number: usize) -> Answer {
+    Answer::of(server.github(hook, "ping", &format!("d-{number}"), &body(number))).await
 }
 
 /// Sends until the answer is no 2xx any more. Answers how many were taken.
-async fn fill(door: &Door, hook: &Hook) -> (usize, Answer) {
+async fn fill(server: &TestServer, hook: &Hook) -> (usize, Answer) {
     for number in 0..10_000 {
-        let room = door.store.room().await.unwrap();
+        let room = server.store.room().await.unwrap();
         if room.used > BUDGET / 100 * 90 {
-            // The door looks once a second: who sends faster than that reaches the budget itself.
+            // The server looks once a second: who sends faster than that reaches the budget itself.
             tokio::time::sleep(Duration::from_millis(60)).await;
         }
-        let answer = send(door, hook, number).await;
+        let answer = send(server, hook, number).await;
         if !answer.status.is_success() {
             return (number, answer);
         }
@@ -44,26 +44,26 @@ async fn fill(door: &Door, hook: &Hook) -> (usize, Answer) {
 
 #[tokio::test]
 async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_on() {
-    let door = Door::open_on_budget(BUDGET).await;
-    door.create_registry("contoso").await;
-    let hook = door.hook(Provider::GitHub).await;
+    let server = TestServer::open_on_budget(BUDGET).await;
+    server.create_registry("contoso").await;
+    let hook = server.hook(Provider::GitHub).await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
-    door.post("/registries/contoso/builds", build.clone()).await.expect(StatusCode::CREATED);
+    server.post("/registries/contoso/builds", build.clone()).await.expect(StatusCode::CREATED);
 
-    let (sent, answer) = fill(&door, &hook).await;
+    let (sent, answer) = fill(&server, &hook).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.json()["error"]["code"], "full");
     assert_eq!(answer.headers["retry-after"], "30");
-    assert_eq!(door.ledger().await.len(), sent, "each 2xx is stored, and nothing else");
-    let upload = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+    assert_eq!(server.ledger().await.len(), sent, "each 2xx is stored, and nothing else");
+    let upload = server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
     assert_eq!(Answer::of(upload.body("x")).await.status, StatusCode::SERVICE_UNAVAILABLE);
-    let another = door.post("/registries/contoso/builds", build).await;
+    let another = server.post("/registries/contoso/builds", build).await;
     assert_eq!(another.status, StatusCode::SERVICE_UNAVAILABLE);
-    let status = door.get("/status").await.json();
+    let status = server.get("/status").await.json();
     assert!(status["troubles"].to_string().contains("raise `store.budget`"), "{status}");
 
     // The run that was asked for before is admitted, taken and done.
-    let store = door.store.as_ref();
+    let store = server.store.as_ref();
     let limits = runs::Limits { registry: 8, task: None };
     let run = "ca1".parse().unwrap();
     runs::ready(store, run, None, limits).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     runs::began(store, run, &taken.holder, None, &Steps::default()).await.unwrap();
     let outcome = Finish::Outcome(Outcome::Succeeded(Product::default()));
     runs::finish(store, run, &taken.holder, outcome, &Steps::default()).await.unwrap();
-    assert_eq!(door.get("/runs/ca1").await.json()["status"], "Succeeded");
+    assert_eq!(server.get("/runs/ca1").await.json()["status"], "Succeeded");
 
     // What the scheduler does once bodies stand in the object store.
     let end_of_time = Timestamp::from_millis(i64::MAX);
@@ -83,7 +83,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
-        if send(&door, &hook, sent).await.status.is_success() {
+        if send(&server, &hook, sent).await.status.is_success() {
             break;
         }
         assert!(tokio::time::Instant::now() < deadline, "hooks are taken again");

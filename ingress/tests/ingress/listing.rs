@@ -12,7 +12,7 @@ use gantry_seams::store::Batch;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::rig::{Answer, Door};
+use crate::rig::{Answer, TestServer};
 
 /// More than one request looks through.
 const NEWER: usize = 2_100;
@@ -21,33 +21,33 @@ const DIGEST: &str = "sha256:555555555555555555555555555555555555555555555555555
 
 #[tokio::test]
 async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands() {
-    let door = Door::with_registry().await;
-    door.create_registry("fabrikam").await;
+    let server = TestServer::with_registry().await;
+    server.create_registry("fabrikam").await;
     let pushed =
-        finish(&door, create(&door, "contoso", 1).await[0], "registry.test/team/web:v1").await;
+        finish(&server, create(&server, "contoso", 1).await[0], "registry.test/team/web:v1").await;
     let other =
-        finish(&door, create(&door, "fabrikam", 1).await[0], "other.test:5000/web:v1").await;
-    create(&door, "contoso", NEWER).await;
+        finish(&server, create(&server, "fabrikam", 1).await[0], "other.test:5000/web:v1").await;
+    create(&server, "contoso", NEWER).await;
 
-    let contosos = door.token("read", Some(&["contoso"])).await;
+    let contosos = server.token("read", Some(&["contoso"])).await;
     let digest = format!("image={DIGEST}");
     for (query, token, expected) in [
-        ("status=Succeeded", &door.admin, vec![&other, &pushed]),
-        ("status=Succeeded&registry=contoso", &door.admin, vec![&pushed]),
+        ("status=Succeeded", &server.admin, vec![&other, &pushed]),
+        ("status=Succeeded&registry=contoso", &server.admin, vec![&pushed]),
         ("status=Succeeded", &contosos, vec![&pushed]),
-        ("status=Failed", &door.admin, vec![]),
-        ("image=team/web", &door.admin, vec![&pushed]),
+        ("status=Failed", &server.admin, vec![]),
+        ("image=team/web", &server.admin, vec![&pushed]),
         ("image=team/web:v1", &contosos, vec![&pushed]),
-        ("image=registry.test/team/web:v1", &door.admin, vec![&pushed]),
-        ("image=team/web:v2", &door.admin, vec![]),
-        ("image=other.test:5000/web", &door.admin, vec![&other]),
-        ("image=web", &door.admin, vec![&other]),
+        ("image=registry.test/team/web:v1", &server.admin, vec![&pushed]),
+        ("image=team/web:v2", &server.admin, vec![]),
+        ("image=other.test:5000/web", &server.admin, vec![&other]),
+        ("image=web", &server.admin, vec![&other]),
         ("image=web", &contosos, vec![]),
-        ("image=web&status=Failed", &door.admin, vec![]),
-        (&digest, &door.admin, vec![&other, &pushed]),
+        ("image=web&status=Failed", &server.admin, vec![]),
+        (&digest, &server.admin, vec![&other, &pushed]),
         (&digest, &contosos, vec![&pushed]),
     ] {
-        let request = door.api(Method::GET, &format!("/runs?{query}")).bearer_auth(token);
+        let request = server.api(Method::GET, &format!("/runs?{query}")).bearer_auth(token);
         let page = Answer::of(request).await.expect(StatusCode::OK);
         let found: Vec<&Value> =
             page["items"].as_array().unwrap().iter().map(|run| &run["id"]).collect();
@@ -58,7 +58,7 @@ async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands
 }
 
 /// Creates runs that wait.
-async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
+async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId> {
     let recipe: Recipe = serde_json::from_value(json!({
         "source": {"kind": "upload", "upload": "u1", "digest": DIGEST},
         "platform": "linux/amd64",
@@ -71,8 +71,8 @@ async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
     let mut ids = Vec::new();
     while ids.len() < count {
         let some = 64.min(count - ids.len());
-        let (store, now) = (door.store.as_ref(), door.store.now().await.unwrap());
-        let (prefix, signer) = (RunPrefix::nth(0), door.keyring.as_ref());
+        let (store, now) = (server.store.as_ref(), server.store.now().await.unwrap());
+        let (prefix, signer) = (RunPrefix::nth(0), server.keyring.as_ref());
         let creation = runs::Creation::begin(store, Batch::default(), prefix, signer, now);
         let mut creation = creation.await.unwrap();
         for _ in 0..some {
@@ -86,8 +86,8 @@ async fn create(door: &Door, registry: &str, count: usize) -> Vec<RunId> {
 }
 
 /// Lets a run push an image and succeed.
-async fn finish(door: &Door, run: RunId, image: &str) -> RunId {
-    let store = door.store.as_ref();
+async fn finish(server: &TestServer, run: RunId, image: &str) -> RunId {
+    let store = server.store.as_ref();
     runs::ready(store, run, None, Limits { registry: 8, task: None }).await.unwrap();
     let (worker, nonce): (WorkerId, LeaseNonce) =
         ("w1".parse().unwrap(), "1".repeat(32).parse().unwrap());

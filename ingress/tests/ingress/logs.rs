@@ -16,20 +16,20 @@ use gantry_seams::runs::{self, Finish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::rig::{Answer, Door, within};
+use crate::rig::{Answer, TestServer, within};
 
 /// A worker that has one run and writes its log.
-struct Hand<'a> {
-    door: &'a Door,
+struct LogWriter<'a> {
+    server: &'a TestServer,
     run: RunId,
     holder: Holder,
     offset: u64,
     pieces: Vec<Piece>,
 }
 
-impl<'a> Hand<'a> {
-    async fn take(door: &'a Door) -> Self {
-        let store = door.store.as_ref();
+impl<'a> LogWriter<'a> {
+    async fn take(server: &'a TestServer) -> Self {
+        let store = server.store.as_ref();
         let pool: PoolName = "linux-amd64".parse().unwrap();
         let limits = runs::Limits { registry: 8, task: None };
         for run in runs::waiting(store, None, 10).await.unwrap() {
@@ -39,7 +39,7 @@ impl<'a> Hand<'a> {
         let nonce: LeaseNonce = "0123456789abcdef0123456789abcdef".parse().unwrap();
         let lease = Duration::from_secs(60);
         let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
-        Self { door, run: taken.run.id, holder: taken.holder, offset: 0, pieces: Vec::new() }
+        Self { server, run: taken.run.id, holder: taken.holder, offset: 0, pieces: Vec::new() }
     }
 
     fn log(&self) -> LogId {
@@ -58,12 +58,12 @@ impl<'a> Hand<'a> {
         lines.push(b'\n');
         let piece = Piece { start: self.offset, end: frame.end(), lines: lines.into() };
         self.offset = frame.end();
-        logs::append_tail(self.door.store.as_ref(), self.log(), &piece).await.unwrap();
+        logs::append_tail(self.server.store.as_ref(), self.log(), &piece).await.unwrap();
         self.pieces.push(piece);
     }
 
     async fn pack(&mut self) {
-        let (store, blobs) = (self.door.store.as_ref(), self.door.blobs.as_ref());
+        let (store, blobs) = (self.server.store.as_ref(), self.server.blobs.as_ref());
         logs::pack_segment(store, blobs, self.log(), &self.pieces).await.unwrap();
         self.pieces.clear();
     }
@@ -71,62 +71,62 @@ impl<'a> Hand<'a> {
     async fn finish(self) {
         let outcome = Outcome::Succeeded(Product::default());
         let finish = Finish::Outcome(outcome);
-        runs::finish(self.door.store.as_ref(), self.run, &self.holder, finish, &Steps::default())
+        runs::finish(self.server.store.as_ref(), self.run, &self.holder, finish, &Steps::default())
             .await
             .unwrap();
     }
 
     async fn vanish(self) {
-        runs::lapse_now(self.door.store.as_ref(), self.run).await.unwrap();
+        runs::lapse_now(self.server.store.as_ref(), self.run).await.unwrap();
     }
 }
 
-async fn door_with_run() -> Door {
-    let door = Door::with_registry().await;
+async fn server_with_run() -> TestServer {
+    let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "push": false});
-    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
-    door
+    server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    server
 }
 
-async fn text(door: &Door, query: &str) -> String {
-    let answer = door.get(&format!("/runs/ca1/log{query}")).await;
+async fn text(server: &TestServer, query: &str) -> String {
+    let answer = server.get(&format!("/runs/ca1/log{query}")).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     answer.text
 }
 
 #[tokio::test]
 async fn a_log_is_read_whole_and_from_any_offset() {
-    let door = door_with_run().await;
-    assert_eq!(text(&door, "").await, "");
-    let mut hand = Hand::take(&door).await;
-    hand.write("one\n").await;
-    hand.write("zwö\n").await;
-    hand.pack().await;
-    hand.write("three\n").await;
+    let server = server_with_run().await;
+    assert_eq!(text(&server, "").await, "");
+    let mut writer = LogWriter::take(&server).await;
+    writer.write("one\n").await;
+    writer.write("zwö\n").await;
+    writer.pack().await;
+    writer.write("three\n").await;
     let whole = "one\nzwö\nthree\n";
-    assert_eq!(text(&door, "").await, whole);
+    assert_eq!(text(&server, "").await, whole);
     for offset in 0..=whole.len() {
         if whole.is_char_boundary(offset) {
-            let rest = text(&door, &format!("?attempt=1&offset={offset}")).await;
+            let rest = text(&server, &format!("?attempt=1&offset={offset}")).await;
             assert_eq!(rest, whole[offset..], "{offset}");
         }
     }
-    hand.finish().await;
-    assert_eq!(text(&door, "").await, whole);
+    writer.finish().await;
+    assert_eq!(text(&server, "").await, whole);
 }
 
 #[tokio::test]
 async fn attempts_follow_each_other_and_what_is_lost_shows() {
-    let door = door_with_run().await;
-    let mut first = Hand::take(&door).await;
+    let server = server_with_run().await;
+    let mut first = LogWriter::take(&server).await;
     first.write("half of").await;
     first.vanish().await;
-    let mut second = Hand::take(&door).await;
+    let mut second = LogWriter::take(&server).await;
     second.write("all\n").await;
     second.offset += 100;
     second.write("of it\n").await;
     second.finish().await;
-    insta::assert_snapshot!(text(&door, "").await, @r"
+    insta::assert_snapshot!(text(&server, "").await, @r"
     --- attempt 1 ---
     half of
     --- attempt 2 ---
@@ -134,19 +134,19 @@ async fn attempts_follow_each_other_and_what_is_lost_shows() {
     --- 100 bytes of the log are lost ---
     of it
     ");
-    assert_eq!(text(&door, "?attempt=1").await, "half of");
-    assert_eq!(text(&door, "?attempt=2&offset=104").await, "of it\n");
+    assert_eq!(text(&server, "?attempt=1").await, "half of");
+    assert_eq!(text(&server, "?attempt=2&offset=104").await, "of it\n");
 }
 
 /// Reads a live log to its end, or to so many events.
 async fn follow(
-    door: &Door,
+    server: &TestServer,
     query: &str,
     last_event: Option<&str>,
     most: usize,
 ) -> Vec<(String, LogEvent)> {
     let mut request =
-        door.api(Method::GET, &format!("/runs/ca1/log/events{query}")).bearer_auth(&door.admin);
+        server.api(Method::GET, &format!("/runs/ca1/log/events{query}")).bearer_auth(&server.admin);
     if let Some(id) = last_event {
         request = request.header("last-event-id", id);
     }
@@ -188,12 +188,12 @@ fn texts(events: &[(String, LogEvent)]) -> String {
 
 #[tokio::test]
 async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
-    let door = door_with_run().await;
+    let server = server_with_run().await;
     let readers = async {
-        let early = join_all((0..50).map(|_| follow(&door, "", None, usize::MAX)));
+        let early = join_all((0..50).map(|_| follow(&server, "", None, usize::MAX)));
         let late = async {
             tokio::time::sleep(Duration::from_millis(150)).await;
-            join_all((0..50).map(|_| follow(&door, "", None, usize::MAX))).await
+            join_all((0..50).map(|_| follow(&server, "", None, usize::MAX))).await
         };
         let (mut early, late) = tokio::join!(early, late);
         early.extend(late);
@@ -201,15 +201,15 @@ async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
     };
     let writer = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let mut hand = Hand::take(&door).await;
+        let mut writer = LogWriter::take(&server).await;
         for n in 0..200 {
-            hand.write(&format!("{n} ")).await;
+            writer.write(&format!("{n} ")).await;
             if n % 50 == 49 {
-                hand.pack().await;
+                writer.pack().await;
                 tokio::time::sleep(Duration::from_millis(40)).await;
             }
         }
-        hand.finish().await;
+        writer.finish().await;
     };
     let (all, ()) = within(async { tokio::join!(readers, writer) }).await;
     let expected: String = (0..200).map(|n| format!("{n} ")).collect();
@@ -230,36 +230,36 @@ async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
 
 #[tokio::test]
 async fn a_reader_goes_on_where_it_was() {
-    let door = door_with_run().await;
-    let mut first = Hand::take(&door).await;
+    let server = server_with_run().await;
+    let mut first = LogWriter::take(&server).await;
     first.write("a").await;
     first.write("b").await;
     first.vanish().await;
-    let mut second = Hand::take(&door).await;
+    let mut second = LogWriter::take(&server).await;
     second.write("c").await;
-    let begun = within(follow(&door, "", None, 2)).await;
+    let begun = within(follow(&server, "", None, 2)).await;
     assert_eq!(texts(&begun), "[1]a");
     assert_eq!(begun[1].0, "1:1");
 
-    let more = within(follow(&door, "", Some("1:1"), 4)).await;
+    let more = within(follow(&server, "", Some("1:1"), 4)).await;
     assert_eq!(texts(&more), "b[2]c<Started>");
     second.offset += 5;
     second.write("d").await;
     second.finish().await;
-    let rest = within(follow(&door, "", Some(&more[2].0), usize::MAX)).await;
+    let rest = within(follow(&server, "", Some(&more[2].0), usize::MAX)).await;
     assert_eq!(texts(&rest), "(5 lost)d<<Succeeded>>");
     // What has ended is told at once, however it is asked for.
-    let again = within(follow(&door, "?attempt=2&offset=6", None, usize::MAX)).await;
+    let again = within(follow(&server, "?attempt=2&offset=6", None, usize::MAX)).await;
     assert_eq!(texts(&again), "d<<Succeeded>>");
 }
 
 #[tokio::test]
 async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
-    let door = door_with_run().await;
-    let reader = follow(&door, "", None, usize::MAX);
+    let server = server_with_run().await;
+    let reader = follow(&server, "", None, usize::MAX);
     let canceller = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        door.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
+        server.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
     };
     let (events, ()) = within(async { tokio::join!(reader, canceller) }).await;
     let told = texts(&events);
@@ -268,14 +268,14 @@ async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
 
 #[tokio::test]
 async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
-    let door = door_with_run().await;
-    let mut hand = Hand::take(&door).await;
+    let server = server_with_run().await;
+    let mut writer = LogWriter::take(&server).await;
     let hostile = "<script>alert(1)</script>\u{1b}]52;c;eA==\u{7}\u{9b}2J\0\u{202e}\r\n\ndata: forged\nevent: end\n";
-    hand.write(hostile).await;
-    hand.finish().await;
+    writer.write(hostile).await;
+    writer.finish().await;
     let ask = async |path: &str| {
         let path = format!("/runs/ca1/{path}");
-        Answer::of(door.api(Method::GET, &path).bearer_auth(&door.admin)).await
+        Answer::of(server.api(Method::GET, &path).bearer_auth(&server.admin)).await
     };
     let (text, events) = (ask("log").await, ask("log/events").await);
     for (answer, kind) in [(&text, "text/plain; charset=utf-8"), (&events, "text/event-stream")] {
@@ -295,15 +295,15 @@ async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
 
 #[tokio::test]
 async fn a_revoked_token_follows_a_log_no_longer() {
-    let door = door_with_run().await;
-    let mut hand = Hand::take(&door).await;
-    hand.write("before\n").await;
-    let token = door.token("read", Some(&["contoso"])).await;
-    let path = format!("{}/api/v1/runs/ca1/log/events", door.url);
-    let answer = door.client.get(path).bearer_auth(&token).send().await.unwrap();
+    let server = server_with_run().await;
+    let mut writer = LogWriter::take(&server).await;
+    writer.write("before\n").await;
+    let token = server.token("read", Some(&["contoso"])).await;
+    let path = format!("{}/api/v1/runs/ca1/log/events", server.url);
+    let answer = server.client.get(path).bearer_auth(&token).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let id = token.split('_').nth(1).unwrap();
-    door.delete(&format!("/tokens/{id}")).await;
+    server.delete(&format!("/tokens/{id}")).await;
     // It ends by itself, though the run goes on.
     let text = within(answer.text()).await.unwrap();
     assert!(text.contains("before"), "{text}");

@@ -1,4 +1,4 @@
-//! The door as its users meet it: over real sockets, with SQLite, in-process queues and a local object store.
+//! The server as its users see it: over real sockets, with SQLite, in-process queues and a local object store.
 
 #![allow(
     clippy::unwrap_used,

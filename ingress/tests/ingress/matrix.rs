@@ -16,7 +16,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::rig::{Answer, Door, push};
+use crate::rig::{Answer, TestServer, push};
 
 const SCOPES: [Scope; 4] = [Scope::Read, Scope::Run, Scope::Write, Scope::Admin];
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -78,9 +78,9 @@ fn operations(document: &Value) -> Vec<Operation> {
     all
 }
 
-/// A door with one of everything in registry `contoso`, and a registry `fabrikam` with nothing.
+/// A server with one of everything in registry `contoso`, and a registry `fabrikam` with nothing.
 struct World {
-    door: Door,
+    server: TestServer,
     /// What each parameter names.
     things: BTreeMap<&'static str, String>,
 }
@@ -101,19 +101,20 @@ fn absent(parameter: &str) -> String {
 
 impl World {
     async fn make() -> Self {
-        let door = Door::with_registry().await;
-        door.create_registry("fabrikam").await;
-        door.create_registry("empty").await;
+        let server = TestServer::with_registry().await;
+        server.create_registry("fabrikam").await;
+        server.create_registry("empty").await;
         let task = json!({"name": "web", "context": "https://git.test/a.git", "images": ["a:1"]});
-        door.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
-        let run = door.post("/registries/contoso/tasks/web/runs", json!({})).await;
+        server.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
+        let run = server.post("/registries/contoso/tasks/web/runs", json!({})).await;
         let run = run.expect(StatusCode::CREATED);
-        let hook = door.hook(Provider::GitHub).await;
-        door.post(&format!("/hooks/{}/secrets", hook.id), json!({}))
+        let hook = server.hook(Provider::GitHub).await;
+        server
+            .post(&format!("/hooks/{}/secrets", hook.id), json!({}))
             .await
             .expect(StatusCode::CREATED);
-        let shown = door.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
-        let delivery = Answer::of(door.github(&hook, "push", "d-1", &push('1', '2'))).await;
+        let shown = server.get(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::OK);
+        let delivery = Answer::of(server.github(&hook, "push", "d-1", &push('1', '2'))).await;
         delivery.expect(StatusCode::ACCEPTED);
         let lineage = json!({
             "v": 1, "digest": DIGEST, "images": ["registry.test/a:1"], "platform": "linux/amd64",
@@ -122,11 +123,13 @@ impl World {
         });
         let mut batch = Batch::default();
         batch.put(Key::new(Kind::Lineage, DIGEST), serde_json::to_vec(&lineage).unwrap());
-        door.store.commit(batch).await.unwrap();
-        workers::record_seen(door.store.as_ref(), &worker(&door, &run).await).await.unwrap();
-        let made = door.post("/tokens", json!({"scope": "read"})).await.expect(StatusCode::CREATED);
+        server.store.commit(batch).await.unwrap();
+        workers::record_seen(server.store.as_ref(), &worker(&server, &run).await).await.unwrap();
+        let made =
+            server.post("/tokens", json!({"scope": "read"})).await.expect(StatusCode::CREATED);
         let archive = [&[0x1f, 0x8b][..], &[0; 300]].concat();
-        let upload = door.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&door.admin);
+        let upload =
+            server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
         let upload = Answer::of(upload.body(archive)).await.expect(StatusCode::CREATED);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let things = [
@@ -145,7 +148,7 @@ impl World {
             ("token", text(&made["token"]["id"])),
         ]
         .into();
-        Self { door, things }
+        Self { server, things }
     }
 
     fn thing(&self, operation: &Operation, parameter: &str) -> String {
@@ -198,7 +201,7 @@ impl World {
     }
 
     fn request(&self, operation: &Operation, path: &str) -> RequestBuilder {
-        let request = self.door.api(operation.method.clone(), path);
+        let request = self.server.api(operation.method.clone(), path);
         if operation.path.ends_with("/uploads") {
             return request.body([0x1f, 0x8b].to_vec());
         }
@@ -231,7 +234,7 @@ impl World {
     }
 }
 
-async fn worker(door: &Door, run: &Value) -> Worker {
+async fn worker(server: &TestServer, run: &Value) -> Worker {
     Worker {
         id: "w1".parse().unwrap(),
         has_fixed_name: true,
@@ -243,12 +246,12 @@ async fn worker(door: &Door, run: &Value) -> Worker {
         engine: EngineHealth::Ready { name: "an engine".to_owned() },
         free_disk: None,
         idle_because: None,
-        last_seen: door.store.now().await.unwrap(),
+        last_seen: server.store.now().await.unwrap(),
     }
 }
 
 /// A token that expired before this test began.
-async fn expired(door: &Door) -> String {
+async fn expired(server: &TestServer) -> String {
     let secret = "0".repeat(64);
     let token = Token {
         id: "expired".parse().unwrap(),
@@ -260,25 +263,25 @@ async fn expired(door: &Door) -> String {
         expires: Some(gantry_domain::timestamp::Timestamp::from_millis(2)),
         revoked: None,
     };
-    tokens::create(door.store.as_ref(), &token).await.unwrap();
+    tokens::create(server.store.as_ref(), &token).await.unwrap();
     format!("gantry_expired_{secret}")
 }
 
-async fn revoked(door: &Door) -> String {
-    let token = door.token("admin", None).await;
+async fn revoked(server: &TestServer) -> String {
+    let token = server.token("admin", None).await;
     let id = token.split('_').nth(1).unwrap();
-    door.delete(&format!("/tokens/{id}")).await.expect(StatusCode::OK);
+    server.delete(&format!("/tokens/{id}")).await.expect(StatusCode::OK);
     token
 }
 
 /// What may stand in `Authorization` and lets nobody in.
-async fn no_keys(door: &Door) -> Vec<Option<String>> {
-    let good = &door.admin;
+async fn no_keys(server: &TestServer) -> Vec<Option<String>> {
+    let good = &server.admin;
     let (rest, secret) = good.rsplit_once('_').unwrap();
     let mut all = vec![None];
     let headers = [
-        format!("Bearer {}", expired(door).await),
-        format!("Bearer {}", revoked(door).await),
+        format!("Bearer {}", expired(server).await),
+        format!("Bearer {}", revoked(server).await),
         format!("Bearer {rest}_{}", "0".repeat(64)),
         format!("Bearer {}", &good[..good.len() - 1]),
         format!("Bearer {good}0"),
@@ -298,8 +301,8 @@ async fn no_keys(door: &Door) -> Vec<Option<String>> {
     all
 }
 
-async fn document(door: &Door) -> Vec<Operation> {
-    let answer = Answer::of(door.api(Method::GET, "/openapi.json")).await;
+async fn document(server: &TestServer) -> Vec<Operation> {
+    let answer = Answer::of(server.api(Method::GET, "/openapi.json")).await;
     let all = operations(&answer.expect(StatusCode::OK));
     assert!(all.len() >= 42, "{}", all.len());
     all
@@ -308,8 +311,8 @@ async fn document(door: &Door) -> Vec<Operation> {
 #[tokio::test]
 async fn without_a_valid_token_no_operation_does_or_tells_anything() {
     let world = World::make().await;
-    let keys = no_keys(&world.door).await;
-    for operation in document(&world.door).await {
+    let keys = no_keys(&world.server).await;
+    for operation in document(&world.server).await {
         let path = world.path(&operation);
         for key in &keys {
             let request = |request: RequestBuilder| match key {
@@ -319,13 +322,13 @@ async fn without_a_valid_token_no_operation_does_or_tells_anything() {
             let whole = Answer::of(request(world.request(&operation, &path))).await;
             assert_eq!(whole.status, StatusCode::UNAUTHORIZED, "{} {key:?}", operation.name());
             // Nor does it say what is wrong with the rest.
-            let broken = world.door.api(operation.method.clone(), &format!("{path}?limit=x"));
+            let broken = world.server.api(operation.method.clone(), &format!("{path}?limit=x"));
             let broken = broken.header("content-type", "application/json").body("{");
             let broken = Answer::of(request(broken)).await;
             assert_eq!(broken.text, whole.text, "{} {key:?}", operation.name());
             assert_eq!(broken.status, whole.status, "{} {key:?}", operation.name());
         }
-        let in_address = format!("{path}?access_token={0}&token={0}", world.door.admin);
+        let in_address = format!("{path}?access_token={0}&token={0}", world.server.admin);
         let in_address = Answer::of(world.request(&operation, &in_address)).await;
         assert_eq!(in_address.status, StatusCode::UNAUTHORIZED, "{}", operation.name());
     }
@@ -338,10 +341,10 @@ async fn every_operation_asks_for_the_scope_and_the_registry_that_the_document_s
     let mut keys = Vec::new();
     for scope in SCOPES {
         for bound in registries {
-            keys.push((scope, bound, world.door.token(&scope.to_string(), bound).await));
+            keys.push((scope, bound, world.server.token(&scope.to_string(), bound).await));
         }
     }
-    let mut operations = document(&world.door).await;
+    let mut operations = document(&world.server).await;
     // What removes something comes last, and a thing after all that it holds.
     let deletes = |operation: &Operation| operation.method == Method::DELETE;
     operations.sort_by_key(|operation| (deletes(operation), Reverse(operation.path.len())));
@@ -384,8 +387,8 @@ async fn every_operation_asks_for_the_scope_and_the_registry_that_the_document_s
 #[tokio::test]
 async fn another_registrys_things_answer_as_if_they_were_not_there() {
     let world = World::make().await;
-    let token = world.door.token("admin", Some(&["fabrikam"])).await;
-    for operation in document(&world.door).await {
+    let token = world.server.token("admin", Some(&["fabrikam"])).await;
+    for operation in document(&world.server).await {
         if operation.names_a_registrys_own() {
             let there = world.unnamed(&operation, &world.path(&operation), &token).await;
             assert_eq!(there.0, StatusCode::NOT_FOUND, "{}", operation.name());
@@ -409,14 +412,14 @@ async fn another_registrys_things_answer_as_if_they_were_not_there() {
         for name in of_things {
             let ask = async |value: &str| {
                 let path = format!("{}?{name}={value}", operation.path);
-                let request = world.door.api(Method::GET, &path).bearer_auth(&token);
+                let request = world.server.api(Method::GET, &path).bearer_auth(&token);
                 let answer = Answer::of(request).await;
                 (answer.status, answer.text.replace(value, "?"))
             };
             let there = ask(&world.thing(&operation, name)).await;
             assert_eq!(there, ask(&absent(name)).await, "{} by {name}", operation.name());
         }
-        let all = world.door.api(Method::GET, &operation.path).bearer_auth(&token);
+        let all = world.server.api(Method::GET, &operation.path).bearer_auth(&token);
         let all = Answer::of(all).await;
         assert_eq!(all.status, StatusCode::OK, "{}", operation.name());
         for name in ["registry", "run", "hook", "delivery", "digest"] {
@@ -431,13 +434,13 @@ mod slow {
     #[tokio::test]
     async fn another_registrys_things_take_as_long_as_absent_ones() {
         let world = World::make().await;
-        let token = world.door.token("read", Some(&["fabrikam"])).await;
+        let token = world.server.token("read", Some(&["fabrikam"])).await;
         for path in ["/registries/{registry}", "/runs/{run}", "/hooks/{hook}", "/events/{event}"] {
             let name = path.split(['{', '}']).nth(1).unwrap();
             let ask = async |named: &str| {
                 let path = path.replace(&format!("{{{name}}}"), named);
                 let began = Instant::now();
-                let request = world.door.api(Method::GET, &path).bearer_auth(&token);
+                let request = world.server.api(Method::GET, &path).bearer_auth(&token);
                 assert_eq!(Answer::of(request).await.status, StatusCode::NOT_FOUND);
                 began.elapsed()
             };

@@ -1,4 +1,4 @@
-//! A door that is open, and hands to knock with.
+//! A running server, and the requests to test it with.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "It's a Secret to Everybody";
 
-/// An open door and what is behind it.
-pub(crate) struct Door {
+/// A running server and its parts.
+pub(crate) struct TestServer {
     pub(crate) url: String,
     /// Where hooks are served: the same, unless they are apart.
     pub(crate) hooks_url: String,
@@ -42,15 +42,15 @@ pub(crate) struct Door {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) health: Health,
     pub(crate) client: Client,
-    /// While true, no commit comes to an end.
+    /// While true, no commit completes.
     pub(crate) stuck: Arc<AtomicBool>,
     pub(crate) stop: CancellationToken,
-    /// Ends when the door is closed.
+    /// Resolves when the server has stopped.
     pub(crate) served: Option<JoinHandle<Result<(), ServeError>>>,
     _folder: TempDir,
 }
 
-impl Door {
+impl TestServer {
     pub(crate) async fn open() -> Self {
         Self::open_with(IngressSettings::default(), false).await
     }
@@ -59,7 +59,7 @@ impl Door {
         Self::open_on(Options::default(), settings, hooks_apart).await
     }
 
-    /// A door whose store may not grow beyond `budget`.
+    /// A server whose store may not grow beyond `budget`.
     pub(crate) async fn open_on_budget(budget: u64) -> Self {
         let options = Options { max_bytes: Some(budget), ..Options::default() };
         Self::open_on(options, IngressSettings::default(), false).await
@@ -81,7 +81,7 @@ impl Door {
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let apart = hooks_apart.then(|| TcpListener::bind("127.0.0.1:0").unwrap());
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
-        let mut door = Self {
+        let mut server = Self {
             url: url(&api),
             hooks_url: url(apart.as_ref().unwrap_or(&api)),
             admin: admin.as_str().to_owned(),
@@ -97,12 +97,12 @@ impl Door {
             _folder: folder,
         };
         let listeners = Listeners { api, hooks: apart };
-        let serving = gantry_ingress::run(door.ingress(settings), listeners, stop);
-        door.served = Some(tokio::spawn(serving));
-        door
+        let serving = gantry_ingress::run(server.ingress(settings), listeners, stop);
+        server.served = Some(tokio::spawn(serving));
+        server
     }
 
-    /// What a door needs, of what this one has.
+    /// The parts of this server, for another one.
     pub(crate) fn ingress(&self, settings: IngressSettings) -> Ingress {
         Ingress {
             store: Arc::clone(&self.store),
@@ -114,11 +114,11 @@ impl Door {
         }
     }
 
-    /// An open door with a registry `contoso`.
+    /// A running server with a registry `contoso`.
     pub(crate) async fn with_registry() -> Self {
-        let door = Self::open().await;
-        door.create_registry("contoso").await;
-        door
+        let server = Self::open().await;
+        server.create_registry("contoso").await;
+        server
     }
 
     pub(crate) async fn create_registry(&self, name: &str) {
@@ -213,7 +213,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }

@@ -9,7 +9,7 @@ use rcgen::CertifiedKey;
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde_json::json;
 
-use crate::rig::{Door, within};
+use crate::rig::{TestServer, within};
 
 /// Certificate and key for `localhost` in a folder, and the certificate's text.
 fn files(folder: &Path, name: &str) -> (TlsFiles, String) {
@@ -25,18 +25,18 @@ fn files(folder: &Path, name: &str) -> (TlsFiles, String) {
 }
 
 #[tokio::test]
-async fn with_files_the_door_speaks_tls_and_no_http_2() {
+async fn with_files_the_server_speaks_tls_and_no_http_2() {
     let folder = tempfile::tempdir().unwrap();
     let (files, certificate) = files(folder.path(), "a");
     let settings = IngressSettings { tls: Some(files), ..IngressSettings::default() };
-    let door = Door::open_with(settings, false).await;
+    let server = TestServer::open_with(settings, false).await;
     let root = Certificate::from_pem(certificate.as_bytes()).unwrap();
     let client = Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
-    let url = door.url.replace("http://127.0.0.1", "https://localhost");
+    let url = server.url.replace("http://127.0.0.1", "https://localhost");
     let answer = client.get(format!("{url}/readyz")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.version(), reqwest::Version::HTTP_11);
-    let plain = door.client.get(format!("{}/readyz", door.url)).send().await;
+    let plain = server.client.get(format!("{}/readyz", server.url)).send().await;
     assert!(plain.is_err());
 }
 
@@ -52,11 +52,11 @@ async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
         (&a.key, &a.key, "has no certificate in PEM"),
     ] {
         let tls = Some(TlsFiles { certificate: certificate.clone(), key: key.clone() });
-        let door = Door::open().await;
+        let server = TestServer::open().await;
         let settings = IngressSettings { tls, ..IngressSettings::default() };
         let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), hooks: None };
         let served =
-            gantry_ingress::run(door.ingress(settings), listeners, door.stop.clone()).await;
+            gantry_ingress::run(server.ingress(settings), listeners, server.stop.clone()).await;
         match served {
             Err(ServeError::Tls(error)) => {
                 assert!(error.to_string().contains(expected), "{error}");
@@ -68,15 +68,15 @@ async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
 
 #[tokio::test]
 async fn when_gantry_stops_readers_are_let_go_and_it_ends_at_once() {
-    let mut door = Door::with_registry().await;
+    let mut server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "push": false});
-    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
-    let reader = door.api(Method::GET, "/runs/ca1/log/events").bearer_auth(&door.admin);
+    server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    let reader = server.api(Method::GET, "/runs/ca1/log/events").bearer_auth(&server.admin);
     let mut reader = reader.send().await.unwrap().bytes_stream();
     reader.next().await.unwrap().unwrap();
 
-    door.stop.cancel();
+    server.stop.cancel();
     while within(reader.next()).await.is_some_and(|piece| piece.is_ok()) {}
-    let served = within(door.served.take().unwrap()).await.unwrap();
+    let served = within(server.served.take().unwrap()).await.unwrap();
     assert!(served.is_ok(), "{served:?}");
 }

@@ -6,13 +6,13 @@ use gantry_domain::hook::Hook;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::rig::{Door, SECRET, signature};
+use crate::rig::{SECRET, TestServer, signature};
 
 /// As long as nothing that is answered takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) async fn connect(door: &Door) -> TcpStream {
-    TcpStream::connect(door.url.strip_prefix("http://").unwrap()).await.unwrap()
+pub(crate) async fn connect(server: &TestServer) -> TcpStream {
+    TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap()
 }
 
 /// The head of a delivery to this hook, with these further header lines.
@@ -35,8 +35,8 @@ pub(crate) fn signed(hook: &Hook, id: &str, body: &str) -> String {
 }
 
 /// Sends all that the other side takes, and answers what came back until it closed the connection.
-pub(crate) async fn converse(door: &Door, sent: &[u8]) -> String {
-    let (mut reader, mut writer) = connect(door).await.into_split();
+pub(crate) async fn converse(server: &TestServer, sent: &[u8]) -> String {
+    let (mut reader, mut writer) = connect(server).await.into_split();
     let mut answer = Vec::new();
     let talk = async {
         let write = async {
@@ -50,7 +50,7 @@ pub(crate) async fn converse(door: &Door, sent: &[u8]) -> String {
             _ = reader.read_to_end(&mut answer) => {}
         }
     };
-    tokio::time::timeout(PATIENCE, talk).await.expect("the door neither answers nor closes");
+    tokio::time::timeout(PATIENCE, talk).await.expect("the server neither answers nor closes");
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::rig::Door;
+use crate::rig::TestServer;
 
 /// A build that is right but for `field`.
 fn build(field: &str, value: Value) -> (&'static str, &'static str, Value) {
@@ -120,13 +120,13 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
 
 #[tokio::test]
 async fn each_wrong_request_says_what_is_wrong_where_and_what_to_do() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let mut table = String::new();
     for (method, path, body) in wrong_requests() {
         let answer = match method {
-            "GET" => door.get(path).await,
-            "PATCH" => door.patch(path, body.clone()).await,
-            _ => door.post(path, body.clone()).await,
+            "GET" => server.get(path).await,
+            "PATCH" => server.patch(path, body.clone()).await,
+            _ => server.post(path, body.clone()).await,
         };
         assert!(answer.status.is_client_error(), "{method} {path} {body}: {}", answer.text);
         assert!(!answer.text.contains("hunter2"), "{}", answer.text);

@@ -5,9 +5,9 @@ use gantry_seams::{runs, workers};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::rig::Door;
+use crate::rig::TestServer;
 
-async fn worker_of(door: &Door, pool: &str) {
+async fn worker_of(server: &TestServer, pool: &str) {
     let record = Worker {
         id: "w1".parse().unwrap(),
         has_fixed_name: true,
@@ -19,59 +19,59 @@ async fn worker_of(door: &Door, pool: &str) {
         engine: EngineHealth::Ready { name: "an engine".to_owned() },
         free_disk: None,
         idle_because: None,
-        last_seen: door.store.now().await.unwrap(),
+        last_seen: server.store.now().await.unwrap(),
     };
-    workers::record_seen(door.store.as_ref(), &record).await.unwrap();
+    workers::record_seen(server.store.as_ref(), &record).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_worker_is_drained_and_resumed_and_both_may_be_said_twice() {
-    let door = Door::with_registry().await;
-    let absent = door.post("/workers/w1/drain", json!({})).await;
+    let server = TestServer::with_registry().await;
+    let absent = server.post("/workers/w1/drain", json!({})).await;
     assert_eq!(absent.status, StatusCode::NOT_FOUND);
     assert_eq!(absent.json()["error"]["message"], "no such worker: `w1`");
 
-    worker_of(&door, "linux-amd64").await;
+    worker_of(&server, "linux-amd64").await;
     for _ in 0..2 {
-        let drained = door.post("/workers/w1/drain", json!({})).await.expect(StatusCode::OK);
+        let drained = server.post("/workers/w1/drain", json!({})).await.expect(StatusCode::OK);
         assert_eq!(drained["drained"]["by"], "admin");
     }
-    assert_eq!(door.get("/workers").await.json()["items"][0]["drained"]["by"], "admin");
+    assert_eq!(server.get("/workers").await.json()["items"][0]["drained"]["by"], "admin");
     for _ in 0..2 {
-        let resumed = door.post("/workers/w1/resume", json!({})).await.expect(StatusCode::OK);
+        let resumed = server.post("/workers/w1/resume", json!({})).await.expect(StatusCode::OK);
         assert_eq!(resumed.get("drained"), None);
     }
 }
 
 #[tokio::test]
 async fn runs_of_a_pool_that_nobody_serves_are_told_with_the_remedy() {
-    let door = Door::with_registry().await;
+    let server = TestServer::with_registry().await;
     let build =
         json!({"context": "https://git.test/a.git", "images": ["a:1"], "platform": "linux/arm64"});
-    door.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
+    server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
     let limits = runs::Limits { registry: 1, task: None };
-    runs::ready(door.store.as_ref(), "ca1".parse().unwrap(), None, limits).await.unwrap();
+    runs::ready(server.store.as_ref(), "ca1".parse().unwrap(), None, limits).await.unwrap();
 
-    worker_of(&door, "linux-amd64").await;
+    worker_of(&server, "linux-amd64").await;
     let lack =
         "there is no worker in pool linux-arm64: start one with `gantry worker --pool linux-arm64`";
     assert_eq!(
-        door.get("/runs/ca1").await.json()["waits_for"],
+        server.get("/runs/ca1").await.json()["waits_for"],
         format!("a worker of pool linux-arm64: {lack}")
     );
     assert_eq!(
-        door.get("/status").await.json()["troubles"],
+        server.get("/status").await.json()["troubles"],
         json!([format!("1 run is ready: {lack}")])
     );
 
-    worker_of(&door, "linux-arm64").await;
-    assert_eq!(door.get("/status").await.json()["troubles"], json!([]));
+    worker_of(&server, "linux-arm64").await;
+    assert_eq!(server.get("/status").await.json()["troubles"], json!([]));
     assert_eq!(
-        door.get("/runs/ca1").await.json()["waits_for"],
+        server.get("/runs/ca1").await.json()["waits_for"],
         "a worker of pool linux-arm64: all are busy"
     );
 
-    door.post("/workers/w1/drain", json!({})).await.expect(StatusCode::OK);
-    let troubles = door.get("/status").await.json()["troubles"].to_string();
+    server.post("/workers/w1/drain", json!({})).await.expect(StatusCode::OK);
+    let troubles = server.get("/status").await.json()["troubles"].to_string();
     assert!(troubles.contains("is drained: let it take runs again with `gantry worker resume w1`"));
 }

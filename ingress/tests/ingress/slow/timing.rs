@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use gantry_domain::hook::Provider;
 
 use super::welch::{TOLD_APART, timed, told};
-use crate::rig::Door;
+use crate::rig::TestServer;
 
 const SAMPLES: usize = 3_000;
 
@@ -21,9 +21,9 @@ fn request(hook: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_stranger_cannot_tell_a_hook_from_none_by_the_time_of_the_answer() {
-    let door = Door::with_registry().await;
-    let hook = door.hook(Provider::GitHub).await;
-    let address = door.url.strip_prefix("http://").unwrap().to_owned();
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitHub).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
     let asking = tokio::task::spawn_blocking(move || {
         // One connection for both: two would differ by the thread that serves them.
         let stream = TcpStream::connect(address).unwrap();

@@ -86,13 +86,13 @@ fn instructions(url: &str, secret: &str) -> Vec<String> {
 }
 
 /// The receiving side, with one hook.
-struct Door {
+struct Receiver {
     state: State,
     hook: Hook,
     _folder: TempDir,
 }
 
-impl Door {
+impl Receiver {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
@@ -145,32 +145,32 @@ const PUSH: &str = r#"{"id":"d-1","moved":{"repository":"https://forge.example/o
 
 #[tokio::test]
 async fn a_new_provider_is_a_module_with_a_descriptor() {
-    let door = Door::open().await;
+    let receiver = Receiver::open().await;
     let json = "application/json; charset=utf-8";
 
-    let taken = door.post(SECRET, json, PUSH).await.unwrap();
+    let taken = receiver.post(SECRET, json, PUSH).await.unwrap();
     assert_eq!((taken.verdict, taken.answer.status().as_u16()), (HookVerdict::Accepted, 202));
-    let taken = door.post(SECRET, json, PUSH).await.unwrap();
+    let taken = receiver.post(SECRET, json, PUSH).await.unwrap();
     assert_eq!(taken.verdict, HookVerdict::Repeat);
-    let taken = door.post(SECRET, json, "nonsense").await.unwrap();
+    let taken = receiver.post(SECRET, json, "nonsense").await.unwrap();
     assert_eq!(taken.verdict, HookVerdict::Unreadable);
 
-    let refused = door.post("another secret", json, PUSH).await;
+    let refused = receiver.post("another secret", json, PUSH).await;
     assert!(matches!(refused, Err(Refusal::HookRefused)));
-    let refused = door.post(SECRET, "text/plain", PUSH).await;
+    let refused = receiver.post(SECRET, "text/plain", PUSH).await;
     assert!(
         matches!(refused, Err(Refusal::UnsupportedMedia(remedy)) if remedy == "send application/json")
     );
-    let refused = door.post(SECRET, json, &" ".repeat(1025)).await;
+    let refused = receiver.post(SECRET, json, &" ".repeat(1025)).await;
     assert!(matches!(refused, Err(Refusal::TooLarge { most: 1024 })));
 }
 
 #[tokio::test]
 async fn the_body_of_a_new_provider_is_read_again_from_the_ledger() {
-    let door = Door::open().await;
-    door.post(SECRET, "application/json", PUSH).await.unwrap();
-    let (hook, id) = (&door.hook.id, "d-1".parse().unwrap());
-    let store = door.state.store.as_ref();
+    let receiver = Receiver::open().await;
+    receiver.post(SECRET, "application/json", PUSH).await.unwrap();
+    let (hook, id) = (&receiver.hook.id, "d-1".parse().unwrap());
+    let store = receiver.state.store.as_ref();
     let kept = deliveries::find(store, FORGE.name, hook, &id).await.unwrap().unwrap();
     let body = deliveries::find_body(store, &kept).await.unwrap().unwrap();
     let (kind, hook) = (Some(kept.kind), hook.clone());
@@ -184,7 +184,7 @@ async fn the_body_of_a_new_provider_is_read_again_from_the_ledger() {
 #[tokio::test]
 async fn a_trial_of_a_new_provider_s_hook_is_accepted_as_a_ping() {
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let door = Door::open().await;
+    let receiver = Receiver::open().await;
     let url = "http://gantry.example/".parse().unwrap();
     let trial = trial::request(reqwest::Client::new(), &FORGE, url, &SecretString::from(SECRET));
     let trial = trial.unwrap().build().unwrap();
@@ -193,7 +193,7 @@ async fn a_trial_of_a_new_provider_s_hook_is_accepted_as_a_ping() {
         request = request.append_header((name.as_str(), value.as_bytes()));
     }
     let body = Bytes::copy_from_slice(trial.body().unwrap().as_bytes().unwrap());
-    let taken = door.take(request.set_payload(body)).await.unwrap();
+    let taken = receiver.take(request.set_payload(body)).await.unwrap();
     assert_eq!(taken.verdict, HookVerdict::NoInterest);
-    assert_eq!(door.state.tally.of(&door.hook.id).accepted, 1);
+    assert_eq!(receiver.state.tally.of(&receiver.hook.id).accepted, 1);
 }
