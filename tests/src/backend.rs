@@ -1,4 +1,4 @@
-//! What the pipeline of a test stands on: store and doorbells of either mode.
+//! The store and the queues of a test pipeline, in either mode.
 
 use std::sync::Arc;
 
@@ -14,36 +14,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::real;
 
-/// Which store and which doorbells.
+/// Which store and which queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ground {
+pub enum Backend {
     /// SQLite, and channels in memory.
     Embedded,
     /// Redis under a prefix of its own, and RabbitMQ in a vhost of its own.
     Scaled,
 }
 
-/// Store and doorbells, of one installation.
-pub(crate) struct Laid {
+/// The store and the queues of one installation.
+pub(crate) struct StartedBackend {
     pub(crate) store: SharedStore,
     pub(crate) queues: Queues,
-    /// Gone with the installation.
+    /// Removed when dropped.
     pub(crate) vhost: Option<Vhost>,
 }
 
-impl Ground {
-    pub(crate) async fn lay(self, clock: &ManualClock, stop: &CancellationToken) -> Laid {
+impl Backend {
+    pub(crate) async fn start(
+        self,
+        clock: &ManualClock,
+        stop: &CancellationToken,
+    ) -> StartedBackend {
         let clock = Clock::Manual(clock.clone());
         match self {
             Self::Embedded => {
                 let store = SqliteStore::in_memory(Options { clock, ..Options::default() });
                 let store: SharedStore = Arc::new(store.expect("a store"));
-                Laid { store, queues: queues(stop), vhost: None }
+                StartedBackend { store, queues: queues(stop), vhost: None }
             }
             Self::Scaled => {
                 let vhost = Vhost::make().await;
                 let store = scaled_store(clock).await;
-                Laid { store, queues: vhost.queues(stop).await, vhost: Some(vhost) }
+                StartedBackend { store, queues: vhost.queues(stop).await, vhost: Some(vhost) }
             }
         }
     }
@@ -68,7 +72,7 @@ impl Vhost {
     /// # Panics
     /// If the broker refuses.
     pub async fn make() -> Self {
-        // Whoever installed it first has it; there is no other.
+        // The TLS provider is global. An error means that it was installed before, which is fine.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let vhost = Self { name: fresh(), api: real::rabbitmq_api() };
         // A busy broker closes a connection now and then. A vhost that is there is made again without harm.

@@ -1,7 +1,7 @@
 //! A git host on loopback: `git http-backend` behind a small HTTP server that can ask for a password and misbehave.
 //!
-//! In: repositories that a test makes and commits to. Out: their addresses. Real git on both sides; only the door is
-//! ours, so that a test can close it.
+//! In: repositories that a test makes and commits to. Out: their addresses. Real git on both sides; only the HTTP server is
+//! ours, so that a test can make it refuse or fail.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -35,11 +35,11 @@ pub struct GitServer {
 #[derive(Debug)]
 struct Host {
     folder: TempDir,
-    door: Mutex<Door>,
+    state: Mutex<HostState>,
 }
 
 #[derive(Debug, Default)]
-struct Door {
+struct HostState {
     credentials: Option<(String, String)>,
     behaviour: Behaviour,
     requests: Vec<String>,
@@ -75,7 +75,7 @@ impl GitServer {
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let host = Arc::new(Host { folder: TempDir::new()?, door: Mutex::default() });
+        let host = Arc::new(Host { folder: TempDir::new()?, state: Mutex::default() });
         let serving = tokio::spawn(serve(listener, Arc::clone(&host)));
         Ok(Self { address, host, serving })
     }
@@ -94,18 +94,18 @@ impl GitServer {
 
     /// From now on only who has these credentials is served.
     pub fn require(&self, username: &str, password: &str) {
-        self.host.door().credentials = Some((username.to_owned(), password.to_owned()));
+        self.host.state().credentials = Some((username.to_owned(), password.to_owned()));
     }
 
     /// From now on it behaves like this.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.host.door().behaviour = behaviour;
+        self.host.state().behaviour = behaviour;
     }
 
     /// `METHOD path?query` of each request so far.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
-        self.host.door().requests.clone()
+        self.host.state().requests.clone()
     }
 
     /// Makes an empty repository, in place of a former one of this name.
@@ -193,16 +193,16 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 impl Host {
-    fn door(&self) -> std::sync::MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, HostState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
         let line = format!("{} {}", request.method(), request.uri());
         let (credentials, behaviour) = {
-            let mut door = self.door();
-            door.requests.push(line);
-            (door.credentials.clone(), door.behaviour.clone())
+            let mut state = self.state();
+            state.requests.push(line);
+            (state.credentials.clone(), state.behaviour.clone())
         };
         if let Some((username, password)) = credentials {
             let expected = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));

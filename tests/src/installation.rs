@@ -43,9 +43,9 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
 }
 
-/// Where a running installation is reached, and as whom.
+/// The address of a running installation, and the token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Door {
+struct Endpoint {
     address: String,
     token: String,
 }
@@ -55,7 +55,7 @@ struct Door {
 pub struct Installation {
     log: PathBuf,
     running: Option<Running>,
-    door: watch::Sender<Option<Door>>,
+    endpoint: watch::Sender<Option<Endpoint>>,
     token: watch::Sender<Option<String>>,
 }
 
@@ -70,8 +70,8 @@ impl Installation {
     /// One that is not running. What its processes say goes to the file `log`.
     #[must_use]
     pub fn new(log: PathBuf) -> Self {
-        let (door, token) = (watch::Sender::new(None), watch::Sender::new(None));
-        Self { log, running: None, door, token }
+        let (endpoint, token) = (watch::Sender::new(None), watch::Sender::new(None));
+        Self { log, running: None, endpoint, token }
     }
 
     /// Starts a process, and does not wait until it is up.
@@ -99,7 +99,7 @@ impl Installation {
             .with_context(|| format!("cannot start {}", program.path.display()))?;
         let said = child.stdout.take().context("its output is connected")?;
         let listening =
-            tokio::spawn(listen(said, child.id(), self.door.clone(), self.token.clone()));
+            tokio::spawn(listen(said, child.id(), self.endpoint.clone(), self.token.clone()));
         self.running = Some(Running { child, listening });
         Ok(())
     }
@@ -118,10 +118,10 @@ impl Installation {
     /// # Errors
     /// It ended, or takes too long.
     pub async fn until_up(&mut self) -> Result<()> {
-        let mut door = self.door.subscribe();
+        let mut endpoint = self.endpoint.subscribe();
         let running = self.running.as_mut().context("it was started")?;
         tokio::select! {
-            up = tokio::time::timeout(START_WITHIN, door.wait_for(Option::is_some)) => {
+            up = tokio::time::timeout(START_WITHIN, endpoint.wait_for(Option::is_some)) => {
                 up.context("it does not come up")??;
                 Ok(())
             }
@@ -141,7 +141,7 @@ impl Installation {
         child.kill().await?;
         // What it said until then may still have been on its way.
         listening.await?;
-        self.door.send_replace(None);
+        self.endpoint.send_replace(None);
         Ok(())
     }
 
@@ -149,14 +149,14 @@ impl Installation {
     ///
     /// # Errors
     /// It was not started, does not come by the point, or ends otherwise.
-    pub async fn dies_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
+    pub async fn crashes_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
         let Running { mut child, listening } = self.running.take().context("it was started")?;
         let Ok(ended) = tokio::time::timeout(within, child.wait()).await else {
             bail!("it does not come by {point:?} within {within:?}\n{}", self.last_words())
         };
         was_killed(ended?).with_context(|| self.last_words())?;
         listening.await?;
-        self.door.send_replace(None);
+        self.endpoint.send_replace(None);
         crash::said(&self.last_words(), point)
     }
 
@@ -169,7 +169,7 @@ impl Installation {
     /// Who speaks to it, over its restarts.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client { http: http(), door: self.door.subscribe() }
+        Client { http: http(), endpoint: self.endpoint.subscribe() }
     }
 
     /// The end of what its processes said.
@@ -196,7 +196,7 @@ fn http() -> reqwest::Client {
 async fn listen(
     said: ChildStdout,
     process: Option<u32>,
-    door: watch::Sender<Option<Door>>,
+    endpoint: watch::Sender<Option<Endpoint>>,
     token: watch::Sender<Option<String>>,
 ) {
     let mut lines = BufReader::new(said).lines();
@@ -217,7 +217,7 @@ async fn listen(
             Some(("Ctrl-C", _)) => {
                 let known = token.borrow().clone();
                 let opened = address.take().zip(known);
-                door.send_replace(opened.map(|(address, token)| Door { address, token }));
+                endpoint.send_replace(opened.map(|(address, token)| Endpoint { address, token }));
             }
             Some(_) | None => {}
         }
@@ -228,16 +228,16 @@ async fn listen(
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    door: watch::Receiver<Option<Door>>,
+    endpoint: watch::Receiver<Option<Endpoint>>,
 }
 
 impl Client {
     /// Speaks to one address, whoever listens there.
     #[must_use]
     pub fn at(address: SocketAddr, token: &str) -> Self {
-        let door = Door { address: format!("http://{address}"), token: token.to_owned() };
-        // Nobody opens another door.
-        Self { http: http(), door: watch::Sender::new(Some(door)).subscribe() }
+        let endpoint = Endpoint { address: format!("http://{address}"), token: token.to_owned() };
+        // No other endpoint ever comes.
+        Self { http: http(), endpoint: watch::Sender::new(Some(endpoint)).subscribe() }
     }
 
     /// Reads from API v1.
@@ -269,7 +269,7 @@ impl Client {
     ) -> Result<T> {
         let body = serde_json::to_vec(body)?;
         let (status, text) = loop {
-            let token = format!("Bearer {}", self.door().await?.token);
+            let token = format!("Bearer {}", self.endpoint().await?.token);
             let headers = [
                 ("authorization", token),
                 ("content-type", "application/json".to_owned()),
@@ -296,9 +296,9 @@ impl Client {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, String)> {
-        let door = self.door().await?;
-        let request = self.http.post(format!("{}/api/v1/{path}", door.address)).body(body);
-        let request = request.bearer_auth(&door.token).header("content-type", content_type);
+        let endpoint = self.endpoint().await?;
+        let request = self.http.post(format!("{}/api/v1/{path}", endpoint.address)).body(body);
+        let request = request.bearer_auth(&endpoint.token).header("content-type", content_type);
         let answer = request.send().await?;
         Ok((answer.status(), answer.text().await?))
     }
@@ -308,9 +308,9 @@ impl Client {
     /// # Errors
     /// Nobody answered, or with a refusal.
     pub async fn text(&self, path: &str) -> Result<String> {
-        let door = self.door().await?;
-        let request = self.http.get(format!("{}/api/v1/{path}", door.address));
-        let answer = request.bearer_auth(&door.token).send().await?.error_for_status()?;
+        let endpoint = self.endpoint().await?;
+        let request = self.http.get(format!("{}/api/v1/{path}", endpoint.address));
+        let answer = request.bearer_auth(&endpoint.token).send().await?.error_for_status()?;
         Ok(answer.text().await?)
     }
 
@@ -319,8 +319,8 @@ impl Client {
     /// # Errors
     /// It does not come up.
     pub async fn reached_at(&self) -> Result<(String, String)> {
-        let door = self.door().await?;
-        Ok((door.address, door.token))
+        let endpoint = self.endpoint().await?;
+        Ok((endpoint.address, endpoint.token))
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -329,9 +329,9 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T> {
-        let door = self.door().await?;
-        let url = format!("{}/api/v1/{path}", door.address);
-        let mut request = self.http.request(method, &url).bearer_auth(&door.token);
+        let endpoint = self.endpoint().await?;
+        let url = format!("{}/api/v1/{path}", endpoint.address);
+        let mut request = self.http.request(method, &url).bearer_auth(&endpoint.token);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -351,8 +351,8 @@ impl Client {
         headers: &[(&'static str, String)],
         body: Vec<u8>,
     ) -> Result<Option<(StatusCode, String)>> {
-        let door = self.door().await?;
-        let mut request = self.http.post(format!("{}{path}", door.address)).body(body);
+        let endpoint = self.endpoint().await?;
+        let mut request = self.http.post(format!("{}{path}", endpoint.address)).body(body);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -361,9 +361,9 @@ impl Client {
         Ok(answer.text().await.ok().map(|text| (status, text)))
     }
 
-    async fn door(&self) -> Result<Door> {
-        let mut door = self.door.clone();
-        let open = tokio::time::timeout(START_WITHIN, door.wait_for(Option::is_some)).await;
+    async fn endpoint(&self) -> Result<Endpoint> {
+        let mut endpoint = self.endpoint.clone();
+        let open = tokio::time::timeout(START_WITHIN, endpoint.wait_for(Option::is_some)).await;
         open.context("it does not come up")??.clone().context("somebody listens")
     }
 }

@@ -1,7 +1,7 @@
 //! A registry in a folder: it outlives the process that pushes to it, as a real one does, and takes from several at once.
 //!
 //! In: what a scripted engine pushed, and the tags that a worker moves. Out: the same to the next process, and to the test
-//! that looks at it from outside. Each write takes a while before it is done, so that a process may die on either side.
+//! that looks at it from outside. Each write takes a while before it is done, so that a process may crash before or after it.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl KeptRegistry {
         partial.persist(self.manifest_file(&manifest.digest))?;
         let journal = journal(&self.folder);
         let mut journal = std::fs::OpenOptions::new().create(true).append(true).open(journal)?;
-        // One write: a process that dies has written the line or nothing.
+        // One write: a process that crashes has written the whole line or nothing.
         journal.write_all(format!("{image} {}\n", manifest.digest).as_bytes())
     }
 }

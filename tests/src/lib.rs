@@ -7,6 +7,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod backend;
 pub mod broken_host;
 pub mod crash;
 pub mod doubles;
@@ -14,7 +15,6 @@ pub mod engine_images;
 pub mod faulty_registry;
 pub mod fuzz;
 pub mod git_server;
-pub mod ground;
 pub mod installation;
 pub mod kept_registry;
 pub mod own_engine;

@@ -1,4 +1,4 @@
-//! The whole pipeline in one process, turned by hand: real crates, SQLite, in-process queues, a real git host, a scripted
+//! The whole pipeline in one process, advanced step by step: real crates, SQLite, in-process queues, a real git host, a scripted
 //! engine, registries in memory and a clock that the test moves.
 
 use std::num::NonZeroU32;
@@ -44,8 +44,8 @@ use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::{Backend, StartedBackend, Vhost};
 use crate::git_server::GitServer;
-use crate::ground::{Ground, Laid, Vhost};
 use crate::real;
 use crate::registries::MemoryRegistries;
 
@@ -65,7 +65,7 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// How long a run may be ready in a pool without workers.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// An installation that moves only when it is told to.
+/// An installation whose loops tick only when a test says so.
 pub struct TestPipeline {
     /// The truth.
     pub store: SharedStore,
@@ -83,7 +83,7 @@ pub struct TestPipeline {
     pub registries: MemoryRegistries,
     /// Where sources come from.
     pub git: GitServer,
-    /// Ends what goes on.
+    /// Stops everything that it started.
     pub stop: CancellationToken,
     _vhost: Option<Vhost>,
     folder: TempDir,
@@ -94,11 +94,11 @@ impl TestPipeline {
     ///
     /// # Panics
     /// If a part cannot be made.
-    pub async fn start(ground: Ground) -> Self {
+    pub async fn start(backend: Backend) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
         let stop = CancellationToken::new();
-        let Laid { store, queues, vhost } = ground.lay(&clock, &stop).await;
+        let StartedBackend { store, queues, vhost } = backend.start(&clock, &stop).await;
         let engine = ScriptedEngine::new();
         let pipeline = Self {
             queues,
@@ -115,11 +115,11 @@ impl TestPipeline {
             _vhost: vhost,
             folder,
         };
-        pipeline.furnish().await;
+        pipeline.set_up().await;
         pipeline
     }
 
-    async fn furnish(&self) {
+    async fn set_up(&self) {
         let base = format!("sha256:{}", "b".repeat(64)).parse::<Digest>().expect("a digest");
         self.registries.have(BASE, &base);
         let registry = NewRegistry {

@@ -97,7 +97,7 @@ impl Role {
     ///
     /// # Errors
     /// It does not run, does not come by the point, or ends otherwise.
-    pub async fn dies_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
+    pub async fn crashes_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
         let process = self.process.take().context("it runs")?;
         process.killed(within).await?;
         crash::said(&self.last_words(), point)

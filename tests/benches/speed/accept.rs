@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::Effort;
+use crate::backend::Backend;
 use crate::github;
-use crate::ground::Ground;
 use crate::load::{self, Answers, Volley, Webhook};
 use crate::process::{self, Server};
 use crate::report::{Details, Report, Row, say};
@@ -229,11 +229,11 @@ impl Subject {
         };
         let needs_servers = is_scaled && roles.iter().any(|role| role.has_a_store());
         let servers = needs_servers.then(Servers::start).transpose()?;
-        let ground = servers.as_ref().map_or(Ground::Embedded, Servers::ground);
+        let backend = servers.as_ref().map_or(Backend::Embedded, Servers::backend);
         let folder = process::folder()?;
         let mut started = Vec::new();
         for role in roles {
-            started.push(role.start_on(folder.path(), &ground)?);
+            started.push(role.start_on(folder.path(), &backend)?);
         }
         let beside = started.split_off(1);
         let server = started.pop().context("a subject has a role")?.with(folder);

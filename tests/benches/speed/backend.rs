@@ -1,4 +1,4 @@
-//! What gantry stands on while it is measured: a file and channels, or servers.
+//! The store and the queues of a gantry that is measured: a file and channels, or servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::servers::rabbitmq::PASSWORD;
 use tokio_util::sync::CancellationToken;
 
-/// Store and doorbells, by where they are.
+/// Where the store and the queues are.
 #[derive(Debug, Clone)]
-pub(crate) enum Ground {
+pub(crate) enum Backend {
     /// SQLite in the folder, and channels in memory.
     Embedded,
     /// The addresses of a Redis and of a RabbitMQ.
@@ -28,17 +28,17 @@ pub(crate) enum Ground {
     },
 }
 
-impl Ground {
-    /// What [`Ground::words`] said.
+impl Backend {
+    /// Parses what [`Backend::words`] wrote.
     pub(crate) fn of_words(words: &[String]) -> Result<Self> {
         match words {
             [] => Ok(Self::Embedded),
             [redis, amqp] => Ok(Self::Scaled { redis: redis.clone(), amqp: amqp.clone() }),
-            _ => bail!("a ground is nothing, or a Redis and a RabbitMQ: {words:?}"),
+            _ => bail!("expected no words, or the URLs of a Redis and a RabbitMQ: {words:?}"),
         }
     }
 
-    /// For the command line of another process that stands on the same.
+    /// For the command line of another process with the same backend.
     pub(crate) fn words(&self) -> Vec<&str> {
         match self {
             Self::Embedded => Vec::new(),
@@ -46,7 +46,7 @@ impl Ground {
         }
     }
 
-    /// A store of its own, as each process has one.
+    /// Opens the store, as each process does for itself.
     pub(crate) async fn store(&self, folder: &Path) -> Result<SharedStore> {
         match self {
             Self::Embedded => {
@@ -58,7 +58,7 @@ impl Ground {
         }
     }
 
-    /// Its doorbells.
+    /// Connects to the queues.
     pub(crate) async fn queues(&self, stop: &CancellationToken) -> Result<Queues> {
         match self {
             Self::Embedded => Ok(queues(stop)),

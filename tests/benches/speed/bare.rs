@@ -21,9 +21,9 @@ use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
+use crate::backend::Backend;
 use crate::composition::Parts;
 use crate::github;
-use crate::ground::Ground;
 use crate::load;
 
 /// As large as GitHub's.
@@ -45,14 +45,14 @@ pub(crate) enum Write {
 
 impl Write {
     /// One record with the body, in a store like gantry's.
-    pub(crate) async fn one_record(ground: &Ground, folder: &Path) -> Result<Self> {
-        Ok(Self::OneRecord(ground.store(folder).await?))
+    pub(crate) async fn one_record(backend: &Backend, folder: &Path) -> Result<Self> {
+        Ok(Self::OneRecord(backend.store(folder).await?))
     }
 
     /// As many records, index entries and bytes as gantry's ingress commits for a push, in a store like gantry's.
-    pub(crate) async fn equal_to_gantrys(ground: &Ground, folder: &Path) -> Result<Self> {
+    pub(crate) async fn equal_to_gantrys(backend: &Backend, folder: &Path) -> Result<Self> {
         let template = Template::of_gantrys(folder).await?;
-        Ok(Self::Equal(ground.store(folder).await?, Arc::new(template)))
+        Ok(Self::Equal(backend.store(folder).await?, Arc::new(template)))
     }
 }
 
@@ -136,7 +136,7 @@ impl Template {
         let recorder = Arc::new(Recorder::default());
         let store = HookedStore::shared(Arc::new(store), Arc::clone(&recorder));
         let parts = Parts::on(store, queues(&stop), &folder).await?;
-        parts.furnish("registry.test").await?;
+        parts.set_up("registry.test").await?;
 
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;

@@ -193,7 +193,7 @@ fn forget(servers: &Servers) -> Result<()> {
 }
 
 fn start(servers: &Servers, folder: &Path) -> Result<[Server; 2]> {
-    let start = |role: Role| role.start_on(folder, &servers.ground());
+    let start = |role: Role| role.start_on(folder, &servers.backend());
     Ok([start(Role::Ingress)?, start(Role::Scheduler)?])
 }
 
@@ -206,7 +206,7 @@ fn send_hooks(effort: Effort, servers: &Servers, folder: &Path) -> Result<()> {
 }
 
 fn send_one_by_one(bytes: usize, servers: &Servers, folder: &Path) -> Result<()> {
-    let ingress = Role::Ingress.start_on(folder, &servers.ground())?;
+    let ingress = Role::Ingress.start_on(folder, &servers.backend())?;
     let body = github::push_of(bytes)?;
     let hook = Webhook::push(&accept::path(), &github::signature(&body)?, &body);
     forget(servers)?;
@@ -224,7 +224,7 @@ fn decide_many(_: Effort, servers: &Servers, folder: &Path) -> Result<()> {
     let [ingress, _scheduler] = start(servers, folder)?;
     let stop = CancellationToken::new();
     Runtime::new()?.block_on(async {
-        let parts = Parts::open_on(&servers.ground(), folder, &stop).await?;
+        let parts = Parts::open_on(&servers.backend(), folder, &stop).await?;
         let mut pusher = Pusher::begin(&parts, ingress.address, CANDIDATES).await?;
         forget(servers)?;
         for number in 1..=TIMES {
@@ -261,7 +261,7 @@ fn import(effort: Effort, servers: &Servers, folder: &Path) -> Result<()> {
         let store = SqliteStore::open(data.join("gantry.db"), Options::default())?;
         let blobs = ObjectBlobs::local(data.join("objects"))?;
         archive::export(&store, &blobs, &moved, "bench").await?;
-        let into = servers.ground().store(folder).await?;
+        let into = servers.backend().store(folder).await?;
         forget(servers)?;
         archive::import(into.as_ref(), &blobs, &moved).await?;
         Ok(())

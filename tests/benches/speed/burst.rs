@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
 use crate::accept;
+use crate::backend::Backend;
 use crate::composition::Parts;
 use crate::exchange::exchange;
 use crate::github;
-use crate::ground::Ground;
 use crate::load::{Connection, Webhook};
 use crate::process;
 use crate::report::{Details, Report, Row, say};
@@ -105,13 +105,13 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 
 fn burst(is_scaled: bool, count: usize) -> Result<Burst> {
     let servers = is_scaled.then(Servers::start).transpose()?;
-    let ground = servers.as_ref().map_or(Ground::Embedded, Servers::ground);
+    let backend = servers.as_ref().map_or(Backend::Embedded, Servers::backend);
     let folder = process::folder()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let token = runtime.block_on(begin(&ground, folder.path()))?;
+    let token = runtime.block_on(begin(&backend, folder.path()))?;
     let server =
-        if is_scaled { Role::Ingress } else { Role::Up }.start_on(folder.path(), &ground)?;
-    let deciding = is_scaled.then(|| Role::Scheduler.start_on(folder.path(), &ground));
+        if is_scaled { Role::Ingress } else { Role::Up }.start_on(folder.path(), &backend)?;
+    let deciding = is_scaled.then(|| Role::Scheduler.start_on(folder.path(), &backend));
     let deciding = deciding.transpose()?;
 
     process::forget_peak(server.pid())?;
@@ -129,14 +129,14 @@ fn burst(is_scaled: bool, count: usize) -> Result<Burst> {
     // The process has it open alone.
     drop((server, deciding));
     let accepted = answers.get(&202).copied().unwrap_or(0);
-    runtime.block_on(ensure_kept(&ground, folder.path(), accepted))?;
+    runtime.block_on(ensure_kept(&backend, folder.path(), accepted))?;
     Ok(Burst { answers, answered_s, decided_s, memory_before, memory_most })
 }
 
 /// Makes the installation and a token.
-async fn begin(ground: &Ground, folder: &std::path::Path) -> Result<String> {
-    let parts = Parts::open_on(ground, folder, &CancellationToken::new()).await?;
-    parts.furnish("registry.test").await?;
+async fn begin(backend: &Backend, folder: &std::path::Path) -> Result<String> {
+    let parts = Parts::open_on(backend, folder, &CancellationToken::new()).await?;
+    parts.set_up("registry.test").await?;
     let token = gantry_ingress::bootstrap_admin_token(parts.store.as_ref()).await?;
     Ok(token.context("it is new")?.to_string())
 }
@@ -203,8 +203,8 @@ async fn ask(address: SocketAddr, token: &str, path: &str) -> Result<Value> {
 }
 
 /// What was answered 202 is there, and nothing is undecided.
-async fn ensure_kept(ground: &Ground, folder: &std::path::Path, accepted: usize) -> Result<()> {
-    let store = ground.store(folder).await?;
+async fn ensure_kept(backend: &Backend, folder: &std::path::Path, accepted: usize) -> Result<()> {
+    let store = backend.store(folder).await?;
     let hook = github::HOOK.parse()?;
     let kept = deliveries::list(store.as_ref(), &[List::Hook(&hook)], None, accepted + 1).await?;
     let with_events = kept.iter().filter(|delivery| delivery.verdict == Verdict::Events).count();

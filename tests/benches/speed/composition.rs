@@ -35,8 +35,8 @@ use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Backend;
 use crate::github;
-use crate::ground::Ground;
 
 /// The registry's name in gantry.
 pub(crate) const REGISTRY: &str = "bench";
@@ -61,16 +61,16 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens what is in a folder.
     pub(crate) async fn open(folder: &Path, stop: &CancellationToken) -> Result<Self> {
-        Self::open_on(&Ground::Embedded, folder, stop).await
+        Self::open_on(&Backend::Embedded, folder, stop).await
     }
 
-    /// Opens what is on a ground; keys, objects and work are in the folder.
+    /// Opens the store and the queues of a backend. Keys, objects and work are in the folder.
     pub(crate) async fn open_on(
-        ground: &Ground,
+        backend: &Backend,
         folder: &Path,
         stop: &CancellationToken,
     ) -> Result<Self> {
-        Self::on(ground.store(folder).await?, ground.queues(stop).await?, folder).await
+        Self::on(backend.store(folder).await?, backend.queues(stop).await?, folder).await
     }
 
     /// The same, on a store that is open already.
@@ -101,7 +101,7 @@ impl Parts {
     }
 
     /// Makes a registry at `host` with a hook of GitHub's, if they are not there yet.
-    pub(crate) async fn furnish(&self, host: &str) -> Result<()> {
+    pub(crate) async fn set_up(&self, host: &str) -> Result<()> {
         let registry = NewRegistry {
             name: REGISTRY.parse()?,
             host: host.parse()?,

@@ -98,7 +98,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 impl Installation {
     fn start(folder: &Path) -> Result<Self> {
         let servers = Servers::with_own_broker()?;
-        let start = |(role, _): (Role, _)| role.start_on(folder, &servers.ground());
+        let start = |(role, _): (Role, _)| role.start_on(folder, &servers.backend());
         let roles = ROLES.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         let mut processes = [0; PROCESSES];
         let pids =
@@ -145,7 +145,7 @@ impl Installation {
     ) -> Result<()> {
         let stop = CancellationToken::new();
         Runtime::new()?.block_on(async {
-            let parts = Parts::open_on(&self.servers.ground(), folder, &stop).await?;
+            let parts = Parts::open_on(&self.servers.backend(), folder, &stop).await?;
             work(&parts).await
         })
     }

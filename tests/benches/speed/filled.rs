@@ -56,7 +56,7 @@ pub(crate) fn repository(number: usize) -> String {
 
 /// Fills an installation. Answers with the ids of its runs, the oldest first.
 pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
-    parts.furnish("registry.test").await?;
+    parts.set_up("registry.test").await?;
     let numbers = 0..size.tasks;
     let saves = numbers.map(|number| save_task(&parts.store, number, number % size.repositories));
     stream::iter(saves).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;

@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
+use crate::backend::Backend;
 use crate::composition::Parts;
-use crate::ground::Ground;
 use crate::process::{self, Server};
 use crate::pusher::Pusher;
 use crate::report::{Details, Report};
@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut servers = Servers::with_own_broker()?;
     let folder = process::folder()?;
-    let roles = start(folder.path(), &servers.ground())?;
+    let roles = start(folder.path(), &servers.backend())?;
     let runtime = tokio::runtime::Runtime::new()?;
     let stop = CancellationToken::new();
     let (parts, mut pusher) = runtime.block_on(async {
-        let parts = Parts::open_on(&servers.ground(), folder.path(), &stop).await?;
+        let parts = Parts::open_on(&servers.backend(), folder.path(), &stop).await?;
         let pusher = Pusher::begin(&parts, roles[0].address, 1).await?;
         anyhow::Ok((parts, pusher))
     })?;
@@ -63,9 +63,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn start(folder: &Path, ground: &Ground) -> Result<Vec<Server>> {
+fn start(folder: &Path, backend: &Backend) -> Result<Vec<Server>> {
     let roles = [Role::Ingress, Role::Scheduler, Role::Worker, Role::Worker];
-    roles.into_iter().map(|role| role.start_on(folder, ground)).collect()
+    roles.into_iter().map(|role| role.start_on(folder, backend)).collect()
 }
 
 /// Pushes at a steady pace. Tells how long each took from its answer to its lease, in milliseconds.

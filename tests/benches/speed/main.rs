@@ -5,6 +5,7 @@
 //! `rounds=3` says how many.
 
 mod accept;
+mod backend;
 mod bare;
 mod blocking;
 mod burst;
@@ -15,7 +16,6 @@ mod exchange;
 mod filled;
 mod forged;
 mod github;
-mod ground;
 mod large;
 mod leased;
 mod lines;
@@ -41,8 +41,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::backend::Backend;
 use crate::filled::Size;
-use crate::ground::Ground;
 use crate::report::Report;
 use crate::role::Role;
 
@@ -162,10 +162,10 @@ fn main() -> Result<()> {
     // cargo says `--bench` to every bench.
     let mut words: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if let [serve, role, folder, ground @ ..] = words.as_slice()
+    if let [serve, role, folder, backend @ ..] = words.as_slice()
         && serve == role::SERVE
     {
-        return role.parse::<Role>()?.serve(Path::new(folder), &Ground::of_words(ground)?);
+        return role.parse::<Role>()?.serve(Path::new(folder), &Backend::of_words(backend)?);
     }
     let mut effort = FULL;
     if let Some(place) = words.iter().position(|word| word == "quick") {

@@ -41,7 +41,7 @@ fn measure_roles(effort: Effort, report: &mut Report) -> Result<()> {
     for _ in 0..effort.rounds {
         let servers = Servers::start()?;
         let folder = process::folder()?;
-        let start = |role: Role| role.start_on(folder.path(), &servers.ground());
+        let start = |role: Role| role.start_on(folder.path(), &servers.backend());
         let started = roles.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         std::thread::sleep(SETTLE);
         let mut note = |column: usize, peak: bool| {
@@ -85,7 +85,7 @@ fn measure_roles(effort: Effort, report: &mut Report) -> Result<()> {
 fn build_some(servers: &Servers, folder: &Path, count: usize) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let stop = CancellationToken::new();
-        let parts = Parts::open_on(&servers.ground(), folder, &stop).await?;
+        let parts = Parts::open_on(&servers.backend(), folder, &stop).await?;
         stored::create_buildable(&parts, &REGISTRY.parse()?, count).await?;
         take::until_idle(&parts).await
     })
@@ -97,8 +97,8 @@ fn measure_redis(effort: Effort, report: &mut Report) -> Result<()> {
     let folder = process::folder()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let stop = CancellationToken::new();
-    let ingress = Role::Ingress.start_on(folder.path(), &servers.ground())?;
-    let parts = runtime.block_on(Parts::open_on(&servers.ground(), folder.path(), &stop))?;
+    let ingress = Role::Ingress.start_on(folder.path(), &servers.backend())?;
+    let parts = runtime.block_on(Parts::open_on(&servers.backend(), folder.path(), &stop))?;
 
     let empty = used(&servers)?;
     runtime.block_on(async {
@@ -108,7 +108,7 @@ fn measure_redis(effort: Effort, report: &mut Report) -> Result<()> {
     let with_runs = used(&servers)?;
     let volley = Volley { connections: CONNECTIONS, seconds: effort.seconds, expected: 202 };
     load::fire(ingress.address, &[], &accept::signed_push()?, volley)?;
-    let _scheduler = Role::Scheduler.start_on(folder.path(), &servers.ground())?;
+    let _scheduler = Role::Scheduler.start_on(folder.path(), &servers.backend())?;
     runtime.block_on(until_decided(&parts))?;
     let with_deliveries = used(&servers)?;
     let bodies = names(&servers, "delivery-body")?;

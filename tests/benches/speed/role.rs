@@ -12,9 +12,9 @@ use gantry_ops::telemetry;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Backend;
 use crate::bare::{self, Write};
 use crate::composition::Parts;
-use crate::ground::Ground;
 use crate::process::{self, Server};
 
 /// The word that makes this program a server.
@@ -56,15 +56,15 @@ impl Role {
     /// Starts it in a process and on an empty folder of its own.
     pub(crate) fn start(self) -> Result<Server> {
         let folder = process::folder()?;
-        Ok(self.start_on(folder.path(), &Ground::Embedded)?.with(folder))
+        Ok(self.start_on(folder.path(), &Backend::Embedded)?.with(folder))
     }
 
-    /// Starts it in a process of its own, on this folder and ground. Those that share them are one installation, which
+    /// Starts it in a process of its own, on this folder and backend. Those that share both are one installation, which
     /// the ingress begins.
-    pub(crate) fn start_on(self, folder: &Path, ground: &Ground) -> Result<Server> {
+    pub(crate) fn start_on(self, folder: &Path, backend: &Backend) -> Result<Server> {
         let name = NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name);
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([SERVE, name]).arg(folder).args(ground.words());
+        command.args([SERVE, name]).arg(folder).args(backend.words());
         Server::start(command, folder)
     }
 
@@ -74,22 +74,22 @@ impl Role {
     }
 
     /// Serves until whoever started this process is gone.
-    pub(crate) fn serve(self, folder: &Path, ground: &Ground) -> Result<()> {
+    pub(crate) fn serve(self, folder: &Path, backend: &Backend) -> Result<()> {
         std::thread::spawn(|| {
             let _until_closed = std::io::stdin().read(&mut [0]);
             std::process::exit(0);
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        tokio::runtime::Runtime::new()?.block_on(self.serve_on(folder, ground, listener))
+        tokio::runtime::Runtime::new()?.block_on(self.serve_on(folder, backend, listener))
     }
 
-    async fn serve_on(self, folder: &Path, ground: &Ground, listener: TcpListener) -> Result<()> {
+    async fn serve_on(self, folder: &Path, backend: &Backend, listener: TcpListener) -> Result<()> {
         let write = match self {
             Self::Up | Self::Ingress | Self::Scheduler | Self::Worker => {
-                return self.serve_gantry(folder, ground, listener).await;
+                return self.serve_gantry(folder, backend, listener).await;
             }
-            Self::EqualWrite => Write::equal_to_gantrys(ground, folder).await?,
-            Self::OneRecord => Write::one_record(ground, folder).await?,
+            Self::EqualWrite => Write::equal_to_gantrys(backend, folder).await?,
+            Self::OneRecord => Write::one_record(backend, folder).await?,
             Self::Signed => Write::Nothing { is_signed: true },
             Self::Bare => Write::Nothing { is_signed: false },
         };
@@ -100,15 +100,15 @@ impl Role {
     async fn serve_gantry(
         self,
         folder: &Path,
-        ground: &Ground,
+        backend: &Backend,
         listener: TcpListener,
     ) -> Result<()> {
         let stop = CancellationToken::new();
-        let parts = Parts::open_on(ground, folder, &stop).await?;
+        let parts = Parts::open_on(backend, folder, &stop).await?;
         let (log, traces) = (&parts.settings.log, &parts.settings.telemetry);
         let _telemetry = telemetry::start(log, traces, "gantry-bench".to_owned())?;
-        parts.furnish("registry.test").await?;
-        // Who has no door says an address all the same: it is ready then.
+        parts.set_up("registry.test").await?;
+        // A role without an API prints an address all the same, once it is ready.
         say_address(&listener)?;
         if self == Self::Scheduler {
             parts.scheduler().run(stop).await;

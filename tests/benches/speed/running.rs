@@ -1,4 +1,4 @@
-//! gantry in this process, on the real engine, reached through its door as everyone reaches it.
+//! gantry in this process, on the real engine, reached over HTTP as by its users.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Gantry {
         let folder = process::folder()?;
         let stop = CancellationToken::new();
         let parts = Parts::open(folder.path(), &stop).await?;
-        parts.furnish(&real::registry()).await?;
+        parts.set_up(&real::registry()).await?;
         let token = gantry_ingress::bootstrap_admin_token(parts.store.as_ref()).await?;
         let token = token.context("it is new")?.to_string();
         let listener = TcpListener::bind("127.0.0.1:0")?;

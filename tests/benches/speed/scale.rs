@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
 use crate::accept;
+use crate::backend::Backend;
 use crate::composition::Parts;
 use crate::exchange::exchange;
 use crate::filled::{self, HEAD, OLDEST, RARE, Size};
 use crate::github;
-use crate::ground::Ground;
 use crate::load::{self, Webhook};
 use crate::process;
 use crate::reads::{Reads, Watched};
@@ -86,13 +86,13 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         for size in effort.scale {
             say(format_args!("  {name}, {size}"));
             let servers = is_scaled.then(Servers::start).transpose()?;
-            let ground = servers.as_ref().map_or(Ground::Embedded, Servers::ground);
+            let backend = servers.as_ref().map_or(Backend::Embedded, Servers::backend);
             let folder = process::folder()?;
             let runtime = tokio::runtime::Runtime::new()?;
-            measured.push(runtime.block_on(do_all(&ground, folder.path(), size))?);
+            measured.push(runtime.block_on(do_all(&backend, folder.path(), size))?);
             runtime.shutdown_timeout(Duration::from_secs(1));
             if size.runs == effort.scale[1].runs {
-                rest(name, size, &ground, folder.path(), servers.as_ref(), report)?;
+                rest(name, size, &backend, folder.path(), servers.as_ref(), report)?;
             }
         }
         tell(name, effort.scale, &measured, report);
@@ -144,10 +144,10 @@ fn tell(name: &str, [small, full]: [Size; 2], measured: &[Vec<Deed>], report: &m
 }
 
 /// Fills an installation in this process, and does everything in it.
-async fn do_all(ground: &Ground, folder: &Path, size: Size) -> Result<Vec<Deed>> {
+async fn do_all(backend: &Backend, folder: &Path, size: Size) -> Result<Vec<Deed>> {
     let stop = CancellationToken::new();
-    let (store, reads) = Watched::shared(ground.store(folder).await?);
-    let parts = Parts::on(store, ground.queues(&stop).await?, folder).await?;
+    let (store, reads) = Watched::shared(backend.store(folder).await?);
+    let parts = Parts::on(store, backend.queues(&stop).await?, folder).await?;
     let began = Instant::now();
     let ids = filled::fill(&parts, size).await?;
     say(format_args!("  filled in {:.0} s", began.elapsed().as_secs_f64()));
@@ -289,21 +289,21 @@ impl Bench {
 fn rest(
     name: &str,
     size: Size,
-    ground: &Ground,
+    backend: &Backend,
     folder: &Path,
     servers: Option<&Servers>,
     report: &mut Report,
 ) -> Result<()> {
-    let roles: &[(Role, &str)] = match ground {
-        Ground::Embedded => &[(Role::Up, "gantry up")],
-        Ground::Scaled { .. } => {
+    let roles: &[(Role, &str)] = match backend {
+        Backend::Embedded => &[(Role::Up, "gantry up")],
+        Backend::Scaled { .. } => {
             &[(Role::Ingress, "ingress"), (Role::Scheduler, "scheduler"), (Role::Worker, "worker")]
         }
     };
     let (mut started, mut rows) = (Vec::new(), Vec::new());
     for (role, _) in roles {
         let began = Instant::now();
-        let server = role.start_on(folder, ground)?;
+        let server = role.start_on(folder, backend)?;
         if matches!(role, Role::Up | Role::Ingress) {
             start::answers(server.address)?;
         }

@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use gantry_tests::ground::Vhost;
+use gantry_tests::backend::Vhost;
 use gantry_tests::servers::rabbitmq::RabbitMq;
 use gantry_tests::servers::redis::Redis;
 use tokio::runtime::Runtime;
 
-use crate::ground::Ground;
+use crate::backend::Backend;
 use crate::process;
 
 /// They run until this is dropped.
@@ -44,12 +44,12 @@ impl Servers {
     }
 
     /// Where they are.
-    pub(crate) fn ground(&self) -> Ground {
+    pub(crate) fn backend(&self) -> Backend {
         let amqp = match &self.broker {
             Broker::Vhost(vhost) => vhost.address(),
             Broker::Private(broker) => broker.url(),
         };
-        Ground::Scaled { redis: self.redis.url(), amqp }
+        Backend::Scaled { redis: self.redis.url(), amqp }
     }
 
     /// Takes the broker away, which must be its own.

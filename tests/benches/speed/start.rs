@@ -10,8 +10,8 @@ use gantry_seams::runs;
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
+use crate::backend::Backend;
 use crate::composition::{Parts, REGISTRY};
-use crate::ground::Ground;
 use crate::process;
 use crate::report::{Report, Row};
 use crate::role::Role;
@@ -31,7 +31,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let (mut ready, mut idle) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         let began = Instant::now();
-        let server = Role::Up.start_on(folder.path(), &Ground::Embedded)?;
+        let server = Role::Up.start_on(folder.path(), &Backend::Embedded)?;
         answers(server.address)?;
         ready.push(milliseconds(began.elapsed()));
         std::thread::sleep(SETTLE);
@@ -63,7 +63,7 @@ pub(crate) fn answers(address: std::net::SocketAddr) -> Result<()> {
 async fn store_runs(folder: &std::path::Path, count: usize) -> Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts::open(folder, &stop).await?;
-    parts.furnish("registry.test").await?;
+    parts.set_up("registry.test").await?;
     let by: TokenId = stored::BY.parse()?;
     let build = stored::build("https://github.com/example/hello.git#main".parse()?)?;
     let created = stored::create(&parts.store, &REGISTRY.parse()?, &build, count).await?;

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
+use crate::backend::Backend;
 use crate::composition::{Parts, REGISTRY};
-use crate::ground::Ground;
 use crate::process;
 use crate::report::{Details, Report, say};
 use crate::role::Role;
@@ -55,10 +55,10 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     }
     for round in 1..=effort.rounds {
         let servers = Servers::start()?;
-        for (place, ground) in [servers.ground(), Ground::Embedded].into_iter().enumerate() {
+        for (place, backend) in [servers.backend(), Backend::Embedded].into_iter().enumerate() {
             let folder = process::folder()?;
             let taken = tokio::runtime::Runtime::new()?.block_on(take_in_turn(
-                &ground,
+                &backend,
                 folder.path(),
                 effort.takes,
             ))?;
@@ -90,20 +90,20 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 
 /// Lets each number of takers take some of the same crowd.
 async fn take_in_turn(
-    ground: &Ground,
+    backend: &Backend,
     folder: &Path,
     [ready, taken]: [usize; 2],
 ) -> Result<Vec<Taken>> {
-    let store = ground.store(folder).await?;
+    let store = backend.store(folder).await?;
     stored::create_ready(&store, ready).await?;
     let mut measured = Vec::new();
     for takers in TAKERS {
         let mut stores = Vec::new();
         for _ in 0..takers {
-            stores.push(match ground {
+            stores.push(match backend {
                 // One process at a time may have it open.
-                Ground::Embedded => Arc::clone(&store),
-                Ground::Scaled { .. } => ground.store(folder).await?,
+                Backend::Embedded => Arc::clone(&store),
+                Backend::Scaled { .. } => backend.store(folder).await?,
             });
         }
         measured.push(take_at_once(stores, taken).await?);
@@ -203,12 +203,12 @@ fn build_all(workers: usize, count: usize) -> Result<f64> {
     let runtime = tokio::runtime::Runtime::new()?;
     let stop = CancellationToken::new();
     let parts = runtime.block_on(async {
-        let parts = Parts::open_on(&servers.ground(), folder.path(), &stop).await?;
-        parts.furnish("registry.test").await?;
+        let parts = Parts::open_on(&servers.backend(), folder.path(), &stop).await?;
+        parts.set_up("registry.test").await?;
         stored::create_buildable(&parts, &REGISTRY.parse()?, count).await?;
         anyhow::Ok(parts)
     })?;
-    let start = |_| Role::Worker.start_on(folder.path(), &servers.ground());
+    let start = |_| Role::Worker.start_on(folder.path(), &servers.backend());
     let _workers = (0..workers).map(start).collect::<Result<Vec<_>>>()?;
     runtime.block_on(until_idle(&parts))?;
     let ended = runtime.block_on(runs::ended(parts.store.as_ref(), 2 * count))?;

@@ -94,27 +94,27 @@ async fn main() -> Result<()> {
     let engine = engine(&arguments, crash);
     let signals = Signals::listen()?;
     tokio::spawn(signals.obey(engine.clone(), stop.clone()));
-    let ground = tokio::select! {
-        ground = Ground::lay(settings, crash, &stop) => ground?,
+    let parts = tokio::select! {
+        parts = RoleParts::open(settings, crash, &stop) => parts?,
         () = stop.cancelled() => return Ok(()),
     };
-    let address = ground.settings.telemetry.listen.context("`telemetry.listen` is set")?;
+    let address = parts.settings.telemetry.listen.context("`telemetry.listen` is set")?;
     match arguments.role.as_str() {
         "ingress" => {
-            let listener = StdListener::bind(ground.settings.server.listen)?;
+            let listener = StdListener::bind(parts.settings.server.listen)?;
             let listeners = Listeners { api: listener, hooks: None };
-            let serving = gantry_ingress::run(ground.ingress().await?, listeners, stop);
+            let serving = gantry_ingress::run(parts.ingress().await?, listeners, stop);
             tokio::spawn(be_ready(TcpListener::bind(address).await?));
             serving.await?;
         }
         "scheduler" => {
-            let scheduler = ground.scheduler().await?;
+            let scheduler = parts.scheduler().await?;
             tokio::spawn(be_ready(TcpListener::bind(address).await?));
             scheduler.run(stop).await;
         }
         "worker" => {
             let worker = tokio::select! {
-                worker = ground.worker(&arguments, engine) => worker?,
+                worker = parts.worker(&arguments, engine) => worker?,
                 () = stop.cancelled() => return Ok(()),
             };
             tokio::spawn(be_ready(TcpListener::bind(address).await?));
@@ -169,8 +169,8 @@ fn engine(arguments: &Arguments, crash: Crash) -> ScriptedEngine {
     scripted::engine(&arguments.repositories, crash.in_build().as_ref(), time)
 }
 
-/// What every role stands on.
-struct Ground {
+/// What every role needs.
+struct RoleParts {
     settings: Settings,
     store: SharedStore,
     queues: Queues,
@@ -179,8 +179,8 @@ struct Ground {
     crash: Crash,
 }
 
-impl Ground {
-    async fn lay(settings: Settings, crash: Crash, stop: &CancellationToken) -> Result<Self> {
+impl RoleParts {
+    async fn open(settings: Settings, crash: Crash, stop: &CancellationToken) -> Result<Self> {
         let objects = settings.objects.url.as_ref().and_then(|url| url.to_file_path().ok());
         let objects = objects.context("`objects.url` is a folder")?;
         let allowed = settings.outbound.allow.iter().map(String::as_str);

@@ -25,9 +25,9 @@ use crate::doubles::store::{CommitHook, HookedStore};
 use point::Place;
 
 /// Names the point.
-pub const VARIABLE: &str = "GANTRY_TEST_DIES_AT";
+pub const VARIABLE: &str = "GANTRY_TEST_CRASH_AT";
 
-/// Whether a process that was killed said that it dies at this point.
+/// Whether the log of a killed process says that it crashed at this point.
 ///
 /// # Errors
 /// It did not.
@@ -39,10 +39,10 @@ pub(crate) fn said(log: &str, point: CrashPoint) -> Result<()> {
 
 /// What a process says last.
 fn last_words(point: CrashPoint) -> String {
-    format!("dies at {}", point.as_str())
+    format!("crashes at {}", point.as_str())
 }
 
-/// Where this process dies, if it does.
+/// The point at which this process crashes, if any.
 #[derive(Debug, Clone, Copy)]
 pub struct Crash(Option<CrashPoint>);
 
@@ -74,7 +74,7 @@ impl Crash {
         registries::before(self, registries)
     }
 
-    /// Where every build stops, if the process dies while it builds.
+    /// A build that never ends, if the process is to crash during a build.
     #[must_use]
     pub fn in_build(self) -> Option<Gate> {
         let point = self.0.filter(|point| matches!(point.place(), Place::InBuild))?;
@@ -82,14 +82,14 @@ impl Crash {
         let reached = gate.clone();
         tokio::spawn(async move {
             reached.reached().await;
-            die(point);
+            crash_at(point);
         });
         Some(gate)
     }
 
     fn die_if(self, is_here: impl Fn(Place) -> bool) {
         if let Some(point) = self.0.filter(|point| is_here(point.place())) {
-            die(point);
+            crash_at(point);
         }
     }
 }
@@ -114,7 +114,7 @@ impl CommitHook for Crash {
 }
 
 /// No destructor runs, and no thread goes on for longer than the kernel takes.
-fn die(point: CrashPoint) -> ! {
+fn crash_at(point: CrashPoint) -> ! {
     let _unheard = writeln!(std::io::stderr(), "{}", last_words(point));
     let _killed = kill_process(getpid(), Signal::KILL);
     loop {

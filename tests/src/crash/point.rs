@@ -10,7 +10,7 @@ use serde_json::Value;
 
 macro_rules! points {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// A boundary at which a process may die.
+        /// A boundary at which a process may crash.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum CrashPoint {
             $($(#[$doc])* $name,)*

@@ -1,4 +1,4 @@
-//! Doorbells of events, before which a process may die.
+//! The queue of event doorbells; the process may crash before it publishes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Registries, after whose first tag a process may die.
+//! Registries; the process may crash after it has put the first tag.
 
 use std::sync::Arc;
 

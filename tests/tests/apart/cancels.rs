@@ -8,40 +8,40 @@ use gantry_worker::LeaseTimes;
 use gantry_worker::engine::scripted::Action;
 use serde_json::json;
 
-use crate::door::Door;
+use crate::ingress::TestIngress;
 use crate::installation::Installation;
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
-async fn hanging_run() -> (Installation, Door, String) {
+async fn hanging_run() -> (Installation, TestIngress, String) {
     let installation = Installation::start().await;
     installation.parts.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     installation.parts.engine.script(&TestPipeline::repository("hello"), [Action::Hang]);
     installation.schedule().await;
-    let door = Door::open(&installation).await;
+    let ingress = TestIngress::open(&installation).await;
     let context = format!("{}#main", installation.parts.git.url("hello"));
-    let run = door.build(json!({"context": context})).await;
-    (installation, door, run)
+    let run = ingress.build(json!({"context": context})).await;
+    (installation, ingress, run)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doorbell_of_a_cancel_ends_a_run_at_once() {
-    let (installation, door, run) = hanging_run().await;
+    let (installation, ingress, run) = hanging_run().await;
     // Nothing is renewed while the test lasts: only the doorbell can tell.
     let rarely = Duration::from_secs(600);
     let _worker = installation.work(LeaseTimes { period: rarely * 2, renew: rarely }).await;
     installation.parts.engine.until_running(1).await;
-    door.cancel(&run).await;
+    ingress.cancel(&run).await;
     installation.until(&run, RunStatus::Canceled).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_broker_a_cancel_arrives_with_the_next_renewal() {
-    let (mut installation, door, run) = hanging_run().await;
+    let (mut installation, ingress, run) = hanging_run().await;
     let renew = Duration::from_millis(500);
     let _worker = installation.work(LeaseTimes { period: renew * 60, renew }).await;
     installation.parts.engine.until_running(1).await;
     installation.lose_broker();
-    door.cancel(&run).await;
+    ingress.cancel(&run).await;
     installation.until(&run, RunStatus::Canceled).await;
 }

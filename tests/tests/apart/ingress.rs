@@ -1,4 +1,4 @@
-//! An ingress of an installation, and a client at its door.
+//! An ingress of an installation, with a client.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::installation::{Connections, Installation};
 
-/// A door.
-pub(crate) struct Door {
+/// An ingress in this process, and a client of its API.
+pub(crate) struct TestIngress {
     url: String,
     token: String,
     client: Client,
 }
 
-impl Door {
+impl TestIngress {
     /// Opens one more.
     pub(crate) async fn open(installation: &Installation) -> Self {
         let Connections { store, queues, blobs } = installation.connect().await;

@@ -18,7 +18,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
-use gantry_tests::ground::{Ground, Vhost};
+use gantry_tests::backend::{Backend, Vhost};
 use gantry_tests::pipeline::{LEASE, REGISTRY, TestPipeline};
 use gantry_tests::real;
 use gantry_worker::{LeaseTimes, Worker};
@@ -50,7 +50,7 @@ impl Installation {
     pub(crate) async fn start() -> Self {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let mut installation = Self {
-            parts: TestPipeline::start(Ground::Embedded).await,
+            parts: TestPipeline::start(Backend::Embedded).await,
             prefix: fresh(),
             vhost: Some(Vhost::make().await),
             bucket: fresh(),

@@ -14,7 +14,7 @@ use gantry_worker::engine::OutputStream;
 use gantry_worker::engine::scripted::Action;
 use serde_json::json;
 
-use crate::door::{Door, now, time};
+use crate::ingress::{TestIngress, now, time};
 use crate::installation::Installation;
 
 const DOCKERFILE: &[(&str, &str)] = &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
@@ -47,12 +47,12 @@ async fn a_line_reaches_a_reader_at_another_process_at_once() {
     let lines = (0..LINES).flat_map(|n| [Action::Work(pause), says(format!("line {n}\n"))]);
     // It goes on, so that no line is read because the build has ended.
     let installation = installation([lines.chain([Action::Hang]).collect()]).await;
-    let door = Door::open(&installation).await;
+    let ingress = TestIngress::open(&installation).await;
     let _worker = installation.work(RENEWED).await;
-    let run = door.build(source(&installation)).await;
+    let run = ingress.build(source(&installation)).await;
 
     let mut read = 0;
-    let mut events = door.follow(&run).await;
+    let mut events = ingress.follow(&run).await;
     while read < LINES {
         match events.next().await.expect("it goes on") {
             LogEvent::Log(chunk) => read += chunk.text.matches(" line ").count(),
@@ -60,7 +60,7 @@ async fn a_line_reaches_a_reader_at_another_process_at_once() {
             LogEvent::Status(_) | LogEvent::Attempt(_) | LogEvent::End(_) => {}
         }
     }
-    door.cancel(&run).await;
+    ingress.cancel(&run).await;
 }
 
 /// Waits until no log has anything in the store.
@@ -83,12 +83,12 @@ mod slow {
         const SAID: u64 = 20_000_000;
         let first = vec![Action::Log { bytes: 2 * SAID }, Action::Hang];
         let installation = installation([first, vec![says("all anew\n")]]).await;
-        let door = Door::open(&installation).await;
+        let ingress = TestIngress::open(&installation).await;
         let worker = installation.work(RENEWED).await;
-        let run = door.build(source(&installation)).await;
+        let run = ingress.build(source(&installation)).await;
 
         // Somebody follows from the beginning, and reads on across the attempts.
-        let mut events = door.follow(&run).await;
+        let mut events = ingress.follow(&run).await;
         let mut live = String::new();
         let mut last = Timestamp::default();
         while (live.len() as u64) < SAID {
@@ -130,7 +130,7 @@ mod slow {
 
         installation.until(&run, RunStatus::Succeeded).await;
         // Who comes late reads the same from the first byte, and from any other.
-        let late = Door::open(&installation).await;
+        let late = TestIngress::open(&installation).await;
         assert!(late.log(&run, "?attempt=1").await == live);
         let middle = live.len() / 2;
         assert!(late.log(&run, &format!("?attempt=1&offset={middle}")).await == live[middle..]);

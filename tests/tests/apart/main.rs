@@ -9,7 +9,7 @@
 )]
 
 mod cancels;
-mod door;
+mod ingress;
 mod installation;
 mod logs;
 mod uploads;

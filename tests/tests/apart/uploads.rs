@@ -5,7 +5,7 @@ use gantry_tests::pipeline::LEASE;
 use gantry_worker::LeaseTimes;
 use serde_json::json;
 
-use crate::door::Door;
+use crate::ingress::TestIngress;
 use crate::installation::Installation;
 
 /// More than one piece of an upload to S3.
@@ -15,10 +15,11 @@ const LARGE: usize = 7 << 20;
 async fn a_folder_uploaded_through_an_ingress_is_built_by_a_worker_elsewhere() {
     let installation = Installation::start().await;
     installation.schedule().await;
-    let (door, other) = (Door::open(&installation).await, Door::open(&installation).await);
+    let (ingress, other) =
+        (TestIngress::open(&installation).await, TestIngress::open(&installation).await);
     let _worker = installation.work(LeaseTimes { period: LEASE, renew: LEASE / 3 }).await;
 
-    let upload = door.upload(archive()).await;
+    let upload = ingress.upload(archive()).await;
     let run = other.build(json!({"upload": upload})).await;
     installation.until(&run, RunStatus::Succeeded).await;
     let asked = installation.parts.engine.asked().pop().unwrap();

@@ -6,7 +6,7 @@ use crate::up::{self, Up};
 
 const SLOW: &str = "FROM BASE\nCOPY file /file\nRUN sleep 2; echo it is built\n";
 
-/// What is in hand when the process dies.
+/// What a process holds when it crashes.
 const POISON: &str = "FROM BASE\nCOPY file /file\nRUN sleep 600\n";
 
 #[tokio::test(flavor = "multi_thread")]

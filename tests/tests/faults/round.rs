@@ -132,7 +132,7 @@ impl Round {
         self.spawn(installation, &mut random)?;
         installation.until_up().await?;
         let client = installation.client();
-        let hook = self.furnish(&client).await?;
+        let hook = self.create_tasks_and_hook(&client).await?;
 
         let ids = random.random::<u64>();
         let sending = self.send_all(&client, &hook, ids);
@@ -185,9 +185,10 @@ impl Round {
     }
 
     /// A registry, the tasks and a hook; the heads of the branches are known when it returns.
-    async fn furnish(&self, client: &Client) -> Result<Hook> {
+    async fn create_tasks_and_hook(&self, client: &Client) -> Result<Hook> {
         let hook =
-            furnish(client, self.parts.registry(), &self.git.url("app"), &self.tasks).await?;
+            create_tasks_and_hook(client, self.parts.registry(), &self.git.url("app"), &self.tasks)
+                .await?;
         quiet("know the heads", QUIET_WITHIN, || self.unknown_heads(client)).await?;
         Ok(hook)
     }
@@ -390,7 +391,7 @@ impl PlannedTask {
 }
 
 /// A registry, the tasks and a hook.
-pub(crate) async fn furnish(
+pub(crate) async fn create_tasks_and_hook(
     client: &Client,
     host: String,
     clone_url: &str,

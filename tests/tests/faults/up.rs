@@ -12,8 +12,8 @@ use gantry_api::{
 };
 use gantry_domain::platform::Platform;
 use gantry_ops::secret::Keyring;
+use gantry_tests::backend::Vhost;
 use gantry_tests::git_server::{GitServer, TestRepository};
-use gantry_tests::ground::Vhost;
 use gantry_tests::installation::{Client, Installation, Program};
 use gantry_tests::servers::free_port;
 use gantry_tests::servers::redis::Redis;
@@ -117,7 +117,7 @@ impl Up {
         let mut installation = Installation::new(folder.path().join("log"));
         installation.start(program).await?;
         let client = installation.client();
-        let hook = furnish(&client, &format!("{}#{BRANCH}", git.url("app"))).await?;
+        let hook = create_tasks_and_hook(&client, &format!("{}#{BRANCH}", git.url("app"))).await?;
         let repository = Mutex::new(repository);
         Ok(Self {
             installation,
@@ -210,7 +210,7 @@ impl Up {
     }
 }
 
-async fn furnish(client: &Client, context: &str) -> Result<Hook> {
+async fn create_tasks_and_hook(client: &Client, context: &str) -> Result<Hook> {
     let registry =
         RegistryCreate { name: "reg".to_owned(), host: real::registry(), ..Default::default() };
     let _: Registry = client.post("registries", &registry).await?;

@@ -16,7 +16,7 @@ use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, requests, tasks, tokens};
 use gantry_sqlite::{Options, SqliteStore};
-use gantry_tests::ground::Ground;
+use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
 
 const OBJECT: &str = "uploads/some/where";
@@ -30,7 +30,7 @@ struct Old {
 }
 
 async fn old() -> Old {
-    let mut gantry = TestPipeline::start(Ground::Embedded).await;
+    let mut gantry = TestPipeline::start(Backend::Embedded).await;
     let clock = Clock::Manual(gantry.clock.clone());
     let store = Arc::new(SqliteStore::in_memory(Options { clock, ..Options::default() }).unwrap());
     gantry.store = store.clone();
@@ -134,7 +134,7 @@ async fn an_import_that_broke_off_is_noticed_and_repeated() {
     assert!(broken.ends_with("line 10: it breaks off: export again"), "{broken}");
     std::fs::write(archive.join("store.jsonl"), &lines).unwrap();
 
-    // As a process leaves it that dies right after it began.
+    // As a process leaves it that crashes right after it began.
     let header: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     let mut mark = Batch::default();
     mark.put(Key::new(Kind::Import, "this"), header["header"].to_string());

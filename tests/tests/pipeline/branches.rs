@@ -24,7 +24,7 @@ const SECRET: &str = "It's a Secret to Everybody";
 /// Branches in the suite.
 const FEW: usize = 600;
 
-/// A sender of signed pushes, and the door that it sends to.
+/// A sender of signed pushes, and the ingress that receives them.
 struct Sender {
     client: Client,
     url: String,
@@ -94,7 +94,7 @@ impl Sender {
     }
 }
 
-/// Decides all that came. The door's clock goes on while the store's stands still.
+/// Decides every event. The ingress's clock advances while the store's stands still.
 async fn decide(gantry: &TestPipeline) {
     gantry.clock.advance(Duration::from_secs(600));
     gantry.schedule().await;

@@ -282,7 +282,7 @@ async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt
         .await
         .unwrap();
     assert!(gantry.worker("other").turn(&gantry.stop).await.unwrap());
-    // The newer run is done and has looked; now the older one writes, and dies before it can say so.
+    // The newer run is done and has looked; now the older one writes, and crashes before it can report that.
     let late = format!("sha256:{}", "e".repeat(64)).parse().unwrap();
     gantry.registries.have(tag, &late);
     gantry.clock.advance(LEASE * 2);

@@ -17,7 +17,7 @@ mod modules;
 /// `gantry up`.
 #[path = "."]
 mod embedded {
-    use gantry_tests::ground::Ground;
+    use gantry_tests::backend::Backend;
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
@@ -43,14 +43,14 @@ mod embedded {
     mod workers;
 
     async fn start() -> TestPipeline {
-        TestPipeline::start(Ground::Embedded).await
+        TestPipeline::start(Backend::Embedded).await
     }
 }
 
 /// The roles apart: what leans on how the store orders, counts and wakes.
 #[path = "."]
 mod scaled {
-    use gantry_tests::ground::Ground;
+    use gantry_tests::backend::Backend;
     use gantry_tests::pipeline::TestPipeline;
 
     mod admission;
@@ -67,7 +67,7 @@ mod scaled {
     mod steps;
 
     async fn start() -> TestPipeline {
-        TestPipeline::start(Ground::Scaled).await
+        TestPipeline::start(Backend::Scaled).await
     }
 }
 
@@ -76,7 +76,7 @@ mod scaled {
 mod slow {
     #[path = "."]
     mod scaled {
-        use gantry_tests::ground::Ground;
+        use gantry_tests::backend::Backend;
         use gantry_tests::pipeline::TestPipeline;
 
         mod archive;
@@ -91,7 +91,7 @@ mod slow {
         mod workers;
 
         async fn start() -> TestPipeline {
-            TestPipeline::start(Ground::Scaled).await
+            TestPipeline::start(Backend::Scaled).await
         }
     }
 }

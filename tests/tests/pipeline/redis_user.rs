@@ -14,7 +14,7 @@ use gantry_seams::clock::Clock;
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
 use gantry_seams::{installation, runs, workers};
-use gantry_tests::ground::Ground;
+use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, image_build};
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,7 +39,7 @@ impl Guarded {
                 call(&redis, user).await;
             }
         }
-        let mut gantry = TestPipeline::start(Ground::Embedded).await;
+        let mut gantry = TestPipeline::start(Backend::Embedded).await;
         gantry.store = connect(&gantry, &redis, "gantry", "CHANGE-ME").await;
         let registry = NewRegistry {
             name: "reg".parse().unwrap(),
@@ -121,7 +121,7 @@ async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secret
     let found = installation::find(store.as_ref()).await.unwrap().unwrap();
     assert_eq!(found.check_pool_key(&key.fingerprints()), Ok(()));
 
-    // One run, by the crank: an attempt that fails for the infrastructure, and waits for the next.
+    // One run, tick by tick: an attempt that fails for the infrastructure, and the pause before the next.
     gantry.engine.go_away();
     assert!(worker.turn(&gantry.stop).await.unwrap());
     assert_eq!(gantry.run(&own.id.to_string()).await.status(), RunStatus::Queued);

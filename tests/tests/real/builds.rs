@@ -9,13 +9,13 @@ use gantry_ops::secret::SecretString;
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::requests::Accepted;
 use gantry_seams::{runs, tasks};
-use gantry_tests::ground::Ground;
+use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{TestPipeline, image_build};
 use gantry_tests::real;
 
 /// An installation whose registry `real` is the real one.
 async fn installation() -> TestPipeline {
-    let gantry = TestPipeline::start(Ground::Embedded).await;
+    let gantry = TestPipeline::start(Backend::Embedded).await;
     let registry = NewRegistry {
         name: "real".parse().unwrap(),
         host: real::registry().parse().unwrap(),

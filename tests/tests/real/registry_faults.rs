@@ -9,8 +9,8 @@ use gantry_domain::id::RunId;
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs;
+use gantry_tests::backend::Backend;
 use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
-use gantry_tests::ground::Ground;
 use gantry_tests::on_each_engine;
 use gantry_tests::pipeline::TestPipeline;
 use gantry_tests::real::{self, Engine};
@@ -36,7 +36,7 @@ struct Pushing {
 
 impl Pushing {
     async fn start(engine: Engine, tag: &str) -> Self {
-        let gantry = TestPipeline::start(Ground::Embedded).await;
+        let gantry = TestPipeline::start(Backend::Embedded).await;
         let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
         let new = NewRegistry {
             name: "real".parse().unwrap(),

@@ -75,10 +75,10 @@ async fn roles_that_start_before_their_servers_build_what_a_push_asks_for() {
     scaled.redis.kill().await.unwrap();
     until_says(&mut worker, 503, |parts| is_missing(parts, "store")).await;
     until_says(&mut ingress, 503, |parts| is_missing(parts, "store")).await;
-    let door = reqwest::get(format!("{url}/readyz")).await.unwrap();
-    assert_eq!(door.status(), 503);
-    let door: serde_json::Value = door.json().await.unwrap();
-    assert_eq!((&door["store"], &door["queue"]), (&"missing".into(), &"missing".into()));
+    let ready = reqwest::get(format!("{url}/readyz")).await.unwrap();
+    assert_eq!(ready.status(), 503);
+    let ready: serde_json::Value = ready.json().await.unwrap();
+    assert_eq!((&ready["store"], &ready["queue"]), (&"missing".into(), &"missing".into()));
     scaled.redis.start_again().await.unwrap();
     scaled.broker.set(Way::CLEAR);
     for role in [&mut worker, &mut scheduler, &mut ingress] {

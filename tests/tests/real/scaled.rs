@@ -3,8 +3,8 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use gantry_tests::backend::Vhost;
 use gantry_tests::git_server::GitServer;
-use gantry_tests::ground::Vhost;
 use gantry_tests::installation::Program;
 use gantry_tests::proxy::Proxy;
 use gantry_tests::real;

@@ -9,8 +9,8 @@ use gantry_api::{
 };
 use gantry_domain::platform::Platform;
 use gantry_ops::secret::{Keyring, random_hex};
+use gantry_tests::backend::Vhost;
 use gantry_tests::git_server::{GitServer, TestRepository};
-use gantry_tests::ground::Vhost;
 use gantry_tests::installation::{Client, Program};
 use gantry_tests::real;
 use gantry_tests::role::{self, Role, Setting};
@@ -29,7 +29,7 @@ pub(crate) struct Installation {
     pub(crate) roles: Vec<Role>,
     client: Client,
     token: String,
-    door: SocketAddr,
+    address: SocketAddr,
     git: GitServer,
     /// Of a run on the scaled mode's own servers.
     _servers: Option<(Redis, Vhost)>,
@@ -52,14 +52,14 @@ impl Installation {
     /// `gantry up`, which may tell the collector at `otlp`.
     pub(crate) async fn up(otlp: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let door = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut settings = settings(otlp);
-        settings.push(("server.listen", text(door)));
+        settings.push(("server.listen", text(address)));
         let mut role = Role::new(folder.path().join("up"), program("up"), &settings).unwrap();
         role.spawn().unwrap();
         role.until_ready().await.unwrap();
         let token = said_token(&role).await;
-        Self::begin(vec![role], &token, door, None, folder).await
+        Self::begin(vec![role], &token, address, None, folder).await
     }
 
     /// Ingress, scheduler and worker as processes of their own.
@@ -72,7 +72,7 @@ impl Installation {
         ring.pool_key(&Platform::default().pool()).write(&path("pool.key")).unwrap();
         std::fs::create_dir(path("objects")).unwrap();
         let (redis, vhost) = (Redis::start().await.unwrap(), Vhost::make().await);
-        let door = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut shared = settings(otlp);
         shared.extend([
             ("store.url", text(redis.url())),
@@ -85,7 +85,7 @@ impl Installation {
         };
         let key = ("secrets.key_file", text(path("service.key").display()));
         let pool_key = ("secrets.pool_key_file", text(path("pool.key").display()));
-        let listen = ("server.listen", text(door));
+        let listen = ("server.listen", text(address));
         let mut roles = vec![
             role("ingress", &[key.clone(), listen]),
             role("scheduler", &[key]),
@@ -98,17 +98,17 @@ impl Installation {
             role.until_ready().await.unwrap();
         }
         let token = made_token(&path("ingress").join("gantry.toml"));
-        Self::begin(roles, &token, door, Some((redis, vhost)), folder).await
+        Self::begin(roles, &token, address, Some((redis, vhost)), folder).await
     }
 
     async fn begin(
         roles: Vec<Role>,
         token: &str,
-        door: SocketAddr,
+        address: SocketAddr,
         servers: Option<(Redis, Vhost)>,
         folder: TempDir,
     ) -> Self {
-        let client = Client::at(door, token);
+        let client = Client::at(address, token);
         let registry = RegistryCreate {
             name: "demo".to_owned(),
             host: real::registry(),
@@ -121,7 +121,7 @@ impl Installation {
             roles,
             client,
             token: token.to_owned(),
-            door,
+            address,
             git,
             _servers: servers,
             _folder: folder,
@@ -183,7 +183,7 @@ impl Installation {
     pub(crate) async fn ask(&self, watched: &Watched, traceparent: &str) -> Run {
         let path = format!("registries/demo/tasks/{}/runs", watched.name);
         let asked = reqwest::Client::new()
-            .post(format!("http://{}/api/v1/{path}", self.door))
+            .post(format!("http://{}/api/v1/{path}", self.address))
             .bearer_auth(&self.token)
             .header("traceparent", traceparent);
         assert_eq!(asked.send().await.unwrap().status(), 201);
@@ -201,7 +201,7 @@ impl Installation {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(body.as_bytes());
         let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let url = format!("http://{}/hooks/github/{}", self.door, watched.hook.hook.id);
+        let url = format!("http://{}/hooks/github/{}", self.address, watched.hook.hook.id);
         let mut request = reqwest::Client::new()
             .post(url)
             .header("content-type", "application/json")

@@ -1,4 +1,4 @@
-//! What gantry tells of itself, as those hear it who listen: a trace collector, and Prometheus.
+//! The telemetry that gantry sends, as a trace collector and Prometheus receive it.
 
 #![allow(
     clippy::unwrap_used,

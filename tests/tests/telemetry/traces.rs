@@ -91,10 +91,10 @@ async fn a_request_of_the_api_is_one_trace_too() {
     let spans = collector.spans();
     let of_request: Vec<&Span> = spans.iter().filter(|span| span.trace == SENT_TRACE).collect();
     let named = |name: &str| of_request.iter().find(|span| span.name.starts_with(name)).unwrap();
-    let door = named("POST /api/v1/registries/{registry}/tasks/{task}/runs");
-    assert_eq!(door.parent, SENT_SPAN);
+    let span = named("POST /api/v1/registries/{registry}/tasks/{task}/runs");
+    assert_eq!(span.parent, SENT_SPAN);
     let attempt = named("BUILD web-");
-    assert_eq!((&attempt.parent, attempt.attribute("run.id")), (&door.id, Some(run.id.as_str())));
+    assert_eq!((&attempt.parent, attempt.attribute("run.id")), (&span.id, Some(run.id.as_str())));
     assert_eq!(named("tag").parent, attempt.id);
 }
 

@@ -1,4 +1,4 @@
-//! `gantry up` on scripted parts: whoever dies, it is the whole process, and the next one ends its leases.
+//! `gantry up` on scripted parts: every crash is of the whole process, and the next process ends its leases.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use gantry_tests::installation::{Installation, Program};
 use gantry_tests::role;
 use tempfile::TempDir;
 
-use super::site::{DIES_WITHIN, Processes, Site};
-use super::{Deaths, Old};
+use super::site::{CRASHES_WITHIN, Processes, Site};
+use super::{Crashes, Old};
 
 pub(super) struct Embedded {
     repositories: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn start(repositories: &[String], deaths: Deaths) -> Result<Site> {
+    pub(super) async fn start(repositories: &[String], crashes: Crashes) -> Result<Site> {
         let folder = tempfile::tempdir()?;
         let mut embedded = Self {
             repositories: repositories.to_vec(),
@@ -30,7 +30,7 @@ impl Embedded {
             old: None,
             folder,
         };
-        embedded.spawn(deaths.first().map(|(_, point)| *point))?;
+        embedded.spawn(crashes.first().map(|(_, point)| *point))?;
         embedded.installation.until_up().await?;
         let data = embedded.data();
         Ok(Site::new(
@@ -46,10 +46,10 @@ impl Embedded {
         self.folder.path().join("data")
     }
 
-    fn spawn(&mut self, dies_at: Option<CrashPoint>) -> Result<()> {
+    fn spawn(&mut self, crashes_at: Option<CrashPoint>) -> Result<()> {
         let first = [self.data().display().to_string(), "1".to_owned(), "end".to_owned()];
         let old = self.old.iter().flat_map(|old| ["--forget", old.as_str()].map(str::to_owned));
-        let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
+        let point = crashes_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
         self.installation.spawn(&Program {
             path: role::program("gantry-scripted"),
             arguments: first.into_iter().chain(old).chain(self.repositories.clone()).collect(),
@@ -57,17 +57,17 @@ impl Embedded {
         })
     }
 
-    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
-        for (number, (_, point)) in deaths.iter().enumerate() {
-            self.installation.dies_at(*point, DIES_WITHIN).await?;
-            self.spawn(deaths.get(number + 1).map(|(_, next)| *next))?;
+    pub(super) async fn crashes(&mut self, crashes: Crashes) -> Result<()> {
+        for (number, (_, point)) in crashes.iter().enumerate() {
+            self.installation.crashes_at(*point, CRASHES_WITHIN).await?;
+            self.spawn(crashes.get(number + 1).map(|(_, next)| *next))?;
         }
         self.installation.until_up().await
     }
 
-    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+    pub(super) async fn forget(&mut self, old: Old, crashes: Crashes) -> Result<()> {
         self.old = Some(old);
         self.installation.kill().await?;
-        self.spawn(deaths.first().map(|(_, point)| *point))
+        self.spawn(crashes.first().map(|(_, point)| *point))
     }
 }

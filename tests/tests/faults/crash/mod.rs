@@ -1,6 +1,6 @@
-//! A process dies at each boundary that the design names, in both modes, and whoever comes after it heals what is left.
+//! A process crashes at each named boundary, in both modes, and its successor recovers what it left.
 //!
-//! The table is the specification. Several die in one play, so that a test run has the time for all of them in both modes;
+//! The table is the specification. Several crash in one story, so that a test run has the time for all of them in both modes;
 //! `GANTRY_CRASH_POINT=run.taken` plays the one that has it.
 
 mod embedded;
@@ -54,10 +54,10 @@ enum Old {
     Unused,
 }
 
-/// Who dies where, one after another, in the order in which a run comes by.
-type Deaths = &'static [(Part, CrashPoint)];
+/// Who crashes where, in the order in which a run reaches the points.
+type Crashes = &'static [(Part, CrashPoint)];
 
-/// The points, and which row of ARCHITECTURE.md says what heals who dies there, by its first column.
+/// The points, and the row of ARCHITECTURE.md that says what recovers from each, by its first column.
 const TABLE: [(CrashPoint, &str); 25] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
@@ -86,8 +86,8 @@ const TABLE: [(CrashPoint, &str); 25] = [
     (LogsForgotten, "half of what is forgotten"),
 ];
 
-/// What happens, and who dies of it. A run outlives two workers, not three.
-const PLAYS: [(Story, Deaths); 12] = [
+/// What happens, and who crashes meanwhile. A run survives the loss of two workers, not of three.
+const PLAYS: [(Story, Crashes); 12] = [
     (
         Push,
         &[
@@ -115,14 +115,15 @@ const PLAYS: [(Story, Deaths); 12] = [
 #[test]
 fn every_crash_point_is_played_once_and_has_a_row_in_the_architecture() {
     let table: Vec<CrashPoint> = sorted(TABLE.iter().map(|(point, _)| *point));
-    let played = sorted(PLAYS.iter().flat_map(|(_, deaths)| deaths.iter().map(|death| death.1)));
+    let played =
+        sorted(PLAYS.iter().flat_map(|(_, crashes)| crashes.iter().map(|(_, point)| *point)));
     assert_eq!(table, CrashPoint::ALL);
     assert_eq!(played, CrashPoint::ALL);
     let architecture = include_str!("../../../../ARCHITECTURE.md");
-    for (point, dies) in &TABLE {
-        let row = architecture.lines().find(|line| line.starts_with(&format!("| {dies} |")));
+    for (point, between) in &TABLE {
+        let row = architecture.lines().find(|line| line.starts_with(&format!("| {between} |")));
         let names_it = row.is_some_and(|row| row.contains(&format!("`{}`", point.as_str())));
-        assert!(names_it, "{point:?} does not stand in the row `{dies}`");
+        assert!(names_it, "{point:?} does not stand in the row `{between}`");
     }
 }
 
@@ -133,7 +134,7 @@ fn sorted(points: impl Iterator<Item = CrashPoint>) -> Vec<CrashPoint> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dies_at_any_crash_point_of_the_embedded_mode_leaves_nothing_undone() {
+async fn every_crash_point_of_the_embedded_mode_recovers() {
     play_all(Mode::Embedded, 6).await;
 }
 
@@ -141,7 +142,7 @@ mod slow {
     use super::{Mode, play_all};
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_dies_at_any_crash_point_of_the_scaled_mode_leaves_nothing_undone() {
+    async fn every_crash_point_of_the_scaled_mode_recovers() {
         play_all(Mode::Scaled, 6).await;
     }
 }
@@ -150,15 +151,15 @@ mod slow {
 async fn play_all(mode: Mode, at_once: usize) {
     let git = GitServer::start().await.unwrap();
     let asked = asked();
-    let has_it = |deaths: Deaths| deaths.iter().any(|(_, point)| Some(*point) == asked);
-    let plays = PLAYS.iter().filter(|(_, deaths)| asked.is_none() || has_it(deaths));
-    let playing = plays.map(|(story, deaths)| {
+    let has_it = |crashes: Crashes| crashes.iter().any(|(_, point)| Some(*point) == asked);
+    let plays = PLAYS.iter().filter(|(_, crashes)| asked.is_none() || has_it(crashes));
+    let playing = plays.map(|(story, crashes)| {
         let git = &git;
         async move {
             let began = Instant::now();
-            let healed = story::play(*story, deaths, mode, git).await;
+            let healed = story::play(*story, crashes, mode, git).await;
             let took = began.elapsed().as_secs_f64();
-            let points: Vec<&str> = deaths.iter().map(|(_, point)| point.as_str()).collect();
+            let points: Vec<&str> = crashes.iter().map(|(_, point)| point.as_str()).collect();
             let verdict = match &healed {
                 Ok(()) => "healed".to_owned(),
                 Err(wrong) => {

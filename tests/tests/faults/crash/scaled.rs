@@ -1,6 +1,6 @@
 //! An ingress, a scheduler and a worker as processes of their own, which share Redis, RabbitMQ and a folder.
 //!
-//! Who is to die is a process on scripted parts; who comes after it, and the others, are `gantry` itself, but for workers.
+//! The process that crashes is made of scripted parts. Its successor and the others are `gantry` itself, except workers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::{Keyring, random_hex};
 use gantry_redis::{RedisOptions, RedisStore};
 use gantry_seams::store::SharedStore;
+use gantry_tests::backend::Vhost;
 use gantry_tests::crash::{self, CrashPoint};
-use gantry_tests::ground::Vhost;
 use gantry_tests::installation::{Client, Program};
 use gantry_tests::real;
 use gantry_tests::role::{self, Role, Setting};
 use gantry_tests::servers::free_port;
 use tempfile::TempDir;
 
-use super::site::{DIES_WITHIN, Processes, Site};
-use super::{Deaths, Old, Part};
+use super::site::{CRASHES_WITHIN, Processes, Site};
+use super::{Crashes, Old, Part};
 
 const PARTS: [Part; 3] = [Part::Ingress, Part::Scheduler, Part::Worker];
 
@@ -36,19 +36,19 @@ pub(super) struct Scaled {
 }
 
 impl Scaled {
-    pub(super) async fn start(repositories: &[String], deaths: Deaths) -> Result<Site> {
+    pub(super) async fn start(repositories: &[String], crashes: Crashes) -> Result<Site> {
         let folder = tempfile::tempdir()?;
         let (vhost, prefix) =
             (Vhost::make().await, format!("crash-{}", random_hex::<6>()?.as_str()));
         let ring = Keyring::create(&folder.path().join("service.key"))?;
         ring.pool_key(&Platform::default().pool()).write(&folder.path().join("pool.key"))?;
         std::fs::create_dir(folder.path().join("objects"))?;
-        let door = ([127, 0, 0, 1], free_port()).into();
+        let listen = ([127, 0, 0, 1], free_port()).into();
         let text = |text: String| format!("{text:?}");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let settings = vec![
             ("patience", text("60s".to_owned())),
-            ("server.listen", text(format!("{door}"))),
+            ("server.listen", text(format!("{listen}"))),
             ("store.url", text(real::redis())),
             ("store.prefix", text(prefix.clone())),
             ("queue.urls", format!("[{:?}]", vhost.address())),
@@ -72,7 +72,7 @@ impl Scaled {
             folder,
         };
         for part in PARTS {
-            let role = scaled.spawn(part, first_of(part, deaths))?;
+            let role = scaled.spawn(part, first_of(part, crashes))?;
             scaled.roles.push(role);
         }
         for role in &mut scaled.roles {
@@ -85,7 +85,7 @@ impl Scaled {
         Ok(Site::new(
             store,
             ObjectBlobs::local(scaled.path("objects"))?,
-            Client::at(door, token.as_str()),
+            Client::at(listen, token.as_str()),
             scaled.path("registry"),
             Processes::Scaled(Box::new(scaled)),
         ))
@@ -95,26 +95,26 @@ impl Scaled {
         self.folder.path().join(name)
     }
 
-    fn spawn(&mut self, part: Part, dies_at: Option<CrashPoint>) -> Result<Role> {
+    fn spawn(&mut self, part: Part, crashes_at: Option<CrashPoint>) -> Result<Role> {
         self.started += 1;
         let folder = self.path(&format!("process-{}", self.started));
-        let program = match (part, dies_at) {
+        let program = match (part, crashes_at) {
             (Part::Ingress | Part::Scheduler, None) => Program {
                 path: role::gantry(),
                 arguments: vec![part.as_str().to_owned()],
                 environment: Vec::new(),
             },
-            (Part::Worker, _) | (_, Some(_)) => self.scripted(part, dies_at),
+            (Part::Worker, _) | (_, Some(_)) => self.scripted(part, crashes_at),
         };
         let mut role = Role::new(folder, program, &self.settings)?;
         role.spawn()?;
         Ok(role)
     }
 
-    fn scripted(&self, part: Part, dies_at: Option<CrashPoint>) -> Program {
+    fn scripted(&self, part: Part, crashes_at: Option<CrashPoint>) -> Program {
         let registry = self.path("registry").display().to_string();
         let first = [part.as_str().to_owned(), registry, "1".to_owned()];
-        let point = dies_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
+        let point = crashes_at.map(|point| (crash::VARIABLE.to_owned(), point.as_str().to_owned()));
         Program {
             path: role::program("gantry-scripted-role"),
             arguments: first.into_iter().chain(self.repositories.clone()).collect(),
@@ -122,10 +122,10 @@ impl Scaled {
         }
     }
 
-    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
-        for (number, (part, point)) in deaths.iter().enumerate() {
-            self.roles[*part as usize].dies_at(*point, DIES_WITHIN).await?;
-            let next = first_of(*part, &deaths[number + 1..]);
+    pub(super) async fn crashes(&mut self, crashes: Crashes) -> Result<()> {
+        for (number, (part, point)) in crashes.iter().enumerate() {
+            self.roles[*part as usize].crashes_at(*point, CRASHES_WITHIN).await?;
+            let next = first_of(*part, &crashes[number + 1..]);
             self.roles[*part as usize] = self.spawn(*part, next)?;
         }
         for role in &mut self.roles {
@@ -134,7 +134,7 @@ impl Scaled {
         Ok(())
     }
 
-    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+    pub(super) async fn forget(&mut self, old: Old, crashes: Crashes) -> Result<()> {
         let setting = match old {
             Old::Bodies => "retention.bodies",
             Old::Runs => "retention.runs",
@@ -143,14 +143,14 @@ impl Scaled {
         self.settings.push((setting, "\"1ms\"".to_owned()));
         let scheduler = Part::Scheduler;
         self.roles[scheduler as usize].terminate().await?;
-        self.roles[scheduler as usize] = self.spawn(scheduler, first_of(scheduler, deaths))?;
+        self.roles[scheduler as usize] = self.spawn(scheduler, first_of(scheduler, crashes))?;
         Ok(())
     }
 }
 
-/// Where a part dies first.
-fn first_of(part: Part, deaths: &[(Part, CrashPoint)]) -> Option<CrashPoint> {
-    deaths.iter().find(|(dies, _)| *dies == part).map(|(_, point)| *point)
+/// Where a part crashes first.
+fn first_of(part: Part, crashes: &[(Part, CrashPoint)]) -> Option<CrashPoint> {
+    crashes.iter().find(|(crashed, _)| *crashed == part).map(|(_, point)| *point)
 }
 
 impl Part {

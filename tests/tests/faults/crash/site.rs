@@ -1,4 +1,4 @@
-//! An installation in which somebody is to die, in either mode.
+//! An installation in which a process crashes, in either mode.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use gantry_tests::kept_registry::KeptRegistry;
 
 use super::embedded::Embedded;
 use super::scaled::Scaled;
-use super::{Deaths, Old};
+use super::{Crashes, Old};
 
 /// How long it may take on a busy machine until a process comes by its point.
-pub(super) const DIES_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const CRASHES_WITHIN: Duration = Duration::from_secs(60);
 
 /// How gantry runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,15 @@ pub(super) enum Processes {
 }
 
 impl Site {
-    /// Starts one for builds of these repositories. These die as soon as they come by their points.
-    pub(super) async fn start(mode: Mode, repositories: &[String], deaths: Deaths) -> Result<Self> {
+    /// Starts one for builds of these repositories. These crash once they reach their points.
+    pub(super) async fn start(
+        mode: Mode,
+        repositories: &[String],
+        crashes: Crashes,
+    ) -> Result<Self> {
         match mode {
-            Mode::Embedded => Embedded::start(repositories, deaths).await,
-            Mode::Scaled => Scaled::start(repositories, deaths).await,
+            Mode::Embedded => Embedded::start(repositories, crashes).await,
+            Mode::Scaled => Scaled::start(repositories, crashes).await,
         }
     }
 
@@ -71,18 +75,18 @@ impl Site {
     }
 
     /// Waits until all have died at their points, and starts others in their places.
-    pub(super) async fn deaths(&mut self, deaths: Deaths) -> Result<()> {
+    pub(super) async fn crashes(&mut self, crashes: Crashes) -> Result<()> {
         match &mut self.processes {
-            Processes::Embedded(embedded) => embedded.deaths(deaths).await,
-            Processes::Scaled(scaled) => scaled.deaths(deaths).await,
+            Processes::Embedded(embedded) => embedded.crashes(crashes).await,
+            Processes::Scaled(scaled) => scaled.crashes(crashes).await,
         }
     }
 
-    /// From now on this is old. Starts anew who forgets it, and who is to die of it.
-    pub(super) async fn forget(&mut self, old: Old, deaths: Deaths) -> Result<()> {
+    /// Makes this old enough to be removed: restarts the process that removes it, and the one that is to crash.
+    pub(super) async fn forget(&mut self, old: Old, crashes: Crashes) -> Result<()> {
         match &mut self.processes {
-            Processes::Embedded(embedded) => embedded.forget(old, deaths).await,
-            Processes::Scaled(scaled) => scaled.forget(old, deaths).await,
+            Processes::Embedded(embedded) => embedded.forget(old, crashes).await,
+            Processes::Scaled(scaled) => scaled.forget(old, crashes).await,
         }
     }
 

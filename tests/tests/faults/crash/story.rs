@@ -1,4 +1,4 @@
-//! What happens around a death, and the judgement over what is left when all is quiet again.
+//! What happens around a crash, and the checks on what is left once everything is quiet again.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -17,12 +17,12 @@ use gantry_tests::git_server::{GitServer, TestRepository};
 use serde_json::{Value, json};
 
 use super::site::{Mode, Site};
-use super::{Deaths, Old, Story};
+use super::{Crashes, Old, Story};
 use crate::evidence::{self, MANY};
 use crate::ledger::{Delivery, Hook};
 use crate::parts::Parts;
 use crate::report::Report;
-use crate::round::{PlannedTask, REGISTRY, furnish, move_branch, quiet};
+use crate::round::{PlannedTask, REGISTRY, create_tasks_and_hook, move_branch, quiet};
 use crate::verdict::Judge;
 
 /// How long an installation that is left alone may take until nothing moves any more.
@@ -37,38 +37,43 @@ const LARGE: usize = deliveries::LARGE_BODY;
 /// The repository of quick builds.
 const QUICK: &str = "quick";
 
-/// Something happens, these die of it, and in spite of them it is done.
-pub(super) async fn play(story: Story, deaths: Deaths, mode: Mode, git: &GitServer) -> Result<()> {
-    let (_, first) = deaths.first().context("somebody dies")?;
+/// Something happens, these processes crash meanwhile, and it is done all the same.
+pub(super) async fn play(
+    story: Story,
+    crashes: Crashes,
+    mode: Mode,
+    git: &GitServer,
+) -> Result<()> {
+    let (_, first) = crashes.first().context("a story has a crash")?;
     let name = format!("{}-{}", mode.as_str(), first.as_str().replace('.', "-"));
     let tasks = story.tasks();
-    let repository = lay(git, &name, &tasks)?;
+    let repository = create_repository(git, &name, &tasks)?;
     let mut repositories: Vec<String> = tasks.iter().map(|task| task.repository.clone()).collect();
     repositories.push(QUICK.to_owned());
     let forgets = matches!(story, Story::Forget(_));
-    let site = Site::start(mode, &repositories, if forgets { &[] } else { deaths }).await?;
+    let site = Site::start(mode, &repositories, if forgets { &[] } else { crashes }).await?;
     let host = Parts::Scripted.registry();
-    let hook = furnish(&site.client, host, &git.url(&name), &tasks).await?;
+    let hook = create_tasks_and_hook(&site.client, host, &git.url(&name), &tasks).await?;
     let mut scene =
         Scene { site, hook, tasks, clone_url: git.url(&name), sent: None, requested: Vec::new() };
     scene.quiet().await?;
     match story {
-        Story::Push | Story::PushToMany => scene.push_and_die(deaths, &repository).await?,
-        Story::Cancel => scene.cancel_and_die(deaths, &repository).await?,
-        Story::Request => scene.ask_and_die(deaths).await?,
+        Story::Push | Story::PushToMany => scene.push_and_crash(crashes, &repository).await?,
+        Story::Cancel => scene.cancel_and_crash(crashes, &repository).await?,
+        Story::Request => scene.ask_and_crash(crashes).await?,
         Story::Upload => {
-            scene.upload_and_die(deaths).await?;
+            scene.upload_and_crash(crashes).await?;
             scene.site.forget(Old::Unused, &[]).await?;
         }
         Story::LargePush => {
-            scene.push_large_and_die(deaths, &repository).await?;
+            scene.push_large_and_crash(crashes, &repository).await?;
             scene.site.forget(Old::Unused, &[]).await?;
         }
         Story::Forget(old) => {
             scene.push(&repository).await?;
             scene.quiet().await?;
-            scene.site.forget(old, deaths).await?;
-            scene.site.deaths(deaths).await?;
+            scene.site.forget(old, crashes).await?;
+            scene.site.crashes(crashes).await?;
         }
     }
     scene.come_to_rest().await?;
@@ -111,7 +116,11 @@ impl Story {
 }
 
 /// A repository with a branch for every task.
-fn lay(git: &GitServer, name: &str, tasks: &[PlannedTask]) -> Result<Mutex<TestRepository>> {
+fn create_repository(
+    git: &GitServer,
+    name: &str,
+    tasks: &[PlannedTask],
+) -> Result<Mutex<TestRepository>> {
     let repository = git.repository(name)?;
     let dockerfile = Parts::Scripted.dockerfile("0.3");
     let files = [
@@ -152,34 +161,34 @@ impl Scene {
         Ok(Delivery::new("delivery-1".to_owned(), &self.clone_url, moved))
     }
 
-    async fn push_and_die(
+    async fn push_and_crash(
         &mut self,
-        deaths: Deaths,
+        crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
         let mut delivery = self.delivery(repository)?;
         let client = self.site.client.clone();
         let sending = delivery.send(&client, &self.hook);
-        both(sending, self.site.deaths(deaths)).await?;
+        both(sending, self.site.crashes(crashes)).await?;
         self.sent = Some(delivery);
         Ok(())
     }
 
-    async fn push_large_and_die(
+    async fn push_large_and_crash(
         &mut self,
-        deaths: Deaths,
+        crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
         let mut delivery = self.delivery(repository)?.padded(LARGE);
         let answer = delivery.ask(&self.site.client, &self.hook).await?;
         ensure!(answer.is_none(), "it was answered: {answer:?}");
         ensure!(!self.objects("deliveries").await?.is_empty(), "it is not in the object store");
-        self.site.deaths(deaths).await
+        self.site.crashes(crashes).await
     }
 
-    async fn cancel_and_die(
+    async fn cancel_and_crash(
         &mut self,
-        deaths: Deaths,
+        crashes: Crashes,
         repository: &Mutex<TestRepository>,
     ) -> Result<()> {
         self.push(repository).await?;
@@ -191,14 +200,14 @@ impl Scene {
         })
         .await?;
         let run = runs::leased(store, 1).await?.pop().context("it is being built")?.id;
-        // Whoever was to answer dies.
+        // The process that was to answer crashes.
         let client = self.site.client.clone();
         let asked: Result<Value> = client.post(&format!("runs/{run}/cancel"), &json!({})).await;
         ensure!(asked.is_err(), "it was answered: {asked:?}");
-        self.site.deaths(deaths).await
+        self.site.crashes(crashes).await
     }
 
-    async fn ask_and_die(&mut self, deaths: Deaths) -> Result<()> {
+    async fn ask_and_crash(&mut self, crashes: Crashes) -> Result<()> {
         let build = BuildCreate {
             context: Some(format!("{}#{}", self.clone_url, self.tasks[0].branch)),
             images: vec![format!("{QUICK}:{{{{.Run.ID}}}}")],
@@ -211,17 +220,17 @@ impl Scene {
             let run: Run = client.post_until_answered(&path, "the-same", &build).await?;
             Ok(run.id.parse()?)
         };
-        self.requested.push(both(asking, self.site.deaths(deaths)).await?);
+        self.requested.push(both(asking, self.site.crashes(crashes)).await?);
         Ok(())
     }
 
-    async fn upload_and_die(&mut self, deaths: Deaths) -> Result<()> {
+    async fn upload_and_crash(&mut self, crashes: Crashes) -> Result<()> {
         let path = format!("registries/{REGISTRY}/uploads");
         let archive = vec![0x1f, 0x8b];
         let answer = self.site.client.post_bytes(&path, "application/gzip", archive).await;
         ensure!(answer.is_err(), "it was answered: {answer:?}");
         ensure!(!self.objects("uploads").await?.is_empty(), "it is not in the object store");
-        self.site.deaths(deaths).await
+        self.site.crashes(crashes).await
     }
 
     /// Waits until everything is done; sends what was sent once more, and waits until nothing came of it.
@@ -301,11 +310,11 @@ async fn all_runs(store: &dyn Store) -> Result<Vec<String>> {
     Ok(left.iter().map(|run| run.id.to_string()).collect())
 }
 
-/// What is sent is sent until it is answered: whoever dies, it is waited for no longer than for the death.
+/// Repeats a request until it is answered; a crash is noticed at once, so that nothing waits for it longer.
 async fn both<T>(
     sending: impl Future<Output = Result<T>>,
-    dying: impl Future<Output = Result<()>>,
+    crashing: impl Future<Output = Result<()>>,
 ) -> Result<T> {
-    let ((), sent) = tokio::try_join!(dying, sending)?;
+    let ((), sent) = tokio::try_join!(crashing, sending)?;
     Ok(sent)
 }

@@ -16,7 +16,7 @@ use reqwest::StatusCode;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::ground::now;
+use super::environment::now;
 use crate::ledger::{Delivery, Hook};
 use crate::round::move_branch;
 
@@ -44,7 +44,7 @@ pub(crate) struct Sent {
 
 /// Who sends.
 pub(crate) struct Driver {
-    pub(crate) doors: Vec<Client>,
+    pub(crate) ingresses: Vec<Client>,
     pub(crate) hook: Hook,
     pub(crate) clone_url: String,
     pub(crate) repository: Arc<Mutex<TestRepository>>,
@@ -54,14 +54,14 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(
-        doors: Vec<Client>,
+        ingresses: Vec<Client>,
         hook: Hook,
         clone_url: String,
         repository: TestRepository,
     ) -> Self {
         let repository = Arc::new(Mutex::new(repository));
         Self {
-            doors,
+            ingresses,
             hook,
             clone_url,
             repository,
@@ -92,7 +92,7 @@ impl Driver {
     /// Sends everything once more.
     pub(crate) async fn repeat(&self, sent: &mut [Sent]) -> Result<()> {
         for (number, Sent { delivery, .. }) in sent.iter_mut().enumerate() {
-            delivery.repeat(&self.doors[number % self.doors.len()], &self.hook).await?;
+            delivery.repeat(&self.ingresses[number % self.ingresses.len()], &self.hook).await?;
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Driver {
     async fn ask(&self, delivery: &mut Delivery) -> Result<Option<StatusCode>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let asked = now();
-        let status = delivery.ask(&self.doors[turn % self.doors.len()], &self.hook).await?;
+        let status = delivery.ask(&self.ingresses[turn % self.ingresses.len()], &self.hook).await?;
         self.answers.lock().unwrap().push(Answer { asked, at: now(), status });
         Ok(status)
     }

@@ -1,4 +1,4 @@
-//! What a round stands on besides its servers: a folder, keys, a code host, and how its processes are set up.
+//! What a round needs besides its servers: a folder, keys, a code host, and the settings of its processes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,20 +35,20 @@ impl Pace {
     };
 }
 
-/// A folder and what is in it, and a code host.
-pub(crate) struct Ground {
+/// The folder of a round, with its keys and objects, and a code host.
+pub(crate) struct Environment {
     pub(crate) folder: TempDir,
     pub(crate) git: GitServer,
 }
 
-impl Ground {
-    pub(crate) async fn lay() -> Result<Self> {
-        let ground = Self { folder: tempfile::tempdir()?, git: GitServer::start().await? };
-        let ring = Keyring::create(&ground.key_file())?;
-        ring.pool_key(&Platform::default().pool()).write(&ground.pool_key_file())?;
-        std::fs::write(ground.password_file(), rabbitmq::PASSWORD)?;
-        std::fs::create_dir(ground.objects())?;
-        Ok(ground)
+impl Environment {
+    pub(crate) async fn create() -> Result<Self> {
+        let environment = Self { folder: tempfile::tempdir()?, git: GitServer::start().await? };
+        let ring = Keyring::create(&environment.key_file())?;
+        ring.pool_key(&Platform::default().pool()).write(&environment.pool_key_file())?;
+        std::fs::write(environment.password_file(), rabbitmq::PASSWORD)?;
+        std::fs::create_dir(environment.objects())?;
+        Ok(environment)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,7 +2,7 @@
 //! rate while, as the seed says it, processes, servers and connections fail.
 
 mod driver;
-mod ground;
+mod environment;
 mod plan;
 mod report;
 mod roles;

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
 
-use super::ground::{Ground, Pace, now};
+use super::environment::{Environment, Pace, now};
 use super::plan::{Fault, Kind};
 use super::report::Played;
 use super::servers::{Servers, Side};
@@ -25,14 +25,14 @@ pub(crate) struct Roles {
     ingresses: Vec<Role>,
     schedulers: Vec<Role>,
     workers: Vec<Role>,
-    doors: Vec<SocketAddr>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Roles {
     /// Starts all at once, and waits until all are ready. Workers have an engine and a registry that are scripted for
     /// these repositories.
     pub(crate) async fn start(
-        ground: &Ground,
+        environment: &Environment,
         servers: &Servers,
         seed: u64,
         pace: Option<Pace>,
@@ -45,28 +45,28 @@ impl Roles {
             ingresses: Vec::new(),
             schedulers: Vec::new(),
             workers: Vec::new(),
-            doors: Vec::new(),
+            addresses: Vec::new(),
         };
         for number in 0..INGRESSES {
-            let door = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            let mut settings = ground.settings(servers, Side::Others, pace);
-            settings.push(("server.listen", format!("\"{door}\"")));
-            let folder = ground.path().join(format!("ingress-{number}"));
+            let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            let mut settings = environment.settings(servers, Side::Others, pace);
+            settings.push(("server.listen", format!("\"{address}\"")));
+            let folder = environment.path().join(format!("ingress-{number}"));
             roles.ingresses.push(Role::new(folder, program("ingress"), &settings)?);
-            roles.doors.push(door);
+            roles.addresses.push(address);
         }
         for number in 0..SCHEDULERS {
-            let settings = ground.settings(servers, Side::Others, pace);
-            let folder = ground.path().join(format!("scheduler-{number}"));
+            let settings = environment.settings(servers, Side::Others, pace);
+            let folder = environment.path().join(format!("scheduler-{number}"));
             roles.schedulers.push(Role::new(folder, program("scheduler"), &settings)?);
         }
         for number in 0..WORKERS {
-            let mut settings = ground.settings(servers, Side::Workers, pace);
+            let mut settings = environment.settings(servers, Side::Workers, pace);
             if is_named {
                 settings.push(("worker.name", format!("\"{}\"", worker_name(number))));
             }
-            let folder = ground.path().join(worker_name(number));
-            let program = worker(&ground.registry(), random.random(), repositories);
+            let folder = environment.path().join(worker_name(number));
+            let program = worker(&environment.registry(), random.random(), repositories);
             roles.workers.push(Role::new(folder, program, &settings)?);
         }
         for role in roles.all() {
@@ -83,8 +83,8 @@ impl Roles {
     }
 
     /// Where the ingress listen.
-    pub(crate) fn doors(&self) -> &[SocketAddr] {
-        &self.doors
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The worker of that name, if workers have one.

@@ -13,7 +13,7 @@ use gantry_tests::kept_registry::{self, KeptRegistry};
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{Driver, Sent};
-use super::ground::{Ground, Pace, open_store};
+use super::environment::{Environment, Pace, open_store};
 use super::plan::Plan;
 use super::report::{Played, Report};
 use super::roles::Roles;
@@ -47,7 +47,7 @@ pub(crate) struct PlannedTask {
 
 /// Everything of a round.
 pub(crate) struct Round {
-    pub(crate) ground: Ground,
+    pub(crate) environment: Environment,
     pub(crate) servers: Servers,
     pub(crate) roles: Roles,
     pub(crate) tasks: Vec<PlannedTask>,
@@ -77,24 +77,25 @@ pub(crate) async fn play(seed: u64) -> Report {
 
 impl Round {
     pub(crate) async fn set_up(seed: u64, brokers: usize, pace: Option<Pace>) -> Result<Self> {
-        let (ground, servers) = tokio::try_join!(Ground::lay(), Servers::start(brokers))?;
+        let (environment, servers) =
+            tokio::try_join!(Environment::create(), Servers::start(brokers))?;
         let tasks: Vec<PlannedTask> = planned_tasks();
         let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
-        let repository = ground.git.repository("app")?;
+        let repository = environment.git.repository("app")?;
         let dockerfile = format!("FROM {}\nCOPY file /file\n", kept_registry::BASE);
         for branch in branches(&tasks) {
             repository.commit(&branch, &[("Dockerfile", &dockerfile), ("file", "first")])?;
         }
-        let roles = Roles::start(&ground, &servers, seed, pace, &names).await?;
+        let roles = Roles::start(&environment, &servers, seed, pace, &names).await?;
         let store = open_store(&servers).await?;
         let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
-        let doors: Vec<Client> =
-            roles.doors().iter().map(|door| Client::at(*door, token.as_str())).collect();
-        let clone_url = ground.git.url("app");
-        let hook = furnish(&doors[0], &tasks, &clone_url).await?;
+        let ingresses: Vec<Client> =
+            roles.addresses().iter().map(|address| Client::at(*address, token.as_str())).collect();
+        let clone_url = environment.git.url("app");
+        let hook = create_tasks_and_hook(&ingresses[0], &tasks, &clone_url).await?;
         quiet("know the heads", QUIET_WITHIN, || evidence::open(store.as_ref())).await?;
-        let driver = Driver::new(doors, hook, clone_url, repository);
-        Ok(Self { ground, servers, roles, tasks, store, driver })
+        let driver = Driver::new(ingresses, hook, clone_url, repository);
+        Ok(Self { environment, servers, roles, tasks, store, driver })
     }
 
     async fn play(&mut self, seed: u64, plan: &Plan, report: &mut Report) -> Result<()> {
@@ -131,7 +132,8 @@ impl Round {
     /// What a task's tag points to, by the registry itself.
     pub(crate) fn tag(&self, task: &PlannedTask) -> Result<Option<String>> {
         let image = task.latest.parse()?;
-        Ok(KeptRegistry::tag_in(&self.ground.registry(), &image).map(|digest| digest.to_string()))
+        Ok(KeptRegistry::tag_in(&self.environment.registry(), &image)
+            .map(|digest| digest.to_string()))
     }
 }
 
@@ -156,7 +158,11 @@ fn branches(tasks: &[PlannedTask]) -> Vec<String> {
 }
 
 /// A registry, the tasks and a hook.
-async fn furnish(client: &Client, tasks: &[PlannedTask], clone_url: &str) -> Result<Hook> {
+async fn create_tasks_and_hook(
+    client: &Client,
+    tasks: &[PlannedTask],
+    clone_url: &str,
+) -> Result<Hook> {
     let host = kept_registry::HOST.to_owned();
     let registry = RegistryCreate { name: REGISTRY.to_owned(), host, ..Default::default() };
     let _: Registry = client.post("registries", &registry).await?;

@@ -9,7 +9,7 @@ use gantry_tests::proxy::{Flow, Proxy, Way};
 use gantry_tests::servers::rabbitmq::{QueueLength, RabbitMq};
 use gantry_tests::servers::redis::Redis;
 
-use super::ground::{now, open_store};
+use super::environment::{now, open_store};
 use super::plan::{Fault, Kind};
 use super::report::Played;
 use crate::evidence::MANY;

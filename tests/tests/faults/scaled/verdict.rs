@@ -227,7 +227,7 @@ impl Judge<'_> {
 
     /// Each attempt's log is whole, and that of the last says what was pushed.
     async fn logs(&self, run: &Run, finished: Option<u32>, report: &mut Report) -> Result<()> {
-        let blobs = self.round.ground.blobs()?;
+        let blobs = self.round.environment.blobs()?;
         for attempt in &run.attempts {
             let (store, number) = (self.round.store.as_ref(), attempt.attempt);
             let evidence::Log { text, last } = evidence::log(store, &blobs, run.id, number).await?;

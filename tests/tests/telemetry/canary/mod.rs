@@ -20,12 +20,12 @@ use sha2::Sha256;
 
 use crate::collector::Collector;
 
-mod ground;
 mod refusing;
 mod search;
+mod secured;
 
-use ground::Ground;
 use search::Search;
+use secured::SecuredInstallation;
 
 /// The one secret that is known to leave its place: into the step that it is for, and the history of the image.
 const ARGUMENT: &str = "secret build argument";
@@ -334,9 +334,9 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     runs
 }
 
-async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
+async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallation) {
     let collector = Collector::start().await;
-    let mut ground = ground(&collector).await;
+    let mut installation = installation(&collector).await;
     let (canaries, git) = (Canaries::new(), GitServer::start().await.unwrap());
     let mut by_api = vec![
         ("hook secret", canaries.hook.clone()),
@@ -347,10 +347,10 @@ async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
         (ARGUMENT, canaries.build_argument.clone()),
         ("mounted secret", canaries.mounted.clone()),
     ];
-    let admin = ground.admin_token().await;
+    let admin = installation.admin_token().await;
     let mut asker = Asker {
         http: reqwest::Client::new(),
-        api: ground.api.clone(),
+        api: installation.api.clone(),
         token: admin.clone(),
         answers: Vec::new(),
     };
@@ -361,7 +361,7 @@ async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
     asker.token = token;
 
     let mut all = by_api.clone();
-    all.extend(ground.secrets.clone());
+    all.extend(installation.secrets.clone());
     let watch =
         Watch::start(Search::new(&by_api), git.address().to_string(), canaries.public.clone());
     let runs = use_all(&mut asker, &git, &canaries).await;
@@ -379,10 +379,10 @@ async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
         .drain(..)
         .map(|(path, text)| (format!("answer to {path}"), text.into()))
         .collect();
-    places.extend(ground.metrics().await);
-    places.extend(ground.servers().await);
-    ground.end().await;
-    places.extend(ground.files());
+    places.extend(installation.metrics().await);
+    places.extend(installation.servers().await);
+    installation.end().await;
+    places.extend(installation.files());
     let told = collector.sent();
     assert!(!told.is_empty(), "no span came");
     places.extend(told.into_iter().map(|bytes| ("spans".to_owned(), bytes.to_vec())));
@@ -397,13 +397,14 @@ async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
     }
     assert!(found.is_empty(), "{found:#?}");
     let run = runs.last().unwrap()["id"].as_str().unwrap();
-    for place in [format!("answer to GET /runs/{run}/log"), ground.where_records_are.clone()] {
+    for place in [format!("answer to GET /runs/{run}/log"), installation.where_records_are.clone()]
+    {
         let is_seen = seen.iter().any(|seen| seen.contains(&place));
         assert!(is_seen, "what may be seen is not in {place}, but in {seen:#?}");
     }
 
     // The image: what is mounted leaves nothing; what is an argument is in its history, as docs/tasks.md says.
-    let image = ground::image(runs.last().unwrap()).await;
+    let image = secured::image(runs.last().unwrap()).await;
     let (mut in_image, mut has_public) = (BTreeSet::new(), false);
     for part in &image {
         in_image.extend(search.of(part));
@@ -415,10 +416,10 @@ async fn nowhere(ground: impl AsyncFnOnce(&Collector) -> Ground) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_the_place_that_it_is_for_in_one_process() {
-    nowhere(async |collector| Ground::embedded(collector).await).await;
+    nowhere(async |collector| SecuredInstallation::embedded(collector).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_the_place_that_it_is_for_in_roles_of_their_own() {
-    nowhere(async |collector| Ground::apart(collector).await).await;
+    nowhere(async |collector| SecuredInstallation::apart(collector).await).await;
 }

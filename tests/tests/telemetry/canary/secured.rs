@@ -1,4 +1,4 @@
-//! An installation whose servers ask for passwords, and all that there is of it to look at.
+//! An installation whose servers ask for passwords, and every place in which it could leak one.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gantry_ops::secret::random_hex;
-use gantry_tests::ground::Vhost;
+use gantry_tests::backend::Vhost;
 use gantry_tests::installation::Program;
 use gantry_tests::real;
 use gantry_tests::role::{self, Role, Setting};
@@ -23,10 +23,10 @@ use tokio::net::TcpStream;
 use super::canary;
 use crate::collector::{Collector, KEY};
 
-/// The queue that hears every doorbell.
+/// A queue that gets a copy of every message.
 const SPY: &str = "spy";
 
-pub(super) struct Ground {
+pub(super) struct SecuredInstallation {
     pub(super) api: String,
     /// What the operator gave it.
     pub(super) secrets: Vec<(&'static str, String)>,
@@ -49,7 +49,7 @@ fn text(text: impl std::fmt::Display) -> String {
     format!("{:?}", text.to_string())
 }
 
-impl Ground {
+impl SecuredInstallation {
     pub(super) async fn embedded(collector: &Collector) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));

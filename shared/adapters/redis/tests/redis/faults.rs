@@ -75,7 +75,7 @@ async fn clients(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn watches_are_heard_again_after_a_restart() {
+async fn watches_fire_again_after_a_restart() {
     let mut server = Server::durable().await;
     let (one, another) = (server.store().await, server.store().await);
     let mut watch = one.watch(&key("watched"));
