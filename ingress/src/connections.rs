@@ -1,9 +1,9 @@
-//! Connections that ask for nothing, or send what nobody reads, are ended; and tokens leave room for hooks and health.
+//! Closes idle connections, and limits those of tokens so that some are left for hooks and health checks.
 //!
-//! actix-web times the head of a connection's first request, and the pause before the next one begins. A later head that
-//! begins and never ends is timed by nothing: half a request each, and one sender would hold every place there is for ever.
-//! So a connection that has no request under way is ended after a while, whoever it belongs to. One with a request under
-//! way may be as slow as a run if it showed a token, and as `patience` says if not.
+//! actix-web has a timeout for the head of a connection's first request and for the pause between two requests, but none
+//! for a later head: with half a request on each connection, one sender could hold all of them for ever. So every
+//! connection without a request in progress is closed after a while. One with a request in progress may be as slow as a run
+//! if it showed a token; otherwise `patience` is the limit.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use actix_web::HttpRequest;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Extensions, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
-use actix_web::rt::net::TcpStream as Accepted;
+use actix_web::rt::net::TcpStream as ActixTcpStream;
 use actix_web::web::Bytes;
 use gantry_domain::id::TokenId;
 use rustix::net::sockopt;
@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::refusal::Refusal;
 
-/// How many connections may belong to tokens, of those that a listener has: the others are for hooks and health.
+/// How many of a listener's connections may belong to tokens. The others are for hooks and health checks.
 const MOST_WITH_TOKEN: usize = 3072;
 
 /// How many connections may belong to one token.
 pub(crate) const MOST_OF_ONE_TOKEN: usize = 1024;
 
-/// Who reads nothing of an answer for so long is let go: what waits for it is memory. The kernel watches over it.
+/// A client that reads nothing of an answer for this long is disconnected by the kernel: unsent answers take memory.
 const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const LOOK_EACH: Duration = Duration::from_secs(1);
 /// The connections that are open.
 pub(crate) struct Connections {
     open: Mutex<Vec<Weak<Connection>>>,
-    places: Arc<Places>,
+    permits: Arc<TokenPermits>,
     patience: Duration,
 }
 
@@ -52,40 +52,40 @@ struct Connection {
     /// A second handle: the first belongs to the server.
     socket: TcpStream,
     opened: Instant,
-    /// When a request of it last began or was answered, in milliseconds since it was opened.
+    /// When a request on it last began or was answered, in milliseconds since `opened`.
     moved: AtomicU64,
-    /// How many requests of it are not answered yet.
+    /// How many of its requests are in progress.
     under_way: AtomicU32,
-    /// Set by the first token that it shows.
-    place: OnceLock<Place>,
-    places: Arc<Places>,
+    /// Set by the first valid token on this connection.
+    permit: OnceLock<TokenPermit>,
+    permits: Arc<TokenPermits>,
 }
 
 /// How many connections belong to each token.
 #[derive(Default)]
-struct Places(Mutex<HashMap<TokenId, usize>>);
+struct TokenPermits(Mutex<HashMap<TokenId, usize>>);
 
-/// The place of one connection, given back when it ends.
-struct Place {
+/// Lets one connection belong to a token; released when it is dropped.
+struct TokenPermit {
     token: TokenId,
-    places: Arc<Places>,
+    permits: Arc<TokenPermits>,
 }
 
 impl Connections {
-    /// Connections that may ask for nothing this long.
+    /// No connections yet; each may be idle for `patience`.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { open: Mutex::default(), places: Arc::default(), patience }
+        Self { open: Mutex::default(), permits: Arc::default(), patience }
     }
 
-    /// Somebody connected.
+    /// Registers a new connection.
     pub(crate) fn admit(&self, stream: &dyn Any, extensions: &mut Extensions) {
-        let plain = stream.downcast_ref::<Accepted>();
+        let plain = stream.downcast_ref::<ActixTcpStream>();
         let Some(stream) = plain.or_else(|| {
-            stream.downcast_ref::<TlsStream<Accepted>>().map(|stream| stream.get_ref().0)
+            stream.downcast_ref::<TlsStream<ActixTcpStream>>().map(|stream| stream.get_ref().0)
         }) else {
             return;
         };
-        match Connection::new(stream, &self.places) {
+        match Connection::new(stream, &self.permits) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 self.lock().push(Arc::downgrade(&connection));
@@ -95,7 +95,7 @@ impl Connections {
         }
     }
 
-    /// Ends those that ask for nothing, until `stop`.
+    /// Closes idle connections, until `stop`.
     pub(crate) async fn keep_looking(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EACH)).await.is_some() {
             self.end_idle();
@@ -119,7 +119,7 @@ impl Connections {
 }
 
 impl Connection {
-    fn new(stream: &Accepted, places: &Arc<Places>) -> io::Result<Self> {
+    fn new(stream: &ActixTcpStream, permits: &Arc<TokenPermits>) -> io::Result<Self> {
         let millis = u32::try_from(UNREAD_FOR.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(stream, millis)?;
         Ok(Self {
@@ -127,8 +127,8 @@ impl Connection {
             opened: Instant::now(),
             moved: AtomicU64::new(0),
             under_way: AtomicU32::new(0),
-            place: OnceLock::new(),
-            places: Arc::clone(places),
+            permit: OnceLock::new(),
+            permits: Arc::clone(permits),
         })
     }
 
@@ -140,7 +140,7 @@ impl Connection {
     }
 
     fn has_token(&self) -> bool {
-        self.place.get().is_some()
+        self.permit.get().is_some()
     }
 
     fn moves(&self) {
@@ -155,27 +155,27 @@ impl Connection {
     }
 }
 
-impl Places {
+impl TokenPermits {
     fn lock(&self) -> MutexGuard<'_, HashMap<TokenId, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(self: &Arc<Self>, token: &TokenId) -> Result<Place, NoPlace> {
+    fn take(self: &Arc<Self>, token: &TokenId) -> Result<TokenPermit, NoPermit> {
         let mut taken = self.lock();
         if taken.get(token).is_some_and(|count| *count >= MOST_OF_ONE_TOKEN) {
-            return Err(NoPlace::OfToken);
+            return Err(NoPermit::OfToken);
         }
         if taken.values().sum::<usize>() >= MOST_WITH_TOKEN {
-            return Err(NoPlace::AtAll);
+            return Err(NoPermit::AtAll);
         }
         *taken.entry(token.clone()).or_default() += 1;
-        Ok(Place { token: token.clone(), places: Arc::clone(self) })
+        Ok(TokenPermit { token: token.clone(), permits: Arc::clone(self) })
     }
 }
 
-impl Drop for Place {
+impl Drop for TokenPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
+        let mut taken = self.permits.lock();
         if let Some(count) = taken.get_mut(&self.token) {
             *count -= 1;
             if *count == 0 {
@@ -187,14 +187,14 @@ impl Drop for Place {
 
 /// Why a connection may not belong to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPlace {
-    /// The token has as many as it may.
+pub(crate) enum NoPermit {
+    /// The token has its maximum.
     OfToken,
-    /// All tokens together do.
+    /// All tokens together have theirs.
     AtAll,
 }
 
-/// A request that is not answered yet.
+/// A request in progress.
 pub(crate) struct UnderWay(Arc<Connection>);
 
 impl Drop for UnderWay {
@@ -204,7 +204,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request's head came, whole.
+/// Marks a request as in progress; called once its head is complete.
 pub(crate) fn asked(request: &HttpRequest) -> Option<UnderWay> {
     let connection = request.conn_data::<Arc<Connection>>()?;
     connection.moves();
@@ -212,8 +212,8 @@ pub(crate) fn asked(request: &HttpRequest) -> Option<UnderWay> {
     Some(UnderWay(Arc::clone(connection)))
 }
 
-/// A request was answered. actix-web reads a refused body in chunks to its end, however far that is: it is cut here. The
-/// sender is told, or it would send its next request over a connection that nobody reads.
+/// Closes the reading side after a refused request with a chunked body, which actix-web would otherwise read to its end,
+/// however long it is. `Connection: close` tells the sender, which would send its next request on this connection.
 pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     if !is_refused || !response.request().headers().contains_key(header::TRANSFER_ENCODING) {
@@ -225,21 +225,21 @@ pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
 }
 
-/// A request of this connection showed a valid token: its answers may take as long as a run, if there is a place for it.
-pub(crate) fn showed_token(request: &HttpRequest, token: &TokenId) -> Result<(), NoPlace> {
+/// Lets a connection belong to the valid token that it showed, if there is a permit: its requests may then be slow.
+pub(crate) fn showed_token(request: &HttpRequest, token: &TokenId) -> Result<(), NoPermit> {
     if let Some(connection) = request.conn_data::<Arc<Connection>>()
         && !connection.has_token()
     {
-        // It would go on holding a place without belonging to anybody.
-        let place =
-            connection.places.take(token).inspect_err(|_| connection.end(Shutdown::Read))?;
-        // Two requests of one connection at once: one of the places is given back.
-        let _second = connection.place.set(place);
+        // A refused client must not keep the connection: without a token, it would count as one for hooks and health.
+        let permit =
+            connection.permits.take(token).inspect_err(|_| connection.end(Shutdown::Read))?;
+        // Two requests of one connection may get here at once: the second permit is released.
+        let _second = connection.permit.set(permit);
     }
     Ok(())
 }
 
-/// An answer's body: its request is under way until it was sent, or nobody reads it any more.
+/// An answer's body. Its request is in progress until the body is sent or the client is gone.
 pub(crate) struct Body {
     body: BoxBody,
     _under_way: Option<UnderWay>,
@@ -271,11 +271,11 @@ impl MessageBody for Body {
     }
 }
 
-impl From<NoPlace> for Refusal {
-    fn from(error: NoPlace) -> Self {
+impl From<NoPermit> for Refusal {
+    fn from(error: NoPermit) -> Self {
         match error {
-            NoPlace::OfToken => Self::TooManyConnections { most: MOST_OF_ONE_TOKEN },
-            NoPlace::AtAll => Self::Busy,
+            NoPermit::OfToken => Self::TooManyConnections { most: MOST_OF_ONE_TOKEN },
+            NoPermit::AtAll => Self::Busy,
         }
     }
 }
@@ -286,18 +286,18 @@ mod tests {
 
     #[test]
     fn tokens_leave_room_for_others_and_for_hooks() {
-        let places = Arc::new(Places::default());
+        let permits = Arc::new(TokenPermits::default());
         let [one, two, three, four] = ["t1", "t2", "t3", "t4"].map(|id| id.parse().unwrap());
         let mut taken = Vec::new();
         for token in [&one, &two, &three] {
-            taken.extend((0..MOST_OF_ONE_TOKEN).map(|_| places.take(token).unwrap()));
-            assert_eq!(places.take(token).err(), Some(NoPlace::OfToken));
+            taken.extend((0..MOST_OF_ONE_TOKEN).map(|_| permits.take(token).unwrap()));
+            assert_eq!(permits.take(token).err(), Some(NoPermit::OfToken));
         }
-        assert_eq!(places.take(&four).err(), Some(NoPlace::AtAll));
+        assert_eq!(permits.take(&four).err(), Some(NoPermit::AtAll));
         const { assert!(MOST_WITH_TOKEN < crate::MOST_CONNECTIONS) };
         taken.pop();
-        let place = places.take(&four).unwrap();
-        drop((taken, place));
-        assert!(places.lock().is_empty());
+        let permit = permits.take(&four).unwrap();
+        drop((taken, permit));
+        assert!(permits.lock().is_empty());
     }
 }

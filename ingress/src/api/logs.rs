@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 
 use crate::access::{Allowed, Read, Standing};
 use crate::error::{ApiError, Failures};
-use crate::logs::{LiveLog, LogWalk, Place, Step, WalkError};
+use crate::logs::{LiveLog, LogItem, LogPosition, LogWalk, WalkError};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::runs;
@@ -31,11 +31,11 @@ pub(super) struct LogQuery {
 }
 
 impl LogQuery {
-    fn place(&self) -> Place {
+    fn position(&self) -> LogPosition {
         match (self.attempt, self.offset) {
-            (None, None) => Place::default(),
+            (None, None) => LogPosition::default(),
             (attempt, offset) => {
-                Place { attempt: attempt.unwrap_or(1).max(1), offset: offset.unwrap_or(0) }
+                LogPosition { attempt: attempt.unwrap_or(1).max(1), offset: offset.unwrap_or(0) }
             }
         }
     }
@@ -97,7 +97,7 @@ fn wants_events(request: &HttpRequest) -> bool {
     params(
         ("run" = String, Path),
         LogQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "`attempt:offset`: goes on after this place")
+        ("Last-Event-ID" = Option<String>, Header, description = "`attempt:offset`: goes on after this position")
     ),
     responses((status = 200, content_type = "text/event-stream", body = String), Failures)
 )]
@@ -120,12 +120,13 @@ async fn live(
     query: Query<LogQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let run = runs::find(&state, &allowed, *at).await?;
-    let place = match request.headers().get("last-event-id") {
+    let position = match request.headers().get("last-event-id") {
         Some(id) => last_event(id)?,
-        None => query.place(),
+        None => query.position(),
     };
     let standing = allowed.standing(&run.registry);
-    let live = LiveLog::from(state.into_inner(), standing, run.id, place).ok_or(Refusal::Busy)?;
+    let live =
+        LiveLog::from(state.into_inner(), standing, run.id, position).ok_or(Refusal::Busy)?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -134,10 +135,10 @@ async fn live(
         .streaming(live.into_stream()))
 }
 
-fn last_event(id: &HeaderValue) -> Result<Place, Refusal> {
+fn last_event(id: &HeaderValue) -> Result<LogPosition, Refusal> {
     let parse = || {
         let (attempt, offset) = id.to_str().ok()?.split_once(':')?;
-        Some(Place { attempt: attempt.parse().ok()?, offset: offset.parse().ok()? })
+        Some(LogPosition { attempt: attempt.parse().ok()?, offset: offset.parse().ok()? })
     };
     parse().ok_or_else(|| Refusal::invalid("Last-Event-ID", "it is `attempt:offset`"))
 }
@@ -172,14 +173,14 @@ impl TextLog {
         query: &LogQuery,
         admitted: OwnedSemaphorePermit,
     ) -> Self {
-        let place = query.place();
+        let position = query.position();
         Self {
             state,
             standing,
-            walk: LogWalk::from(run.id, place),
+            walk: LogWalk::from(run.id, position),
             only: query.attempt,
             with_marks: query.attempt.is_none() && has_several_attempts(run),
-            skip_to: place.offset,
+            skip_to: position.offset,
             is_in_line: false,
             waiting: VecDeque::new(),
             is_over: false,
@@ -195,9 +196,9 @@ impl TextLog {
             if self.is_over || !self.standing.holds(self.state.store.as_ref()).await {
                 return None;
             }
-            let step = self.state.followers.read(&self.state, &mut self.walk).await;
-            match step {
-                Ok(step) => self.take(step),
+            let item = self.state.followers.read(&self.state, &mut self.walk).await;
+            match item {
+                Ok(item) => self.take(item),
                 Err(error) => {
                     self.is_over = true;
                     return Some(Err(error));
@@ -206,22 +207,22 @@ impl TextLog {
         }
     }
 
-    fn take(&mut self, step: Step) {
-        match step {
-            Step::CaughtUp(_) => self.is_over = true,
-            Step::Attempt(attempt) if self.only.is_some_and(|only| only != attempt) => {
+    fn take(&mut self, item: LogItem) {
+        match item {
+            LogItem::CaughtUp(_) => self.is_over = true,
+            LogItem::Attempt(attempt) if self.only.is_some_and(|only| only != attempt) => {
                 self.is_over = true;
             }
-            Step::Attempt(attempt) => {
+            LogItem::Attempt(attempt) => {
                 self.skip_to = 0;
                 if self.with_marks {
                     self.mark(&format!("attempt {attempt}"));
                 }
             }
-            Step::Hole { from, until } => {
+            LogItem::Hole { from, until } => {
                 self.mark(&format!("{} bytes of the log are lost", until - from));
             }
-            Step::Frames(frames) => {
+            LogItem::Frames(frames) => {
                 for frame in frames {
                     let before = usize::try_from(self.skip_to.saturating_sub(frame.offset));
                     let text = &frame.text;

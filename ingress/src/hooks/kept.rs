@@ -1,6 +1,6 @@
-//! The bytes of a body, kept until its sender has proved itself: in memory while they are few, else in a file.
+//! Keeps a body until its signature is verified: in memory while it is short, otherwise in a file.
 //!
-//! A stranger's large body thus takes disk for a moment, and no memory. The file has no name and goes with its handle.
+//! So an unsigned large body takes disk space for a moment, and no memory. The file has no name: closing it removes it.
 
 use std::io;
 
@@ -8,28 +8,28 @@ use actix_web::web::{Bytes, BytesMut};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
-/// A body of usual length is shorter.
+/// Bodies are usually shorter.
 const MOST_IN_MEMORY: usize = 256 * 1024;
 
-/// A body, as far as it has come.
+/// The part of a body that has arrived.
 pub(super) struct KeptBody {
     length: usize,
-    place: Place,
+    storage: Storage,
 }
 
-enum Place {
-    /// The pieces as they came: mostly one.
+enum Storage {
+    /// The pieces as they arrived; mostly one.
     Memory(Vec<Bytes>),
     File(File),
 }
 
 impl KeptBody {
-    /// Nothing has come.
+    /// An empty body.
     pub(super) fn new() -> Self {
-        Self { length: 0, place: Place::Memory(Vec::new()) }
+        Self { length: 0, storage: Storage::Memory(Vec::new()) }
     }
 
-    /// How many bytes have come.
+    /// How many bytes have arrived.
     pub(super) fn length(&self) -> usize {
         self.length
     }
@@ -37,31 +37,31 @@ impl KeptBody {
     /// Keeps another piece.
     pub(super) async fn push(&mut self, piece: Bytes) -> io::Result<()> {
         self.length += piece.len();
-        match &mut self.place {
-            Place::File(file) => file.write_all(&piece).await,
-            Place::Memory(pieces) => {
+        match &mut self.storage {
+            Storage::File(file) => file.write_all(&piece).await,
+            Storage::Memory(pieces) => {
                 pieces.push(piece);
                 if self.length > MOST_IN_MEMORY {
                     let file = write(std::mem::take(pieces)).await?;
-                    self.place = Place::File(file);
+                    self.storage = Storage::File(file);
                 }
                 Ok(())
             }
         }
     }
 
-    /// All of it, in memory.
+    /// The whole body, in memory.
     pub(super) async fn into_bytes(self) -> io::Result<Bytes> {
-        match self.place {
-            Place::Memory(mut pieces) if pieces.len() == 1 => Ok(pieces.remove(0)),
-            Place::Memory(pieces) => {
+        match self.storage {
+            Storage::Memory(mut pieces) if pieces.len() == 1 => Ok(pieces.remove(0)),
+            Storage::Memory(pieces) => {
                 let mut whole = BytesMut::with_capacity(self.length);
                 for piece in pieces {
                     whole.extend_from_slice(&piece);
                 }
                 Ok(whole.freeze())
             }
-            Place::File(mut file) => {
+            Storage::File(mut file) => {
                 file.rewind().await?;
                 let mut whole = Vec::with_capacity(self.length);
                 file.read_to_end(&mut whole).await?;
@@ -95,7 +95,7 @@ mod tests {
                 kept.push(piece.into()).await.unwrap();
             }
             assert_eq!(kept.length(), whole.len());
-            assert_eq!(matches!(kept.place, Place::File(_)), whole.len() > MOST_IN_MEMORY);
+            assert_eq!(matches!(kept.storage, Storage::File(_)), whole.len() > MOST_IN_MEMORY);
             assert_eq!(kept.into_bytes().await.unwrap(), whole);
         }
     }

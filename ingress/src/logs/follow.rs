@@ -15,8 +15,8 @@ use gantry_seams::runs;
 use gantry_seams::store::Watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
-use super::live::{encode_end, encode_status, encode_step};
-use super::walk::{LogWalk, Place, Step, WalkError};
+use super::live::{encode_end, encode_item, encode_status};
+use super::walk::{LogItem, LogPosition, LogWalk, WalkError};
 use crate::state::State;
 
 /// How many updates a listener may be behind before it must read the log itself. An update is at most 64 KiB.
@@ -25,8 +25,8 @@ const HELD_FOR_SLOW_LISTENERS: usize = 64;
 /// Listeners to all runs together. Each may hold 1 MiB of a log that its client has not read yet.
 const MOST_LISTENERS: usize = 2000;
 
-/// How many listeners may read from the store at once; more of them wait here, so that a crowd of listeners does not hold up
-/// the other users of the store.
+/// How many listeners may read from the store at once. The others wait here, so that a crowd of listeners does not hold
+/// up the other users of the store.
 const READING_AT_ONCE: usize = 2;
 
 /// A watch may miss a change, so the log is also read this often.
@@ -38,8 +38,8 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What a follower broadcasts, encoded once for all listeners.
 #[derive(Debug, Clone)]
 pub(crate) enum Update {
-    /// Output, and the place after it.
-    Output(Place, Bytes),
+    /// Output, and the position after it.
+    Output(LogPosition, Bytes),
     /// The run's status.
     Status(Bytes),
     /// The run has ended; nothing follows.
@@ -74,16 +74,20 @@ impl Followers {
         Arc::clone(&self.listeners).try_acquire_owned().ok()
     }
 
-    /// Reads the next step for a listener, once it may use the store.
-    pub(crate) async fn read(&self, state: &State, walk: &mut LogWalk) -> Result<Step, WalkError> {
+    /// Reads the next item for a listener, once it may use the store.
+    pub(crate) async fn read(
+        &self,
+        state: &State,
+        walk: &mut LogWalk,
+    ) -> Result<LogItem, WalkError> {
         // Acquiring fails only once the semaphore is closed, and nothing closes it.
         let _turn = self.reading.acquire().await;
         walk.next(state.store.as_ref(), state.blobs.as_ref()).await
     }
 
-    /// Subscribes to a run. The first listener starts the follower, at `place`. A later one gets only what comes after this
-    /// call, so it must read the log up to its end once it has subscribed.
-    pub(crate) fn listen(&self, state: &Arc<State>, run: RunId, place: Place) -> Listener {
+    /// Subscribes to a run. The first listener starts the follower, at `position`. A later one gets only what comes after
+    /// this call, so it must read the log up to its end once it has subscribed.
+    pub(crate) fn listen(&self, state: &Arc<State>, run: RunId, position: LogPosition) -> Listener {
         let mut by_run = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = by_run.get(&run) {
             return Listener { updates: sender.subscribe() };
@@ -94,7 +98,7 @@ impl Followers {
             state: Arc::downgrade(state),
             followers: self.clone(),
             run,
-            walk: LogWalk::from(run, place),
+            walk: LogWalk::from(run, position),
             sender,
             status: None,
         };
@@ -156,27 +160,27 @@ impl Follower {
     }
 
     fn watch_log(&self, state: &State) -> Watch {
-        let log = LogId { run: self.run, attempt: self.walk.place().attempt };
+        let log = LogId { run: self.run, attempt: self.walk.position().attempt };
         logs::watch(state.store.as_ref(), log)
     }
 
     async fn catch_up(&mut self, state: &State) -> Result<Caught, WalkError> {
         loop {
-            let step = self.walk.next(state.store.as_ref(), state.blobs.as_ref()).await?;
-            match step {
-                Step::CaughtUp(run) => return Ok(self.broadcast_status(&run)),
-                Step::Attempt(_) => {
-                    self.broadcast_step(&step);
+            let item = self.walk.next(state.store.as_ref(), state.blobs.as_ref()).await?;
+            match item {
+                LogItem::CaughtUp(run) => return Ok(self.broadcast_status(&run)),
+                LogItem::Attempt(_) => {
+                    self.broadcast_item(&item);
                     return Ok(Caught::NewAttempt);
                 }
-                Step::Frames(_) | Step::Hole { .. } => self.broadcast_step(&step),
+                LogItem::Frames(_) | LogItem::Hole { .. } => self.broadcast_item(&item),
             }
         }
     }
 
-    fn broadcast_step(&self, step: &Step) {
-        for (place, bytes) in encode_step(self.walk.place(), step) {
-            self.broadcast(Update::Output(place, bytes));
+    fn broadcast_item(&self, item: &LogItem) {
+        for (position, bytes) in encode_item(self.walk.position(), item) {
+            self.broadcast(Update::Output(position, bytes));
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::follow::{Listener, Update};
-use super::walk::{LogWalk, Place, Step, WalkError};
+use super::walk::{LogItem, LogPosition, LogWalk, WalkError};
 use crate::access::Standing;
 use crate::state::State;
 use crate::usecase::runs::waits_for;
@@ -30,10 +30,10 @@ pub(crate) struct LiveLog {
     standing: Standing,
     run: RunId,
     /// Everything up to here was sent.
-    place: Place,
+    position: LogPosition,
     /// The run's status as last sent.
     status: Option<Bytes>,
-    waiting: VecDeque<(Place, Bytes)>,
+    waiting: VecDeque<(LogPosition, Bytes)>,
     phase: Phase,
     _admitted: OwnedSemaphorePermit,
 }
@@ -50,22 +50,22 @@ enum Phase {
 }
 
 impl LiveLog {
-    /// A listener that has read up to `place`; `None` if there are too many.
+    /// A listener that has read up to `position`; `None` if there are too many.
     pub(crate) fn from(
         state: Arc<State>,
         standing: Standing,
         run: RunId,
-        place: Place,
+        position: LogPosition,
     ) -> Option<Self> {
         let admitted = state.followers.admit()?;
         Some(Self {
             state,
             standing,
             run,
-            place,
+            position,
             status: None,
             waiting: VecDeque::new(),
-            phase: Phase::CatchingUp { walk: LogWalk::from(run, place), listener: None },
+            phase: Phase::CatchingUp { walk: LogWalk::from(run, position), listener: None },
             _admitted: admitted,
         })
     }
@@ -84,8 +84,8 @@ impl LiveLog {
             if !self.standing.holds(self.state.store.as_ref()).await {
                 return None;
             }
-            if let Some((place, bytes)) = self.waiting.pop_front() {
-                self.place = place;
+            if let Some((position, bytes)) = self.waiting.pop_front() {
+                self.position = position;
                 return Some(bytes);
             }
             let stop = self.state.stop.clone();
@@ -118,8 +118,8 @@ impl LiveLog {
         mut walk: LogWalk,
         listener: Option<Listener>,
     ) -> Result<Option<Bytes>, WalkError> {
-        let step = self.state.followers.read(&self.state, &mut walk).await?;
-        if let Step::CaughtUp(run) = &step {
+        let item = self.state.followers.read(&self.state, &mut walk).await?;
+        if let LogItem::CaughtUp(run) = &item {
             if run.state.done().is_some() {
                 return Ok(Some(encode_end(run)));
             }
@@ -127,11 +127,11 @@ impl LiveLog {
                 self.phase = Phase::Listening(listener);
                 return Ok(self.news(encode_status(run)));
             }
-            let listener = self.state.followers.listen(&self.state, self.run, walk.place());
+            let listener = self.state.followers.listen(&self.state, self.run, walk.position());
             self.phase = Phase::CatchingUp { walk, listener: Some(listener) };
             return Ok(None);
         }
-        self.waiting.extend(encode_step(walk.place(), &step));
+        self.waiting.extend(encode_item(walk.position(), &item));
         self.phase = Phase::CatchingUp { walk, listener };
         Ok(None)
     }
@@ -142,11 +142,11 @@ impl LiveLog {
                 self.phase = Phase::Listening(listener);
                 Some(Bytes::from_static(b": still here\n\n"))
             }
-            Ok(Ok(Update::Output(place, bytes))) => {
+            Ok(Ok(Update::Output(position, bytes))) => {
                 self.phase = Phase::Listening(listener);
                 // The follower may be behind what this listener has read by itself.
-                let is_new = place > self.place;
-                self.place = self.place.max(place);
+                let is_new = position > self.position;
+                self.position = self.position.max(position);
                 is_new.then_some(bytes)
             }
             Ok(Ok(Update::Status(bytes))) => {
@@ -175,27 +175,29 @@ impl LiveLog {
     }
 
     fn read_by_oneself(&mut self, listener: Option<Listener>) {
-        self.phase = Phase::CatchingUp { walk: LogWalk::from(self.run, self.place), listener };
+        self.phase = Phase::CatchingUp { walk: LogWalk::from(self.run, self.position), listener };
     }
 }
 
-/// A step as events, each with the place after it. `after` is the place after the whole step.
-pub(super) fn encode_step(after: Place, step: &Step) -> Vec<(Place, Bytes)> {
+/// An item as events, each with the position after it. `after` is the position after the whole item.
+pub(super) fn encode_item(after: LogPosition, item: &LogItem) -> Vec<(LogPosition, Bytes)> {
     let attempt = after.attempt;
-    match step {
-        Step::Attempt(_) => vec![(after, encode("attempt", Some(after), &LogAttempt { attempt }))],
-        Step::Hole { from, until } => {
+    match item {
+        LogItem::Attempt(_) => {
+            vec![(after, encode("attempt", Some(after), &LogAttempt { attempt }))]
+        }
+        LogItem::Hole { from, until } => {
             let hole = LogHole { attempt, offset: *from, until: *until };
             vec![(after, encode("hole", Some(after), &hole))]
         }
-        Step::Frames(frames) => frames
+        LogItem::Frames(frames) => frames
             .iter()
             .map(|frame| {
-                let place = Place { attempt, offset: frame.end() };
-                (place, encode("log", Some(place), &chunk(attempt, frame)))
+                let position = LogPosition { attempt, offset: frame.end() };
+                (position, encode("log", Some(position), &chunk(attempt, frame)))
             })
             .collect(),
-        Step::CaughtUp(_) => Vec::new(),
+        LogItem::CaughtUp(_) => Vec::new(),
     }
 }
 
@@ -224,9 +226,10 @@ pub(super) fn encode_end(run: &Run) -> Bytes {
     encode("end", None, &view::run(run))
 }
 
-fn encode(name: &str, place: Option<Place>, data: &impl Serialize) -> Bytes {
-    let id =
-        place.map_or_else(String::new, |place| format!("id: {}:{}\n", place.attempt, place.offset));
+fn encode(name: &str, position: Option<LogPosition>, data: &impl Serialize) -> Bytes {
+    let id = position.map_or_else(String::new, |position| {
+        format!("id: {}:{}\n", position.attempt, position.offset)
+    });
     // JSON has no line break outside of its strings, and none inside; so one `data:` line holds it.
     let data = serde_json::to_string(data).unwrap_or_default();
     Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))

@@ -6,4 +6,4 @@ mod walk;
 
 pub(crate) use follow::Followers;
 pub(crate) use live::LiveLog;
-pub(crate) use walk::{LogWalk, Place, Step, WalkError};
+pub(crate) use walk::{LogItem, LogPosition, LogWalk, WalkError};

@@ -1,4 +1,4 @@
-//! Walks through the log of a run: the attempts one after the other, each from its first byte to its last.
+//! Reads the log of a run: one attempt after the other, each from its first byte to its last.
 
 use gantry_domain::id::RunId;
 use gantry_domain::log::LogFrame;
@@ -8,28 +8,28 @@ use gantry_seams::logs::{LogError, LogId, LogPart, LogReader};
 use gantry_seams::runs;
 use gantry_seams::store::{Store, StoreError};
 
-/// A place in a run's log: after so many bytes of an attempt. Ordered.
+/// A position in a run's log: an attempt, and a byte offset in its log. Ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    /// From 1; 0 before the first.
+pub(crate) struct LogPosition {
+    /// From 1; 0 is before the first.
     pub(crate) attempt: u32,
     pub(crate) offset: u64,
 }
 
-/// What comes next in a log.
+/// The next item of a log.
 #[derive(Debug)]
-pub(crate) enum Step {
-    /// What follows is of this attempt.
+pub(crate) enum LogItem {
+    /// This attempt's log begins.
     Attempt(u32),
-    /// Output. The first frame may begin before the place that was asked for.
+    /// Output. The first frame may begin before the position that was asked for.
     Frames(Vec<LogFrame>),
-    /// What is between the place before and this offset is lost.
+    /// The bytes between these offsets are lost.
     Hole { from: u64, until: u64 },
-    /// There is nothing more yet; or, if the run has ended, for good.
+    /// The end of the log, for now; if the run is done, for good.
     CaughtUp(Box<Run>),
 }
 
-/// A log could not be read on.
+/// Why a log cannot be read any further.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WalkError {
     #[error(transparent)]
@@ -44,55 +44,58 @@ impl From<StoreError> for WalkError {
     }
 }
 
-/// Someone on the way through a run's log.
+/// A reader of a run's log, across its attempts.
 #[derive(Debug)]
 pub(crate) struct LogWalk {
     run: RunId,
     attempt: u32,
     reader: Option<LogReader>,
-    /// The attempt was over before the reader last found the end, so that end is final.
+    /// Whether the attempt was over before the reader last reached the end, so that this end is final.
     is_end_final: bool,
 }
 
 impl LogWalk {
-    /// Begins at a place; the beginning of everything is the default one.
-    pub(crate) fn from(run: RunId, place: Place) -> Self {
-        let reader = (place.attempt > 0).then(|| {
-            let attempt = place.attempt;
-            LogReader::at(LogId { run, attempt }, place.offset)
+    /// Begins at a position; the default one is the beginning of the first attempt.
+    pub(crate) fn from(run: RunId, position: LogPosition) -> Self {
+        let reader = (position.attempt > 0).then(|| {
+            let attempt = position.attempt;
+            LogReader::at(LogId { run, attempt }, position.offset)
         });
-        Self { run, attempt: place.attempt, reader, is_end_final: false }
+        Self { run, attempt: position.attempt, reader, is_end_final: false }
     }
 
-    /// Where it is: everything before it was read.
-    pub(crate) fn place(&self) -> Place {
-        Place { attempt: self.attempt, offset: self.reader.as_ref().map_or(0, LogReader::offset) }
+    /// Everything before it has been read.
+    pub(crate) fn position(&self) -> LogPosition {
+        LogPosition {
+            attempt: self.attempt,
+            offset: self.reader.as_ref().map_or(0, LogReader::offset),
+        }
     }
 
-    /// Takes a step.
+    /// Reads the next item.
     pub(crate) async fn next(
         &mut self,
         store: &dyn Store,
         blobs: &dyn Blobs,
-    ) -> Result<Step, WalkError> {
+    ) -> Result<LogItem, WalkError> {
         loop {
-            if let Some(step) = self.read(store, blobs).await? {
-                return Ok(step);
+            if let Some(item) = self.read(store, blobs).await? {
+                return Ok(item);
             }
             let run = runs::find(store, self.run).await?.ok_or(WalkError::Gone(self.run))?;
             if !is_over(&run, self.attempt) {
-                return Ok(Step::CaughtUp(Box::new(run)));
+                return Ok(LogItem::CaughtUp(Box::new(run)));
             }
             if !self.is_end_final {
-                // It may have grown between the reading and the end of the attempt: what is read now is all there is.
+                // The log may have grown after it was read and before the attempt ended, so read it once more.
                 self.is_end_final = true;
                 continue;
             }
             if self.attempt < last_attempt(&run) {
                 self.begin(self.attempt + 1);
-                return Ok(Step::Attempt(self.attempt));
+                return Ok(LogItem::Attempt(self.attempt));
             }
-            return Ok(Step::CaughtUp(Box::new(run)));
+            return Ok(LogItem::CaughtUp(Box::new(run)));
         }
     }
 
@@ -100,15 +103,15 @@ impl LogWalk {
         &mut self,
         store: &dyn Store,
         blobs: &dyn Blobs,
-    ) -> Result<Option<Step>, LogError> {
+    ) -> Result<Option<LogItem>, LogError> {
         let Some(reader) = &mut self.reader else {
             self.is_end_final = true;
             return Ok(None);
         };
         let from = reader.offset();
         Ok(match reader.next(store, blobs).await? {
-            LogPart::Frames(frames) => Some(Step::Frames(frames)),
-            LogPart::Hole { until } => Some(Step::Hole { from, until }),
+            LogPart::Frames(frames) => Some(LogItem::Frames(frames)),
+            LogPart::Hole { until } => Some(LogItem::Hole { from, until }),
             LogPart::End => None,
         })
     }
@@ -128,7 +131,7 @@ fn last_attempt(run: &Run) -> u32 {
     ended.max(held)
 }
 
-/// Whether nobody writes to this attempt's log any more. Before the first attempt, nobody does.
+/// Whether this attempt's log is complete: no lease of it is held. Attempt 0 has no log and is complete.
 fn is_over(run: &Run, attempt: u32) -> bool {
     run.state.lease().is_none_or(|lease| lease.attempt != attempt)
 }
