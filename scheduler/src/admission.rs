@@ -29,7 +29,7 @@ const PAGE: usize = 64;
 const MOST: usize = 4096;
 
 /// A registry whose next waiting runs are looked at when its turn comes again.
-struct Turn {
+struct NextPage {
     registry: RegistryName,
     after: Run,
 }
@@ -107,15 +107,15 @@ impl Admitter {
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
         let mut look = Look { now: store.now().await?, ..Look::default() };
-        let mut turns = VecDeque::new();
+        let mut pages = VecDeque::new();
         let mut last = None;
         while let Some(registry) = runs::next_waiting_registry(store, last.as_ref()).await? {
-            turns.extend(self.admit_page(&registry, None, &mut look).await?);
+            pages.extend(self.admit_page(&registry, None, &mut look).await?);
             last = Some(registry);
         }
         for _ in 0..MOST / PAGE {
-            let Some(turn) = turns.pop_front() else { break };
-            turns.extend(self.admit_page(&turn.registry, Some(&turn.after), &mut look).await?);
+            let Some(page) = pages.pop_front() else { break };
+            pages.extend(self.admit_page(&page.registry, Some(&page.after), &mut look).await?);
         }
         Ok(look.admitted)
     }
@@ -126,7 +126,7 @@ impl Admitter {
         registry: &RegistryName,
         after: Option<&Run>,
         look: &mut Look,
-    ) -> Result<Option<Turn>, StoreError> {
+    ) -> Result<Option<NextPage>, StoreError> {
         let page = runs::waiting_in(self.store.as_ref(), registry, after, PAGE).await?;
         let is_full = page.len() == PAGE;
         let now = look.now;
@@ -144,7 +144,7 @@ impl Admitter {
             }
         }
         let last = page.into_iter().last().filter(|_| is_full);
-        Ok(last.map(|after| Turn { registry: registry.clone(), after }))
+        Ok(last.map(|after| NextPage { registry: registry.clone(), after }))
     }
 
     async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {

@@ -115,7 +115,7 @@ pub async fn delete(store: &dyn Store, name: &RegistryName) -> Result<Deleted, S
     }
     let mut batch = Batch::default();
     ALL.delete_in(&mut batch, name.as_str());
-    batch.delete.push(runs::registry_door(name));
+    batch.delete.push(runs::last_admitted_of_registry(name));
     crate::collection::commit_unconditional(store, batch).await?;
     Ok(Deleted::Gone)
 }

@@ -26,7 +26,7 @@ mod leasing;
 mod listing;
 
 pub use admission::{Admission, Limits, ready};
-pub(crate) use admission::{registry_door, task_door};
+pub(crate) use admission::{last_admitted_of_registry, last_admitted_of_task};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};

@@ -120,7 +120,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         // Under its version: an update at the same time may have it watch another repository, whose index entry would stay.
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
-        batch.delete.push(runs::task_door(id));
+        batch.delete.push(runs::last_admitted_of_task(id));
         batch.unindex(of_registry(&id.registry), &member);
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(&id.registry, &repository), &member);

@@ -47,7 +47,7 @@ pub async fn ready(
         let mut found = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
         let before = found.value.clone();
         let mut batch = Batch::default();
-        if let Some(reason) = take_places(store, &mut batch, &before, limits).await? {
+        if let Some(reason) = take_from_quotas(store, &mut batch, &before, limits).await? {
             return Ok(Plan::Answer(Admission::Full(reason)));
         }
         let rank = order::rank(before.run_type, before.created);
@@ -66,59 +66,59 @@ pub async fn ready(
 }
 
 /// Counts places, and lets the batch hold only if nobody else was admitted since. Says which are all taken.
-async fn take_places(
+async fn take_from_quotas(
     store: &dyn Store,
     batch: &mut Batch,
     run: &Run,
     limits: Limits,
 ) -> Result<Option<WaitReason>, StoreError> {
-    let places = places(run, limits);
-    let doors: Vec<Key> = places.iter().map(|place| place.door.clone()).collect();
+    let quotas = quotas(run, limits);
+    let keys: Vec<Key> = quotas.iter().map(|quota| quota.last_admitted.clone()).collect();
     // Before the places are counted: who comes in between has replaced one of these.
-    let last_admitted = store.load(&doors).await?;
-    for (place, last) in places.into_iter().zip(last_admitted) {
-        let limit = place.limit as usize;
-        if store.range(&place.taken, From::Start, limit).await?.len() >= limit {
-            return Ok(Some(place.full));
+    let last_admitted = store.load(&keys).await?;
+    for (quota, last) in quotas.into_iter().zip(last_admitted) {
+        let limit = quota.limit as usize;
+        if store.range(&quota.taken, From::Start, limit).await?.len() >= limit {
+            return Ok(Some(quota.full));
         }
         let expected = last.map_or(Expect::Absent, |last| Expect::Version(last.version));
-        batch.expect.push((place.door.clone(), expected));
-        batch.put(place.door, run.id.to_string());
+        batch.expect.push((quota.last_admitted.clone(), expected));
+        batch.put(quota.last_admitted, run.id.to_string());
     }
     Ok(None)
 }
 
-struct Place {
-    door: Key,
+struct Quota {
+    last_admitted: Key,
     taken: Index,
     limit: u32,
     full: WaitReason,
 }
 
-fn places(run: &Run, limits: Limits) -> Vec<Place> {
-    let mut places = vec![Place {
-        door: registry_door(&run.registry),
+fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
+    let mut quotas = vec![Quota {
+        last_admitted: last_admitted_of_registry(&run.registry),
         taken: placed_in_registry(&run.registry),
         limit: limits.registry,
         full: WaitReason::RegistryLimit { limit: limits.registry },
     }];
     if let (Some(task), Some(limit)) = (run.task_id(), limits.task) {
-        places.push(Place {
-            door: task_door(&task),
+        quotas.push(Quota {
+            last_admitted: last_admitted_of_task(&task),
             taken: placed_in_task(&task),
             limit,
             full: WaitReason::TaskLimit { limit },
         });
     }
-    places
+    quotas
 }
 
 /// What the admissions of a registry's runs replace.
-pub(crate) fn registry_door(registry: &RegistryName) -> Key {
+pub(crate) fn last_admitted_of_registry(registry: &RegistryName) -> Key {
     Key::new(Kind::Admission, format_args!("registry/{registry}"))
 }
 
 /// What the admissions of a task's runs replace.
-pub(crate) fn task_door(task: &TaskId) -> Key {
+pub(crate) fn last_admitted_of_task(task: &TaskId) -> Key {
     Key::new(Kind::Admission, format_args!("task/{task}"))
 }

@@ -56,9 +56,9 @@ const PASSED_FOR: Duration = Duration::from_secs(60);
 
 /// What a worker that looks for a run has in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hand {
-    Empty,
-    Others,
+enum Holds {
+    Nothing,
+    OtherRuns,
 }
 
 /// Leases the best ready run of a pool to a worker that holds no other, for `lease` from now; `None` when there is none.
@@ -75,7 +75,7 @@ pub async fn take(
     nonce: &LeaseNonce,
     lease: Duration,
 ) -> Result<Option<TakenRun>, StoreError> {
-    take_with(store, pool, worker, nonce, lease, Hand::Empty).await
+    take_with(store, pool, worker, nonce, lease, Holds::Nothing).await
 }
 
 /// The same, for a worker that holds others: it is not given one that wants to be alone. When such a run is passed for too
@@ -90,7 +90,7 @@ pub async fn take_beside_others(
     nonce: &LeaseNonce,
     lease: Duration,
 ) -> Result<Option<TakenRun>, StoreError> {
-    take_with(store, pool, worker, nonce, lease, Hand::Others).await
+    take_with(store, pool, worker, nonce, lease, Holds::OtherRuns).await
 }
 
 async fn take_with(
@@ -99,7 +99,7 @@ async fn take_with(
     worker: &WorkerId,
     nonce: &LeaseNonce,
     lease: Duration,
-    hand: Hand,
+    holds: Holds,
 ) -> Result<Option<TakenRun>, StoreError> {
     let ready = indexes::ready(pool);
     let mut conflicts: u64 = 0;
@@ -110,7 +110,7 @@ async fn take_with(
             let entry = entries.remove(place_of_choice(nonce, conflicts, entries.len()));
             let Some(id) = member_run(store, &ready, &entry).await? else { continue };
             let Some(found) = take_candidate(store, id, &entry).await? else { continue };
-            if hand == Hand::Others && found.value.wants_to_be_alone() {
+            if holds == Holds::OtherRuns && found.value.wants_to_be_alone() {
                 if is_passed_too_long(&found.value, store.now().await?) {
                     return Ok(None);
                 }
