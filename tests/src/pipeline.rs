@@ -28,11 +28,11 @@ use gantry_remote::registries::{Registries, RemoteRegistries};
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::ManualClock;
-use gantry_seams::deliveries::{self, Accepted};
+use gantry_seams::deliveries::{self, AcceptedDelivery};
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
-use gantry_seams::requests::{self, Accepted as AcceptedRequest, Idempotency, RunRequest};
+use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
@@ -289,7 +289,7 @@ impl TestPipeline {
         repository: &str,
         before: Option<&str>,
         after: Option<&str>,
-    ) -> (EventId, Accepted) {
+    ) -> (EventId, AcceptedDelivery) {
         self.deliver_of(id, &self.git.url(repository), before, after).await
     }
 
@@ -304,7 +304,7 @@ impl TestPipeline {
         branch: &str,
         before: Option<&str>,
         after: Option<&str>,
-    ) -> (EventId, Accepted) {
+    ) -> (EventId, AcceptedDelivery) {
         self.accept_push(id, &self.git.url(repository), branch, before, after).await
     }
 
@@ -318,7 +318,7 @@ impl TestPipeline {
         url: &str,
         before: Option<&str>,
         after: Option<&str>,
-    ) -> (EventId, Accepted) {
+    ) -> (EventId, AcceptedDelivery) {
         self.accept_push(id, url, "main", before, after).await
     }
 
@@ -329,7 +329,7 @@ impl TestPipeline {
         branch: &str,
         before: Option<&str>,
         after: Option<&str>,
-    ) -> (EventId, Accepted) {
+    ) -> (EventId, AcceptedDelivery) {
         let event_id: EventId = format!("hook/{id}/0").parse().expect("an event's id");
         let push = Push {
             hook: Some("hook".parse().expect("an id")),

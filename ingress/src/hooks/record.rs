@@ -6,7 +6,7 @@ use gantry_domain::event::Event;
 use gantry_domain::hook::Hook;
 use gantry_domain::id::{DeliveryId, EventId};
 use gantry_ops::telemetry;
-use gantry_seams::deliveries::{self, Accepted, LARGE_BODY, UnownedBody};
+use gantry_seams::deliveries::{self, AcceptedDelivery, LARGE_BODY, UnownedBody};
 use gantry_seams::store::StoreError;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
@@ -57,15 +57,15 @@ pub(super) async fn record(
         drop_if_unowned(state, &delivery, &accepted).await;
     }
     match accepted {
-        Accepted::New => {
+        AcceptedDelivery::New => {
             count(state, &delivery);
             for event in events {
                 state.doorbells.event(event.id, event.trace);
             }
             Ok(Recorded::New(delivery))
         }
-        Accepted::Repeat(earlier) => Ok(Recorded::Repeat(earlier)),
-        Accepted::Conflict(_) => {
+        AcceptedDelivery::Repeat(earlier) => Ok(Recorded::Repeat(earlier)),
+        AcceptedDelivery::Conflict(_) => {
             tracing::warn!(
                 delivery.id = %delivery.id, hook.id = %hook.id,
                 "delivery {} came again with another body: the first one stands", delivery.id
@@ -101,10 +101,12 @@ async fn keep_apart_if_large(
 
 /// Removes a body that was kept apart for a delivery that is not the one that stands. What stays is removed with what is
 /// old.
-async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted) {
+async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &AcceptedDelivery) {
     let unowned = match accepted {
-        Accepted::New => None,
-        Accepted::Repeat(stands) | Accepted::Conflict(stands) => UnownedBody::of(delivery, stands),
+        AcceptedDelivery::New => None,
+        AcceptedDelivery::Repeat(stands) | AcceptedDelivery::Conflict(stands) => {
+            UnownedBody::of(delivery, stands)
+        }
     };
     let Some(unowned) = unowned else { return };
     let gone = unowned.remove(state.store.as_ref(), state.blobs.as_ref());

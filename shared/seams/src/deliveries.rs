@@ -17,17 +17,18 @@ use crate::codec;
 use crate::events;
 use crate::store::{Batch, CommitError, Entry, From, Index, Key, Kind, Store, StoreError};
 
-/// A body of so many bytes is announced and kept in the object store: Redis stands still for as long as it takes to write one.
+/// A body of at least this size goes to the object store, and is announced first: Redis serves nobody while it writes a
+/// large value.
 pub const LARGE_BODY: usize = 512 << 10;
 
-/// What the ledger said to a delivery.
+/// The result of [`accept`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Accepted {
+pub enum AcceptedDelivery {
     /// It is new, and stored with its events.
     New,
-    /// The same delivery came before: this is what it meant then.
+    /// The same delivery was accepted before, as this one.
     Repeat(Delivery),
-    /// Another body came under the same id before; that one stands, and this one is recorded as a conflict.
+    /// Another body was accepted under the same id before, as this one. It stands, and the new one is recorded as a conflict.
     Conflict(Delivery),
 }
 
@@ -194,16 +195,16 @@ pub async fn accept(
     delivery: &Delivery,
     body: Option<Bytes>,
     events: &[Event],
-) -> Result<Accepted, StoreError> {
+) -> Result<AcceptedDelivery, StoreError> {
     let member = member_of(delivery);
     match store.commit(acceptance(&member, delivery, body, events)?).await {
-        Ok(()) => Ok(Accepted::New),
+        Ok(()) => Ok(AcceptedDelivery::New),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { .. }) => {
             let earlier = match codec::load::<Delivery>(store, &key(&member)).await {
                 // It came before, with its events: refused, it would stand in the way of all that its sender says later.
                 Err(StoreError::Undecodable { .. }) => {
-                    return Ok(Accepted::Repeat(delivery.clone()));
+                    return Ok(AcceptedDelivery::Repeat(delivery.clone()));
                 }
                 earlier => earlier?,
             };
@@ -214,10 +215,10 @@ pub async fn accept(
             };
             let earlier = earlier.value;
             if earlier.body_sha256 == delivery.body_sha256 {
-                return Ok(Accepted::Repeat(earlier));
+                return Ok(AcceptedDelivery::Repeat(earlier));
             }
             record_conflict(store, delivery).await?;
-            Ok(Accepted::Conflict(earlier))
+            Ok(AcceptedDelivery::Conflict(earlier))
         }
     }
 }

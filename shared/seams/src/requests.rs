@@ -42,9 +42,9 @@ impl Idempotency {
     }
 }
 
-/// What became of a request.
+/// The result of [`accept`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Accepted {
+pub enum AcceptedRequest {
     /// It started this run.
     Started(Box<Run>),
     /// An earlier request with the same key had started this one.
@@ -53,8 +53,8 @@ pub enum Accepted {
     OtherRequest(RunId),
 }
 
-/// Accepts a request, for whose run `signer` vouches. A second call with the same idempotency key starts nothing and
-/// tells the first one's run, and whether that was asked for by the same request.
+/// Accepts a request and creates its run, signed by `signer`. A second call with the same idempotency key starts nothing: it
+/// returns the first one's run, and whether the two requests are the same.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -62,7 +62,7 @@ pub async fn accept(
     store: &dyn Store,
     mut request: RunRequest,
     signer: &dyn Signer,
-) -> Result<Accepted, StoreError> {
+) -> Result<AcceptedRequest, StoreError> {
     debug_assert!(matches!(request.event.kind, EventKind::Requested { .. }), "only requests");
     let idempotency = request.idempotency.take();
     let run_key = idempotency.as_ref().map(|idempotency| format!("request/{}", idempotency.key));
@@ -97,7 +97,7 @@ pub async fn accept(
             nothing: None,
         };
         decisions::record_at_once(&mut batch, decision)?;
-        Ok(Plan::Commit(batch, Accepted::Started(Box::new(run))))
+        Ok(Plan::Commit(batch, AcceptedRequest::Started(Box::new(run))))
     })
     .await
 }
@@ -107,9 +107,9 @@ async fn repeated(
     id: RunId,
     idempotency: &Idempotency,
     signer: &dyn Signer,
-) -> Result<Accepted, StoreError> {
+) -> Result<AcceptedRequest, StoreError> {
     let Some(run) = runs::find(store, id).await? else {
-        return Ok(Accepted::Repeated(id));
+        return Ok(AcceptedRequest::Repeated(id));
     };
     let is_same = match &run.cause {
         Cause::Request { asked: Some(asked), .. } => {
@@ -117,5 +117,5 @@ async fn repeated(
         }
         Cause::Request { asked: None, .. } | Cause::Push { .. } => false,
     };
-    Ok(if is_same { Accepted::Repeated(id) } else { Accepted::OtherRequest(id) })
+    Ok(if is_same { AcceptedRequest::Repeated(id) } else { AcceptedRequest::OtherRequest(id) })
 }

@@ -10,7 +10,7 @@ use gantry_domain::run::RunStatus;
 use gantry_domain::task::Task;
 use gantry_seams::archive::{self, ArchiveError};
 use gantry_seams::clock::Clock;
-use gantry_seams::deliveries::Accepted;
+use gantry_seams::deliveries::AcceptedDelivery;
 use gantry_seams::installation::{self, OpenError};
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::{Batch, Key, Kind};
@@ -102,14 +102,14 @@ async fn an_installation_is_moved_with_everything_and_goes_on() {
     assert_eq!(listed, tokens::list(old_store, None, 10).await.unwrap());
     assert_eq!(tasks::find(store.as_ref(), &old.task.id).await.unwrap(), Some(old.task.clone()));
     let (_, again) = new.deliver("d1", "hello", None, Some(&old.commit)).await;
-    assert!(matches!(again, Accepted::Repeat(_)), "{again:?}");
+    assert!(matches!(again, AcceptedDelivery::Repeat(_)), "{again:?}");
 
-    let requests::Accepted::Started(next) = new.ask(&old.task, None).await else {
+    let requests::AcceptedRequest::Started(next) = new.ask(&old.task, None).await else {
         panic!("it is new")
     };
     assert_eq!(next.id.to_string(), "ca4");
     let repeated = new.ask(&old.task, Some("k")).await;
-    assert_eq!(repeated, requests::Accepted::Repeated("ca2".parse().unwrap()));
+    assert_eq!(repeated, requests::AcceptedRequest::Repeated("ca2".parse().unwrap()));
     new.settle().await;
     for run in ["ca1", "ca2", "ca3", "ca4"] {
         assert_eq!(new.run(run).await.status(), RunStatus::Succeeded, "{run}");

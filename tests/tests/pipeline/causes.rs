@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::run::{ErrorCode, Run, RunState, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::requests::Accepted;
+use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::runs;
 use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
@@ -32,8 +32,10 @@ async fn a_request_with_the_same_key_is_the_same_run() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    let Accepted::Started(run) = gantry.ask(&task, Some("k")).await else { panic!("it is new") };
-    assert_eq!(gantry.ask(&task, Some("k")).await, Accepted::Repeated(run.id));
+    let AcceptedRequest::Started(run) = gantry.ask(&task, Some("k")).await else {
+        panic!("it is new")
+    };
+    assert_eq!(gantry.ask(&task, Some("k")).await, AcceptedRequest::Repeated(run.id));
     gantry.settle().await;
     assert_eq!(
         gantry.transcript().await,
@@ -109,8 +111,8 @@ async fn a_git_host_that_stays_away_is_waited_for_an_hour_and_named() {
 
 #[tokio::test]
 async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
-    type Turn = fn(&TestPipeline);
-    let outages: [(&str, Turn, Turn); 3] = [
+    type Change = fn(&TestPipeline);
+    let outages: [(&str, Change, Change); 3] = [
         (
             "/hello.git did not answer",
             |gantry| gantry.git.behave(Behaviour::Status(503)),

@@ -88,7 +88,7 @@ pub(crate) async fn assert_refused(gantry: &TestPipeline, id: &str) {
 async fn waiting_run(gantry: &TestPipeline, name: &str) -> Run {
     let task = secrets::task_with_secret(gantry, name).await;
     gantry.schedule().await;
-    let requests::Accepted::Started(run) = gantry.ask(&task, None).await else {
+    let requests::AcceptedRequest::Started(run) = gantry.ask(&task, None).await else {
         panic!("it is new")
     };
     *run

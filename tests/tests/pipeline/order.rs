@@ -8,7 +8,7 @@ use gantry_domain::id::EventId;
 use gantry_domain::run::{KeptBecause, Run, RunStatus};
 use gantry_domain::step::Steps;
 use gantry_domain::task::Task;
-use gantry_seams::requests::Accepted;
+use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::runs::{self, Limits, TakenRun};
 use gantry_seams::store::Batch;
 use gantry_seams::tags::Permit;
@@ -93,7 +93,9 @@ async fn rerun(gantry: &TestPipeline, run: &Run) -> Run {
 }
 
 async fn start(gantry: &TestPipeline, draft: impl FnOnce(EventId) -> RunDraft) -> Run {
-    let Accepted::Started(run) = gantry.request(draft, None).await else { panic!("it is new") };
+    let AcceptedRequest::Started(run) = gantry.request(draft, None).await else {
+        panic!("it is new")
+    };
     *run
 }
 

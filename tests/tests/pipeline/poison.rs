@@ -16,7 +16,7 @@ use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
-use gantry_seams::deliveries::{self, Accepted};
+use gantry_seams::deliveries::{self, AcceptedDelivery};
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::requests::{self, RunRequest};
 use gantry_seams::store::{Batch, CommitError, Index, Key, Kind};
@@ -118,7 +118,7 @@ impl Victim {
         (delivery, event)
     }
 
-    async fn deliver(&self, gantry: &TestPipeline) -> Accepted {
+    async fn deliver(&self, gantry: &TestPipeline) -> AcceptedDelivery {
         let (delivery, event) = self.push(gantry);
         let body = Some(Bytes::from_static(b"{}"));
         deliveries::accept(gantry.store.as_ref(), &delivery, body, &[event]).await.unwrap()
@@ -222,7 +222,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
         gantry.ask(&victims[name].task, None).await;
     }
     for name in ["event", "decision", "hooked", "fact", "key", "counter", "delivery"] {
-        assert_eq!(victims[name].deliver(&gantry).await, Accepted::New);
+        assert_eq!(victims[name].deliver(&gantry).await, AcceptedDelivery::New);
     }
     let mut poisoned = Vec::new();
     for name in ["ready", "leased", "waiting"] {
@@ -293,7 +293,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     written.insert("delivery/github/delivery/d1".to_owned(), 1);
     assert_eq!(*counted.0.lock().unwrap(), written, "nothing is put there again");
 
-    assert!(matches!(victims["delivery"].deliver(&gantry).await, Accepted::Repeat(_)));
+    assert!(matches!(victims["delivery"].deliver(&gantry).await, AcceptedDelivery::Repeat(_)));
 }
 
 #[tokio::test]

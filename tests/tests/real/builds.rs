@@ -7,7 +7,7 @@ use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
 use gantry_ops::secret::SecretString;
 use gantry_seams::registries::{self, NewRegistry};
-use gantry_seams::requests::Accepted;
+use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{runs, tasks};
 use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{TestPipeline, image_build};
@@ -44,7 +44,9 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id
         let by = TestPipeline::somebody();
         planner::for_task_request(task, task.recipe.clone(), event, by)
     };
-    let Accepted::Started(run) = gantry.request(draft, None).await else { panic!("it is new") };
+    let AcceptedRequest::Started(run) = gantry.request(draft, None).await else {
+        panic!("it is new")
+    };
     gantry.schedule().await;
     run.id
 }

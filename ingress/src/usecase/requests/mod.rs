@@ -8,7 +8,7 @@ use gantry_domain::run::Run as RunRecord;
 use gantry_ops::metrics::{self, Decided};
 use gantry_ops::secret::random_hex;
 use gantry_ops::telemetry;
-use gantry_seams::requests::{self, Accepted, Idempotency, RunRequest};
+use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs;
 use tracing::{Instrument as _, Span, field};
 
@@ -97,14 +97,16 @@ impl Request {
         let prefix: RunPrefix = registry.prefix;
         let request = RunRequest { event, prefix, draft, idempotency: self.asked.idempotency };
         match requests::accept(store, request, state.keyring.as_ref()).await? {
-            Accepted::Started(run) => {
+            AcceptedRequest::Started(run) => {
                 self.asked.span.record("run.id", field::display(run.id));
                 metrics::decided(Decided::Run);
                 state.doorbells.run_created(&run);
                 Ok(Started::New(run))
             }
-            Accepted::OtherRequest(run) => Err(Refusal::KeyReused { what: self.asked.what, run }),
-            Accepted::Repeated(id) => {
+            AcceptedRequest::OtherRequest(run) => {
+                Err(Refusal::KeyReused { what: self.asked.what, run })
+            }
+            AcceptedRequest::Repeated(id) => {
                 let run = runs::find(store, id).await?;
                 let run = run.ok_or_else(|| Refusal::Conflict {
                     code: "run_gone",
