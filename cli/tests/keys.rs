@@ -15,11 +15,11 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A folder to work in, with a data folder in it.
-struct Place {
+struct TestFolder {
     folder: TempDir,
 }
 
-impl Place {
+impl TestFolder {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -78,58 +78,62 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_key_is_made_once_and_a_pools_key_is_always_the_same() {
-    let place = Place::new();
-    place.does(&["secret", "key", "--to", "service.key"]);
-    let key = std::fs::read_to_string(place.path("service.key")).unwrap();
-    assert_eq!(mode(&place.path("service.key")), 0o600);
-    let refused = place.is_refused(&["secret", "key", "--to", "service.key"]);
+    let folder = TestFolder::new();
+    folder.does(&["secret", "key", "--to", "service.key"]);
+    let key = std::fs::read_to_string(folder.path("service.key")).unwrap();
+    assert_eq!(mode(&folder.path("service.key")), 0o600);
+    let refused = folder.is_refused(&["secret", "key", "--to", "service.key"]);
     assert!(refused.contains("service.key exists already"), "{refused}");
-    assert_eq!(std::fs::read_to_string(place.path("service.key")).unwrap(), key);
+    assert_eq!(std::fs::read_to_string(folder.path("service.key")).unwrap(), key);
 
     let pool_key = |pool: &str| {
-        place.does(&["secret", "pool-key", pool, "--set", "secrets.key_file=service.key"])
+        folder.does(&["secret", "pool-key", pool, "--set", "secrets.key_file=service.key"])
     };
     let printed = pool_key("linux-amd64");
     assert!(printed.contains("\nlinux-amd64 ") && !printed.contains(key.trim()), "{printed}");
     assert_ne!(pool_key("linux-arm64"), printed);
     for _ in 0..2 {
         let to = ["secret", "pool-key", "linux-amd64", "--set", "secrets.key_file=service.key"];
-        place.does(&[&to[..], &["--to", "pool.key"]].concat());
-        assert_eq!(std::fs::read_to_string(place.path("pool.key")).unwrap(), printed);
-        assert_eq!(mode(&place.path("pool.key")), 0o600);
+        folder.does(&[&to[..], &["--to", "pool.key"]].concat());
+        assert_eq!(std::fs::read_to_string(folder.path("pool.key")).unwrap(), printed);
+        assert_eq!(mode(&folder.path("pool.key")), 0o600);
     }
     let to = ["secret", "pool-key", "linux-amd64", "--set", "secrets.key_file=service.key"];
-    place.is_refused(&[&to[..], &["--to", "service.key"]].concat());
-    assert_eq!(std::fs::read_to_string(place.path("service.key")).unwrap(), key, "it is no pool's");
+    folder.is_refused(&[&to[..], &["--to", "service.key"]].concat());
+    assert_eq!(
+        std::fs::read_to_string(folder.path("service.key")).unwrap(),
+        key,
+        "it is no pool's"
+    );
 }
 
 #[test]
 fn a_wrong_key_stops_the_start_until_everything_is_sealed_with_it() {
-    let place = Place::new();
-    place.starts();
-    let old = std::fs::read_to_string(place.key()).unwrap();
-    place.does(&["secret", "key", "--to", "new.key"]);
-    let new = std::fs::read_to_string(place.path("new.key")).unwrap();
+    let folder = TestFolder::new();
+    folder.starts();
+    let old = std::fs::read_to_string(folder.key()).unwrap();
+    folder.does(&["secret", "key", "--to", "new.key"]);
+    let new = std::fs::read_to_string(folder.path("new.key")).unwrap();
 
-    std::fs::remove_file(place.key()).unwrap();
-    let refused = place.is_refused(&UP);
+    std::fs::remove_file(folder.key()).unwrap();
+    let refused = folder.is_refused(&UP);
     assert!(refused.contains("there is no key file"), "{refused}");
-    assert!(!place.key().exists(), "another key would open nothing");
+    assert!(!folder.key().exists(), "another key would open nothing");
 
-    std::fs::write(place.key(), &new).unwrap();
+    std::fs::write(folder.key(), &new).unwrap();
     for command in [&UP[..], &["secret", "rekey", "--data", "data"]] {
-        let refused = place.is_refused(command);
+        let refused = folder.is_refused(command);
         assert!(refused.contains("secret.key is refused: it lacks key "), "{refused}");
         assert!(refused.contains("put the line of that key back"), "{refused}");
     }
 
-    std::fs::write(place.key(), format!("{new}{old}")).unwrap();
-    let told = place.does(&["secret", "rekey", "--data", "data"]);
+    std::fs::write(folder.key(), format!("{new}{old}")).unwrap();
+    let told = folder.does(&["secret", "rekey", "--data", "data"]);
     assert!(told.contains("runs: 0 of 0 sealed anew"), "{told}");
-    place.does(&["secret", "rekey", "--data", "data"]);
+    folder.does(&["secret", "rekey", "--data", "data"]);
 
-    std::fs::write(place.key(), &old).unwrap();
-    place.is_refused(&UP);
-    std::fs::write(place.key(), &new).unwrap();
-    place.starts();
+    std::fs::write(folder.key(), &old).unwrap();
+    folder.is_refused(&UP);
+    std::fs::write(folder.key(), &new).unwrap();
+    folder.starts();
 }

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 use git_server::{Behaviour, GitServer};
 
-struct Place {
+struct TestSources {
     folder: TempDir,
     sources: Sources,
 }
@@ -51,14 +51,14 @@ struct Place {
 const LIMITS: UnpackLimits =
     UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 100 };
 
-fn place(mirror_bytes: u64) -> Place {
-    place_with(mirror_bytes, LIMITS)
+fn sources(mirror_bytes: u64) -> TestSources {
+    sources_with(mirror_bytes, LIMITS)
 }
 
-fn place_with(mirror_bytes: u64, limits: UnpackLimits) -> Place {
+fn sources_with(mirror_bytes: u64, limits: UnpackLimits) -> TestSources {
     let folder = TempDir::new().unwrap();
     let sources = open(folder.path(), mirror_bytes, limits);
-    Place { folder, sources }
+    TestSources { folder, sources }
 }
 
 fn open(folder: &Path, mirror_bytes: u64, limits: UnpackLimits) -> Sources {
@@ -69,7 +69,7 @@ fn open(folder: &Path, mirror_bytes: u64, limits: UnpackLimits) -> Sources {
     Sources::open(folder.to_owned(), git, http, limits, mirror_bytes).unwrap()
 }
 
-impl Place {
+impl TestSources {
     fn mirrors(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path().join("mirrors")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
@@ -124,9 +124,9 @@ async fn a_folder_of_a_commit_is_read_and_packed_as_its_rules_say() {
             ],
         )
         .unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&format!("{}#main:web", server.url("app")));
-    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
     assert_eq!(checkout.commit().unwrap().as_str(), commit);
     assert_eq!(checkout.branch().unwrap().as_str(), "main");
     assert_eq!(checkout.dockerfile(&at("Dockerfile")).unwrap(), "FROM scratch\n");
@@ -145,9 +145,9 @@ async fn a_dockerfile_is_looked_up_inside_of_the_source_only() {
     std::os::unix::fs::symlink("/etc/passwd", repository.work().join("out")).unwrap();
     std::os::unix::fs::symlink("Dockerfile", repository.work().join("in")).unwrap();
     repository.commit("main", &[("Dockerfile", "FROM scratch\n"), ("d/x", "")]).unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
     assert_eq!(checkout.dockerfile(&at("in")).unwrap(), "FROM scratch\n");
     let error = checkout.dockerfile(&at("out")).unwrap_err();
     assert!(matches!(error, ContextError::Outside { .. }), "{error}");
@@ -183,9 +183,9 @@ async fn a_dockerfile_that_cannot_be_read_says_why() {
     repository
         .commit("main", &[("prod/Dockerfile", "FROM linked\n"), ("sub/x", ""), ("large", &large)])
         .unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
     assert_eq!(checkout.dockerfile(&at("linked")).unwrap(), "FROM linked\n");
     let missing = ": check `--file`, and the folder behind `:` of the context";
     for (path, said) in [
@@ -228,9 +228,9 @@ async fn a_dockerfile_in_lower_case_stands_in_and_its_bytes_need_not_be_utf_8() 
             &[("both/Dockerfile", "FROM upper\n"), ("both/dockerfile", ""), ("a.log", "")],
         )
         .unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
     let text = checkout.dockerfile(&at("Dockerfile")).unwrap();
     assert!(text.ends_with("FROM lower\n"), "{text}");
     assert_eq!(gantry_taskfile::encoding::encode(&text), b"# J\xfcrgen\nFROM lower\n");
@@ -243,21 +243,21 @@ async fn a_mirror_saves_the_second_fetch_but_never_the_question_who_asks() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     server.require("x-access-token", "good");
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
     let token = |password: &str| Credentials {
         username: String::new(),
         password: SecretString::from(password),
     };
-    place.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
+    rig.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
     let before = server.requests().len();
-    place.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
+    rig.sources.from_git(&source, Some(&token("good")), soon()).await.unwrap();
     let asked = server.requests().split_off(before);
     assert!(asked.len() <= 3, "{asked:?}");
 
-    let error = place.sources.from_git(&source, Some(&token("bad")), soon()).await.unwrap_err();
+    let error = rig.sources.from_git(&source, Some(&token("bad")), soon()).await.unwrap_err();
     assert!(matches!(error, SourceError::Git(GitError::Unauthorized { .. })), "{error}");
-    let error = place.sources.from_git(&source, None, soon()).await.unwrap_err();
+    let error = rig.sources.from_git(&source, None, soon()).await.unwrap_err();
     assert!(matches!(error, SourceError::Git(GitError::CredentialsWanted { .. })), "{error}");
 }
 
@@ -266,14 +266,14 @@ async fn a_mirror_that_a_killed_process_left_is_made_anew() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     repository.commit("main", &[("a", "1")]).unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    place.sources.from_git(&source, None, soon()).await.unwrap();
+    rig.sources.from_git(&source, None, soon()).await.unwrap();
 
-    let mirror = place.mirrors().pop().unwrap();
+    let mirror = rig.mirrors().pop().unwrap();
     std::fs::write(mirror.join("shallow.lock"), "").unwrap();
     let commit = repository.commit("main", &[("a", "2")]).unwrap();
-    let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+    let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
     assert_eq!(checkout.commit().unwrap().as_str(), commit);
     assert!(!mirror.join("shallow.lock").exists());
 }
@@ -293,10 +293,10 @@ async fn the_next_owner_of_a_folder_ends_the_git_processes_that_a_killed_one_lef
     for name in ["app", "other"] {
         server.repository(name).unwrap().commit("main", &[("a", "1")]).unwrap();
     }
-    let (killed, another) = (place(1 << 30), place(1 << 30));
+    let (killed, another) = (sources(1 << 30), sources(1 << 30));
     server.behave(Behaviour::Silence);
-    for (place, name) in [(&killed, "app"), (&another, "other")] {
-        let (sources, url) = (place.sources.clone(), server.url(name));
+    for (rig, name) in [(&killed, "app"), (&another, "other")] {
+        let (sources, url) = (rig.sources.clone(), server.url(name));
         let fetch =
             async move { sources.from_git(&git_source(&url), None, soon()).await.map(drop) };
         let mut fetch = Box::pin(fetch);
@@ -321,12 +321,12 @@ async fn the_next_owner_of_a_folder_ends_the_git_processes_that_a_killed_one_lef
 #[tokio::test]
 async fn a_repository_that_is_made_again_in_another_object_format_is_fetched() {
     let server = GitServer::start().await.unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
     for (round, format) in ["sha1", "sha256", "sha1"].into_iter().enumerate() {
         let repository = server.repository_of_format("app", format).unwrap();
         let commit = repository.commit("main", &[("a", &format!("round {round}"))]).unwrap();
-        let checkout = place.sources.from_git(&source, None, soon()).await.unwrap();
+        let checkout = rig.sources.from_git(&source, None, soon()).await.unwrap();
         assert_eq!(checkout.commit().unwrap().as_str(), commit);
         let content = std::fs::read_to_string(checkout.root().join("a")).unwrap();
         assert_eq!(content, format!("round {round}"));
@@ -339,19 +339,19 @@ async fn mirrors_are_bounded_and_many_runs_share_one() {
     for name in ["a", "b"] {
         server.repository(name).unwrap().commit("main", &[("f", name)]).unwrap();
     }
-    let none = place(0);
+    let none = sources(0);
     for name in ["a", "b"] {
         none.sources.from_git(&git_source(&server.url(name)), None, soon()).await.unwrap();
         assert!(none.mirrors().is_empty());
     }
 
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("a"));
-    let runs = (0..8).map(|_| place.sources.from_git(&source, None, soon()));
+    let runs = (0..8).map(|_| rig.sources.from_git(&source, None, soon()));
     for run in futures_util::future::join_all(runs).await {
         assert_eq!(std::fs::read_to_string(run.unwrap().root().join("f")).unwrap(), "a");
     }
-    assert_eq!(place.mirrors().len(), 1);
+    assert_eq!(rig.mirrors().len(), 1);
 }
 
 /// A web server whose answer depends on how often it was asked.
@@ -390,25 +390,25 @@ fn archive() -> Vec<u8> {
 
 #[tokio::test]
 async fn an_archive_comes_from_a_web_server_that_may_be_away_for_a_moment() {
-    let place = place(0);
+    let rig = sources(0);
     let url = web(|asked| if asked == 0 { (503, Vec::new()) } else { (200, archive()) }).await;
-    let checkout = place.sources.from_tarball(&url, soon()).await.unwrap();
+    let checkout = rig.sources.from_tarball(&url, soon()).await.unwrap();
     assert_eq!(std::fs::read_to_string(checkout.root().join("d/f")).unwrap(), "hi");
     assert_eq!(checkout.commit(), None);
 
     let url = web(|_| (404, Vec::new())).await;
-    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
+    let error = rig.sources.from_tarball(&url, soon()).await.unwrap_err();
     assert!(matches!(error, SourceError::Status { .. }) && !error.is_transient(), "{error}");
     assert!(!error.to_string().contains("s3cret"), "{error}");
 
     let url = web(|_| (200, b"<html>".to_vec())).await;
-    let error = place.sources.from_tarball(&url, soon()).await.unwrap_err();
+    let error = rig.sources.from_tarball(&url, soon()).await.unwrap_err();
     assert!(matches!(error, SourceError::Unpack(_)), "{error}");
 }
 
 #[tokio::test]
 async fn an_archive_inside_the_operators_network_is_not_fetched() {
-    let place = place(0);
+    let rig = sources(0);
     let inside = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
     inside.set_nonblocking(true).unwrap();
     let port = inside.local_addr().unwrap().port();
@@ -423,7 +423,7 @@ async fn an_archive_inside_the_operators_network_is_not_fetched() {
         ("http://example.com/a.tar.gz".to_owned(), "is not encrypted"),
     ] {
         let parsed: TarballUrl = url.parse().unwrap();
-        let error = place.sources.from_tarball(&parsed, soon()).await.unwrap_err();
+        let error = rig.sources.from_tarball(&parsed, soon()).await.unwrap_err();
         assert!(
             matches!(error, SourceError::Outbound(_)) && !error.is_transient(),
             "{url}: {error}"
@@ -440,11 +440,11 @@ fn digest_of(archive: &[u8]) -> gantry_domain::image::Digest {
 
 #[tokio::test]
 async fn an_upload_is_built_only_as_it_was_uploaded() {
-    let place = place(0);
+    let rig = sources(0);
     let uploaded = archive();
     let digest = digest_of(&uploaded);
     let fetch = async |archive: Vec<u8>| {
-        place.sources.from_upload(std::io::Cursor::new(archive), &digest, soon()).await
+        rig.sources.from_upload(std::io::Cursor::new(archive), &digest, soon()).await
     };
     let checkout = fetch(uploaded.clone()).await.unwrap();
     assert_eq!(std::fs::read_to_string(checkout.root().join("d/f")).unwrap(), "hi");

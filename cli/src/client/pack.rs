@@ -20,7 +20,7 @@ use flate2::write::GzEncoder;
 use gantry_taskfile::ignore::file_names;
 use tokio::sync::mpsc;
 
-use dockerfile::Place;
+use dockerfile::DockerfilePath;
 use walk::{Rules, Walk};
 
 mod dockerfile;
@@ -78,10 +78,10 @@ impl Pack {
     /// # Errors
     /// [`crate::exit::UsageError`] when there is no Dockerfile at `dockerfile`; else what the system says.
     pub(crate) fn of(root: &Path, dockerfile: &str) -> Result<Self> {
-        let place = dockerfile::find(root, dockerfile)?;
-        let (asked, elsewhere) = match &place {
-            Place::Inside { asked, .. } => (asked.clone(), None),
-            Place::Outside(file) => (format!("{ALONG}/Dockerfile"), Some(file.as_path())),
+        let path = dockerfile::find(root, dockerfile)?;
+        let (asked, elsewhere) = match &path {
+            DockerfilePath::Inside { asked, .. } => (asked.clone(), None),
+            DockerfilePath::Outside(file) => (format!("{ALONG}/Dockerfile"), Some(file.as_path())),
         };
         let rules = Rules::read(root, &asked, elsewhere)?;
         let mut walk = Walk {
@@ -97,13 +97,13 @@ impl Pack {
         walk.folder(&rules.ignore.root())?;
         // The build reads these itself, so they go along even if excluded.
         walk.always(".dockerignore")?;
-        match &place {
-            Place::Inside { asked, file } => {
+        match &path {
+            DockerfilePath::Inside { asked, file } => {
                 walk.always(file)?;
                 let [own, _] = file_names(asked);
                 walk.always(&own)?;
             }
-            Place::Outside(file) => walk.along(dockerfile::read(file)?, &rules.text)?,
+            DockerfilePath::Outside(file) => walk.along(dockerfile::read(file)?, &rules.text)?,
         }
         Ok(walk.pack)
     }

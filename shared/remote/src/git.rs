@@ -53,9 +53,9 @@ pub struct Remote<'a> {
     pub deadline: Instant,
 }
 
-/// What a reference stands for now.
+/// The commit that a reference names now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct ResolvedRef {
     /// The commit.
     pub commit: CommitId,
     /// The reference in full: `refs/heads/main`; `None` if a commit was asked for.
@@ -101,7 +101,7 @@ impl Git {
         &self,
         remote: Remote<'_>,
         reference: Option<&RefName>,
-    ) -> Result<Head, GitError> {
+    ) -> Result<ResolvedRef, GitError> {
         let commit = reference.and_then(|reference| reference.as_str().to_lowercase().parse().ok());
         if let Some(commit) = commit {
             let advertised = self.ls_remote(remote, None).await?;
@@ -111,7 +111,7 @@ impl Git {
                     reference: commit.to_string(),
                 });
             }
-            return Ok(Head { commit, name: None, branch: None });
+            return Ok(ResolvedRef { commit, name: None, branch: None });
         }
         let advertised = self.ls_remote(remote, reference).await?;
         match reference {
@@ -153,7 +153,7 @@ impl Git {
     pub async fn fetch(
         &self,
         remote: Remote<'_>,
-        head: &Head,
+        head: &ResolvedRef,
         repository: &Path,
     ) -> Result<(), GitError> {
         if self.has(repository, &head.commit, remote.deadline).await? {
@@ -461,15 +461,15 @@ impl Advertised {
         self.refs.values().all(|other| other.object_format() == commit.object_format())
     }
 
-    fn default_head(&self) -> Option<Head> {
+    fn default_head(&self) -> Option<ResolvedRef> {
         let commit = self.refs.get("HEAD")?.clone();
         let name = self.default_branch.clone();
         let branch = name.as_deref().and_then(branch_of);
-        Some(Head { commit, name: name.or_else(|| Some("HEAD".to_owned())), branch })
+        Some(ResolvedRef { commit, name: name.or_else(|| Some("HEAD".to_owned())), branch })
     }
 
     /// By git's own order: the name itself, then a tag, then a branch.
-    fn find(&self, reference: &RefName) -> Option<Head> {
+    fn find(&self, reference: &RefName) -> Option<ResolvedRef> {
         if reference.as_str() == "HEAD" {
             return self.default_head();
         }
@@ -477,7 +477,7 @@ impl Advertised {
             let name = format!("{prefix}{reference}");
             let commit = self.refs.get(&name)?.clone();
             let branch = branch_of(&name);
-            Some(Head { commit, name: Some(name), branch })
+            Some(ResolvedRef { commit, name: Some(name), branch })
         })
     }
 }

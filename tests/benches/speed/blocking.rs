@@ -55,27 +55,27 @@ struct Busy {
     waited_for_core: f64,
 }
 
-/// When Redis gets a core.
+/// How much of a core Redis gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// Before everybody else.
+enum CpuShare {
+    /// As much as it wants, before other processes.
     First,
-    /// As the system shares them out.
+    /// What the system gives it.
     Fair,
 }
 
 /// What gantry does meanwhile.
-type Work = (&'static str, Turn, fn(Effort, &Servers, &Path) -> Result<()>);
+type Work = (&'static str, CpuShare, fn(Effort, &Servers, &Path) -> Result<()>);
 
 const WORKS: [Work; 6] = [
-    ("hooks of 8 KiB by 256 connections, decided", Turn::First, send_hooks),
-    ("the same, Redis no sooner than others", Turn::Fair, send_hooks),
-    ("a push that 64 tasks watch, decided", Turn::First, decide_many),
-    ("an import, 200 changes in one commit", Turn::First, import),
-    ("hooks of 1 MiB, one after the other", Turn::First, |_, servers, folder| {
+    ("hooks of 8 KiB by 256 connections, decided", CpuShare::First, send_hooks),
+    ("the same, Redis no sooner than others", CpuShare::Fair, send_hooks),
+    ("a push that 64 tasks watch, decided", CpuShare::First, decide_many),
+    ("an import, 200 changes in one commit", CpuShare::First, import),
+    ("hooks of 1 MiB, one after the other", CpuShare::First, |_, servers, folder| {
         send_one_by_one(1 << 20, servers, folder)
     }),
-    ("hooks of 25 MiB, one after the other", Turn::First, |_, servers, folder| {
+    ("hooks of 25 MiB, one after the other", CpuShare::First, |_, servers, folder| {
         send_one_by_one(LARGEST_HOOK, servers, folder)
     }),
 ];
@@ -86,8 +86,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut stalls = Vec::new();
     for round in 1..=effort.rounds {
         stalls.push(longest_stall()?);
-        for ((name, turn, work), measured) in WORKS.iter().zip(&mut all) {
-            let servers = start_servers(*turn)?;
+        for ((name, share, work), measured) in WORKS.iter().zip(&mut all) {
+            let servers = start_servers(*share)?;
             let percentiles = ["latency-tracking-info-percentiles", "50 99 100"];
             servers.ask_redis(&["CONFIG", "SET", percentiles[0], percentiles[1]])?;
             let folder = process::folder()?;
@@ -98,7 +98,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         }
     }
     let most = |rounds: &[Busy]| Samples::of(rounds.iter().map(|busy| busy.commit_most));
-    let judged = WORKS.iter().zip(&all).filter(|((_, turn, _), _)| *turn == Turn::First);
+    let judged = WORKS.iter().zip(&all).filter(|((_, share, _), _)| *share == CpuShare::First);
     for ((name, ..), rounds) in judged {
         let most = most(rounds);
         report.row(Row {
@@ -170,9 +170,9 @@ impl Busy {
     }
 }
 
-fn start_servers(turn: Turn) -> Result<Servers> {
+fn start_servers(share: CpuShare) -> Result<Servers> {
     let servers = Servers::start()?;
-    if turn == Turn::First {
+    if share == CpuShare::First {
         process::put_first(servers.redis_pid()?)?;
     }
     Ok(servers)

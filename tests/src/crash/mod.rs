@@ -22,7 +22,7 @@ use rustix::process::{Signal, getpid, kill_process};
 pub use point::CrashPoint;
 
 use crate::doubles::store::{CommitHook, HookedStore};
-use point::Place;
+use point::When;
 
 /// Names the point.
 pub const VARIABLE: &str = "GANTRY_TEST_CRASH_AT";
@@ -77,7 +77,7 @@ impl Crash {
     /// A build that never ends, if the process is to crash during a build.
     #[must_use]
     pub fn in_build(self) -> Option<Gate> {
-        let point = self.0.filter(|point| matches!(point.place(), Place::InBuild))?;
+        let point = self.0.filter(|point| matches!(point.when(), When::InBuild))?;
         let gate = Gate::closed();
         let reached = gate.clone();
         tokio::spawn(async move {
@@ -87,8 +87,8 @@ impl Crash {
         Some(gate)
     }
 
-    fn die_if(self, is_here: impl Fn(Place) -> bool) {
-        if let Some(point) = self.0.filter(|point| is_here(point.place())) {
+    fn crash_if(self, is_here: impl Fn(When) -> bool) {
+        if let Some(point) = self.0.filter(|point| is_here(point.when())) {
             crash_at(point);
         }
     }
@@ -97,7 +97,7 @@ impl Crash {
 #[async_trait]
 impl CommitHook for Crash {
     async fn before(&self, batch: &Batch) -> Result<(), CommitError> {
-        self.die_if(|place| matches!(place, Place::BeforeCommit(is_it) if is_it(batch)));
+        self.crash_if(|when| matches!(when, When::BeforeCommit(is_it) if is_it(batch)));
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl CommitHook for Crash {
         answer: Result<(), CommitError>,
     ) -> Result<(), CommitError> {
         if answer.is_ok() {
-            self.die_if(|place| matches!(place, Place::AfterCommit(is_it) if is_it(batch)));
+            self.crash_if(|when| matches!(when, When::AfterCommit(is_it) if is_it(batch)));
         }
         answer
     }

@@ -84,9 +84,9 @@ points! {
     LogsForgotten = "retention.logs-forgotten",
 }
 
-/// Where a process comes by a point.
+/// When a process has reached a crash point.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum When {
     /// Such a batch is about to be committed.
     BeforeCommit(fn(&Batch) -> bool),
     /// Such a batch is committed.
@@ -100,8 +100,8 @@ pub(super) enum Place {
 }
 
 impl CrashPoint {
-    pub(super) fn place(self) -> Place {
-        use Place::{AfterCommit, BeforeCommit, EventDoorbell, InBuild, TagPut};
+    pub(super) fn when(self) -> When {
+        use When::{AfterCommit, BeforeCommit, EventDoorbell, InBuild, TagPut};
         match self {
             Self::BeforeAccept => BeforeCommit(|batch| creates(batch, Kind::Delivery)),
             Self::LargeBodyPut => BeforeCommit(|batch| {

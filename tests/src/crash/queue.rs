@@ -7,7 +7,7 @@ use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::{Claim, EventAccepted, Queue, QueueError, Queues};
 
 use super::Crash;
-use super::point::{Place, is_delivered};
+use super::point::{When, is_delivered};
 
 pub(super) fn before(crash: Crash, queues: Queues) -> Queues {
     Queues { events: Arc::new(Events { crash, queue: queues.events }), ..queues }
@@ -26,7 +26,7 @@ impl Queue<EventAccepted> for Events {
         trace: Option<TraceParent>,
     ) -> Result<(), QueueError> {
         if is_delivered(message.event.as_str()) {
-            self.crash.die_if(|place| matches!(place, Place::EventDoorbell));
+            self.crash.crash_if(|when| matches!(when, When::EventDoorbell));
         }
         self.queue.publish(message, trace).await
     }

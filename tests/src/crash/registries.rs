@@ -10,7 +10,7 @@ use gantry_remote::registry::{RawManifest, RegistryError};
 use tokio::time::Instant;
 
 use super::Crash;
-use super::point::Place;
+use super::point::When;
 
 pub(super) fn before(crash: Crash, registries: impl Registries + 'static) -> Arc<dyn Registries> {
     Arc::new(Doomed { crash, registries })
@@ -58,7 +58,7 @@ impl<R: Registries> Registries for Doomed<R> {
         deadline: Instant,
     ) -> Result<(), RegistryError> {
         self.registries.put_tag(image, manifest, credentials, deadline).await?;
-        self.crash.die_if(|place| matches!(place, Place::TagPut));
+        self.crash.crash_if(|when| matches!(when, When::TagPut));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use gantry_domain::source::{GitUrl, ObjectFormat};
-use gantry_remote::git::{Git, GitError, Head, Remote};
+use gantry_remote::git::{Git, GitError, Remote, ResolvedRef};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -108,7 +108,7 @@ impl Mirror {
         self,
         git: &Git,
         remote: Remote<'_>,
-        head: &Head,
+        head: &ResolvedRef,
     ) -> Result<Reading, GitError> {
         let reading = Arc::clone(&self.lock).read_owned().await;
         if git.has(&self.path, &head.commit, remote.deadline).await? {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use gantry_domain::image::Digest;
 use gantry_domain::source::{CommitId, GitSource, RefName, TarballUrl};
 use gantry_ops::secret::Credentials;
-use gantry_remote::git::{Git, GitError, Head, Remote};
+use gantry_remote::git::{Git, GitError, Remote, ResolvedRef};
 use gantry_remote::guard::OutboundRefused;
 use gantry_remote::http::{OutboundClient, OutboundError, StatusCode};
 use tempfile::TempDir;
@@ -246,7 +246,7 @@ impl Sources {
     async fn check_out(
         &self,
         remote: Remote<'_>,
-        head: &Head,
+        head: &ResolvedRef,
         source: &GitSource,
         folder: &TempDir,
     ) -> Result<(), SourceError> {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
-use super::{Place, at, place, place_with, soon};
+use super::{TestSources, at, soon, sources, sources_with};
 
 const CANARY: &str = "nobody may read this";
 
@@ -104,27 +104,27 @@ fn zeros(mib: usize) -> Vec<u8> {
     gzip(&vec![0; 16 << 20]).repeat(mib / 16)
 }
 
-/// A place with a file beside the checkouts that nobody may touch.
-fn guarded() -> Place {
-    let place = place(0);
-    std::fs::write(place.folder.path().join("canary"), CANARY).unwrap();
-    place
+/// A rig with a file beside the checkouts that nobody may touch.
+fn guarded() -> TestSources {
+    let rig = sources(0);
+    std::fs::write(rig.folder.path().join("canary"), CANARY).unwrap();
+    rig
 }
 
-fn is_unharmed(place: &Place) -> bool {
-    let names = std::fs::read_dir(place.folder.path()).unwrap();
+fn is_unharmed(rig: &TestSources) -> bool {
+    let names = std::fs::read_dir(rig.folder.path()).unwrap();
     let mut names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
     names.sort();
     names == ["canary", "checkouts", "mirrors"]
-        && std::fs::read_to_string(place.folder.path().join("canary")).unwrap() == CANARY
+        && std::fs::read_to_string(rig.folder.path().join("canary")).unwrap() == CANARY
 }
 
-async fn unpacked(place: &Place, bytes: Vec<u8>) -> Result<Checkout, SourceError> {
-    place.sources.from_archive(std::io::Cursor::new(bytes), soon()).await
+async fn unpacked(rig: &TestSources, bytes: Vec<u8>) -> Result<Checkout, SourceError> {
+    rig.sources.from_archive(std::io::Cursor::new(bytes), soon()).await
 }
 
-async fn holds_nothing(place: &Place) {
-    let checkouts = place.folder.path().join("checkouts");
+async fn holds_nothing(rig: &TestSources) {
+    let checkouts = rig.folder.path().join("checkouts");
     let deadline = Instant::now() + std::time::Duration::from_secs(5);
     while std::fs::read_dir(&checkouts).unwrap().count() > 0 {
         assert!(Instant::now() < deadline, "what was refused is still on the disk");
@@ -140,9 +140,9 @@ const SEND_AGAIN: &str = ": pack it again with `tar -czf`, and send all of it";
 
 #[tokio::test]
 async fn an_archive_that_breaks_a_rule_is_refused_by_its_name() {
-    let place = guarded();
-    let canary = place.folder.path().join("canary");
-    let (out, canary) = (place.folder.path().to_str().unwrap(), canary.to_str().unwrap());
+    let rig = guarded();
+    let canary = rig.folder.path().join("canary");
+    let (out, canary) = (rig.folder.path().to_str().unwrap(), canary.to_str().unwrap());
     let deep = format!("{}f", "d/".repeat(129));
     let long = "n".repeat(64 << 10);
     let huge = vec![b'n'; 2 << 20];
@@ -294,15 +294,15 @@ async fn an_archive_that_breaks_a_rule_is_refused_by_its_name() {
             SEND_AGAIN,
         ),
     ] {
-        let error = unpacked(&place, bytes).await.unwrap_err();
+        let error = unpacked(&rig, bytes).await.unwrap_err();
         let told = error.to_string();
         assert!(told.contains(rule) && told.ends_with(remedy), "{rule}: {told}");
         assert!(
             !told.chars().any(|c| c.is_control() || c == '\u{202e}') && told.len() < 400,
             "{told:?}"
         );
-        assert!(!error.is_transient() && is_unharmed(&place), "{told}");
-        holds_nothing(&place).await;
+        assert!(!error.is_transient() && is_unharmed(&rig), "{told}");
+        holds_nothing(&rig).await;
     }
 }
 
@@ -352,8 +352,8 @@ fn by_tar(bytes: &[u8]) -> Vec<String> {
 
 #[tokio::test]
 async fn an_odd_archive_gives_what_tar_gives_and_nothing_of_the_machine() {
-    let place = guarded();
-    let canary = place.folder.path().join("canary");
+    let rig = guarded();
+    let canary = rig.folder.path().join("canary");
     let canary = canary.to_str().unwrap();
     let smuggled = file("smuggled", "x");
     let said = |size: usize| about(b'x', &record("size", &size.to_string()));
@@ -387,7 +387,7 @@ async fn an_odd_archive_gives_what_tar_gives_and_nothing_of_the_machine() {
         members,
         archive(&[link("up", "../../../etc"), link("round", "round"), link("empty", ".")]),
     ] {
-        let checkout = unpacked(&place, bytes.clone()).await.unwrap();
+        let checkout = unpacked(&rig, bytes.clone()).await.unwrap();
         let (ours, tars) = (listed(checkout.root()), by_tar(&bytes));
         if ours != tars {
             differing.push((ours, tars));
@@ -396,19 +396,19 @@ async fn an_odd_archive_gives_what_tar_gives_and_nothing_of_the_machine() {
         let context = checkout.pack(checkout.ignore(&at("Dockerfile")).unwrap());
         { context }.read_to_end(&mut sent).await.unwrap();
         assert!(!sent.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()));
-        assert!(is_unharmed(&place));
+        assert!(is_unharmed(&rig));
     }
     assert!(differing.is_empty(), "{differing:#?}");
 }
 
 #[tokio::test]
 async fn what_a_build_reads_of_a_source_is_read_in_it() {
-    let place = guarded();
-    let canary = place.folder.path().join("canary");
+    let rig = guarded();
+    let canary = rig.folder.path().join("canary");
     let canary = canary.to_str().unwrap();
     let large = format!("FROM scratch\n{}", "#".repeat(1 << 20));
     let limits = UnpackLimits { archive_bytes: 4 << 20, unpacked_bytes: 4 << 20, entries: 100 };
-    let roomy = place_with(0, limits);
+    let roomy = sources_with(0, limits);
     let checkout =
         unpacked(&roomy, archive(&[file("Dockerfile", &large), file(".dockerignore", &large)]))
             .await
@@ -428,7 +428,7 @@ async fn what_a_build_reads_of_a_source_is_read_in_it() {
         ("Dockerfile", vec![link("Dockerfile", "/dev/zero")]),
         ("Dockerfile", vec![link("Dockerfile", "Dockerfile")]),
     ] {
-        let checkout = unpacked(&place, archive(&entries)).await.unwrap();
+        let checkout = unpacked(&rig, archive(&entries)).await.unwrap();
         let error = checkout.dockerfile(&at(path)).unwrap_err();
         let is_refused = matches!(
             error,
@@ -437,9 +437,8 @@ async fn what_a_build_reads_of_a_source_is_read_in_it() {
         assert!(is_refused, "{path}: {error}");
     }
     for name in [".dockerignore", "Dockerfile.dockerignore"] {
-        let checkout = unpacked(&place, archive(&[file("Dockerfile", "x"), link(name, canary)]))
-            .await
-            .unwrap();
+        let checkout =
+            unpacked(&rig, archive(&[file("Dockerfile", "x"), link(name, canary)])).await.unwrap();
         let error = checkout.ignore(&at("Dockerfile")).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -460,7 +459,7 @@ fn held() -> u64 {
 #[tokio::test]
 async fn a_bomb_takes_no_more_than_its_limit() {
     let limits = UnpackLimits { archive_bytes: 8 << 20, unpacked_bytes: 16 << 20, entries: 20_000 };
-    let place = place_with(0, limits);
+    let rig = sources_with(0, limits);
     let bomb = zeros(512);
     let before = held();
     let head = |kind: u8, size: u64| gzip(&entry_of(kind, b"f", "", b"", size));
@@ -482,11 +481,11 @@ async fn a_bomb_takes_no_more_than_its_limit() {
         (gzip(&archive(&vec![file("f", ""); 20_001])), "20000 of files, folders and links"),
     ] {
         assert!((bytes.len() as u64) < limits.archive_bytes);
-        let checkouts = place.folder.path().join("checkouts");
-        let refused = unpacked(&place, bytes);
+        let checkouts = rig.folder.path().join("checkouts");
+        let refused = unpacked(&rig, bytes);
         let error = refused.await.unwrap_err().to_string();
         assert!(error.contains(&format!("more than {limit}")), "{error}");
-        holds_nothing(&place).await;
+        holds_nothing(&rig).await;
         assert!(checkouts.exists());
     }
     let grown = held() - before;

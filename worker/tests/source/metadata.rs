@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
 use super::archives::{archive, entry, file};
-use super::{Place, at, git_source, place, place_with, soon};
+use super::{TestSources, at, git_source, soon, sources, sources_with};
 use crate::git_server::GitServer;
 
 fn run(program: &str, arguments: &[&str], folder: &Path, input: &[u8]) -> Vec<u8> {
@@ -54,9 +54,9 @@ async fn packed(checkout: &Checkout) -> Vec<u8> {
     bytes
 }
 
-async fn through(place: &Place, archive: &[u8]) -> Vec<u8> {
+async fn through(rig: &TestSources, archive: &[u8]) -> Vec<u8> {
     let archive = std::io::Cursor::new(archive.to_owned());
-    packed(&place.sources.from_archive(archive, soon()).await.unwrap()).await
+    packed(&rig.sources.from_archive(archive, soon()).await.unwrap()).await
 }
 
 fn write(path: &Path, content: &str, mode: u32) {
@@ -130,7 +130,7 @@ async fn every_kind_of_entry_in_every_format_is_sent_on_as_gnu_tar_reads_it() {
         arguments.extend(options.iter().chain(&["-f", "-", "--transform=s,^\\./,,", "."]));
         let original = run("tar", &arguments, folder.path(), b"");
         let limits = UnpackLimits { archive_bytes: 4 << 20, unpacked_bytes: 4 << 20, entries: 100 };
-        let sent = through(&place_with(0, limits), &original).await;
+        let sent = through(&sources_with(0, limits), &original).await;
         let (mut expected, contents) = by_gnu_tar(&original);
         expected.retain(|line| !line.ends_with(" ."));
         let (found, found_contents) = by_gnu_tar(&sent);
@@ -143,7 +143,7 @@ async fn every_kind_of_entry_in_every_format_is_sent_on_as_gnu_tar_reads_it() {
 #[tokio::test]
 async fn a_folder_of_an_old_archive_is_known_by_its_slash() {
     let old = archive(&[entry(b'0', "d/", "", ""), entry(0, "e/", "", ""), file("d/f", "x")]);
-    let (found, _) = by_gnu_tar(&through(&place(0), &old).await);
+    let (found, _) = by_gnu_tar(&through(&sources(0), &old).await);
     let kinds: Vec<_> =
         found.iter().map(|line| (&line[..1], line.split(' ').next_back())).collect();
     assert_eq!(kinds, [("-", Some("d/f")), ("d", Some("d")), ("d", Some("e"))]);
@@ -155,10 +155,10 @@ async fn modes() -> Vec<String> {
     let repository = server.repository("app").unwrap();
     write(&repository.work().join("tool"), "x", 0o700);
     repository.commit("main", &[("d/f", "x"), ("Dockerfile", "x")]).unwrap();
-    let place = place(1 << 30);
+    let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
-    let commit = packed(&place.sources.from_git(&source, None, soon()).await.unwrap()).await;
-    let implied = through(&place, &archive(&[file("a/b/c", "x")])).await;
+    let commit = packed(&rig.sources.from_git(&source, None, soon()).await.unwrap()).await;
+    let implied = through(&rig, &archive(&[file("a/b/c", "x")])).await;
     let lines = by_gnu_tar(&commit).0.into_iter().chain(by_gnu_tar(&implied).0);
     lines
         .map(|line| {

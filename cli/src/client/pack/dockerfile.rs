@@ -17,7 +17,7 @@ const MOST_LINKS: usize = 40;
 
 /// The Dockerfile that `-f` names.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DockerfilePath {
     /// Beneath the folder: `asked` in the service's form, and `file`, which may be `dockerfile` instead.
     Inside { asked: String, file: String },
     /// Elsewhere on this machine.
@@ -28,20 +28,20 @@ pub(super) enum Place {
 ///
 /// # Errors
 /// [`UsageError`] if there is none.
-pub(super) fn find(root: &Path, asked: &str) -> Result<Place> {
+pub(super) fn find(root: &Path, asked: &str) -> Result<DockerfilePath> {
     let Some(inner) = beneath(root, Path::new(asked)) else {
         let file = root.join(asked);
         if file.is_dir() || !file.exists() {
             return Err(none(root, asked));
         }
-        return Ok(Place::Outside(file));
+        return Ok(DockerfilePath::Outside(file));
     };
     let candidates = [Some(inner.clone()), lower_case_dockerfile(&inner)];
     for file in candidates.into_iter().flatten() {
         match fs::symlink_metadata(root.join(&file)) {
             Ok(_) => {
                 check(root, &file)?;
-                return Ok(Place::Inside { asked: inner, file });
+                return Ok(DockerfilePath::Inside { asked: inner, file });
             }
             Err(error) if is_absent(&error) => {}
             Err(error) => {

@@ -27,7 +27,7 @@ use crate::backoff::Backoff;
 use crate::dial::plain;
 use crate::error::queue_error;
 use crate::link::{Link, Session};
-use crate::topology::Place;
+use crate::topology::Destination;
 
 /// How long a consumer stays after the last who waited.
 const LINGER: Duration = Duration::from_millis(100);
@@ -63,7 +63,11 @@ enum Errand {
 
 impl Deliveries {
     /// Starts the loop, which ends with `shutdown` or when nobody can ask any more.
-    pub(crate) fn of(place: Place, link: Arc<Link>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn of(
+        destination: Destination,
+        link: Arc<Link>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (errands, told) = mpsc::unbounded_channel();
         let counter = Counter {
             waiting: VecDeque::new(),
@@ -71,7 +75,7 @@ impl Deliveries {
             told,
             back: errands.downgrade(),
         };
-        let clerk = Clerk { place, link, counter, channel: None, unanswered: 0 };
+        let clerk = Clerk { destination, link, counter, channel: None, unanswered: 0 };
         tokio::spawn(async move { clerk.serve(&shutdown).await });
         Self { errands }
     }
@@ -172,7 +176,7 @@ impl Counter {
 
 /// The loop.
 struct Clerk {
-    place: Place,
+    destination: Destination,
     link: Arc<Link>,
     counter: Counter,
     channel: Option<(Arc<Session>, Channel)>,
@@ -203,7 +207,7 @@ impl Clerk {
                 },
                 Ok(None) => return,
                 Err(error) => {
-                    warn!("cannot claim from `{}`: {}", self.place.name(), error.message);
+                    warn!("cannot claim from `{}`: {}", self.destination.name(), error.message);
                     self.channel = None;
                     backoff.pause().await;
                 }
@@ -240,18 +244,20 @@ impl Clerk {
     /// A broker that is killed within seconds of a queue's making knows the queue afterwards, but has lost what
     /// answers for it, and does not get it back by itself. Nothing but doorbells is lost with the queue.
     async fn make_anew(&self, session: &Arc<Session>) {
-        warn!("`{}` does not answer: it is deleted and made anew", self.place.name());
+        warn!("`{}` does not answer: it is deleted and made anew", self.destination.name());
         let deleting = async {
             let channel = session.connection.create_channel().await?;
-            channel.queue_delete(self.place.name().into(), QueueDeleteOptions::default()).await
+            channel
+                .queue_delete(self.destination.name().into(), QueueDeleteOptions::default())
+                .await
         };
         // It is declared whether or not that was done, and consumed if it was.
         let _ = timeout(DELETION, deleting).await;
-        session.forget(&self.place).await;
+        session.forget(&self.destination).await;
     }
 
     async fn consume_over(&mut self, session: &Arc<Session>) -> Result<Consumer, QueueError> {
-        session.declare(&self.place).await.map_err(queue_error)?;
+        session.declare(&self.destination).await.map_err(queue_error)?;
         self.begin(session).await.map_err(|error| queue_error(plain(&error)))
     }
 
@@ -269,7 +275,7 @@ impl Clerk {
                 channel
             }
         };
-        let (name, tag) = (self.place.name().into(), ShortString::default());
+        let (name, tag) = (self.destination.name().into(), ShortString::default());
         channel
             .basic_consume(name, tag, BasicConsumeOptions::default(), FieldTable::default())
             .await
@@ -316,7 +322,7 @@ impl Clerk {
 
     async fn forget(&self) {
         if let Some((session, _)) = &self.channel {
-            session.forget(&self.place).await;
+            session.forget(&self.destination).await;
         }
     }
 

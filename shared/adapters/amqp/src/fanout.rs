@@ -22,7 +22,7 @@ use crate::error::queue_error;
 use crate::link::{Link, Session};
 use crate::message;
 use crate::publisher::Publisher;
-use crate::topology::{Place, declare_inbox};
+use crate::topology::{Destination, declare_inbox};
 
 /// After which the broker is asked again.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const PREFETCH: u16 = 64;
 #[derive(Debug)]
 pub struct AmqpFanout<M> {
     publisher: Publisher,
-    place: Place,
+    destination: Destination,
     link: Arc<Link>,
     shutdown: CancellationToken,
     messages: PhantomData<fn(M)>,
@@ -41,13 +41,13 @@ pub struct AmqpFanout<M> {
 
 impl<M> AmqpFanout<M> {
     pub(crate) fn new(
-        place: Place,
+        destination: Destination,
         publishing: Arc<Link>,
         claiming: Arc<Link>,
         shutdown: CancellationToken,
     ) -> Self {
-        let publisher = Publisher::new(publishing, place.clone());
-        Self { publisher, place, link: claiming, shutdown, messages: PhantomData }
+        let publisher = Publisher::new(publishing, destination.clone());
+        Self { publisher, destination, link: claiming, shutdown, messages: PhantomData }
     }
 }
 
@@ -60,7 +60,7 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for Amqp
     /// Never fails: while there is no connection nothing comes, as nothing does while it is lost.
     async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError> {
         let mut listener = AmqpListener {
-            place: self.place.clone(),
+            destination: self.destination.clone(),
             link: Arc::clone(&self.link),
             inbox: None,
             backoff: Backoff::new(),
@@ -75,7 +75,7 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for Amqp
 }
 
 struct AmqpListener<M> {
-    place: Place,
+    destination: Destination,
     link: Arc<Link>,
     inbox: Option<Consumer>,
     backoff: Backoff,
@@ -89,7 +89,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
         match self.inbox().await {
             Ok(inbox) => self.inbox = inbox,
             Err(error) => {
-                warn!("cannot listen to `{}`: {}", self.place.name(), error.message);
+                warn!("cannot listen to `{}`: {}", self.destination.name(), error.message);
                 self.backoff.pause().await;
             }
         }
@@ -104,11 +104,11 @@ impl<M: DeserializeOwned> AmqpListener<M> {
     }
 
     async fn ear_over(&self, session: &Arc<Session>) -> Result<Consumer, QueueError> {
-        session.declare(&self.place).await.map_err(queue_error)?;
+        session.declare(&self.destination).await.map_err(queue_error)?;
         let consuming = async {
             let channel = session.connection.create_channel().await?;
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let queue = declare_inbox(&channel, self.place.name()).await?;
+            let queue = declare_inbox(&channel, self.destination.name()).await?;
             let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
             channel
                 .basic_consume(queue, ShortString::default(), options, FieldTable::default())
@@ -134,7 +134,9 @@ impl<M: DeserializeOwned> AmqpListener<M> {
             let _ = delivery.ack(BasicAckOptions::default()).await;
             match message::decode(&delivery.data) {
                 Ok(message) => return message,
-                Err(error) => warn!("a message of `{}` was left out: {error}", self.place.name()),
+                Err(error) => {
+                    warn!("a message of `{}` was left out: {error}", self.destination.name())
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::dial::{Dialer, plain};
 use crate::error::{ConnectError, queue_error};
 use crate::options::Address;
-use crate::topology::{DeclareError, Place};
+use crate::topology::{DeclareError, Destination};
 
 /// Lapin tells of a connection's end in several ways, so it is asked as well.
 const LOOK: Duration = Duration::from_secs(1);
@@ -119,18 +119,18 @@ impl Session {
     }
 
     /// Declares it unless that was done on this connection.
-    pub(crate) async fn declare(&self, place: &Place) -> Result<(), DeclareError> {
+    pub(crate) async fn declare(&self, destination: &Destination) -> Result<(), DeclareError> {
         let mut declared = self.declared.lock().await;
-        if !declared.contains(place.name()) {
-            place.declare(&self.connection).await?;
-            declared.insert(place.name().to_owned());
+        if !declared.contains(destination.name()) {
+            destination.declare(&self.connection).await?;
+            declared.insert(destination.name().to_owned());
         }
         Ok(())
     }
 
     /// Somebody deleted it: it is to be declared again.
-    pub(crate) async fn forget(&self, place: &Place) {
-        self.declared.lock().await.remove(place.name());
+    pub(crate) async fn forget(&self, destination: &Destination) {
+        self.declared.lock().await.remove(destination.name());
     }
 }
 

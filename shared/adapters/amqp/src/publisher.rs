@@ -1,4 +1,4 @@
-//! Messages to one place: pipelined, each confirmed by the broker.
+//! Publishes to one destination: pipelined, each message confirmed by the broker.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,16 @@ use crate::dial::plain;
 use crate::error::queue_error;
 use crate::link::{Link, Session};
 use crate::message::Outgoing;
-use crate::topology::Place;
+use crate::topology::Destination;
 
 /// After which a message counts as not published. It may still arrive.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Publishes to one place.
+/// Publishes to one destination.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     link: Arc<Link>,
-    place: Place,
+    destination: Destination,
     line: tokio::sync::Mutex<Option<Arc<Line>>>,
 }
 
@@ -37,8 +37,8 @@ struct Line {
 }
 
 impl Publisher {
-    pub(crate) fn new(link: Arc<Link>, place: Place) -> Self {
-        Self { link, place, line: tokio::sync::Mutex::default() }
+    pub(crate) fn new(link: Arc<Link>, destination: Destination) -> Self {
+        Self { link, destination, line: tokio::sync::Mutex::default() }
     }
 
     /// Returns once the broker has the message on disk, and fails at once where it is known that it will not.
@@ -49,7 +49,7 @@ impl Publisher {
             published = self.publish_over(&session, message) => published,
             trouble = self.link.until_unpublishable(&session) => Err(trouble),
             () = tokio::time::sleep(PATIENCE) => {
-                Err(queue_error(format!("RabbitMQ did not confirm a message to `{}` within {PATIENCE:?}", self.place.name())))
+                Err(queue_error(format!("RabbitMQ did not confirm a message to `{}` within {PATIENCE:?}", self.destination.name())))
             }
         }
     }
@@ -60,20 +60,20 @@ impl Publisher {
         message: &Outgoing,
     ) -> Result<(), QueueError> {
         let line = self.line(session).await?;
-        let confirmation = line.publish(&self.place, message).await.map_err(failed)?;
+        let confirmation = line.publish(&self.destination, message).await.map_err(failed)?;
         match confirmation {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-                session.forget(&self.place).await;
+                session.forget(&self.destination).await;
                 line.spoil();
-                let name = self.place.name();
+                let name = self.destination.name();
                 Err(queue_error(format!(
                     "nothing is bound to `{name}` any more: it is declared again with the next message"
                 )))
             }
             Confirmation::Nack(None) | Confirmation::NotRequested => Err(queue_error(format!(
                 "RabbitMQ could not keep a message to `{}`",
-                self.place.name()
+                self.destination.name()
             ))),
         }
     }
@@ -83,7 +83,7 @@ impl Publisher {
         if let Some(line) = kept.as_ref().filter(|line| line.serves(session)) {
             return Ok(Arc::clone(line));
         }
-        session.declare(&self.place).await.map_err(queue_error)?;
+        session.declare(&self.destination).await.map_err(queue_error)?;
         let line = Arc::new(Line::open(session).await.map_err(failed)?);
         *kept = Some(Arc::clone(&line));
         Ok(line)
@@ -112,18 +112,27 @@ impl Line {
         self.spoiled.store(true, Ordering::Relaxed);
     }
 
-    async fn publish(&self, place: &Place, message: &Outgoing) -> lapin::Result<Confirmation> {
+    async fn publish(
+        &self,
+        destination: &Destination,
+        message: &Outgoing,
+    ) -> lapin::Result<Confirmation> {
         let mut given_up = GivenUp { line: self, settled: false };
-        let confirmed = self.send(place, message).await?.await;
+        let confirmed = self.send(destination, message).await?.await;
         given_up.settled = true;
         confirmed
     }
 
     /// Lapin numbers a message and queues its frames in the first poll, in two steps. Between them another message must
     /// not come, or each would get the other's confirm.
-    async fn send(&self, place: &Place, message: &Outgoing) -> lapin::Result<PublisherConfirm> {
-        let (exchange, key) = place.route();
-        let options = BasicPublishOptions { mandatory: place.is_mandatory(), ..Default::default() };
+    async fn send(
+        &self,
+        destination: &Destination,
+        message: &Outgoing,
+    ) -> lapin::Result<PublisherConfirm> {
+        let (exchange, key) = destination.route();
+        let options =
+            BasicPublishOptions { mandatory: destination.is_mandatory(), ..Default::default() };
         let properties = message.properties.clone();
         let mut sending =
             Box::pin(self.channel.basic_publish(exchange, key, options, &message.body, properties));

@@ -21,7 +21,7 @@ use crate::link::Link;
 use crate::message;
 use crate::options::AmqpOptions;
 use crate::publisher::Publisher;
-use crate::topology::{self, Place};
+use crate::topology::{self, Destination};
 
 /// The connections to a broker, kept up until this and all that it gave are dropped.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ impl AmqpQueues {
         let publishing = Arc::new(Link::make(Arc::clone(&dialer)).await?);
         let claiming = Arc::new(Link::make(Arc::clone(&dialer)).await?);
         if let Some(session) = publishing.session().await {
-            for place in [topology::events(), topology::runs(), topology::control()] {
-                let declared = session.declare(&place).await;
+            for destination in [topology::events(), topology::runs(), topology::control()] {
+                let declared = session.declare(&destination).await;
                 declared.map_err(|error| error.at_start(dialer.options()))?;
             }
         }
@@ -67,14 +67,14 @@ impl AmqpQueues {
     /// A queue of any messages, with room for so many.
     #[must_use]
     pub fn queue<M>(&self, name: &str, room: u32) -> AmqpQueue<M> {
-        self.of(Place::Queue { name: name.to_owned(), room })
+        self.of(Destination::Queue { name: name.to_owned(), room })
     }
 
     /// A fan-out of any messages.
     #[must_use]
     pub fn fanout<M>(&self, name: &str) -> AmqpFanout<M> {
         AmqpFanout::new(
-            Place::Fanout { name: name.to_owned() },
+            Destination::Fanout { name: name.to_owned() },
             Arc::clone(&self.publishing),
             Arc::clone(&self.claiming),
             self.shutdown.clone(),
@@ -89,11 +89,11 @@ impl AmqpQueues {
         self.publishing.state().and_then(|()| self.claiming.state())
     }
 
-    fn of<M>(&self, place: Place) -> AmqpQueue<M> {
+    fn of<M>(&self, destination: Destination) -> AmqpQueue<M> {
         AmqpQueue {
-            publisher: Publisher::new(Arc::clone(&self.publishing), place.clone()),
+            publisher: Publisher::new(Arc::clone(&self.publishing), destination.clone()),
             deliveries: OnceLock::new(),
-            place,
+            destination,
             claiming: Arc::clone(&self.claiming),
             shutdown: self.shutdown.clone(),
             messages: PhantomData,
@@ -107,7 +107,7 @@ pub struct AmqpQueue<M> {
     publisher: Publisher,
     /// Most processes only publish or only claim.
     deliveries: OnceLock<Deliveries>,
-    place: Place,
+    destination: Destination,
     claiming: Arc<Link>,
     shutdown: CancellationToken,
     messages: PhantomData<fn(M) -> M>,
@@ -117,7 +117,11 @@ impl<M: DeserializeOwned> AmqpQueue<M> {
     /// The next message that can be read. One that cannot would come again for ever, so it is done with.
     async fn next(&self) -> Result<Option<Claim<M>>, QueueError> {
         let deliveries = self.deliveries.get_or_init(|| {
-            Deliveries::of(self.place.clone(), Arc::clone(&self.claiming), self.shutdown.clone())
+            Deliveries::of(
+                self.destination.clone(),
+                Arc::clone(&self.claiming),
+                self.shutdown.clone(),
+            )
         });
         while let Some(held) = deliveries.next().await {
             let Some(delivery) = held.delivery() else { continue };
@@ -127,7 +131,7 @@ impl<M: DeserializeOwned> AmqpQueue<M> {
                     return Ok(Some(Claim::new(message, trace, Box::new(held))));
                 }
                 Err(error) => {
-                    warn!("a message of `{}` was left out: {error}", self.place.name());
+                    warn!("a message of `{}` was left out: {error}", self.destination.name());
                     Box::new(held).acknowledge().await?;
                 }
             }

@@ -24,40 +24,40 @@ const EVENTS: u32 = 4_096;
 const RUNS: u32 = 4_096;
 /// All of a pool's doorbells say the same: one for each slot that might be free is plenty.
 const JOBS: u32 = 256;
-/// How far one who listens may be behind before messages are dropped.
-const UNHEARD: u32 = 1_024;
+/// How many messages a listener may be behind before the oldest are dropped.
+const MOST_BEHIND: u32 = 1_024;
 /// How long a listener's queue outlives a listener that never came to consume it.
 const UNUSED_MS: u32 = 60_000;
 
 const ACCESS_REFUSED: u16 = 403;
 const PRECONDITION_FAILED: u16 = 406;
 
-pub(crate) fn events() -> Place {
-    Place::Queue { name: "gantry.events".to_owned(), room: EVENTS }
+pub(crate) fn events() -> Destination {
+    Destination::Queue { name: "gantry.events".to_owned(), room: EVENTS }
 }
 
-pub(crate) fn runs() -> Place {
-    Place::Queue { name: "gantry.runs".to_owned(), room: RUNS }
+pub(crate) fn runs() -> Destination {
+    Destination::Queue { name: "gantry.runs".to_owned(), room: RUNS }
 }
 
-pub(crate) fn jobs(pool: &PoolName) -> Place {
-    Place::Queue { name: format!("gantry.jobs.{pool}"), room: JOBS }
+pub(crate) fn jobs(pool: &PoolName) -> Destination {
+    Destination::Queue { name: format!("gantry.jobs.{pool}"), room: JOBS }
 }
 
-pub(crate) fn control() -> Place {
-    Place::Fanout { name: CONTROL.to_owned() }
+pub(crate) fn control() -> Destination {
+    Destination::Fanout { name: CONTROL.to_owned() }
 }
 
-/// Where messages go.
+/// Where messages are published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// One of those who claim.
+pub(crate) enum Destination {
+    /// A queue: one claimant gets each message.
     Queue { name: String, room: u32 },
-    /// Everyone who listens.
+    /// A fanout: every current listener gets each message.
     Fanout { name: String },
 }
 
-impl Place {
+impl Destination {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Queue { name, .. } | Self::Fanout { name } => name,
@@ -105,7 +105,7 @@ impl Place {
 pub(crate) async fn declare_inbox(channel: &Channel, fanout: &str) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongUInt(UNHEARD));
+    arguments.insert("x-max-length".into(), AMQPValue::LongUInt(MOST_BEHIND));
     arguments.insert("x-expires".into(), AMQPValue::LongUInt(UNUSED_MS));
     let queue = channel.queue_declare(ShortString::default(), options, arguments).await?;
     let name = queue.name().clone();
@@ -144,8 +144,8 @@ pub(crate) enum DeclareError {
 }
 
 impl DeclareError {
-    fn of(place: &Place, error: lapin::Error) -> Self {
-        let name = place.name().to_owned();
+    fn of(destination: &Destination, error: lapin::Error) -> Self {
+        let name = destination.name().to_owned();
         let why = plain(&error);
         let ErrorKind::ProtocolError(said) = error.kind() else { return Self::Failed(error) };
         match said.get_id() {

@@ -15,7 +15,7 @@ use tokio_util::io::StreamReader;
 use tracing::warn;
 
 use crate::error::blob_error;
-use crate::place::Cloud;
+use crate::storage_url::Cloud;
 
 /// A stream goes to the object store in pieces of so many bytes: the least that S3 takes of a larger object.
 const PIECE: u64 = 5 << 20;

@@ -7,12 +7,12 @@ mod client;
 mod copy;
 mod error;
 mod open;
-mod place;
 mod probe;
+mod storage_url;
 mod unfinished;
 
 pub use blobs::ObjectBlobs;
 pub use copy::{copy_folder, keep_only};
 pub use open::{ObjectsOptions, OpenError};
-pub use place::InvalidPlace;
 pub use probe::ProbeError;
+pub use storage_url::InvalidStorageUrl;

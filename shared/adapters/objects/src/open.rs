@@ -1,4 +1,4 @@
-//! Opens the objects of a place.
+//! Opens the object store that `objects.url` names.
 
 use std::error::Error;
 use std::fs::DirBuilder;
@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::blobs::ObjectBlobs;
 use crate::client::{self, Connector};
-use crate::place::{Cloud, InvalidPlace, Place};
+use crate::storage_url::{Cloud, InvalidStorageUrl, StorageUrl};
 use crate::unfinished;
 
 /// What others share a folder with: a file that they have not finished for so long is left over.
@@ -43,9 +43,9 @@ impl ObjectsOptions {
     /// Whether objects can be kept at such an address; asks nobody.
     ///
     /// # Errors
-    /// [`InvalidPlace`].
-    pub fn check_url(url: &Url) -> Result<(), InvalidPlace> {
-        Place::parse(url).map(drop)
+    /// [`InvalidStorageUrl`].
+    pub fn check_url(url: &Url) -> Result<(), InvalidStorageUrl> {
+        StorageUrl::parse(url).map(drop)
     }
 }
 
@@ -66,7 +66,7 @@ impl std::fmt::Debug for ObjectsOptions {
 pub enum OpenError {
     /// The address is none.
     #[error(transparent)]
-    Place(#[from] InvalidPlace),
+    Url(#[from] InvalidStorageUrl),
     /// The folder cannot be used.
     #[error("{} cannot be used to keep objects", path.display())]
     Folder {
@@ -111,9 +111,9 @@ impl ObjectBlobs {
     /// # Errors
     /// [`OpenError`].
     pub fn open(options: &ObjectsOptions) -> Result<Self, OpenError> {
-        match Place::parse(&options.url)? {
-            Place::Folder(path) => Self::in_folder(path, LEFT_OVER),
-            Place::Bucket { cloud, name, prefix } => {
+        match StorageUrl::parse(&options.url)? {
+            StorageUrl::Folder(path) => Self::in_folder(path, LEFT_OVER),
+            StorageUrl::Bucket { cloud, name, prefix } => {
                 let failed = |source| OpenError::Credentials {
                     place: options.url.to_string(),
                     credentials: cloud.credentials(),

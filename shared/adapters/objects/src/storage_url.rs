@@ -1,16 +1,16 @@
-//! Where objects are, as an operator writes it.
+//! `objects.url`: where objects are stored.
 
 use std::path::PathBuf;
 
 use object_store::path::Path as Location;
 use url::Url;
 
-/// Where objects are.
+/// A parsed `objects.url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum StorageUrl {
     /// In a folder.
     Folder(PathBuf),
-    /// In a bucket of someone's servers, below a prefix.
+    /// In a bucket of a cloud, below a prefix.
     Bucket { cloud: Cloud, name: String, prefix: Location },
 }
 
@@ -22,19 +22,19 @@ pub(crate) enum Cloud {
     Google,
 }
 
-/// Not an address of objects.
+/// Why an `objects.url` is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum InvalidPlace {
+pub enum InvalidStorageUrl {
     /// Another scheme.
     #[error(
-        "`{scheme}://` is no place for objects: use s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or file:///folder"
+        "objects cannot be stored at `{scheme}://`: use s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or file:///folder"
     )]
     Scheme {
         /// Which.
         scheme: String,
     },
     /// It has credentials in it. They are not repeated.
-    #[error("credentials stand in no URL: take them out, and set {instead} in the environment")]
+    #[error("a URL must not hold credentials: remove them, and set {instead} in the environment")]
     Credentials {
         /// Where they belong.
         instead: &'static str,
@@ -63,45 +63,49 @@ pub enum InvalidPlace {
     },
 }
 
-impl Place {
-    pub(crate) fn parse(url: &Url) -> Result<Self, InvalidPlace> {
+impl StorageUrl {
+    pub(crate) fn parse(url: &Url) -> Result<Self, InvalidStorageUrl> {
         let cloud = match url.scheme() {
             "s3" => Cloud::S3,
             "az" => Cloud::Azure,
             "gs" => Cloud::Google,
             "file" => return folder(url),
-            scheme => return Err(InvalidPlace::Scheme { scheme: scheme.to_owned() }),
+            scheme => return Err(InvalidStorageUrl::Scheme { scheme: scheme.to_owned() }),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidPlace::Credentials { instead: cloud.credentials() });
+            return Err(InvalidStorageUrl::Credentials { instead: cloud.credentials() });
         }
         refuse_more(url)?;
-        let path = || InvalidPlace::Path { url: url.clone() };
+        let path = || InvalidStorageUrl::Path { url: url.clone() };
         let prefix = url.path().strip_prefix('/').unwrap_or_default();
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         let prefix = Location::from_url_path(prefix).map_err(|_| path())?;
         let name = url.host_str().filter(|name| !name.is_empty());
-        let name = name
-            .ok_or_else(|| InvalidPlace::NoBucket { url: url.clone(), example: cloud.example() })?;
+        let name = name.ok_or_else(|| InvalidStorageUrl::NoBucket {
+            url: url.clone(),
+            example: cloud.example(),
+        })?;
         Ok(Self::Bucket { cloud, name: name.to_owned(), prefix })
     }
 }
 
-fn folder(url: &Url) -> Result<Place, InvalidPlace> {
+fn folder(url: &Url) -> Result<StorageUrl, InvalidStorageUrl> {
     refuse_more(url)?;
-    url.to_file_path().map(Place::Folder).map_err(|()| InvalidPlace::Path { url: url.clone() })
+    url.to_file_path()
+        .map(StorageUrl::Folder)
+        .map_err(|()| InvalidStorageUrl::Path { url: url.clone() })
 }
 
-fn refuse_more(url: &Url) -> Result<(), InvalidPlace> {
+fn refuse_more(url: &Url) -> Result<(), InvalidStorageUrl> {
     let part = if url.port().is_some() {
         "port (another server is named by `objects.endpoint`)"
     } else if url.query().is_some() || url.fragment().is_some() {
         // Azure's shared access signatures are queries, so this one is not repeated.
-        return Err(InvalidPlace::Credentials { instead: Cloud::Azure.credentials() });
+        return Err(InvalidStorageUrl::Credentials { instead: Cloud::Azure.credentials() });
     } else {
         return Ok(());
     };
-    Err(InvalidPlace::TooMuch { url: url.clone(), part })
+    Err(InvalidStorageUrl::TooMuch { url: url.clone(), part })
 }
 
 impl Cloud {
@@ -127,8 +131,8 @@ impl Cloud {
 mod tests {
     use super::*;
 
-    fn parse(url: &str) -> Result<Place, InvalidPlace> {
-        Place::parse(&url.parse().unwrap())
+    fn parse(url: &str) -> Result<StorageUrl, InvalidStorageUrl> {
+        StorageUrl::parse(&url.parse().unwrap())
     }
 
     #[test]
@@ -141,10 +145,10 @@ mod tests {
             ("gs://builds/gantry", Cloud::Google, "builds", "gantry"),
         ] {
             let prefix = Location::from(prefix);
-            let place = Place::Bucket { cloud, name: name.to_owned(), prefix };
+            let place = StorageUrl::Bucket { cloud, name: name.to_owned(), prefix };
             assert_eq!(parse(url), Ok(place), "{url}");
         }
-        assert_eq!(parse("file:///srv/a%20b"), Ok(Place::Folder("/srv/a b".into())));
+        assert_eq!(parse("file:///srv/a%20b"), Ok(StorageUrl::Folder("/srv/a b".into())));
     }
 
     #[test]

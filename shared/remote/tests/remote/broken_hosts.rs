@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_domain::source::GitUrl;
-use gantry_remote::git::{Git, GitError, GitLimits, Head, Remote};
+use gantry_remote::git::{Git, GitError, GitLimits, Remote, ResolvedRef};
 use gantry_remote::guard::OutboundPolicy;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ async fn fetched(fault: Fault, patience: Duration) -> (GitError, u64) {
     let head = match fault {
         Fault::EndlessPack | Fault::ResetInPack => git().resolve(remote, None).await.unwrap(),
         Fault::Silent | Fault::Trickle | Fault::Status(_) | Fault::EndlessRefs => {
-            Head { commit: "1".repeat(40).parse().unwrap(), name: None, branch: None }
+            ResolvedRef { commit: "1".repeat(40).parse().unwrap(), name: None, branch: None }
         }
     };
     let error = git().fetch(remote, &head, &repository).await.unwrap_err();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::source::GitUrl;
 use gantry_ops::secret::{Credentials, SecretString};
-use gantry_remote::git::{Git, GitError, GitLimits, Head, Remote};
+use gantry_remote::git::{Git, GitError, GitLimits, Remote, ResolvedRef};
 use gantry_remote::guard::OutboundPolicy;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ fn token(password: &str) -> Credentials {
     Credentials { username: String::new(), password: SecretString::from(password) }
 }
 
-async fn resolve(url: &GitUrl, reference: Option<&str>) -> Result<Head, GitError> {
+async fn resolve(url: &GitUrl, reference: Option<&str>) -> Result<ResolvedRef, GitError> {
     let reference = reference.map(|reference| reference.parse().unwrap());
     git().resolve(at(url), reference.as_ref()).await
 }
@@ -65,7 +65,7 @@ async fn fetched(
     url: &GitUrl,
     reference: Option<&str>,
     folder: Option<&str>,
-) -> Result<(Head, Vec<String>), GitError> {
+) -> Result<(ResolvedRef, Vec<String>), GitError> {
     let temporary = TempDir::new().unwrap();
     let (repository, work) = (temporary.path().join("repository"), temporary.path().join("work"));
     std::fs::create_dir(&work).unwrap();

@@ -25,13 +25,13 @@ fn git() -> Git {
 }
 
 /// A checkout beside which a file stands that nobody may touch.
-struct Place {
+struct Checkout {
     folder: TempDir,
 }
 
 const CANARY: &str = "nobody may read this";
 
-impl Place {
+impl Checkout {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::create_dir_all(folder.path().join("outside/d")).unwrap();
@@ -253,10 +253,10 @@ async fn no_name_in_a_tree_is_gits_own_folder_or_leads_out() {
     let repository = server.repository("app").unwrap();
     let forge = Forge::new(&repository);
     let file = forge.file("evil");
-    let place = Place::new();
-    let out = forge.file(place.at("outside").to_str().unwrap());
+    let checkout = Checkout::new();
+    let out = forge.file(checkout.at("outside").to_str().unwrap());
     let inner = forge.tree(&[("100644", "config", &file)]);
-    let absolute = place.at("outside/x");
+    let absolute = checkout.at("outside/x");
     let mut trees: Vec<_> = [
         ".git",
         ".GIT",
@@ -285,7 +285,7 @@ async fn no_name_in_a_tree_is_gits_own_folder_or_leads_out() {
     }
     for tree in trees {
         forge.push(&tree);
-        let error = place.check_out(&server.url("app"), None).await.unwrap_err();
+        let error = checkout.check_out(&server.url("app"), None).await.unwrap_err();
         assert!(matches!(error, GitError::UnsafePath { .. }), "{error}");
         let told = error.to_string();
         assert!(
@@ -293,7 +293,7 @@ async fn no_name_in_a_tree_is_gits_own_folder_or_leads_out() {
             "{told}"
         );
         assert!(!told.contains(['\u{202a}', '\u{feff}']), "{told:?}");
-        assert!(!error.is_transient() && place.is_unharmed(), "{error}");
+        assert!(!error.is_transient() && checkout.is_unharmed(), "{error}");
     }
 }
 
@@ -302,8 +302,8 @@ async fn a_folder_and_a_link_of_one_name_are_no_way_out() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let forge = Forge::new(&repository);
-    let place = Place::new();
-    let out = forge.file(place.at("outside").to_str().unwrap());
+    let checkout = Checkout::new();
+    let out = forge.file(checkout.at("outside").to_str().unwrap());
     let inner = forge.tree(&[("100644", "f", &forge.file("mine"))]);
     let both = forge.tree(&[("40000", "d", &inner), ("120000", "d", &out)]);
     let nested = forge.tree(&[("40000", "a", &both), ("100644", "b", &forge.file("x"))]);
@@ -314,18 +314,18 @@ async fn a_folder_and_a_link_of_one_name_are_no_way_out() {
         (forge.tree(&[("40000", "a", &both), ("120000", "a", &out)]), "a/d"),
     ] {
         forge.push(&tree);
-        let place = Place { folder: TempDir::new_in(place.folder.path()).unwrap() };
-        std::fs::create_dir(place.at("work")).unwrap();
-        let done = place.check_out(&server.url("app"), Some(folder)).await;
-        let inside = place.at("work").join(folder);
+        let checkout = Checkout { folder: TempDir::new_in(checkout.folder.path()).unwrap() };
+        std::fs::create_dir(checkout.at("work")).unwrap();
+        let done = checkout.check_out(&server.url("app"), Some(folder)).await;
+        let inside = checkout.at("work").join(folder);
         match done {
             Err(GitError::NoFolder { .. } | GitError::UnsafePath { .. }) => {}
             Err(error) => panic!("{error}"),
             Ok(()) => assert_eq!(std::fs::read_to_string(inside.join("f")).unwrap(), "mine"),
         }
     }
-    assert_eq!(std::fs::read_to_string(place.at("outside/canary")).unwrap(), CANARY);
-    assert_eq!(std::fs::read_dir(place.at("outside")).unwrap().count(), 2);
+    assert_eq!(std::fs::read_to_string(checkout.at("outside/canary")).unwrap(), CANARY);
+    assert_eq!(std::fs::read_dir(checkout.at("outside")).unwrap().count(), 2);
 }
 
 #[tokio::test]
@@ -333,8 +333,8 @@ async fn nothing_in_a_tree_is_obeyed() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let inside = Canary::start();
-    let place = Place::new();
-    let touch = format!("touch {}", place.at("harmed").display());
+    let checkout = Checkout::new();
+    let touch = format!("touch {}", checkout.at("harmed").display());
     let address = format!("http://127.0.0.2:{}", inside.port());
     let config = format!(
         "[core]\n bare = true\n fsmonitor = {touch}\n hooksPath = hooks\n sshCommand = {touch}\n pager = {touch}\n\
@@ -393,16 +393,16 @@ async fn nothing_in_a_tree_is_obeyed() {
     let other = repository.git(&["rev-parse", "HEAD"]).unwrap();
     repository.git(&["push", "-q", "origin", &format!("{other}:refs/replace/{honest}")]).unwrap();
 
-    place.check_out(&server.url("app"), None).await.unwrap();
+    checkout.check_out(&server.url("app"), None).await.unwrap();
     for (name, content) in &files {
         assert_eq!(
-            std::fs::read_to_string(place.at("work").join(name)).unwrap(),
+            std::fs::read_to_string(checkout.at("work").join(name)).unwrap(),
             *content,
             "{name}"
         );
     }
-    assert_eq!(std::fs::read_dir(place.at("work/s")).unwrap().count(), 0);
-    assert!(place.is_unharmed() && inside.is_untouched());
+    assert_eq!(std::fs::read_dir(checkout.at("work/s")).unwrap().count(), 0);
+    assert!(checkout.is_unharmed() && inside.is_untouched());
     assert!(!server.requests().iter().any(|request| request.contains("lfs")));
 }
 
@@ -411,7 +411,7 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let forge = Forge::new(&repository);
-    let place = Place::new();
+    let checkout = Checkout::new();
     let file = forge.file("x");
     let names: Vec<_> = (0..10).map(|n| format!("n{n}")).collect();
     let bomb = (0..12).fold(forge.tree(&[("100644", "f", &file)]), |tree, _| {
@@ -437,7 +437,7 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
         (forge.tree(&[("100644", "zeros", &zeros)]), "1 MiB"),
     ] {
         forge.push(&tree);
-        let error = place.check_out(&server.url("app"), None).await.unwrap_err();
+        let error = checkout.check_out(&server.url("app"), None).await.unwrap_err();
         let told = error.to_string();
         assert!(
             told.starts_with("the checkout of ")
@@ -445,7 +445,7 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
             "{told}"
         );
         assert!(!error.is_transient(), "{told}");
-        assert_eq!(std::fs::read_dir(place.at("work")).unwrap().count(), 0, "{told}");
+        assert_eq!(std::fs::read_dir(checkout.at("work")).unwrap().count(), 0, "{told}");
     }
 }
 
@@ -468,9 +468,9 @@ async fn a_host_cannot_send_git_elsewhere() {
     ] {
         forge.git(&["config", key, value]);
     }
-    let place = Place::new();
-    place.check_out(&server.url("app"), None).await.unwrap();
-    assert_eq!(std::fs::read_to_string(place.at("work/a")).unwrap(), "1");
+    let checkout = Checkout::new();
+    checkout.check_out(&server.url("app"), None).await.unwrap();
+    assert_eq!(std::fs::read_to_string(checkout.at("work/a")).unwrap(), "1");
     assert!(inside.is_untouched());
 
     // A host of the old kind, which gives files: what it has not, another is said to have.
@@ -496,10 +496,10 @@ async fn a_host_cannot_send_git_elsewhere() {
         status(200).body(Full::new(Bytes::from(body))).unwrap()
     })
     .await;
-    let place = Place::new();
-    let error = place.check_out(&format!("http://{old}/app.git"), None).await.unwrap_err();
+    let checkout = Checkout::new();
+    let error = checkout.check_out(&format!("http://{old}/app.git"), None).await.unwrap_err();
     assert!(asked.lock().unwrap().iter().any(|path| path.starts_with("objects/")), "{error}");
-    assert!(inside.is_untouched() && place.is_unharmed(), "{error}");
+    assert!(inside.is_untouched() && checkout.is_unharmed(), "{error}");
 }
 
 /// As git frames its lines.
