@@ -1,9 +1,9 @@
 //! Closes idle connections, and limits those of tokens so that some are left for hooks and health checks.
 //!
-//! actix-web has a timeout for the head of a connection's first request and for the pause between two requests, but none
-//! for a later head: with half a request on each connection, one sender could hold all of them for ever. So every
-//! connection without a request in progress is closed after a while. One with a request in progress may be as slow as a run
-//! if it showed a token; otherwise `patience` is the limit.
+//! actix-web has a timeout for the head of a connection's first request and for the pause between two requests, but
+//! none for a later head: with half a request on each connection, one sender could hold all of them for ever. So every
+//! connection without a request in progress is closed after a while. One with a request in progress may be as slow as a
+//! run if it showed a token; otherwise `patience` is the limit.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -212,8 +212,8 @@ pub(crate) fn asked(request: &HttpRequest) -> Option<UnderWay> {
     Some(UnderWay(Arc::clone(connection)))
 }
 
-/// Closes the reading side after a refused request with a chunked body, which actix-web would otherwise read to its end,
-/// however long it is. `Connection: close` tells the sender, which would send its next request on this connection.
+/// Closes the reading side after a refused request with a chunked body, which actix-web would otherwise read to its
+/// end, however long it is. `Connection: close` tells the sender, which would send its next request on this connection.
 pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     if !is_refused || !response.request().headers().contains_key(header::TRANSFER_ENCODING) {

@@ -24,7 +24,8 @@ impl Intake {
         if self.is_closed.load(Ordering::Relaxed) { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Looks until `stop` is cancelled. A store that does not answer changes nothing: requests learn that by themselves.
+    /// Looks until `stop` is cancelled. A store that does not answer changes nothing: requests learn that by
+    /// themselves.
     pub(crate) async fn keep_looking(&self, store: &dyn Store, stop: &CancellationToken) {
         loop {
             match store.room().await {

@@ -1,7 +1,7 @@
 //! The HTTP server: webhooks become events, and users call the API.
 //!
-//! In: webhooks, and what people and programs ask for. Out: events that the scheduler decides, and runs that were asked for
-//! by name. Knows neither scheduler nor worker: what it tells them, it writes to the store, and rings.
+//! In: webhooks, and what people and programs ask for. Out: events that the scheduler decides, and runs that were asked
+//! for by name. Knows neither scheduler nor worker: what it tells them, it writes to the store, and rings.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ use crate::connections::Connections;
 use crate::routes::Document;
 use crate::state::State;
 
-/// How many connections one listener has at most. Whoever comes then waits until one ends. A head that is not whole yet takes
-/// up to 128 KiB.
+/// How many connections one listener has at most. Whoever comes then waits until one ends. A head that is not whole yet
+/// takes up to 128 KiB.
 const MOST_CONNECTIONS: usize = 4096;
 
 /// How long a store and an answer may take, beside what comes of the request.

@@ -38,7 +38,8 @@
 //! | `GET /status` | read | how the installation is |
 //! | `GET /openapi.json` | none | this, for programs |
 //!
-//! Beside it, without token: `/healthz` (the process answers), `/readyz` (what gantry needs is there), `/hooks/{provider}/{hook}`.
+//! Beside it, without token: `/healthz` (the process answers), `/readyz` (what gantry needs is there),
+//! `/hooks/{provider}/{hook}`.
 //!
 //! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
 

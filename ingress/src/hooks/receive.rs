@@ -1,7 +1,7 @@
 //! `POST /hooks/{provider}/{hook}`: cap, verify, record, answer.
 //!
-//! Until the sender has proved itself, everything is bounded and told apart by nothing. Once it has, the answer is 2xx or
-//! 503: senders retry any other for ever, or disable the hook.
+//! Until the signature is verified, every resource is bounded, and an unknown hook is answered like a wrong signature,
+//! in the same time. After that the answer is 2xx or 503: for any other, senders retry for ever or disable the hook.
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use crate::state::State;
 use crate::trace;
 use gantry_api::HookAccepted;
 
-/// Where it is served, for people.
+/// The route, as traces name it.
 const ROUTE: &str = "/hooks/{provider}/{hook}";
 
-/// Takes a delivery.
+/// Receives a delivery.
 pub(crate) async fn receive(
     state: Data<State>,
     request: HttpRequest,
@@ -58,13 +58,13 @@ pub(crate) async fn receive(
     Ok(taken?.answer)
 }
 
-/// Provider and hook, as the path behind `/hooks` names them.
+/// The provider and the hook in the path, after `/hooks`.
 fn addressed(request: &HttpRequest) -> Option<(&str, &str)> {
     let (provider, hook) = request.match_info().unprocessed().strip_prefix('/')?.split_once('/')?;
     (!hook.is_empty() && !hook.contains('/')).then_some((provider, hook))
 }
 
-/// What became of a request whose sender has proved itself.
+/// The outcome for a request with a valid signature.
 pub(super) struct Taken {
     pub(super) verdict: HookVerdict,
     pub(super) answer: HttpResponse,
@@ -84,7 +84,7 @@ pub(super) async fn take(
         Ok(id) => find_hook(state, &id, began + provider.store_patience).await?,
         Err(_) => None,
     };
-    // The body may take its own time: what the lookup took is taken from the store's patience alone.
+    // The store's patience covers the lookup and the commit, not the time in which the body arrives.
     let patience = provider.store_patience.saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
     let proof = Proof::new(provider.proof, headers, keys);
@@ -149,10 +149,10 @@ fn verdict_of(error: &Refusal) -> HookVerdict {
     }
 }
 
-/// Refuses what is not read whoever sends it.
+/// Refuses encodings and types that the provider never sends, before the signature is checked.
 fn check_headers(provider: &Descriptor, headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get_all(header::CONTENT_ENCODING).any(|coding| coding != "identity") {
-        // A signature is that of the bytes as they are sent, and small bytes may unpack to large ones.
+        // The signature is of the bytes as sent, and a few compressed bytes may unpack to very many.
         let remedy = "send the body as it is, without Content-Encoding";
         return Err(Refusal::UnsupportedMedia(remedy.into()));
     }

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use super::provider::{Reading, descriptor};
 use crate::state::State;
 
-/// Stores a delivery that is new, with the events that it means.
+/// Stores a new delivery with its events, and rings for them.
 pub(super) async fn record(
     state: &State,
     hook: &Hook,
@@ -75,8 +75,8 @@ pub(super) async fn record(
     }
 }
 
-/// Takes a large body to the object store: written into the store, it would hold up everybody else's commits. `None` when it
-/// is there. While the object store is away the store takes it all the same.
+/// Puts a large body into the object store, since writing it to the store would hold up all other commits. Returns the
+/// body if it must go into the store: it is small, or the object store does not answer.
 async fn keep_apart_if_large(
     state: &State,
     delivery: &Delivery,
@@ -85,6 +85,7 @@ async fn keep_apart_if_large(
     if body.len() < LARGE_BODY {
         return Ok(Some(body));
     }
+    // Announced first, so that a body whose delivery is never accepted is found and removed.
     deliveries::announce_body(state.store.as_ref(), delivery).await?;
     let put = deliveries::put_body(state.blobs.as_ref(), delivery, body.clone());
     match tokio::time::timeout(descriptor(delivery.provider).object_patience, put).await {
@@ -99,8 +100,8 @@ async fn keep_apart_if_large(
     Ok(Some(body))
 }
 
-/// Removes a body that was kept apart for a delivery that is not the one that stands. What stays is removed with what is
-/// old.
+/// Removes the body of a delivery that was not accepted from the object store. If that fails, retention removes it
+/// later.
 async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &AcceptedDelivery) {
     let unowned = match accepted {
         AcceptedDelivery::New => None,
@@ -121,13 +122,13 @@ async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted
     }
 }
 
-/// What became of a delivery.
+/// The result of [`record`].
 pub(super) enum Recorded {
     /// It is stored.
     New(Delivery),
-    /// It came before, and this is what it meant then.
+    /// It was accepted before, as this one.
     Repeat(Delivery),
-    /// Another body came under its id before.
+    /// Another body was accepted under this id before.
     Conflict(DeliveryId),
 }
 

@@ -1,4 +1,4 @@
-//! Replays a delivery: its stored body goes through the same reading once more, as a new delivery, and is decided anew.
+//! Replays a delivery: reads its stored body again, and records it as a new delivery that is decided anew.
 
 use std::io::Read as _;
 
@@ -18,7 +18,7 @@ use crate::state::State;
 /// A delivery is replayed at most this often.
 const MOST_REPLAYS: u32 = 1000;
 
-/// No stored body is larger: none that is was accepted.
+/// No larger body is ever accepted, so none is stored.
 const LARGEST_BODY: u64 = 32 * 1024 * 1024;
 
 /// Reads a delivery's body from the store, or from the object store where old ones are.
@@ -31,11 +31,11 @@ pub(crate) async fn find_body(
     }
     let packed = deliveries::find_packed_body(state.blobs.as_ref(), delivery).await?;
     let body = packed.map(|packed| unpack(&packed)).transpose()?;
-    // Its signature was checked when it came. Whoever writes to the object store must not change what that was for.
+    // The signature was verified on arrival only, so the hash protects against changes in the object store.
     if body.as_ref().is_some_and(|body| hex::encode(Sha256::digest(body)) != delivery.body_sha256) {
         tracing::error!(
             delivery.id = %delivery.id,
-            "the stored body of delivery {} is not what came: something else writes to the object store",
+            "the stored body of delivery {} has changed: something else writes to the object store",
             delivery.id
         );
         return Err(Refusal::Internal);
@@ -55,7 +55,7 @@ fn unpack(packed: &[u8]) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Takes a delivery of the ledger as if it came now, under an id of its own.
+/// Records a stored delivery as if it arrived now, under a new id.
 pub(crate) async fn replay(
     state: &State,
     hook: &Hook,
@@ -86,7 +86,7 @@ pub(crate) async fn replay(
                 message: format!("nothing in delivery {} can start a run", earlier.id),
             });
         };
-        // Where the id is in the body, it is that of the first time.
+        // A provider that puts the id into the body would give the original's.
         let reading = Reading { id, ..reading };
         match record(state, hook, reading, body.clone()).await? {
             Recorded::New(delivery) => return Ok(delivery),
@@ -99,7 +99,7 @@ pub(crate) async fn replay(
     })
 }
 
-/// The first delivery's id with the replay's number: a replay of a replay is one more of the first.
+/// The original delivery's id with the replay's number. A replay of a replay counts as one of the original.
 fn replay_id(earlier: &DeliveryId, number: u32) -> Result<DeliveryId, Refusal> {
     let first =
         earlier.as_str().rsplit_once(".replay-").map_or(earlier.as_str(), |(first, _)| first);

@@ -14,7 +14,8 @@ const MOST_HOOKS: usize = 10_000;
 /// How often one hook's refusals are told: strangers send as many as they like, and no log may grow by that.
 const TELL_EACH: Duration = Duration::from_secs(60);
 
-/// Counts requests to hooks that do not exist, so that they take as long as a refusal by one that does. Real ids are longer.
+/// Counts requests to hooks that do not exist, so that they take as long as a refusal by one that does. Real ids are
+/// longer.
 const NOBODY: &str = "nobody";
 
 /// The counts. Only hooks that exist are counted one by one.

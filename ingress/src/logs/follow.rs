@@ -85,8 +85,8 @@ impl Followers {
         walk.next(state.store.as_ref(), state.blobs.as_ref()).await
     }
 
-    /// Subscribes to a run. The first listener starts the follower, at `position`. A later one gets only what comes after
-    /// this call, so it must read the log up to its end once it has subscribed.
+    /// Subscribes to a run. The first listener starts the follower, at `position`. A later one gets only what comes
+    /// after this call, so it must read the log up to its end once it has subscribed.
     pub(crate) fn listen(&self, state: &Arc<State>, run: RunId, position: LogPosition) -> Listener {
         let mut by_run = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = by_run.get(&run) {

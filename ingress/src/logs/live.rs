@@ -39,8 +39,8 @@ pub(crate) struct LiveLog {
 }
 
 enum Phase {
-    /// Reads the log itself. With a listener, which was there before this reading began, the end of the reading is where
-    /// its updates take over.
+    /// Reads the log itself. With a listener, which was there before this reading began, the end of the reading is
+    /// where its updates take over.
     CatchingUp {
         walk: LogWalk,
         listener: Option<Listener>,

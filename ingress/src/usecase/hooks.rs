@@ -199,7 +199,8 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Adds a secret to a hook that the caller may act on, and gives it; those before it stay active until they are removed.
+/// Adds a secret to a hook that the caller may act on, and gives it; those before it stay active until they are
+/// removed.
 pub(crate) async fn add_secret(
     state: &State,
     allowed: &Allowed<Write>,
