@@ -21,20 +21,20 @@ use tracing::{Instrument as _, field};
 
 use crate::sweeper::MISSED_AFTER;
 
-/// How many waiting runs of a registry are read in its turn.
+/// How many waiting runs of a registry are read at once.
 const PAGE: usize = 64;
 
-/// How many waiting runs one look goes through beside the first turn of each registry: those behind are looked at when
-/// these have moved.
+/// How many waiting runs one tick reads after the first page of each registry. Those behind them are reached once these
+/// have been admitted.
 const MOST: usize = 4096;
 
-/// A registry whose next waiting runs are looked at when its turn comes again.
+/// The next page of a registry's waiting runs.
 struct NextPage {
     registry: RegistryName,
     after: Run,
 }
 
-/// What one look has learnt. In a crowd nearly all wait for the same, and it is asked once for all of them.
+/// What one tick has read so far. Most waiting runs share a registry and a task, so each of those is read once.
 #[derive(Default)]
 struct Look {
     now: Timestamp,
@@ -99,8 +99,8 @@ pub(crate) struct Admitter {
 }
 
 impl Admitter {
-    /// Looks at waiting runs: a page of each registry, then the next page of each that has more, so that no registry
-    /// waits behind the crowd of another. Answers how many became ready.
+    /// Admits waiting runs: a page of each registry, then the next page of each that has more, so that no registry
+    /// waits behind the many runs of another. Returns how many became ready.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,7 +120,7 @@ impl Admitter {
         Ok(look.admitted)
     }
 
-    /// Looks at the next waiting runs of a registry. Answers with its next turn if there may be more.
+    /// Admits from one page of a registry. Returns the next page if there may be one.
     async fn admit_page(
         &self,
         registry: &RegistryName,

@@ -28,7 +28,8 @@ pub enum AcceptedDelivery {
     New,
     /// The same delivery was accepted before, as this one.
     Repeat(Delivery),
-    /// Another body was accepted under the same id before, as this one. It stands, and the new one is recorded as a conflict.
+    /// Another body was accepted under the same id before, as this one. It stands, and the new one is recorded as a
+    /// conflict.
     Conflict(Delivery),
 }
 
@@ -70,8 +71,8 @@ fn blob_name(delivery: &Delivery) -> String {
     hex::encode(Sha256::digest(format!("{provider}/{hook}/{id}/{hash}/{received}")))
 }
 
-/// Says that the large body of a delivery may come into the object store, before its first byte does. Should nobody live to
-/// accept the delivery, [`announced_before`] tells of the body all the same; [`accept`] ends the announcement.
+/// Says that the large body of a delivery may come into the object store, before its first byte does. Should nobody
+/// live to accept the delivery, [`announced_before`] tells of the body all the same; [`accept`] ends the announcement.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -185,8 +186,8 @@ fn pack(body: &[u8]) -> std::io::Result<Bytes> {
     encoder.finish().map(Bytes::from)
 }
 
-/// Stores a delivery, its body if it is not in the object store, and its events in one commit. A second call with the same
-/// id stores nothing new.
+/// Stores a delivery, its body if it is not in the object store, and its events in one commit. A second call with the
+/// same id stores nothing new.
 ///
 /// # Errors
 /// [`StoreError`]: it was not accepted, and must not be answered as if it was.
@@ -202,7 +203,8 @@ pub async fn accept(
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { .. }) => {
             let earlier = match codec::load::<Delivery>(store, &key(&member)).await {
-                // It came before, with its events: refused, it would stand in the way of all that its sender says later.
+                // It came before, with its events: refused, it would stand in the way of all that its sender says
+                // later.
                 Err(StoreError::Undecodable { .. }) => {
                     return Ok(AcceptedDelivery::Repeat(delivery.clone()));
                 }
@@ -296,8 +298,8 @@ pub async fn with_id(
     Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
 }
 
-/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict, which
-/// has none.
+/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict,
+/// which has none.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Versioned};
 use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
 
-/// An event and how far its decision is.
+/// An event and the progress of its decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordedEvent {
     /// The event.
     #[serde(flatten)]
     pub event: Event,
-    /// How often its decision was put off because the provider could not be asked.
+    /// How often its decision was postponed because the code host did not answer.
     #[serde(default)]
     pub tries: u32,
-    /// The last candidate that was decided, when there are more than fit one commit.
+    /// The last candidate task that was decided, if they do not fit one commit: the next commit continues after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<TaskId>,
 }
@@ -48,7 +48,7 @@ fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Records an event that gantry itself noticed, to be decided. Answers `false` if it is recorded already.
+/// Records an undecided event of gantry's own, like a moved base image. Returns `false` if it is recorded already.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -90,14 +90,14 @@ pub async fn undecided(
         .collect())
 }
 
-/// Adds to a batch that this event is decided for good, if nobody changed it since it was found.
+/// Marks an event as decided. The batch conflicts if the event has changed since it was found.
 pub(crate) fn close(batch: &mut Batch, found: &Versioned<RecordedEvent>) {
     let event = &found.value.event.id;
     batch.expect.push((key(event), crate::store::Expect::Version(found.version)));
     batch.unindex(undecided_index(), event);
 }
 
-/// Adds to a batch that this event is decided up to a candidate, if nobody changed it since it was found.
+/// Marks an event as decided up to a candidate. The batch conflicts if the event has changed since it was found.
 pub(crate) fn move_cursor(
     batch: &mut Batch,
     found: &Versioned<RecordedEvent>,
@@ -108,7 +108,8 @@ pub(crate) fn move_cursor(
     next.replace_in(batch, key(&found.value.event.id))
 }
 
-/// Puts an event off for `pause`: the provider could not be asked. A conflict means that someone else decided it.
+/// Postpones an event for `pause`, since the code host did not answer. If another scheduler decides it meanwhile, that
+/// decision stands.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -122,6 +123,7 @@ pub async fn put_off(
     let event = &found.value.event.id;
     let mut batch = Batch::default();
     next.replace_in(&mut batch, key(event))?;
+    // The score is the time from which the event is due: postponing it moves it behind those that are due now.
     batch.index(undecided_index(), store.now().await?.after(pause).as_millis(), event);
     match store.commit(batch).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
@@ -129,7 +131,7 @@ pub async fn put_off(
     }
 }
 
-/// Takes an event that cannot be read out of the undecided ones, so that it does not stand in the way.
+/// Removes an event that does not decode from the undecided ones, where it would be read again on every tick.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -143,7 +145,7 @@ fn undecided_index() -> Index {
     Index::new("events/undecided")
 }
 
-/// From the oldest.
+/// Every event, oldest first.
 pub(crate) fn by_age() -> Index {
     Index::new("events/age")
 }

@@ -1,9 +1,9 @@
-//! Logs of attempts: pieces of frames in one order, the young ones in the store, the old ones in the object store.
+//! The log of an attempt: a sequence of pieces, the recent ones in the store, the older ones in the object store.
 //!
-//! Piece = whole frames as lines of JSON, from the offset that it is known by to its end. A worker first appends small
-//! pieces to the store, so that readers see them at once, then packs them into a segment of the object store. A reader
-//! joins both; where a piece is missing, it sees a hole. A log with pieces in the store is open; sealing it packs them,
-//! whoever does it: its worker at the end, or, when that one is lost, a scheduler.
+//! A piece is a range of bytes of the log, as whole frames, each a line of JSON. A worker appends small pieces to the
+//! store, so that readers see them at once, and later packs them into one segment in the object store. A reader joins
+//! both; a missing piece is a hole. A log with pieces in the store is open, and sealing it packs them: its worker seals
+//! it at the end, or a scheduler does if the worker is lost.
 
 use std::str::FromStr;
 
@@ -18,10 +18,10 @@ use crate::store::{
     Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError, Watch,
 };
 
-/// The most pieces that are packed at once: what one commit takes.
+/// The most pieces in a segment: packing removes each of them in one commit.
 pub const SEGMENT_PIECES: usize = 128;
 
-/// How many pieces are looked at together.
+/// How many pieces are read from the index at once.
 const PAGE: usize = 256;
 
 /// One attempt's log.
@@ -33,7 +33,7 @@ pub struct LogId {
     pub attempt: u32,
 }
 
-/// Some frames in order, whose bytes follow each other.
+/// A contiguous range of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The offset of the first frame.
@@ -44,14 +44,14 @@ pub struct Piece {
     pub lines: Bytes,
 }
 
-/// What a reader got.
+/// The next part of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogPart {
     /// These frames come next; the first may begin before the offset that was asked for.
     Frames(Vec<LogFrame>),
-    /// The bytes from the offset that was asked for up to this one are lost.
+    /// The bytes from the reader's offset to `until` are lost.
     Hole {
-        /// Where the log goes on.
+        /// The offset at which the log continues.
         until: u64,
     },
     /// There is nothing more yet.
@@ -94,7 +94,7 @@ fn open() -> Index {
     Index::new("log/open")
 }
 
-/// What is touched whenever the log grows.
+/// A record that each append replaces: readers watch it, and `seal` expects it unchanged.
 fn growth_key(log: LogId) -> Key {
     Key::new(Kind::LogTail, format_args!("{log}/growth"))
 }
@@ -110,11 +110,11 @@ enum Where {
     Tail,
     /// In the object store.
     Packed,
-    /// There too, under the name that the first builds gave it.
+    /// In the object store, at the path that early versions used.
     Segment,
 }
 
-/// A piece as its index knows it: `tail:start:end`. The start is in the member too, since equal ends must not collide.
+/// A piece as a member of its index, `tail:start:end`. The score is the start, too; members must differ without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PieceAt {
     place: Where,
@@ -135,8 +135,8 @@ impl PieceAt {
         Some(Self { place, start: start.parse().ok()?, end: end.parse().ok()? })
     }
 
-    /// The path of a segment. Two who pack the same log at once may differ in where a segment ends: each has a path of
-    /// its own, so that neither cuts off the other's.
+    /// The path of a segment. Its end is part of it: a worker and a scheduler that pack the same log at once may choose
+    /// different ends, and must not overwrite each other's segment.
     fn path(self, log: LogId) -> String {
         let Self { place, start, end } = self;
         let folder = format!("logs/{}/{}", log.run, log.attempt);
@@ -164,7 +164,7 @@ impl Piece {
     }
 }
 
-/// Appends a young piece. A second call with the same piece changes nothing.
+/// Appends a piece. A second call with the same piece changes nothing.
 ///
 /// # Errors
 /// [`StoreError`]: try again, with the same piece.
@@ -177,7 +177,7 @@ pub async fn append_tail(store: &dyn Store, log: LogId, piece: &Piece) -> Result
     commit_unconditional(store, batch).await
 }
 
-/// Packs pieces that were appended, in order and without holes, into one segment; their copies in the store go. At most
+/// Packs appended pieces into one segment and removes them from the store. They are in order, without holes, and at most
 /// [`SEGMENT_PIECES`].
 ///
 /// # Errors
@@ -193,6 +193,7 @@ pub async fn pack_segment(
     };
     let lines: Vec<u8> = packed.iter().flat_map(|piece| piece.lines.iter().copied()).collect();
     let segment = PieceAt { place: Where::Packed, start: first.start, end: last.end };
+    // The segment first: after a crash in between, the pieces are still in the store, and are packed again.
     blobs.put(&segment.path(log), Bytes::from(lines)).await?;
     let mut batch = Batch::default();
     for piece in packed {
@@ -204,13 +205,14 @@ pub async fn pack_segment(
     Ok(())
 }
 
-/// Packs all that is left of a log in the store. Whoever appends to it later opens it again.
+/// Packs every piece that is left in the store. A later append opens the log again.
 ///
 /// # Errors
 /// [`LogError`]: try again; what was packed is packed.
 pub async fn seal(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<(), LogError> {
     let mut conflicts = 0;
     loop {
+        // Read before the pieces: an append after this changes it, so that the commit below conflicts.
         let growth = store.load(&[growth_key(log)]).await?.pop().flatten();
         let tail = load_tail(store, log).await?;
         if !tail.is_empty() {
@@ -226,7 +228,7 @@ pub async fn seal(store: &dyn Store, blobs: &dyn Blobs, log: LogId) -> Result<()
         batch.delete.push(growth_key(log));
         match store.commit(batch).await {
             Ok(()) => return Ok(()),
-            // It grew meanwhile.
+            // A piece was appended meanwhile: pack that one too.
             Err(CommitError::Conflict { .. }) if conflicts < retry::TRIES => conflicts += 1,
             Err(CommitError::Conflict { key }) => return Err(retry::too_busy(&key).into()),
             Err(CommitError::Store(error)) => return Err(error.into()),
@@ -255,7 +257,7 @@ async fn load_tail(store: &dyn Store, log: LogId) -> Result<Vec<Piece>, StoreErr
             Some(record) => {
                 tail.push(Piece { start: piece.start, end: piece.end, lines: record.bytes });
             }
-            // Its worker packed it just now; or it is lost, and readers see the hole.
+            // Either its worker has just packed it, or it is lost and readers see a hole.
             None => lost.unindex(pieces(log), piece),
         }
     }
@@ -280,13 +282,13 @@ pub async fn open_logs(
     Ok(entries.iter().filter_map(|entry| entry.member.parse().ok()).collect())
 }
 
-/// A place in a log where a reader stands: the offset, and what was read on the way there.
+/// Reads a log from an offset on.
 #[derive(Debug, Clone)]
 pub struct LogReader {
     log: LogId,
     offset: u64,
-    /// The segment that was read last: what is left to read begins after it. Never a piece of the tail, since those are
-    /// packed into a segment that begins where the first of them did.
+    /// The last segment read: the search for the next piece begins here. Not a piece of the tail, since packing
+    /// replaces several of those by one segment that begins at the first, which may be before this one.
     after: Option<Entry>,
 }
 
@@ -297,7 +299,7 @@ impl LogReader {
         Self { log, offset, after: None }
     }
 
-    /// Where it stands.
+    /// The offset of the next byte.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
@@ -321,7 +323,7 @@ impl LogReader {
                 return Ok(LogPart::Hole { until: piece.start });
             }
             let Some(lines) = self.load_piece(store, blobs, piece).await? else {
-                // It was packed, or deleted, between the two reads: look again at what the index says now.
+                // It was packed or deleted between the two reads: read the index again.
                 if self.is_gone(store, &entry).await? {
                     continue;
                 }
@@ -344,7 +346,7 @@ impl LogReader {
         }
     }
 
-    /// The first piece, by start, that ends after the reader's place.
+    /// The first piece, by start, that ends after the reader's offset.
     async fn find_piece(&self, store: &dyn Store) -> Result<Option<(Entry, PieceAt)>, StoreError> {
         let mut from = match &self.after {
             Some(entry) => From::Score(entry.score),
@@ -391,20 +393,20 @@ impl LogReader {
     }
 }
 
-/// Frames from lines of JSON; a line that is none is left out, and so shows as a hole to who counts bytes.
+/// Parses lines of JSON. A line that is not a frame is skipped, so its bytes are missing from the result.
 #[must_use]
 pub fn parse_frames(lines: &[u8]) -> Vec<LogFrame> {
     let mut frames = Vec::new();
     for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(frame) => frames.push(frame),
-            Err(error) => tracing::warn!("a line of a log is no frame: {error}"),
+            Err(error) => tracing::warn!("a line of a log is not a frame: {error}"),
         }
     }
     frames
 }
 
-/// A watch that tells when the log grows.
+/// A watch that fires when the log grows.
 #[must_use]
 pub fn watch(store: &dyn Store, log: LogId) -> Watch {
     store.watch(&growth_key(log))

@@ -1,6 +1,6 @@
 //! Doorbells between the roles.
 //!
-//! A message carries an id; what happened is in the store. A lost one costs a few seconds, a doubled one nothing.
+//! A message carries an id; what happened is in the store. A lost message costs a few seconds, a duplicate nothing.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use gantry_domain::id::{EventId, PoolName, RunId};
 use gantry_domain::trace::TraceParent;
 use serde::{Deserialize, Serialize};
 
-/// Doorbells of one kind: at least once, in no promised order, each to one of those who claim.
+/// Doorbells of one kind. Each is delivered at least once, to one claimant, in no particular order.
 #[async_trait]
 pub trait Queue<M>: Send + Sync {
-    /// Returns once the message is on the queue. A full queue drops its oldest: it is a doorbell. `trace` is where the
-    /// trace goes on that the message is part of.
+    /// Returns once the message is on the queue. A full queue drops its oldest message, which the sweeper makes up for.
+    /// `trace` continues the trace of the publisher.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -26,31 +26,31 @@ pub trait Queue<M>: Send + Sync {
     async fn claim(&self) -> Result<Option<Claim<M>>, QueueError>;
 }
 
-/// Messages of one kind that reach everyone who listens when they are sent.
+/// Broadcasts messages of one kind to the current listeners; later ones miss them.
 #[async_trait]
 pub trait Fanout<M>: Send + Sync {
-    /// Rings.
+    /// Broadcasts a message.
     ///
     /// # Errors
     /// [`QueueError`].
     async fn publish(&self, message: M) -> Result<(), QueueError>;
 
-    /// Begins to listen.
+    /// Subscribes to the messages from now on.
     ///
     /// # Errors
     /// [`QueueError`].
     async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError>;
 }
 
-/// Someone who listens to a [`Fanout`].
+/// A subscription to a [`Fanout`].
 #[async_trait]
 pub trait Listener<M>: Send {
-    /// Waits for the next message; `None` once the queue is closed for shutdown. Messages that came too fast to be
-    /// heard are left out.
+    /// Waits for the next message; `None` once the queue is closed for shutdown. A listener that is too slow misses
+    /// messages.
     async fn next(&mut self) -> Option<M>;
 }
 
-/// A message held until it is done with.
+/// A message that is redelivered unless it is acknowledged.
 pub struct Claim<M> {
     message: M,
     trace: Option<TraceParent>,

@@ -53,8 +53,8 @@ pub enum AcceptedRequest {
     OtherRequest(RunId),
 }
 
-/// Accepts a request and creates its run, signed by `signer`. A second call with the same idempotency key starts nothing: it
-/// returns the first one's run, and whether the two requests are the same.
+/// Accepts a request and creates its run, signed by `signer`. A second call with the same idempotency key starts
+/// nothing: it returns the first one's run, and whether the two requests are the same.
 ///
 /// # Errors
 /// [`StoreError`].

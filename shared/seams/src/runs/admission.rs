@@ -1,8 +1,8 @@
-//! Admission: the one door from waiting to ready. It keeps the limits, however many schedulers stand at it.
+//! Admission: moves a waiting run to ready, within the limits of its registry and task, however many schedulers admit.
 //!
-//! Places are counted in an index, and a commit cannot expect an index to have stayed as it was. So each admission
-//! replaces a record of its registry, and of its task if that has a limit: who counted before another was admitted
-//! conflicts there, and counts again.
+//! Admitted runs are counted in an index, and a commit cannot expect an index to be unchanged. So each admission
+//! replaces a record of the registry, and one of the task if it has a limit: a scheduler that counted before another
+//! one admitted conflicts at that record, and counts again.
 
 use gantry_domain::decide::order;
 use gantry_domain::id::{RegistryName, RunId, TaskId};
@@ -14,7 +14,7 @@ use super::{RunOpError, advance, bundles, find_versioned, key};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
-/// How many runs may hold a place at once.
+/// How many runs may be admitted and not done at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Of the run's registry.
@@ -23,17 +23,17 @@ pub struct Limits {
     pub task: Option<u32>,
 }
 
-/// What became of a run at the door.
+/// The result of [`ready`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
     /// It is ready.
     Ready(Box<Run>),
-    /// Every place is taken: it waits for one.
+    /// A limit is reached: it keeps waiting.
     Full(WaitReason),
 }
 
-/// Lets any worker of its pool take a waiting run, whose secrets are `bundle`, if there is a place for it. Never more
-/// than `limits` hold one, whoever else admits at the same moment.
+/// Admits a waiting run, whose secrets are `bundle`, so that a worker of its pool may take it. Never more than `limits`
+/// are admitted, whatever other schedulers do at the same moment.
 ///
 /// # Errors
 /// [`RunOpError::Absent`], [`RunOpError::Illegal`] when it does not wait any more.
@@ -65,7 +65,8 @@ pub async fn ready(
     .await
 }
 
-/// Counts places, and lets the batch hold only if nobody else was admitted since. Says which are all taken.
+/// Counts the admitted runs, and lets the batch conflict if another one is admitted meanwhile. Returns the limit that
+/// is reached, if any.
 async fn take_from_quotas(
     store: &dyn Store,
     batch: &mut Batch,
@@ -74,7 +75,7 @@ async fn take_from_quotas(
 ) -> Result<Option<WaitReason>, StoreError> {
     let quotas = quotas(run, limits);
     let keys: Vec<Key> = quotas.iter().map(|quota| quota.last_admitted.clone()).collect();
-    // Before the places are counted: who comes in between has replaced one of these.
+    // Read before counting: an admission in between replaces one of these.
     let last_admitted = store.load(&keys).await?;
     for (quota, last) in quotas.into_iter().zip(last_admitted) {
         let limit = quota.limit as usize;
@@ -113,12 +114,12 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
     quotas
 }
 
-/// What the admissions of a registry's runs replace.
+/// The record that each admission of a registry's runs replaces.
 pub(crate) fn last_admitted_of_registry(registry: &RegistryName) -> Key {
     Key::new(Kind::Admission, format_args!("registry/{registry}"))
 }
 
-/// What the admissions of a task's runs replace.
+/// The record that each admission of a task's runs replaces.
 pub(crate) fn last_admitted_of_task(task: &TaskId) -> Key {
     Key::new(Kind::Admission, format_args!("task/{task}"))
 }

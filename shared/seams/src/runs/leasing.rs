@@ -1,4 +1,4 @@
-//! Leases: who may act on a run, until when, and what its worker says of it.
+//! Leases: which worker may act on a run and until when, and the progress that it reports.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::retry::{self, Plan};
 use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
 use crate::{lineages, steps, tags};
 
-/// How many ready runs a worker reads at once.
+/// How many ready runs are read at once.
 const TAKE_WINDOW: usize = 64;
 
-/// How often it reads them again when others took those that it tried.
+/// How often they are read again after other workers took all that were tried.
 const TAKE_ROUNDS: usize = 4;
 
 /// A lease that was taken, with everything that its worker needs.
 #[derive(Debug, Clone)]
 pub struct TakenRun {
-    /// The run, as it is now.
+    /// The run, leased.
     pub run: Run,
-    /// What its worker shows from now on.
+    /// Proves to later operations that the caller holds the lease.
     pub holder: Holder,
-    /// Its secrets, sealed for its pool; nothing but what it needs.
+    /// The secrets that it needs, sealed for its pool.
     pub bundle: Bundled,
 }
 
@@ -46,25 +46,25 @@ pub enum Renewal {
     Held,
     /// The lease holds, and somebody asked to cancel.
     CancelAsked,
-    /// It is someone else's, or nobody's.
+    /// The caller does not hold the lease any more.
     Lost,
 }
 
-/// For how long workers that have others in hand go past a run that wants to be alone. From then on they let what they
-/// have come to its end first.
+/// For how long busy workers skip a run that needs a worker to itself. After that they take nothing until they are
+/// idle, so that newer runs do not starve it.
 const PASSED_FOR: Duration = Duration::from_secs(60);
 
-/// What a worker that looks for a run has in hand.
+/// What the worker that takes a run holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Nothing,
     OtherRuns,
 }
 
-/// Leases the best ready run of a pool to a worker that holds no other, for `lease` from now; `None` when there is none.
+/// Leases the best ready run of a pool to a worker that holds no other, for `lease` from now; `None` if there is none.
 ///
-/// Who comes too late for the best one tries others in an order of its own: of many workers that look at once, no two go
-/// down the same list and meet again at each run.
+/// After a conflict the worker tries the other runs in an order of its own, which its nonce decides: workers that went
+/// down the same list would conflict again at every run.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -78,8 +78,8 @@ pub async fn take(
     take_with(store, pool, worker, nonce, lease, Holds::Nothing).await
 }
 
-/// The same, for a worker that holds others: it is not given one that wants to be alone. When such a run is passed for too
-/// long, nobody who holds others is given anything in its pool.
+/// Like [`take`], for a worker that holds other runs: it does not get a run that needs a worker to itself. Once such a
+/// run was skipped for too long, workers that hold other runs get nothing in its pool.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -132,7 +132,7 @@ fn is_passed_too_long(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Ready { since, .. } if now.since(*since) > PASSED_FOR)
 }
 
-/// Which of `count` runs is tried: the best one, or after conflicts any, as the nonce has it.
+/// Which of `count` runs to try: the best one, or after a conflict one that the nonce decides.
 fn place_of_choice(nonce: &LeaseNonce, conflicts: u64, count: usize) -> usize {
     if conflicts == 0 {
         return 0;
@@ -142,8 +142,8 @@ fn place_of_choice(nonce: &LeaseNonce, conflicts: u64, count: usize) -> usize {
     usize::try_from(hasher.finish() % count.max(1) as u64).unwrap_or(0)
 }
 
-/// Leases a ready run; `None` when somebody else did meanwhile. Its secrets are read before it is leased: an attempt that
-/// cannot be given them does not begin.
+/// Leases a ready run; `None` if another worker did meanwhile. Its secrets are read first, so that no attempt begins
+/// and then lacks them.
 async fn take_this(
     store: &dyn Store,
     mut found: Versioned<Run>,
@@ -182,7 +182,7 @@ async fn take_candidate(
     entry: &Entry,
 ) -> Result<Option<Versioned<Run>>, StoreError> {
     match find_versioned(store, id).await {
-        // A record in quarantine must not stand in the way of those behind it.
+        // A record that does not decode must not block the runs behind it.
         Err(StoreError::Undecodable { .. }) => Ok(None),
         Ok(Some(found)) if matches!(&found.value.state, RunState::Ready { rank, .. } if rank.0 == entry.score) => {
             Ok(Some(found))
@@ -192,7 +192,7 @@ async fn take_candidate(
     }
 }
 
-/// The run that an index entry names; an entry that names none is removed.
+/// The run that an index entry names. A malformed entry is removed.
 async fn member_run(
     store: &dyn Store,
     index: &Index,
@@ -209,9 +209,9 @@ async fn member_run(
     }
 }
 
-/// The source is fetched and the first of the `steps` begins, on what was `read` of a git repository. Answers whether a
-/// scheduler is to say what facts that is: of a run whose facts are known already it is not. A second call of the same
-/// attempt changes nothing.
+/// Records that the source is fetched, at the commit that was `read`, and that the first of the `steps` begins. Returns
+/// whether a scheduler must still resolve the facts that the run is built on. A second call of the same attempt changes
+/// nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
@@ -227,7 +227,7 @@ pub async fn began(
         refuse_cancelled(run)?;
         steps::put(batch, run.id, holder.attempt, steps)?;
         if let Some(read) = read {
-            // An attempt that reads a branch anew may get another commit than the one before it.
+            // A later attempt reads the branch again and may get another commit.
             let is_other = run.read.as_ref().is_some_and(|before| before.commit != read.commit);
             if is_other || run.built_on == BuiltOn::Unread {
                 run.built_on = BuiltOn::Read(read.clone());
@@ -243,8 +243,8 @@ pub async fn began(
     Ok(matches!(run.built_on, BuiltOn::Read(_)))
 }
 
-/// Says which facts a run was built on whose worker reported a commit. Changes nothing for any other run, and for one that
-/// has read another commit meanwhile.
+/// Records the facts that a run is built on, for the commit in `read`. Changes nothing if a later attempt has read
+/// another commit meanwhile.
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
@@ -290,8 +290,8 @@ pub async fn renew(
     }
 }
 
-/// A step is about to move final tags. Says which of `images` it may move. A second call for the same step of the attempt
-/// answers the same, unless the first one was [`tags::Permit::Undecided`], which changes nothing.
+/// Claims the final tags that a step is about to move, and returns which of `images` it may. A second call for the same
+/// step of the attempt returns the same, unless the first returned [`tags::Permit::Undecided`], which claims nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`], [`RunOpError::Illegal`] before the first step.
@@ -329,8 +329,8 @@ pub async fn tagging(
     .await
 }
 
-/// A step has pushed an image: writes where it comes from, and where the attempt's `steps` stand. A second call of the same
-/// attempt writes the same.
+/// A step has pushed an image: writes where it comes from, and where the attempt's `steps` stand. A second call of the
+/// same attempt writes the same.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`].
@@ -350,8 +350,9 @@ pub async fn pushed(
     .map(drop)
 }
 
-/// Ends an attempt: writes where its `steps` stand, outcome, outputs and terminal state, and ends the lease; or, for a failure of the
-/// infrastructure, lets the run wait for its next attempt. A second call of the same attempt is [`RunOpError::LeaseLost`].
+/// Ends an attempt: writes where its `steps` stand, outcome, outputs and terminal state, and ends the lease; or, for a
+/// failure of the infrastructure, lets the run wait for its next attempt. A second call of the same attempt is
+/// [`RunOpError::LeaseLost`].
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`].
