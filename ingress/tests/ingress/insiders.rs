@@ -98,7 +98,8 @@ async fn whoever_may_only_start_runs_chooses_no_code_that_sees_the_task_s_secret
         }
 
         // As the task is, it may be started; and with secrets of one's own, anything may see those.
-        let run = started(&server, send(&server, &token, Method::POST, RUNS, &json!({})).await).await;
+        let run =
+            started(&server, send(&server, &token, Method::POST, RUNS, &json!({})).await).await;
         let Work::Build(build) = &run.recipe.work;
         assert_eq!(build.secret_build_args.len(), 1);
         let own = json!({

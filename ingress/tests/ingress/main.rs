@@ -20,6 +20,7 @@ mod logs;
 mod matrix;
 mod ready;
 mod rig;
+mod steps;
 mod tls;
 mod wire;
 mod words;
