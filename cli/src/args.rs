@@ -13,7 +13,7 @@ use crate::client::output::Output;
 use crate::client::worker::Workers;
 use crate::secret::SecretCommand;
 
-/// Builds container images when something happens: a push, or a person's wish
+/// Build container images on a push or on request
 #[derive(Debug, Parser)]
 #[command(
     name = "gantry",
@@ -40,7 +40,7 @@ the service reads."
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// How answers are printed: for people, or for programs
+    /// Output format: for people or for programs
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Output,
 }
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Store(StoreCommand),
     #[command(subcommand)]
     Secret(SecretCommand),
-    /// Ask whether the process of these settings on this machine is ready
+    /// Check whether the process with these settings on this machine is ready
     #[command(after_long_help = "\
 It asks /readyz at `telemetry.listen`, prints the answer, and fails when something is missing that the process needs: \
 for health checks of container engines.
@@ -71,13 +71,13 @@ Example:
     Login(Login),
     #[command(flatten)]
     Client(Box<ClientCommand>),
-    /// Print completions for a shell
+    /// Print shell completions
     #[command(after_long_help = "Examples:
   gantry completions bash > /etc/bash_completion.d/gantry
   gantry completions zsh > ~/.zfunc/_gantry
   gantry completions fish > ~/.config/fish/completions/gantry.fish")]
     Completions {
-        /// Which
+        /// The shell
         shell: Shell,
     },
 }
@@ -99,7 +99,7 @@ pub(crate) struct Up {
     pub(crate) settings: SettingsOptions,
     #[command(flatten)]
     listen: ListenOption,
-    /// Make another admin token, should the first be lost
+    /// Create another admin token, if the first is lost
     #[arg(long)]
     pub(crate) new_admin_token: bool,
 }
@@ -160,7 +160,7 @@ Examples:
   gantry worker list"
 )]
 pub(crate) struct WorkerCommand {
-    /// What people ask about workers
+    /// Commands about the workers of a server
     #[command(subcommand)]
     pub(crate) ask: Option<Workers>,
     #[command(flatten)]
@@ -172,13 +172,13 @@ pub(crate) struct WorkerCommand {
 pub(crate) struct WorkerRole {
     #[command(flatten)]
     pub(crate) settings: SettingsOptions,
-    /// Whose runs it takes [default: the pool of this machine's platform, like linux-amd64]
+    /// The pool to take runs from [default: the pool of this machine's platform, like linux-amd64]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
     /// How many runs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<String>,
-    /// What it is known by, unique among the workers [default: `worker-` and random digits]
+    /// Its name, unique among the workers [default: `worker-` and random digits]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }
@@ -201,7 +201,7 @@ impl WorkerRole {
 /// Work on the store itself, with the settings of the service
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Make an admin token and print it
+    /// Create an admin token and print it
     #[command(
         name = "admin-token",
         after_long_help = "Example:

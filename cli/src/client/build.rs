@@ -47,7 +47,7 @@ pub(crate) struct Build {
     file: String,
     #[command(flatten)]
     build_args: BuildArgs,
-    /// The stage to build instead of the last
+    /// The stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
     /// The platform to build for, like linux/arm64
@@ -56,10 +56,10 @@ pub(crate) struct Build {
     /// How long the run may take, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = whole_number)]
     timeout: Option<u32>,
-    /// Build, and push nothing
+    /// Build without pushing
     #[arg(long)]
     no_push: bool,
-    /// Run each step anew
+    /// Build without the cache
     #[arg(long)]
     no_cache: bool,
     /// Move the tags also where a run of a newer change has moved them

@@ -9,7 +9,7 @@ use super::arguments::RegistryArg;
 use super::table::{Details, Table, instant, size};
 use crate::exit::{Exit, UsageError};
 
-/// See what hooks brought, what was decided and why, and decide it anew
+/// Show deliveries and what was decided for them, and replay them
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deliveries {
     /// List deliveries from the newest
@@ -17,7 +17,7 @@ pub(crate) enum Deliveries {
     List(List),
     /// Show a delivery, its events, and for each task the run or the first rule that said no
     Show(OneDelivery),
-    /// Take the same body once more, and decide anew
+    /// Replay a delivery: decide its body again
     Replay(OneDelivery),
 }
 
@@ -25,10 +25,10 @@ pub(crate) enum Deliveries {
 pub(crate) struct List {
     #[command(flatten)]
     registry: RegistryArg,
-    /// Of this hook only
+    /// Only deliveries to this hook
     #[arg(long, value_name = "HOOK")]
     hook: Option<String>,
-    /// At most so many
+    /// At most this many
     #[arg(long, default_value_t = 15, value_name = "COUNT")]
     top: usize,
 }
@@ -37,7 +37,7 @@ pub(crate) struct List {
 pub(crate) struct OneDelivery {
     /// The delivery's id, as the sender shows it
     delivery: String,
-    /// Its hook, should two hooks have had the same delivery
+    /// Its hook, if two hooks have a delivery with this id
     #[arg(long, value_name = "HOOK")]
     hook: Option<String>,
 }

@@ -11,7 +11,7 @@ use super::output::{Output, say};
 use crate::environment::Environment;
 use crate::exit::Exit;
 
-/// Remember a server and the token to show it
+/// Save the address of a server and a token for it
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The token is read from GANTRY_TOKEN, else typed unseen, else from a pipe; it is never an argument. It is kept \

@@ -28,7 +28,7 @@ pub(crate) struct Logs {
     task: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
-    /// Show what comes until the run has ended
+    /// Follow the log until the run is done
     #[arg(short, long)]
     follow: bool,
     /// The log of this attempt, from 1; the last if left out
@@ -37,7 +37,7 @@ pub(crate) struct Logs {
     /// Begin at this byte of the attempt's log
     #[arg(long, value_name = "BYTE")]
     offset: Option<u64>,
-    /// Without colours
+    /// Print without colours
     #[arg(long)]
     no_format: bool,
 }

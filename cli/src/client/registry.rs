@@ -9,10 +9,10 @@ use super::arguments::{read_secret, whole_number};
 use super::table::{Details, Table, instant};
 use crate::exit::{Exit, UsageError};
 
-/// Make the registries known that images are pushed to
+/// Manage the registries that images are pushed to
 #[derive(Debug, Subcommand)]
 pub(crate) enum Registries {
-    /// Make a registry known
+    /// Add a registry
     #[command(after_long_help = "\
 The password is read from standard input and sealed at rest; it is never shown again.
 
@@ -30,7 +30,7 @@ Examples:
   gantry registry update ghcr -u octo --password-stdin < token.txt
   gantry registry update ghcr --run-limit 4")]
     Update(Update),
-    /// Forget a registry that has no tasks any more; its images stay where they are
+    /// Remove a registry that has no tasks; its images are kept
     Delete(OneRegistry),
 }
 
@@ -68,13 +68,13 @@ pub(crate) struct Update {
     run_limit: Option<u32>,
 }
 
-/// Who pushes.
+/// Credentials for pushing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UserArgs {
-    /// The user that pushes
+    /// The user to push as
     #[arg(short, long, value_name = "USER")]
     username: Option<String>,
-    /// Read the password from standard input; without this it is asked for
+    /// Read the password from standard input instead of asking for it
     #[arg(long, requires = "username")]
     password_stdin: bool,
 }

@@ -41,16 +41,16 @@ pub(crate) enum Runs {
 pub(crate) struct ListRuns {
     #[command(flatten)]
     registry: RegistryArg,
-    /// Of this task only
+    /// Only runs of this task
     #[arg(short = 'n', long, visible_alias = "name", value_name = "TASK")]
     task: Option<String>,
-    /// With this status only: Queued, Started, Running, Succeeded, Failed, Canceled, Error or Timeout
+    /// Only runs with this status: Queued, Started, Running, Succeeded, Failed, Canceled, Error or Timeout
     #[arg(long, visible_alias = "run-status", value_name = "STATUS")]
     status: Option<RunStatus>,
-    /// That pushed this image only: `web`, `web:ca1` or `host/web@sha256:…`
+    /// Only runs that pushed this image: `web`, `web:ca1` or `host/web@sha256:…`
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// At most so many
+    /// At most this many
     #[arg(long, default_value_t = 15, value_name = "COUNT")]
     top: usize,
 }
@@ -66,12 +66,12 @@ pub(crate) struct OneRun {
 pub(crate) struct Archive {
     /// The run's id, like `ca1`
     run: RunId,
-    /// Let it go after the usual time again
+    /// Keep it for the usual time only
     #[arg(long)]
     undo: bool,
 }
 
-/// Stop a run, wherever it stands
+/// Cancel a run
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     /// The run's id, like `ca1`
@@ -100,10 +100,10 @@ pub(crate) struct Rerun {
 /// How much of a started run is watched.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WaitArgs {
-    /// Print the run's id and end; the exit code says nothing of the run
+    /// Print the run's id and exit, without waiting for the run
     #[arg(long)]
     no_wait: bool,
-    /// Wait for the run's end without its log
+    /// Wait until the run is done, without its log
     #[arg(long)]
     no_logs: bool,
     /// Show the log without colours

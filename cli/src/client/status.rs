@@ -10,7 +10,7 @@ use super::table::{Details, instant, size};
 use super::worker::engine;
 use crate::exit::Exit;
 
-/// Show how the installation is: store, queue, engines, disks, what waits and why, hooks that fail
+/// Show the state of the installation: store, queue, engines, disks, waiting runs and why, failing hooks
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "The exit code is 0 when nothing needs a person, and 1 when something does."

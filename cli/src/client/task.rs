@@ -38,12 +38,12 @@ Examples:
     List(List),
     /// Show a task
     Show(OneTask),
-    /// Change a task; what is not named stays
+    /// Change a task; omitted options keep their values
     #[command(after_long_help = "Examples:
   gantry task update -n web --status Disabled
   gantry task update -n web -c https://github.com/octo/web.git#release -t 'web:{{.Run.ID}}'")]
     Update(Update),
-    /// Remove a task; its runs stay
+    /// Delete a task; its runs are kept
     Delete(OneTask),
     /// Start a run of a task now, and follow it
     #[command(after_long_help = "Examples:
@@ -55,7 +55,7 @@ Examples:
     ListRuns(ListRuns),
     /// Show one run
     ShowRun(ByRunId),
-    /// Stop a run
+    /// Cancel a run
     CancelRun(ByRunId),
     /// Show the log of a run to its end: by id, or the newest of a task or image
     Logs(TaskLogs),
@@ -80,7 +80,7 @@ pub(crate) struct List {
 pub(crate) struct Create {
     #[command(flatten)]
     task: OneTask,
-    /// Where it builds from: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
+    /// The source: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
     #[arg(short, long, value_name = "URL")]
     context: String,
     /// The Dockerfile, relative to the context
@@ -104,13 +104,13 @@ pub(crate) struct Create {
 pub(crate) struct Update {
     #[command(flatten)]
     task: OneTask,
-    /// Where it builds from
+    /// The source
     #[arg(short, long, value_name = "URL")]
     context: Option<String>,
     /// The Dockerfile, relative to the context
     #[arg(short, long, value_name = "PATH")]
     file: Option<String>,
-    /// The image's name; all that are given take the place of all there were
+    /// The image's name. May be given several times; replaces all former names
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
     #[command(flatten)]
@@ -121,13 +121,13 @@ pub(crate) struct Update {
     recipe: Recipe,
 }
 
-/// What creating and changing a task have alike. What is left out is the default, or stays.
+/// Options of both `create` and `update`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recipe {
     /// Whether triggers may start it: Enabled or Disabled
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// The stage to build instead of the last
+    /// The stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
     /// The platform to build for, like linux/arm64
@@ -139,10 +139,10 @@ pub(crate) struct Recipe {
     /// How many of its runs may be ready or running at once
     #[arg(long, value_name = "COUNT", value_parser = whole_number)]
     run_limit: Option<u32>,
-    /// Build, and push nothing
+    /// Build without pushing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_push: Option<bool>,
-    /// Run each step anew
+    /// Build without the cache
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_cache: Option<bool>,
     /// Whether a push to the context's branch starts it; it does, unless told otherwise
@@ -201,7 +201,7 @@ pub(crate) struct TaskLogs {
     /// The newest run that pushed this image
     #[arg(long, conflicts_with_all = ["run_id", "name"])]
     image: Option<String>,
-    /// Without colours
+    /// Print without colours
     #[arg(long)]
     no_format: bool,
 }

@@ -10,10 +10,10 @@ use super::Client;
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
-/// Make and revoke tokens for people and programs
+/// Create and revoke tokens for people and programs
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tokens {
-    /// Make a token; it is shown once
+    /// Create a token; it is shown once
     #[command(after_long_help = "\
 read sees everything but secrets; run starts, cancels and repeats runs; write changes registries, tasks and hooks; \
 admin makes tokens. Each includes those before it.
@@ -25,7 +25,7 @@ Examples:
     /// List tokens
     #[command(visible_alias = "ls")]
     List,
-    /// Refuse a token from now on
+    /// Revoke a token
     Revoke(Revoke),
 }
 
@@ -34,10 +34,10 @@ pub(crate) struct Create {
     /// What it may do: read, run, write or admin
     #[arg(long, value_name = "SCOPE")]
     scope: Scope,
-    /// Bind it to this registry. May be given several times; everywhere if left out
+    /// Bind it to this registry. May be given several times [default: every registry]
     #[arg(long, value_name = "REGISTRY")]
     bind: Vec<String>,
-    /// Refuse it after this time, like 12h or 90d; never if left out
+    /// Let it expire after this time, like 12h or 90d [default: never]
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     expires_in: Option<u64>,
     /// What it is for

@@ -8,13 +8,13 @@ use super::Client;
 use super::table::{Table, instant, size};
 use crate::exit::Exit;
 
-/// See the workers, drain them, let them take runs again
+/// List, drain and resume workers
 #[derive(Debug, Subcommand)]
 pub(crate) enum Workers {
     /// List workers with their engines, free disk and runs
     #[command(visible_alias = "ls")]
     List,
-    /// Let a worker finish what it has and take nothing more
+    /// Let a worker finish its runs and take no more
     #[command(after_long_help = "\
 It stays so until `gantry worker resume`. A worker with a name of its own (`gantry worker --name W`) is still drained \
 when it starts again.
