@@ -4,6 +4,7 @@ use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
+use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::Credentials;
 use gantry_seams::tags::Writer;
@@ -28,6 +29,8 @@ pub(crate) struct Attempt {
     pub(crate) log: RunLog,
     /// The lease.
     pub(crate) lease: KeptLease,
+    /// When it was leased, by the store's clock.
+    pub(crate) since: Timestamp,
     /// When the run's time is over.
     pub(crate) deadline: Instant,
 }

@@ -5,31 +5,30 @@
 //! final tags is not broken off: half of them moved would be worse than a late cancel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gantry_domain::built_on::SourceRead;
-use gantry_domain::id::StepId;
+use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::recipe::{ImageBuild, Work};
 use gantry_domain::run::{ErrorCode, Product};
 use gantry_domain::step::{StepState, Steps};
 use gantry_domain::timestamp::Timestamp;
-use gantry_ops::backoff::Backoff;
 use gantry_ops::metrics::Stage;
 use gantry_ops::telemetry;
 use gantry_seams::queue::{Queue, RunsMoved};
-use gantry_seams::runs::{self, RunOpError};
+use gantry_seams::runs;
 use gantry_seams::steps;
-use gantry_seams::store::{SharedStore, StoreError};
+use gantry_seams::store::SharedStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::Attempt;
+use crate::away::{Refused, ask_until_answered};
 use crate::failure::Failure;
 use crate::spans;
 use crate::step::build::{BuildStep, Builder};
 use crate::step::push::Pusher;
-use crate::tags::{NotTagged, Tagger};
+use crate::tags::Tagger;
 
 /// Does runs.
 pub(crate) struct Executor {
@@ -57,12 +56,12 @@ impl From<Failure> for Ending {
     }
 }
 
-impl From<NotTagged> for Ending {
-    fn from(not_tagged: NotTagged) -> Self {
-        match not_tagged {
-            NotTagged::LeaseLost => Self::LeaseLost,
-            NotTagged::CancelAsked => Self::CancelAsked,
-            NotTagged::Failed(failure) => Self::Failed(failure),
+impl From<Refused> for Ending {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::LeaseLost => Self::LeaseLost,
+            Refused::CancelAsked => Self::CancelAsked,
+            Refused::Failed(failure) => Self::Failed(failure),
         }
     }
 }
@@ -78,14 +77,16 @@ impl Executor {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
-        let at = self.now(&steps).await;
-        steps.end_all(match ending {
-            Ending::Succeeded(_) => StepState::Succeeded { at },
-            Ending::Failed(_) => StepState::Failed { at },
-            Ending::CancelAsked | Ending::TimedOut | Ending::Stopped | Ending::LeaseLost => {
-                StepState::Stopped { at }
-            }
-        });
+        if steps.is_any_running() {
+            let at = self.now(attempt, &steps).await;
+            steps.end_all(match ending {
+                Ending::Succeeded(_) => StepState::Succeeded { at },
+                Ending::Failed(_) => StepState::Failed { at },
+                Ending::CancelAsked | Ending::TimedOut | Ending::Stopped | Ending::LeaseLost => {
+                    StepState::Stopped { at }
+                }
+            });
+        }
         (steps, ending)
     }
 
@@ -100,7 +101,7 @@ impl Executor {
         let building = BuildStep { attempt, id: &build, asked };
         let built = unless_interrupted(attempt, stop, async {
             let source = self.builder.fetch(attempt).await?;
-            steps.begin(&build, self.now(steps).await);
+            steps.begin(&build, self.now(attempt, steps).await);
             self.begin(attempt, source.read().as_ref(), steps).await?;
             let order = self.builder.plan(building, source).await?;
             self.pusher.try_credentials(attempt, order.images()).await?;
@@ -116,7 +117,7 @@ impl Executor {
             attempt.log.say(None, "nothing was to be pushed").await;
             return Ok(product);
         }
-        let at = self.now(steps).await;
+        let at = self.now(attempt, steps).await;
         steps.end(&build, StepState::Succeeded { at });
         steps.begin(&push, at);
         let pushed = unless_interrupted(attempt, stop, async {
@@ -137,7 +138,7 @@ impl Executor {
             attempt.log.say(Some(&push), tag.to_string()).await;
         }
         (product.outputs, product.superseded) = (tagged.outputs, tagged.superseded);
-        let at = self.now(steps).await;
+        let at = self.now(attempt, steps).await;
         steps.end(&push, StepState::Succeeded { at });
         if let Some(first) = pushed.first() {
             let lineage = lineage(attempt, &product, &first.manifest.digest, at);
@@ -155,15 +156,19 @@ impl Executor {
     ) -> Result<(), Ending> {
         let lease = &attempt.lease;
         let began = || runs::began(self.store.as_ref(), lease.run, &lease.holder, read, steps);
-        let is_to_be_resolved = while_away(attempt, "to begin", began).await?;
+        let is_to_be_resolved = ask_until_answered(lease, "to begin", began).await?;
         if is_to_be_resolved {
-            let moved = RunsMoved { run: lease.run };
-            let published = self.runs_moved.publish(moved, telemetry::current_trace()).await;
-            if let Err(error) = published {
-                tracing::debug!("the scheduler looks for itself: {error}");
-            }
+            self.wake_scheduler(lease.run).await;
         }
         Ok(())
+    }
+
+    /// Rings for a run that the scheduler has something to do for.
+    pub(crate) async fn wake_scheduler(&self, run: RunId) {
+        let moved = RunsMoved { run };
+        if let Err(error) = self.runs_moved.publish(moved, telemetry::current_trace()).await {
+            tracing::debug!("the scheduler looks for itself: {error}");
+        }
     }
 
     /// Writes where what was pushed comes from: whatever the steps that follow do, tags have moved.
@@ -175,7 +180,7 @@ impl Executor {
     ) -> Result<(), Ending> {
         let lease = &attempt.lease;
         let pushed = || runs::pushed(self.store.as_ref(), lease.run, &lease.holder, lineage, steps);
-        while_away(attempt, "to say what it pushed", pushed).await
+        Ok(ask_until_answered(lease, "to say what it pushed", pushed).await?)
     }
 
     /// Writes where the steps stand. Nobody waits for it, and the end of the attempt writes it again.
@@ -186,11 +191,11 @@ impl Executor {
         }
     }
 
-    /// By the store's clock, or the latest that is known of it while the store is away.
-    async fn now(&self, steps: &Steps) -> Timestamp {
+    /// By the store's clock; while the store is away, the latest that the attempt knows of it.
+    async fn now(&self, attempt: &Attempt, steps: &Steps) -> Timestamp {
         match self.store.now().await {
             Ok(now) => now,
-            Err(_) => steps.iter().map(|step| step.began).max().unwrap_or_default(),
+            Err(_) => steps.iter().map(|step| step.began).max().unwrap_or(attempt.since),
         }
     }
 }
@@ -210,35 +215,6 @@ async fn unless_interrupted<T>(
         () = stop.cancelled() => Err(Ending::Stopped),
         () = tokio::time::sleep_until(attempt.deadline) => Err(Ending::TimedOut),
         done = work => done,
-    }
-}
-
-/// Asks the store again for as long as it is away and nobody else took the run.
-async fn while_away<T, F>(attempt: &Attempt, waits: &str, ask: impl Fn() -> F) -> Result<T, Ending>
-where
-    F: Future<Output = Result<T, RunOpError>>,
-{
-    let run = attempt.run.id;
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(RunOpError::Store(error)) if !matches!(error, StoreError::Undecodable { .. }) => {
-                tracing::warn!(run.id = %run, "run {run} waits {waits}: {error}");
-                tokio::select! {
-                    () = attempt.lease.lost() => return Err(Ending::LeaseLost),
-                    () = tokio::time::sleep(backoff.wait()) => {}
-                }
-            }
-            // The store knows of a cancel, and of a lease that is over, before the next renewal does.
-            Err(RunOpError::CancelAsked { .. }) => return Err(Ending::CancelAsked),
-            Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
-                return Err(Ending::LeaseLost);
-            }
-            Err(error @ (RunOpError::Illegal { .. } | RunOpError::Store(_))) => {
-                return Err(Failure::infrastructures(ErrorCode::Internal, &error).into());
-            }
-        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod source;
 
 mod announce;
 mod attempt;
+mod away;
 mod executor;
 mod failure;
 mod held;

@@ -11,10 +11,8 @@ use gantry_domain::step::Steps;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::PoolKey;
-use gantry_ops::telemetry;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::logs::LogId;
-use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::registries;
 use gantry_seams::runs::{self, Bundled, Finish, Finished, RunOpError, TakenRun};
 use gantry_seams::store::{SharedStore, StoreError};
@@ -40,7 +38,6 @@ pub(crate) struct Slot {
     pub(crate) store: SharedStore,
     /// Logs.
     pub(crate) blobs: SharedBlobs,
-    pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
     pub(crate) pool_key: Arc<PoolKey>,
     pub(crate) executor: Executor,
     pub(crate) settings: WorkerSettings,
@@ -96,8 +93,10 @@ impl Slot {
             secrets,
             self.settings.log_limit,
         );
+        let since = run.state.lease().map_or(run.created, |lease| lease.since);
         let deadline = Instant::now() + run.recipe.timeout.as_duration();
-        Some((Attempt { run, registry, number, slot, bundle, log, lease, deadline }, writer))
+        let attempt = Attempt { run, registry, number, slot, bundle, log, lease, since, deadline };
+        Some((attempt, writer))
     }
 
     async fn open_needs(&self, run: &Run, bundle: Bundled) -> Result<(Bundle, Registry), Failure> {
@@ -175,7 +174,7 @@ impl Slot {
                 Ok(finished) => {
                     spans::ended(&finished);
                     say_finished(&finished);
-                    return self.wake_scheduler(lease).await;
+                    return self.executor.wake_scheduler(lease.run).await;
                 }
                 Err(RunOpError::Store(error))
                     if Instant::now() < give_up
@@ -189,13 +188,6 @@ impl Slot {
                     return;
                 }
             }
-        }
-    }
-
-    async fn wake_scheduler(&self, lease: &KeptLease) {
-        let moved = RunsMoved { run: lease.run };
-        if let Err(error) = self.runs_moved.publish(moved, telemetry::current_trace()).await {
-            tracing::debug!("the scheduler looks for itself: {error}");
         }
     }
 }

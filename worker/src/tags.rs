@@ -8,16 +8,16 @@ use gantry_domain::id::{RunId, StepId};
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::OutputImage;
 use gantry_domain::run::{ErrorCode, SupersededTag};
-use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::Credentials;
 use gantry_remote::registries::Registries;
-use gantry_seams::runs::{self, RunOpError};
-use gantry_seams::store::{SharedStore, StoreError};
+use gantry_seams::runs;
+use gantry_seams::store::SharedStore;
 use gantry_seams::tags::{self, Permit, Writer};
 use tokio::time::Instant;
 
 use crate::attempt::Attempt;
-use crate::failure::{self, Failure};
+use crate::away::{Refused, ask_until_answered};
+use crate::failure;
 use crate::lease::KeptLease;
 use crate::step::push::PushedImage;
 
@@ -54,16 +54,6 @@ struct Permitted {
     superseded: Vec<SupersededTag>,
 }
 
-/// Why the final tags were not moved.
-pub(crate) enum NotTagged {
-    /// The lease is someone else's: nothing may be done any more.
-    LeaseLost,
-    /// Somebody asked to cancel before the first tag moved.
-    CancelAsked,
-    /// Something failed.
-    Failed(Failure),
-}
-
 impl Tagger {
     /// Moves `images`, as far as no newer run has moved them, to what the step has `pushed`, and puts right what another
     /// attempt may have written beside it.
@@ -73,7 +63,7 @@ impl Tagger {
         step: &StepId,
         pushed: &[PushedImage],
         images: &[ImageReference],
-    ) -> Result<Tagged, NotTagged> {
+    ) -> Result<Tagged, Refused> {
         let tagged = self.move_tags(attempt, step, pushed, images).await?;
         self.settle_tags(attempt, &attempt.writer(step), &tagged).await?;
         Ok(tagged)
@@ -85,7 +75,7 @@ impl Tagger {
         step: &StepId,
         pushed: &[PushedImage],
         images: &[ImageReference],
-    ) -> Result<Tagged, NotTagged> {
+    ) -> Result<Tagged, Refused> {
         let lease = &attempt.lease;
         let Permitted { asked, images, superseded } = self.ask_to_tag(lease, step, images).await?;
         let deadline = asked + lease.period().mul_f64(SHARE_OF_LEASE);
@@ -101,62 +91,40 @@ impl Tagger {
                 .await
                 .map_err(|error| {
                     let failure = failure::of_registry(&error, ErrorCode::RegistryRefused);
-                    NotTagged::Failed(failure.in_step(step))
+                    Refused::Failed(failure.in_step(step))
                 })?;
             outputs.push(OutputImage { image, digest: manifest.digest.clone() });
         }
         Ok(Tagged { outputs, superseded })
     }
 
-    /// Asks the store, for as long as it is away and nobody else took the run: without its word no tag moves.
+    /// Asks the store which tags may move: without its word none does.
     async fn ask_to_tag(
         &self,
         lease: &KeptLease,
         step: &StepId,
         images: &[ImageReference],
-    ) -> Result<Permitted, NotTagged> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    ) -> Result<Permitted, Refused> {
+        let (store, period) = (self.store.as_ref(), lease.period());
+        let ask = || async {
+            let asked = Instant::now();
+            let permit = runs::tagging(store, lease.run, &lease.holder, step, images, period);
+            permit.await.map(|permit| (asked, permit))
+        };
         let undecided_until = Instant::now() + UNDECIDED_FOR;
         loop {
-            let asked = Instant::now();
-            let permit = runs::tagging(
-                self.store.as_ref(),
-                lease.run,
-                &lease.holder,
-                step,
-                images,
-                lease.period(),
-            )
-            .await;
-            match permit {
-                Ok(Permit::Given { images, superseded }) => {
+            let answer = ask_until_answered(lease, "to tag", ask).await;
+            match answer.map_err(|refused| refused.in_step(step))? {
+                (asked, Permit::Given { images, superseded }) => {
                     return Ok(Permitted { asked, images, superseded });
                 }
-                Ok(Permit::Undecided) => {
+                (asked, Permit::Undecided) => {
                     if asked >= undecided_until {
                         self.resolve_as_unknown(lease).await;
                     }
                     tokio::select! {
-                        () = lease.lost() => return Err(NotTagged::LeaseLost),
+                        () = lease.lost() => return Err(Refused::LeaseLost),
                         () = tokio::time::sleep(UNDECIDED_PAUSE) => {}
-                    }
-                }
-                Err(RunOpError::CancelAsked { .. }) => return Err(NotTagged::CancelAsked),
-                Err(RunOpError::LeaseLost { .. } | RunOpError::Absent { .. }) => {
-                    return Err(NotTagged::LeaseLost);
-                }
-                Err(
-                    error @ (RunOpError::Illegal { .. }
-                    | RunOpError::Store(StoreError::Undecodable { .. })),
-                ) => {
-                    let failure = Failure::infrastructures(ErrorCode::Internal, &error);
-                    return Err(NotTagged::Failed(failure.in_step(step)));
-                }
-                Err(RunOpError::Store(error)) => {
-                    tracing::warn!(run.id = %lease.run, "run {} waits to tag: {error}", lease.run);
-                    tokio::select! {
-                        () = lease.lost() => return Err(NotTagged::LeaseLost),
-                        () = tokio::time::sleep(backoff.wait()) => {}
                     }
                 }
             }
@@ -177,14 +145,14 @@ impl Tagger {
         }
     }
 
-    /// Before the finish, so that an attempt that dies here is made up for by the next: reads once more each tag that
+    /// Before the finish, so that the next attempt makes up for one that crashes here: reads once more each tag that
     /// another attempt may have written beside this one, or an earlier one of this run over a newer run's, and puts it right.
     async fn settle_tags(
         &self,
         attempt: &Attempt,
         writer: &Writer,
         tagged: &Tagged,
-    ) -> Result<(), NotTagged> {
+    ) -> Result<(), Refused> {
         for output in &tagged.outputs {
             self.settle_tag(attempt, writer, &output.image, Some(&output.digest)).await?;
         }
@@ -200,30 +168,18 @@ impl Tagger {
         writer: &Writer,
         image: &ImageReference,
         digest: Option<&Digest>,
-    ) -> Result<(), NotTagged> {
-        let lease = &attempt.lease;
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    ) -> Result<(), Refused> {
+        let waits = format!("to settle {image}");
         let mut cleared = None;
         loop {
-            match tags::settle(self.store.as_ref(), image, writer, digest, cleared.as_ref()).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(doubt)) => {
-                    let credentials = attempt.credentials(image);
-                    self.put_right(lease.run, image, &doubt.rests_at, credentials.as_ref()).await;
-                    cleared = Some(doubt);
-                }
-                Err(error @ StoreError::Undecodable { .. }) => {
-                    let failure = Failure::infrastructures(ErrorCode::Internal, &error);
-                    return Err(NotTagged::Failed(failure));
-                }
-                Err(error) => {
-                    tracing::warn!(run.id = %lease.run, "run {} waits to settle {image}: {error}", lease.run);
-                    tokio::select! {
-                        () = lease.lost() => return Err(NotTagged::LeaseLost),
-                        () = tokio::time::sleep(backoff.wait()) => {}
-                    }
-                }
-            }
+            let settle =
+                || tags::settle(self.store.as_ref(), image, writer, digest, cleared.as_ref());
+            let Some(doubt) = ask_until_answered(&attempt.lease, &waits, settle).await? else {
+                return Ok(());
+            };
+            let credentials = attempt.credentials(image);
+            self.put_right(attempt.run.id, image, &doubt.rests_at, credentials.as_ref()).await;
+            cleared = Some(doubt);
         }
     }
 

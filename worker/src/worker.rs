@@ -127,7 +127,6 @@ impl Worker {
         Slot {
             store: Arc::clone(&self.store),
             blobs: Arc::clone(&self.blobs),
-            runs_moved: Arc::clone(&self.queues.runs),
             pool_key: Arc::clone(&self.pool_key),
             executor: self.executor(),
             settings: self.settings.clone(),

@@ -69,6 +69,12 @@ impl Steps {
         }
     }
 
+    /// Whether one goes on.
+    #[must_use]
+    pub fn is_any_running(&self) -> bool {
+        self.steps.iter().any(|step| step.state == StepState::Running)
+    }
+
     /// Whatever goes on ends like this.
     pub fn end_all(&mut self, state: StepState) {
         let running = self.steps.iter_mut().filter(|step| step.state == StepState::Running);
@@ -89,7 +95,9 @@ mod tests {
         steps.end(&build, StepState::Succeeded { at: at(2) });
         steps.begin(&push, at(2));
         steps.end(&build, StepState::Failed { at: at(3) });
+        assert!(steps.is_any_running());
         steps.end_all(StepState::Stopped { at: at(4) });
+        assert!(!steps.is_any_running());
         let states: Vec<_> = steps.iter().map(|step| step.state).collect();
         assert_eq!(states, [StepState::Succeeded { at: at(2) }, StepState::Stopped { at: at(4) }]);
 
