@@ -6,6 +6,7 @@ use gantry_domain::id::{LeaseNonce, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::step::Steps;
 use gantry_seams::runs;
+use gantry_seams::store::{Batch, Key, Kind};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -39,4 +40,10 @@ async fn a_run_shows_the_steps_of_its_last_attempt_and_which_were_lost_with_it()
     assert_eq!(server.get("/runs/ca1").await.json()["steps"][0]["status"], "Lost");
     let listed = server.get("/runs").await.json();
     assert!(listed["items"][0].get("steps").is_none(), "{listed}");
+
+    let mut batch = Batch::default();
+    batch.put(Key::new(Kind::Steps, "ca1/1"), &b"no record"[..]);
+    store.commit(batch).await.unwrap();
+    let shown = server.get("/runs/ca1").await.expect(StatusCode::OK);
+    assert!(shown.get("steps").is_none(), "what a worker wrote hides no run: {shown}");
 }

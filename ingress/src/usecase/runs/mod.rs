@@ -31,12 +31,16 @@ pub(crate) async fn find<S: Needs>(
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 
-/// The steps of the last attempt of a run that was found.
+/// The steps of the last attempt of a run that was found. A worker wrote their record: one that does not decode takes the
+/// steps away, and not the run.
 pub(crate) async fn last_steps(state: &State, run: &RunRecord) -> Result<Steps, StoreError> {
     let last = run.state.lease().map(|lease| lease.attempt);
-    match last.or(run.attempts.last().map(|ended| ended.attempt)) {
-        Some(attempt) => steps::find(state.store.as_ref(), run.id, attempt).await,
-        None => Ok(Steps::default()),
+    let Some(attempt) = last.or(run.attempts.last().map(|ended| ended.attempt)) else {
+        return Ok(Steps::default());
+    };
+    match steps::find(state.store.as_ref(), run.id, attempt).await {
+        Err(StoreError::Undecodable { .. }) => Ok(Steps::default()),
+        found => found,
     }
 }
 
