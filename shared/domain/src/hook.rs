@@ -12,27 +12,35 @@ use crate::source::RepositoryKey;
 use crate::text::serde_as_text;
 use crate::timestamp::Timestamp;
 
-/// Whose formats and signatures a hook speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Provider {
-    /// GitHub and GitHub Enterprise Server.
-    GitHub,
-    /// Docker Distribution (`registry:2`) notifications.
-    Distribution,
+/// Declares the providers once, so that none can be left out of the list of all.
+macro_rules! providers {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Whose formats and signatures a hook speaks.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Provider {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Provider {
+            /// Every provider.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As it stands in the hook's path.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
 }
 
-impl Provider {
-    /// Every provider.
-    pub const ALL: &'static [Self] = &[Self::GitHub, Self::Distribution];
-
-    /// As it stands in the hook's path.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::GitHub => "github",
-            Self::Distribution => "distribution",
-        }
-    }
+providers! {
+    /// GitHub and GitHub Enterprise Server.
+    GitHub = "github",
+    /// Docker Distribution (`registry:2`) notifications.
+    Distribution = "distribution",
 }
 
 impl fmt::Display for Provider {
