@@ -25,37 +25,28 @@ pub(crate) struct BuildTexts<'a> {
     no_cache: bool,
 }
 
-impl<'a> From<&'a TaskCreate> for BuildTexts<'a> {
-    fn from(new: &'a TaskCreate) -> Self {
-        Self {
-            dockerfile: new.dockerfile.as_deref(),
-            images: &new.images,
-            build_args: &new.build_args,
-            secret_build_args: &new.secret_build_args,
-            target: new.target.as_deref(),
-            platform: new.platform.as_deref(),
-            timeout: new.timeout,
-            push: new.push,
-            no_cache: new.no_cache,
+/// Both bodies list the fields of a build beside others of their own, and share no type for them: serde does not support
+/// `flatten` in a type with `deny_unknown_fields`.
+macro_rules! has_build_texts {
+    ($($body:ty),*) => {$(
+        impl<'a> From<&'a $body> for BuildTexts<'a> {
+            fn from(new: &'a $body) -> Self {
+                Self {
+                    dockerfile: new.dockerfile.as_deref(),
+                    images: &new.images,
+                    build_args: &new.build_args,
+                    secret_build_args: &new.secret_build_args,
+                    target: new.target.as_deref(),
+                    platform: new.platform.as_deref(),
+                    timeout: new.timeout,
+                    push: new.push,
+                    no_cache: new.no_cache,
+                }
+            }
         }
-    }
+    )*};
 }
-
-impl<'a> From<&'a BuildCreate> for BuildTexts<'a> {
-    fn from(new: &'a BuildCreate) -> Self {
-        Self {
-            dockerfile: new.dockerfile.as_deref(),
-            images: &new.images,
-            build_args: &new.build_args,
-            secret_build_args: &new.secret_build_args,
-            target: new.target.as_deref(),
-            platform: new.platform.as_deref(),
-            timeout: new.timeout,
-            push: new.push,
-            no_cache: new.no_cache,
-        }
-    }
-}
+has_build_texts!(TaskCreate, BuildCreate);
 
 /// The fields of a build. One that is wrong is `None`, and noted.
 pub(crate) struct BuildParts {
