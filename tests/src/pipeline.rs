@@ -38,7 +38,7 @@ use gantry_seams::store::SharedStore;
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
-use gantry_worker::engine::scripted::ScriptedEngine;
+use gantry_worker::engine::scripted::{Action, ScriptedEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use tempfile::TempDir;
@@ -500,6 +500,23 @@ impl TestPipeline {
     #[must_use]
     pub fn repository(name: &str) -> Repository {
         name.parse().expect("a repository")
+    }
+
+    /// Somebody asked for a run `ca1` of a task that pushes to `hello`, and a worker may take it: the engine will do this.
+    ///
+    /// # Panics
+    /// If the store is away, or there is such a task.
+    pub async fn ready_run(&self, actions: impl IntoIterator<Item = Action>) {
+        self.git
+            .repository("hello")
+            .expect("a repository")
+            .commit("main", DOCKERFILE)
+            .expect("git");
+        let task = self.task("hello", "hello:{{.Run.ID}}").await;
+        self.schedule().await;
+        self.engine.script(&Self::repository("hello"), actions);
+        self.ask(&task, None).await;
+        self.schedule().await;
     }
 
     /// Somebody asks for a run of a task, with the key of a request that may be sent again.

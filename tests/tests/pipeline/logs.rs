@@ -211,12 +211,7 @@ async fn a_log_that_could_not_be_packed_at_the_end_of_its_run_is_packed_later() 
 /// A run that waits for a worker, and objects that can be away.
 async fn gantry_that_says(actions: Vec<Action>) -> (TestPipeline, Arc<MayBeAway>) {
     let gantry = super::start().await;
-    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
-    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    gantry.schedule().await;
-    gantry.engine.script(&TestPipeline::repository("hello"), actions);
-    gantry.ask(&task, None).await;
-    gantry.schedule().await;
+    gantry.ready_run(actions).await;
     let objects = MayBeAway {
         blobs: Arc::clone(&gantry.blobs),
         away: AtomicBool::new(false),

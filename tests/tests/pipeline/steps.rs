@@ -6,18 +6,13 @@ use gantry_domain::run::RunStatus;
 use gantry_domain::step::{StepState, Steps};
 use gantry_scheduler::Retention;
 use gantry_seams::{runs, steps};
-use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
+use gantry_tests::pipeline::{LEASE, TestPipeline};
 use gantry_worker::engine::scripted::Action;
 
-/// A run `ca1` that somebody asked for, of a task whose engine does this.
+/// An installation with one ready run, `ca1`.
 async fn asked(actions: impl IntoIterator<Item = Action>) -> TestPipeline {
     let gantry = super::start().await;
-    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
-    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    gantry.schedule().await;
-    gantry.engine.script(&TestPipeline::repository("hello"), actions);
-    gantry.ask(&task, None).await;
-    gantry.schedule().await;
+    gantry.ready_run(actions).await;
     gantry
 }
 
