@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::rig::{Answer, SECRET, TestServer, push, signature, signature_of, within};
+use crate::rig::{Answer, SECRET, SHORT, TestServer, push, signature, signature_of, within};
 use crate::wire::{connect, converse, head, signed, statuses};
 
 const MIB: usize = 1 << 20;
@@ -79,8 +79,8 @@ async fn drip(mut stream: TcpStream, first: &str) -> String {
 #[tokio::test]
 async fn three_hundred_senders_of_a_byte_now_and_then_are_let_go_and_hold_up_nobody() {
     let settings = IngressSettings {
-        head_patience: Duration::from_millis(900),
-        body_patience: Duration::from_millis(900),
+        head_patience: SHORT,
+        body_patience: SHORT,
         ..IngressSettings::default()
     };
     let server = TestServer::open_with(settings, false).await;
@@ -108,8 +108,8 @@ async fn three_hundred_senders_of_a_byte_now_and_then_are_let_go_and_hold_up_nob
 #[tokio::test]
 async fn a_second_request_whose_head_never_ends_is_let_go_too() {
     let settings = IngressSettings {
-        head_patience: Duration::from_millis(200),
-        body_patience: Duration::from_millis(200),
+        head_patience: SHORT,
+        body_patience: SHORT,
         ..IngressSettings::default()
     };
     let server = TestServer::open_with(settings, false).await;
@@ -126,8 +126,8 @@ async fn a_second_request_whose_head_never_ends_is_let_go_too() {
 #[tokio::test]
 async fn half_requests_of_a_token_are_let_go_too() {
     let settings = IngressSettings {
-        head_patience: Duration::from_millis(200),
-        body_patience: Duration::from_millis(200),
+        head_patience: SHORT,
+        body_patience: SHORT,
         ..IngressSettings::default()
     };
     let server = TestServer::open_with(settings, false).await;

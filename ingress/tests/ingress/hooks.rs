@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::rig::{Answer, SECRET, TestServer, push, signature, within};
+use crate::rig::{Answer, SECRET, SHORT, TestServer, push, signature, within};
 
 #[tokio::test]
 async fn a_signed_push_is_stored_with_its_event_before_the_answer() {
@@ -265,16 +265,13 @@ async fn the_largest_body_is_verified_and_kept_as_it_came() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let text: String = (0..25 * 1024 * 1024 / 8).map(|number| format!("{number:07}\n")).collect();
-    let answer = Answer::of(server.github(&hook, "issues", "d-1", &text)).await;
+    let answer = Answer::at_last(|| server.github(&hook, "issues", "d-1", &text)).await;
     answer.expect(StatusCode::ACCEPTED);
     let kept = server.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await;
     assert!(kept.text == text, "{} bytes were sent, {} kept", text.len(), kept.text.len());
 
-    let mut forged = server.github(&hook, "issues", "d-2", &text).build().unwrap();
-    let wrong = signature("another secret", &text).parse().unwrap();
-    forged.headers_mut().insert("x-hub-signature-256", wrong);
-    let refused = server.client.execute(forged).await.unwrap();
-    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let forged = || server.github_with("another secret", &hook, "issues", "d-2", &text);
+    assert_eq!(Answer::at_last(forged).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.ledger().await.len(), 1);
 }
 
@@ -295,17 +292,15 @@ async fn a_body_is_capped_before_and_while_it_is_read() {
         // The server may close while the sender still writes.
         Err(error) => assert!(error.is_request(), "{error}"),
     }
-    // The largest that fits is read.
     let most = " ".repeat(3 * 1024 * 1024);
-    let answer = Answer::of(server.notify(&hook, &most)).await;
-    answer.expect(StatusCode::ACCEPTED);
+    Answer::at_last(|| server.notify(&hook, &most)).await.expect(StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
 async fn bodies_in_flight_share_one_budget_and_slow_ones_are_let_go() {
     let settings = IngressSettings {
         body_budget: 120_000,
-        body_patience: Duration::from_millis(300),
+        body_patience: SHORT,
         ..IngressSettings::default()
     };
     let server = TestServer::open_with(settings, false).await;

@@ -150,12 +150,23 @@ impl TestServer {
 
     /// A delivery as GitHub sends it.
     pub(crate) fn github(&self, hook: &Hook, event: &str, id: &str, body: &str) -> RequestBuilder {
+        self.github_with(SECRET, hook, event, id, body)
+    }
+
+    pub(crate) fn github_with(
+        &self,
+        secret: &str,
+        hook: &Hook,
+        event: &str,
+        id: &str,
+        body: &str,
+    ) -> RequestBuilder {
         self.client
             .post(self.hook_url(hook))
             .header("content-type", "application/json")
             .header("x-github-event", event)
             .header("x-github-delivery", id)
-            .header("x-hub-signature-256", signature(SECRET, body))
+            .header("x-hub-signature-256", signature(secret, body))
             .body(body.to_owned())
     }
 
@@ -229,12 +240,30 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    async fn read(response: reqwest::Response) -> Self {
         Self {
             status: response.status(),
             headers: response.headers().clone(),
             text: response.text().await.unwrap(),
         }
+    }
+
+    /// As a provider sends: again, while the server says it is busy or lets the connection go. A server on a busy
+    /// machine does so with large bodies.
+    pub(crate) async fn at_last(request: impl Fn() -> RequestBuilder) -> Self {
+        within(async {
+            loop {
+                match request().send().await {
+                    Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {}
+                    Ok(response) => break Self::read(response).await,
+                    Err(error) => assert!(error.is_request(), "{error:?}"),
+                }
+            }
+        })
+        .await
     }
 
     #[track_caller]
@@ -274,9 +303,12 @@ pub(crate) fn push(before: char, after: char) -> String {
     .to_string()
 }
 
+/// A short patience with stalled senders, in which an honest one on a busy machine still gets through.
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
+
 /// Waits for something that others do, and not for ever.
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it took too long")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it took too long")
 }
 
 /// A store whose commits may be made to hang.
