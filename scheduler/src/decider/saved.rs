@@ -14,8 +14,8 @@ use super::head::Unresolved;
 use super::{Decider, Progress};
 
 impl Decider {
-    /// A task with a source trigger was saved: its branch's head becomes known, so that the next push is told from an
-    /// old one without asking.
+    /// A task with a source trigger was saved: its branch's head becomes known, so that the next push shows whether it is
+    /// old, and the code host need not be asked.
     pub(super) async fn learn_head(
         &self,
         found: &Versioned<RecordedEvent>,

@@ -47,7 +47,7 @@ impl Link {
         self.one_of(&self.writers)
     }
 
-    /// The connection that is told of commits.
+    /// The connection that receives notifications of commits.
     pub(crate) fn listener(&self) -> MultiplexedConnection {
         self.listener.clone()
     }
