@@ -38,7 +38,7 @@ pub(crate) enum Call {
     Unlink {
         file: PathBuf,
     },
-    /// A success goes to somebody: its head and body.
+    /// A success, or a part of one, goes to somebody: its head and body, which a busy server may write one after the other.
     Answer {
         text: String,
     },
@@ -58,7 +58,8 @@ pub(crate) const CALLS: &str = "openat,write,pwrite64,writev,pwritev,sendto,send
 
 /// Reads a trace made with `-f -y -xx`: what it says of files below `root`, and every answer.
 pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
-    let mut reader = Reader { root, positions: HashMap::new(), events: Vec::new() };
+    let mut reader =
+        Reader { root, positions: HashMap::new(), successes: HashMap::new(), events: Vec::new() };
     // What a thread has begun and not yet ended.
     let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
     for (number, line) in trace.lines().enumerate() {
@@ -81,6 +82,8 @@ struct Reader<'a> {
     root: &'a Path,
     /// Where the next `write` of a file goes.
     positions: HashMap<PathBuf, u64>,
+    /// Whether what goes over a socket is a success.
+    successes: HashMap<PathBuf, bool>,
     events: Vec<Event>,
 }
 
@@ -143,7 +146,11 @@ impl Reader<'_> {
         if target.to_string_lossy().starts_with("socket:") {
             let bytes: Vec<u8> = quoted(arguments).flatten().collect();
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            return Ok(text.starts_with("HTTP/1.1 2").then_some(Call::Answer { text }));
+            let is_success = self.successes.entry(target).or_default();
+            if text.starts_with("HTTP/1.1 ") {
+                *is_success = text.starts_with("HTTP/1.1 2");
+            }
+            return Ok(is_success.then_some(Call::Answer { text }));
         }
         if !self.ours(&target) {
             return Ok(None);
@@ -207,11 +214,14 @@ fn a_call_is_read_with_its_beginning_and_its_end() {
          7 pwrite64(9<{file}>, \"{ab}\", 2, 4096) = 1\n\
          8 <... fsync resumed>) = 0\n\
          7 sendto(5<{socket}>, \"{answer}\", 14, MSG_NOSIGNAL, NULL, 0) = 14\n\
+         7 sendto(5<{socket}>, \"{ab}\", 2, MSG_NOSIGNAL, NULL, 0) = 2\n\
+         7 sendto(6<{elsewhere}>, \"{ab}\", 2, MSG_NOSIGNAL, NULL, 0) = 2\n\
          7 write(6<{other}>, \"{ab}\", 2) = 2\n",
         cwd = hex("/"),
         file = hex("/d/f"),
         ab = hex("ab"),
         socket = hex("socket:[3]"),
+        elsewhere = hex("socket:[4]"),
         answer = hex("HTTP/1.1 202 x"),
         other = hex("/e"),
     );
@@ -225,6 +235,7 @@ fn a_call_is_read_with_its_beginning_and_its_end() {
             event(3, 3, Call::Write { file: file.clone(), offset: 4096, bytes: b"a".to_vec() }),
             event(2, 4, Call::Sync { path: file }),
             event(5, 5, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
+            event(6, 6, Call::Answer { text: "ab".to_owned() }),
         ]
     );
 }
