@@ -85,7 +85,10 @@ impl ObjectBlobs {
 
     async fn probe_room(&self) -> Result<(), ProbeError> {
         let place = self.place.clone();
-        match self.put(PROBE, Bytes::from_static(&[b'x'; 4096])).await {
+        // Under a name of its own, and in no folder: of two processes that start at once, one would remove what the other
+        // still writes.
+        let name = format!("probe-{:016x}", rand::random::<u64>());
+        match self.put(&name, Bytes::from_static(&[b'x'; 4096])).await {
             Err(BlobError::Full { .. }) => return Err(ProbeError::Full { place }),
             Err(error) => {
                 let (reason, credentials) = (error.to_string(), "its permissions");
@@ -93,8 +96,8 @@ impl ObjectBlobs {
             }
             Ok(()) => {}
         }
-        // The next one writes over what stays.
-        let _stays = self.delete(PROBE).await;
+        // What stays is small.
+        let _stays = self.delete(&name).await;
         Ok(())
     }
 }

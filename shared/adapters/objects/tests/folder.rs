@@ -34,6 +34,25 @@ async fn a_shared_folder_keeps_the_contract_and_leaves_what_others_write() {
     assert!(unfinished.exists());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_processes_that_start_at_once_find_the_folder_good_and_leave_nothing_in_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/objects", parent.path().display());
+    let probes = (0..64).map(|_| {
+        let blobs = ObjectBlobs::open(&options(url.clone())).unwrap();
+        tokio::spawn(async move {
+            for _ in 0..8 {
+                blobs.probe().await.unwrap();
+            }
+        })
+    });
+    for probe in probes.collect::<Vec<_>>() {
+        probe.await.unwrap();
+    }
+    let left = std::fs::read_dir(parent.path().join("objects")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn only_the_owner_can_reach_an_object() {
