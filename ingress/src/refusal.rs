@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use gantry_domain::InvalidText;
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RegistryName, RunId};
 use gantry_domain::token::Scope;
 use gantry_ops::secret::SecretError;
 use gantry_seams::blobs::BlobError;
@@ -63,6 +63,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// There is no such registry, as far as the caller may know.
+    pub(crate) fn no_registry(name: &RegistryName) -> Self {
+        Self::NotFound { what: "registry", name: name.to_string() }
+    }
+
     /// One mistake.
     pub(crate) fn invalid(target: &str, message: impl Into<String>) -> Self {
         let mut mistakes = Mistakes::default();

@@ -314,7 +314,7 @@ fn what(kind: &EventKind) -> String {
             format!("{moved} of {} {now}", push.repository())
         }
         EventKind::ImagePushed(pushed) => format!("{} is {}", pushed.image, pushed.digest),
-        EventKind::TaskSaved { task } => format!("task {task} was saved"),
+        EventKind::TaskSaved { task, .. } => format!("task {task} was saved"),
         EventKind::Requested { rerun_of: Some(run), by, .. } => {
             format!("a rerun of {run} was asked for with token {by}")
         }
@@ -364,7 +364,7 @@ pub(crate) fn token(token: &token::Token, now: Timestamp) -> types::Token {
         registries: token
             .registries
             .as_ref()
-            .map(|names| names.iter().map(ToString::to_string).collect()),
+            .map(|names| names.keys().map(ToString::to_string).collect()),
         created: time(token.created),
         expires: token.expires.map(time),
         revoked: token.revoked.map(time),

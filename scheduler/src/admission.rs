@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use gantry_domain::id::{RegistryName, TaskId};
+use gantry_domain::id::{RunPrefix, TaskId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, Run, RunError, RunState, WaitReason};
 use gantry_domain::sealed::Sealed;
@@ -30,7 +30,7 @@ const MOST: usize = 4096;
 
 /// The next page of a registry's waiting runs.
 struct NextPage {
-    registry: RegistryName,
+    registry: RunPrefix,
     after: Run,
 }
 
@@ -39,9 +39,9 @@ struct NextPage {
 struct Look {
     now: Timestamp,
     admitted: usize,
-    registries: BTreeMap<RegistryName, Option<Registry>>,
+    registries: BTreeMap<RunPrefix, Option<Registry>>,
     task_limits: BTreeMap<TaskId, Option<u32>>,
-    full_registries: BTreeMap<RegistryName, WaitReason>,
+    full_registries: BTreeMap<RunPrefix, WaitReason>,
     full_tasks: BTreeMap<TaskId, WaitReason>,
 }
 
@@ -49,13 +49,14 @@ impl Look {
     async fn registry(
         &mut self,
         store: &dyn Store,
-        name: &RegistryName,
+        run: &Run,
     ) -> Result<Option<Registry>, StoreError> {
-        if let Some(known) = self.registries.get(name) {
+        let prefix = run.id.prefix();
+        if let Some(known) = self.registries.get(&prefix) {
             return Ok(known.clone());
         }
-        let found = registries::find(store, name).await?;
-        self.registries.insert(name.clone(), found.clone());
+        let found = registries::find_exactly(store, &run.registry, prefix).await?;
+        self.registries.insert(prefix, found.clone());
         Ok(found)
     }
 
@@ -77,13 +78,13 @@ impl Look {
     }
 
     fn full(&self, run: &Run, task: Option<&TaskId>) -> Option<WaitReason> {
-        let registry = self.full_registries.get(&run.registry);
+        let registry = self.full_registries.get(&run.id.prefix());
         registry.or_else(|| self.full_tasks.get(task?)).cloned()
     }
 
     fn remember(&mut self, run: &Run, task: Option<TaskId>, reason: WaitReason) {
         if matches!(reason, WaitReason::RegistryLimit { .. }) {
-            self.full_registries.insert(run.registry.clone(), reason);
+            self.full_registries.insert(run.id.prefix(), reason);
         } else if let Some(task) = task {
             self.full_tasks.insert(task, reason);
         }
@@ -109,13 +110,13 @@ impl Admitter {
         let mut look = Look { now: store.now().await?, ..Look::default() };
         let mut pages = VecDeque::new();
         let mut last = None;
-        while let Some(registry) = runs::next_waiting_registry(store, last.as_ref()).await? {
-            pages.extend(self.admit_page(&registry, None, &mut look).await?);
+        while let Some(registry) = runs::next_waiting_registry(store, last).await? {
+            pages.extend(self.admit_page(registry, None, &mut look).await?);
             last = Some(registry);
         }
         for _ in 0..MOST / PAGE {
             let Some(page) = pages.pop_front() else { break };
-            pages.extend(self.admit_page(&page.registry, Some(&page.after), &mut look).await?);
+            pages.extend(self.admit_page(page.registry, Some(&page.after), &mut look).await?);
         }
         Ok(look.admitted)
     }
@@ -123,7 +124,7 @@ impl Admitter {
     /// Admits from one page of a registry. Returns the next page if there may be one.
     async fn admit_page(
         &self,
-        registry: &RegistryName,
+        registry: RunPrefix,
         after: Option<&Run>,
         look: &mut Look,
     ) -> Result<Option<NextPage>, StoreError> {
@@ -144,7 +145,7 @@ impl Admitter {
             }
         }
         let last = page.into_iter().last().filter(|_| is_full);
-        Ok(last.map(|after| NextPage { registry: registry.clone(), after }))
+        Ok(last.map(|after| NextPage { registry, after }))
     }
 
     async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {
@@ -155,7 +156,7 @@ impl Admitter {
         if !run.is_signed(self.keyring.as_ref()) {
             return self.refuse(run).await;
         }
-        let Some(registry) = look.registry(store, &run.registry).await? else {
+        let Some(registry) = look.registry(store, run).await? else {
             let message = format!("registry {} was deleted", run.registry);
             return self.give_up(run, message).await;
         };

@@ -102,6 +102,7 @@ impl Resolver {
         let event = Event {
             id: id.clone(),
             registry: run.registry.clone(),
+            prefix: run.id.prefix(),
             received: self.store.now().await?,
             trace: run.trace.clone(),
             kind: EventKind::Push(push),

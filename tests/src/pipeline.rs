@@ -10,7 +10,7 @@ use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::hook::{Hook, Provider};
-use gantry_domain::id::{EventId, RunId, TaskId, TokenId};
+use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
@@ -34,7 +34,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
-use gantry_seams::store::SharedStore;
+use gantry_seams::store::{SharedStore, Store};
 use gantry_seams::{decisions, hooks, registries, runs, tasks};
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
@@ -122,16 +122,11 @@ impl TestPipeline {
     async fn set_up(&self) {
         let base = format!("sha256:{}", "b".repeat(64)).parse::<Digest>().expect("a digest");
         self.registries.have(BASE, &base);
-        let registry = NewRegistry {
-            name: "reg".parse().expect("a name"),
-            host: REGISTRY.parse().expect("a host"),
-            credentials: None,
-            run_limit: NonZeroU32::new(8).expect("not zero"),
-        };
-        registries::create(self.store.as_ref(), registry).await.expect("a registry");
+        let registry = create_registry(self.store.as_ref(), "reg", REGISTRY, 8).await;
         let hook = Hook {
             id: "hook".parse().expect("an id"),
-            registry: "reg".parse().expect("a name"),
+            registry: registry.name,
+            prefix: registry.prefix,
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: Vec::new(),
@@ -247,6 +242,7 @@ impl TestPipeline {
         let now = self.clock.now();
         let mut task = Task {
             id: format!("reg/{name}").parse().expect("a task's id"),
+            prefix: Self::prefix(),
             revision: 1,
             status: Status::Enabled,
             recipe: Recipe {
@@ -275,8 +271,10 @@ impl TestPipeline {
             updated: now,
         };
         change(&mut task);
-        tasks::create(self.store.as_ref(), &task).await.expect("a new task");
-        task
+        let store = self.store.as_ref();
+        let registry = registries::find(store, &task.id.registry).await.expect("the store answers");
+        task.prefix = registry.expect("a registry").prefix;
+        tasks::create(store, &task).await.expect("a new task").0
     }
 
     /// A push of branch `main` of a repository of the git host is delivered, under a delivery id.
@@ -343,6 +341,7 @@ impl TestPipeline {
         let event = Event {
             id: event_id.clone(),
             registry: "reg".parse().expect("a name"),
+            prefix: Self::prefix(),
             received: self.clock.now(),
             trace: None,
             kind: EventKind::Push(push),
@@ -352,6 +351,7 @@ impl TestPipeline {
             hook: "hook".parse().expect("an id"),
             provider: Provider::GitHub,
             registry: "reg".parse().expect("a name"),
+            prefix: Self::prefix(),
             kind: "push".to_owned(),
             received: self.clock.now(),
             body_sha256: "0".repeat(64),
@@ -553,12 +553,12 @@ impl TestPipeline {
         let event = Event {
             id,
             registry: draft.registry.clone(),
+            prefix: registry.expect("a registry").prefix,
             received: self.clock.now(),
             trace: None,
             kind: EventKind::Requested { by: Self::somebody(), task, rerun_of: None },
         };
-        let prefix = registry.expect("a registry").prefix;
-        let request = RunRequest { event, prefix, draft, idempotency };
+        let request = RunRequest { event, draft, idempotency };
         requests::accept(store, request, self.keyring.as_ref()).await.expect("the store answers")
     }
 
@@ -577,7 +577,13 @@ impl TestPipeline {
     /// Never.
     #[must_use]
     pub fn seals_for() -> String {
-        Registry::seals_for(&"reg".parse().expect("a name"))
+        Registry::seals_for(Self::prefix())
+    }
+
+    /// The prefix of the registry, which is the first.
+    #[must_use]
+    pub fn prefix() -> RunPrefix {
+        RunPrefix::nth(0)
     }
 }
 
@@ -589,4 +595,24 @@ pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
 
 fn policy() -> OutboundPolicy {
     OutboundPolicy::parse(["127.0.0.1"]).expect("an allowance")
+}
+
+/// Creates a registry without credentials.
+///
+/// # Panics
+/// If it exists.
+pub async fn create_registry(
+    store: &dyn Store,
+    name: &str,
+    host: &str,
+    run_limit: u32,
+) -> Registry {
+    let new = NewRegistry {
+        name: name.parse().expect("a name"),
+        prefix: registries::reserve_prefix(store).await.expect("the store answers"),
+        host: host.parse().expect("a host"),
+        credentials: None,
+        run_limit: NonZeroU32::new(run_limit).expect("not zero"),
+    };
+    registries::create(store, new).await.expect("a new registry")
 }

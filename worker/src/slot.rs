@@ -122,7 +122,8 @@ impl Slot {
     async fn find_registry(&self, run: &Run) -> Result<Option<Registry>, StoreError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         loop {
-            match registries::find(self.store.as_ref(), &run.registry).await {
+            let (name, prefix) = (&run.registry, run.id.prefix());
+            match registries::find_exactly(self.store.as_ref(), name, prefix).await {
                 Err(StoreError::Unavailable { message }) => {
                     tracing::warn!(run.id = %run.id, "run {} waits to begin: {message}", run.id);
                     tokio::time::sleep(backoff.wait()).await;

@@ -1,8 +1,8 @@
 //! Tokens: made, and told by their secret.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use gantry_domain::id::{RegistryName, TokenId};
+use gantry_domain::id::{RegistryName, RunPrefix, TokenId};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token::{Scope, Token};
 use gantry_ops::secret::{SecretError, random_hex};
@@ -25,7 +25,7 @@ const FIRST_ADMIN: &str = "admin";
 pub(crate) struct Grant {
     pub(crate) description: String,
     pub(crate) scope: Scope,
-    pub(crate) registries: Option<BTreeSet<RegistryName>>,
+    pub(crate) registries: Option<BTreeMap<RegistryName, RunPrefix>>,
     pub(crate) expires: Option<Timestamp>,
 }
 

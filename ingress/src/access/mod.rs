@@ -4,11 +4,11 @@
 //! function that takes one cannot be reached without. What belongs to a registry that the token is not bound to looks as if
 //! it were not there. How a request proves whose it is, is the business of [`bearer`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use gantry_domain::id::{RegistryName, TokenId};
+use gantry_domain::id::{RegistryName, RunPrefix, TokenId};
 use gantry_domain::registry::Registry;
 use gantry_domain::token::{Scope, Token};
 use gantry_seams::store::{Store, StoreError};
@@ -18,10 +18,12 @@ use crate::refusal::Refusal;
 
 mod bearer;
 mod issue;
+mod owned;
 
 pub(crate) use bearer::with_token;
 pub(crate) use issue::{Grant, issue};
 pub use issue::{IssueError, bootstrap_admin_token, issue_admin_token};
+use owned::OfRegistry;
 
 /// A scope as a type.
 pub(crate) trait Needs: 'static {
@@ -69,23 +71,24 @@ impl<S: Needs> Allowed<S> {
     }
 
     /// The registries that it is bound to; `None` if to none.
-    pub(crate) fn bound_to(&self) -> Option<&BTreeSet<RegistryName>> {
+    pub(crate) fn bound_to(&self) -> Option<&BTreeMap<RegistryName, RunPrefix>> {
         self.token.registries.as_ref()
     }
 
-    /// Whether it may act on this registry.
-    pub(crate) fn sees(&self, registry: &RegistryName) -> bool {
-        self.token.allows(S::SCOPE, registry)
+    /// Whether it may act on the registry that this is or belongs to.
+    pub(crate) fn sees(&self, owned: &impl OfRegistry) -> bool {
+        let (registry, prefix) = owned.registry();
+        self.token.allows(S::SCOPE, registry, prefix)
     }
 
-    /// Goes on only if the token may act on this registry; otherwise `what` is not there.
+    /// Goes on only if the token may act on the registry that this is or belongs to; otherwise `what` is not there.
     pub(crate) fn check(
         &self,
-        registry: &RegistryName,
+        owned: &impl OfRegistry,
         what: &'static str,
         name: impl std::fmt::Display,
     ) -> Result<(), Refusal> {
-        if self.sees(registry) {
+        if self.sees(owned) {
             return Ok(());
         }
         Err(Refusal::NotFound { what, name: name.to_string() })
@@ -100,11 +103,12 @@ impl<S: Needs> Allowed<S> {
     }
 
     /// The same permission for as long as an answer takes.
-    pub(crate) fn standing(&self, registry: &RegistryName) -> Standing {
+    pub(crate) fn standing(&self, owned: &impl OfRegistry) -> Standing {
+        let (registry, prefix) = owned.registry();
         Standing {
             token: self.by(),
             scope: S::SCOPE,
-            registry: registry.clone(),
+            registry: (registry.clone(), prefix),
             looked: Instant::now(),
         }
     }
@@ -115,11 +119,8 @@ impl<S: Needs> Allowed<S> {
         store: &dyn Store,
         name: &RegistryName,
     ) -> Result<Registry, Refusal> {
-        let absent = || Refusal::NotFound { what: "registry", name: name.to_string() };
-        if !self.sees(name) {
-            return Err(absent());
-        }
-        registries::find(store, name).await?.ok_or_else(absent)
+        let found = registries::find(store, name).await?.filter(|registry| self.sees(registry));
+        found.ok_or_else(|| Refusal::no_registry(name))
     }
 }
 
@@ -131,7 +132,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub(crate) struct Standing {
     token: TokenId,
     scope: Scope,
-    registry: RegistryName,
+    registry: (RegistryName, RunPrefix),
     looked: Instant,
 }
 
@@ -145,8 +146,9 @@ impl Standing {
         let looked = async {
             let token = tokens::find(store, &self.token).await?;
             let now = store.now().await?;
+            let (registry, prefix) = &self.registry;
             let allows =
-                |token: &Token| token.is_active(now) && token.allows(self.scope, &self.registry);
+                |token: &Token| token.is_active(now) && token.allows(self.scope, registry, *prefix);
             Ok::<_, StoreError>(token.as_ref().is_some_and(allows))
         };
         looked.await.unwrap_or(true)

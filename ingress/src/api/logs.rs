@@ -62,7 +62,7 @@ pub(super) async fn read_log(
     }
     let run = runs::find(&state, &allowed, *at).await?;
     let admitted = state.followers.admit().ok_or(Refusal::Busy)?;
-    let standing = allowed.standing(&run.registry);
+    let standing = allowed.standing(&run);
     let text = TextLog::new(state, standing, &run, &query, admitted);
     let stream = futures_util::stream::unfold(text, |mut text| async move {
         let piece = text.next().await?;
@@ -124,7 +124,7 @@ async fn live(
         Some(id) => last_event(id)?,
         None => query.position(),
     };
-    let standing = allowed.standing(&run.registry);
+    let standing = allowed.standing(&run);
     let live =
         LiveLog::from(state.into_inner(), standing, run.id, position).ok_or(Refusal::Busy)?;
     Ok(HttpResponse::Ok()

@@ -124,7 +124,7 @@ pub(crate) async fn find_home(
     if !descriptor(hook.provider).may_omit_host {
         return Ok(None);
     }
-    let registry = registries::find(store, &hook.registry).await?;
+    let registry = registries::find_exactly(store, &hook.registry, hook.prefix).await?;
     Ok(registry.map(|registry| registry.host))
 }
 

@@ -31,6 +31,7 @@ pub(super) async fn record(
         .map(|(place, kind)| Event {
             id: event_id(hook, &reading.id, place),
             registry: hook.registry.clone(),
+            prefix: hook.prefix,
             received,
             trace: trace.clone(),
             kind,
@@ -41,6 +42,7 @@ pub(super) async fn record(
         hook: hook.id.clone(),
         provider: hook.provider,
         registry: hook.registry.clone(),
+        prefix: hook.prefix,
         kind: reading.kind,
         received,
         body_sha256: hex::encode(Sha256::digest(&body)),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use gantry_domain::delivery::Delivery;
 use gantry_domain::event::Event;
 use gantry_domain::hook::Provider;
-use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, TokenId};
+use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, RunPrefix, TokenId};
 use gantry_domain::sealed::Sealed;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString};
 use gantry_seams::decisions::{self, RecordedDecision};
@@ -42,12 +42,13 @@ pub(crate) async fn list(
     paging: &Paging,
 ) -> Result<Listed<Delivery>, Refusal> {
     let store = state.store.as_ref();
-    let Some(lists) = lists(allowed, wanted) else {
-        return Ok(Listed { items: Vec::new(), next: None });
+    let registry = match &wanted.registry {
+        None => None,
+        Some(name) => Some(allowed.registry(store, name).await?.prefix),
     };
+    let lists = lists(allowed, wanted.hook.as_ref(), registry);
     let is_wanted = |delivery: &Delivery| {
-        allowed.sees(&delivery.registry)
-            && wanted.registry.as_ref().is_none_or(|registry| delivery.registry == *registry)
+        allowed.sees(delivery) && registry.is_none_or(|prefix| delivery.prefix == prefix)
     };
     if let Some(id) = &wanted.id {
         let mut items = with_id(state, allowed, wanted, id).await?;
@@ -70,14 +71,19 @@ pub(crate) async fn list(
     Ok(Listed { items: found, next })
 }
 
-/// The lists to read: none of them has a delivery of another registry. `None` if the token sees nothing of what is asked for.
-fn lists<'a>(allowed: &'a Allowed<Read>, wanted: &'a Wanted) -> Option<Vec<List<'a>>> {
-    match (&wanted.hook, &wanted.registry, allowed.bound_to()) {
-        (_, Some(registry), _) if !allowed.sees(registry) => None,
-        (Some(hook), _, _) => Some(vec![List::Hook(hook)]),
-        (None, Some(registry), _) => Some(vec![List::Registry(registry)]),
-        (None, None, None) => Some(vec![List::All]),
-        (None, None, Some(registries)) => Some(registries.iter().map(List::Registry).collect()),
+/// The lists to read: none of them has a delivery of another registry.
+fn lists<'a>(
+    allowed: &Allowed<Read>,
+    hook: Option<&'a HookId>,
+    registry: Option<RunPrefix>,
+) -> Vec<List<'a>> {
+    match (hook, registry, allowed.bound_to()) {
+        (Some(hook), _, _) => vec![List::Hook(hook)],
+        (None, Some(registry), _) => vec![List::Registry(registry)],
+        (None, None, None) => vec![List::All],
+        (None, None, Some(registries)) => {
+            registries.values().copied().map(List::Registry).collect()
+        }
     }
 }
 
@@ -135,7 +141,7 @@ async fn with_id(
     let registries: Vec<Option<&RegistryName>> = match (&wanted.registry, allowed.bound_to()) {
         (Some(registry), _) => vec![Some(registry)],
         (None, None) => vec![None],
-        (None, Some(registries)) => registries.iter().map(Some).collect(),
+        (None, Some(registries)) => registries.keys().map(Some).collect(),
     };
     let mut found = Vec::new();
     for registry in registries {
@@ -162,7 +168,7 @@ pub(crate) async fn find<S: Needs>(
     let store = state.store.as_ref();
     for provider in Provider::ALL {
         if let Some(found) = deliveries::find(store, *provider, hook, id).await?
-            && allowed.sees(&found.registry)
+            && allowed.sees(&found)
         {
             return Ok(found);
         }
@@ -197,7 +203,7 @@ pub(crate) async fn show_event(
     let store = state.store.as_ref();
     let absent = || Refusal::NotFound { what: "event", name: id.to_string() };
     let found = events::find(store, id).await?.ok_or_else(absent)?;
-    allowed.check(&found.value.event.registry, "event", id)?;
+    allowed.check(&found.value.event, "event", id)?;
     Ok((found.value.event, decisions::find(store, id).await?))
 }
 

@@ -5,7 +5,7 @@ use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::source::RepositoryKey;
 use gantry_ops::secret::{SecretString, random_hex};
-use gantry_seams::CreateError;
+use gantry_seams::AddError;
 use gantry_seams::hooks;
 use sha2::{Digest as _, Sha256};
 
@@ -41,14 +41,15 @@ pub(crate) async fn list(
             found = hooks::list(store, None, after, limit + 1).await?;
         }
         (None, Some(registries)) => {
-            for registry in registries {
+            for registry in registries.keys() {
                 let after = match &after {
                     Some((last, _)) if last > registry => continue,
                     Some((last, id)) if last == registry => Some(id),
                     Some(_) | None => None,
                 };
                 let room = limit + 1 - found.len();
-                found.extend(hooks::list(store, Some(registry), after, room).await?);
+                let of_registry = hooks::list(store, Some(registry), after, room).await?;
+                found.extend(of_registry.into_iter().filter(|hook| allowed.sees(hook)));
                 if found.len() > limit {
                     break;
                 }
@@ -100,6 +101,7 @@ pub(crate) async fn create(
     let hook = Hook {
         id,
         registry: registry.name,
+        prefix: registry.prefix,
         provider,
         repositories,
         secrets: vec![HookSecret { sealed, created: now }],
@@ -107,8 +109,9 @@ pub(crate) async fn create(
     };
     match hooks::create(store, &hook).await {
         Ok(()) => Ok((hook, secret)),
-        Err(CreateError::Exists { .. }) => Err(Refusal::Internal),
-        Err(CreateError::Store(error)) => Err(error.into()),
+        Err(AddError::Exists { .. }) => Err(Refusal::Internal),
+        Err(AddError::NoRegistry { registry }) => Err(Refusal::no_registry(&registry)),
+        Err(AddError::Store(error)) => Err(error.into()),
     }
 }
 
@@ -150,7 +153,7 @@ pub(crate) async fn find<S: Needs>(
 ) -> Result<Hook, Refusal> {
     hooks::find(state.store.as_ref(), id)
         .await?
-        .filter(|hook| allowed.sees(&hook.registry))
+        .filter(|hook| allowed.sees(hook))
         .ok_or_else(|| absent(id))
 }
 
@@ -207,7 +210,7 @@ pub(crate) async fn add_secret(
     hook: &Hook,
     given: &HookSecretCreate,
 ) -> Result<(Hook, HookSecret, SecretString), Refusal> {
-    allowed.check(&hook.registry, "hook", &hook.id)?;
+    allowed.check(hook, "hook", &hook.id)?;
     if hook.secrets.len() >= MOST_SECRETS {
         return Err(Refusal::Conflict {
             code: "too_many_secrets",

@@ -3,11 +3,11 @@
 use std::num::NonZeroU32;
 
 use gantry_api::{Credentials, RegistryCreate, RegistryUpdate};
-use gantry_domain::id::RegistryName;
+use gantry_domain::id::{RegistryName, RunPrefix};
 use gantry_domain::registry::{Registry, SealedCredentials};
-use gantry_ops::secret::SecretString;
+use gantry_ops::secret::{SecretError, SecretString};
+use gantry_seams::CreateError;
 use gantry_seams::registries::{self, Deleted, NewRegistry};
-use gantry_seams::{CreateError, hooks};
 
 use super::paging::{Listed, Paging};
 use crate::access::{Allowed, Read, Write};
@@ -30,9 +30,9 @@ pub(crate) async fn list(
     match allowed.bound_to() {
         None => found = registries::list(store, after.as_ref(), limit + 1).await?,
         Some(names) => {
-            let names = names.iter().filter(|name| Some(*name) > after.as_ref());
-            for name in names.take(limit + 1) {
-                found.extend(registries::find(store, name).await?);
+            let names = names.iter().filter(|(name, _)| Some(*name) > after.as_ref());
+            for (name, prefix) in names.take(limit + 1) {
+                found.extend(registries::find_exactly(store, name, *prefix).await?);
             }
         }
     }
@@ -50,24 +50,31 @@ pub(crate) async fn create(
     let name = mistakes.parse::<RegistryName>("name", &asked.name);
     let host = mistakes.parse("host", &asked.host);
     let run_limit = run_limit(&mut mistakes, asked.run_limit.unwrap_or(RUN_LIMIT));
-    let credentials = match (&name, &asked.credentials) {
-        (Some(name), Some(credentials)) => seal(state, &mut mistakes, name, credentials)?,
-        _ => None,
-    };
+    if let Some(credentials) = &asked.credentials {
+        check_credentials(&mut mistakes, credentials);
+    }
     let (Some(name), Some(host), Some(run_limit)) = (name, host, run_limit) else {
         return Err(Refusal::Invalid(mistakes));
     };
     mistakes.none()?;
-    let new = NewRegistry { name, host, credentials, run_limit };
-    match registries::create(state.store.as_ref(), new).await {
+    let exists = || Refusal::Conflict {
+        code: "exists",
+        message: format!(
+            "registry `{}` is there already: choose another name, or update it",
+            asked.name
+        ),
+    };
+    let store = state.store.as_ref();
+    if registries::find(store, &name).await?.is_some() {
+        return Err(exists());
+    }
+    let prefix = registries::reserve_prefix(store).await?;
+    let sealed = asked.credentials.as_ref().map(|credentials| seal(state, prefix, credentials));
+    let credentials = sealed.transpose()?;
+    let new = NewRegistry { name, prefix, host, credentials, run_limit };
+    match registries::create(store, new).await {
         Ok(registry) => Ok(registry),
-        Err(CreateError::Exists { .. }) => Err(Refusal::Conflict {
-            code: "exists",
-            message: format!(
-                "registry `{}` is there already: choose another name, or update it",
-                asked.name
-            ),
-        }),
+        Err(CreateError::Exists { .. }) => Err(exists()),
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
@@ -76,28 +83,28 @@ fn run_limit(mistakes: &mut Mistakes, limit: u32) -> Option<NonZeroU32> {
     mistakes.check("run_limit", NonZeroU32::new(limit).ok_or("0 is no limit: at least 1"))
 }
 
-fn seal(
-    state: &State,
-    mistakes: &mut Mistakes,
-    registry: &RegistryName,
-    credentials: &Credentials,
-) -> Result<Option<SealedCredentials>, Refusal> {
+fn check_credentials(mistakes: &mut Mistakes, credentials: &Credentials) {
     let username = &credentials.username;
     if username.len() > 256 || username.contains(':') || username.chars().any(char::is_control) {
         let message = "at most 256 characters, no `:` and no control character";
         mistakes.add("credentials.username", message);
-        return Ok(None);
     }
     if credentials.password.is_empty() || credentials.password.len() > 64 * 1024 {
         mistakes.add("credentials.password", "1 to 65536 bytes");
-        return Ok(None);
     }
+}
+
+/// Seals credentials that were checked.
+fn seal(
+    state: &State,
+    registry: RunPrefix,
+    credentials: &Credentials,
+) -> Result<SealedCredentials, SecretError> {
     let secret = SecretString::from(credentials.password.as_str());
-    let bound_to = Registry::seals_for(registry);
-    Ok(Some(SealedCredentials {
-        username: username.clone(),
-        password: state.keyring.seal(&bound_to, &secret)?,
-    }))
+    Ok(SealedCredentials {
+        username: credentials.username.clone(),
+        password: state.keyring.seal(&Registry::seals_for(registry), &secret)?,
+    })
 }
 
 /// Changes a registry's credentials and limit.
@@ -113,19 +120,23 @@ pub(crate) async fn update(
         .run_limit
         .map(|limit| run_limit(&mut mistakes, limit))
         .unwrap_or(Some(registry.run_limit));
+    if let Some(Some(new)) = &asked.credentials {
+        check_credentials(&mut mistakes, new);
+    }
+    mistakes.none()?;
     let credentials = match &asked.credentials {
         None => registry.credentials.clone(),
         Some(None) => None,
-        Some(Some(new)) => seal(state, &mut mistakes, name, new)?,
+        Some(Some(new)) => Some(seal(state, registry.prefix, new)?),
     };
-    mistakes.none()?;
-    let changed = registries::update(state.store.as_ref(), name, |registry| {
+    let store = state.store.as_ref();
+    let changed = registries::update(store, name, registry.prefix, |registry| {
         registry.run_limit = limit.unwrap_or(registry.run_limit);
         if asked.credentials.is_some() {
             registry.credentials = credentials.clone();
         }
     });
-    changed.await?.ok_or_else(|| Refusal::NotFound { what: "registry", name: name.to_string() })
+    changed.await?.ok_or_else(|| Refusal::no_registry(name))
 }
 
 /// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
@@ -135,13 +146,11 @@ pub(crate) async fn delete(
     name: &RegistryName,
 ) -> Result<(), Refusal> {
     let store = state.store.as_ref();
-    allowed.registry(store, name).await?;
-    if !hooks::list(store, Some(name), None, 1).await?.is_empty() {
-        return Err(still_has("hooks", name));
-    }
-    match registries::delete(store, name).await? {
+    let registry = allowed.registry(store, name).await?;
+    match registries::delete(store, name, registry.prefix).await? {
         Deleted::Gone => Ok(()),
         Deleted::StillHasTasks => Err(still_has("tasks", name)),
+        Deleted::StillHasHooks => Err(still_has("hooks", name)),
     }
 }
 

@@ -99,9 +99,9 @@ async fn runs_under_way(
         return Ok((queued, runs::leased(store, COUNTED).await?.len()));
     };
     let (mut queued, mut leased) = (Vec::new(), 0);
-    for registry in registries {
+    for registry in registries.values() {
         let in_status = async |status| {
-            let registry = Some(registry.clone());
+            let registry = Some(*registry);
             let filter = RunFilter { registry, status: Some(status), ..RunFilter::default() };
             runs::list(store, &filter, None, COUNTED).await
         };
@@ -129,7 +129,7 @@ async fn failing_hooks(
     let mut failing = Vec::new();
     for (id, counts) in state.tally.failing() {
         let hook = hooks::find(state.store.as_ref(), &id).await?;
-        if let Some(hook) = hook.filter(|hook| allowed.sees(&hook.registry)) {
+        if let Some(hook) = hook.filter(|hook| allowed.sees(hook)) {
             failing.push(types::FailingHook {
                 hook: id.to_string(),
                 registry: hook.registry.to_string(),
@@ -149,8 +149,8 @@ async fn failing_credentials(
     match allowed.bound_to() {
         None => newest = runs::list(store, &RunFilter::default(), None, LOOKED_BACK).await?,
         Some(registries) => {
-            for registry in registries {
-                let registry = Some(registry.clone());
+            for registry in registries.values() {
+                let registry = Some(*registry);
                 let filter = RunFilter { registry, ..RunFilter::default() };
                 newest.extend(runs::list(store, &filter, None, LOOKED_BACK).await?);
             }

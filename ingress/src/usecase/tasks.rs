@@ -7,7 +7,7 @@ use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
 use gantry_domain::task::{Status, Task};
-use gantry_seams::{CreateError, tasks};
+use gantry_seams::{AddError, tasks};
 
 use super::code_choice;
 use super::paging::{Listed, Paging};
@@ -34,13 +34,14 @@ pub(crate) async fn list(
         }
         (None, None) => found = tasks::list(store, None, after.as_ref(), limit + 1).await?,
         (None, Some(registries)) => {
-            for registry in registries {
+            for registry in registries.keys() {
                 if after.as_ref().is_some_and(|after| after.registry > *registry) {
                     continue;
                 }
                 let after = after.as_ref().filter(|after| after.registry == *registry);
                 let room = limit + 1 - found.len();
-                found.extend(tasks::list(store, Some(registry), after, room).await?);
+                let of_registry = tasks::list(store, Some(registry), after, room).await?;
+                found.extend(of_registry.into_iter().filter(|task| allowed.sees(task)));
                 if found.len() > limit {
                     break;
                 }
@@ -61,17 +62,18 @@ pub(crate) async fn create(
     let registry = allowed.registry(store, registry).await?;
     let task = new_task(state, &registry, new).await?;
     match tasks::create(store, &task).await {
-        Ok(event) => {
+        Ok((task, event)) => {
             if let Some(event) = event {
                 state.doorbells.event(event.id, event.trace);
             }
             Ok(task)
         }
-        Err(CreateError::Exists { .. }) => Err(Refusal::Conflict {
+        Err(AddError::Exists { .. }) => Err(Refusal::Conflict {
             code: "exists",
             message: format!("task `{}` is there already: update it", task.id),
         }),
-        Err(CreateError::Store(error)) => Err(error.into()),
+        Err(AddError::NoRegistry { registry }) => Err(Refusal::no_registry(&registry)),
+        Err(AddError::Store(error)) => Err(error.into()),
     }
 }
 
@@ -105,6 +107,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let now = state.store.now().await?;
     Ok(Task {
         id: TaskId { registry: registry.name.clone(), name },
+        prefix: registry.prefix,
         revision: 1,
         status,
         recipe,
@@ -146,7 +149,7 @@ pub(crate) async fn update(
     let changed = changed(state, &registry, &task, asked)?;
     let is_as_checked = AtomicBool::new(true);
     let updated = tasks::update(state.store.as_ref(), &task.id, |now| {
-        let unchanged = now.revision == task.revision;
+        let unchanged = now.created == task.created && now.revision == task.revision;
         is_as_checked.store(unchanged, Ordering::Relaxed);
         if unchanged {
             *now = changed.clone();

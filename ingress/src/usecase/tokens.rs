@@ -1,19 +1,23 @@
 //! API tokens: listed, made, revoked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gantry_api::TokenCreate;
-use gantry_domain::id::{RegistryName, TokenId};
+use gantry_domain::id::{RegistryName, RunPrefix, TokenId};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token::{Scope, Token};
-use gantry_seams::tokens;
+use gantry_seams::store::{Store, StoreError};
+use gantry_seams::{registries, tokens};
 use zeroize::Zeroizing;
 
 use super::paging::{Listed, Paging};
 use crate::access::{Admin, Allowed, Grant, issue};
 use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
+
+/// How many registries a token names at most.
+const MOST_REGISTRIES: usize = 100;
 
 /// Ten years: longer is for ever.
 const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;
@@ -44,15 +48,10 @@ pub(crate) async fn create(
     if new.description.chars().count() > 200 || new.description.chars().any(char::is_control) {
         mistakes.add("description", "at most 200 characters, none of them control");
     }
-    let registries = new.registries.as_ref().map(|names| {
-        if names.is_empty() {
-            mistakes.add("registries", "name at least one, or leave it out for all");
-        }
-        let names = names.iter();
-        names
-            .filter_map(|name| mistakes.parse::<RegistryName>("registries", name))
-            .collect::<BTreeSet<_>>()
-    });
+    let registries = match &new.registries {
+        None => None,
+        Some(names) => Some(bind(state.store.as_ref(), &mut mistakes, names).await?),
+    };
     if new.expires_in.is_some_and(|seconds| !(1..=LONGEST_LIFE).contains(&seconds)) {
         mistakes.add("expires_in", "1 second to 10 years");
     }
@@ -67,6 +66,35 @@ pub(crate) async fn create(
         expires: new.expires_in.map(|seconds| now.after(Duration::from_secs(seconds))),
     };
     Ok(issue(state.store.as_ref(), grant).await?)
+}
+
+/// The registries of these names, as they are now: a token is not good for others that have their names later.
+async fn bind(
+    store: &dyn Store,
+    mistakes: &mut Mistakes,
+    names: &[String],
+) -> Result<BTreeMap<RegistryName, RunPrefix>, StoreError> {
+    if names.is_empty() || names.len() > MOST_REGISTRIES {
+        let message = format!("name 1 to {MOST_REGISTRIES}, or leave it out for all");
+        mistakes.add("registries", message);
+        return Ok(BTreeMap::new());
+    }
+    let mut bound = BTreeMap::new();
+    for name in names {
+        let Some(name) = mistakes.parse::<RegistryName>("registries", name) else { continue };
+        match registries::find(store, &name).await? {
+            Some(registry) => {
+                bound.insert(name, registry.prefix);
+            }
+            None => mistakes.add(
+                "registries",
+                format!(
+                    "there is no registry `{name}`: create it first, see `gantry registry list`"
+                ),
+            ),
+        }
+    }
+    Ok(bound)
 }
 
 /// Revokes a token for good.

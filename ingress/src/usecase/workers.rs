@@ -22,7 +22,7 @@ pub(crate) async fn visible(
     for worker in &mut workforce.workers {
         for run in std::mem::take(&mut worker.runs) {
             let record = runs::find(store, run).await?;
-            if record.is_some_and(|record| allowed.sees(&record.registry)) {
+            if record.is_some_and(|record| allowed.sees(&record)) {
                 worker.runs.push(run);
             }
         }

@@ -134,6 +134,7 @@ async fn store_hook(server: &TestServer, id: &str, registry: &str) {
     let hook = Hook {
         id: id.parse().unwrap(),
         registry: registry.parse().unwrap(),
+        prefix: server.prefix(registry).await,
         provider: Provider::GitHub,
         repositories: Vec::new(),
         secrets: Vec::new(),
@@ -151,7 +152,9 @@ async fn hooks_of_one_registry_hide_none_of_another() {
     let server = TestServer::with_registry().await;
     server.create_registry("fabrikam").await;
     let ids: Vec<String> = (0..6_000).map(|number| format!("{number:032x}")).collect();
-    join_all(ids.iter().map(|id| store_hook(&server, id, "contoso"))).await;
+    for id in &ids {
+        store_hook(&server, id, "contoso").await;
+    }
     store_hook(&server, &"f".repeat(32), "fabrikam").await;
     let token = server.token("read", Some(&["fabrikam"])).await;
     let page = get(&server, &token, "/hooks").await.expect(StatusCode::OK);
@@ -186,12 +189,17 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         let answer = Answer::of(server.github(&foreign, "ping", id, "{}")).await;
         answer.expect(StatusCode::ACCEPTED);
     };
-    let own = Hook { registry: "fabrikam".parse().unwrap(), ..foreign.clone() };
-    let own = Hook { id: "f".repeat(32).parse().unwrap(), ..own };
+    let own = Hook {
+        id: "f".repeat(32).parse().unwrap(),
+        registry: "fabrikam".parse().unwrap(),
+        prefix: server.prefix("fabrikam").await,
+        ..foreign.clone()
+    };
     let stored = Delivery {
         id: "own".parse().unwrap(),
         hook: own.id.clone(),
         registry: own.registry.clone(),
+        prefix: own.prefix,
         ..{
             deliver("first").await;
             let id = "first".parse().unwrap();
@@ -206,6 +214,7 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
             id: format!("d-{number}").parse().unwrap(),
             received: stored.received.after(Duration::from_secs(1)),
             registry: foreign.registry.clone(),
+            prefix: foreign.prefix,
             hook: foreign.id.clone(),
             ..stored.clone()
         })
@@ -219,7 +228,6 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
     for (path, expected) in [
         ("/deliveries?limit=1", vec!["own"]),
         ("/deliveries?registry=fabrikam&limit=1", vec!["own"]),
-        ("/deliveries?registry=contoso&limit=1", vec![]),
         (foreign_hook.as_str(), vec![]),
     ] {
         let page = get(&server, &token, path).await.expect(StatusCode::OK);
@@ -229,6 +237,8 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         // A page of foreign deliveries would be followed by another.
         assert_eq!(page["next"], Value::Null, "{path}");
     }
+    let absent = get(&server, &token, "/deliveries?registry=contoso").await;
+    assert_eq!(absent.status, StatusCode::NOT_FOUND);
     // Whoever sees both finds all of both, in one order.
     let both = server.token("read", Some(&["contoso", "fabrikam"])).await;
     for token in [&both, &server.admin] {
@@ -259,4 +269,69 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         answers.insert(refused.text);
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_token_of_a_former_registry_sees_nothing_of_the_one_that_has_its_name_nor_the_reverse() {
+    let server = TestServer::with_registry().await;
+    let former = server.token("write", Some(&["contoso"])).await;
+    let hook = server.hook(Provider::GitHub).await;
+    let delivered = Answer::of(server.github(&hook, "ping", "d-1", "{}")).await;
+    delivered.expect(StatusCode::ACCEPTED);
+    let build = json!({"context": "https://github.com/octo/hello.git", "images": ["hello:1"]});
+    let run = server.post("/registries/contoso/builds", build.clone()).await;
+    let run = run.expect(StatusCode::CREATED)["id"].as_str().unwrap().to_owned();
+    server.delete(&format!("/hooks/{}", hook.id)).await.expect(StatusCode::NO_CONTENT);
+    server.delete("/registries/contoso").await.expect(StatusCode::NO_CONTENT);
+
+    server.create_registry("contoso").await;
+    let task =
+        json!({"name": "web", "context": "https://github.com/octo/hello.git", "images": ["web:1"]});
+    server.post("/registries/contoso/tasks", task.clone()).await.expect(StatusCode::CREATED);
+    let new = server.hook(Provider::GitHub).await;
+    let latter = server.token("write", Some(&["contoso"])).await;
+    let (old_run, old_delivery) =
+        (format!("/runs/{run}"), format!("/hooks/{}/deliveries/d-1", hook.id));
+    for (token, sees, runs) in [(&former, false, 1), (&latter, true, 0)] {
+        let status = |is_seen: bool| if is_seen { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        for (path, is_seen) in [
+            ("/registries/contoso", sees),
+            ("/registries/contoso/tasks/web", sees),
+            (&format!("/hooks/{}", new.id), sees),
+            (old_run.as_str(), !sees),
+            (&format!("{old_run}/log"), !sees),
+            (old_delivery.as_str(), !sees),
+        ] {
+            assert_eq!(get(&server, token, path).await.status, status(is_seen), "{path}");
+        }
+        let many = usize::from(sees);
+        for (path, expected) in [
+            ("/registries", many),
+            ("/tasks", many),
+            ("/hooks", many),
+            ("/runs", runs),
+            ("/deliveries", runs),
+        ] {
+            let page = get(&server, token, path).await.expect(StatusCode::OK);
+            assert_eq!(page["items"].as_array().unwrap().len(), expected, "{path}");
+        }
+        for (path, body) in [("builds", &build), ("tasks", &task)] {
+            let asked = server.api(Method::POST, &format!("/registries/contoso/{path}"));
+            let asked = Answer::of(asked.bearer_auth(token).json(body)).await;
+            assert_eq!(asked.status == StatusCode::NOT_FOUND, !sees, "{path}: {}", asked.text);
+        }
+    }
+    // Not even whoever may do everything starts it again: its registry is gone.
+    let again = server.post(&format!("/runs/{run}/reruns"), json!({})).await;
+    assert_eq!(again.code(), "registry_gone", "{}", again.text);
+}
+
+#[tokio::test]
+async fn a_token_is_bound_to_registries_that_exist() {
+    let server = TestServer::with_registry().await;
+    for registries in [json!([]), json!(["contoso", "nobody"])] {
+        let asked = json!({"scope": "read", "description": "", "registries": registries});
+        let refused = server.post("/tokens", asked).await;
+        refused.expect(StatusCode::BAD_REQUEST);
+    }
 }

@@ -1,7 +1,7 @@
 //! What is rare among many runs is found at once.
 
 use gantry_domain::decide::planner;
-use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, TokenId, WorkerId};
+use gantry_domain::id::{LeaseNonce, RunId, TokenId, WorkerId};
 use gantry_domain::lineage::OutputImage;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::Recipe;
@@ -72,7 +72,7 @@ async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId>
     while ids.len() < count {
         let some = 64.min(count - ids.len());
         let (store, now) = (server.store.as_ref(), server.store.now().await.unwrap());
-        let (prefix, signer) = (RunPrefix::nth(0), server.keyring.as_ref());
+        let (prefix, signer) = (server.prefix(registry).await, server.keyring.as_ref());
         let creation = runs::Creation::begin(store, Batch::default(), prefix, signer, now);
         let mut creation = creation.await.unwrap();
         for _ in 0..some {

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::id::RunPrefix;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString};
 use gantry_seams::blobs::SharedBlobs;
-use gantry_seams::hooks;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{
     Batch, CommitError, Entry, From, Index, Key, Record, Room, SharedStore, Store, StoreError,
     Watch,
 };
+use gantry_seams::{hooks, registries};
 use gantry_sqlite::{Options, SqliteStore};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -126,6 +127,12 @@ impl TestServer {
         self.post("/registries", body).await.expect(StatusCode::CREATED);
     }
 
+    /// What tells a registry from others of its name.
+    pub(crate) async fn prefix(&self, registry: &str) -> RunPrefix {
+        let found = registries::find(self.store.as_ref(), &registry.parse().unwrap()).await;
+        found.unwrap().unwrap().prefix
+    }
+
     /// A hook of `contoso` with GitHub's published secret.
     pub(crate) async fn hook(&self, provider: Provider) -> Hook {
         let id = gantry_ops::secret::random_hex::<16>().unwrap().parse().unwrap();
@@ -135,6 +142,7 @@ impl TestServer {
         let hook = Hook {
             id,
             registry: "contoso".parse().unwrap(),
+            prefix: self.prefix("contoso").await,
             provider,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],

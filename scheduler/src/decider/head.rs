@@ -121,7 +121,7 @@ impl Decider {
         let message = "no task reads the repository from git".to_owned();
         let mut last = CodeHostError { message, refused_token: true };
         for (task, url) in asked {
-            let sealed_for = Registry::seals_for(&task.id.registry);
+            let sealed_for = Registry::seals_for(task.prefix);
             let token = match &task.git_token {
                 None => None,
                 Some(sealed) => match self.keyring.open(&sealed_for, sealed) {

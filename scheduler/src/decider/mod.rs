@@ -168,7 +168,9 @@ impl Decider {
         let event = &found.value.event;
         let progress = match &event.kind {
             EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
-            EventKind::TaskSaved { task } => self.learn_head(found, task, may_ask).await?,
+            EventKind::TaskSaved { task, created } => {
+                self.learn_head(found, task, *created, may_ask).await?
+            }
             EventKind::ImagePushed(pushed) => {
                 let what = format!("{} at {}", pushed.image, pushed.digest);
                 self.decide_nothing(found, Rule::RecordedOnly { what }).await?

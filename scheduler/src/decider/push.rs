@@ -61,22 +61,22 @@ impl Decider {
     ) -> Result<Progress, StoreError> {
         let event = &found.value.event;
         let repository = push.repository();
+        let store = self.store.as_ref();
+        if registries::find_exactly(store, &event.registry, event.prefix).await?.is_none() {
+            let rule = Rule::NoRegistry { registry: event.registry.clone() };
+            return self.decide_nothing(found, rule).await;
+        }
         if let Some(id) = &push.hook {
-            let hook = hooks::find(self.store.as_ref(), id).await?;
+            let hook = hooks::find(store, id).await?;
             if !hook.is_some_and(|hook| hook.speaks_for(&repository)) {
                 let rule = Rule::HookNotForRepository { hook: id.clone(), repository };
                 return self.decide_nothing(found, rule).await;
             }
         }
         let after = found.value.cursor.as_ref();
-        let candidates = tasks::watching(
-            self.store.as_ref(),
-            &event.registry,
-            &repository,
-            after,
-            CANDIDATES_A_COMMIT,
-        )
-        .await?;
+        let candidates =
+            tasks::watching(store, &event.registry, &repository, after, CANDIDATES_A_COMMIT)
+                .await?;
         if candidates.is_empty() && after.is_none() {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }
@@ -152,10 +152,6 @@ impl Decider {
         now: Timestamp,
     ) -> Result<Progress, StoreError> {
         let (store, event) = (self.store.as_ref(), &found.value.event);
-        let Some(registry) = registries::find(store, &event.registry).await? else {
-            let rule = Rule::NoRegistry { registry: event.registry.clone() };
-            return self.decide_nothing(found, rule).await;
-        };
         let mut batch = Batch::default();
         if let FoundHead::Resolved(resolved) = &head
             && resolved.is_something()
@@ -164,15 +160,13 @@ impl Decider {
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
         let head = head.judged(found.value.cursor.is_some());
-        let keys: Vec<String> =
-            candidates.iter().filter_map(|task| head.run_key(&task.id)).collect();
+        let keys: Vec<String> = candidates.iter().filter_map(|task| head.run_key(task)).collect();
         let has = runs::find_for(store, &keys).await?;
         let signer = self.keyring.as_ref();
-        let mut creation =
-            runs::Creation::begin(store, batch, registry.prefix, signer, now).await?;
+        let mut creation = runs::Creation::begin(store, batch, event.prefix, signer, now).await?;
         let (mut decided, mut started) = (Vec::with_capacity(candidates.len()), Vec::new());
         for task in candidates {
-            let key = head.run_key(&task.id);
+            let key = head.run_key(task);
             let started_before = key.as_ref().and_then(|key| has.get(key).copied());
             let choice = match judge(&event.id, push, task, &head, started_before) {
                 Verdict::No(rule) => Choice::No { rule },

@@ -3,6 +3,7 @@
 use gantry_domain::decide::{Rule, matcher};
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::TaskId;
+use gantry_domain::timestamp::Timestamp;
 use gantry_seams::Versioned;
 use gantry_seams::decisions::Decided;
 use gantry_seams::events::RecordedEvent;
@@ -20,10 +21,13 @@ impl Decider {
         &self,
         found: &Versioned<RecordedEvent>,
         task: &TaskId,
+        created: Timestamp,
         may_ask: MayAsk,
     ) -> Result<Progress, StoreError> {
         let event = &found.value.event;
-        let watched = tasks::find(self.store.as_ref(), task).await?.and_then(|task| {
+        let saved = tasks::find(self.store.as_ref(), task).await?;
+        let saved = saved.filter(|task| task.prefix == event.prefix && task.created == created);
+        let watched = saved.and_then(|task| {
             matcher::watched_repository(&task).map(|repository| (task, repository))
         });
         let Some((task, repository)) = watched else {

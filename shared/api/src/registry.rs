@@ -12,7 +12,7 @@ pub struct Registry {
     /// Its login server.
     #[schema(example = "registry.contoso.com")]
     pub host: String,
-    /// The two letters that its run ids begin with.
+    /// The letters that its run ids begin with.
     #[schema(example = "ca")]
     pub run_prefix: String,
     /// The user that pushes; absent when it is used without credentials.

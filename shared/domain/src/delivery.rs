@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hook::Provider;
-use crate::id::{DeliveryId, EventId, HookId, RegistryName};
+use crate::id::{DeliveryId, EventId, HookId, RegistryName, RunPrefix};
 use crate::timestamp::Timestamp;
 
 /// A verified delivery, as the ledger keeps it. Its body is kept beside it.
@@ -17,6 +17,8 @@ pub struct Delivery {
     pub provider: Provider,
     /// The hook's registry.
     pub registry: RegistryName,
+    /// The registry's, which tells it from others of its name.
+    pub prefix: RunPrefix,
     /// The provider's word for its type: `push`.
     pub kind: String,
     /// When it was accepted first.

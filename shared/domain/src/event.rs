@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EventId, HookId, RegistryName, RunId, TaskId, TokenId};
+use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
 use crate::image::{Digest, ImageReference};
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
@@ -15,6 +15,8 @@ pub struct Event {
     pub id: EventId,
     /// Whose tasks it may start: of no other registry.
     pub registry: RegistryName,
+    /// The registry's, which tells it from others of its name.
+    pub prefix: RunPrefix,
     /// When it was accepted.
     pub received: Timestamp,
     /// W3C trace context of its acceptance.
@@ -34,8 +36,10 @@ pub enum EventKind {
     ImagePushed(ImagePushed),
     /// A task with a source trigger was saved: its branch's head becomes known.
     TaskSaved {
-        /// Which.
+        /// The task.
         task: TaskId,
+        /// When it was created, which tells it from others of its name.
+        created: Timestamp,
     },
     /// A person or program asked for a run; decided where it was accepted.
     Requested {

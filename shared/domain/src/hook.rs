@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
-use crate::id::{HookId, RegistryName};
+use crate::id::{HookId, RegistryName, RunPrefix};
 use crate::sealed::Sealed;
 use crate::source::RepositoryKey;
 use crate::text::serde_as_text;
@@ -67,6 +67,8 @@ pub struct Hook {
     pub id: HookId,
     /// Whose tasks its events may start.
     pub registry: RegistryName,
+    /// The registry's, which tells it from others of its name.
+    pub prefix: RunPrefix,
     /// Whose format.
     pub provider: Provider,
     /// The git repositories that it speaks for; for a registry's notifications, `host/repository`.

@@ -115,25 +115,54 @@ text_type!(
     is_opaque
 );
 
-/// The two letters that begin the run ids of one registry, like `ca`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunPrefix([u8; 2]);
+/// The letters that begin the run ids of one registry, like `ca`. No two registries of an installation have the same, not
+/// even one that was deleted and one that was made under its name later: so they also tell these two apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunPrefix {
+    /// Behind the last letter are zeros.
+    letters: [u8; RunPrefix::MOST],
+}
 
 impl RunPrefix {
-    /// The prefix of the `n`th registry of an installation: `ca`, `cb`, … `cz`, `da`, …
-    ///
-    /// After the last (`bz`, as the order goes round) it begins again: 676 registries later two share one.
-    /// Run ids stay unique all the same, because the number after it is counted per prefix.
+    const FEWEST: usize = 2;
+    /// Enough for every `u32`.
+    const MOST: usize = 7;
+
+    /// The prefix of the `n`th registry of an installation, from 0: `ca`, `cb`, … `zz`, `aa`, … `bz`, then `aaa`, …
     #[must_use]
-    pub fn nth(n: u64) -> Self {
-        let letter = |n: u64| b"abcdefghijklmnopqrstuvwxyz"[usize::try_from(n % 26).unwrap_or(0)];
-        Self([letter(n / 26 + 2), letter(n)])
+    pub fn nth(n: u32) -> Self {
+        let (mut of_this_length, mut rest, mut length) = (26 * 26, u64::from(n), Self::FEWEST);
+        while rest >= of_this_length {
+            rest -= of_this_length;
+            of_this_length *= 26;
+            length += 1;
+        }
+        if length == Self::FEWEST {
+            // As the original's begin.
+            rest = (rest + 2 * 26) % of_this_length;
+        }
+        let mut letters = [0; Self::MOST];
+        for letter in letters.iter_mut().take(length).rev() {
+            *letter = b"abcdefghijklmnopqrstuvwxyz"[usize::try_from(rest % 26).unwrap_or(0)];
+            rest /= 26;
+        }
+        Self { letters }
+    }
+
+    fn letters(&self) -> impl Iterator<Item = char> {
+        self.letters.iter().take_while(|letter| **letter != 0).copied().map(char::from)
     }
 }
 
 impl fmt::Display for RunPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|&letter| write!(f, "{}", char::from(letter)))
+        self.letters().try_for_each(|letter| fmt::Write::write_char(f, letter))
+    }
+}
+
+impl fmt::Debug for RunPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunPrefix({self})")
     }
 }
 
@@ -141,10 +170,14 @@ impl FromStr for RunPrefix {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.as_bytes() {
-            &[a, b] if a.is_ascii_lowercase() && b.is_ascii_lowercase() => Ok(Self([a, b])),
-            _ => Err(InvalidText::new("run prefix", text, "two lower-case letters")),
+        let is_prefix = (Self::FEWEST..=Self::MOST).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase());
+        if !is_prefix {
+            return Err(InvalidText::new("run prefix", text, "2 to 7 lower-case letters"));
         }
+        let mut letters = [0; Self::MOST];
+        letters.iter_mut().zip(text.bytes()).for_each(|(letter, byte)| *letter = byte);
+        Ok(Self { letters })
     }
 }
 
@@ -187,8 +220,9 @@ impl FromStr for RunId {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || InvalidText::new("run id", text, "two letters and a number, like `ca1`");
-        let (prefix, digits) = text.split_at_checked(2).ok_or_else(refused)?;
+        let refused = || InvalidText::new("run id", text, "letters and a number, like `ca1`");
+        let end = text.find(|letter: char| letter.is_ascii_digit()).ok_or_else(refused)?;
+        let (prefix, digits) = text.split_at_checked(end).ok_or_else(refused)?;
         let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         if !canonical {
             return Err(refused());
@@ -246,11 +280,24 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_differ_for_676_registries() {
-        let all: std::collections::BTreeSet<_> = (0..676).map(RunPrefix::nth).collect();
-        assert_eq!(all.len(), 676);
-        assert_eq!(RunPrefix::nth(1).to_string(), "cb");
-        assert_eq!(RunPrefix::nth(26).to_string(), "da");
+    fn no_two_registries_have_one_prefix_however_many_there_were() {
+        for (n, prefix) in [
+            (0, "ca"),
+            (1, "cb"),
+            (26, "da"),
+            (623, "zz"),
+            (624, "aa"),
+            (675, "bz"),
+            (676, "aaa"),
+            (676 + 17_575, "zzz"),
+            (676 + 17_576, "aaaa"),
+            (u32::MAX, "mwlqkxv"),
+        ] {
+            assert_eq!(RunPrefix::nth(n).to_string(), prefix);
+            assert_eq!(prefix.parse(), Ok(RunPrefix::nth(n)));
+        }
+        let all: std::collections::BTreeSet<_> = (0..20_000).map(RunPrefix::nth).collect();
+        assert_eq!(all.len(), 20_000);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub struct Registry {
     pub name: RegistryName,
     /// Its login server.
     pub host: RegistryHost,
-    /// The letters of its run ids.
+    /// The letters of its run ids. They are its own for good: a registry that is made under this name after this one was
+    /// deleted has others, and what belongs to a registry says which by them.
     pub prefix: RunPrefix,
     /// The user that pushes; none for a registry without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,9 +38,10 @@ pub struct SealedCredentials {
 }
 
 impl Registry {
-    /// What the secrets of a registry, its tasks and its runs are sealed for: they open for no other registry.
+    /// What the secrets of a registry, its tasks and its runs are sealed for: they open for no other registry, not even
+    /// for a later one of the same name.
     #[must_use]
-    pub fn seals_for(name: &RegistryName) -> String {
-        format!("registry/{name}")
+    pub fn seals_for(prefix: RunPrefix) -> String {
+        format!("registry/{prefix}")
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::TaskId;
+use crate::id::{RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
 use crate::source::RefName;
@@ -15,6 +15,8 @@ use crate::timestamp::Timestamp;
 pub struct Task {
     /// Its registry and name.
     pub id: TaskId,
+    /// The registry's, which tells it from others of its name.
+    pub prefix: RunPrefix,
     /// Counts from 1 with each change.
     pub revision: u64,
     /// Whether triggers may start it.
@@ -30,7 +32,7 @@ pub struct Task {
     /// How many of its runs may be ready or leased at once; the registry's limit alone if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<NonZeroU32>,
-    /// When it was created.
+    /// When it was created: no two tasks of a name were at the same time.
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,

@@ -1,13 +1,13 @@
 //! Who may do what.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
-use crate::id::{RegistryName, TokenId};
+use crate::id::{RegistryName, RunPrefix, TokenId};
 use crate::text::serde_as_text;
 use crate::timestamp::Timestamp;
 
@@ -22,9 +22,9 @@ pub struct Token {
     pub secret_sha256: String,
     /// What it may do.
     pub scope: Scope,
-    /// Where: these registries only; everywhere if `None`.
+    /// Where: these registries only, each with the prefix that tells it from others of its name; everywhere if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registries: Option<BTreeSet<RegistryName>>,
+    pub registries: Option<BTreeMap<RegistryName, RunPrefix>>,
     /// When it was made.
     pub created: Timestamp,
     /// From when on it is refused.
@@ -42,11 +42,12 @@ impl Token {
         self.revoked.is_none() && self.expires.is_none_or(|end| now < end)
     }
 
-    /// Whether it may act with `scope` on `registry`.
+    /// Whether it may act with `scope` on the registry of this name and prefix.
     #[must_use]
-    pub fn allows(&self, scope: Scope, registry: &RegistryName) -> bool {
+    pub fn allows(&self, scope: Scope, registry: &RegistryName, prefix: RunPrefix) -> bool {
+        let bound = self.registries.as_ref();
         self.scope >= scope
-            && self.registries.as_ref().is_none_or(|registries| registries.contains(registry))
+            && bound.is_none_or(|registries| registries.get(registry) == Some(&prefix))
     }
 
     /// Whether it may act with `scope` on what belongs to no registry, like tokens and workers.

@@ -53,7 +53,7 @@ impl Bundle {
         recipe: &Recipe,
         git_token: Option<&Sealed>,
     ) -> Result<Self, SecretError> {
-        let sealed_for = Registry::seals_for(&registry.name);
+        let sealed_for = Registry::seals_for(registry.prefix);
         let open = |sealed: &Sealed| keyring.open(&sealed_for, sealed);
         let mut bundle = Self::default();
         if let Some(credentials) = &registry.credentials {

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::Event;
 use gantry_domain::hook::{Hook, Provider};
-use gantry_domain::id::{DeliveryId, HookId, RegistryName};
+use gantry_domain::id::{DeliveryId, HookId, RunPrefix};
 use gantry_domain::timestamp::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -319,8 +319,8 @@ pub async fn find_body(
 pub enum List<'a> {
     /// Of the installation.
     All,
-    /// Of one registry.
-    Registry(&'a RegistryName),
+    /// Of the registry of this prefix.
+    Registry(RunPrefix),
     /// Of one hook.
     Hook(&'a HookId),
 }
@@ -337,7 +337,7 @@ impl List<'_> {
 
 /// Every list that has the delivery.
 fn lists_of(delivery: &Delivery) -> [List<'_>; 3] {
-    [List::All, List::Registry(&delivery.registry), List::Hook(&delivery.hook)]
+    [List::All, List::Registry(delivery.prefix), List::Hook(&delivery.hook)]
 }
 
 /// Deliveries of these lists from the newest, after `after`. The lists must not overlap.

@@ -3,7 +3,9 @@
 use gantry_domain::hook::Hook;
 use gantry_domain::id::{HookId, RegistryName};
 
-use crate::collection::{Collection, CreateError, commit_unconditional};
+use crate::collection::{Collection, commit_unconditional};
+use crate::registries::{self, AddError};
+use crate::retry::{self, Plan};
 use crate::store::{Batch, Index, Kind, Store, StoreError};
 
 const ALL: Collection<Hook> = Collection::new(Kind::Hook);
@@ -22,12 +24,20 @@ pub(crate) fn listing() -> Index {
 /// Creates a hook.
 ///
 /// # Errors
-/// [`CreateError::Exists`].
-pub async fn create(store: &dyn Store, hook: &Hook) -> Result<(), CreateError> {
-    let mut batch = Batch::default();
-    ALL.create_in(&mut batch, hook.id.as_str(), hook)?;
-    batch.index(of_registry(&hook.registry), 0, &hook.id);
-    Ok(store.commit(batch).await?)
+/// [`AddError`].
+pub async fn create(store: &dyn Store, hook: &Hook) -> Result<(), AddError> {
+    let id = hook.id.as_str();
+    retry::commit(store, &ALL.key(id), || async {
+        if ALL.find(store, id).await?.is_some() {
+            return Err(AddError::Exists { key: ALL.key(id) });
+        }
+        let mut batch = Batch::default();
+        registries::add_in(store, &mut batch, &hook.registry, hook.prefix).await?;
+        ALL.create_in(&mut batch, id, hook)?;
+        batch.index(of_registry(&hook.registry), 0, &hook.id);
+        Ok(Plan::Commit(batch, ()))
+    })
+    .await
 }
 
 /// Reads a hook.
@@ -67,7 +77,8 @@ pub async fn update(
     let keep_identity = |hook: &mut Hook| {
         let before = hook.clone();
         change(hook);
-        (hook.id, hook.registry, hook.provider) = (before.id, before.registry, before.provider);
+        (hook.id, hook.registry, hook.prefix) = (before.id, before.registry, before.prefix);
+        hook.provider = before.provider;
     };
     ALL.update(store, id.as_str(), keep_identity, |_, _, _| Ok(())).await
 }

@@ -41,3 +41,4 @@ pub mod contract;
 
 pub use codec::Versioned;
 pub use collection::CreateError;
+pub use registries::AddError;

@@ -10,8 +10,8 @@ use crate::codec;
 use crate::collection::Collection;
 pub use crate::collection::CreateError;
 use crate::retry::{self, Plan};
-use crate::store::{Batch, Index, Key, Kind, Store, StoreError};
-use crate::{runs, tasks};
+use crate::store::{Batch, Expect, Index, Key, Kind, Store, StoreError};
+use crate::{hooks, runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 
@@ -20,6 +20,8 @@ const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 pub struct NewRegistry {
     /// Its name in gantry.
     pub name: RegistryName,
+    /// From [`reserve_prefix`].
+    pub prefix: RunPrefix,
     /// Its login server.
     pub host: RegistryHost,
     /// Who pushes.
@@ -33,47 +35,69 @@ pub(crate) fn listing() -> Index {
     ALL.listing()
 }
 
-/// Creates a registry, with run letters of its own.
+/// Takes a prefix that no registry has had, for one that is to be created. Its secrets are sealed for it, so it is known
+/// first. One that is not used is never given again.
 ///
 /// # Errors
-/// [`CreateError::Exists`].
-pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, CreateError> {
+/// [`StoreError`].
+pub async fn reserve_prefix(store: &dyn Store) -> Result<RunPrefix, StoreError> {
     let counter = Key::new(Kind::Counter, "registries");
     retry::commit(store, &counter, || async {
-        if ALL.find(store, new.name.as_str()).await?.is_some() {
-            return Err(CreateError::Exists { key: ALL.key(new.name.as_str()) });
-        }
         let found = store.load(std::slice::from_ref(&counter)).await?.pop().flatten();
-        let count: u64 = match &found {
-            Some(record) => codec::parse_text(store, &counter, record, "number").await?,
-            None => 0,
-        };
-        let registry = Registry {
-            name: new.name.clone(),
-            host: new.host.clone(),
-            prefix: RunPrefix::nth(count),
-            credentials: new.credentials.clone(),
-            run_limit: new.run_limit,
-            created: store.now().await?,
-        };
         let mut batch = Batch::default();
-        let next = (count + 1).to_string();
-        match &found {
-            Some(record) => batch.replace(counter.clone(), record.version, next),
-            None => batch.create(counter.clone(), next),
-        }
-        ALL.create_in(&mut batch, new.name.as_str(), &registry)?;
-        Ok(Plan::Commit(batch, registry))
+        let count: u32 = match &found {
+            None => {
+                batch.create(counter.clone(), "1");
+                0
+            }
+            Some(record) => {
+                let count: u32 = codec::parse_text(store, &counter, record, "number").await?;
+                batch.replace(counter.clone(), record.version, (u64::from(count) + 1).to_string());
+                count
+            }
+        };
+        Ok(Plan::Commit(batch, RunPrefix::nth(count)))
     })
     .await
 }
 
-/// Reads a registry.
+/// Creates a registry.
+///
+/// # Errors
+/// [`CreateError::Exists`].
+pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, CreateError> {
+    let registry = Registry {
+        name: new.name,
+        host: new.host,
+        prefix: new.prefix,
+        credentials: new.credentials,
+        run_limit: new.run_limit,
+        created: store.now().await?,
+    };
+    let mut batch = Batch::default();
+    ALL.create_in(&mut batch, registry.name.as_str(), &registry)?;
+    store.commit(batch).await?;
+    Ok(registry)
+}
+
+/// Reads the registry that has this name now.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn find(store: &dyn Store, name: &RegistryName) -> Result<Option<Registry>, StoreError> {
     ALL.find(store, name.as_str()).await
+}
+
+/// Reads the registry of this name and prefix; `None` too where another has the name now.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find_exactly(
+    store: &dyn Store,
+    name: &RegistryName,
+    prefix: RunPrefix,
+) -> Result<Option<Registry>, StoreError> {
+    Ok(find(store, name).await?.filter(|registry| registry.prefix == prefix))
 }
 
 /// Lists registries by name, after `after`.
@@ -88,36 +112,58 @@ pub async fn list(
     ALL.list(store, after.map(RegistryName::as_str), limit).await
 }
 
-/// Changes credentials and limit; name, host and letters stay. `None` when there is no such registry.
+/// Changes credentials and limit; name, host and prefix stay. `None` when there is no such registry, or another by this
+/// name.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn update(
     store: &dyn Store,
     name: &RegistryName,
+    prefix: RunPrefix,
     change: impl Fn(&mut Registry) + Send + Sync,
 ) -> Result<Option<Registry>, StoreError> {
     let keep_identity = |registry: &mut Registry| {
-        let (name, prefix, created) = (registry.name.clone(), registry.prefix, registry.created);
+        if registry.prefix != prefix {
+            return;
+        }
+        let (name, created) = (registry.name.clone(), registry.created);
         change(registry);
         (registry.name, registry.prefix, registry.created) = (name, prefix, created);
     };
-    ALL.update(store, name.as_str(), keep_identity, |_, _, _| Ok(())).await
+    let updated = ALL.update(store, name.as_str(), keep_identity, |_, _, _| Ok(())).await?;
+    Ok(updated.filter(|registry| registry.prefix == prefix))
 }
 
-/// Removes a registry that no task belongs to. Answers whether one does, and so it stays.
+/// Removes a registry that neither tasks nor hooks belong to. Says whether some do, and so it stays. A second call
+/// changes nothing.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn delete(store: &dyn Store, name: &RegistryName) -> Result<Deleted, StoreError> {
-    if !tasks::list(store, Some(name), None, 1).await?.is_empty() {
-        return Ok(Deleted::StillHasTasks);
-    }
-    let mut batch = Batch::default();
-    ALL.delete_in(&mut batch, name.as_str());
-    batch.delete.push(runs::last_admitted_of_registry(name));
-    crate::collection::commit_unconditional(store, batch).await?;
-    Ok(Deleted::Gone)
+pub async fn delete(
+    store: &dyn Store,
+    name: &RegistryName,
+    prefix: RunPrefix,
+) -> Result<Deleted, StoreError> {
+    retry::commit(store, &ALL.key(name.as_str()), || async {
+        let found = ALL.find_versioned(store, name.as_str()).await?;
+        let Some(found) = found.filter(|found| found.value.prefix == prefix) else {
+            return Ok(Plan::Answer(Deleted::Gone));
+        };
+        if !tasks::list(store, Some(name), None, 1).await?.is_empty() {
+            return Ok(Plan::Answer(Deleted::StillHasTasks));
+        }
+        if !hooks::list(store, Some(name), None, 1).await?.is_empty() {
+            return Ok(Plan::Answer(Deleted::StillHasHooks));
+        }
+        let mut batch = Batch::default();
+        // Whatever was added to it since has replaced its record.
+        batch.expect.push((ALL.key(name.as_str()), Expect::Version(found.version)));
+        ALL.delete_in(&mut batch, name.as_str());
+        batch.delete.push(runs::last_admitted_of_registry(prefix));
+        Ok(Plan::Commit(batch, Deleted::Gone))
+    })
+    .await
 }
 
 /// What became of a registry that was to be removed.
@@ -127,4 +173,44 @@ pub enum Deleted {
     Gone,
     /// Tasks belong to it.
     StillHasTasks,
+    /// Hooks belong to it.
+    StillHasHooks,
+}
+
+/// Something could not be added to a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// There is one of that name already.
+    #[error("{key} exists already")]
+    Exists {
+        /// Which.
+        key: Key,
+    },
+    /// The registry was deleted, and may have been made again.
+    #[error("registry {registry} was deleted")]
+    NoRegistry {
+        /// Which.
+        registry: RegistryName,
+    },
+    /// The store's own.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Adds to a batch that something is added to this registry: of it and a deletion at the same time only one is committed.
+///
+/// # Errors
+/// [`AddError::NoRegistry`].
+pub(crate) async fn add_in(
+    store: &dyn Store,
+    batch: &mut Batch,
+    name: &RegistryName,
+    prefix: RunPrefix,
+) -> Result<(), AddError> {
+    let key = ALL.key(name.as_str());
+    let found = ALL.find_versioned(store, name.as_str()).await?;
+    let found = found
+        .filter(|found| found.value.prefix == prefix)
+        .ok_or_else(|| AddError::NoRegistry { registry: name.clone() })?;
+    Ok(found.replace_in(batch, key)?)
 }

@@ -4,7 +4,7 @@ use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Decision};
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::{RunId, RunPrefix};
+use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::signature::Signer;
 use gantry_domain::source::Source;
@@ -18,8 +18,6 @@ use crate::{decisions, events, runs, uploads};
 pub struct RunRequest {
     /// The event that records it; its id is unique to the request.
     pub event: Event,
-    /// The run's letters.
-    pub prefix: RunPrefix,
     /// The run.
     pub draft: RunDraft,
     /// What tells a repeated request from a new one, where its caller sent a key.
@@ -81,7 +79,8 @@ pub async fn accept(
         }
         let now = store.now().await?;
         let mut creation =
-            runs::Creation::begin(store, Batch::default(), request.prefix, signer, now).await?;
+            runs::Creation::begin(store, Batch::default(), request.event.prefix, signer, now)
+                .await?;
         let run = creation.add(request.draft.clone(), run_key.clone())?;
         let mut batch = creation.finish();
         if let Source::Upload { upload, .. } = &run.recipe.source {

@@ -183,7 +183,7 @@ impl Walk<'_> {
 
 impl Holder for Registry {
     fn bound_to(&self) -> String {
-        Self::seals_for(&self.name)
+        Self::seals_for(self.prefix)
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
@@ -203,7 +203,7 @@ impl Holder for Hook {
 
 impl Holder for Task {
     fn bound_to(&self) -> String {
-        Registry::seals_for(&self.id.registry)
+        Registry::seals_for(self.prefix)
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
@@ -213,7 +213,7 @@ impl Holder for Task {
 
 impl Holder for Run {
     fn bound_to(&self) -> String {
-        Registry::seals_for(&self.registry)
+        Registry::seals_for(self.id.prefix())
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {

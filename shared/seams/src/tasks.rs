@@ -9,8 +9,9 @@ use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
 
 use crate::codec;
-use crate::collection::{Collection, CreateError};
+use crate::collection::Collection;
 use crate::events;
+use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
@@ -19,32 +20,36 @@ const ALL: Collection<Task> = Collection::new(Kind::Task);
 
 const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Creates a task, as revision 1, and with its source trigger the event that makes its branch's head known.
+/// Creates a task, as revision 1, and with its source trigger the event that makes its branch's head known. Its time of
+/// creation is moved on until no former task of its name has the same.
 ///
 /// # Errors
-/// [`CreateError::Exists`].
-pub async fn create(store: &dyn Store, task: &Task) -> Result<Option<Event>, CreateError> {
+/// [`AddError`].
+pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Option<Event>), AddError> {
     let id = task.id.to_string();
-    let mut task = task.clone();
+    let mut created = task.created;
     for _ in 0..retry::TRIES {
+        let task = Task { created, ..task.clone() };
+        if ALL.find(store, &id).await?.is_some() {
+            return Err(AddError::Exists { key: ALL.key(&id) });
+        }
         let mut batch = Batch::default();
+        registries::add_in(store, &mut batch, &task.id.registry, task.prefix).await?;
         ALL.create_in(&mut batch, &id, &task)?;
         batch.index(of_registry(&task.id.registry), 0, &id);
-        record_revision(&mut batch, &task)?;
+        let revision = record_revision(&mut batch, &task)?;
+        batch.expect.push((revision.clone(), Expect::Absent));
         let event = watch_source(&mut batch, None, &task)?;
         match store.commit(batch).await {
-            Ok(()) => return Ok(event),
-            Err(CommitError::Conflict { key }) if key == ALL.key(&id) => {
-                return Err(CreateError::Exists { key });
+            Ok(()) => return Ok((task, event)),
+            Err(CommitError::Conflict { key }) if key == revision => {
+                created = created.after(ONE_MILLISECOND);
             }
-            // The event of a deleted task of this name that was created in the same millisecond.
-            Err(CommitError::Conflict { .. }) => {
-                task.created = task.created.after(ONE_MILLISECOND);
-            }
+            Err(CommitError::Conflict { .. }) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
     }
-    Err(CreateError::Store(retry::too_busy(&ALL.key(&id))))
+    Err(retry::too_busy(&ALL.key(&id)).into())
 }
 
 /// Reads a task.
@@ -86,7 +91,7 @@ pub async fn update(
     let next_revision = |task: &mut Task| {
         let before = task.clone();
         change(task);
-        (task.id, task.created) = (before.id.clone(), before.created);
+        (task.id, task.prefix, task.created) = (before.id.clone(), before.prefix, before.created);
         (task.revision, task.updated) = (before.revision, before.updated);
         if *task != before {
             task.revision += 1;
@@ -96,7 +101,7 @@ pub async fn update(
     let before = find(store, id).await?;
     let updated = ALL
         .update(store, &id.to_string(), next_revision, |batch, before, after| {
-            record_revision(batch, after)?;
+            record_revision(batch, after).map(drop)?;
             watch_source(batch, Some(before), after).map(drop)
         })
         .await?;
@@ -120,7 +125,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         // Under its version: an update at the same time may have it watch another repository, whose index entry would stay.
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
-        batch.delete.push(runs::last_admitted_of_task(id));
+        batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(&id.registry, &repository), &member);
@@ -168,12 +173,12 @@ pub async fn forget_revisions(
     Ok(old.len())
 }
 
-fn record_revision(batch: &mut Batch, task: &Task) -> Result<(), StoreError> {
+fn record_revision(batch: &mut Batch, task: &Task) -> Result<Key, StoreError> {
     let member = format!("{}@{}.{}", task.id, task.created.as_millis(), task.revision);
     let key = Key::new(Kind::TaskRevision, &member);
     batch.put(key.clone(), codec::encode(&key, task)?);
     batch.index(revisions(), task.updated.as_millis(), member);
-    Ok(())
+    Ok(key)
 }
 
 /// Keeps the index of watched repositories, and adds the event that makes a newly watched head known.
@@ -215,9 +220,10 @@ fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     Some(Event {
         id,
         registry: after.id.registry.clone(),
+        prefix: after.prefix,
         received: after.updated,
         trace: None,
-        kind: EventKind::TaskSaved { task: after.id.clone() },
+        kind: EventKind::TaskSaved { task: after.id.clone(), created: after.created },
     })
 }
 

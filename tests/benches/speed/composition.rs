@@ -22,7 +22,6 @@ use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::RemoteRegistries;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
-use gantry_seams::CreateError;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
@@ -102,23 +101,26 @@ impl Parts {
 
     /// Makes a registry at `host` with a hook of GitHub's, if they are not there yet.
     pub(crate) async fn set_up(&self, host: &str) -> Result<()> {
+        let store = self.store.as_ref();
+        if registries::find(store, &REGISTRY.parse()?).await?.is_some() {
+            return Ok(());
+        }
         let registry = NewRegistry {
             name: REGISTRY.parse()?,
+            prefix: registries::reserve_prefix(store).await?,
             host: host.parse()?,
             credentials: None,
             run_limit: NonZeroU32::new(8).context("8 is not 0")?,
         };
-        match registries::create(self.store.as_ref(), registry).await {
-            Err(CreateError::Exists { .. }) => return Ok(()),
-            created => created?,
-        };
+        let registry = registries::create(store, registry).await?;
         let id = github::HOOK.parse()?;
         let secret = SecretString::from(github::SECRET);
         let created = self.store.now().await?;
         let sealed = self.keyring.seal(&hooks::seal_for(&id), &secret)?;
         let hook = Hook {
             id,
-            registry: REGISTRY.parse()?,
+            registry: registry.name,
+            prefix: registry.prefix,
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],

@@ -109,6 +109,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
     let now = store.now().await?;
     let task = Task {
         id: format!("{REGISTRY}/{}", task_name(number)).parse()?,
+        prefix: RunPrefix::nth(0),
         revision: 1,
         status: Status::Enabled,
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
@@ -123,7 +124,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         updated: now,
     };
     // There is no code host to ask for the head.
-    if let Some(event) = tasks::create(store.as_ref(), &task).await? {
+    if let (_, Some(event)) = tasks::create(store.as_ref(), &task).await? {
         events::set_aside(store.as_ref(), &event.id).await?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
+use gantry_domain::id::RunPrefix;
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_seams::tasks;
 use gantry_tests::git_server::{GitServer, TestRepository};
@@ -53,6 +54,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
     let now = parts.store.now().await?;
     let task = Task {
         id: format!("{REGISTRY}/{NAME}-{number}").parse()?,
+        prefix: RunPrefix::nth(0),
         revision: 1,
         status: Status::Enabled,
         recipe: stored::build(format!("{url}#main").parse()?)?,

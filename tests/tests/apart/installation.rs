@@ -1,6 +1,5 @@
 //! An installation whose parts share servers and nothing else.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,11 +14,10 @@ use gantry_scheduler::Scheduler;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::Clock;
 use gantry_seams::queue::Queues;
-use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_tests::backend::{Backend, Vhost};
-use gantry_tests::pipeline::{LEASE, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{LEASE, REGISTRY, TestPipeline, create_registry};
 use gantry_tests::real;
 use gantry_worker::{LeaseTimes, Worker};
 use tokio::runtime::Runtime;
@@ -62,13 +60,7 @@ impl Installation {
         let Connections { store, queues, blobs } = installation.connect().await;
         (installation.parts.store, installation.parts.queues, installation.parts.blobs) =
             (store, queues, blobs);
-        let registry = NewRegistry {
-            name: "reg".parse().unwrap(),
-            host: REGISTRY.parse().unwrap(),
-            credentials: None,
-            run_limit: NonZeroU32::new(8).unwrap(),
-        };
-        registries::create(installation.parts.store.as_ref(), registry).await.unwrap();
+        create_registry(installation.parts.store.as_ref(), "reg", REGISTRY, 8).await;
         installation
     }
 

@@ -1,6 +1,5 @@
 //! An installation moves from the embedded store into this mode's, and nothing is lost on the way.
 
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +11,11 @@ use gantry_seams::archive::{self, ArchiveError};
 use gantry_seams::clock::Clock;
 use gantry_seams::deliveries::AcceptedDelivery;
 use gantry_seams::installation::{self, OpenError};
-use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::{Batch, Key, Kind};
-use gantry_seams::{hooks, registries, requests, tasks, tokens};
+use gantry_seams::{hooks, requests, tasks, tokens};
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::backend::Backend;
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry};
 
 const OBJECT: &str = "uploads/some/where";
 
@@ -35,16 +33,11 @@ async fn old() -> Old {
     let store = Arc::new(SqliteStore::in_memory(Options { clock, ..Options::default() }).unwrap());
     gantry.store = store.clone();
     installation::open(store.as_ref(), "old", &[]).await.unwrap();
-    let registry = NewRegistry {
-        name: "reg".parse().unwrap(),
-        host: REGISTRY.parse().unwrap(),
-        credentials: None,
-        run_limit: NonZeroU32::MIN,
-    };
-    registries::create(store.as_ref(), registry).await.unwrap();
+    create_registry(store.as_ref(), "reg", REGISTRY, 1).await;
     let hook = Hook {
         id: "hook".parse().unwrap(),
         registry: "reg".parse().unwrap(),
+        prefix: TestPipeline::prefix(),
         provider: Provider::GitHub,
         repositories: Vec::new(),
         secrets: Vec::new(),

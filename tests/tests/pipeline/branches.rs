@@ -39,6 +39,7 @@ impl Sender {
         let hook = Hook {
             id,
             registry: "reg".parse().unwrap(),
+            prefix: TestPipeline::prefix(),
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],

@@ -1,7 +1,6 @@
 //! Many runs and many workers at once: order lives in the store, and a run is taken once.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -12,11 +11,10 @@ use gantry_domain::id::{RunId, RunPrefix, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::run::RunType;
-use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, Store};
 use gantry_tests::doubles::store::{Conflicts, HookedStore};
-use gantry_tests::pipeline::{LEASE, TestPipeline};
+use gantry_tests::pipeline::{LEASE, TestPipeline, create_registry};
 
 /// As many runs as one commit creates.
 const AT_ONCE: usize = 50;
@@ -96,13 +94,7 @@ async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
 
 /// A registry with a place for one run.
 async fn narrow_registry(gantry: &TestPipeline, name: &str) -> RunPrefix {
-    let new = NewRegistry {
-        name: name.parse().unwrap(),
-        host: format!("{name}.test").parse().unwrap(),
-        credentials: None,
-        run_limit: NonZeroU32::MIN,
-    };
-    registries::create(gantry.store.as_ref(), new).await.unwrap().prefix
+    create_registry(gantry.store.as_ref(), name, &format!("{name}.test"), 1).await.prefix
 }
 
 /// Creates runs that wait.

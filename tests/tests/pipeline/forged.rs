@@ -45,11 +45,12 @@ async fn change(gantry: &TestPipeline, run: &Run, change: Change) {
 
 /// A registry `other` with credentials.
 pub(crate) async fn other_registry(gantry: &TestPipeline) {
-    let name = "other".parse().unwrap();
+    let prefix = registries::reserve_prefix(gantry.store.as_ref()).await.unwrap();
     let secret = SecretString::from("s3cr3t-of-the-other");
-    let password = gantry.keyring.seal(&Registry::seals_for(&name), &secret).unwrap();
+    let password = gantry.keyring.seal(&Registry::seals_for(prefix), &secret).unwrap();
     let registry = NewRegistry {
-        name,
+        name: "other".parse().unwrap(),
+        prefix,
         host: "other.test".parse().unwrap(),
         credentials: Some(SealedCredentials { username: "mona".to_owned(), password }),
         run_limit: NonZeroU32::new(8).unwrap(),
@@ -177,6 +178,7 @@ async fn a_run_that_is_run_again_is_vouched_for_as_well() {
     let event = Event {
         id: "request/again".parse().unwrap(),
         registry: first.registry.clone(),
+        prefix: first.id.prefix(),
         received: gantry.clock.now(),
         trace: None,
         kind: EventKind::Requested { by: by.clone(), task: None, rerun_of: Some(first.id) },
@@ -184,7 +186,6 @@ async fn a_run_that_is_run_again_is_vouched_for_as_well() {
     let request = RunRequest {
         draft: planner::for_rerun(&first, event.id.clone(), by),
         event,
-        prefix: "ca".parse().unwrap(),
         idempotency: None,
     };
     let (store, signer) = (gantry.store.as_ref(), gantry.keyring.as_ref());

@@ -28,6 +28,7 @@ mod embedded {
     mod crowds;
     mod forged;
     mod hosts;
+    mod incarnations;
     mod keeping;
     mod leases;
     mod logs;
@@ -56,6 +57,7 @@ mod scaled {
     mod admission;
     mod clocks;
     mod forged;
+    mod incarnations;
     mod leases;
     mod lost_answers;
     mod order;

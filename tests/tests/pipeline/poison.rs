@@ -2,7 +2,6 @@
 //! quarantine, once, and whatever does not need it goes on.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,13 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
 use gantry_seams::deliveries::{self, AcceptedDelivery};
-use gantry_seams::registries::NewRegistry;
 use gantry_seams::requests::{self, RunRequest};
 use gantry_seams::store::{Batch, CommitError, Index, Key, Kind};
-use gantry_seams::{hooks, installation, registries, runs};
+use gantry_seams::{hooks, installation, runs};
 use gantry_tests::doubles::store::{CommitHook, HookedStore};
-use gantry_tests::pipeline::{DOCKERFILE, LEASE, QUEUE_TIMEOUT, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{
+    DOCKERFILE, LEASE, QUEUE_TIMEOUT, REGISTRY, TestPipeline, create_registry,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take on a busy machine.
@@ -55,16 +55,11 @@ struct Victim {
 impl Victim {
     async fn new(gantry: &TestPipeline, name: &str) -> Self {
         let store = gantry.store.as_ref();
-        let new = NewRegistry {
-            name: name.parse().unwrap(),
-            host: REGISTRY.parse().unwrap(),
-            credentials: None,
-            run_limit: NonZeroU32::new(8).unwrap(),
-        };
-        let registry = registries::create(store, new).await.unwrap();
+        let registry = create_registry(store, name, REGISTRY, 8).await;
         let hook = Hook {
             id: name.parse().unwrap(),
             registry: registry.name.clone(),
+            prefix: registry.prefix,
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: Vec::new(),
@@ -98,6 +93,7 @@ impl Victim {
         let event = Event {
             id: format!("{name}/d1/0").parse().unwrap(),
             registry: self.registry.name.clone(),
+            prefix: self.registry.prefix,
             received: gantry.clock.now(),
             trace: None,
             kind: EventKind::Push(push),
@@ -107,6 +103,7 @@ impl Victim {
             hook: name.parse().unwrap(),
             provider: Provider::GitHub,
             registry: self.registry.name.clone(),
+            prefix: self.registry.prefix,
             kind: "push".to_owned(),
             received: gantry.clock.now(),
             body_sha256: "0".repeat(64),
@@ -137,7 +134,8 @@ impl Victim {
 
 /// The one run of a task.
 async fn run_of(gantry: &TestPipeline, victim: &Victim) -> String {
-    let filter = runs::RunFilter { task: Some(victim.task.id.clone()), ..Default::default() };
+    let task = Some((victim.registry.prefix, victim.task.id.name.clone()));
+    let filter = runs::RunFilter { task, ..Default::default() };
     let found = runs::list(gantry.store.as_ref(), &filter, None, 2).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     found[0].id.to_string()
@@ -149,6 +147,7 @@ async fn ask(gantry: &TestPipeline, task: &Task, number: usize) {
     let event = Event {
         id: format!("request/{number}").parse().unwrap(),
         registry: task.id.registry.clone(),
+        prefix: task.prefix,
         received: gantry.clock.now(),
         trace: None,
         kind: EventKind::Requested { by: by.clone(), task: Some(task.id.clone()), rerun_of: None },
@@ -156,7 +155,6 @@ async fn ask(gantry: &TestPipeline, task: &Task, number: usize) {
     let request = RunRequest {
         draft: planner::for_task_request(task, task.recipe.clone(), event.id.clone(), by),
         event,
-        prefix: "ca".parse().unwrap(),
         idempotency: None,
     };
     requests::accept(gantry.store.as_ref(), request, gantry.keyring.as_ref()).await.unwrap();
@@ -228,7 +226,9 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     for name in ["ready", "leased", "waiting"] {
         poisoned.push(Key::new(Kind::Run, run_of(&gantry, &victims[name]).await));
     }
-    let run_key = format!("push/key/web/{}/2", victims["key"].fact(&gantry));
+    let key = &victims["key"];
+    let (created, fact) = (key.task.created.as_millis(), key.fact(&gantry));
+    let run_key = format!("push/key/web@{created}/{fact}/2");
     poisoned.extend([
         Key::new(Kind::Registry, "registry"),
         Key::new(Kind::Task, "task/web"),
@@ -248,7 +248,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     poison(&gantry, &poisoned).await;
     let delivery = Key::new(Kind::Delivery, "github/delivery/d1");
     // What is only replaced, and what no loop reads while it is young.
-    let admission = Key::new(Kind::Admission, "registry/reg");
+    let admission = Key::new(Kind::Admission, format!("registry/{}", TestPipeline::prefix()));
     poison(&gantry, &[admission, delivery]).await;
     ghosts(&gantry).await;
 
@@ -261,8 +261,10 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
     let began = Instant::now();
     loop {
-        let filter =
-            runs::RunFilter { task: Some("reg/hello".parse().unwrap()), ..Default::default() };
+        let filter = runs::RunFilter {
+            task: Some((TestPipeline::prefix(), "hello".parse().unwrap())),
+            ..Default::default()
+        };
         let found = runs::list(store, &filter, None, 2).await.unwrap();
         let known = installation::quarantined(store, 100).await.unwrap();
         let missing: Vec<&Key> = poisoned
@@ -323,7 +325,7 @@ async fn one_poisoned_run_hides_none_of_those_that_wait_behind_it() {
         ask(&gantry, &victim.task, number).await;
     }
     ask(&gantry, &hello, 140).await;
-    poison(&gantry, &[Key::new(Kind::Run, "ca20")]).await;
+    poison(&gantry, &[Key::new(Kind::Run, "cb20")]).await;
     gantry.schedule().await;
-    assert!(matches!(gantry.run("ca141").await.state, gantry_domain::run::RunState::Ready { .. }));
+    assert!(matches!(gantry.run("ca1").await.state, gantry_domain::run::RunState::Ready { .. }));
 }

@@ -1,6 +1,5 @@
 //! A worker as Redis knows it: a user that may touch what its pool's runs need, by the template that operators start from.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +10,10 @@ use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::SecretString;
 use gantry_redis::{RedisOptions, RedisStore};
 use gantry_seams::clock::Clock;
-use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
 use gantry_seams::{installation, runs, workers};
 use gantry_tests::backend::Backend;
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, image_build};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry, image_build};
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -41,13 +39,7 @@ impl Guarded {
         }
         let mut gantry = TestPipeline::start(Backend::Embedded).await;
         gantry.store = connect(&gantry, &redis, "gantry", "CHANGE-ME").await;
-        let registry = NewRegistry {
-            name: "reg".parse().unwrap(),
-            host: REGISTRY.parse().unwrap(),
-            credentials: None,
-            run_limit: NonZeroU32::new(8).unwrap(),
-        };
-        registries::create(gantry.store.as_ref(), registry).await.unwrap();
+        create_registry(gantry.store.as_ref(), "reg", REGISTRY, 8).await;
         Self { gantry, redis }
     }
 

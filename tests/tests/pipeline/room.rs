@@ -1,6 +1,5 @@
 //! A store that fills up: bodies leave early, and runs keep their room.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,10 +7,9 @@ use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::hook::Provider;
 use gantry_domain::run::RunStatus;
 use gantry_seams::clock::Clock;
-use gantry_seams::registries::NewRegistry;
-use gantry_seams::{deliveries, registries};
+use gantry_seams::deliveries;
 use gantry_sqlite::{Options, SqliteStore};
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline};
+use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry};
 
 const BUDGET: u64 = 4 << 20;
 
@@ -21,6 +19,7 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         hook: "hook".parse().unwrap(),
         provider: Provider::GitHub,
         registry: "reg".parse().unwrap(),
+        prefix: TestPipeline::prefix(),
         kind: "ping".to_owned(),
         received: gantry.clock.now(),
         body_sha256: "0".repeat(64),
@@ -40,13 +39,7 @@ async fn bodies_leave_early_when_the_store_fills_up_and_runs_go_on_meanwhile() {
     let clock = Clock::Manual(gantry.clock.clone());
     let options = Options { max_bytes: Some(BUDGET), clock, ..Options::default() };
     gantry.store = Arc::new(SqliteStore::in_memory(options).unwrap());
-    let registry = NewRegistry {
-        name: "reg".parse().unwrap(),
-        host: REGISTRY.parse().unwrap(),
-        credentials: None,
-        run_limit: NonZeroU32::MIN,
-    };
-    registries::create(gantry.store.as_ref(), registry).await.unwrap();
+    create_registry(gantry.store.as_ref(), "reg", REGISTRY, 1).await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;

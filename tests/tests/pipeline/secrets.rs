@@ -188,9 +188,11 @@ async fn once_everything_is_sealed_anew_the_old_key_may_go() {
     let credentials =
         SealedCredentials { username: "mona".to_owned(), password: seal(&gantry, SECRET) };
     let name = "reg".parse().unwrap();
-    registries::update(store, &name, |registry| registry.credentials = Some(credentials.clone()))
-        .await
-        .unwrap();
+    registries::update(store, &name, TestPipeline::prefix(), |registry| {
+        registry.credentials = Some(credentials.clone())
+    })
+    .await
+    .unwrap();
     let hook = "hook".parse().unwrap();
     let sealed = gantry.keyring.seal(&hooks::seal_for(&hook), &SecretString::from(SECRET)).unwrap();
     let secret = HookSecret { sealed, created: gantry.clock.now() };

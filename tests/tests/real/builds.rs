@@ -1,28 +1,19 @@
 //! Builds on a real engine, pushed to a real registry.
 
-use std::num::NonZeroU32;
-
 use gantry_domain::decide::planner;
 use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
 use gantry_ops::secret::SecretString;
-use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{runs, tasks};
 use gantry_tests::backend::Backend;
-use gantry_tests::pipeline::{TestPipeline, image_build};
+use gantry_tests::pipeline::{TestPipeline, create_registry, image_build};
 use gantry_tests::real;
 
 /// An installation whose registry `real` is the real one.
 async fn installation() -> TestPipeline {
     let gantry = TestPipeline::start(Backend::Embedded).await;
-    let registry = NewRegistry {
-        name: "real".parse().unwrap(),
-        host: real::registry().parse().unwrap(),
-        credentials: None,
-        run_limit: NonZeroU32::new(8).unwrap(),
-    };
-    registries::create(gantry.store.as_ref(), registry).await.unwrap();
+    create_registry(gantry.store.as_ref(), "real", &real::registry(), 8).await;
     gantry
 }
 
@@ -107,7 +98,7 @@ async fn two_builds_of_one_dockerfile_at_once_each_see_their_own_secret() {
     for secret in ["first-secret", "second-secret"] {
         let name = unique(&secret[..5]);
         let mut one = task(&gantry, &name, dockerfile, &name).await;
-        let seals_for = gantry_domain::registry::Registry::seals_for(&one.id.registry);
+        let seals_for = gantry_domain::registry::Registry::seals_for(one.prefix);
         let sealed = gantry.keyring.seal(&seals_for, &SecretString::from(secret)).unwrap();
         image_build(&mut one.recipe)
             .secret_build_args

@@ -1,18 +1,16 @@
 //! Whole runs on the real engine, whose registry fails on the way: tried again, and never the user's fault.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bollard::Docker;
 use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::id::RunId;
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
-use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::runs;
 use gantry_tests::backend::Backend;
 use gantry_tests::faulty_registry::{Fault, FaultyRegistry};
 use gantry_tests::on_each_engine;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{TestPipeline, create_registry};
 use gantry_tests::real::{self, Engine};
 use gantry_worker::Worker;
 
@@ -38,13 +36,7 @@ impl Pushing {
     async fn start(engine: Engine, tag: &str) -> Self {
         let gantry = TestPipeline::start(Backend::Embedded).await;
         let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
-        let new = NewRegistry {
-            name: "real".parse().unwrap(),
-            host: registry.host().parse().unwrap(),
-            credentials: None,
-            run_limit: NonZeroU32::new(8).unwrap(),
-        };
-        registries::create(gantry.store.as_ref(), new).await.unwrap();
+        create_registry(gantry.store.as_ref(), "real", &registry.host(), 8).await;
         let name = unique("faults");
         let dockerfile = format!("FROM {}/busybox:1\nRUN echo {name} > /word\n", registry.host());
         let files = [("Dockerfile", dockerfile.as_str())];

@@ -219,7 +219,7 @@ impl<'a> Checker<'a> {
     }
 
     fn seal(&self, text: &str) -> Result<Sealed, SecretError> {
-        let bound_to = Registry::seals_for(&self.registry.name);
+        let bound_to = Registry::seals_for(self.registry.prefix);
         self.keyring.seal(&bound_to, &SecretString::from(text))
     }
 

@@ -18,7 +18,7 @@ pub(crate) async fn start_build(
     new: &BuildCreate,
     asked: Asked,
 ) -> Result<Started, Refusal> {
-    let request = Request::new(asked, allowed, &registry.name)?;
+    let request = Request::new(asked, allowed, registry)?;
     let draft = quick_build(state, registry, new, &request).await?;
     request.start(state, registry, None, None, draft).await
 }

@@ -2,7 +2,7 @@
 
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::{EventId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
+use gantry_domain::id::{EventId, RunId, TaskId, TokenId};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run as RunRecord;
 use gantry_ops::metrics::{self, Decided};
@@ -52,8 +52,8 @@ struct Request {
 
 impl Request {
     /// Goes on only if the caller may act on the registry, whoever loaded it.
-    fn new(asked: Asked, allowed: &Allowed<Run>, registry: &RegistryName) -> Result<Self, Refusal> {
-        allowed.check(registry, "registry", registry)?;
+    fn new(asked: Asked, allowed: &Allowed<Run>, registry: &Registry) -> Result<Self, Refusal> {
+        allowed.check(registry, "registry", &registry.name)?;
         let random = random_hex::<16>()?;
         let event = match format!("request:{}", random.as_str()).parse() {
             Ok(event) => event,
@@ -90,12 +90,12 @@ impl Request {
         let event = Event {
             id: self.event,
             registry: registry.name.clone(),
+            prefix: registry.prefix,
             received: store.now().await?,
             trace,
             kind: EventKind::Requested { by: self.by, task, rerun_of },
         };
-        let prefix: RunPrefix = registry.prefix;
-        let request = RunRequest { event, prefix, draft, idempotency: self.asked.idempotency };
+        let request = RunRequest { event, draft, idempotency: self.asked.idempotency };
         match requests::accept(store, request, state.keyring.as_ref()).await? {
             AcceptedRequest::Started(run) => {
                 self.asked.span.record("run.id", field::display(run.id));

@@ -4,9 +4,10 @@ use gantry_api::RerunCreate;
 use gantry_domain::decide::planner;
 use gantry_domain::lineage::BaseImage;
 use gantry_domain::recipe::Work;
+use gantry_domain::registry::Registry;
 use gantry_domain::run::Run as RunRecord;
 use gantry_domain::source::Source;
-use gantry_seams::uploads;
+use gantry_seams::{registries, uploads};
 
 use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
@@ -23,10 +24,10 @@ pub(crate) async fn start_rerun(
     given: &RerunCreate,
     asked: Asked,
 ) -> Result<Started, Refusal> {
-    let registry = allowed.registry(state.store.as_ref(), &run.registry).await?;
+    let registry = registry_of(state, run).await?;
     refuse_unsigned(state, run)?;
     refuse_lost_upload(state, run).await?;
-    let request = Request::new(asked, allowed, &registry.name)?;
+    let request = Request::new(asked, allowed, &registry)?;
     let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
     if given.same_bases {
         let Work::Build(build) = &mut draft.recipe.work;
@@ -35,6 +36,16 @@ pub(crate) async fn start_rerun(
     draft.force_tags = given.force_tags;
     code_choice::check_rerun(state.store.as_ref(), run, &draft.recipe, allowed.token()).await?;
     request.start(state, &registry, run.task_id(), Some(run.id), draft).await
+}
+
+/// The registry of a run. One that was made again under its name is another.
+async fn registry_of(state: &State, run: &RunRecord) -> Result<Registry, Refusal> {
+    let (name, prefix) = (&run.registry, run.id.prefix());
+    let found = registries::find_exactly(state.store.as_ref(), name, prefix).await?;
+    found.ok_or_else(|| Refusal::Conflict {
+        code: "registry_gone",
+        message: format!("registry `{name}` of run {} was deleted", run.id),
+    })
 }
 
 /// The bases that a run was built from.

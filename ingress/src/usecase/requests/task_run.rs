@@ -23,7 +23,7 @@ pub(crate) async fn start_task_run(
     given: &TaskRunCreate,
     asked: Asked,
 ) -> Result<Started, Refusal> {
-    let request = Request::new(asked, allowed, &registry.name)?;
+    let request = Request::new(asked, allowed, registry)?;
     let scope = allowed.token().scope;
     let draft = overridden(state, registry, task, given, scope, &request).await?;
     request.start(state, registry, Some(task.id.clone()), None, draft).await

@@ -1,6 +1,6 @@
 //! Runs from the newest, by registry, task, status and image.
 
-use gantry_domain::id::{RegistryName, RunId, TaskId, TaskName};
+use gantry_domain::id::{RegistryName, RunId, RunPrefix, TaskName};
 use gantry_domain::run::{Run as RunRecord, RunStatus};
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::{Store, StoreError};
@@ -75,19 +75,14 @@ async fn filters(
         return Err(Refusal::invalid("task", message));
     }
     let registries = match (&wanted.registry, allowed.bound_to()) {
-        (Some(registry), _) => {
-            allowed.registry(store, registry).await?;
-            vec![Some(registry)]
-        }
+        (Some(registry), _) => vec![Some(allowed.registry(store, registry).await?.prefix)],
         (None, None) => vec![None],
-        (None, Some(registries)) => registries.iter().map(Some).collect(),
+        (None, Some(registries)) => registries.values().copied().map(Some).collect(),
     };
     let images = wanted.image.as_deref().map_or_else(|| vec![None], image_names);
-    let filter = |registry: Option<&RegistryName>, image: Option<&str>| RunFilter {
-        registry: registry.cloned(),
-        task: registry
-            .zip(wanted.task.as_ref())
-            .map(|(registry, name)| TaskId { registry: registry.clone(), name: name.clone() }),
+    let filter = |registry: Option<RunPrefix>, image: Option<&str>| RunFilter {
+        registry,
+        task: registry.zip(wanted.task.clone()),
         image: image.map(str::to_owned),
         status: wanted.status,
     };
@@ -125,7 +120,7 @@ async fn cursor(
     let refused =
         || Refusal::invalid("after", "it is no `next` of a list of runs, or too old: begin anew");
     let id: RunId = after.parse().map_err(|_| refused())?;
-    runs::find(store, id).await?.filter(|run| allowed.sees(&run.registry)).ok_or_else(refused)
+    runs::find(store, id).await?.filter(|run| allowed.sees(run)).ok_or_else(refused)
 }
 
 /// The newest runs of several listings, in one order.

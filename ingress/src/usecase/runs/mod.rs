@@ -27,7 +27,7 @@ pub(crate) async fn find<S: Needs>(
 ) -> Result<RunRecord, Refusal> {
     runs::find(state.store.as_ref(), id)
         .await?
-        .filter(|run| allowed.sees(&run.registry))
+        .filter(|run| allowed.sees(run))
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 
@@ -78,6 +78,6 @@ pub(crate) async fn lineage(
 ) -> Result<Lineage, Refusal> {
     let found = lineages::find(state.store.as_ref(), digest).await?;
     found
-        .filter(|lineage| allowed.sees(&lineage.registry))
+        .filter(|lineage| allowed.sees(lineage))
         .ok_or_else(|| Refusal::NotFound { what: "lineage", name: digest.to_string() })
 }

@@ -4,7 +4,7 @@ use super::planner::{self, RunDraft};
 use super::{Rule, matcher};
 use crate::event::Push;
 use crate::fact::{Fact, FactKey};
-use crate::id::{EventId, RunId, TaskId};
+use crate::id::{EventId, RunId};
 use crate::task::Task;
 
 /// What is known of the head of the branch that a push moved.
@@ -32,10 +32,12 @@ impl Head {
     /// The key of the run that a task has for this head: there is one, however often the change is reported. `None` where
     /// no head is known.
     #[must_use]
-    pub fn run_key(&self, task: &TaskId) -> Option<String> {
+    pub fn run_key(&self, task: &Task) -> Option<String> {
         match self {
             Self::Known { fact, .. } => {
-                Some(format!("push/{task}/{}/{}", fact.key, fact.generation))
+                // A task that is made again under a former one's name has runs of its own.
+                let (id, created) = (&task.id, task.created.as_millis());
+                Some(format!("push/{id}@{created}/{}/{}", fact.key, fact.generation))
             }
             Self::Unknown { .. } | Self::NotAsked => None,
         }
@@ -157,9 +159,11 @@ mod tests {
 
     #[test]
     fn a_task_has_one_run_key_for_each_generation_of_the_head() {
-        let key = head(Some(commit("e")), true).run_key(&"reg/web".parse().unwrap());
-        let says = "push/reg/web/branch:reg:github.com/octo/hello@main/1";
-        assert_eq!(key.as_deref(), Some(says));
-        assert_eq!(Head::NotAsked.run_key(&"reg/web".parse().unwrap()), None);
+        let (known, mut task) = (head(Some(commit("e")), true), task());
+        let says = "push/reg/web@0/branch:reg:github.com/octo/hello@main/1";
+        assert_eq!(known.run_key(&task).as_deref(), Some(says));
+        assert_eq!(Head::NotAsked.run_key(&task), None);
+        task.created = Timestamp::from_millis(1);
+        assert_ne!(known.run_key(&task).as_deref(), Some(says), "made again, it is another task");
     }
 }

@@ -9,6 +9,7 @@ use crate::timestamp::Timestamp;
 pub(crate) fn task() -> Task {
     Task {
         id: "reg/web".parse().unwrap(),
+        prefix: crate::id::RunPrefix::nth(0),
         revision: 3,
         status: Status::Enabled,
         recipe: Recipe {

@@ -5,7 +5,7 @@
 //! one admitted conflicts at that record, and counts again.
 
 use gantry_domain::decide::order;
-use gantry_domain::id::{RegistryName, RunId, TaskId};
+use gantry_domain::id::{RunId, RunPrefix, TaskName};
 use gantry_domain::run::{Progress, ReadySecrets, Run, WaitReason};
 use gantry_domain::sealed::Sealed;
 
@@ -97,16 +97,17 @@ struct Quota {
 }
 
 fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
+    let prefix = run.id.prefix();
     let mut quotas = vec![Quota {
-        last_admitted: last_admitted_of_registry(&run.registry),
-        taken: placed_in_registry(&run.registry),
+        last_admitted: last_admitted_of_registry(prefix),
+        taken: placed_in_registry(prefix),
         limit: limits.registry,
         full: WaitReason::RegistryLimit { limit: limits.registry },
     }];
-    if let (Some(task), Some(limit)) = (run.task_id(), limits.task) {
+    if let (Some(task), Some(limit)) = (&run.task, limits.task) {
         quotas.push(Quota {
-            last_admitted: last_admitted_of_task(&task),
-            taken: placed_in_task(&task),
+            last_admitted: last_admitted_of_task(prefix, &task.name),
+            taken: placed_in_task(prefix, &task.name),
             limit,
             full: WaitReason::TaskLimit { limit },
         });
@@ -115,11 +116,11 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
 }
 
 /// The record that each admission of a registry's runs replaces.
-pub(crate) fn last_admitted_of_registry(registry: &RegistryName) -> Key {
+pub(crate) fn last_admitted_of_registry(registry: RunPrefix) -> Key {
     Key::new(Kind::Admission, format_args!("registry/{registry}"))
 }
 
 /// The record that each admission of a task's runs replaces.
-pub(crate) fn last_admitted_of_task(task: &TaskId) -> Key {
-    Key::new(Kind::Admission, format_args!("task/{task}"))
+pub(crate) fn last_admitted_of_task(registry: RunPrefix, task: &TaskName) -> Key {
+    Key::new(Kind::Admission, format_args!("task/{registry}/{task}"))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use gantry_domain::built_on::BuiltOn;
 use gantry_domain::decide::order;
-use gantry_domain::id::{PoolName, RegistryName, RunId, TaskId};
+use gantry_domain::id::{PoolName, RunId, RunPrefix, TaskName};
 use gantry_domain::run::{Run, RunState, RunStatus};
 use gantry_domain::timestamp::Timestamp;
 
@@ -16,9 +16,9 @@ use crate::store::{Batch, Entry, Index};
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     /// Of this registry only.
-    pub registry: Option<RegistryName>,
-    /// Of this task only.
-    pub task: Option<TaskId>,
+    pub registry: Option<RunPrefix>,
+    /// Of this task of a registry only.
+    pub task: Option<(RunPrefix, TaskName)>,
     /// That pushed this digest, or to this repository, named without its host.
     pub image: Option<String>,
     /// In this status only.
@@ -45,21 +45,22 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     let at = |index: Index, score: i64| (index, Entry { score, member: run.id.to_string() });
     let created = run.created.as_millis();
     let mut entries = Vec::new();
-    for registry in [None, Some(&run.registry)] {
+    let prefix = run.id.prefix();
+    for registry in [None, Some(prefix)] {
         entries.push((listing_of(registry), listing_entry(run)));
         entries.push((in_status(registry, run.status()), listing_entry(run)));
         for image in images(run) {
             entries.push((of_image(registry, &image), listing_entry(run)));
         }
     }
-    let task = run.task_id();
-    if let Some(task) = &task {
-        entries.push((of_task(task), listing_entry(run)));
+    let task = run.task.as_ref().map(|task| &task.name);
+    if let Some(task) = task {
+        entries.push((of_task(prefix, task), listing_entry(run)));
     }
     if run.state.holds_a_place() {
-        entries.push(at(placed_in_registry(&run.registry), created));
-        if let Some(task) = &task {
-            entries.push(at(placed_in_task(task), created));
+        entries.push(at(placed_in_registry(prefix), created));
+        if let Some(task) = task {
+            entries.push(at(placed_in_task(prefix, task), created));
         }
     }
     match &run.state {
@@ -106,16 +107,16 @@ pub(super) fn waiting_entry(run: &Run) -> Entry {
 /// By registry, and in each by the rank that it would have if it were ready.
 pub(super) fn waiting_in_registry_entry(run: &Run) -> Entry {
     let rank = order::rank(run.run_type, due(run));
-    Entry { score: 0, member: format!("{}/{:020}/{}", run.registry, rank.0, run.id) }
+    Entry { score: 0, member: format!("{}/{:020}/{}", run.id.prefix(), rank.0, run.id) }
 }
 
 /// A place before all waiting runs of a registry.
-pub(super) fn before_waiting_in(registry: &RegistryName) -> Entry {
+pub(super) fn before_waiting_in(registry: RunPrefix) -> Entry {
     Entry { score: 0, member: format!("{registry}/") }
 }
 
 /// A place behind all waiting runs of a registry: no rank begins with this sign.
-pub(super) fn behind_waiting_in(registry: &RegistryName) -> Entry {
+pub(super) fn behind_waiting_in(registry: RunPrefix) -> Entry {
     Entry { score: 0, member: format!("{registry}/~") }
 }
 
@@ -131,9 +132,9 @@ fn due(run: &Run) -> Timestamp {
 }
 
 pub(super) fn listing(filter: &RunFilter) -> Index {
-    let registry = filter.registry.as_ref();
+    let registry = filter.registry;
     match (&filter.task, &filter.image, filter.status) {
-        (Some(task), ..) => of_task(task),
+        (Some((registry, task)), ..) => of_task(*registry, task),
         (None, Some(image), _) => of_image(registry, image),
         (None, None, Some(status)) => in_status(registry, status),
         (None, None, None) => listing_of(registry),
@@ -145,19 +146,19 @@ pub(crate) fn all() -> Index {
 }
 
 /// Every run, or those of a registry.
-fn listing_of(registry: Option<&RegistryName>) -> Index {
+fn listing_of(registry: Option<RunPrefix>) -> Index {
     registry.map_or_else(all, |registry| Index::new(format!("runs/registry/{registry}")))
 }
 
-fn in_status(registry: Option<&RegistryName>, status: RunStatus) -> Index {
+fn in_status(registry: Option<RunPrefix>, status: RunStatus) -> Index {
     part_of(registry, format_args!("status/{status}"))
 }
 
-fn of_image(registry: Option<&RegistryName>, image: &str) -> Index {
+fn of_image(registry: Option<RunPrefix>, image: &str) -> Index {
     part_of(registry, format_args!("image/{image}"))
 }
 
-fn part_of(registry: Option<&RegistryName>, part: fmt::Arguments<'_>) -> Index {
+fn part_of(registry: Option<RunPrefix>, part: fmt::Arguments<'_>) -> Index {
     Index::new(match registry {
         None => format!("runs/{part}"),
         // No name of an image has this sign in it.
@@ -165,8 +166,8 @@ fn part_of(registry: Option<&RegistryName>, part: fmt::Arguments<'_>) -> Index {
     })
 }
 
-fn of_task(task: &TaskId) -> Index {
-    Index::new(format!("runs/task/{task}"))
+fn of_task(registry: RunPrefix, task: &TaskName) -> Index {
+    Index::new(format!("runs/task/{registry}/{task}"))
 }
 
 pub(super) fn waiting() -> Index {
@@ -207,10 +208,10 @@ pub(super) fn ended() -> Index {
     Index::new("runs/ended")
 }
 
-pub(super) fn placed_in_registry(registry: &RegistryName) -> Index {
+pub(super) fn placed_in_registry(registry: RunPrefix) -> Index {
     Index::new(format!("runs/placed/registry/{registry}"))
 }
 
-pub(super) fn placed_in_task(task: &TaskId) -> Index {
-    Index::new(format!("runs/placed/task/{task}"))
+pub(super) fn placed_in_task(registry: RunPrefix, task: &TaskName) -> Index {
+    Index::new(format!("runs/placed/task/{registry}/{task}"))
 }

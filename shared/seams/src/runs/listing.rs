@@ -1,6 +1,6 @@
 //! Runs by what is asked of them: for people, for admission, for the sweeper.
 
-use gantry_domain::id::{PoolName, RegistryName, RunId};
+use gantry_domain::id::{PoolName, RunId, RunPrefix};
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 
@@ -24,21 +24,21 @@ pub async fn list(
     load_members(store, &index, from, limit).await
 }
 
-/// The first registry, in order of name, that has waiting runs, after the registry `after`.
+/// The first registry, in order of prefix, that has waiting runs, after the registry `after`.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn next_waiting_registry(
     store: &dyn Store,
-    after: Option<&RegistryName>,
-) -> Result<Option<RegistryName>, StoreError> {
+    after: Option<RunPrefix>,
+) -> Result<Option<RunPrefix>, StoreError> {
     let mut from =
         after.map_or(From::Start, |registry| From::After(indexes::behind_waiting_in(registry)));
     loop {
         let Some(entry) = store.range(&indexes::waiting_by_registry(), from, 1).await?.pop() else {
             return Ok(None);
         };
-        let registry = entry.member.split_once('/').and_then(|(name, _)| name.parse().ok());
+        let registry = entry.member.split_once('/').and_then(|(prefix, _)| prefix.parse().ok());
         if registry.is_some() {
             return Ok(registry);
         }
@@ -53,7 +53,7 @@ pub async fn next_waiting_registry(
 /// [`StoreError`].
 pub async fn waiting_in(
     store: &dyn Store,
-    registry: &RegistryName,
+    registry: RunPrefix,
     after: Option<&Run>,
     limit: usize,
 ) -> Result<Vec<Run>, StoreError> {

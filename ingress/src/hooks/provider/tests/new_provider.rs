@@ -1,5 +1,6 @@
 //! A provider that is not in the table: its descriptor is all that it takes to receive, try and read its hooks.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use actix_web::test::TestRequest;
@@ -12,7 +13,8 @@ use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::metrics::HookVerdict;
 use gantry_ops::secret::{Keyring, SecretString};
-use gantry_seams::{deliveries, hooks};
+use gantry_seams::registries::NewRegistry;
+use gantry_seams::{deliveries, hooks, registries};
 use gantry_sqlite::{Options, SqliteStore};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -110,18 +112,28 @@ impl Receiver {
     }
 
     async fn create_hook(state: &State) -> Hook {
+        let store = state.store.as_ref();
+        let new = NewRegistry {
+            name: "contoso".parse().unwrap(),
+            prefix: registries::reserve_prefix(store).await.unwrap(),
+            host: "registry.test".parse().unwrap(),
+            credentials: None,
+            run_limit: NonZeroU32::MIN,
+        };
+        let registry = registries::create(store, new).await.unwrap();
         let id = "0123456789abcdef".parse().unwrap();
         let sealed = state.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
         let created = state.store.now().await.unwrap();
         let hook = Hook {
             id,
-            registry: "contoso".parse().unwrap(),
+            registry: registry.name,
+            prefix: registry.prefix,
             provider: FORGE.name,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],
             created,
         };
-        hooks::create(state.store.as_ref(), &hook).await.unwrap();
+        hooks::create(store, &hook).await.unwrap();
         hook
     }
 
