@@ -13,19 +13,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::archives::Archives;
 use super::failure::Failure;
 use super::progress::{Foreign, Progress};
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
-use super::{api, cache, labels, random_id};
+use super::{api, labels, random_id};
 use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream};
 
 /// How long the engine may be silent, once the build has ended, before its report counts as broken off. It ends the
 /// report by itself, within milliseconds.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// Takes 0.1 s, and more the more cache there is: the engine looks at all of it. A busy machine needs longer than 5 s.
-const TIDYING: Duration = Duration::from_secs(60);
 
 /// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
 const KILLED: i64 = 137;
@@ -36,11 +34,13 @@ const STOPPING: Duration = Duration::from_millis(500);
 /// Builds `order`. Dropping the future closes every connection of the build, by which the engine cancels it.
 pub(super) async fn build(
     socket: &Socket,
+    archives: &Archives,
     order: BuildOrder,
     context: ContextStream,
     events: mpsc::Sender<BuildEvent>,
 ) -> Result<BuiltImage, BuildError> {
     let context = Arc::new(Context::new(context));
+    let _forgotten = archives.archive(context.url());
     // Before the build: the engine waits only five seconds for a session that it does not know.
     let session = Session::open(socket, &order, context.clone()).await?;
     let mut solving = socket.control().await?;
@@ -62,8 +62,6 @@ pub(super) async fn build(
     let (answer, (mut progress, report_end)) = tokio::join!(solve, following);
     drop(session);
     tell(&events, progress.finish(answer.is_ok())).await;
-    // Nobody waits for that: the build has its result whether or not it succeeds.
-    tokio::spawn(tidy(socket.clone(), context.url()));
 
     if let Some(foreign) = progress.foreign() {
         return Err(loads_foreign(foreign));
@@ -97,15 +95,6 @@ fn loads_foreign(Foreign { image, is_certain }: &Foreign) -> BuildError {
         "it loads the image {image}, which the Dockerfile does not name where gantry reads it, or another build does at this time"
     );
     BuildError::Unavailable { message }
-}
-
-/// Removes what the engine keeps of a context. Where that fails, it counts as cache, which is bounded.
-async fn tidy(socket: Socket, context: String) {
-    match tokio::time::timeout(TIDYING, cache::forget_context(&socket, &context)).await {
-        Ok(Ok(_freed)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "the archive of a context stays in the engine"),
-        Err(_) => tracing::debug!("the engine is slow to remove the archive of a context"),
-    }
 }
 
 /// How the engine's report of a build ended.

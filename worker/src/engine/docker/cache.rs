@@ -15,12 +15,12 @@ pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, Engin
     remove(socket, &mut socket.control().await?, request).await
 }
 
-/// Removes the archive of a context. The engine keeps it beside the files that were in it, though no other build can
-/// ask for it: its address was random.
-pub(super) async fn forget_context(socket: &Socket, url: &str) -> Result<u64, EngineError> {
+/// Removes the archives of contexts that came from these addresses. Each address was random, so no other build can ask
+/// for what came from it.
+pub(super) async fn forget_contexts(socket: &Socket, urls: &[String]) -> Result<u64, EngineError> {
     let mut engine = socket.control().await?;
     // Docker Engine 20.10 looks at descriptions only when it lists, and at ids only when it removes.
-    let filter = vec![format!("description==\"http url {url}\"")];
+    let filter = urls.iter().map(|url| format!("description==\"http url {url}\"")).collect();
     let listed = engine.client.disk_usage(DiskUsageRequest { filter, ..Default::default() }).await;
     let found = listed.map_err(|status| failed(socket, status))?.into_inner().record;
     // No filter at all would mean every record.

@@ -3,11 +3,14 @@
 //! Builds go through its BuildKit in a session of gantry's own (`build`, `session`), everything else through its
 //! HTTP API. The `docker` program is never called.
 
+use std::sync::{Arc, OnceLock};
+
 use async_trait::async_trait;
 use gantry_domain::image::ImageReference;
 use gantry_ops::secret::Credentials;
 use tokio::sync::mpsc;
 
+use self::archives::Archives;
 use self::transport::Socket;
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
@@ -15,6 +18,7 @@ use super::{
 };
 
 mod api;
+mod archives;
 mod build;
 mod cache;
 mod failure;
@@ -29,6 +33,8 @@ mod transport;
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     socket: Socket,
+    /// From the first build on.
+    archives: Arc<OnceLock<Archives>>,
 }
 
 impl DockerEngine {
@@ -37,7 +43,15 @@ impl DockerEngine {
     /// # Errors
     /// [`EngineError::Refused`] for an address of another kind.
     pub fn connect(address: &str) -> Result<Self, EngineError> {
-        Ok(Self { socket: Socket::parse(address)? })
+        Ok(Self { socket: Socket::parse(address)?, archives: Arc::default() })
+    }
+
+    fn archives(&self) -> &Archives {
+        self.archives.get_or_init(|| {
+            let (archives, removal) = Archives::of(self.socket.clone());
+            tokio::spawn(removal);
+            archives
+        })
     }
 
     async fn orphans(&self) -> Result<Vec<Leftover>, EngineError> {
@@ -71,7 +85,7 @@ impl Engine for DockerEngine {
         context: ContextStream,
         events: mpsc::Sender<BuildEvent>,
     ) -> Result<BuiltImage, BuildError> {
-        build::build(&self.socket, order, context, events).await
+        build::build(&self.socket, self.archives(), order, context, events).await
     }
 
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
