@@ -128,9 +128,11 @@ impl GitServer {
         let work = TempDir::new()?;
         let format = format!("--object-format={format}");
         let folder = self.host.folder.path();
-        git(folder, &["init", "-q", "--bare", "-b", "main", &format, path(&bare)?])?;
-        git(work.path(), &["init", "-q", "-b", "main", &format, "."])?;
-        git(work.path(), &["remote", "add", "origin", path(&bare)?])?;
+        // A template would be copied: a dozen files that no test reads.
+        let init = ["init", "-q", "--template=", "-b", "main", &format];
+        git(folder, &[&init[..], &["--bare", path(&bare)?]].concat())?;
+        git(work.path(), &[&init[..], &["."]].concat())?;
+        git(work.path(), &["config", "remote.origin.url", path(&bare)?])?;
         Ok(TestRepository { work })
     }
 }
@@ -179,6 +181,8 @@ fn path(path: &Path) -> Result<&str> {
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new("git")
+        // Else a process starts after each commit and each push, to see whether there is something to tidy.
+        .args(["-c", "maintenance.auto=false", "-c", "receive.autogc=false"])
         .args(arguments)
         .current_dir(folder)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
