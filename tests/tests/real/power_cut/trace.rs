@@ -75,6 +75,15 @@ pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
             reader.call(number, number, rest)?;
         }
     }
+    // The end of a call that the cut came between is not told, and whom it answers may have the answer all the same.
+    let end = trace.lines().count();
+    for (began, begun) in unfinished.into_values() {
+        if let Some(("write" | "writev" | "sendto" | "sendmsg", arguments)) = begun.split_once('(')
+            && let Some(answer) = reader.answer(&described(arguments), arguments)
+        {
+            reader.events.push(Event { began, done: end, call: answer });
+        }
+    }
     Ok(reader.events)
 }
 
@@ -143,14 +152,8 @@ impl Reader<'_> {
 
     fn written(&mut self, name: &str, arguments: &str, length: u64) -> Result<Option<Call>> {
         let target = described(arguments);
-        if target.to_string_lossy().starts_with("socket:") {
-            let bytes: Vec<u8> = quoted(arguments).flatten().collect();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let is_success = self.successes.entry(target).or_default();
-            if text.starts_with("HTTP/1.1 ") {
-                *is_success = text.starts_with("HTTP/1.1 2");
-            }
-            return Ok(is_success.then_some(Call::Answer { text }));
+        if is_socket(&target) {
+            return Ok(self.answer(&target, arguments));
         }
         if !self.ours(&target) {
             return Ok(None);
@@ -170,9 +173,27 @@ impl Reader<'_> {
         Ok(Some(Call::Write { file: target, offset, bytes }))
     }
 
+    /// What goes over a socket, if it is a success.
+    fn answer(&mut self, target: &Path, arguments: &str) -> Option<Call> {
+        if !is_socket(target) {
+            return None;
+        }
+        let bytes: Vec<u8> = quoted(arguments).flatten().collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let is_success = self.successes.entry(target.to_owned()).or_default();
+        if text.starts_with("HTTP/1.1 ") {
+            *is_success = text.starts_with("HTTP/1.1 2");
+        }
+        is_success.then_some(Call::Answer { text })
+    }
+
     fn ours(&self, path: &Path) -> bool {
         path.starts_with(self.root)
     }
+}
+
+fn is_socket(target: &Path) -> bool {
+    target.to_string_lossy().starts_with("socket:")
 }
 
 /// The first number in a text.
@@ -216,7 +237,9 @@ fn a_call_is_read_with_its_beginning_and_its_end() {
          7 sendto(5<{socket}>, \"{answer}\", 14, MSG_NOSIGNAL, NULL, 0) = 14\n\
          7 sendto(5<{socket}>, \"{ab}\", 2, MSG_NOSIGNAL, NULL, 0) = 2\n\
          7 sendto(6<{elsewhere}>, \"{ab}\", 2, MSG_NOSIGNAL, NULL, 0) = 2\n\
-         7 write(6<{other}>, \"{ab}\", 2) = 2\n",
+         7 write(6<{other}>, \"{ab}\", 2) = 2\n\
+         7 sendto(5<{socket}>, \"{answer}\", 14, MSG_NOSIGNAL, NULL, 0 <unfinished ...>\n\
+         8 fsync(9<{file}> <unfinished ...>\n",
         cwd = hex("/"),
         file = hex("/d/f"),
         ab = hex("ab"),
@@ -236,6 +259,7 @@ fn a_call_is_read_with_its_beginning_and_its_end() {
             event(2, 4, Call::Sync { path: file }),
             event(5, 5, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
             event(6, 6, Call::Answer { text: "ab".to_owned() }),
+            event(9, 11, Call::Answer { text: "HTTP/1.1 202 x".to_owned() }),
         ]
     );
 }
