@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::attempt::Attempt;
+use crate::away::{Refused, ask_until_answered};
 use crate::executor::{Ending, Executor};
 use crate::failure::Failure;
 use crate::held::Held;
@@ -73,14 +74,14 @@ impl Slot {
         let number = holder.attempt;
         let Held { cancel_asked, slot } = held;
         let lease = KeptLease::keep(Arc::clone(&self.store), run.id, holder, times, cancel_asked);
-        let needs = tokio::select! {
-            () = lease.lost() => return None,
-            needs = self.open_needs(&run, bundle) => needs,
-        };
-        let needs = needs.and_then(|(bundle, registry)| Ok((secrets(&bundle)?, bundle, registry)));
+        let needs = self.open_needs(&lease, &run, bundle).await;
+        let needs = needs.and_then(|(bundle, registry)| {
+            Ok((secrets(&bundle).map_err(Refused::Failed)?, bundle, registry))
+        });
         let (secrets, bundle, registry) = match needs {
             Ok(needs) => needs,
-            Err(failure) => {
+            Err(Refused::LeaseLost | Refused::CancelAsked) => return None,
+            Err(Refused::Failed(failure)) => {
                 tracing::warn!(run.id = %run.id, "run {}: {}", run.id, failure.error());
                 self.finish(&lease, failure.finish(number), &Steps::default()).await;
                 return None;
@@ -99,36 +100,28 @@ impl Slot {
         Some((attempt, writer))
     }
 
-    async fn open_needs(&self, run: &Run, bundle: Bundled) -> Result<(Bundle, Registry), Failure> {
+    async fn open_needs(
+        &self,
+        lease: &KeptLease,
+        run: &Run,
+        bundle: Bundled,
+    ) -> Result<(Bundle, Registry), Refused> {
         let cannot_begin = |source: Box<dyn Error>| {
             let error = CannotBegin { worker: self.settings.id.clone(), source };
-            Failure::infrastructures(ErrorCode::Internal, &error)
+            Refused::Failed(Failure::infrastructures(ErrorCode::Internal, &error))
         };
         let bundle = match bundle.map_err(|error| cannot_begin(error.into()))? {
             None => Bundle::default(),
             Some(sealed) => Bundle::open(&self.pool_key, run, &sealed)
                 .map_err(|error| cannot_begin(error.into()))?,
         };
-        match self.find_registry(run).await.map_err(|error| cannot_begin(error.into()))? {
+        let (name, prefix) = (&run.registry, run.id.prefix());
+        let find = || registries::find_exactly(self.store.as_ref(), name, prefix);
+        match ask_until_answered(lease, "to begin", find).await? {
             Some(registry) => Ok((bundle, registry)),
             None => {
-                let message = format!("registry {} was deleted", run.registry);
-                Err(Failure::in_words(ErrorCode::Internal, message))
-            }
-        }
-    }
-
-    /// Waits for a store that is away: for as long as the lease holds that costs no attempt.
-    async fn find_registry(&self, run: &Run) -> Result<Option<Registry>, StoreError> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-        loop {
-            let (name, prefix) = (&run.registry, run.id.prefix());
-            match registries::find_exactly(self.store.as_ref(), name, prefix).await {
-                Err(StoreError::Unavailable { message }) => {
-                    tracing::warn!(run.id = %run.id, "run {} waits to begin: {message}", run.id);
-                    tokio::time::sleep(backoff.wait()).await;
-                }
-                found => return found,
+                let message = format!("registry {name} was deleted");
+                Err(Refused::Failed(Failure::in_words(ErrorCode::Internal, message)))
             }
         }
     }
