@@ -1,6 +1,6 @@
 //! Rings doorbells after the answer's commit, off the answer's path.
 //!
-//! Who hears that there is an event or a run looks at all that there are. So one doorbell of a kind is on its way at a
+//! Whoever receives one looks at all events, or runs, that there are. So one doorbell of a kind is on its way at a
 //! time, and the next one stands for all that came meanwhile. One that is lost costs a few seconds: the sweeper rings it
 //! again.
 
@@ -14,10 +14,10 @@ use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::{CancelAsked, EventAccepted, Queue, QueueError, Queues, RunsMoved};
 use tokio::sync::{mpsc, watch};
 
-/// A cancel is for one worker, and no other stands for it; what does not fit is heard with the next renewal.
+/// A cancel is for one worker, and no other stands for it; what does not fit is found with the next renewal of its lease.
 const WAITING_CANCELS: usize = 1024;
 
-/// Between two doorbells of a kind: as much as a look at the store takes, and in a burst the broker hears a hundred a
+/// Between two doorbells of a kind: as much as a look at the store takes, and in a burst the broker gets a hundred a
 /// second instead of thousands.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -139,12 +139,12 @@ impl Ringer {
 
 /// Rings one at a time, and leaves out what is not the latest any more when its turn comes.
 async fn ring_latest<M: Clone>(
-    mut bell: watch::Receiver<Latest<M>>,
+    mut doorbell: watch::Receiver<Latest<M>>,
     queue: &dyn Queue<M>,
     health: &QueueHealth,
 ) {
-    while bell.changed().await.is_ok() {
-        let latest = bell.borrow_and_update().clone();
+    while doorbell.changed().await.is_ok() {
+        let latest = doorbell.borrow_and_update().clone();
         let Some((message, trace)) = latest else { continue };
         health.note(queue.publish(message, trace).await);
         tokio::time::sleep(PAUSE).await;
@@ -187,20 +187,20 @@ mod tests {
             waiting: AtomicU64::new(0),
             taken: Mutex::default(),
         };
-        let (bell, heard) = watch::channel(None);
+        let (sender, receiver) = watch::channel(None);
         let health = QueueHealth::default();
-        bell.send_replace(Some((1, None)));
+        sender.send_replace(Some((1, None)));
         let ring = async {
             while slow.waiting.load(Ordering::SeqCst) == 0 {
                 tokio::task::yield_now().await;
             }
             for number in 2..=1000 {
-                bell.send_replace(Some((number, None)));
+                sender.send_replace(Some((number, None)));
             }
             slow.permits.add_permits(10);
-            drop(bell);
+            drop(sender);
         };
-        tokio::join!(ring_latest(heard, &slow, &health), ring);
+        tokio::join!(ring_latest(receiver, &slow, &health), ring);
         assert_eq!(*slow.taken.lock().unwrap(), [1, 1000]);
         assert_eq!((health.failed(), health.last_error()), (0, None));
     }

@@ -22,7 +22,6 @@ pub enum TlsError {
     /// The file cannot be read, or nothing of its kind is in it.
     #[error("{path} has no {what} in PEM that can be read")]
     File {
-        /// Which.
         path: PathBuf,
         /// What it should have.
         what: &'static str,

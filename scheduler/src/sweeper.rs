@@ -1,4 +1,4 @@
-//! Finds what was lost: leases of workers that were not heard of again, doorbells that did not ring, pauses that are over.
+//! Finds what was lost: leases that nobody renews any more, doorbells that did not ring, pauses that are over.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub struct HeldRuns {
     held: Mutex<HashMap<RunId, Held>>,
-    /// Notified when a run was let go that had an attempt before: the engine may have been at it for a moment longer.
+    /// Notified when a run was released that had an attempt before: the engine may have been at it for a moment longer.
     pub(crate) untidy: Notify,
 }
 
@@ -41,7 +41,7 @@ impl HeldRuns {
         held
     }
 
-    /// A run was let go after that attempt.
+    /// A run was released after that attempt.
     pub(crate) fn remove(&self, run: RunId, attempt: u32) {
         self.held().remove(&run);
         if attempt > 1 {

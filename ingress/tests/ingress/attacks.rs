@@ -77,7 +77,7 @@ async fn drip(mut stream: TcpStream, first: &str) -> String {
 }
 
 #[tokio::test]
-async fn three_hundred_senders_of_a_byte_now_and_then_are_let_go_and_hold_up_nobody() {
+async fn three_hundred_senders_of_a_byte_now_and_then_are_disconnected_and_hold_up_nobody() {
     let settings = IngressSettings {
         head_patience: SHORT,
         body_patience: SHORT,
@@ -106,7 +106,7 @@ async fn three_hundred_senders_of_a_byte_now_and_then_are_let_go_and_hold_up_nob
 }
 
 #[tokio::test]
-async fn a_second_request_whose_head_never_ends_is_let_go_too() {
+async fn a_second_request_whose_head_never_ends_is_disconnected_too() {
     let settings = IngressSettings {
         head_patience: SHORT,
         body_patience: SHORT,
@@ -119,12 +119,12 @@ async fn a_second_request_whose_head_never_ends_is_let_go_too() {
     let began = Instant::now();
     let answer = drip(connect(&server).await, &format!("{whole}POST /hooks/")).await;
     assert_eq!(statuses(&answer), [202], "{answer}");
-    assert!(began.elapsed() > Duration::from_secs(1), "it was let go early: {answer}");
+    assert!(began.elapsed() > Duration::from_secs(1), "it was disconnected early: {answer}");
     assert_serves(&server, &hook, "after").await;
 }
 
 #[tokio::test]
-async fn half_requests_of_a_token_are_let_go_too() {
+async fn half_requests_of_a_token_are_disconnected_too() {
     let settings = IngressSettings {
         head_patience: SHORT,
         body_patience: SHORT,

@@ -297,7 +297,7 @@ async fn a_body_is_capped_before_and_while_it_is_read() {
 }
 
 #[tokio::test]
-async fn bodies_in_flight_share_one_budget_and_slow_ones_are_let_go() {
+async fn bodies_in_flight_share_one_budget_and_slow_senders_are_disconnected() {
     let settings = IngressSettings {
         body_budget: 120_000,
         body_patience: SHORT,

@@ -67,7 +67,7 @@ async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
 }
 
 #[tokio::test]
-async fn when_gantry_stops_readers_are_let_go_and_it_ends_at_once() {
+async fn when_gantry_stops_readers_are_disconnected_and_it_ends_at_once() {
     let mut server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "push": false});
     server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);

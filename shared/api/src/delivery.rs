@@ -64,8 +64,8 @@ pub struct Event {
 
 /// What was decided for an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Decision {
-    /// When.
     pub at: String,
     /// Whether nothing is to be added any more.
     pub is_final: bool,

@@ -244,10 +244,10 @@ pub struct Attempt {
 
 /// Somebody asked to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsked {
     /// With which token.
     pub by: String,
-    /// When.
     pub at: String,
 }
 
@@ -273,6 +273,7 @@ pub struct RunUpdate {
 
 /// Where a pushed digest comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Lineage {
     /// What was pushed.
     pub digest: String,
@@ -296,6 +297,5 @@ pub struct Lineage {
     pub commit: Option<String>,
     /// Why, in words.
     pub cause: String,
-    /// When.
     pub pushed: String,
 }

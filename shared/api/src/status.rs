@@ -117,8 +117,8 @@ pub struct WorkerEngine {
 
 /// The queued run that was created first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct OldestWaiting {
-    /// Which.
     pub run: String,
     /// When it was created.
     pub created: String,
@@ -128,8 +128,8 @@ pub struct OldestWaiting {
 
 /// A hook at which something was refused or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct FailingHook {
-    /// Which.
     pub hook: String,
     /// Its registry.
     pub registry: String,

@@ -45,6 +45,7 @@ impl Lease {
 
 /// An attempt that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct EndedAttempt {
     /// From 1.
     pub attempt: u32,
@@ -54,7 +55,6 @@ pub struct EndedAttempt {
     pub since: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
-    /// How.
     pub end: AttemptEnd,
 }
 

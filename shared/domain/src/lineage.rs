@@ -40,6 +40,7 @@ pub enum BaseRole {
 
 /// Where a pushed digest comes from; kept under the digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Lineage {
     /// What was pushed.
     pub digest: Digest,
@@ -61,8 +62,6 @@ pub struct Lineage {
     /// At which commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
-    /// Why.
     pub cause: String,
-    /// When.
     pub pushed: Timestamp,
 }

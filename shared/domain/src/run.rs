@@ -200,9 +200,9 @@ impl fmt::Display for RunType {
 
 /// Somebody asked to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsk {
     /// With which token.
     pub by: TokenId,
-    /// When.
     pub at: Timestamp,
 }

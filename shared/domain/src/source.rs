@@ -403,19 +403,18 @@ impl fmt::Display for GitSource {
 /// Where a build reads from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Source {
     /// A git repository.
     Git(GitSource),
     /// An archive that a client uploaded.
     Upload {
-        /// Which.
         upload: UploadId,
         /// Of its bytes: the object store is no authority on what a run builds.
         digest: Digest,
     },
     /// An archive on a web server.
     Tarball {
-        /// Where.
         url: TarballUrl,
         /// The query of its address, which may be a signature that opens it.
         #[serde(default, skip_serializing_if = "Option::is_none")]

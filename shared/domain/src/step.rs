@@ -16,8 +16,8 @@ pub struct Steps {
 
 /// A step that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Step {
-    /// Which.
     pub id: StepId,
     /// When it began, by the store's clock.
     pub began: Timestamp,

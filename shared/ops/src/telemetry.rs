@@ -30,6 +30,7 @@ pub struct Started {
 
 /// Telemetry could not be started.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum StartError {
     /// Something else writes log lines already.
     #[error(transparent)]
@@ -39,7 +40,6 @@ pub enum StartError {
     Collector {
         /// Its address.
         url: url::Url,
-        /// Why.
         source: opentelemetry_otlp::ExporterBuildError,
     },
 }

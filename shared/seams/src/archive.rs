@@ -61,6 +61,7 @@ fn mark() -> Key {
 
 /// An installation could not be moved.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ArchiveError {
     /// Nothing has begun there.
     #[error("there is no installation in the store: nothing is exported")]
@@ -75,10 +76,7 @@ pub enum ArchiveError {
     #[error(
         "the store has installation {installation}: import into an empty one (another `store.prefix`, or another folder)"
     )]
-    StoreInUse {
-        /// Which.
-        installation: String,
-    },
+    StoreInUse { installation: String },
     /// Another archive was begun.
     #[error(
         "an import of another archive did not come to its end, of installation {installation}: repeat that one, or take an \
@@ -101,7 +99,6 @@ pub enum ArchiveError {
     /// A file cannot be read or written.
     #[error("{}", path.display())]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,

@@ -73,25 +73,19 @@ pub type SharedBlobs = Arc<dyn Blobs>;
 
 /// The object store could not do it.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum BlobError {
     /// The path is not one of an object: plain names with single slashes between them.
     #[error(
         "`{path}` cannot be the path of an object: use plain names with single slashes between them"
     )]
-    Refused {
-        /// Which.
-        path: String,
-    },
+    Refused { path: String },
     /// There is nothing under this path.
     #[error("there is no object {path}")]
-    Absent {
-        /// Which.
-        path: String,
-    },
+    Absent { path: String },
     /// What was to be stored is larger than it may be.
     #[error("{path} is larger than {most} bytes")]
     TooLarge {
-        /// Which.
         path: String,
         /// What it may be.
         most: u64,
@@ -99,7 +93,6 @@ pub enum BlobError {
     /// What was to be stored could not be read.
     #[error("what was to be stored as {path} broke off")]
     Source {
-        /// Which.
         path: String,
         /// What the reader said.
         source: std::io::Error,

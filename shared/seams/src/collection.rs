@@ -144,13 +144,11 @@ pub(crate) async fn commit_unconditional(
 
 /// A record with this name is there already, or the store's own trouble.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum CreateError {
     /// There is one already.
     #[error("{key} exists already")]
-    Exists {
-        /// Which.
-        key: Key,
-    },
+    Exists { key: Key },
     /// The store's own.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -103,8 +103,8 @@ pub struct QueueError {
 
 /// An event is undecided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct EventAccepted {
-    /// Which.
     pub event: EventId,
 }
 
@@ -117,15 +117,15 @@ pub struct RunsMoved {
 
 /// A pool has ready runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct PoolHasWork {
-    /// Which.
     pub pool: PoolName,
 }
 
 /// A run was asked to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsked {
-    /// Which.
     pub run: RunId,
 }
 

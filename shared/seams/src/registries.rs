@@ -179,19 +179,14 @@ pub enum Deleted {
 
 /// Something could not be added to a registry.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum AddError {
     /// There is one of that name already.
     #[error("{key} exists already")]
-    Exists {
-        /// Which.
-        key: Key,
-    },
+    Exists { key: Key },
     /// The registry was deleted, and may have been made again.
     #[error("registry {registry} was deleted")]
-    NoRegistry {
-        /// Which.
-        registry: RegistryName,
-    },
+    NoRegistry { registry: RegistryName },
     /// The store's own.
     #[error(transparent)]
     Store(#[from] StoreError),

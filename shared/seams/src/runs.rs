@@ -44,29 +44,20 @@ pub use listing::{
 
 /// An operation was not done.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum RunOpError {
     /// There is no such run.
     #[error("there is no run {run}")]
-    Absent {
-        /// Which.
-        run: RunId,
-    },
+    Absent { run: RunId },
     /// Someone else holds the run, or nobody: the caller's lease is over.
     #[error("the lease on run {run} is lost")]
-    LeaseLost {
-        /// Which.
-        run: RunId,
-    },
+    LeaseLost { run: RunId },
     /// Somebody asked to cancel the run.
     #[error("run {run} was asked to cancel")]
-    CancelAsked {
-        /// Which.
-        run: RunId,
-    },
+    CancelAsked { run: RunId },
     /// It cannot move from where it stands.
     #[error("run {run}: {source}")]
     Illegal {
-        /// Which.
         run: RunId,
         /// From where to where.
         source: IllegalTransition,

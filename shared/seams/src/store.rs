@@ -361,6 +361,7 @@ impl Room {
 
 /// The store could not be asked.
 #[derive(Debug, Clone, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum StoreError {
     /// It is away, or too slow. Trying again later is right.
     #[error("the store does not answer: {message}")]
@@ -376,12 +377,7 @@ pub enum StoreError {
     },
     /// A record does not decode. It stands in quarantine, for people; see `gantry status`.
     #[error("the record {key} does not decode: {message}")]
-    Undecodable {
-        /// Which.
-        key: Key,
-        /// Why.
-        message: String,
-    },
+    Undecodable { key: Key, message: String },
 }
 
 /// A batch was not committed.

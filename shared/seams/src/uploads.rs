@@ -38,10 +38,10 @@ pub fn blob_path(id: &UploadId) -> String {
 
 /// An upload that is kept, or was to be: it may have no record.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Kept {
     /// Whose room it takes.
     pub registry: RegistryName,
-    /// Which.
     pub id: UploadId,
 }
 

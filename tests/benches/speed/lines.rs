@@ -59,9 +59,9 @@ async fn listen(gantry: &Gantry, run: RunId) -> Result<Vec<f64>> {
     let mut late = Vec::new();
     let mut rest = String::new();
     while let Some(piece) = log.next().await? {
-        let heard = uptime()?;
+        let read = uptime()?;
         for spoken in spoken_in(&mut rest, &piece)? {
-            late.push((heard - spoken) * 1e3);
+            late.push((read - spoken) * 1e3);
         }
     }
     Ok(late)

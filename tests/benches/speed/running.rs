@@ -55,7 +55,7 @@ pub(crate) struct SeenBuild {
     /// When gantry asked for it.
     pub(crate) asked: Instant,
     /// When the engine first said something of it.
-    pub(crate) heard: Option<Instant>,
+    pub(crate) first_event: Option<Instant>,
     /// When the engine had nothing more to say of it.
     pub(crate) said: Instant,
     /// When gantry was done with the engine.
@@ -189,18 +189,18 @@ impl Engine for Watched {
     ) -> Result<BuiltImage, BuildError> {
         let run = order.run;
         let asked = Instant::now();
-        let (mut heard, mut last) = (None, asked);
+        let (mut first_event, mut last) = (None, asked);
         let (said, mut saying) = mpsc::channel(64);
         let pass_on = async {
             while let Some(event) = saying.recv().await {
                 last = Instant::now();
-                heard.get_or_insert(last);
+                first_event.get_or_insert(last);
                 let _gone = events.send(event).await;
             }
         };
         let (built, ()) = tokio::join!(self.engine.build(order, context, said), pass_on);
         let _gone =
-            self.seen.send(SeenBuild { run, asked, heard, said: last, done: Instant::now() });
+            self.seen.send(SeenBuild { run, asked, first_event, said: last, done: Instant::now() });
         built
     }
 

@@ -31,7 +31,7 @@ struct Passage {
     /// From the answer to the webhook until gantry asked the engine.
     asked: f64,
     /// And until the engine said something of the build.
-    heard: f64,
+    first_event: f64,
     /// Of these, git's.
     git: f64,
 }
@@ -64,7 +64,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
             row("the same without git", without_git),
             row(
                 "the engine's first word of the build, without git",
-                all(|passage| passage.heard - passage.git),
+                all(|passage| passage.first_event - passage.git),
             ),
             row("git alone", git),
         ],
@@ -120,10 +120,10 @@ async fn push_once(
     let build = build.context("no build began")?.context("gantry runs")?;
     let run = gantry.parts.ended(build.run).await?;
     ensure!(run.status() == RunStatus::Succeeded, "{}: {:?}", run.id, run.state);
-    let heard = build.heard.context("the engine says what it does")?;
+    let first_event = build.first_event.context("the engine says what it does")?;
     Ok(Passage {
         asked: milliseconds(build.asked - accepted),
-        heard: milliseconds(heard - accepted),
+        first_event: milliseconds(first_event - accepted),
         git: git_time(&gantry.parts, &run).await?,
     })
 }

@@ -115,7 +115,7 @@ impl CommitHook for Crash {
 
 /// No destructor runs, and no thread goes on for longer than the kernel takes.
 fn crash_at(point: CrashPoint) -> ! {
-    let _unheard = writeln!(std::io::stderr(), "{}", last_words(point));
+    let _closed = writeln!(std::io::stderr(), "{}", last_words(point));
     let _killed = kill_process(getpid(), Signal::KILL);
     loop {
         std::thread::park();

@@ -74,7 +74,7 @@ async fn a_run_whose_worker_is_lost_three_times_ends_as_error() {
     let run = gantry.run("ca1").await;
     assert_eq!(run.status(), RunStatus::Error);
     let error = run.state.done().unwrap().outcome.error().unwrap().to_string();
-    assert!(error.contains("worker lost: lost was not heard of again in attempt 3"), "{error}");
+    assert!(error.contains("worker lost: lost stopped renewing its lease in attempt 3"), "{error}");
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
     working(&gantry, async {
         gate.reached().await;
         assert!(workers::drain(store, &id, &TestPipeline::somebody()).await.unwrap());
-        // It may look once more before it hears of it.
+        // It may look once more before it is told.
         until("the worker says that it is there", async || {
             workers::workforce(store).await.unwrap().lacks(&task.recipe.platform.pool()).is_some()
         })

@@ -165,7 +165,7 @@ async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
-    // The scheduler hears of both pushes before it has ever looked.
+    // Both pushes are reported before the scheduler has ever looked.
     let second = hello.commit("main", &[("file", "2")]).unwrap();
     let third = hello.commit("main", &[("file", "3")]).unwrap();
     gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;

@@ -46,7 +46,7 @@ async fn with_a_task() -> (TestPipeline, gantry_domain::task::Task) {
 }
 
 #[tokio::test]
-async fn a_run_that_is_asked_for_is_taken_and_done_without_anyone_turning_the_crank() {
+async fn a_run_that_is_asked_for_is_taken_and_done_by_the_loops_alone() {
     let (gantry, task) = with_a_task().await;
     let run = running(&gantry, async {
         gantry.ask(&task, None).await;

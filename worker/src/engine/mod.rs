@@ -148,17 +148,16 @@ pub struct BuildOrder {
 
 /// What a build says while it goes on. Texts are as the engine gave them: not yet masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum BuildEvent {
     /// A vertex of the build graph began. Its number counts from 1 in this build.
     Started {
-        /// Which.
         vertex: u32,
         /// `[stage-1 2/3] COPY …`.
         name: String,
     },
     /// A vertex ended. Said once; a second time when the engine came back to it and it failed then.
     Completed {
-        /// Which.
         vertex: u32,
         /// Its result was there already.
         cached: bool,
@@ -169,7 +168,6 @@ pub enum BuildEvent {
     },
     /// Output of a vertex, cut anywhere.
     Output {
-        /// Which.
         vertex: u32,
         /// Standard output or error.
         stream: OutputStream,

@@ -441,7 +441,7 @@ struct Says<'a> {
 
 impl Says<'_> {
     async fn send(&self, event: BuildEvent) {
-        let _unheard = self.events.send(event).await;
+        let _reader_gone = self.events.send(event).await;
     }
 
     async fn started(&self) {

@@ -24,6 +24,7 @@ const MOST_LINKS: usize = 40;
 
 /// Why a checkout cannot be built.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ContextError {
     /// No such file.
     #[error(
@@ -85,7 +86,6 @@ pub enum ContextError {
     /// An ignore file with a mistake.
     #[error("{path} cannot be used")]
     Ignore {
-        /// Which.
         path: String,
         /// The line and what is wrong with it.
         source: IgnoreError,
@@ -93,7 +93,6 @@ pub enum ContextError {
     /// This machine could not read it.
     #[error("cannot read `{path}` of the source")]
     Unreadable {
-        /// Which.
         path: String,
         /// What the system said.
         source: std::io::Error,

@@ -90,6 +90,7 @@ impl Drop for Checkout {
 
 /// Why a source could not be fetched.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum SourceError {
     /// Git's reason.
     #[error(transparent)]
@@ -135,7 +136,6 @@ pub enum SourceError {
     /// This machine could not keep it.
     #[error("cannot keep the source under {}", .folder.display())]
     Folder {
-        /// Where.
         folder: PathBuf,
         /// What the system said.
         source: std::io::Error,

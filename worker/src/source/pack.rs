@@ -36,7 +36,7 @@ pub(super) fn pack(root: PathBuf, manifest: Arc<Manifest>, ignore: Ignore) -> Co
         let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         if let Err(error) = write(&root, &manifest, &ignore, pieces, &|| sender.is_closed()) {
             // Nobody reads it if the reader is gone, and then it does not matter.
-            let _unheard = sender.blocking_send(Err(error));
+            let _reader_gone = sender.blocking_send(Err(error));
         }
     });
     Box::pin(StreamReader::new(ReceiverStream::new(receiver)))

@@ -6,6 +6,7 @@ use crate::options::Address;
 
 /// Why no connection to the broker was made.
 #[derive(Debug, Clone, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ConnectError {
     /// Nobody answers, or not in our language.
     #[error("no RabbitMQ answers at {tried}: start it, or correct the address")]
@@ -25,29 +26,18 @@ pub enum ConnectError {
     },
     /// The broker does not let us in.
     #[error("RabbitMQ at {address} refuses user `{user}`: check the name and the password file")]
-    WrongPassword {
-        /// Where.
-        address: Address,
-        /// Who.
-        user: String,
-    },
+    WrongPassword { address: Address, user: String },
     /// The virtual host is not there.
     #[error(
         "RabbitMQ at {address} has no virtual host `{vhost}`: make it with `rabbitmqctl add_vhost {vhost}`"
     )]
-    NoVhost {
-        /// Where.
-        address: Address,
-        /// Which.
-        vhost: String,
-    },
+    NoVhost { address: Address, vhost: String },
     /// The user may not do what we need.
     #[error(
         "RabbitMQ does not permit user `{user}` what is needed in virtual host `{vhost}`, {why}: allow it with \
          `rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'`"
     )]
     NotPermitted {
-        /// Who.
         user: String,
         /// In which.
         vhost: String,
@@ -57,7 +47,6 @@ pub enum ConnectError {
     /// The broker is older than 3.10.
     #[error("RabbitMQ at {address} is {version}: use 3.10 or later")]
     TooOld {
-        /// Where.
         address: Address,
         /// Its version.
         version: String,

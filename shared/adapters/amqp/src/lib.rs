@@ -11,7 +11,7 @@
 //! - **A queue has a publishing channel of its own.** Lapin hands a returned message to whichever confirm comes next on
 //!   its channel, and confirms are pipelined; here it can only be one for the same queue (`publisher`).
 //! - **A consumer exists only while somebody waits** (`consumer`), so that a busy worker holds no doorbell that
-//!   another could hear.
+//!   another could take.
 
 #![warn(missing_docs)]
 

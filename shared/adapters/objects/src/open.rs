@@ -63,24 +63,19 @@ impl std::fmt::Debug for ObjectsOptions {
 
 /// Objects cannot be kept here.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum OpenError {
     /// The address is none.
     #[error(transparent)]
     Url(#[from] InvalidStorageUrl),
     /// The folder cannot be used.
     #[error("{} cannot be used to keep objects", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Folder { path: PathBuf, source: Box<dyn Error + Send + Sync> },
     /// What is set, or is in the environment, does not fit together.
     #[error(
         "the credentials for {place} are incomplete or wrong: they are taken from the environment, like {credentials}"
     )]
     Credentials {
-        /// Where.
         place: String,
         /// Where its credentials are expected.
         credentials: &'static str,
@@ -89,12 +84,7 @@ pub enum OpenError {
     },
     /// The file with the authority of the certificate.
     #[error("{} cannot be used as an authority of certificates: {message}", path.display())]
-    CaFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        message: String,
-    },
+    CaFile { path: PathBuf, message: String },
     /// The system has no usable TLS.
     #[error(
         "cannot start an HTTP client: are the system's certificates installed (ca-certificates)?"

@@ -13,19 +13,16 @@ const PROBE: &str = "gantry/probe";
 
 /// Objects cannot be kept here, now or at all.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ProbeError {
     /// There is no such bucket.
     #[error("there is no bucket for {place}: create it, or correct `objects.url`")]
-    NoBucket {
-        /// Where.
-        place: String,
-    },
+    NoBucket { place: String },
     /// The credentials are not right, or not enough.
     #[error(
         "{place} refuses us ({reason}): check {credentials}, and that they may get, put, list and delete objects there"
     )]
     Refused {
-        /// Where.
         place: String,
         /// What it said.
         reason: String,
@@ -34,16 +31,12 @@ pub enum ProbeError {
     },
     /// The folder's disk is full.
     #[error("the disk of {place} is full: free some space there")]
-    Full {
-        /// Where.
-        place: String,
-    },
+    Full { place: String },
     /// Nobody answers, or no credentials are given out.
     #[error(
         "{place} does not answer ({reason}): check `objects.endpoint`, `objects.ca_file`, the network, and {credentials}"
     )]
     Unreachable {
-        /// Where.
         place: String,
         /// What the client said.
         reason: String,

@@ -24,15 +24,13 @@ pub(crate) enum Cloud {
 
 /// Why an `objects.url` is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum InvalidStorageUrl {
     /// Another scheme.
     #[error(
         "objects cannot be stored at `{scheme}://`: use s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or file:///folder"
     )]
-    Scheme {
-        /// Which.
-        scheme: String,
-    },
+    Scheme { scheme: String },
     /// It has credentials in it. They are not repeated.
     #[error("a URL must not hold credentials: remove them, and set {instead} in the environment")]
     Credentials {
@@ -42,7 +40,6 @@ pub enum InvalidStorageUrl {
     /// More than a bucket and a prefix.
     #[error("`{url}` has more than a bucket and a prefix: leave out its {part}")]
     TooMuch {
-        /// Which.
         url: Url,
         /// What is too much.
         part: &'static str,
@@ -50,17 +47,13 @@ pub enum InvalidStorageUrl {
     /// Less than a bucket.
     #[error("`{url}` names no bucket: write {example}")]
     NoBucket {
-        /// Which.
         url: Url,
         /// How it looks.
         example: &'static str,
     },
     /// A prefix or folder that is no plain path.
     #[error("the path of `{url}` is not plain: use names with single slashes between them")]
-    Path {
-        /// Which.
-        url: Url,
-    },
+    Path { url: Url },
 }
 
 impl StorageUrl {

@@ -10,6 +10,7 @@ use crate::error::io_error;
 
 /// Why a store could not be connected.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ConnectError {
     /// Nothing answers there, or it is still starting.
     #[error(
@@ -17,7 +18,6 @@ pub enum ConnectError {
          not (`redis://`)"
     )]
     Unreachable {
-        /// Where.
         address: String,
         /// The cause.
         source: Cause,
@@ -37,9 +37,7 @@ pub enum ConnectError {
         "redis at {address} does not let user `{user}` in: check the user and the password file"
     )]
     WrongPassword {
-        /// Where.
         address: String,
-        /// Who.
         user: String,
         /// What it said.
         source: Cause,
@@ -49,28 +47,15 @@ pub enum ConnectError {
         "user `{user}` of redis at {address} is named without a password: write it into a file and name that in \
          `store.password_file`"
     )]
-    NoPassword {
-        /// Where.
-        address: String,
-        /// Who.
-        user: String,
-    },
+    NoPassword { address: String, user: String },
     /// The user may not do something that gantry needs.
     #[error(
         "redis at {address} does not let user `{user}` call `{command}`: give the user the right to, with `ACL SETUSER`"
     )]
-    NotPermitted {
-        /// Where.
-        address: String,
-        /// Who.
-        user: String,
-        /// What.
-        command: String,
-    },
+    NotPermitted { address: String, user: String, command: String },
     /// The script functions that gantry needs came with Redis 7.0.
     #[error("redis at {address} is version {version}: gantry needs 7.0 or later")]
     TooOld {
-        /// Where.
         address: String,
         /// Its version.
         version: String,
@@ -80,25 +65,18 @@ pub enum ConnectError {
         "redis at {address} is a cluster: one commit changes records in many of its slots, which no cluster does at once; \
          use one server, or one with replicas behind sentinels"
     )]
-    Cluster {
-        /// Where.
-        address: String,
-    },
+    Cluster { address: String },
     /// Replicas take no commits.
     #[error(
         "redis at {address} is a replica, and takes no commits: name its master, or its sentinels (`redis+sentinel://…`)"
     )]
-    ReadOnly {
-        /// Where.
-        address: String,
-    },
+    ReadOnly { address: String },
     /// It may forget what it acknowledged.
     #[error(
         "redis at {address} may lose what it acknowledged, as `{setting}` is `{is}`: put `{line}` into redis.conf, or set \
          store.allow_weak_durability = true if you can afford to lose {loss}"
     )]
     WeakDurability {
-        /// Where.
         address: String,
         /// Redis' name for the setting.
         setting: &'static str,
@@ -114,7 +92,6 @@ pub enum ConnectError {
         "no TLS with redis at {address}: check the name in its certificate, the CA file, and that this port speaks TLS"
     )]
     Tls {
-        /// Where.
         address: String,
         /// The cause.
         source: Cause,
@@ -122,24 +99,19 @@ pub enum ConnectError {
     /// The file with the CA's certificates cannot be used.
     #[error("the CA file {} cannot be read", path.display())]
     CaFile {
-        /// Which.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
     /// Something answers that speaks another language.
     #[error("what answers at {address} is no redis: check the address and the port")]
-    NotRedis {
-        /// Where.
-        address: String,
-    },
+    NotRedis { address: String },
     /// It knows of no masters.
     #[error(
         "redis at {address} is no sentinel: name the port of the sentinels, mostly 26379, or the server itself with \
          `redis://…`"
     )]
     NotSentinel {
-        /// Where.
         address: String,
         /// What it said.
         source: Cause,
@@ -147,7 +119,6 @@ pub enum ConnectError {
     /// It said something else.
     #[error("redis at {address} cannot be used")]
     Refused {
-        /// Where.
         address: String,
         /// What it said.
         source: Cause,

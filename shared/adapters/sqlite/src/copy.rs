@@ -44,11 +44,11 @@ fn check(copy: &Path) -> Result<(), CopyError> {
 
 /// Why a store was not copied.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum CopyError {
     /// SQLite refused.
     #[error("{} cannot be copied", path.display())]
     Sqlite {
-        /// Which.
         path: PathBuf,
         /// What it said.
         source: rusqlite::Error,
@@ -56,7 +56,6 @@ pub enum CopyError {
     /// The copy cannot be made.
     #[error("{} cannot be written", path.display())]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -64,7 +63,6 @@ pub enum CopyError {
     /// The copy is not sound, so the store is not either, or the disk.
     #[error("{} is damaged ({found}): check the disks, and keep the former backup", path.display())]
     Damaged {
-        /// Which.
         path: PathBuf,
         /// What SQLite found.
         found: String,

@@ -18,10 +18,10 @@ pub(crate) mod samples;
 
 /// What was decided for one event, for good.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Decision {
     /// The event.
     pub event: EventId,
-    /// When.
     pub at: Timestamp,
     /// Each candidate task, in order of name.
     pub candidates: Vec<Candidate>,
@@ -65,6 +65,7 @@ impl fmt::Display for OtherAddress {
 /// What was decided for one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "choice")]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Choice {
     /// This run was started.
     Run {
@@ -72,21 +73,16 @@ pub enum Choice {
         run: RunId,
     },
     /// This rule said no.
-    No {
-        /// Which.
-        rule: Rule,
-    },
+    No { rule: Rule },
 }
 
 /// The rules that may say no, in the order in which they are asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "rule")]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Rule {
     /// The registry was deleted before its event was decided.
-    NoRegistry {
-        /// Which it was.
-        registry: RegistryName,
-    },
+    NoRegistry { registry: RegistryName },
     /// Nobody subscribed to this.
     NoTask {
         /// The repository.
@@ -126,10 +122,7 @@ pub enum Rule {
         repository: RepositoryKey,
     },
     /// The branch is gone.
-    BranchDeleted {
-        /// Which.
-        branch: RefName,
-    },
+    BranchDeleted { branch: RefName },
     /// The branch has moved on: its head is another commit, which is built instead.
     Superseded {
         /// What was pushed.
@@ -139,7 +132,6 @@ pub enum Rule {
     },
     /// The branch was deleted, and exists again: the push that made it starts its run.
     BranchExists {
-        /// Which.
         branch: RefName,
         /// Its head.
         head: CommitId,

@@ -139,7 +139,7 @@ pub enum ErrorCode {
     EngineUnavailable,
     /// A disk is full.
     DiskFull,
-    /// The worker was not heard of again.
+    /// The worker stopped renewing its lease.
     WorkerLost,
     /// The step's or the run's time was over.
     TimedOut,

@@ -157,6 +157,7 @@ impl fmt::Display for WaitReason {
 
 /// What moves a run on.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Progress {
     /// It waits for something else, or again.
     Held {
@@ -180,10 +181,7 @@ pub enum Progress {
     /// Its first step began.
     Began,
     /// It ended.
-    Finished {
-        /// How.
-        outcome: Outcome,
-    },
+    Finished { outcome: Outcome },
 }
 
 /// A run was asked to move where it cannot.

@@ -9,6 +9,7 @@ use crate::guard::OutboundRefused;
 
 /// Why git did not do it.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum GitError {
     /// No such branch, tag or commit.
     #[error(
@@ -106,10 +107,7 @@ pub enum GitError {
     },
     /// No room for it.
     #[error("the disk under {} is full: free space there", .folder.display())]
-    DiskFull {
-        /// Where.
-        folder: PathBuf,
-    },
+    DiskFull { folder: PathBuf },
     /// The host may not be reached.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),

@@ -91,25 +91,25 @@ pub async fn closing_wakes_those_who_claim(queue: &dyn Queue<u32>, close: impl F
 
 /// Runs every sentence about a fan-out: `close` closes it.
 pub async fn all_of_fanout(fanout: &dyn Fanout<u32>, close: impl FnOnce()) {
-    everyone_who_listens_hears(fanout).await;
-    nobody_hears_what_was_before(fanout).await;
+    every_listener_receives_each_message(fanout).await;
+    a_listener_receives_nothing_from_before_it_listened(fanout).await;
     publishing_to_nobody_is_no_error(fanout).await;
     closing_ends_listening(fanout, close).await;
 }
 
-pub async fn everyone_who_listens_hears(fanout: &dyn Fanout<u32>) {
+pub async fn every_listener_receives_each_message(fanout: &dyn Fanout<u32>) {
     let mut one = fanout.listen().await.unwrap();
     let mut another = fanout.listen().await.unwrap();
     for message in [1, 2] {
         fanout.publish(message).await.unwrap();
     }
     for message in [1, 2] {
-        assert_eq!(soon("the first to hear", one.next()).await, Some(message));
-        assert_eq!(soon("the second to hear", another.next()).await, Some(message));
+        assert_eq!(soon("the first listener", one.next()).await, Some(message));
+        assert_eq!(soon("the second listener", another.next()).await, Some(message));
     }
 }
 
-pub async fn nobody_hears_what_was_before(fanout: &dyn Fanout<u32>) {
+pub async fn a_listener_receives_nothing_from_before_it_listened(fanout: &dyn Fanout<u32>) {
     fanout.publish(1).await.unwrap();
     let mut late = fanout.listen().await.unwrap();
     fanout.publish(2).await.unwrap();
@@ -123,11 +123,11 @@ pub async fn publishing_to_nobody_is_no_error(fanout: &dyn Fanout<u32>) {
 
 pub async fn closing_ends_listening(fanout: &dyn Fanout<u32>, close: impl FnOnce()) {
     let mut listener = fanout.listen().await.unwrap();
-    let (heard, ()) = soon("the end of listening", async {
+    let (received, ()) = soon("the end of listening", async {
         futures_util::join!(listener.next(), async { close() })
     })
     .await;
-    assert_eq!(heard, None);
+    assert_eq!(received, None);
     let mut late = fanout.listen().await.unwrap();
     assert_eq!(soon("the end of listening late", late.next()).await, None);
 }

@@ -117,7 +117,7 @@ pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), R
         step: None,
         exit_code: None,
         message: format!(
-            "worker lost: {worker} was not heard of again in attempt {attempt}, the last one; see that worker's log"
+            "worker lost: {worker} stopped renewing its lease in attempt {attempt}, the last one; see that worker's log"
         ),
     };
     wait_or_end(run, WaitReason::WorkerLost { attempt }, failed_for_good(error), now)

@@ -118,8 +118,8 @@ pub async fn pools_with_work(store: &dyn Store, limit: usize) -> Result<Vec<Pool
 
 /// A run that a worker of `pool` may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct ReadyRun {
-    /// Which.
     pub run: RunId,
     /// Whose workers may take it.
     pub pool: PoolName,

@@ -35,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) stale: usize,
     /// Logs of attempts that were written to after the attempt had lapsed.
     pub(crate) late_logs: usize,
-    /// Pushes that were heard of after a later one, and need no run.
+    /// Pushes that were reported after a later one, and need no run.
     pub(crate) superseded: usize,
     /// Runs that lost their worker too often.
     pub(crate) given_up: usize,

@@ -80,8 +80,8 @@ impl Servers {
         for fault in faults {
             tokio::time::sleep(fault.after).await;
             if fault.kind == Kind::WipedBroker {
-                // Workers that hear no doorbell leave runs waiting until they look for themselves.
-                self.workers_hear(Way::Cut);
+                // Workers that get no doorbell leave runs waiting until they look for themselves.
+                self.workers_reach_the_broker(Way::Cut);
                 self.until_runs_wait().await?;
             }
             let from = now();
@@ -102,7 +102,7 @@ impl Servers {
                 }
                 tokio::time::sleep(fault.lasts).await;
                 broker.start_again().await?;
-                self.workers_hear(Way::CLEAR);
+                self.workers_reach_the_broker(Way::CLEAR);
             }
             Kind::BrokerWithoutMemory => {
                 self.rabbitmq[victim].lacks_memory().await?;
@@ -141,7 +141,7 @@ impl Servers {
         Ok(())
     }
 
-    fn workers_hear(&self, way: Way) {
+    fn workers_reach_the_broker(&self, way: Way) {
         self.to_brokers[Side::Workers as usize].iter().for_each(|proxy| proxy.set(way));
     }
 

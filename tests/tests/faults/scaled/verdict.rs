@@ -26,7 +26,7 @@ use crate::round::quiet;
 const FEW: u64 = 64;
 
 /// How long they may be more after that: a broker misses heartbeats of 10 s within 30.
-const HEARD_WITHIN: Duration = Duration::from_secs(60);
+const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How far a worker's clock may be from the store's, which does not jump.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(500);
@@ -73,8 +73,8 @@ pub(crate) async fn judge(
     for open in evidence::open(store).await? {
         report.fault(open);
     }
-    // Whose connection is dead in one direction hears nothing until the broker misses its heartbeats.
-    if let Err(left) = quiet("empty its queues", HEARD_WITHIN, || unheard(round)).await {
+    // Whose connection is dead in one direction receives nothing until the broker misses its heartbeats.
+    if let Err(left) = quiet("empty its queues", EMPTY_WITHIN, || unclaimed(round)).await {
         report.fault(format!("{left:#}"));
     }
     for fault in played {
@@ -87,7 +87,7 @@ pub(crate) async fn judge(
 }
 
 /// Queues with more doorbells than may be left.
-async fn unheard(round: &Round) -> Result<Vec<String>> {
+async fn unclaimed(round: &Round) -> Result<Vec<String>> {
     let queues = round.servers.queues().await?;
     let full = queues.iter().filter(|queue| queue.messages > FEW);
     Ok(full.map(|queue| format!("{} messages are in {}", queue.messages, queue.name)).collect())
@@ -100,7 +100,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// It is stored with the events of every answer, and each event is decided: a run for each task that watches, unless
-    /// a later push was heard of before.
+    /// a later push was reported before.
     async fn delivery(&self, sent: &Sent, report: &mut Report) -> Result<()> {
         let (store, delivery) = (self.round.store.as_ref(), &sent.delivery);
         let (hook, id) = (self.round.driver.hook.id.parse()?, delivery.id.parse()?);

@@ -325,10 +325,10 @@ impl Servers {
         }
         let ask = json!({"count": 10_000, "ackmode": "ack_requeue_false", "encoding": "base64"});
         let path = format!("queues/{}/{SPY}/get", self.name());
-        let heard = self.broker(reqwest::Method::POST, &path).json(&ask).send().await.unwrap();
-        let heard: Vec<Value> = heard.json().await.unwrap();
-        assert!(heard.len() > 3, "{heard:?}");
-        for message in heard {
+        let answer = self.broker(reqwest::Method::POST, &path).json(&ask).send().await.unwrap();
+        let messages: Vec<Value> = answer.json().await.unwrap();
+        assert!(messages.len() > 3, "{messages:?}");
+        for message in messages {
             let payload = STANDARD.decode(message["payload"].as_str().unwrap()).unwrap();
             all.push(("a message".to_owned(), payload));
             all.push(("a message's properties".to_owned(), message.to_string().into_bytes()));

@@ -17,6 +17,7 @@ pub struct UnpackLimits {
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum UnpackError {
     /// Something else.
     #[error("what came is no tar archive, plain or with gzip: pack it with `tar -czf`")]
@@ -25,10 +26,7 @@ pub enum UnpackError {
     #[error(
         "the archive is packed with {format}: only a tar, plain or with gzip, is unpacked: pack it with `tar -czf`"
     )]
-    UnknownFormat {
-        /// Which.
-        format: &'static str,
-    },
+    UnknownFormat { format: &'static str },
     /// An entry that could write where it should not.
     #[error("`{path}` in the archive {problem}: pack only what is in one folder")]
     Unsafe {
@@ -61,14 +59,10 @@ pub enum UnpackError {
     },
     /// No room for it.
     #[error("the disk under {} is full: free space there", .folder.display())]
-    DiskFull {
-        /// Where.
-        folder: PathBuf,
-    },
+    DiskFull { folder: PathBuf },
     /// A file of it could not be written.
     #[error("cannot unpack `{path}`")]
     Write {
-        /// Which.
         path: String,
         /// What the system said.
         source: std::io::Error,
