@@ -75,8 +75,7 @@ impl Decider {
         }
         let after = found.value.cursor.as_ref();
         let candidates =
-            tasks::watching(store, &event.registry, &repository, after, CANDIDATES_A_COMMIT)
-                .await?;
+            tasks::watching(store, event.prefix, &repository, after, CANDIDATES_A_COMMIT).await?;
         if candidates.is_empty() && after.is_none() {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }

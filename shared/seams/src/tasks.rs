@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::decide::matcher;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::{RegistryName, TaskId};
+use gantry_domain::id::{RegistryName, RunPrefix, TaskId};
 use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
 
@@ -128,7 +128,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         if let Some(repository) = matcher::watched_repository(&found.value) {
-            batch.unindex(by_source(&id.registry, &repository), &member);
+            batch.unindex(by_source(found.value.prefix, &repository), &member);
         }
         Ok(Plan::Commit(batch, true))
     })
@@ -141,7 +141,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
 /// [`StoreError`].
 pub async fn watching(
     store: &dyn Store,
-    registry: &RegistryName,
+    registry: RunPrefix,
     repository: &RepositoryKey,
     after: Option<&TaskId>,
     limit: usize,
@@ -187,7 +187,7 @@ fn watch_source(
     before: Option<&Task>,
     after: &Task,
 ) -> Result<Option<Event>, StoreError> {
-    let registry = &after.id.registry;
+    let registry = after.prefix;
     let old = before.and_then(matcher::watched_repository);
     let new = matcher::watched_repository(after);
     if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
@@ -231,7 +231,7 @@ fn of_registry(registry: &RegistryName) -> Index {
     Index::new(format!("tasks/registry/{registry}"))
 }
 
-fn by_source(registry: &RegistryName, repository: &RepositoryKey) -> Index {
+fn by_source(registry: RunPrefix, repository: &RepositoryKey) -> Index {
     Index::new(format!("tasks/source/{registry}/{repository}"))
 }
 

@@ -519,14 +519,13 @@ async fn what_the_registry_has_after_a_push_is_what_the_build_reported(on: Teste
     let engine = on.engine();
     let built = build(&engine, order.clone(), context(nothing())).await.0.unwrap();
     engine.push(&order.image, None).await.unwrap();
-    let (digest, config) = pushed(&order).await;
-    assert_eq!(config, built.config.as_str());
-    // The same again is the same.
-
+    assert_eq!(pushed(&order).await.1, built.config.as_str());
     // A registry without users takes any.
     let credentials = Credentials { username: "a".to_owned(), password: SecretString::from("b") };
     engine.push(&order.image, Some(&credentials)).await.unwrap();
-    assert_eq!(pushed(&order).await, (digest, config));
+    // The same again is the same image. Its manifest may differ: an engine names a layer by whichever of its compressed
+    // forms was last pushed or pulled, by other builds too.
+    assert_eq!(pushed(&order).await.1, built.config.as_str());
     engine.remove_image(&order.image).await.unwrap();
 }
 
