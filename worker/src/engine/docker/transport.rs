@@ -81,7 +81,7 @@ impl Socket {
         let stream = UnixStream::connect(&self.path).await.map_err(|e| self.unreachable(e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(e))?;
-        // Ends by itself: when the answer was read or let go, or when the connection is handed over by an upgrade.
+        // Ends by itself: when the answer was read or dropped, or when the connection is handed over by an upgrade.
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(|e| self.unreachable(e))
     }
