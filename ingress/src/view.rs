@@ -281,7 +281,7 @@ pub(crate) fn delivery(delivery: &delivery::Delivery) -> types::Delivery {
             Verdict::Conflict => Some("another body came under this id before".to_owned()),
             Verdict::Events | Verdict::Ping => None,
         },
-        events: texts(&delivery.events),
+        events: delivery.event_ids().map(|event| event.to_string()).collect(),
         unread: delivery.unread.clone(),
     }
 }

@@ -8,6 +8,7 @@ use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Repair};
+use gantry_seams::events::Due;
 use gantry_seams::queue::{EventAccepted, PoolHasWork, QueueError, Queues, RunsMoved};
 use gantry_seams::runs::{self, Lapsed, RunOpError};
 use gantry_seams::store::{SharedStore, StoreError};
@@ -116,9 +117,9 @@ impl Sweeper {
         let store = self.store.as_ref();
         // What is due for a moment only is on its way: nothing was lost.
         let mut missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
-        missed.retain(|event| !self.asks.has(event));
+        missed.retain(|due| !self.asks.has(&due.event));
         metrics::repaired(Repair::EventDecided, missed.len());
-        if let Some(event) = missed.pop() {
+        if let Some(Due { event, .. }) = missed.pop() {
             ring("events are decided", self.queues.events.publish(EventAccepted { event }, None))
                 .await;
         }

@@ -2,7 +2,9 @@
 //! engine, registries in memory and a clock that the test moves.
 
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,7 +88,58 @@ pub struct TestPipeline {
     /// Stops everything that it started.
     pub stop: CancellationToken,
     _vhost: Option<Vhost>,
+    work: WorkFolders,
+}
+
+/// The folders of all workers. Dropped, they and the engine must be empty.
+struct WorkFolders {
     folder: TempDir,
+    engine: ScriptedEngine,
+    /// An attempt was cut off for good, and leaves what it had.
+    may_be_left: AtomicBool,
+}
+
+impl Drop for WorkFolders {
+    /// # Panics
+    /// If an image is left in the engine, or a file in a worker's folder.
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.may_be_left.load(Ordering::Relaxed) {
+            return;
+        }
+        let images = self.engine.images();
+        assert!(images.is_empty(), "left in the engine: {images:?}");
+        let files = self.files();
+        assert!(files.is_empty(), "left in the folders of workers: {files:?}");
+    }
+}
+
+impl WorkFolders {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// All but what workers keep on purpose: mirrors of repositories, whole.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut folders: Vec<PathBuf> = entries(self.path())
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir() && !path.ends_with("objects"))
+            .collect();
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for path in entries(&folder).map(|entry| entry.path()) {
+                let into =
+                    if path.is_dir() && !path.is_symlink() { &mut folders } else { &mut files };
+                into.push(path);
+            }
+        }
+        let is_kept = |path: &PathBuf| {
+            let in_mirror = path.components().any(|part| part.as_os_str() == "mirrors");
+            in_mirror && path.extension().is_none_or(|extension| extension != "lock")
+        };
+        files.retain(|path| !is_kept(path));
+        files
+    }
 }
 
 impl TestPipeline {
@@ -110,10 +163,14 @@ impl TestPipeline {
             git: GitServer::start().await.expect("a git host"),
             store,
             clock,
+            work: WorkFolders {
+                folder,
+                engine: engine.clone(),
+                may_be_left: AtomicBool::new(false),
+            },
             engine,
             stop,
             _vhost: vhost,
-            folder,
         };
         pipeline.set_up().await;
         pipeline
@@ -189,7 +246,7 @@ impl TestPipeline {
         engine: Arc<dyn Engine>,
         registries: Arc<dyn Registries>,
     ) -> Worker {
-        let work_folder = self.folder.path().join(name);
+        let work_folder = self.work.path().join(name);
         std::fs::create_dir_all(&work_folder).expect("a folder");
         let limits =
             UnpackLimits { archive_bytes: 2 << 30, unpacked_bytes: 2 << 30, entries: 10_000 };
@@ -207,7 +264,7 @@ impl TestPipeline {
                 id: name.parse().expect("an id"),
                 has_fixed_name: true,
                 pool: Platform::default().pool(),
-                installation: self.folder.path().display().to_string(),
+                installation: self.work.path().display().to_string(),
                 slots: 2,
                 lease: LeaseTimes { period: LEASE, renew: Duration::from_millis(20) },
                 work_folder,
@@ -218,6 +275,11 @@ impl TestPipeline {
             },
             held: Arc::new(HeldRuns::default()),
         }
+    }
+
+    /// This test cuts an attempt off for good: what it leaves is not looked for at the end.
+    pub fn leaves_work(&self) {
+        self.work.may_be_left.store(true, Ordering::Relaxed);
     }
 
     fn git_program(&self) -> Git {
@@ -338,14 +400,6 @@ impl TestPipeline {
             default_branch: None,
             pusher: Some("mona".to_owned()),
         };
-        let event = Event {
-            id: event_id.clone(),
-            registry: "reg".parse().expect("a name"),
-            prefix: Self::prefix(),
-            received: self.clock.now(),
-            trace: None,
-            kind: EventKind::Push(push),
-        };
         let delivery = Delivery {
             id: id.parse().expect("an id"),
             hook: "hook".parse().expect("an id"),
@@ -358,11 +412,11 @@ impl TestPipeline {
             body_bytes: 2,
             verdict: Verdict::Events,
             unread: Vec::new(),
-            events: vec![event_id.clone()],
+            trace: None,
+            meaning: vec![EventKind::Push(push)],
         };
         let body = Bytes::from_static(b"{}");
-        let accepted =
-            deliveries::accept(self.store.as_ref(), &delivery, Some(body), &[event]).await;
+        let accepted = deliveries::accept(self.store.as_ref(), &delivery, Some(body)).await;
         (event_id, accepted.expect("the store answers"))
     }
 

@@ -109,7 +109,7 @@ pub(super) async fn take(
     match read(provider, &found, headers, &body).await? {
         Meaning::Never { id } => {
             state.tally.count(&hook.id, |counts| counts.dropped += 1);
-            let answer = accepted(HttpResponse::Accepted(), &id, &[]);
+            let answer = accepted(HttpResponse::Accepted(), &id, std::iter::empty());
             Ok(Taken { verdict: HookVerdict::Dropped, answer })
         }
         Meaning::Record(reading) => {
@@ -214,15 +214,15 @@ fn answer(
                 Verdict::Unreadable { .. } => HookVerdict::Unreadable,
                 Verdict::Conflict => HookVerdict::Conflict,
             };
-            let answer = accepted(HttpResponse::Accepted(), &delivery.id, &delivery.events);
+            let answer = accepted(HttpResponse::Accepted(), &delivery.id, delivery.event_ids());
             Ok(Taken { verdict, answer })
         }
         Ok(Ok(Recorded::Repeat(earlier))) => {
-            let answer = accepted(HttpResponse::Ok(), &earlier.id, &earlier.events);
+            let answer = accepted(HttpResponse::Ok(), &earlier.id, earlier.event_ids());
             Ok(Taken { verdict: HookVerdict::Repeat, answer })
         }
         Ok(Ok(Recorded::Conflict(id))) => {
-            let answer = accepted(HttpResponse::Accepted(), &id, &[]);
+            let answer = accepted(HttpResponse::Accepted(), &id, std::iter::empty());
             Ok(Taken { verdict: HookVerdict::Conflict, answer })
         }
         Ok(Err(error)) => {
@@ -246,10 +246,10 @@ fn answer(
 fn accepted(
     mut response: actix_web::HttpResponseBuilder,
     id: &DeliveryId,
-    events: &[EventId],
+    events: impl Iterator<Item = EventId>,
 ) -> HttpResponse {
     response.json(HookAccepted {
         delivery: id.to_string(),
-        events: events.iter().map(ToString::to_string).collect(),
+        events: events.map(|event| event.to_string()).collect(),
     })
 }

@@ -2,9 +2,8 @@
 
 use actix_web::web::Bytes;
 use gantry_domain::delivery::{Delivery, Verdict};
-use gantry_domain::event::Event;
 use gantry_domain::hook::Hook;
-use gantry_domain::id::{DeliveryId, EventId};
+use gantry_domain::id::DeliveryId;
 use gantry_ops::telemetry;
 use gantry_seams::deliveries::{self, AcceptedDelivery, LARGE_BODY, UnownedBody};
 use gantry_seams::store::StoreError;
@@ -23,20 +22,6 @@ pub(super) async fn record(
 ) -> Result<Recorded, StoreError> {
     let store = state.store.as_ref();
     let received = state.clock.now(store).await?;
-    let trace = telemetry::current_trace();
-    let events: Vec<Event> = reading
-        .events
-        .into_iter()
-        .enumerate()
-        .map(|(place, kind)| Event {
-            id: event_id(hook, &reading.id, place),
-            registry: hook.registry.clone(),
-            prefix: hook.prefix,
-            received,
-            trace: trace.clone(),
-            kind,
-        })
-        .collect();
     let delivery = Delivery {
         id: reading.id,
         hook: hook.id.clone(),
@@ -48,21 +33,22 @@ pub(super) async fn record(
         body_sha256: hex::encode(Sha256::digest(&body)),
         body_bytes: body.len() as u64,
         verdict: reading.verdict,
-        events: events.iter().map(|event| event.id.clone()).collect(),
+        trace: telemetry::current_trace(),
+        meaning: reading.events,
         unread: reading.unread,
     };
     let body = keep_apart_if_large(state, &delivery, body).await?;
     let is_apart = body.is_none();
     let storing = tracing::info_span!("store delivery");
-    let accepted = deliveries::accept(store, &delivery, body, &events).instrument(storing).await?;
+    let accepted = deliveries::accept(store, &delivery, body).instrument(storing).await?;
     if is_apart {
         drop_if_unowned(state, &delivery, &accepted).await;
     }
     match accepted {
         AcceptedDelivery::New => {
             count(state, &delivery);
-            for event in events {
-                state.doorbells.event(event.id, event.trace);
+            for event in delivery.event_ids() {
+                state.doorbells.event(event, delivery.trace.clone());
             }
             Ok(Recorded::New(delivery))
         }
@@ -140,11 +126,4 @@ fn count(state: &State, delivery: &Delivery) {
         counts.accepted += 1;
         counts.unreadable += u64::from(is_unreadable);
     });
-}
-
-fn event_id(hook: &Hook, delivery: &DeliveryId, place: usize) -> EventId {
-    match format!("{}/{delivery}/{place}", hook.id).parse() {
-        Ok(id) => id,
-        Err(_) => unreachable!("two ids of at most 128 characters and a number are an event id"),
-    }
 }

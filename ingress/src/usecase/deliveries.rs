@@ -3,13 +3,12 @@
 use bytes::Bytes;
 use gantry_domain::delivery::Delivery;
 use gantry_domain::event::Event;
-use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, EventId, HookId, RegistryName, RunPrefix, TokenId};
 use gantry_domain::sealed::Sealed;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString};
 use gantry_seams::decisions::{self, RecordedDecision};
-use gantry_seams::deliveries::{self, List};
-use gantry_seams::store::Store;
+use gantry_seams::deliveries::{self, Place};
+use gantry_seams::store::{Store, StoreError};
 use gantry_seams::{events, hooks};
 
 use super::hooks as hook_usecase;
@@ -46,7 +45,6 @@ pub(crate) async fn list(
         None => None,
         Some(name) => Some(allowed.registry(store, name).await?.prefix),
     };
-    let lists = lists(allowed, wanted.hook.as_ref(), registry);
     let is_wanted = |delivery: &Delivery| {
         allowed.sees(delivery) && registry.is_none_or(|prefix| delivery.prefix == prefix)
     };
@@ -56,38 +54,41 @@ pub(crate) async fn list(
         return Ok(Listed { items, next: None });
     }
     let cursors = Cursors { keyring: &state.keyring, token: allowed.by() };
-    let last = match &paging.after {
-        Some(after) => Some(cursors.open(store, after).await?),
-        None => None,
-    };
-    let limit = paging.limit();
-    let mut found = deliveries::list(store, &lists, last.as_ref(), limit + 1).await?;
-    // A hook is of one registry, and so are all of its deliveries.
-    found.retain(is_wanted);
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().filter(|_| has_more);
-    let next = last.map(|last| cursors.seal(last)).transpose()?;
-    Ok(Listed { items: found, next })
+    let after = paging.after.as_deref().map(|after| cursors.open(after)).transpose()?;
+    let registries = ledgers(store, allowed, wanted.hook.as_ref(), registry).await?;
+    let hook = wanted.hook.as_ref();
+    let page = deliveries::list(store, &registries, hook, after, paging.limit()).await?;
+    let next = page.next.map(|place| cursors.seal(&place)).transpose()?;
+    // The ledgers are all of the token's registries. Checked again, since a page must never show another's delivery.
+    let items = page.items.into_iter().filter(is_wanted).collect();
+    Ok(Listed { items, next })
 }
 
-/// The lists to read: none of them has a delivery of another registry.
-fn lists<'a>(
+/// The registries whose ledgers are read: none that the token is not bound to.
+async fn ledgers(
+    store: &dyn Store,
     allowed: &Allowed<Read>,
-    hook: Option<&'a HookId>,
+    hook: Option<&HookId>,
     registry: Option<RunPrefix>,
-) -> Vec<List<'a>> {
-    match (hook, registry, allowed.bound_to()) {
-        (Some(hook), _, _) => vec![List::Hook(hook)],
-        (None, Some(registry), _) => vec![List::Registry(registry)],
-        (None, None, None) => vec![List::All],
-        (None, None, Some(registries)) => {
-            registries.values().copied().map(List::Registry).collect()
+) -> Result<Vec<RunPrefix>, StoreError> {
+    let mut registries = match (registry, allowed.bound_to()) {
+        (Some(registry), _) => vec![registry],
+        (None, Some(registries)) => registries.values().copied().collect(),
+        (None, None) => {
+            let ledgers = deliveries::ledgers(store).await?;
+            ledgers.into_iter().map(|ledger| ledger.registry).collect()
         }
+    };
+    // A hook is of one registry, and so are its deliveries. One that was deleted may have been of any.
+    if let Some(hook) = hook
+        && let Some(hook) = hooks::find(store, hook).await?
+    {
+        registries.retain(|registry| *registry == hook.prefix);
     }
+    Ok(registries)
 }
 
-/// Places in a list of deliveries. Each is sealed, and opens for the token alone that was shown it: no other learns from it
+/// Places in a list of deliveries. Each is sealed, and opens only for the token that was shown it: no other learns from it
 /// that a delivery exists.
 struct Cursors<'a> {
     keyring: &'a Keyring,
@@ -99,30 +100,24 @@ impl Cursors<'_> {
         format!("cursor/deliveries/{}", self.token)
     }
 
-    fn seal(&self, last: &Delivery) -> Result<String, Refusal> {
-        let place = format!("{}/{}/{}", last.provider, last.hook, last.id);
-        let sealed = self.keyring.seal(&self.sealed_for(), &SecretString::from(place))?;
+    fn seal(&self, place: &Place) -> Result<String, Refusal> {
+        let place = SecretString::from(place.as_text().to_owned());
+        let sealed = self.keyring.seal(&self.sealed_for(), &place)?;
         Ok(hex::encode(sealed.as_text()))
     }
 
-    async fn open(&self, store: &dyn Store, text: &str) -> Result<Delivery, Refusal> {
-        let refused = || {
-            Refusal::invalid(
-                "after",
-                "it is no `next` of a list of deliveries that this token was shown, or too old: begin anew",
-            )
-        };
-        let parse = || {
+    fn open(&self, text: &str) -> Result<Place, Refusal> {
+        let open = || {
             let sealed = Sealed::from_text(String::from_utf8(hex::decode(text).ok()?).ok()?);
             let place = self.keyring.open(&self.sealed_for(), &sealed).ok()?;
-            let mut parts = place.expose_secret().splitn(3, '/');
-            let provider: Provider = parts.next()?.parse().ok()?;
-            let hook: HookId = parts.next()?.parse().ok()?;
-            let id: DeliveryId = parts.next()?.parse().ok()?;
-            Some((provider, hook, id))
+            Place::from_text(place.expose_secret())
         };
-        let (provider, hook, id) = parse().ok_or_else(refused)?;
-        deliveries::find(store, provider, &hook, &id).await?.ok_or_else(refused)
+        open().ok_or_else(|| {
+            Refusal::invalid(
+                "after",
+                "it is no `next` of a list of deliveries that this token was shown: begin anew",
+            )
+        })
     }
 }
 
@@ -166,14 +161,10 @@ pub(crate) async fn find<S: Needs>(
     id: &DeliveryId,
 ) -> Result<Delivery, Refusal> {
     let store = state.store.as_ref();
-    for provider in Provider::ALL {
-        if let Some(found) = deliveries::find(store, *provider, hook, id).await?
-            && allowed.sees(&found)
-        {
-            return Ok(found);
-        }
-    }
-    Err(Refusal::NotFound { what: "delivery", name: id.to_string() })
+    deliveries::find(store, hook, id)
+        .await?
+        .filter(|found| allowed.sees(found))
+        .ok_or_else(|| Refusal::NotFound { what: "delivery", name: id.to_string() })
 }
 
 /// A delivery with its events and what was decided for each.
@@ -185,11 +176,10 @@ pub(crate) async fn show(
 ) -> Result<(Delivery, Vec<Decided>), Refusal> {
     let store = state.store.as_ref();
     let delivery = find(state, allowed, hook, id).await?;
-    let mut decided = Vec::with_capacity(delivery.events.len());
-    for event in &delivery.events {
-        if let Some(found) = events::find(store, event).await? {
-            decided.push((found.value.event, decisions::find(store, event).await?));
-        }
+    let mut decided = Vec::with_capacity(delivery.meaning.len());
+    for event in delivery.events() {
+        let decision = decisions::find(store, &event.id).await?;
+        decided.push((event, decision));
     }
     Ok((delivery, decided))
 }
@@ -202,9 +192,9 @@ pub(crate) async fn show_event(
 ) -> Result<Decided, Refusal> {
     let store = state.store.as_ref();
     let absent = || Refusal::NotFound { what: "event", name: id.to_string() };
-    let found = events::find(store, id).await?.ok_or_else(absent)?;
-    allowed.check(&found.value.event, "event", id)?;
-    Ok((found.value.event, decisions::find(store, id).await?))
+    let event = events::find(store, id).await?.ok_or_else(absent)?;
+    allowed.check(&event, "event", id)?;
+    Ok((event, decisions::find(store, id).await?))
 }
 
 /// A delivery's body, as it came.

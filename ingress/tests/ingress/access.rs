@@ -204,10 +204,10 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
             deliver("first").await;
             let id = "first".parse().unwrap();
             let store = server.store.as_ref();
-            deliveries::find(store, Provider::GitHub, &foreign.id, &id).await.unwrap().unwrap()
+            deliveries::find(store, &foreign.id, &id).await.unwrap().unwrap()
         }
     };
-    deliveries::accept(server.store.as_ref(), &stored, None, &[]).await.unwrap();
+    deliveries::accept(server.store.as_ref(), &stored, None).await.unwrap();
     // All newer, and more than any page has.
     let many: Vec<Delivery> = (0..2_100)
         .map(|number| Delivery {
@@ -220,7 +220,7 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         })
         .collect();
     let accepted =
-        many.iter().map(|delivery| deliveries::accept(server.store.as_ref(), delivery, None, &[]));
+        many.iter().map(|delivery| deliveries::accept(server.store.as_ref(), delivery, None));
     join_all(accepted).await;
 
     let token = server.token("read", Some(&["fabrikam"])).await;

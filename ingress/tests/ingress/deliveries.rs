@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt as _;
 use gantry_domain::hook::Provider;
 use gantry_domain::timestamp::Timestamp;
-use gantry_seams::deliveries;
+use gantry_seams::deliveries::{self, Part};
 use reqwest::StatusCode;
 
 use crate::rig::{Answer, TestServer, push};
@@ -35,7 +35,7 @@ async fn a_body_that_moved_to_the_object_store_is_read_there() {
     Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
     let store = server.store.as_ref();
     let id = "d-1".parse().unwrap();
-    let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
+    let delivery = deliveries::find(store, &hook.id, &id).await.unwrap().unwrap();
     deliveries::put_body(server.blobs.as_ref(), &delivery, body.clone().into()).await.unwrap();
     deliveries::drop_body(store, &delivery).await.unwrap();
 
@@ -57,7 +57,7 @@ async fn a_large_body_is_kept_out_of_the_store_from_the_beginning() {
     let body = push('1', '2').replacen('{', &format!("{{{spaces}"), 1);
     Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
     let (store, id) = (server.store.as_ref(), "d-1".parse().unwrap());
-    let delivery = deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap();
+    let delivery = deliveries::find(store, &hook.id, &id).await.unwrap().unwrap();
     assert_eq!(deliveries::find_body(store, &delivery).await.unwrap(), None);
     assert_eq!(server.get(&format!("/hooks/{}/deliveries/d-1/body", hook.id)).await.text, body);
     Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::OK);
@@ -79,7 +79,7 @@ async fn two_deliveries_of_one_body_keep_a_copy_each() {
     let (store, blobs) = (server.store.as_ref(), server.blobs.as_ref());
     let find = async |id: &str| {
         let id = id.parse().unwrap();
-        deliveries::find(store, Provider::GitHub, &hook.id, &id).await.unwrap().unwrap()
+        deliveries::find(store, &hook.id, &id).await.unwrap().unwrap()
     };
     let (older, newer) = (find("a:1").await, find("..").await);
     // What retention does with the older one.
@@ -106,7 +106,8 @@ async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
     assert_eq!(server.get(&conflict).await.status, StatusCode::NOT_FOUND);
     // What retention does once a day has passed: the conflict has nothing to move.
     let (store, end) = (server.store.as_ref(), Timestamp::from_millis(i64::MAX));
-    assert_eq!(deliveries::with_body_before(store, end, 10).await.unwrap(), []);
+    let whole = deliveries::older_than(store, hook.prefix, Part::WithBody, end, None, 10).await;
+    assert_eq!(whole.unwrap().items, []);
     assert_eq!(server.get(&format!("{path}/d-1/body")).await.text, body);
     assert_eq!(server.get(&format!("{path}/d-2/body")).await.text, other);
     let objects: Vec<String> =

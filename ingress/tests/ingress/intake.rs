@@ -7,7 +7,7 @@ use gantry_domain::id::{LeaseNonce, WorkerId};
 use gantry_domain::run::{Outcome, Product};
 use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
-use gantry_seams::deliveries;
+use gantry_seams::deliveries::{self, Part};
 use gantry_seams::runs::{self, Finish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -78,7 +78,9 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
 
     // What the scheduler does once bodies stand in the object store.
     let end_of_time = Timestamp::from_millis(i64::MAX);
-    for delivery in deliveries::with_body_before(store, end_of_time, 1000).await.unwrap() {
+    let part = Part::WithBody;
+    let whole = deliveries::older_than(store, hook.prefix, part, end_of_time, None, 1000).await;
+    for delivery in whole.unwrap().items {
         deliveries::drop_body(store, &delivery).await.unwrap();
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_domain::id::EventId;
+use gantry_seams::events::Due;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Decider;
@@ -101,15 +102,15 @@ impl Drop for Asked {
 impl Decider {
     /// Decides an event in a task of its own, once it is its turn to ask `host`. Answers `false` if too many wait for
     /// theirs, or this one does already.
-    pub(super) fn decide_with_host(&self, event: &EventId, host: String) -> bool {
-        if self.asks.count() >= MOST || !self.asks.events().insert(event.clone()) {
+    pub(super) fn decide_with_host(&self, due: &Due, host: String) -> bool {
+        if self.asks.count() >= MOST || !self.asks.events().insert(due.event.clone()) {
             return false;
         }
-        let asked = Asked { asks: Arc::clone(&self.asks), event: event.clone() };
-        let decider = self.clone();
+        let asked = Asked { asks: Arc::clone(&self.asks), event: due.event.clone() };
+        let (decider, due) = (self.clone(), due.clone());
         tokio::spawn(async move {
             let Some(_turn) = decider.asks.turn(&host).await else { return };
-            if let Err(error) = decider.decide_event(&asked.event, MayAsk::Yes).await {
+            if let Err(error) = decider.decide_event(&due, MayAsk::Yes).await {
                 tracing::warn!(event.id = %asked.event, "event {} is decided later: {error}", asked.event);
             }
         });

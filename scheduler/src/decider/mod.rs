@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use gantry_domain::decide::Rule;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::{EventId, RunId};
+use gantry_domain::id::RunId;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::Keyring;
 use gantry_ops::{metrics, telemetry};
 use gantry_remote::code_host::CodeHost;
-use gantry_seams::Versioned;
-use gantry_seams::decisions::{self, Decided};
-use gantry_seams::events::{self, RecordedEvent};
+use gantry_seams::decisions::{self, Decided, Undecided};
+use gantry_seams::events::{self, Due};
 use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::store::{Batch, CommitError, SharedStore, StoreError};
 use tracing::{Instrument as _, field};
@@ -72,18 +71,18 @@ impl Decider {
         let mut decided = 0;
         loop {
             let now = self.store.now().await?;
-            // Those that are being asked about are due still, and the oldest: they must not hide the others.
+            // Events awaiting a code host stay due and sort first, so read past them.
             let most = EVENTS_A_TICK + self.asks.count();
             let due = events::undecided(self.store.as_ref(), now, most).await?;
             let is_all = due.len() < most;
             let mut moved = 0;
-            for event in due.iter().filter(|event| !self.asks.has(event)) {
-                match self.decide_event(event, MayAsk::NotNow).await? {
+            for due in due.iter().filter(|due| !self.asks.has(&due.event)) {
+                match self.decide_event(due, MayAsk::NotNow).await? {
                     None => {
                         decided += 1;
                         moved += 1;
                     }
-                    Some(host) => moved += usize::from(self.decide_with_host(event, host)),
+                    Some(host) => moved += usize::from(self.decide_with_host(due, host)),
                 }
             }
             if is_all || moved == 0 {
@@ -93,23 +92,20 @@ impl Decider {
     }
 
     /// Decides an event. Answers with a host that must be asked first, if it may not be now.
-    async fn decide_event(
-        &self,
-        id: &EventId,
-        may_ask: MayAsk,
-    ) -> Result<Option<String>, StoreError> {
+    async fn decide_event(&self, due: &Due, may_ask: MayAsk) -> Result<Option<String>, StoreError> {
+        let id = &due.event;
         let mut conflicts = 0;
         loop {
-            let found = match self.find_undecided(id).await {
+            let found = match decisions::find_undecided(self.store.as_ref(), id).await {
                 Ok(Some(found)) => found,
-                Ok(None) => return self.set_aside(id).await,
+                Ok(None) => return self.set_aside(due).await,
                 Err(StoreError::Undecodable { key, message }) => {
                     tracing::error!(event.id = %id, "event {id} is set aside, since {key} does not decode: {message}");
-                    return self.set_aside(id).await;
+                    return self.set_aside(due).await;
                 }
                 Err(error) => return Err(error),
             };
-            let event = &found.value.event;
+            let event = &found.event;
             let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
             telemetry::follow(&span, event.trace.as_ref());
             let progress = match self.decide(&found, may_ask).instrument(span).await {
@@ -131,41 +127,22 @@ impl Decider {
         }
     }
 
-    /// Reads an event; `None` if it is gone, or decided.
-    async fn find_undecided(
-        &self,
-        id: &EventId,
-    ) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
-        let store = self.store.as_ref();
-        let (found, is_undecided) =
-            tokio::try_join!(events::find(store, id), decisions::is_undecided(store, id))?;
-        Ok(found.filter(|_| is_undecided))
-    }
-
     /// Looks at an event again after a pause.
-    async fn put_off(
-        &self,
-        found: &Versioned<RecordedEvent>,
-        why: &str,
-    ) -> Result<Progress, StoreError> {
-        let (id, pause) = (&found.value.event.id, pause_after(found.value.tries));
+    async fn put_off(&self, found: &Undecided, why: &str) -> Result<Progress, StoreError> {
+        let (id, pause) = (&found.event.id, pause_after(found.tries()));
         tracing::warn!(event.id = %id, "event {id} is decided in {pause:?} at the earliest: {why}");
-        events::put_off(self.store.as_ref(), found, pause).await?;
+        decisions::put_off(self.store.as_ref(), found, pause).await?;
         Ok(Progress::PutOff)
     }
 
-    async fn set_aside(&self, id: &EventId) -> Result<Option<String>, StoreError> {
-        events::set_aside(self.store.as_ref(), id).await?;
+    async fn set_aside(&self, due: &Due) -> Result<Option<String>, StoreError> {
+        events::set_aside(self.store.as_ref(), due).await?;
         Ok(None)
     }
 
     /// Decides as much of an event as one commit does, and rings for the runs that it started.
-    async fn decide(
-        &self,
-        found: &Versioned<RecordedEvent>,
-        may_ask: MayAsk,
-    ) -> Result<Progress, StoreError> {
-        let event = &found.value.event;
+    async fn decide(&self, found: &Undecided, may_ask: MayAsk) -> Result<Progress, StoreError> {
+        let event = &found.event;
         let progress = match &event.kind {
             EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
             EventKind::TaskSaved { task, created } => {
@@ -189,11 +166,7 @@ impl Decider {
         Ok(progress)
     }
 
-    async fn decide_nothing(
-        &self,
-        found: &Versioned<RecordedEvent>,
-        rule: Rule,
-    ) -> Result<Progress, StoreError> {
+    async fn decide_nothing(&self, found: &Undecided, rule: Rule) -> Result<Progress, StoreError> {
         let now = self.store.now().await?;
         let decided = Decided { candidates: Vec::new(), nothing: Some(rule), more_after: None };
         self.record(Batch::default(), found, decided, now, Progress::Committed(Vec::new())).await
@@ -203,7 +176,7 @@ impl Decider {
     async fn record(
         &self,
         mut batch: Batch,
-        found: &Versioned<RecordedEvent>,
+        found: &Undecided,
         decided: Decided,
         now: Timestamp,
         progress: Progress,
@@ -211,7 +184,7 @@ impl Decider {
         let choices = decided.candidates.iter().map(|candidate| (&candidate.choice).into());
         let outcomes: Vec<metrics::Decided> =
             choices.chain(decided.nothing.iter().map(Into::into)).collect();
-        decisions::record(self.store.as_ref(), &mut batch, found, decided, now).await?;
+        decisions::record(&mut batch, found, decided, now)?;
         match self.store.commit(batch).await {
             Ok(()) => {
                 outcomes.into_iter().for_each(metrics::decided);

@@ -10,9 +10,7 @@ use gantry_domain::fact::FactKey;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::telemetry;
-use gantry_seams::Versioned;
-use gantry_seams::decisions::Decided;
-use gantry_seams::events::{self, RecordedEvent};
+use gantry_seams::decisions::{self, Decided, Undecided};
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::{facts, hooks, registries, runs, tasks};
 
@@ -55,11 +53,11 @@ impl FoundHead {
 impl Decider {
     pub(super) async fn decide_push(
         &self,
-        found: &Versioned<RecordedEvent>,
+        found: &Undecided,
         push: &Push,
         may_ask: MayAsk,
     ) -> Result<Progress, StoreError> {
-        let event = &found.value.event;
+        let event = &found.event;
         let repository = push.repository();
         let store = self.store.as_ref();
         if registries::find_exactly(store, &event.registry, event.prefix).await?.is_none() {
@@ -73,7 +71,7 @@ impl Decider {
                 return self.decide_nothing(found, rule).await;
             }
         }
-        let after = found.value.cursor.as_ref();
+        let after = found.cursor();
         let candidates =
             tasks::watching(store, event.prefix, &repository, after, CANDIDATES_A_COMMIT).await?;
         if candidates.is_empty() && after.is_none() {
@@ -100,15 +98,15 @@ impl Decider {
             Err(Unresolved::Store(error)) => return Err(error),
             Err(Unresolved::MustAsk(host)) => return Ok(Progress::MustAsk(host)),
             Err(Unresolved::Behind) => {
-                let pause = pause_after(found.value.tries).min(LONGEST_BEHIND);
+                let pause = pause_after(found.tries()).min(LONGEST_BEHIND);
                 tracing::info!(event.id = %event.id, "{repository} is asked again in {pause:?}: it may not show yet what event {} says", event.id);
-                events::put_off(self.store.as_ref(), found, pause).await?;
+                decisions::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Progress::PutOff);
             }
-            Err(Unresolved::Asking(error)) if found.value.tries < TRIES => {
-                let pause = pause_after(found.value.tries);
+            Err(Unresolved::Asking(error)) if found.tries() < TRIES => {
+                let pause = pause_after(found.tries());
                 tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
-                events::put_off(self.store.as_ref(), found, pause).await?;
+                decisions::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Progress::PutOff);
             }
             Err(Unresolved::Asking(error)) => {
@@ -144,13 +142,13 @@ impl Decider {
     /// Writes fact, runs and decision in one commit.
     async fn commit_push(
         &self,
-        found: &Versioned<RecordedEvent>,
+        found: &Undecided,
         push: &Push,
         candidates: &[Task],
         head: FoundHead,
         now: Timestamp,
     ) -> Result<Progress, StoreError> {
-        let (store, event) = (self.store.as_ref(), &found.value.event);
+        let (store, event) = (self.store.as_ref(), &found.event);
         let mut batch = Batch::default();
         if let FoundHead::Resolved(resolved) = &head
             && resolved.is_something()
@@ -158,7 +156,7 @@ impl Decider {
             facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
         }
         // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
-        let head = head.judged(found.value.cursor.is_some());
+        let head = head.judged(found.cursor().is_some());
         let keys: Vec<String> = candidates.iter().filter_map(|task| head.run_key(task)).collect();
         let has = runs::find_for(store, &keys).await?;
         let signer = self.keyring.as_ref();

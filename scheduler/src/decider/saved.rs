@@ -4,9 +4,7 @@ use gantry_domain::decide::{Rule, matcher};
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::TaskId;
 use gantry_domain::timestamp::Timestamp;
-use gantry_seams::Versioned;
-use gantry_seams::decisions::Decided;
-use gantry_seams::events::RecordedEvent;
+use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::{facts, tasks};
 
@@ -19,12 +17,12 @@ impl Decider {
     /// old, and the code host need not be asked.
     pub(super) async fn learn_head(
         &self,
-        found: &Versioned<RecordedEvent>,
+        found: &Undecided,
         task: &TaskId,
         created: Timestamp,
         may_ask: MayAsk,
     ) -> Result<Progress, StoreError> {
-        let event = &found.value.event;
+        let event = &found.event;
         let saved = tasks::find(self.store.as_ref(), task).await?;
         let saved = saved.filter(|task| task.prefix == event.prefix && task.created == created);
         let watched = saved.and_then(|task| {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use gantry_domain::id::RunPrefix;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
-use gantry_seams::deliveries::RemoveError;
+use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
 use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
@@ -73,8 +74,9 @@ impl Keeper {
         let now = store.now().await?;
         let keep = &self.retention;
         let mut count = self.forget_runs().await?;
-        count += self.move_bodies(now.before(keep.bodies)).await?;
-        count += self.forget_deliveries().await?;
+        let ledgers = deliveries::ledgers(store).await?;
+        count += self.move_bodies(&ledgers, now.before(keep.bodies)).await?;
+        count += self.forget_deliveries(&ledgers, now.before(keep.deliveries)).await?;
         count += self.remove_unowned_bodies(now.before(keep.unused_uploads)).await?;
         count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
@@ -123,18 +125,22 @@ impl Keeper {
         Ok(())
     }
 
-    /// While the store fills up, bodies leave before their time, oldest first. Answers how many.
+    /// While the store fills up, bodies leave before their time: first those that had to leave soonest anyway. Answers
+    /// how many.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn make_room(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
-        let mut moved = 0;
+        let (mut moved, mut age) = (0, self.retention.bodies);
         while store.room().await?.is_tight() {
-            let count = self.move_bodies(store.now().await?.after(A_MOMENT)).await?;
-            moved += count;
-            if count == 0 {
-                break;
+            let ledgers = deliveries::ledgers(store).await?;
+            let now = store.now().await?;
+            let before = if age.is_zero() { now.after(A_MOMENT) } else { now.before(age) };
+            match self.move_bodies(&ledgers, before).await? {
+                0 if age.is_zero() => break,
+                0 => age = if age > A_MOMENT { age / 2 } else { Duration::ZERO },
+                count => moved += count,
             }
         }
         if moved > 0 {
@@ -147,10 +153,28 @@ impl Keeper {
         Ok(moved)
     }
 
-    async fn move_bodies(&self, before: Timestamp) -> Result<usize, StoreError> {
-        let store = self.store.as_ref();
+    async fn move_bodies(
+        &self,
+        ledgers: &[Ledger],
+        before: Timestamp,
+    ) -> Result<usize, StoreError> {
         let mut count = 0;
-        for delivery in deliveries::with_body_before(store, before, PIECE).await? {
+        for Ledger { registry, .. } in ledgers {
+            count += self.move_bodies_of(*registry, before).await?;
+        }
+        Ok(count)
+    }
+
+    async fn move_bodies_of(
+        &self,
+        registry: RunPrefix,
+        before: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
+        let old =
+            deliveries::older_than(store, registry, Part::WithBody, before, None, PIECE).await?;
+        let mut count = 0;
+        for delivery in old.items {
             if let Some(body) = deliveries::find_body(store, &delivery).await? {
                 let blobs = self.blobs.as_ref();
                 if let Err(error) = deliveries::put_body(blobs, &delivery, body).await {
@@ -178,19 +202,45 @@ impl Keeper {
         Ok(count)
     }
 
-    async fn forget_deliveries(&self) -> Result<usize, StoreError> {
-        let store = self.store.as_ref();
-        let before = store.now().await?.before(self.retention.deliveries);
+    async fn forget_deliveries(
+        &self,
+        ledgers: &[Ledger],
+        before: Timestamp,
+    ) -> Result<usize, StoreError> {
         let mut count = 0;
-        for delivery in deliveries::without_body_before(store, before, PIECE).await? {
-            if let Err(error) = deliveries::delete_packed_body(self.blobs.as_ref(), &delivery).await
-            {
-                tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
-                continue;
+        for ledger in ledgers {
+            count += self.forget_deliveries_of(ledger.registry, before).await?;
+            if ledger.closed.is_some_and(|closed| closed < before) {
+                deliveries::forget_ledger(self.store.as_ref(), ledger.registry).await?;
             }
-            deliveries::delete(store, &delivery).await?;
-            count += 1;
         }
         Ok(count)
+    }
+
+    async fn forget_deliveries_of(
+        &self,
+        registry: RunPrefix,
+        before: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let (store, part) = (self.store.as_ref(), Part::WithoutBody);
+        let (mut count, mut has_failed, mut after) = (0, false, None);
+        loop {
+            let old = deliveries::older_than(store, registry, part, before, after.as_ref(), PIECE)
+                .await?;
+            for delivery in old.items {
+                let removed = deliveries::delete_packed_body(self.blobs.as_ref(), &delivery).await;
+                if let Err(error) = removed {
+                    tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
+                    has_failed = true;
+                    continue;
+                }
+                count += usize::from(deliveries::delete(store, &delivery).await?);
+            }
+            // Those that stay, since they are undecided, hide none behind them.
+            match old.next {
+                Some(next) if count == 0 && !has_failed => after = Some(next),
+                _ => return Ok(count),
+            }
+        }
     }
 }

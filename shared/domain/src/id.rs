@@ -75,6 +75,27 @@ text_type!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b))
 );
 
+impl EventId {
+    /// The event at `place`, from 0, of what a delivery to a hook means.
+    #[must_use]
+    pub fn of_delivery(hook: &HookId, delivery: &DeliveryId, place: usize) -> Self {
+        match format!("{hook}/{delivery}/{place}").parse() {
+            Ok(id) => id,
+            Err(_) => {
+                unreachable!("two ids of at most 128 characters and a number are an event id")
+            }
+        }
+    }
+
+    /// The hook, the delivery and the place in it, if the id has the form that [`EventId::of_delivery`] gives.
+    #[must_use]
+    pub fn delivery(&self) -> Option<(HookId, DeliveryId, usize)> {
+        let mut parts = self.as_str().splitn(3, '/');
+        let (hook, delivery, place) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((hook.parse().ok()?, delivery.parse().ok()?, place.parse().ok()?))
+    }
+}
+
 text_type!(
     /// The public part of an API token.
     TokenId,
@@ -298,6 +319,21 @@ mod tests {
         }
         let all: std::collections::BTreeSet<_> = (0..20_000).map(RunPrefix::nth).collect();
         assert_eq!(all.len(), 20_000);
+    }
+
+    #[test]
+    fn the_id_of_a_delivery_s_event_names_hook_delivery_and_place() {
+        let (hook, delivery): (HookId, DeliveryId) =
+            ("h1".parse().unwrap(), "72d3:1".parse().unwrap());
+        let id = EventId::of_delivery(&hook, &delivery, 3);
+        assert_eq!(id.as_str(), "h1/72d3:1/3");
+        assert_eq!(id.delivery(), Some((hook, delivery, 3)));
+        let commit = "1".repeat(40);
+        for other in
+            ["request/1f", "task:reg/web:1:2", "a/b/c", "a/b/-1", &format!("run/ca1/{commit}")]
+        {
+            assert_eq!(other.parse::<EventId>().unwrap().delivery(), None, "{other}");
+        }
     }
 
     #[test]

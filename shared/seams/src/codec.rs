@@ -1,4 +1,4 @@
-//! Records as JSON with a version of their shape.
+//! Records as JSON with a version of their shape: one line, behind which may come bytes that are no JSON.
 //!
 //! A field that this build does not know is kept when the record is written again, so that an older build may run
 //! beside a newer one. A record that does not decode goes to quarantine and is never a panic.
@@ -40,6 +40,26 @@ pub(crate) fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, StoreE
     encode_with(key, value, &Map::new())
 }
 
+/// The same, with `body` behind it. A record that is written again loses its body.
+pub(crate) fn encode_with_body<T: Serialize>(
+    key: &Key,
+    value: &T,
+    body: &[u8],
+) -> Result<Bytes, StoreError> {
+    Ok([&encode(key, value)?, b"\n".as_slice(), body].concat().into())
+}
+
+/// The body of a record, if it has one.
+pub(crate) fn body_of(record: &Record) -> Option<Bytes> {
+    let end = end_of_line(&record.bytes)?;
+    Some(record.bytes.slice(end + 1..))
+}
+
+/// Where the line ends: JSON has no line feed in it unless it is laid out for people.
+fn end_of_line(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n')
+}
+
 fn encode_with<T: Serialize>(
     key: &Key,
     value: &T,
@@ -64,8 +84,9 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     record: &Record,
 ) -> Result<Versioned<T>, StoreError> {
     let undecodable = |message: String| StoreError::Undecodable { key: key.clone(), message };
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(&record.bytes).map_err(|error| undecodable(error.to_string()))?;
+    let line = record.bytes.get(..end_of_line(&record.bytes).unwrap_or(record.bytes.len()));
+    let mut fields: Map<String, Value> = serde_json::from_slice(line.unwrap_or_default())
+        .map_err(|error| undecodable(error.to_string()))?;
     match fields.remove("v").and_then(|v| v.as_u64()) {
         Some(1..=SHAPE) => {}
         Some(newer) => {
@@ -169,35 +190,13 @@ pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
     limit: usize,
     key: impl Fn(&Entry) -> Option<Key>,
 ) -> Result<Vec<T>, StoreError> {
-    load_part(store, std::slice::from_ref(index), from, limit, |_| true, key).await
-}
-
-/// The same for several indexes, in the order that they have together. Only the records of the answer are read.
-pub(crate) async fn load_merged<T: Serialize + DeserializeOwned>(
-    store: &dyn Store,
-    indexes: &[Index],
-    from: From,
-    limit: usize,
-    key: impl Fn(&Entry) -> Option<Key>,
-) -> Result<Vec<T>, StoreError> {
-    load_part(store, indexes, from, limit, |_| true, key).await
+    load_members_while(store, index, from, limit, |_| true, key).await
 }
 
 /// The same of a part of an index, which ends where an entry is not `within` it.
 pub(crate) async fn load_members_while<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     index: &Index,
-    from: From,
-    limit: usize,
-    within: impl Fn(&Entry) -> bool,
-    key: impl Fn(&Entry) -> Option<Key>,
-) -> Result<Vec<T>, StoreError> {
-    load_part(store, std::slice::from_ref(index), from, limit, within, key).await
-}
-
-async fn load_part<T: Serialize + DeserializeOwned>(
-    store: &dyn Store,
-    indexes: &[Index],
     mut from: From,
     limit: usize,
     within: impl Fn(&Entry) -> bool,
@@ -206,13 +205,9 @@ async fn load_part<T: Serialize + DeserializeOwned>(
     let mut values: Vec<T> = Vec::new();
     loop {
         let wanted = limit - values.len();
-        let mut entries = Vec::new();
-        for index in indexes {
-            entries.extend(store.range(index, from.clone(), wanted).await?);
-        }
-        entries.sort_by(|a, b| (a.score, &a.member).cmp(&(b.score, &b.member)));
+        let mut entries = store.range(index, from, wanted).await?;
         let end = entries.iter().position(|entry| !within(entry)).unwrap_or(entries.len());
-        entries.truncate(end.min(wanted));
+        entries.truncate(end);
         let keys: Vec<Key> = entries.iter().filter_map(&key).collect();
         let loaded = load_all(store, &keys).await?;
         values.extend(loaded.into_iter().map(|found: Versioned<T>| found.value));

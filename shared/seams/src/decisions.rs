@@ -1,13 +1,19 @@
 //! Decisions: one an event, kept with their reasons.
+//!
+//! The record of a decision also holds how far it has come, so that all who decide an event write one record: of two
+//! commits at the same time the second conflicts.
+
+use std::time::Duration;
 
 use gantry_domain::decide::{Candidate, Decision, Rule};
+use gantry_domain::event::Event;
 use gantry_domain::id::{EventId, TaskId};
 use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
-use crate::events::{self, RecordedEvent};
-use crate::store::{Batch, From, Key, Kind, Store, StoreError};
+use crate::events;
+use crate::store::{Batch, CommitError, From, Key, Kind, Store, StoreError};
 
 /// A decision, and whether all its candidates are in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,13 +23,79 @@ pub struct RecordedDecision {
     pub decision: Decision,
     /// Whether nothing is to be added any more.
     pub is_final: bool,
+    /// How often it was postponed because the code host did not answer.
+    #[serde(default)]
+    tries: u32,
+    /// The last candidate task that was decided, if they do not fit one commit: the next commit continues after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cursor: Option<TaskId>,
 }
 
-fn key(event: &EventId) -> Key {
+impl RecordedDecision {
+    fn none_yet(event: &EventId, now: Timestamp) -> Self {
+        let decision =
+            Decision { event: event.clone(), at: now, candidates: Vec::new(), nothing: None };
+        Self { decision, is_final: false, tries: 0, cursor: None }
+    }
+}
+
+/// An event that is not decided, or not for all its candidates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undecided {
+    /// The event.
+    pub event: Event,
+    so_far: Option<Versioned<RecordedDecision>>,
+}
+
+impl Undecided {
+    /// How often its decision was postponed.
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        self.so_far.as_ref().map_or(0, |found| found.value.tries)
+    }
+
+    /// The last candidate that was decided, if some were.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&TaskId> {
+        self.so_far.as_ref()?.value.cursor.as_ref()
+    }
+
+    /// Writes what `change` makes of the decision. The batch conflicts if somebody else has written it meanwhile.
+    fn write_in(
+        &self,
+        batch: &mut Batch,
+        now: Timestamp,
+        change: impl FnOnce(&mut RecordedDecision),
+    ) -> Result<(), StoreError> {
+        let key = key(&self.event.id);
+        match &self.so_far {
+            None => {
+                let mut first = RecordedDecision::none_yet(&self.event.id, now);
+                change(&mut first);
+                batch.create(key.clone(), codec::encode(&key, &first)?);
+                Ok(())
+            }
+            Some(found) => {
+                let mut next = found.clone();
+                change(&mut next.value);
+                next.replace_in(batch, key)
+            }
+        }
+    }
+}
+
+pub(crate) fn key(event: &EventId) -> Key {
     Key::new(Kind::Decision, event)
 }
 
-/// Reads the decision of an event.
+async fn load(
+    store: &dyn Store,
+    event: &EventId,
+) -> Result<Option<Versioned<RecordedDecision>>, StoreError> {
+    codec::load(store, &key(event)).await
+}
+
+/// Reads the decision of an event; `None` while nothing is decided.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -31,7 +103,23 @@ pub async fn find(
     store: &dyn Store,
     event: &EventId,
 ) -> Result<Option<RecordedDecision>, StoreError> {
-    Ok(codec::load(store, &key(event)).await?.map(|found: Versioned<_>| found.value))
+    let found = load(store, event).await?.map(|found| found.value);
+    Ok(found.filter(|found| found.is_final || !found.decision.candidates.is_empty()))
+}
+
+/// Reads an event that is to be decided; `None` if it is gone, or decided.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find_undecided(
+    store: &dyn Store,
+    event: &EventId,
+) -> Result<Option<Undecided>, StoreError> {
+    let (event, so_far) = tokio::try_join!(events::find(store, event), load(store, event))?;
+    if so_far.as_ref().is_some_and(|found| found.value.is_final) {
+        return Ok(None);
+    }
+    Ok(event.map(|event| Undecided { event, so_far }))
 }
 
 /// What a batch says of some candidates of an event.
@@ -45,39 +133,55 @@ pub struct Decided {
     pub more_after: Option<TaskId>,
 }
 
-/// Adds to a batch what was decided for some candidates of an event, after those that were decided before.
+/// Adds to a batch what was decided for some candidates of an event, after those that were decided before. The batch
+/// conflicts if somebody else has decided some meanwhile.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn record(
-    store: &dyn Store,
+pub fn record(
     batch: &mut Batch,
-    found: &Versioned<RecordedEvent>,
+    found: &Undecided,
     decided: Decided,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let event = &found.value.event.id;
-    let key = key(event);
-    let earlier = codec::load::<RecordedDecision>(store, &key).await?;
-    let mut candidates =
-        earlier.map(|earlier| earlier.value.decision.candidates).unwrap_or_default();
-    candidates.extend(decided.candidates);
-    let decision = Decision { event: event.clone(), at: now, candidates, nothing: decided.nothing };
-    let recorded = RecordedDecision { decision, is_final: decided.more_after.is_none() };
-    batch.put(key.clone(), codec::encode(&key, &recorded)?);
-    match decided.more_after {
-        Some(last) => events::move_cursor(batch, found, last)?,
-        None => events::close(batch, found),
+    let event = &found.event;
+    if decided.more_after.is_none() {
+        events::close(batch, &event.id, event.received);
     }
-    Ok(())
+    found.write_in(batch, now, |recorded| {
+        recorded.decision.at = now;
+        recorded.decision.candidates.extend(decided.candidates);
+        recorded.decision.nothing = decided.nothing;
+        recorded.is_final = decided.more_after.is_none();
+        recorded.cursor = decided.more_after;
+    })
 }
 
 /// Adds a decision that is made in the same batch as its event.
 pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<(), StoreError> {
     let key = key(&decision.event);
-    let recorded = RecordedDecision { decision, is_final: true };
+    let recorded = RecordedDecision { decision, is_final: true, tries: 0, cursor: None };
     batch.create(key.clone(), codec::encode(&key, &recorded)?);
     Ok(())
+}
+
+/// Postpones an event for `pause`. If another scheduler decides it meanwhile, that decision stands.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn put_off(
+    store: &dyn Store,
+    found: &Undecided,
+    pause: Duration,
+) -> Result<(), StoreError> {
+    let (event, now) = (&found.event, store.now().await?);
+    let mut batch = Batch::default();
+    found.write_in(&mut batch, now, |recorded| recorded.tries += 1)?;
+    events::await_decision(&mut batch, &event.id, event.received, now.after(pause));
+    match store.commit(batch).await {
+        Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+    }
 }
 
 /// Whether an event is still to be decided.
@@ -85,10 +189,21 @@ pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<()
 /// # Errors
 /// [`StoreError`].
 pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
-    Ok(find(store, event).await?.is_none_or(|decision| !decision.is_final))
+    Ok(load(store, event).await?.is_none_or(|found| !found.value.is_final))
 }
 
-/// Removes decided events older than `before`, with their decisions, at most `limit`. Answers how many.
+/// Whether an event may be forgotten: it is decided, or its decision does not decode. Nobody can read that one any
+/// more, and a copy is in quarantine.
+pub(crate) async fn is_settled(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
+    match is_undecided(store, event).await {
+        Ok(is_undecided) => Ok(!is_undecided),
+        Err(StoreError::Undecodable { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes decided events that no delivery brought and that are older than `before`, with their decisions, at most
+/// `limit`. Answers how many. Those of deliveries go with them: [`crate::deliveries::delete`].
 ///
 /// # Errors
 /// [`StoreError`].
@@ -104,11 +219,8 @@ pub async fn forget(
         let Ok(event) = entry.member.parse::<EventId>() else {
             continue;
         };
-        match is_undecided(store, &event).await {
-            Ok(true) => continue,
-            // Nobody can read it any more, and a copy is in quarantine.
-            Ok(false) | Err(StoreError::Undecodable { .. }) => {}
-            Err(error) => return Err(error),
+        if !is_settled(store, &event).await? {
+            continue;
         }
         batch.delete.push(events::key(&event));
         batch.delete.push(key(&event));

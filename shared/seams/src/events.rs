@@ -1,50 +1,32 @@
 //! Events: recorded undecided, decided once.
-
-use std::time::Duration;
+//!
+//! An event of a delivery is in the delivery's record, and found by its id; any other has a record of its own. Neither
+//! changes: what its decision has come to is in [`crate::decisions`].
 
 use gantry_domain::event::Event;
-use gantry_domain::id::{EventId, TaskId};
+use gantry_domain::id::EventId;
 use gantry_domain::timestamp::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
+use crate::deliveries::{self, sortable};
 use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
-
-/// An event and the progress of its decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RecordedEvent {
-    /// The event.
-    #[serde(flatten)]
-    pub event: Event,
-    /// How often its decision was postponed because the code host did not answer.
-    #[serde(default)]
-    pub tries: u32,
-    /// The last candidate task that was decided, if they do not fit one commit: the next commit continues after it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<TaskId>,
-}
 
 pub(crate) fn key(event: &EventId) -> Key {
     Key::new(Kind::Event, event)
 }
 
-/// Adds a new, undecided event to a batch.
+/// Adds an event that no delivery brought to a batch.
 pub(crate) fn record(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
-    record_in(batch, event)?;
-    batch.index(undecided_index(), event.received.as_millis(), &event.id);
+    let key = key(&event.id);
+    batch.create(key.clone(), codec::encode(&key, event)?);
+    batch.index(by_age(), event.received.as_millis(), &event.id);
     Ok(())
 }
 
-/// Adds an event that is decided in the same batch.
-pub(crate) fn record_decided(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
-    record_in(batch, event)
-}
-
-fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
-    let key = key(&event.id);
-    let recorded = RecordedEvent { event: event.clone(), tries: 0, cursor: None };
-    batch.create(key.clone(), codec::encode(&key, &recorded)?);
-    batch.index(by_age(), event.received.as_millis(), &event.id);
+/// The same, of one that is to be decided.
+pub(crate) fn record_undecided(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    record(batch, event)?;
+    await_decision(batch, &event.id, event.received, event.received);
     Ok(())
 }
 
@@ -54,7 +36,7 @@ fn record_in(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
 /// [`StoreError`].
 pub async fn notice(store: &dyn Store, event: &Event) -> Result<bool, StoreError> {
     let mut batch = Batch::default();
-    record(&mut batch, event)?;
+    record_undecided(&mut batch, event)?;
     match store.commit(batch).await {
         Ok(()) => Ok(true),
         Err(CommitError::Conflict { .. }) => Ok(false),
@@ -66,11 +48,21 @@ pub async fn notice(store: &dyn Store, event: &Event) -> Result<bool, StoreError
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn find(
-    store: &dyn Store,
-    event: &EventId,
-) -> Result<Option<Versioned<RecordedEvent>>, StoreError> {
-    codec::load(store, &key(event)).await
+pub async fn find(store: &dyn Store, id: &EventId) -> Result<Option<Event>, StoreError> {
+    if let Some((hook, delivery, place)) = id.delivery()
+        && let Some(delivery) = deliveries::find(store, &hook, &delivery).await?
+    {
+        return Ok(delivery.events().nth(place));
+    }
+    Ok(codec::load(store, &key(id)).await?.map(|found: Versioned<Event>| found.value))
+}
+
+/// An undecided event that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The event.
+    pub event: EventId,
+    received: Timestamp,
 }
 
 /// Undecided events that are due at `now`, oldest first.
@@ -81,71 +73,55 @@ pub async fn undecided(
     store: &dyn Store,
     now: Timestamp,
     limit: usize,
-) -> Result<Vec<EventId>, StoreError> {
+) -> Result<Vec<Due>, StoreError> {
     let entries = store.range(&undecided_index(), From::Start, limit).await?;
     Ok(entries
         .into_iter()
         .take_while(|entry| entry.score <= now.as_millis())
-        .filter_map(|entry| entry.member.parse().ok())
+        .filter_map(|entry| {
+            let (received, event) = entry.member.split_once('/')?;
+            let received = Timestamp::from_millis(received.parse().ok()?);
+            Some(Due { event: event.parse().ok()?, received })
+        })
         .collect())
 }
 
-/// Marks an event as decided. The batch conflicts if the event has changed since it was found.
-pub(crate) fn close(batch: &mut Batch, found: &Versioned<RecordedEvent>) {
-    let event = &found.value.event.id;
-    batch.expect.push((key(event), crate::store::Expect::Version(found.version)));
-    batch.unindex(undecided_index(), event);
-}
-
-/// Marks an event as decided up to a candidate. The batch conflicts if the event has changed since it was found.
-pub(crate) fn move_cursor(
+/// An event is to be decided at `due` or later. One that was to be decided already moves there.
+pub(crate) fn await_decision(
     batch: &mut Batch,
-    found: &Versioned<RecordedEvent>,
-    last: TaskId,
-) -> Result<(), StoreError> {
-    let mut next = found.clone();
-    next.value.cursor = Some(last);
-    next.replace_in(batch, key(&found.value.event.id))
+    event: &EventId,
+    received: Timestamp,
+    due: Timestamp,
+) {
+    batch.index(undecided_index(), due.as_millis(), member(event, received));
 }
 
-/// Postpones an event for `pause`, since the code host did not answer. If another scheduler decides it meanwhile, that
-/// decision stands.
+/// An event is not to be decided any more.
+pub(crate) fn close(batch: &mut Batch, event: &EventId, received: Timestamp) {
+    batch.unindex(undecided_index(), member(event, received));
+}
+
+/// Removes an event from the undecided ones that is gone, decided or does not decode. It would be read again with every
+/// tick.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn put_off(
-    store: &dyn Store,
-    found: &Versioned<RecordedEvent>,
-    pause: Duration,
-) -> Result<(), StoreError> {
-    let mut next = found.clone();
-    next.value.tries += 1;
-    let event = &found.value.event.id;
+pub async fn set_aside(store: &dyn Store, due: &Due) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    next.replace_in(&mut batch, key(event))?;
-    // The score is the time from which the event is due: postponing it moves it behind those that are due now.
-    batch.index(undecided_index(), store.now().await?.after(pause).as_millis(), event);
-    match store.commit(batch).await {
-        Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
-        Err(CommitError::Store(error)) => Err(error),
-    }
-}
-
-/// Removes an event that does not decode from the undecided ones, where it would be read again on every tick.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn set_aside(store: &dyn Store, event: &EventId) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
-    batch.unindex(undecided_index(), event);
+    close(&mut batch, &due.event, due.received);
     crate::collection::commit_unconditional(store, batch).await
+}
+
+/// The time comes first so that new members are neighbours in the store.
+fn member(event: &EventId, received: Timestamp) -> String {
+    format!("{}/{event}", sortable(received.as_millis()))
 }
 
 fn undecided_index() -> Index {
     Index::new("events/undecided")
 }
 
-/// Every event, oldest first.
+/// Every event that has a record of its own, oldest first.
 pub(crate) fn by_age() -> Index {
     Index::new("events/age")
 }

@@ -11,7 +11,7 @@ use crate::collection::Collection;
 pub use crate::collection::CreateError;
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, Index, Key, Kind, Store, StoreError};
-use crate::{hooks, runs, tasks};
+use crate::{deliveries, hooks, runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 
@@ -76,6 +76,7 @@ pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, Cre
     };
     let mut batch = Batch::default();
     ALL.create_in(&mut batch, registry.name.as_str(), &registry)?;
+    deliveries::open_ledger(&mut batch, registry.prefix);
     store.commit(batch).await?;
     Ok(registry)
 }
@@ -161,6 +162,7 @@ pub async fn delete(
         batch.expect.push((ALL.key(name.as_str()), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, name.as_str());
         batch.delete.push(runs::last_admitted_of_registry(prefix));
+        deliveries::close_ledger(&mut batch, prefix, store.now().await?);
         Ok(Plan::Commit(batch, Deleted::Gone))
     })
     .await

@@ -86,7 +86,7 @@ pub async fn accept(
         if let Source::Upload { upload, .. } = &run.recipe.source {
             uploads::used_in(&mut batch, &run.registry, upload);
         }
-        events::record_decided(&mut batch, &request.event)?;
+        events::record(&mut batch, &request.event)?;
         let choice = Choice::Run { run: run.id };
         let candidate = Candidate { task: run.task_id(), choice, other_address: None };
         let decision = Decision {

@@ -198,7 +198,7 @@ fn watch_source(
     }
     let event = source_event(before, after);
     if let Some(event) = &event {
-        events::record(batch, event)?;
+        events::record_undecided(batch, event)?;
     }
     Ok(event)
 }

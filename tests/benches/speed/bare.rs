@@ -86,7 +86,7 @@ async fn receive(route: Data<Route>, request: HttpRequest, body: Bytes) -> HttpR
         }
         Write::Equal(store, template) if route.is_signed(&request, &body) => {
             match store.now().await {
-                Ok(now) => store.commit(template.renewed(delivery(&request), body, now)).await,
+                Ok(now) => store.commit(template.renewed(delivery(&request), now)).await,
                 Err(error) => Err(error.into()),
             }
         }
@@ -154,30 +154,29 @@ impl Template {
     }
 
     fn read(batch: Batch) -> Result<Self> {
-        let ids = batch.put.iter().find(|(key, _)| key.kind == Kind::DeliveryBody);
+        let ids = batch.put.iter().find(|(key, _)| key.kind == Kind::Delivery);
         let (_, delivery) =
-            ids.and_then(|(key, _)| key.id.rsplit_once('/')).context("the body is committed")?;
+            ids.and_then(|(key, _)| key.id.rsplit_once('/')).context("a delivery is committed")?;
         let delivery = delivery.to_owned();
         let received = batch.index.iter().map(|(_, entry)| entry.score.abs()).max();
         Ok(Self { received: received.context("it is indexed")?, delivery, batch })
     }
 
     /// The same for another delivery: equal in records, entries and bytes, and in the order of its index entries.
-    fn renewed(&self, delivery: &str, body: Bytes, now: Timestamp) -> Batch {
-        let rename = |text: &str| text.replace(&self.delivery, delivery);
+    fn renewed(&self, delivery: &str, now: Timestamp) -> Batch {
+        let (before, now) = (self.received.to_string(), now.as_millis());
+        let rename =
+            |text: &str| text.replace(&self.delivery, delivery).replace(&before, &now.to_string());
         let key = |key: &Key| Key::new(key.kind, rename(&key.id));
         let score = |score: i64| match score {
-            score if score == self.received => now.as_millis(),
-            score if score == -self.received => -now.as_millis(),
+            score if score == self.received => now,
+            score if score == -self.received => -now,
             score => score,
-        };
-        let value = |of: &Key, bytes: &Bytes| {
-            if of.kind == Kind::DeliveryBody { body.clone() } else { bytes.clone() }
         };
         let batch = &self.batch;
         Batch {
             expect: batch.expect.iter().map(|(of, expected)| (key(of), *expected)).collect(),
-            put: batch.put.iter().map(|(of, bytes)| (key(of), value(of, bytes))).collect(),
+            put: batch.put.iter().map(|(of, bytes)| (key(of), bytes.clone())).collect(),
             delete: batch.delete.iter().map(key).collect(),
             index: batch
                 .index

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use gantry_domain::delivery::Verdict;
-use gantry_seams::deliveries::{self, List};
+use gantry_domain::id::RunPrefix;
+use gantry_seams::deliveries;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HOST};
@@ -205,9 +206,10 @@ async fn ask(address: SocketAddr, token: &str, path: &str) -> Result<Value> {
 /// What was answered 202 is there, and nothing is undecided.
 async fn ensure_kept(backend: &Backend, folder: &std::path::Path, accepted: usize) -> Result<()> {
     let store = backend.store(folder).await?;
-    let hook = github::HOOK.parse()?;
-    let kept = deliveries::list(store.as_ref(), &[List::Hook(&hook)], None, accepted + 1).await?;
-    let with_events = kept.iter().filter(|delivery| delivery.verdict == Verdict::Events).count();
+    let ledger = [RunPrefix::nth(0)];
+    let kept = deliveries::list(store.as_ref(), &ledger, None, None, accepted + 1).await?;
+    let with_events =
+        kept.items.iter().filter(|delivery| delivery.verdict == Verdict::Events).count();
     // One that was answered 503 may have been kept all the same.
     ensure!(with_events >= accepted, "{accepted} were answered 202, {with_events} are kept");
     let now = store.now().await?;

@@ -124,8 +124,9 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         updated: now,
     };
     // There is no code host to ask for the head.
-    if let (_, Some(event)) = tasks::create(store.as_ref(), &task).await? {
-        events::set_aside(store.as_ref(), &event.id).await?;
+    tasks::create(store.as_ref(), &task).await?;
+    for due in events::undecided(store.as_ref(), store.now().await?, 10).await? {
+        events::set_aside(store.as_ref(), &due).await?;
     }
     Ok(())
 }

@@ -104,9 +104,9 @@ impl CrashPoint {
         use When::{AfterCommit, BeforeCommit, EventDoorbell, InBuild, TagPut};
         match self {
             Self::BeforeAccept => BeforeCommit(|batch| creates(batch, Kind::Delivery)),
-            Self::LargeBodyPut => BeforeCommit(|batch| {
-                creates(batch, Kind::Delivery) && !puts(batch, Kind::DeliveryBody)
-            }),
+            Self::LargeBodyPut => {
+                BeforeCommit(|batch| creates(batch, Kind::Delivery) && !has_body(batch))
+            }
             Self::Accepted => AfterCommit(|batch| creates(batch, Kind::Delivery)),
             Self::AcceptedUnrung => EventDoorbell,
             Self::Requested => {
@@ -181,11 +181,19 @@ fn runs(batch: &Batch) -> impl Iterator<Item = Value> {
     runs.filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
 }
 
-/// The decision about a delivery's event, if the batch has one.
+/// A body stands in its delivery's record, behind the line that says what it is.
+fn has_body(batch: &Batch) -> bool {
+    batch.put.iter().any(|(key, bytes)| key.kind == Kind::Delivery && bytes.contains(&b'\n'))
+}
+
+/// The decision about a delivery's event, if the batch has one. An event that is postponed has none yet.
 fn decides(batch: &Batch) -> Option<Value> {
-    let decided =
-        batch.put.iter().find(|(key, _)| key.kind == Kind::Decision && is_delivered(&key.id));
-    decided.and_then(|(_, bytes)| serde_json::from_slice(bytes).ok())
+    let mut decisions = batch
+        .put
+        .iter()
+        .filter(|(key, _)| key.kind == Kind::Decision && is_delivered(&key.id))
+        .filter_map(|(_, bytes)| serde_json::from_slice::<Value>(bytes).ok());
+    decisions.find(|it| it["is_final"] == true || it["candidates"] != Value::Array(Vec::new()))
 }
 
 /// Events of saved tasks come by as well, before anything is delivered.

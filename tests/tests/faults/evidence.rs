@@ -64,7 +64,10 @@ pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
     // In the order in which things move on, from a lapse to the next lease: none is between two looks.
     let kinds = [
-        ("undecided", texts(events::undecided(store, ever, MANY).await?)),
+        (
+            "undecided",
+            texts(events::undecided(store, ever, MANY).await?.into_iter().map(|due| due.event)),
+        ),
         ("leased", ids(&runs::leased(store, MANY).await?)),
         ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
         ("ready", ids(&runs::all_ready(store, MANY).await?)),

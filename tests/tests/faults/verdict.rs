@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::decide::Choice;
-use gantry_domain::hook::Provider;
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
 use gantry_objects::ObjectBlobs;
@@ -83,14 +82,14 @@ impl Judge<'_> {
     /// It is in the ledger with the events of every answer, and each event is decided: a run for each task that watches.
     async fn delivery(&self, hook: &Hook, delivery: &Delivery) -> Result<()> {
         let id = delivery.id.parse()?;
-        let found = deliveries::find(self.store, Provider::GitHub, &hook.id.parse()?, &id).await?;
+        let found = deliveries::find(self.store, &hook.id.parse()?, &id).await?;
         let Some(found) = found else { anyhow::bail!("it was answered and is not stored") };
-        let stored: Vec<String> = found.events.iter().map(ToString::to_string).collect();
+        let stored: Vec<String> = found.event_ids().map(|event| event.to_string()).collect();
         ensure!(stored.len() == 1, "a push is one event, not {stored:?}");
         let answered = BTreeSet::from([stored]);
         ensure!(delivery.events == answered, "{:?} was answered for {answered:?}", delivery.events);
-        for event in &found.events {
-            self.event(event, delivery).await?;
+        for event in found.event_ids() {
+            self.event(&event, delivery).await?;
         }
         Ok(())
     }

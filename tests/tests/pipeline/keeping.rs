@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use gantry_domain::hook::Provider;
+use gantry_domain::run::RunStatus;
+use gantry_seams::deliveries::{self, MOST_READ};
 use gantry_seams::logs::{LogId, LogPart, LogReader};
-use gantry_seams::{deliveries, events, lineages, runs};
+use gantry_seams::registries::{self, Deleted};
+use gantry_seams::store::{Batch, Index};
+use gantry_seams::{events, hooks, lineages, runs, tasks};
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -23,7 +26,7 @@ async fn with_a_finished_run() -> (TestPipeline, gantry_domain::id::EventId) {
 
 async fn delivery(gantry: &TestPipeline) -> Option<gantry_domain::delivery::Delivery> {
     let (hook, id) = ("hook".parse().unwrap(), "d1".parse().unwrap());
-    deliveries::find(gantry.store.as_ref(), Provider::GitHub, &hook, &id).await.unwrap()
+    deliveries::find(gantry.store.as_ref(), &hook, &id).await.unwrap()
 }
 
 #[tokio::test]
@@ -61,6 +64,71 @@ async fn after_thirty_days_deliveries_events_runs_and_logs_are_gone_and_lineage_
     gantry.clock.advance(DAY * 400);
     gantry.scheduler().keeper().forget_old().await.unwrap();
     assert!(lineages::find(store, &digest).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_not_decided_stays_however_old_it_is() {
+    let gantry = super::start().await;
+    let head = gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    gantry.schedule().await;
+    gantry.deliver("d1", "hello", None, Some(&head)).await;
+
+    gantry.clock.advance(DAY * 31);
+    gantry.scheduler().keeper().forget_old().await.unwrap();
+    assert!(delivery(&gantry).await.is_some());
+    gantry.settle().await;
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
+    gantry.scheduler().keeper().forget_old().await.unwrap();
+    assert_eq!(delivery(&gantry).await, None);
+}
+
+#[tokio::test]
+async fn the_ledger_of_a_deleted_registry_goes_with_its_last_delivery() {
+    let (gantry, _) = with_a_finished_run().await;
+    let store = gantry.store.as_ref();
+    let name = "reg".parse().unwrap();
+    let task = "reg/hello".parse().unwrap();
+    tasks::delete(store, &task).await.unwrap();
+    let hook = hooks::find(store, &"hook".parse().unwrap()).await.unwrap().unwrap();
+    hooks::delete(store, &hook).await.unwrap();
+    let deleted = registries::delete(store, &name, TestPipeline::prefix()).await.unwrap();
+    assert_eq!(deleted, Deleted::Gone);
+    let ledgers = async || {
+        let ledgers = deliveries::ledgers(store).await.unwrap();
+        ledgers.iter().map(|ledger| ledger.registry).collect::<Vec<_>>()
+    };
+
+    gantry.clock.advance(DAY * 29);
+    gantry.scheduler().keeper().forget_old().await.unwrap();
+    let listed = deliveries::list(store, &ledgers().await, None, None, 10).await.unwrap();
+    assert_eq!(listed.items.len(), 1, "what the registry was told is still to be seen");
+
+    gantry.clock.advance(DAY * 31);
+    gantry.scheduler().keeper().forget_old().await.unwrap();
+    assert_eq!(ledgers().await, []);
+}
+
+#[tokio::test]
+async fn a_list_of_a_quiet_hook_goes_on_where_one_page_has_read_enough() {
+    let (gantry, _) = with_a_finished_run().await;
+    let store = gantry.store.as_ref();
+    let index = Index::new(format!("deliveries/{}/with-body", TestPipeline::prefix()));
+    // As the deliveries of a busy hook would be, all of them newer.
+    for some in 0..MOST_READ / 500 {
+        let mut batch = Batch::default();
+        for number in 0..500 {
+            let received = 9_000_000_000_000_i64;
+            batch.index(index.clone(), -received, format!("{received}/busy/d{some}-{number}"));
+        }
+        store.commit(batch).await.unwrap();
+    }
+    let (registries, hook) = ([TestPipeline::prefix()], "hook".parse().unwrap());
+    let first = deliveries::list(store, &registries, Some(&hook), None, 10).await.unwrap();
+    assert_eq!(first.items, []);
+    let second = deliveries::list(store, &registries, Some(&hook), first.next, 10).await.unwrap();
+    assert_eq!(second.items.len(), 1);
+    assert_eq!(second.next, None);
 }
 
 #[tokio::test]

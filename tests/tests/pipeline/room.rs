@@ -26,10 +26,11 @@ async fn deliver_64_kib(gantry: &TestPipeline, number: usize) -> Delivery {
         body_bytes: 1 << 16,
         verdict: Verdict::Ping,
         unread: Vec::new(),
-        events: Vec::new(),
+        trace: None,
+        meaning: Vec::new(),
     };
     let body = Bytes::from(vec![b'x'; 1 << 16]);
-    deliveries::accept(gantry.store.as_ref(), &delivery, Some(body), &[]).await.unwrap();
+    deliveries::accept(gantry.store.as_ref(), &delivery, Some(body)).await.unwrap();
     delivery
 }
 

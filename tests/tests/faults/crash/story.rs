@@ -10,7 +10,7 @@ use gantry_api::{BuildCreate, Run};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunState;
 use gantry_seams::blobs::Blobs as _;
-use gantry_seams::deliveries::{self, List};
+use gantry_seams::deliveries::{self, Ledger, Part};
 use gantry_seams::runs::{self, RunFilter};
 use gantry_seams::store::Store;
 use gantry_tests::git_server::{GitServer, TestRepository};
@@ -273,7 +273,9 @@ impl Scene {
     async fn has_no_bodies(&self) -> Result<()> {
         let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
         quiet("move bodies", QUIET_WITHIN, || bodies(store)).await?;
-        for delivery in deliveries::list(store, &[List::All], None, MANY).await? {
+        let ledgers = deliveries::ledgers(store).await?;
+        let registries: Vec<_> = ledgers.iter().map(|ledger| ledger.registry).collect();
+        for delivery in deliveries::list(store, &registries, None, None, MANY).await?.items {
             let path = deliveries::body_blob_path(&delivery).context("it has a body")?;
             blobs.get(&path).await?;
         }
@@ -301,7 +303,11 @@ impl Scene {
 
 async fn bodies(store: &dyn Store) -> Result<Vec<String>> {
     let after = store.now().await?.after(Duration::from_secs(60));
-    let left = deliveries::with_body_before(store, after, MANY).await?;
+    let mut left = Vec::new();
+    for Ledger { registry, .. } in deliveries::ledgers(store).await? {
+        let part = Part::WithBody;
+        left.extend(deliveries::older_than(store, registry, part, after, None, MANY).await?.items);
+    }
     Ok(left.iter().map(|delivery| delivery.id.to_string()).collect())
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::decide::{Choice, Rule};
-use gantry_domain::hook::Provider;
 use gantry_domain::id::{EventId, RunId};
 use gantry_domain::run::{COUNTED_ATTEMPTS, ErrorCode, Outcome, Run};
 use gantry_domain::timestamp::Timestamp;
@@ -104,15 +103,15 @@ impl Judge<'_> {
     async fn delivery(&self, sent: &Sent, report: &mut Report) -> Result<()> {
         let (store, delivery) = (self.round.store.as_ref(), &sent.delivery);
         let (hook, id) = (self.round.driver.hook.id.parse()?, delivery.id.parse()?);
-        let Some(found) = deliveries::find(store, Provider::GitHub, &hook, &id).await? else {
+        let Some(found) = deliveries::find(store, &hook, &id).await? else {
             bail!("it was answered and is not stored")
         };
-        let stored: Vec<String> = found.events.iter().map(ToString::to_string).collect();
+        let stored: Vec<String> = found.event_ids().map(|event| event.to_string()).collect();
         ensure!(stored.len() == 1, "a push is one event, not {stored:?}");
         let answered = BTreeSet::from([stored]);
         ensure!(delivery.events == answered, "{:?} was answered for {answered:?}", delivery.events);
-        for event in &found.events {
-            self.event(event, sent, report).await?;
+        for event in found.event_ids() {
+            self.event(&event, sent, report).await?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, HookId, RunId, UploadId};
 use gantry_objects::ObjectBlobs;
 use gantry_seams::blobs::Blobs as _;
@@ -186,7 +185,7 @@ async fn check(folder: &Path, told: &[&Told], key: &[u8]) {
         match told {
             Told::Delivery { hook, id, sha256: sent } => {
                 let (hook, id): (HookId, DeliveryId) = (hook.parse().unwrap(), id.parse().unwrap());
-                let found = deliveries::find(&store, Provider::GitHub, &hook, &id).await.unwrap();
+                let found = deliveries::find(&store, &hook, &id).await.unwrap();
                 let found = found.unwrap_or_else(|| panic!("delivery {id} is gone"));
                 assert_eq!(found.body_sha256, *sent);
                 let body = match deliveries::find_body(&store, &found).await.unwrap() {

@@ -183,7 +183,7 @@ async fn the_body_of_a_new_provider_is_read_again_from_the_ledger() {
     receiver.post(SECRET, "application/json", PUSH).await.unwrap();
     let (hook, id) = (&receiver.hook.id, "d-1".parse().unwrap());
     let store = receiver.state.store.as_ref();
-    let kept = deliveries::find(store, FORGE.name, hook, &id).await.unwrap().unwrap();
+    let kept = deliveries::find(store, hook, &id).await.unwrap().unwrap();
     let body = deliveries::find_body(store, &kept).await.unwrap().unwrap();
     let (kind, hook) = (Some(kept.kind), hook.clone());
     let envelope = Envelope { hook, home: None, kind, id: None, content_type: None };
