@@ -1,9 +1,8 @@
-//! A whole installation as files, to move it into another store.
+//! Exports a whole installation to files, and imports it into another store.
 //!
-//! `store.jsonl` has a header, a line for each record and each entry of an index, and an end that says how many there
-//! are; `objects/` has every object under its own path. Both are written by [`export`] from stores that nobody changes
-//! meanwhile, and read by [`import`] into ones that are empty. Keys are not in it: what is sealed stays sealed, and is
-//! opened where the same key file is.
+//! `store.jsonl` has a header, a line for each record and each index entry, and a last line with their count.
+//! `objects/` has every object under its own path. [`export`] needs stores that nobody writes to; [`import`] needs
+//! empty ones. Keys are not included: sealed secrets stay sealed, and open wherever the same key file is used.
 
 use std::path::PathBuf;
 
@@ -20,13 +19,13 @@ mod line;
 pub use export::export;
 pub use import::import;
 
-/// The form that this build writes and reads.
+/// The format version that this build writes and reads.
 const FORMAT: u32 = 1;
 
 const RECORDS: &str = "store.jsonl";
 const OBJECTS: &str = "objects";
 
-/// Which installation, and when. An import is known by it.
+/// Which installation was exported, and when. Identifies the archive when an import is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     format: u32,
@@ -35,18 +34,18 @@ struct Header {
     exported: Timestamp,
 }
 
-/// How much was moved.
+/// What was moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Records.
+    /// The number of records.
     pub records: u64,
-    /// Entries of indexes.
+    /// The number of index entries.
     pub entries: u64,
-    /// Objects.
+    /// The number of objects.
     pub objects: u64,
 }
 
-/// Whether an import into this store did not come to its end.
+/// Whether an import into this store has begun and not finished.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -54,44 +53,44 @@ pub async fn is_unfinished(store: &dyn Store) -> Result<bool, StoreError> {
     Ok(store.load(&[mark()]).await?.into_iter().flatten().next().is_some())
 }
 
-/// Stands while an import goes on. Its value is the header of the archive.
+/// Exists while an import is unfinished. Its value is the archive's header.
 fn mark() -> Key {
     Key::new(Kind::Import, "this")
 }
 
-/// An installation could not be moved.
+/// An export or import failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ArchiveError {
-    /// Nothing has begun there.
+    /// The store has no installation.
     #[error("there is no installation in the store: nothing is exported")]
     NothingThere,
-    /// The folder has something in it.
+    /// The folder is not empty.
     #[error("{} is not empty: name a new folder", path.display())]
     FolderInUse {
         /// The folder.
         path: PathBuf,
     },
-    /// There is an installation already.
+    /// The store already has an installation.
     #[error(
         "the store has installation {installation}: import into an empty one (another `store.prefix`, or another folder)"
     )]
     StoreInUse { installation: String },
-    /// Another archive was begun.
+    /// Another archive's import was begun and not finished.
     #[error(
         "an import of another archive did not come to its end, of installation {installation}: repeat that one, or take an \
          empty store"
     )]
     OtherUnfinished {
-        /// Of which installation.
+        /// Whose import was begun.
         installation: String,
     },
-    /// The archive is not what it should be.
+    /// The archive is malformed.
     #[error("{}, line {line}: {message}", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The line, from 1.
         line: u64,
         /// What is wrong, and the remedy.
         message: String,
@@ -100,21 +99,21 @@ pub enum ArchiveError {
     #[error("{}", path.display())]
     File {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The store shows something that this build does not know.
+    /// An error while enumerating the store.
     #[error(transparent)]
     Walk(#[from] WalkError),
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object store's own.
+    /// An error from the object store.
     #[error(transparent)]
     Blob(#[from] BlobError),
 }
 
-/// Names the file that a system error is about.
+/// Adds the path to a system error.
 fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> ArchiveError {
     let path = path.into();
     move |source| ArchiveError::File { path, source }

@@ -1,4 +1,4 @@
-//! Large bytes: uploaded contexts, log segments, old bodies.
+//! The object store, for large data: uploaded contexts, log segments, old bodies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio::io::AsyncRead;
 /// An object store.
 #[async_trait]
 pub trait Blobs: Send + Sync {
-    /// Stores `bytes` whole under `path`, durably, over what was there.
+    /// Stores `bytes` under `path`, durably and atomically, replacing what was there.
     ///
     /// # Errors
     /// [`BlobError`].
     async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError>;
 
-    /// Stores what `reader` gives, and tells how many bytes it was. Nothing appears under `path` before the end, and
-    /// nothing at all when the reader fails or gives more than `most` bytes.
+    /// Stores what `reader` yields, and returns its length in bytes. Nothing appears under `path` before the end, and
+    /// nothing at all if the reader fails or yields more than `most` bytes.
     ///
     /// # Errors
     /// [`BlobError`].
@@ -29,84 +29,84 @@ pub trait Blobs: Send + Sync {
         most: u64,
     ) -> Result<u64, BlobError>;
 
-    /// All of it; for objects known to be small.
+    /// Reads a whole object; for objects known to be small.
     ///
     /// # Errors
     /// [`BlobError`].
     async fn get(&self, path: &str) -> Result<Bytes, BlobError>;
 
-    /// All of it, piece by piece.
+    /// Reads an object as a stream.
     ///
     /// # Errors
     /// [`BlobError`].
     async fn get_stream(&self, path: &str) -> Result<Pin<Box<dyn AsyncRead + Send>>, BlobError>;
 
-    /// Removes it; one that is not there is no error.
+    /// Removes an object; a missing object is no error.
     ///
     /// # Errors
     /// [`BlobError`].
     async fn delete(&self, path: &str) -> Result<(), BlobError>;
 
-    /// Removes everything whose path begins with `prefix` and a slash.
+    /// Removes all objects whose path begins with `prefix` and a slash.
     ///
     /// # Errors
     /// [`BlobError`].
     async fn delete_all(&self, prefix: &str) -> Result<(), BlobError>;
 
-    /// How many bytes are free where the objects are; `None` where nobody can tell, as of a bucket.
+    /// The free bytes where the objects are stored; `None` if that is unknown, as for a bucket.
     async fn free_bytes(&self) -> Option<u64> {
         None
     }
 
-    /// The paths of everything below `prefix`, or of everything if it is empty, in no order.
+    /// The paths of all objects below `prefix`, in no particular order. An empty prefix lists everything.
     ///
     /// # Errors
-    /// [`BlobError::Refused`]; the rest comes with the paths.
+    /// [`BlobError::Refused`]. Other errors are items of the stream.
     fn list(&self, prefix: &str) -> Result<Paths, BlobError>;
 }
 
-/// Paths of objects, one after the other.
+/// A stream of object paths.
 pub type Paths = BoxStream<'static, Result<String, BlobError>>;
 
-/// The object store as everyone holds it.
+/// A shared handle to the object store.
 pub type SharedBlobs = Arc<dyn Blobs>;
 
-/// The object store could not do it.
+/// An operation of the object store failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum BlobError {
-    /// The path is not one of an object: plain names with single slashes between them.
+    /// The path is invalid: it must be plain names with single slashes between them.
     #[error(
         "`{path}` cannot be the path of an object: use plain names with single slashes between them"
     )]
     Refused { path: String },
-    /// There is nothing under this path.
+    /// There is no object under this path.
     #[error("there is no object {path}")]
     Absent { path: String },
-    /// What was to be stored is larger than it may be.
+    /// The object is larger than allowed.
     #[error("{path} is larger than {most} bytes")]
     TooLarge {
         path: String,
-        /// What it may be.
+        /// The limit in bytes.
         most: u64,
     },
-    /// What was to be stored could not be read.
+    /// The source of the upload failed.
     #[error("what was to be stored as {path} broke off")]
     Source {
         path: String,
-        /// What the reader said.
+        /// The reader's error.
         source: std::io::Error,
     },
-    /// It has no room.
+    /// The object store is full.
     #[error("the object store is full: {message}")]
     Full {
-        /// What it said.
+        /// Details from the object store.
         message: String,
     },
-    /// It is away.
+    /// The object store does not answer.
     #[error("the object store does not answer: {message}")]
     Unavailable {
-        /// What it said.
+        /// Details from the object store.
         message: String,
     },
 }

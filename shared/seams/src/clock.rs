@@ -1,7 +1,8 @@
-//! What stores measure time with.
+//! The clocks of stores.
 //!
-//! Leases and limits are measured with a store's clock, so it may not jump: a wall clock that is stepped, by hand or after
-//! a sleep, must not end every lease at once. And it never goes back behind a time that a record may hold.
+//! Leases and limits are measured with the store's clock, so it must not jump: a wall clock that is stepped by hand, or
+//! after the machine slept, must not end every lease at once. It also never goes back behind a time that a record may
+//! hold.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,41 +10,41 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::timestamp::Timestamp;
 
-/// What a store takes for the time.
+/// A store's source of time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The clock of the machine that the store is on, without its jumps.
+    /// The wall clock of the store's machine, without its jumps.
     #[default]
     Wall,
-    /// A clock that a test moves.
+    /// A clock that a test advances.
     Manual(ManualClock),
 }
 
-/// A clock that stands still until it is moved. Clones are the same clock.
+/// A clock that only moves when it is advanced. Clones share one clock.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that stands at `at`.
+    /// A clock that shows `at`.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(at.as_millis())))
     }
 
-    /// What it shows.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
     }
 
-    /// Moves it on.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.0.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
-/// A clock that follows another one steadily: it never goes back, and it catches up with a jump instead of making it.
+/// A clock that follows another one smoothly: it never goes back, and it catches up with a jump gradually.
 #[derive(Debug)]
 pub struct SteadyClock {
     last: Mutex<Reading>,
@@ -52,22 +53,22 @@ pub struct SteadyClock {
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     taken: Instant,
-    /// Nanoseconds since the epoch: clocks that are read often would lose what is rounded away.
+    /// Nanoseconds since the epoch. Milliseconds would accumulate rounding errors when the clock is read often.
     nanos: i64,
 }
 
 impl SteadyClock {
-    /// Begins at `nanos` since the epoch.
+    /// Starts at `nanos` since the epoch.
     #[must_use]
     pub fn start(nanos: i64) -> Self {
         Self { last: Mutex::new(Reading { taken: Instant::now(), nanos }) }
     }
 
-    /// What it shows when the clock that it follows shows `wall`, in nanoseconds since the epoch.
+    /// The time to show when the followed clock shows `wall`, in nanoseconds since the epoch.
     pub fn follow(&self, wall: i64) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = last.taken.elapsed();
-        // In whole pairs: half a nanosecond lost at each reading is a millisecond to who reads in a loop.
+        // Only even nanoseconds: losing half a nanosecond at each reading adds up to milliseconds when read in a loop.
         let elapsed = elapsed - Duration::from_nanos(u64::from(elapsed.subsec_nanos() % 2));
         let nanos = follow(last.nanos, elapsed, wall);
         *last = Reading { taken: last.taken + elapsed, nanos };
@@ -77,10 +78,10 @@ impl SteadyClock {
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
-/// Where the clock stands that stood at `last`, `elapsed` ago.
+/// The clock's next reading, `elapsed` after it showed `last`.
 ///
-/// It follows the wall, but never faster than one and a half times, nor slower than half of what really elapsed. A
-/// lease of 30 s that is renewed each 10 s is still held while the clock catches up.
+/// It follows the wall clock, but at no more than one and a half times and no less than half of the real speed. So a
+/// lease of 30 s that is renewed every 10 s is still held while the clock catches up.
 fn follow(last: i64, elapsed: Duration, wall: i64) -> i64 {
     let elapsed = i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX);
     let slowest = last.saturating_add(elapsed / 2);

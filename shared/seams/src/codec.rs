@@ -1,7 +1,7 @@
-//! Records as JSON with a version of their shape: one line, behind which may come bytes that are no JSON.
+//! Encodes records as one line of JSON with a version of their shape. Raw bytes may follow the line.
 //!
-//! A field that this build does not know is kept when the record is written again, so that an older build may run
-//! beside a newer one. A record that does not decode goes to quarantine and is never a panic.
+//! Unknown fields are kept when a record is written again, so that an older build may run beside a newer one. A record
+//! that does not decode is put into quarantine; it never causes a panic.
 
 use std::str::FromStr;
 
@@ -13,21 +13,21 @@ use serde_json::{Map, Value};
 
 use crate::store::{Batch, Entry, From, Index, Key, Kind, Record, Store, StoreError};
 
-/// The shape that this build writes.
+/// The version of the shape that this build writes.
 const SHAPE: u64 = 1;
 
-/// A record's value, with what is needed to write it again.
+/// A decoded record, with what is needed to write it back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Versioned<T> {
-    /// What was read.
+    /// The decoded value.
     pub value: T,
-    /// The store's version of it.
+    /// The record's version in the store.
     pub version: u64,
     unknown: Map<String, Value>,
 }
 
 impl<T: Serialize> Versioned<T> {
-    /// Writes the value back, if nobody changed it since.
+    /// Writes the value back, on condition that nobody changed the record since.
     pub(crate) fn replace_in(&self, batch: &mut Batch, key: Key) -> Result<(), StoreError> {
         let bytes = encode_with(&key, &self.value, &self.unknown)?;
         batch.replace(key, self.version, bytes);
@@ -35,7 +35,7 @@ impl<T: Serialize> Versioned<T> {
     }
 }
 
-/// The bytes of a new record.
+/// Encodes a new record.
 pub(crate) fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, StoreError> {
     encode_with(key, value, &Map::new())
 }
@@ -78,7 +78,7 @@ fn encode_with<T: Serialize>(
         .map_err(|error| StoreError::Undecodable { key: key.clone(), message: error.to_string() })
 }
 
-/// Reads a record that [`encode`] wrote, in this build or another.
+/// Decodes a record that [`encode`] wrote, in this build or another.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     key: &Key,
     record: &Record,
@@ -102,7 +102,7 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     Ok(Versioned { value, version: record.version, unknown: fields })
 }
 
-/// Reads one record. One that does not decode is put into quarantine.
+/// Reads one record. If it does not decode it is put into quarantine.
 pub(crate) async fn load<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     key: &Key,
@@ -120,7 +120,8 @@ pub(crate) async fn load<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Reads many records at one moment; those that are gone or do not decode are left out, the latter into quarantine.
+/// Reads many records as one snapshot. Missing records are left out; so are those that do not decode, which are put
+/// into quarantine.
 pub(crate) async fn load_all<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     keys: &[Key],
@@ -136,7 +137,8 @@ pub(crate) async fn load_all<T: Serialize + DeserializeOwned>(
     Ok(values)
 }
 
-/// Reads a record that is no JSON but one word. One that is no `what` is put into quarantine.
+/// Parses a record that is plain text instead of JSON. `what` names the type in errors. If it does not parse it is put
+/// into quarantine.
 pub(crate) async fn parse_text<T: FromStr>(
     store: &dyn Store,
     key: &Key,
@@ -152,7 +154,7 @@ pub(crate) async fn parse_text<T: FromStr>(
     Err(error)
 }
 
-/// Puts a record into quarantine, and says so, once: loops come by it every few seconds for as long as it is there.
+/// Puts a record into quarantine. Logs it only the first time: loops read the same record every few seconds.
 async fn quarantine(store: &dyn Store, key: &Key, record: &Record, error: &StoreError) {
     let kept = Key::new(Kind::Quarantine, key);
     let known =
@@ -181,8 +183,8 @@ pub(crate) async fn count_quarantined(
     Ok(store.range(&quarantined(), From::Start, limit).await?.len())
 }
 
-/// Reads the records that an index names, from `from` on, until there are `limit` that decode: one that does not hides
-/// none behind it. An index that has no more of them gives fewer.
+/// Reads the records that an index names, starting at `from`, until `limit` of them decode: a record that does not
+/// decode must not hide those after it. Fewer means that the index has no more.
 pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     index: &Index,
@@ -193,7 +195,7 @@ pub(crate) async fn load_members<T: Serialize + DeserializeOwned>(
     load_members_while(store, index, from, limit, |_| true, key).await
 }
 
-/// The same of a part of an index, which ends where an entry is not `within` it.
+/// Like [`load_members`], up to the first entry that is not `within`.
 pub(crate) async fn load_members_while<T: Serialize + DeserializeOwned>(
     store: &dyn Store,
     index: &Index,
@@ -222,7 +224,7 @@ fn quarantined() -> Index {
     Index::new("quarantine")
 }
 
-/// The keys of records that did not decode, and since when, oldest first.
+/// The keys of records that did not decode, with the time of their quarantine, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].

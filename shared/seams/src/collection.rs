@@ -1,4 +1,4 @@
-//! What small named records have in common: one key, one listing in the order of their ids.
+//! Small named records: one key each, and one listing in the order of ids.
 
 use std::marker::PhantomData;
 
@@ -28,7 +28,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         Index::new(format!("{}/all", self.kind.as_str()))
     }
 
-    /// Adds a new record to a batch.
+    /// Adds a new record to a batch; the commit conflicts if it exists.
     pub(crate) fn create_in(
         &self,
         batch: &mut Batch,
@@ -41,7 +41,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         Ok(())
     }
 
-    /// Writes a record whatever was there.
+    /// Writes a record without a precondition.
     pub(crate) async fn put(
         &self,
         store: &dyn Store,
@@ -53,7 +53,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         commit_unconditional(store, batch).await
     }
 
-    /// Adds a record to a batch, whatever was there.
+    /// Adds a record to a batch without a precondition.
     pub(crate) fn put_in(&self, batch: &mut Batch, id: &str, value: &T) -> Result<(), StoreError> {
         let key = self.key(id);
         batch.put(key.clone(), codec::encode(&key, value)?);
@@ -73,7 +73,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         codec::load(store, &self.key(id)).await
     }
 
-    /// At most `limit` records after the id `after`, in the order of ids.
+    /// At most `limit` records with ids after `after`, in the order of ids.
     pub(crate) async fn list(
         &self,
         store: &dyn Store,
@@ -83,7 +83,7 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         self.list_in(store, &self.listing(), after, limit).await
     }
 
-    /// The same, of another index whose members are ids and whose scores are 0.
+    /// Like [`Self::list`], for another index whose members are ids and whose scores are 0.
     pub(crate) async fn list_in(
         &self,
         store: &dyn Store,
@@ -96,7 +96,8 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         codec::load_members(store, index, from, limit, |entry| Some(self.key(&entry.member))).await
     }
 
-    /// Changes a record under its version; `also` adds what must change with it. `None` when there is none.
+    /// Changes a record under its version. `also` adds what must change in the same commit. `None` if there is no such
+    /// record.
     pub(crate) async fn update(
         &self,
         store: &dyn Store,
@@ -121,14 +122,14 @@ impl<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync> Collecti
         .await
     }
 
-    /// Removes a record; one that is not there is no error.
+    /// Removes a record; a missing record is no error.
     pub(crate) fn delete_in(&self, batch: &mut Batch, id: &str) {
         batch.delete.push(self.key(id));
         batch.unindex(self.listing(), id);
     }
 }
 
-/// Commits a batch that has no precondition.
+/// Commits a batch without preconditions.
 pub(crate) async fn commit_unconditional(
     store: &dyn Store,
     batch: Batch,
@@ -142,14 +143,14 @@ pub(crate) async fn commit_unconditional(
     }
 }
 
-/// A record with this name is there already, or the store's own trouble.
+/// A record could not be created.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum CreateError {
-    /// There is one already.
+    /// The name is taken.
     #[error("{key} exists already")]
     Exists { key: Key },
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,4 +1,4 @@
-//! The installation itself: its id, the keys that its secrets are sealed with, and what is wrong with its store.
+//! The record of the installation: its id, and the keys that its secrets are sealed with. Also the health of its store.
 
 use gantry_domain::sealed::KeyFingerprint;
 use gantry_domain::timestamp::Timestamp;
@@ -12,15 +12,15 @@ use crate::store::{Batch, Key, Kind, Store, StoreError};
 /// The installation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
-    /// Random, for labels in engines that several installations use.
+    /// Random. Labels engine objects where several installations share an engine.
     pub id: String,
-    /// When it began.
+    /// When the installation was created.
     pub created: Timestamp,
-    /// The keys of the service that stored secrets may be sealed with; the first is the one that seals.
+    /// The keys that stored secrets may be sealed with. The first one seals.
     pub keys: Vec<KeyFingerprint>,
 }
 
-/// Reads the installation; `None` if nobody has begun it.
+/// Reads the installation; `None` if it was not created yet.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -28,11 +28,11 @@ pub async fn find(store: &dyn Store) -> Result<Option<Installation>, StoreError>
     Ok(find_versioned(store).await?.map(|found| found.value))
 }
 
-/// Reads the installation, or begins it with `id`. Answers whether it began now. The first key of `ring` is from now on
-/// the one that seals.
+/// Reads the installation, or creates it with `id`. Returns whether it was created now. From now on the first key of
+/// `ring` seals.
 ///
 /// # Errors
-/// [`OpenError::KeyMissing`] when something may be sealed with a key that is not in the ring: nothing was done.
+/// [`OpenError::KeyMissing`] if secrets may be sealed with a key that is not in the ring; nothing was changed.
 pub async fn open(
     store: &dyn Store,
     id: &str,
@@ -67,7 +67,7 @@ pub async fn open(
     .await
 }
 
-/// The keys in use once `ring` seals, with its first key, beside those who seal with `known`.
+/// The installation's keys once the first key of `ring` seals: that key first, then the others of `known`.
 fn keys_with(
     known: &[KeyFingerprint],
     ring: &[KeyFingerprint],
@@ -79,10 +79,10 @@ fn keys_with(
     Ok(first.chain(known.iter().filter(|key| ring.first() != Some(key))).cloned().collect())
 }
 
-/// Everything is sealed with `sealing`: from now on a ring needs no other key.
+/// Removes all keys but `sealing` from the installation, once everything is sealed with it.
 ///
 /// # Errors
-/// [`OpenError::AnotherSeals`] when a process began meanwhile that seals with another key: nothing was done.
+/// [`OpenError::AnotherSeals`] if a process that seals with another key was started meanwhile; nothing was changed.
 pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Result<(), OpenError> {
     retry::commit(store, &key(), || async {
         let Some(mut found) = find_versioned(store).await? else { return Ok(Plan::Answer(())) };
@@ -97,18 +97,18 @@ pub async fn keep_only_key(store: &dyn Store, sealing: &KeyFingerprint) -> Resul
     .await
 }
 
-/// The installation is not opened with these keys.
+/// The installation could not be opened with these keys.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Something may be sealed with a key that is not there.
+    /// Secrets may be sealed with a key that is not in the ring.
     #[error(
         "it lacks key {missing}, with which stored secrets are sealed; it has {}: put the line of that key back, or take \
          the file that the other ingresses and schedulers use", listed(.ring)
     )]
     KeyMissing {
-        /// Which key.
+        /// The missing key.
         missing: KeyFingerprint,
-        /// Which are there.
+        /// The keys in the ring.
         ring: Vec<KeyFingerprint>,
     },
     /// Another process seals with another key.
@@ -117,21 +117,21 @@ pub enum OpenError {
          them again, and then repeat this"
     )]
     AnotherSeals {
-        /// Which key.
+        /// The other key.
         other: KeyFingerprint,
     },
-    /// An archive was read into the store and not to its end.
+    /// An import into the store is unfinished.
     #[error(
         "an import into it did not come to its end: repeat `gantry store import` with the same folder"
     )]
     ImportUnfinished,
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Installation {
-    /// Whether a pool's key that is derived from these keys of the service opens what is sealed now.
+    /// Checks that a pool's key, derived from these keys of the service, opens what is sealed now.
     ///
     /// # Errors
     /// [`PoolKeyRefused`].
@@ -145,10 +145,10 @@ impl Installation {
     }
 }
 
-/// A pool's key would not open the secrets of its runs.
+/// A pool's key would not open the secrets of the pool's runs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolKeyRefused {
-    /// It is derived from other keys than the one that seals.
+    /// It is not derived from the key that seals.
     #[error(
         "it is derived from key {}, and this installation seals with key {sealing}: make it anew with \
          `gantry secret pool-key`, with the key file of its ingresses and schedulers", listed(.derived_from)
@@ -156,10 +156,10 @@ pub enum PoolKeyRefused {
     OtherKey {
         /// The key that seals.
         sealing: KeyFingerprint,
-        /// Those that the pool's key is derived from.
+        /// The keys that the pool's key is derived from.
         derived_from: Vec<KeyFingerprint>,
     },
-    /// No ingress and no scheduler was started yet. Trying again later is right.
+    /// No ingress or scheduler was started yet. Try again later.
     #[error("no ingress and no scheduler has said yet with which key it seals: start one")]
     NobodySeals,
 }
@@ -176,7 +176,7 @@ fn listed(keys: &[KeyFingerprint]) -> String {
     keys.iter().map(KeyFingerprint::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The keys of records that did not decode, and since when.
+/// The keys of records that did not decode, with the time of their quarantine.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -187,7 +187,7 @@ pub async fn quarantined(
     codec::list_quarantined(store, limit).await
 }
 
-/// Makes sure that the store answers, and takes what is written: one with a full disk only reads. Changes nothing.
+/// Checks that the store answers and accepts writes: with a full disk it may only serve reads. Changes nothing.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -199,7 +199,7 @@ pub async fn probe(store: &dyn Store) -> Result<(), StoreError> {
     crate::collection::commit_unconditional(store, batch).await
 }
 
-/// How many records do not decode, counted up to `limit`.
+/// How many records are in quarantine, counted up to `limit`.
 ///
 /// # Errors
 /// [`StoreError`].

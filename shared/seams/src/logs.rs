@@ -58,13 +58,13 @@ pub enum LogPart {
     End,
 }
 
-/// A log could not be read.
+/// Reading or packing a log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object store's own.
+    /// An error from the object store.
     #[error(transparent)]
     Blob(#[from] BlobError),
 }

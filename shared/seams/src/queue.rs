@@ -1,6 +1,7 @@
 //! Doorbells between the roles.
 //!
-//! A message carries an id; what happened is in the store. A lost message costs a few seconds, a duplicate nothing.
+//! A message carries only an id; the facts are in the store. A lost message costs a few seconds, a duplicate costs
+//! nothing.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 /// Doorbells of one kind. Each is delivered at least once, to one claimant, in no particular order.
 #[async_trait]
 pub trait Queue<M>: Send + Sync {
-    /// Returns once the message is on the queue. A full queue drops its oldest message, which the sweeper makes up for.
-    /// `trace` continues the trace of the publisher.
+    /// Returns once the message is on the queue. A full queue drops its oldest message; the sweeper recovers from that.
+    /// `trace` continues the publisher's trace.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -60,18 +61,18 @@ pub struct Claim<M> {
 /// How an adapter acknowledges.
 #[async_trait]
 pub trait Acknowledge: Send + Sync {
-    /// The message is done with.
+    /// Removes the message from the queue.
     async fn acknowledge(self: Box<Self>) -> Result<(), QueueError>;
 }
 
 impl<M> Claim<M> {
-    /// A claim, made by an adapter.
+    /// A claim on `message`; for adapters.
     #[must_use]
     pub fn new(message: M, trace: Option<TraceParent>, acknowledge: Box<dyn Acknowledge>) -> Self {
         Self { message, trace, acknowledge }
     }
 
-    /// The message.
+    /// The claimed message.
     #[must_use]
     pub fn message(&self) -> &M {
         &self.message
@@ -83,35 +84,35 @@ impl<M> Claim<M> {
         self.trace.as_ref()
     }
 
-    /// Ends the claim and gives the message. Called at once after claiming: the record says the rest.
+    /// Acknowledges the message and returns it. Called right after claiming: the store has the state.
     ///
     /// # Errors
-    /// [`QueueError`]: the message may come again.
+    /// [`QueueError`]: the message may be delivered again.
     pub async fn done(self) -> Result<M, QueueError> {
         self.acknowledge.acknowledge().await?;
         Ok(self.message)
     }
 }
 
-/// The queue could not be asked.
+/// An operation of the queue failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the queue does not answer: {message}")]
 pub struct QueueError {
-    /// What the adapter knows.
+    /// Details from the adapter.
     pub message: String,
 }
 
-/// An event is undecided.
+/// An event is to be decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct EventAccepted {
     pub event: EventId,
 }
 
-/// Something in the store may let a run be admitted: one was created, one ended.
+/// Runs may be admissible now, because one was created or ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunsMoved {
-    /// The run that moved.
+    /// The run that was created or ended.
     pub run: RunId,
 }
 
@@ -122,28 +123,28 @@ pub struct PoolHasWork {
     pub pool: PoolName,
 }
 
-/// A run was asked to cancel.
+/// Cancellation of a run was requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsked {
     pub run: RunId,
 }
 
-/// The job queues, one a pool.
+/// The job queues, one per pool.
 pub trait JobQueues: Send + Sync {
-    /// The queue of `pool`; the same one for the same name.
+    /// The queue of `pool`. The same pool always has the same queue.
     fn pool(&self, pool: &PoolName) -> Arc<dyn Queue<PoolHasWork>>;
 }
 
-/// Every doorbell of an installation.
+/// All queues of an installation.
 #[derive(Clone)]
 pub struct Queues {
     /// To the schedulers: events to decide.
     pub events: Arc<dyn Queue<EventAccepted>>,
     /// To the schedulers: runs to admit.
     pub runs: Arc<dyn Queue<RunsMoved>>,
-    /// To the workers.
+    /// To one of a pool's workers: runs are ready.
     pub jobs: Arc<dyn JobQueues>,
-    /// To every worker: cancel.
+    /// To all workers: a run is to be cancelled.
     pub control: Arc<dyn Fanout<CancelAsked>>,
 }

@@ -15,28 +15,28 @@ use crate::{deliveries, hooks, runs, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 
-/// What a caller says of a new registry.
+/// A registry to be created.
 #[derive(Debug, Clone)]
 pub struct NewRegistry {
     /// Its name in gantry.
     pub name: RegistryName,
     /// From [`reserve_prefix`].
     pub prefix: RunPrefix,
-    /// Its login server.
+    /// The registry's login server.
     pub host: RegistryHost,
-    /// Who pushes.
+    /// The credentials to push with; `None` for anonymous access.
     pub credentials: Option<SealedCredentials>,
-    /// How many of its runs may be ready or leased at once.
+    /// How many of its runs may be admitted and not ended at once.
     pub run_limit: NonZeroU32,
 }
 
-/// Every registry by id.
+/// The index of all registries, by id.
 pub(crate) fn listing() -> Index {
     ALL.listing()
 }
 
-/// Takes a prefix that no registry has had, for one that is to be created. Its secrets are sealed for it, so it is known
-/// first. One that is not used is never given again.
+/// Reserves a prefix that no registry has had. The prefix is needed before the registry is created, because its secrets
+/// are sealed for it. An unused prefix is never assigned again.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -81,7 +81,7 @@ pub async fn create(store: &dyn Store, new: NewRegistry) -> Result<Registry, Cre
     Ok(registry)
 }
 
-/// Reads the registry that has this name now.
+/// Reads the registry that currently has this name.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -89,7 +89,7 @@ pub async fn find(store: &dyn Store, name: &RegistryName) -> Result<Option<Regis
     ALL.find(store, name.as_str()).await
 }
 
-/// Reads the registry of this name and prefix; `None` too where another has the name now.
+/// Reads the registry with this name and prefix; `None` also if another registry has the name now.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -113,8 +113,8 @@ pub async fn list(
     ALL.list(store, after.map(RegistryName::as_str), limit).await
 }
 
-/// Changes credentials and limit; name, host and prefix stay. `None` when there is no such registry, or another by this
-/// name.
+/// Changes a registry; its name, prefix and time of creation stay. `None` if there is no registry of this name and
+/// prefix.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -136,8 +136,7 @@ pub async fn update(
     Ok(updated.filter(|registry| registry.prefix == prefix))
 }
 
-/// Removes a registry that neither tasks nor hooks belong to. Says whether some do, and so it stays. A second call
-/// changes nothing.
+/// Removes a registry without tasks and hooks; one that has some stays. A second call changes nothing.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -158,7 +157,7 @@ pub async fn delete(
             return Ok(Plan::Answer(Deleted::StillHasHooks));
         }
         let mut batch = Batch::default();
-        // Whatever was added to it since has replaced its record.
+        // Adding a task or hook replaces the registry's record, so this conflicts with one added since.
         batch.expect.push((ALL.key(name.as_str()), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, name.as_str());
         batch.delete.push(runs::last_admitted_of_registry(prefix));
@@ -168,33 +167,33 @@ pub async fn delete(
     .await
 }
 
-/// What became of a registry that was to be removed.
+/// The result of [`delete`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// It is not there any more.
+    /// The registry does not exist any more.
     Gone,
-    /// Tasks belong to it.
+    /// It still has tasks and was not removed.
     StillHasTasks,
-    /// Hooks belong to it.
+    /// It still has hooks and was not removed.
     StillHasHooks,
 }
 
-/// Something could not be added to a registry.
+/// A task or hook could not be added to a registry.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum AddError {
-    /// There is one of that name already.
+    /// The name is taken.
     #[error("{key} exists already")]
     Exists { key: Key },
-    /// The registry was deleted, and may have been made again.
+    /// The registry was deleted; another one may have its name now.
     #[error("registry {registry} was deleted")]
     NoRegistry { registry: RegistryName },
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Adds to a batch that something is added to this registry: of it and a deletion at the same time only one is committed.
+/// Makes the batch conflict with a concurrent deletion of this registry: only one of the two commits.
 ///
 /// # Errors
 /// [`AddError::NoRegistry`].

@@ -1,4 +1,4 @@
-//! Requests that name what to run: event, decision and run in one commit, where they are accepted.
+//! Requests for a run: event, decision and run in one commit.
 
 use gantry_domain::cause::Cause;
 use gantry_domain::decide::planner::RunDraft;
@@ -20,21 +20,21 @@ pub struct RunRequest {
     pub event: Event,
     /// The run.
     pub draft: RunDraft,
-    /// What tells a repeated request from a new one, where its caller sent a key.
+    /// Identifies repetitions of the request, if the caller sent an idempotency key.
     pub idempotency: Option<Idempotency>,
 }
 
-/// What makes a repeated request the same.
+/// The key and content of a repeatable request.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// The token and the key that its caller sent.
+    /// The token and the idempotency key that its caller sent.
     pub key: String,
-    /// What was asked for. Only the service's signature over it is stored: there are secrets in it.
+    /// What was requested. It may contain secrets, so only its signature is stored.
     pub asked: Vec<u8>,
 }
 
 impl Idempotency {
-    /// Told apart from whatever else is signed.
+    /// The prefix separates this from other signed texts.
     fn signed_text(&self) -> Vec<u8> {
         [b"gantry request 1\n", self.asked.as_slice()].concat()
     }
@@ -43,16 +43,16 @@ impl Idempotency {
 /// The result of [`accept`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum AcceptedRequest {
-    /// It started this run.
+    /// The request started this run.
     Started(Box<Run>),
-    /// An earlier request with the same key had started this one.
+    /// An earlier request with the same key and content started this run.
     Repeated(RunId),
-    /// An earlier request with the same key asked for something else, and started this one.
+    /// An earlier request with the same key but other content started this run.
     OtherRequest(RunId),
 }
 
 /// Accepts a request and creates its run, signed by `signer`. A second call with the same idempotency key starts
-/// nothing: it returns the first one's run, and whether the two requests are the same.
+/// nothing: it returns the first call's run, and whether the two requests are equal.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -1,7 +1,7 @@
-//! Every stored secret sealed anew, and every run signed anew, so that an old key of the service may go.
+//! Seals every stored secret and signs every run with the current key, so that an old key can be retired.
 //!
-//! Records change under their versions and in nothing but seals and signatures, which no index knows, so others may work
-//! on them meanwhile, and what was interrupted goes on with the next call.
+//! Records change only in seals and signatures, which no index contains, and under their versions. So others may change
+//! them meanwhile, and an interrupted pass is resumed by the next call.
 
 use gantry_domain::hook::Hook;
 use gantry_domain::registry::Registry;
@@ -20,44 +20,44 @@ use crate::{hooks, registries, runs, tasks};
 /// How many records are read at once.
 const PAGE: usize = 128;
 
-/// What seals anew: the keys are not the store's business.
+/// Reseals secrets; implemented by the holder of the keys.
 pub trait Reseal: Send + Sync {
-    /// A secret of the record `bound_to`; `None` when it is sealed as it should be. `Err` when it does not open.
+    /// Reseals a secret of the record `bound_to`; `None` if it has the current seal.
     ///
     /// # Errors
-    /// Why it does not open.
+    /// Why the secret does not open.
     fn secret(&self, bound_to: &str, sealed: &Sealed) -> Result<Option<Sealed>, String>;
 
-    /// The bundle of a ready run; `None` when it is sealed as it should be, or does not open: then its next attempt
-    /// gets another.
+    /// Reseals the bundle of a ready run; `None` if it has the current seal, or does not open. In the latter case the
+    /// next attempt gets a new one.
     fn bundle(&self, run: &Run, sealed: &Sealed) -> Option<Sealed>;
 
-    /// Vouches for runs, with the same keys.
+    /// Signs runs with the same keys.
     fn signer(&self) -> &dyn Signer;
 }
 
-/// What one pass over the store did.
+/// The result of one pass over the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// By kind of record: its name for people, how many there are, and how many of them were sealed anew.
+    /// For each kind of record: its name for people, how many there are, and how many were resealed.
     pub kinds: Vec<(&'static str, usize, usize)>,
-    /// Records with a secret that does not open, and why. They stay as they are.
+    /// Records with a secret that does not open, and why. They are left unchanged.
     pub unopened: Vec<(Key, String)>,
 }
 
 impl Pass {
-    /// How many records it changed.
+    /// How many records were changed.
     #[must_use]
     pub fn changed(&self) -> usize {
         self.kinds.iter().map(|(_, _, changed)| changed).sum()
     }
 }
 
-/// Goes once over every record that holds a secret. What others create meanwhile may be missed: repeat it until a pass
-/// changes nothing.
+/// Visits every record that holds secrets, once. Records that others create meanwhile may be missed: repeat until a
+/// pass changes nothing.
 ///
 /// # Errors
-/// [`StoreError`]: what was sealed anew stays so.
+/// [`StoreError`]: records that were already resealed stay so.
 pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreError> {
     let mut walk = Walk { store, reseal, pass: Pass::default() };
     // Runs copy from tasks, so tasks come first.
@@ -75,13 +75,12 @@ struct Walk<'a> {
     pass: Pass,
 }
 
-/// A record that holds secrets.
+/// A kind of record that holds secrets.
 trait Holder: Serialize + DeserializeOwned + Send + Sync {
-    /// What its secrets are sealed for.
+    /// The binding that its secrets are sealed with.
     fn bound_to(&self) -> String;
-    /// Where they are.
     fn secrets(&mut self) -> Vec<&mut Sealed>;
-    /// The run that it is.
+    /// The record as a run, if it is one.
     fn as_run(&mut self) -> Option<&mut Run> {
         None
     }
@@ -110,7 +109,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Answers whether it was sealed anew.
+    /// Returns whether the record was resealed.
     async fn record<T: Holder>(&mut self, key: &Key) -> Result<bool, StoreError> {
         for _ in 0..retry::TRIES {
             let found = match codec::load::<T>(self.store, key).await {
@@ -139,7 +138,7 @@ impl Walk<'_> {
     ) -> Result<Option<Batch>, StoreError> {
         let mut batch = Batch::default();
         let signer = self.reseal.signer();
-        // Nobody vouches for what somebody else wrote.
+        // A run with an invalid signature is not signed anew: that would legitimize a forged record.
         let is_signed = found.value.as_run().is_some_and(|run| run.is_signed(signer));
         let bound_to = found.value.bound_to();
         let mut is_changed = false;

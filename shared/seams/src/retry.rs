@@ -1,22 +1,22 @@
-//! Tries again what others came between.
+//! Retries after conflicting commits.
 
 use crate::store::{Batch, CommitError, Key, Store, StoreError};
 
-/// How often an operation looks again because others changed what it rests on, before the store counts as too busy.
+/// How many conflicts an operation retries before it reports the store as too busy.
 pub(crate) const TRIES: usize = 64;
 
-/// What an operation wants to do, by what it read.
+/// What an operation wants to do, given what it read.
 pub(crate) enum Plan<T> {
-    /// Nothing is to be written: this is the answer.
+    /// Nothing is to be written; this is the result.
     Answer(T),
-    /// This is the answer once the batch is committed.
+    /// The result, once the batch is committed.
     Commit(Batch, T),
 }
 
-/// Plans, and commits the plan. When others changed what it rests on, plans again on what is there now.
+/// Plans and commits. On a conflict, plans again with what is stored now.
 ///
 /// # Errors
-/// What `plan` says, and [`StoreError::Unavailable`] that names `what` if others came between each time.
+/// The errors of `plan`; [`StoreError::Unavailable`] naming `what` after [`TRIES`] conflicts.
 pub(crate) async fn commit<T, E, F>(
     store: &dyn Store,
     what: &Key,
@@ -41,7 +41,7 @@ where
     Err(too_busy(what).into())
 }
 
-/// Others came between each time.
+/// Every try conflicted.
 pub(crate) fn too_busy(what: &Key) -> StoreError {
     StoreError::Unavailable { message: format!("{what} changes faster than it can be written") }
 }

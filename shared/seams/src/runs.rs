@@ -1,7 +1,7 @@
-//! Runs: their one record, its indexes, and the only operations that move it.
+//! Runs: their record, its indexes, and the only operations that change it.
 //!
-//! Whoever calls an operation, it checks state, attempt and nonce and updates every index in the same commit. A conflict
-//! with another writer is tried again on what is there now.
+//! Each operation checks state, attempt and lease nonce, and updates every index in the same commit. On a conflict with
+//! another writer it reads again and retries.
 
 use std::collections::BTreeMap;
 
@@ -42,27 +42,27 @@ pub use listing::{
     ready_before, unresolved, waiting, waiting_in,
 };
 
-/// An operation was not done.
+/// An operation on a run was refused, or failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum RunOpError {
     /// There is no such run.
     #[error("there is no run {run}")]
     Absent { run: RunId },
-    /// Someone else holds the run, or nobody: the caller's lease is over.
+    /// The caller does not hold the lease any more.
     #[error("the lease on run {run} is lost")]
     LeaseLost { run: RunId },
-    /// Somebody asked to cancel the run.
+    /// Cancellation was requested.
     #[error("run {run} was asked to cancel")]
     CancelAsked { run: RunId },
-    /// It cannot move from where it stands.
+    /// The run's state does not allow this transition.
     #[error("run {run}: {source}")]
     Illegal {
         run: RunId,
-        /// From where to where.
+        /// The two states.
         source: IllegalTransition,
     },
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -71,12 +71,12 @@ pub(crate) fn key(run: RunId) -> Key {
     Key::new(Kind::Run, run)
 }
 
-/// Runs that are created in one commit with what caused them. Their numbers follow each other.
+/// Creates runs in one commit with their cause. They get consecutive numbers.
 #[must_use = "nothing is created before the batch is committed"]
 pub struct Creation<'a> {
     batch: Batch,
     prefix: RunPrefix,
-    /// The last number that was taken, and the version of the record that says so.
+    /// The last number in use, and the version of its record.
     taken: (u64, Option<u64>),
     added: u64,
     signer: &'a dyn Signer,
@@ -84,7 +84,7 @@ pub struct Creation<'a> {
 }
 
 impl<'a> Creation<'a> {
-    /// Begins with a batch that holds what caused the runs. `signer` vouches for them.
+    /// Starts from a batch that holds the cause of the runs. `signer` signs each of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -99,10 +99,10 @@ impl<'a> Creation<'a> {
         Ok(Self { batch, prefix, taken, added: 0, signer, now })
     }
 
-    /// Adds a run. There is at most one for each `key`, whoever creates it.
+    /// Adds a run. At most one run exists for each `key`.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be written.
+    /// [`StoreError`] if the run cannot be encoded.
     pub fn add(&mut self, draft: RunDraft, key: Option<String>) -> Result<Run, StoreError> {
         self.added += 1;
         let id = RunId::new(self.prefix, self.taken.0 + self.added);
@@ -118,8 +118,8 @@ impl<'a> Creation<'a> {
         Ok(run)
     }
 
-    /// The batch with the runs. Its commit conflicts when another run took the next number or the same key meanwhile:
-    /// read again, and try again.
+    /// Returns the batch with the runs. Its commit conflicts if another run took the next number or the same key
+    /// meanwhile: then read and create again.
     pub fn finish(mut self) -> Batch {
         let (key, last) = (counter_key(self.prefix), self.taken.0 + self.added);
         match self.taken.1 {
@@ -144,7 +144,7 @@ async fn read_counter(store: &dyn Store, key: &Key) -> Result<(u64, Option<u64>)
     Ok((number, Some(record.version)))
 }
 
-/// The runs that were created for these keys, of those that have one. One read.
+/// The runs created for these keys, where there is one. One read.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -178,10 +178,10 @@ async fn find_versioned(
     codec::load(store, &key(run)).await
 }
 
-/// Says what a waiting run waits for. Says nothing, and writes nothing, when that is what it says already.
+/// Records why a waiting run waits. Writes nothing if that is already the recorded reason.
 ///
 /// # Errors
-/// [`RunOpError::Absent`], [`RunOpError::Illegal`] when it does not wait any more.
+/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is not waiting any more.
 pub async fn hold(store: &dyn Store, run: RunId, reason: WaitReason) -> Result<(), RunOpError> {
     if let Some(found) = find(store, run).await?
         && matches!(&found.state, RunState::Waiting { reason: said, .. } if *said == reason)
@@ -193,8 +193,8 @@ pub async fn hold(store: &dyn Store, run: RunId, reason: WaitReason) -> Result<(
         .map(drop)
 }
 
-/// Asks to cancel. A run that nobody holds ends at once; its worker ends one that is leased. A second call, and one on a
-/// run that ended, change nothing.
+/// Requests cancellation. A run without a lease ends at once; a leased run is ended by its worker. A second call, or a
+/// call on an ended run, changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
@@ -217,10 +217,10 @@ pub async fn cancel(store: &dyn Store, run: RunId, by: &TokenId) -> Result<Run, 
     .await
 }
 
-/// Ends a run that waits or is ready and will never be taken, like one of a pool without workers.
+/// Ends a run that no worker will take, such as one in a pool without workers.
 ///
 /// # Errors
-/// [`RunOpError::Absent`], [`RunOpError::Illegal`] when it is leased or ended.
+/// [`RunOpError::Absent`]; [`RunOpError::LeaseLost`] if the run is leased; [`RunOpError::Illegal`] if it has ended.
 pub async fn give_up(store: &dyn Store, run: RunId, error: RunError) -> Result<Run, RunOpError> {
     update(store, run, |run, now, batch| {
         if run.state.lease().is_some() {
@@ -232,7 +232,7 @@ pub async fn give_up(store: &dyn Store, run: RunId, error: RunError) -> Result<R
     .await
 }
 
-/// Keeps a run and its log for good, or no longer.
+/// Sets whether a run and its log are kept for good.
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
@@ -244,7 +244,7 @@ pub async fn archive(store: &dyn Store, run: RunId, archived: bool) -> Result<Ru
     .await
 }
 
-/// Removes an ended run that is not archived, with what it was created for. Its log is the caller's to remove first.
+/// Removes an ended run that is not archived, with its run key. The caller removes its log first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -285,7 +285,7 @@ fn advance(run: &mut Run, progress: Progress, now: Timestamp) -> Result<(), RunO
     Ok(())
 }
 
-/// Changes one run under its version, with its indexes, as often as others come between.
+/// Changes one run and its indexes under the run's version, and retries on conflicts.
 async fn update(
     store: &dyn Store,
     run: RunId,

@@ -1,7 +1,7 @@
-//! The store: the truth of an installation.
+//! The store: the source of truth of an installation.
 //!
-//! A record is bytes under a key, with a version. An index is a set of members in the order of their scores. Everything
-//! changes by [`Store::commit`]: all of a batch or nothing, and only if its preconditions hold.
+//! A record is bytes under a key, with a version. An index is a set of members ordered by score. All changes go through
+//! [`Store::commit`], which applies a whole batch or nothing, and only if the batch's preconditions hold.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 /// A transactional store of small records.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Reads records, in the order of `keys`, as they were at one moment.
+    /// Reads records as one consistent snapshot, in the order of `keys`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -32,48 +32,49 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 
-    /// Does all of `batch`, durably, or nothing.
+    /// Applies all of `batch` durably, or nothing.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] when a precondition does not hold: nothing was done. After
-    /// [`StoreError::Unavailable`] it may or may not have been done: read before trying again.
+    /// [`CommitError::Conflict`] when a precondition does not hold; nothing was applied. After
+    /// [`StoreError::Unavailable`] the batch may or may not have been applied: read before trying again.
     async fn commit(&self, batch: Batch) -> Result<(), CommitError>;
 
-    /// The store's clock: the only one that leases and limits are measured with.
+    /// The store's clock, the only one that leases and limits are measured with.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
-    /// How full it is.
+    /// How full the store is.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn room(&self) -> Result<Room, StoreError>;
 
-    /// Tells when a commit touched a key. May tell more often than that, and loses nothing but time if it misses one:
-    /// a reader looks again every few seconds.
+    /// Notifies of commits that touch `key`. Spurious notifications are possible. A missed one only costs time, since
+    /// readers poll every few seconds as well.
     fn watch(&self, key: &Key) -> Watch;
 }
 
-/// A store that shows everything in it, to move it elsewhere.
+/// A store that can enumerate its contents, so that they can be moved elsewhere.
 #[async_trait]
 pub trait Walk: Store {
-    /// Sends everything that is stored, in pieces, each thing at least once and in no order. What others write
-    /// meanwhile may be in it or not: for a whole picture nobody may. Ends early when nobody receives any more.
+    /// Sends everything that is stored, in chunks, each item at least once and in no particular order. Concurrent
+    /// writes may or may not be included: for a consistent copy nobody may write. Ends early when the receiver is
+    /// dropped.
     ///
     /// # Errors
     /// [`WalkError`].
     async fn walk(&self, into: mpsc::Sender<Vec<Stored>>) -> Result<(), WalkError>;
 }
 
-/// A store could not be shown.
+/// Enumerating a store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WalkError {
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A newer gantry wrote it.
+    /// The store was written by a newer gantry.
     #[error(
         "there are records of the kind `{word}`, which this gantry does not know: use the one that wrote them"
     )]
@@ -83,7 +84,7 @@ pub enum WalkError {
     },
 }
 
-/// One thing that a store holds.
+/// One item in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// A record.
@@ -92,19 +93,19 @@ pub enum Stored {
     Entry(Index, Entry),
 }
 
-/// The store as everyone holds it.
+/// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// What a record is.
+        /// The kind of a record.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Kind {
             $($(#[$doc])* $name,)*
         }
 
         impl Kind {
-            /// The word in the store.
+            /// The kind's name in the store.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -112,7 +113,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// The kind of a word; `None` if this build knows none.
+            /// The kind with this name; `None` if this build knows none.
             #[must_use]
             pub fn of_word(word: &str) -> Option<Self> {
                 match word {
@@ -125,7 +126,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The installation itself.
+    /// The installation.
     Installation = "installation",
     /// A counter.
     Counter = "counter",
@@ -133,7 +134,7 @@ kinds! {
     Registry = "registry",
     /// A task.
     Task = "task",
-    /// A task as it was at a revision.
+    /// A revision of a task.
     TaskRevision = "task-revision",
     /// A hook.
     Hook = "hook",
@@ -153,45 +154,45 @@ kinds! {
     Run = "run",
     /// The steps of an attempt.
     Steps = "steps",
-    /// What a run was created for: the change, the instant or the request. Its value is the run's id.
+    /// Maps what a run was created for (the change, the instant or the request) to the run's id.
     RunKey = "run-key",
-    /// The last run that was admitted of a registry or task: each admission replaces it. Its value is the run's id.
+    /// The id of the last admitted run of a registry or task. Each admission replaces it.
     Admission = "admission",
-    /// A ready run's secrets.
+    /// The sealed secrets of a ready run.
     Bundle = "bundle",
     /// A piece of a log that is not yet in the object store.
     LogTail = "log-tail",
-    /// Who moved a tag last.
+    /// The writers of a tag.
     Tag = "tag",
     /// The newest generation of a fact that moved a tag.
     TagFact = "tag-fact",
-    /// Where a digest comes from.
+    /// Where a pushed digest comes from.
     Lineage = "lineage",
     /// A worker.
     Worker = "worker",
-    /// A worker is to take nothing more.
+    /// A request that a worker take no more runs.
     Drain = "drain",
     /// When a pool was last served.
     Pool = "pool",
     /// An uploaded archive.
     Upload = "upload",
-    /// A record that did not decode, kept for people.
+    /// A record that did not decode, kept for inspection.
     Quarantine = "quarantine",
-    /// An archive is being read into this store: nothing may begin here.
+    /// An import into this store is unfinished: no process may start on it.
     Import = "import",
 }
 
 /// A record's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// What it is.
+    /// The kind of record.
     pub kind: Kind,
-    /// Which one.
+    /// The id, unique within its kind.
     pub id: String,
 }
 
 impl Key {
-    /// The `id` of its kind.
+    /// The key of the record `id` of `kind`.
     #[must_use]
     pub fn new(kind: Kind, id: impl fmt::Display) -> Self {
         Self { kind, id: id.to_string() }
@@ -204,12 +205,12 @@ impl fmt::Display for Key {
     }
 }
 
-/// What stands under a key.
+/// A stored record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Different after each put of this key, and larger.
+    /// Increases with each put of this key.
     pub version: u64,
-    /// What was put.
+    /// The stored bytes.
     pub bytes: Bytes,
 }
 
@@ -218,7 +219,7 @@ pub struct Record {
 pub struct Index(String);
 
 impl Index {
-    /// An index by its path, like `runs/ready/linux-amd64`. Called only by the modules that own records.
+    /// An index named by its path, like `runs/ready/linux-amd64`. Called only by the modules that own records.
     #[must_use]
     pub fn new(path: impl Into<String>) -> Self {
         Self(path.into())
@@ -231,55 +232,55 @@ impl Index {
     }
 }
 
-/// A member of an index and its place.
+/// A member of an index and its score.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// The lowest comes first.
+    /// Entries are in ascending order of score.
     pub score: i64,
-    /// Unique in its index.
+    /// Unique within the index.
     pub member: String,
 }
 
-/// Where a range begins.
+/// Where a range starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum From {
     /// At the first entry.
     Start,
     /// At the first entry with at least this score.
     Score(i64),
-    /// After this entry, which need not be there any more.
+    /// After this entry, which may have been removed meanwhile.
     After(Entry),
 }
 
-/// Changes that happen together or not at all. At most a few hundred.
+/// Changes that are applied together or not at all; at most a few hundred.
 ///
-/// What it expects is compared with what was there before it. It removes before it writes, and of two writes to one place
-/// the later one stays.
+/// Preconditions are checked against the state before the batch. Deletes apply before puts; of two puts to one place
+/// the later one wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// What must hold.
+    /// The preconditions.
     pub expect: Vec<(Key, Expect)>,
     /// Records to write.
     pub put: Vec<(Key, Bytes)>,
-    /// Records to remove; one that is not there is no error.
+    /// Records to remove; a missing record is no error.
     pub delete: Vec<Key>,
-    /// Index entries to write; a member that is there already moves to its new score.
+    /// Index entries to write; an existing member moves to its new score.
     pub index: Vec<(Index, Entry)>,
-    /// Index entries to remove, by member; one that is not there is no error.
+    /// Index entries to remove, by member; a missing member is no error.
     pub unindex: Vec<(Index, String)>,
 }
 
 /// A precondition on one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// There is no such record.
+    /// The record does not exist.
     Absent,
-    /// It has this version.
+    /// The record has this version.
     Version(u64),
 }
 
 impl Batch {
-    /// Writes a record that must not be there yet.
+    /// Writes a record that must not exist yet.
     pub fn create(&mut self, key: Key, bytes: impl Into<Bytes>) {
         self.expect.push((key.clone(), Expect::Absent));
         self.put.push((key, bytes.into()));
@@ -291,22 +292,22 @@ impl Batch {
         self.put.push((key, bytes.into()));
     }
 
-    /// Writes a record whatever was there.
+    /// Writes a record without a precondition.
     pub fn put(&mut self, key: Key, bytes: impl Into<Bytes>) {
         self.put.push((key, bytes.into()));
     }
 
-    /// Puts a member at a place of an index.
+    /// Writes an index entry.
     pub fn index(&mut self, index: Index, score: i64, member: impl fmt::Display) {
         self.index.push((index, Entry { score, member: member.to_string() }));
     }
 
-    /// Takes a member out of an index.
+    /// Removes a member from an index.
     pub fn unindex(&mut self, index: Index, member: impl fmt::Display) {
         self.unindex.push((index, member.to_string()));
     }
 
-    /// Adds everything that another batch does and expects.
+    /// Appends all changes and preconditions of another batch.
     pub fn append(&mut self, other: Self) {
         let Self { expect, put, delete, index, unindex } = other;
         self.expect.extend(expect);
@@ -316,7 +317,7 @@ impl Batch {
         self.unindex.extend(unindex);
     }
 
-    /// Whether it does nothing.
+    /// Whether the batch changes nothing. Preconditions do not count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.put.is_empty()
@@ -329,25 +330,25 @@ impl Batch {
 /// How full a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes that are taken.
+    /// Bytes in use.
     pub used: u64,
-    /// Bytes that may be taken; `None` if nobody said.
+    /// The capacity in bytes; `None` if no limit is known.
     pub most: Option<u64>,
 }
 
 impl Room {
-    /// What is moved out to make room leaves from here on: bodies of deliveries.
+    /// From this share on, deliveries' bodies are moved out to make room.
     const TIGHT: f64 = 0.8;
-    /// Nothing new comes in from here on, so that what goes on has room: hooks and uploads wait.
+    /// From this share on, hooks and uploads are refused, so that running work has room.
     const CLOSED: f64 = 0.95;
 
-    /// Whether bodies are to leave early.
+    /// Whether bodies are to be moved out early.
     #[must_use]
     pub fn is_tight(self) -> bool {
         self.share() >= Self::TIGHT
     }
 
-    /// Whether what comes from outside is to be refused for now.
+    /// Whether hooks and uploads are to be refused for now.
     #[must_use]
     pub fn is_closed(self) -> bool {
         self.share() >= Self::CLOSED
@@ -359,23 +360,23 @@ impl Room {
     }
 }
 
-/// The store could not be asked.
+/// An operation of the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum StoreError {
-    /// It is away, or too slow. Trying again later is right.
+    /// The store does not answer, or too slowly. Try again later.
     #[error("the store does not answer: {message}")]
     Unavailable {
-        /// What the adapter knows.
+        /// Details from the adapter.
         message: String,
     },
-    /// It has no room.
+    /// The store is full.
     #[error("the store is full: free space, or shorten what is kept ({message})")]
     Full {
-        /// What the adapter knows.
+        /// Details from the adapter.
         message: String,
     },
-    /// A record does not decode. It stands in quarantine, for people; see `gantry status`.
+    /// A record does not decode. It was put into quarantine; see `gantry status`.
     #[error("the record {key} does not decode: {message}")]
     Undecodable { key: Key, message: String },
 }
@@ -383,13 +384,13 @@ pub enum StoreError {
 /// A batch was not committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// A precondition did not hold. Nothing was done.
+    /// A precondition did not hold. Nothing was applied.
     #[error("{key} was changed by someone else")]
     Conflict {
         /// The first key whose precondition did not hold.
         key: Key,
     },
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -402,13 +403,13 @@ impl Watch {
     /// Returns after a commit that touched the key since the last call, or since the watch was made.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // The store is gone; whoever waits is about to learn that from the store itself.
+            // The store is gone; the caller's next read reports that.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Who watches what, for adapters: a commit tells it the keys that it touched.
+/// The watches of one store, for adapters to notify after each commit.
 #[derive(Debug, Default)]
 pub struct Watchers {
     by_key: Mutex<HashMap<Key, watch::Sender<u64>>>,
@@ -424,7 +425,7 @@ impl Watchers {
         Watch(sender.subscribe())
     }
 
-    /// What somebody still watches.
+    /// The keys that have a live watch.
     #[must_use]
     pub fn watched(&self) -> Vec<Key> {
         let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
@@ -432,7 +433,7 @@ impl Watchers {
         by_key.keys().cloned().collect()
     }
 
-    /// A commit touched `keys`.
+    /// Notifies the watches of `keys`, which a commit touched.
     pub fn touched<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if by_key.is_empty() {

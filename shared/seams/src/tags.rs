@@ -1,8 +1,8 @@
-//! Who moved a tag last, and who may move it.
+//! Records which run last moved each tag, and decides which run may move it.
 //!
-//! No registry can fence a write, so the store says who may write a tag before it is written. A run never moves a tag that a
-//! run of a newer generation of the same fact has moved. Whoever may have written after, or beside, another reads the tag
-//! once more before it is done, and puts it right: see [`settle`].
+//! Registries offer no conditional writes, so the store grants permission before a tag is written. A run never moves a
+//! tag that a run built on a newer generation of the same fact has already moved. A write may have landed after or
+//! beside another one; such a writer re-reads the tag when it is done and corrects it: see [`settle`].
 
 use gantry_domain::built_on::{BuiltOn, FactVersion};
 use gantry_domain::fact::FactKey;
@@ -16,56 +16,57 @@ use crate::codec;
 use crate::retry::{self, Plan};
 use crate::store::{Batch, From, Index, Key, Kind, Store, StoreError};
 
-/// Who writes a tag: a step of an attempt.
+/// A writer of a tag: one step of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
-    /// The run.
+    /// The run that writes.
     pub run: RunId,
-    /// Which attempt of it.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// Which step of that.
+    /// The step of that attempt.
     pub step: StepId,
 }
 
-/// Who moved a tag.
+/// The record of one tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tag {
-    /// Who moved it last, or is about to.
+    /// The writer admitted last, whether or not it has written yet.
     last: Writer,
-    /// Whether a run that was built on a fact has ever moved it.
+    /// Whether a run built on a fact has ever moved the tag.
     has_facts: bool,
-    /// Those who were allowed to write and have not said that they are done.
+    /// Admitted writers that have not settled yet.
     writers: Vec<Writer>,
-    /// Whether an earlier writer was not yet done when the last one was let in: either may have written last.
+    /// Whether the last writer was admitted while another one had not settled: either write may have landed last.
     #[serde(default)]
     contested: bool,
-    /// Where the last writer that said it was done left it.
+    /// The digest that the last writer left, once it has settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests_at: Option<Digest>,
 }
 
-/// The newest generation of one fact that moved one tag. A record of its own, since any number of branches may push one tag.
+/// The newest generation of one fact that moved one tag. A separate record, since any number of branches may push one
+/// tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct TagFact {
     generation: u64,
     run: RunId,
 }
 
-/// What a run may do with the tags that it was asked to move.
+/// Which of the requested tags a run may move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permit {
-    /// It is not known yet what the run was built on, and that decides: nothing was claimed. Ask again soon.
+    /// The facts that the run is built on are not resolved yet. Nothing was claimed: ask again soon.
     Undecided,
-    /// Some of the tags, or all.
+    /// Some of the tags, possibly none or all.
     Given {
-        /// These it moves now.
+        /// The run moves these now.
         images: Vec<ImageReference>,
-        /// These it leaves alone.
+        /// The run must leave these alone.
         superseded: Vec<SupersededTag>,
     },
 }
 
-/// Adds to the batch that a step of `run` is about to move `images`, as far as it may. A forced run may move all of them.
+/// Adds claims to the batch for those of `images` that a step of `run` may move. A forced run may move all of them.
 pub(crate) async fn claim(
     store: &dyn Store,
     batch: &mut Batch,
@@ -116,7 +117,7 @@ pub(crate) async fn claim(
     Ok(Permit::Given { images: moved, superseded })
 }
 
-/// Where a run stands beside those that moved a tag before it.
+/// Whether a run may move a tag, given the runs that moved it before.
 enum Standing {
     MayMove,
     Undecided,
@@ -131,7 +132,7 @@ async fn standing(
 ) -> Result<Standing, StoreError> {
     let Some(tag) = tag.filter(|tag| tag.has_facts) else { return Ok(Standing::MayMove) };
     match &run.built_on {
-        // An upload or an archive has no history that it could be older in.
+        // An upload or an archive has no history, so it cannot be older than anything.
         BuiltOn::Unread => Ok(Standing::MayMove),
         BuiltOn::Read(_) => Ok(Standing::Undecided),
         BuiltOn::Unknown => {
@@ -157,7 +158,7 @@ async fn find_fact(
     Ok(codec::load(store, &fact_key(image, fact)).await?.map(|found| found.value))
 }
 
-/// A forced run is older than what moved the tag before: the newest generation stays recorded.
+/// Records the generation, unless a newer one is recorded: a forced run may be older than the run that moved the tag.
 async fn record_fact(
     store: &dyn Store,
     batch: &mut Batch,
@@ -180,7 +181,7 @@ async fn record_fact(
     Ok(())
 }
 
-/// Forgets the facts of tags that were last moved before `before`, at most `limit`. Answers how many.
+/// Removes tag facts last written before `before`, at most `limit`. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -221,21 +222,21 @@ impl Tag {
     }
 }
 
-/// What must be at rest under a tag, and is in doubt: read the tag and put it right.
+/// A tag that may point to the wrong digest: read it and correct it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
-    /// What must be there.
+    /// The digest that the tag must point to.
     pub rests_at: Digest,
-    /// The tag's record when this was said: what is put right by now counts only if nobody was let in since.
+    /// The version of the tag's record at that moment. A correction only counts if no writer was admitted since.
     version: u64,
 }
 
-/// Says that a step writes a tag no more. `digest` is what it moved the tag to, if it was let in; a later attempt
-/// of a run that was let in earlier speaks for that one.
+/// Records that `writer` will not write the tag again. `digest` is what it moved the tag to, or `None` if it did not. A
+/// later attempt settles for an earlier attempt of its run.
 ///
-/// Answers what must be at rest there when another's write may have come before or beside its own; nothing is recorded
-/// then. Put that right, and say so again with the doubt that is `cleared`: a newer run may have been let in meanwhile.
-/// `None`: nothing is left to do.
+/// Returns a [`Doubt`], and records nothing, when another write may have landed beside or after this one. Correct the
+/// tag, then call again with that doubt as `cleared`; the second call may return a new doubt if another writer was
+/// admitted in between. `None` means that nothing is left to do.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -267,14 +268,15 @@ pub async fn settle(
 }
 
 impl Tag {
-    /// What must be there though somebody else's write may have come last. `own` is the digest of who was let in last.
+    /// The digest that must be there, if another write may have landed last. `own` is this writer's digest, if it was
+    /// admitted last.
     fn doubt(&self, writer: &Writer, own: Option<&Digest>) -> Option<Digest> {
         match own {
             Some(digest) => {
                 let is_alone = self.writers.iter().all(|other| other == writer);
                 (self.contested || !is_alone).then(|| digest.clone())
             }
-            // Who was let in last is done: this one may have written over it.
+            // The last writer has settled, and this one may have overwritten it.
             None => self.rests_at.clone(),
         }
     }
@@ -284,12 +286,14 @@ impl Tag {
             Some(digest) => {
                 self.rests_at = Some(digest.clone());
                 self.contested = false;
-                // One that is alive looks here itself when it is done. One that is dead has been answered by the reading.
+                // Writers that are alive check the tag when they settle. The read that led here already covers those
+                // that died.
                 self.writers.clear();
             }
             None => {
                 self.writers.retain(|other| other != writer);
-                // Who was let in last is not done: it is to look, for this one has not.
+                // The last writer has not settled: mark the tag, so that it re-reads the tag then. This writer did not
+                // read it.
                 self.contested |= self.rests_at.is_none();
             }
         }

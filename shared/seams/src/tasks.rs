@@ -1,4 +1,4 @@
-//! Tasks, their revisions, and the index by which an event finds its candidates.
+//! Tasks, their revisions, and the index that finds the tasks that an event may match.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ const ALL: Collection<Task> = Collection::new(Kind::Task);
 
 const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Creates a task, as revision 1, and with its source trigger the event that makes its branch's head known. Its time of
-/// creation is moved on until no former task of its name has the same.
+/// Creates a task as revision 1. If it has a source trigger, the returned event resolves the current head of its
+/// branch. The time of creation is moved forward if an earlier task of this name has the same one.
 ///
 /// # Errors
 /// [`AddError`].
@@ -77,8 +77,8 @@ pub async fn list(
     }
 }
 
-/// Changes a task, as its next revision. `None` when there is no such task. A source trigger that watches something
-/// else than before comes with the event that makes its branch's head known.
+/// Changes a task, as its next revision. `None` if there is no such task. If the source trigger watches something else
+/// than before, the returned event resolves the head of that branch.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -111,7 +111,7 @@ pub async fn update(
     }))
 }
 
-/// Removes a task; its runs and revisions stay for as long as they are kept. Answers whether it was there.
+/// Removes a task; its runs and revisions are kept until they expire. Returns whether it existed.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -122,7 +122,8 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
             return Ok(Plan::Answer(false));
         };
         let mut batch = Batch::default();
-        // Under its version: an update at the same time may have it watch another repository, whose index entry would stay.
+        // Under its version: a concurrent update may change the watched repository, and its index entry would be left
+        // behind.
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
@@ -135,7 +136,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
     .await
 }
 
-/// The tasks of a registry whose source trigger watches `repository`, by name, after `after`. Found by index.
+/// The tasks of a registry whose source trigger watches `repository`, by name, after `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -150,7 +151,7 @@ pub async fn watching(
     ALL.list_in(store, &by_source(registry, repository), after.as_deref(), limit).await
 }
 
-/// Removes revisions that were replaced before `before`, at most `limit`. Answers how many.
+/// Removes revisions made before `before`, at most `limit`. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -181,7 +182,7 @@ fn record_revision(batch: &mut Batch, task: &Task) -> Result<Key, StoreError> {
     Ok(key)
 }
 
-/// Keeps the index of watched repositories, and adds the event that makes a newly watched head known.
+/// Updates the index of watched repositories, and adds the event that resolves the head of a newly watched branch.
 fn watch_source(
     batch: &mut Batch,
     before: Option<&Task>,
@@ -212,7 +213,7 @@ fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
     if before.and_then(watched).as_ref() == Some(&new) {
         return None;
     }
-    // With its time of creation: the events of a deleted task outlive it, and another task may have its name.
+    // The id contains the time of creation: the events of a deleted task outlive it, and a new task may have its name.
     let (created, revision) = (after.created.as_millis(), after.revision);
     let Ok(id) = format!("task:{}:{created}:{revision}", after.id).parse() else {
         unreachable!("a task's id and numbers are short and of an event id's characters")
@@ -235,12 +236,12 @@ fn by_source(registry: RunPrefix, repository: &RepositoryKey) -> Index {
     Index::new(format!("tasks/source/{registry}/{repository}"))
 }
 
-/// Every task by id.
+/// The index of all tasks, by id.
 pub(crate) fn listing() -> Index {
     ALL.listing()
 }
 
-/// Every kept revision, by when it was made.
+/// The index of all kept revisions, scored by the time they were made.
 pub(crate) fn revisions() -> Index {
     Index::new("tasks/revisions")
 }

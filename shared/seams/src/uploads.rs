@@ -1,4 +1,4 @@
-//! Uploaded archives: who brought them, and until when they are kept. Their bytes are in the object store.
+//! Uploaded archives: who uploaded them, and how long they are kept. Their bytes are in the object store.
 
 use gantry_domain::id::{RegistryName, TokenId, UploadId};
 use gantry_domain::image::Digest;
@@ -10,44 +10,44 @@ use crate::store::{Batch, From, Index, Kind, Store, StoreError};
 
 const ALL: Collection<Upload> = Collection::new(Kind::Upload);
 
-/// How many entries are added up at once.
+/// How many index entries are read at once to add up sizes.
 const PAGE: usize = 1000;
 
 /// An uploaded archive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Upload {
-    /// Unguessable.
+    /// Random and not guessable.
     pub id: UploadId,
     /// The registry whose runs may read it.
     pub registry: RegistryName,
-    /// With which token it came.
+    /// The token it was uploaded with.
     pub by: TokenId,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub digest: Digest,
-    /// When it came.
+    /// When it was uploaded.
     pub created: Timestamp,
 }
 
-/// Where an upload's bytes are in the object store.
+/// The path of an upload's bytes in the object store.
 #[must_use]
 pub fn blob_path(id: &UploadId) -> String {
     format!("uploads/{id}")
 }
 
-/// An upload that is kept, or was to be: it may have no record.
+/// An upload that takes up room. It may have no record, if it was announced but not completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Kept {
-    /// Whose room it takes.
+    /// The registry whose room it takes.
     pub registry: RegistryName,
     pub id: UploadId,
 }
 
-/// Says that `bytes` may come under this id, before the first of them is stored: should nobody live to record the upload, or
-/// to remove what came of it, [`older_than`] tells of it all the same. A second call says that more may come. Answers how
-/// much room all uploads of the registry take by now, with this one.
+/// Announces up to `bytes` under this id before any of them are stored, so that [`older_than`] finds the upload even if
+/// the process dies before it records or removes it. A second call raises the announced size. Returns the bytes of all
+/// uploads of the registry, with this one.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -60,11 +60,11 @@ pub async fn announce(
     let mut batch = Batch::default();
     kept.index_in(&mut batch, bytes, now);
     commit_unconditional(store, batch).await?;
-    // Announced first: of two that come at once, each counts the other.
+    // Read after the write: of two concurrent uploads, at least the later one counts both.
     bytes_of(store, &kept.registry).await
 }
 
-/// How much room the uploads of a registry take, with those that are coming.
+/// The bytes of all uploads of a registry, with the announced ones.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -80,7 +80,7 @@ pub async fn bytes_of(store: &dyn Store, registry: &RegistryName) -> Result<u64,
     }
 }
 
-/// Records an upload whose bytes are there.
+/// Records an upload whose bytes are stored.
 ///
 /// # Errors
 /// [`CreateError::Exists`].
@@ -92,7 +92,7 @@ pub async fn create(store: &dyn Store, upload: &Upload) -> Result<(), CreateErro
     Ok(store.commit(batch).await?)
 }
 
-/// Adds to a batch that a run builds from an upload: it is kept as long as used ones are.
+/// Adds to the batch that a run builds from an upload, which is then kept as long as used uploads are.
 pub(crate) fn used_in(batch: &mut Batch, registry: &RegistryName, id: &UploadId) {
     let kept = Kept { registry: registry.clone(), id: id.clone() };
     batch.unindex(unused(), kept.member());
@@ -106,7 +106,7 @@ pub async fn find(store: &dyn Store, id: &UploadId) -> Result<Option<Upload>, St
     ALL.find(store, id.as_str()).await
 }
 
-/// Uploads that came, or were to come, before `before`, oldest first.
+/// Uploads recorded or announced before `before`, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -118,7 +118,7 @@ pub async fn older_than(
     oldest(store, &by_age(), before, limit).await
 }
 
-/// The same, of those that no run was started from.
+/// Like [`older_than`], for uploads that no run was started from.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -144,7 +144,7 @@ async fn oldest(
         .collect())
 }
 
-/// Forgets an upload whose bytes were removed, or never came.
+/// Removes an upload's record and index entries, once its bytes are removed or never arrived.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -181,12 +181,12 @@ fn by_age() -> Index {
     Index::new("uploads/age")
 }
 
-/// By age, those that no run was started from.
+/// Uploads that no run was started from, scored by age.
 fn unused() -> Index {
     Index::new("uploads/unused")
 }
 
-/// By length.
+/// Scored by length in bytes.
 fn of_registry(registry: &RegistryName) -> Index {
     Index::new(format!("uploads/registry/{registry}"))
 }

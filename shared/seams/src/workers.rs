@@ -1,4 +1,4 @@
-//! Workers, as they say of themselves; which of them are drained; when a pool was last served.
+//! Workers as they report themselves, which of them are drained, and when each pool was last served.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::store::{Batch, Key, Kind, Store, StoreError, Watch};
 const ALL: Collection<Worker> = Collection::new(Kind::Worker);
 const DRAINS: Collection<Drain> = Collection::new(Kind::Drain);
 
-/// How many workers are looked at.
+/// The most workers that are read.
 const MOST: usize = 1000;
 
-/// When a worker was last there that takes runs of a pool.
+/// When a worker of a pool that was not drained last reported.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Served {
     last: Timestamp,
 }
 
-/// A worker says how it is. Answers whether it is drained.
+/// Records a worker's report. Returns its drain if it is drained.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -39,7 +39,7 @@ pub async fn record_seen(store: &dyn Store, worker: &Worker) -> Result<Option<Dr
     Ok(drain)
 }
 
-/// How a worker said it is, if it is listed.
+/// The last report of a worker, if there is one.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -57,7 +57,7 @@ pub async fn last_served(
 ) -> Result<Option<Timestamp>, StoreError> {
     match codec::load::<Served>(store, &served_key(pool)).await {
         Ok(served) => Ok(served.map(|found| found.value.last)),
-        // The next worker that is seen writes it anew.
+        // The next worker that reports writes it anew.
         Err(StoreError::Undecodable { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -71,7 +71,7 @@ pub async fn list(store: &dyn Store, limit: usize) -> Result<Vec<Worker>, StoreE
     ALL.list(store, None, limit).await
 }
 
-/// Who is there, and who of them takes runs.
+/// All workers, and which of them are drained.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -84,7 +84,8 @@ pub async fn workforce(store: &dyn Store) -> Result<Workforce, StoreError> {
     })
 }
 
-/// Lets a worker finish what it has and take nothing more; a second call changes nothing. Answers whether there is one.
+/// Drains a worker: it finishes its runs and takes no more. A second call changes nothing. Returns whether the worker
+/// exists.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -99,14 +100,14 @@ pub async fn drain(store: &dyn Store, id: &WorkerId, by: &TokenId) -> Result<boo
     Ok(true)
 }
 
-/// Lets a worker take runs again; a second call changes nothing. Answers whether there is one, or was.
+/// Lets a worker take runs again. A second call changes nothing. Returns whether the worker exists, or was drained.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn resume(store: &dyn Store, id: &WorkerId) -> Result<bool, StoreError> {
     match DRAINS.find(store, id.as_str()).await {
         Ok(None) => return Ok(ALL.find(store, id.as_str()).await?.is_some()),
-        // One that does not decode drains too, and goes like any other.
+        // A record that does not decode drains the worker as well, and is removed in the same way.
         Ok(Some(_)) | Err(StoreError::Undecodable { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -116,13 +117,13 @@ pub async fn resume(store: &dyn Store, id: &WorkerId) -> Result<bool, StoreError
     Ok(true)
 }
 
-/// Tells a worker that it was drained or resumed.
+/// A watch that fires when a worker is drained or resumed.
 #[must_use]
 pub fn watch_drain(store: &dyn Store, id: &WorkerId) -> Watch {
     store.watch(&DRAINS.key(id.as_str()))
 }
 
-/// A worker leaves in good order. One that comes back under its name is still drained then.
+/// Removes a worker that shuts down. The drain of a worker with a fixed name stays, for when it comes back.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -140,7 +141,7 @@ pub async fn forget(store: &dyn Store, worker: &WorkerId) -> Result<(), StoreErr
     commit_unconditional(store, batch).await
 }
 
-/// Forgets workers that were not seen for `silence`. Answers how many.
+/// Removes workers that have not reported for `silence`. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`].

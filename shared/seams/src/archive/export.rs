@@ -1,4 +1,4 @@
-//! Store to files.
+//! Writes a store's contents to files.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use crate::blobs::Blobs;
 use crate::installation;
 use crate::store::{Stored, Walk};
 
-/// Pieces of the store that wait for the disk.
+/// How many chunks of the store may wait for the disk.
 const AHEAD: usize = 4;
 
-/// Writes everything of an installation into `folder`, which is new or empty. `version` is gantry's own.
+/// Writes a whole installation into `folder`, which must be new or empty. `version` is gantry's own version.
 ///
 /// # Errors
-/// [`ArchiveError`]. What was written until then is no archive: it has no `store.jsonl`.
+/// [`ArchiveError`]. A failed export is recognizable: it has no `store.jsonl`.
 pub async fn export(
     store: &dyn Walk,
     blobs: &dyn Blobs,
@@ -60,7 +60,7 @@ pub async fn export(
     Ok(moved)
 }
 
-/// Sealed secrets and hashes of tokens stand in it.
+/// Only the owner may read it: the archive contains sealed secrets and hashes of tokens.
 async fn make_private(folder: &Path) -> Result<(), ArchiveError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(folder).await.map_err(at(folder))?;
@@ -89,7 +89,6 @@ async fn copy_objects(blobs: &dyn Blobs, folder: &Path) -> Result<u64, ArchiveEr
     Ok(copied)
 }
 
-/// A file of lines.
 struct Lines<'a> {
     path: &'a Path,
     file: BufWriter<File>,

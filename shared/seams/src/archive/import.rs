@@ -1,8 +1,7 @@
-//! Files to store.
+//! Reads files into a store.
 //!
-//! A mark stands in the store from the first change to the last, so that no process begins there in between; whoever
-//! repeats the import writes the same once more. The installation itself comes last, in the commit that takes the mark
-//! away.
+//! A mark is in the store from the first write to the last, so that no process starts on a partial import. A repeated
+//! import writes the same items again. The installation's record is written last, in the commit that removes the mark.
 
 use std::path::{Path, PathBuf};
 
@@ -16,14 +15,14 @@ use crate::collection::commit_unconditional;
 use crate::installation;
 use crate::store::{Batch, CommitError, Store, StoreError, Stored};
 
-/// What one commit writes at most.
+/// The most that one commit writes.
 const CHANGES: usize = 200;
 const BYTES: usize = 2 << 20;
 
-/// Reads an archive into an empty store, or goes on with the import of the same one that was broken off.
+/// Reads an archive into an empty store, or resumes an interrupted import of the same archive.
 ///
 /// # Errors
-/// [`ArchiveError`]. After the first change no process starts on the store until the import was repeated.
+/// [`ArchiveError`]. After the first write no process starts on the store until the import is repeated.
 pub async fn import(
     store: &dyn Store,
     blobs: &dyn Blobs,
@@ -79,7 +78,7 @@ impl Pending {
     }
 }
 
-/// Puts the mark into an empty store, or finds the one of a former try.
+/// Writes the mark into an empty store, or finds the mark of an earlier attempt.
 async fn begin(store: &dyn Store, header: &Header) -> Result<(), ArchiveError> {
     if let Some(found) = installation::find(store).await? {
         return Err(ArchiveError::StoreInUse { installation: found.id });
@@ -105,7 +104,7 @@ fn undecodable(error: &serde_json::Error) -> StoreError {
     StoreError::Undecodable { key: mark(), message: error.to_string() }
 }
 
-/// Reads it once to its end before anything is written.
+/// Reads the whole archive once before anything is written.
 async fn check_whole(folder: &Path) -> Result<Header, ArchiveError> {
     let mut reader = Reader::open(folder).await?;
     let Some(Line::Header(header)) = reader.next().await? else {
@@ -152,7 +151,6 @@ async fn copy_objects(blobs: &dyn Blobs, objects: &Path) -> Result<u64, ArchiveE
     Ok(copied)
 }
 
-/// The lines of a file.
 struct Reader {
     path: PathBuf,
     file: BufReader<File>,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::Header;
 use crate::store::{Entry, Index, Key, Kind, Stored};
 
-/// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
@@ -18,7 +17,7 @@ pub(super) enum Line {
     End { lines: u64 },
 }
 
-/// What was put. Nearly all of it is JSON, which people like to read.
+/// A record's bytes. Nearly all are JSON, which stays readable as text.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Value {
@@ -44,7 +43,7 @@ impl Line {
         }
     }
 
-    /// What it stands for, or what is wrong with it.
+    /// The item that the line describes, or what is wrong with it.
     pub(super) fn into_stored(self) -> Result<Stored, String> {
         match self {
             Self::Record { kind, id, value } => {

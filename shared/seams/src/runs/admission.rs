@@ -1,8 +1,8 @@
-//! Admission: moves a waiting run to ready, within the limits of its registry and task, however many schedulers admit.
+//! Admission: moves a waiting run to ready within the limits of its registry and task, with any number of schedulers.
 //!
-//! Admitted runs are counted in an index, and a commit cannot expect an index to be unchanged. So each admission
-//! replaces a record of the registry, and one of the task if it has a limit: a scheduler that counted before another
-//! one admitted conflicts at that record, and counts again.
+//! Admitted runs are counted in an index, and a commit cannot require an index to be unchanged. So each admission also
+//! replaces a record of the registry, and one of the task if it has a limit. A scheduler that counted before another
+//! one admitted then conflicts at that record, and counts again.
 
 use gantry_domain::decide::order;
 use gantry_domain::id::{RunId, RunPrefix, TaskName};
@@ -14,29 +14,29 @@ use super::{RunOpError, advance, bundles, find_versioned, key};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
 
-/// How many runs may be admitted and not done at once.
+/// How many runs may be admitted and not ended at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of the run's registry.
+    /// The limit of the run's registry.
     pub registry: u32,
-    /// Of its task, if that has a limit of its own.
+    /// The limit of its task, if it has one.
     pub task: Option<u32>,
 }
 
 /// The result of [`ready`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
-    /// It is ready.
+    /// The run is ready.
     Ready(Box<Run>),
-    /// A limit is reached: it keeps waiting.
+    /// A limit is reached: the run keeps waiting.
     Full(WaitReason),
 }
 
-/// Admits a waiting run, whose secrets are `bundle`, so that a worker of its pool may take it. Never more than `limits`
-/// are admitted, whatever other schedulers do at the same moment.
+/// Admits a waiting run and stores its sealed secrets as `bundle`, so that a worker of its pool may take it. `limits`
+/// hold even if other schedulers admit at the same moment.
 ///
 /// # Errors
-/// [`RunOpError::Absent`], [`RunOpError::Illegal`] when it does not wait any more.
+/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is not waiting any more.
 pub async fn ready(
     store: &dyn Store,
     run: RunId,
@@ -65,8 +65,8 @@ pub async fn ready(
     .await
 }
 
-/// Counts the admitted runs, and lets the batch conflict if another one is admitted meanwhile. Returns the limit that
-/// is reached, if any.
+/// Counts the admitted runs, and makes the batch conflict if another run is admitted meanwhile. Returns the reason to
+/// wait if a limit is reached.
 async fn take_from_quotas(
     store: &dyn Store,
     batch: &mut Batch,
@@ -75,7 +75,7 @@ async fn take_from_quotas(
 ) -> Result<Option<WaitReason>, StoreError> {
     let quotas = quotas(run, limits);
     let keys: Vec<Key> = quotas.iter().map(|quota| quota.last_admitted.clone()).collect();
-    // Read before counting: an admission in between replaces one of these.
+    // Read before counting: an admission in between replaces one of these records.
     let last_admitted = store.load(&keys).await?;
     for (quota, last) in quotas.into_iter().zip(last_admitted) {
         let limit = quota.limit as usize;
@@ -115,12 +115,12 @@ fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
     quotas
 }
 
-/// The record that each admission of a registry's runs replaces.
+/// The record that each admission of a run of this registry replaces.
 pub(crate) fn last_admitted_of_registry(registry: RunPrefix) -> Key {
     Key::new(Kind::Admission, format_args!("registry/{registry}"))
 }
 
-/// The record that each admission of a task's runs replaces.
+/// The record that each admission of a run of this task replaces.
 pub(crate) fn last_admitted_of_task(registry: RunPrefix, task: &TaskName) -> Key {
     Key::new(Kind::Admission, format_args!("task/{registry}/{task}"))
 }

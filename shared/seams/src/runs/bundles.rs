@@ -1,6 +1,6 @@
-//! The sealed secrets of ready runs: where they are, and what it means that they are not.
+//! The sealed secrets of ready runs.
 //!
-//! The pool stands in the key, so that the store can let a pool's workers read theirs and no others.
+//! The key contains the pool, so that the store's access rules can limit a pool's workers to their own bundles.
 
 use gantry_domain::id::RunId;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
@@ -8,10 +8,10 @@ use gantry_domain::sealed::Sealed;
 
 use crate::store::{Batch, Key, Kind, Store, StoreError};
 
-/// What a taken run has in secrets: `None` when it needs none.
+/// The secrets of a taken run; `None` when it needs none.
 pub type Bundled = Result<Option<Sealed>, NoBundle>;
 
-/// The secrets that a run needs are not in the store: it must not be built until they are sealed again.
+/// The secrets that a run needs are not in the store. It must not be built until they are sealed again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the secrets of run {run} are not in the store any more: they are sealed again")]
 pub struct NoBundle {
@@ -23,7 +23,7 @@ pub(crate) fn key(run: &Run) -> Key {
     Key::new(Kind::Bundle, format_args!("{}/{}", run.pool(), run.id))
 }
 
-/// Stores what the next attempt needs, in the place of what a former one needed.
+/// Stores the bundle of the next attempt, in place of an earlier one.
 pub(super) fn replace(batch: &mut Batch, run: &Run, bundle: Option<&Sealed>) {
     forget(batch, run);
     if let Some(bundle) = bundle {
@@ -31,12 +31,11 @@ pub(super) fn replace(batch: &mut Batch, run: &Run, bundle: Option<&Sealed>) {
     }
 }
 
-/// Removes them.
 pub(super) fn forget(batch: &mut Batch, run: &Run) {
     batch.delete.push(key(run));
 }
 
-/// Reads the secrets of `ready`, a run as it was before it was taken.
+/// Reads the bundle of `ready`, the run's state before it was taken.
 pub(super) async fn load(store: &dyn Store, ready: &Run) -> Result<Bundled, StoreError> {
     match &ready.state {
         RunState::Ready { secrets: ReadySecrets::None, .. } => Ok(Ok(None)),

@@ -1,4 +1,4 @@
-//! How attempts end, and what follows for their run. Pure.
+//! How attempts end, and what follows for the run. Pure.
 
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::run::{ErrorCode, Outage, Outcome, Progress, Run, RunError, WaitReason};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::{RunOpError, advance};
 
-/// For how long an outage is waited for.
+/// How long a run waits for an outage to end.
 pub const OUTAGE: Duration = Duration::from_secs(3600);
 
-/// For how long a host is waited for that does not show yet what it sent a hook for.
+/// How long a run waits for a code host that does not serve a commit yet for which it has sent a hook.
 pub const BEHIND: Duration = Duration::from_secs(180);
 
 /// How a worker ends its attempt.
@@ -18,48 +18,50 @@ pub const BEHIND: Duration = Duration::from_secs(180);
 pub enum Finish {
     /// The run ended.
     Outcome(Outcome),
-    /// The infrastructure failed: another attempt after a pause, if there is one left.
+    /// The infrastructure failed: retried after a pause while attempts are left.
     Retry {
         /// What failed.
         error: RunError,
         /// How long to wait before the next attempt.
         pause: Duration,
     },
-    /// What the attempt needs does not answer: another attempt after a pause, which costs none, for as long as [`OUTAGE`].
+    /// Something that the attempt needs does not answer: retried after a pause for up to [`OUTAGE`], without using up
+    /// an attempt.
     Unavailable {
         /// What does not answer.
         error: RunError,
-        /// How long it wants to be left alone.
+        /// The pause that the service asked for.
         not_before: Duration,
     },
-    /// What a push announced is not in its repository yet: the same, for as long as [`BEHIND`]. Then the run failed.
+    /// A commit that a push announced is not in its repository yet: retried like `Unavailable`, for up to [`BEHIND`],
+    /// then the run fails.
     NotYetThere {
-        /// What is not there.
+        /// What is missing.
         error: RunError,
     },
-    /// The worker shuts down: another one takes the run at once. Does not count as an attempt.
+    /// The worker shuts down and another one may take the run at once. Does not use up an attempt.
     HandBack,
 }
 
-/// What became of a run whose attempt its worker ended.
+/// The state of a run after its worker ended the attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finished {
-    /// It ended.
+    /// The run ended.
     Done(Run),
-    /// It waits for its next attempt.
+    /// The run waits for its next attempt.
     WillBeTriedAgain(Run),
 }
 
-/// What became of a run whose lease ended without a word.
+/// The state of a run after its lease expired.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lapsed {
-    /// It ended: cancelled, or no attempt is left.
+    /// The run ended: it was cancelled, or no attempt is left.
     Done(Run),
-    /// It waits for its next attempt.
+    /// The run waits for its next attempt.
     WillBeTriedAgain(Run),
 }
 
-/// Ends the leased attempt of `run` as its worker says.
+/// Ends the leased attempt of `run` as its worker reports it.
 pub(super) fn end_attempt(
     run: &mut Run,
     finish: &Finish,
@@ -108,7 +110,7 @@ pub(super) fn end_attempt(
     }
 }
 
-/// Ends the leased attempt of `run`, whose worker was silent for too long.
+/// Ends the leased attempt of `run` because its worker stopped renewing.
 pub(super) fn lapse(run: &mut Run, attempt: u32, now: Timestamp) -> Result<(), RunOpError> {
     let worker = run.state.lease().map(|lease| lease.worker.to_string()).unwrap_or_default();
     record_end(run, AttemptEnd::Lapsed, now);
@@ -127,7 +129,7 @@ fn failed_for_good(error: RunError) -> Outcome {
     Outcome::Error { error }
 }
 
-/// Lets the run wait for what is away, or ends it once that took longer than `most`.
+/// Lets the run wait for the outage to end, or ends it once the outage has lasted `most`.
 fn wait_for_return(
     run: &mut Run,
     error: &RunError,

@@ -1,4 +1,4 @@
-//! Where a run stands in which index: a function of its record alone, so that no operation can forget one.
+//! The index entries of a run, as a pure function of its record, so that no operation can forget one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,21 +11,21 @@ use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
 
-/// What a caller filters runs by. There is no index of everything together: beside a task nothing else is looked at, and
-/// beside an image no status. Those are few enough for the caller to look through.
+/// Filters for listing runs. Not every combination has an index: with a task set the other fields are ignored, and with
+/// an image set the status is. The results are few enough for the caller to filter.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
-    /// Of this registry only.
+    /// Only runs of this registry.
     pub registry: Option<RunPrefix>,
-    /// Of this task of a registry only.
+    /// Only runs of this task.
     pub task: Option<(RunPrefix, TaskName)>,
-    /// That pushed this digest, or to this repository, named without its host.
+    /// Only runs that pushed this digest, or to this repository (without its host).
     pub image: Option<String>,
-    /// In this status only.
+    /// Only runs in this status.
     pub status: Option<RunStatus>,
 }
 
-/// Writes the difference between two states of one run's record into the batch.
+/// Adds to the batch what changes in the indexes between two states of one run.
 pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Run>) {
     let old = before.map(entries).unwrap_or_default();
     let new = after.map(entries).unwrap_or_default();
@@ -84,7 +84,7 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     entries
 }
 
-/// The repositories that the run pushed to, and the digests.
+/// The repositories and digests that the run pushed.
 fn images(run: &Run) -> BTreeSet<String> {
     let product = run.state.done().and_then(|done| done.outcome.product());
     let outputs = product.map_or(&[][..], |product| &product.outputs);
@@ -94,33 +94,33 @@ fn images(run: &Run) -> BTreeSet<String> {
     names.collect()
 }
 
-/// The newest comes first.
+/// Newest first.
 pub(super) fn listing_entry(run: &Run) -> Entry {
     Entry { score: -run.created.as_millis(), member: run.id.to_string() }
 }
 
-/// By when it is to be looked at.
+/// Ordered by when the run is due for admission.
 pub(super) fn waiting_entry(run: &Run) -> Entry {
     Entry { score: due(run).as_millis(), member: run.id.to_string() }
 }
 
-/// By registry, and in each by the rank that it would have if it were ready.
+/// Ordered by registry, and within it by the rank that the run would have when ready.
 pub(super) fn waiting_in_registry_entry(run: &Run) -> Entry {
     let rank = order::rank(run.run_type, due(run));
     Entry { score: 0, member: format!("{}/{:020}/{}", run.id.prefix(), rank.0, run.id) }
 }
 
-/// A place before all waiting runs of a registry.
+/// Sorts before all waiting runs of a registry.
 pub(super) fn before_waiting_in(registry: RunPrefix) -> Entry {
     Entry { score: 0, member: format!("{registry}/") }
 }
 
-/// A place behind all waiting runs of a registry: no rank begins with this sign.
+/// Sorts after all waiting runs of a registry: no rank begins with `~`.
 pub(super) fn behind_waiting_in(registry: RunPrefix) -> Entry {
     Entry { score: 0, member: format!("{registry}/~") }
 }
 
-/// When a waiting run is to be looked at.
+/// When a waiting run is to be tried next.
 fn due(run: &Run) -> Timestamp {
     match &run.state {
         RunState::Waiting { reason, .. } => reason.rests_until().unwrap_or(run.created),
@@ -161,7 +161,7 @@ fn of_image(registry: Option<RunPrefix>, image: &str) -> Index {
 fn part_of(registry: Option<RunPrefix>, part: fmt::Arguments<'_>) -> Index {
     Index::new(match registry {
         None => format!("runs/{part}"),
-        // No name of an image has this sign in it.
+        // `@` cannot occur in an image's name.
         Some(registry) => format!("runs/{part}@{registry}"),
     })
 }
@@ -174,17 +174,17 @@ pub(super) fn waiting() -> Index {
     Index::new("runs/waiting")
 }
 
-/// `registry/rank/run`: one index, in which a look goes from registry to registry without reading what is between.
+/// Members are `registry/rank/run`. One index, so that a scan can skip from registry to registry.
 pub(super) fn waiting_by_registry() -> Index {
     Index::new("runs/waiting-by-registry")
 }
 
-/// By rank.
+/// Scored by rank.
 pub(super) fn ready(pool: &PoolName) -> Index {
     Index::new(format!("runs/ready/{pool}"))
 }
 
-/// `pool/run`, by when they became ready.
+/// Members are `pool/run`, scored by when the run became ready.
 pub(super) fn all_ready() -> Index {
     Index::new("runs/ready")
 }
@@ -193,17 +193,17 @@ pub(super) fn all_ready_entry(pool: &PoolName, run: RunId, since: Timestamp) -> 
     Entry { score: since.as_millis(), member: format!("{pool}/{run}") }
 }
 
-/// Those whose commit is to be compared with the facts, the oldest first.
+/// Runs whose commit is still to be compared with the facts, oldest first.
 pub(super) fn unresolved() -> Index {
     Index::new("runs/unresolved")
 }
 
-/// By the end of their lease.
+/// Scored by the end of the lease.
 pub(super) fn leased() -> Index {
     Index::new("runs/leased")
 }
 
-/// By when they ended; without the archived.
+/// Scored by when the run ended; archived runs are left out.
 pub(super) fn ended() -> Index {
     Index::new("runs/ended")
 }

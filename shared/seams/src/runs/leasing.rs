@@ -25,26 +25,26 @@ use crate::{lineages, steps, tags};
 /// How many ready runs are read at once.
 const TAKE_WINDOW: usize = 64;
 
-/// How often they are read again after other workers took all that were tried.
+/// How many windows are read when other workers took every run that was tried.
 const TAKE_ROUNDS: usize = 4;
 
-/// A lease that was taken, with everything that its worker needs.
+/// A leased run with everything that its worker needs.
 #[derive(Debug, Clone)]
 pub struct TakenRun {
-    /// The run, leased.
+    /// The run, with its lease.
     pub run: Run,
     /// Proves to later operations that the caller holds the lease.
     pub holder: Holder,
-    /// The secrets that it needs, sealed for its pool.
+    /// Its secrets, sealed for the pool.
     pub bundle: Bundled,
 }
 
-/// What `renew` answers.
+/// The result of [`renew`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease holds for another period.
+    /// The lease was renewed.
     Held,
-    /// The lease holds, and somebody asked to cancel.
+    /// The lease was renewed, and cancellation is requested.
     CancelAsked,
     /// The caller does not hold the lease any more.
     Lost,
@@ -54,17 +54,18 @@ pub enum Renewal {
 /// idle, so that newer runs do not starve it.
 const PASSED_FOR: Duration = Duration::from_secs(60);
 
-/// What the worker that takes a run holds already.
+/// What else the taking worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Nothing,
     OtherRuns,
 }
 
-/// Leases the best ready run of a pool to a worker that holds no other, for `lease` from now; `None` if there is none.
+/// Leases the best ready run of a pool, for `lease` from now, to a worker that holds no other run; `None` if there is
+/// none.
 ///
-/// After a conflict the worker tries the other runs in an order of its own, which its nonce decides: workers that went
-/// down the same list would conflict again at every run.
+/// After a conflict the worker tries the other runs in an order that depends on its nonce. If all workers went down the
+/// same list they would conflict at every run.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -78,8 +79,8 @@ pub async fn take(
     take_with(store, pool, worker, nonce, lease, Holds::Nothing).await
 }
 
-/// Like [`take`], for a worker that holds other runs: it does not get a run that needs a worker to itself. Once such a
-/// run was skipped for too long, workers that hold other runs get nothing in its pool.
+/// Like [`take`], for a worker that holds other runs. It does not get a run that needs a worker to itself. Once such a
+/// run has been skipped for too long, busy workers get nothing from its pool.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -132,7 +133,7 @@ fn is_passed_too_long(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Ready { since, .. } if now.since(*since) > PASSED_FOR)
 }
 
-/// Which of `count` runs to try: the best one, or after a conflict one that the nonce decides.
+/// Which of `count` runs to try: the best one, or after a conflict one chosen by the nonce.
 fn place_of_choice(nonce: &LeaseNonce, conflicts: u64, count: usize) -> usize {
     if conflicts == 0 {
         return 0;
@@ -142,8 +143,8 @@ fn place_of_choice(nonce: &LeaseNonce, conflicts: u64, count: usize) -> usize {
     usize::try_from(hasher.finish() % count.max(1) as u64).unwrap_or(0)
 }
 
-/// Leases a ready run; `None` if another worker did meanwhile. Its secrets are read first, so that no attempt begins
-/// and then lacks them.
+/// Leases a ready run; `None` if another worker took it meanwhile. Its secrets are read first, so that no attempt
+/// starts without them.
 async fn take_this(
     store: &dyn Store,
     mut found: Versioned<Run>,
@@ -209,9 +210,8 @@ async fn member_run(
     }
 }
 
-/// Records that the source is fetched, at the commit that was `read`, and that the first of the `steps` begins. Returns
-/// whether a scheduler must still resolve the facts that the run is built on. A second call of the same attempt changes
-/// nothing.
+/// Records that the source was fetched at the commit in `read`, and that the first of `steps` starts. Returns whether a
+/// scheduler must still resolve the facts that the run is built on. A second call of the same attempt changes nothing.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`].
@@ -267,7 +267,7 @@ pub async fn resolve_built_on(
 /// Renews a lease for `lease` from now.
 ///
 /// # Errors
-/// [`StoreError`]: the caller may build on, but not tag.
+/// [`StoreError`]: the caller may continue to build, but must not tag.
 pub async fn renew(
     store: &dyn Store,
     run: RunId,
@@ -290,11 +290,12 @@ pub async fn renew(
     }
 }
 
-/// Claims the final tags that a step is about to move, and returns which of `images` it may. A second call for the same
-/// step of the attempt returns the same, unless the first returned [`tags::Permit::Undecided`], which claims nothing.
+/// Claims the final tags that a step is about to move, and returns which of `images` it may move. A second call for the
+/// same step of the attempt returns the same, unless the first returned [`tags::Permit::Undecided`], which claims
+/// nothing.
 ///
 /// # Errors
-/// [`RunOpError::LeaseLost`], [`RunOpError::CancelAsked`], [`RunOpError::Illegal`] before the first step.
+/// [`RunOpError::LeaseLost`]; [`RunOpError::CancelAsked`]; [`RunOpError::Illegal`] before the first step.
 pub async fn tagging(
     store: &dyn Store,
     run: RunId,
@@ -329,8 +330,7 @@ pub async fn tagging(
     .await
 }
 
-/// A step has pushed an image: writes where it comes from, and where the attempt's `steps` stand. A second call of the
-/// same attempt writes the same.
+/// Records the lineage of a pushed image and the attempt's `steps`. A second call of the same attempt writes the same.
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`].
@@ -350,9 +350,8 @@ pub async fn pushed(
     .map(drop)
 }
 
-/// Ends an attempt: writes where its `steps` stand, outcome, outputs and terminal state, and ends the lease; or, for a
-/// failure of the infrastructure, lets the run wait for its next attempt. A second call of the same attempt is
-/// [`RunOpError::LeaseLost`].
+/// Ends an attempt and its lease: records `steps`, outcome and outputs, or after an infrastructure failure lets the run
+/// wait for its next attempt. A second call of the same attempt returns [`RunOpError::LeaseLost`].
 ///
 /// # Errors
 /// [`RunOpError::LeaseLost`].
@@ -366,7 +365,7 @@ pub async fn finish(
     let ended = update(store, run, |run, now, batch| {
         check_holder(run, holder)?;
         ends::end_attempt(run, &finish, now)?;
-        // Its next attempt, if there is one, gets secrets sealed anew.
+        // The next attempt, if there is one, gets newly sealed secrets.
         batch.delete.push(bundles::key(run));
         Ok(steps::put(batch, run.id, holder.attempt, steps)?)
     })
@@ -377,8 +376,8 @@ pub async fn finish(
     })
 }
 
-/// Ends the lease of a worker that was silent for too long: the run waits for its next attempt, or ends.
-/// `None` when the lease holds after all.
+/// Ends a lease that has expired: the run waits for its next attempt, or ends. `None` if the lease was renewed
+/// meanwhile.
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
@@ -386,7 +385,7 @@ pub async fn lapse(store: &dyn Store, run: RunId) -> Result<Option<Lapsed>, RunO
     lapse_if(store, run, |lease, now| lease.until <= now).await
 }
 
-/// Ends the lease of a worker that is known to be dead, like any of the former process on this data directory.
+/// Ends the lease of a worker that is known to be dead, such as one of an earlier process on this data directory.
 ///
 /// # Errors
 /// [`RunOpError::Absent`].

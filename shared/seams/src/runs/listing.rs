@@ -1,4 +1,4 @@
-//! Runs by what is asked of them: for people, for admission, for the sweeper.
+//! Queries for runs: for people, for admission and for the sweeper.
 
 use gantry_domain::id::{PoolName, RunId, RunPrefix};
 use gantry_domain::run::Run;
@@ -9,7 +9,7 @@ use super::key;
 use crate::codec;
 use crate::store::{Entry, From, Index, Store, StoreError};
 
-/// Runs from the newest, at most `limit`, after the run `after`.
+/// Runs from newest to oldest, at most `limit`, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -24,7 +24,7 @@ pub async fn list(
     load_members(store, &index, from, limit).await
 }
 
-/// The first registry, in order of prefix, that has waiting runs, after the registry `after`.
+/// The first registry with waiting runs after the registry `after`, in the order of prefixes.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -42,12 +42,12 @@ pub async fn next_waiting_registry(
         if registry.is_some() {
             return Ok(registry);
         }
-        // Nothing that we wrote: it hides none behind it.
+        // A malformed member: skip it, so that it does not hide the entries after it.
         from = From::After(entry);
     }
 }
 
-/// Waiting runs of a registry in the order in which they are admitted, after the run `after`.
+/// Waiting runs of a registry in the order of admission, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -68,7 +68,7 @@ pub async fn waiting_in(
     codec::load_members_while(store, &index, from, limit, is_own, of).await
 }
 
-/// Runs that wait to be admitted, those that are to be looked at first before the others, after the run `after`.
+/// Waiting runs, earliest due first, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -81,7 +81,7 @@ pub async fn waiting(
     load_members(store, &indexes::waiting(), from, limit).await
 }
 
-/// Leased runs, those whose lease ends first before the others.
+/// Leased runs, earliest lease end first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -89,7 +89,7 @@ pub async fn leased(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreEr
     load_members(store, &indexes::leased(), From::Start, limit).await
 }
 
-/// Runs whose commit is to be compared with the facts, the oldest first.
+/// Runs whose commit is still to be compared with the facts, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -121,13 +121,13 @@ pub async fn pools_with_work(store: &dyn Store, limit: usize) -> Result<Vec<Pool
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct ReadyRun {
     pub run: RunId,
-    /// Whose workers may take it.
+    /// The pool whose workers may take it.
     pub pool: PoolName,
-    /// Since when.
+    /// When it became ready.
     pub since: Timestamp,
 }
 
-/// Runs that are ready since `before` or longer, oldest first, after the run `after`.
+/// Runs that became ready before `before`, oldest first, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -151,7 +151,7 @@ pub async fn ready_before(
         .collect())
 }
 
-/// Every ready run with its pool, oldest first.
+/// All ready runs, the longest ready first.
 ///
 /// # Errors
 /// [`StoreError`].
