@@ -1,4 +1,4 @@
-//! Waiting runs become ready, as far as the limits of their registry and task allow. Each that stays says why.
+//! Moves waiting runs to ready within the limits of their registry and task. A run that keeps waiting records why.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -24,8 +24,7 @@ use crate::sweeper::MISSED_AFTER;
 /// How many waiting runs of a registry are read at once.
 const PAGE: usize = 64;
 
-/// How many waiting runs one tick reads after the first page of each registry. Those behind them are reached once these
-/// have been admitted.
+/// How many waiting runs one tick reads after the first page of each registry. A later tick reaches those behind them.
 const MOST: usize = 4096;
 
 /// The next page of a registry's waiting runs.
@@ -34,7 +33,7 @@ struct NextPage {
     after: Run,
 }
 
-/// What one tick has read so far. Most waiting runs share a registry and a task, so each of those is read once.
+/// The state of one tick. Most waiting runs share a registry and a task, so those are read once per tick.
 #[derive(Default)]
 struct Look {
     now: Timestamp,
@@ -91,17 +90,17 @@ impl Look {
     }
 }
 
-/// Lets waiting runs become ready.
+/// Admits waiting runs.
 pub(crate) struct Admitter {
     pub(crate) store: SharedStore,
     pub(crate) jobs: Arc<dyn JobQueues>,
-    /// Opens the secrets that a run needs, and seals them for it.
+    /// Opens the secrets that a run needs and seals them for its pool.
     pub(crate) keyring: Arc<Keyring>,
 }
 
 impl Admitter {
-    /// Admits waiting runs: a page of each registry, then the next page of each that has more, so that no registry
-    /// waits behind the many runs of another. Returns how many became ready.
+    /// Admits waiting runs: one page of each registry in turn, so that a registry does not wait for the many runs of
+    /// another. Returns how many became ready.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,7 +138,7 @@ impl Admitter {
                     metrics::repaired(Repair::RunAdmitted, usize::from(was_missed));
                 }
                 Ok(false) => {}
-                // Its registry or its task cannot be read: it waits for them, and nobody with it.
+                // Its registry or task does not decode. Only this run waits for that.
                 Err(StoreError::Undecodable { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -188,7 +187,7 @@ impl Admitter {
         }
     }
 
-    /// A moment in the run's trace: most looks at a waiting run end without one.
+    /// A span in the run's trace, only for runs that were admitted.
     async fn ring(&self, run: &Run) {
         let pool = run.pool();
         let span = tracing::info_span!("admit run", run.id = %run.id, trace.id = field::Empty);
@@ -207,11 +206,11 @@ impl Admitter {
             return Ok(None);
         }
         let pool = self.keyring.pool_key(&run.pool()).public();
-        // For this run as it was read: one that was changed since does not open it.
+        // Sealed for exactly this record of the run: after any change the bundle does not open.
         bundle.seal(&pool, run).map(Some)
     }
 
-    /// Whoever may write records of runs must not get secrets by that: a worker's user in Redis may.
+    /// Write access to run records must not give access to secrets: a worker's Redis user may write them.
     async fn refuse(&self, run: &Run) -> Result<bool, StoreError> {
         let message = format!(
             "the record of run {} lacks the service's signature, so it got no secrets and was not built: another than an \
@@ -239,17 +238,18 @@ impl Admitter {
     }
 }
 
-/// Whether a new run was looked at late. One that waits for a place is looked at when there is one.
+/// Whether a new run was admitted late, so that its doorbell was probably lost. Runs that wait for a place do not
+/// count.
 fn was_missed(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Waiting { reason: WaitReason::Admission, since } if now.since(*since) > MISSED_AFTER)
 }
 
-/// Whether it waits and rests no longer. A forged entry of the index may name a run that does not wait.
+/// Whether the run is waiting and its pause is over. A forged index entry may name a run that is not waiting.
 fn is_due(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_none_or(|until| until <= now))
 }
 
-/// A run that moved while it was looked at is someone else's affair now.
+/// If the run moved meanwhile, another process is handling it.
 fn moved_meanwhile(error: RunOpError) -> Result<bool, StoreError> {
     match error {
         RunOpError::Store(error) => Err(error),

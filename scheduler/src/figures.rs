@@ -1,4 +1,4 @@
-//! What is in the store, for Prometheus: runs that wait, runs that are ready, workers. Read as far as is worth knowing.
+//! Gauges of what is in the store: waiting runs, ready runs, workers. Counts stop at a maximum.
 
 use gantry_domain::run::RunState;
 use gantry_ops::metrics::{self, Seen};
@@ -11,13 +11,13 @@ const WAITING: usize = 1024;
 /// How many entries of the other indexes are read.
 const ENTRIES: usize = 4096;
 
-/// Looks at everything, and tells Prometheus.
+/// Publishes the gauges.
 pub(crate) struct Figures {
     pub(crate) store: SharedStore,
 }
 
 impl Figures {
-    /// Looks once. Nothing moves by that.
+    /// Reads the store once and sets the gauges. Returns 0, since nothing moves.
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let store = self.store.as_ref();
         let now = store.now().await?;
@@ -42,7 +42,7 @@ impl Figures {
             let slots = if takes_runs { u64::from(worker.slots) } else { 0 };
             *seen.slots.entry(worker.pool.clone()).or_default() += slots;
         }
-        // A pool that someone waits for has no worker until one is seen.
+        // A pool with runs but without workers reports 0 workers instead of no value.
         let waited_for = seen.waiting.keys().map(|(pool, _)| pool).chain(seen.ready.keys());
         for pool in waited_for.cloned().collect::<Vec<_>>() {
             seen.workers.entry(pool.clone()).or_default();

@@ -1,7 +1,8 @@
-//! Undecided events become runs, waiting runs become ready, and what was lost on the way is found.
+//! Turns undecided events into runs and waiting runs into ready ones, and recovers what was lost on the way.
 //!
 //! In: the store's undecided events, waiting and leased runs, the clock. Out: decisions, ready runs, doorbells. Any
-//! number may run: whatever two of them do at once is one commit that holds and one that is tried again.
+//! number of schedulers may run: if two do the same thing at once, one commit succeeds and the other conflicts and is
+//! retried.
 
 #![warn(missing_docs)]
 

@@ -1,7 +1,7 @@
 //! Finds the facts that runs were built on.
 //!
-//! In: the commits that workers read for runs which no push started. Out: the facts that had these commits, and at which
-//! generation. Only then can such a run be put in order with those of pushes, and move a tag.
+//! In: the commits that workers read for runs that no push started. Out: the facts that had these commits, with their
+//! generations. Only then can such a run be ordered against those of pushes, and move a tag.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use gantry_seams::{decisions, events, facts, runs};
 /// How many runs are resolved in one pass.
 const MOST: usize = 256;
 
-/// With how many branches of its repository a commit is compared.
+/// With how many branches of the repository a commit is compared.
 const MOST_BRANCHES: usize = 1024;
 
-/// Finds what running runs are built on.
+/// Resolves what running runs are built on.
 pub(crate) struct Resolver {
     pub(crate) store: SharedStore,
     pub(crate) events: Arc<dyn Queue<EventAccepted>>,
@@ -40,7 +40,7 @@ impl Resolver {
             let BuiltOn::Read(read) = &run.built_on else { continue };
             match self.resolve_one(&run, read).await {
                 Ok(is_resolved) => resolved += usize::from(is_resolved),
-                // It waits for a record in quarantine, and no other run does.
+                // Only this run waits for the quarantined record.
                 Err(StoreError::Undecodable { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -53,12 +53,12 @@ impl Resolver {
         match runs::resolve_built_on(self.store.as_ref(), run.id, read, built_on).await {
             Ok(()) => Ok(true),
             Err(RunOpError::Store(error)) => Err(error),
-            // It was deleted meanwhile.
+            // The run was deleted meanwhile.
             Err(_) => Ok(false),
         }
     }
 
-    /// The facts of a commit; `None` while the code host is being asked about its branch.
+    /// The facts of a commit; `None` until an event about its branch is decided.
     async fn compare(&self, run: &Run, read: &SourceRead) -> Result<Option<BuiltOn>, StoreError> {
         let store = self.store.as_ref();
         if let Some(branch) = &read.branch {
@@ -67,7 +67,7 @@ impl Resolver {
             if let Some(built_on) = built_on(fact.as_slice(), read) {
                 return Ok(Some(built_on));
             }
-            // The run may have seen a push before its hook came.
+            // The run may have read a push before its hook arrived.
             if self.is_to_be_asked(run, read, branch).await? {
                 return Ok(None);
             }
@@ -77,7 +77,7 @@ impl Resolver {
         Ok(Some(built_on(&facts, read).unwrap_or(BuiltOn::Unknown)))
     }
 
-    /// Whether an event that tells of the branch is still to be decided. The first call records it.
+    /// Whether an event about the branch is still to be decided. The first call records that event.
     async fn is_to_be_asked(
         &self,
         run: &Run,
@@ -111,19 +111,19 @@ impl Resolver {
             let message = EventAccepted { event: id };
             let sent = self.events.publish(message, telemetry::current_trace()).await;
             if let Err(error) = sent {
-                tracing::debug!("the loop that decides looks by itself: {error}");
+                tracing::debug!("the decider is not notified and will poll: {error}");
             }
         }
         Ok(true)
     }
 }
 
-/// One for each commit: another attempt of the run may read another.
+/// One id per commit: another attempt of the run may read another commit.
 fn event_id(run: &Run, read: &SourceRead) -> Result<EventId, gantry_domain::InvalidText> {
     format!("run/{}/{}", run.id, read.commit).parse()
 }
 
-/// The facts that had the commit, each at the newest generation at which it did.
+/// The facts that had the commit, each with the newest generation that had it.
 fn built_on(facts: &[Fact], read: &SourceRead) -> Option<BuiltOn> {
     let known = facts.iter().filter_map(|fact| {
         let generation = fact.generation_of(&read.commit)?;

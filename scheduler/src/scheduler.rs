@@ -1,4 +1,4 @@
-//! A scheduler: its parts, each made with what it needs, and when each looks.
+//! A scheduler: its parts, and when each of them runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,36 +18,36 @@ use crate::resolver::Resolver;
 use crate::sweeper::Sweeper;
 use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
 
-/// How often old things are looked for.
+/// How often expired data is removed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
-/// A scheduler.
+/// The connections and settings of a scheduler process.
 #[derive(Clone)]
 pub struct Scheduler {
-    /// The truth.
+    /// The store, shared by all roles.
     pub store: SharedStore,
-    /// The doorbells.
+    /// The doorbells of the installation.
     pub queues: Queues,
-    /// Where old bodies and logs are.
+    /// Holds logs, old bodies and uploads.
     pub blobs: SharedBlobs,
-    /// Opens the secrets that a run needs and seals them for it.
+    /// Opens secrets and seals them for a run's pool.
     pub keyring: Arc<Keyring>,
-    /// Says what a branch's head is.
+    /// Resolves the heads of branches.
     pub code_host: Arc<dyn CodeHost>,
-    /// What it asks code hosts now.
+    /// The requests to code hosts that are in progress.
     pub asks: Arc<Asks>,
     /// Its settings.
     pub settings: SchedulerSettings,
 }
 
-/// What an operator decides.
+/// The settings of a scheduler.
 #[derive(Debug, Clone)]
 pub struct SchedulerSettings {
-    /// How often lost doorbells and lapsed leases are looked for.
+    /// The interval of the sweeper, which finds lost doorbells and expired leases.
     pub sweep_interval: Duration,
     /// The period of a lease: after the store was away, every lease gets one full period.
     pub lease: Duration,
-    /// How long a run may be ready in a pool that has no worker.
+    /// How long a run may be ready in a pool without workers before it ends.
     pub queue_timeout: Duration,
     /// How long things are kept.
     pub retention: Retention,
@@ -71,8 +71,8 @@ impl Scheduler {
         );
     }
 
-    /// Looks once at the events, running and waiting runs that are due, as if every doorbell had rung: for tests, and for
-    /// whoever wants their effect at once. Answers whether anything moved.
+    /// Makes one pass over the due events, running and waiting runs, as if every doorbell had rung. For tests, and for
+    /// callers that need the effect at once. Returns whether anything moved.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -83,7 +83,6 @@ impl Scheduler {
         Ok(resolved + decided + admitted > 0)
     }
 
-    /// Turns events into decisions and runs.
     fn decider(&self) -> Decider {
         Decider {
             store: Arc::clone(&self.store),
@@ -94,12 +93,10 @@ impl Scheduler {
         }
     }
 
-    /// Finds what running runs are built on.
     fn resolver(&self) -> Resolver {
         Resolver { store: Arc::clone(&self.store), events: Arc::clone(&self.queues.events) }
     }
 
-    /// Lets waiting runs become ready.
     fn admitter(&self) -> Admitter {
         Admitter {
             store: Arc::clone(&self.store),
@@ -108,7 +105,7 @@ impl Scheduler {
         }
     }
 
-    /// Finds what was lost.
+    /// The part that recovers lost work.
     #[must_use]
     pub fn sweeper(&self) -> Sweeper {
         Sweeper::new(
@@ -120,7 +117,7 @@ impl Scheduler {
         )
     }
 
-    /// Packs and forgets what is old.
+    /// The part that enforces retention.
     #[must_use]
     pub fn keeper(&self) -> Keeper {
         Keeper {

@@ -1,4 +1,4 @@
-//! Runs that are ready in a pool that has no worker: after a while they end and say so.
+//! Ends runs that stay ready for too long in a pool that has no worker.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::sweeper::Sweeper;
 /// How many ready runs are read at once.
 const PAGE: usize = 512;
 
-/// A pool without workers.
+/// Why a pool has no worker, and when it was last served.
 struct Forsaken {
     lack: NoWorker,
     last_served: Option<Timestamp>,
 }
 
 impl Sweeper {
-    /// Ends what has been ready for too long in a pool without workers. Time in which nobody could be seen does not
-    /// count: it begins at `watching_since` at the earliest. Answers how many ended.
+    /// Ends runs that have been ready for longer than the queue timeout in a pool without workers. Time before
+    /// `watching_since`, when no worker could report, does not count. Returns how many ended.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,15 +75,15 @@ impl Sweeper {
         let error = RunError { code: ErrorCode::NoWorker, step: None, exit_code: None, message };
         let ended = match runs::give_up(self.store.as_ref(), run, error).await {
             Ok(ended) => ended,
-            // It cannot be read, and so not ended.
+            // A record that does not decode cannot be ended.
             Err(RunOpError::Store(StoreError::Undecodable { .. })) => return Ok(false),
             Err(RunOpError::Store(error)) => return Err(error),
-            // Somebody took it after all.
+            // A worker took the run, or it ended meanwhile.
             Err(_) => return Ok(false),
         };
         metrics::run_ended(&ended);
         if let Err(error) = self.queues.runs.publish(RunsMoved { run }, ended.trace).await {
-            tracing::debug!("admission looks for itself: {error}");
+            tracing::debug!("admission is not notified and will poll: {error}");
         }
         Ok(true)
     }

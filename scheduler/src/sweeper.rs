@@ -1,4 +1,4 @@
-//! Finds what was lost: leases that nobody renews any more, doorbells that did not ring, pauses that are over.
+//! Recovers what was lost: expired leases, doorbells that did not ring, pauses that are over.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,22 +16,22 @@ use gantry_seams::{events, workers};
 
 use crate::decider::Asks;
 
-/// How many leases one look sees.
+/// How many leases one pass reads.
 const LEASES: usize = 1024;
 
-/// How many ready runs are looked at to find the pools that have some.
+/// How many ready runs are read to find the pools that have some.
 const READY: usize = 1024;
 
 /// How many undecided events are counted.
 const EVENTS: usize = 256;
 
-/// What nobody looked at for so long was missed: its doorbell did not ring, or nobody was there.
+/// Work that is due for longer than this counts as missed: its doorbell was lost, or no process was running.
 pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(2);
 
-/// How long a worker that says nothing is still listed.
+/// How long a worker that does not report is still listed.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// Finds what was lost, and rings for it. Remembers when the store was away.
+/// Finds lost work and rings doorbells for it. Keeps track of outages of the store.
 pub struct Sweeper {
     pub(crate) store: SharedStore,
     pub(crate) queues: Queues,
@@ -44,15 +44,15 @@ pub struct Sweeper {
 }
 
 struct State {
-    /// The leases that were there at the last look, and since when each stands as it does.
+    /// The leases seen by the last pass, and since when each is unchanged.
     leases: HashMap<RunId, SeenLease>,
     store_was_away: bool,
     seeing_since: Option<Timestamp>,
     no_lapse_before: Option<Timestamp>,
 }
 
-/// A lease, and when it was first seen to end when it does. By a clock that nobody steps, and no other process has: the
-/// store's clocks of two processes may be an hour apart after a step of the server's.
+/// A lease, and when it was first seen with this end. `since` is monotonic and local: after the wall clock of the
+/// server is stepped, the store clocks of two processes may be an hour apart.
 #[derive(Debug, Clone, Copy)]
 struct SeenLease {
     attempt: u32,
@@ -60,7 +60,7 @@ struct SeenLease {
     since: Instant,
 }
 
-/// What the sweeper may conclude from what it does not see.
+/// What the sweeper may conclude now from missing reports.
 struct Sight {
     since: Timestamp,
     may_lapse: bool,
@@ -74,7 +74,7 @@ impl Sweeper {
         lease: Duration,
         queue_timeout: Duration,
     ) -> Self {
-        // Who begins cannot know whether the store was away a moment ago.
+        // A new process cannot know whether the store was down a moment ago.
         let state = State {
             leases: HashMap::new(),
             store_was_away: true,
@@ -84,7 +84,7 @@ impl Sweeper {
         Self { store, queues, asks, lease, queue_timeout, state: Mutex::new(state) }
     }
 
-    /// Looks once. Answers how much was repaired.
+    /// Makes one pass. Returns how much was repaired.
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let swept = self.sweep_once().await;
         if swept.is_err() {
@@ -112,10 +112,10 @@ impl Sweeper {
         Ok(repaired)
     }
 
-    /// Rings for events, waiting runs and ready runs that may have been missed: whose loop it is looks.
+    /// Rings doorbells for events, waiting runs and ready runs that may have been missed.
     async fn ring_for_what_is_due(&self, now: Timestamp) -> Result<(), StoreError> {
         let store = self.store.as_ref();
-        // What is due for a moment only is on its way: nothing was lost.
+        // Work that became due just now is probably being handled.
         let mut missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
         missed.retain(|due| !self.asks.has(&due.event));
         metrics::repaired(Repair::EventDecided, missed.len());
@@ -134,8 +134,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// While the store was away nobody could renew, and no worker could say that it is there: every lease gets one full
-    /// period from its return, and who is missing is missing from then on.
+    /// While the store was down, no lease could be renewed and no worker could report. So after its return every lease
+    /// gets one full period, and missing workers count as missing only from then on.
     fn sight(&self, now: Timestamp) -> Sight {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut state.store_was_away) {
@@ -148,7 +148,7 @@ impl Sweeper {
         }
     }
 
-    /// The runs whose lease is over by the store's clock and was not renewed for a whole period either, as far as was seen.
+    /// The runs whose lease has expired by the store's clock, and was also seen unrenewed for a whole period.
     fn lapsed(&self, leased: &[Run], now: Timestamp) -> Vec<RunId> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::take(&mut state.leases);
@@ -200,7 +200,7 @@ impl Sweeper {
     }
 }
 
-/// A doorbell that does not ring costs a few seconds: its loop looks by itself.
+/// A doorbell that cannot be rung costs a few seconds: its loop polls as well.
 async fn ring(what: &str, ringing: impl Future<Output = Result<(), QueueError>>) {
     if let Err(error) = ringing.await {
         tracing::debug!("{what} later: {error}");

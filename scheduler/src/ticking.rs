@@ -1,4 +1,4 @@
-//! When the parts of a scheduler look at the store: at a doorbell, or at an interval.
+//! Runs the parts of a scheduler: on a doorbell, or at an interval.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use gantry_seams::store::StoreError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a loop looks at the store though no doorbell rang and nothing moves.
+/// How often a loop polls the store when no doorbell rings.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How soon it looks again when something moved: where one event or place was, the next is not far, and without a broker
-/// nobody tells. Each look that moves nothing doubles this, up to [`LOOK_AGAIN`].
+/// The first pause after a tick that moved something. There is probably more to do, and without a broker no doorbell
+/// rings. Each tick that moves nothing doubles the pause, up to [`LOOK_AGAIN`].
 const LOOK_SOON: Duration = Duration::from_millis(250);
 
-/// How far two looks are apart in a crowd of doorbells: one look is for all that rang meanwhile.
+/// The least time between two ticks: one tick serves all doorbells that rang in between.
 const LOOKS_APART: Duration = Duration::from_millis(20);
 
-/// How long a loop rests when the store is away.
+/// How long a loop pauses after an error.
 const REST: Duration = Duration::from_secs(1);
 
-/// Ticks when a doorbell rings, at the start, soon after something moved, and every few seconds.
+/// Ticks at the start, when a doorbell rings, soon after a tick that moved something, and every few seconds.
 pub(crate) async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreError>>>(
     name: &'static str,
     stop: &CancellationToken,
@@ -54,26 +54,26 @@ pub(crate) async fn on_doorbell<M: Send, F: Future<Output = Result<usize, StoreE
     }
 }
 
-/// Takes every doorbell from now on.
+/// Keeps the queue empty for as long as it is polled.
 async fn drain_doorbells<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M>>) {
     loop {
         await_doorbell(name, doorbell).await;
     }
 }
 
-/// Waits until a doorbell rings. One that is closed rings no more.
+/// Waits until a doorbell rings. A closed one never does.
 async fn await_doorbell<M: Send>(name: &'static str, doorbell: &Arc<dyn Queue<M>>) {
     match doorbell.claim().await {
         Ok(Some(claim)) => {
             telemetry::doorbell(name, claim.trace());
-            // The record says the rest, so a doorbell that comes again is as good as one that does not.
+            // The store has the facts, so a redelivered doorbell does no harm.
             if let Err(error) = claim.done().await {
                 tracing::debug!("{name}: {error}");
             }
         }
         Ok(None) => std::future::pending().await,
         Err(error) => {
-            tracing::warn!("{name}: {error}; the store is looked at every few seconds instead");
+            tracing::warn!("{name}: {error}; polling the store every few seconds instead");
             tokio::time::sleep(REST).await;
         }
     }
@@ -96,7 +96,7 @@ pub(crate) async fn every<F: Future<Output = Result<usize, StoreError>>>(
     }
 }
 
-/// Rests after an error, and says it if it is not what was said last: a store that is away is so at every tick.
+/// Pauses after an error, and logs it unless it is the same as the last one: if the store is down, every tick fails.
 async fn rest_on_error(
     name: &str,
     said: &mut Said,
@@ -109,7 +109,7 @@ async fn rest_on_error(
     };
     let error = error.to_string();
     if said.is_news(&error) {
-        tracing::warn!("the {name} loop rests: {error}");
+        tracing::warn!("the {name} loop pauses: {error}");
     }
     tokio::select! {
         () = stop.cancelled() => {}
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// So many doorbells at once, and then none.
+    /// A queue with a number of doorbells, and none after those.
     struct Rings(AtomicUsize);
 
     #[async_trait]
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Looks until `is_enough`, each with its number from 0, which says whether something moved.
+    /// Ticks until `is_enough(ticks, doorbells left)`. `moved` says whether a tick, counted from 0, moved something.
     async fn looks_until(
         rings: usize,
         moved: impl Fn(usize) -> bool,
@@ -177,15 +177,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_moves_is_looked_after_soon_though_nobody_rings() {
+    async fn ticks_soon_after_a_change_without_doorbells() {
         let began = Instant::now();
         looks_until(0, |number| number < 4, |looks, _| looks == 6).await;
-        // Four times at most a quarter of a second, and then a half: not twenty-five seconds.
+        // Four pauses of at most 250 ms and one of 500 ms, instead of five of five seconds.
         assert!(began.elapsed() < LOOK_AGAIN, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn a_crowd_of_doorbells_is_a_few_looks() {
+    async fn many_doorbells_cause_few_ticks() {
         let looks = looks_until(10_000, |_| false, |_, left| left == 0).await;
         assert!(looks < 1_000, "{looks} looks for 10 000 doorbells");
     }

@@ -1,4 +1,5 @@
-//! Seals the logs of attempts that are over but could not do it themselves: their worker was lost, or the object store away.
+//! Seals the logs of ended attempts that their worker could not seal, because it was lost or the object store did not
+//! answer.
 
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::runs;
@@ -6,12 +7,12 @@ use gantry_seams::store::StoreError;
 
 use super::Keeper;
 
-/// How many open logs are looked at together.
+/// How many open logs are read at once.
 const PAGE: usize = 128;
 
 impl Keeper {
-    /// Packs what attempts that are over left of their logs in the store. Answers of how many. Those that the object store
-    /// does not take now are packed later.
+    /// Packs what ended attempts left of their logs in the store. Returns how many logs were sealed. Stops at the first
+    /// error of the object store; the rest is packed later.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -25,7 +26,7 @@ impl Keeper {
             for log in open {
                 match self.seal_if_over(log).await {
                     Ok(was_over) => sealed += usize::from(was_over),
-                    // Its run cannot be read, so nobody knows whether it is over.
+                    // Its run does not decode, so it is unknown whether the attempt has ended.
                     Err(LogError::Store(StoreError::Undecodable { .. })) => {}
                     Err(LogError::Store(error)) => return Err(error),
                     Err(LogError::Blob(error)) => {

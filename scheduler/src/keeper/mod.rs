@@ -1,4 +1,4 @@
-//! Packs the logs of attempts that are over, and forgets what is old.
+//! Packs the logs of ended attempts, and removes expired data.
 
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::store::SharedStore;
@@ -8,10 +8,10 @@ mod retention;
 
 pub use retention::Retention;
 
-/// Keeps what is to be kept, and no longer than that.
+/// Enforces retention: packs logs, and removes what has expired.
 pub struct Keeper {
     pub(crate) store: SharedStore,
-    /// Logs, old bodies, uploads.
+    /// Holds logs, old bodies and uploads.
     pub(crate) blobs: SharedBlobs,
     pub(crate) retention: Retention,
 }

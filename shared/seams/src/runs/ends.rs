@@ -89,7 +89,7 @@ pub(super) fn end_attempt(
         Finish::Unavailable { error, not_before } => {
             let end = |waited: Duration| {
                 let minutes = waited.as_secs() / 60;
-                let message = format!("{}; it was waited for {minutes} min", error.message);
+                let message = format!("{}; gave up after {minutes} min", error.message);
                 failed_for_good(RunError { message, ..error.clone() })
             };
             wait_for_return(run, error, *not_before, OUTAGE, end, now)
