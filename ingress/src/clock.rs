@@ -1,8 +1,8 @@
-//! The store's time without asking the store each time.
+//! The store's time without a request to the store for each reading.
 //!
-//! When something was received is for people and for the order of lists; it decides nothing. So the hot path takes the
-//! store's time as it was a moment ago, and goes on from there no faster than the store's clock ever does. So it is never
-//! ahead of the store: what is received next, by this process or the one after it, is not dated before.
+//! The time of receipt is for people and for the order of lists; no decision depends on it. So the hot path
+//! extrapolates from a recent reading of the store's clock, at the slowest rate of that clock. The result is never
+//! ahead of the store, so what is received later, by this process or its successor, never gets an earlier time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +10,17 @@ use std::time::{Duration, Instant};
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::store::{Store, StoreError};
 
-/// Half of this is the most that it is behind.
+/// How long a reading is used. The result is behind by at most half of this.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-/// After a step back of the machine's clock the store's goes at half its pace, and at no time slower.
+/// After its machine's clock was stepped back, the store's clock runs at half speed, and never slower.
 const SLOWEST: u32 = 2;
 
-/// The store's time, near enough.
 #[derive(Debug, Default)]
 pub(crate) struct StoreClock(Mutex<Option<(Timestamp, Instant)>>);
 
 impl StoreClock {
-    /// The store's time, or a little earlier.
+    /// The store's time, or slightly earlier.
     pub(crate) async fn now(&self, store: &dyn Store) -> Result<Timestamp, StoreError> {
         let read = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((then, at)) = read
@@ -35,7 +34,7 @@ impl StoreClock {
     }
 }
 
-/// What a store's clock shows at least that showed `then`, `elapsed` ago.
+/// The least that the store's clock can show, `elapsed` after it showed `then`.
 fn reckon(then: Timestamp, elapsed: Duration) -> Timestamp {
     then.after(elapsed / SLOWEST)
 }
@@ -48,10 +47,10 @@ mod tests {
 
     #[test]
     fn a_time_that_is_reckoned_is_never_ahead_of_the_store_s_clock() {
-        // The machine's clock was stepped back: the store's waits for it.
+        // The machine's clock was stepped back, so the store's clock runs at its slowest.
         let (store, long_ago) = (SteadyClock::start(1_000_000_000), 0);
-        // Measured from before the store was asked and until before it is asked again, so that a pause in between makes the
-        // store's clock later, and never the reckoned one.
+        // `at` is before the first reading and `asked` after it. So a pause in between makes the store's clock later,
+        // but not the extrapolated one.
         let at = Instant::now();
         let then = store.follow(long_ago);
         let asked = Instant::now();

@@ -1,9 +1,9 @@
-//! Closes idle connections, and limits those of tokens so that some are left for hooks and health checks.
+//! Closes idle connections, and limits the connections of tokens so that some are left for hooks and health checks.
 //!
-//! actix-web has a timeout for the head of a connection's first request and for the pause between two requests, but
-//! none for a later head: with half a request on each connection, one sender could hold all of them for ever. So every
-//! connection without a request in progress is closed after a while. One with a request in progress may be as slow as a
-//! run if it showed a token; otherwise `patience` is the limit.
+//! actix-web has timeouts for the head of a connection's first request and for the pause between two requests, but none
+//! for a later head. With half a request on each connection, one sender could hold all of them for ever. So every
+//! connection without a request in progress is closed after a while. One with a request in progress has no limit if it
+//! showed a token, since a run may take long; otherwise `patience` is the limit.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -29,50 +29,49 @@ use tokio_util::sync::CancellationToken;
 
 use crate::refusal::Refusal;
 
-/// How many of a listener's connections may belong to tokens. The others are for hooks and health checks.
+/// The most connections of a listener that may belong to tokens. The others are for hooks and health checks.
 const MOST_WITH_TOKEN: usize = 3072;
 
-/// How many connections may belong to one token.
+/// The most connections of one token.
 pub(crate) const MOST_OF_ONE_TOKEN: usize = 1024;
 
-/// A client that reads nothing of an answer for this long is disconnected by the kernel: unsent answers take memory.
+/// The kernel disconnects a client that does not read its answer for this long, because unsent answers take memory.
 const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
-/// The connections that are open.
 pub(crate) struct Connections {
     open: Mutex<Vec<Weak<Connection>>>,
     permits: Arc<TokenPermits>,
     patience: Duration,
 }
 
-/// One connection, as long as it is open.
+/// An open connection.
 struct Connection {
-    /// A second handle: the first belongs to the server.
+    /// A second handle; the first belongs to the server.
     socket: TcpStream,
     opened: Instant,
     /// When a request on it last began or was answered, in milliseconds since `opened`.
     moved: AtomicU64,
-    /// How many of its requests are in progress.
+    /// The number of its requests in progress.
     under_way: AtomicU32,
     /// Set by the first valid token on this connection.
     permit: OnceLock<TokenPermit>,
     permits: Arc<TokenPermits>,
 }
 
-/// How many connections belong to each token.
+/// The number of connections of each token.
 #[derive(Default)]
 struct TokenPermits(Mutex<HashMap<TokenId, usize>>);
 
-/// Lets one connection belong to a token; released when it is dropped.
+/// Allows one connection to belong to a token; released when dropped.
 struct TokenPermit {
     token: TokenId,
     permits: Arc<TokenPermits>,
 }
 
 impl Connections {
-    /// No connections yet; each may be idle for `patience`.
+    /// Each connection may be idle for `patience`.
     pub(crate) fn new(patience: Duration) -> Self {
         Self { open: Mutex::default(), permits: Arc::default(), patience }
     }
@@ -95,7 +94,7 @@ impl Connections {
         }
     }
 
-    /// Closes idle connections, until `stop`.
+    /// Closes idle connections until `stop` is cancelled.
     pub(crate) async fn keep_looking(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EACH)).await.is_some() {
             self.end_idle();
@@ -188,13 +187,12 @@ impl Drop for TokenPermit {
 /// Why a connection may not belong to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPermit {
-    /// The token has its maximum.
+    /// The token has its maximum of connections.
     OfToken,
     /// All tokens together have theirs.
     AtAll,
 }
 
-/// A request in progress.
 pub(crate) struct UnderWay(Arc<Connection>);
 
 impl Drop for UnderWay {
@@ -213,7 +211,7 @@ pub(crate) fn asked(request: &HttpRequest) -> Option<UnderWay> {
 }
 
 /// Closes the reading side after a refused request with a chunked body, which actix-web would otherwise read to its
-/// end, however long it is. `Connection: close` tells the sender, which would send its next request on this connection.
+/// end, however long it is. `Connection: close` keeps the client from sending its next request on this connection.
 pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     if !is_refused || !response.request().headers().contains_key(header::TRANSFER_ENCODING) {
@@ -225,15 +223,15 @@ pub(crate) fn answered(response: &mut ServiceResponse<impl MessageBody>) {
     response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
 }
 
-/// Lets a connection belong to the valid token that it showed, if there is a permit: its requests may then be slow.
+/// Assigns a connection to the valid token that it showed, if there is a permit. Its requests may then be slow.
 pub(crate) fn showed_token(request: &HttpRequest, token: &TokenId) -> Result<(), NoPermit> {
     if let Some(connection) = request.conn_data::<Arc<Connection>>()
         && !connection.has_token()
     {
-        // A refused client must not keep the connection: without a token, it would count as one for hooks and health.
+        // A refused client must not keep the connection, which would still count as one for hooks and health checks.
         let permit =
             connection.permits.take(token).inspect_err(|_| connection.end(Shutdown::Read))?;
-        // Two requests of one connection may get here at once: the second permit is released.
+        // Two requests of one connection may get here at once; the second permit is released.
         let _second = connection.permit.set(permit);
     }
     Ok(())

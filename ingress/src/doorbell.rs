@@ -1,8 +1,8 @@
-//! Rings doorbells after the answer's commit, off the answer's path.
+//! Rings doorbells after the commit, in the background.
 //!
-//! Whoever receives one looks at all events, or runs, that there are. So one doorbell of a kind is on its way at a
-//! time, and the next one stands for all that came meanwhile. One that is lost costs a few seconds: the sweeper rings it
-//! again.
+//! The receiver of a doorbell reads all pending events or runs. So at most one doorbell of a kind is being sent at a
+//! time, and the next one stands for all that came meanwhile. A lost doorbell costs a few seconds until the sweeper
+//! rings again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +14,18 @@ use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::{CancelAsked, EventAccepted, Queue, QueueError, Queues, RunsMoved};
 use tokio::sync::{mpsc, watch};
 
-/// A cancel is for one worker, and no other stands for it; what does not fit is found with the next renewal of its lease.
+/// A cancellation is for one worker, so none can be left out. One that does not fit is found when the worker renews its
+/// lease.
 const WAITING_CANCELS: usize = 1024;
 
-/// Between two doorbells of a kind: as much as a look at the store takes, and in a burst the broker gets a hundred a
-/// second instead of thousands.
+/// The pause between two doorbells of a kind. It is about as long as a pass over the store, and limits a burst to a
+/// hundred doorbells per second.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The last of its kind that was to be rung, with its trace.
+/// The latest doorbell of its kind, with its trace.
 type Latest<M> = Option<(M, Option<TraceParent>)>;
 
-/// Where handlers ring.
+/// The sending side, for handlers.
 #[derive(Debug)]
 pub(crate) struct Doorbells {
     events: watch::Sender<Latest<EventAccepted>>,
@@ -33,7 +34,7 @@ pub(crate) struct Doorbells {
     health: Arc<QueueHealth>,
 }
 
-/// How the last doorbells were taken.
+/// How the latest doorbells were received by the queues.
 #[derive(Debug, Default)]
 pub(crate) struct QueueHealth {
     failed: AtomicU64,
@@ -41,12 +42,12 @@ pub(crate) struct QueueHealth {
 }
 
 impl QueueHealth {
-    /// How many were not taken.
+    /// How many could not be sent.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Why the last one was not taken; `None` if it was.
+    /// The last error; `None` if the last one was sent.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -67,7 +68,7 @@ impl QueueHealth {
 }
 
 impl Doorbells {
-    /// Doorbells that `Ringer` takes to the queues.
+    /// The [`Ringer`] sends the doorbells to the queues.
     pub(crate) fn new(queues: Queues) -> (Self, Ringer) {
         let (events, new_events) = watch::channel(None);
         let (runs, moved_runs) = watch::channel(None);
@@ -83,17 +84,15 @@ impl Doorbells {
         (Self { events, runs, cancels, health }, ringer)
     }
 
-    /// An event is undecided.
     pub(crate) fn event(&self, event: EventId, trace: Option<TraceParent>) {
         self.events.send_replace(Some((EventAccepted { event }, trace)));
     }
 
-    /// A run was created.
     pub(crate) fn run_created(&self, run: &Run) {
         self.run_moved(run);
     }
 
-    /// A run was asked to cancel: its worker stops it, and its place may be free.
+    /// Notifies the run's worker, and admission, since the run's place may be free.
     pub(crate) fn cancel_asked(&self, run: &Run) {
         if self.cancels.try_send(CancelAsked { run: run.id }).is_err() {
             self.health.failed.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +100,6 @@ impl Doorbells {
         self.run_moved(run);
     }
 
-    /// How the last doorbells were taken.
     pub(crate) fn health(&self) -> &QueueHealth {
         &self.health
     }
@@ -111,7 +109,7 @@ impl Doorbells {
     }
 }
 
-/// Takes doorbells to the queues.
+/// Sends doorbells to the queues.
 pub(crate) struct Ringer {
     events: watch::Receiver<Latest<EventAccepted>>,
     runs: watch::Receiver<Latest<RunsMoved>>,
@@ -121,7 +119,7 @@ pub(crate) struct Ringer {
 }
 
 impl Ringer {
-    /// Goes on until the [`Doorbells`] are gone and what waited is rung.
+    /// Runs until the [`Doorbells`] are dropped and the remaining ones are sent.
     pub(crate) async fn run(self) {
         let Self { events, runs, mut cancels, queues, health } = self;
         let ring_cancels = async {
@@ -137,7 +135,7 @@ impl Ringer {
     }
 }
 
-/// Rings one at a time, and leaves out what is not the latest any more when its turn comes.
+/// Sends one at a time, and skips those that a newer one replaced meanwhile.
 async fn ring_latest<M: Clone>(
     mut doorbell: watch::Receiver<Latest<M>>,
     queue: &dyn Queue<M>,
@@ -159,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// A queue that takes a message for each permit.
+    /// A queue that takes one message for each permit.
     struct Slow {
         permits: Semaphore,
         waiting: AtomicU64,

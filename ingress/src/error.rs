@@ -1,4 +1,4 @@
-//! How refusals look over HTTP: one shape of JSON, and every status decided here.
+//! Maps refusals to HTTP: one JSON shape, and every status code in one place.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -7,7 +7,7 @@ use gantry_api::{ErrorBody, ErrorDetail};
 
 use crate::refusal::{self, Refusal};
 
-/// A refusal as an answer of the API, and of hooks.
+/// A refusal as an HTTP answer.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct ApiError(Refusal);
@@ -19,7 +19,7 @@ impl<E: Into<Refusal>> From<E> for ApiError {
 }
 
 impl ApiError {
-    /// Nothing is served there.
+    /// No route has this path.
     pub(crate) fn no_route(request: &HttpRequest) -> Self {
         let name = format!("{} {}", request.method(), request.path());
         Self(Refusal::NotFound { what: "route", name })
@@ -117,7 +117,7 @@ fn shown(mistake: &refusal::Mistake) -> gantry_api::Mistake {
     gantry_api::Mistake { target: mistake.target.clone(), message: mistake.message.clone() }
 }
 
-/// The answers of every API route that are no success, for the OpenAPI document.
+/// The error responses that every API route may return, for the OpenAPI document.
 pub(crate) struct Failures;
 
 impl utoipa::IntoResponses for Failures {

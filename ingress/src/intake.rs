@@ -1,4 +1,4 @@
-//! Refuses new work while the store is nearly full: the rest of its budget is for runs that exist already.
+//! Refuses new work while the store is nearly full, to leave the rest of its budget to existing runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,24 +8,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::refusal::Refusal;
 
-/// How often the store is asked. No request asks it.
+/// How often the store is asked. Requests use the last result.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Admits what adds to the store: deliveries, uploads, new runs. Requests that read, end or remove something do not ask
-/// it, nor do workers that report on their runs.
+/// Admits requests that add to the store: deliveries, uploads, new runs. Requests that read, end or remove something
+/// are not checked, nor are workers' reports.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     is_closed: AtomicBool,
 }
 
 impl Intake {
-    /// Goes on only while something new is taken.
+    /// Fails while new work is refused.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         if self.is_closed.load(Ordering::Relaxed) { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Looks until `stop` is cancelled. A store that does not answer changes nothing: requests learn that by
-    /// themselves.
+    /// Updates the state until `stop` is cancelled. While the store does not answer the state stays as it is: requests
+    /// fail by themselves then.
     pub(crate) async fn keep_looking(&self, store: &dyn Store, stop: &CancellationToken) {
         loop {
             match store.room().await {

@@ -1,7 +1,7 @@
-//! The HTTP server: webhooks become events, and users call the API.
+//! The HTTP server: receives webhooks, and serves the API.
 //!
-//! In: webhooks, and what people and programs ask for. Out: events that the scheduler decides, and runs that were asked
-//! for by name. Knows neither scheduler nor worker: what it tells them, it writes to the store, and rings.
+//! In: webhooks, and requests of people and programs. Out: events for the scheduler to decide, and runs that were
+//! requested by name. Does not depend on scheduler or worker: it writes to the store and rings doorbells.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -43,36 +43,35 @@ use crate::connections::Connections;
 use crate::routes::Document;
 use crate::state::State;
 
-/// How many connections one listener has at most. Whoever comes then waits until one ends. A head that is not whole yet
-/// takes up to 128 KiB.
+/// The most connections of one listener; further ones wait until one ends. An incomplete head takes up to 128 KiB.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// How long a store and an answer may take, beside what comes of the request.
+/// The time limit for the store and the answer, in addition to receiving the request.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long requests under way may take once gantry stops.
+/// The time limit for requests in progress at shutdown.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// What the operator decides.
+/// The settings of an ingress.
 #[derive(Debug, Clone)]
 pub struct IngressSettings {
-    /// What senders and people are told to reach gantry by; the bound address if `None`.
+    /// The URL that senders and people use; the bound address if `None`.
     pub public_url: Option<Url>,
-    /// How many bytes of hooks' bodies may be held at once, and 16 KiB for each request. At least one of 25 MiB.
+    /// The most bytes of all hook bodies in memory, and 16 KiB for each request. At least one body of 25 MiB.
     pub body_budget: u64,
     /// The largest upload, in bytes.
     pub upload_limit: u64,
-    /// How many bytes all uploads of one registry may take together.
+    /// The most bytes that all uploads of one registry may take together.
     pub uploads_limit: u64,
-    /// With fewer bytes free where objects are, no upload is taken.
+    /// Uploads are refused while the object store has fewer bytes free.
     pub min_free: u64,
-    /// Serve TLS with these files; plain HTTP if `None`.
+    /// The files to serve TLS with; plain HTTP if `None`.
     pub tls: Option<TlsFiles>,
-    /// Threads that answer, for each listener.
+    /// Threads for each listener.
     pub threads: usize,
-    /// How long a request's head may take.
+    /// The time limit for a request's head.
     pub head_patience: Duration,
-    /// How long a hook's body may take from its first to its last byte.
+    /// The time limit for a hook's body, from its first to its last byte.
     pub body_patience: Duration,
 }
 
@@ -92,28 +91,28 @@ impl Default for IngressSettings {
     }
 }
 
-/// What the server needs.
+/// An ingress, ready to serve.
 pub struct Ingress {
-    /// The truth.
+    /// The store, shared by all roles.
     pub store: SharedStore,
     /// The doorbells.
     pub queues: Queues,
-    /// Uploads, logs, old bodies.
+    /// Holds uploads, logs and old bodies.
     pub blobs: SharedBlobs,
-    /// What secrets are sealed with.
+    /// Seals secrets.
     pub keyring: Arc<Keyring>,
-    /// What the process needs, for `/readyz`.
+    /// The parts that the process depends on, for `/readyz`.
     pub health: Health,
-    /// What the operator decides.
+    /// Its settings.
     pub settings: IngressSettings,
 }
 
-/// The sockets, bound by the caller.
+/// The bound sockets.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For the API; for hooks too, unless they have their own.
+    /// Serves the API, and hooks unless they have their own socket.
     pub api: TcpListener,
-    /// For hooks alone.
+    /// Serves only hooks.
     pub hooks: Option<TcpListener>,
 }
 
@@ -134,7 +133,7 @@ pub enum ServeError {
     Document(#[from] serde_json::Error),
 }
 
-/// Serves until `stop` is cancelled, then answers what is under way and ends.
+/// Serves until `stop` is cancelled, then finishes the requests in progress.
 ///
 /// # Errors
 /// [`ServeError`]: nothing was served.
@@ -197,7 +196,7 @@ pub async fn run(
         };
         servers.push(server.run());
     }
-    // Only handlers hold it from here: the ringer ends when the last of them is gone.
+    // Only handlers hold the state from here, so the ringer ends with the last of them.
     drop(state);
 
     let handles: Vec<_> = servers.iter().map(Server::handle).collect();
@@ -211,7 +210,7 @@ pub async fn run(
     let watching = connections.keep_looking(&stop);
     let looking = intake.keep_looking(store.as_ref(), &stop);
     let (served, (), (), ()) = tokio::join!(serving, stopping, looking, watching);
-    // Every handler is gone, and with it every doorbell: what still waits is rung, and no longer than a moment.
+    // All handlers are gone, and with them the senders of doorbells. Send what is left, within a limit.
     if tokio::time::timeout(LAST_ANSWERS, ringing).await.is_err() {
         tracing::warn!("the queue did not take the last doorbells; the sweeper rings them again");
     }

@@ -1,4 +1,4 @@
-//! Why a request is not done: values, whoever asked and however the answer looks.
+//! Why a request is refused, independent of HTTP.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,12 +12,11 @@ use gantry_seams::logs::LogError;
 use gantry_seams::runs::RunOpError;
 use gantry_seams::store::StoreError;
 
-/// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("no valid token: send `Authorization: Bearer gantry_…`, or `gantry login` again")]
     Unauthorized,
-    /// One answer for a wrong signature and an unknown hook: which of them it was is nobody's business.
+    /// The same answer for a wrong signature and an unknown hook, so that ids cannot be guessed.
     #[error("no such hook, or the signature does not match its secret")]
     HookRefused,
     #[error("{0}")]
@@ -63,19 +62,18 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// There is no such registry, as far as the caller may know.
+    /// Also the answer if the caller may not see the registry.
     pub(crate) fn no_registry(name: &RegistryName) -> Self {
         Self::NotFound { what: "registry", name: name.to_string() }
     }
 
-    /// One mistake.
     pub(crate) fn invalid(target: &str, message: impl Into<String>) -> Self {
         let mut mistakes = Mistakes::default();
         mistakes.add(target, message);
         Self::Invalid(mistakes)
     }
 
-    /// A token that may not do this.
+    /// The token's scope is too small.
     pub(crate) fn needs_scope(needed: Scope, has: Scope) -> Self {
         Self::Forbidden(format!("this needs a token of scope `{needed}`; yours has `{has}`"))
     }
@@ -151,26 +149,24 @@ impl From<RunOpError> for Refusal {
     }
 }
 
-/// One mistake in a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Mistake {
-    /// The field.
+    /// The field of the request.
     pub(crate) target: String,
     /// What is wrong with it, and the remedy.
     pub(crate) message: String,
 }
 
-/// What is wrong with a request: everything at once, so that it needs to be mended once only.
+/// The mistakes in a request. All are collected, so that they can be fixed at once.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    /// Notes a mistake.
     pub(crate) fn add(&mut self, target: &str, message: impl Into<String>) {
         self.0.push(Mistake { target: target.to_owned(), message: message.into() });
     }
 
-    /// Parses `text`, or notes why it cannot be.
+    /// Parses `text`, or records the mistake.
     pub(crate) fn parse<T>(&mut self, target: &str, text: &str) -> Option<T>
     where
         T: std::str::FromStr<Err = InvalidText>,
@@ -178,7 +174,7 @@ impl Mistakes {
         self.check(target, text.parse())
     }
 
-    /// Takes a value, or notes why there is none.
+    /// Returns the value, or records the mistake.
     pub(crate) fn check<T, E: std::fmt::Display>(
         &mut self,
         target: &str,
@@ -187,12 +183,12 @@ impl Mistakes {
         checked.map_err(|error| self.add(target, error.to_string())).ok()
     }
 
-    /// Goes on only if there is none.
+    /// Fails if there are mistakes.
     pub(crate) fn none(self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err(Refusal::Invalid(self)) }
     }
 
-    /// In the order in which they were noted.
+    /// In the order in which they were added.
     pub(crate) fn all(&self) -> &[Mistake] {
         &self.0
     }

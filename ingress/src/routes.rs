@@ -1,4 +1,4 @@
-//! What is served where.
+//! The routes of each listener.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::hooks;
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// The OpenAPI document, written once.
+/// The OpenAPI document, serialized once.
 #[derive(Clone)]
 pub(crate) struct Document(Bytes);
 
@@ -29,7 +29,7 @@ impl Document {
     }
 }
 
-/// The API, for people and programs.
+/// The routes of the API.
 pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
     let document = document.clone();
     api::body::configure(config);
@@ -40,20 +40,20 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
             async move { HttpResponse::Ok().content_type("application/json").body(body) }
         }),
     );
-    // The last one is the outermost.
+    // The last `wrap` is the outermost.
     let root = scope(api::ROOT)
         .wrap(from_fn(in_time))
         .wrap(from_fn(with_token))
         .wrap(from_fn(measured))
-        // Texts of strangers are in every answer: no browser is to take one for a page.
+        // Answers contain text of strangers, which no browser may take for a page.
         .wrap(DefaultHeaders::new().add((header::X_CONTENT_TYPE_OPTIONS, "nosniff")));
     config.service(root.configure(|config| {
         api::routes(&mut utoipa_actix_web::service_config::ServiceConfig::new(config));
     }));
 }
 
-/// Ends a request whose body never does: it would hold its connection for ever. A log's answer begins at once, and is
-/// followed after this; an upload may take as long as its pieces come.
+/// Ends requests whose body never ends and would hold their connection for ever. A log's answer begins at once, and its
+/// stream is not limited. An upload is limited by the pauses between its pieces instead.
 async fn in_time(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -85,13 +85,13 @@ async fn measured(
     answered
 }
 
-/// The hooks, for senders of webhooks, at `/hooks/{provider}/{hook}`. A pattern would have each request, and so each
-/// forgery, matched by regular expression: who is meant is read by hand.
+/// Hooks, at `/hooks/{provider}/{hook}`. The path is parsed by hand, because a route pattern would match each request,
+/// forged ones too, by regular expression.
 pub(crate) fn hooks(config: &mut ServiceConfig) {
     config.service(scope("/hooks").default_service(to(hooks::receive)));
 }
 
-/// For whoever watches over the process, and for all other paths.
+/// Health checks, and the answer for unknown paths.
 pub(crate) fn common(config: &mut ServiceConfig) {
     config
         .route("/healthz", get().to(healthz))
@@ -99,12 +99,11 @@ pub(crate) fn common(config: &mut ServiceConfig) {
         .default_service(to(not_found));
 }
 
-/// The process answers.
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Everything is there that the process needs. Says of each part whether it is, and no more to the internet.
+/// Checks everything that the process depends on. Reports only whether each part works: the internet may read this.
 async fn readyz(state: Data<State>) -> HttpResponse {
     let report = state.health.check().await;
     let mut answer = match report.is_ready() {

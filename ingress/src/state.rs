@@ -1,4 +1,4 @@
-//! What every handler shares.
+//! The state that all handlers share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::intake::Intake;
 use crate::logs::Followers;
 use crate::{Ingress, IngressSettings};
 
-/// What every handler shares.
 pub(crate) struct State {
     pub(crate) store: SharedStore,
     pub(crate) blobs: SharedBlobs,
@@ -40,7 +39,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// For a server whose hooks are served at `hooks_address`; with what takes its doorbells to the queues.
+    /// State for a server whose hooks are served at `hooks_address`, and the task that sends its doorbells.
     ///
     /// # Errors
     /// [`SecretError`]: the system has no random bytes.
@@ -70,7 +69,7 @@ impl State {
         Ok((state, ringer))
     }
 
-    /// What senders are told to reach gantry by, without a slash at its end.
+    /// The URL that senders use, without a trailing slash.
     pub(crate) fn public_url(&self) -> String {
         match &self.settings.public_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
@@ -82,7 +81,7 @@ impl State {
         let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
         let mut address = self.hooks_address;
         if address.ip().is_unspecified() {
-            // Nobody can connect to "any address"; on this machine, loopback is one of them.
+            // Nobody can connect to the unspecified address; loopback is covered by it.
             address.set_ip(match address {
                 SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
@@ -91,7 +90,6 @@ impl State {
         format!("{scheme}://{address}")
     }
 
-    /// A path under the public URL.
     pub(crate) fn public_path(&self, path: &str) -> Result<Url, url::ParseError> {
         Url::parse(&format!("{}{path}", self.public_url()))
     }

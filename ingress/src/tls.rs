@@ -1,4 +1,4 @@
-//! TLS by files.
+//! TLS with certificate and key from files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,40 +7,39 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Where certificate and key are, in PEM.
+/// The files of certificate and key, in PEM.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// The certificate, and those between it and a root.
+    /// The certificate, with intermediate ones.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The certificate's private key.
     pub key: PathBuf,
 }
 
-/// TLS cannot be used.
+/// TLS cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file cannot be read, or nothing of its kind is in it.
+    /// A file cannot be read, or has no such item.
     #[error("{path} has no {what} in PEM that can be read")]
     File {
         path: PathBuf,
-        /// What it should have.
+        /// The item that it should have.
         what: &'static str,
-        /// Why not.
+        /// The cause.
         source: rustls_pki_types::pem::Error,
     },
-    /// Certificate and key do not fit, or are of a kind that is not spoken.
+    /// Certificate and key do not match, or their type is not supported.
     #[error("{certificate} and {key} cannot be used together")]
     Unusable {
         /// The certificate.
         certificate: PathBuf,
         /// The key.
         key: PathBuf,
-        /// Why not.
+        /// The cause.
         source: rustls::Error,
     },
 }
 
-/// Reads the files.
 pub(crate) fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -1,4 +1,4 @@
-//! The trace that a request belongs to: its sender's, if it names one, else a new one.
+//! The trace of a request: the sender's if it sent one, otherwise a new one.
 
 use actix_web::HttpRequest;
 use gantry_domain::id::DeliveryId;
@@ -7,13 +7,12 @@ use gantry_ops::telemetry;
 use tracing::Span;
 use tracing::field::{self, Empty};
 
-/// The span of a request to the API whose sender has proved itself: nobody else's takes the room of a trace.
+/// The span of an API request. Only for authenticated senders, so that others cannot fill the trace store.
 pub(crate) fn span(request: &HttpRequest) -> Span {
     span_at(request, request.match_pattern().unwrap_or_default(), None)
 }
 
-/// The same of a delivery to this route. It has its id from the start: a field that is recorded later has all the others
-/// written anew.
+/// The span of a delivery. The id is set at creation, because recording a field later rewrites all the others.
 pub(crate) fn span_of_delivery(request: &HttpRequest, route: &str, id: &DeliveryId) -> Span {
     span_at(request, route.to_owned(), Some(id))
 }
@@ -35,7 +34,7 @@ fn span_at(request: &HttpRequest, route: String, delivery: Option<&DeliveryId>) 
     span
 }
 
-/// What the sender says. What is no `traceparent` is as good as none.
+/// The sender's trace. An invalid `traceparent` counts as none.
 fn sent(request: &HttpRequest) -> Option<TraceParent> {
     request.headers().get("traceparent")?.to_str().ok()?.parse().ok()
 }

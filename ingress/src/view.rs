@@ -1,4 +1,4 @@
-//! Records as the bodies that show them. No secret has a way through here.
+//! Converts records to API bodies. The API types have no field for a secret.
 
 use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::usecase::runs::waits_for;
 
-/// The word that a closed set's value has in records, or that a tagged value has under `tag`.
+/// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -101,7 +101,7 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
     }
 }
 
-/// The steps of a run's last attempt. One that goes on without its attempt is lost.
+/// The steps of a run's last attempt. A step that still runs after its attempt has ended is shown as lost.
 pub(crate) fn steps(run: &run::Run, steps: &Steps) -> Vec<types::Step> {
     let is_leased = run.state.lease().is_some();
     let view = |step: &Step| {
@@ -176,7 +176,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
     }
 }
 
-/// The commit that was built; until that is known, the one that a push names.
+/// The commit that was built; until that is known, the commit that a push named.
 fn commit(run: &run::Run) -> Option<&CommitId> {
     let built = run.state.done().and_then(|done| done.outcome.product()?.commit.as_ref());
     let built = built.or(run.read.as_ref().map(|read| &read.commit));

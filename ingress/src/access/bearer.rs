@@ -1,4 +1,4 @@
-//! Whose request it is, by `Authorization: Bearer gantry_<id>_<secret>`.
+//! Authenticates requests by `Authorization: Bearer gantry_<id>_<secret>`.
 
 use std::future::{Ready, ready};
 
@@ -24,8 +24,8 @@ use crate::state::State;
 #[derive(Clone)]
 struct Shown(Token);
 
-/// Lets a request go on only with a valid token. Before anything else of it is read: whoever has none is not told what
-/// else is wrong.
+/// Requires a valid token before anything else of the request is read, so that a caller without one learns nothing
+/// else.
 pub(crate) async fn with_token(
     request: ServiceRequest,
     next: Next<impl MessageBody>,

@@ -1,4 +1,4 @@
-//! Tokens: made, and told by their secret.
+//! Creates tokens, and verifies their secrets.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 
 use crate::refusal::Refusal;
 
-/// What every token begins with, so that scanners for lost secrets know it.
+/// The prefix of every token, known to scanners for leaked secrets.
 pub(super) const PREFIX: &str = "gantry_";
 
-/// The id of the token that a new installation begins with.
+/// The id of a new installation's first token.
 const FIRST_ADMIN: &str = "admin";
 
-/// What a new token is to be.
+/// The properties of a new token.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
     pub(crate) description: String,
@@ -29,10 +29,10 @@ pub(crate) struct Grant {
     pub(crate) expires: Option<Timestamp>,
 }
 
-/// A token could not be made.
+/// A token could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system has no random bytes.
@@ -49,7 +49,7 @@ impl From<IssueError> for Refusal {
     }
 }
 
-/// Makes a token under a new id. Its text is the only copy of the secret.
+/// Creates a token with a new id. The returned text is the only copy of its secret.
 pub(crate) async fn issue(
     store: &dyn Store,
     grant: Grant,
@@ -65,7 +65,7 @@ pub(crate) async fn issue(
     }
 }
 
-/// Makes a token under this id; `None` if there is one already.
+/// Creates a token with this id; `None` if the id is taken.
 async fn issue_as(
     store: &dyn Store,
     id: TokenId,
@@ -90,8 +90,8 @@ async fn issue_as(
     }
 }
 
-/// Makes the admin token that an installation begins with, and gives its text: the only copy of its secret. `None` once
-/// there is any token.
+/// Creates the admin token of a new installation, and returns its text, the only copy of the secret. `None` if there is
+/// any token already.
 ///
 /// # Errors
 /// [`IssueError`].
@@ -113,7 +113,8 @@ pub async fn bootstrap_admin_token(
     Ok(issue_as(store, id, grant).await?.map(|(_, text)| text))
 }
 
-/// Makes another admin token, should every other be lost, and gives its text. For who has the store in hand anyway.
+/// Creates another admin token, in case every other is lost, and returns its text. For operators with access to the
+/// store.
 ///
 /// # Errors
 /// [`IssueError`].
@@ -127,10 +128,9 @@ pub async fn issue_admin_token(store: &dyn Store) -> Result<Zeroizing<String>, I
     Ok(issue(store, grant).await?.1)
 }
 
-/// Whether the secret is this token's.
 pub(super) fn is_secret_of(token: &Token, secret: &str) -> bool {
     let shown = hash(secret);
-    // Constant time: `==` would tell a guesser how many leading digits of the hash were right.
+    // In constant time: `==` would reveal how many leading digits of the hash are right.
     shown.as_bytes().ct_eq(token.secret_sha256.as_bytes()).into()
 }
 

@@ -1,8 +1,8 @@
-//! Who may do what.
+//! Authorization.
 //!
-//! In: the token of somebody who proved that it is theirs. Out: an [`Allowed`], which only a token of enough scope makes; a
-//! function that takes one cannot be reached without. What belongs to a registry that the token is not bound to looks as if
-//! it were not there. How a request proves whose it is, is the business of [`bearer`].
+//! In: an authenticated token. Out: an [`Allowed`], which only a token of sufficient scope can produce; functions that
+//! take one cannot be called without it. Objects of registries that the token is not bound to look as if they did not
+//! exist. Authentication is the business of [`bearer`].
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -44,7 +44,7 @@ macro_rules! scope_types {
 }
 scope_types!(Read Run Write Admin);
 
-/// The proof that a valid token of at least scope `S` was shown.
+/// Proof that the caller showed a valid token of at least scope `S`.
 #[derive(Debug)]
 pub(crate) struct Allowed<S> {
     token: Token,
@@ -52,7 +52,7 @@ pub(crate) struct Allowed<S> {
 }
 
 impl<S: Needs> Allowed<S> {
-    /// What this token may do, if it has the scope.
+    /// Fails if the token's scope is too small.
     fn with(token: Token) -> Result<Self, Refusal> {
         if token.scope < S::SCOPE {
             return Err(Refusal::needs_scope(S::SCOPE, token.scope));
@@ -60,28 +60,27 @@ impl<S: Needs> Allowed<S> {
         Ok(Self { token, scope: PhantomData })
     }
 
-    /// The token.
     pub(crate) fn token(&self) -> &Token {
         &self.token
     }
 
-    /// Its id.
+    /// The token's id.
     pub(crate) fn by(&self) -> TokenId {
         self.token.id.clone()
     }
 
-    /// The registries that it is bound to; `None` if to none.
+    /// The registries that the token is bound to; `None` if it is not bound.
     pub(crate) fn bound_to(&self) -> Option<&BTreeMap<RegistryName, RunPrefix>> {
         self.token.registries.as_ref()
     }
 
-    /// Whether it may act on the registry that this is or belongs to.
+    /// Whether the token may act on this registry, or on the registry that this belongs to.
     pub(crate) fn sees(&self, owned: &impl OfRegistry) -> bool {
         let (registry, prefix) = owned.registry();
         self.token.allows(S::SCOPE, registry, prefix)
     }
 
-    /// Goes on only if the token may act on the registry that this is or belongs to; otherwise `what` is not there.
+    /// Fails with `NotFound` for `what` unless the token may act on the object's registry.
     pub(crate) fn check(
         &self,
         owned: &impl OfRegistry,
@@ -94,7 +93,7 @@ impl<S: Needs> Allowed<S> {
         Err(Refusal::NotFound { what, name: name.to_string() })
     }
 
-    /// Goes on only if the token is bound to no registry.
+    /// Fails if the token is bound to registries.
     pub(crate) fn check_everywhere(&self) -> Result<(), Refusal> {
         if self.token.allows_everywhere(S::SCOPE) {
             return Ok(());
@@ -102,7 +101,7 @@ impl<S: Needs> Allowed<S> {
         Err(Refusal::Forbidden("this needs a token that is not bound to registries".to_owned()))
     }
 
-    /// The same permission for as long as an answer takes.
+    /// The same permission, for a long answer.
     pub(crate) fn standing(&self, owned: &impl OfRegistry) -> Standing {
         let (registry, prefix) = owned.registry();
         Standing {
@@ -124,10 +123,10 @@ impl<S: Needs> Allowed<S> {
     }
 }
 
-/// How often the token behind a long answer is looked at again.
+/// How often the token behind a long answer is checked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A permission for an answer that goes on for long: it ends with its token.
+/// A permission for a long answer. It ends when the token is revoked.
 #[derive(Debug)]
 pub(crate) struct Standing {
     token: TokenId,
@@ -137,7 +136,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Whether the token still allows it. Looks every few seconds, and while the store does not answer takes it that it does.
+    /// Whether the token is still valid. Checks every few seconds; while the store does not answer, it counts as valid.
     pub(crate) async fn holds(&mut self, store: &dyn Store) -> bool {
         if self.looked.elapsed() < LOOK_AGAIN {
             return true;

@@ -1,5 +1,5 @@
-//! What belongs to a registry. Its name alone does not say to which: a registry that was made again under the name of a
-//! deleted one is another.
+//! Which registry an object belongs to. The name alone does not identify it: a registry that was deleted and created
+//! again is another one.
 
 use gantry_domain::delivery::Delivery;
 use gantry_domain::event::Event;
@@ -10,9 +10,9 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::task::Task;
 
-/// A registry, or what belongs to one.
+/// A registry, or an object that belongs to one.
 pub(crate) trait OfRegistry {
-    /// The registry's name, and its prefix, which no other has.
+    /// The registry's name and its unique prefix.
     fn registry(&self) -> (&RegistryName, RunPrefix);
 }
 

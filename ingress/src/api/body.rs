@@ -1,4 +1,4 @@
-//! Bodies of requests: JSON, of bounded length, with every refusal in the API's one shape.
+//! Request bodies: JSON of limited length, with every refusal in the API's error shape.
 
 use actix_web::Error;
 use actix_web::error::{JsonPayloadError, QueryPayloadError};
@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use crate::error::ApiError;
 use crate::refusal::Refusal;
 
-/// A request's JSON is a task's texts at most.
+/// Enough for the texts of a task.
 const MOST_JSON: usize = 1024 * 1024;
 
-/// How parts of requests are read.
+/// Configures how bodies, queries and paths are extracted.
 pub(crate) fn configure(config: &mut ServiceConfig) {
     config
         .app_data(PayloadConfig::new(MOST_JSON))
@@ -53,7 +53,7 @@ fn refused(error: &JsonPayloadError) -> Refusal {
     if matches!(error, ContentType) {
         return Refusal::UnsupportedMedia("send application/json".into());
     }
-    // Its own text begins with "Json deserialize error", which says nothing to a user.
+    // Its own text begins with "Json deserialize error", which does not help a user.
     let message = match error {
         Deserialize(error) => words(error),
         Overflow { .. }
@@ -66,7 +66,7 @@ fn refused(error: &JsonPayloadError) -> Refusal {
     Refusal::invalid("body", message)
 }
 
-/// Reads a body that may be left out. One that is there must be right.
+/// Reads an optional body. If there is one it must be valid.
 pub(super) fn optional<T: DeserializeOwned + Default>(
     body: Result<Bytes, Error>,
 ) -> Result<T, Refusal> {
@@ -77,7 +77,7 @@ pub(super) fn optional<T: DeserializeOwned + Default>(
     serde_json::from_slice(&body).map_err(|error| Refusal::invalid("body", words(&error)))
 }
 
-/// What is wrong with a body. A value of the wrong type is not repeated: it may be a secret.
+/// What is wrong with a body. A value of the wrong type is not quoted, because it may be a secret.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let given =
@@ -94,7 +94,7 @@ fn words(error: &serde_json::Error) -> String {
     format!("{given} is given where {expected} is expected, at {place}")
 }
 
-/// What serde calls a type, in the words of JSON.
+/// The JSON name of a type in serde's messages.
 fn of_json(serdes: &str) -> Option<&'static str> {
     const WORDS: [(&str, &str); 12] = [
         ("null", "null"),

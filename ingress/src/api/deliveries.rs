@@ -1,4 +1,4 @@
-//! Deliveries: the ledger, what each meant, and the same once more.
+//! The routes of deliveries and events.
 
 use actix_web::http::header;
 use actix_web::web::{Data, Json, Path as At, Query};
@@ -15,22 +15,21 @@ use crate::state::State;
 use crate::usecase::deliveries::{self, Wanted};
 use crate::view;
 
-/// Which deliveries.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveryQuery {
-    /// Of this registry only.
+    /// Only deliveries to hooks of this registry.
     #[param(value_type = Option<String>)]
     registry: Option<RegistryName>,
-    /// Of this hook only.
+    /// Only deliveries to this hook.
     #[param(value_type = Option<String>)]
     hook: Option<HookId>,
-    /// With this id only, of whichever hook that still exists.
+    /// Only deliveries with this id, to any hook that still exists.
     #[param(value_type = Option<String>)]
     id: Option<DeliveryId>,
 }
 
-/// Lists deliveries from the newest.
+/// Lists deliveries from newest to oldest.
 #[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(DeliveryQuery, PageQuery), responses((status = 200, body = types::Page<types::Delivery>), Failures))]
 #[get("/deliveries")]
 pub(super) async fn list(
@@ -45,7 +44,7 @@ pub(super) async fn list(
     Ok(page(&listed, view::delivery))
 }
 
-/// Shows a delivery with its events and what was decided for each.
+/// Shows a delivery with its events and their decisions.
 #[utoipa::path(tag = "deliveries", security(("token" = ["read"])), params(("hook" = String, Path), ("delivery" = String, Path)), responses((status = 200, body = types::DeliveryDetails), Failures))]
 #[get("/hooks/{hook}/deliveries/{delivery}")]
 pub(super) async fn show(
@@ -63,7 +62,7 @@ pub(super) async fn show(
     }))
 }
 
-/// Shows an event and what was decided for it.
+/// Shows an event and its decision.
 #[utoipa::path(path = "/events/{event}", tag = "deliveries", security(("token" = ["read"])), params(("event" = String, Path)), responses((status = 200, body = types::Event), Failures))]
 #[get("/events/{event:.*}")]
 pub(super) async fn show_event(
@@ -75,7 +74,7 @@ pub(super) async fn show_event(
     Ok(Json(view::event(&event, decision.as_ref())))
 }
 
-/// Reads a delivery's body, as it came.
+/// Returns a delivery's body as it was received.
 #[utoipa::path(
     tag = "deliveries",
     security(("token" = ["read"])),
@@ -89,13 +88,13 @@ pub(super) async fn read_body(
     at: At<(HookId, DeliveryId)>,
 ) -> Result<HttpResponse, ApiError> {
     let body = deliveries::body(&state, &allowed, &at.0, &at.1).await?;
-    // As bytes: whatever a sender put into it, no browser is to take it for a page.
+    // As bytes: the sender's content must not be taken for a page by a browser.
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
         .body(body))
 }
 
-/// Takes a delivery's body as if it came now, as a new delivery that is decided anew.
+/// Replays a delivery: its body is accepted as a new delivery, and decided anew.
 #[utoipa::path(
     tag = "deliveries",
     security(("token" = ["run"])),

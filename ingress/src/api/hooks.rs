@@ -1,4 +1,4 @@
-//! Hooks: created with all that their senders must be told, rotated, tried.
+//! The routes of hooks.
 
 use actix_web::web::{Bytes, Data, Json, Path as At, Query};
 use actix_web::{Error, HttpResponse, delete, get, patch, post};
@@ -17,11 +17,10 @@ use crate::hooks::descriptor;
 use crate::state::State;
 use crate::usecase::hooks::{self, secret_id, url};
 
-/// Which hooks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HookQuery {
-    /// Of this registry only.
+    /// Only hooks of this registry.
     #[param(value_type = Option<String>)]
     registry: Option<RegistryName>,
 }
@@ -39,7 +38,7 @@ pub(super) async fn list(
     Ok(page(&listed, |hook| view(&state, hook)))
 }
 
-/// Creates a hook. The answer has everything that its sender must be told; its secret is never shown again.
+/// Creates a hook. The answer has everything that must be configured at the sender; the secret is never shown again.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 201, body = types::HookCreated), Failures))]
 #[post("/registries/{registry}/hooks")]
 pub(super) async fn create(
@@ -64,7 +63,7 @@ pub(super) async fn show(
     Ok(Json(view(&state, &hook)))
 }
 
-/// Changes the repositories that a hook speaks for.
+/// Changes the repositories that a hook is limited to.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
 #[patch("/hooks/{hook}")]
 pub(super) async fn update(
@@ -77,7 +76,7 @@ pub(super) async fn update(
     Ok(Json(view(&state, &hook)))
 }
 
-/// Removes a hook; its deliveries stay for as long as they are kept.
+/// Removes a hook; its deliveries are kept until they expire.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 204), Failures))]
 #[delete("/hooks/{hook}")]
 pub(super) async fn delete(
@@ -89,7 +88,7 @@ pub(super) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Adds a secret; those before it stay active until they are removed.
+/// Adds a secret; earlier ones stay active until they are removed.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), request_body(content = types::HookSecretCreate, description = "May be left out"), responses((status = 201, body = types::HookSecretCreated), Failures))]
 #[post("/hooks/{hook}/secrets")]
 pub(super) async fn add_secret(
@@ -108,7 +107,7 @@ pub(super) async fn add_secret(
     }))
 }
 
-/// Removes a secret. The last one stays: remove the hook instead.
+/// Removes a secret. The last one cannot be removed: remove the hook instead.
 #[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path), ("secret" = String, Path)), responses((status = 200, body = types::Hook), Failures))]
 #[delete("/hooks/{hook}/secrets/{secret}")]
 pub(super) async fn remove_secret(

@@ -1,4 +1,4 @@
-//! Logs: whole as text, live as server-sent events.
+//! Logs: as text, or followed as server-sent events.
 
 use std::collections::VecDeque;
 
@@ -20,13 +20,12 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::runs;
 
-/// From where.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
-    /// This attempt's log, from 1. All attempts if absent, each begun by a line that says so.
+    /// Only this attempt's log, from 1. If absent, all attempts, each with a line that announces it.
     attempt: Option<u32>,
-    /// From this byte of the attempt's log on; without `attempt`, of the first one's.
+    /// Starts at this byte of the attempt's log; without `attempt`, of the first one's.
     offset: Option<u64>,
 }
 
@@ -41,8 +40,8 @@ impl LogQuery {
     }
 }
 
-/// Reads a log as text, as far as it is written. Control characters and those that hide or reorder others are shown as
-/// text, like `\x1b`: `/log/events` has them as they came. With `Accept: text/event-stream`, the same as `/log/events`.
+/// Returns a log as text, as far as it is written. Control characters, and characters that hide or reorder others, are
+/// escaped, like `\x1b`; `/log/events` has them unescaped. With `Accept: text/event-stream`, the same as `/log/events`.
 #[utoipa::path(
     tag = "logs",
     security(("token" = ["read"])),
@@ -73,7 +72,7 @@ pub(super) async fn read_log(
         .streaming(into_stream(stream)))
 }
 
-/// Names the item's type for actix.
+/// Converts the item's type for actix.
 fn into_stream(
     stream: impl Stream<Item = Result<Bytes, WalkError>>,
 ) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error>>> {
@@ -90,7 +89,7 @@ fn wants_events(request: &HttpRequest) -> bool {
     accept.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// Follows a log: what there is, then what comes, and at the end the run. See `LogEvent` for the events.
+/// Follows a log: what there is, then what is added, and at the end the run. See `LogEvent` for the events.
 #[utoipa::path(
     tag = "logs",
     security(("token" = ["read"])),
@@ -130,7 +129,7 @@ async fn live(
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        // Some proxies hold an answer back until it is large.
+        // Some proxies buffer an answer until it is large.
         .insert_header(("x-accel-buffering", "no"))
         .streaming(live.into_stream()))
 }
@@ -143,18 +142,18 @@ fn last_event(id: &HeaderValue) -> Result<LogPosition, Refusal> {
     parse().ok_or_else(|| Refusal::invalid("Last-Event-ID", "it is `attempt:offset`"))
 }
 
-/// A log on its way out as text.
+/// A log being sent as text.
 struct TextLog {
     state: Data<State>,
     standing: Standing,
     walk: LogWalk,
     /// Only this attempt.
     only: Option<u32>,
-    /// Whether lines say where attempts begin.
+    /// Whether lines announce attempts.
     with_marks: bool,
-    /// Bytes before this offset of the first piece are not asked for.
+    /// Bytes of the first piece before this offset are skipped.
     skip_to: u64,
-    /// Whether a line of our own would begin in the middle of one.
+    /// Whether the output so far ends in the middle of a line.
     is_in_line: bool,
     waiting: VecDeque<Bytes>,
     is_over: bool,
@@ -234,7 +233,7 @@ impl TextLog {
         }
     }
 
-    /// A line of our own.
+    /// Adds a line of gantry's own.
     fn mark(&mut self, text: &str) {
         let end_of_line = if self.is_in_line { "\n" } else { "" };
         self.is_in_line = false;

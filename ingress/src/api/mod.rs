@@ -1,4 +1,4 @@
-//! API v1: what people and programs ask of gantry, with bearer tokens. All under `/api/v1`.
+//! The API, version 1, with bearer tokens. All paths are under `/api/v1`.
 //!
 //! | method and path | scope | what |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | `POST /registries` | write, everywhere | creates one; credentials only ever go in |
 //! | `GET PATCH DELETE /registries/{registry}` | read, write, write | |
 //! | `POST /registries/{registry}/uploads` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
-//! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes one |
+//! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes an upload |
 //! | `POST /registries/{registry}/builds` | run | starts a quick build; `Idempotency-Key` |
 //! | `GET /tasks?registry=` | read | lists tasks |
 //! | `POST /registries/{registry}/tasks` | write | creates one |
@@ -14,34 +14,35 @@
 //! | `POST /registries/{registry}/tasks/{task}/runs` | run | starts a run of it; `Idempotency-Key` |
 //! | `GET /runs?registry=&task=&status=&image=&after=&limit=` | read | lists runs from the newest |
 //! | `GET /runs/{run}` | read | shows one, with what it waits for |
-//! | `PATCH /runs/{run}` | run | archives it, or no longer |
-//! | `POST /runs/{run}/cancel` | run | asks to cancel it |
-//! | `POST /runs/{run}/reruns` | run | starts the same build once more; `Idempotency-Key` |
+//! | `PATCH /runs/{run}` | run | sets whether it is kept for good |
+//! | `POST /runs/{run}/cancel` | run | requests cancellation |
+//! | `POST /runs/{run}/reruns` | run | starts the same build again; `Idempotency-Key` |
 //! | `GET /runs/{run}/log?attempt=&offset=` | read | the log as text |
-//! | `GET /runs/{run}/log/events` | read | the log live, as server-sent events; `Last-Event-ID` |
-//! | `GET /lineages/{digest}` | read | where a pushed digest comes from |
+//! | `GET /runs/{run}/log/events` | read | follows the log, as server-sent events; `Last-Event-ID` |
+//! | `GET /lineages/{digest}` | read | shows the lineage of a pushed digest |
 //! | `GET /hooks?registry=` | read | lists hooks |
-//! | `POST /registries/{registry}/hooks` | write | creates one: answers URL, secret, content type and events to set |
+//! | `POST /registries/{registry}/hooks` | write | creates one; returns URL, secret, content type and events to
+//! configure |
 //! | `GET PATCH DELETE /hooks/{hook}` | read, write, write | |
 //! | `POST /hooks/{hook}/secrets` | write | adds a secret; the old ones stay active |
 //! | `DELETE /hooks/{hook}/secrets/{secret}` | write | removes one |
 //! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
 //! | `GET /hooks/{hook}/deliveries/{delivery}` | read | shows one with events and decisions |
-//! | `GET /hooks/{hook}/deliveries/{delivery}/body` | read | its body, as it came |
-//! | `POST /hooks/{hook}/deliveries/{delivery}/replays` | run | the same body once more, decided anew |
+//! | `GET /hooks/{hook}/deliveries/{delivery}/body` | read | its body as received |
+//! | `POST /hooks/{hook}/deliveries/{delivery}/replays` | run | accepts the same body as a new delivery |
 //! | `GET /events/{event}` | read | shows an event and its decision; the id may have slashes |
-//! | `GET POST /tokens`, `DELETE /tokens/{token}` | admin, everywhere | lists, makes, revokes |
-//! | `GET /tokens/current` | read | the token that asks |
+//! | `GET POST /tokens`, `DELETE /tokens/{token}` | admin, everywhere | lists, creates, revokes |
+//! | `GET /tokens/current` | read | the token of the request |
 //! | `GET /workers` | read | lists workers |
-//! | `POST /workers/{worker}/drain`, `POST /workers/{worker}/resume` | admin, everywhere | lets it take nothing more, or again |
-//! | `GET /status` | read | how the installation is |
-//! | `GET /openapi.json` | none | this, for programs |
+//! | `POST /workers/{worker}/drain`, `POST /workers/{worker}/resume` | admin, everywhere | drains or resumes one |
+//! | `GET /status` | read | the status of the installation |
+//! | `GET /openapi.json` | none | this table as an OpenAPI document |
 //!
-//! Beside it, without token: `/healthz` (the process answers), `/readyz` (what gantry needs is there),
+//! Outside of it and without a token: `/healthz` (the process answers), `/readyz` (its dependencies work),
 //! `/hooks/{provider}/{hook}`.
 //!
-//! What belongs to a registry that the token is not bound to looks as if it were not there: 404.
+//! Objects of registries that the token is not bound to look as if they did not exist: 404.
 
 pub(crate) mod body;
 mod deliveries;
@@ -66,10 +67,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 pub(crate) use uploads::is_upload;
 
-/// Where the API begins.
 pub(crate) const ROOT: &str = "/api/v1";
 
-/// Every route of the API, relative to [`ROOT`].
+/// All routes of the API, relative to [`ROOT`].
 pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(registries::list)
@@ -117,7 +117,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(status::show_status);
 }
 
-/// The OpenAPI document, made from the routes themselves.
+/// The OpenAPI document, generated from the routes.
 pub(crate) fn document() -> OpenApi {
     let (_, mut document) = actix_web::App::new()
         .into_utoipa_app()

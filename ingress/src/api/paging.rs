@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Pages of lists.
 
 use actix_web::web::Json;
 use gantry_api::Page;
@@ -7,13 +7,12 @@ use utoipa::IntoParams;
 
 use crate::usecase::paging::{Listed, Paging};
 
-/// How many, and from where.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
-    /// At most so many items; 50 if absent, never more than 500.
+    /// The most items; 50 if absent, never more than 500.
     limit: Option<usize>,
 }
 
@@ -23,7 +22,6 @@ impl PageQuery {
     }
 }
 
-/// A part of a list as a page.
 pub(super) fn page<T, V: Serialize>(listed: &Listed<T>, view: impl Fn(&T) -> V) -> Json<Page<V>> {
     Json(Page { items: listed.items.iter().map(view).collect(), next: listed.next.clone() })
 }

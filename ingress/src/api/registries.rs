@@ -1,4 +1,4 @@
-//! Registries.
+//! The routes of registries.
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, patch, post};
@@ -48,7 +48,7 @@ pub(super) async fn show(
     Ok(Json(view::registry(&registry)))
 }
 
-/// Changes a registry's credentials and limit.
+/// Changes a registry's credentials and run limit.
 #[utoipa::path(tag = "registries", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 200, body = types::Registry), Failures))]
 #[patch("/registries/{registry}")]
 pub(super) async fn update(
@@ -61,7 +61,7 @@ pub(super) async fn update(
     Ok(Json(view::registry(&registry)))
 }
 
-/// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
+/// Removes a registry without tasks and hooks. Its runs are kept until they expire.
 #[utoipa::path(tag = "registries", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}")]
 pub(super) async fn delete(

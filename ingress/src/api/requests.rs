@@ -1,7 +1,7 @@
-//! Requests that start a run. Each answers with the run.
+//! Requests that start a run. Each returns the run.
 //!
-//! What a body holds is looked at only once the caller may act on what the path names: else its mistakes would be told
-//! where a thing is to look as if it were not there.
+//! Bodies are only checked once the caller may act on what the path names. Otherwise mistakes in the body would reveal
+//! that it exists.
 
 use actix_web::http::header::HeaderValue;
 use actix_web::web::{Bytes, Data, Json, Path as At};
@@ -21,10 +21,10 @@ use crate::usecase::requests::{self, Asked, Started};
 use crate::usecase::{runs, tasks};
 use crate::view;
 
-/// Says that an earlier request with the same key had started the run.
+/// The header that says that an earlier request with the same key started the run.
 const REPEATED: &str = "idempotent-replayed";
 
-/// Starts a build that belongs to no task.
+/// Starts a quick build, which belongs to no task.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
@@ -44,7 +44,7 @@ pub(super) async fn start_build(
     Ok(answer(&requests::start_build(&state, &allowed, &registry, &body, asked).await?))
 }
 
-/// Starts a run of a task, with what is given instead of what the task says.
+/// Starts a run of a task, with optional overrides.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
@@ -67,8 +67,8 @@ pub(super) async fn start_task_run(
     Ok(answer(&started.await?))
 }
 
-/// Starts the same build once more, at the commit that the run read. One that ended before its source was fetched builds what
-/// its context names now; an archive is fetched from its address again.
+/// Starts the same build again, at the commit that the run read. If the run ended before its source was fetched, the
+/// new one builds the current state of its context. An archive is fetched from its address again.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
@@ -99,7 +99,7 @@ fn answer(started: &Started) -> HttpResponse {
     }
 }
 
-/// What a request asks for. The same key stands for the same request, body included, of the same token.
+/// The common parts of a request. An idempotency key is for one request, body included, of one token.
 fn asked(request: &HttpRequest, by: &TokenId, body: &impl Serialize) -> Result<Asked, Refusal> {
     let what = format!("{} {}", request.method(), request.path());
     let key = request.headers().get("idempotency-key").map(idempotency_key).transpose()?;

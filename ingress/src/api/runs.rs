@@ -1,4 +1,4 @@
-//! Runs: listed, shown, cancelled, archived.
+//! The routes of runs and lineages.
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{get, patch, post};
@@ -17,20 +17,19 @@ use crate::state::State;
 use crate::usecase::runs::{self, Wanted};
 use crate::view;
 
-/// Which runs.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RunQuery {
-    /// Of this registry only.
+    /// Only runs of this registry.
     #[param(value_type = Option<String>)]
     registry: Option<RegistryName>,
-    /// Of this task only; needs `registry`.
+    /// Only runs of this task; needs `registry`.
     #[param(value_type = Option<String>)]
     task: Option<TaskName>,
-    /// In this status only, like `Failed`.
+    /// Only runs in this status, like `Failed`.
     #[param(value_type = Option<String>)]
     status: Option<String>,
-    /// That pushed this image: `repository`, `repository:tag`, either with its host, or a digest.
+    /// Only runs that pushed this image: `repository`, `repository:tag`, either with its host, or a digest.
     image: Option<String>,
 }
 
@@ -43,7 +42,7 @@ impl RunQuery {
     }
 }
 
-/// Lists runs from the newest.
+/// Lists runs from newest to oldest.
 #[utoipa::path(tag = "runs", security(("token" = ["read"])), params(RunQuery, PageQuery), responses((status = 200, body = types::Page<types::Run>), Failures))]
 #[get("/runs")]
 pub(super) async fn list(
@@ -57,7 +56,7 @@ pub(super) async fn list(
     Ok(page(&listed, view::run))
 }
 
-/// Shows a run, and if it is queued what it waits for.
+/// Shows a run. For a queued run this includes what it waits for.
 #[utoipa::path(tag = "runs", security(("token" = ["read"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[get("/runs/{run}")]
 pub(super) async fn show(
@@ -71,7 +70,7 @@ pub(super) async fn show(
     Ok(Json(types::Run { waits_for, steps, ..view::run(&run) }))
 }
 
-/// Archives a run and its log, so that they are kept for good, or no longer.
+/// Sets whether a run and its log are kept for good.
 #[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[patch("/runs/{run}")]
 pub(super) async fn update(
@@ -84,7 +83,8 @@ pub(super) async fn update(
     Ok(Json(view::run(&run)))
 }
 
-/// Asks to cancel a run. One that nobody holds ends at once; a second call, and one on a run that ended, change nothing.
+/// Requests cancellation. A run without a lease ends at once. A second call, or a call on an ended run, changes
+/// nothing.
 #[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("run" = String, Path)), responses((status = 200, body = types::Run), Failures))]
 #[post("/runs/{run}/cancel")]
 pub(super) async fn cancel(
@@ -96,7 +96,7 @@ pub(super) async fn cancel(
     Ok(Json(view::run(&run)))
 }
 
-/// Shows where a pushed digest comes from.
+/// Shows the lineage of a pushed digest.
 #[utoipa::path(tag = "runs", security(("token" = ["read"])), params(("digest" = String, Path)), responses((status = 200, body = types::Lineage), Failures))]
 #[get("/lineages/{digest}")]
 pub(super) async fn lineage(

@@ -1,4 +1,4 @@
-//! How the installation is.
+//! The route of the status.
 
 use actix_web::get;
 use actix_web::web::{Data, Json};
@@ -9,7 +9,7 @@ use crate::error::{ApiError, Failures};
 use crate::state::State;
 use crate::usecase::status::status;
 
-/// Says how the installation is, and what needs a person.
+/// Shows the status of the installation, and what needs attention.
 #[utoipa::path(tag = "status", security(("token" = ["read"])), responses((status = 200, body = types::Status), Failures))]
 #[get("/status")]
 pub(super) async fn show_status(

@@ -1,4 +1,4 @@
-//! Tasks.
+//! The routes of tasks.
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, patch, post};
@@ -14,11 +14,10 @@ use crate::state::State;
 use crate::usecase::tasks;
 use crate::view;
 
-/// Which tasks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TaskQuery {
-    /// Of this registry only.
+    /// Only tasks of this registry.
     #[param(value_type = Option<String>)]
     registry: Option<RegistryName>,
 }
@@ -36,7 +35,7 @@ pub(super) async fn list(
     Ok(page(&listed, view::task))
 }
 
-/// Creates a task. What is wrong with it is said all at once.
+/// Creates a task. All mistakes are reported at once.
 #[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 201, body = types::Task), Failures))]
 #[post("/registries/{registry}/tasks")]
 pub(super) async fn create(
@@ -62,7 +61,7 @@ pub(super) async fn show(
     Ok(Json(view::task(&task)))
 }
 
-/// Changes a task, as its next revision. Runs that were created before keep what they were created with.
+/// Changes a task, as its next revision. Existing runs are not affected.
 #[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
 #[patch("/registries/{registry}/tasks/{task}")]
 pub(super) async fn update(
@@ -76,7 +75,7 @@ pub(super) async fn update(
     Ok(Json(view::task(&task)))
 }
 
-/// Removes a task; its runs stay for as long as they are kept.
+/// Removes a task; its runs are kept until they expire.
 #[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}/tasks/{task}")]
 pub(super) async fn delete(

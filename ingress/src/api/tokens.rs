@@ -1,4 +1,4 @@
-//! API tokens.
+//! The routes of tokens.
 
 use actix_web::web::{Data, Json, Path as At, Query};
 use actix_web::{HttpResponse, delete, get, post};
@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::usecase::tokens;
 use crate::view;
 
-/// Lists tokens; revoked and expired ones too.
+/// Lists tokens, including revoked and expired ones.
 #[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(PageQuery), responses((status = 200, body = types::Page<types::Token>), Failures))]
 #[get("/tokens")]
 pub(super) async fn list(
@@ -25,7 +25,7 @@ pub(super) async fn list(
     Ok(page(&listed, |token| view::token(token, now)))
 }
 
-/// Makes a token. Its text is shown here and never again.
+/// Creates a token. Its text is shown only in this answer.
 #[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), responses((status = 201, body = types::TokenCreated), Failures))]
 #[post("/tokens")]
 pub(super) async fn create(
@@ -41,7 +41,7 @@ pub(super) async fn create(
     }))
 }
 
-/// Shows the token that asks.
+/// Shows the token of the request.
 #[utoipa::path(tag = "tokens", security(("token" = ["read"])), responses((status = 200, body = types::Token), Failures))]
 #[get("/tokens/current")]
 pub(super) async fn current(
@@ -52,7 +52,7 @@ pub(super) async fn current(
     Ok(Json(view::token(allowed.token(), now)))
 }
 
-/// Revokes a token for good.
+/// Revokes a token permanently.
 #[utoipa::path(tag = "tokens", security(("token" = ["admin", "everywhere"])), params(("token" = String, Path)), responses((status = 200, body = types::Token), Failures))]
 #[delete("/tokens/{token}")]
 pub(super) async fn revoke(

@@ -1,4 +1,4 @@
-//! Uploads: archives that builds read.
+//! The routes of uploads.
 
 use std::io;
 
@@ -15,8 +15,8 @@ use crate::state::State;
 use crate::usecase::uploads::{self, Archive};
 use crate::view;
 
-/// Takes an archive, `.tar.gz` or `.tar`, as the request's body. A build names it by its id; after `retention.uploads` it is
-/// removed.
+/// Uploads an archive, `.tar.gz` or `.tar`, as the request's body. Builds refer to it by its id. It is removed after
+/// `retention.uploads`.
 #[utoipa::path(
     tag = "runs",
     security(("token" = ["run"])),
@@ -38,7 +38,7 @@ pub(super) async fn create(
     Ok(HttpResponse::Created().json(view::upload(&upload)))
 }
 
-/// Removes an upload. Runs that build from it, and wait, fail.
+/// Removes an upload. Waiting runs that build from it will fail.
 #[utoipa::path(tag = "runs", security(("token" = ["run"])), params(("registry" = String, Path), ("upload" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}/uploads/{upload}")]
 pub(super) async fn delete(
@@ -51,7 +51,7 @@ pub(super) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Whether a request to this path brings an archive: it may take as long as its pieces come.
+/// Whether a request to this path is an upload, which may take as long as its pieces arrive in time.
 pub(crate) fn is_upload(path: &str) -> bool {
     path.ends_with("/uploads")
 }

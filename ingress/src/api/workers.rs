@@ -1,4 +1,4 @@
-//! Workers: listed, drained, resumed.
+//! The routes of workers.
 
 use actix_web::web::{Data, Json, Path as At};
 use actix_web::{get, post};
@@ -22,8 +22,8 @@ pub(super) async fn list(
     Ok(Json(types::Page { items: view::workers(&workforce), next: None }))
 }
 
-/// Lets a worker finish what it has and take nothing more, until it is resumed. One with a fixed name stays drained when
-/// it starts again; of another it is forgotten with the worker.
+/// Drains a worker: it finishes its runs and takes no more until it is resumed. A worker with a fixed name stays
+/// drained across restarts; for any other the drain is forgotten when it leaves.
 #[utoipa::path(tag = "workers", security(("token" = ["admin", "everywhere"])), params(("worker" = String, Path)), responses((status = 200, body = types::Worker), Failures))]
 #[post("/workers/{worker}/drain")]
 pub(super) async fn drain(

@@ -1,4 +1,4 @@
-//! Reads a body of somebody who has proved nothing yet: bounded in size, time and, over all connections, room.
+//! Reads the body of an unauthenticated sender, bounded in size, time and total memory of all connections.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::kept::KeptBody;
 use super::verify::{Proof, RejectedDelivery};
 use crate::refusal::Refusal;
 
-/// A delivery that nobody has vouched for.
+/// A delivery that is not verified yet.
 pub(crate) struct RawDelivery {
     proof: Proof,
     body: KeptBody,
@@ -22,15 +22,15 @@ pub(crate) struct RawDelivery {
 
 /// A delivery whose sender knows a secret of its hook.
 ///
-/// [`RawDelivery::verify`] is the only constructor and the fields are private, so what takes a `VerifiedDelivery` cannot be
-/// reached by an unsigned request.
+/// [`RawDelivery::verify`] is the only constructor and the fields are private, so code that takes a `VerifiedDelivery`
+/// cannot be reached by an unsigned request.
 pub(crate) struct VerifiedDelivery {
     body: KeptBody,
     held: HeldBytes,
 }
 
 impl RawDelivery {
-    /// Reads a body of at most `most` bytes within `patience`, and holds the proof against it as it comes.
+    /// Reads a body of at most `most` bytes within `patience`, and computes the proof on the fly.
     pub(crate) async fn read(
         request: &HttpRequest,
         payload: Payload,
@@ -60,7 +60,8 @@ impl RawDelivery {
             if (self.body.length() + piece.len()) as u64 > most {
                 return Err(Refusal::TooLarge { most });
             }
-            // Room is held as bytes arrive, not as they are announced: announcing costs a sender nothing.
+            // Memory is reserved as bytes arrive and not by `Content-Length`, since announcing a length costs a sender
+            // nothing.
             if !self.held.grow(piece.len() as u64) {
                 return Err(Refusal::Busy);
             }
@@ -69,13 +70,13 @@ impl RawDelivery {
         Ok(self)
     }
 
-    /// Every byte that is kept is verified, and no other.
+    /// Both are updated together: exactly the bytes that are kept are verified.
     async fn push(&mut self, piece: Bytes) -> io::Result<()> {
         self.proof.update(&piece);
         self.body.push(piece).await
     }
 
-    /// Whether its sender knows a secret of the hook.
+    /// Verifies that the sender knows a secret of the hook.
     pub(crate) fn verify(self) -> Result<VerifiedDelivery, RejectedDelivery> {
         self.proof.finish()?;
         self.held.stay();
@@ -84,7 +85,7 @@ impl RawDelivery {
 }
 
 impl VerifiedDelivery {
-    /// The bytes that were vouched for, and the room that they take until it is dropped.
+    /// The verified bytes, and their share of the budget until it is dropped.
     pub(crate) async fn into_body(self) -> Result<(Bytes, HeldBytes), Refusal> {
         Ok((self.body.into_bytes().await.map_err(no_room)?, self.held))
     }

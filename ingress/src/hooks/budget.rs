@@ -1,7 +1,7 @@
-//! How much room the bodies of requests in flight may take together, over all connections.
+//! Limits the memory that the bodies of requests in flight take together, over all connections.
 //!
-//! When there is none, the body that has been coming for longest gives way: an honest sender is done in a moment, so
-//! whoever sends slowly holds up only others of that kind.
+//! When the limit is reached, the oldest unfinished body is dropped. An honest sender is done in a moment, so slow
+//! senders only displace each other.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// A body that came in this time gives way to none: in a burst, those who came first are served.
+/// A body younger than this is never dropped: in a burst, the first senders are served.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a request takes beside its body: its head, its buffers, its task.
+/// What a request takes in addition to its body: head, buffers and task.
 const REQUEST: u64 = 16 * 1024;
 
-/// The room that is shared.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget(Arc<Mutex<Ledger>>);
 
 #[derive(Debug)]
 struct Ledger {
     free: u64,
-    /// In the order in which they came.
+    /// In order of arrival.
     holders: BTreeMap<u64, Holder>,
     next: u64,
 }
@@ -31,11 +30,11 @@ struct Ledger {
 struct Holder {
     bytes: u64,
     since: Instant,
-    /// Rings when this holder gave way; `None` once it does not any more.
+    /// Notified when this holder is dropped to make room; `None` once it cannot be dropped any more.
     gave_way: Option<Arc<Notify>>,
 }
 
-/// Some room that is held; dropping gives it back.
+/// A share of the budget, returned when dropped.
 #[derive(Debug)]
 pub(crate) struct HeldBytes {
     budget: ByteBudget,
@@ -44,12 +43,11 @@ pub(crate) struct HeldBytes {
 }
 
 impl ByteBudget {
-    /// A budget of this many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
         Self(Arc::new(Mutex::new(Ledger { free: bytes, holders: BTreeMap::new(), next: 0 })))
     }
 
-    /// Holds the room of a request without a body; `None` if there is none.
+    /// Takes the share of a request without a body; `None` if the budget is exhausted.
     pub(crate) fn hold(&self) -> Option<HeldBytes> {
         let gave_way = Arc::new(Notify::new());
         let mut ledger = self.lock();
@@ -70,7 +68,7 @@ impl ByteBudget {
 }
 
 impl Ledger {
-    /// Whether `bytes` are free, if need be after the slowest gave way. `asking` itself does not.
+    /// Whether `bytes` are free, after dropping the oldest bodies if necessary. Never drops `asking` itself.
     fn make_room(&mut self, bytes: u64, asking: u64) -> bool {
         if self.free >= bytes {
             return true;
@@ -95,7 +93,7 @@ impl Ledger {
 }
 
 impl HeldBytes {
-    /// Holds `more` bytes as well; answers whether there was room.
+    /// Takes `more` bytes; returns whether the budget allows it.
     pub(crate) fn grow(&mut self, more: u64) -> bool {
         let mut ledger = self.budget.lock();
         if !ledger.make_room(more, self.holder) {
@@ -107,14 +105,14 @@ impl HeldBytes {
         true
     }
 
-    /// Gives way to none from here.
+    /// Protects this share from being dropped from now on.
     pub(crate) fn stay(&self) {
         if let Some(holder) = self.budget.lock().holders.get_mut(&self.holder) {
             holder.gave_way = None;
         }
     }
 
-    /// Comes to an end when this gave way to others.
+    /// Completes when this share is dropped to make room.
     pub(crate) fn gave_way(&self) -> impl Future<Output = ()> + 'static {
         let gave_way = Arc::clone(&self.gave_way);
         async move { gave_way.notified().await }
@@ -135,7 +133,7 @@ mod tests {
     use super::*;
 
     impl ByteBudget {
-        /// As if all who hold something had come this much earlier.
+        /// Makes all current holders older by this much.
         fn age(&self, by: Duration) {
             for holder in self.lock().holders.values_mut() {
                 holder.since = holder.since.checked_sub(by).unwrap();

@@ -1,6 +1,6 @@
 //! Caches hooks and their decrypted secrets for two seconds, so that a burst of deliveries reads the store once.
 //!
-//! A removed secret stays valid for those two seconds in other processes; this one drops it at once.
+//! In other processes a removed secret stays valid for those two seconds; this process drops it at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,21 +18,20 @@ use super::verify::HookKey;
 
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
 
-/// Guessed addresses are remembered too, so this bounds what a guesser can fill.
+/// Unknown ids are cached too, so this bounds what a guesser can fill.
 const MOST_REMEMBERED: usize = 1024;
 
-/// A hook with its secrets opened.
+/// A hook with its decrypted secrets.
 pub(crate) struct OpenHook {
     pub(crate) hook: Hook,
     pub(crate) keys: Vec<HookKey>,
-    /// The login server of its registry, where its sender's messages may leave it out.
+    /// The login server of its registry, if the provider's messages may leave the host out.
     pub(crate) home: Option<RegistryHost>,
 }
 
-/// Finds hooks.
 pub(crate) struct HookDirectory {
     remembered: Mutex<HashMap<HookId, Remembered>>,
-    /// A key that nobody knows, so that an unknown hook costs what a known one does.
+    /// A random key for unknown hooks, so that they take as long to refuse as known ones.
     nobody: Vec<HookKey>,
 }
 
@@ -41,7 +40,7 @@ struct Remembered {
     hook: Option<Arc<OpenHook>>,
 }
 
-/// A hook could not be looked up.
+/// Looking up a hook failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
     #[error(transparent)]
@@ -51,7 +50,6 @@ pub(crate) enum LookupError {
 }
 
 impl HookDirectory {
-    /// Remembers nothing yet.
     pub(crate) fn new() -> Result<Self, SecretError> {
         let secret = random_hex::<32>()?;
         Ok(Self {
@@ -60,12 +58,12 @@ impl HookDirectory {
         })
     }
 
-    /// The keys of a hook that does not exist.
+    /// The key for hooks that do not exist.
     pub(crate) fn nobody(&self) -> &[HookKey] {
         &self.nobody
     }
 
-    /// Finds a hook as it was at most two seconds ago.
+    /// Finds a hook in the state of at most two seconds ago.
     pub(crate) async fn find(
         &self,
         store: &dyn Store,
@@ -87,7 +85,7 @@ impl HookDirectory {
         Ok(hook)
     }
 
-    /// A hook changed.
+    /// Drops a changed hook from the cache.
     pub(crate) fn forget(&self, id: &HookId) {
         self.lock().remove(id);
     }
@@ -101,7 +99,7 @@ impl HookDirectory {
     fn remember(&self, id: &HookId, hook: Option<Arc<OpenHook>>) {
         let mut remembered = self.lock();
         if remembered.len() >= MOST_REMEMBERED {
-            // Guesses leave first: else a guesser would have each delivery of others ask the store.
+            // Unknown ids are evicted first, so that a guesser cannot push known hooks out of the cache.
             remembered
                 .retain(|_, found| found.hook.is_some() && found.at.elapsed() < REMEMBERED_FOR);
         }
@@ -116,7 +114,7 @@ impl HookDirectory {
     }
 }
 
-/// The login server of a hook's registry; `None` where its provider always names the repository in full.
+/// The login server of a hook's registry; `None` if the provider's messages always name the host.
 pub(crate) async fn find_home(
     store: &dyn Store,
     hook: &Hook,

@@ -1,6 +1,7 @@
-//! Keeps a body until its signature is verified: in memory while it is short, otherwise in a file.
+//! Keeps a body until its signature is verified: a short one in memory, a longer one in a file.
 //!
-//! So an unsigned large body takes disk space for a moment, and no memory. The file has no name: closing it removes it.
+//! So a large unsigned body takes disk space for a moment, but no memory. The file is unlinked, so closing it frees the
+//! space.
 
 use std::io;
 
@@ -8,7 +9,7 @@ use actix_web::web::{Bytes, BytesMut};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
-/// Bodies are usually shorter.
+/// Most bodies are shorter.
 const MOST_IN_MEMORY: usize = 256 * 1024;
 
 /// The part of a body that has arrived.
@@ -18,23 +19,20 @@ pub(super) struct KeptBody {
 }
 
 enum Storage {
-    /// The pieces as they arrived; mostly one.
+    /// The pieces as they arrived, usually one.
     Memory(Vec<Bytes>),
     File(File),
 }
 
 impl KeptBody {
-    /// An empty body.
     pub(super) fn new() -> Self {
         Self { length: 0, storage: Storage::Memory(Vec::new()) }
     }
 
-    /// How many bytes have arrived.
     pub(super) fn length(&self) -> usize {
         self.length
     }
 
-    /// Keeps another piece.
     pub(super) async fn push(&mut self, piece: Bytes) -> io::Result<()> {
         self.length += piece.len();
         match &mut self.storage {
@@ -50,7 +48,7 @@ impl KeptBody {
         }
     }
 
-    /// The whole body, in memory.
+    /// Reads the whole body into memory.
     pub(super) async fn into_bytes(self) -> io::Result<Bytes> {
         match self.storage {
             Storage::Memory(mut pieces) if pieces.len() == 1 => Ok(pieces.remove(0)),

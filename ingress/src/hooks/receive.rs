@@ -1,7 +1,8 @@
-//! `POST /hooks/{provider}/{hook}`: cap, verify, record, answer.
+//! `POST /hooks/{provider}/{hook}`: limit, verify, record, answer.
 //!
-//! Until the signature is verified, every resource is bounded, and an unknown hook is answered like a wrong signature,
-//! in the same time. After that the answer is 2xx or 503: for any other, senders retry for ever or disable the hook.
+//! Every resource is bounded until the signature is verified. An unknown hook gets the same answer as a wrong
+//! signature, in the same time. After that the answer is 2xx or 503: on anything else senders retry for ever or disable
+//! the hook.
 
 use std::sync::Arc;
 
@@ -29,10 +30,9 @@ use crate::state::State;
 use crate::trace;
 use gantry_api::HookAccepted;
 
-/// The route, as traces name it.
+/// The route's name in traces.
 const ROUTE: &str = "/hooks/{provider}/{hook}";
 
-/// Receives a delivery.
 pub(crate) async fn receive(
     state: Data<State>,
     request: HttpRequest,
@@ -58,13 +58,13 @@ pub(crate) async fn receive(
     Ok(taken?.answer)
 }
 
-/// The provider and the hook in the path, after `/hooks`.
+/// The provider and hook in the path after `/hooks`.
 fn addressed(request: &HttpRequest) -> Option<(&str, &str)> {
     let (provider, hook) = request.match_info().unprocessed().strip_prefix('/')?.split_once('/')?;
     (!hook.is_empty() && !hook.contains('/')).then_some((provider, hook))
 }
 
-/// The outcome for a request with a valid signature.
+/// The outcome of a request with a valid signature.
 pub(super) struct Taken {
     pub(super) verdict: HookVerdict,
     pub(super) answer: HttpResponse,
@@ -152,7 +152,7 @@ fn verdict_of(error: &Refusal) -> HookVerdict {
 /// Refuses encodings and types that the provider never sends, before the signature is checked.
 fn check_headers(provider: &Descriptor, headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get_all(header::CONTENT_ENCODING).any(|coding| coding != "identity") {
-        // The signature is of the bytes as sent, and a few compressed bytes may unpack to very many.
+        // The signature covers the bytes as sent, and a few compressed bytes may decompress to very many.
         let remedy = "send the body as it is, without Content-Encoding";
         return Err(Refusal::UnsupportedMedia(remedy.into()));
     }

@@ -1,4 +1,4 @@
-//! What came to each hook since this process started. For people: a hook whose secret is wrong must be seen.
+//! Counts what arrived at each hook since this process started, so that people notice a hook with a wrong secret.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +8,17 @@ use gantry_domain::id::HookId;
 
 use gantry_api::HookCounts;
 
-/// Far more hooks than an installation has; those beyond are not counted.
+/// Far more hooks than an installation has. Hooks beyond this are not counted.
 const MOST_HOOKS: usize = 10_000;
 
-/// How often one hook's refusals are told: strangers send as many as they like, and no log may grow by that.
+/// How often refusals of one hook are logged: anybody can cause them, and must not be able to flood the log.
 const TELL_EACH: Duration = Duration::from_secs(60);
 
-/// Counts requests to hooks that do not exist, so that they take as long as a refusal by one that does. Real ids are
-/// longer.
+/// Counts requests to hooks that do not exist, so that these take as long as a refusal by an existing hook. Real ids
+/// are longer, so it collides with none.
 const NOBODY: &str = "nobody";
 
-/// The counts. Only hooks that exist are counted one by one.
+/// The counts, one set for each existing hook.
 #[derive(Debug)]
 pub(crate) struct HookTally {
     by_hook: Mutex<HashMap<HookId, HookCounts>>,
@@ -33,7 +33,7 @@ impl Default for HookTally {
     }
 }
 
-/// What was refused at a hook.
+/// The refusals of one hook since they were last logged.
 #[derive(Debug, Default)]
 struct Refused {
     told: Option<Instant>,
@@ -41,7 +41,6 @@ struct Refused {
 }
 
 impl HookTally {
-    /// Counts something that came to a hook.
     pub(crate) fn count(&self, hook: &HookId, add: impl FnOnce(&mut HookCounts)) {
         let mut by_hook = self.by_hook.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counts) = by_hook.get_mut(hook) {
@@ -51,7 +50,7 @@ impl HookTally {
         }
     }
 
-    /// Counts a delivery that was refused. Answers how many were since they were told last, if it is time to tell.
+    /// Counts a refused delivery. If it is time to log, returns how many were refused since the last time.
     pub(crate) fn count_refused(&self, hook: &HookId) -> Option<u64> {
         self.count(hook, |counts| counts.unauthorized += 1);
         let mut by_hook = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,23 +66,22 @@ impl HookTally {
         Some(std::mem::take(&mut refused.since))
     }
 
-    /// Counts something that came to an address of no hook.
+    /// Counts a request to a hook that does not exist.
     pub(crate) fn count_unknown(&self) {
         let _told_by_status = self.count_refused(&self.nobody);
     }
 
-    /// What came to addresses of no hook.
+    /// How many requests went to hooks that do not exist.
     pub(crate) fn unknown(&self) -> u64 {
         self.of(&self.nobody).unauthorized
     }
 
-    /// What came to one hook.
     pub(crate) fn of(&self, hook: &HookId) -> HookCounts {
         let by_hook = self.by_hook.lock().unwrap_or_else(PoisonError::into_inner);
         by_hook.get(hook).copied().unwrap_or_default()
     }
 
-    /// The hooks at which something was refused, unreadable or not taken.
+    /// The hooks with refused, unreadable or unaccepted deliveries.
     pub(crate) fn failing(&self) -> Vec<(HookId, HookCounts)> {
         let by_hook = self.by_hook.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failing: Vec<_> = by_hook

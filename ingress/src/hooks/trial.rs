@@ -14,7 +14,7 @@ use gantry_api::{HookAccepted, HookTestResult};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sends a ping, signed with one of the hook's secrets, and reports the answer. A ping starts nothing.
+/// Sends a ping signed with one of the hook's secrets, and reports the answer. A ping starts nothing.
 pub(crate) async fn send_test_delivery(
     state: &State,
     hook: &Hook,
@@ -52,7 +52,7 @@ pub(crate) async fn send_test_delivery(
 }
 
 fn client() -> Result<reqwest::Client, Refusal> {
-    // The TLS provider is global. An error means that it was installed before, which is fine.
+    // The TLS provider is global. An error means that it was already installed.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()

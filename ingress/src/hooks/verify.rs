@@ -1,6 +1,6 @@
-//! Whether a delivery comes from someone who knows its hook's secret.
+//! Verifies that a delivery's sender knows its hook's secret.
 //!
-//! In: the header that proves it and, piece by piece, the raw bytes. Out: a verdict. Pure.
+//! In: the header with the proof, and the raw bytes in pieces. Out: a verdict. Pure.
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
@@ -8,20 +8,20 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// Room for a rotation or two; more would make each refusal dearer.
+/// Enough for a rotation or two. More would make each refusal slower, since every secret is tried.
 pub(crate) const MOST_SECRETS: usize = 5;
 
 /// How a provider's senders prove that they know a secret of the hook.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Scheme {
-    /// The header is `prefix`, then HMAC-SHA256 of the body as it is sent, in lower-case hexadecimal digits.
+    /// The header is `prefix`, then the HMAC-SHA256 of the raw body in lower-case hexadecimal digits.
     Signature { header: &'static str, prefix: &'static str },
-    /// The header is `prefix`, in any case, then the secret itself.
+    /// The header is `prefix` in any case, then the secret itself.
     Secret { header: &'static str, prefix: &'static str },
 }
 
 impl Scheme {
-    /// The header, and what a sender who knows the secret writes into it. `None` if the secret is too long to be a key.
+    /// The header and value of a sender that knows the secret. `None` if the secret is too long for a key.
     pub(crate) fn prove(
         self,
         secret: &SecretString,
@@ -39,17 +39,17 @@ impl Scheme {
     }
 }
 
-/// What a sender shows as proof, held against each active secret while the body comes: no body needs to be kept for it.
+/// Checks a sender's proof against every active secret while the body arrives, so the body need not be kept for it.
 pub(crate) struct Proof(Check);
 
 enum Check {
-    /// The header alone decides.
+    /// Decided by the header alone.
     Decided(Result<(), RejectedDelivery>),
-    /// The header is right if it is what one of the secrets makes of the body.
+    /// Decided by the body: the header must be the HMAC under one of the secrets.
     Signature { tag: [u8; 32], macs: Vec<Hmac<Sha256>> },
 }
 
-/// Why a delivery was not believed. The sender is told none of this.
+/// Why a delivery was rejected. The sender is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RejectedDelivery {
     #[error("it carries no signature or secret")]
@@ -60,7 +60,7 @@ pub(crate) enum RejectedDelivery {
     Mismatch,
 }
 
-/// A secret, ready to be compared with.
+/// A secret, prepared for comparisons.
 #[derive(Clone)]
 pub(crate) struct HookKey {
     mac: Hmac<Sha256>,
@@ -76,7 +76,7 @@ impl HookKey {
         Some(Self { mac: Hmac::new_from_slice(secret).ok()?, hash: Sha256::digest(secret).into() })
     }
 
-    /// The digits that a sender who knows the secret makes of the body.
+    /// The HMAC of the body, in hexadecimal digits.
     fn signature(&self, body: &[u8]) -> String {
         let mut mac = self.mac.clone();
         mac.update(body);
@@ -85,7 +85,6 @@ impl HookKey {
 }
 
 impl Proof {
-    /// Reads the proof from the header that this scheme uses.
     pub(crate) fn new(scheme: Scheme, headers: &HeaderMap, keys: &[HookKey]) -> Self {
         let header = |name| headers.get(name).map(HeaderValue::as_bytes);
         Self(match scheme {
@@ -104,7 +103,6 @@ impl Proof {
         })
     }
 
-    /// Adds the next piece of the body.
     pub(crate) fn update(&mut self, piece: &[u8]) {
         if let Check::Signature { macs, .. } = &mut self.0 {
             for mac in macs {
@@ -118,7 +116,7 @@ impl Proof {
         match self.0 {
             Check::Decided(verdict) => verdict,
             Check::Signature { tag, macs } => {
-                // Every key is tried, so that the time does not tell which one matched.
+                // Every key is tried, so that the time does not reveal which one matched.
                 let matches = macs
                     .into_iter()
                     .fold(false, |matched, mac| mac.verify_slice(&tag).is_ok() | matched);
@@ -131,7 +129,7 @@ impl Proof {
 fn read_signature(prefix: &str, proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
     let proof = proof.ok_or(RejectedDelivery::Unsigned)?;
     let digits = proof.strip_prefix(prefix.as_bytes()).ok_or(RejectedDelivery::Malformed)?;
-    // Providers write lower case; a second spelling of the same proof is a proof less well defined.
+    // Providers write lower case. Accepting a second spelling would give one proof two forms.
     if digits.iter().any(u8::is_ascii_uppercase) {
         return Err(RejectedDelivery::Malformed);
     }
@@ -151,7 +149,7 @@ fn compare_secret(
         .filter(|(start, _)| start.eq_ignore_ascii_case(prefix.as_bytes()))
         .map(|(_, secret)| secret)
         .ok_or(RejectedDelivery::Malformed)?;
-    // Hashes have one length; comparing the secrets themselves would tell theirs.
+    // Comparing hashes hides the secrets' lengths.
     let shown: [u8; 32] = Sha256::digest(secret).into();
     let matches =
         keys.iter().fold(false, |matched, key| bool::from(key.hash.ct_eq(&shown)) | matched);

@@ -60,7 +60,6 @@ pub(crate) struct Listener {
 }
 
 impl Followers {
-    /// No run is followed yet.
     pub(crate) fn new() -> Self {
         Self {
             by_run: Arc::default(),

@@ -21,15 +21,15 @@ use crate::usecase::runs::waits_for;
 use crate::view;
 use gantry_api::{LogAttempt, LogChunk, LogHole, LogStatus};
 
-/// Proxies close connections that are silent for a minute. A listener's token is checked again as often.
+/// Proxies close connections that are silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// One listener.
+/// One client of a live log.
 pub(crate) struct LiveLog {
     state: Arc<State>,
     standing: Standing,
     run: RunId,
-    /// Everything up to here was sent.
+    /// Everything up to this position was sent.
     position: LogPosition,
     /// The run's status as last sent.
     status: Option<Bytes>,
@@ -39,8 +39,7 @@ pub(crate) struct LiveLog {
 }
 
 enum Phase {
-    /// Reads the log itself. With a listener, which was there before this reading began, the end of the reading is
-    /// where its updates take over.
+    /// Reads the log itself. A listener that subscribed before this reading takes over at its end.
     CatchingUp {
         walk: LogWalk,
         listener: Option<Listener>,
@@ -70,7 +69,7 @@ impl LiveLog {
         })
     }
 
-    /// As the body of an answer.
+    /// The body of the answer.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
         futures_util::stream::unfold(self, |mut live| async move {
             let bytes = live.next().await?;
@@ -144,7 +143,7 @@ impl LiveLog {
             }
             Ok(Ok(Update::Output(position, bytes))) => {
                 self.phase = Phase::Listening(listener);
-                // The follower may be behind what this listener has read by itself.
+                // The follower may be behind what this client has read itself.
                 let is_new = position > self.position;
                 self.position = self.position.max(position);
                 is_new.then_some(bytes)
@@ -230,7 +229,7 @@ fn encode(name: &str, position: Option<LogPosition>, data: &impl Serialize) -> B
     let id = position.map_or_else(String::new, |position| {
         format!("id: {}:{}\n", position.attempt, position.offset)
     });
-    // JSON has no line break outside of its strings, and none inside; so one `data:` line holds it.
+    // JSON has no line breaks outside of strings and escapes those inside, so one `data:` line holds it.
     let data = serde_json::to_string(data).unwrap_or_default();
     Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
 }

@@ -1,4 +1,4 @@
-//! Reading a run's log: all attempts in one order, whole or live.
+//! Reads a run's log: all attempts in order, as a whole or live.
 
 mod follow;
 mod live;

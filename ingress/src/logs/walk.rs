@@ -19,17 +19,17 @@ pub(crate) struct LogPosition {
 /// The next item of a log.
 #[derive(Debug)]
 pub(crate) enum LogItem {
-    /// This attempt's log begins.
+    /// The log of this attempt begins.
     Attempt(u32),
     /// Output. The first frame may begin before the position that was asked for.
     Frames(Vec<LogFrame>),
     /// The bytes between these offsets are lost.
     Hole { from: u64, until: u64 },
-    /// The end of the log, for now; if the run is done, for good.
+    /// The end of the log so far; final if the run has ended.
     CaughtUp(Box<Run>),
 }
 
-/// Why a log cannot be read any further.
+/// Why a log cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WalkError {
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub(crate) struct LogWalk {
 }
 
 impl LogWalk {
-    /// Begins at a position; the default one is the beginning of the first attempt.
+    /// Starts at a position; the default is the beginning of the first attempt.
     pub(crate) fn from(run: RunId, position: LogPosition) -> Self {
         let reader = (position.attempt > 0).then(|| {
             let attempt = position.attempt;
@@ -64,7 +64,6 @@ impl LogWalk {
         Self { run, attempt: position.attempt, reader, is_end_final: false }
     }
 
-    /// Everything before it has been read.
     pub(crate) fn position(&self) -> LogPosition {
         LogPosition {
             attempt: self.attempt,
@@ -72,7 +71,6 @@ impl LogWalk {
         }
     }
 
-    /// Reads the next item.
     pub(crate) async fn next(
         &mut self,
         store: &dyn Store,

@@ -1,7 +1,7 @@
 //! Who may choose the code that sees a task's secret build arguments.
 //!
-//! Any instruction of a build may read them, also one of a base image. So whoever chooses the code chooses who reads the
-//! secrets, and has to hold them, or a token that is trusted with the task.
+//! Any instruction of a build may read them, also one of a base image. So whoever chooses the code can read the
+//! secrets, and must either have given them or have a token that is trusted with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};
 use gantry_domain::recipe::{ArgName, Recipe, Work};
@@ -14,8 +14,8 @@ use gantry_seams::tasks;
 
 use crate::refusal::Refusal;
 
-/// Checks a run of a task that differs from it. Below `write`, the run may not choose any code that sees secrets of the
-/// task; with `write`, it may do so within the task's own repository.
+/// Checks a run of a task with overrides. Below scope `write`, a run may not choose code that sees the task's secrets.
+/// With `write` it may, within the task's own repository.
 pub(super) fn check_override(
     task: &Task,
     body: &TaskRunCreate,
@@ -45,8 +45,8 @@ pub(super) fn check_override(
     )))
 }
 
-/// Checks that a rerun below `write` shows secrets to no code that came after the first run: the source is at a fixed
-/// commit, or the same token asked for the first run, or the task would build the same.
+/// Checks that a rerun below scope `write` shows secrets only to code of the first run: the source is at a fixed
+/// commit, or the same token requested the first run, or the task would build the same.
 pub(super) async fn check_rerun(
     store: &dyn Store,
     run: &Run,
@@ -80,7 +80,7 @@ async fn is_as_the_task(store: &dyn Store, run: &Run, recipe: &Recipe) -> Result
         && now.build_args == build.build_args)
 }
 
-/// Whether it has the same content whenever it is read.
+/// Whether the source has the same content at every read.
 fn is_fixed(source: &Source) -> bool {
     match source {
         Source::Git(git) => git
@@ -92,7 +92,7 @@ fn is_fixed(source: &Source) -> bool {
     }
 }
 
-/// Checks a change of a task. Its runs are started by anybody's push, so another context asks for the secrets again.
+/// Checks a change of a task. Anybody's push starts its runs, so a new context requires the secrets to be given again.
 pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> Result<(), Refusal> {
     let given = |name: &ArgName| {
         asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
@@ -112,7 +112,7 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
     ))
 }
 
-/// The secrets of a build that its caller did not give.
+/// The secrets of a build that the caller did not give.
 fn kept(recipe: &Recipe, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
     let Work::Build(build) = &recipe.work;
     build.secret_build_args.keys().filter(|name| !given(name)).map(ArgName::as_str).collect()
@@ -120,7 +120,7 @@ fn kept(recipe: &Recipe, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
 
 /// The fields of a request that decide which code runs. An argument, secret or not, may name a base image.
 fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
-    // Names every field, so that a new one is decided on here.
+    // Destructures all fields, so that adding one requires a decision here.
     let TaskRunCreate {
         context,
         upload,

@@ -1,4 +1,4 @@
-//! Hooks: created, changed, their secrets rotated, tried.
+//! Operations on hooks and their secrets.
 
 use gantry_api::{HookCreate, HookSecretCreate, HookTestResult, HookUpdate};
 use gantry_domain::hook::{Hook, HookSecret, Provider};
@@ -19,7 +19,7 @@ const MOST_REPOSITORIES: usize = 200;
 const SHORTEST_SECRET: usize = 16;
 const LONGEST_SECRET: usize = 512;
 
-/// Lists hooks, of one registry or of all that the caller sees.
+/// Lists the hooks of one registry, or of all that the caller sees.
 pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Read>,
@@ -59,7 +59,7 @@ pub(crate) async fn list(
     Ok(Listed::of(found, limit, cursor))
 }
 
-/// The place after a hook in every list: in one by id, and in one by registry and id.
+/// The cursor after a hook; it works both for a list by id and for one by registry and id.
 fn cursor(hook: &Hook) -> String {
     format!("{}/{}", hook.registry, hook.id)
 }
@@ -74,7 +74,7 @@ fn parse_cursor(text: &str) -> Result<(RegistryName, HookId), Refusal> {
     })
 }
 
-/// Creates a hook, and gives the secret that its sender must be told: nothing gives it again.
+/// Creates a hook, and returns its secret, which cannot be retrieved again.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Write>,
@@ -128,7 +128,7 @@ fn repository(mistakes: &mut Mistakes, text: &str) -> Option<RepositoryKey> {
     mistakes.check("repositories", RepositoryKey::named(text))
 }
 
-/// The sender's secret, or a new one.
+/// The given secret, or a new one.
 fn secret(mistakes: &mut Mistakes, given: Option<&str>) -> Result<Option<SecretString>, Refusal> {
     let Some(given) = given else {
         let random = random_hex::<32>()?;
@@ -145,7 +145,6 @@ fn secret(mistakes: &mut Mistakes, given: Option<&str>) -> Result<Option<SecretS
     Ok(Some(SecretString::from(given)))
 }
 
-/// Loads a hook that the caller may act on.
 pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
@@ -161,7 +160,7 @@ fn absent(id: &HookId) -> Refusal {
     Refusal::NotFound { what: "hook", name: id.to_string() }
 }
 
-/// Changes the repositories that a hook speaks for.
+/// Changes the repositories that a hook is limited to.
 pub(crate) async fn update(
     state: &State,
     allowed: &Allowed<Write>,
@@ -190,7 +189,7 @@ async fn change(
     changed.ok_or_else(|| absent(id))
 }
 
-/// Removes a hook; its deliveries stay for as long as they are kept.
+/// Removes a hook; its deliveries are kept until they expire.
 pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,
@@ -202,8 +201,7 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Adds a secret to a hook that the caller may act on, and gives it; those before it stay active until they are
-/// removed.
+/// Adds a secret to a hook, and returns it. Earlier secrets stay active until they are removed.
 pub(crate) async fn add_secret(
     state: &State,
     allowed: &Allowed<Write>,
@@ -234,7 +232,7 @@ pub(crate) async fn add_secret(
     Ok((hook, new, secret))
 }
 
-/// Removes a secret. The last one stays: remove the hook instead.
+/// Removes a secret. The last one cannot be removed: remove the hook instead.
 pub(crate) async fn remove_secret(
     state: &State,
     allowed: &Allowed<Write>,
@@ -271,12 +269,12 @@ pub(crate) async fn test(
     send_test_delivery(state, &hook, &secret).await
 }
 
-/// Where a hook's sender posts to.
+/// The URL that a hook's sender posts to.
 pub(crate) fn url(state: &State, hook: &Hook) -> String {
     format!("{}/hooks/{}/{}", state.public_url(), hook.provider, hook.id)
 }
 
-/// A name for a secret that tells nothing of it.
+/// An id for a secret that reveals nothing about it.
 pub(crate) fn secret_id(secret: &HookSecret) -> String {
     let hash = hex::encode(Sha256::digest(secret.sealed.as_text()));
     hash.chars().take(12).collect()

@@ -1,8 +1,7 @@
-//! What people and programs ask for: functions over the seams.
+//! The operations of the API, as functions over the seams.
 //!
-//! In: who asks, as an [`Allowed`](crate::access::Allowed), and what, as texts of `gantry_api` or parsed values. Out: records, or
-//! why not. Knows no HTTP: how a request is read and how an answer looks is the business of `api`, and of what else may
-//! stand beside it.
+//! In: the caller as an [`Allowed`](crate::access::Allowed), and the request as texts of `gantry_api` or parsed values.
+//! Out: records, or a refusal. Knows no HTTP: reading requests and writing answers is the business of `api`.
 
 mod code_choice;
 pub(crate) mod deliveries;

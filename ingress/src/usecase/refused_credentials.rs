@@ -1,13 +1,13 @@
-//! Which credentials do not work: read off how runs ended.
+//! Finds credentials that do not work, from how runs ended.
 //!
-//! In: runs from the newest. Out: for each task, and for the quick builds of each registry, the last run that ended, if
-//! a registry or git host refused its credentials. A later run that got further takes it off the list. Pure.
+//! In: runs, newest first. Out: for each task, and for the quick builds of each registry, the last run that ended, if a
+//! registry or git host refused its credentials. A later run that got further clears it. Pure.
 
 use std::collections::BTreeSet;
 
 use gantry_domain::run::{ErrorCode, Run, RunError};
 
-/// The runs whose credentials were refused, with what was said.
+/// The runs whose credentials were refused, with the error.
 pub(super) fn refused(runs: &[Run]) -> Vec<(&Run, &RunError)> {
     let mut looked_at = BTreeSet::new();
     runs.iter()

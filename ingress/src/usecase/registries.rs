@@ -1,4 +1,4 @@
-//! Registries: listed, created, changed, removed.
+//! Operations on registries.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ use crate::access::{Allowed, Read, Write};
 use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
-/// Enough for a small team on one machine; an operator raises it per registry.
+/// Enough for a small team on one machine; the operator can raise it per registry.
 const RUN_LIMIT: u32 = 10;
 
 /// Lists the registries that the caller sees, by name.
@@ -39,7 +39,6 @@ pub(crate) async fn list(
     Ok(Listed::of(found, limit, |registry| registry.name.to_string()))
 }
 
-/// Creates a registry.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Write>,
@@ -94,7 +93,7 @@ fn check_credentials(mistakes: &mut Mistakes, credentials: &Credentials) {
     }
 }
 
-/// Seals credentials that were checked.
+/// Seals credentials that were already checked.
 fn seal(
     state: &State,
     registry: RunPrefix,
@@ -107,7 +106,7 @@ fn seal(
     })
 }
 
-/// Changes a registry's credentials and limit.
+/// Changes a registry's credentials and run limit.
 pub(crate) async fn update(
     state: &State,
     allowed: &Allowed<Write>,
@@ -139,7 +138,7 @@ pub(crate) async fn update(
     changed.await?.ok_or_else(|| Refusal::no_registry(name))
 }
 
-/// Removes a registry that has neither tasks nor hooks. Its runs stay for as long as they are kept.
+/// Removes a registry without tasks and hooks. Its runs are kept until they expire.
 pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,

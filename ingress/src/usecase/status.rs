@@ -1,4 +1,4 @@
-//! How the installation is.
+//! The status of the installation.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -23,10 +23,10 @@ use crate::view;
 const COUNTED: usize = 1000;
 const MOST_QUARANTINED: usize = 100;
 
-/// How many runs are looked back for credentials that were refused.
+/// How many recent runs are checked for refused credentials.
 const LOOKED_BACK: usize = 200;
 
-/// How the installation is, and what needs a person.
+/// The status of the installation, and what needs attention.
 pub(crate) async fn status(
     state: &State,
     allowed: &Allowed<Read>,
@@ -48,7 +48,7 @@ pub(crate) async fn status(
             waits_for: explain_wait(store, run).await?.unwrap_or_default(),
         }),
     };
-    // Their keys name what belongs to any registry.
+    // Their keys name objects of any registry.
     let quarantined = match allowed.bound_to() {
         None => installation::quarantined(store, MOST_QUARANTINED).await?,
         Some(_) => Vec::new(),
@@ -87,7 +87,7 @@ pub(crate) async fn status(
     Ok(status)
 }
 
-/// The queued runs that the token may see, and how many are leased.
+/// The queued runs that the token may see, and how many runs are leased.
 async fn runs_under_way(
     state: &State,
     allowed: &Allowed<Read>,
@@ -114,7 +114,7 @@ async fn runs_under_way(
 
 fn queue(state: &State, report: &Report) -> types::QueueStatus {
     let health = state.doorbells.health();
-    // The last doorbell says how it was then: a broker is asked how it is now.
+    // The last doorbell only tells how the broker was then; the health check tells how it is now.
     let last_error = match report.part("queue") {
         Some(now) => now.err().map(str::to_owned),
         None => health.last_error(),
@@ -167,7 +167,7 @@ async fn failing_credentials(
         .collect())
 }
 
-/// What needs a person, each with its remedy.
+/// What needs attention, each with its remedy.
 fn troubles(
     status: &types::Status,
     room: Room,

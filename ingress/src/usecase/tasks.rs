@@ -1,4 +1,4 @@
-//! Tasks: listed, created, shown, changed, removed.
+//! Operations on tasks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ use crate::access::{Allowed, Needs, Read, Write};
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// Lists tasks by registry and name, of one registry or of all that the caller sees.
+/// Lists the tasks of one registry, or of all that the caller sees, by registry and name.
 pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Read>,
@@ -51,7 +51,7 @@ pub(crate) async fn list(
     Ok(Listed::of(found, limit, |task| task.id.to_string()))
 }
 
-/// Creates a task. What is wrong with it is said all at once.
+/// Creates a task. All mistakes are reported at once.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Write>,
@@ -137,7 +137,7 @@ fn absent(id: &TaskId) -> Refusal {
     Refusal::NotFound { what: "task", name: id.to_string() }
 }
 
-/// Changes a task, as its next revision. Runs that were created before keep what they were created with.
+/// Changes a task, as its next revision. Existing runs are not affected.
 pub(crate) async fn update(
     state: &State,
     allowed: &Allowed<Write>,
@@ -168,7 +168,7 @@ pub(crate) async fn update(
     Ok(task)
 }
 
-/// The task as it is asked to be.
+/// The task with the requested changes.
 fn changed(
     state: &State,
     registry: &Registry,
@@ -204,7 +204,7 @@ fn changed(
     if let Some(token) = &asked.git_token {
         changed.git_token = check.git_token(token.as_deref())?;
     } else if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
-        // A token is for the repository that it was given with: it must not be shown to another.
+        // A token belongs to the repository that it was given for, and must not be sent to another.
         changed.git_token = None;
     }
     if let Some(limit) = asked.run_limit {
@@ -224,14 +224,14 @@ fn changed(
     Ok(changed)
 }
 
-/// Sets a field that was given, unless what was given is wrong.
+/// Sets a field that was given and is valid.
 fn set<T, G>(field: &mut T, given: Option<G>, check: impl FnOnce(G) -> Option<T>) {
     if let Some(value) = given.and_then(check) {
         *field = value;
     }
 }
 
-/// Removes a task; its runs stay for as long as they are kept.
+/// Removes a task; its runs are kept until they expire.
 pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,

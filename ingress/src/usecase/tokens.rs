@@ -1,4 +1,4 @@
-//! API tokens: listed, made, revoked.
+//! Operations on API tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::access::{Admin, Allowed, Grant, issue};
 use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 
-/// How many registries a token names at most.
+/// The most registries of one token.
 const MOST_REGISTRIES: usize = 100;
 
-/// Ten years: longer is for ever.
+/// Ten years. A longer life is not accepted: leave it out for a token that does not expire.
 const LONGEST_LIFE: u64 = 10 * 365 * 24 * 3600;
 
-/// Lists tokens; revoked and expired ones too.
+/// Lists tokens, including revoked and expired ones.
 pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Admin>,
@@ -35,7 +35,7 @@ pub(crate) async fn list(
     Ok(Listed::of(found, paging.limit(), |token| token.id.to_string()))
 }
 
-/// Makes a token, and gives its text: nothing gives it again.
+/// Creates a token, and returns its text, which cannot be retrieved again.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Admin>,
@@ -68,7 +68,7 @@ pub(crate) async fn create(
     Ok(issue(state.store.as_ref(), grant).await?)
 }
 
-/// The registries of these names, as they are now: a token is not good for others that have their names later.
+/// The current registries of these names. The token will not be valid for later registries of the same name.
 async fn bind(
     store: &dyn Store,
     mistakes: &mut Mistakes,
@@ -97,7 +97,7 @@ async fn bind(
     Ok(bound)
 }
 
-/// Revokes a token for good.
+/// Revokes a token permanently.
 pub(crate) async fn revoke(
     state: &State,
     allowed: &Allowed<Admin>,

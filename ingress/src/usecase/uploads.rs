@@ -1,4 +1,4 @@
-//! Uploads: archives that builds read, streamed to the object store.
+//! Uploads: archives for builds, streamed to the object store.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,32 +21,32 @@ use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// By how much an upload takes room of its registry's at once.
+/// An upload reserves its registry's quota in steps of this size.
 const ANNOUNCED_AT_ONCE: u64 = 64 << 20;
 
-/// Between two pieces of a body.
+/// The time limit between two pieces of a body.
 const PIECE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Pieces on their way from the network to the disk, each at most 64 KiB or so.
+/// How many pieces, each about 64 KiB at most, are buffered between network and disk.
 const PIECES_UNDER_WAY: usize = 16;
 
-/// Where a `.tar` says what it is.
+/// The offset of a `.tar` archive's magic bytes.
 const TAR_MAGIC_AT: usize = 257;
 const TAR_MAGIC: &[u8] = b"ustar";
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// The bytes of an archive as they come.
+/// The bytes of an archive as they arrive.
 pub(crate) trait Pieces: Stream<Item = io::Result<Bytes>> + Unpin {}
 
 impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Pieces for S {}
 
-/// An archive as it comes, and how many bytes are said to come.
+/// An arriving archive, and its `Content-Length` if there is one.
 pub(crate) struct Archive<S> {
     pub(crate) pieces: S,
     pub(crate) declared: Option<u64>,
 }
 
-/// Takes an archive, `.tar.gz` or `.tar`. What does not come whole leaves nothing.
+/// Stores an archive, `.tar.gz` or `.tar`. An incomplete upload leaves nothing behind.
 pub(crate) async fn create(
     state: &State,
     allowed: &Allowed<Run>,
@@ -94,7 +94,7 @@ async fn take(
     record(store, Upload { id, registry, by, bytes, digest, created: store.now().await? }).await
 }
 
-/// Goes on only while the disk has more room than is left to the store and to logs.
+/// Fails while the disk has less space than is reserved for the store and logs.
 async fn check_disk(state: &State) -> Result<(), Refusal> {
     match state.blobs.free_bytes().await {
         Some(free) if free < state.settings.min_free => {
@@ -107,7 +107,7 @@ async fn check_disk(state: &State) -> Result<(), Refusal> {
     }
 }
 
-/// The room that an upload takes of its registry's.
+/// An upload's share of its registry's quota.
 struct Room<'a> {
     state: &'a State,
     kept: Kept,
@@ -116,7 +116,7 @@ struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Takes room for so many bytes, in steps.
+    /// Reserves so many bytes in total, in steps.
     async fn announce(&self, bytes: u64) -> Result<(), Refusal> {
         if bytes <= self.announced.load(Ordering::Relaxed) {
             return Ok(());
@@ -127,7 +127,7 @@ impl Room<'_> {
         let taken = uploads::announce(store, &self.kept, bytes, store.now().await?).await?;
         self.announced.store(bytes, Ordering::Relaxed);
         let most = self.state.settings.uploads_limit;
-        // The last step may be larger than what comes.
+        // The last step may be larger than what still arrives.
         if taken > most.saturating_add(ANNOUNCED_AT_ONCE - 1) {
             return Err(Refusal::Conflict {
                 code: "uploads_full",
@@ -142,7 +142,7 @@ impl Room<'_> {
     }
 }
 
-/// Removes an upload. Runs that build from it, and wait, fail.
+/// Removes an upload. Waiting runs that build from it will fail.
 pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Run>,
@@ -168,7 +168,7 @@ async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, Refusal> {
     }
 }
 
-/// Nobody was told of it. What cannot be removed now is removed with the old uploads.
+/// Removes a failed upload. What cannot be removed now is removed by retention.
 async fn forget(state: &State, kept: &Kept) {
     let id = &kept.id;
     if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
@@ -183,7 +183,7 @@ async fn store_archive(
     head: Bytes,
     pieces: impl Pieces,
 ) -> Result<(u64, Digest), Refusal> {
-    // What brings the pieces may belong to one thread; the object store may write from any other.
+    // The body's stream may be bound to one thread, and the object store may read from any other.
     let (sender, receiver) = mpsc::channel(PIECES_UNDER_WAY);
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         Some((receiver.recv().await?, receiver))
@@ -198,7 +198,7 @@ async fn store_archive(
     Ok((stored?, digest))
 }
 
-/// Reads as much as it takes to see what it is.
+/// Reads enough to tell the archive's type.
 async fn read_head(pieces: &mut impl Pieces) -> Result<Bytes, Refusal> {
     let mut head = BytesMut::new();
     while head.len() < TAR_MAGIC_AT + TAR_MAGIC.len() && !head.starts_with(GZIP_MAGIC) {
@@ -224,7 +224,7 @@ fn check_magic(head: &[u8]) -> Result<(), Refusal> {
     ))
 }
 
-/// Answers the digest of what was sent.
+/// Sends the pieces to the object store and returns their digest.
 async fn send_pieces(
     room: &Room<'_>,
     head: Bytes,
@@ -245,7 +245,7 @@ async fn send_pieces(
             }
         }
         let is_broken = piece.is_err();
-        // Whoever stores it has had enough, and says why.
+        // The receiver stopped; its own result says why.
         if sender.send(piece).await.is_err() || is_broken {
             break;
         }

@@ -1,4 +1,4 @@
-//! Workers: listed, drained, resumed.
+//! Operations on workers.
 
 use gantry_domain::id::WorkerId;
 use gantry_domain::worker::{Drain, Worker, Workforce};
@@ -30,8 +30,8 @@ pub(crate) async fn visible(
     Ok(workforce)
 }
 
-/// Lets a worker finish what it has and take nothing more, until it is resumed. One with a fixed name stays drained when
-/// it starts again; of another it is forgotten with the worker.
+/// Drains a worker: it finishes its runs and takes no more until it is resumed. A worker with a fixed name stays
+/// drained across restarts; for any other the drain is forgotten when it leaves.
 pub(crate) async fn drain(
     state: &State,
     allowed: &Allowed<Admin>,
@@ -44,7 +44,6 @@ pub(crate) async fn drain(
     one(state, id).await
 }
 
-/// Lets a drained worker take runs again.
 pub(crate) async fn resume(
     state: &State,
     allowed: &Allowed<Admin>,

@@ -1,6 +1,7 @@
-//! Docker Distribution's notifications: pushed manifests become events; the many others are counted and forgotten.
+//! Docker Distribution's notifications. Pushed manifests become events; all others are only counted.
 //!
-//! A registry sends one for each blob and for each pull, of gantry's own workers too. Its content type is not what its
+//! A registry sends a notification for each blob and each pull, including those of gantry's own workers. Its content
+//! type differs from its documentation, so it is not checked.
 //! documentation says, so it is not looked at.
 
 use std::borrow::Cow;
@@ -71,7 +72,7 @@ struct Notifications<'a> {
     events: Vec<Item<'a>>,
 }
 
-/// One event of an envelope: what is wrong with it says nothing of the others.
+/// One event of an envelope. A malformed one does not affect the others.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Item<'a> {
@@ -115,7 +116,7 @@ impl Notification<'_> {
         self.id.as_deref().unwrap_or_default()
     }
 
-    /// What was pushed, if it is a manifest.
+    /// The pushed manifest, if it is one.
     fn pushed(&self) -> Option<&Target<'_>> {
         let target = self.target.as_ref()?;
         let is_manifest = MANIFESTS.contains(&target.media_type.as_deref()?);
@@ -123,7 +124,7 @@ impl Notification<'_> {
     }
 }
 
-/// Judges each event by itself: what cannot be read of one says nothing of the others.
+/// Judges each event separately: a malformed one does not affect the others.
 fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let notifications: Notifications<'_> = match serde_json::from_slice(body) {
         Ok(notifications) => notifications,
@@ -173,7 +174,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     })
 }
 
-/// So many events of one envelope are told to be unreadable; more say nothing more.
+/// How many unreadable events of one envelope are reported.
 const MOST_UNREAD: usize = 16;
 
 fn at(place: usize, why: impl std::fmt::Display) -> String {
@@ -185,7 +186,7 @@ fn refuse(body: &[u8], verdict: Verdict) -> Meaning {
     Meaning::Record(Reading::without_events(id, "unknown".to_owned(), verdict))
 }
 
-/// A registry retries a body with the same events until it is taken; several events are known by all of their ids.
+/// A registry retries the same events until they are accepted. Several events are identified by all of their ids.
 fn delivery_id(ids: &[&str], body: &[u8]) -> DeliveryId {
     match ids {
         [one] => id_or_hash(Some(one), body),
@@ -214,8 +215,8 @@ fn image(
     }))
 }
 
-/// The registry that was pushed to, by the `Host` of the push. A registry behind a proxy may have none to tell, and one that
-/// others in its network know by one word is known to gantry by another name: then it is the hook's own.
+/// The registry that was pushed to, from the push's `Host` header. It may be missing behind a proxy, or be a bare name
+/// that only resolves in the registry's network. Then it is the login server of the hook's registry.
 fn host_of(host: &str, home: Option<&RegistryHost>) -> Result<RegistryHost, InvalidText> {
     let is_word = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     match (host.parse(), home) {

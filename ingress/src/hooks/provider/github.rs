@@ -1,4 +1,4 @@
-//! GitHub and GitHub Enterprise Server: pushes become events, pings are pings, all else is acknowledged by its type.
+//! GitHub and GitHub Enterprise Server. Pushes become events; pings and all other types are only acknowledged.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::hooks::verify::Scheme;
 pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     name: Provider::GitHub,
     largest_body: 25 * MIB,
-    // It gives up after ten seconds.
+    // GitHub gives up after ten seconds.
     store_patience: Duration::from_secs(5),
     object_patience: Duration::from_secs(2),
     proof: Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" },
@@ -37,7 +37,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
 
 const JSON: &str = "application/json";
 
-/// One field `payload` that holds the JSON. The signature covers the form as it was sent.
+/// A form with one field, `payload`, that holds the JSON. The signature covers the form as it was sent.
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn instructions(url: &str, secret: &str) -> Vec<String> {
@@ -56,7 +56,7 @@ struct Form<'a> {
     payload: Cow<'a, str>,
 }
 
-/// What a push says, borrowed from the body: the rest of it is skipped without a copy.
+/// The fields of a push that matter, borrowed from the body. The rest is skipped without a copy.
 #[derive(Deserialize)]
 struct PushBody<'a> {
     #[serde(rename = "ref", borrow)]
@@ -85,7 +85,7 @@ struct Pusher {
     name: Option<String>,
 }
 
-/// Reads what a push is understood without: of another type than expected, it is as if it were left out.
+/// Reads an optional field: a value of an unexpected type counts as missing.
 fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -133,7 +133,7 @@ fn read_push(envelope: &Envelope, body: &[u8]) -> Result<Option<Push>, Verdict> 
     parse_push(&envelope.hook, form.payload.as_bytes())
 }
 
-/// By the content type, and for a body from the ledger by itself: an object never begins as a form does.
+/// Without a content type, as for a stored body, the body decides: a JSON object never begins like a form.
 fn is_form(envelope: &Envelope, body: &[u8]) -> bool {
     match &envelope.content_type {
         Some(content_type) => is_of_type(content_type, FORM),
@@ -142,7 +142,8 @@ fn is_form(envelope: &Envelope, body: &[u8]) -> bool {
 }
 
 fn parse_push(hook: &HookId, json: &[u8]) -> Result<Option<Push>, Verdict> {
-    // Looked at once for all of it, and not once for each string; where nobody reads them, bytes that are no UTF-8 do no harm.
+    // One check for the whole body is faster than one for each string. Invalid UTF-8 in fields that are not read is
+    // accepted.
     let body: PushBody<'_> = match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(json),
@@ -172,7 +173,7 @@ fn moved_ref(reference: &str) -> Result<Option<PushedRef>, InvalidText> {
     Ok(None)
 }
 
-/// A commit; zeros stand for none.
+/// A commit; all zeros mean none.
 fn commit(text: &str) -> Result<Option<CommitId>, InvalidText> {
     if !text.is_empty() && text.bytes().all(|b| b == b'0') {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! The providers: all that differs between senders of webhooks, one module and one [`Descriptor`] each.
+//! The providers: all differences between senders of webhooks, in one module and one [`Descriptor`] each.
 //!
-//! Nothing outside this folder asks which provider it has before it: it asks the descriptor.
+//! Code outside this folder uses the descriptor and never compares provider names.
 
 use std::time::Duration;
 
@@ -20,25 +20,25 @@ mod reading;
 use reading::is_of_type;
 pub(super) use reading::{Envelope, Meaning, Reading};
 
-/// A provider, as far as receiving, trying and explaining a hook goes.
+/// What receiving, testing and explaining a hook needs to know about its provider.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     pub(crate) name: Provider,
-    /// The largest body that it sends, in bytes.
+    /// The size of the largest body that the provider sends, in bytes.
     pub(crate) largest_body: u64,
-    /// How long the store may take: less than the sender waits for an answer.
+    /// The time limit for the store. Must be less than the sender waits for an answer.
     pub(crate) store_patience: Duration,
-    /// How long the object store may take for a large body, so that the store still has time within `store_patience`.
+    /// The time limit for storing a large body in the object store, which leaves the store enough of `store_patience`.
     pub(crate) object_patience: Duration,
-    /// How a sender proves that it knows the hook's secret.
+    /// How a sender proves knowledge of the hook's secret.
     pub(crate) proof: Scheme,
-    /// What its bodies may be sent as; empty if the header says nothing of use.
+    /// The content types that are accepted; empty means any.
     pub(crate) content_types: &'static [&'static str],
-    /// The header that tells a delivery's type, if there is one.
+    /// The header with the delivery's type, if there is one.
     pub(crate) kind_header: Option<&'static str>,
-    /// The header that tells a delivery's id, if there is one.
+    /// The header with the delivery's id, if there is one.
     pub(crate) id_header: Option<&'static str>,
-    /// Whether its messages may leave out their host: then it is the login server of the hook's registry.
+    /// Whether its messages may leave out the host, which is then the login server of the hook's registry.
     pub(crate) may_omit_host: bool,
     /// Reads a verified body. Pure.
     pub(crate) read: fn(&Envelope, &[u8]) -> Meaning,
@@ -47,31 +47,30 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Whether a body is read that is sent as this.
+    /// Whether bodies of this content type are accepted.
     pub(crate) fn takes(&self, content_type: Option<&str>) -> bool {
         let is_read = |header| self.content_types.iter().any(|known| is_of_type(header, known));
         self.content_types.is_empty() || content_type.is_some_and(is_read)
     }
 }
 
-/// A delivery that means nothing, to try a hook with.
+/// A delivery without effect, for testing a hook.
 #[derive(Debug)]
 pub(crate) struct Ping {
-    /// Beside content type, id and proof.
+    /// In addition to content type, id and proof.
     pub(crate) headers: &'static [(&'static str, &'static str)],
     pub(crate) body: &'static str,
 }
 
-/// What a user must enter at the sender.
+/// What a user must configure at the sender.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) content_type: &'static str,
     pub(crate) events: &'static [&'static str],
-    /// How to enter it there, line by line.
+    /// Instructions, one line each.
     pub(crate) instructions: fn(url: &str, secret: &str) -> Vec<String>,
 }
 
-/// The table of providers.
 pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
     match provider {
         Provider::GitHub => &github::DESCRIPTOR,
@@ -81,13 +80,12 @@ pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
 
 const MIB: u64 = 1024 * 1024;
 
-/// A longer body is read beside the runtime: other connections wait for its thread.
+/// Longer bodies are read on a blocking thread, so that they do not hold up other connections of this thread.
 const READ_AT_ONCE: usize = 64 << 10;
 
-/// Reads a verified body.
 ///
 /// # Errors
-/// [`Refusal::Unavailable`] if it cannot be read now: the sender tries again.
+/// [`Refusal::Unavailable`] if the body cannot be read now; the sender retries.
 pub(super) async fn read(
     provider: &Descriptor,
     envelope: Envelope,
@@ -104,8 +102,7 @@ pub(super) async fn read(
     })
 }
 
-/// What a body means for a hook of `provider`: the verdict, and the events. The body is trusted: callers verify its
-/// signature first.
+/// The verdict and events of a body for a hook of `provider`. The body is trusted: callers verify its signature first.
 #[must_use]
 pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
     let hook = match "tried".parse() {

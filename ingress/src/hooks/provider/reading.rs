@@ -1,4 +1,4 @@
-//! What a body means: a verdict and events, and what readers of bodies share.
+//! The result of reading a body, and helpers that readers share.
 
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
@@ -6,46 +6,45 @@ use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::image::RegistryHost;
 use sha2::{Digest as _, Sha256};
 
-/// More events than one commit should carry. Senders put one, rarely two, into a body.
+/// The most events of one delivery, so that they fit one commit. Senders put one event into a body, rarely two.
 pub(crate) const MOST_EVENTS: usize = 128;
 
-/// What came beside the body, and what is known of the hook that it came to.
+/// The metadata of a delivery, and what is known about its hook.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
     pub(crate) hook: HookId,
-    /// The login server of the hook's registry, if the provider's messages may leave it out.
+    /// The login server of the hook's registry, if the provider may leave the host out.
     pub(crate) home: Option<RegistryHost>,
-    /// The provider's word for the delivery's type, if a header tells it.
+    /// The provider's type of the delivery, if a header has it.
     pub(crate) kind: Option<String>,
-    /// The provider's id of the delivery, if a header tells it: the same when it is sent again.
+    /// The provider's id of the delivery, if a header has it. Redeliveries keep their id.
     pub(crate) id: Option<String>,
-    /// `None` for a body from the ledger.
+    /// `None` for a stored body.
     pub(crate) content_type: Option<String>,
 }
 
-/// What a body means.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Meaning {
-    /// It is to be stored.
+    /// The delivery is to be recorded.
     Record(Reading),
-    /// Nothing in it can ever matter.
+    /// The delivery can never matter and is not recorded.
     Never {
-        /// The id to answer with.
+        /// The delivery's id, for the response.
         id: DeliveryId,
     },
 }
 
-/// What is stored of a body.
+/// What is recorded of a delivery.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Reading {
-    /// The provider's id of the delivery, or one made of the body.
+    /// The provider's id of the delivery, or a hash of the body.
     pub(crate) id: DeliveryId,
-    /// The provider's word for its type.
+    /// The provider's type of the delivery.
     pub(crate) kind: String,
     pub(crate) verdict: Verdict,
-    /// The events, where the verdict is that there are some.
+    /// Empty unless the verdict says that there are events.
     pub(crate) events: Vec<EventKind>,
-    /// Why parts of it could not be read, beside those that could.
+    /// Why some parts of the body could not be read, while others could.
     pub(crate) unread: Vec<String>,
 }
 
@@ -55,7 +54,7 @@ impl Reading {
     }
 }
 
-/// The provider's id where it is one, else one made of `content`, so that the same content is the same delivery.
+/// The provider's id if it is valid, otherwise a hash of `content`, so that the same content gives the same id.
 pub(super) fn id_or_hash(given: Option<&str>, content: &[u8]) -> DeliveryId {
     given.and_then(|id| id.parse().ok()).unwrap_or_else(|| id_of_hash("body", content))
 }
@@ -68,12 +67,12 @@ pub(super) fn id_of_hash(prefix: &str, content: &[u8]) -> DeliveryId {
     }
 }
 
-/// Whether a `Content-Type` header names this type, whatever parameters it adds.
+/// Whether a `Content-Type` header names this type, with or without parameters.
 pub(super) fn is_of_type(header: &str, content_type: &str) -> bool {
     header.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(content_type)
 }
 
-/// A provider's word, fit for records and pages whatever was sent.
+/// A provider's word, restricted to characters that are safe in records and pages.
 pub(super) fn word(given: Option<&str>) -> String {
     let word: String = given
         .unwrap_or_default()
@@ -88,7 +87,7 @@ pub(super) fn unreadable(why: impl std::fmt::Display) -> Verdict {
     Verdict::Unreadable { why: shortened(why) }
 }
 
-/// A parser's message quotes what it read; a body may be long.
+/// A parser's message quotes its input, and a body may be long.
 pub(super) fn shortened(why: impl std::fmt::Display) -> String {
     why.to_string().chars().take(300).collect()
 }

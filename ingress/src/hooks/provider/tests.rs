@@ -1,4 +1,4 @@
-//! What holds for every provider, and what it takes to add one.
+//! Tests that hold for every provider.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ async fn the_runtime_is_free_while_a_long_body_is_read() {
             tokio::task::yield_now().await;
         }
     };
-    // Whoever reads on the thread of this runtime has read at the first turn.
+    // A read on this runtime's only thread would finish before the other branch is polled once.
     tokio::select! {
         biased;
         read = read(&distribution::DESCRIPTOR, envelope, &body) => assert!(read.is_ok()),
@@ -59,6 +59,6 @@ fn bodies_made_to_cost_are_read_in_linear_time() {
             assert!(events.len() <= MOST_EVENTS && verdict.len() < 8192, "{verdict}");
         }
     }
-    // A quadratic one would take hours.
+    // A quadratic parser would take hours.
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Wycheproof's vectors of HMAC-SHA256, through the same verification as a delivery.
+//! Wycheproof's test vectors for HMAC-SHA256, through the code that verifies deliveries.
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -51,7 +51,7 @@ fn all_174_vectors_are_judged_as_they_should_be() {
         for case in &group.tests {
             let secret = hex::decode(&case.key).unwrap();
             let message = hex::decode(&case.msg).unwrap();
-            // A hook's secret is text. Most keys are not, and reach the same function below that rule.
+            // A hook's secret must be text. Most of these keys are not, so they skip that check.
             let key = match str::from_utf8(&secret) {
                 Ok(secret) => {
                     secrets += 1;
@@ -71,7 +71,7 @@ fn all_174_vectors_are_judged_as_they_should_be() {
                     assert_eq!(verdict, Err(RejectedDelivery::Mismatch), "case {}", case.tc_id);
                     forged += 1;
                 }
-                // Half a tag is refused though it is right as far as it goes: a forger would have half the work.
+                // A truncated tag is refused even if it is a correct prefix: it would be easier to forge.
                 _ => {
                     assert_eq!(verdict, Err(RejectedDelivery::Malformed), "case {}", case.tc_id);
                     let is_its_half = key.signature(&message).starts_with(&case.tag);

@@ -1,4 +1,4 @@
-//! A whole build, as a new task and a quick build give it alike.
+//! The fields of a build, which a new task and a quick build share.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use gantry_ops::secret::SecretError;
 
 use super::Checker;
 
-/// What a request says of a build, but where it builds from.
+/// The fields of a build in a request, except its source.
 pub(crate) struct BuildTexts<'a> {
     dockerfile: Option<&'a str>,
     images: &'a [String],
@@ -25,8 +25,8 @@ pub(crate) struct BuildTexts<'a> {
     no_cache: bool,
 }
 
-/// Both bodies list the fields of a build beside others of their own, and share no type for them: serde does not support
-/// `flatten` in a type with `deny_unknown_fields`.
+/// Both request types list these fields and share no type for them, because serde does not support `flatten` in a type
+/// with `deny_unknown_fields`.
 macro_rules! has_build_texts {
     ($($body:ty),*) => {$(
         impl<'a> From<&'a $body> for BuildTexts<'a> {
@@ -48,7 +48,7 @@ macro_rules! has_build_texts {
 }
 has_build_texts!(TaskCreate, BuildCreate);
 
-/// The fields of a build. One that is wrong is `None`, and noted.
+/// The checked fields of a build. A wrong one is `None`, and its mistake is recorded.
 pub(crate) struct BuildParts {
     pub(crate) source: Option<Source>,
     pub(crate) images: Option<Vec<Template>>,
@@ -63,7 +63,7 @@ pub(crate) struct BuildParts {
 }
 
 impl BuildParts {
-    /// The build; `None` if a part that it needs is wrong.
+    /// The build; `None` if a required field is wrong.
     pub(crate) fn whole(self) -> Option<Recipe> {
         Some(Recipe {
             source: self.source?,
@@ -84,7 +84,6 @@ impl BuildParts {
 }
 
 impl Checker<'_> {
-    /// Checks each field by itself.
     pub(crate) fn build(
         &mut self,
         source: Option<Source>,

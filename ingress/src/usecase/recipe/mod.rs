@@ -1,4 +1,4 @@
-//! What a build is made of, from the texts of a request: checked all at once, secrets sealed.
+//! Checks the fields of a build in a request, collects all mistakes, and seals secrets.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -29,10 +29,10 @@ pub(crate) use whole::Whole;
 
 const MOST_IMAGES: usize = 32;
 const MOST_ARGS: usize = 256;
-/// A longer one could not be masked in any log.
+/// Longer secrets could not be masked in logs.
 const LONGEST_SECRET: usize = MOST_SECRET_BYTES;
 
-/// Checks fields of one request for one registry; what is wrong with them is noted.
+/// Checks the fields of one request for one registry, and records the mistakes.
 pub(crate) struct Checker<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) keyring: &'a Keyring,
@@ -44,7 +44,7 @@ impl<'a> Checker<'a> {
         Self { registry, keyring, mistakes: Mistakes::default() }
     }
 
-    /// An address to build from. The query of an archive's may be a signature that opens it, so it is sealed.
+    /// A source address. The query of an archive's URL may be a signature that grants access, so it is sealed.
     pub(crate) fn context(&mut self, text: &str) -> Result<Option<Source>, SecretError> {
         let mut source: Option<Source> = self.mistakes.parse("context", text);
         if let Some(Source::Tarball { url, query }) = &mut source
@@ -65,7 +65,7 @@ impl<'a> Checker<'a> {
         Ok(source)
     }
 
-    /// An address or an upload: exactly one is needed.
+    /// An address or an upload; exactly one is required.
     pub(crate) async fn source(
         &mut self,
         store: &dyn Store,
@@ -114,7 +114,7 @@ impl<'a> Checker<'a> {
         self.mistakes.parse("dockerfile", text)
     }
 
-    /// The image's names: each must become a reference, whatever the run. `None` if one of them does not.
+    /// The image names. Each must become a valid reference in every run. `None` if one does not.
     pub(crate) fn images(&mut self, texts: &[String]) -> Option<Vec<Template>> {
         if texts.len() > MOST_IMAGES {
             let message = format!("{} names are given: at most {MOST_IMAGES}", texts.len());
@@ -205,7 +205,7 @@ impl<'a> Checker<'a> {
         self.secret("git_token", text)
     }
 
-    /// Seals a secret for this registry: it opens for no other.
+    /// Seals a secret for this registry only.
     pub(crate) fn secret(
         &mut self,
         target: &str,
@@ -268,7 +268,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// What a reference names that pushes to branches leave where it is.
+/// What kind of reference this is, if a push to a branch never moves it.
 fn never_moves(reference: &RefName) -> Option<&'static str> {
     match reference.kind() {
         RefKind::DefaultBranch | RefKind::Branch(_) => None,
@@ -278,7 +278,7 @@ fn never_moves(reference: &RefName) -> Option<&'static str> {
     }
 }
 
-/// Why a secret cannot be kept. Says nothing of it.
+/// Why a secret cannot be stored, without revealing it.
 fn refuse_secret(text: &str) -> Option<String> {
     if text.len() > LONGEST_SECRET {
         return Some(format!("the secret has {} bytes: at most {LONGEST_SECRET}", text.len()));
@@ -286,7 +286,7 @@ fn refuse_secret(text: &str) -> Option<String> {
     text.contains('\0').then(|| "the secret has a NUL character in it: remove it".to_owned())
 }
 
-/// An image's name is wrong: as it was written, and what it becomes where that is another text.
+/// The error of an image name: the name as written, and what it becomes if that differs.
 fn named(text: &str, rendered: &str, error: &InvalidText) -> String {
     let of_variables =
         if text == rendered { String::new() } else { format!(", which becomes `{rendered}`") };
@@ -306,7 +306,7 @@ fn sample_branch() -> Option<&'static RefName> {
     BRANCH.as_ref()
 }
 
-/// A run whose variables are as long as they may become, to see whether a template's text still fits.
+/// A run with the longest possible variables, to check that a template's text still fits.
 fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
     static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::default);
     static TASK: LazyLock<Option<TaskName>> = LazyLock::new(|| "task".parse().ok());
@@ -321,8 +321,8 @@ fn widest_run(host: &RegistryHost) -> RunVariables<'_> {
     }
 }
 
-/// Whether a source is another repository or archive than before. Another branch or folder of the repository is not. The
-/// addresses are compared as they are: another scheme or port is another server.
+/// Whether a source is another repository or archive than before. Another branch or folder of the repository is not.
+/// URLs are compared literally: another scheme or port is another server.
 pub(crate) fn is_elsewhere(before: &Source, after: &Source) -> bool {
     match (before, after) {
         (Source::Git(before), Source::Git(after)) => before.url != after.url,

@@ -1,4 +1,4 @@
-//! What fields of one build must hold together.
+//! Rules that involve several fields of a build.
 
 use gantry_domain::id::TaskName;
 use gantry_domain::image::ImageReference;
@@ -12,10 +12,10 @@ use gantry_ops::bundle::Bundle;
 use super::{Checker, never_moves, sample_branch, sample_commit, widest_run};
 use crate::refusal::Refusal;
 
-/// Fields that must fit each other.
+/// The fields of those rules.
 pub(crate) struct Whole<'a> {
     pub(crate) source: &'a Source,
-    /// `None` where they are wrong already.
+    /// `None` if they are already known to be wrong.
     pub(crate) images: Option<&'a [Template]>,
     pub(crate) push: bool,
     pub(crate) source_trigger: Option<&'a SourceTrigger>,
@@ -24,11 +24,11 @@ pub(crate) struct Whole<'a> {
 }
 
 impl Checker<'_> {
-    /// Goes on only if nothing is wrong, and if the secrets of a run of this build could be masked in its log. The run checks
-    /// again: its registry's password may be another by then.
+    /// Fails if there are mistakes, or if the build's secrets could not be masked in a log. The run checks again,
+    /// because its registry's password may have changed by then.
     pub(crate) fn finish(self, build: &Recipe, git_token: Option<&Sealed>) -> Result<(), Refusal> {
         self.mistakes.none()?;
-        // A secret that does not open is what the next request may be about to replace.
+        // A secret that does not open may be what the next request replaces.
         let Ok(bundle) = Bundle::gather(self.keyring, self.registry, build, git_token) else {
             return Ok(());
         };
@@ -36,7 +36,7 @@ impl Checker<'_> {
         masked.map(drop).map_err(|error| Refusal::invalid("secret_build_args", error.to_string()))
     }
 
-    /// What fields must hold together.
+    /// Checks the rules that involve several fields.
     pub(crate) fn together(&mut self, whole: &Whole<'_>) {
         if whole.push && whole.images.is_some_and(<[Template]>::is_empty) {
             self.mistakes.add("images", "name at least one image to push, or set `push` to false");
@@ -76,7 +76,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Variables may be empty in every run of this source. What stays must be a name all the same.
+    /// Variables that are empty in every run of this source are left empty. The rest must still be a valid name.
     fn image_of(&mut self, whole: &Whole<'_>, image: &Template) {
         let run = RunVariables {
             commit: matches!(whole.source, Source::Git(_)).then(sample_commit).flatten(),

@@ -1,4 +1,4 @@
-//! A build that belongs to no task.
+//! Quick builds, which belong to no task.
 
 use gantry_api::BuildCreate;
 use gantry_domain::decide::planner::{self, RunDraft};
@@ -10,7 +10,6 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::recipe::{Checker, Whole};
 
-/// Starts a build in a registry that the caller may act on.
 pub(crate) async fn start_build(
     state: &State,
     allowed: &Allowed<Run>,

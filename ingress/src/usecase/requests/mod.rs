@@ -1,4 +1,4 @@
-//! Requests that start a run: quick builds, runs of a task, reruns. Each gives the run.
+//! Requests that start a run: quick builds, runs of a task, reruns. Each returns the run.
 
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::event::{Event, EventKind};
@@ -24,26 +24,26 @@ pub(crate) use build::start_build;
 pub(crate) use rerun::start_rerun;
 pub(crate) use task_run::start_task_run;
 
-/// How a run is asked for.
+/// The common parts of a request for a run.
 pub(crate) struct Asked {
-    /// Method and path, as a refusal may name them.
+    /// Method and path, for refusals.
     pub(crate) what: String,
-    /// The key under which the same request starts nothing new.
+    /// Identifies repetitions of the request, which start nothing.
     pub(crate) idempotency: Option<Idempotency>,
     /// The trace that the run belongs to.
     pub(crate) span: Span,
 }
 
-/// The run that a request is answered with.
+/// The run that answers a request.
 #[derive(Debug)]
 pub(crate) enum Started {
-    /// This request started it.
+    /// This request started the run.
     New(Box<RunRecord>),
-    /// An earlier request with the same key did.
+    /// An earlier request with the same key started the run.
     Before(Box<RunRecord>),
 }
 
-/// A request of somebody, as an event of its own.
+/// A request with its own event.
 struct Request {
     asked: Asked,
     by: TokenId,
@@ -51,7 +51,7 @@ struct Request {
 }
 
 impl Request {
-    /// Goes on only if the caller may act on the registry, whoever loaded it.
+    /// Fails unless the caller may act on the registry.
     fn new(asked: Asked, allowed: &Allowed<Run>, registry: &Registry) -> Result<Self, Refusal> {
         allowed.check(registry, "registry", &registry.name)?;
         let random = random_hex::<16>()?;
@@ -62,7 +62,7 @@ impl Request {
         Ok(Self { asked, by: allowed.by(), event })
     }
 
-    /// Event, decision and run in one commit, then the doorbell.
+    /// Commits event, decision and run together, then rings the doorbell.
     pub(super) async fn start(
         self,
         state: &State,

@@ -1,4 +1,4 @@
-//! The same build once more.
+//! Reruns: the same build again.
 
 use gantry_api::RerunCreate;
 use gantry_domain::decide::planner;
@@ -15,8 +15,8 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::code_choice;
 
-/// Starts the build of a run that the caller may act on once more, at the commit that the run read. One that ended before its source was fetched builds what
-/// its context names now; an archive is fetched from its address again.
+/// Starts the build of a run again, at the commit that the run read. If the run ended before its source was fetched,
+/// the new one builds the current state of its context. An archive is fetched from its address again.
 pub(crate) async fn start_rerun(
     state: &State,
     allowed: &Allowed<Run>,
@@ -38,7 +38,7 @@ pub(crate) async fn start_rerun(
     request.start(state, &registry, run.task_id(), Some(run.id), draft).await
 }
 
-/// The registry of a run. One that was made again under its name is another.
+/// The registry of a run. One that was created again under the same name is another one.
 async fn registry_of(state: &State, run: &RunRecord) -> Result<Registry, Refusal> {
     let (name, prefix) = (&run.registry, run.id.prefix());
     let found = registries::find_exactly(state.store.as_ref(), name, prefix).await?;
@@ -48,7 +48,7 @@ async fn registry_of(state: &State, run: &RunRecord) -> Result<Registry, Refusal
     })
 }
 
-/// The bases that a run was built from.
+/// The base images of a run.
 fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, Refusal> {
     let product = run.state.done().and_then(|done| done.outcome.product());
     product.map(|product| product.bases.clone()).ok_or_else(|| Refusal::Conflict {
@@ -60,7 +60,7 @@ fn bases_of(run: &RunRecord) -> Result<Vec<BaseImage>, Refusal> {
     })
 }
 
-/// The new run would be signed: what nobody vouched for must not become what the service vouches for.
+/// The new run will be signed, and an unsigned record must not get the service's signature that way.
 fn refuse_unsigned(state: &State, run: &RunRecord) -> Result<(), Refusal> {
     if run.is_signed(state.keyring.as_ref()) {
         return Ok(());

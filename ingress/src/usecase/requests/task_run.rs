@@ -1,4 +1,4 @@
-//! A run of a task that somebody asks for.
+//! Requested runs of a task.
 
 use gantry_api::TaskRunCreate;
 use gantry_domain::decide::planner::{self, RunDraft};
@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::usecase::code_choice;
 use crate::usecase::recipe::{Checker, Whole, is_elsewhere};
 
-/// Starts a run of a task that the caller may act on, with what is given instead of what the task says.
+/// Starts a run of a task, with overrides.
 pub(crate) async fn start_task_run(
     state: &State,
     allowed: &Allowed<Run>,
@@ -50,7 +50,7 @@ async fn overridden(
     let is_elsewhere = is_elsewhere(&task.recipe.source, &recipe.source);
     code_choice::check_override(task, given, is_elsewhere, scope)?;
     if is_elsewhere {
-        // The token of a repository must not be shown to another.
+        // A token must not be sent to another repository than its own.
         git_token = None;
     }
     let Work::Build(build) = &mut recipe.work;

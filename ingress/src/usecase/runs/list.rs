@@ -1,4 +1,4 @@
-//! Runs from the newest, by registry, task, status and image.
+//! Lists runs from newest to oldest, filtered by registry, task, status and image.
 
 use gantry_domain::id::{RegistryName, RunId, RunPrefix, TaskName};
 use gantry_domain::run::{Run as RunRecord, RunStatus};
@@ -10,11 +10,11 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::paging::{Listed, Paging};
 
-/// Records that one request reads at most, to find some that its filters let through.
+/// The most records that one request reads to find matching ones.
 const MOST_LOOKED_AT: usize = 2000;
 const LOOKED_AT_ONCE: usize = 200;
 
-/// Which runs.
+/// Filters for a list of runs.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) registry: Option<RegistryName>,
@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
     pub(crate) image: Option<String>,
 }
 
-/// Lists runs from the newest. A part may have fewer than fit, even none, and go on.
+/// Lists runs from newest to oldest. A page may be short or even empty and still have a next one.
 pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Read>,
@@ -93,7 +93,7 @@ async fn filters(
     Ok(filters.collect())
 }
 
-/// What an image may be listed under: its digest, or its repository. What stands before the first slash may be a host.
+/// What an image may be listed under: its digest, or its repository. The part before the first slash may be a host.
 fn image_names(image: &str) -> Vec<Option<&str>> {
     if image.starts_with("sha256:") {
         return vec![Some(image)];
@@ -123,7 +123,7 @@ async fn cursor(
     runs::find(store, id).await?.filter(|run| allowed.sees(run)).ok_or_else(refused)
 }
 
-/// The newest runs of several listings, in one order.
+/// The newest runs of several listings, merged.
 async fn newest(
     store: &dyn Store,
     filters: &[RunFilter],
@@ -135,7 +135,7 @@ async fn newest(
         found.extend(runs::list(store, filter, after, limit).await?);
     }
     if filters.len() > 1 {
-        // As each listing is ordered: by time of creation, then by the id's text.
+        // The order of each listing: by time of creation, then by the text of the id.
         found.sort_by_cached_key(|run| (std::cmp::Reverse(run.created), run.id.to_string()));
         found.dedup_by_key(|run| run.id);
         found.truncate(limit);

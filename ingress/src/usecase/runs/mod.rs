@@ -1,4 +1,4 @@
-//! Runs: listed, shown, cancelled, archived.
+//! Operations on runs.
 
 use gantry_domain::id::RunId;
 use gantry_domain::image::Digest;
@@ -19,7 +19,6 @@ mod waits;
 pub(crate) use list::{Wanted, list};
 pub(crate) use waits::{explain_wait, waits_for};
 
-/// Loads a run that the caller may act on.
 pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
@@ -31,8 +30,7 @@ pub(crate) async fn find<S: Needs>(
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 
-/// The steps of the last attempt of a run that was found. A worker wrote their record: one that does not decode takes the
-/// steps away, and not the run.
+/// The steps of a run's last attempt. Workers write that record: if it does not decode, the run is shown without steps.
 pub(crate) async fn last_steps(state: &State, run: &RunRecord) -> Result<Steps, StoreError> {
     let last = run.state.lease().map(|lease| lease.attempt);
     let Some(attempt) = last.or(run.attempts.last().map(|ended| ended.attempt)) else {
@@ -44,7 +42,7 @@ pub(crate) async fn last_steps(state: &State, run: &RunRecord) -> Result<Steps, 
     }
 }
 
-/// Archives a run and its log, so that they are kept for good, or no longer.
+/// Sets whether a run and its log are kept for good.
 pub(crate) async fn archive(
     state: &State,
     allowed: &Allowed<Run>,
@@ -55,7 +53,8 @@ pub(crate) async fn archive(
     Ok(runs::archive(state.store.as_ref(), run.id, archived).await?)
 }
 
-/// Asks to cancel a run. One that nobody holds ends at once; a second call, and one on a run that ended, change nothing.
+/// Requests cancellation. A run without a lease ends at once. A second call, or a call on an ended run, changes
+/// nothing.
 pub(crate) async fn cancel(
     state: &State,
     allowed: &Allowed<Run>,
@@ -70,7 +69,7 @@ pub(crate) async fn cancel(
     Ok(run)
 }
 
-/// Where a pushed digest comes from.
+/// The lineage of a pushed digest.
 pub(crate) async fn lineage(
     state: &State,
     allowed: &Allowed<Read>,

@@ -1,4 +1,4 @@
-//! What a queued run waits for, in words.
+//! Explains in words what a queued run waits for.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use gantry_domain::run::{Run as RunRecord, RunState};
 use gantry_seams::store::{Store, StoreError};
 use gantry_seams::workers;
 
-/// What a queued run waits for; of a ready one, with what is wrong with its pool.
+/// What a queued run waits for. For a ready run this includes what is wrong with its pool.
 pub(crate) async fn explain_wait(
     store: &dyn Store,
     run: &RunRecord,
@@ -44,7 +44,7 @@ async fn pool_trouble(store: &dyn Store, pool: &PoolName) -> Result<Option<Strin
     }))
 }
 
-/// What a queued run waits for, as its own record says.
+/// What a queued run waits for according to its own record.
 pub(crate) fn waits_for(run: &RunRecord) -> Option<String> {
     match &run.state {
         RunState::Waiting { reason, .. } => Some(reason.to_string()),

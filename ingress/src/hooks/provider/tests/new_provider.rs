@@ -1,4 +1,4 @@
-//! A provider that is not in the table: its descriptor is all that it takes to receive, try and read its hooks.
+//! A provider that is not in the table: a descriptor is all it takes to receive, test and read its hooks.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ use crate::{Ingress, IngressSettings};
 
 const SECRET: &str = "sixteen letters!";
 
-/// It shows the secret itself, in a header of its own, and its bodies tell their type and id.
+/// Sends the secret itself in a header of its own, and has type and id in the body.
 const FORGE: Descriptor = Descriptor {
-    // Records need a name that they can be read by.
+    // Any known name: records need one that decodes.
     name: Provider::Distribution,
     largest_body: 1024,
     store_patience: Duration::from_secs(5),
@@ -87,7 +87,7 @@ fn instructions(url: &str, secret: &str) -> Vec<String> {
     vec![format!("Post to {url} with {secret}")]
 }
 
-/// The receiving side, with one hook.
+/// A server with one hook.
 struct Receiver {
     state: State,
     hook: Hook,

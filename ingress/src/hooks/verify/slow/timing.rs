@@ -1,4 +1,4 @@
-//! What the time of a refusal tells: nothing.
+//! The time of a refusal reveals nothing about the secret.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -28,15 +28,15 @@ fn headers(proof: String) -> HeaderMap {
     headers
 }
 
-/// The right signature but for its byte at `place`, and all after it.
+/// The right signature, changed from byte `place` on.
 fn wrong_from(key: &HookKey, place: usize) -> String {
     let mut tag = hex::decode(key.signature(BODY)).unwrap();
     tag[place..].iter_mut().for_each(|byte| *byte ^= 0x5a);
     format!("sha256={}", hex::encode(tag))
 }
 
-/// How long it takes to hold a proof against the keys. Reading the header comes before: that is of what the sender shows alone,
-/// which he knows, and takes longer for some digits than for others.
+/// The time to check a proof against the keys. Parsing the header is not included: it depends only on what the sender
+/// sent, and takes longer for some digits than for others.
 fn refuse(headers: &HeaderMap, keys: &[HookKey]) -> Duration {
     let mut proof = Proof::new(SIGNED, headers, keys);
     timed(|| {
@@ -66,7 +66,7 @@ fn the_time_does_not_tell_a_registrys_secret() {
     let first = *b"Bearer x123456789abcdef0123456789abcdef";
     let last = *b"Bearer 0123456789abcdef0123456789abcdex";
     let refuse = |shown: &[u8; 39]| {
-        // A copy, so that both lie at one place.
+        // A copy, so that both are at the same address.
         let shown = *shown;
         timed(|| assert!(compare_secret("Bearer ", black_box(Some(&shown)), &keys).is_err()))
     };
