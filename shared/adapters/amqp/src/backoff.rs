@@ -1,12 +1,12 @@
-//! Pauses between tries, longer each time.
+//! Growing pauses between retries.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Doubles from 100 ms to 5 s. Each pause is shortened by up to a quarter at random: a broker that comes back is not met
-/// by everyone at once.
+/// Doubles from 100 ms to 5 s. Each pause is shortened by up to a quarter at random, so that clients do not all
+/// reconnect at the same moment.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -23,7 +23,7 @@ impl Backoff {
         tokio::time::sleep(pause).await;
     }
 
-    /// It worked: the next pause is short again.
+    /// Makes the next pause short again, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = FIRST;
     }

@@ -1,8 +1,8 @@
-//! Messages of one queue, for those who wait for one.
+//! Distributes the messages of one queue to the callers that wait for one.
 //!
-//! One loop a queue consumes while somebody waits, and a moment longer so that a busy claimer does not begin anew with
-//! each message. The broker hands out one message at a time. One that was delivered and that nobody took goes to whoever
-//! waits next, or back to the broker when the consumer ends.
+//! One task per queue consumes while somebody waits, and a moment longer, so that a busy claimer does not start a new
+//! consumer for each message. The broker delivers one message at a time. A message that nobody took goes to the next
+//! caller, or back to the broker when the consumer ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,40 +29,41 @@ use crate::error::queue_error;
 use crate::link::{Link, Session};
 use crate::topology::Destination;
 
-/// How long a consumer stays after the last who waited.
+/// How long a consumer stays after the last waiting caller.
 const LINGER: Duration = Duration::from_millis(100);
-/// A broker that has just come back may leave a question unanswered for good: it is asked again.
+/// A broker that has just restarted may never answer a request, so it is sent again after this time.
 const ANSWER: Duration = Duration::from_secs(5);
-/// After so many the queue is made anew, see [`Clerk::make_anew`].
+/// After this many unanswered requests the queue is deleted and declared anew, see [`Clerk::make_anew`].
 const UNANSWERED: u32 = 3;
-/// RabbitMQ itself waits 5 s for what does not answer before it deletes it by force.
+/// RabbitMQ itself waits 5 s for an unresponsive queue before it deletes it by force.
 const DELETION: Duration = Duration::from_secs(15);
-/// A broker may forget a consumer without a word, as when its queue was deleted and made anew: it is begun anew as well.
+/// A broker may silently forget a consumer, for example when its queue was deleted and declared anew. So consumers are
+/// renewed.
 const RENEW: Duration = Duration::from_secs(30);
-/// For ending a consumer in order. After it the channel is dropped, which has the same end.
+/// The time limit for cancelling a consumer. After that the channel is dropped, which has the same effect.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// More would be held here while others wait for them elsewhere.
+/// More messages would be held here while other processes wait for them.
 const PREFETCH: u16 = 1;
 
-/// Where those who want a message of one queue ask.
+/// Gives callers the messages of one queue.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     errands: mpsc::UnboundedSender<Errand>,
 }
 
-/// What the loop is told.
+/// Requests to the task.
 #[derive(Debug)]
 enum Errand {
-    /// Somebody wants a message.
+    /// A caller wants a message.
     Wait(oneshot::Sender<Held>),
-    /// Somebody who waited has gone.
+    /// A waiting caller is gone.
     GoneAway,
     /// A message was taken and not acknowledged.
     Back(Box<Delivery>),
 }
 
 impl Deliveries {
-    /// Starts the loop, which ends with `shutdown` or when nobody can ask any more.
+    /// Starts the task, which ends with `shutdown` or when all callers are gone.
     pub(crate) fn of(
         destination: Destination,
         link: Arc<Link>,
@@ -80,7 +81,7 @@ impl Deliveries {
         Self { errands }
     }
 
-    /// The next message; `None` once the loop has ended.
+    /// The next message; `None` once the task has ended.
     pub(crate) async fn next(&self) -> Option<Held> {
         let (give, given) = oneshot::channel();
         self.errands.send(Errand::Wait(give)).ok()?;
@@ -93,12 +94,12 @@ struct TellsWhenGone<'e>(&'e mpsc::UnboundedSender<Errand>);
 
 impl Drop for TellsWhenGone<'_> {
     fn drop(&mut self) {
-        // Without a loop nobody needs to know.
+        // If the task has ended nobody needs to know.
         let _ = self.0.send(Errand::GoneAway);
     }
 }
 
-/// A message that is ours until it is acknowledged. Dropped before, it goes to somebody else.
+/// A message that is held until it is acknowledged. If dropped earlier it goes to another caller.
 #[derive(Debug)]
 pub(crate) struct Held {
     delivery: Option<Delivery>,
@@ -128,13 +129,13 @@ impl Acknowledge for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(delivery) = self.delivery.take() {
-            // Without a loop the connection is on its way out, and the broker takes the message back itself.
+            // If the task has ended, the connection is closing and the broker takes the message back.
             let _ = self.back.send(Errand::Back(Box::new(delivery)));
         }
     }
 }
 
-/// Who waits and what there is for them.
+/// The waiting callers, and the messages for them.
 struct Counter {
     waiting: VecDeque<oneshot::Sender<Held>>,
     spare: VecDeque<Delivery>,
@@ -143,7 +144,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// Waits for something to do; `None` once nobody can ask any more.
+    /// Waits for a request; `None` once all callers are gone.
     async fn next_errand(&mut self) -> Option<()> {
         match self.told.recv().await? {
             Errand::Wait(somebody) => self.waiting.push_back(somebody),
@@ -154,27 +155,27 @@ impl Counter {
     }
 
     fn hand_out(&mut self) {
-        // What came over a connection that is gone comes again over the next.
+        // A message of a lost connection is redelivered on the next one.
         self.spare.retain(|delivery| delivery.acker.usable());
         while !self.spare.is_empty() {
             let Some(back) = self.back.upgrade() else { return };
             let Some(somebody) = self.waiting.pop_front() else { return };
             let delivery = self.spare.pop_front();
-            // Whoever has gone leaves the message to be dropped, and so it comes back.
+            // If the caller is gone the message is dropped, and so comes back.
             let _ = somebody.send(Held { delivery, back });
         }
     }
 
     async fn return_spare(&mut self) {
         for delivery in self.spare.drain(..) {
-            // If it fails the channel is gone, and the message back already.
+            // If this fails the channel is gone, and the message already requeued.
             let requeue = BasicNackOptions { requeue: true, ..Default::default() };
             let _ = delivery.nack(requeue).await;
         }
     }
 }
 
-/// The loop.
+/// The task.
 struct Clerk {
     destination: Destination,
     link: Arc<Link>,
@@ -183,7 +184,6 @@ struct Clerk {
     unanswered: u32,
 }
 
-/// Why a consumer ended.
 enum Ended {
     NobodyWaits,
     Old,
@@ -215,7 +215,7 @@ impl Clerk {
         }
     }
 
-    /// Waits until somebody waits and there is a connection, and begins to consume; `None` once nobody can ask any more.
+    /// Waits until a caller waits and there is a connection, then starts to consume; `None` once all callers are gone.
     async fn open(&mut self) -> Result<Option<Consumer>, QueueError> {
         let session = loop {
             self.counter.hand_out();
@@ -241,8 +241,8 @@ impl Clerk {
         Err(queue_error("RabbitMQ did not answer"))
     }
 
-    /// A broker that is killed within seconds of a queue's making knows the queue afterwards, but has lost what
-    /// answers for it, and does not get it back by itself. Nothing but doorbells is lost with the queue.
+    /// A broker that is killed within seconds of a queue's creation still lists the queue after a restart, but has lost
+    /// the process behind it, and does not recover by itself. Only doorbells are lost with the queue.
     async fn make_anew(&self, session: &Arc<Session>) {
         warn!("`{}` does not answer: it is deleted and made anew", self.destination.name());
         let deleting = async {
@@ -251,7 +251,7 @@ impl Clerk {
                 .queue_delete(self.destination.name().into(), QueueDeleteOptions::default())
                 .await
         };
-        // It is declared whether or not that was done, and consumed if it was.
+        // It is declared in any case, and consumed if that succeeds.
         let _ = timeout(DELETION, deleting).await;
         session.forget(&self.destination).await;
     }
@@ -312,7 +312,7 @@ impl Clerk {
         ended
     }
 
-    /// The connection is gone, or the queue was deleted. Without the channel nothing is held on it any more.
+    /// The connection is gone, or the queue was deleted. Without the channel no messages are held.
     async fn lost(&mut self) -> Ended {
         self.counter.spare.clear();
         self.forget().await;
@@ -326,7 +326,7 @@ impl Clerk {
         }
     }
 
-    /// The broker's answer to the cancel comes after all that it has delivered.
+    /// The broker's answer to the cancellation comes after all deliveries.
     async fn end(&mut self, mut consumer: Consumer) {
         if let Some((_, channel)) = &self.channel {
             let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());

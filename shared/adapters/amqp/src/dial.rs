@@ -1,4 +1,4 @@
-//! One connection to one address, or why not.
+//! Opens a connection to one address.
 
 use std::fmt;
 use std::io;
@@ -21,18 +21,18 @@ use tokio::time::timeout;
 use crate::error::ConnectError;
 use crate::options::{Address, AmqpOptions};
 
-/// For a socket that is open and trusted.
+/// The time limit for the TCP connection and the TLS handshake.
 const OPEN: Duration = Duration::from_secs(5);
-/// For everything.
+/// The time limit for the whole attempt.
 const DIAL: Duration = Duration::from_secs(10);
-/// Lapin keeps room for 64 frames a connection, and our messages are small. RabbitMQ 4 wants 8 KiB or more.
+/// Lapin buffers 64 frames per connection, and the messages are small. RabbitMQ 4 requires at least 8 KiB.
 const FRAME: u32 = 16 * 1024;
 const OLDEST: (u32, u32) = (3, 10);
 
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
 
-/// Makes connections as the options say.
+/// Opens connections with these options.
 pub(crate) struct Dialer {
     options: AmqpOptions,
     tls: Option<Arc<RustlsConnector>>,
@@ -40,7 +40,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     /// # Errors
-    /// [`ConnectError::Tls`]: there is nothing to trust.
+    /// [`ConnectError::Tls`]: the certificates cannot be loaded.
     pub(crate) fn new(options: AmqpOptions) -> Result<Self, ConnectError> {
         let needs_tls = options.addresses.iter().any(|address| address.tls);
         let tls = if needs_tls { Some(Arc::new(connector(&options)?)) } else { None };
@@ -58,7 +58,7 @@ impl Dialer {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.refused(address, &error)),
             Err(_) => {
-                // Lapin's thread would wait for the broker's next word for ever.
+                // Lapin's thread would wait for the broker's answer for ever.
                 hangup.now();
                 Err(unreachable(address, "it took too long"))
             }
@@ -144,7 +144,7 @@ fn unreachable(address: &Address, why: impl fmt::Display) -> ConnectError {
     ConnectError::Unreachable { tried: format!("{address} ({why})") }
 }
 
-/// Lapin's words, without its prefix for what comes from the socket.
+/// Lapin's message, without its prefix for errors of the socket.
 pub(crate) fn plain(error: &lapin::Error) -> String {
     if let ErrorKind::IOError(error) = error.kind() {
         error.to_string()
@@ -155,7 +155,7 @@ pub(crate) fn plain(error: &lapin::Error) -> String {
     }
 }
 
-/// What stops us before lapin takes over.
+/// What fails before lapin takes over.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
     #[error("{0}")]
@@ -167,7 +167,7 @@ enum Obstacle {
 }
 
 impl Obstacle {
-    /// Only what is wrong with certificates and protocols stays wrong.
+    /// Only errors of certificates and protocols are permanent.
     fn of_tls(error: io::Error) -> io::Error {
         let lasts =
             matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
@@ -180,7 +180,7 @@ impl Obstacle {
     }
 }
 
-/// Ends a socket that somebody else reads.
+/// Closes a socket that another thread reads.
 #[derive(Clone, Default)]
 struct Hangup(Arc<Mutex<Option<TcpStream>>>);
 
@@ -191,7 +191,7 @@ impl Hangup {
 
     fn now(&self) {
         if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It may have ended by itself.
+            // It may already be closed.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -217,7 +217,8 @@ fn connector(options: &AmqpOptions) -> Result<RustlsConnector, ConnectError> {
         .map_err(|error| unusable(error.to_string()))
 }
 
-/// The broker says its version in the first frame, which lapin keeps to itself; so it is asked once more than needed.
+/// The broker reports its version in the first frame, which lapin does not expose; so the version is read on an extra
+/// handshake.
 async fn require_new_enough(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
     stream.flush().await?;
@@ -227,7 +228,7 @@ async fn require_new_enough(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> 
     if is_too_old(&version) { Err(io::Error::other(Obstacle::TooOld(version))) } else { Ok(()) }
 }
 
-/// The payload of a method on channel 0.
+/// The payload of a method frame on channel 0.
 async fn first_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut head = [0; 7];
     stream.read_exact(&mut head).await.ok()?;
@@ -239,7 +240,7 @@ async fn first_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     Some(payload)
 }
 
-/// The version in `connection.start`; empty for a broker that is no RabbitMQ.
+/// The version in `connection.start`; empty for a broker other than RabbitMQ.
 fn version(payload: &[u8]) -> Option<String> {
     let (_, method) = lapin::protocol::parse_class(payload).ok()?;
     let AMQPClass::Connection(connection::AMQPMethod::Start(start)) = method else { return None };
@@ -251,7 +252,7 @@ fn version(payload: &[u8]) -> Option<String> {
     Some(if is_rabbit { property("version") } else { String::new() })
 }
 
-/// A version that cannot be read is given the benefit of the doubt.
+/// A version that does not parse counts as new enough.
 fn is_too_old(version: &str) -> bool {
     let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
     match (parts.next(), parts.next()) {

@@ -1,4 +1,4 @@
-//! Messages for everyone who listens.
+//! Messages to all listeners.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::message;
 use crate::publisher::Publisher;
 use crate::topology::{Destination, declare_inbox};
 
-/// After which the broker is asked again.
+/// The time limit for the broker's answer, after which it is asked again.
 const ANSWER: Duration = Duration::from_secs(5);
-/// What is on its way to one who listens.
+/// How many messages may be on their way to a listener.
 const PREFETCH: u16 = 64;
 
-/// Sends each message to everyone who listens.
+/// Sends each message to all current listeners.
 #[derive(Debug)]
 pub struct AmqpFanout<M> {
     publisher: Publisher,
@@ -57,7 +57,7 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Fanout<M> for Amqp
         self.publisher.publish(&message::encode(&message, None)?).await
     }
 
-    /// Never fails: while there is no connection nothing comes, as nothing does while it is lost.
+    /// Never fails: without a connection no messages arrive, just as when a connection is lost.
     async fn listen(&self) -> Result<Box<dyn Listener<M>>, QueueError> {
         let mut listener = AmqpListener {
             destination: self.destination.clone(),
@@ -84,7 +84,7 @@ struct AmqpListener<M> {
 }
 
 impl<M: DeserializeOwned> AmqpListener<M> {
-    /// Begins to listen, once there is a connection.
+    /// Subscribes once there is a connection.
     async fn open(&mut self) {
         match self.inbox().await {
             Ok(inbox) => self.inbox = inbox,
@@ -117,7 +117,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
         consuming.await.map_err(|error: lapin::Error| queue_error(plain(&error)))
     }
 
-    /// The next message that can be read.
+    /// The next message that decodes.
     async fn next_message(&mut self) -> M {
         loop {
             let Some(inbox) = &mut self.inbox else {
@@ -130,7 +130,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
                 continue;
             };
             self.backoff.reset();
-            // Not acknowledged it would only come again, a second time.
+            // If this fails, the message is only delivered a second time.
             let _ = delivery.ack(BasicAckOptions::default()).await;
             match message::decode(&delivery.data) {
                 Ok(message) => return message,

@@ -1,17 +1,17 @@
-//! Doorbells over RabbitMQ 3.10 or later, for the roles as processes of their own.
+//! Doorbells over RabbitMQ 3.10 or later, for roles in separate processes.
 //!
-//! In: [`AmqpOptions`]. Out: [`gantry_seams::queue::Queues`], and whether the broker is there ([`AmqpQueues::state`]).
-//! What a message means is not its business: it sees types that become JSON.
+//! In: [`AmqpOptions`]. Out: [`gantry_seams::queue::Queues`], and the state of the broker ([`AmqpQueues::state`]). Does
+//! not interpret messages: it encodes any type as JSON.
 //!
-//! - **Two connections**, each kept up by a loop of its own (`link`). A broker in alarm stops reading from connections
-//!   that publish; claims go on over the other one.
-//! - **Our own recovery, not lapin's.** Lapin's knows one address, gives up after so many tries and replays what was
-//!   declared before; ours tries all addresses for as long as it takes and declares what is asked for on each new
-//!   connection (`topology`), so that a broker with an empty disk is as good as the old one.
-//! - **A queue has a publishing channel of its own.** Lapin hands a returned message to whichever confirm comes next on
-//!   its channel, and confirms are pipelined; here it can only be one for the same queue (`publisher`).
-//! - **A consumer exists only while somebody waits** (`consumer`), so that a busy worker holds no doorbell that
-//!   another could take.
+//! - **Two connections**, each kept open by its own task (`link`). A broker in alarm stops reading from connections
+//!   that publish; claims continue on the other one.
+//! - **Own recovery instead of lapin's.** Lapin's knows one address, gives up after some tries and replays earlier
+//!   declarations. This one tries all addresses for as long as it takes, and declares objects on each new connection
+//!   when they are used (`topology`), so that a broker with an empty disk works too.
+//! - **One publishing channel per queue.** Lapin assigns a returned message to the next confirm on its channel, and
+//!   confirms are pipelined. This way it can only be one for the same queue (`publisher`).
+//! - **A consumer exists only while somebody waits** (`consumer`), so that a busy worker holds no doorbell that another
+//!   one could take.
 
 #![warn(missing_docs)]
 

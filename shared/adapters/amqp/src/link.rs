@@ -1,4 +1,4 @@
-//! A connection that is kept up: lost, it is made again, for as long as somebody holds the link.
+//! A connection that is reopened whenever it is lost, as long as the link exists.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,26 +18,25 @@ use crate::error::{ConnectError, queue_error};
 use crate::options::Address;
 use crate::topology::{DeclareError, Destination};
 
-/// Lapin tells of a connection's end in several ways, so it is asked as well.
+/// How often the connection's state is polled. Lapin reports its end in several ways.
 const LOOK: Duration = Duration::from_secs(1);
-/// For saying goodbye to the broker.
+/// The time limit for closing a connection in order.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A connection that is kept up.
+/// A connection that is kept open.
 #[derive(Debug)]
 pub(crate) struct Link {
     state: watch::Receiver<State>,
     _until_dropped: DropGuard,
 }
 
-/// How a link is.
 #[derive(Debug, Clone)]
 enum State {
     Up { session: Arc<Session>, blocked: Option<String> },
     Down { since: Instant, why: String },
 }
 
-/// One connection, from its making to its end, and what was declared on it.
+/// One connection, and what was declared on it.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) connection: Connection,
@@ -71,7 +70,7 @@ impl Link {
         }
     }
 
-    /// The connection, if the broker takes messages over it now.
+    /// The connection, if the broker accepts messages on it now.
     pub(crate) fn publishable(&self) -> Result<Arc<Session>, QueueError> {
         match &*self.state.borrow() {
             State::Up { session, blocked: None } => Ok(Arc::clone(session)),
@@ -79,7 +78,7 @@ impl Link {
         }
     }
 
-    /// Waits until the broker takes no more messages over this connection, and says why.
+    /// Waits until the broker accepts no more messages on this connection; returns why.
     pub(crate) async fn until_unpublishable(&self, session: &Arc<Session>) -> QueueError {
         let mut state = self.state.clone();
         let trouble = state.wait_for(|state| !state.takes_messages_over(session)).await;
@@ -118,7 +117,7 @@ impl Session {
         Arc::new(Self { connection, declared: Mutex::default() })
     }
 
-    /// Declares it unless that was done on this connection.
+    /// Declares it unless it was declared on this connection already.
     pub(crate) async fn declare(&self, destination: &Destination) -> Result<(), DeclareError> {
         let mut declared = self.declared.lock().await;
         if !declared.contains(destination.name()) {
@@ -128,13 +127,13 @@ impl Session {
         Ok(())
     }
 
-    /// Somebody deleted it: it is to be declared again.
+    /// Has it declared again, after it was deleted.
     pub(crate) async fn forget(&self, destination: &Destination) {
         self.declared.lock().await.remove(destination.name());
     }
 }
 
-/// A connection with what it tells.
+/// A new connection with its events.
 struct Made {
     session: Arc<Session>,
     events: Box<dyn Stream<Item = Event> + Send + Unpin>,
@@ -146,7 +145,7 @@ impl Made {
         State::Up { session: Arc::clone(&self.session), blocked: None }
     }
 
-    /// Waits for the connection's end and says why; meanwhile passes on whether it is blocked.
+    /// Waits for the end of the connection and returns its reason. Meanwhile reports whether it is blocked.
     async fn watch(mut self, state: &watch::Sender<State>) -> String {
         let mut look = tokio::time::interval(LOOK);
         let status = self.session.connection.status().clone();
@@ -168,7 +167,7 @@ impl Made {
                 },
                 _ = look.tick() => {}
             }
-            // A channel's errors are told, too, and leave the connection as it is.
+            // Errors of channels are reported as well, and do not affect the connection.
             if !status.connected() {
                 return last.unwrap_or_else(|| "the connection ended".to_owned());
             }
@@ -210,21 +209,21 @@ async fn keep_up(state: &watch::Sender<State>, mut made: Made, mut addresses: In
     }
 }
 
-/// Without it the broker would log a client that vanished.
+/// Otherwise the broker would log a client that vanished.
 async fn say_goodbye(state: &watch::Sender<State>) {
     let State::Up { session, .. } = state.borrow().clone() else { return };
-    // It may be gone already; then there is nobody to say goodbye to.
+    // If the connection is gone there is nothing to close.
     let _ = timeout(GOODBYE, session.connection.close(200, "OK".into())).await;
 }
 
-/// The addresses, beginning with the one after the last that was tried.
+/// The addresses in turn, starting after the last one that was tried.
 struct InTurn {
     dialer: Arc<Dialer>,
     next: usize,
 }
 
 impl InTurn {
-    /// Tries each once. Of several errors the one is told that does not pass by itself.
+    /// Tries each address once. Of several errors, a permanent one is returned first.
     async fn dial(&mut self) -> Result<Made, ConnectError> {
         let addresses = &self.dialer.options().addresses;
         let mut unreachable = Vec::new();

@@ -1,4 +1,4 @@
-//! Messages as they travel.
+//! The encoding of messages.
 
 use gantry_domain::trace::TraceParent;
 use gantry_seams::queue::QueueError;
@@ -10,26 +10,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::queue_error;
 
-/// Raised when a message changes so that an older process would misread it.
+/// Increased when a message changes in a way that an older process would misread.
 const VERSION: u32 = 1;
-/// The header of the W3C's trace context.
+/// The header of W3C Trace Context.
 const TRACE: &str = "traceparent";
 const PERSISTENT: u8 = 2;
 
-/// A message with the version of its form.
+/// A message with the version of its encoding.
 #[derive(Serialize, Deserialize)]
 struct Envelope<M> {
     v: u32,
     message: M,
 }
 
-/// A message that can be sent.
 pub(crate) struct Outgoing {
     pub(crate) body: Vec<u8>,
     pub(crate) properties: BasicProperties,
 }
 
-/// Why a message that came cannot be read. It never will be.
+/// A message could not be decoded, and never will be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreadable {
     #[error("it has version {0}, and this gantry knows up to {VERSION}")]
@@ -66,7 +65,7 @@ pub(crate) fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, Unreadable> 
     Ok(serde_json::from_slice::<Envelope<M>>(body)?.message)
 }
 
-/// The trace that a message is part of. One that cannot be read is none.
+/// The trace that a message is part of. An invalid header counts as none.
 pub(crate) fn trace(delivery: &Delivery) -> Option<TraceParent> {
     let headers = delivery.properties.headers().as_ref()?;
     let AMQPValue::LongString(text) = headers.inner().get(TRACE)? else { return None };

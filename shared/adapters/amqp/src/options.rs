@@ -1,4 +1,4 @@
-//! Where the broker is and who we are to it.
+//! The addresses of a broker, and the user to log in as.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,34 +9,34 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
 
-/// What an address looks like, for messages.
+/// An example of a URL, for messages.
 const EXAMPLE: &str = "amqp://gantry@rabbitmq.example:5672/builds, or amqps://… for TLS";
-/// An AMQP short string.
+/// The limit of an AMQP short string, in bytes.
 const LONGEST_NAME: usize = 255;
 
 /// How to reach a broker, or a cluster of them.
 #[derive(Debug, Clone)]
 pub struct AmqpOptions {
-    /// Tried in turn, at the start and whenever the connection is lost. At least one.
+    /// The addresses, tried in turn at the start and after a lost connection. At least one.
     pub addresses: Vec<Address>,
     /// The virtual host.
     pub vhost: String,
-    /// Whom to log in as.
+    /// The user to log in as.
     pub user: String,
-    /// With which password. Not printed by `Debug`.
+    /// The user's password. Not printed by `Debug`.
     pub password: SecretString,
-    /// For `amqps://`: the certificates to trust, in PEM, instead of the machine's.
+    /// For `amqps://`: a PEM file of the certificates to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// What the broker lists the connections as; best `gantry-<role>-<host>`.
+    /// The name of the connections in the broker's listings; best `gantry-<role>-<host>`.
     pub name: String,
-    /// How often both sides show that they live. A connection that is silent for twice as long is given up.
+    /// The heartbeat interval. A connection that is silent for twice as long is closed.
     pub heartbeat: Duration,
 }
 
-/// Where one broker listens.
+/// The address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Whether with TLS.
+    /// Whether it speaks TLS.
     pub tls: bool,
     /// A name, or an IP address without brackets.
     pub host: String,
@@ -44,40 +44,40 @@ pub struct Address {
     pub port: u16,
 }
 
-/// A broker's URL that is refused.
+/// The URLs of a broker were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
-    /// There is none.
+    /// There is no URL.
     #[error("no broker is named: give a URL like {EXAMPLE}")]
     None,
-    /// It cannot be read.
+    /// A URL does not parse.
     #[error("`{url}` is no broker's URL, {why}: it looks like {EXAMPLE}")]
     Malformed {
-        /// Without a password.
+        /// The URL, without a password.
         url: String,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
-    /// It would be seen in settings, logs and process lists.
+    /// A URL contains a password, which would appear in settings, logs and process lists.
     #[error(
         "a broker's URL with a password is refused: leave it out of the URL, and name a file that holds it"
     )]
     Password,
-    /// They lead to different places.
+    /// The URLs differ in user, virtual host or scheme.
     #[error(
         "the brokers' URLs must agree in user, virtual host and scheme, and `{one}` and `{another}` do not"
     )]
     Disagree {
-        /// The first.
+        /// The first URL.
         one: String,
-        /// One that differs.
+        /// A URL that differs from it.
         another: String,
     },
 }
 
 impl AmqpOptions {
-    /// Reads `amqp://[user@]host[:port][/vhost]` and `amqps://…`; user `guest`, port 5672 or 5671 and vhost `/` are
-    /// assumed. A `/` in a vhost's name is written `%2f`. The name is `gantry` and the heartbeat 10 s until they are set.
+    /// Parses `amqp://[user@]host[:port][/vhost]` and `amqps://…`. The defaults are user `guest`, port 5672 or 5671 and
+    /// vhost `/`. A `/` in a vhost's name is written `%2f`. The connection's name is `gantry` and the heartbeat 10 s.
     ///
     /// # Errors
     /// [`InvalidUrl`].
@@ -123,7 +123,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What one URL says.
+/// A parsed URL.
 struct Target {
     address: Address,
     user: String,
@@ -172,7 +172,7 @@ fn name(encoded: &str) -> Option<String> {
     (name.len() <= LONGEST_NAME).then(|| name.into_owned())
 }
 
-/// What cannot be read may have a password in it all the same.
+/// Removes what may be a password from a URL that does not parse.
 fn shown(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((_, after)) => format!("…@{after}"),

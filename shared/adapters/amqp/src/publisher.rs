@@ -1,4 +1,4 @@
-//! Publishes to one destination: pipelined, each message confirmed by the broker.
+//! Publishes to one destination. Messages are pipelined, and each is confirmed by the broker.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,9 @@ use crate::link::{Link, Session};
 use crate::message::Outgoing;
 use crate::topology::Destination;
 
-/// After which a message counts as not published. It may still arrive.
+/// The time after which a message counts as not published. It may still arrive.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Publishes to one destination.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     link: Arc<Link>,
@@ -41,7 +40,8 @@ impl Publisher {
         Self { link, destination, line: tokio::sync::Mutex::default() }
     }
 
-    /// Returns once the broker has the message on disk, and fails at once where it is known that it will not.
+    /// Returns once the broker has the message on disk. Fails at once if it is known that the broker will not accept
+    /// it.
     pub(crate) async fn publish(&self, message: &Outgoing) -> Result<(), QueueError> {
         let session = self.link.publishable()?;
         tokio::select! {
@@ -123,8 +123,8 @@ impl Line {
         confirmed
     }
 
-    /// Lapin numbers a message and queues its frames in the first poll, in two steps. Between them another message must
-    /// not come, or each would get the other's confirm.
+    /// Lapin numbers a message and queues its frames in two steps of the first poll. If another message got in between,
+    /// each would receive the other's confirm.
     async fn send(
         &self,
         destination: &Destination,
@@ -147,8 +147,8 @@ impl Line {
     }
 }
 
-/// Notes a message whose confirm nobody waited for. Lapin keeps such a confirm as long as its channel lives, so the
-/// channel is replaced; those who still wait on it hold it until they are done.
+/// Marks a channel with a message whose confirm nobody awaits any more. Lapin keeps such a confirm as long as the
+/// channel lives, so the channel is replaced. Callers that still wait keep it alive until they are done.
 struct GivenUp<'l> {
     line: &'l Line,
     settled: bool,

@@ -1,4 +1,4 @@
-//! Every doorbell of an installation, over RabbitMQ.
+//! The doorbells of an installation, over RabbitMQ.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -23,7 +23,7 @@ use crate::options::AmqpOptions;
 use crate::publisher::Publisher;
 use crate::topology::{self, Destination};
 
-/// The connections to a broker, kept up until this and all that it gave are dropped.
+/// The connections to a broker, kept open until this and all its queues are dropped.
 #[derive(Debug, Clone)]
 pub struct AmqpQueues {
     publishing: Arc<Link>,
@@ -32,11 +32,11 @@ pub struct AmqpQueues {
 }
 
 impl AmqpQueues {
-    /// Tries each address once, and declares what every role needs. When `shutdown` is cancelled claims and listening
-    /// end; publishing goes on, because a role that drains has things to say.
+    /// Tries each address once, and declares what every role needs. When `shutdown` is cancelled, claims and listeners
+    /// end; publishing continues, because a draining role still rings doorbells.
     ///
     /// # Errors
-    /// [`ConnectError`]; whether it makes sense to try again says [`ConnectError::is_temporary`].
+    /// [`ConnectError`]; [`ConnectError::is_temporary`] tells whether a retry may succeed.
     pub async fn connect(
         options: AmqpOptions,
         shutdown: &CancellationToken,
@@ -53,7 +53,7 @@ impl AmqpQueues {
         Ok(Self { publishing, claiming, shutdown: shutdown.clone() })
     }
 
-    /// The doorbells.
+    /// The doorbells of the installation.
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues {
@@ -64,13 +64,13 @@ impl AmqpQueues {
         }
     }
 
-    /// A queue of any messages, with room for so many.
+    /// A queue of any messages, with room for `room` of them.
     #[must_use]
     pub fn queue<M>(&self, name: &str, room: u32) -> AmqpQueue<M> {
         self.of(Destination::Queue { name: name.to_owned(), room })
     }
 
-    /// A fan-out of any messages.
+    /// A fanout of any messages.
     #[must_use]
     pub fn fanout<M>(&self, name: &str) -> AmqpFanout<M> {
         AmqpFanout::new(
@@ -81,7 +81,7 @@ impl AmqpQueues {
         )
     }
 
-    /// Whether messages can be published and claimed now, or why not.
+    /// Whether messages can be published and claimed now.
     ///
     /// # Errors
     /// What is wrong, and for how long.
@@ -105,7 +105,7 @@ impl AmqpQueues {
 #[derive(Debug)]
 pub struct AmqpQueue<M> {
     publisher: Publisher,
-    /// Most processes only publish or only claim.
+    /// Created lazily: most processes only publish or only claim.
     deliveries: OnceLock<Deliveries>,
     destination: Destination,
     claiming: Arc<Link>,
@@ -114,7 +114,7 @@ pub struct AmqpQueue<M> {
 }
 
 impl<M: DeserializeOwned> AmqpQueue<M> {
-    /// The next message that can be read. One that cannot would come again for ever, so it is done with.
+    /// The next message that decodes. One that does not is acknowledged, because it would be redelivered for ever.
     async fn next(&self) -> Result<Option<Claim<M>>, QueueError> {
         let deliveries = self.deliveries.get_or_init(|| {
             Deliveries::of(
@@ -155,7 +155,7 @@ impl<M: Serialize + DeserializeOwned + Send + Sync + 'static> Queue<M> for AmqpQ
     }
 }
 
-/// A queue for each pool, made when it is first named.
+/// The queues of pools, each created on first use.
 struct AmqpJobs {
     queues: AmqpQueues,
     by_pool: Mutex<HashMap<PoolName, Arc<AmqpQueue<PoolHasWork>>>>,

@@ -1,11 +1,12 @@
-//! Everything that gantry has in a broker, declared on each connection before it is first used there.
+//! All objects that gantry has in a broker. Each is declared on a connection before its first use there.
 //!
 //! | what | kind | for |
 //! |---|---|---|
-//! | exchange `gantry` | direct, durable | rings one queue, by its name |
-//! | `gantry.events`, `gantry.runs`, `gantry.jobs.<pool>` | quorum queues of so many messages, the oldest dropped | to one of those who claim |
-//! | exchange `gantry.control` | fan-out, durable | rings everyone |
-//! | a queue that the broker names | exclusive, gone with its connection | one who listens to `gantry.control` |
+//! | exchange `gantry` | direct, durable | routes to one queue, by its name |
+//! | `gantry.events`, `gantry.runs`, `gantry.jobs.<pool>` | quorum queues of limited length, dropping the oldest
+//! message | each message to one claimant |
+//! | exchange `gantry.control` | fanout, durable | each message to all listeners |
+//! | a queue named by the broker | exclusive, deleted with its connection | one listener of `gantry.control` |
 
 use gantry_domain::id::PoolName;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -19,14 +20,14 @@ use crate::options::AmqpOptions;
 pub(crate) const CONTROL: &str = "gantry.control";
 const EXCHANGE: &str = "gantry";
 
-/// Of more than these the oldest are dropped, and the sweeper rings again.
+/// The most messages of a queue. Beyond that the oldest are dropped, and the sweeper rings again.
 const EVENTS: u32 = 4_096;
 const RUNS: u32 = 4_096;
-/// All of a pool's doorbells say the same: one for each slot that might be free is plenty.
+/// All doorbells of a pool are equivalent, so one for each slot that might be free is plenty.
 const JOBS: u32 = 256;
 /// How many messages a listener may be behind before the oldest are dropped.
 const MOST_BEHIND: u32 = 1_024;
-/// How long a listener's queue outlives a listener that never came to consume it.
+/// How long a listener's queue lives if the listener never consumes it, in milliseconds.
 const UNUSED_MS: u32 = 60_000;
 
 const ACCESS_REFUSED: u16 = 403;
@@ -72,12 +73,12 @@ impl Destination {
         }
     }
 
-    /// Whether a message that nobody is there for is an error.
+    /// Whether an unroutable message is an error.
     pub(crate) fn is_mandatory(&self) -> bool {
         matches!(self, Self::Queue { .. })
     }
 
-    /// On a channel of its own: the broker closes a channel on which a declaration fails.
+    /// On a separate channel, because the broker closes a channel on which a declaration fails.
     pub(crate) async fn declare(&self, connection: &Connection) -> Result<(), DeclareError> {
         self.declare_on(&connection.create_channel().await?)
             .await
@@ -101,7 +102,7 @@ impl Destination {
     }
 }
 
-/// A queue for one who listens to a fan-out from now on.
+/// A queue for a new listener of a fanout.
 pub(crate) async fn declare_inbox(channel: &Channel, fanout: &str) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     let mut arguments = FieldTable::default();
@@ -129,7 +130,7 @@ fn doorbells(room: u32) -> FieldTable {
     arguments
 }
 
-/// Why something could not be declared.
+/// A declaration failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeclareError {
     #[error(

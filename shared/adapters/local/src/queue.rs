@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// Of more than these the oldest are dropped, and the sweeper rings again.
+/// The most messages of a queue. Beyond that the oldest are dropped, and the sweeper rings again.
 const EVENTS: usize = 4_096;
 const RUNS: usize = 4_096;
 const CANCELS: usize = 1_024;
-/// All of a pool's doorbells say the same: one for each slot that might be free is plenty.
+/// All doorbells of a pool are equivalent, so one for each slot that might be free is plenty.
 const JOBS: usize = 256;
 
-/// Every doorbell of an installation in one process. They close when `shutdown` is cancelled.
+/// The doorbells of an installation in one process. The queues close when `shutdown` is cancelled.
 #[must_use]
 pub fn queues(shutdown: &CancellationToken) -> Queues {
     Queues {
@@ -31,7 +31,7 @@ pub fn queues(shutdown: &CancellationToken) -> Queues {
     }
 }
 
-/// A queue of at most so many messages.
+/// A queue of limited length.
 #[derive(Debug)]
 pub struct LocalQueue<M> {
     messages: Mutex<VecDeque<(M, Option<TraceParent>)>>,
@@ -50,7 +50,8 @@ impl<M> LocalQueue<M> {
     fn take(&self) -> Option<(M, Option<TraceParent>)> {
         let mut messages = self.messages();
         let message = messages.pop_front();
-        // Two rings while nobody waits yet are kept as one, so whoever takes and leaves some rings for the next.
+        // `Notify` keeps only one notification while nobody waits, so a receiver that leaves messages notifies the
+        // next.
         if !messages.is_empty() {
             self.rung.notify_one();
         }
@@ -89,7 +90,7 @@ impl<M: Send + 'static> Queue<M> for LocalQueue<M> {
     }
 }
 
-/// What was claimed here has left the queue already.
+/// A claimed message has already left the queue.
 struct Gone;
 
 #[async_trait]
@@ -99,7 +100,7 @@ impl Acknowledge for Gone {
     }
 }
 
-/// Sends each message to everyone who listens.
+/// Sends each message to all current listeners.
 #[derive(Debug)]
 pub struct LocalFanout<M> {
     sender: broadcast::Sender<M>,
@@ -117,7 +118,7 @@ impl<M: Clone> LocalFanout<M> {
 #[async_trait]
 impl<M: Clone + Send + 'static> Fanout<M> for LocalFanout<M> {
     async fn publish(&self, message: M) -> Result<(), QueueError> {
-        // An error says that nobody listens, which is no error.
+        // An error means that there are no listeners, which is fine.
         let _ = self.sender.send(message);
         Ok(())
     }
@@ -151,7 +152,7 @@ impl<M: Clone + Send + 'static> Listener<M> for LocalListener<M> {
     }
 }
 
-/// A queue for each pool, made when it is first named.
+/// The queues of pools, each created on first use.
 #[derive(Debug)]
 pub struct LocalJobs {
     by_pool: Mutex<HashMap<PoolName, Arc<LocalQueue<PoolHasWork>>>>,
@@ -159,7 +160,7 @@ pub struct LocalJobs {
 }
 
 impl LocalJobs {
-    /// No pools yet.
+    /// Queues that close when `shutdown` is cancelled.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
         Self { by_pool: Mutex::default(), shutdown }

@@ -1,4 +1,4 @@
-//! Objects through the `object_store` crate: in a directory, or in a bucket.
+//! Objects in a directory or a bucket, through the `object_store` crate.
 
 use std::io;
 use std::pin::Pin;
@@ -17,16 +17,16 @@ use tracing::warn;
 use crate::error::blob_error;
 use crate::storage_url::Cloud;
 
-/// A stream goes to the object store in pieces of so many bytes: the least that S3 takes of a larger object.
+/// The part size of a multipart upload, in bytes: the minimum of S3.
 const PIECE: u64 = 5 << 20;
-/// A file is read in pieces of so many bytes.
+/// The buffer size for reading a file, in bytes.
 const READ: usize = 128 << 10;
 
-/// Objects in an object store.
+/// An object store in a directory or a bucket.
 #[derive(Debug, Clone)]
 pub struct ObjectBlobs {
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// Where it is, for people.
+    /// The location, for messages.
     pub(crate) place: String,
     pub(crate) cloud: Option<Cloud>,
 }
@@ -80,7 +80,7 @@ impl Blobs for ObjectBlobs {
         let location = location(path)?;
         let found = self.store.get(&location).await.map_err(|error| blob_error(path, &error))?;
         Ok(match found.payload {
-            // As a stream it would come in pieces of 8 KiB, each by way of another thread.
+            // As a stream it would come in chunks of 8 KiB, each through another thread.
             GetResultPayload::File(file, _) => {
                 Box::pin(BufReader::with_capacity(READ, tokio::fs::File::from_std(file)))
             }
@@ -131,12 +131,12 @@ fn deleted(path: &str, result: object_store::Result<()>) -> Result<(), BlobError
     }
 }
 
-/// A reader cut into pieces, of which all but the last are [`PIECE`] long.
+/// Splits a reader into parts; all but the last have [`PIECE`] bytes.
 struct Pieces<'a> {
     path: &'a str,
     reader: Pin<Box<dyn AsyncRead + Send>>,
     most: u64,
-    /// How many bytes have been read.
+    /// The number of bytes read so far.
     total: u64,
 }
 
@@ -146,7 +146,7 @@ struct Piece {
 }
 
 impl Pieces<'_> {
-    /// Reads no more than one byte over what is allowed.
+    /// Reads at most one byte more than allowed, to detect an object that is too large.
     async fn next(&mut self) -> Result<Piece, BlobError> {
         let path = self.path;
         let mut bytes = BytesMut::new();
@@ -168,7 +168,7 @@ impl Pieces<'_> {
     }
 }
 
-/// Reads a piece while the one before it is sent: two are in memory.
+/// Reads a part while the previous one is sent, so two are in memory.
 async fn send(
     upload: &mut dyn MultipartUpload,
     first: Piece,
@@ -188,9 +188,9 @@ async fn send(
     Ok(())
 }
 
-/// Where an object lies. The paths are of our own making, so one that would need to be rewritten is refused.
+/// The location of an object. Gantry makes all paths, so one that is not in normal form is refused.
 fn location(path: &str) -> Result<Location, BlobError> {
-    // In a directory, a name with a # is an object that is not finished.
+    // In a directory, a name with `#` is an unfinished object.
     let plain = !path.starts_with('/') && !path.ends_with('/') && !path.contains('#');
     match Location::parse(path) {
         Ok(location) if plain && !location.as_ref().is_empty() => Ok(location),

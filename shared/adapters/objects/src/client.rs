@@ -1,4 +1,4 @@
-//! The HTTP client to an object store: bounded in time, with the one TLS provider of the process.
+//! The HTTP client for object stores, with timeouts and the process-wide TLS provider.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use reqwest::Certificate;
 
 use crate::open::OpenError;
 
-/// How long a connection may take.
+/// The time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long a request may take until its answer begins, and then each piece of the answer. A piece of 5 MiB goes out
-/// meanwhile, so this is also the slowest connection that works: 4 Mbit/s.
+/// The time limit until an answer begins, and then for each part of it. An upload of 5 MiB must fit in it, so the
+/// slowest usable connection has 4 Mbit/s.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A store that is away is known to be so when this is over: whoever asked decides whether to ask again.
+/// The time limit for all retries of a request. After that the caller decides whether to ask again.
 const RETRIES: Duration = Duration::from_secs(3);
 
-/// What was refused or broke off is tried again for a short while.
+/// Requests that were refused or interrupted are retried for a short time.
 pub(crate) fn retries() -> RetryConfig {
     RetryConfig {
         max_retries: 3,
@@ -32,13 +32,13 @@ pub(crate) fn retries() -> RetryConfig {
     }
 }
 
-/// One client for the objects and for the cloud's own servers that give credentials.
+/// One client for the objects and for the cloud's credential servers.
 #[derive(Debug)]
 pub(crate) struct Connector(reqwest::Client);
 
 impl Connector {
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, OpenError> {
-        // The process has one TLS provider; whoever comes second finds it installed, which is as good.
+        // The process has one TLS provider; an error means that it is already installed.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))

@@ -1,27 +1,27 @@
-//! A copy of objects in a folder that is in use.
+//! Copies the objects of a folder that is in use.
 //!
-//! An object is written once, under a name of its own, and never changed: one that is there is the same.
+//! An object is written once, under a unique name, and never changed. So an object that exists in the copy is up to
+//! date.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Copies every object of the folder `from` into the folder `to`, and leaves alone what is there already. Answers the
-/// paths of all that there are.
+/// Copies the objects of `from` that `to` does not have. Returns the paths of all objects.
 ///
 /// # Errors
-/// What the system says, and of which file.
+/// The system's error, with the file's name.
 pub fn copy_folder(from: &Path, to: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut objects = BTreeSet::new();
     copy_below(from, to, Path::new(""), &mut objects)?;
     Ok(objects)
 }
 
-/// Removes from a copy what is not among `objects`.
+/// Removes the objects from a copy that are not in `objects`.
 ///
 /// # Errors
-/// What the system says, and of which file.
+/// The system's error, with the file's name.
 pub fn keep_only(copy: &Path, objects: &BTreeSet<PathBuf>) -> io::Result<()> {
     remove_below(copy, Path::new(""), objects)
 }
@@ -45,7 +45,7 @@ fn copy_below(
                     has_new |= is_new;
                     objects.insert(path);
                 }
-                // It was of use to nobody any more.
+                // It was deleted meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(named(&path)(error)),
             }
@@ -57,7 +57,7 @@ fn copy_below(
     Ok(())
 }
 
-/// Answers whether it was not there.
+/// Returns whether it was copied.
 fn copy_object(from: &Path, to: &Path) -> io::Result<bool> {
     let mut source = File::open(from)?;
     let length = source.metadata()?.len();
@@ -78,7 +78,7 @@ fn remove_below(copy: &Path, below: &Path, objects: &BTreeSet<PathBuf>) -> io::R
         let path = below.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             remove_below(copy, &path, objects)?;
-            // One that is not empty stays.
+            // A folder that is not empty stays.
             let _has_objects = fs::remove_dir(copy.join(&path));
         } else if !objects.contains(&path) {
             fs::remove_file(copy.join(&path)).map_err(named(&path))?;
@@ -87,7 +87,7 @@ fn remove_below(copy: &Path, below: &Path, objects: &BTreeSet<PathBuf>) -> io::R
     Ok(())
 }
 
-/// None of a folder that is gone, or not yet there.
+/// The entries of a folder; none if it does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.collect(),

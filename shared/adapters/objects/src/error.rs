@@ -1,4 +1,4 @@
-//! What an object store's errors mean to us.
+//! Maps object stores' errors.
 
 use std::error::Error;
 use std::io;
@@ -18,20 +18,20 @@ pub(crate) fn blob_error(path: &str, error: &object_store::Error) -> BlobError {
     }
 }
 
-/// The bucket itself is not there: not to be confused with an object that is not.
+/// The bucket does not exist, as opposed to an object in it.
 pub(crate) fn is_bucket_absent(code: Option<&str>) -> bool {
     matches!(code, Some("NoSuchBucket" | "ContainerNotFound" | "ContainerBeingDeleted"))
 }
 
 fn has_no_room(error: &object_store::Error, code: Option<&str>) -> bool {
-    // MinIO's word; the clouds have none.
+    // MinIO's code; the clouds have none.
     code == Some("XMinioStorageFull")
         || causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
             matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         })
 }
 
-/// The server's own word for what is wrong: all three clouds answer `<Error><Code>…</Code>…`.
+/// The server's error code. All three clouds answer `<Error><Code>…</Code>…`.
 pub(crate) fn code(error: &object_store::Error) -> Option<String> {
     let text = error.to_string();
     let (_, rest) = text.split_once("<Code>")?;
@@ -39,7 +39,7 @@ pub(crate) fn code(error: &object_store::Error) -> Option<String> {
     Some(code.to_owned())
 }
 
-/// What to tell people: the server's word if it answered, else the innermost cause.
+/// A reason for people: the server's code if it answered, otherwise the innermost cause.
 pub(crate) fn reason(error: &object_store::Error) -> String {
     match code(error) {
         Some(code) => format!("it answered {code}"),

@@ -1,4 +1,4 @@
-//! Large bytes where every machine of an installation reaches them: a directory, S3, Azure Blob or Google Cloud Storage.
+//! Large objects, in a directory, S3, Azure Blob or Google Cloud Storage.
 
 #![warn(missing_docs)]
 

@@ -21,26 +21,26 @@ use crate::client::{self, Connector};
 use crate::storage_url::{Cloud, InvalidStorageUrl, StorageUrl};
 use crate::unfinished;
 
-/// What others share a folder with: a file that they have not finished for so long is left over.
+/// In a folder that several processes use, an unfinished file of this age was abandoned.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 
-/// Where objects are, and how to get there.
+/// The location of objects, and how to reach it.
 #[derive(Clone)]
 pub struct ObjectsOptions {
     /// `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix` or `file:///folder`.
     pub url: Url,
-    /// Other servers than the cloud's own.
+    /// Another server than the cloud's own.
     pub endpoint: Option<Url>,
     /// The region of an S3 bucket.
     pub region: String,
-    /// A PEM file with authorities to trust beside those of the system.
+    /// A PEM file with certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// The environment, in which credentials are found as by the cloud's own tools.
+    /// The environment. Credentials are read from it as the cloud's own tools do.
     pub environment: Vec<(String, String)>,
 }
 
 impl ObjectsOptions {
-    /// Whether objects can be kept at such an address; asks nobody.
+    /// Checks that this is a valid location. Does not connect.
     ///
     /// # Errors
     /// [`InvalidStorageUrl`].
@@ -61,28 +61,28 @@ impl std::fmt::Debug for ObjectsOptions {
     }
 }
 
-/// Objects cannot be kept here.
+/// The object store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum OpenError {
-    /// The address is none.
+    /// The URL is invalid.
     #[error(transparent)]
     Url(#[from] InvalidStorageUrl),
     /// The folder cannot be used.
     #[error("{} cannot be used to keep objects", path.display())]
     Folder { path: PathBuf, source: Box<dyn Error + Send + Sync> },
-    /// What is set, or is in the environment, does not fit together.
+    /// The settings or environment variables are inconsistent.
     #[error(
         "the credentials for {place} are incomplete or wrong: they are taken from the environment, like {credentials}"
     )]
     Credentials {
         place: String,
-        /// Where its credentials are expected.
+        /// Where the credentials are expected.
         credentials: &'static str,
-        /// What the cloud's client said.
+        /// The client's error.
         source: Box<object_store::Error>,
     },
-    /// The file with the authority of the certificate.
+    /// The file of certificate authorities cannot be used.
     #[error("{} cannot be used as an authority of certificates: {message}", path.display())]
     CaFile { path: PathBuf, message: String },
     /// The system has no usable TLS.
@@ -90,13 +90,13 @@ pub enum OpenError {
         "cannot start an HTTP client: are the system's certificates installed (ca-certificates)?"
     )]
     Client {
-        /// What it said.
+        /// The client's error.
         source: reqwest::Error,
     },
 }
 
 impl ObjectBlobs {
-    /// Objects of the place that `options` name. Asks nobody yet: see [`ObjectBlobs::probe`].
+    /// Opens the object store of `options`. Does not connect yet: see [`ObjectBlobs::probe`].
     ///
     /// # Errors
     /// [`OpenError`].
@@ -120,13 +120,14 @@ impl ObjectBlobs {
         }
     }
 
-    /// Objects as files in a directory of their own, which is made if it is not there, for its owner alone. A file and
-    /// its name are on the disk before an answer says so. One process at a time: what another left unfinished is removed.
+    /// Stores objects as files in a directory of their own, which is created if it does not exist, readable only by its
+    /// owner. File and name are on disk when a put returns. For one process at a time: another one's unfinished files
+    /// are removed.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn local(directory: impl Into<PathBuf>) -> Result<Self, OpenError> {
-        // A file's time may be a tick behind the clock. What is written from here on is younger than this.
+        // A file's time may be slightly behind the clock; this keeps new files safe.
         Self::in_folder(directory.into(), Duration::from_secs(1))
     }
 
@@ -143,7 +144,7 @@ impl ObjectBlobs {
     }
 }
 
-/// Makes the directory, and those above it, so that their names are on the disk before anything is in them.
+/// Creates the directory and its parents, and syncs their names to disk before anything is stored in them.
 fn create(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -153,7 +154,7 @@ fn create(directory: &Path) -> io::Result<()> {
         create(above)?;
     }
     let mut builder = DirBuilder::new();
-    // Another process may make it at the same time.
+    // Another process may create it at the same time.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -200,7 +201,7 @@ fn azure(name: &str, options: &ObjectsOptions, connector: Connector) -> Microsof
         "AZURE_",
         |builder, key, value| builder.with_config(key, value),
     );
-    // Where a machine's own identity is asked for, within Azure's app services.
+    // Azure App Service provides the identity of the machine at this endpoint.
     if let Some(identity) = variable(&options.environment, "IDENTITY_ENDPOINT") {
         builder = builder.with_msi_endpoint(identity);
     }
@@ -223,7 +224,7 @@ fn google(name: &str, options: &ObjectsOptions, connector: Connector) -> GoogleC
     builder.with_bucket_name(name).with_retry(client::retries()).with_http_connector(connector)
 }
 
-/// Gives a builder the variables that its cloud's tools read, too.
+/// Sets the variables that the cloud's own tools read as well.
 fn with_environment<B, K: FromStr>(
     mut builder: B,
     environment: &[(String, String)],

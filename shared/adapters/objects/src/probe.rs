@@ -1,4 +1,4 @@
-//! Whether objects can be kept where an operator says, asked at the start.
+//! Checks at the start that objects can be stored.
 
 use bytes::Bytes;
 use gantry_seams::blobs::{BlobError, Blobs as _};
@@ -8,45 +8,45 @@ use object_store::{Error, ObjectStoreExt};
 use crate::blobs::ObjectBlobs;
 use crate::error::{code, is_bucket_absent, reason};
 
-/// An object that nobody keeps.
+/// The name of an object that never exists.
 const PROBE: &str = "gantry/probe";
 
-/// Objects cannot be kept here, now or at all.
+/// Objects cannot be stored.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ProbeError {
-    /// There is no such bucket.
+    /// The bucket does not exist.
     #[error("there is no bucket for {place}: create it, or correct `objects.url`")]
     NoBucket { place: String },
-    /// The credentials are not right, or not enough.
+    /// The credentials are wrong or insufficient.
     #[error(
         "{place} refuses us ({reason}): check {credentials}, and that they may get, put, list and delete objects there"
     )]
     Refused {
         place: String,
-        /// What it said.
+        /// The server's answer.
         reason: String,
-        /// Where the credentials are taken from.
+        /// Where the credentials are read from.
         credentials: &'static str,
     },
     /// The folder's disk is full.
     #[error("the disk of {place} is full: free some space there")]
     Full { place: String },
-    /// Nobody answers, or no credentials are given out.
+    /// The server does not answer, or provides no credentials.
     #[error(
         "{place} does not answer ({reason}): check `objects.endpoint`, `objects.ca_file`, the network, and {credentials}"
     )]
     Unreachable {
         place: String,
-        /// What the client said.
+        /// The client's error.
         reason: String,
-        /// Where the credentials are taken from.
+        /// Where the credentials are read from.
         credentials: &'static str,
     },
 }
 
 impl ProbeError {
-    /// Waiting may help.
+    /// Whether waiting may help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unreachable { .. })
@@ -54,7 +54,7 @@ impl ProbeError {
 }
 
 impl ObjectBlobs {
-    /// Asks for an object that is not there. In a folder it writes one too, and removes it: its disk may be full.
+    /// Requests an object that does not exist. In a folder it also writes and removes one, since the disk may be full.
     ///
     /// # Errors
     /// [`ProbeError`].
@@ -78,8 +78,8 @@ impl ObjectBlobs {
 
     async fn probe_room(&self) -> Result<(), ProbeError> {
         let place = self.place.clone();
-        // Under a name of its own, and in no folder: of two processes that start at once, one would remove what the other
-        // still writes.
+        // A random name in no folder: if two processes start at once, one would otherwise remove the file or folder
+        // that the other is writing to.
         let name = format!("probe-{:016x}", rand::random::<u64>());
         match self.put(&name, Bytes::from_static(&[b'x'; 4096])).await {
             Err(BlobError::Full { .. }) => return Err(ProbeError::Full { place }),
@@ -89,7 +89,7 @@ impl ObjectBlobs {
             }
             Ok(()) => {}
         }
-        // What stays is small.
+        // A leftover is small.
         let _stays = self.delete(&name).await;
         Ok(())
     }

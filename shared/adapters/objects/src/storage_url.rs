@@ -1,4 +1,4 @@
-//! `objects.url`: where objects are stored.
+//! Parses `objects.url`.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use url::Url;
 /// A parsed `objects.url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StorageUrl {
-    /// In a folder.
+    /// A local folder.
     Folder(PathBuf),
-    /// In a bucket of a cloud, below a prefix.
+    /// A bucket, and a prefix in it.
     Bucket { cloud: Cloud, name: String, prefix: Location },
 }
 
-/// Whose servers.
+/// The provider of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cloud {
     S3,
@@ -22,36 +22,36 @@ pub(crate) enum Cloud {
     Google,
 }
 
-/// Why an `objects.url` is refused.
+/// An `objects.url` was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum InvalidStorageUrl {
-    /// Another scheme.
+    /// The scheme is not supported.
     #[error(
         "objects cannot be stored at `{scheme}://`: use s3://bucket/prefix, az://container/prefix, gs://bucket/prefix or file:///folder"
     )]
     Scheme { scheme: String },
-    /// It has credentials in it. They are not repeated.
+    /// The URL contains credentials, which the message does not repeat.
     #[error("a URL must not hold credentials: remove them, and set {instead} in the environment")]
     Credentials {
-        /// Where they belong.
+        /// Where credentials belong.
         instead: &'static str,
     },
-    /// More than a bucket and a prefix.
+    /// The URL has more than a bucket and a prefix.
     #[error("`{url}` has more than a bucket and a prefix: leave out its {part}")]
     TooMuch {
         url: Url,
-        /// What is too much.
+        /// The part to leave out.
         part: &'static str,
     },
-    /// Less than a bucket.
+    /// The URL has no bucket.
     #[error("`{url}` names no bucket: write {example}")]
     NoBucket {
         url: Url,
-        /// How it looks.
+        /// A valid example.
         example: &'static str,
     },
-    /// A prefix or folder that is no plain path.
+    /// The prefix or folder is not a plain path.
     #[error("the path of `{url}` is not plain: use names with single slashes between them")]
     Path { url: Url },
 }
@@ -93,7 +93,7 @@ fn refuse_more(url: &Url) -> Result<(), InvalidStorageUrl> {
     let part = if url.port().is_some() {
         "port (another server is named by `objects.endpoint`)"
     } else if url.query().is_some() || url.fragment().is_some() {
-        // Azure's shared access signatures are queries, so this one is not repeated.
+        // Azure's shared access signatures are queries, so the message must not repeat it.
         return Err(InvalidStorageUrl::Credentials { instead: Cloud::Azure.credentials() });
     } else {
         return Ok(());
@@ -102,7 +102,7 @@ fn refuse_more(url: &Url) -> Result<(), InvalidStorageUrl> {
 }
 
 impl Cloud {
-    /// Where its own tools look for credentials.
+    /// Where the cloud's own tools look for credentials.
     pub(crate) fn credentials(self) -> &'static str {
         match self {
             Self::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

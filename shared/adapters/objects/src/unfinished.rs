@@ -1,5 +1,5 @@
-//! What a process left behind that was killed while it wrote an object: `object_store` writes `x` as `x#1` first, shows
-//! it to nobody, and never looks at it again.
+//! Removes objects that a killed process left unfinished: `object_store` writes `x` as `x#1` first, does not list that
+//! file, and never cleans it up.
 
 use std::fs;
 use std::io;
@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-/// Removes those that are older than `age`, while the installation is at work already: there may be many directories to
-/// look through.
+/// Removes unfinished objects older than `age` in the background, since there may be many directories to search.
 pub(crate) fn remove_in_background(directory: PathBuf, age: Duration) {
     #[expect(clippy::disallowed_methods, reason = "compared with the times of files")]
     let now = SystemTime::now();
@@ -37,7 +36,7 @@ fn remove(directory: &Path, before: SystemTime) -> io::Result<u64> {
             remove_if_unfinished(&entry, before)
         };
         count += match removed {
-            // Others delete objects meanwhile.
+            // Other tasks delete objects meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             result => result?,
         };

@@ -1,17 +1,17 @@
-//! Where Redis is, as people write it: `redis://host:port/db` and its like.
+//! Parses addresses of Redis, such as `redis://host:port/db`.
 
 use std::fmt;
 
 use crate::options::Servers;
 
-/// What a URL of Redis says: where it is, and as whom to come.
+/// The servers and the user in a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParsedUrl {
     pub(crate) servers: Servers,
     pub(crate) user: Option<String>,
 }
 
-/// Where one server listens.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     /// A name or an IP address.
@@ -30,53 +30,52 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a URL does not say where Redis is. No message repeats the whole URL: there may be a password in it.
+/// A URL of Redis is invalid. No message repeats the whole URL, because it may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not one of the four.
+    /// The scheme is not one of the four.
     #[error(
         "`{scheme}` is no scheme of redis: write `redis://redis.example:6379/0`, `rediss://…` for TLS, or \
          `redis+sentinel://one:26379,two:26379/master/0` (`rediss+sentinel://…` for TLS)"
     )]
     Scheme {
-        /// What stands before `://`, or nothing.
+        /// The part before `://`, which may be empty.
         scheme: String,
     },
-    /// Settings are shown and logged; passwords may not be.
+    /// The URL contains a password. Settings are shown and logged, passwords must not be.
     #[error(
         "there is a password in the URL: write it into a file and name that in `store.password_file`"
     )]
     Password,
-    /// No host between the slashes.
+    /// There is no host.
     #[error("the host is missing: write it like `redis://redis.example:6379/0`")]
     Host,
-    /// Not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("`{port}` is no port: write it like `redis://redis.example:6379/0`")]
     Port {
-        /// What stands after the colon.
+        /// The part after the colon.
         port: String,
     },
-    /// Not a number.
+    /// The database is not a number.
     #[error(
         "`{db}` is no database: write its number after the slash, like `redis://redis.example:6379/0`"
     )]
     Db {
-        /// What stands after the slash.
+        /// The part after the slash.
         db: String,
     },
-    /// Sentinels watch several masters; ours has a name.
+    /// Sentinels watch several masters, so the name of one is required.
     #[error(
         "the master's name is missing: write it like `redis+sentinel://one:26379,two:26379/master/0`"
     )]
     Master,
-    /// Several hosts without Sentinel.
+    /// There are several hosts without Sentinel.
     #[error(
         "only sentinels may be several: write one host, or `redis+sentinel://one:26379,two:26379/master/0`"
     )]
     Several,
 }
 
-/// Reads a URL.
 pub(crate) fn parse(url: &str) -> Result<ParsedUrl, AddressError> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (tls, sentinel) = match scheme {

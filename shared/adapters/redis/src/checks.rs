@@ -1,4 +1,4 @@
-//! What a server and a user must be like before a store is kept there.
+//! Checks of a server and a user before the store is used.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::keys::Names;
 use crate::link::Link;
 use crate::options::{RedisOptions, Servers};
 
-/// A setting that keeps what was acknowledged.
+/// A setting that must not lose acknowledged commits.
 struct Durable {
     setting: &'static str,
     is_kept: fn(&str) -> bool,
@@ -41,7 +41,7 @@ const DURABLE: &[Durable] = &[
     },
 ];
 
-/// Asked of masters that sentinels may replace.
+/// Required of masters that may fail over.
 const REPLICATED: Durable = Durable {
     setting: "min-replicas-to-write",
     is_kept: |is| is.parse::<u32>().is_ok_and(|replicas| replicas >= 1),
@@ -49,7 +49,7 @@ const REPLICATED: Durable = Durable {
     loss: "what a master accepts that was cut off from its replicas",
 };
 
-/// Whether a store can be kept there.
+/// Checks that the store can be kept on this server.
 pub(crate) async fn check(
     link: &Link,
     names: &Names,
@@ -84,7 +84,7 @@ fn major(version: &str) -> u32 {
     version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
 }
 
-/// A right that is missing would show itself in the middle of a commit, when it is too late.
+/// Checked at the start: in the middle of a commit it would be too late to find a missing right.
 async fn check_rights(link: &Link, names: &Names) -> Result<(), ConnectError> {
     let script = Script::new(include_str!("rights.lua"));
     let mut call = script.prepare_invoke();

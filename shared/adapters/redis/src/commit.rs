@@ -1,10 +1,10 @@
-//! A batch as one call of one script.
+//! Commits a batch with one call of one script.
 //!
-//! Redis undoes nothing when a script fails in the middle, so nothing may. What Redis refuses for reasons of its own (no
-//! memory, no disk, a replica, too few replicas) it refuses before the first write of a script and never after it. The
-//! rights of a user are checked for all keys before the script runs, and for all commands when a store connects. Types
-//! are right as long as nobody else writes under the prefix. A server that dies in the middle has written nothing: the
-//! effects of a script reach the append-only file together.
+//! Redis does not roll back a script that fails in the middle, so no command in it may fail. Redis checks its own
+//! reasons to refuse (no memory, no disk, a replica, too few replicas) before the first write of a script and never
+//! after it. A user's rights to keys are checked before the script runs, and the rights to commands when a store
+//! connects. Types are right as long as nobody else writes under the prefix. If the server dies in the middle nothing
+//! is written, because the effects of a script are appended to the append-only file together.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,18 @@ use gantry_seams::store::{Batch, Expect, Index};
 use crate::keys::Names;
 use crate::place::place;
 
-/// More changes than this would block the server for too long.
+/// Larger batches would block the server for too long.
 const MOST_CHANGES: usize = 4096;
-/// More bytes than this would.
 const MOST_BYTES: usize = 64 << 20;
-/// A value from here on is sent with room for its version.
+/// Values of at least this size are sent with space for their version already included.
 const LARGE: usize = 64 << 10;
 
-/// The script, in its two readings.
+/// The script in two variants.
 #[derive(Debug)]
 pub(crate) struct Scripts {
-    /// Refused when memory is short.
+    /// Refused by Redis when memory is short.
     writing: Script,
-    /// Not refused then: it only removes, which is how room is made.
+    /// Allowed even then, because it only removes.
     removing: Script,
 }
 
@@ -39,14 +38,14 @@ impl Scripts {
         }
     }
 
-    /// The call that commits `batch`. It answers 0, or which of the expectations is the first that does not hold.
+    /// The call that commits `batch`. It returns 0, or the number of the first precondition that does not hold.
     pub(crate) fn commit(&self, names: &Names, batch: &Batch) -> ScriptInvocation<'_> {
         let grows = !batch.put.is_empty() || !batch.index.is_empty();
         let script = if grows { &self.writing } else { &self.removing };
         let mut call = script.prepare_invoke();
         call.key(names.version());
         let indexes = by_index(batch);
-        // Of two puts of one key the later one stays.
+        // Of two puts of one key the later one wins.
         let puts: BTreeMap<_, _> = batch.put.iter().map(|(key, bytes)| (key, bytes)).collect();
         let (large, puts): (Vec<_>, Vec<_>) =
             puts.into_iter().partition(|(_, bytes)| bytes.len() >= LARGE);
@@ -78,7 +77,7 @@ impl Scripts {
     }
 }
 
-/// Where each member that a batch names stands after it; `None` if in no place.
+/// The place of each member that a batch touches; `None` if it is removed.
 fn by_index(batch: &Batch) -> BTreeMap<&Index, BTreeMap<&str, Option<[u8; 8]>>> {
     let mut indexes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (index, member) in &batch.unindex {

@@ -1,4 +1,4 @@
-//! Why a store could not be connected, and what to do about it.
+//! Why connecting to a store failed, and the remedy.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use deadpool_redis::redis::{ErrorKind, RedisError};
 
 use crate::error::io_error;
 
-/// Why a store could not be connected.
+/// Connecting to a store failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ConnectError {
-    /// Nothing answers there, or it is still starting.
+    /// The server does not answer, or is still starting.
     #[error(
         "redis at {address} does not answer: check the address, the firewall, and whether it speaks TLS (`rediss://`) or \
          not (`redis://`)"
@@ -22,72 +22,72 @@ pub enum ConnectError {
         /// The cause.
         source: Cause,
     },
-    /// No sentinel names a master that says of itself that it is one. So it is while they change it.
+    /// No sentinel names a server that reports itself as the master, as during a failover.
     #[error(
         "no master `{master}` is to be had from the sentinels {sentinels}: check its name with `SENTINEL masters`"
     )]
     NoMaster {
         /// The master's name.
         master: String,
-        /// Where the sentinels are.
+        /// The addresses of the sentinels.
         sentinels: String,
     },
-    /// It does not know the user, or not with this password, or asks for one that was not given.
+    /// Authentication failed: the user or password is wrong, or a password is required.
     #[error(
         "redis at {address} does not let user `{user}` in: check the user and the password file"
     )]
     WrongPassword {
         address: String,
         user: String,
-        /// What it said.
+        /// The server's error.
         source: Cause,
     },
-    /// Redis would take it for `default`, with the rights of that.
+    /// A user without a password: Redis would use `default` with that user's rights.
     #[error(
         "user `{user}` of redis at {address} is named without a password: write it into a file and name that in \
          `store.password_file`"
     )]
     NoPassword { address: String, user: String },
-    /// The user may not do something that gantry needs.
+    /// The user lacks a right that gantry needs.
     #[error(
         "redis at {address} does not let user `{user}` call `{command}`: give the user the right to, with `ACL SETUSER`"
     )]
     NotPermitted { address: String, user: String, command: String },
-    /// The script functions that gantry needs came with Redis 7.0.
+    /// The server is older than 7.0, which introduced what gantry's scripts need.
     #[error("redis at {address} is version {version}: gantry needs 7.0 or later")]
     TooOld {
         address: String,
-        /// Its version.
+        /// The server's version.
         version: String,
     },
-    /// A cluster cannot commit what gantry commits.
+    /// The server is a cluster, which cannot commit changes to several slots atomically.
     #[error(
         "redis at {address} is a cluster: one commit changes records in many of its slots, which no cluster does at once; \
          use one server, or one with replicas behind sentinels"
     )]
     Cluster { address: String },
-    /// Replicas take no commits.
+    /// The server is a replica.
     #[error(
         "redis at {address} is a replica, and takes no commits: name its master, or its sentinels (`redis+sentinel://…`)"
     )]
     ReadOnly { address: String },
-    /// It may forget what it acknowledged.
+    /// The server's settings may lose acknowledged commits.
     #[error(
         "redis at {address} may lose what it acknowledged, as `{setting}` is `{is}`: put `{line}` into redis.conf, or set \
          store.allow_weak_durability = true if you can afford to lose {loss}"
     )]
     WeakDurability {
         address: String,
-        /// Redis' name for the setting.
+        /// The name of the setting.
         setting: &'static str,
-        /// What it is.
+        /// The current value.
         is: String,
-        /// What should stand in `redis.conf`.
+        /// The line that `redis.conf` should have.
         line: &'static str,
-        /// What is lost, and when.
+        /// What may be lost, and when.
         loss: &'static str,
     },
-    /// TLS was asked for and did not come about.
+    /// The TLS handshake failed.
     #[error(
         "no TLS with redis at {address}: check the name in its certificate, the CA file, and that this port speaks TLS"
     )]
@@ -96,37 +96,37 @@ pub enum ConnectError {
         /// The cause.
         source: Cause,
     },
-    /// The file with the CA's certificates cannot be used.
+    /// The file of CA certificates cannot be used.
     #[error("the CA file {} cannot be read", path.display())]
     CaFile {
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// Something answers that speaks another language.
+    /// The server does not speak Redis' protocol.
     #[error("what answers at {address} is no redis: check the address and the port")]
     NotRedis { address: String },
-    /// It knows of no masters.
+    /// The server is not a sentinel.
     #[error(
         "redis at {address} is no sentinel: name the port of the sentinels, mostly 26379, or the server itself with \
          `redis://…`"
     )]
     NotSentinel {
         address: String,
-        /// What it said.
+        /// The server's error.
         source: Cause,
     },
-    /// It said something else.
+    /// The server returned another error.
     #[error("redis at {address} cannot be used")]
     Refused {
         address: String,
-        /// What it said.
+        /// The server's error.
         source: Cause,
     },
 }
 
 impl ConnectError {
-    /// Whether trying again, later, may help without anybody changing anything.
+    /// Whether a later retry may succeed without any change by an operator.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -147,7 +147,8 @@ impl ConnectError {
     }
 }
 
-/// What Redis or the network said, in one line. The client's error prints its own causes, so it has none here.
+/// An error of Redis or of the network, on one line. The client's error prints its own causes, so it has no source
+/// here.
 #[derive(Debug)]
 pub struct Cause(RedisError);
 
@@ -161,7 +162,7 @@ impl fmt::Display for Cause {
 
 impl Error for Cause {}
 
-/// Whom an error is about.
+/// The server and user that an error is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: String,
@@ -170,7 +171,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// What it means that `command` failed.
+    /// The meaning of an error of `command`.
     pub(crate) fn error(&self, command: &str, error: RedisError) -> ConnectError {
         let (address, user) = (self.address.clone(), self.user.clone());
         match error.code() {
@@ -191,10 +192,10 @@ impl Peer {
         }
     }
 
-    /// What it means that there was no answer, or none of Redis.
+    /// The meaning of a missing or malformed answer.
     fn broken(&self, error: RedisError) -> ConnectError {
         let address = self.address.clone();
-        // What rustls refuses is invalid data to whoever reads.
+        // What rustls rejects appears to the reader as invalid data.
         let invalid =
             io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
         if self.tls && (invalid || error.kind() == ErrorKind::Client) {

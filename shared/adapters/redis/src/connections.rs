@@ -1,8 +1,8 @@
-//! The connections that a store holds, made anew whenever they break.
+//! The connections of a store, reopened when they break.
 //!
-//! One loop keeps them: it notices when they break, makes them anew, and listens for commits of watched keys in between. A
-//! request takes what there is. While there is nothing it fails at once, so that its caller can answer 503; only if the
-//! connections broke a moment ago does it wait for the first attempt to make them anew.
+//! One task keeps them open, and listens for commits of watched keys. Requests use the current connections. Without any
+//! they fail at once, so that the caller can answer 503; only if the connections broke just now do they wait for the
+//! first attempt to reconnect.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -21,9 +21,9 @@ use crate::dial::Dialer;
 use crate::keys::Names;
 use crate::link::{Link, Told};
 
-/// How long to wait between attempts to connect.
+/// The pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Connections that break before this are made anew only after a pause.
+/// If connections break sooner than this, reconnecting waits for a pause first.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// The connections of one store.
@@ -35,27 +35,26 @@ pub(crate) struct Connections {
     _keeper: AbortOnDropHandle<()>,
 }
 
-/// How it stands.
 #[derive(Debug, Clone)]
 enum State {
     Up(Arc<Link>),
-    /// They broke a moment ago.
+    /// The connections broke a moment ago.
     Connecting,
-    /// They could not be made anew, for this reason. It is tried again.
+    /// Reconnecting failed for this reason, and is retried.
     Away(String),
 }
 
-/// What is subscribed to.
+/// The subscriptions.
 #[derive(Debug)]
 struct Listening {
     watchers: Watchers,
-    /// Somebody watches something new.
+    /// Notified when a new key is watched.
     more: Notify,
     names: Names,
 }
 
 impl Connections {
-    /// Holds what a dialer made, and lets it make more when that breaks.
+    /// Keeps the dialer's first connections, and replaces them when they break.
     pub(crate) fn hold(
         dialer: Dialer,
         (link, told): (Arc<Link>, Told),
@@ -70,7 +69,7 @@ impl Connections {
         Self { state, listening, patience, _keeper: keeper }
     }
 
-    /// The connections as they are now.
+    /// The current connections.
     pub(crate) async fn link(&self) -> Result<Arc<Link>, StoreError> {
         let mut state = self.state.clone();
         let settled = state.wait_for(|state| !matches!(state, State::Connecting));
@@ -97,7 +96,7 @@ fn unavailable(message: &str) -> StoreError {
     StoreError::Unavailable { message: message.to_owned() }
 }
 
-/// The loop that keeps the connections.
+/// The task that keeps the connections open.
 struct Keeper {
     dialer: Dialer,
     listening: Arc<Listening>,
@@ -119,7 +118,7 @@ impl Keeper {
         }
     }
 
-    /// Tries until there are connections.
+    /// Retries until connected.
     async fn connect(&self) -> (Arc<Link>, Told) {
         let mut away = false;
         loop {
@@ -158,11 +157,11 @@ impl Keeper {
                     continue;
                 }
                 () = self.listening.more.notified() => self.subscribe(link, &mut subscribed).await,
-                // A connection that is cut without a word is found by nobody who only listens.
+                // A connection that was cut silently is only found by sending something.
                 _ = look.tick() => self.look(link, &mut subscribed).await,
             };
             if let Err(error) = done {
-                // What is missed is looked at by those who watch, a few seconds later.
+                // Watchers poll every few seconds, so a missed notification only delays them.
                 let error = link.failed(&error);
                 warn!("commits of watched records are not told: {error}");
             }
@@ -174,7 +173,7 @@ impl Keeper {
         self.subscribe(link, subscribed).await
     }
 
-    /// Subscribes to what is watched now, and to nothing else.
+    /// Subscribes to exactly the keys that are watched now.
     async fn subscribe(
         &self,
         link: &Link,
@@ -187,12 +186,12 @@ impl Keeper {
         let begun: Vec<_> =
             subscribed.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
         let ended: Vec<_> = before.keys().filter(|name| !subscribed.contains_key(*name)).collect();
-        // Each by itself: one channel that a user may not listen on is no reason to miss the others.
+        // One subscription each: if the user may not use one channel, the others still work.
         let subscribed = join_all(
             begun.iter().map(async |(name, _)| link.listener().subscribe(name.as_str()).await),
         );
         let subscribed: RedisResult<Vec<()>> = subscribed.await.into_iter().collect();
-        // Commits from before the subscription were told to nobody.
+        // Commits before the subscription were not notified, so notify all new watches once.
         watchers.touched(begun.into_iter().map(|(_, key)| key));
         if !ended.is_empty() {
             link.listener().unsubscribe(ended.as_slice()).await?;
@@ -201,7 +200,7 @@ impl Keeper {
     }
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes on one line.
 fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! How connections are made: to the one server, or to the master that the sentinels name.
+//! Opens connections to the server, or to the master that the sentinels name.
 
 use std::time::Duration;
 
@@ -20,14 +20,12 @@ use crate::info::Info;
 use crate::link::{Link, Told};
 use crate::options::{RedisOptions, Servers};
 
-/// Connections that read. Requests on one are pipelined, so a few do for any number of callers; more than one, so that a
-/// large answer does not hold up all the others.
+/// Connections for reads. Requests are pipelined, so a few suffice for any number of callers. More than one, so that a
+/// large answer does not delay all other reads.
 const READERS: usize = 2;
-/// Connections that commit: apart from those that read, which need not wait for a large batch on its way, nor for
-/// replicas.
+/// Connections for commits, separate from those for reads, which need not wait for large batches or for replicas.
 const WRITERS: usize = 4;
 
-/// Makes connections.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     servers: Servers,
@@ -48,7 +46,7 @@ impl Dialer {
             ),
         };
         if options.servers.tls() {
-            // Without it rustls asks for a choice as soon as another part of the process brings a second provider.
+            // Otherwise rustls panics as soon as another part of the process enables a second provider.
             let _already = rustls::crypto::ring::default_provider().install_default();
         }
         let user = options.user.as_deref();
@@ -66,7 +64,7 @@ impl Dialer {
         })
     }
 
-    /// Connects to whoever is the one to write to now, and waits for nobody who is not ready to answer.
+    /// Connects to the current master. Fails at once if there is none that is ready.
     pub(crate) async fn dial(&self) -> Result<(Link, Told), ConnectError> {
         match &self.servers {
             Servers::Single { address, .. } => self.link(address).await,
@@ -77,7 +75,7 @@ impl Dialer {
                 };
                 let address = self.ask_sentinels(addresses, master).await?.ok_or_else(no_master)?;
                 let (link, told) = self.link(&address).await?;
-                // Sentinels may still name one that was master before.
+                // Sentinels may still name the former master.
                 let info = Info::of(&mut link.reader()).await;
                 let info = info.map_err(|error| link.peer.error("INFO", error))?;
                 if info.field("role") == "master" { Ok((link, told)) } else { Err(no_master()) }
@@ -85,7 +83,7 @@ impl Dialer {
         }
     }
 
-    /// The first answer counts: sentinels that disagree are in the middle of a change, and are asked again.
+    /// The first answer counts. Sentinels that disagree are in the middle of a failover, and are asked again.
     async fn ask_sentinels(
         &self,
         sentinels: &[Address],
@@ -131,7 +129,7 @@ impl Dialer {
             let writers = taken.split_off(1 + READERS);
             let readers = taken.split_off(1);
             let listener = taken.remove(0);
-            // Who is still loading its data lets in, but does not answer this.
+            // A server that is still loading its data accepts connections but does not answer `PING`.
             cmd("PING").query_async::<()>(&mut listener.clone()).await?;
             Ok((readers, writers, listener))
         };
@@ -150,8 +148,8 @@ impl Dialer {
             .set_response_timeout(Some(self.patience))
     }
 
-    /// A pool that connections are taken from and not given back to: one that is pipelined belongs to all callers at
-    /// once, and lending it to one at a time would cost a ping for each request.
+    /// Connections are taken from this pool and never returned: a pipelined connection serves all callers at once, and
+    /// lending it to one at a time would cost a ping for each request.
     fn pool(
         &self,
         address: &Address,
@@ -174,14 +172,14 @@ impl Dialer {
         }
         let plain = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
         let certificates = TlsCertificates { client_tls: None, root_cert: self.ca.clone() };
-        // The one way to a connection's trusted certificates leads through a client.
+        // The client API offers no other way to set the trusted certificates of a connection.
         let client = Client::build_with_tls(plain, certificates)?;
         Ok(client.get_connection_info().clone())
     }
 }
 
 fn login(user: Option<&str>, password: Option<&SecretString>) -> RedisConnectionInfo {
-    // RESP3 tells of a connection that ends when it ends, and lets commands go between what a subscription receives.
+    // RESP3 reports the end of a connection immediately, and allows commands on a subscribed connection.
     let mut login =
         RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     if let Some(user) = user {

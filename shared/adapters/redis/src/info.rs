@@ -1,11 +1,11 @@
-//! What a server says about itself.
+//! Parses a server's `INFO`.
 
 use std::collections::HashMap;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{RedisResult, cmd};
 
-/// The answer to `INFO`: fields by name.
+/// The fields of an answer to `INFO`, by name.
 #[derive(Debug)]
 pub(crate) struct Info(HashMap<String, String>);
 
@@ -20,7 +20,7 @@ impl Info {
         Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// A field; empty if the server does not say.
+    /// A field; empty if the server does not report it.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }

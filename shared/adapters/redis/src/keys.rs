@@ -1,14 +1,14 @@
-//! Every name that gantry uses in Redis.
+//! All names that gantry uses in Redis.
 //!
 //! | name | type | holds |
 //! |---|---|---|
-//! | `{prefix}:version` | string | the number of the last commit that put a record |
-//! | `{prefix}:r:<kind>/<id>` | string | a record: its version in 8 bytes, big end first, then what was put |
-//! | `{prefix}:i:<path>` | sorted set | an index in its order: elements of place and member, all with score 0 |
-//! | `{prefix}:m:<path>` | hash | the same index by member: its place, to move or remove it |
-//! | channel `{prefix}:r:<kind>/<id>` | | tells of commits that touched the record |
+//! | `{prefix}:version` | string | the number of the last commit that wrote a record |
+//! | `{prefix}:r:<kind>/<id>` | string | a record: its version as 8 bytes, big-endian, then its bytes |
+//! | `{prefix}:i:<path>` | sorted set | an index in order: elements of place and member, all with score 0 |
+//! | `{prefix}:m:<path>` | hash | the same index by member: its place, needed to move or remove it |
+//! | channel `{prefix}:r:<kind>/<id>` | | notifications of commits that touched the record |
 //!
-//! The kind stands before the id, so that an ACL can let a user read `~gantry:r:run/*` and nothing else.
+//! The kind comes before the id, so that an ACL can limit a user to `~gantry:r:run/*`.
 
 use gantry_seams::store::{Index, Key};
 
@@ -23,32 +23,31 @@ impl Names {
         Self { prefix }
     }
 
-    /// The counter of commits.
+    /// The commit counter.
     pub(crate) fn version(&self) -> String {
         format!("{}:version", self.prefix)
     }
 
-    /// A record.
     pub(crate) fn record(&self, key: &Key) -> String {
         format!("{}:r:{}/{}", self.prefix, key.kind.as_str(), key.id)
     }
 
-    /// What every record's name begins with; `<kind>/<id>` follows.
+    /// The prefix of all record names, followed by `<kind>/<id>`.
     pub(crate) fn records(&self) -> String {
         format!("{}:r:", self.prefix)
     }
 
-    /// What the name of every index in its order begins with; its path follows.
+    /// The prefix of all ordered indexes, followed by the path.
     pub(crate) fn orders(&self) -> String {
         format!("{}:i:", self.prefix)
     }
 
-    /// Where commits that touched a record are told. A channel is no key: the same name stands for both.
+    /// The channel for commits that touched a record. Channels and keys are separate, so both have the same name.
     pub(crate) fn channel(&self, key: &Key) -> String {
         self.record(key)
     }
 
-    /// An index in its order.
+    /// An index in order.
     pub(crate) fn order(&self, index: &Index) -> String {
         format!("{}:i:{}", self.prefix, index.as_str())
     }

@@ -1,4 +1,4 @@
-//! The connections that are held to one server.
+//! The connections to one server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::connect_error::Peer;
 use crate::error::{breaks, store_error};
 
-/// The connections that are held to one server, all of them or none.
+/// The connections to one server; they are replaced together.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Whom it leads to.
+    /// The server.
     pub(crate) peer: Peer,
     readers: Vec<MultiplexedConnection>,
     writers: Vec<MultiplexedConnection>,
@@ -23,7 +23,7 @@ pub(crate) struct Link {
     broken: CancellationToken,
 }
 
-/// The channels that were told, on one link.
+/// The channels of received notifications.
 pub(crate) type Told = mpsc::UnboundedReceiver<String>;
 
 impl Link {
@@ -37,12 +37,12 @@ impl Link {
         Self { peer, readers, writers, listener, next: AtomicUsize::new(0), broken }
     }
 
-    /// A connection to read with.
+    /// A connection for reads.
     pub(crate) fn reader(&self) -> MultiplexedConnection {
         self.one_of(&self.readers)
     }
 
-    /// A connection to commit with.
+    /// A connection for commits.
     pub(crate) fn writer(&self) -> MultiplexedConnection {
         self.one_of(&self.writers)
     }
@@ -57,8 +57,8 @@ impl Link {
         connections.get(next % connections.len().max(1)).unwrap_or(&self.listener).clone()
     }
 
-    /// What an error on one of the connections means to those who use the store. If it says that the connection is of no
-    /// more use, all are made anew: they lead to the same server.
+    /// Converts an error of one of the connections. If the connection is unusable, all are replaced, since they lead to
+    /// the same server.
     pub(crate) fn failed(&self, error: &RedisError) -> StoreError {
         if breaks(error) {
             self.give_up();
@@ -66,12 +66,12 @@ impl Link {
         store_error(error)
     }
 
-    /// Lets all connections be made anew.
+    /// Has all connections replaced.
     pub(crate) fn give_up(&self) {
         self.broken.cancel();
     }
 
-    /// Returns once the connections are of no more use.
+    /// Returns once the connections are unusable.
     pub(crate) async fn broken(&self) {
         self.broken.cancelled().await;
     }

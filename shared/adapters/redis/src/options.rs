@@ -1,4 +1,4 @@
-//! Which Redis, and how it is used.
+//! The options of a Redis store.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,36 +9,36 @@ use secrecy::SecretString;
 
 use crate::address::{self, Address, AddressError};
 
-/// Which Redis, and how it is used.
+/// The server and how to use it.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// Where it is.
+    /// The server, or the sentinels.
     pub servers: Servers,
-    /// Its ACL user; `default` if nobody is named.
+    /// The ACL user; `default` if `None`.
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<SecretString>,
-    /// The sentinels' own password.
+    /// The password of the sentinels.
     pub sentinel_password: Option<SecretString>,
-    /// A PEM file with the certificates that servers' own must lead to; otherwise those that the machine trusts.
+    /// A PEM file of CA certificates; the system's if `None`.
     pub ca_file: Option<PathBuf>,
-    /// What all names in Redis begin with: two installations may share one server.
+    /// The prefix of all names in Redis. Installations with different prefixes may share one server.
     pub prefix: String,
-    /// How many bytes Redis may take before gantry lets nothing new in. Redis' own `maxmemory` counts too.
+    /// The bytes of memory at which gantry stops accepting new work. Redis' own `maxmemory` applies too.
     pub budget: Option<u64>,
-    /// Goes on, with a warning, though Redis is set up to lose what it acknowledged.
+    /// Only warn if the server's settings may lose acknowledged commits.
     pub allow_weak_durability: bool,
-    /// Asks Redis whether it may lose what it acknowledged. Needs the right to `CONFIG GET`, which shows passwords: not
-    /// for workers.
+    /// Check the server's durability settings. Needs the right to `CONFIG GET`, which also shows passwords, so workers
+    /// leave it off.
     pub check_durability: bool,
-    /// What [`gantry_seams::store::Store::now`] follows.
+    /// The clock behind [`gantry_seams::store::Store::now`].
     pub clock: Clock,
-    /// How long anyone waits for an answer before it is [`gantry_seams::store::StoreError::Unavailable`].
+    /// The time limit of a request, after which it fails with [`gantry_seams::store::StoreError::Unavailable`].
     pub patience: Duration,
 }
 
 impl RedisOptions {
-    /// Defaults for the servers, and the user if there is one, that a URL names.
+    /// Default options for the servers and user in a URL.
     ///
     /// `redis://[user@]host[:port][/db]`, `rediss://…` for TLS, `redis+sentinel://host[:port],…/master[/db]` and
     /// `rediss+sentinel://…`.
@@ -63,27 +63,27 @@ impl RedisOptions {
     }
 }
 
-/// Where Redis is.
+/// One server, or the sentinels of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Servers {
-    /// One server.
+    /// A single server.
     Single {
-        /// Where it listens.
+        /// Its address.
         address: Address,
         /// Whether it speaks TLS.
         tls: bool,
-        /// Its database.
+        /// The database number.
         db: u32,
     },
-    /// A master with replicas, watched by sentinels that know which of them is the master now.
+    /// A master with replicas; sentinels know the current master.
     Sentinel {
-        /// Where the sentinels listen; tried in turn.
+        /// The sentinels' addresses, tried in turn.
         addresses: Vec<Address>,
-        /// What they call the master.
+        /// The sentinels' name for the master.
         master: String,
-        /// The master's database.
+        /// The database number on the master.
         db: u32,
-        /// Whether all of them, sentinels and servers, speak TLS.
+        /// Whether sentinels and servers speak TLS.
         tls: bool,
     },
 }

@@ -1,8 +1,8 @@
-//! Where a member stands in an index, as bytes that sort like (score, member).
+//! Encodes the place of a member in an index as bytes that sort like (score, member).
 //!
-//! The scores of a sorted set are floating point and tell no two neighbours above 2⁵³ apart. So all scores are 0, which
-//! makes Redis sort by the bytes of the elements, and the score leads each element: 8 bytes, big end first, with the sign
-//! turned, so that negative numbers come before positive ones.
+//! The scores of a sorted set are floating point and cannot tell neighbours above 2⁵³ apart. So all scores are 0, which
+//! makes Redis sort by the bytes of the elements, and each element begins with its score: 8 bytes, big-endian, with the
+//! sign bit flipped, so that negative numbers sort before positive ones.
 
 use gantry_seams::store::{Entry, From};
 
@@ -13,7 +13,7 @@ pub(crate) fn place(score: i64) -> [u8; 8] {
     (score.cast_unsigned() ^ SIGN).to_be_bytes()
 }
 
-/// The lower bound of a range, as `ZRANGE … BYLEX` writes it.
+/// The lower bound of a range, in the syntax of `ZRANGE … BYLEX`.
 pub(crate) fn bound(from: &From) -> Vec<u8> {
     match from {
         From::Start => b"-".to_vec(),
@@ -24,7 +24,7 @@ pub(crate) fn bound(from: &From) -> Vec<u8> {
     }
 }
 
-/// The entry that an element of a sorted set is; `None` if gantry did not write it.
+/// Decodes an element of a sorted set; `None` if gantry did not write it.
 pub(crate) fn entry(element: &[u8]) -> Option<Entry> {
     let (place, member) = element.split_first_chunk()?;
     let score = (u64::from_be_bytes(*place) ^ SIGN).cast_signed();

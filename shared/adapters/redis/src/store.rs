@@ -1,4 +1,4 @@
-//! The store: its parts put together behind the trait.
+//! Implements the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::link::Link;
 use crate::options::{RedisOptions, Servers};
 use crate::place::{bound, entry};
 
-/// A store in Redis. Any number of processes may have one on the same prefix.
+/// A store in Redis. Any number of processes may use the same prefix.
 #[derive(Debug)]
 pub struct RedisStore {
     connections: Connections,
@@ -33,16 +33,16 @@ pub struct RedisStore {
     clock: Clock,
     steady: SteadyClock,
     budget: Option<u64>,
-    /// How long a commit waits for a replica, if there must be one.
+    /// How long a commit waits for a replica, if one is required.
     replica: Option<Duration>,
 }
 
 impl RedisStore {
-    /// Connects, once, and makes sure that the store can be kept there. From then on the connections are made anew
-    /// whenever they break.
+    /// Connects once, and checks that the store can be kept there. After that broken connections are reopened
+    /// automatically.
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::is_temporary`] says whether trying again may help.
+    /// [`ConnectError`]; [`ConnectError::is_temporary`] tells whether a retry may succeed.
     pub async fn connect(options: RedisOptions) -> Result<Self, ConnectError> {
         let dialer = Dialer::new(&options)?;
         let names = Names::new(options.prefix.clone());
@@ -78,7 +78,7 @@ impl RedisStore {
         let replicas: u64 =
             wait.query_async(&mut writer).await.map_err(|error| link.failed(&error))?;
         if replicas == 0 {
-            // The master may have been cut off: the sentinels know who is master now.
+            // The master may have been cut off; the sentinels know the current one.
             link.give_up();
             let message = "it was committed, but no replica has it: a failover may lose it";
             return Err(StoreError::Unavailable { message: message.to_owned() });
@@ -151,7 +151,7 @@ impl Store for RedisStore {
         let link = self.connections.link().await?;
         let info = Info::of(&mut link.reader()).await.map_err(|error| link.failed(&error))?;
         let maxmemory = Some(info.number("maxmemory")).filter(|most| *most != 0);
-        // Whichever is reached first.
+        // The lower limit applies.
         let most = maxmemory.into_iter().chain(self.budget).min();
         Ok(Room { used: info.number("used_memory"), most })
     }
@@ -167,8 +167,8 @@ async fn wall_nanos(connection: &mut MultiplexedConnection) -> Result<i64, Redis
     Ok(seconds.saturating_mul(1_000_000).saturating_add(micros).saturating_mul(1_000))
 }
 
-/// A value that is too short for a version is nobody's, and does not decode: an error here would take those with it that
-/// are read at the same moment.
+/// A value too short to contain a version was not written by gantry, and will not decode. Returning an error here would
+/// fail all other records of the same read.
 fn record(mut value: Bytes) -> Record {
     match value.first_chunk() {
         Some(version) => {

@@ -1,6 +1,6 @@
-//! Everything under the prefix.
+//! Enumerates everything under the prefix.
 //!
-//! `SCAN` tells names in no order, and some of them twice; what stands there all the time it tells for certain.
+//! `SCAN` returns names in no order and some of them twice, but certainly all that exist during the whole scan.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,9 +12,9 @@ use tokio::sync::mpsc::Sender;
 
 use crate::store::{RedisStore, foreign};
 
-/// How many names one question asks for.
+/// How many names one call asks for.
 const NAMES: usize = 256;
-/// A record may be a mebibyte.
+/// A record may be 1 MiB.
 const RECORDS: usize = 64;
 const ENTRIES: usize = 1024;
 
@@ -59,7 +59,7 @@ impl RedisStore {
         }
     }
 
-    /// Answers whether anybody still receives.
+    /// Returns whether the receiver still exists.
     async fn walk_index(
         &self,
         index: &Index,
@@ -77,7 +77,7 @@ impl RedisStore {
         }
     }
 
-    /// The rest of names that begin with `beginning`, and where to go on: at 0 there are no more.
+    /// The next names that begin with `beginning`, without it, and the next cursor: 0 at the end.
     async fn scan(&self, beginning: &str, cursor: u64) -> Result<(u64, Vec<String>), StoreError> {
         let mut question = cmd("SCAN");
         question.arg(cursor).arg("MATCH").arg(format!("{}*", literal(beginning)));
@@ -99,7 +99,7 @@ fn key(kind_and_id: &str) -> Result<Key, WalkError> {
     Ok(Key::new(kind, id))
 }
 
-/// A pattern that means this text.
+/// A glob pattern that matches exactly this text.
 fn literal(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for character in text.chars() {

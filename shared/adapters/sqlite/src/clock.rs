@@ -1,11 +1,11 @@
-//! The store's clock: the machine's, begun no earlier than what is stored.
+//! The store's clock: the machine's, but never behind what is stored.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_domain::timestamp::Timestamp;
 use gantry_seams::clock::{Clock, SteadyClock, nanos};
 
-/// A clock that began no earlier than what is stored.
+/// A clock that never shows a time before `least`.
 #[derive(Debug)]
 pub(crate) struct StoreClock {
     source: Clock,
@@ -14,7 +14,7 @@ pub(crate) struct StoreClock {
 }
 
 impl StoreClock {
-    /// Begins at the source's time, or at `least` if that is later.
+    /// Starts at the source's time, or at `least` if that is later.
     pub(crate) fn start(source: Clock, least: Timestamp) -> Self {
         let steady = SteadyClock::start(wall_nanos().max(nanos(least)));
         Self { source, steady, least }

@@ -1,4 +1,4 @@
-//! A copy of a store that is in use.
+//! Copies a store that is in use.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::database;
 use crate::private;
 
-/// Writes the store in `file`, as it is at one moment, to `copy`, which is made anew. Whoever uses the store goes on
-/// meanwhile. The copy is whole and on the disk afterwards.
+/// Writes a snapshot of the store in `file` to `copy`, which is replaced. The store may be used meanwhile. On return
+/// the copy is complete and on disk.
 ///
 /// # Errors
-/// [`CopyError`]. What is in `copy` then is no store.
+/// [`CopyError`]: what is in `copy` then is not usable.
 pub fn copy(file: &Path, copy: &Path) -> Result<(), CopyError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -30,7 +30,7 @@ pub fn copy(file: &Path, copy: &Path) -> Result<(), CopyError> {
     private::sync_directory_of(copy).map_err(at(copy))
 }
 
-/// Reads it to its end: a copy that cannot be used is best known now.
+/// Reads the whole copy, to find out now if it is not usable.
 fn check(copy: &Path) -> Result<(), CopyError> {
     let failed = |source| CopyError::Sqlite { path: copy.to_owned(), source };
     let store = database::open_reader(copy).map_err(failed)?;
@@ -42,29 +42,29 @@ fn check(copy: &Path) -> Result<(), CopyError> {
     Err(CopyError::Damaged { path: copy.to_owned(), found })
 }
 
-/// Why a store was not copied.
+/// A store could not be copied.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum CopyError {
-    /// SQLite refused.
+    /// SQLite returned an error.
     #[error("{} cannot be copied", path.display())]
     Sqlite {
         path: PathBuf,
-        /// What it said.
+        /// The error.
         source: rusqlite::Error,
     },
-    /// The copy cannot be made.
+    /// The copy cannot be written.
     #[error("{} cannot be written", path.display())]
     File {
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The copy is not sound, so the store is not either, or the disk.
+    /// The copy is damaged, because the store or the disk is.
     #[error("{} is damaged ({found}): check the disks, and keep the former backup", path.display())]
     Damaged {
         path: PathBuf,
-        /// What SQLite found.
+        /// SQLite's finding.
         found: String,
     },
 }

@@ -1,4 +1,4 @@
-//! A directory that belongs to one process at a time.
+//! Limits a directory to one process at a time.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -9,9 +9,9 @@ use crate::private;
 
 const LOCK: &str = "gantry.lock";
 
-/// A data directory that no other process holds, for as long as this lives.
+/// A locked data directory.
 ///
-/// The kernel lets go of the lock when the process ends, however it ends: whoever holds the lock knows that the former
+/// The kernel releases the lock when the process ends in any way. So the holder of the lock knows that the earlier
 /// process is gone.
 #[derive(Debug)]
 pub struct DataDir {
@@ -20,13 +20,13 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there, and holds it.
+    /// Creates the directory if necessary, and locks it.
     ///
     /// # Errors
-    /// [`LockError::Held`] when another process has it.
+    /// [`LockError::Held`] if another process holds the lock.
     pub fn lock(path: impl Into<PathBuf>) -> Result<Self, LockError> {
         let path = path.into();
-        // Programs that are told of it, like git, run in folders of their own.
+        // Absolute, because child processes like git run in other directories.
         let path = match std::path::absolute(&path) {
             Ok(absolute) => absolute,
             Err(source) => return Err(LockError::Unusable { path, source }),
@@ -44,7 +44,7 @@ impl DataDir {
         }
     }
 
-    /// Where it is, from the root on.
+    /// The absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -66,8 +66,8 @@ fn lock(directory: &Path) -> io::Result<Result<File, Holder>> {
     }
 }
 
-/// Takes the rights of all others away from a directory that is ours, or is about to be. One that holds something else is
-/// left as it is, and so is not used.
+/// Removes the permissions of other users from a directory that is gantry's, or empty. A directory with other content
+/// is left unchanged, and refused.
 #[cfg(unix)]
 fn make_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -77,7 +77,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     }
     let mut is_ours = true;
     for entry in directory.read_dir()? {
-        // The last one is in the root of every new file system.
+        // Every new ext4 file system has `lost+found` in its root.
         let name = entry?.file_name();
         if [LOCK, "gantry.toml", "secret.key"].iter().any(|own| name == *own) {
             is_ours = true;
@@ -91,7 +91,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Whether others than its owner may look into a directory, or write there.
+/// Whether users other than the owner may list the directory, or write to it.
 #[cfg(unix)]
 fn is_shared(directory: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
@@ -99,7 +99,7 @@ fn is_shared(directory: &Path) -> bool {
     directory.metadata().is_ok_and(|there| there.permissions().mode() & 0o077 != 0)
 }
 
-/// The holder writes its pid after it has the lock, so there may be a moment without one.
+/// The holder writes its pid after locking, so for a moment there is none.
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -107,7 +107,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Who holds a directory, as far as its lock file tells.
+/// The holder of a directory, according to its lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(Option<u32>);
 
@@ -120,10 +120,10 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Why a data directory could not be had.
+/// A data directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error("{} is in use by {holder}: stop it, or choose another data directory", path.display())]
     Held {
         /// The directory.
@@ -131,7 +131,7 @@ pub enum LockError {
         /// The other process.
         holder: Holder,
     },
-    /// Its disk is full.
+    /// The disk is full.
     #[error("the disk of {} is full: free some space there, then start again", path.display())]
     Full {
         /// The directory.
@@ -139,7 +139,7 @@ pub enum LockError {
         /// What the system said.
         source: io::Error,
     },
-    /// Others may read it, and it cannot be made private.
+    /// Other users may read it, and it cannot be made private.
     #[error(
         "other users can read {}, and it has something else in it or another owner: make it private with `chmod 700`, or \
          name a folder of its own with --data",
@@ -149,7 +149,7 @@ pub enum LockError {
         /// The directory.
         path: PathBuf,
     },
-    /// It cannot be made, or not written to.
+    /// It cannot be created or written to.
     #[error(
         "{} cannot be used as a data directory: let this user write there, or name another with --data",
         path.display()
@@ -157,7 +157,7 @@ pub enum LockError {
     Unusable {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -213,7 +213,7 @@ mod tests {
         };
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
 
-        // Made by an operator before the first start, and widened after it.
+        // Created by an operator before the first start, and widened after it.
         std::fs::create_dir(&path).unwrap();
         for _ in 0..2 {
             widen(&path);

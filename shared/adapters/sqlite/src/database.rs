@@ -1,4 +1,4 @@
-//! The file: how it is opened, and what tables it has.
+//! Opens the database file and creates its tables.
 
 use std::error::Error;
 use std::io;
@@ -11,15 +11,15 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::is_full;
 use crate::private;
 
-/// Earlier ones may corrupt a file when the write-ahead log is reset while another connection moves it into the file.
+/// Earlier versions may corrupt the file if the write-ahead log is reset during a checkpoint by another connection.
 const LEAST_SQLITE: i32 = 3_051_003;
 
-/// What SQLite's header calls our files: `gntr`.
+/// The application id in SQLite's header: `gntr`.
 const APPLICATION: i32 = 0x676e_7472;
 const SCHEMA_VERSION: i32 = 1;
 
-// Records are found by a small tree of keys and lie in a table in the order of writing, so a large one spreads nobody's
-// pages. Entries are small and live in their two trees alone.
+// Records are found through a small tree of keys and stored in a table in the order of writing, so that large ones do
+// not bloat the tree. Entries are small and stored only in their two trees.
 const SCHEMA: &str = "
     CREATE TABLE record (
         kind TEXT NOT NULL,
@@ -39,10 +39,10 @@ const SCHEMA: &str = "
     INSERT INTO high_water VALUES (0, 0);
 ";
 
-/// How long a connection waits for someone else's, like an operator's shell.
+/// How long a connection waits for the lock of another one, such as an operator's shell.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What no later commit may fall behind.
+/// The minimum for later commits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HighWater {
     /// The number of the last change.
@@ -51,16 +51,16 @@ pub(crate) struct HighWater {
     pub(crate) clock: Timestamp,
 }
 
-/// Whether a commit waits for the disk.
+/// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// It survives a power cut.
+    /// A power failure.
     Disk,
-    /// It survives the process, which is more than a test asks.
+    /// A crash of the process, which is enough for tests.
     None,
 }
 
-/// Opens the connection that writes, and makes the file and its tables if they are not there.
+/// Opens the connection that writes, and creates the file and its tables if necessary.
 pub(crate) fn open_writer(
     file: &Path,
     durability: Durability,
@@ -100,7 +100,6 @@ pub(crate) fn open_writer(
     Ok((connection, high_water))
 }
 
-/// Opens a connection that only reads.
 pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;
     connection.busy_timeout(BUSY)?;
@@ -108,7 +107,7 @@ pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// No connection is used by two threads at once, so SQLite need not guard them; and no name is a URI.
+/// No two threads use a connection at once, so SQLite's mutexes are not needed. File names are not treated as URIs.
 fn flags(access: OpenFlags) -> OpenFlags {
     access | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
@@ -117,7 +116,7 @@ fn make_file(file: &Path) -> io::Result<()> {
     if let Some(parent) = file.parent() {
         private::create_directory(parent)?;
     }
-    // SQLite gives its two side files the mode of this one.
+    // SQLite gives its two side files the mode of this file.
     private::open_file(file)?;
     private::sync_directory_of(file)
 }
@@ -128,7 +127,7 @@ fn identity(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
     if (application, version) != (0, 0) {
         return Ok((application, version));
     }
-    // An empty file is ours to fill; one with somebody's tables is not.
+    // An empty database can be used; one with foreign tables cannot.
     let tables: i32 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(if tables == 0 { (0, 0) } else { (0, -1) })
@@ -146,11 +145,11 @@ fn configure(
         Durability::None => "off",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
-    // macOS answers an ordinary fsync from the drive's cache.
+    // On macOS an ordinary fsync only reaches the drive's cache.
     connection.pragma_update(None, "fullfsync", durability == Durability::Disk)?;
     connection.pragma_update(None, "checkpoint_fullfsync", durability == Durability::Disk)?;
     connection.pragma_update(None, "cache_size", -16_384)?; // KiB
-    // Moving the log into the file costs two fsyncs: do it each 16 MiB instead of each 4.
+    // A checkpoint costs two fsyncs, so do one every 16 MiB instead of every 4.
     connection.pragma_update(None, "wal_autocheckpoint", 4_096)?; // pages
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?; // bytes
     if let Some(most) = max_bytes {
@@ -169,65 +168,65 @@ fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Why a store could not be opened.
+/// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The SQLite that is linked in is not to be trusted with a write-ahead log.
+    /// The linked SQLite has a bug that may corrupt the file.
     #[error("SQLite {version} may corrupt its files: build with 3.51.3 or later")]
     OldSqlite {
         /// Its version.
         version: &'static str,
     },
-    /// The file or its directory cannot be made.
+    /// The file or its directory cannot be created.
     #[error("{} cannot be made", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is somebody else's database.
+    /// The file is another application's database.
     #[error("{} is not a gantry store: choose another file", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// Another version of gantry wrote it.
+    /// The file was written by another version of gantry.
     #[error("{} has schema {found}, this gantry knows {known}: use the gantry that wrote it", path.display())]
     Schema {
         /// The file.
         path: PathBuf,
-        /// Its schema.
+        /// The schema version of the file.
         found: i32,
-        /// Ours.
+        /// The schema version of this build.
         known: i32,
     },
-    /// Its file system cannot share memory between connections.
+    /// The file system does not support shared memory, which the write-ahead log needs.
     #[error("{} is on a file system without shared memory: use a local disk", path.display())]
     NoWriteAheadLog {
         /// The file.
         path: PathBuf,
     },
-    /// Its disk is full.
+    /// The disk is full.
     #[error("the disk of {} is full: free some space there, then start again", path.display())]
     Full {
         /// The file.
         path: PathBuf,
-        /// What the system or SQLite said.
+        /// The error of the system or of SQLite.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// SQLite refused.
+    /// Another error of SQLite.
     #[error("{} cannot be opened", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         source: rusqlite::Error,
     },
-    /// The system gave no thread.
+    /// The writer's thread could not be started.
     #[error("the store's writer cannot be started")]
     Thread {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

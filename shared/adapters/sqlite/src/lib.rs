@@ -1,7 +1,7 @@
-//! The store in one SQLite file: the whole truth of an embedded installation.
+//! The store in one SQLite file, for embedded installations.
 //!
-//! One writer thread takes all the batches that wait and commits them together, with one fsync; a few read-only
-//! connections answer reads, off the async threads. Beside it, the lock that keeps a data directory to one process.
+//! One writer thread commits all waiting batches together, with one fsync. A few read-only connections answer reads,
+//! off the async threads. Also the lock that limits a data directory to one process.
 
 #![warn(missing_docs)]
 

@@ -1,10 +1,10 @@
-//! Files and directories that only their owner may read.
+//! Files and directories that only their owner can read.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Makes the directory and those above it that are missing; their names survive a power cut.
+/// Creates the directory and its missing parents; their names are synced to disk.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -13,7 +13,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
         create_directory(above)?;
     }
     let mut builder = DirBuilder::new();
-    // Another process may make it at the same time.
+    // Another process may create it at the same time.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -21,7 +21,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Opens a file to read and write, and makes an empty one where there is none.
+/// Opens a file to read and write, and creates it if it does not exist.
 pub(crate) fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -30,7 +30,7 @@ pub(crate) fn open_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Makes the names in the directory of `path` survive a power cut.
+/// Syncs the directory of `path`, so that names in it survive a power failure.
 pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),

@@ -19,10 +19,10 @@ const RANGE_FROM: &str = "SELECT score, member FROM entry WHERE path = ?1 AND sc
 const RANGE_AFTER: &str = "SELECT score, member FROM entry
     WHERE path = ?1 AND (score, member) > (?2, ?3) ORDER BY score, member LIMIT ?4";
 
-/// The connections that read.
+/// The connections for reads.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    /// As many as there are connections: whoever has a permit finds one.
+    /// One permit for each connection, so that a permit's holder finds an idle one.
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
     patience: Duration,
@@ -40,7 +40,7 @@ impl Readers {
         })
     }
 
-    /// All keys as they are at one moment.
+    /// Reads all keys as one snapshot.
     pub(crate) async fn load(&self, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -60,7 +60,7 @@ impl Readers {
         self.read(move |connection| range(connection, index.as_str(), from, limit)).await
     }
 
-    /// What the records take of the file, without what is free in it.
+    /// The bytes of the file in use, without free pages.
     pub(crate) async fn used_bytes(&self) -> Result<u64, StoreError> {
         self.read(|connection| {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
@@ -71,8 +71,8 @@ impl Readers {
         .await
     }
 
-    /// Waits for a connection and for the answer, in all no longer than our patience. A read that is given up goes on
-    /// by itself and gives its connection back.
+    /// Waits for a connection and for the result, together no longer than `patience`. A read that timed out finishes in
+    /// the background and then returns its connection.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -98,7 +98,7 @@ impl Readers {
 }
 
 fn load(connection: &Connection, keys: &[Key]) -> rusqlite::Result<Vec<Option<Record>>> {
-    // One statement sees one moment; several need a transaction for that.
+    // A single statement sees one snapshot; several need a transaction for that.
     let _snapshot = if keys.len() > 1 { Some(connection.unchecked_transaction()?) } else { None };
     let mut statement = connection.prepare_cached(LOAD)?;
     keys.iter()

@@ -1,4 +1,4 @@
-//! The store: its parts put together behind the trait.
+//! Implements the store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::readers::Readers;
 use crate::walk;
 use crate::writer::Writer;
 
-/// How a store is opened.
+/// The options of a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many reads go on at once.
+    /// The number of concurrent reads.
     pub readers: usize,
-    /// How long anyone waits for an answer before it is [`StoreError::Unavailable`].
+    /// The time limit of a request, after which it fails with [`StoreError::Unavailable`].
     pub patience: Duration,
-    /// How large the file may grow; a commit that needs more is [`StoreError::Full`].
+    /// The most bytes of the file. A commit that needs more fails with [`StoreError::Full`].
     pub max_bytes: Option<u64>,
-    /// What [`Store::now`] follows.
+    /// The clock behind [`Store::now`].
     pub clock: Clock,
 }
 
@@ -39,10 +39,10 @@ impl Default for Options {
     }
 }
 
-/// A store in one SQLite file. Dropped, it waits until the file is closed.
+/// A store in one SQLite file. Dropping it waits until the file is closed.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: the writer is the last to close, and tidies up the file as it does.
+    // Dropped in this order: the writer closes last and checkpoints the file.
     readers: Readers,
     writer: Writer,
     clock: Arc<StoreClock>,
@@ -52,7 +52,8 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in `file`, and makes it if it is not there. One process at a time: see [`crate::DataDir`].
+    /// Opens the store in `file`, and creates it if necessary. Only one process at a time may do so: see
+    /// [`crate::DataDir`].
     ///
     /// # Errors
     /// [`OpenError`].
@@ -60,7 +61,7 @@ impl SqliteStore {
         Self::open_as(file.into(), options, Durability::Disk, None)
     }
 
-    /// A store for tests: in a directory that goes with it, and without waiting for the disk.
+    /// A store for tests, in a temporary directory, that does not wait for the disk.
     ///
     /// # Errors
     /// [`OpenError`].

@@ -1,4 +1,4 @@
-//! Everything in the file, page by page.
+//! Enumerates the whole file, page by page.
 
 use bytes::Bytes;
 use gantry_seams::store::{Entry, Index, Key, Kind, Stored, WalkError};
@@ -7,11 +7,11 @@ use tokio::sync::mpsc::Sender;
 
 use crate::readers::Readers;
 
-/// A record may be a mebibyte.
+/// A record may be 1 MiB.
 const RECORDS: i64 = 64;
 const ENTRIES: i64 = 1024;
 
-/// Sends all records and then all entries.
+/// Sends all records, then all index entries.
 pub(crate) async fn walk(readers: &Readers, into: &Sender<Vec<Stored>>) -> Result<(), WalkError> {
     let mut after_row = 0;
     loop {

@@ -1,7 +1,7 @@
-//! Writes: one thread that commits all batches that wait with one fsync.
+//! Writes: one thread commits all waiting batches with one fsync.
 //!
-//! It never waits for more batches than there are. While the disk works on one group the next one gathers, so the more
-//! there is to do the larger the groups, and a lone batch is not held up.
+//! It never waits for more batches. While the disk works on one group the next one gathers, so the groups grow with the
+//! load, and a single batch is not delayed.
 
 use std::io;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use tracing::error;
 use crate::clock::StoreClock;
 use crate::error::{no_answer, store_error};
 
-/// How many batches may wait before those who ask have to.
+/// How many batches may wait before callers of `commit` have to.
 const WAITING: usize = 1_024;
-/// How many are committed together at most: their bytes are in memory until then.
+/// The most batches of one transaction. They are all in memory until it ends.
 const GROUP: usize = 512;
 
-/// A batch and who waits for it.
+/// A batch, and where to send its result.
 #[derive(Debug)]
 struct Ask {
     batch: Batch,
     answer: oneshot::Sender<Result<(), CommitError>>,
 }
 
-/// The writer's end for those who ask. Dropped, it waits for its thread to end.
+/// The handle for callers. Dropping it waits for the thread to end.
 #[derive(Debug)]
 pub(crate) struct Writer {
     asks: Option<mpsc::Sender<Ask>>,
@@ -38,7 +38,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `change` is the number of the last change that is stored.
+    /// Starts the thread. `change` is the number of the last stored change.
     pub(crate) fn start(
         connection: Connection,
         change: i64,
@@ -64,8 +64,8 @@ impl Writer {
         Ok(start.recv().map_err(io::Error::other)?.map(|()| writer))
     }
 
-    /// Returns once the batch is durable, or refused. When the writer is stuck it gives up waiting, and the batch may
-    /// still be done later.
+    /// Returns once the batch is durable or refused. If the writer is stuck it gives up waiting, and the batch may
+    /// still be applied later.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
         let asked = async {
             let asks = self.asks.as_ref().ok_or_else(|| no_answer("the store is closed"))?;
@@ -88,7 +88,7 @@ impl Drop for Writer {
     }
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Group<'c> {
     connection: &'c Connection,
     statements: Statements<'c>,
@@ -97,20 +97,20 @@ struct Group<'c> {
     watchers: Arc<Watchers>,
 }
 
-/// Where in a batch's preconditions the first one stands that does not hold.
+/// The position of a batch's first precondition that does not hold; `None` if all hold.
 type Conflict = Option<usize>;
 
 impl Group<'_> {
     fn commit_until_closed(mut self, mut waiting: mpsc::Receiver<Ask>) {
         let mut group = Vec::with_capacity(GROUP);
         while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-            // Whoever has given up must read before trying again, so these need not be done.
+            // A caller that gave up must read before it retries, so its batch may be skipped.
             group.retain(|ask| !ask.answer.is_closed());
             self.commit(&mut group);
         }
     }
 
-    /// Commits all that wait together, and answers each.
+    /// Commits all waiting batches together, and answers each.
     fn commit(&mut self, group: &mut Vec<Ask>) {
         match self.transact(group) {
             Ok(conflicts) => {
@@ -118,7 +118,7 @@ impl Group<'_> {
                     self.answer(ask, conflict);
                 }
             }
-            // One that is too large for the room that is left must not take the others with it.
+            // A batch that is too large for the remaining space must not fail the others.
             Err(_) if group.len() > 1 => {
                 for ask in group.drain(..) {
                     self.commit(&mut vec![ask]);
@@ -142,19 +142,19 @@ impl Group<'_> {
                 Ok(())
             }
         };
-        // Whoever asked may be gone; what was done stays done.
+        // The caller may be gone; the batch stays committed.
         let _ = answer.send(result);
     }
 
-    /// All batches in one transaction. Answers are due only after it: a conflict, too, may be with a batch of the same
-    /// group, and is none if the group is undone.
+    /// Applies all batches in one transaction. Results are sent only after it, since a conflict may be with a batch of
+    /// the same group, and does not count if the group is rolled back.
     fn transact(&mut self, group: &[Ask]) -> rusqlite::Result<Vec<Conflict>> {
         self.statements.begin.execute([])?;
         let done = self.apply_all(group).and_then(|conflicts| {
             self.statements.commit.execute([])?;
             Ok(conflicts)
         });
-        // After some failures SQLite has already undone it.
+        // After some failures SQLite has already rolled back.
         if done.is_err() && !self.connection.is_autocommit() {
             self.statements.rollback.execute([])?;
         }
@@ -180,7 +180,7 @@ impl Group<'_> {
     }
 }
 
-/// Everything that the writer says to SQLite, compiled once.
+/// The writer's prepared statements.
 struct Statements<'c> {
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -233,7 +233,7 @@ impl<'c> Statements<'c> {
         Ok(None)
     }
 
-    /// Removes first: what a batch both removes and writes is there afterwards.
+    /// Deletes first, so that what a batch both removes and writes exists afterwards.
     fn apply(&mut self, batch: &Batch, change: i64) -> rusqlite::Result<()> {
         for key in &batch.delete {
             self.delete.execute(params![key.kind.as_str(), key.id])?;
