@@ -1,4 +1,4 @@
-//! A code host, as the scheduler asks it: what is a branch's head now?
+//! Asks a code host for the current head of a branch.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use crate::git::{Git, GitError, Remote};
 
-/// How long a host may take to tell a head.
+/// The time limit for a request.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// Where git repositories live.
+/// A host of git repositories.
 #[async_trait]
 pub trait CodeHost: Send + Sync {
-    /// The head of `branch`, or of the branch that the host calls default.
+    /// The head of `branch`, or of the host's default branch.
     ///
     /// # Errors
     /// [`CodeHostError`].
@@ -27,26 +27,26 @@ pub trait CodeHost: Send + Sync {
     ) -> Result<BranchHead, CodeHostError>;
 }
 
-/// What a host says of a branch.
+/// The head of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BranchHead {
-    /// The branch; `None` when the default was asked for and the host names none.
+    /// The branch; `None` if the default was requested and the host names none.
     pub branch: Option<RefName>,
-    /// Its head; `None` when there is no such branch.
+    /// The head; `None` if the branch does not exist.
     pub commit: Option<CommitId>,
 }
 
-/// The host could not be asked.
+/// A request to a code host failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct CodeHostError {
-    /// What failed, on what, and the remedy.
+    /// What failed and where, and the remedy.
     pub message: String,
-    /// The host answered that this token may not know. Another may.
+    /// Whether the host rejected this token. Another one may be accepted.
     pub refused_token: bool,
 }
 
-/// A token as git hosts take it: `user:token`, or a token alone, beside which hosts ignore the user.
+/// Parses a token for git hosts: `user:token`, or a token alone, with which hosts ignore the user.
 #[must_use]
 pub fn git_credentials(token: &SecretString) -> Credentials {
     match token.expose_secret().split_once(':') {
@@ -57,14 +57,14 @@ pub fn git_credentials(token: &SecretString) -> Credentials {
     }
 }
 
-/// Any host that speaks git: asked with `git ls-remote`.
+/// Any host that supports `git ls-remote`.
 #[derive(Debug, Clone)]
 pub struct GitCodeHost {
     git: Git,
 }
 
 impl GitCodeHost {
-    /// Asks with `git`.
+    /// Uses `git`.
     #[must_use]
     pub fn new(git: Git) -> Self {
         Self { git }
@@ -82,7 +82,7 @@ impl CodeHost for GitCodeHost {
         let credentials = token.map(git_credentials);
         let remote =
             Remote { url, credentials: credentials.as_ref(), deadline: Instant::now() + WITHIN };
-        // In full: a tag may have the name of the branch.
+        // The full name, because a tag may have the same name as the branch.
         let name = branch.and_then(|branch| format!("refs/heads/{branch}").parse().ok());
         match self.git.resolve(remote, name.as_ref()).await {
             Ok(head) => {

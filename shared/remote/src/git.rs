@@ -1,8 +1,8 @@
-//! Git repositories, through the `git` program.
+//! Reads git repositories with the `git` program.
 //!
-//! In: an address, a branch or commit, credentials. Out: what stands there, and its files in a folder. Nothing that a
-//! user gives becomes an option, a shell's word or configuration; the program sees no configuration but ours, follows no
-//! redirect and connects only to addresses that the guard has resolved and permitted.
+//! In: a URL, a branch or commit, credentials. Out: the commit, and its files in a folder. No user input becomes an
+//! option, a shell word or configuration. The program sees only gantry's configuration, follows no redirects, and
+//! connects only to addresses that the guard has resolved and permitted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,67 +21,67 @@ mod former;
 use command::Command;
 pub use error::GitError;
 
-/// The git program and the bounds it is run with.
+/// The git program, and the limits it runs with.
 #[derive(Debug, Clone)]
 pub struct Git {
     program: PathBuf,
-    /// What its processes are marked with.
+    /// Marks its processes.
     folder: Option<PathBuf>,
     policy: Arc<OutboundPolicy>,
     limits: GitLimits,
 }
 
-/// How much a repository may be.
+/// Size limits of a repository.
 #[derive(Debug, Clone, Copy)]
 pub struct GitLimits {
-    /// What one fetch may bring.
+    /// The most bytes of one fetch.
     pub fetched_bytes: u64,
-    /// The files of one checkout together.
+    /// The most bytes of the files of one checkout.
     pub checkout_bytes: u64,
-    /// How many they may be.
+    /// The most files of one checkout.
     pub checkout_files: u64,
 }
 
-/// A repository as one user, until a time.
+/// A repository, the credentials for it, and a deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote<'a> {
-    /// Where it is.
+    /// The repository's URL.
     pub url: &'a GitUrl,
-    /// Who asks.
+    /// The credentials; `None` for anonymous access.
     pub credentials: Option<&'a Credentials>,
     /// When to give up.
     pub deadline: Instant,
 }
 
-/// The commit that a reference names now.
+/// The commit that a reference currently points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedRef {
     /// The commit.
     pub commit: CommitId,
-    /// The reference in full: `refs/heads/main`; `None` if a commit was asked for.
+    /// The full reference, like `refs/heads/main`; `None` if a commit was given.
     pub name: Option<String>,
     /// The branch, if it is one.
     pub branch: Option<RefName>,
 }
 
 impl Git {
-    /// The `git` of the path.
+    /// Uses the `git` in the search path.
     #[must_use]
     pub fn new(policy: Arc<OutboundPolicy>, limits: GitLimits) -> Self {
         Self { program: "git".into(), folder: None, policy, limits }
     }
 
-    /// Another program than the path's.
+    /// Uses another program.
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
         Self { program, ..self }
     }
 
-    /// Marks every process that it starts with `folder`, and ends those that a killed process of ours left with this mark.
-    /// `folder` must be absolute and have one owner at a time. Blocking.
+    /// Marks every process that it starts with `folder`, and kills processes with this mark that a killed gantry
+    /// process left behind. `folder` must be absolute and have one owner at a time. Blocking.
     ///
     /// # Errors
-    /// What the system says when a process can be seen and not ended.
+    /// The system's error if a process is found but cannot be killed.
     pub fn owning(self, folder: &Path) -> std::io::Result<Self> {
         let ended = former::end(folder)?;
         if ended > 0 {
@@ -90,10 +90,10 @@ impl Git {
         Ok(Self { folder: Some(folder.to_owned()), ..self })
     }
 
-    /// What `reference` stands for now; the remote's own default branch if `None`.
+    /// Resolves `reference`, or the remote's default branch if it is `None`.
     ///
-    /// A commit is taken as it is: whether it is there shows when it is fetched. That the credentials may read the
-    /// repository is known afterwards in every case.
+    /// A commit is returned as it is; whether it exists is only known when it is fetched. Success always means that the
+    /// credentials may read the repository.
     ///
     /// # Errors
     /// [`GitError`].
@@ -135,18 +135,18 @@ impl Git {
         command.arg(remote.url.to_string());
         command.arg("HEAD");
         if let Some(reference) = reference {
-            // The second is the commit that an annotated tag points to.
+            // The second one is the commit that an annotated tag points to.
             command.arg(reference.as_str()).arg(format!("{reference}^{{}}"));
         }
         let output = command.output(remote.deadline).await?;
         Ok(Advertised::parse(&String::from_utf8_lossy(&output)))
     }
 
-    /// Brings `head` into the bare repository at `repository`, which is made if there is none, in the object format of
-    /// `head`.
+    /// Fetches `head` into the bare repository at `repository`, which is created in the object format of `head` if it
+    /// does not exist.
     ///
-    /// Only that commit where the host lets it, else the history that leads to it. What is there already is not asked
-    /// for again: [`Git::resolve`] with the same credentials must have come before.
+    /// Fetches only that commit if the host allows it, otherwise its history. A commit that was fetched before is not
+    /// requested again, so call [`Git::resolve`] first to check that these credentials may read it.
     ///
     /// # Errors
     /// [`GitError`].
@@ -166,7 +166,8 @@ impl Git {
             Err(GitError::UnknownRef { .. }) => {}
             done => return done,
         }
-        // The host gives only what its references name. Once the history is here, the commit is or is nowhere.
+        // The host only serves commits that its references name. After fetching the history, a commit that is missing
+        // does not exist.
         let depth: &[&str] =
             if repository.join("shallow").exists() { &["--unshallow"] } else { &[] };
         let named = head.name.as_ref().map(|name| format!("+{name}:{FETCHED}named"));
@@ -200,7 +201,7 @@ impl Git {
         fetched
     }
 
-    /// Marks the commit as complete in this repository.
+    /// Records that the commit is complete in this repository.
     async fn keep(
         &self,
         repository: &Path,
@@ -215,7 +216,7 @@ impl Git {
         })
     }
 
-    /// Whether [`Git::fetch`] has brought the commit into this repository before.
+    /// Whether [`Git::fetch`] has fetched the commit into this repository before.
     ///
     /// # Errors
     /// [`GitError`].
@@ -246,7 +247,7 @@ impl Git {
         if repository.join("HEAD").exists() {
             return Ok(());
         }
-        // Before the repository is one, so that none is without.
+        // Written before `git init`, so that no repository is ever without it.
         write_attributes(repository).await?;
         let mut command = self.bare_command("making a repository".to_owned());
         command.args(["init", "--quiet", "--bare", "--template="]);
@@ -254,11 +255,11 @@ impl Git {
         command.output(deadline).await.map(drop)
     }
 
-    /// Writes the files of a commit beneath `into`, an empty folder; only those of `folder` if there is one, still at
-    /// their places in the repository.
+    /// Writes the files of a commit into the empty folder `into`. If `folder` is given, writes only that folder, at its
+    /// path in the repository.
     ///
-    /// The folder is looked up in the commit's tree, where a link is no folder, and what would be too large is refused
-    /// before a file is written.
+    /// The folder is looked up in the commit's tree, where a symbolic link is no folder. A checkout that is too large
+    /// is refused before a file is written.
     ///
     /// # Errors
     /// [`GitError`].
@@ -284,12 +285,12 @@ impl Git {
             command.args(arguments);
             command
         };
-        // The whole tree goes into the index, so that the attributes of folders above count.
+        // The whole tree is read into the index, so that the attributes of parent folders apply.
         command(&["read-tree", commit.as_str()]).output(deadline).await?;
         let wanted = folder.map_or(".", SourcePath::as_str);
         command(&["checkout", "--quiet", "--force", "--", wanted]).output(deadline).await?;
         match folder {
-            // A tree made by hand can hold a folder and a link of one name, and then the link is what is written.
+            // A crafted tree can contain a folder and a link of the same name, and then git writes the link.
             Some(folder) if !is_folder_of(into, folder) => {
                 Err(GitError::NoFolder { folder: folder.to_string(), commit: commit.clone() })
             }
@@ -297,7 +298,7 @@ impl Git {
         }
     }
 
-    /// Counts what a checkout would write, and refuses too much.
+    /// Counts what a checkout would write, and fails if it is too much.
     async fn measure(
         &self,
         repository: &Path,
@@ -312,7 +313,7 @@ impl Git {
         }
         let limits = self.limits;
         let (mut files, mut bytes) = (0_u64, 0_u64);
-        // Ended at the first that is too much: ten small trees can name more files than anybody could count.
+        // Stops at the first excess: ten small trees can name more files than could ever be counted.
         command
             .each_entry(deadline, |entry| {
                 files += 1;
@@ -356,7 +357,7 @@ impl Git {
         command
     }
 
-    /// A command that may speak to `remote` and to nobody else.
+    /// A command that may connect only to `remote`.
     async fn remote_command<'a>(
         &'a self,
         remote: Remote<'a>,
@@ -379,8 +380,8 @@ impl Git {
     }
 }
 
-/// Goes over what a tree's `.gitattributes` say. Conversions make files larger than the blobs that were measured, up to
-/// fifty times, and give other bytes than the commit has.
+/// Overrides a tree's `.gitattributes`. Conversions make files up to fifty times larger than the measured blobs, and
+/// their content differs from the commit.
 const NO_CONVERSIONS: &str = "* -text -eol -crlf -ident -filter -working-tree-encoding\n";
 
 async fn write_attributes(repository: &Path) -> Result<(), GitError> {
@@ -395,42 +396,42 @@ async fn write_attributes(repository: &Path) -> Result<(), GitError> {
     })
 }
 
-/// Whoever walks a tree, be it to remove it, holds one open file for each folder above.
+/// The deepest tree that is written: whoever walks it, even to remove it, holds an open file for each level.
 const DEEPEST: usize = 128;
-/// No file system takes more.
+/// The longest file name that file systems accept.
 const LONGEST_NAME: usize = 255;
 
-/// Whether `folder` stands in `root` without a link on the way.
+/// Whether `folder` exists in `root` without a symbolic link in its path.
 fn is_folder_of(root: &Path, folder: &SourcePath) -> bool {
     let found = root.join(folder.as_str()).canonicalize();
     let wanted = root.canonicalize().map(|root| root.join(folder.as_str()));
     found.is_ok_and(|found| found.is_dir() && wanted.is_ok_and(|wanted| wanted == found))
 }
 
-/// Removes what a fetch was writing when it was killed: as large as what is refused for its size, and of no use.
+/// Removes what a killed fetch left. It is useless, and may be as large as what is refused for its size.
 async fn remove_unfinished(packs: &Path) {
     let Ok(mut entries) = tokio::fs::read_dir(packs).await else { return };
     while let Ok(Some(entry)) = entries.next_entry().await {
         if entry.file_name().as_encoded_bytes().starts_with(b"tmp_") {
-            // What cannot be removed counts as part of the mirror, which is bounded.
+            // A file that cannot be removed counts towards the mirror's size, which is limited.
             let _stays = tokio::fs::remove_file(entry.path()).await;
         }
     }
 }
 
-/// Commits that are here with all their files. A fetch that broke off leaves none of these.
+/// References to commits that are complete. An interrupted fetch leaves none.
 const KEPT: &str = "refs/kept/";
-/// What only a whole history could bring.
+/// References that only a fetch of the whole history creates.
 const FETCHED: &str = "refs/fetched/";
 
-/// `100644 blob <id> <size>\t<path>`; a submodule has no size.
+/// Parses `100644 blob <id> <size>\t<path>`; a submodule has no size.
 fn size_of_entry(entry: &[u8]) -> u64 {
     let header = entry.split(|byte| *byte == b'\t').next().unwrap_or_default();
     let size = header.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()).unwrap_or(0)
 }
 
-/// What `ls-remote` said: references with their commits, annotated tags followed.
+/// The output of `ls-remote`: references with their commits; annotated tags are peeled.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Advertised {
     default_branch: Option<String>,
@@ -449,14 +450,14 @@ impl Advertised {
                 continue;
             }
             let Ok(commit) = left.parse::<CommitId>() else { continue };
-            // The peeled form comes behind the tag's own.
+            // The peeled form comes after the tag itself.
             let name = name.strip_suffix("^{}").unwrap_or(name);
             advertised.refs.insert(name.to_owned(), commit);
         }
         advertised
     }
 
-    /// A repository has one object format: it holds no commit whose id has another length.
+    /// A repository has one object format, so it cannot contain a commit with an id of another length.
     fn may_hold(&self, commit: &CommitId) -> bool {
         self.refs.values().all(|other| other.object_format() == commit.object_format())
     }
@@ -468,7 +469,7 @@ impl Advertised {
         Some(ResolvedRef { commit, name: name.or_else(|| Some("HEAD".to_owned())), branch })
     }
 
-    /// By git's own order: the name itself, then a tag, then a branch.
+    /// In git's order: the name itself, then a tag, then a branch.
     fn find(&self, reference: &RefName) -> Option<ResolvedRef> {
         if reference.as_str() == "HEAD" {
             return self.default_head();

@@ -1,8 +1,8 @@
-//! Which addresses may be reached for a user.
+//! Decides which addresses gantry may connect to on behalf of a user.
 //!
-//! In: a host that a user named, and what it resolved to. Out: the addresses that may be connected to, or a refusal that
-//! names the setting to change. Public addresses always may; every other only if the operator listed it, because a
-//! worker stands inside a network that its users do not.
+//! In: a host that a user gave, and its addresses. Out: the permitted addresses, or a refusal that names the setting to
+//! change. Public addresses are always permitted, all others only if the operator listed them, because a worker has
+//! access to an internal network that its users must not reach.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,24 +12,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use url::{Host, Url};
 
-/// What the operator allows beyond public addresses: the setting `outbound.allow`.
+/// The addresses that the operator permits beyond public ones: the setting `outbound.allow`.
 #[derive(Debug, Clone)]
 pub struct OutboundPolicy {
     allowed: Vec<Allowance>,
     names: Arc<dyn Names>,
 }
 
-/// Who knows where a name leads. It is asked once for each connection, and what it says is what is connected to.
+/// A name resolver. It is asked once per connection, and exactly its answer is connected to.
 #[async_trait]
 pub trait Names: fmt::Debug + Send + Sync {
-    /// The addresses of `host` at this moment.
+    /// The current addresses of `host`.
     ///
     /// # Errors
-    /// Nobody knows it, or nobody could be asked.
+    /// The name is unknown, or the resolver does not answer.
     async fn addresses(&self, host: &str) -> std::io::Result<Vec<IpAddr>>;
 }
 
-/// The resolver of this machine.
+/// The system's resolver.
 #[derive(Debug)]
 struct SystemNames;
 
@@ -41,16 +41,17 @@ impl Names for SystemNames {
 }
 
 impl Default for OutboundPolicy {
-    /// Public addresses, and nothing else.
+    /// Permits only public addresses.
     fn default() -> Self {
         Self { allowed: Vec::new(), names: Arc::new(SystemNames) }
     }
 }
 
-/// One entry of `outbound.allow`: `host`, `host:port`, a network like `10.1.0.0/16`, each perhaps behind `http://`.
+/// An entry of `outbound.allow`: `host`, `host:port`, or a network like `10.1.0.0/16`, optionally with the prefix
+/// `http://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
-    /// Registries there are spoken to without TLS.
+    /// Whether registries at this address are used without TLS.
     plain: bool,
     target: Target,
 }
@@ -61,7 +62,7 @@ enum Target {
     Network { address: IpAddr, bits: u8 },
 }
 
-/// An entry of `outbound.allow` that is none.
+/// An entry of `outbound.allow` is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is no entry of `outbound.allow`: write `host`, `host:port` or a network like `10.1.0.0/16`"
@@ -71,30 +72,30 @@ pub struct InvalidAllowance(pub String);
 /// An address was refused before anything was sent to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundRefused {
-    /// It is inside a network that users do not reach.
+    /// The address is in a network that users must not reach.
     #[error(
         "{host} is at {address}, which is not a public address: if it may be used, add \"{host}\" to `outbound.allow`"
     )]
     Address {
-        /// The host as named.
+        /// The host as given.
         host: String,
-        /// What it resolved to.
+        /// The address it resolved to.
         address: IpAddr,
     },
-    /// The operator listed other ports of the host.
+    /// The operator listed only other ports of the host.
     #[error("{host} may not be used on port {port}: add \"{host}:{port}\" to `outbound.allow`")]
     Port {
-        /// The host as named.
+        /// The host as given.
         host: String,
-        /// As asked for.
+        /// The requested port.
         port: u16,
     },
-    /// Credentials or source code would travel readable by everyone on the way.
+    /// Without encryption everybody on the way could read credentials and source code.
     #[error(
         "http://{host} is not encrypted: use https, or add \"http://{host}\" to `outbound.allow`"
     )]
     Plain {
-        /// The host as named.
+        /// The host as given.
         host: String,
     },
     /// A redirect from `https` to `http`.
@@ -102,35 +103,35 @@ pub enum OutboundRefused {
         "a redirect from https to http://{host} was refused: give the address that answers with https"
     )]
     Downgrade {
-        /// Where it led.
+        /// The target of the redirect.
         host: String,
     },
-    /// A redirect to something other than HTTP.
+    /// A redirect to another scheme than HTTP.
     #[error("`{0}` was refused: only http and https are followed")]
     Scheme(String),
 }
 
-/// Why a host cannot be connected to.
+/// A host cannot be connected to.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// It may not be.
+    /// The policy refuses it.
     #[error(transparent)]
     Refused(#[from] OutboundRefused),
-    /// Its name is not known, or nobody could be asked.
+    /// Its name is unknown, or the resolver does not answer.
     #[error("{host} is no known host")]
     Unknown {
-        /// The host as named.
+        /// The host as given.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: std::io::Error,
     },
 }
 
 impl OutboundPolicy {
-    /// Reads the entries of `outbound.allow`.
+    /// Parses the entries of `outbound.allow`.
     ///
     /// # Errors
-    /// [`InvalidAllowance`] for the first that is none.
+    /// [`InvalidAllowance`] for the first malformed entry.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidAllowance> {
         entries
             .into_iter()
@@ -139,19 +140,19 @@ impl OutboundPolicy {
             .map(|allowed| Self { allowed, ..Self::default() })
     }
 
-    /// The same with another resolver than this machine's.
+    /// The same policy with another resolver.
     #[must_use]
     pub fn with_names(self, names: Arc<dyn Names>) -> Self {
         Self { names, ..self }
     }
 
-    /// Whether the operator named this host, by name, address or network.
+    /// Whether the operator listed this host, by name, address or network.
     #[must_use]
     pub fn names(&self, host: &str, port: u16) -> bool {
         self.allowed.iter().any(|entry| entry.target.names(host, port))
     }
 
-    /// Whether a registry there is spoken to without TLS: one on this machine, or one listed behind `http://`.
+    /// Whether a registry there is used without TLS: only if it is listed, and local or listed with `http://`.
     #[must_use]
     pub fn is_plain(&self, host: &str, port: u16) -> bool {
         let is_local =
@@ -159,7 +160,7 @@ impl OutboundPolicy {
         self.allowed.iter().any(|entry| entry.target.names(host, port) && (is_local || entry.plain))
     }
 
-    /// Checks all that an address says by itself. Where it resolves to is [`OutboundPolicy::permit`]'s question.
+    /// Checks the URL itself. Its addresses are checked by [`OutboundPolicy::permit`].
     ///
     /// # Errors
     /// [`OutboundRefused`].
@@ -187,10 +188,10 @@ impl OutboundPolicy {
         Ok(())
     }
 
-    /// The addresses of `host` that may be connected to: at least one.
+    /// The permitted addresses of `host`, at least one.
     ///
     /// # Errors
-    /// [`OutboundRefused::Address`] if it is none of them.
+    /// [`OutboundRefused::Address`] if none is permitted.
     pub fn permit(
         &self,
         host: &str,
@@ -210,7 +211,7 @@ impl OutboundPolicy {
         }
     }
 
-    /// Where `url` may be connected to, for a program that resolves by itself and must be told.
+    /// The permitted socket addresses of `url`, for programs that would otherwise resolve it themselves.
     ///
     /// # Errors
     /// [`ResolveError`].
@@ -225,7 +226,7 @@ impl OutboundPolicy {
         Ok(permitted.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 
-    /// The addresses of a name that may be connected to: at least one.
+    /// The permitted addresses of a name, at least one.
     pub(crate) async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let unknown = |source| ResolveError::Unknown { host: host.to_owned(), source };
         let found = self.names.addresses(host).await.map_err(unknown)?;
@@ -281,12 +282,12 @@ impl FromStr for Allowance {
                 Target::Network { address, bits }
             }
             None => {
-                // An address of version 6 without brackets cannot have a port.
+                // An IPv6 address without brackets cannot have a port.
                 let bare = entry.parse::<Ipv6Addr>().is_ok();
                 let entry = if bare { format!("[{entry}]") } else { entry.to_owned() };
                 let url = Url::parse(&format!("http://{entry}/")).map_err(|_| invalid())?;
                 let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(invalid)?;
-                // `Url` drops a port that is the scheme's own.
+                // `Url` drops the default port of the scheme.
                 let port = entry.rsplit_once(':').filter(|_| !entry.ends_with(']'));
                 let port = port.map(|(_, port)| port.parse().map_err(|_| invalid())).transpose()?;
                 if url.path() != "/" || !url.username().is_empty() || url.query().is_some() {
@@ -314,7 +315,7 @@ fn parse_address(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok().map(canonical)
 }
 
-/// An address of version 4 that is written as one of version 6 is one of version 4.
+/// An IPv4-mapped IPv6 address counts as IPv4.
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
@@ -333,13 +334,13 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     }
 }
 
-/// Networks of version 4 that lead to no public host, by the registries of special addresses.
+/// IPv4 networks that are not public, by IANA's registry of special-purpose addresses.
 const SPECIAL_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
-    // Link-local; the clouds' metadata services are here.
+    // Link-local, including the clouds' metadata services.
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 0, 0, 0), 24),
@@ -351,11 +352,11 @@ const SPECIAL_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(203, 0, 113, 0), 24),
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::new(240, 0, 0, 0), 4),
-    // Looks public: Azure's host answers there for the virtual machine's owner.
+    // Looks public, but serves Azure's metadata to the virtual machine.
     (Ipv4Addr::new(168, 63, 129, 16), 32),
 ];
 
-/// Networks within 2000::/3 that lead to no public host or that carry another address which could not be checked.
+/// Networks within 2000::/3 that are not public, or that embed another address which cannot be checked.
 const SPECIAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -369,7 +370,7 @@ fn is_public(address: IpAddr) -> bool {
             !SPECIAL_V4.iter().any(|&(network, bits)| in_network(v4.into(), network.into(), bits))
         }
         IpAddr::V6(v6) => {
-            // A network that has only version 6 reaches version 4 through these: the last 32 bits decide.
+            // NAT64: an IPv6-only network reaches IPv4 through these addresses, so the last 32 bits decide.
             if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = v6.segments() {
                 let [a, b] = high.to_be_bytes();
                 let [c, d] = low.to_be_bytes();
@@ -481,7 +482,7 @@ mod tests {
         assert!(policy.permit("git.corp", private).is_ok());
         assert!(policy.permit("GIT.corp", private).is_ok());
         assert!(policy.permit("other.corp", private).is_err());
-        // A name that resolves to both keeps what may be reached.
+        // If a name has both kinds of addresses, the permitted ones are kept.
         let mixed = [IpAddr::from([10, 9, 9, 9]), IpAddr::from([1, 1, 1, 1])];
         assert_eq!(policy.permit("other.corp", mixed).unwrap(), [IpAddr::from([1, 1, 1, 1])]);
 

@@ -1,8 +1,8 @@
-//! The one HTTP client for addresses that users name.
+//! The HTTP client for addresses that users give.
 //!
-//! In: a request. Out: an answer, with time and size bounded. The guard is asked for the address itself, for what it
-//! resolves to at the moment of connecting, and again for each redirect; proxies of the environment are not used, because
-//! behind one nobody could check.
+//! In: a request. Out: an answer, limited in time and size. The guard checks the URL, the addresses that it resolves to
+//! at the moment of connecting, and each redirect. Proxies of the environment are not used, because connections behind
+//! a proxy cannot be checked.
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
@@ -18,50 +18,50 @@ use url::Url;
 use crate::guard::{OutboundPolicy, OutboundRefused, ResolveError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two pieces of an answer. The whole is the caller's to bound.
+/// The time limit between two parts of an answer. Callers limit the total time.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: usize = 5;
 
-/// An HTTP client that only goes where its policy lets it. A clone shares its connections.
+/// An HTTP client that only connects where its policy permits. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct OutboundClient {
     client: reqwest::Client,
     policy: Arc<OutboundPolicy>,
 }
 
-/// Why a request had no answer.
+/// A request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// It was not sent.
+    /// The guard refused it, and it was not sent.
     #[error(transparent)]
     Refused(#[from] OutboundRefused),
-    /// Nobody answered, or the connection broke.
+    /// The server did not answer, or the connection was lost.
     #[error("{host} did not answer")]
     Unreachable {
         /// The host as named.
         host: String,
-        /// What the transport said.
+        /// The transport's error.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The answer is longer than it may be.
+    /// The answer is too large.
     #[error("the answer of {host} is larger than {most} bytes")]
     TooLarge {
         /// The host as named.
         host: String,
-        /// The bound.
+        /// The limit in bytes.
         most: u64,
     },
 }
 
 impl OutboundError {
-    /// Trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 }
 
-/// The client cannot be made: the system has no usable TLS.
+/// The client cannot be created, because the system has no usable TLS.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start an HTTP client: are the system's certificates installed (ca-certificates)?")]
 pub struct ClientError {
@@ -69,12 +69,12 @@ pub struct ClientError {
 }
 
 impl OutboundClient {
-    /// A client that goes where `policy` lets it.
+    /// A client that connects where `policy` permits.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn new(policy: OutboundPolicy) -> Result<Self, ClientError> {
-        // The process has one TLS provider; whoever comes second finds it installed, which is as good.
+        // The process has one TLS provider; an error means that it is already installed.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let policy = Arc::new(policy);
         let redirects = Arc::clone(&policy);
@@ -91,22 +91,22 @@ impl OutboundClient {
         Ok(Self { client, policy })
     }
 
-    /// Where it may go.
+    /// The client's policy.
     #[must_use]
     pub fn policy(&self) -> &Arc<OutboundPolicy> {
         &self.policy
     }
 
-    /// Begins a request.
+    /// Builds a request.
     ///
     /// # Errors
-    /// [`OutboundRefused`] if the address says enough to refuse it.
+    /// [`OutboundRefused`] if the URL alone is reason to refuse.
     pub fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, OutboundRefused> {
         self.policy.check(&url)?;
         Ok(self.client.request(method, url))
     }
 
-    /// Sends a request that [`OutboundClient::request`] began. Any status is an answer.
+    /// Sends a request built by [`OutboundClient::request`]. Any status counts as an answer.
     ///
     /// # Errors
     /// [`OutboundError::Refused`], [`OutboundError::Unreachable`].
@@ -115,10 +115,11 @@ impl OutboundClient {
     }
 }
 
-/// Reads an answer's body to its end.
+/// Reads the body of an answer to its end.
 ///
 /// # Errors
-/// [`OutboundError::TooLarge`] beyond `most` bytes, [`OutboundError::Unreachable`] when it breaks off.
+/// [`OutboundError::TooLarge`] if it has more than `most` bytes; [`OutboundError::Unreachable`] if the connection is
+/// lost.
 pub async fn read_body(mut response: Response, most: u64) -> Result<Bytes, OutboundError> {
     let host = response.url().host_str().unwrap_or_default().to_owned();
     let too_large = || OutboundError::TooLarge { host: host.clone(), most };
@@ -135,7 +136,7 @@ pub async fn read_body(mut response: Response, most: u64) -> Result<Bytes, Outbo
     Ok(body.freeze())
 }
 
-/// Whether a status is the word of a gateway or of a server that is no server now, and not an answer to what was asked.
+/// Whether a status comes from a gateway or an overloaded server, and so does not answer the request.
 #[must_use]
 pub fn says_away(status: StatusCode) -> bool {
     matches!(
@@ -148,7 +149,7 @@ pub fn says_away(status: StatusCode) -> bool {
     )
 }
 
-/// A refusal by resolver or redirect arrives wrapped in the transport's error.
+/// A refusal of the resolver or of a redirect is wrapped in the transport's error.
 fn failure(error: reqwest::Error) -> OutboundError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(current) = cause {
@@ -176,8 +177,8 @@ fn follow(policy: &OutboundPolicy, attempt: Attempt<'_>) -> reqwest::redirect::A
     }
 }
 
-/// Asks the policy's resolver and keeps what may be connected to. Here and not before the request, because a name can
-/// mean another address a moment later.
+/// Resolves names with the policy's resolver and keeps the permitted addresses. Done while connecting, because a name
+/// may resolve differently a moment after an earlier check.
 struct GuardedResolver(Arc<OutboundPolicy>);
 
 impl Resolve for GuardedResolver {
@@ -186,7 +187,7 @@ impl Resolve for GuardedResolver {
         Box::pin(async move {
             let found = policy.look_up(name.as_str()).await;
             let permitted = found.map_err(|error| match error {
-                // Bare, so that it is found among the causes of what the transport says.
+                // Not wrapped, so that `failure` finds it among the causes of the transport's error.
                 ResolveError::Refused(refused) => Box::<dyn StdError + Send + Sync>::from(refused),
                 unknown @ ResolveError::Unknown { .. } => unknown.into(),
             })?;

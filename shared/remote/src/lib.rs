@@ -1,7 +1,7 @@
-//! Guarded clients of other people's servers: HTTP, registries, git.
+//! Guarded clients for external servers: HTTP, registries, git.
 //!
-//! In: addresses that users named. Out: what stands there, or an error that says whether trying again may help. No
-//! client here reaches an address inside the operator's network unless the operator listed it ([`guard`]).
+//! In: addresses that users gave. Out: the content, or an error that tells whether a retry may help. No client connects
+//! to an address inside the operator's network unless the operator listed it ([`guard`]).
 
 #![warn(missing_docs)]
 

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use crate::http::OutboundClient;
 use crate::registry::{RawManifest, RegistryClient, RegistryError};
 
-/// Registries, by host. Everything is tried again until its deadline while the registry is away.
+/// Registries, by host. Requests are retried until their deadline while the registry is unavailable.
 #[async_trait]
 pub trait Registries: Send + Sync {
-    /// Whether the registry answers and knows these credentials.
+    /// Checks that the registry answers and accepts the credentials.
     ///
     /// # Errors
-    /// [`RegistryError::Unauthorized`] if it does not.
+    /// [`RegistryError::Unauthorized`] if it does not accept them.
     async fn check(
         &self,
         host: &RegistryHost,
@@ -22,7 +22,7 @@ pub trait Registries: Send + Sync {
         deadline: Instant,
     ) -> Result<(), RegistryError>;
 
-    /// The digest of what the image's tag points to now.
+    /// The current digest of the image's tag.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -44,7 +44,7 @@ pub trait Registries: Send + Sync {
         deadline: Instant,
     ) -> Result<RawManifest, RegistryError>;
 
-    /// Lets the tag of `image` point to a manifest of its repository.
+    /// Points the tag of `image` to a manifest in its repository.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -56,7 +56,7 @@ pub trait Registries: Send + Sync {
         deadline: Instant,
     ) -> Result<(), RegistryError>;
 
-    /// Removes the tag of `image`, where the registry can; the manifest stays.
+    /// Removes the tag of `image`, if the registry supports it; the manifest stays.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -68,14 +68,14 @@ pub trait Registries: Send + Sync {
     ) -> Result<(), RegistryError>;
 }
 
-/// Registries over the guarded client.
+/// Registries through the guarded client.
 #[derive(Debug, Clone)]
 pub struct RemoteRegistries {
     http: OutboundClient,
 }
 
 impl RemoteRegistries {
-    /// Asks through `http`.
+    /// Uses `http`.
     #[must_use]
     pub fn new(http: OutboundClient) -> Self {
         Self { http }

@@ -1,9 +1,9 @@
-//! A registry's manifests, by the distribution API.
+//! Manifests in a registry, through the distribution API.
 //!
-//! In: image references. Out: digests and manifests, or an error that says whether trying again may help.
+//! In: image references. Out: digests and manifests, or an error that tells whether a retry may help.
 //!
-//! Not through `oci-client`: it builds its HTTP client itself, so neither the guard nor a bound on size could stand
-//! between it and the address that a user named.
+//! This does not use `oci-client`, because it builds its own HTTP client, to which neither the guard nor size limits
+//! could be applied.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -38,16 +38,16 @@ pub use error::RegistryError;
 pub use manifest::RawManifest;
 use manifest::{MANIFEST_TYPES, digest_of, media_type_of};
 
-/// Docker Hub's own name is not where its registry answers.
+/// The host of Docker Hub's registry, which differs from its name.
 const DOCKER_HUB_REGISTRY: &str = "registry-1.docker.io";
 
-/// Registries refuse larger ones; no image needs it.
+/// Registries refuse larger ones, and no image needs them.
 const LARGEST_MANIFEST: u64 = 8 << 20;
 const LARGEST_TOKEN: u64 = 1 << 20;
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// One registry as one user: what was learned about access stays with the credentials that it was learned with.
+/// A registry and one user's credentials. What was learned about access is never shared between users.
 #[derive(Debug)]
 pub struct RegistryClient {
     http: OutboundClient,
@@ -56,20 +56,20 @@ pub struct RegistryClient {
     access: Mutex<HashMap<String, Access>>,
 }
 
-/// How requests of one kind are let in.
+/// How requests of one scope are authorized.
 #[derive(Debug, Clone)]
 enum Access {
     Basic,
     Token { token: SecretString, until: Instant },
 }
 
-/// One request, repeatable.
+/// A request that can be repeated.
 #[derive(Clone)]
 struct Call<'a> {
     method: Method,
-    /// Behind `/v2/`.
+    /// After `/v2/`.
     path: String,
-    /// What a token is asked for; empty for the registry itself.
+    /// The scope of a token; empty for the registry itself.
     scope: String,
     /// For errors.
     what: String,
@@ -82,18 +82,18 @@ struct Answer {
 }
 
 impl RegistryClient {
-    /// A client of `host` for one user; anonymous without credentials.
+    /// A client of `host` for one user; anonymous if `credentials` is `None`.
     #[must_use]
     pub fn new(http: OutboundClient, host: RegistryHost, credentials: Option<Credentials>) -> Self {
         Self { http, host, credentials, access: Mutex::default() }
     }
 
-    /// Whether the registry answers and knows these credentials.
+    /// Checks that the registry answers and accepts the credentials.
     ///
-    /// Tries again until `deadline` while the registry is away.
+    /// Retries until `deadline` while the registry is unavailable.
     ///
     /// # Errors
-    /// [`RegistryError::Unauthorized`] if it does not know them.
+    /// [`RegistryError::Unauthorized`] if it rejects them.
     pub async fn check(&self, deadline: Instant) -> Result<(), RegistryError> {
         let call = Call {
             method: Method::GET,
@@ -102,7 +102,7 @@ impl RegistryClient {
             what: "its API".to_owned(),
             body: None,
         };
-        // What an earlier request was let in with says nothing about now.
+        // Cached access says nothing about the credentials' current state.
         self.learned().clear();
         match self.call(&call, deadline).await {
             Err(RegistryError::NotFound { host, .. }) => Err(RegistryError::NoApi { host }),
@@ -110,9 +110,9 @@ impl RegistryClient {
         }
     }
 
-    /// The digest of what the image's tag points to now, index or manifest. An image that has a digest is that.
+    /// The current digest of an image's tag, of an index or a manifest. If the image has a digest, that is returned.
     ///
-    /// Tries again until `deadline` while the registry is away.
+    /// Retries until `deadline` while the registry is unavailable.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -132,14 +132,14 @@ impl RegistryClient {
         }
         match content_digest(&answer.headers) {
             Some(digest) => Ok(digest),
-            // Not every registry says it in an answer without body.
+            // Not every registry sends the digest in an answer without a body.
             None => self.manifest(image, deadline).await.map(|manifest| manifest.digest),
         }
     }
 
-    /// The manifest or index of an image, its digest checked.
+    /// The manifest or index of an image. Its digest is verified.
     ///
-    /// Tries again until `deadline` while the registry is away.
+    /// Retries until `deadline` while the registry is unavailable.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -172,9 +172,9 @@ impl RegistryClient {
         Ok(RawManifest { media_type, bytes: answer.body, digest })
     }
 
-    /// Lets `tag` point to the manifest, which must be in the repository already or name only what is.
+    /// Points `tag` to the manifest. The manifest must be in the repository already, or refer only to content that is.
     ///
-    /// Tries again until `deadline` while the registry is away; doing it twice is doing it once.
+    /// Retries until `deadline` while the registry is unavailable. The request is idempotent.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -203,7 +203,7 @@ impl RegistryClient {
         }
     }
 
-    /// Removes a tag, where the registry can: Distribution 2.8 cannot. The manifest stays, also under its other tags.
+    /// Removes a tag, if the registry supports it: Distribution 2.8 does not. The manifest and its other tags stay.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -223,7 +223,8 @@ impl RegistryClient {
         self.call(&call, deadline).await.map(drop)
     }
 
-    /// Whether the registry may be reached. What has a digest is not asked for here, but the engine will go there.
+    /// Whether the guard permits the registry. An image with a digest is not requested here, but the engine will pull
+    /// it.
     async fn permit(&self, call: &Call<'_>, deadline: Instant) -> Result<(), RegistryError> {
         let url = self.url(&call.path).ok_or_else(|| self.nonsense(call, "its address is none"))?;
         let unreachable = |source| RegistryError::Unreachable {
@@ -255,7 +256,7 @@ impl RegistryClient {
         }
     }
 
-    /// Repeats the call until it is answered for good or the deadline is nearer than the next try.
+    /// Repeats the call until it has a final answer, or the next retry would be after the deadline.
     async fn call(&self, call: &Call<'_>, deadline: Instant) -> Result<Answer, RegistryError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
@@ -264,7 +265,7 @@ impl RegistryClient {
                 done => return done,
             };
             let wait = error.retry_after().unwrap_or_default().max(backoff.wait());
-            // A registry names what wait it likes: more than a clock can hold is no reason to panic.
+            // A registry may send any wait, so compare before adding: an overflow of the clock would panic.
             if wait >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(error);
             }
@@ -289,8 +290,8 @@ impl RegistryClient {
         })
     }
 
-    /// Asks once. A registry that refuses `HEAD` of a manifest is asked with `GET`, as containerd does: some do not have
-    /// it, some keep it from those who may `GET`. The answer then has a body.
+    /// Sends the call once. If a registry refuses `HEAD` of a manifest, uses `GET` as containerd does: some do not
+    /// support `HEAD`, and some deny it to users who may `GET`. The answer then has a body.
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
         let response = self.send_admitted(call).await?;
         if call.method != Method::HEAD || !refuses_method(response.status()) {
@@ -301,7 +302,7 @@ impl RegistryClient {
         self.answer(&call, response).await
     }
 
-    /// Sends a request, and once more if the registry first wants to know who asks.
+    /// Sends a request, and again with authorization if the registry asks for it.
     async fn send_admitted(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
         let known = self.known_access(&call.scope);
         let response = self.send(call, known.as_ref()).await?;
@@ -383,8 +384,8 @@ impl RegistryClient {
         }
     }
 
-    /// Fetches a token from where the registry says. The guard knows nothing of trust between hosts, so the one rule
-    /// here is that credentials go unencrypted only where the operator said that registries have no TLS.
+    /// Requests a token from the realm that the registry names. The guard does not model trust between hosts. The only
+    /// rule here is that credentials are sent unencrypted only to hosts that the operator listed as having no TLS.
     async fn token(
         &self,
         call: &Call<'_>,
@@ -398,7 +399,7 @@ impl RegistryClient {
         if url.scheme() == "http" && !self.http.policy().is_plain(host, url.port().unwrap_or(80)) {
             return Err(OutboundRefused::Plain { host: host.to_owned() }.into());
         }
-        // Ours first, then what the registry names, which may be called otherwise there.
+        // The scope of the call first, then those that the registry names, which may differ.
         let mut wanted: Vec<&str> = vec![&call.scope];
         wanted.extend(scopes.iter().map(String::as_str));
         wanted.retain(|scope| !scope.is_empty());
@@ -406,7 +407,7 @@ impl RegistryClient {
             wanted.remove(0);
         }
         let mut response = self.get_token(call, url.clone(), service.as_deref(), &wanted).await?;
-        // A service of OAuth 2 alone: the specification lets it have no GET.
+        // A pure OAuth 2 service, which need not support `GET`.
         let has_no_get =
             refuses_method(response.status()) || response.status() == StatusCode::NOT_FOUND;
         if has_no_get && let Some(credentials) = &self.credentials {
@@ -479,7 +480,7 @@ impl RegistryClient {
         }
     }
 
-    /// Held only to look up or store.
+    /// Never held across an await.
     fn learned(&self) -> std::sync::MutexGuard<'_, HashMap<String, Access>> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -504,7 +505,7 @@ impl RegistryClient {
     fn is_plain(&self) -> bool {
         let Ok(url) = Url::parse(&format!("https://{}/", self.host)) else { return false };
         let (host, port) = (url.host_str().unwrap_or_default(), url.port());
-        // Without a port it is the scheme's own, and which that is is the question.
+        // Without a port the scheme's default applies, and the scheme is what is being decided.
         self.http.policy().is_plain(host, port.unwrap_or(80))
     }
 
@@ -533,7 +534,7 @@ fn content_digest(headers: &HeaderMap) -> Option<Digest> {
 
 fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter();
-    // A realm for people may have any letters.
+    // A realm may have any characters.
     let challenges: Vec<_> = values
         .flat_map(|value| challenge::parse(&String::from_utf8_lossy(value.as_bytes())))
         .collect();
@@ -541,8 +542,8 @@ fn strongest_challenge(headers: &HeaderMap) -> Option<Challenge> {
     challenges.iter().find(|it| is_bearer(it)).or(challenges.first()).cloned()
 }
 
-/// Whether a status may be about the method and not about what was asked for. 401 and 404 have a meaning of their own, and
-/// what passes is waited for.
+/// Whether a status may be about the method rather than the object. 401 and 404 have their own meaning, and temporary
+/// errors are retried.
 fn refuses_method(status: StatusCode) -> bool {
     matches!(
         status,
@@ -558,7 +559,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// What a registry says in an error's body, in one line.
+/// The message in a registry's error body, on one line.
 fn words(body: Result<Bytes, OutboundError>) -> String {
     #[derive(Deserialize)]
     struct Body {

@@ -1,4 +1,4 @@
-//! One run of the git program, with nothing around it that is not ours.
+//! One run of the git program, isolated from everything outside of gantry.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -19,49 +19,49 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use super::GitError;
 use super::failure::{Context, classify};
 
-/// The end of a pipe that a credential helper reads, as the child sees it.
+/// The file descriptor of the credential helper's pipe in the child.
 const CREDENTIALS_FD: i32 = 3;
 
-/// Answers git's `get` with what is in the pipe, once. A constant: nothing of a user's is in it.
+/// Answers git's `get` with the content of the pipe, once. A constant, so it contains no user input.
 const CREDENTIALS_HELPER: &str = "!f() { test \"$1\" = get && cat <&3; }; f";
 
-/// A token that takes more is none; a pipe takes this much without a reader.
+/// A longer token is invalid; a pipe buffers this much without a reader.
 const LONGEST_CREDENTIALS: usize = 16 << 10;
 
-/// Git's own words: the last part is where the reason stands.
+/// Of git's error output, the last part has the reason.
 const LONGEST_ERROR: usize = 16 << 10;
-/// What any of our commands may say.
+/// The limit for the output of any command.
 const LONGEST_OUTPUT: u64 = 16 << 20;
-/// The system takes no longer path, so no file can be written under one.
+/// The system's limit for a path.
 const LONGEST_ENTRY: usize = 4096;
 
-/// What git may hold in memory, beside the files that it reads: a host may name references without end.
+/// The memory limit of git. A host may send references without end.
 pub(super) const MOST_MEMORY: u64 = 1 << 30;
 
-/// Where git and what it starts are found. Not this process's own: its environment is for `cli` to read.
+/// Where git and its helpers are found. Not the environment of this process, which only `cli` reads.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// How often a fetch's size is looked at.
+/// How often the size of a fetch is checked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Settings of every run. Configuration of the system, the user and the tree is not read at all.
+/// The settings of every run. The configuration of the system, the user and the repository is not read.
 const SETTINGS: [(&str, &str); 19] = [
     ("advice.detachedHead", "false"),
-    // Larger files are written piece by piece and not taken into memory.
+    // Larger files are streamed instead of held in memory.
     ("core.bigFileThreshold", "32m"),
     ("core.fsmonitor", "false"),
     ("core.hooksPath", "/dev/null"),
-    // Names that other systems take for `.git` are refused here too: the image may be unpacked there.
+    // Refuse names that other systems take for `.git` too: the image may be unpacked there.
     ("core.protectHFS", "true"),
     ("core.protectNTFS", "true"),
     ("core.useReplaceRefs", "false"),
     ("credential.helper", ""),
-    // Whole packs or nothing: loose objects of a fetch that broke off would look like a commit that is there.
+    // Only whole packs: loose objects of an interrupted fetch would look like a complete commit.
     ("fetch.unpackLimit", "1"),
     ("gc.auto", "0"),
-    // A redirect would lead where the guard has not looked.
+    // A redirect would lead to an address that the guard has not checked.
     ("http.followRedirects", "false"),
-    // Below 1000 bytes a second for 30 seconds is no transfer.
+    // Less than 1000 bytes per second for 30 seconds counts as a stalled transfer.
     ("http.lowSpeedLimit", "1000"),
     ("http.lowSpeedTime", "30"),
     ("http.proxy", ""),
@@ -69,13 +69,13 @@ const SETTINGS: [(&str, &str); 19] = [
     ("maintenance.auto", "false"),
     ("safe.bareRepository", "all"),
     ("submodule.recurse", "false"),
-    // A bundle's address is the host's to choose, and the guard has not looked at it.
+    // The host chooses a bundle's address, and the guard has not checked it.
     ("transfer.bundleURI", "false"),
 ];
 
 pub(super) struct Command<'a> {
     program: &'a Path,
-    /// For errors: `the fetch of https://…`.
+    /// For errors, like `the fetch of https://…`.
     what: String,
     url: Option<&'a GitUrl>,
     arguments: Vec<OsString>,
@@ -84,7 +84,7 @@ pub(super) struct Command<'a> {
     folder: PathBuf,
     credentials: Option<OwnedFd>,
     watched: Option<(PathBuf, u64)>,
-    /// Where it writes, for the error of a full disk.
+    /// The folder it writes to, for the error of a full disk.
     writes_to: PathBuf,
 }
 
@@ -136,13 +136,13 @@ impl<'a> Command<'a> {
         self.writes_to = folder.to_owned();
     }
 
-    /// Ends the program once `folder` has grown by more than `most` bytes.
+    /// Kills the program once `folder` has grown by more than `most` bytes.
     pub(super) fn watch(&mut self, folder: PathBuf, most: u64) {
         self.watched = Some((folder, most));
     }
 
-    /// Lets it speak to `url`, at the addresses that the guard has found; the program does not resolve again. (Before
-    /// git 2.37 it does: then a name that means two things within a moment can still lead elsewhere.)
+    /// Allows it to connect to `url`, at the addresses that the guard has resolved. (Before version 2.37 git resolves
+    /// the name again, and then a changed name can still lead elsewhere.)
     pub(super) fn speak_to(&mut self, url: &'a GitUrl, addresses: &[SocketAddr]) {
         self.url = Some(url);
         self.env("GIT_ALLOW_PROTOCOL", url.as_url().scheme());
@@ -159,14 +159,14 @@ impl<'a> Command<'a> {
         self.settings.push(("http.curloptResolve".to_owned(), resolved));
     }
 
-    /// Gives git the credentials for `url` and for no other scheme, host, port or path, through a pipe: they are in no argument, in no
-    /// environment and on no disk.
+    /// Passes the credentials for exactly this scheme, host, port and path through a pipe, so they are in no argument,
+    /// in no environment and on no disk.
     pub(super) fn credentials(
         &mut self,
         url: &GitUrl,
         credentials: &Credentials,
     ) -> Result<(), GitError> {
-        // Hosts take any name beside a token, but not none.
+        // Hosts accept any user name with a token, but not an empty one.
         let username = match credentials.username.as_str() {
             "" => "x-access-token",
             username => username,
@@ -187,7 +187,7 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
-    /// Runs it to its end and gives what it wrote.
+    /// Runs it to its end and returns its output.
     pub(super) async fn output(self, deadline: Instant) -> Result<Vec<u8>, GitError> {
         self.run(deadline, async |stdout| {
             let mut output = Vec::new();
@@ -200,7 +200,8 @@ impl<'a> Command<'a> {
         .await
     }
 
-    /// Runs it and looks at each part of its output that a zero byte ends, until `look` names a bound that it breaks.
+    /// Runs it and passes each part of its output, terminated by a zero byte, to `look`, until that returns the limit
+    /// that was exceeded.
     pub(super) async fn each_entry(
         self,
         deadline: Instant,
@@ -261,14 +262,14 @@ impl<'a> Command<'a> {
             .current_dir(&self.folder)
             .env_clear()
             .env("PATH", SEARCH_PATH)
-            // Libraries under git look for a user's files too; without a home they would ask the system for one.
+            // Libraries under git also read a user's files; without `HOME` they would look it up.
             .env("HOME", "/nonexistent")
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
-            // A path is a path: nothing in it is a pattern.
+            // A path is taken literally, not as a pattern.
             .env("GIT_LITERAL_PATHSPECS", "1")
             .env("GIT_ALLOW_PROTOCOL", "")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -294,7 +295,8 @@ impl<'a> Command<'a> {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if id.is_some() {
             let most = Rlimit { current: Some(MOST_MEMORY), maximum: Some(MOST_MEMORY) };
-            // It has hardly begun, and what it starts inherits this. One that has ended already needs no limit.
+            // It has just started, and child processes inherit the limit. If it has already ended there is nothing to
+            // limit.
             let _ended = prlimit(id, Resource::Data, most);
         }
         Ok(Group { child, id })
@@ -315,7 +317,7 @@ impl<'a> Command<'a> {
         ))
     }
 
-    /// Resolves only when the watched folder has grown too large.
+    /// Completes only when the watched folder has grown too large.
     async fn grown_too_large(&self) -> GitError {
         let Some((folder, most)) = &self.watched else { return std::future::pending().await };
         let before = size_of(folder);
@@ -345,10 +347,10 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Why the rest of the output was not read.
+/// Why the output was not read to its end.
 enum Unread {
     Broken(std::io::Error),
-    /// It is larger than this bound, which has its unit.
+    /// It exceeds this limit, which includes its unit.
     TooLarge(String),
 }
 
@@ -358,7 +360,7 @@ impl From<std::io::Error> for Unread {
     }
 }
 
-/// The program and all that it starts. Dropped before its end, all of it is killed.
+/// The program and its child processes. All are killed if this is dropped before the end.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -367,13 +369,13 @@ struct Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            // It may have ended a moment ago.
+            // It may have just ended.
             let _gone = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-/// Reads to the end and keeps the last part.
+/// Reads to the end and returns the last part.
 async fn tail(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 4096];
@@ -385,7 +387,7 @@ async fn tail(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
 }
 
 /// The bytes of the files under a repository's `objects`. Packs are few, so this does not block for long; but a host of
-/// the old kind gives each object by itself, into 256 folders.
+/// the dumb protocol serves objects one by one, into 256 folders.
 fn size_of(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
@@ -403,7 +405,7 @@ mod tests {
 
     use super::*;
 
-    /// A host that wants to know who asks, and keeps the headers of every request.
+    /// A host that requires authentication, and records the headers of every request.
     fn host() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Why git did not do it, and whether trying again may help.
+//! Why git failed, and whether a retry may help.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use gantry_domain::source::{CommitId, GitUrl};
 
 use crate::guard::OutboundRefused;
 
-/// Why git did not do it.
+/// Git failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum GitError {
-    /// No such branch, tag or commit.
+    /// There is no such branch, tag or commit.
     #[error(
         "`{reference}` is not in {url}: check the branch or tag name; a commit is written in full"
     )]
     UnknownRef {
         /// The repository.
         url: GitUrl,
-        /// As asked for.
+        /// As requested.
         reference: String,
     },
-    /// Nothing was ever pushed.
+    /// The repository is empty.
     #[error(
         "{url} has no commit that its HEAD names: push one, or name a branch that is there, like `{url}#main`"
     )]
@@ -29,29 +29,29 @@ pub enum GitError {
         /// The repository.
         url: GitUrl,
     },
-    /// No such folder in the commit.
+    /// There is no such folder in the commit.
     #[error(
         "`{folder}` is no folder with files at commit {commit}: check the part behind `:` of the context"
     )]
     NoFolder {
-        /// As asked for.
+        /// As requested.
         folder: String,
         /// The commit.
         commit: CommitId,
     },
-    /// The host wants to know who asks, and nobody was said.
+    /// The host requires authentication, and there are no credentials.
     #[error("{url} is not public: give an access token with `--git-access-token`")]
     CredentialsWanted {
         /// The repository.
         url: GitUrl,
     },
-    /// The host does not take the credentials.
+    /// The host rejected the credentials.
     #[error("{url} refused the access token: check that it is valid and may read the repository")]
     Unauthorized {
         /// The repository.
         url: GitUrl,
     },
-    /// No such repository, or not for this user.
+    /// There is no such repository, or this user may not see it.
     #[error(
         "there is no repository at {url}, or its access token may not see it: check the address"
     )]
@@ -59,81 +59,81 @@ pub enum GitError {
         /// The repository.
         url: GitUrl,
     },
-    /// The host answers with another address.
+    /// The host redirects to another address.
     #[error("{url} has moved: give the address that it redirects to")]
     Moved {
         /// The repository.
         url: GitUrl,
     },
-    /// Nobody answered, or not to the end.
+    /// The host did not answer, or the connection was lost.
     #[error("{url} did not answer: {message}")]
     Unreachable {
         /// The repository.
         url: GitUrl,
-        /// Git's words.
+        /// Git's message.
         message: String,
     },
-    /// It answered that it failed.
+    /// The host returned a server error.
     #[error("{url} failed: {message}")]
     HostFailed {
         /// The repository.
         url: GitUrl,
-        /// Git's words.
+        /// Git's message.
         message: String,
     },
-    /// It took too long.
+    /// The deadline passed.
     #[error("{what} was not done within {waited:?}")]
     TimedOut {
         /// `the fetch of https://…`
         what: String,
-        /// How long.
+        /// The time limit.
         waited: Duration,
     },
-    /// More than it may be.
+    /// A size limit was exceeded.
     #[error(
         "{what} is larger than {most}: ask the operator to raise the limit, or make it smaller"
     )]
     TooLarge {
         /// `the history of https://…`
         what: String,
-        /// With its unit.
+        /// The limit, with its unit.
         most: String,
     },
-    /// A name that could be taken for git's own folder, or that leads out of the checkout.
+    /// The path could be taken for git's own folder, or leads out of the checkout.
     #[error("`{path}` in the commit is a path that no checkout may write: rename or remove it")]
     UnsafePath {
-        /// As git shows it.
+        /// As git prints it.
         path: String,
     },
-    /// No room for it.
+    /// The disk is full.
     #[error("the disk under {} is full: free space there", .folder.display())]
     DiskFull { folder: PathBuf },
-    /// The host may not be reached.
+    /// The guard refused the host.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),
-    /// There is no git program.
+    /// The git program cannot be run.
     #[error("cannot run {}: is git installed?", .program.display())]
     NoProgram {
-        /// What was tried.
+        /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The credentials cannot be handed over.
+    /// The credentials cannot be passed to git.
     #[error("the access token has a line break or is too long: copy it again")]
     UnusableCredentials,
-    /// Anything else.
+    /// Another failure.
     #[error("{what} failed: {message}")]
     Failed {
         /// `the fetch of https://…`
         what: String,
-        /// Git's words, or the system's.
+        /// The message of git or of the system.
         message: String,
     },
 }
 
 impl GitError {
-    /// Trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -141,7 +141,7 @@ impl GitError {
             | Self::HostFailed { .. }
             | Self::TimedOut { .. }
             | Self::DiskFull { .. } => true,
-            // Another worker may have git, and what nobody foresaw is not held against the user.
+            // Another worker may have git, and an unknown error is not held against the user.
             Self::NoProgram { .. } | Self::Failed { .. } => true,
             Self::UnknownRef { .. }
             | Self::Empty { .. }
@@ -157,13 +157,13 @@ impl GitError {
         }
     }
 
-    /// Nobody answered, or a gateway for whoever should have.
+    /// Whether the host did not answer, or a gateway answered in its place.
     #[must_use]
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 
-    /// The repository on this machine may be at fault, and fetching into a new one may help.
+    /// Whether the local repository may be damaged, so that fetching into a new one may help.
     #[must_use]
     pub fn may_be_local(&self) -> bool {
         matches!(self, Self::Failed { .. })

@@ -1,4 +1,5 @@
-//! What git's words mean. The program has no codes for it, so its English is read, here and nowhere else.
+//! Interprets git's error messages. The program has no error codes, so its English text is matched, here and nowhere
+//! else.
 
 use std::path::Path;
 
@@ -8,7 +9,6 @@ use gantry_ops::terminal::one_line;
 use super::GitError;
 use super::command::MOST_MEMORY;
 
-/// What failed.
 pub(super) struct Context<'a> {
     pub(super) what: &'a str,
     pub(super) url: Option<&'a GitUrl>,
@@ -16,11 +16,11 @@ pub(super) struct Context<'a> {
     pub(super) had_credentials: bool,
 }
 
-/// Phrases by what they mean, the more telling first: one failure says several of them.
+/// Phrases by meaning, the more specific first, since one failure prints several of them.
 const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 const MEMORY: &[&str] = &["Out of memory", "out of memory"];
 const TOO_DEEP: &[&str] = &["exceeded maximum allowed tree depth"];
-/// What follows is the path, up to the next quote. The second: a folder that has vanished behind a file of its name.
+/// Followed by the path, up to the next quote. The second phrase: a folder replaced by a file of the same name.
 const UNSAFE_PATH: [&str; 2] = ["invalid path '", "pathspec '"];
 const UNAUTHORIZED: &[&str] = &[
     "Authentication failed",
@@ -73,7 +73,7 @@ const UNREACHABLE: &[&str] = &[
 pub(super) fn classify(errors: &str, context: &Context<'_>) -> GitError {
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| errors.contains(phrase));
     let failed = || GitError::Failed { what: context.what.to_owned(), message: reason(errors) };
-    // What the host says of room and memory is about its own.
+    // The host's messages about disk and memory are about the host itself.
     let says_here = |phrases: &[&str]| {
         let ours = |line: &&str| !line.starts_with("remote: ") && !line.contains("remote error: ");
         errors.lines().filter(ours).any(|line| phrases.iter().any(|phrase| line.contains(phrase)))
@@ -123,7 +123,7 @@ fn unknown_ref(errors: &str) -> String {
     short(line.and_then(|line| line.split_whitespace().last()).unwrap_or("the reference"), 200)
 }
 
-/// The line that says why, without git's own prefix, short and without control characters.
+/// The line with the reason, without git's prefix, shortened and without control characters.
 fn reason(errors: &str) -> String {
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
     let fatal = lines.clone().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
@@ -132,7 +132,7 @@ fn reason(errors: &str) -> String {
     short(line, 300)
 }
 
-/// Hosts choose these words: one line of at most `most` characters, and nothing that steers a terminal.
+/// One line of at most `most` characters without terminal control sequences, because hosts choose this text.
 fn short(words: &str, most: usize) -> String {
     one_line(&words.chars().take(most).collect::<String>())
 }

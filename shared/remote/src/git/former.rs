@@ -1,9 +1,9 @@
-//! The git processes that a killed process of ours left running.
+//! Kills git processes that a killed gantry process left running.
 //!
-//! They are no children of the next process, and a silent host keeps them for half a minute: they would write into a
-//! mirror that is being read again. Whoever starts git for a folder marks it in git's environment, which all that git
-//! starts inherits; the next owner of the folder ends what carries its mark. Nothing else can carry it: a folder has one
-//! owner at a time.
+//! They are not children of the next process, and a silent host keeps them alive for half a minute, while they write
+//! into a mirror that is already in use again. So each git process carries its folder in an environment variable, which
+//! its child processes inherit, and the folder's next owner kills processes with that mark. No others have it, since a
+//! folder has one owner at a time.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use gantry_ops::process::kill_if;
 
-/// The variable that names the folder.
+/// The environment variable with the folder.
 pub(super) const MARK: &str = "GANTRY_WORK_FOLDER";
 
-/// A killed process is gone at once, or it hangs in the kernel.
+/// A killed process is gone at once, unless it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Kills the processes that are marked with `folder`, and returns how many there were once they are gone. Reads `/proc`,
-/// and finds nothing where there is none. Blocking.
+/// Kills the processes marked with `folder`, waits until they are gone, and returns how many there were. Reads `/proc`;
+/// finds nothing on systems without it. Blocking.
 pub(super) fn end(folder: &Path) -> io::Result<usize> {
     let mark = [MARK.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
     let until = Instant::now() + DEATH;
@@ -47,7 +47,7 @@ fn marked(mark: &[u8]) -> Vec<i32> {
     pids.filter(|pid| is_marked(*pid, mark)).collect()
 }
 
-/// The environment of a process that has ended, or of another user's, reads as empty.
+/// The environment of an ended process, or of another user's process, reads as empty.
 fn is_marked(pid: i32, mark: &[u8]) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|variable| variable == mark)

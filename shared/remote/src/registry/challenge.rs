@@ -1,24 +1,24 @@
-//! What a registry asks of whom it does not know: the header `WWW-Authenticate`.
+//! Parses the header `WWW-Authenticate` of a registry.
 
-/// One way to be let in.
+/// A way to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// Name and password with each request.
+    /// User and password with each request.
     Basic,
     /// A token from `realm`.
     Bearer {
         realm: String,
         service: Option<String>,
-        /// What the registry wants the token to be for, as it names it.
+        /// The scopes that the registry requires of the token.
         scopes: Vec<String>,
     },
 }
 
 const SPACE: [char; 2] = [' ', '\t'];
-/// What stands between parameters and between challenges.
+/// The separators between parameters and between challenges.
 const BETWEEN: [char; 3] = [' ', '\t', ','];
 
-/// The challenges of one header that are known here.
+/// The supported challenges of one header.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges = Vec::new();
     let mut rest = header.trim_start_matches(BETWEEN);
@@ -46,7 +46,7 @@ pub(super) fn parse(header: &str) -> Vec<Challenge> {
     challenges
 }
 
-/// `name=value` or `name="value"` at the start of `text`, perhaps with spaces around the `=`, and what follows.
+/// Parses `name=value` or `name="value"` at the start of `text`, with optional spaces around `=`. Returns the rest too.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let (name, rest) = text.split_once('=')?;
     let (name, rest) = (name.trim_end_matches(SPACE), rest.trim_start_matches(SPACE));

@@ -1,4 +1,4 @@
-//! Why a registry did not do it, and whether trying again may help.
+//! Why a request to a registry failed, and whether a retry may help.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use reqwest::StatusCode;
 use crate::guard::OutboundRefused;
 use crate::http::says_away;
 
-/// Why a registry did not do it.
+/// A request to a registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// It does not know the user, or the user may not.
+    /// The registry rejected the credentials, or the user lacks permission.
     #[error(
         "{host} refused access to {what}: check the credentials of the registry; it said: {message}"
     )]
     Unauthorized {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
-        /// Its words.
+        /// The registry's message.
         message: String,
     },
     /// There is no such image.
@@ -28,70 +28,70 @@ pub enum RegistryError {
     NotFound {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
     },
-    /// What answers there is no registry.
+    /// The host is not a registry.
     #[error("{host} has no registry API at `/v2/`: check the registry's host and port")]
     NoApi {
         /// The host.
         host: RegistryHost,
     },
-    /// It cannot now: 5xx, or too many requests.
+    /// The registry is temporarily unavailable: 5xx, or too many requests.
     #[error("{host} could not answer for {what}: {status}{}", wish(*retry_after))]
     Unavailable {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
-        /// When it wants to be asked again.
+        /// The `Retry-After` of the registry.
         retry_after: Option<Duration>,
     },
-    /// Nobody answered.
+    /// The registry did not answer.
     #[error("{host} did not answer for {what}")]
     Unreachable {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
-        /// What the transport said.
+        /// The transport's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It answered that it will not.
+    /// The registry refused the request.
     #[error("{host} refused {what}: {status}: {message}")]
     Refused {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
-        /// Its words.
+        /// The registry's message.
         message: String,
     },
-    /// Its answer makes no sense.
+    /// The answer is invalid.
     #[error("{host} gave no usable answer for {what}: {problem}")]
     Nonsense {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Its answer does not end where every answer of its kind does.
+    /// The answer is too large.
     #[error("{host} answered for {what} with more than {} MiB", most >> 20)]
     TooLarge {
         /// The registry.
         host: RegistryHost,
-        /// Image or repository.
+        /// The image or repository.
         what: String,
-        /// The bound, in bytes.
+        /// The limit in bytes.
         most: u64,
     },
-    /// It may not be asked.
+    /// The guard refused the host.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),
 }
@@ -102,13 +102,13 @@ fn wish(retry_after: Option<Duration>) -> String {
 }
 
 impl RegistryError {
-    /// Trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Unreachable { .. })
     }
 
-    /// Nobody answered, or a gateway for whoever should have.
+    /// Whether the registry did not answer, or a gateway answered in its place.
     #[must_use]
     pub fn is_away(&self) -> bool {
         match self {
@@ -124,7 +124,7 @@ impl RegistryError {
         }
     }
 
-    /// How long it wants to be left alone.
+    /// The registry's `Retry-After`.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         if let Self::Unavailable { retry_after, .. } = self { *retry_after } else { None }

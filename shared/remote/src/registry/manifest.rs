@@ -1,4 +1,4 @@
-//! What a registry keeps under a digest: its bytes, its type, and what they say of an image.
+//! Manifests: their bytes, type and content.
 
 use bytes::Bytes;
 use gantry_domain::image::Digest;
@@ -6,25 +6,25 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-/// Both forms of an index and of a manifest: without this a registry converts to one that nobody wants.
+/// Both types of index and of manifest. Without them, registries convert to a legacy format.
 pub(super) const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-/// A manifest or index exactly as the registry keeps it.
+/// A manifest or index, exactly as the registry stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawManifest {
-    /// Its `Content-Type`.
+    /// The `Content-Type`.
     pub media_type: String,
-    /// Its bytes: the digest is of these.
+    /// The bytes that the digest is computed from.
     pub bytes: Bytes,
     /// The digest of `bytes`.
     pub digest: Digest,
 }
 
 impl RawManifest {
-    /// The digest of the image's configuration, as the manifest says. `None` for an index.
+    /// The digest of the image's configuration, according to the manifest. `None` for an index.
     #[must_use]
     pub fn config(&self) -> Option<Digest> {
         #[derive(Deserialize)]
@@ -38,7 +38,7 @@ impl RawManifest {
         serde_json::from_slice::<Image>(&self.bytes).ok().map(|image| image.config.digest)
     }
 
-    /// How large the image is, as the manifest says: its configuration and its layers. 0 for an index.
+    /// The size of the image's configuration and layers, according to the manifest. 0 for an index.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
         #[derive(Deserialize)]
@@ -57,8 +57,8 @@ impl RawManifest {
     }
 }
 
-/// The header says it, without its parameters, which have no place when it is sent back; or the manifest itself, where a
-/// registry sends all bodies as plain text or bytes.
+/// The type in the header, without parameters, which must not be sent back. If a registry sends all bodies as plain
+/// text or bytes, the type in the manifest itself.
 pub(super) fn media_type_of(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -74,7 +74,6 @@ pub(super) fn media_type_of(headers: &HeaderMap, body: &[u8]) -> Option<String> 
     own.or(said).filter(|media_type| !media_type.is_empty())
 }
 
-/// The digest of a manifest's bytes.
 pub(super) fn digest_of(bytes: &[u8]) -> Digest {
     match format!("sha256:{}", hex::encode(Sha256::digest(bytes))).parse() {
         Ok(digest) => digest,

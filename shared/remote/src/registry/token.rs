@@ -1,4 +1,4 @@
-//! What a token service answers, read as containerd and Docker read it.
+//! Parses the answer of a token service, as leniently as containerd and Docker do.
 
 use std::time::Duration;
 
@@ -6,23 +6,22 @@ use gantry_ops::secret::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The specification's lifetime of a token whose service names none, and the least that a service may mean.
+/// The default lifetime by the specification, which is also the minimum.
 const LEAST_SECONDS: u64 = 60;
-/// A token is not used for longer, whatever its service says.
+/// The longest lifetime that is used, whatever the service says.
 const MOST_SECONDS: u64 = 3600;
-/// Kept for the way to the registry.
+/// Subtracted from the lifetime, for the time until the request arrives.
 const MARGIN_SECONDS: u64 = 5;
 
 pub(super) struct Granted {
     pub(super) token: SecretString,
-    /// How long it is used, from now.
+    /// How long the token is used from now on.
     pub(super) lifetime: Duration,
 }
 
-/// `None` if there is no token in it.
+/// `None` if there is no token.
 pub(super) fn parse(body: &[u8]) -> Option<Granted> {
-    // The two names mean the same, and many services give both. Of the rest only the lifetime is read, and one that
-    // makes no sense is none.
+    // The two names are equivalent, and many services send both. An invalid lifetime counts as missing.
     #[derive(Deserialize)]
     struct Answer {
         token: Option<String>,
@@ -37,7 +36,7 @@ pub(super) fn parse(body: &[u8]) -> Option<Granted> {
     Some(Granted { token: token.into(), lifetime: Duration::from_secs(seconds) })
 }
 
-/// Whole seconds of a number, or of a text that is one; 0 for anything else.
+/// The whole seconds of a number, or of a string with a number; 0 for anything else.
 fn seconds(value: &Value) -> u64 {
     let number = match value {
         Value::Number(number) => number.to_string(),
