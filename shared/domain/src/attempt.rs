@@ -1,4 +1,4 @@
-//! One lease of a run, from take to its end.
+//! Attempts: the leases of a run, and how they ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,29 +8,29 @@ use crate::timestamp::Timestamp;
 /// The timed right of one worker to one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// How often the run has been leased, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Who holds it.
+    /// The worker that holds it.
     pub worker: WorkerId,
-    /// Different in each lease: an older holder is refused.
+    /// Unique to this lease, so that earlier holders are refused.
     pub nonce: LeaseNonce,
-    /// When it was taken, by the store's clock.
+    /// When it began, by the store's clock.
     pub since: Timestamp,
     /// When it ends unless it is renewed, by the store's clock.
     pub until: Timestamp,
 }
 
-/// What a worker shows to act on a run: checked against the lease in the same commit.
+/// A worker's claim to a run, checked against the lease in the same commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The attempt.
+    /// The number of the attempt.
     pub attempt: u32,
-    /// The nonce of its lease.
+    /// The lease's nonce.
     pub nonce: LeaseNonce,
 }
 
 impl Lease {
-    /// What its worker shows.
+    /// The claim of the lease's worker.
     #[must_use]
     pub fn holder(&self) -> Holder {
         Holder { attempt: self.attempt, nonce: self.nonce.clone() }
@@ -47,13 +47,13 @@ impl Lease {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct EndedAttempt {
-    /// From 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Who had it.
+    /// The worker that had the lease.
     pub worker: WorkerId,
-    /// When it was leased.
+    /// When the lease began.
     pub since: Timestamp,
-    /// When it ended.
+    /// When the attempt ended.
     pub ended: Timestamp,
     pub end: AttemptEnd,
 }
@@ -62,21 +62,21 @@ pub struct EndedAttempt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "end")]
 pub enum AttemptEnd {
-    /// With the run's outcome.
+    /// The worker ended the run with an outcome.
     Finished,
-    /// The infrastructure failed: it counts against the limit of attempts.
+    /// The infrastructure failed. Counts against the limit of attempts.
     InfrastructureFailed {
-        /// What, where, and the remedy.
+        /// What failed and where, and the remedy.
         error: String,
     },
-    /// What the attempt needs was away, or not there yet: it does not count.
+    /// Something that the attempt needs was unavailable, or not there yet. Does not count.
     Unavailable {
-        /// What, where, and the remedy.
+        /// What is unavailable and where, and the remedy.
         error: String,
     },
-    /// The worker gave it back in good order: it does not count.
+    /// The worker shut down and returned the run. Does not count.
     HandedBack,
-    /// Its lease ended without a word.
+    /// The lease expired. Counts.
     Lapsed,
 }
 

@@ -15,42 +15,42 @@ use crate::source::{CommitId, RefName, RepositoryKey};
 pub enum Cause {
     /// A branch moved.
     Push {
-        /// The event that told us first.
+        /// The event that reported it first.
         event: EventId,
         /// The repository.
         repository: RepositoryKey,
         /// The branch.
         branch: RefName,
-        /// Its head.
+        /// The head.
         commit: CommitId,
         /// The fact that advanced.
         fact: FactKey,
-        /// To which generation: a run of an older one never moves a tag that a newer one has moved.
+        /// The new generation. A run of an older generation never moves a tag that a newer one has moved.
         generation: u64,
         /// Who pushed, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pusher: Option<String>,
     },
-    /// A person or program asked.
+    /// A person or program requested it.
     Request {
         /// The event that records it.
         event: EventId,
-        /// With which token.
+        /// The token of the request.
         by: TokenId,
-        /// The run that is run again.
+        /// The run that is repeated.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rerun_of: Option<RunId>,
-        /// The service's signature over what was asked for, where the request had an idempotency key.
+        /// The service's signature of the request's content, if the request had an idempotency key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<RunSignature>,
-        /// The branch of that run, which the commit that is built again does not name.
+        /// The branch of the repeated run, which cannot be derived from its commit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         branch: Option<RefName>,
     },
 }
 
 impl Cause {
-    /// The event that the run's decision is kept under.
+    /// The event that the run's decision is stored under.
     #[must_use]
     pub fn event(&self) -> &EventId {
         match self {
@@ -58,7 +58,7 @@ impl Cause {
         }
     }
 
-    /// The token of the person or program that asked, for a run that somebody asked for.
+    /// The token of the request; `None` for a push.
     #[must_use]
     pub fn by(&self) -> Option<&TokenId> {
         match self {
@@ -67,7 +67,7 @@ impl Cause {
         }
     }
 
-    /// The word of the original's TRIGGER column.
+    /// The value of the original's TRIGGER column.
     #[must_use]
     pub fn trigger(&self) -> &'static str {
         match self {

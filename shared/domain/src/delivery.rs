@@ -1,4 +1,4 @@
-//! One webhook request: what came, and what became of it.
+//! Deliveries: webhook requests and their results.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,36 +8,36 @@ use crate::id::{DeliveryId, EventId, HookId, RegistryName, RunPrefix};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
-/// A verified delivery, as the ledger keeps it: with the events that it means, and beside its body.
+/// The record of a verified delivery, with its events. Its body is stored beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The provider's id, the same when it is sent again.
+    /// The provider's id. Redeliveries keep their id.
     pub id: DeliveryId,
-    /// The hook it came to.
+    /// The hook that received it.
     pub hook: HookId,
     /// The hook's provider.
     pub provider: Provider,
     /// The hook's registry.
     pub registry: RegistryName,
-    /// The registry's, which tells it from others of its name.
+    /// The registry's prefix, which distinguishes it from others of the same name.
     pub prefix: RunPrefix,
-    /// The provider's word for its type: `push`.
+    /// The provider's type of the delivery, like `push`.
     pub kind: String,
-    /// When it was accepted first.
+    /// When it was first accepted.
     pub received: Timestamp,
-    /// SHA-256 of its body in hex: the same id with another body is a conflict.
+    /// The SHA-256 of its body in hexadecimal. The same id with another body is a conflict.
     pub body_sha256: String,
-    /// Length of its body in bytes.
+    /// The length of its body in bytes.
     pub body_bytes: u64,
-    /// What became of it.
+    /// The result.
     pub verdict: Verdict,
-    /// W3C trace context of its acceptance.
+    /// The W3C trace context of its acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
-    /// What it means, in the order of its body: an event each.
+    /// The kinds of its events, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub meaning: Vec<EventKind>,
-    /// Parts of it that could not be read, beside those that could: why, in words.
+    /// Why some parts of it could not be read, while others could.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }
@@ -61,24 +61,24 @@ impl Delivery {
     }
 }
 
-/// What became of a verified delivery.
+/// The result of a verified delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Verdict {
-    /// It means something.
+    /// It caused events.
     Events,
     /// The provider sent a ping.
     Ping,
     /// Nothing that gantry acts on.
     OfNoInterest {
-        /// Why, in words.
+        /// The reason, in words.
         why: String,
     },
-    /// The signature holds, the body cannot be read.
+    /// The signature is valid, but the body cannot be read.
     Unreadable {
-        /// Why, in words.
+        /// The reason, in words.
         why: String,
     },
-    /// An earlier delivery of the same id had another body. That one stands.
+    /// An earlier delivery with this id had another body, which remains valid.
     Conflict,
 }

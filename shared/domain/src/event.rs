@@ -1,4 +1,4 @@
-//! What a delivery, or a request, means to us.
+//! Events: the meaning of deliveries and requests.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +8,21 @@ use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
-/// Something that happened, or that somebody asked for.
+/// Something that happened or was requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// The delivery and its place in it, or the request.
+    /// The delivery and the position in it, or the request.
     pub id: EventId,
-    /// Whose tasks it may start: of no other registry.
+    /// The registry whose tasks it may start.
     pub registry: RegistryName,
-    /// The registry's, which tells it from others of its name.
+    /// The registry's prefix, which distinguishes it from others of the same name.
     pub prefix: RunPrefix,
     /// When it was accepted.
     pub received: Timestamp,
-    /// W3C trace context of its acceptance.
+    /// The W3C trace context of its acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
-    /// What it is.
+    /// The kind of event, with its data.
     pub kind: EventKind,
 }
 
@@ -30,45 +30,45 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum EventKind {
-    /// A branch or tag moved, a provider says.
+    /// A provider reported that a branch or tag moved.
     Push(Push),
-    /// A tag of a registry points to a manifest, a registry says.
+    /// A registry reported that a tag points to a manifest.
     ImagePushed(ImagePushed),
-    /// A task with a source trigger was saved: its branch's head becomes known.
+    /// A task with a source trigger was saved, so the head of its branch is to be resolved.
     TaskSaved {
         /// The task.
         task: TaskId,
-        /// When it was created, which tells it from others of its name.
+        /// The time of creation, which distinguishes the task from others of the same name.
         created: Timestamp,
     },
-    /// A person or program asked for a run; decided where it was accepted.
+    /// A person or program requested a run. Decided when it was accepted.
     Requested {
-        /// With which token.
+        /// The token of the request.
         by: TokenId,
-        /// The task, unless it is a quick build.
+        /// The task; `None` for a quick build.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task: Option<TaskId>,
-        /// The run that is run again.
+        /// The run that is repeated.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rerun_of: Option<RunId>,
     },
 }
 
-/// A branch or tag moved.
+/// A move of a branch or tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Push {
-    /// The hook that said so: it speaks only for its repositories. `None` for what a run read of the repository itself.
+    /// The hook that reported it. `None` for what a run read from the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<HookId>,
-    /// The repository as the provider names it.
+    /// The repository's URL from the provider.
     pub url: GitUrl,
     /// What moved.
     pub reference: PushedRef,
-    /// Where it was; `None` if it is new.
+    /// The commit before; `None` if the reference is new.
     pub before: Option<CommitId>,
-    /// Where it is; `None` if it is gone.
+    /// The commit after; `None` if the reference was deleted.
     pub after: Option<CommitId>,
-    /// The branch that the provider calls default.
+    /// The provider's default branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_branch: Option<RefName>,
     /// Who pushed, for people.
@@ -77,14 +77,14 @@ pub struct Push {
 }
 
 impl Push {
-    /// The repository, as tasks name it too.
+    /// The key of the repository.
     #[must_use]
     pub fn repository(&self) -> RepositoryKey {
         self.url.key()
     }
 }
 
-/// What a push moved.
+/// The reference that a push moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PushedRef {
@@ -94,15 +94,15 @@ pub enum PushedRef {
     Tag(RefName),
 }
 
-/// A tag points to a manifest.
+/// A tag that points to a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImagePushed {
-    /// The hook that said so.
+    /// The hook that reported it.
     pub hook: HookId,
-    /// Registry, repository and, unless it was pushed by digest, tag.
+    /// The registry, repository and tag; no tag if it was pushed by digest.
     pub image: ImageReference,
-    /// The manifest.
+    /// The digest of the manifest.
     pub digest: Digest,
-    /// Its media type.
+    /// The media type of the manifest.
     pub media_type: String,
 }

@@ -1,4 +1,4 @@
-//! What a branch head is now, and how often it changed.
+//! Facts: the current head of a branch, and how often it has changed.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::text::text_type;
 use crate::timestamp::Timestamp;
 
 text_type!(
-    /// What a fact is about: `branch:reg:github.com/octo/hello@main`.
+    /// The key of a fact, like `branch:reg:github.com/octo/hello@main`.
     FactKey,
     "fact",
     "a kind, `:` and what it is about",
@@ -19,8 +19,8 @@ text_type!(
 );
 
 impl FactKey {
-    /// The head of a branch, as a registry's hooks and tasks know it. Each registry has facts of its own: what the
-    /// holder of one registry's hook claims never moves what another registry builds.
+    /// The head of a branch, from the perspective of one registry. Each registry has separate facts, so the holder of
+    /// one registry's hook cannot influence what another registry builds.
     #[must_use]
     pub fn branch(registry: &RegistryName, repository: &RepositoryKey, branch: &RefName) -> Self {
         match format!("branch:{registry}:{repository}@{branch}").parse() {
@@ -31,13 +31,13 @@ impl FactKey {
         }
     }
 
-    /// What the facts of one repository have in common.
+    /// The common prefix of the facts of one repository.
     #[must_use]
     pub fn repository_scope(registry: &RegistryName, repository: &RepositoryKey) -> String {
         scope(&format!("branch:{registry}:{repository}")).to_owned()
     }
 
-    /// The scope that it belongs to.
+    /// The scope of this key.
     #[must_use]
     pub fn scope(&self) -> &str {
         scope(self.as_str())
@@ -48,39 +48,37 @@ fn scope(text: &str) -> &str {
     text.split_once('@').map_or(text, |(scope, _)| scope)
 }
 
-/// How many former heads a fact remembers: a delivery that comes later than that many pushes after its own is one that a
-/// provider sends again after days.
+/// How many earlier heads a fact remembers. A delivery that is later than this many pushes was redelivered after days.
 const MOST_FORMER: usize = 64;
 
 /// The current value of a fact, and how often it has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is about.
+    /// The branch that it is about.
     pub key: FactKey,
-    /// The branch's head; `None` when the branch is gone.
+    /// The branch's head; `None` if the branch does not exist.
     pub value: Option<CommitId>,
-    /// Counts from 1 with each change of value.
+    /// Counts the changes of the value, from 1.
     pub generation: u64,
     /// When it changed last.
     pub since: Timestamp,
-    /// Earlier values, the newest last, at most 64. Branches go back (a reset, a revert by force), and are
-    /// deleted more than once, so a delivery that leads to one of these proves nothing about order: the provider is asked.
+    /// Earlier values, newest last, at most 64. Branches can be reset to an earlier commit, and deleted more than once.
+    /// So a delivery that leads to one of these proves nothing about order, and the provider is asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<FormerHead>,
 }
 
-/// What a branch's head was before.
+/// An earlier head of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerHead {
-    /// The commit; `None` if the branch was gone.
+    /// The commit; `None` if the branch did not exist.
     pub value: Option<CommitId>,
-    /// The generation at which it was so; 0 if a delivery told of it only later.
+    /// The generation with this value; 0 if a delivery reported it only later.
     pub generation: u64,
 }
 
 impl Fact {
-    /// At which generation the branch's head was `commit`: the newest one, if it was so more than once. `None` for a commit
-    /// that was never seen as its head.
+    /// The newest generation at which the head was `commit`. `None` if it is not known to have been the head.
     #[must_use]
     pub fn generation_of(&self, commit: &CommitId) -> Option<u64> {
         self.generation_of_value(Some(commit))
@@ -94,8 +92,8 @@ impl Fact {
         former.find(|head| head.value.as_ref() == value).map(|head| head.generation)
     }
 
-    /// The same fact, which remembers that `commit` was the head once, though nobody told of it at the time. Changes nothing
-    /// for a head that it knows.
+    /// Records that `commit` was the head at some earlier time, although nobody reported it then. Changes nothing if
+    /// that is known already.
     #[must_use]
     pub fn remembering(mut self, commit: Option<&CommitId>) -> Self {
         if let Some(commit) = commit
@@ -114,19 +112,19 @@ impl Fact {
     }
 }
 
-/// What a push does to a fact.
+/// The effect of a push on a fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushEffect {
-    /// It begins at the current value: the fact advances to this one.
+    /// The push begins at the current value, and the fact advances to this value.
     Advances(Option<CommitId>),
-    /// It ends at the current value.
+    /// The push ends at the current value.
     Repeats,
     /// Neither: only the provider knows the current value.
     Unclear,
 }
 
-/// What `push` does to the known head. Pure. The order of the questions matters: a push whose ends are equal
-/// changes nothing, and one that leads to a former head may be late, or the branch may have gone back.
+/// Classifies `push` against the known head. Pure. The order of the cases matters: a push to the current value changes
+/// nothing, and a push to an earlier head may be late, or the branch may have been reset.
 #[must_use]
 pub fn classify(known: Option<&Fact>, push: &Push) -> PushEffect {
     match known {
@@ -142,9 +140,9 @@ fn leads_back(fact: &Fact, push: &Push) -> bool {
     fact.generation_of_value(push.after.as_ref()).is_some()
 }
 
-/// Whether the host that said `value` may be behind `push`: hosts send their hooks before every server of theirs shows
-/// the new head. A push that begins or ends where the branch is known to have been before is late itself, unless it goes
-/// there from the current value.
+/// Whether the host that returned `value` may be behind `push`: hosts send hooks before all of their servers show the
+/// new head. A push that begins or ends at an earlier head of the branch is itself late, unless it begins at the
+/// current value.
 #[must_use]
 pub fn may_be_behind(known: Option<&Fact>, push: &Push, value: Option<&CommitId>) -> bool {
     if push.after.as_ref() == value {
@@ -158,7 +156,7 @@ pub fn may_be_behind(known: Option<&Fact>, push: &Push, value: Option<&CommitId>
     fact.value == push.before || !(has_left(&push.before) || has_left(&push.after))
 }
 
-/// The fact after `value` was found to be so: itself if nothing changed.
+/// The fact after `value` was found to be current; unchanged if it already was.
 #[must_use]
 pub fn advanced(
     known: Option<&Fact>,
@@ -230,7 +228,7 @@ mod tests {
         assert_eq!(classify(Some(&second), &push(Some('b'), Some('a'))), PushEffect::Unclear);
         let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
         assert_eq!(classify(Some(&third), &push(Some('a'), Some('b'))), PushEffect::Unclear);
-        // Its hooks came in the other order: the one that led back told of the head between.
+        // The hooks arrived out of order: the one that led back reported the head in between.
         let told = first.remembering(Some(&commit('b')));
         assert_eq!(classify(Some(&told), &push(Some('a'), Some('b'))), PushEffect::Unclear);
     }

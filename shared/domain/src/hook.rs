@@ -1,4 +1,4 @@
-//! An address that receives the webhooks of one sender.
+//! Hooks: addresses that receive the webhooks of one sender.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,20 +12,20 @@ use crate::source::RepositoryKey;
 use crate::text::serde_as_text;
 use crate::timestamp::Timestamp;
 
-/// Declares the providers once, so that none can be left out of the list of all.
+/// Declares the providers once, so that `ALL` cannot miss one.
 macro_rules! providers {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Whose formats and signatures a hook speaks.
+        /// The provider, which determines formats and signatures.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Provider {
             $($(#[$doc])* $name,)*
         }
 
         impl Provider {
-            /// Every provider.
+            /// All providers.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// As it stands in the hook's path.
+            /// The name in the hook's path.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -60,27 +60,27 @@ impl FromStr for Provider {
 
 serde_as_text!(Provider);
 
-/// A hook. It belongs to a registry and to named repositories; its events match nothing else.
+/// A hook. It belongs to a registry, and may be limited to repositories; its events match nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hook {
-    /// Unguessable.
+    /// Random and not guessable.
     pub id: HookId,
-    /// Whose tasks its events may start.
+    /// The registry whose tasks its events may start.
     pub registry: RegistryName,
-    /// The registry's, which tells it from others of its name.
+    /// The registry's prefix, which distinguishes it from others of the same name.
     pub prefix: RunPrefix,
-    /// Whose format.
+    /// The provider.
     pub provider: Provider,
-    /// The git repositories that it speaks for; for a registry's notifications, `host/repository`.
-    /// Empty: each one that the registry's tasks name.
+    /// The git repositories that it is limited to; for a registry's notifications, `host/repository`. If empty, all
+    /// repositories of the registry's tasks.
     pub repositories: Vec<RepositoryKey>,
-    /// A delivery may be signed with any of them. New senders are given the first.
+    /// The active secrets; a delivery may be signed with any of them. New senders get the first one.
     pub secrets: Vec<HookSecret>,
     /// When it was created.
     pub created: Timestamp,
 }
 
-/// One active secret of a hook.
+/// An active secret of a hook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookSecret {
     /// The secret, sealed for `hook/<id>`.
@@ -90,7 +90,7 @@ pub struct HookSecret {
 }
 
 impl Hook {
-    /// Whether this hook may speak for `repository`.
+    /// Whether this hook covers `repository`.
     #[must_use]
     pub fn speaks_for(&self, repository: &RepositoryKey) -> bool {
         self.repositories.is_empty() || self.repositories.contains(repository)

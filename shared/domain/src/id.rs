@@ -1,4 +1,4 @@
-//! The names and ids that records are known by.
+//! Names and ids of records.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ fn is_name(text: &str, least: usize, most: usize) -> bool {
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
-/// An id of our own making or a provider's: no space, no slash, fit for a path segment and a log.
+/// An id made by gantry or a provider: without spaces and slashes, usable in a URL path and a log.
 fn is_opaque(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 text_type!(
-    /// The name a registry has in gantry. Not its host: see [`crate::registry::Registry`].
+    /// The name of a registry in gantry. Not its host: see [`crate::registry::Registry`].
     RegistryName,
     "registry name",
     "2 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
@@ -35,7 +35,7 @@ text_type!(
 );
 
 text_type!(
-    /// A named set of workers for a platform, like `linux-amd64`.
+    /// The name of a pool, the workers for one platform, like `linux-amd64`.
     PoolName,
     "pool name",
     "1 to 50 letters, digits, `-` or `_`, beginning with a letter or digit",
@@ -43,7 +43,7 @@ text_type!(
 );
 
 text_type!(
-    /// A step of a run. Also its alias and host name in the run's network.
+    /// The id of a step, which is also its alias and host name in the run's network.
     StepId,
     "step id",
     "1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit",
@@ -51,7 +51,7 @@ text_type!(
 );
 
 text_type!(
-    /// An unguessable id of a hook: its URL is half of its secret for providers that cannot sign.
+    /// The id of a hook, which cannot be guessed: for providers that cannot sign, the URL is half of the secret.
     HookId,
     "hook id",
     "1 to 128 letters, digits or `-_.:`",
@@ -59,7 +59,7 @@ text_type!(
 );
 
 text_type!(
-    /// What a provider calls one delivery; the same when it is sent again.
+    /// A provider's id of a delivery. Redeliveries keep their id.
     DeliveryId,
     "delivery id",
     "1 to 128 letters, digits or `-_.:`",
@@ -67,7 +67,7 @@ text_type!(
 );
 
 text_type!(
-    /// One event: a delivery and its place in it, or a request.
+    /// The id of an event: a delivery and its position in it, or a request.
     EventId,
     "event id",
     "1 to 300 letters, digits or `-_.:/`",
@@ -105,7 +105,7 @@ text_type!(
 );
 
 text_type!(
-    /// A worker, unique in the installation for as long as it is seen.
+    /// The id of a worker, unique in the installation while the worker is listed.
     WorkerId,
     "worker id",
     "1 to 128 letters, digits or `-_.:`",
@@ -113,7 +113,7 @@ text_type!(
 );
 
 text_type!(
-    /// An uploaded archive that a run may read as its source.
+    /// The id of an uploaded archive.
     UploadId,
     "upload id",
     "1 to 128 letters, digits or `-_.:`",
@@ -121,7 +121,7 @@ text_type!(
 );
 
 text_type!(
-    /// What makes one lease of a run different from every other: 128 random bits in hex.
+    /// Distinguishes a lease of a run from all others: 128 random bits in hexadecimal.
     LeaseNonce,
     "lease nonce",
     "32 hexadecimal digits",
@@ -129,18 +129,18 @@ text_type!(
 );
 
 text_type!(
-    /// What a caller sends so that a repeated request is one request.
+    /// Identifies a request, so that repeating it has no further effect.
     IdempotencyKey,
     "idempotency key",
     "1 to 128 letters, digits or `-_.:`",
     is_opaque
 );
 
-/// The letters that begin the run ids of one registry, like `ca`. No two registries of an installation have the same, not
-/// even one that was deleted and one that was made under its name later: so they also tell these two apart.
+/// The letters that begin the run ids of one registry, like `ca`. No two registries of an installation ever have the
+/// same prefix, so it also tells a registry from a deleted one of the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunPrefix {
-    /// Behind the last letter are zeros.
+    /// Padded with zeros.
     letters: [u8; RunPrefix::MOST],
 }
 
@@ -159,7 +159,7 @@ impl RunPrefix {
             length += 1;
         }
         if length == Self::FEWEST {
-            // As the original's begin.
+            // Starts at `ca`, like the original.
             rest = (rest + 2 * 26) % of_this_length;
         }
         let mut letters = [0; Self::MOST];
@@ -204,7 +204,7 @@ impl FromStr for RunPrefix {
 
 serde_as_text!(RunPrefix);
 
-/// A run: `ca1`. Unique in the installation, increasing per registry, fit for an image tag.
+/// The id of a run, like `ca1`. Unique in the installation, increasing per registry, valid as an image tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId {
     prefix: RunPrefix,
@@ -212,19 +212,19 @@ pub struct RunId {
 }
 
 impl RunId {
-    /// The run with this number, from 1, among those of its prefix.
+    /// The run with this number, from 1, of this prefix.
     #[must_use]
     pub fn new(prefix: RunPrefix, number: u64) -> Self {
         Self { prefix, number }
     }
 
-    /// The registry's letters.
+    /// The registry's prefix.
     #[must_use]
     pub fn prefix(&self) -> RunPrefix {
         self.prefix
     }
 
-    /// The count among the runs of its prefix.
+    /// The run's number within its prefix.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
@@ -256,12 +256,12 @@ impl FromStr for RunId {
 
 serde_as_text!(RunId);
 
-/// A task: its registry and its name there. Written `registry/task`.
+/// The id of a task: its registry and its name, written `registry/task`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
     /// The registry that the task belongs to.
     pub registry: RegistryName,
-    /// Its name there.
+    /// The task's name in the registry.
     pub name: TaskName,
 }
 

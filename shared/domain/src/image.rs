@@ -1,4 +1,4 @@
-//! Image references and digests, by the rules of the distribution reference grammar.
+//! Image references and digests, by the grammar of the distribution project.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use crate::InvalidText;
 use crate::text::{serde_as_text, text_type};
 
-/// The registry that a reference without a host means.
+/// The registry of references without a host.
 pub const DOCKER_HUB: &str = "docker.io";
 
-/// The names that Docker Hub's registry answers to; an image's name says `docker.io`.
+/// The hosts of Docker Hub's registry; image names use `docker.io`.
 const DOCKER_HUB_NAMES: [&str; 3] = [DOCKER_HUB, "index.docker.io", "registry-1.docker.io"];
 
-/// `host[:port]` of a registry, in lower case. Docker Hub has one spelling, `docker.io`.
+/// The `host[:port]` of a registry, in lower case. Docker Hub is always `docker.io`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistryHost(String);
 
 impl RegistryHost {
-    /// The host as it is compared.
+    /// The normalized host.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -28,7 +28,7 @@ impl RegistryHost {
 impl FromStr for RegistryHost {
     type Err = InvalidText;
 
-    /// A host is the same in any case.
+    /// Hosts are case-insensitive.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let host = text.to_ascii_lowercase();
         if !is_registry_host(&host) {
@@ -54,9 +54,9 @@ impl fmt::Display for RegistryHost {
 
 serde_as_text!(RegistryHost);
 
-/// The `domain` of the reference grammar, and a port that exists.
+/// Matches `domain` of the reference grammar, with a valid port.
 fn is_registry_host(text: &str) -> bool {
-    // In an image's name one word before a `/` is a part of Docker Hub, to engines and to us.
+    // In an image's name, a single word before a `/` is a part of Docker Hub's path, for engines and for gantry.
     let is_told_apart = text.contains(['.', ':']) || text == "localhost";
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -87,7 +87,7 @@ fn is_registry_host(text: &str) -> bool {
 const LONGEST_NAME: usize = 255;
 
 text_type!(
-    /// A repository's path in its registry: `team/web`.
+    /// The path of a repository in its registry, like `team/web`.
     Repository,
     "repository",
     "words of lower-case letters and digits, with `.`, `_`, `__` or dashes between them, separated by `/`, at most 255 \
@@ -95,7 +95,7 @@ text_type!(
     |text| text.len() <= LONGEST_NAME && text.split('/').all(is_path_component)
 );
 
-/// The `path-component` of the reference grammar: letters and digits, with one separator between them.
+/// Matches `path-component` of the reference grammar: letters and digits, with single separators in between.
 fn is_path_component(word: &str) -> bool {
     let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let separators = word.split(is_alphanumeric).filter(|separator| !separator.is_empty());
@@ -128,7 +128,8 @@ text_type!(
     })
 );
 
-/// `registry/repository:tag@digest`, complete: the host is always there, and a tag unless there is a digest.
+/// A complete reference, `registry/repository:tag@digest`. The host is always set, and so is a tag unless there is a
+/// digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageReference {
     host: RegistryHost,
@@ -138,13 +139,13 @@ pub struct ImageReference {
 }
 
 impl ImageReference {
-    /// An image under a tag.
+    /// An image with a tag.
     #[must_use]
     pub fn tagged(host: RegistryHost, repository: Repository, tag: Tag) -> Self {
         Self { host, repository, tag: Some(tag), digest: None }
     }
 
-    /// An image that has no tag.
+    /// An image with a digest and no tag.
     #[must_use]
     pub fn by_digest(host: RegistryHost, repository: Repository, digest: Digest) -> Self {
         Self { host, repository, tag: None, digest: Some(digest) }
@@ -156,42 +157,42 @@ impl ImageReference {
         &self.host
     }
 
-    /// The path in the registry.
+    /// The repository's path in the registry.
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// The tag; `None` only beside a digest.
+    /// The tag; `None` only if there is a digest.
     #[must_use]
     pub fn tag(&self) -> Option<&Tag> {
         self.tag.as_ref()
     }
 
-    /// The digest, if it is pinned.
+    /// The digest, if the reference is pinned.
     #[must_use]
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// The same image, pinned to `digest`; the tag stays, for people.
+    /// The same image pinned to `digest`. The tag stays, for people.
     #[must_use]
     pub fn pinned(&self, digest: Digest) -> Self {
         Self { digest: Some(digest), ..self.clone() }
     }
 
-    /// Another tag of the same repository.
+    /// The same repository with another tag.
     #[must_use]
     pub fn with_tag(&self, tag: Tag) -> Self {
         Self { tag: Some(tag), digest: None, ..self.clone() }
     }
 
-    /// Reads `text` as a build's target: a name without host belongs to `home`.
+    /// Parses the target of a build. A name without a host belongs to `home`.
     ///
-    /// A first word is a host when it has a `.` or `:` or is `localhost`, as engines read it.
+    /// As in engines, the first word is a host if it contains `.` or `:`, or is `localhost`.
     ///
     /// # Errors
-    /// [`InvalidText`] naming the part that is wrong.
+    /// [`InvalidText`] for the part that is wrong.
     pub fn parse_in(text: &str, home: &RegistryHost) -> Result<Self, InvalidText> {
         match split_host(text) {
             (Some(host), rest) => Self::from_parts(host.parse()?, rest),
@@ -199,7 +200,7 @@ impl ImageReference {
         }
     }
 
-    /// Docker Hub's own images stand in `library`, which people leave out.
+    /// Docker Hub's official images are in `library`, which people leave out.
     fn from_parts(host: RegistryHost, text: &str) -> Result<Self, InvalidText> {
         let is_library = host.as_str() == DOCKER_HUB && !text.contains('/') && !text.is_empty();
         let rest = if is_library { Cow::from(format!("library/{text}")) } else { Cow::from(text) };
@@ -242,7 +243,7 @@ fn split_host(text: &str) -> (Option<&str>, &str) {
 impl FromStr for ImageReference {
     type Err = InvalidText;
 
-    /// Reads a reference as a `FROM` does: `busybox` is `docker.io/library/busybox:latest`.
+    /// Parses a reference as in `FROM`: `busybox` is `docker.io/library/busybox:latest`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse_in(text, &RegistryHost(DOCKER_HUB.to_owned()))
     }

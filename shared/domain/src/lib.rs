@@ -1,7 +1,6 @@
-//! The values that gantry speaks in, and the rules over them.
+//! The types of gantry, and the rules on them.
 //!
-//! In: input that its receiver has parsed. Out: decisions. No IO, no clock, no async: what was true
-//! when is an argument.
+//! In: parsed input. Out: decisions. No I/O, no clock, no async: the current state is passed as an argument.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! What a pushed image was made from.
+//! The origin of a pushed image.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,27 +8,27 @@ use crate::platform::Platform;
 use crate::source::CommitId;
 use crate::timestamp::Timestamp;
 
-/// An image that a run pushed, under one tag.
+/// An image that a run pushed, with one tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputImage {
-    /// Registry, repository and tag.
+    /// The registry, repository and tag.
     pub image: ImageReference,
-    /// What the tag was made to point to.
+    /// The digest that the tag was moved to.
     pub digest: Digest,
 }
 
-/// An image that a build read, as it was resolved at the run's start.
+/// An image that a build read, as resolved at the start of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseImage {
-    /// As the Dockerfile names it, completed.
+    /// As in the Dockerfile, with defaults filled in.
     pub image: ImageReference,
-    /// What its tag pointed to.
+    /// The digest of its tag at that time.
     pub digest: Digest,
-    /// Whether it is in the result or only helped to make it.
+    /// Whether it is part of the result.
     pub role: BaseRole,
 }
 
-/// How a base is part of an image.
+/// The role of a base in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseRole {
@@ -38,28 +38,28 @@ pub enum BaseRole {
     Buildtime,
 }
 
-/// Where a pushed digest comes from; kept under the digest.
+/// The origin of a pushed digest, stored under that digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Lineage {
-    /// What was pushed.
+    /// The pushed digest.
     pub digest: Digest,
-    /// Under which names.
+    /// Its names.
     pub images: Vec<ImageReference>,
-    /// For which platform.
+    /// Its platform.
     pub platform: Platform,
-    /// From which bases.
+    /// Its bases.
     pub bases: Vec<BaseImage>,
-    /// By which run.
+    /// The run that pushed it.
     pub run: RunId,
-    /// Of which registry.
+    /// The run's registry.
     pub registry: RegistryName,
-    /// Of which task; `None` for a quick build.
+    /// The run's task; `None` for a quick build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskName>,
-    /// From which source.
+    /// The source that was built.
     pub source: String,
-    /// At which commit.
+    /// The commit that was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
     pub cause: String,

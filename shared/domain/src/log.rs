@@ -1,15 +1,15 @@
-//! A run's log: frames in one order.
+//! Log frames.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::StepId;
 use crate::timestamp::Timestamp;
 
-/// Where output came from.
+/// The origin of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutputStream {
-    /// gantry's own words about the run.
+    /// Messages of gantry about the run.
     Gantry,
     /// Standard output.
     Stdout,
@@ -17,22 +17,22 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// One piece of an attempt's log. Already masked: no secret is in it.
+/// A piece of an attempt's log. Already masked: it contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFrame {
-    /// Where its first byte stands in the attempt's log, from 0.
+    /// The offset of its first byte in the attempt's log, from 0.
     #[serde(rename = "o")]
     pub offset: u64,
-    /// When the worker read it, by the worker's clock: for people only.
+    /// When the worker read it, by the worker's clock. Only for people.
     #[serde(rename = "t")]
     pub at: Timestamp,
-    /// The step that said it; `None` for the run itself.
+    /// The step that wrote it; `None` for the run itself.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
-    /// Which stream.
+    /// The stream.
     #[serde(rename = "f")]
     pub stream: OutputStream,
-    /// What it said: whole characters, often whole lines, at most 64 KiB.
+    /// The text: whole characters, often whole lines, at most 64 KiB.
     #[serde(rename = "b")]
     pub text: String,
 }

@@ -1,4 +1,4 @@
-//! What an image runs on.
+//! Platforms of images.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use crate::InvalidText;
 use crate::id::PoolName;
 use crate::text::serde_as_text;
 
-/// Operating system, architecture and variant of an image: `linux/arm64/v8`.
+/// The operating system, architecture and variant of an image, like `linux/arm64/v8`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Platform {
     os: String,
@@ -16,28 +16,28 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// `linux`.
+    /// The operating system, `linux`.
     #[must_use]
     pub fn os(&self) -> &str {
         &self.os
     }
 
-    /// `amd64`.
+    /// The architecture, like `amd64`.
     #[must_use]
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
 
-    /// `v8`, where one is given.
+    /// The variant, like `v8`, if there is one.
     #[must_use]
     pub fn variant(&self) -> Option<&str> {
         self.variant.as_deref()
     }
 
-    /// The pool whose workers build for this platform.
+    /// The pool of workers for this platform.
     #[must_use]
     pub fn pool(&self) -> PoolName {
-        // Both parts were checked to be short names, which is what a pool's name is made of.
+        // Both parts are short words, which is what a pool's name consists of.
         match format!("{}-{}", self.os, self.architecture).parse() {
             Ok(pool) => pool,
             Err(_) => unreachable!("a platform's words are the words of a pool's name"),
@@ -46,7 +46,7 @@ impl Platform {
 }
 
 impl Default for Platform {
-    /// `linux/amd64`, as the original does.
+    /// `linux/amd64`, like the original.
     fn default() -> Self {
         Self { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = InvalidText;
 
-    /// Case does not matter; the architecture defaults to `amd64`, `x86_64` and `aarch64` are understood.
+    /// Case-insensitive. The architecture defaults to `amd64`; `x86_64` and `aarch64` are accepted.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = |rule| InvalidText::new("platform", text, rule);
         let lower = text.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! What a run executes: a source, what is done with it, where, and for how long at most.
+//! Recipes: what a run executes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,16 +25,16 @@ text_type!(
     }
 );
 
-/// Build arguments that would undo what gantry does, and what to do instead.
+/// Build arguments that would break gantry's guarantees, with an alternative.
 const RESERVED_ARGS: [(&str, &str); 2] = [
-    // Newer engines take it over the attribute `hostname`, which keeps builds apart.
+    // Newer engines prefer it over the attribute `hostname`, which isolates builds.
     ("BUILDKIT_SANDBOX_HOSTNAME", "leave it out"),
-    // It names an image that nobody has resolved and pinned.
+    // It names an image that is not resolved and pinned.
     ("BUILDKIT_SYNTAX", "write `# syntax=IMAGE` as the first line of the Dockerfile"),
 ];
 
 impl ArgName {
-    /// What to do instead, if gantry gives the engine an argument of this name itself.
+    /// The alternative, if gantry reserves an argument of this name.
     #[must_use]
     pub fn is_reserved(&self) -> Option<&'static str> {
         RESERVED_ARGS.iter().find(|(name, _)| *name == self.0).map(|(_, remedy)| *remedy)
@@ -42,7 +42,7 @@ impl ArgName {
 }
 
 text_type!(
-    /// A stage of a Dockerfile: its name, or its number.
+    /// A stage of a Dockerfile: its name or number.
     StageName,
     "stage",
     "the name of a stage, like in `FROM image AS name`, or its number: a letter, then letters, digits or `-_.`, at most 128 \
@@ -53,33 +53,33 @@ text_type!(
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
 );
 
-/// What a run executes, complete.
+/// A complete recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// Where it reads from.
+    /// The source.
     pub source: Source,
-    /// The platform of the workers that execute it.
+    /// The platform, which determines the pool.
     pub platform: Platform,
-    /// How long the whole run may take once it is leased.
+    /// The time limit of the whole run, from its first lease.
     pub timeout: RunTimeout,
-    /// What it does with the source.
+    /// The work on the source.
     pub work: Work,
 }
 
-/// What a run does with its source.
+/// The work of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// Builds one image, and pushes it.
+    /// Builds one image, and pushes it if `push` is set.
     Build(ImageBuild),
 }
 
-/// One image from one Dockerfile.
+/// A build of one image from one Dockerfile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageBuild {
     /// The Dockerfile, relative to the context's root.
     pub dockerfile: SourcePath,
-    /// The image's names; those without host belong to the registry of the run.
+    /// The image's names. Those without a host belong to the run's registry.
     pub images: Vec<Template>,
     /// Build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -87,33 +87,33 @@ pub struct ImageBuild {
     /// Secret build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_build_args: BTreeMap<ArgName, Sealed>,
-    /// The stage to build; the last if `None`.
+    /// The stage to build; the last one if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<StageName>,
     /// Whether the image is pushed.
     pub push: bool,
-    /// Whether each step runs anew.
+    /// Whether every step is executed again.
     #[serde(default)]
     pub no_cache: bool,
-    /// Bases that keep the digest of an earlier run, whatever their tags point to now.
+    /// Bases pinned to the digest of an earlier run, even if their tags have moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bases: Vec<BaseImage>,
 }
 
 impl Recipe {
-    /// Every secret in it, in an order of its own that never changes: what is sealed anew, and what a signature covers.
+    /// All secrets, in a fixed order that resealing and signatures rely on.
     pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
         let Work::Build(build) = &self.work;
         build.secret_build_args.values().chain(self.source.query())
     }
 
-    /// The same, to be changed.
+    /// All secrets, to be changed.
     pub fn sealed_mut(&mut self) -> impl Iterator<Item = &mut Sealed> {
         let Work::Build(build) = &mut self.work;
         build.secret_build_args.values_mut().chain(self.source.query_mut())
     }
 
-    /// The same once more: with bases resolved anew, also where this one kept those of another run.
+    /// The same recipe for another run, with bases resolved anew, even if this one pinned them.
     #[must_use]
     pub fn again(&self) -> Self {
         let mut again = self.clone();
@@ -123,13 +123,13 @@ impl Recipe {
     }
 }
 
-/// How long a run may take: 300 to 28 800 seconds in the original, from 1 second here.
+/// The time limit of a run: 1 to 28 800 seconds. The original's minimum is 300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct RunTimeout(u32);
 
 impl RunTimeout {
-    /// From seconds, 1 to 28 800.
+    /// 1 to 28 800 seconds.
     ///
     /// # Errors
     /// [`InvalidText`] for any other number.
@@ -141,7 +141,7 @@ impl RunTimeout {
         }
     }
 
-    /// As a duration.
+    /// The limit as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_secs(u64::from(self.0))
@@ -149,7 +149,7 @@ impl RunTimeout {
 }
 
 impl Default for RunTimeout {
-    /// An hour, as the original.
+    /// One hour, like the original.
     fn default() -> Self {
         Self(3600)
     }

@@ -1,4 +1,4 @@
-//! One execution: what it is to do, where it stands, how it ended.
+//! Runs: what to execute, the state, and the outcome.
 
 mod outcome;
 mod state;
@@ -24,10 +24,10 @@ pub use outcome::{ErrorCode, KeptBecause, Outcome, Product, RunError, Superseded
 pub use state::{Done, IllegalTransition, Progress, Rank, ReadySecrets, RunState, WaitReason};
 pub use status::RunStatus;
 
-/// How many attempts that count a run may have: then it ends as Error.
+/// How many counting attempts a run may have before it ends as Error.
 pub const COUNTED_ATTEMPTS: usize = 3;
 
-/// How many attempts of any kind a run may have; handed-back ones do not count, but nothing is unbounded.
+/// How many attempts of any kind a run may have. Handed-back attempts do not count, but must be bounded as well.
 pub const MOST_ATTEMPTS: usize = 50;
 
 /// A run.
@@ -35,54 +35,54 @@ pub const MOST_ATTEMPTS: usize = 50;
 pub struct Run {
     /// Unique in the installation.
     pub id: RunId,
-    /// Its registry.
+    /// The registry.
     pub registry: RegistryName,
-    /// Its kind, in the original's words.
+    /// The type of run, in the original's words.
     pub run_type: RunType,
-    /// The task that it executes, and the revision of it.
+    /// The task, and its revision; `None` for a quick build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskRevision>,
-    /// What it executes: a later change of the task does not reach it.
+    /// What to execute. Later changes of the task do not affect it.
     pub recipe: Recipe,
-    /// The token that reads its git repository.
+    /// The token for its git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,
-    /// Why it exists.
+    /// What started it.
     pub cause: Cause,
-    /// Whether it moves its tags though a newer change has moved them.
+    /// Whether it may move tags that a newer change has moved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// What it was created for: there is no other run for the same.
+    /// The run key: no other run has the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_for: Option<String>,
-    /// W3C trace context of what caused it.
+    /// The W3C trace context of the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
     /// When it was created.
     pub created: Timestamp,
-    /// The service's, over all of the above; `None` until [`Run::sign`].
+    /// The service's signature of all fields above; `None` until [`Run::sign`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<RunSignature>,
-    /// The facts that it was built on. Not signed: for most runs a worker learns it.
+    /// The facts that it was built on. Not signed, because for most runs a worker reports them.
     pub built_on: BuiltOn,
-    /// What its worker read of a git repository, once it was fetched. Not signed: a worker learns it.
+    /// What its worker read from a git repository. Not signed, because a worker reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<SourceRead>,
-    /// Whether it and its log are kept for good.
+    /// Whether the run and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
-    /// Who asked to cancel it, and when.
+    /// The request to cancel, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelAsk>,
-    /// The attempts that ended, in order.
+    /// The ended attempts, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<EndedAttempt>,
-    /// Where it stands.
+    /// The current state.
     pub state: RunState,
 }
 
 impl Run {
-    /// The task, with its registry.
+    /// The task's full id; `None` for a quick build.
     #[must_use]
     pub fn task_id(&self) -> Option<TaskId> {
         self.task
@@ -90,13 +90,13 @@ impl Run {
             .map(|task| TaskId { registry: self.registry.clone(), name: task.name.clone() })
     }
 
-    /// The pool whose workers build it, and open its secrets.
+    /// The pool whose workers build it and open its secrets.
     #[must_use]
     pub fn pool(&self) -> PoolName {
         self.recipe.platform.pool()
     }
 
-    /// The branch that it builds or built, where that is known.
+    /// The branch that it builds, if that is known.
     #[must_use]
     pub fn branch(&self) -> Option<&RefName> {
         match &self.cause {
@@ -107,26 +107,27 @@ impl Run {
         }
     }
 
-    /// The status that people see.
+    /// The status for people.
     #[must_use]
     pub fn status(&self) -> RunStatus {
         self.state.status()
     }
 
-    /// The number of its next attempt, from 1.
+    /// The number of the next attempt, from 1.
     #[must_use]
     pub fn next_attempt(&self) -> u32 {
         u32::try_from(self.attempts.len() + 1).unwrap_or(u32::MAX)
     }
 
-    /// Whether its next attempt is to have a worker to itself: a worker was lost that had it, and it may be why.
+    /// Whether the next attempt needs a worker to itself, because a worker was lost with this run, which may be the
+    /// reason.
     #[must_use]
     pub fn wants_to_be_alone(&self) -> bool {
         self.attempts.iter().any(|attempt| matches!(attempt.end, AttemptEnd::Lapsed))
     }
 
-    /// Since when what it needs is away, and how many attempts found that; `None` if its last attempt found something else.
-    /// Attempts that were handed back found nothing.
+    /// Since when something that it needs is unavailable, and how many attempts found that. `None` if the last attempt
+    /// ended in another way. Handed-back attempts are ignored.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         let mut outage = None;
@@ -145,7 +146,7 @@ impl Run {
         outage
     }
 
-    /// Whether, after its last attempt, it may be tried again.
+    /// Whether another attempt is allowed.
     #[must_use]
     pub fn may_be_tried_again(&self) -> bool {
         self.attempts.iter().filter(|attempt| attempt.end.counts()).count() < COUNTED_ATTEMPTS
@@ -153,17 +154,17 @@ impl Run {
     }
 }
 
-/// What a run needs is away.
+/// An outage of something that a run needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// When the first attempt found that.
+    /// When the first attempt found it.
     pub since: Timestamp,
-    /// How many did.
+    /// How many attempts found it.
     pub found: u32,
 }
 
 impl Outage {
-    /// How long to wait before the next attempt: 5 s, doubling to 5 minutes.
+    /// The pause before the next attempt: 5 s, doubling up to 5 minutes.
     #[must_use]
     pub fn pause(&self) -> Duration {
         let doubled = self.found.saturating_sub(1).min(6);
@@ -171,21 +172,21 @@ impl Outage {
     }
 }
 
-/// A task at one revision.
+/// A revision of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRevision {
     /// The task's name in the run's registry.
     pub name: TaskName,
-    /// Which revision.
+    /// The revision's number.
     pub revision: u64,
 }
 
-/// The kinds of runs of the original.
+/// The types of runs, as in the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunType {
-    /// One image build that somebody asked for.
+    /// A build that somebody requested.
     QuickBuild,
-    /// One image build that a trigger started.
+    /// A build that a trigger started.
     AutoBuild,
 }
 
@@ -198,11 +199,11 @@ impl fmt::Display for RunType {
     }
 }
 
-/// Somebody asked to cancel.
+/// A request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsk {
-    /// With which token.
+    /// The token of the request.
     pub by: TokenId,
     pub at: Timestamp,
 }

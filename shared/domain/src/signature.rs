@@ -1,8 +1,8 @@
-//! What of a run never changes, and the service's signature over it.
+//! The service's signature of a run's fixed part.
 //!
-//! Workers write records of runs, so a record alone does not prove that the service created the run, nor that it is still
-//! the same. Two texts of a run do: the signed one, which only the service can vouch for, and the plain one in it, which
-//! a run's secrets are sealed for, so that a worker opens them for exactly this.
+//! Workers may write run records, so a record alone does not prove that the service created the run, or that the run is
+//! unchanged. Two texts of a run do: the signed text, which only the service can sign, and the plain text in it, which
+//! the run's secrets are sealed for, so that a worker can open them only for exactly this run.
 
 use serde::Serialize;
 
@@ -16,27 +16,27 @@ use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
 text_type!(
-    /// The service's signature over what never changes of a run.
+    /// The service's signature of a run's fixed part.
     RunSignature,
     "signature of a run",
     "64 hexadecimal digits in lower case",
     |text| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 );
 
-/// Signs for the service: its keys are not the business of those who create runs.
+/// Signs for the service, without giving its keys to the code that creates runs.
 pub trait Signer: Send + Sync {
-    /// The signature over a text, always the same for the same keys.
+    /// The signature of a text; deterministic for the same keys.
     fn sign(&self, text: &[u8]) -> RunSignature;
 
-    /// Whether the service made this signature over this text, with any of its keys.
+    /// Whether the service made this signature of this text, with any of its keys.
     fn vouches_for(&self, text: &[u8], signature: &RunSignature) -> bool;
 }
 
-/// Told apart from whatever else is signed or sealed, and from forms to come.
+/// Distinguishes this from other signed or sealed texts, and from future versions.
 const FORM: &str = "gantry run 1";
 
-/// What never changes and may be read. From the first release on, a field that is added to one of these types must be left
-/// out while it has the value that it had before it was added: else no older signature holds.
+/// The fixed part that may be read by anybody. From the first release on, a field added to one of these types must be
+/// skipped while it has its earlier implicit value, otherwise older signatures become invalid.
 #[derive(Serialize)]
 struct Fixed<'a> {
     form: &'static str,
@@ -56,22 +56,22 @@ struct Fixed<'a> {
     created: Timestamp,
 }
 
-/// The same, with what is sealed.
+/// The fixed part with the sealed secrets.
 #[derive(Serialize)]
 struct Signed<'a> {
     fixed: Fixed<'a>,
     git_token: &'a Option<Sealed>,
-    /// Their names, and what they are for, stand in the recipe.
+    /// Without names: the recipe has those.
     sealed: Vec<&'a Sealed>,
 }
 
 impl Run {
-    /// Lets the service vouch for it as it is.
+    /// Signs the run in its current form.
     pub fn sign(&mut self, signer: &dyn Signer) {
         self.signature = Some(signer.sign(&self.signed_text()));
     }
 
-    /// Whether the service created it, as it is.
+    /// Whether the service signed the run in its current form.
     #[must_use]
     pub fn is_signed(&self, signer: &dyn Signer) -> bool {
         self.signature
@@ -79,7 +79,7 @@ impl Run {
             .is_some_and(|signature| signer.vouches_for(&self.signed_text(), signature))
     }
 
-    /// What never changes of it, but for the sealed secrets, which are sealed anew when the service's key changes.
+    /// The fixed part without the sealed secrets, which are resealed when the service's key changes.
     #[must_use]
     pub fn fixed_text(&self) -> Vec<u8> {
         text(&self.fixed())
@@ -93,7 +93,7 @@ impl Run {
         })
     }
 
-    /// Names every field, so that a new one is decided on here.
+    /// Destructures all fields, so that adding one requires a decision here.
     fn fixed(&self) -> Fixed<'_> {
         let Self {
             id,

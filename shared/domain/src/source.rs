@@ -1,4 +1,4 @@
-//! Where a build reads from.
+//! Sources of builds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::sealed::Sealed;
 use crate::text::{serde_as_text, text_type};
 
 text_type!(
-    /// A branch, tag, commit or `pull/12/head`, by git's rules for names and never an option.
+    /// A branch, tag, commit or `pull/12/head`, valid by git's rules for names and never an option.
     RefName,
     "git reference",
     "a branch, tag or commit by git's rules for names: no space, `..`, `~^:?*[\\`, `@{`, no leading `-`",
@@ -32,7 +32,7 @@ text_type!(
 );
 
 text_type!(
-    /// A commit's full object name in lower case.
+    /// A full commit id in lower case.
     CommitId,
     "commit id",
     "40 or 64 lower-case hexadecimal digits, not all zero",
@@ -43,23 +43,23 @@ text_type!(
     }
 );
 
-/// What a git reference names, as far as its spelling tells.
+/// The kind of a git reference, judged by its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefKind {
-    /// `HEAD`: the branch that the repository calls default.
+    /// `HEAD`: the default branch of the repository.
     DefaultBranch,
-    /// A branch, without `refs/heads/`; or a tag that has a branch's name.
+    /// A branch, without `refs/heads/`. A tag of the same form cannot be told apart.
     Branch(RefName),
     /// `refs/tags/…`.
     Tag,
-    /// A commit's full name.
+    /// A full commit id.
     Commit,
-    /// Another reference in full, like that of a pull request.
+    /// Another full reference, like that of a pull request.
     Other,
 }
 
 impl RefName {
-    /// What it names. `refs/heads/main`, `heads/main` and `main` are one branch.
+    /// The kind of the reference. `refs/heads/main`, `heads/main` and `main` are the same branch.
     #[must_use]
     pub fn kind(&self) -> RefKind {
         let text = self.as_str();
@@ -82,8 +82,8 @@ impl RefName {
 }
 
 impl RefName {
-    /// Whether it is written like an abbreviated commit, which no host gives. A branch or a tag may be called so, and is
-    /// named in full then: `refs/heads/…`. Neither a date nor a word is taken for one.
+    /// Whether it looks like an abbreviated commit, which hosts do not serve. A branch or tag of such a name must be
+    /// given in full: `refs/heads/…`. Dates and words do not count.
     #[must_use]
     pub fn looks_abbreviated(&self) -> bool {
         let text = self.as_str();
@@ -95,21 +95,21 @@ impl RefName {
     }
 }
 
-/// `pull/12/head`.
+/// Matches `pull/12/head`.
 fn is_pull_request(text: &str) -> bool {
     let words: Vec<&str> = text.split('/').collect();
     matches!(*words, ["pull", number, "head" | "merge"] if number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl CommitId {
-    /// The object format of the repositories that can hold this commit.
+    /// The object format of repositories that can contain this commit.
     #[must_use]
     pub fn object_format(&self) -> ObjectFormat {
         if self.as_str().len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
     }
 }
 
-/// How a git repository names its objects. A repository has one format for good.
+/// The hash function of a git repository. It never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ObjectFormat {
     /// 40 hexadecimal digits.
@@ -119,7 +119,7 @@ pub enum ObjectFormat {
 }
 
 impl fmt::Display for ObjectFormat {
-    /// As git writes it.
+    /// As git spells it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sha1 => "sha1",
@@ -129,7 +129,7 @@ impl fmt::Display for ObjectFormat {
 }
 
 text_type!(
-    /// A folder or file inside a source, relative to its root.
+    /// The path of a folder or file in a source, relative to its root.
     SourcePath,
     "path in a source",
     "relative, without `..`, empty words or control characters, at most 1024 characters",
@@ -141,7 +141,7 @@ text_type!(
 );
 
 text_type!(
-    /// A repository as events and tasks name it alike: `host[:port]/path`, lower case, without `.git`.
+    /// A repository's key, which is the same for events and tasks: `host[:port]/path` in lower case, without `.git`.
     RepositoryKey,
     "repository",
     "`host/path` of a git repository",
@@ -152,7 +152,7 @@ text_type!(
     }
 );
 
-/// The address of a git repository: `https` or `http`, without user, query and fragment.
+/// The URL of a git repository: `https` or `http`, without user, query and fragment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GitUrl(Url);
 
@@ -163,7 +163,7 @@ impl GitUrl {
         &self.0
     }
 
-    /// What events and tasks compare: two spellings of one repository have one key.
+    /// The key for comparisons; different spellings of one URL have the same key.
     #[must_use]
     pub fn key(&self) -> RepositoryKey {
         let host = self.0.host_str().unwrap_or_default();
@@ -175,7 +175,7 @@ impl GitUrl {
         RepositoryKey::from_checked(format!("{}{port}/{path}", host.trim_end_matches('.')))
     }
 
-    /// Reads an address that a code host sent: a user's name in it says nothing of the repository.
+    /// Parses a URL from a code host's payload. A user name in it is ignored.
     ///
     /// # Errors
     /// [`InvalidText`].
@@ -190,15 +190,15 @@ impl GitUrl {
 }
 
 impl RepositoryKey {
-    /// A git URL was checked for everything that a key must hold.
+    /// The parts of a parsed git URL satisfy all rules for a key.
     fn from_checked(text: String) -> Self {
         Self(text)
     }
 
-    /// Reads a repository as people name it: its address, `git@host:path`, or `host/path`.
+    /// Parses a repository as people write it: its URL, `git@host:path`, or `host/path`.
     ///
     /// # Errors
-    /// [`InvalidText`] also for `owner/name`, which would be a repository on a host called `owner`.
+    /// [`InvalidText`], also for `owner/name`, which would mean a host called `owner`.
     pub fn named(text: &str) -> Result<Self, InvalidText> {
         const RULE: &str = "its address, like `https://github.com/octo/web.git`, or `host/path`, like `github.com/octo/web`";
         let refused = || InvalidText::new("repository", &redacted(text), RULE);
@@ -207,7 +207,7 @@ impl RepositoryKey {
             Some(("ssh" | "git", rest)) => format!("https://{}", without_port(rest)),
             Some(_) => return Err(refused()),
             None => match text.split_once(':') {
-                // As git reads it: a `:` before the first `/` is that of `user@host:path`, unless it is a port.
+                // As in git: a `:` before the first `/` belongs to `user@host:path`, unless it is followed by a port.
                 Some((host, path)) if host.contains('@') && !host.contains('/') => {
                     format!("https://{host}/{path}")
                 }
@@ -224,7 +224,7 @@ impl RepositoryKey {
     }
 }
 
-/// The port of ssh is not that of the web server, which payloads name.
+/// Removes an ssh port: payloads name the web server.
 fn without_port(rest: &str) -> String {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, host) = host.rsplit_once('@').unwrap_or(("", host));
@@ -257,7 +257,7 @@ impl fmt::Display for GitUrl {
 
 serde_as_text!(GitUrl);
 
-/// The address of a `.tar.gz` or `.tar`: `https` or `http`, without user.
+/// The URL of a `.tar.gz` or `.tar`: `https` or `http`, without user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TarballUrl(Url);
 
@@ -270,14 +270,14 @@ impl TarballUrl {
 }
 
 impl TarballUrl {
-    /// Takes the query away from it: what is stored has none.
+    /// Removes and returns the query, which is stored separately.
     pub fn take_query(&mut self) -> Option<String> {
         let query = self.0.query().map(str::to_owned);
         self.0.set_query(None);
         query
     }
 
-    /// The same address with this query.
+    /// The same URL with this query.
     #[must_use]
     pub fn with_query(&self, query: &str) -> Self {
         let mut url = self.0.clone();
@@ -301,7 +301,7 @@ impl FromStr for TarballUrl {
 }
 
 impl fmt::Display for TarballUrl {
-    /// Without the query: it may hold a signature.
+    /// Prints it without the query, which may be a signature.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.0.clone();
         url.set_query(None);
@@ -338,7 +338,7 @@ fn http_url(text: &str, what: &'static str) -> Result<Url, InvalidText> {
     Ok(url)
 }
 
-/// `text` without the part of an address that may be a secret.
+/// `text` without those parts of a URL that may be secret.
 fn redacted(text: &str) -> String {
     // The query may be a signature.
     let shown = text.split_once('?').map(|(address, _)| format!("{address}?…"));
@@ -351,15 +351,15 @@ fn redacted(text: &str) -> String {
     }
 }
 
-/// A place in a git repository: `url#ref:folder`.
+/// A location in a git repository: `url#ref:folder`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GitSource {
     /// The repository.
     pub url: GitUrl,
-    /// The branch, tag or commit; the remote's own default branch if `None`.
+    /// The branch, tag or commit; the default branch if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<RefName>,
-    /// The folder that is the context's root; the repository's root if `None`.
+    /// The folder that is the root of the context; the repository's root if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<SourcePath>,
 }
@@ -383,7 +383,7 @@ impl FromStr for GitSource {
     }
 }
 
-/// A commit is the same in any case.
+/// Commit ids are case-insensitive.
 fn is_commit_in_capitals(text: &str) -> bool {
     text.to_ascii_lowercase().parse::<CommitId>().is_ok()
 }
@@ -400,30 +400,30 @@ impl fmt::Display for GitSource {
     }
 }
 
-/// Where a build reads from.
+/// The source of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Source {
     /// A git repository.
     Git(GitSource),
-    /// An archive that a client uploaded.
+    /// An uploaded archive.
     Upload {
         upload: UploadId,
-        /// Of its bytes: the object store is no authority on what a run builds.
+        /// The digest of its bytes, which is verified: the object store alone is not trusted with what a run builds.
         digest: Digest,
     },
     /// An archive on a web server.
     Tarball {
         url: TarballUrl,
-        /// The query of its address, which may be a signature that opens it.
+        /// The query of its URL, which may be a signature that grants access.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         query: Option<Sealed>,
     },
 }
 
 impl Source {
-    /// The sealed query of a tarball's address.
+    /// The sealed query of a tarball's URL.
     #[must_use]
     pub fn query(&self) -> Option<&Sealed> {
         match self {
@@ -432,7 +432,7 @@ impl Source {
         }
     }
 
-    /// The same, to be sealed anew.
+    /// The sealed query, to be resealed.
     pub fn query_mut(&mut self) -> Option<&mut Sealed> {
         match self {
             Self::Tarball { query, .. } => query.as_mut(),
@@ -444,8 +444,8 @@ impl Source {
 impl FromStr for Source {
     type Err = InvalidText;
 
-    /// Reads what a user gives as a context. Git is an address whose path ends in `.git` or has `/_git/` in it, or
-    /// any of github.com; every other address is a tarball's.
+    /// Parses a context. A URL is a git repository if its path ends in `.git` or contains `/_git/`, or if it is on
+    /// github.com. Every other URL is a tarball.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let address = text.split('#').next().unwrap_or_default();
         let refused = |rule| Err(InvalidText::new("context", &redacted(text), rule));

@@ -1,14 +1,14 @@
-//! The steps of a run, as one attempt went through them.
+//! The steps of one attempt.
 //!
-//! They are kept beside the run, in a record for each attempt that this attempt alone writes: what a step does costs
-//! nothing of the run's own record, for which worker, scheduler and people compete.
+//! They are stored separately from the run, in a record for each attempt that only this attempt writes. So progress of
+//! steps does not compete with the writes of workers, schedulers and people to the run's record.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::StepId;
 use crate::timestamp::Timestamp;
 
-/// The steps that an attempt has begun, in that order.
+/// The steps that an attempt has begun, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
     steps: Vec<Step>,
@@ -21,28 +21,28 @@ pub struct Step {
     pub id: StepId,
     /// When it began, by the store's clock.
     pub began: Timestamp,
-    /// Where it stands.
+    /// The state of the step.
     #[serde(flatten)]
     pub state: StepState,
 }
 
-/// Where a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum StepState {
-    /// It goes on. Of an attempt that has ended: nobody knows how far it came.
+    /// It is running. In an ended attempt: its end was not recorded.
     Running,
-    /// It did all that it was to do.
+    /// It succeeded.
     Succeeded {
         /// When it ended.
         at: Timestamp,
     },
-    /// It failed: the run's error says why.
+    /// It failed; the run's error has the reason.
     Failed {
         /// When it ended.
         at: Timestamp,
     },
-    /// It was ended from outside: cancelled, out of time, or handed back.
+    /// It was stopped from outside: cancelled, out of time, or handed back.
     Stopped {
         /// When it ended.
         at: Timestamp,
@@ -50,18 +50,18 @@ pub enum StepState {
 }
 
 impl Steps {
-    /// In the order in which they began.
+    /// The steps in the order in which they began.
     pub fn iter(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter()
     }
 
-    /// A step begins. One that began before begins anew.
+    /// Begins a step. If it began before, it begins anew.
     pub fn begin(&mut self, id: &StepId, now: Timestamp) {
         self.steps.retain(|step| step.id != *id);
         self.steps.push(Step { id: id.clone(), began: now, state: StepState::Running });
     }
 
-    /// A step that goes on ends like this. Changes nothing for any other.
+    /// Ends a running step with this state. Any other step is not changed.
     pub fn end(&mut self, id: &StepId, state: StepState) {
         let running = |step: &&mut Step| step.id == *id && step.state == StepState::Running;
         if let Some(step) = self.steps.iter_mut().find(running) {
@@ -69,13 +69,13 @@ impl Steps {
         }
     }
 
-    /// Whether one goes on.
+    /// Whether a step is running.
     #[must_use]
     pub fn is_any_running(&self) -> bool {
         self.steps.iter().any(|step| step.state == StepState::Running)
     }
 
-    /// Whatever goes on ends like this.
+    /// Ends all running steps with this state.
     pub fn end_all(&mut self, state: StepState) {
         let running = self.steps.iter_mut().filter(|step| step.state == StepState::Running);
         running.for_each(|step| step.state = state);

@@ -1,4 +1,4 @@
-//! A saved recipe: what to build, and what starts it.
+//! Tasks: saved recipes with triggers.
 
 use std::num::NonZeroU32;
 
@@ -10,51 +10,51 @@ use crate::sealed::Sealed;
 use crate::source::RefName;
 use crate::timestamp::Timestamp;
 
-/// A task.
+/// A task, at its current or a former revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Its registry and name.
     pub id: TaskId,
-    /// The registry's, which tells it from others of its name.
+    /// The registry's prefix, which distinguishes it from others of the same name.
     pub prefix: RunPrefix,
-    /// Counts from 1 with each change.
+    /// The number of the revision, from 1.
     pub revision: u64,
-    /// Whether triggers may start it.
+    /// Whether triggers may start runs.
     pub status: Status,
-    /// What a run executes.
+    /// The recipe of its runs.
     pub recipe: Recipe,
     /// Starts a run when a branch moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
-    /// The token that reads its git repository.
+    /// The token for its git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,
-    /// How many of its runs may be ready or leased at once; the registry's limit alone if `None`.
+    /// How many of its runs may be admitted and not ended at once; only the registry's limit applies if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<NonZeroU32>,
-    /// When it was created: no two tasks of a name were at the same time.
+    /// When it was created, which distinguishes it from other tasks of the same name.
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
 }
 
-/// Whether something may act.
+/// Whether a task or trigger is enabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It may.
+    /// Enabled.
     #[default]
     Enabled,
-    /// It may not.
+    /// Disabled.
     Disabled,
 }
 
-/// Starts a run when one branch of the task's repository moves.
+/// Starts a run when a branch of the task's repository moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTrigger {
-    /// Its name in the task.
+    /// The trigger's name in the task.
     pub name: String,
-    /// The branch; as in the task's source, or the one that the provider calls default.
+    /// The branch. If `None`, the branch of the task's source, or else the provider's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<RefName>,
     /// Whether it may start runs.

@@ -1,7 +1,7 @@
 //! Texts with run variables, like `web:{{.Run.ID}}`.
 //!
-//! What a tag and a build argument need of the task language. Parsed when a task is saved, so that a misspelt variable
-//! is refused there and not in the first run.
+//! Supports what tags and build arguments need. Templates are parsed when a task is saved, so that a misspelt variable
+//! is refused then, and not in the first run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use crate::source::{CommitId, RefName};
 use crate::text::serde_as_text;
 use crate::timestamp::Timestamp;
 
-/// A text in which `{{.Run.X}}` stands for what is known of the run.
+/// A text in which `{{.Run.X}}` is replaced by a property of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Template {
     text: String,
@@ -40,34 +40,33 @@ enum Variable {
     TaskName,
 }
 
-/// What a run's variables stand for.
+/// The values of the variables.
 #[derive(Debug, Clone)]
 pub struct RunVariables<'a> {
     /// `.Run.ID`.
     pub id: RunId,
-    /// `.Run.Registry`, and its first word as `.Run.RegistryName`.
+    /// `.Run.Registry`, and its first label as `.Run.RegistryName`.
     pub registry: &'a RegistryHost,
     /// `.Run.Date`, as `yyyyMMdd-HHmmssz`.
     pub date: Timestamp,
     /// `.Run.OS` and `.Run.Architecture`.
     pub platform: &'a Platform,
-    /// `.Run.Commit`; empty for a source without commits.
+    /// `.Run.Commit`; empty if the source has no commits.
     pub commit: Option<&'a CommitId>,
-    /// `.Run.Branch`; empty where there is none.
+    /// `.Run.Branch`; empty if there is none.
     pub branch: Option<&'a RefName>,
     /// `.Run.TaskName`; empty for a quick build.
     pub task: Option<&'a TaskName>,
 }
 
 impl Template {
-    /// The text with every variable replaced.
+    /// Replaces every variable.
     #[must_use]
     pub fn render(&self, run: &RunVariables<'_>) -> String {
         render(&self.pieces, run)
     }
 
-    /// The variables in it that are empty in this run, as they are written: `{{.Run.Commit}}` of a source without
-    /// commits.
+    /// The variables that are empty in this run, as written, like `{{.Run.Commit}}` if the source has no commits.
     #[must_use]
     pub fn empty_variables(&self, run: &RunVariables<'_>) -> Vec<&'static str> {
         let variables = self.pieces.iter().filter_map(|piece| match piece {
@@ -80,7 +79,7 @@ impl Template {
             .collect()
     }
 
-    /// The text as it was written.
+    /// The text before replacement.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -90,11 +89,11 @@ impl Template {
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
 
-/// The rule of a template: which variables there are.
+/// The rule in errors: the list of variables.
 const VARIABLES: &str = "the run variables are .Run.ID, .Run.Registry, .Run.RegistryName, .Run.Date, .Run.OS, \
                          .Run.Architecture, .Run.Commit, .Run.Branch, .Run.TaskName";
 
-/// The parts of a text, as they are found.
+/// The parts of a text that were found so far.
 #[derive(Default)]
 struct Pieces(Vec<Piece>);
 
@@ -120,28 +119,28 @@ fn render(pieces: &[Piece], run: &RunVariables<'_>) -> String {
     texts.collect()
 }
 
-/// The value of a build argument: any text, in which `{{.Run.X}}` stands for what is known of the run.
+/// The value of a build argument: any text, in which `{{.Run.X}}` is replaced by a property of the run.
 ///
-/// Every other `{{…}}` is a part of the value, since other tools have templates of their own. `{{"{{"}}` is `{{`, for a
-/// value that has `{{.Run.ID}}` itself in it.
+/// Every other `{{…}}` is left unchanged, because other tools have templates too. `{{"{{"}}` becomes `{{`, for values
+/// that contain `{{.Run.ID}}` literally.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ArgValue {
     text: String,
     pieces: Vec<Piece>,
 }
 
-/// A build argument was refused. Says nothing of its value, which may be a secret.
+/// A build argument was refused. The message does not contain its value, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidArgValue {
-    /// No process can be started with it.
+    /// The value is too long to start a process with it.
     #[error(
         "the value has {bytes} bytes: at most {LONGEST_ARG}, since a `RUN` step gets it in its environment"
     )]
     TooLong {
-        /// Its length.
+        /// The length in bytes.
         bytes: usize,
     },
-    /// It has a NUL in it.
+    /// The value contains a NUL.
     #[error("the value has a NUL character in it, which no environment can hold: remove it")]
     Nul,
     /// A run variable is misspelt.
@@ -149,23 +148,22 @@ pub enum InvalidArgValue {
         "`{{{{{name}}}}}` is no run variable: {VARIABLES}; to have that text itself, write `{{{{\"{{{{\"}}}}{name}}}}}`"
     )]
     NoVariable {
-        /// What stands there.
+        /// The text between the braces.
         name: String,
     },
 }
 
-/// Linux starts no process with a longer `NAME=VALUE`, which is at most 128 KiB with the NUL at its end; the name has
-/// its share.
+/// Linux limits a `NAME=VALUE` to 128 KiB with its terminating NUL; this leaves space for the name.
 pub const LONGEST_ARG: usize = (128 << 10) - 256;
 
 impl ArgValue {
-    /// The text with every variable replaced.
+    /// Replaces every variable.
     #[must_use]
     pub fn render(&self, run: &RunVariables<'_>) -> String {
         render(&self.pieces, run)
     }
 
-    /// The text as it was written.
+    /// The text before replacement.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -210,15 +208,15 @@ impl FromStr for ArgValue {
     }
 }
 
-/// What stands before the next `}}`, and what behind. Nothing longer can be a variable, and a search to the end of the
-/// text for each `{{` would make the work quadratic.
+/// The text before and after the next `}}`. The search is bounded by the longest variable; searching the whole text for
+/// each `{{` would be quadratic.
 fn expression_of(text: &str) -> Option<(&str, &str)> {
     const LONGEST: usize = 64;
     let close = text.as_bytes().windows(CLOSE.len()).take(LONGEST).position(|two| two == b"}}")?;
     Some((text.get(..close)?, text.get(close + CLOSE.len()..)?))
 }
 
-/// Whether somebody meant a run variable here.
+/// Whether this was meant to be a run variable.
 fn is_of_the_run(expression: &str) -> bool {
     let name = expression.trim_matches('-').trim();
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');

@@ -1,14 +1,14 @@
-//! Text that was parsed: one private field, one way in.
+//! Text types that can only be created by parsing.
 
-/// A text was refused when it was parsed.
+/// A text was rejected by a parser.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is no {what}: {rule}", quoted(.text))]
 pub struct InvalidText {
-    /// What it should have been, in the glossary's word.
+    /// The type that was expected, in the words of the glossary.
     pub what: &'static str,
-    /// What was given, cut to 120 characters.
+    /// The text, cut to 120 characters.
     pub text: String,
-    /// The rule that it broke, and so the remedy.
+    /// The rule that it violates, which tells the remedy.
     pub rule: &'static str,
 }
 
@@ -22,9 +22,9 @@ impl InvalidText {
     }
 }
 
-/// Declares a newtype over text whose only constructor is `FromStr`, which serde uses too.
+/// Declares a newtype over text. `FromStr` is its only constructor, also for serde.
 ///
-/// `$check` takes the text and says whether it holds `$rule`.
+/// `$check` takes the text and returns whether it satisfies `$rule`.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -33,7 +33,7 @@ macro_rules! text_type {
         pub struct $name(String);
 
         impl $name {
-            /// The text as it was parsed.
+            /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -76,7 +76,7 @@ macro_rules! text_type {
 }
 pub(crate) use text_type;
 
-/// Lets serde read and write a type through its `FromStr` and `Display`.
+/// Implements serde for a type through its `FromStr` and `Display`.
 macro_rules! serde_as_text {
     ($name:ty) => {
         impl serde::Serialize for $name {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, as a store's clock gave them. For people it is printed as RFC 3339,
-/// always with three digits of a second, so that the order of the texts is that of the times; records keep the number.
+/// Milliseconds since 1970-01-01T00:00:00Z by a store's clock. Printed as RFC 3339 with three fractional digits, so
+/// that texts sort like times; stored as a number.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -27,25 +27,25 @@ impl Timestamp {
         self.0
     }
 
-    /// `duration` later; stops at the end of time.
+    /// `duration` later; saturates.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// `duration` earlier; stops at the beginning of time.
+    /// `duration` earlier; saturates.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long ago `earlier` was; zero if it was not.
+    /// The time since `earlier`; zero if that is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The calendar's view of it, in UTC; the epoch where the calendar ends.
+    /// The date and time in UTC; the epoch if it is out of range.
     #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)

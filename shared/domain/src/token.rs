@@ -1,4 +1,4 @@
-//! Who may do what.
+//! API tokens and their permissions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,23 +11,24 @@ use crate::id::{RegistryName, RunPrefix, TokenId};
 use crate::text::serde_as_text;
 use crate::timestamp::Timestamp;
 
-/// An API token. Its secret is not kept, only a hash of it.
+/// An API token. Its secret is not stored, only a hash of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Token {
     /// The public part.
     pub id: TokenId,
-    /// What it is for, for people.
+    /// The purpose, for people.
     pub description: String,
-    /// SHA-256 of the secret part, in hex. The secret has 256 random bits, so no slow hash is needed.
+    /// The SHA-256 of the secret part, in hexadecimal. The secret has 256 random bits, so no slow hash is needed.
     pub secret_sha256: String,
     /// What it may do.
     pub scope: Scope,
-    /// Where: these registries only, each with the prefix that tells it from others of its name; everywhere if `None`.
+    /// The registries that it is limited to, with the prefixes that distinguish them from others of the same name;
+    /// `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<BTreeMap<RegistryName, RunPrefix>>,
     /// When it was made.
     pub created: Timestamp,
-    /// From when on it is refused.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
     /// When it was revoked.
@@ -36,13 +37,13 @@ pub struct Token {
 }
 
 impl Token {
-    /// Whether it still holds at `now`.
+    /// Whether it is valid at `now`.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|end| now < end)
     }
 
-    /// Whether it may act with `scope` on the registry of this name and prefix.
+    /// Whether it may act with `scope` on the registry with this name and prefix.
     #[must_use]
     pub fn allows(&self, scope: Scope, registry: &RegistryName, prefix: RunPrefix) -> bool {
         let bound = self.registries.as_ref();
@@ -50,23 +51,23 @@ impl Token {
             && bound.is_none_or(|registries| registries.get(registry) == Some(&prefix))
     }
 
-    /// Whether it may act with `scope` on what belongs to no registry, like tokens and workers.
+    /// Whether it may act with `scope` on objects that belong to no registry, like tokens and workers.
     #[must_use]
     pub fn allows_everywhere(&self, scope: Scope) -> bool {
         self.scope >= scope && self.registries.is_none()
     }
 }
 
-/// What a token may do; each includes those before it.
+/// What a token may do. Each scope includes the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// See everything but secrets.
+    /// Read everything but secrets.
     Read,
     /// Start, cancel and repeat runs.
     Run,
     /// Change registries, tasks and hooks.
     Write,
-    /// Make and revoke tokens; drain workers.
+    /// Create and revoke tokens; drain workers.
     Admin,
 }
 

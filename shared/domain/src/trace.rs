@@ -1,4 +1,4 @@
-//! Where a trace goes on: what ties the work of several processes on one delivery together.
+//! Trace context, which connects the work of several processes on one delivery.
 
 use crate::text::text_type;
 

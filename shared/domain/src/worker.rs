@@ -1,4 +1,4 @@
-//! A worker, as it says of itself, and what an operator says of it.
+//! Workers as they report themselves, and as operators control them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,36 +10,36 @@ use crate::id::{PoolName, RunId, TokenId, WorkerId};
 use crate::platform::Platform;
 use crate::timestamp::Timestamp;
 
-/// A worker says every few seconds that it is there. One that said nothing for this long may be gone.
+/// Workers report every few seconds. One that has not reported for this long may be gone.
 pub const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// A worker, as it was last seen.
+/// A worker's last report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Its id.
+    /// Its id, unique among the listed workers.
     pub id: WorkerId,
-    /// Whether it comes back under the same id: its name was given to it.
+    /// Whether it keeps its id across restarts, because its name was configured.
     #[serde(default)]
     pub has_fixed_name: bool,
-    /// Whose runs it takes.
+    /// The pool it takes runs from.
     pub pool: PoolName,
-    /// The platforms that its engine builds for.
+    /// The platforms that its engine supports.
     pub platforms: Vec<Platform>,
-    /// How many runs it takes at once.
+    /// The number of concurrent runs.
     pub slots: u32,
-    /// The runs that it has now.
+    /// Its current runs.
     pub runs: Vec<RunId>,
-    /// gantry's version.
+    /// The version of gantry.
     pub version: String,
-    /// The engine: its name and version, or why it cannot be used.
+    /// The engine's name and version, or why it cannot be used.
     pub engine: EngineHealth,
-    /// Free bytes where the engine keeps images.
+    /// Free bytes on the disk of the engine's images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_disk: Option<u64>,
-    /// Why it takes nothing now, if so.
+    /// Why it takes no runs now, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_because: Option<String>,
-    /// When it was last seen, by the store's clock.
+    /// When it reported last, by the store's clock.
     pub last_seen: Timestamp,
 }
 
@@ -47,42 +47,43 @@ pub struct Worker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "engine")]
 pub enum EngineHealth {
-    /// It answers.
+    /// The engine answers.
     Ready {
-        /// `Docker Engine 20.10.24`.
+        /// Like `Docker Engine 20.10.24`.
         name: String,
     },
-    /// It does not.
+    /// The engine does not answer.
     Away {
-        /// Why, and the remedy.
+        /// The cause, and the remedy.
         why: String,
     },
 }
 
-/// An operator wants a worker to take nothing more.
+/// An operator's request that a worker take no more runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
-    /// Which worker.
+    /// The worker.
     pub worker: WorkerId,
-    /// With which token.
+    /// The token of the request.
     pub by: TokenId,
-    /// Since when.
+    /// When it was requested.
     pub since: Timestamp,
 }
 
-/// The workers that are known at one moment, and who of them is drained.
+/// The known workers at one moment, and which of them are drained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workforce {
-    /// By id.
+    /// All workers, ordered by id.
     pub workers: Vec<Worker>,
-    /// Who takes nothing more.
+    /// The drained workers.
     pub drained: BTreeMap<WorkerId, Drain>,
-    /// The moment.
+    /// The time of this state.
     pub now: Timestamp,
 }
 
 impl Workforce {
-    /// Why nobody will take a run of `pool`, if so. Workers that are busy, or whose engine is away, are there.
+    /// Why no worker will take a run of `pool`, if so. Workers that are busy, or whose engine does not answer, count as
+    /// available.
     #[must_use]
     pub fn lacks(&self, pool: &PoolName) -> Option<NoWorker> {
         let live: Vec<&Worker> = self
@@ -100,19 +101,19 @@ impl Workforce {
 }
 
 impl Worker {
-    /// Whether it may be gone.
+    /// Whether the worker may be gone.
     #[must_use]
     pub fn is_silent(&self, now: Timestamp) -> bool {
         now.since(self.last_seen) > SILENT_AFTER
     }
 }
 
-/// Nobody takes runs of a pool. Printed with the remedy.
+/// A pool without workers that take runs. Its message includes the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoWorker {
-    /// Which pool.
+    /// The pool.
     pub pool: PoolName,
-    /// Its workers that would, were they not drained.
+    /// The pool's drained workers.
     pub drained: Vec<WorkerId>,
 }
 

@@ -1,4 +1,4 @@
-//! Asks one task every rule about one push. Pure: what is true now is handed in.
+//! Checks one push against all rules for one task. Pure: the current state is passed in.
 
 use super::planner::{self, RunDraft};
 use super::{Rule, matcher};
@@ -7,35 +7,35 @@ use crate::fact::{Fact, FactKey};
 use crate::id::{EventId, RunId};
 use crate::task::Task;
 
-/// What is known of the head of the branch that a push moved.
+/// What is known about the head of the branch that a push moved.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Head {
-    /// It is the value of this fact.
+    /// The head is the value of this fact.
     Known {
-        /// As it is from now on.
+        /// The fact, up to date.
         fact: Fact,
-        /// Whether this push is how we know.
+        /// Whether this push was the first to report it.
         is_news: bool,
     },
-    /// It could not be told, and is not asked for any more.
+    /// The head could not be determined, and is not asked for again.
     Unknown {
         /// The fact.
         fact: FactKey,
-        /// Why, and the remedy.
+        /// The cause, and the remedy.
         why: String,
     },
-    /// No task watches what moved, so nobody was asked.
+    /// No task watches the branch, so its head was not asked for.
     NotAsked,
 }
 
 impl Head {
-    /// The key of the run that a task has for this head: there is one, however often the change is reported. `None` where
-    /// no head is known.
+    /// The run key of a task for this head: a change starts one run, however often it is reported. `None` if the head
+    /// is not known.
     #[must_use]
     pub fn run_key(&self, task: &Task) -> Option<String> {
         match self {
             Self::Known { fact, .. } => {
-                // A task that is made again under a former one's name has runs of its own.
+                // Includes the time of creation, because a later task may have the same name.
                 let (id, created) = (&task.id, task.created.as_millis());
                 Some(format!("push/{id}@{created}/{}/{}", fact.key, fact.generation))
             }
@@ -44,17 +44,17 @@ impl Head {
     }
 }
 
-/// What a task has to do with an event.
+/// The result for a task and an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It starts this run.
+    /// The task starts this run.
     Run(Box<RunDraft>),
     /// The first rule that said no.
     No(Rule),
 }
 
-/// Asks one task every rule, in the order of [`Rule`]. `started` is the run that it has for this head already, by
-/// [`Head::run_key`].
+/// Checks all rules for one task, in the order of [`Rule`]. `started` is the run that already exists for this head,
+/// found by [`Head::run_key`].
 #[must_use]
 pub fn judge(
     event: &EventId,

@@ -1,21 +1,21 @@
 //! Matches a push to a task's source trigger.
 //!
-//! In: an event's push and one candidate task. Out: the branch to ask about, or the first rule that said no. Pure.
-//! What the branch's head really is now is the next question, and not asked here.
+//! In: an event's push and one candidate task. Out: the watched branch, or the first rule that said no. Pure. The
+//! current head of the branch is not considered here.
 
 use super::{OtherAddress, Rule};
 use crate::event::{Push, PushedRef};
 use crate::source::{GitSource, RefKind, RefName, RepositoryKey, Source};
 use crate::task::{Status, Task};
 
-/// The repository that a task's source trigger watches, if it has both.
+/// The repository that a task's source trigger watches; `None` without a source trigger or git source.
 #[must_use]
 pub fn watched_repository(task: &Task) -> Option<RepositoryKey> {
     task.source_trigger.as_ref()?;
     git_source(task).map(|git| git.url.key())
 }
 
-/// The branch that a task's source trigger watches; `None` means the provider's default.
+/// The branch that a task's source trigger watches; `None` means the default branch.
 #[must_use]
 pub fn watched_branch(task: &Task) -> Option<RefName> {
     let trigger = task.source_trigger.as_ref()?;
@@ -23,7 +23,7 @@ pub fn watched_branch(task: &Task) -> Option<RefName> {
     match reference.kind() {
         RefKind::DefaultBranch => None,
         RefKind::Branch(branch) => Some(branch),
-        // No branch is called so. Such a trigger is refused when its task is saved.
+        // Never a branch, so nothing matches. Such a trigger is refused when its task is saved.
         RefKind::Tag | RefKind::Commit | RefKind::Other => Some(reference.clone()),
     }
 }
@@ -35,17 +35,17 @@ fn git_source(task: &Task) -> Option<&GitSource> {
     }
 }
 
-/// The addresses of the push and of the task, if they lead to two servers.
+/// The two URLs, if the push and the task name different servers.
 #[must_use]
 pub fn other_address(push: &Push, task: &Task) -> Option<OtherAddress> {
     let url = &git_source(task)?.url;
     let (pushed, asked) = (push.url.as_url(), url.as_url());
-    // Of one repository's addresses, which match by host, port and path, only the scheme may differ so.
+    // Both match by host, port and path, so only the scheme can differ.
     let is_one_server = pushed.origin() == asked.origin();
     (!is_one_server).then(|| OtherAddress { pushed: push.url.clone(), task: url.clone() })
 }
 
-/// Asks every rule that needs no more than the push and the task.
+/// Checks all rules that need only the push and the task.
 ///
 /// # Errors
 /// The first [`Rule`] that said no.

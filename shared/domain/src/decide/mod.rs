@@ -1,4 +1,4 @@
-//! From an event and the tasks that it may concern to runs, or the first rule that said no. Pure.
+//! Decides which runs an event starts, or the first rule that said no. Pure.
 
 use std::fmt;
 
@@ -16,39 +16,39 @@ pub mod planner;
 #[cfg(test)]
 pub(crate) mod samples;
 
-/// What was decided for one event, for good.
+/// The final decision on one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Decision {
     /// The event.
     pub event: EventId,
     pub at: Timestamp,
-    /// Each candidate task, in order of name.
+    /// All candidate tasks, ordered by name.
     pub candidates: Vec<Candidate>,
-    /// Why there is no candidate at all, if so.
+    /// Why there is no candidate, if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nothing: Option<Rule>,
 }
 
-/// A task that an event may concern, and what was decided for it.
+/// A task that an event may start, and the decision on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The task; `None` for a quick build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// What was decided.
+    /// The decision.
     pub choice: Choice,
-    /// The push names the repository by another address than the task does.
+    /// Set if the push and the task have different URLs for the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_address: Option<OtherAddress>,
 }
 
-/// A push and a task name one repository by two addresses.
+/// The URLs of a repository in a push and in a task, which differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherAddress {
-    /// What the push says. Nobody asks there.
+    /// The URL in the push. It is never contacted.
     pub pushed: GitUrl,
-    /// The task's.
+    /// The URL in the task.
     pub task: GitUrl,
 }
 
@@ -62,40 +62,40 @@ impl fmt::Display for OtherAddress {
     }
 }
 
-/// What was decided for one candidate.
+/// The decision on one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "choice")]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Choice {
-    /// This run was started.
+    /// The run was started.
     Run {
         /// Its id.
         run: RunId,
     },
-    /// This rule said no.
+    /// The rule said no.
     No { rule: Rule },
 }
 
-/// The rules that may say no, in the order in which they are asked.
+/// The rules that may say no, in the order in which they are checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "rule")]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Rule {
-    /// The registry was deleted before its event was decided.
+    /// The registry was deleted before the event was decided.
     NoRegistry { registry: RegistryName },
-    /// Nobody subscribed to this.
+    /// No task watches this repository.
     NoTask {
         /// The repository.
         repository: RepositoryKey,
     },
-    /// The hook may not speak for this repository.
+    /// The hook is limited to other repositories.
     HookNotForRepository {
         /// The hook.
         hook: HookId,
         /// The repository.
         repository: RepositoryKey,
     },
-    /// The event was recorded; nothing starts on its kind yet.
+    /// The event was recorded. Events of its kind start nothing yet.
     RecordedOnly {
         /// What was recorded.
         what: String,
@@ -116,36 +116,36 @@ pub enum Rule {
         /// The branch that the task watches.
         watched: RefName,
     },
-    /// The task watches the default branch, and nobody says which that is.
+    /// The task watches the default branch, which is not known.
     DefaultBranchUnknown {
         /// The repository.
         repository: RepositoryKey,
     },
-    /// The branch is gone.
+    /// The branch was deleted.
     BranchDeleted { branch: RefName },
-    /// The branch has moved on: its head is another commit, which is built instead.
+    /// The branch's head is already a newer commit, which is built instead.
     Superseded {
-        /// What was pushed.
+        /// The pushed commit.
         pushed: CommitId,
-        /// What the head is.
+        /// The current head.
         head: CommitId,
     },
-    /// The branch was deleted, and exists again: the push that made it starts its run.
+    /// The branch was deleted and exists again. The push that recreated it starts its run.
     BranchExists {
         branch: RefName,
-        /// Its head.
+        /// The current head.
         head: CommitId,
     },
-    /// This change was built already, or is being built.
+    /// A run for this change was already started.
     AlreadyStarted {
-        /// By which run.
+        /// The run.
         run: RunId,
     },
-    /// The head could not be asked for, again and again.
+    /// Asking for the head failed repeatedly.
     HeadUnknown {
         /// The fact.
         fact: FactKey,
-        /// Why, and the remedy.
+        /// The cause, and the remedy.
         why: String,
     },
 }

@@ -1,13 +1,13 @@
-//! Which run goes first.
+//! The order in which runs are taken.
 
 use crate::run::{Rank, RunType};
 use crate::timestamp::Timestamp;
 
-/// How far apart the classes of runs stand: no run of a lower class ever overtakes one of a higher.
+/// The distance between classes of runs: no run of a lower class ever overtakes one of a higher class.
 const CLASS: i64 = 1 << 52;
 
-/// The place of a run in its pool's order: what a person waits for goes before what a trigger started, and within
-/// each class the older goes first.
+/// The rank of a run in its pool. Runs that a person requested come before those of triggers; within each class, older
+/// runs come first.
 #[must_use]
 pub fn rank(run_type: RunType, created: Timestamp) -> Rank {
     let class = match run_type {

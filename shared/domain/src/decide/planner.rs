@@ -1,7 +1,7 @@
-//! Plans a run: what a task's trigger or a person's request becomes once a rule said yes.
+//! Plans runs for pushes and requests.
 //!
-//! Out: a [`RunDraft`], complete but for its id, which the store gives. Used alike by the scheduler for events and by
-//! ingress for requests that name what to run.
+//! Out: a [`RunDraft`], complete except for its id, which the store assigns. Used by the scheduler for events, and by
+//! ingress for requests.
 
 use crate::built_on::BuiltOn;
 use crate::cause::Cause;
@@ -16,31 +16,31 @@ use crate::task::Task;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
-/// A run before it has an id.
+/// A run without an id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunDraft {
-    /// Its registry.
+    /// The registry.
     pub registry: RegistryName,
-    /// Its kind.
+    /// The type of run.
     pub run_type: RunType,
-    /// The task that it executes.
+    /// The task and its revision; `None` for a quick build.
     pub task: Option<TaskRevision>,
-    /// What it executes.
+    /// The recipe to execute.
     pub recipe: Recipe,
-    /// The token that reads its git repository.
+    /// The token for the git repository.
     pub git_token: Option<Sealed>,
-    /// Why it exists.
+    /// What started the run.
     pub cause: Cause,
-    /// Whether it moves its tags though a newer change has moved them.
+    /// Whether it may move tags that a newer change has moved.
     pub force_tags: bool,
-    /// The facts that it will be built on, where that is known before its source is fetched.
+    /// The facts that it will be built on, if they are known before the source is fetched.
     pub built_on: BuiltOn,
-    /// W3C trace context of what caused it.
+    /// The W3C trace context of the cause.
     pub trace: Option<TraceParent>,
 }
 
 impl RunDraft {
-    /// The run, waiting to be admitted.
+    /// Creates the run, waiting for admission.
     #[must_use]
     pub fn create(self, id: RunId, now: Timestamp) -> Run {
         Run {
@@ -66,7 +66,7 @@ impl RunDraft {
     }
 }
 
-/// The run of a task for a branch that moved: it builds exactly the head that the fact names.
+/// The run of a task for a moved branch. It builds exactly the head in the fact.
 #[must_use]
 pub fn for_push(
     task: &Task,
@@ -78,7 +78,7 @@ pub fn for_push(
 ) -> RunDraft {
     let mut recipe = task.recipe.clone();
     if let Source::Git(git) = &mut recipe.source {
-        // A commit's id is a reference of its own: what the fact says is built, however the branch moves on.
+        // Pinned to the commit of the fact, even if the branch moves on.
         git.reference = head.as_str().parse().ok();
     }
     let pushed_it = push.after.as_ref() == Some(head);
@@ -103,7 +103,7 @@ pub fn for_push(
     }
 }
 
-/// The run of a task that somebody asked for.
+/// A requested run of a task.
 #[must_use]
 pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId) -> RunDraft {
     RunDraft {
@@ -119,7 +119,7 @@ pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId
     }
 }
 
-/// A build that belongs to no task.
+/// A build without a task.
 #[must_use]
 pub fn for_quick_build(
     registry: RegistryName,
@@ -141,8 +141,8 @@ pub fn for_quick_build(
     }
 }
 
-/// The same build once more: the same recipe, at the commit that the first run read. One that read none builds what its
-/// context names now.
+/// The same recipe again, at the commit that the first run read. If the first run read none, the current state of its
+/// context is built.
 #[must_use]
 pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
     let mut recipe = run.recipe.again();

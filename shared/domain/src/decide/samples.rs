@@ -1,4 +1,4 @@
-//! A task and a push that fit together, for this folder's tests.
+//! A task and a matching push, for the tests of this folder.
 
 use crate::event::{Push, PushedRef};
 use crate::platform::Platform;

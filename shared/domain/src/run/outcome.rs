@@ -1,4 +1,4 @@
-//! How a run ended: what it made, or what went wrong.
+//! Outcomes of runs.
 
 use std::fmt;
 
@@ -10,65 +10,65 @@ use crate::lineage::{BaseImage, OutputImage};
 use crate::run::RunStatus;
 use crate::source::CommitId;
 
-/// The end of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
     /// Everything was built and pushed.
     Succeeded(Product),
-    /// A step failed, by the user's own doing.
+    /// A step failed because of the user's input.
     Failed {
-        /// What, where, and the remedy.
+        /// What failed and where, and the remedy.
         error: RunError,
     },
-    /// Somebody cancelled it.
+    /// It was cancelled.
     Canceled {
-        /// With which token.
+        /// The token of the request.
         by: TokenId,
     },
     /// The infrastructure failed in the last attempt.
     Error {
-        /// What, where, and the remedy.
+        /// What failed and where, and the remedy.
         error: RunError,
     },
-    /// It took longer than it may.
+    /// It exceeded its time limit.
     Timeout {
-        /// What, where, and the remedy.
+        /// What failed and where, and the remedy.
         error: RunError,
     },
 }
 
-/// What a successful run made.
+/// The result of a successful run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Product {
-    /// The images under the tags that this run moved.
+    /// The images, under the tags that this run moved.
     pub outputs: Vec<OutputImage>,
-    /// Tags that it left to other runs.
+    /// Tags that were left to other runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededTag>,
-    /// The images that it was made from.
+    /// The bases.
     pub bases: Vec<BaseImage>,
     /// The commit that was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
 }
 
-/// A tag that a run left to another one.
+/// A tag that was left to another run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupersededTag {
     /// The tag.
     pub image: ImageReference,
-    /// The run that it stays with.
+    /// The run that the tag stays with.
     pub by: RunId,
-    /// Why it stays there.
+    /// The reason.
     pub because: KeptBecause,
 }
 
-/// Why a run left a tag to the one that moved it before.
+/// Why a run left a tag to the run that moved it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptBecause {
-    /// That one built a newer change of the same branch.
+    /// The other run built a newer change of the same branch.
     NewerChange,
     /// No branch is known to have had this run's commit as its head, so it may be older.
     CommitUnknown,
@@ -90,50 +90,50 @@ impl fmt::Display for SupersededTag {
     }
 }
 
-/// What went wrong in a run, for people and programs.
+/// An error of a run, for people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
-    /// A word for programs.
+    /// The code, for programs.
     pub code: ErrorCode,
-    /// The step that failed, where it was one.
+    /// The step that failed, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,
     /// The exit code of the step's process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
-    /// What failed, on what, and the remedy. Masked.
+    /// What failed and where, and the remedy. Masked.
     pub message: String,
 }
 
-/// What went wrong, as a closed set.
+/// The error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// A process of a step ended with a code of its own.
+    /// The process of a step exited with an error.
     StepFailed,
     /// The engine refused the Dockerfile or the context.
     BuildRefused,
-    /// The branch, tag, commit or folder is not in the source.
+    /// The branch, tag, commit or folder does not exist in the source.
     SourceNotFound,
-    /// The source's host refused the credentials.
+    /// The source's host rejected the credentials.
     SourceUnauthorized,
     /// The source's host does not answer.
     SourceUnreachable,
-    /// The source breaks a rule: too large, leads outside, not an archive.
+    /// The source breaks a rule: it is too large, leads outside, or is not an archive.
     SourceRefused,
-    /// The Dockerfile is not there, or cannot be read.
+    /// The Dockerfile does not exist or cannot be read.
     DockerfileNotFound,
-    /// A base image is not there.
+    /// A base image does not exist.
     BaseNotFound,
-    /// A registry refused the credentials.
+    /// A registry rejected the credentials.
     RegistryUnauthorized,
-    /// A registry does not answer or answers that it cannot.
+    /// A registry does not answer, or returns an error of its own.
     RegistryUnavailable,
-    /// A registry refused what was pushed.
+    /// A registry refused the push.
     RegistryRefused,
-    /// The registry did not have the image that was built, after several pushes.
+    /// The registry did not have the built image, after several pushes.
     PushMismatch,
-    /// An image's name is wrong once its variables are known.
+    /// An image's name is invalid after its variables were replaced.
     ImageNameInvalid,
     /// The engine does not answer or failed.
     EngineUnavailable,
@@ -141,11 +141,11 @@ pub enum ErrorCode {
     DiskFull,
     /// The worker stopped renewing its lease.
     WorkerLost,
-    /// The step's or the run's time was over.
+    /// The time limit of the step or the run was exceeded.
     TimedOut,
-    /// No worker takes runs of this pool.
+    /// No worker takes runs from this pool.
     NoWorker,
-    /// The service did not create the run as its record says.
+    /// The run's record was not created by the service.
     Unsigned,
     /// gantry itself failed.
     Internal,
@@ -161,7 +161,7 @@ impl fmt::Display for RunError {
 }
 
 impl Outcome {
-    /// The status that people see.
+    /// The status for people.
     #[must_use]
     pub fn status(&self) -> RunStatus {
         match self {
@@ -173,7 +173,7 @@ impl Outcome {
         }
     }
 
-    /// What went wrong, where something did.
+    /// The error, if there is one.
     #[must_use]
     pub fn error(&self) -> Option<&RunError> {
         match self {
@@ -182,7 +182,7 @@ impl Outcome {
         }
     }
 
-    /// What was made.
+    /// The product of a successful run.
     #[must_use]
     pub fn product(&self) -> Option<&Product> {
         match self {

@@ -1,4 +1,4 @@
-//! Where a run stands, and the one function that moves it.
+//! The states of a run, and the one function that changes them.
 
 use std::fmt;
 
@@ -9,48 +9,48 @@ use crate::id::PoolName;
 use crate::run::{Outcome, RunStatus};
 use crate::timestamp::Timestamp;
 
-/// Where a run stands. Each state carries the facts that exist in it.
+/// The state of a run. Each state has the data that exists in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum RunState {
     /// Not yet admitted.
     Waiting {
-        /// For what.
+        /// What it waits for.
         reason: WaitReason,
-        /// Since when.
+        /// Since when it waits.
         since: Timestamp,
     },
     /// Any worker of the pool may take it.
     Ready {
-        /// Which pool.
+        /// The pool.
         pool: PoolName,
-        /// The lowest goes first.
+        /// The order in the pool; the lowest rank comes first.
         rank: Rank,
-        /// Since when.
+        /// Since when it is ready.
         since: Timestamp,
-        /// Its secrets.
+        /// Whether it has secrets.
         secrets: ReadySecrets,
     },
-    /// A worker has it; its first step has not begun.
+    /// A worker has leased it; its first step has not begun.
     Started {
-        /// The worker's right.
+        /// The lease.
         lease: Lease,
     },
     /// Its first step began.
     Running {
-        /// The worker's right.
+        /// The lease.
         lease: Lease,
         /// When the first step began.
         since: Timestamp,
     },
-    /// It ended. This never changes.
+    /// It has ended. This state is final.
     Done(Done),
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// The end.
+    /// The outcome.
     pub outcome: Outcome,
     /// When the last attempt was leased; `None` if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,17 +59,17 @@ pub struct Done {
     pub at: Timestamp,
 }
 
-/// Whether a ready run has secrets stored for it, without which it must not be built.
+/// Whether a ready run has stored secrets, without which it must not be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadySecrets {
-    /// It needs none.
+    /// It needs no secrets.
     None,
-    /// They are stored, sealed for its pool.
+    /// Its secrets are stored, sealed for its pool.
     Stored,
 }
 
-/// The place of a ready run in its pool's order: the lowest goes first.
+/// The position of a ready run in its pool; the lowest comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rank(pub i64);
@@ -78,45 +78,45 @@ pub struct Rank(pub i64);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "for")]
 pub enum WaitReason {
-    /// To be looked at: it is new.
+    /// Admission: the run is new.
     Admission,
     /// A place among the runs of its registry.
     RegistryLimit {
-        /// How many places there are.
+        /// The number of places.
         limit: u32,
     },
     /// A place among the runs of its task.
     TaskLimit {
-        /// How many places there are.
+        /// The number of places.
         limit: u32,
     },
     /// The pause before another attempt.
     Backoff {
-        /// Until when.
+        /// The end of the pause.
         until: Timestamp,
         /// What failed.
         error: String,
     },
-    /// Something that is away or not there yet: a git host, a commit, a registry, the engine.
+    /// Something that is unavailable or not there yet: a git host, a commit, a registry, the engine.
     Unavailable {
-        /// What is away, and how that shows.
+        /// What is unavailable, with the error.
         error: String,
-        /// Since when.
+        /// Since when it is unavailable.
         away_since: Timestamp,
-        /// When it is tried again.
+        /// When the next attempt is due.
         until: Timestamp,
     },
-    /// A worker: its last one was lost.
+    /// A worker: the last one was lost.
     WorkerLost {
-        /// The attempt that was lost.
+        /// The lost attempt.
         attempt: u32,
     },
-    /// A worker: its last one shut down and gave it back.
+    /// A worker: the last one shut down and handed the run back.
     HandedBack,
 }
 
 impl WaitReason {
-    /// Until when the run rests, whatever is free.
+    /// The end of the run's pause; `None` if it is not pausing.
     #[must_use]
     pub fn rests_until(&self) -> Option<Timestamp> {
         match self {
@@ -155,27 +155,27 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// What moves a run on.
+/// A change of a run's state.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Progress {
-    /// It waits for something else, or again.
+    /// It waits again, or for another reason.
     Held {
-        /// For what.
+        /// What it waits for.
         reason: WaitReason,
     },
     /// The scheduler admitted it.
     Admitted {
-        /// To which pool.
+        /// The pool.
         pool: PoolName,
-        /// At which place.
+        /// The rank in the pool.
         rank: Rank,
-        /// With which secrets.
+        /// Whether it has secrets.
         secrets: ReadySecrets,
     },
-    /// A worker took it.
+    /// A worker leased it.
     Taken {
-        /// The worker's right.
+        /// The lease.
         lease: Lease,
     },
     /// Its first step began.
@@ -184,18 +184,18 @@ pub enum Progress {
     Finished { outcome: Outcome },
 }
 
-/// A run was asked to move where it cannot.
+/// A transition is not allowed in the run's state.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("a run that is {from} cannot be {to}")]
 pub struct IllegalTransition {
-    /// Where it stands.
+    /// The current state.
     pub from: RunStatus,
-    /// What was asked.
+    /// The requested transition.
     pub to: &'static str,
 }
 
 impl RunState {
-    /// The status that people see.
+    /// The status for people.
     #[must_use]
     pub fn status(&self) -> RunStatus {
         match self {
@@ -206,7 +206,7 @@ impl RunState {
         }
     }
 
-    /// The lease, while there is one.
+    /// The lease, if there is one.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match self {
@@ -223,7 +223,7 @@ impl RunState {
         }
     }
 
-    /// The end, once there is one.
+    /// The end, if the run has ended.
     #[must_use]
     pub fn done(&self) -> Option<&Done> {
         match self {
@@ -235,16 +235,16 @@ impl RunState {
         }
     }
 
-    /// Whether it holds one of its registry's and its task's places.
+    /// Whether it occupies a place of its registry and task.
     #[must_use]
     pub fn holds_a_place(&self) -> bool {
         matches!(self, Self::Ready { .. }) || self.lease().is_some()
     }
 
-    /// Moves on. Whether a worker may say so has been checked by the caller, in the same commit.
+    /// Applies a transition. The caller has checked in the same commit that the worker may request it.
     ///
     /// # Errors
-    /// [`IllegalTransition`], always for a terminal state.
+    /// [`IllegalTransition`]; always for a final state.
     pub fn apply(self, progress: Progress, now: Timestamp) -> Result<Self, IllegalTransition> {
         match (self, progress) {
             (Self::Waiting { since, .. }, Progress::Held { reason }) => {

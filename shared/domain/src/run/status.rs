@@ -1,10 +1,10 @@
-//! The words that people see, those of the original.
+//! The statuses that people see, named as in the original.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The run's status, in the original's words.
+/// The status of a run, in the original's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RunStatus {
     /// Not leased.
@@ -13,20 +13,20 @@ pub enum RunStatus {
     Started,
     /// Its first step began.
     Running,
-    /// Done, and all is well.
+    /// Ended successfully.
     Succeeded,
-    /// Done: a step failed.
+    /// Ended: a step failed.
     Failed,
-    /// Done: somebody cancelled it.
+    /// Ended: it was cancelled.
     Canceled,
-    /// Done: the infrastructure failed.
+    /// Ended: the infrastructure failed.
     Error,
-    /// Done: it took too long.
+    /// Ended: it exceeded its time limit.
     Timeout,
 }
 
 impl RunStatus {
-    /// Every status, in the order of a run's life.
+    /// All statuses, in the order of a run's life.
     pub const ALL: [Self; 8] = [
         Self::Queued,
         Self::Started,
@@ -38,13 +38,13 @@ impl RunStatus {
         Self::Timeout,
     ];
 
-    /// Whether it never changes again.
+    /// Whether the status is final.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         self >= Self::Succeeded
     }
 
-    /// The word.
+    /// The name of the status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl fmt::Display for RunStatus {
 impl std::str::FromStr for RunStatus {
     type Err = crate::InvalidText;
 
-    /// Case does not matter.
+    /// Case-insensitive.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text)).ok_or_else(
             || {
