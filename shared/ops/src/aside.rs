@@ -1,29 +1,29 @@
-//! Reads what strangers wrote, away from the async runtime.
+//! Parses untrusted input off the async runtime.
 //!
-//! A parser occupies its thread for as long as its input makes it work. On a thread of the runtime, leases are not renewed
-//! and connections are not served meanwhile. What is read here is bounded in size, and its parser in work: the deadline is
-//! for what nobody has thought of.
+//! A parser occupies its thread for as long as the input makes it work. On a thread of the runtime that would delay
+//! renewals of leases and other connections. The input is bounded in size, and so is the parser's work; the deadline is
+//! for unforeseen cases.
 
 use std::time::Duration;
 
-/// Input of the largest size allowed takes seconds at most on an idle machine.
+/// The time limit. Input of the largest allowed size takes a few seconds on an idle machine.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
-/// Why there is no result.
+/// There is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum AsideError {
-    /// It goes on, and nobody waits for it.
+    /// The deadline passed; the parser may still be running.
     #[error("reading it took longer than {} s: make it shorter, or try again if this machine is very busy", WITHIN.as_secs())]
     TimedOut,
-    /// The parser panicked, or the runtime shuts down.
+    /// The parser panicked, or the runtime is shutting down.
     #[error("reading it did not end")]
     Lost {
-        /// What the runtime says of it.
+        /// The runtime's error.
         source: tokio::task::JoinError,
     },
 }
 
-/// Runs `read` on a thread for blocking work and waits for its result, at most [`WITHIN`].
+/// Runs `read` on a blocking thread, and waits for its result for at most [`WITHIN`].
 ///
 /// # Errors
 /// [`AsideError`].
@@ -51,7 +51,7 @@ mod tests {
     #[tokio::test]
     async fn the_runtime_is_free_while_something_is_read() {
         let (sender, receiver) = mpsc::channel();
-        // Both on the one thread of this runtime: the parser ends only once the other was served.
+        // Both run on this runtime's only thread: the parser ends only after the other future ran.
         let (read, ()) = tokio::join!(read(move || receiver.recv()), async {
             tokio::task::yield_now().await;
             sender.send("served").unwrap();

@@ -1,4 +1,4 @@
-//! The secrets of one ready run, and nothing but what that run needs.
+//! Bundles: the secrets of one run.
 
 use std::collections::BTreeMap;
 
@@ -13,27 +13,27 @@ use zeroize::Zeroizing;
 
 use crate::secret::{Credentials, Keyring, PoolKey, PoolPublicKey, SecretError, Unopened};
 
-/// What the secrets of one run may take together, to be masked in its log: enough for ten private keys. The forms that are
-/// looked for take about a hundred times that in memory.
+/// The most bytes of one run's secrets, so that they can be masked in its log: enough for ten private keys. The
+/// patterns of the mask take about a hundred times as much memory.
 pub const MOST_SECRET_BYTES: usize = 32 << 10;
 
-/// The shortest value of a query that is masked by itself: a shorter one stands in too many words.
+/// The shortest value of a query that is masked separately; shorter ones would match ordinary words.
 const SHORTEST_QUERY_VALUE: usize = 16;
 
-/// A run's secrets, opened.
+/// The decrypted secrets of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
-    /// Credentials by registry.
+    /// The credentials for registries, by host.
     pub registries: BTreeMap<RegistryHost, Credentials>,
-    /// The token that reads the git repository.
+    /// The token for the git repository.
     pub git_token: Option<SecretString>,
-    /// The query of the address of the archive that it builds from.
+    /// The query of the archive's URL.
     pub source_query: Option<SecretString>,
-    /// Secret build arguments.
+    /// The secret build arguments.
     pub build_args: BTreeMap<ArgName, SecretString>,
 }
 
-/// The same as JSON, on its way into the seal with borrowed text, and out of it with its own.
+/// The JSON form of a bundle, with borrowed text for sealing and owned text after opening.
 #[derive(Serialize, Deserialize)]
 struct Plain<Text> {
     registries: BTreeMap<RegistryHost, (Text, Text)>,
@@ -43,10 +43,10 @@ struct Plain<Text> {
 }
 
 impl Bundle {
-    /// The secrets of a run of this recipe for this registry, and nothing else.
+    /// Collects the secrets that a run of this recipe needs in this registry.
     ///
     /// # Errors
-    /// [`SecretError`]: one of them does not open.
+    /// [`SecretError`] if one of them does not open.
     pub fn gather(
         keyring: &Keyring,
         registry: &Registry,
@@ -69,17 +69,17 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// What must not stand in the run's log.
+    /// The texts that must not appear in the run's log.
     ///
     /// # Errors
-    /// [`TooManySecrets`]: more than can be masked.
+    /// [`TooManySecrets`] if there are more than can be masked.
     pub fn masked(&self) -> Result<Vec<SecretString>, TooManySecrets> {
         let passwords = self.registries.values().map(|credentials| &credentials.password);
         let args = self.build_args.values();
         let mut masked: Vec<SecretString> =
             passwords.chain(&self.git_token).chain(args).cloned().collect();
         if let Some(query) = &self.source_query {
-            // A server may show a part of an address alone.
+            // A server may show a part of a URL alone.
             let pairs = query.expose_secret().split('&');
             let values = pairs.filter_map(|pair| Some(pair.split_once('=')?.1));
             let values = values.filter(|value| value.len() >= SHORTEST_QUERY_VALUE);
@@ -95,7 +95,7 @@ impl Bundle {
         Err(TooManySecrets { bytes, largest: largest.map(|(name, bytes)| (name.clone(), bytes)) })
     }
 
-    /// Whether there is nothing secret in it.
+    /// Whether it contains no secrets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self { registries, git_token, source_query, build_args } = self;
@@ -105,7 +105,7 @@ impl Bundle {
             && build_args.is_empty()
     }
 
-    /// Seals it so that only a pool's workers open it, and only for `run` as it is.
+    /// Seals it so that only the pool's workers open it, and only for `run` in its current form.
     ///
     /// # Errors
     /// [`SecretError::NoEntropy`].
@@ -133,7 +133,7 @@ impl Bundle {
         pool.seal(run, &text)
     }
 
-    /// Opens the bundle of one run.
+    /// Opens the bundle of a run.
     ///
     /// # Errors
     /// [`Unopened`].
@@ -159,7 +159,7 @@ impl Bundle {
         })
     }
 
-    /// Seals a run's stored bundle anew by the first key of the service; `None` when that sealed it already.
+    /// Reseals a stored bundle with the first service key; `None` if it is already sealed with it.
     ///
     /// # Errors
     /// [`ResealError`].
@@ -175,7 +175,7 @@ impl Bundle {
     }
 }
 
-/// More secrets than can be kept out of a log.
+/// There are more secrets than can be masked in a log.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the secrets of a run take {bytes} bytes together, and more than {MOST_SECRET_BYTES} cannot be masked in its log{}: make \
@@ -187,7 +187,7 @@ pub struct TooManySecrets {
     largest: Option<(ArgName, usize)>,
 }
 
-/// A bundle was not sealed anew.
+/// A bundle could not be resealed.
 #[derive(Debug, thiserror::Error)]
 pub enum ResealError {
     /// It does not open.

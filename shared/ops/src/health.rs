@@ -1,7 +1,7 @@
-//! What a process needs of others, and whether it is there now.
+//! Health checks of the parts that a process depends on.
 //!
-//! In: the parts that a process was given, each with a probe. Out: a [`Report`], for `/readyz` and for people. Knows no
-//! store, queue or engine: it is handed questions.
+//! In: the parts, each with a probe. Out: a [`Report`], for `/readyz` and for people. Knows no store, queue or engine:
+//! they are represented by their probes.
 
 use std::fmt;
 use std::future::Future;
@@ -14,25 +14,25 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long one probe may take.
+/// The time limit of one probe.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
-/// So long an answer is good for everyone who asks: those who ask need no token, and each probe is a request elsewhere.
+/// How long a result is shared by all callers. They need no token, and each probe is a request to another server.
 const GOOD_FOR: Duration = Duration::from_millis(500);
 
 type Probe =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
-/// Whether a process does its work without a part.
+/// Whether a process works without a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It does not.
+    /// It does not work.
     Needed,
-    /// It does, later or more slowly.
+    /// It works, but later or more slowly.
     Helpful,
 }
 
-/// The parts of one process. A clone is the same one.
+/// The parts of one process. Clones share them.
 #[derive(Clone, Default)]
 pub struct Health {
     parts: Arc<RwLock<Vec<Part>>>,
@@ -53,13 +53,14 @@ enum Known {
 }
 
 impl Health {
-    /// The start waits for `part`, whatever it is needed for later; `why` it is not there yet.
+    /// Registers a part that the start waits for. Until [`Health::watches`] replaces it, it counts as missing because
+    /// of `why`.
     pub fn awaits(&self, part: &'static str, why: impl Into<String>) {
         let known = Known::Absent { why: why.into() };
         self.put(Part { name: part, need: Need::Needed, known });
     }
 
-    /// `part` is there, and `probe` says from now on whether it still is, or why not.
+    /// Registers a part that is available, with a probe that returns an error when it is not.
     pub fn watches<F>(
         &self,
         part: &'static str,
@@ -72,7 +73,7 @@ impl Health {
         self.put(Part { name: part, need, known: Known::Probed(probe) });
     }
 
-    /// Asks every part at once, each for at most two seconds; once for all who ask within half a second.
+    /// Probes all parts at once, for at most two seconds. Callers within half a second share a result.
     pub async fn check(&self) -> Report {
         let mut latest = self.latest.lock().await;
         if let Some((_, report)) = latest.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
@@ -116,7 +117,7 @@ impl Part {
     }
 }
 
-/// How each part was when it was asked. Its JSON is `{"store":"ready","queue":"missing: …"}`.
+/// The state of all parts at one check. Its JSON is `{"store":"ready","queue":"missing: …"}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     parts: Vec<Checked>,
@@ -137,7 +138,7 @@ enum Condition {
 }
 
 impl Report {
-    /// Whether everything is there that is needed.
+    /// Whether all needed parts are available.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.parts
@@ -145,7 +146,7 @@ impl Report {
             .all(|part| part.condition == Condition::Ready || part.need == Need::Helpful)
     }
 
-    /// Whether `part` is there, or why not; `None` if the process has no such part.
+    /// Whether `part` is available, or why not; `None` if the process has no such part.
     #[must_use]
     pub fn part(&self, part: &str) -> Option<Result<(), &str>> {
         let found = self.parts.iter().find(|known| known.name == part)?;
@@ -156,7 +157,7 @@ impl Report {
         })
     }
 
-    /// The same for strangers: what is missing and not why, since that names addresses.
+    /// The report without reasons, which contain addresses: for callers without a token.
     #[must_use]
     pub fn for_strangers(mut self) -> Self {
         for part in &mut self.parts {
@@ -178,7 +179,7 @@ impl fmt::Display for Checked {
     }
 }
 
-/// For people, a line for each part.
+/// One line for each part, for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| writeln!(f, "{}: {part}", part.name))

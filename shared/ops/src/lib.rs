@@ -1,4 +1,4 @@
-//! What every role needs to be run well: settings, telemetry, health, secrets, back-off.
+//! What all roles need for operation: settings, telemetry, health, secrets, back-off.
 
 #![warn(missing_docs)]
 

@@ -1,7 +1,7 @@
-//! What the process tells Prometheus: every metric with its name, its unit and its closed labels, in one table.
+//! The metrics of the process for Prometheus: each with its name, unit and labels, in one table.
 //!
-//! In: what happened, as typed calls. Out: [`render`], the text of `/metrics`. A metric is named `gantry_<what>_<unit>`.
-//! Names of registries, tasks and repositories are no labels: anybody can make new ones.
+//! In: events, as typed calls. Out: [`render`], the text of `/metrics`. Metrics are named `gantry_<what>_<unit>`. Names
+//! of registries, tasks and repositories are not labels, because anybody can create new ones.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -23,11 +23,11 @@ pub use labels::{
 
 use family::{ByPool, ByPoolAndReason, Counter, Gauge, Histogram, Table};
 
-/// Of what answers while somebody waits.
+/// Buckets for answers that somebody waits for.
 const ANSWERS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Of what takes from moments to hours.
+/// Buckets for work that takes from moments to hours.
 const WORK: &[f64] = &[
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0, 14400.0,
 ];
@@ -204,7 +204,7 @@ impl Metrics {
     }
 }
 
-/// gantry's version: one for each program.
+/// The label with gantry's version.
 #[derive(Clone, Copy, PartialEq)]
 struct Version;
 
@@ -217,7 +217,7 @@ impl Label for Version {
     }
 }
 
-/// Called once, at the start of the process: from here on a scrape shows when it started and what it is.
+/// Sets the metrics of the process itself; called once at its start.
 #[expect(
     clippy::disallowed_methods,
     reason = "a process starts by its machine's clock, without a store"
@@ -228,7 +228,7 @@ pub fn install() {
     METRICS.build_info.set(Version, 1.0);
 }
 
-/// Everything, in Prometheus's text format 0.0.4.
+/// All metrics in Prometheus' text format 0.0.4.
 #[must_use]
 pub fn render() -> String {
     let mut text = String::new();
@@ -240,52 +240,52 @@ pub fn render() -> String {
     text
 }
 
-/// Every metric that there is.
+/// The descriptions of all metrics.
 #[must_use]
 pub fn table() -> &'static [Description] {
     &METRICS.table.descriptions
 }
 
-/// A hook was answered.
+/// Counts a request to a hook.
 pub fn hook(provider: Provider, verdict: HookVerdict, took: Duration) {
     METRICS.hooks.add((provider, verdict), 1);
     METRICS.hook_answers.observe(provider, took);
 }
 
-/// A request to the API was answered.
+/// Counts a request to the API.
 pub fn api(answer: Answer, took: Duration) {
     METRICS.api_answers.observe(answer, took);
 }
 
-/// A candidate of an event was decided, or an event that has none.
+/// Counts a decision on a candidate, or on an event without candidates.
 pub fn decided(outcome: Decided) {
     METRICS.decisions.add(outcome, 1);
 }
 
-/// What a scheduler saw in the store.
+/// The state of the store as a scheduler found it.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Runs that are not yet admitted.
+    /// Waiting runs.
     pub waiting: BTreeMap<(PoolName, Waiting), u64>,
-    /// Runs that may be taken.
+    /// Ready runs.
     pub ready: BTreeMap<PoolName, u64>,
-    /// For how long the oldest of them has been ready.
+    /// How long the oldest ready run has been ready.
     pub oldest_ready: BTreeMap<PoolName, Duration>,
-    /// Runs that workers hold.
+    /// Leased runs.
     pub leased: u64,
-    /// Workers.
+    /// The number of workers.
     pub workers: BTreeMap<PoolName, u64>,
-    /// The slots of those that take runs.
+    /// The slots of workers that take runs.
     pub slots: BTreeMap<PoolName, u64>,
-    /// Stored records that do not decode.
+    /// Records in quarantine.
     pub quarantined: u64,
-    /// Bytes in the store.
+    /// Bytes in use.
     pub store_used: u64,
-    /// Bytes that may be in it.
+    /// The capacity in bytes, if known.
     pub store_limit: Option<u64>,
 }
 
-/// A scheduler looked at everything.
+/// Sets the gauges of the store's state.
 pub fn seen(seen: &Seen) {
     let counts = |counts: &BTreeMap<PoolName, u64>| {
         counts.iter().map(|(pool, count)| (pool.clone(), number(*count))).collect()
@@ -305,22 +305,22 @@ pub fn seen(seen: &Seen) {
     }
 }
 
-/// A scheduler's sweeper got through, by the store's clock.
+/// Sets the time of the last complete sweep, by the store's clock.
 pub fn swept(at: Timestamp) {
     METRICS.last_sweep.set((), seconds(at));
 }
 
-/// The sweeper put something right.
+/// Counts repairs of the sweeper.
 pub fn repaired(what: Repair, how_many: usize) {
     METRICS.repairs.add(what, how_many as u64);
 }
 
-/// A lease ended without a word.
+/// Counts an expired lease.
 pub fn lease_lapsed() {
     METRICS.lapses.add((), 1);
 }
 
-/// A run was taken by this worker.
+/// Counts an attempt that this worker began.
 pub fn run_taken(run: &Run) {
     METRICS.attempts.add((), 1);
     if let Some(lease) = run.state.lease().filter(|lease| lease.attempt == 1) {
@@ -328,7 +328,7 @@ pub fn run_taken(run: &Run) {
     }
 }
 
-/// A run ended, by this process's doing. Nothing is counted for one that did not.
+/// Counts a run that this process ended. A run that has not ended is ignored.
 pub fn run_ended(run: &Run) {
     let Some(done) = run.state.done() else { return };
     let status = done.outcome.status();
@@ -338,22 +338,22 @@ pub fn run_ended(run: &Run) {
     }
 }
 
-/// An attempt got through a part of it.
+/// Records the duration of a completed stage of an attempt.
 pub fn stage(stage: Stage, took: Duration) {
     METRICS.stages.observe(stage, took);
 }
 
-/// A build ended.
+/// Counts a build on the engine.
 pub fn build_ended(end: BuildEnd) {
     METRICS.builds.add(end, 1);
 }
 
-/// An image was pushed.
+/// Counts the bytes of a pushed image.
 pub fn pushed(bytes: u64) {
     METRICS.pushed.add((), bytes);
 }
 
-/// How this worker is.
+/// Sets the gauges of this worker.
 pub fn worker(slots: u32, busy: usize, takes_runs: bool, free_disk: Option<u64>) {
     let busy = number(busy as u64);
     METRICS.slots.set(Slot::Busy, busy);
@@ -364,7 +364,7 @@ pub fn worker(slots: u32, busy: usize, takes_runs: bool, free_disk: Option<u64>)
     }
 }
 
-/// The store answered.
+/// Records an operation of the store.
 pub fn store(operation: StoreOperation, took: Duration, failure: Option<StoreFailure>) {
     METRICS.store.observe(operation, took);
     if let Some(failure) = failure {
@@ -372,7 +372,7 @@ pub fn store(operation: StoreOperation, took: Duration, failure: Option<StoreFai
     }
 }
 
-/// The queue answered.
+/// Records an operation of the queue.
 pub fn queue(doorbell: Doorbell, operation: QueueOperation, took: Duration, failed: bool) {
     METRICS.queue.observe((doorbell, operation), took);
     if failed {
@@ -380,7 +380,7 @@ pub fn queue(doorbell: Doorbell, operation: QueueOperation, took: Duration, fail
     }
 }
 
-/// A doorbell that rang was claimed, or, if `failed`, cannot be.
+/// Counts a claimed doorbell, or a failed claim.
 pub fn claimed(doorbell: Doorbell, failed: bool) {
     if failed {
         METRICS.queue_failures.add((doorbell, QueueFailure::Claim), 1);
@@ -389,7 +389,7 @@ pub fn claimed(doorbell: Doorbell, failed: bool) {
     }
 }
 
-/// The engine answered.
+/// Records an operation of the engine.
 pub fn engine(operation: EngineOperation, took: Duration, failed: bool) {
     METRICS.engine.observe(operation, took);
     if failed {

@@ -1,14 +1,14 @@
-//! Processes of this machine that nobody waits for any more.
+//! Kills orphaned processes.
 
 use std::io;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// Kills a process if it `is_meant`. It is held before it is looked at: its number may have gone to another meanwhile. One
-/// that has ended is left alone, so a second call does nothing.
+/// Kills a process if `is_meant` returns true. A pidfd is opened before the check, because the pid may have been
+/// reused. An ended process is ignored, so a second call does nothing.
 ///
 /// # Errors
-/// What the system says when it may not be killed.
+/// The system's error if it may not be killed.
 pub fn kill_if(pid: i32, is_meant: impl FnOnce() -> bool) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
     let held = match pidfd_open(pid, PidfdFlags::empty()) {

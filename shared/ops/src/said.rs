@@ -1,11 +1,11 @@
-//! Says a trouble once, however often it is met.
+//! Suppresses repeated log messages.
 
-/// What was said last.
+/// The last message.
 #[derive(Debug, Default)]
 pub struct Said(Option<String>);
 
 impl Said {
-    /// Whether this is not what was said last. From now on it is.
+    /// Returns whether `text` differs from the last message, and remembers it.
     pub fn is_news(&mut self, text: &str) -> bool {
         if self.0.as_deref() == Some(text) {
             return false;
@@ -14,7 +14,7 @@ impl Said {
         true
     }
 
-    /// The trouble is over: the same would be news again.
+    /// Forgets the last message, so that the same one is logged again if the problem returns.
     pub fn over(&mut self) {
         self.0 = None;
     }

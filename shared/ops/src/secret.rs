@@ -1,9 +1,9 @@
 //! Secrets in memory and at rest.
 //!
-//! In memory a secret is a [`SecretString`]: its `Debug` prints nothing and its bytes are wiped. At rest it is
-//! [`Sealed`], in one of two ways. What the service opens again is sealed with a key of its [`Keyring`], bound to the
-//! record that holds it, so that it cannot be moved to another. What a worker opens is sealed to the key of its pool,
-//! [`PoolKey`], bound to one run: a worker holds no key of the service.
+//! In memory a secret is a [`SecretString`]: its `Debug` shows nothing, and its bytes are wiped. At rest it is
+//! [`Sealed`], in one of two ways. Secrets for the service are sealed with a key of its [`Keyring`] and bound to their
+//! record, so that they cannot be moved to another one. Secrets for a worker are sealed to its [`PoolKey`] and bound to
+//! one run, because workers have no key of the service.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,16 +20,16 @@ mod pool_key;
 pub use keyring::{Keyring, SecretError};
 pub use pool_key::{PoolKey, PoolKeyError, PoolPublicKey, Unopened};
 
-/// A user's name and password (or token) at a registry or a git host.
+/// A user name with a password or token, for a registry or a git host.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The user's name; may be empty beside a token.
+    /// The user name; may be empty with a token.
     pub username: String,
     /// The password or token.
     pub password: SecretString,
 }
 
-/// `N` random bytes in hexadecimal digits.
+/// `N` random bytes as hexadecimal digits.
 ///
 /// # Errors
 /// [`SecretError::NoEntropy`].
@@ -39,22 +39,22 @@ pub fn random_hex<const N: usize>() -> Result<Zeroizing<String>, SecretError> {
     Ok(hex_text(bytes.as_ref()))
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a file atomically that only its owner may read.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = write_partial(path, bytes)?;
     std::fs::rename(&partial, path)
 }
 
-/// The same, but only where there is no file yet.
+/// Like [`write_private`], but fails if the file exists.
 ///
 /// # Errors
-/// What the system says; [`std::io::ErrorKind::AlreadyExists`] when there is one.
+/// The system's error; [`std::io::ErrorKind::AlreadyExists`] if the file exists.
 pub fn write_new_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = write_partial(path, bytes)?;
-    // Unlike a rename, a link refuses to take another file's place.
+    // Unlike a rename, a link does not replace an existing file.
     let linked = std::fs::hard_link(&partial, path);
     std::fs::remove_file(&partial)?;
     linked
@@ -73,7 +73,7 @@ fn write_partial(path: &Path, bytes: &[u8]) -> std::io::Result<std::path::PathBu
     Ok(partial)
 }
 
-/// 32 bytes of their own for one purpose, always the same for the same key.
+/// Derives 32 bytes for one purpose; always the same for the same key.
 fn derive(key: &[u8], purpose: &str) -> Zeroizing<[u8; 32]> {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
         unreachable!("HMAC takes a key of any length")
@@ -93,14 +93,14 @@ fn hex_text(bytes: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// 32 bytes from 64 hexadecimal digits.
+/// Parses 32 bytes from 64 hexadecimal digits.
 fn hex_bytes(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
     hex::decode_to_slice(text, bytes.as_mut()).ok()?;
     Some(bytes)
 }
 
-/// The lines of a key file that are neither empty nor a comment, with their numbers from 1.
+/// The lines of a key file without empty ones and comments, with their numbers from 1.
 fn key_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()

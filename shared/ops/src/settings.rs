@@ -1,7 +1,7 @@
 //! The settings of a process.
 //!
-//! In: `gantry.default.toml`, which is compiled in, and over it a file, the environment and flags, as text. Out: typed
-//! [`Settings`], or every mistake in every layer at once. Reads no file and no environment itself.
+//! In: the compiled-in `gantry.default.toml`, and over it a file, the environment and flags, all as text. Out: typed
+//! [`Settings`], or all mistakes in all layers. Reads no file and no environment itself.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -19,13 +19,13 @@ mod units;
 pub use layers::{Flag, Layers, Mistake, Mistakes, Rule, SettingsFile};
 pub use units::parse_duration;
 
-/// Every setting with its default and what it means, as a file that a user may start from.
+/// All settings with their defaults and explanations, as a file that users can start from.
 pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
 
-/// A body of GitHub's may be 25 MiB long, and its request takes some room too.
+/// GitHub's bodies have up to 25 MiB, and their requests need some more.
 const LARGEST_BODY: u64 = 26 << 20;
 
-/// The settings, each as `gantry.default.toml` explains it.
+/// The settings, explained in `gantry.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
@@ -251,7 +251,7 @@ pub struct Log {
     pub level: Targets,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -264,15 +264,15 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// Reads every layer: the defaults, over them the file, the environment and the flags.
+    /// Merges and parses all layers: the defaults, the file, the environment, the flags.
     ///
     /// # Errors
-    /// [`Mistakes`]: all there are, in every layer, not only the first.
+    /// [`Mistakes`]: all mistakes in all layers.
     pub fn parse(layers: &Layers<'_>) -> Result<Self, Mistakes> {
         layers::parse(layers)
     }
 
-    /// What is wrong with settings that are each well for themselves: the key and the rule.
+    /// Settings that are valid alone but not together: the key and the rule.
     fn contradictions(&self) -> Vec<(&'static str, &'static str)> {
         let mut found = Vec::new();
         if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
@@ -303,7 +303,7 @@ impl Settings {
     }
 }
 
-/// An empty text is `None`.
+/// An empty text means `None`.
 fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -366,7 +366,7 @@ fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Targets, D::E
     const RULE: &str =
         "`error`, `warn`, `info`, `debug` or `trace`, also by part: `warn,gantry=debug`";
     let text = String::deserialize(deserializer)?;
-    // Alone, a word that is no level would be taken for the name of a part.
+    // Otherwise a misspelt level would be taken for the name of a target.
     let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
     if !text.split(',').all(is_level) {
         return Err(serde::de::Error::custom(RULE));

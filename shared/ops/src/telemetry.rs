@@ -1,7 +1,8 @@
-//! What the process tells of its work: log lines, for people on a terminal or JSON for programs; and traces, by OTLP.
+//! The process's log lines, as text for a terminal or JSON for programs, and its traces, over OTLP.
 //!
-//! A delivery is one trace from its hook to the tag that was pushed for it, through every process that takes part in it:
-//! records and doorbells carry a [`TraceParent`](gantry_domain::trace::TraceParent). Trace ids are made though no collector is set: log lines show them.
+//! A delivery is one trace from its hook to the pushed tag, across all processes: records and doorbells carry a
+//! [`TraceParent`](gantry_domain::trace::TraceParent). Trace ids are created even without a collector, because log
+//! lines show them.
 
 use std::io::{self, IsTerminal as _};
 
@@ -22,7 +23,7 @@ mod trace;
 
 pub use trace::{attribute, broken, current_trace, doorbell, follow};
 
-/// The process's telemetry, while it runs.
+/// The running telemetry of the process.
 #[derive(Debug)]
 pub struct Started {
     provider: SdkTracerProvider,
@@ -32,29 +33,29 @@ pub struct Started {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum StartError {
-    /// Something else writes log lines already.
+    /// Another logger is already installed.
     #[error(transparent)]
     Taken(#[from] TryInitError),
-    /// The collector's address cannot be used.
+    /// The collector's URL cannot be used.
     #[error("traces cannot go to {url}: check `telemetry.otlp`")]
     Collector {
-        /// Its address.
+        /// The URL.
         url: url::Url,
         source: opentelemetry_otlp::ExporterBuildError,
     },
 }
 
-/// Writes the process's log lines to standard error from now on, and sends its traces to the collector, if one is set.
-/// Called once, by `main`. `service` is what traces know the process by: `gantry-worker`.
+/// Starts writing log lines to standard error, and sending traces to the collector if one is set. Called once, by
+/// `main`. `service` is the process's name in traces, like `gantry-worker`.
 ///
 /// # Errors
-/// [`StartError`]. A collector that does not answer is none: it is told once, and costs nothing.
+/// [`StartError`]. An unavailable collector is no error: it is logged once.
 pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Started, StartError> {
     let level = log.level.clone();
     let lines = if is_for_people(log.format) {
         let lines = fmt::layer().with_writer(|| OneEvent(io::stderr()));
         let lines = lines.with_target(false).with_ansi(io::stderr().is_terminal());
-        // A message reads well alone.
+        // Without the spans around it, for people.
         lines.with_filter(level.and(filter_fn(|what| what.is_event()))).boxed()
     } else {
         let lines = fmt::layer().with_writer(io::stderr).json();
@@ -67,7 +68,7 @@ pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Starte
         .build();
     let mut provider = SdkTracerProvider::builder()
         .with_resource(resource)
-        // Who sent us a trace that it does not keep wants ours kept as little.
+        // If the caller of a request does not record its trace, this part of it would be useless too.
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
     if let Some(url) = &telemetry.otlp {
         let collector = collector::connect(url)
@@ -82,7 +83,7 @@ pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Starte
         .with_tracked_inactivity(false)
         .with_target(false)
         .with_level(false)
-        // Log lines have their own way; and what a library of ours does is no step of a run.
+        // Events have their own layer, and spans of libraries are not steps of a run.
         .with_filter(filter_fn(|what| {
             what.is_span() && *what.level() <= Level::INFO && what.target().starts_with("gantry")
         }));
@@ -91,7 +92,7 @@ pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Starte
 }
 
 impl Started {
-    /// Sends what is left to the collector, for some seconds at most. The last thing that a process does.
+    /// Sends the remaining spans to the collector, for a few seconds at most. Called last in a process.
     pub fn finish(self) {
         if let Err(error) = self.provider.shutdown_with_timeout(collector::LAST_WORDS) {
             tracing::debug!("the last spans are lost: {error}");
@@ -99,11 +100,12 @@ impl Started {
     }
 }
 
-/// Writes one event at a time, so that none reads as two: text of others may be in it, with new lines and all.
+/// Writes one event per call. Continuation lines are indented, so that text of others in an event cannot look like
+/// another event.
 struct OneEvent<W>(W);
 
 impl<W: io::Write> io::Write for OneEvent<W> {
-    /// `event` is a whole one.
+    /// `event` is one whole event.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let safe = Sanitiser::new(true).push(text.trim_end_matches('\n'));

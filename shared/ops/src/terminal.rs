@@ -1,9 +1,9 @@
-//! Text of others, made harmless for a terminal.
+//! Makes untrusted text safe for a terminal.
 //!
-//! A log may hold what moves the cursor, renames the window, answers for the keyboard, or lets a line read as another.
-//! Only text, new lines, tabs and, where wanted, colours get through.
+//! A log may contain control sequences that move the cursor, rename the window, send input, or make a line look like
+//! another one. Only text, line breaks, tabs and, if wanted, colours remain.
 
-/// Takes control sequences out of a text that comes in pieces, cut anywhere.
+/// Removes control sequences from text that arrives in arbitrary pieces.
 #[derive(Debug)]
 pub struct Sanitiser {
     keep_colours: bool,
@@ -11,35 +11,35 @@ pub struct Sanitiser {
     state: State,
 }
 
-/// Where in a control sequence the text stands.
+/// The state of the parser within a control sequence.
 #[derive(Debug)]
 enum State {
     Text,
-    /// After a carriage return: a new line follows, or it stands for one.
+    /// After a carriage return: part of a line break if a newline follows, otherwise one itself.
     Return,
     /// After ESC.
     Escape,
-    /// After `ESC [`: its parameters so far.
+    /// After `ESC [`, with its parameters so far.
     Control(String),
-    /// In a command that ends with BEL or `ESC \`, like the window's title.
+    /// In a command that ends with BEL or `ESC \`, such as the window's title.
     Command,
     /// In such a command, after ESC.
     CommandEscape,
-    /// After `ESC (` and the like: one more character belongs to it.
+    /// After `ESC (` and similar: one more character belongs to the sequence.
     Designate,
 }
 
-/// No colour has more parameters than this; a longer sequence is none.
+/// Colour sequences have fewer parameters; a longer sequence is dropped.
 const LONGEST_COLOUR: usize = 64;
 
 impl Sanitiser {
-    /// `keep_colours`: whether what only sets colours gets through.
+    /// `keep_colours`: whether sequences that only set colours are kept.
     #[must_use]
     pub fn new(keep_colours: bool) -> Self {
         Self { keep_colours, coloured: false, state: State::Text }
     }
 
-    /// The harmless part of the next piece.
+    /// Returns the safe part of the next piece.
     pub fn push(&mut self, text: &str) -> String {
         let mut safe = String::with_capacity(text.len());
         for c in text.chars() {
@@ -58,7 +58,7 @@ impl Sanitiser {
                     ']' | 'P' | 'X' | '^' | '_' => State::Command,
                     '(' | ')' | '*' | '+' | '-' | '.' | '/' | '#' | '%' | ' ' => State::Designate,
                     '\u{1b}' => State::Escape,
-                    // Any other one ends here; a new line is text all the same.
+                    // Any other sequence ends here; a newline is still text.
                     '\n' => Self::text(c, &mut safe),
                     _ => State::Text,
                 },
@@ -66,7 +66,7 @@ impl Sanitiser {
                 State::Command => match c {
                     '\u{7}' | '\u{9c}' => State::Text,
                     '\u{1b}' => State::CommandEscape,
-                    // A line ends what was never closed, or one sequence would hide the rest of the log.
+                    // A newline ends an unterminated command, which would otherwise hide the rest of the log.
                     '\n' => Self::text(c, &mut safe),
                     _ => State::Command,
                 },
@@ -78,7 +78,7 @@ impl Sanitiser {
         safe
     }
 
-    /// What ends the text: the terminal's own colours again.
+    /// What to append to the text to reset colours.
     pub fn finish(&mut self) -> &'static str {
         self.state = State::Text;
         if std::mem::take(&mut self.coloured) { "\u{1b}[0m" } else { "" }
@@ -115,15 +115,15 @@ impl Sanitiser {
                 }
                 State::Control(parameters)
             }
-            // Broken off: what follows is text.
+            // The sequence is incomplete; what follows is text.
             c => Self::text(c, safe),
         }
     }
 }
 
-/// What a colour sequence sets, if text stays legible by it: bold, dim, italic, underlined, and the 16 named colours of the
-/// letters, which a terminal shows apart from its background. Not what hides text (`8`), blinks, reverses it, or chooses
-/// the background or an exact colour, by which letters may get the colour of what is behind them.
+/// The legible part of a colour sequence: bold, dim, italic, underlined, and the 16 named foreground colours, which
+/// terminals keep readable on their background. Not those that hide text (`8`), blink, reverse, or set the background
+/// or an exact colour, since text may become invisible with them.
 fn legible(parameters: &str) -> Option<String> {
     let is_attribute = |b: u8| b.is_ascii_digit() || b == b';' || b == b':';
     if parameters.len() > LONGEST_COLOUR || !parameters.bytes().all(is_attribute) {
@@ -134,7 +134,7 @@ fn legible(parameters: &str) -> Option<String> {
     while let Some(number) = numbers.next() {
         match number.parse().unwrap_or(if number.is_empty() { 0 } else { u16::MAX }) {
             0 | 1 | 2 | 3 | 4 | 22 | 23 | 24 | 31..=37 | 39 | 90..=97 => kept.push(number),
-            // `38;5;N`, `38;2;R;G;B`: its parameters are no attributes of their own.
+            // The parameters of `38;5;N` and `38;2;R;G;B` are not attributes themselves.
             38 | 48 | 58 => match numbers.next() {
                 Some("5") => drop(numbers.next()),
                 Some("2") => drop(numbers.nth(2)),
@@ -146,37 +146,37 @@ fn legible(parameters: &str) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(";"))
 }
 
-/// Whether a character shows nothing itself and changes how others are read: their direction, where a line ends, whether
-/// two names are the same. The joiners are none: emoji and some scripts are written with them.
+/// Whether a character is invisible and changes how others are read: their direction, line breaks, or whether two names
+/// look the same. Joiners are excluded: emoji and some scripts need them.
 #[must_use]
 pub const fn is_hidden(c: char) -> bool {
     matches!(
         c,
-        // Directions: U+202E lets `exe.txt` read `txt.exe`.
+        // Directions: U+202E makes `exe.txt` look like `txt.exe`.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
-        // No width.
+        // Zero width.
         | '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}'
-        // Ends of lines that are none for who reads line by line.
+        // Line breaks that line-based tools do not treat as such.
         | '\u{2028}' | '\u{2029}'
         // Annotations and tags.
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
     )
 }
 
-/// One text, on as many lines as it has, without colours.
+/// A text with its line breaks, without colours.
 #[must_use]
 pub fn lines(text: &str) -> String {
     Sanitiser::new(false).push(text)
 }
 
-/// One text, on one line, without colours: for tables and messages.
+/// A text on one line, without colours, for tables and messages.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     lines(text.trim_end()).replace(['\n', '\t'], " ")
 }
 
-/// The text with everything that a terminal would obey shown instead: `\x1b[8m`, `\u{202e}`. New lines and tabs stay, and a
-/// carriage return before a new line, which only ends it.
+/// The text with all control characters escaped visibly: `\x1b[8m`, `\u{202e}`. Newlines and tabs stay, and so does a
+/// carriage return before a newline.
 #[must_use]
 pub fn visible(text: &str) -> String {
     use std::fmt::Write as _;
@@ -197,12 +197,12 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-/// JSON that hides nothing either: what would not be shown is escaped, and stays the same for programs.
+/// JSON without invisible characters: they are escaped, so its meaning stays the same.
 #[must_use]
 pub fn json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        // JSON has no control character but new lines between its words, and no hidden one outside of a string.
+        // Outside of strings, JSON has no control characters but newlines, and no invisible characters.
         if c == '\n' || !(c.is_control() || is_hidden(c)) {
             safe.push(c);
         } else {

@@ -138,7 +138,7 @@ fn a_pool_key_is_a_file_that_says_what_it_is() {
 }
 
 proptest! {
-    // Without optimisation each costs milliseconds.
+    // Each case takes milliseconds without optimization.
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
@@ -179,7 +179,7 @@ fn more_secrets_than_can_be_masked_are_refused_and_the_largest_is_named() {
         let value = SecretString::from("x".repeat(bytes));
         Bundle { build_args: [("KEY".parse().unwrap(), value)].into(), ..bundle("y") }
     };
-    // The password, the token, the query, and the argument.
+    // The lengths of the password, the token and the query.
     let others = 1 + 1 + "sig=a-signature".len();
     assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 4);
     let refused = of(MOST_SECRET_BYTES - others + 1).masked().unwrap_err();

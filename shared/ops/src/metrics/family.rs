@@ -1,5 +1,5 @@
-//! Metrics by kind. Each makes all its series at the start: to count is one atomic addition, and a scrape shows a zero where
-//! nothing happened yet instead of nothing.
+//! The types of metrics. All series are created at the start, so counting is one atomic addition, and a scrape shows 0
+//! instead of nothing before the first event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
@@ -15,23 +15,23 @@ use prometheus::{
 
 use super::labels::{Label as _, Labels, Waiting};
 
-/// More pools than an installation has; those beyond are counted together.
+/// More pools than an installation has. Pools beyond this are counted together.
 const MOST_POOLS: usize = 32;
 
-/// What a metric is, for people.
+/// The description of a metric, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// `gantry_<what>_<unit>`; of counters with `_total` behind.
+    /// `gantry_<what>_<unit>`; counters end in `_total`.
     pub name: &'static str,
-    /// In Prometheus's words: counter, gauge, histogram.
+    /// The Prometheus type: counter, gauge, or histogram.
     pub kind: &'static str,
     /// What is counted or measured.
     pub help: &'static str,
-    /// Names of its labels, each with every value that it may have; none listed: the names of pools.
+    /// The labels, each with all possible values; an empty list means the names of pools.
     pub labels: Vec<(&'static str, Vec<&'static str>)>,
 }
 
-/// The metrics of the process, while they are being listed.
+/// The metrics of the process, during registration.
 pub(super) struct Table {
     pub(super) registry: Registry,
     pub(super) descriptions: Vec<Description>,
@@ -119,7 +119,7 @@ impl Table {
     }
 }
 
-/// What the table says is written in the program, and a test reads all of it.
+/// The table is static, and a test registers all of it.
 fn known<T>(made: prometheus::Result<T>) -> T {
     match made {
         Ok(made) => made,
@@ -127,7 +127,6 @@ fn known<T>(made: prometheus::Result<T>) -> T {
     }
 }
 
-/// Counts.
 pub(super) struct Counter<L> {
     series: Vec<IntCounter>,
     labels: PhantomData<fn(L)>,
@@ -141,7 +140,7 @@ impl<L: Labels> Counter<L> {
     }
 }
 
-/// Says how much there is. Shown once it was said.
+/// A gauge, shown once it was set.
 pub(super) struct Gauge<L> {
     metric: GaugeVec,
     labels: PhantomData<fn(L)>,
@@ -155,7 +154,7 @@ impl<L: Labels> Gauge<L> {
     }
 }
 
-/// Counts how long things took, in seconds.
+/// A histogram of durations in seconds.
 pub(super) struct Histogram<L> {
     series: Vec<prometheus::Histogram>,
     labels: PhantomData<fn(L)>,
@@ -169,14 +168,14 @@ impl<L: Labels> Histogram<L> {
     }
 }
 
-/// Says how much there is of something in each pool.
+/// A gauge for each pool.
 pub(super) struct ByPool {
     metric: GaugeVec,
     shown: Mutex<BTreeSet<PoolName>>,
 }
 
 impl ByPool {
-    /// What there is now, all of it: a pool that is not named is not shown any more.
+    /// Replaces all values. A pool without a value is no longer shown.
     pub(super) fn set(&self, values: &BTreeMap<PoolName, f64>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let now: BTreeSet<PoolName> = values.keys().take(MOST_POOLS).cloned().collect();
@@ -185,21 +184,21 @@ impl ByPool {
             self.metric.with_label_values(&[pool.as_str()]).set(value);
         }
         for pool in shown.difference(&now) {
-            // It is gone already, or goes now.
+            // An error means that it was already removed.
             let _gone = self.metric.remove_label_values(&[pool.as_str()]);
         }
         *shown = now;
     }
 }
 
-/// Says how many runs wait in each pool, and for what.
+/// The number of waiting runs for each pool and reason.
 pub(super) struct ByPoolAndReason {
     metric: GaugeVec,
     shown: Mutex<BTreeSet<PoolName>>,
 }
 
 impl ByPoolAndReason {
-    /// What there is now, all of it: a pool that is not named is not shown any more.
+    /// Replaces all values. A pool without a value is no longer shown.
     pub(super) fn set(&self, values: &BTreeMap<(PoolName, Waiting), f64>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let named: BTreeSet<PoolName> = values.keys().map(|(pool, _)| pool.clone()).collect();
@@ -215,7 +214,7 @@ impl ByPoolAndReason {
         }
         for pool in shown.difference(&now) {
             for reason in Waiting::ALL {
-                // It is gone already, or goes now.
+                // An error means that it was already removed.
                 let _gone = self.metric.remove_label_values(&[pool.as_str(), reason.word()]);
             }
         }

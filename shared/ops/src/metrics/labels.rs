@@ -1,33 +1,33 @@
-//! Labels whose values are closed sets: a metric has as many series as its labels have values, however long it is kept.
+//! Labels with fixed sets of values, so that the number of a metric's series is bounded.
 
 use gantry_domain::decide::{Choice, Rule};
 use gantry_domain::hook::Provider;
 use gantry_domain::run::{RunStatus, RunType, WaitReason};
 
-/// One label.
+/// A label.
 pub trait Label: Copy + PartialEq + 'static {
-    /// Its name.
+    /// The name of the label.
     const NAME: &'static str;
-    /// Every value that it may have.
+    /// All values.
     const ALL: &'static [Self];
 
-    /// The value's word.
+    /// The text of the value.
     fn word(self) -> &'static str;
 }
 
-/// The labels of one metric, together.
+/// The combined labels of one metric.
 pub trait Labels: Copy {
-    /// Their names.
+    /// The names of the labels.
     fn names() -> Vec<&'static str>;
 
-    /// The words of every combination.
+    /// The texts of all combinations.
     fn all() -> Vec<Vec<&'static str>>;
 
-    /// Which of [`Labels::all`] this is.
+    /// The index of this combination in [`Labels::all`].
     fn place(self) -> usize;
 }
 
-/// No label.
+/// No labels.
 impl Labels for () {
     fn names() -> Vec<&'static str> {
         Vec::new()
@@ -74,12 +74,12 @@ impl<A: Label, B: Label> Labels for (A, B) {
     }
 }
 
-/// A value that stands not among all of them has no series, and is not counted: the tests see to it that there is none.
+/// A value missing from `ALL` has no series and is not counted. Tests ensure that there is none.
 fn place_of<L: Label>(value: L) -> usize {
     L::ALL.iter().position(|other| *other == value).unwrap_or(usize::MAX / 1024)
 }
 
-/// Declares labels: each value once, with its word.
+/// Declares labels, with each value and its text only once.
 macro_rules! labels {
     ($($(#[$doc:meta])* $type:ident = $name:literal { $($(#[$of:meta])* $value:ident = $word:literal,)+ })+) => {$(
         $(#[$doc])*
@@ -98,43 +98,43 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What became of a request to a hook.
+    /// The result of a request to a hook.
     HookVerdict = "verdict" {
-        /// Stored now, with its events.
+        /// Recorded now, with its events.
         Accepted = "accepted",
-        /// Stored now: nothing that gantry acts on.
+        /// Recorded now; nothing that gantry acts on.
         NoInterest = "no_interest",
-        /// Stored now: its body cannot be read.
+        /// Recorded now; its body cannot be read.
         Unreadable = "unreadable",
-        /// Not stored: of a type that can never matter.
+        /// Not recorded, because its type can never matter.
         Dropped = "dropped",
-        /// Stored before.
+        /// Recorded before.
         Repeat = "repeat",
-        /// Another body was stored under its id before.
+        /// Recorded before with another body.
         Conflict = "conflict",
-        /// No such hook, or a signature that does not match.
+        /// There is no such hook, or the signature does not match.
         Refused = "refused",
         /// The body is too large.
         TooLarge = "too_large",
-        /// The body is of another type, came too slowly, or broke off.
+        /// The body has another type, arrived too slowly, or was cut off.
         Malformed = "malformed",
-        /// Answered 503: the store did not take it in time, or is full, or too much was at once.
+        /// Answered 503: the store was too slow or full, or there were too many requests.
         Unavailable = "unavailable",
     }
 
-    /// How an API request was answered.
+    /// The status class of an API response.
     Answer = "status" {
-        /// As asked.
+        /// Success.
         Done = "2xx",
-        /// It is somewhere else, or unchanged.
+        /// A redirect, or not modified.
         Elsewhere = "3xx",
-        /// Refused: the caller's affair.
+        /// An error of the caller.
         Refused = "4xx",
-        /// Not done: gantry's.
+        /// An error of gantry.
         Failed = "5xx",
     }
 
-    /// What was decided for one candidate of an event, or for an event without any.
+    /// The decision on one candidate of an event, or on an event without candidates.
     Decided = "outcome" {
         /// A run was started.
         Run = "run",
@@ -168,9 +168,9 @@ labels! {
         HeadUnknown = "head_unknown",
     }
 
-    /// What a waiting run waits for.
+    /// The reason why a run waits.
     Waiting = "reason" {
-        /// To be looked at.
+        /// It is new.
         Admission = "admission",
         /// A place among the runs of its registry.
         RegistryLimit = "registry_limit",
@@ -178,27 +178,27 @@ labels! {
         TaskLimit = "task_limit",
         /// The pause before another attempt.
         Backoff = "backoff",
-        /// Something that is away.
+        /// Something is unavailable.
         Unavailable = "unavailable",
-        /// To be looked at: its last worker was lost.
+        /// Its last worker was lost.
         WorkerLost = "worker_lost",
-        /// To be looked at: its last worker shut down.
+        /// Its last worker shut down.
         HandedBack = "handed_back",
     }
 
-    /// What the sweeper put right.
+    /// What the sweeper repaired.
     Repair = "kind" {
-        /// An event was found undecided some seconds after it came.
+        /// An event was still undecided some seconds after it was received.
         EventDecided = "event_decided",
-        /// A run was looked at first some seconds after it was created.
+        /// A run was first tried some seconds after it was created.
         RunAdmitted = "run_admitted",
-        /// A run had waited too long in a pool without workers.
+        /// A run waited too long in a pool without workers.
         RunStranded = "run_stranded",
-        /// A worker had not been seen.
+        /// A worker stopped reporting.
         WorkerForgotten = "worker_forgotten",
     }
 
-    /// What is asked of the store.
+    /// The operations of the store.
     StoreOperation = "operation" {
         /// Records by key.
         Load = "load",
@@ -206,79 +206,79 @@ labels! {
         Range = "range",
         /// A batch.
         Commit = "commit",
-        /// Its clock.
+        /// The store's clock.
         Now = "now",
         /// How full it is.
         Room = "room",
     }
 
-    /// Why the store did not do as asked.
+    /// The reason why an operation of the store failed.
     StoreFailure = "kind" {
-        /// Someone else came first: tried again, and no harm done.
+        /// Another writer was first; the operation is retried without harm.
         Conflict = "conflict",
-        /// It is away or too slow.
+        /// The store does not answer, or too slowly.
         Unavailable = "unavailable",
-        /// It has no room.
+        /// The store is full.
         Full = "full",
         /// A record does not decode.
         Undecodable = "undecodable",
     }
 
-    /// The doorbells.
+    /// The queues.
     Doorbell = "queue" {
         /// Events to decide.
         Events = "events",
-        /// Runs that moved.
+        /// Runs to admit.
         Runs = "runs",
-        /// A pool has work.
+        /// Pools that have ready runs.
         Jobs = "jobs",
-        /// A run was asked to cancel.
+        /// Runs to cancel.
         Control = "control",
     }
 
-    /// What is asked of the queue and timed. To claim a doorbell takes as long as none rings.
+    /// The timed operations of the queue. Claiming is not timed: it waits for a doorbell.
     QueueOperation = "operation" {
-        /// Rings a doorbell.
+        /// Publishing a message.
         Publish = "publish",
-        /// Is done with one.
+        /// Acknowledging a message.
         Acknowledge = "acknowledge",
     }
 
-    /// What the queue did not do as asked.
+    /// The operations of the queue that may fail.
     QueueFailure = "operation" {
-        /// Ring a doorbell.
+        /// Publishing a message.
         Publish = "publish",
-        /// Claim one.
+        /// Claiming a message.
         Claim = "claim",
-        /// Be done with one.
+        /// Acknowledging a message.
         Acknowledge = "acknowledge",
     }
 
-    /// What is asked of the container engine.
+    /// The operations of the container engine.
     EngineOperation = "operation" {
-        /// What it is.
+        /// Asking for its name and state.
         Info = "info",
-        /// Builds an image.
+        /// Building an image.
         Build = "build",
-        /// Names an image.
+        /// Tagging an image.
         Tag = "tag",
-        /// Pushes an image.
+        /// Pushing an image.
         Push = "push",
-        /// Removes an image.
+        /// Removing an image.
         RemoveImage = "remove_image",
-        /// Lists what dead attempts left.
+        /// Listing what dead attempts left.
         Leftovers = "leftovers",
-        /// Removes one of it.
+        /// Removing a leftover.
         Remove = "remove",
-        /// Shrinks the build cache.
+        /// Shrinking the build cache.
         PruneCache = "prune_cache",
     }
 
-    /// How a build ended on the engine.
+    /// The result of a build on the engine.
     BuildEnd = "result" {
-        /// With an image.
+        /// An image was built.
         Built = "built",
-        /// A step failed, or the engine refused it: the user's affair.
+        /// A step failed, or the engine refused the build, because of the user's input.
         Failed = "failed",
         /// The infrastructure failed.
         Unavailable = "unavailable",
@@ -286,25 +286,25 @@ labels! {
         Stopped = "stopped",
     }
 
-    /// A part of an attempt.
+    /// The stages of an attempt.
     Stage = "stage" {
-        /// Fetches the source.
+        /// Fetching the source.
         Fetch = "fetch",
-        /// Resolves the bases.
+        /// Resolving the bases.
         Bases = "bases",
-        /// Builds.
+        /// Building.
         Build = "build",
-        /// Pushes, final tags excepted.
+        /// Pushing, without the final tags.
         Push = "push",
-        /// Moves the final tags.
+        /// Moving the final tags.
         Tag = "tag",
     }
 
-    /// A slot of a worker.
+    /// The state of a worker's slot.
     Slot = "state" {
-        /// A run is in it.
+        /// It has a run.
         Busy = "busy",
-        /// None is.
+        /// It has none.
         Free = "free",
     }
 }
@@ -330,7 +330,7 @@ impl Label for RunType {
     }
 }
 
-/// The terminal ones.
+/// Only the final statuses.
 impl Label for RunStatus {
     const NAME: &'static str = "status";
     const ALL: &'static [Self] =
@@ -351,7 +351,7 @@ impl Label for RunStatus {
 }
 
 impl Answer {
-    /// Of an HTTP status.
+    /// The class of an HTTP status.
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {

@@ -1,4 +1,4 @@
-//! The service's own keys.
+//! The service's keys.
 
 use std::path::{Path, PathBuf};
 
@@ -18,41 +18,41 @@ use super::{
     key_lines, random_hex, write_new_private,
 };
 
-/// Why a secret cannot be sealed or opened.
+/// A secret cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// There is no key file.
+    /// The key file does not exist.
     #[error(
         "there is no key file {path}: every ingress and scheduler has the same one; for a new installation \
          `gantry secret key --to {path}` makes it"
     )]
     Absent {
-        /// Where it should be.
+        /// The file.
         path: PathBuf,
     },
-    /// There is a file already where a key was to be written.
+    /// The key file to be created exists already.
     #[error("{path} exists already: a key that something was sealed with is never overwritten")]
     Exists {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
     },
     /// The key file cannot be read or written.
     #[error("cannot use the key file {path}: give it to the user that gantry runs as")]
     File {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The key file holds a line that is no key.
+    /// A line of the key file is malformed.
     #[error("line {line} of the key file {path} is no key: each line is 64 hexadecimal digits")]
     Malformed {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// None of the keys opens it.
+    /// No key of the ring opens the secret.
     #[error(
         "a stored secret of {bound_to} does not open with the keys given: was `secret.key` replaced?"
     )]
@@ -60,12 +60,12 @@ pub enum SecretError {
         /// The record that the secret belongs to.
         bound_to: String,
     },
-    /// The system has no random bytes.
+    /// The system's random number generator failed.
     #[error("the system gave no random bytes")]
     NoEntropy,
 }
 
-/// The keys that secrets at rest are sealed with: the first seals, all open.
+/// The keys for secrets at rest. The first one seals, all of them open.
 pub struct Keyring {
     first: ServiceKey,
     others: Vec<ServiceKey>,
@@ -79,7 +79,7 @@ struct ServiceKey {
 }
 
 impl Keyring {
-    /// Reads the key file: one key of 64 hexadecimal digits a line, `#` before a comment.
+    /// Reads the key file: each line has a key of 64 hexadecimal digits, or a comment after `#`.
     ///
     /// # Errors
     /// [`SecretError::Absent`], [`SecretError::File`], [`SecretError::Malformed`].
@@ -93,7 +93,7 @@ impl Keyring {
         }
     }
 
-    /// Makes a key file with one new key, readable by its owner alone.
+    /// Creates a key file with one new key, readable only by its owner.
     ///
     /// # Errors
     /// [`SecretError::Exists`], [`SecretError::File`], [`SecretError::NoEntropy`].
@@ -108,7 +108,7 @@ impl Keyring {
         }
     }
 
-    /// Reads the key file, or makes one if there is none.
+    /// Reads the key file, or creates it if it does not exist.
     ///
     /// # Errors
     /// Those of [`Keyring::read`] and [`Keyring::create`].
@@ -132,14 +132,14 @@ impl Keyring {
         Ok(Self { first, others: keys.collect() })
     }
 
-    /// What its keys are known by, in their order: the first seals.
+    /// The fingerprints of its keys, in order; the first one seals.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<KeyFingerprint> {
         self.keys().map(|key| key.fingerprint.clone()).collect()
     }
 
-    /// The key of a pool, always the same for the same keys. What is sealed to it is sealed by the first key's; it
-    /// opens what any of them sealed.
+    /// The key of a pool; always the same for the same ring. It seals with the first service key, and opens what was
+    /// sealed with any of them.
     #[must_use]
     pub fn pool_key(&self, pool: &PoolName) -> PoolKey {
         let derived = |key: &ServiceKey| {
@@ -149,7 +149,7 @@ impl Keyring {
         PoolKey::derived_from(pool.clone(), derived(&self.first), others)
     }
 
-    /// Seals `secret` so that it opens only as a secret of `bound_to`, a record's key.
+    /// Seals `secret` so that it opens only as a secret of `bound_to`, the key of a record.
     ///
     /// # Errors
     /// [`SecretError::NoEntropy`].
@@ -165,14 +165,14 @@ impl Keyring {
     /// Opens a secret that was sealed for the same `bound_to`.
     ///
     /// # Errors
-    /// [`SecretError::WrongKey`], also when it was sealed for another record or changed since.
+    /// [`SecretError::WrongKey`], also if it was sealed for another record or is corrupt.
     pub fn open(&self, bound_to: &str, sealed: &Sealed) -> Result<SecretString, SecretError> {
         self.keys()
             .find_map(|key| key.open(bound_to, sealed))
             .ok_or_else(|| SecretError::WrongKey { bound_to: bound_to.to_owned() })
     }
 
-    /// Seals a stored secret anew with the first key; `None` when that sealed it already.
+    /// Reseals a stored secret with the first key; `None` if it is already sealed with it.
     ///
     /// # Errors
     /// [`SecretError::WrongKey`], [`SecretError::NoEntropy`].
@@ -214,7 +214,7 @@ impl ServiceKey {
     }
 }
 
-/// HMAC-SHA256: who verifies could sign as well, and both are the service.
+/// HMAC-SHA256: whoever can verify can also sign, and only the service does either.
 impl Signer for Keyring {
     fn sign(&self, text: &[u8]) -> RunSignature {
         let tag = self.first.mac(text).finalize().into_bytes();
@@ -227,7 +227,7 @@ impl Signer for Keyring {
     fn vouches_for(&self, text: &[u8], signature: &RunSignature) -> bool {
         let mut tag = [0_u8; 32];
         hex::decode_to_slice(signature.as_str(), &mut tag).is_ok()
-            // Constant time: `==` would tell a forger how many leading bytes were right.
+            // In constant time: `==` would reveal to a forger how many leading bytes are right.
             && self.keys().any(|key| key.mac(text).verify_slice(&tag).is_ok())
     }
 }

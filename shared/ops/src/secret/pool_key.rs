@@ -1,8 +1,9 @@
-//! What a pool's workers open the secrets of their runs with, and nothing else.
+//! The keys that a pool's workers open the secrets of their runs with.
 //!
-//! An X25519 key derived from a key of the service, one for each key of its ring. Bundles are sealed to its public half
-//! by HPKE (RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305), bound to the pool and to all
-//! of the run that never changes: whoever changes what a ready run builds has changed what its secrets were sealed for.
+//! A pool key is an X25519 key derived from a key of the service; there is one for each key of the service's ring.
+//! Bundles are sealed to its public half by HPKE (RFC 9180: base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+//! ChaCha20-Poly1305), and bound to the pool and to the fixed part of the run. So after a change to what a ready run
+//! builds, its secrets no longer open.
 
 use std::path::{Path, PathBuf};
 
@@ -23,22 +24,22 @@ use super::{
     write_private,
 };
 
-/// What bundles are sealed for, so that nothing else that was sealed to the key passes for one.
+/// Separates bundles from anything else that is sealed to the same key.
 const INFO: &[u8] = b"gantry bundle";
 
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 
-/// Why a pool's key cannot be read or written.
+/// A pool key cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolKeyError {
     /// The file cannot be written.
     #[error("cannot write the pool key {path}: let this user write there, or name another file")]
     Unwritten {
-        /// Where it should be.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file cannot be read.
@@ -47,77 +48,77 @@ pub enum PoolKeyError {
          and the worker's user has to read it"
     )]
     File {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// Whose key it should be.
+        /// The pool of the expected key.
         pool: PoolName,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file holds a line that is no pool key, or no key at all.
+    /// A line of the file is malformed.
     #[error(
         "line {line} of {path} is no pool key: it is a pool's name, a fingerprint of 16 and a key of 64 hexadecimal \
          digits; make the file anew with `gantry secret pool-key {pool}`"
     )]
     Malformed {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// Whose key it should be.
+        /// The pool of the expected key.
         pool: PoolName,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// It is another pool's.
+    /// The key belongs to another pool.
     #[error(
         "line {line} of {path} is the key of pool {found}, and this worker is of pool {pool}: make its own with \
          `gantry secret pool-key {pool}`"
     )]
     OtherPool {
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// Whose key it should be.
+        /// The pool of the expected key.
         pool: PoolName,
-        /// Whose key it is.
+        /// The pool of the key in the file.
         found: PoolName,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
     },
 }
 
-/// Why a run's secrets do not open.
+/// A run's secrets do not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    /// They are sealed with a key that is not there.
+    /// They are sealed with a key that this pool key is not derived from.
     #[error(
         "the key of pool {pool} does not open the secrets of run {run}: they are sealed by service key {sealed_by}, and \
          the pool key is derived from {}: make it anew with `gantry secret pool-key {pool}`", listed(.derived_from)
     )]
     OtherKey {
-        /// Whose key it is.
+        /// The pool.
         pool: PoolName,
-        /// Whose secrets they are.
+        /// The run.
         run: RunId,
-        /// The service key by which they are sealed.
+        /// The service key that they are sealed with.
         sealed_by: KeyFingerprint,
-        /// The service keys of which the pool's is derived.
+        /// The service keys that the pool key is derived from.
         derived_from: Vec<KeyFingerprint>,
     },
-    /// They were sealed for another pool or run, or changed since; or nothing of this kind is there.
+    /// They were sealed for another pool or another state of the run, or are corrupt.
     #[error(
         "the key of pool {pool} does not open the secrets of run {run}: they were sealed for another run, or for \
          what its record said before it was changed"
     )]
     NotThese {
-        /// Whose key it is.
+        /// The pool.
         pool: PoolName,
-        /// Whose secrets they should be.
+        /// The run.
         run: RunId,
     },
 }
 
-/// The key of a pool: opens the secrets of its runs.
+/// The key of a pool, which opens the secrets of its runs.
 ///
-/// One that is derived from several keys of the service opens what was sealed by any of them.
+/// A key that is derived from several keys of the service opens what was sealed with any of them.
 #[derive(Clone)]
 pub struct PoolKey {
     pool: PoolName,
@@ -125,7 +126,7 @@ pub struct PoolKey {
     others: Vec<Derived>,
 }
 
-/// Seals secrets for the runs of a pool.
+/// The public half of a pool key, which seals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolPublicKey {
     pool: PoolName,
@@ -140,7 +141,7 @@ struct Derived {
 }
 
 impl PoolKey {
-    /// The key of a pool from what each key of the service yields for it.
+    /// The key of a pool, from material derived from each key of the service.
     pub(super) fn derived_from(
         pool: PoolName,
         first: (KeyFingerprint, Zeroizing<[u8; 32]>),
@@ -153,7 +154,7 @@ impl PoolKey {
         Self { pool, first: derived(first), others: others.map(derived).collect() }
     }
 
-    /// Reads the key of `pool` as [`PoolKey::write`] wrote it.
+    /// Reads the key of `pool` in the form that [`PoolKey::write`] wrote.
     ///
     /// # Errors
     /// [`PoolKeyError`].
@@ -183,7 +184,8 @@ impl PoolKey {
         Ok(Self { pool: pool.clone(), first, others: keys.collect() })
     }
 
-    /// Writes it to a file that only its owner may read. A file that is something else than a key of this pool stays.
+    /// Writes the key to a file that only its owner may read. A file with other content than a key of this pool is not
+    /// overwritten.
     ///
     /// # Errors
     /// [`PoolKeyError`].
@@ -195,7 +197,7 @@ impl PoolKey {
             .map_err(|source| PoolKeyError::Unwritten { path: path.to_owned(), source })
     }
 
-    /// It as a file: a line for each key of the service, with the pool, that key's fingerprint, and the key.
+    /// The content of the file: a line for each key of the service, with the pool, that key's fingerprint, and the key.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(format!(
@@ -203,7 +205,7 @@ impl PoolKey {
              # The pool, the service key that it is derived from, and the key.\n",
             pool = self.pool
         ));
-        // Room for all of it: a text that grows leaves copies behind.
+        // Reserve enough for the whole text, since a growing text leaves copies of the keys in memory.
         text.reserve(self.keys().count() * 200);
         for Derived { from, key } in self.keys() {
             let mut bytes = Zeroizing::new([0_u8; 32]);
@@ -218,19 +220,19 @@ impl PoolKey {
         text
     }
 
-    /// Whose key it is.
+    /// The pool of the key.
     #[must_use]
     pub fn pool(&self) -> &PoolName {
         &self.pool
     }
 
-    /// The keys of the service that it is derived from.
+    /// The service keys that it is derived from.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<KeyFingerprint> {
         self.keys().map(|key| key.from.clone()).collect()
     }
 
-    /// What seals to it: by the first key of the service.
+    /// The public half that seals, derived from the first service key.
     #[must_use]
     pub fn public(&self) -> PoolPublicKey {
         PoolPublicKey {
@@ -240,7 +242,7 @@ impl PoolKey {
         }
     }
 
-    /// A key of its own for one purpose, always the same for the same pool key.
+    /// Derives a key for one purpose; always the same for the same pool key.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> SecretString {
         let mut bytes = Zeroizing::new([0_u8; 32]);
@@ -248,7 +250,7 @@ impl PoolKey {
         SecretString::from(hex_text(derive(bytes.as_ref(), purpose).as_ref()).as_str())
     }
 
-    /// Opens what was sealed to it for `run`.
+    /// Opens what was sealed for `run`.
     pub(crate) fn open(&self, run: &Run, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let not_these = || Unopened::NotThese { pool: self.pool.clone(), run: run.id };
         let envelope = Envelope::parse(sealed).ok_or_else(not_these)?;
@@ -273,7 +275,7 @@ impl PoolKey {
         .map_err(|_| not_these())
     }
 
-    /// Whether the first key of the service sealed it.
+    /// Whether it was sealed with the first service key.
     pub(crate) fn sealed_by_the_first(&self, sealed: &Sealed) -> bool {
         Envelope::parse(sealed).is_some_and(|envelope| envelope.sealed_by == self.first.from)
     }
@@ -284,7 +286,7 @@ impl PoolKey {
 }
 
 impl PoolPublicKey {
-    /// Seals `plain` so that only this pool opens it, and only as that of `run`.
+    /// Seals `plain` so that only this pool opens it, and only for `run`.
     pub(crate) fn seal(&self, run: &Run, plain: &[u8]) -> Result<Sealed, SecretError> {
         let mut random = StdRng::try_from_rng(&mut SysRng).map_err(|_| SecretError::NoEntropy)?;
         let (encapped, sealed) =
@@ -296,7 +298,7 @@ impl PoolPublicKey {
                 &bound_to(&self.pool, run),
                 &mut random,
             )
-            // A point of X25519 that we derived ourselves, and a message of a few KiB: nothing else can fail.
+            // The X25519 point is gantry's own and the message has a few KiB, so nothing else can fail.
             .map_err(|_| SecretError::NoEntropy)?;
         Ok(Envelope { sealed_by: self.derived_from.clone(), encapped, sealed }.to_sealed())
     }
@@ -311,8 +313,7 @@ impl std::fmt::Debug for PoolKey {
     }
 }
 
-/// What was sealed, as it stands in a record: the fingerprint of the key that sealed it, HPKE's encapsulated key, and
-/// the sealed bytes.
+/// The record form of a sealed text: the fingerprint of the sealing key, HPKE's encapsulated key, and the sealed bytes.
 struct Envelope {
     sealed_by: KeyFingerprint,
     encapped: EncappedKey,

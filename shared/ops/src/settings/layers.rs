@@ -1,4 +1,4 @@
-//! Layers over each other, key by key, so that every mistake is found and knows where it was made.
+//! Merges the layers of settings key by key, so that every mistake is found and reported with its origin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,63 +9,63 @@ use toml::{Table, Value};
 
 use super::{DEFAULTS, Settings};
 
-/// Begins the names of settings in the environment.
+/// The prefix of settings in the environment.
 const PREFIX: &str = "GANTRY_";
 
-/// What lies over the defaults, the lowest first.
+/// The layers above the defaults, lowest first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layers<'a> {
     /// `gantry.toml`.
     pub file: Option<SettingsFile<'a>>,
-    /// Names that begin with `GANTRY_`, without those that mean something else, and their values.
+    /// Variables that begin with `GANTRY_`, except those with another meaning.
     pub environment: &'a [(String, String)],
-    /// From the command line.
+    /// The flags of the command line.
     pub flags: &'a [Flag],
-    /// What other crates know about a setting.
+    /// Rules of other crates.
     pub rules: &'a [Rule],
 }
 
-/// A rule about one setting that this crate cannot know.
+/// A rule for one setting that this crate cannot check itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// The setting: `outbound.allow`.
+    /// The setting, like `outbound.allow`.
     pub key: &'static str,
-    /// Looks at settings that are the defaults but for this one; says what is wrong.
+    /// Checks settings that are the defaults except for this one; returns what is wrong.
     pub check: fn(&Settings) -> Result<(), String>,
 }
 
-/// A settings file.
+/// A settings file, already read.
 #[derive(Debug, Clone, Copy)]
 pub struct SettingsFile<'a> {
-    /// Where it is, for messages.
+    /// The path, for messages.
     pub path: &'a Path,
-    /// What it says.
+    /// The content.
     pub text: &'a str,
 }
 
-/// A setting from the command line.
+/// A setting given on the command line.
 #[derive(Debug, Clone)]
 pub struct Flag {
-    /// As it was given, for messages: `--listen`.
+    /// The flag as it was given, for messages, like `--listen`.
     pub name: String,
-    /// The setting: `server.listen`.
+    /// The setting, like `server.listen`.
     pub key: String,
-    /// Its value, written as in the environment.
+    /// The value, in the syntax of the environment.
     pub value: String,
 }
 
-/// Everything that is wrong with the settings.
+/// All mistakes in the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes(Vec<Mistake>);
 
-/// One wrong setting.
+/// A wrong setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The setting, and the value that was given.
+    /// The setting with the given value.
     pub given: String,
-    /// Who gave it: `gantry.toml line 3`, `GANTRY_WORKER_SLOTS`, `--listen`.
+    /// The origin: `gantry.toml line 3`, `GANTRY_WORKER_SLOTS`, or `--listen`.
     pub source: String,
-    /// The rule that it breaks.
+    /// The rule that it violates.
     pub rule: String,
 }
 
@@ -81,13 +81,13 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// A value that some layer gives, as text or as the file's TOML.
+/// A value in a layer, as text or as TOML.
 enum Given {
     Text(String),
     Toml(Value),
 }
 
-/// The settings as they grow, and what was wrong on the way.
+/// The merged settings, and the mistakes found so far.
 struct Build<'a> {
     rules: &'a [Rule],
     defaults: BTreeMap<String, Value>,
@@ -158,10 +158,10 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// One setting of one layer: taken if the settings with it, and nothing else changed, can be read.
+    /// Merges one setting of one layer, if it is valid on top of the defaults.
     fn take(&mut self, key: &str, given: Given, source: String) {
         let Some(default) = self.defaults.get(key) else {
-            // Its value is not shown: it may be the password of whoever tries `store.password`.
+            // The value is not shown: it may be a password that somebody tried to set as `store.password`.
             let rule = unknown(key, self.defaults.keys());
             return self.mistakes.push(Mistake { given: key.to_owned(), source, rule });
         };
@@ -218,7 +218,8 @@ impl<'a> Build<'a> {
                     self.refuse_together(key, rule);
                 }
             }
-            // Each setting was read before, with the defaults of the others: together they read as well.
+            // Each setting was parsed before together with the defaults, so parsing the merged settings only fails for
+            // combinations.
             Err(error) => self.refuse_together("the settings", error.message()),
         }
         Err(Mistakes(self.mistakes))
@@ -234,7 +235,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The text with `..` for the passwords of the URLs in it.
+/// The text, with the passwords in its URLs replaced by `..`.
 fn without_passwords(text: &str) -> String {
     let mut parts = text.split("://");
     let mut shown = parts.next().unwrap_or_default().to_owned();
@@ -251,12 +252,12 @@ fn without_passwords(text: &str) -> String {
     shown
 }
 
-/// `worker.min_free` is `GANTRY_WORKER_MIN_FREE`.
+/// The variable of a setting: `worker.min_free` is `GANTRY_WORKER_MIN_FREE`.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// The default says of what type a setting is; text is read as that.
+/// Converts text to the type of the default.
 fn like_default(default: &Value, given: Given) -> Result<Value, &'static str> {
     match (default, given) {
         (Value::String(_), Given::Text(text)) => Ok(Value::String(text)),
@@ -282,7 +283,7 @@ fn like_default(default: &Value, given: Given) -> Result<Value, &'static str> {
 }
 
 fn unknown<'a>(name: &'a str, known: impl Iterator<Item = &'a String>) -> String {
-    // All variables begin alike.
+    // Compared without the prefix that all variables share.
     let bare = |name: &'a str| name.strip_prefix(PREFIX).unwrap_or(name);
     let nearest = known
         .map(|known| (strsim::jaro_winkler(bare(name), bare(known)), known))
@@ -295,7 +296,7 @@ fn unknown<'a>(name: &'a str, known: impl Iterator<Item = &'a String>) -> String
     }
 }
 
-/// `[worker] slots = 2` becomes `worker.slots = 2`.
+/// Flattens tables: `[worker] slots = 2` becomes `worker.slots = 2`.
 fn flatten(above: &str, table: Table, into: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
         let key = if above.is_empty() { name } else { format!("{above}.{name}") };
@@ -331,7 +332,7 @@ fn read(flat: &BTreeMap<String, Value>) -> Result<Settings, toml::de::Error> {
     Settings::deserialize(Value::Table(table))
 }
 
-/// The line, from 1, that each key of a file stands in.
+/// The line of each key in a file, from 1.
 fn key_lines(text: &str) -> BTreeMap<String, usize> {
     fn walk(
         text: &str,

@@ -1,4 +1,4 @@
-//! How durations and sizes are written: a number and a unit.
+//! Parses durations and sizes: a number with a unit.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ const DURATION_RULE: &str =
 const SIZE_RULE: &str =
     "a size is a whole number and `B`, `KiB`, `MiB`, `GiB` or `TiB`, like `10GiB`";
 
-/// Reads `30s`.
+/// Parses a duration, like `30s`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
-/// Reads `10GiB` as bytes.
+/// Parses a size, like `10GiB`, to bytes.
 pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).ok_or_else(|| serde::de::Error::custom(SIZE_RULE))
 }
 
-/// Reads a duration as settings and options write it: `30s`, `12h`, `90d`.
+/// Parses a duration of settings and options: `30s`, `12h`, `90d`.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// The rule that the text violates.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     read_duration(text).ok_or(DURATION_RULE)
 }

@@ -1,6 +1,6 @@
-//! The way to the trace collector: OTLP over HTTP, in batches, from a thread of its own.
+//! Exports traces to a collector: OTLP over HTTP, in batches, from a separate thread.
 //!
-//! Nothing waits for it. What does not fit the queue is dropped, and a collector that is away is told once.
+//! Nothing waits for it. Spans that do not fit into the queue are dropped. An unavailable collector is logged once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,19 +11,19 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData};
 use url::Url;
 
-/// How many spans wait at most.
+/// The most spans in the queue.
 const QUEUE: usize = 8192;
 
-/// How long a span waits at most for others to go with it.
+/// The longest time that a span waits for its batch.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// How long one request to the collector may take.
+/// The time limit of a request to the collector.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a process that ends waits for its last spans to be sent.
+/// The time limit for sending the last spans at the end of the process.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Makes what takes spans to the collector at `url`.
+/// A processor that sends spans to the collector at `url`.
 pub(super) fn connect(url: &Url) -> Result<BatchSpanProcessor, ExporterBuildError> {
     let inner = SpanExporter::builder()
         .with_http()
@@ -40,13 +40,13 @@ pub(super) fn connect(url: &Url) -> Result<BatchSpanProcessor, ExporterBuildErro
     Ok(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
 }
 
-/// The base address that is set, or the address of traces itself.
+/// The endpoint for traces, from either the base URL or the endpoint itself.
 fn traces_url(url: &Url) -> String {
     let base = url.as_str().trim_end_matches('/');
     if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
 }
 
-/// A collector that is told of once when it goes, and once when it is back.
+/// An exporter that logs once when the collector becomes unavailable, and once when it is back.
 #[derive(Debug)]
 struct Collector {
     inner: SpanExporter,

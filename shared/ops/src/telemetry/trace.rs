@@ -1,4 +1,4 @@
-//! How a trace goes from span to span and, as a [`TraceParent`], from process to process.
+//! Passes traces between spans and, as a [`TraceParent`], between processes.
 
 use gantry_domain::trace::TraceParent;
 use opentelemetry::trace::{
@@ -8,7 +8,7 @@ use opentelemetry::{Context, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// Where the trace goes on that the present work is part of; `None` outside of any span.
+/// The trace context of the current span; `None` outside of any span.
 #[must_use]
 pub fn current_trace() -> Option<TraceParent> {
     let context = Span::current().context();
@@ -21,11 +21,11 @@ pub fn current_trace() -> Option<TraceParent> {
     format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()).parse().ok()
 }
 
-/// Makes a span that has not been entered yet part of the trace that `parent` names, and shows the trace's id in its log
-/// lines if it has a field `trace.id` for it. Without `parent` a new trace begins with it, or its own parent's goes on.
+/// Attaches a span that was not entered yet to the trace in `parent`, and records the trace's id in its field
+/// `trace.id`, if it has one, for log lines. Without `parent` it continues its own parent's trace, or begins a new one.
 pub fn follow(span: &Span, parent: Option<&TraceParent>) {
     if let Some(remote) = parent.and_then(span_context) {
-        // A span that nobody records cannot follow, and need not.
+        // An unrecorded span cannot be attached, and need not be.
         let _unrecorded = span.set_parent(Context::new().with_remote_span_context(remote));
     }
     let context = span.context();
@@ -35,7 +35,7 @@ pub fn follow(span: &Span, parent: Option<&TraceParent>) {
     }
 }
 
-/// A doorbell rang and was taken: a moment in the trace of what it rings for.
+/// Records that a doorbell was claimed, as a span in its trace.
 pub fn doorbell(queue: &'static str, trace: Option<&TraceParent>) {
     let Some(trace) = trace else { return };
     let span = tracing::info_span!("doorbell", otel.kind = "consumer", queue);
@@ -43,12 +43,12 @@ pub fn doorbell(queue: &'static str, trace: Option<&TraceParent>) {
     span.in_scope(|| {});
 }
 
-/// Adds an attribute for readers of traces alone, under its name in OpenTelemetry's conventions. Never a secret.
+/// Adds an attribute that only traces show, named by OpenTelemetry's conventions. Never a secret.
 pub fn attribute(span: &Span, name: &'static str, value: impl Into<Value>) {
     span.set_attribute(name, value);
 }
 
-/// Marks what the span stands for as failed. `why` is a word of a closed set, or masked.
+/// Marks a span as failed. `why` must be from a fixed set, or masked.
 pub fn broken(span: &Span, why: impl Into<std::borrow::Cow<'static, str>>) {
     span.set_status(Status::error(why));
 }
