@@ -1,4 +1,4 @@
-//! A worker says how it is, and takes nothing while it cannot build or is drained.
+//! Reports the worker's state, and takes no runs while it cannot build or is drained.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::engine::{Engine, EngineInfo};
 use crate::held::HeldRuns;
 use crate::settings::WorkerSettings;
 
-/// How often a worker says how it is.
+/// The interval of reports.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Whether runs may be taken now.
@@ -37,12 +37,12 @@ impl Readiness {
     }
 }
 
-/// Why a worker takes nothing.
+/// Why a worker takes no runs.
 #[derive(Debug, PartialEq)]
 enum Obstacle {
-    /// It cannot build.
+    /// The worker cannot build.
     Idle(String),
-    /// It shall not.
+    /// The worker was drained.
     Drained(Drain),
 }
 
@@ -58,7 +58,7 @@ fn tell(obstacle: Option<&Obstacle>) {
     }
 }
 
-/// Writes every few seconds how a worker is.
+/// Reports a worker's state every few seconds.
 pub(crate) struct Announcer {
     pub(crate) store: SharedStore,
     pub(crate) queues: Queues,
@@ -116,14 +116,14 @@ impl Announcer {
         }
     }
 
-    /// Whether somebody else has said how a worker of this name is since this one `written` did.
+    /// Whether another worker of this name has reported since this one wrote `written`.
     async fn has_namesake(&self, written: Option<Timestamp>) -> bool {
         let Some(written) = written else { return false };
         let found = workers::find(self.store.as_ref(), &self.settings.id).await;
         matches!(found, Ok(Some(worker)) if worker.last_seen != written)
     }
 
-    /// Answers when that was, and why it takes nothing now, if so.
+    /// Reports once. Returns when, and why the worker takes no runs, if so.
     async fn say_how_it_is(&self) -> Result<(Timestamp, Option<Obstacle>), StoreError> {
         let now = self.store.now().await?;
         let record = self.look_at_itself(now).await;
@@ -136,7 +136,7 @@ impl Announcer {
         Ok((now, obstacle))
     }
 
-    /// Work that came while nothing could be taken is looked at now.
+    /// Rings for this worker's pool, because doorbells may have been missed while no runs could be taken.
     async fn ring_itself(&self) {
         let pool = self.settings.pool.clone();
         let jobs = self.queues.jobs.pool(&pool);
@@ -177,7 +177,7 @@ impl Announcer {
         }
     }
 
-    /// The least that is free where the engine keeps images and where sources are unpacked.
+    /// The least free space of the disks for images and for sources.
     fn free_disk(&self, info: Option<&EngineInfo>) -> Option<u64> {
         let images = info.and_then(|info| info.data_root.as_deref()).and_then(free_bytes);
         let sources = free_bytes(&self.settings.work_folder);
@@ -185,7 +185,7 @@ impl Announcer {
     }
 }
 
-/// Free bytes for this user at `path`, if it is a path of this machine.
+/// Free bytes for this user at `path`, if the path exists on this machine.
 fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -1,4 +1,4 @@
-//! What one attempt at a run knows, for whoever does a part of it.
+//! The state of an attempt that its parts share.
 
 use gantry_domain::id::StepId;
 use gantry_domain::image::ImageReference;
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 use crate::lease::KeptLease;
 use crate::log::RunLog;
 
-/// An attempt that goes on.
+/// A running attempt.
 pub(crate) struct Attempt {
     /// The run.
     pub(crate) run: Run,
-    /// Its registry as it was when the attempt began.
+    /// Its registry, as it was at the start of the attempt.
     pub(crate) registry: Registry,
-    /// From 1.
+    /// The number of the attempt, from 1.
     pub(crate) number: u32,
-    /// The worker's slot that it has: of no other attempt that goes on there.
+    /// The slot of the worker, not used by any other running attempt.
     pub(crate) slot: u32,
     /// Its secrets.
     pub(crate) bundle: Bundle,
-    /// Where it talks.
+    /// Its log.
     pub(crate) log: RunLog,
     /// The lease.
     pub(crate) lease: KeptLease,
     /// When it was leased, by the store's clock.
     pub(crate) since: Timestamp,
-    /// When the run's time is over.
+    /// The deadline of the run.
     pub(crate) deadline: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Attempt {
         self.bundle.registries.get(image.host()).cloned()
     }
 
-    /// Its step, as one that writes tags.
+    /// One of its steps, as a writer of tags.
     pub(crate) fn writer(&self, step: &StepId) -> Writer {
         Writer { run: self.run.id, attempt: self.number, step: step.clone() }
     }

@@ -1,4 +1,4 @@
-//! Asks the store for as long as it is away and nobody else took the run: what it does not answer now costs no attempt.
+//! Retries requests to the store while it is unavailable and the lease is held, so that an outage costs no attempt.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use gantry_seams::store::StoreError;
 use crate::failure::Failure;
 use crate::lease::KeptLease;
 
-/// The store's answer ends what the attempt was about to do.
+/// Why the store refused what the attempt was about to do.
 pub(crate) enum Refused {
-    /// The lease is someone else's: nothing may be done any more.
+    /// The lease is lost: nothing may be done any more.
     LeaseLost,
-    /// Somebody asked to cancel the run.
+    /// Cancellation was requested.
     CancelAsked,
-    /// Asking again would be answered the same.
+    /// Retrying would give the same result.
     Failed(Failure),
 }
 
 impl Refused {
-    /// It happened in a step.
+    /// Adds the step in which it happened.
     pub(crate) fn in_step(self, step: &StepId) -> Self {
         match self {
             Self::Failed(failure) => Self::Failed(failure.in_step(step)),
@@ -31,7 +31,7 @@ impl Refused {
     }
 }
 
-/// Asks again, with pauses that grow to two seconds, until the store answers. `waits` goes on with `run ca1 waits …`.
+/// Retries with pauses growing to two seconds until the store answers. `waits` completes the message `run ca1 waits …`.
 pub(crate) async fn ask_until_answered<T, E, F>(
     lease: &KeptLease,
     waits: &str,
@@ -56,7 +56,7 @@ where
                     () = tokio::time::sleep(backoff.wait()) => {}
                 }
             }
-            // The store knows of a cancel, and of a lease that is over, before the next renewal does.
+            // The store knows about a cancellation or a lost lease before the next renewal does.
             RunOpError::CancelAsked { .. } => return Err(Refused::CancelAsked),
             RunOpError::LeaseLost { .. } | RunOpError::Absent { .. } => {
                 return Err(Refused::LeaseLost);

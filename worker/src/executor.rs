@@ -1,8 +1,8 @@
-//! Does the steps of a run, and keeps the record of them.
+//! Executes the steps of a run, and records them.
 //!
-//! In: an attempt. Out: how it ended, and where its steps stand then. A step ends early when the lease is lost, somebody
-//! cancels, the worker shuts down or the time is over; what goes on then cleans up when it is dropped. Only moving the
-//! final tags is not broken off: half of them moved would be worse than a late cancel.
+//! In: an attempt. Out: how it ended, and the state of its steps. A step is interrupted when the lease is lost,
+//! cancellation is requested, the worker shuts down, or the deadline passes; it cleans up when it is dropped. Only
+//! moving the final tags is not interrupted: moving half of them would be worse than a late cancellation.
 
 use std::sync::Arc;
 
@@ -30,7 +30,6 @@ use crate::step::build::{BuildStep, Builder};
 use crate::step::push::Pusher;
 use crate::tags::Tagger;
 
-/// Does runs.
 pub(crate) struct Executor {
     pub(crate) store: SharedStore,
     pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
@@ -45,7 +44,7 @@ pub(crate) enum Ending {
     Failed(Failure),
     CancelAsked,
     TimedOut,
-    /// The worker shuts down.
+    /// The worker is shutting down.
     Stopped,
     LeaseLost,
 }
@@ -67,7 +66,7 @@ impl From<Refused> for Ending {
 }
 
 impl Executor {
-    /// Does the steps of an attempt's run. Answers where they stand, and how it ended.
+    /// Executes the steps of an attempt's run. Returns their state, and how the attempt ended.
     pub(crate) async fn run(&self, attempt: &Attempt, stop: &CancellationToken) -> (Steps, Ending) {
         let mut steps = Steps::default();
         let worked = match &attempt.run.recipe.work {
@@ -147,7 +146,7 @@ impl Executor {
         Ok(product)
     }
 
-    /// Says that the first step begins, for as long as the store is away and nobody else took the run.
+    /// Records that the first step begins, retrying while the store is unavailable and the lease is held.
     async fn begin(
         &self,
         attempt: &Attempt,
@@ -163,15 +162,15 @@ impl Executor {
         Ok(())
     }
 
-    /// Rings for a run that the scheduler has something to do for.
+    /// Notifies the scheduler of work for this run.
     pub(crate) async fn wake_scheduler(&self, run: RunId) {
         let moved = RunsMoved { run };
         if let Err(error) = self.runs_moved.publish(moved, telemetry::current_trace()).await {
-            tracing::debug!("the scheduler looks for itself: {error}");
+            tracing::debug!("the scheduler is not notified and will poll: {error}");
         }
     }
 
-    /// Writes where what was pushed comes from: whatever the steps that follow do, tags have moved.
+    /// Records the lineage of the pushed images, independent of later steps, because tags have moved.
     async fn say_pushed(
         &self,
         attempt: &Attempt,
@@ -183,7 +182,7 @@ impl Executor {
         Ok(ask_until_answered(lease, "to say what it pushed", pushed).await?)
     }
 
-    /// Writes where the steps stand. Nobody waits for it, and the end of the attempt writes it again.
+    /// Records the state of the steps. Errors are ignored: the end of the attempt records it again.
     async fn record(&self, attempt: &Attempt, steps: &Steps) {
         let recorded = steps::record(self.store.as_ref(), attempt.run.id, attempt.number, steps);
         if let Err(error) = recorded.await {
@@ -191,7 +190,7 @@ impl Executor {
         }
     }
 
-    /// By the store's clock; while the store is away, the latest that the attempt knows of it.
+    /// The store's time; while the store is unavailable, the latest time that the attempt knows.
     async fn now(&self, attempt: &Attempt, steps: &Steps) -> Timestamp {
         match self.store.now().await {
             Ok(now) => now,
@@ -200,13 +199,13 @@ impl Executor {
     }
 }
 
-/// Does what may be broken off.
+/// Runs work that may be interrupted.
 async fn unless_interrupted<T>(
     attempt: &Attempt,
     stop: &CancellationToken,
     work: impl Future<Output = Result<T, Ending>>,
 ) -> Result<T, Ending> {
-    // On the heap: a whole build as a future is larger than what a stack should hold.
+    // Boxed, because the future of a whole build is too large for the stack.
     let work = Box::pin(work);
     tokio::select! {
         biased;

@@ -1,6 +1,6 @@
-//! Whose fault it was: from what went wrong to how an attempt ends.
+//! Classifies errors, and decides how an attempt ends.
 //!
-//! The user's own failure ends the run as Failed at once. The infrastructure's is tried again.
+//! The user's failures end the run as Failed at once. Failures of the infrastructure are retried.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,50 +15,50 @@ use gantry_seams::runs::Finish;
 use crate::engine::{BuildError, EngineError, PushError};
 use crate::source::{ContextError, SourceError};
 
-/// The pause before the second attempt; the third waits four times as long.
+/// The pause before the second attempt; the pause before the third is four times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest that a registry may ask for.
+/// The longest pause that a registry may request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// Why an attempt did not succeed.
+/// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Failure {
     error: RunError,
     whose: Whose,
-    /// How long whoever failed wants to be left alone.
+    /// The pause that the failing server requested.
     not_before: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// The same again would fail the same.
+    /// The user's fault: a retry would fail in the same way.
     Users,
-    /// The same again may succeed.
+    /// The infrastructure's fault: a retry may succeed.
     Infrastructures,
-    /// Nobody's: somebody does not answer, and will in time.
+    /// A server does not answer, and is expected to be back.
     Away,
-    /// The user's, unless the host shows in a moment what it has announced.
+    /// The user's fault, unless the code host soon has what it announced.
     Behind,
 }
 
 impl Failure {
-    /// The user can mend it; trying again cannot.
+    /// A failure that the user can fix, and a retry cannot.
     pub(crate) fn users(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
         Self::new(code, Whose::Users, chain(error))
     }
 
-    /// Trying again may mend it.
+    /// A failure that a retry may fix.
     pub(crate) fn infrastructures(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
         Self::new(code, Whose::Infrastructures, chain(error))
     }
 
-    /// It will answer in time, and no attempt is lost by that.
+    /// A failure because of an outage, which does not use up an attempt.
     pub(crate) fn away(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
         Self::new(code, Whose::Away, chain(error))
     }
 
-    /// The same as a user's failure, until the host has had the time to show what it announced.
+    /// Turns a user's failure into one that waits for the code host to have what it announced.
     pub(crate) fn unless_behind(mut self) -> Self {
         if self.whose == Whose::Users && self.error.code == ErrorCode::SourceNotFound {
             self.whose = Whose::Behind;
@@ -66,7 +66,7 @@ impl Failure {
         self
     }
 
-    /// The user can mend it, and this says how.
+    /// A failure that the user can fix, with a message that says how.
     pub(crate) fn in_words(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(code, Whose::Users, message.into())
     }
@@ -76,24 +76,24 @@ impl Failure {
         Self { error, whose, not_before: Duration::ZERO }
     }
 
-    /// It happened in a step.
+    /// Adds the step in which it happened.
     pub(crate) fn in_step(mut self, step: &StepId) -> Self {
         self.error.step = Some(step.clone());
         self
     }
 
-    /// The same with secrets taken out of its words.
+    /// Masks the secrets in its message.
     pub(crate) fn masked(mut self, mask: impl Fn(&str) -> String) -> Self {
         self.error.message = mask(&self.error.message);
         self
     }
 
-    /// What went wrong.
+    /// The error.
     pub(crate) fn error(&self) -> &RunError {
         &self.error
     }
 
-    /// How the attempt ends.
+    /// How the attempt ends because of it.
     pub(crate) fn finish(self, attempt: u32) -> Finish {
         match self.whose {
             Whose::Users => Finish::Outcome(Outcome::Failed { error: self.error }),
@@ -111,7 +111,7 @@ impl Failure {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error and its causes on one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -163,7 +163,7 @@ impl From<PushError> for Failure {
     }
 }
 
-/// What it means that a source could not be fetched.
+/// The failure for a source that could not be fetched.
 pub(crate) fn of_source(error: &SourceError) -> Failure {
     if error.is_disk_full() {
         return Failure::infrastructures(ErrorCode::DiskFull, error);
@@ -197,7 +197,7 @@ pub(crate) fn of_source(error: &SourceError) -> Failure {
     Failure::users(code, error)
 }
 
-/// What it means that an uploaded archive could not be opened.
+/// The failure for an uploaded archive that could not be opened.
 pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
     match error {
         BlobError::Absent { .. } => Failure::in_words(
@@ -216,7 +216,7 @@ pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
     }
 }
 
-/// What it means that a file of the source could not be read.
+/// The failure for a file of the source that could not be read.
 pub(crate) fn of_context(error: &ContextError) -> Failure {
     match error {
         ContextError::Missing { .. } | ContextError::Dangling { .. } => {
@@ -233,7 +233,7 @@ pub(crate) fn of_context(error: &ContextError) -> Failure {
     }
 }
 
-/// What a registry's error means, where a missing image means `absent`.
+/// The failure for a registry's error, with code `absent` for a missing image.
 pub(crate) fn of_registry(error: &RegistryError, absent: ErrorCode) -> Failure {
     match error {
         RegistryError::Unauthorized { .. } => {

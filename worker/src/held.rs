@@ -1,4 +1,4 @@
-//! The runs that a worker holds, and the numbers that tell them apart.
+//! The runs that a worker holds, and their slots.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gantry_domain::id::RunId;
 use tokio::sync::Notify;
 
-/// The runs that a worker holds. Whoever looks after the worker shares it.
+/// The runs that a worker holds, shared between its tasks.
 #[derive(Default)]
 pub struct HeldRuns {
     held: Mutex<HashMap<RunId, Held>>,
-    /// Notified when a run was released that had an attempt before: the engine may have been at it for a moment longer.
+    /// Notified when a run was released that had earlier attempts, whose builds may have left something in the engine.
     pub(crate) untidy: Notify,
 }
 
-/// A run that is held.
+/// A held run.
 #[derive(Clone)]
 pub(crate) struct Held {
-    /// Notified when the run may have been asked to cancel.
+    /// Notified when the run's cancellation may have been requested.
     pub(crate) cancel_asked: Arc<Notify>,
-    /// Below the worker's number of slots, and no other held run's.
+    /// Less than the worker's number of slots, and different for each held run.
     pub(crate) slot: u32,
 }
 
@@ -31,7 +31,7 @@ impl HeldRuns {
         runs
     }
 
-    /// A run was taken.
+    /// Adds a run that was taken.
     pub(crate) fn insert(&self, run: RunId) -> Held {
         let mut all = self.held();
         let is_free = |slot: &u32| all.values().all(|held| held.slot != *slot);
@@ -41,7 +41,7 @@ impl HeldRuns {
         held
     }
 
-    /// A run was released after that attempt.
+    /// Removes a run that was released after this attempt.
     pub(crate) fn remove(&self, run: RunId, attempt: u32) {
         self.held().remove(&run);
         if attempt > 1 {
@@ -49,7 +49,7 @@ impl HeldRuns {
         }
     }
 
-    /// A run may have been asked to cancel. Nothing happens if it is not held.
+    /// Notifies a run that its cancellation may have been requested. Does nothing if it is not held.
     pub(crate) fn notify_cancel(&self, run: RunId) {
         if let Some(held) = self.held().get(&run) {
             held.cancel_asked.notify_one();

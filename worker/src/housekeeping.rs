@@ -1,4 +1,4 @@
-//! Keeps the engine clean: what dead attempts of this installation left, and no more build cache than is wanted.
+//! Removes what dead attempts of this installation left in the engine, and limits the build cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Engine, EngineError, Leftover, LeftoverKind};
 use crate::held::HeldRuns;
 
-/// Sweeps the engine of one worker.
+/// Cleans the engine of one worker.
 pub(crate) struct Housekeeper {
     pub(crate) store: SharedStore,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) held: Arc<HeldRuns>,
     pub(crate) installation: String,
-    /// How much build cache the engine keeps, in bytes.
+    /// The limit of the engine's build cache, in bytes.
     pub(crate) keep_cache: u64,
     pub(crate) interval: Duration,
 }
 
 impl Housekeeper {
-    /// Sweeps at the start, now and then, and when a run ended that an earlier attempt may have left something of: also
-    /// while no run may be taken, since sweeping is what frees a full disk.
+    /// Cleans up at the start, at intervals, and when a run ended of which an earlier attempt may have left something.
+    /// Also while no runs may be taken, because cleaning up is what frees a full disk.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {
             self.sweep_engine().await;
@@ -39,7 +39,7 @@ impl Housekeeper {
     async fn sweep_engine(&self) {
         let leftovers = match self.engine.leftovers(&self.installation).await {
             Ok(leftovers) => leftovers,
-            // Said already, by whoever asks whether runs may be taken.
+            // Already logged by the announcer.
             Err(EngineError::Unreachable { .. }) => return,
             Err(error) => {
                 tracing::warn!("the engine is not swept: {error}");
@@ -66,10 +66,10 @@ impl Housekeeper {
         }
     }
 
-    /// Whether a living attempt may own it. What cannot be told is left alone.
+    /// Whether it may belong to a running attempt. What cannot be determined is left alone.
     async fn may_be_alive(&self, leftover: &Leftover) -> bool {
         match (leftover.kind, leftover.owner) {
-            // The engine counts only those as left that no build of its own has any more.
+            // The engine lists only processes that no build waits for.
             (LeftoverKind::BuildProcess, _) => false,
             (LeftoverKind::Container | LeftoverKind::Image, None) => true,
             (LeftoverKind::Container | LeftoverKind::Image, Some((run, attempt))) => {

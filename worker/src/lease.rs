@@ -1,4 +1,4 @@
-//! Keeps the lease of one attempt: renews it, and notices a cancel and its loss.
+//! Keeps the lease of an attempt: renews it, and detects cancellation and loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a lease lasts and how often it is renewed.
+/// The duration of a lease, and the interval of renewals.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseTimes {
-    /// From each renewal.
+    /// The duration, from each renewal.
     pub period: Duration,
-    /// Between renewals.
+    /// The interval of renewals.
     pub renew: Duration,
 }
 
-/// A lease that is being kept. Dropped, it is kept no longer.
+/// A lease that is renewed until this is dropped.
 #[derive(Debug)]
 pub(crate) struct KeptLease {
     /// The run.
     pub(crate) run: RunId,
-    /// What its worker shows.
+    /// The claim of its worker.
     pub(crate) holder: Holder,
     times: LeaseTimes,
     shared: Arc<Shared>,
@@ -39,7 +39,7 @@ struct Shared {
 }
 
 impl KeptLease {
-    /// Keeps a lease that was just taken. `ask` is notified when the run may have been asked to cancel.
+    /// Keeps a lease that was just taken. `ask` is notified when cancellation may have been requested.
     pub(crate) fn keep(
         store: SharedStore,
         run: RunId,
@@ -56,17 +56,17 @@ impl KeptLease {
         Self { run, holder, times, shared, keeper }
     }
 
-    /// Returns once somebody asked to cancel.
+    /// Returns once cancellation was requested.
     pub(crate) async fn cancel_asked(&self) {
         self.shared.cancel_asked.cancelled().await;
     }
 
-    /// Returns once the lease is someone else's, or nobody's.
+    /// Returns once the lease is lost.
     pub(crate) async fn lost(&self) {
         self.shared.lost.cancelled().await;
     }
 
-    /// How long a lease lasts from a renewal.
+    /// The duration of the lease from a renewal.
     pub(crate) fn period(&self) -> Duration {
         self.times.period
     }
@@ -98,7 +98,8 @@ async fn keep(
                 shared.lost.cancel();
                 return;
             }
-            // It builds on: the store may be back before anyone else takes the run. Tagging asks the store itself.
+            // The build continues: the store may be back before another worker takes the run. Tagging asks the store
+            // itself.
             Err(error) => {
                 tracing::warn!(run.id = %run, "the lease of run {run} was not renewed: {error}")
             }

@@ -1,7 +1,7 @@
-//! Takes runs, builds their images on a container engine and tells the outcome. Keeps nothing.
+//! Takes runs, builds their images on a container engine, and reports the outcome. Has no persistent state.
 //!
 //! In: ready runs of one pool. Out: images under their tags, logs, outcomes, lineage. A worker may die at any moment:
-//! what it held lapses, and another one takes it.
+//! its leases expire, and another one takes the runs.
 
 #![warn(missing_docs)]
 

@@ -1,7 +1,6 @@
-//! Where an attempt talks, and who writes it down.
+//! The log of an attempt: the sending side, and the task that writes it.
 //!
-//! In: texts of which the secrets were taken out. What cannot be stored now is held back, and with it whoever talks:
-//! nothing grows without bound.
+//! In: masked text. If text cannot be stored now, senders have to wait, so memory is bounded.
 
 use std::time::Duration;
 
@@ -19,23 +18,24 @@ use crate::mask::Secrets;
 
 mod writer;
 
-/// The largest text of one frame, in bytes.
+/// The longest text of a frame, in bytes.
 const FRAME: usize = 32 * 1024;
 
-/// How many messages wait for the writer: with frames of at most 32 KiB, 2 MiB.
+/// The capacity of the queue to the writer: 2 MiB with frames of 32 KiB.
 const QUEUE: usize = 64;
 
-/// How long the end of a log is waited for while the store is away: longer than its writer waits for the object store.
+/// How long the end of a log is waited for if the store is unavailable. Longer than its writer waits for the object
+/// store.
 const CLOSE_WITHIN: Duration = Duration::from_secs(25);
 
-/// Where an attempt talks. Cheap to clone.
+/// The sending side of an attempt's log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct RunLog {
     frames: mpsc::Sender<Said>,
     secrets: Secrets,
 }
 
-/// The task that writes a log; ends after the last [`RunLog`] is gone.
+/// The task that writes a log. It ends after the last [`RunLog`] is dropped.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     writing: JoinHandle<()>,
@@ -50,7 +50,7 @@ struct Said {
 }
 
 impl RunLog {
-    /// Begins an attempt's log. At most `most` bytes of it are kept: the rest is counted, and said to be left out.
+    /// Starts an attempt's log. At most `most` bytes of it are kept; the number of omitted bytes is logged at its end.
     pub(crate) fn begin(
         store: SharedStore,
         blobs: SharedBlobs,
@@ -65,14 +65,14 @@ impl RunLog {
         (Self { frames, secrets }, LogWriter { writing, closing })
     }
 
-    /// gantry's own words: one line, masked here.
+    /// Writes a line of gantry's own. It is masked here.
     pub(crate) async fn say(&self, step: Option<&StepId>, line: impl AsRef<str>) {
         let mut text = self.secrets.mask(line.as_ref());
         text.push('\n');
         self.send(step, OutputStream::Gantry, text).await;
     }
 
-    /// A step's output, masked by the caller: it alone knows where one stream goes on.
+    /// Writes output of a step, masked by the caller, which knows how parts of a stream continue.
     pub(crate) async fn output(&self, step: &StepId, stream: OutputStream, text: String) {
         if text.len() <= FRAME {
             return self.send(Some(step), stream, text).await;
@@ -85,7 +85,7 @@ impl RunLog {
         }
     }
 
-    /// What to mask.
+    /// The secrets to mask.
     pub(crate) fn secrets(&self) -> &Secrets {
         &self.secrets
     }
@@ -99,7 +99,7 @@ impl RunLog {
 }
 
 impl LogWriter {
-    /// Waits until everything that was said is stored, or cannot be within a bounded time.
+    /// Waits until everything is stored, or a time limit has passed.
     pub(crate) async fn finished(mut self) {
         self.closing.cancel();
         if timeout(CLOSE_WITHIN, &mut self.writing).await.is_err() {

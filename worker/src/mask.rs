@@ -1,10 +1,11 @@
-//! Takes secrets out of what is said.
+//! Masks secrets in output.
 //!
-//! In: bytes as they come, cut anywhere. Out: the same with each secret replaced, also one that came in two pieces: what
-//! may be the beginning of a secret is held until more is known. A secret is found in the forms that programs commonly
-//! write it in: see [`forms`]. One shorter than [`SHORTEST`] bytes is not looked for: it would black out every second word.
+//! In: bytes in arbitrary chunks. Out: the same with each secret replaced, including one that is split across chunks:
+//! bytes that may be the beginning of a secret are held back until more is known. A secret is recognized in the
+//! encodings that programs commonly use: see [`forms`]. Secrets shorter than [`SHORTEST`] bytes are not masked, because
+//! they would match too many ordinary words.
 //!
-//! The cost is linear in what is said, whatever the secrets are: an automaton reads each byte once.
+//! The cost is linear in the length of the output, for any secrets: an automaton reads each byte once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use finder::{Cursor, Finder};
 /// Shorter secrets are not masked.
 const SHORTEST: usize = 4;
 
-/// What stands where a secret stood.
+/// The replacement of a secret.
 const MASK: &str = "***";
 
 /// The secrets of one run.
@@ -27,14 +28,14 @@ const MASK: &str = "***";
 pub(crate) struct Secrets(Option<Arc<Patterns>>);
 
 struct Patterns {
-    /// Read as it comes.
+    /// Matched against the stream as it is.
     plain: Finder,
-    /// Base64 and hexadecimal, which programs wrap: read without line breaks.
+    /// Base64 and hexadecimal, which programs wrap: matched against the stream without line breaks.
     wrapped: Finder,
 }
 
 impl Secrets {
-    /// Looks for these. Their forms take about a hundred times as much memory as they do.
+    /// Prepares to match these secrets. Takes about a hundred times as much memory as they do.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         let mut texts: BTreeSet<&str> = BTreeSet::new();
         for secret in secrets {
@@ -51,7 +52,7 @@ impl Secrets {
         Self(Some(Arc::new(Patterns { plain, wrapped })))
     }
 
-    /// A whole text without secrets.
+    /// Masks a whole text.
     pub(crate) fn mask(&self, text: &str) -> String {
         let mut masker = Masker::new(self.clone());
         let mut masked = masker.push(text.as_bytes());
@@ -72,17 +73,17 @@ pub(crate) struct Masker {
     secrets: Secrets,
     plain: Cursor,
     wrapped: Wrapped,
-    /// Bytes that may still turn out to be part of a secret.
+    /// Bytes that may be part of a secret.
     held: VecDeque<u8>,
-    /// How many bytes came before `held`.
+    /// The number of bytes before `held`.
     given: u64,
-    /// Secrets in `held`, in order and apart from each other.
+    /// The secrets in `held`, in order and not overlapping.
     found: VecDeque<Found>,
-    /// A mask was given for all bytes before this place.
+    /// All bytes before this offset are covered by a mask.
     masked_to: u64,
 }
 
-/// Where a secret stands in the stream.
+/// The position of a secret in the stream.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     start: u64,
@@ -90,7 +91,7 @@ struct Found {
 }
 
 impl Masker {
-    /// A masker at the beginning of a stream.
+    /// A masker for the beginning of a stream.
     pub(crate) fn new(secrets: Secrets) -> Self {
         Self {
             secrets,
@@ -103,7 +104,7 @@ impl Masker {
         }
     }
 
-    /// Takes the next bytes and gives those of which it is known that they are no secret.
+    /// Adds bytes, and returns those that are known not to be part of a secret, with masks.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Some(patterns) = self.secrets.0.clone() else { return bytes.to_vec() };
         let mut masked = Vec::with_capacity(bytes.len());
@@ -122,7 +123,7 @@ impl Masker {
         masked
     }
 
-    /// The stream ends: what was held is no secret, or only the beginning of one.
+    /// Ends the stream, and returns what was held back.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         let mut masked = Vec::with_capacity(self.held.len());
         self.give(self.given + self.held.len() as u64, &mut masked);
@@ -130,7 +131,7 @@ impl Masker {
         masked
     }
 
-    /// Notes a secret that ends with the newest byte. What it touches becomes one with it.
+    /// Records a secret that ends with the last byte. Overlapping ones are merged.
     fn found(&mut self, mut start: u64, end: u64) {
         while let Some(last) = self.found.pop_back_if(|last| last.end > start) {
             start = start.min(last.start);
@@ -138,7 +139,7 @@ impl Masker {
         self.found.push_back(Found { start, end });
     }
 
-    /// Gives what stands before `until`.
+    /// Outputs everything before `until`.
     fn give(&mut self, until: u64, masked: &mut Vec<u8>) {
         while self.given < until {
             if let Some(found) = self.found.pop_front_if(|found| found.start <= self.given) {
@@ -157,21 +158,21 @@ impl Masker {
     }
 }
 
-/// Reads a stream without its line breaks and the blanks that follow them.
+/// Matches a stream without its line breaks and the blanks that follow them.
 #[derive(Debug, Default)]
 struct Wrapped {
     cursor: Cursor,
-    /// Where the bytes stand that the beginning of a form consists of.
+    /// The offsets of the bytes that may begin a form.
     digits: VecDeque<u64>,
     is_behind_break: bool,
 }
 
 impl Wrapped {
-    /// How much of a form must stand before a line break for the line to be held back. Less of it is given, so that no
-    /// line waits for the next one because of its last letter.
+    /// How much of a form must come before a line break for the line to be held back. A shorter beginning is output, so
+    /// that lines do not wait for the next one because of their last letters.
     const HELD_OVER_BREAK: usize = 3;
 
-    /// Where a form begins that ends with this byte.
+    /// The offset of the form that ends with this byte.
     fn advance(&mut self, finder: &Finder, byte: u8, at: u64) -> Option<u64> {
         let is_break = matches!(byte, b'\n' | b'\r');
         if is_break || (self.is_behind_break && matches!(byte, b' ' | b'\t')) {
@@ -181,7 +182,7 @@ impl Wrapped {
         self.is_behind_break = false;
         let found = self.cursor.advance(finder, byte);
         self.digits.push_back(at);
-        // A form that ends here may be longer than what another may begin with.
+        // A form that ends here may be longer than what can still begin another one.
         let length = found.unwrap_or(0);
         let start = self
             .digits
@@ -194,7 +195,7 @@ impl Wrapped {
         start
     }
 
-    /// From where on the stream may be the beginning of a form; `end` if nothing is.
+    /// The offset from which the stream may be the beginning of a form; `end` if it is none.
     fn open(&self, end: u64) -> u64 {
         match self.digits.front() {
             Some(_) if self.is_behind_break && self.digits.len() < Self::HELD_OVER_BREAK => end,
@@ -285,7 +286,7 @@ mod tests {
                     let said = lines.join(line_end);
                     let shown: String = secrets.mask(&said).split_whitespace().collect();
                     assert!(shown.contains("***"), "{width} {shown}");
-                    // Beside what stands around the secret, at most the digits that a line was not held back for.
+                    // In addition to the surrounding text, at most the digits that a line was not held back for.
                     assert!(shown.len() <= kept + 3 + 2, "{width} {line_end:?} {shown}");
                 }
             }
@@ -319,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_secret_of_many_lines_costs_no_more_per_byte_than_one_of_one_line() {
-        // Each line begins as the log does, so that each of them may begin at every place.
+        // Each line begins like the log, so that each of them is a candidate at every offset.
         let secret: String = (0..450).map(|n| format!("{}{n}\n", "a".repeat(64))).collect();
         let secrets = secrets(&[&secret]);
         let log = "a".repeat(1 << 20);

@@ -1,4 +1,4 @@
-//! What an operator decides about a worker.
+//! The settings of a worker.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use gantry_domain::id::{PoolName, WorkerId};
 
 use crate::lease::LeaseTimes;
 
-/// What an operator decides about a worker.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Its id: unique in the installation.
+    /// The id, unique in the installation.
     pub id: WorkerId,
-    /// Whether a later process has the same id: else it is new with each.
+    /// Whether the id is kept across restarts; otherwise each process has a new one.
     pub has_fixed_name: bool,
-    /// Whose runs it takes.
+    /// The pool that it takes runs from.
     pub pool: PoolName,
-    /// The installation, for labels in the engine: a worker sweeps only its own.
+    /// The installation, for labels in the engine: a worker removes only leftovers of its own installation.
     pub installation: String,
-    /// How many runs it takes at once.
+    /// The number of concurrent runs.
     pub slots: u32,
-    /// Its leases.
+    /// The times of its leases.
     pub lease: LeaseTimes,
-    /// Where sources are unpacked.
+    /// The folder where sources are unpacked.
     pub work_folder: PathBuf,
-    /// With less free space than this it takes nothing.
+    /// No runs are taken with less free space than this, in bytes.
     pub min_free: u64,
-    /// How much build cache the engine keeps.
+    /// The limit of the engine's build cache, in bytes.
     pub keep_cache: u64,
-    /// How much of an attempt's log is kept.
+    /// The most bytes of an attempt's log.
     pub log_limit: u64,
-    /// How often leftovers are looked for.
+    /// The interval of looking for leftovers.
     pub housekeeping: Duration,
 }

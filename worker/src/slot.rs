@@ -1,4 +1,4 @@
-//! Does one attempt at a run, from its lease to its finish.
+//! Executes one attempt of a run, from its lease to its end.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -31,20 +31,19 @@ use crate::mask::Secrets;
 use crate::settings::WorkerSettings;
 use crate::spans;
 
-/// How long the outcome is tried to be written while the store is away and nobody else took the run.
+/// How long writing the outcome is retried while the store is unavailable and the lease is held.
 const FINISH_WITHIN: Duration = Duration::from_secs(900);
 
-/// Does attempts.
 pub(crate) struct Slot {
     pub(crate) store: SharedStore,
-    /// Logs.
+    /// For logs.
     pub(crate) blobs: SharedBlobs,
     pub(crate) pool_key: Arc<PoolKey>,
     pub(crate) executor: Executor,
     pub(crate) settings: WorkerSettings,
 }
 
-/// An attempt lacks what it needs.
+/// The attempt cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("worker {worker} cannot begin")]
 struct CannotBegin {
@@ -53,7 +52,7 @@ struct CannotBegin {
 }
 
 impl Slot {
-    /// Does one attempt. Returns when its outcome is written, or can no longer be.
+    /// Executes one attempt. Returns when its outcome was written, or cannot be written any more.
     pub(crate) async fn attempt(&self, taken: TakenRun, held: Held, stop: &CancellationToken) {
         let span = spans::attempt(&taken, &self.settings);
         self.attempt_in_span(taken, held, stop).instrument(span).await;
@@ -67,7 +66,7 @@ impl Slot {
         self.end(attempt, writer, &steps, ending).await;
     }
 
-    /// Opens what the run needs. Without its secrets it is not built: they are sealed anew for its next attempt.
+    /// Prepares an attempt. Without its secrets a run is not built; they are sealed again for its next attempt.
     async fn begin(&self, taken: TakenRun, held: Held) -> Option<(Attempt, LogWriter)> {
         let TakenRun { run, holder, bundle, .. } = taken;
         let times = self.settings.lease;
@@ -126,7 +125,7 @@ impl Slot {
         }
     }
 
-    /// Says how it ended, and writes the outcome.
+    /// Logs how the attempt ended, and writes the outcome.
     async fn end(&self, attempt: Attempt, writer: LogWriter, steps: &Steps, ending: Ending) {
         let run = attempt.run.id;
         let finish = match ending {
@@ -157,7 +156,7 @@ impl Slot {
         Some(Finish::Outcome(Outcome::Canceled { by }))
     }
 
-    /// Writes the end, for as long as the store is away and nobody else took the run.
+    /// Writes the outcome, retrying while the store is unavailable and the lease is held.
     async fn finish(&self, lease: &KeptLease, finish: Finish, steps: &Steps) {
         let give_up = Instant::now() + FINISH_WITHIN;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -215,7 +214,7 @@ async fn timed_out(attempt: &Attempt) -> Finish {
     Finish::Outcome(Outcome::Timeout { error })
 }
 
-/// What to mask in the log. A run whose secrets are too many to look for is not built: they would stand in its log.
+/// The secrets to mask in the log. A run with too many secrets is not built, because they would appear in its log.
 fn secrets(bundle: &Bundle) -> Result<Secrets, Failure> {
     let masked = bundle.masked();
     let masked = masked.map_err(|error| Failure::users(ErrorCode::BuildRefused, &error))?;

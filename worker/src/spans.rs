@@ -1,4 +1,4 @@
-//! What an attempt tells of itself in traces, named after OpenTelemetry's conventions for CI/CD, and how long its parts took.
+//! The spans of an attempt, named by OpenTelemetry's conventions for CI/CD, and the duration of its stages.
 
 use std::future::Future;
 
@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::settings::WorkerSettings;
 
-/// The span of an attempt, in the trace of what caused its run.
+/// The span of an attempt, in the trace of the run's cause.
 pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
     let run = &taken.run;
     let pipeline = run.task.as_ref().map_or("quick build", |task| task.name.as_str());
@@ -34,7 +34,7 @@ pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
     span
 }
 
-/// Does a part of an attempt within a span of its own. How long it took is counted if it got through.
+/// Runs a stage of an attempt in its own span. Its duration is recorded if it succeeded.
 pub(crate) async fn stage<T, E>(
     stage: Stage,
     work: impl Future<Output = Result<T, E>>,
@@ -58,7 +58,7 @@ pub(crate) async fn stage<T, E>(
     done
 }
 
-/// How the present attempt ended. Called within its span.
+/// Records how the attempt ended. Must be called within its span.
 pub(crate) fn ended(finished: &Finished) {
     let span = Span::current();
     let (run, result) = match finished {
@@ -84,7 +84,7 @@ pub(crate) fn ended(finished: &Finished) {
     }
 }
 
-/// In the convention's words.
+/// The result in the words of the convention.
 fn result(run: &Run) -> &'static str {
     match run.state.done().map(|done| &done.outcome) {
         Some(Outcome::Succeeded(_)) => "success",

@@ -1,4 +1,4 @@
-//! Moves the final tags: only after the store has said which, and within a deadline that lies inside the lease.
+//! Moves the final tags, after the store has permitted it, and within a deadline inside the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,33 +21,32 @@ use crate::failure;
 use crate::lease::KeptLease;
 use crate::step::push::PushedImage;
 
-/// The part of a lease that moving tags may use. What is left covers the time that the store's answer took.
+/// The share of a lease that moving tags may use. The rest covers the time of the store's answer.
 const SHARE_OF_LEASE: f64 = 0.7;
 
-/// How long a tag is tried to be put right.
+/// How long correcting a tag is retried.
 const PUT_RIGHT_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a scheduler may take to say which facts a run was built on: it may have to ask the code host.
+/// How long a scheduler may take to resolve the facts that a run was built on; it may have to ask the code host.
 const UNDECIDED_FOR: Duration = Duration::from_secs(60);
 
-/// How soon it is asked again.
+/// The pause until it is asked again.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(250);
 
-/// Moves final tags.
 pub(crate) struct Tagger {
     pub(crate) store: SharedStore,
     pub(crate) registries: Arc<dyn Registries>,
 }
 
-/// What became of the final tags.
+/// The result of moving the final tags.
 pub(crate) struct Tagged {
-    /// These point to the image now.
+    /// The tags that point to the image now.
     pub(crate) outputs: Vec<OutputImage>,
-    /// These belong to newer runs.
+    /// The tags that belong to newer runs.
     pub(crate) superseded: Vec<SupersededTag>,
 }
 
-/// Which tags may move, and when that was asked.
+/// The tags that may move, and when the store was asked.
 struct Permitted {
     asked: Instant,
     images: Vec<ImageReference>,
@@ -55,8 +54,8 @@ struct Permitted {
 }
 
 impl Tagger {
-    /// Moves `images`, as far as no newer run has moved them, to what the step has `pushed`, and puts right what another
-    /// attempt may have written beside it.
+    /// Moves those of `images` that no newer run has moved to what the step has `pushed`, and corrects what another
+    /// attempt may have written at the same time.
     pub(crate) async fn tag(
         &self,
         attempt: &Attempt,
@@ -98,7 +97,7 @@ impl Tagger {
         Ok(Tagged { outputs, superseded })
     }
 
-    /// Asks the store which tags may move: without its word none does.
+    /// Asks the store which tags may move. None moves without its permission.
     async fn ask_to_tag(
         &self,
         lease: &KeptLease,
@@ -131,7 +130,7 @@ impl Tagger {
         }
     }
 
-    /// No scheduler said in time which facts the run was built on. Without them its tags stay with whoever has them.
+    /// Called if no scheduler resolved the facts in time. The run's tags then stay with the runs that have them.
     async fn resolve_as_unknown(&self, lease: &KeptLease) {
         let resolved = async {
             let Some(run) = runs::find(self.store.as_ref(), lease.run).await? else {
@@ -145,8 +144,9 @@ impl Tagger {
         }
     }
 
-    /// Before the finish, so that the next attempt makes up for one that crashes here: reads once more each tag that
-    /// another attempt may have written beside this one, or an earlier one of this run over a newer run's, and puts it right.
+    /// Re-reads each tag that another attempt may have written at the same time, or that an earlier attempt of this run
+    /// may have written over a newer run's, and corrects it. Done before the finish, so that the next attempt does it
+    /// if this one crashes here.
     async fn settle_tags(
         &self,
         attempt: &Attempt,

@@ -1,4 +1,4 @@
-//! A worker: takes the ready runs of its pool, as many at once as it has slots.
+//! A worker: takes ready runs of its pool, as many at once as it has slots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,22 +29,22 @@ use crate::step::build::Builder;
 use crate::step::push::Pusher;
 use crate::tags::Tagger;
 
-/// How often a worker looks for work though no doorbell rang and it found none for a while.
+/// How often a worker polls for runs when no doorbell rings.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How soon it looks again after it took a run. Each look that finds nothing doubles this, up to [`LOOK_AGAIN`].
+/// The pause after taking a run. Each poll that finds nothing doubles it, up to [`LOOK_AGAIN`].
 const LOOK_SOON: Duration = Duration::from_millis(250);
 
 /// A worker.
 #[derive(Clone)]
 pub struct Worker {
-    /// The truth.
+    /// The store, shared by all roles.
     pub store: SharedStore,
     /// The doorbells.
     pub queues: Queues,
-    /// Uploaded contexts and log segments.
+    /// Holds uploaded contexts and log segments.
     pub blobs: SharedBlobs,
-    /// Opens the bundles of its pool, and nothing else.
+    /// Opens the secrets of its pool's runs, and nothing else.
     pub pool_key: Arc<PoolKey>,
     /// Builds images.
     pub engine: Arc<dyn Engine>,
@@ -61,19 +61,19 @@ pub struct Worker {
 /// No run could be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// The store's own.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No nonce could be made.
+    /// The system's random number generator failed.
     #[error(transparent)]
     Nonce(#[from] SecretError),
-    /// What was made is no nonce.
+    /// The generated nonce is invalid.
     #[error(transparent)]
     Text(#[from] InvalidText),
 }
 
 impl Worker {
-    /// Takes runs until `stop` is cancelled; then hands back what it holds and returns.
+    /// Takes runs until `stop` is cancelled; then hands its runs back and returns.
     pub async fn run(self, stop: CancellationToken) {
         let readiness = Readiness::default();
         let (announcer, housekeeper) = (self.announcer(), self.housekeeper());
@@ -85,8 +85,8 @@ impl Worker {
         );
     }
 
-    /// Takes the best ready run, if there is one, and does an attempt at it: for tests, and for whoever wants the effect of
-    /// a doorbell at once. Answers whether there was one.
+    /// Takes the best ready run, if there is one, and executes an attempt of it. For tests, and for callers that need
+    /// the effect at once. Returns whether there was one.
     ///
     /// # Errors
     /// [`TakeError`].
@@ -174,7 +174,8 @@ impl Worker {
                 Ok(Some((taken, held))) => {
                     pause.reset();
                     said.over();
-                    // Whoever wants to be alone was given to a worker that held nothing: the other slots are free, and stay so.
+                    // A run that needs a worker to itself was taken while no other was held. So the other slots are
+                    // free, and stay so.
                     let others =
                         if taken.run.wants_to_be_alone() { self.settings.slots - 1 } else { 0 };
                     let Ok(others) = Arc::clone(&slots).acquire_many_owned(others).await else {

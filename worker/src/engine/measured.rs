@@ -1,4 +1,4 @@
-//! An engine whose answers are timed and counted.
+//! Records metrics of an engine's operations.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::{
     Leftover, PushError,
 };
 
-/// An engine, measured.
+/// An engine with metrics.
 pub struct MeasuredEngine(Arc<dyn Engine>);
 
 impl MeasuredEngine {
-    /// Measures `engine`.
+    /// Records metrics of `engine`.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self(engine)
@@ -77,7 +77,7 @@ impl Engine for MeasuredEngine {
     }
 }
 
-/// A build that is dropped before its end was stopped.
+/// Counts a build as stopped if it is dropped before its end.
 struct WatchedBuild {
     end: BuildEnd,
 }

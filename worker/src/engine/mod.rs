@@ -1,7 +1,7 @@
-//! The container engine, as a worker sees it.
+//! The container engine.
 //!
-//! In: what to build, as values, and a stream of the context. Out: what happened, as events, and an image.
-//! Two implementations pass one contract suite: [`docker`] on a real engine and [`scripted`] for tests.
+//! In: what to build, as values, and a stream of the context. Out: events, and an image. Two implementations pass one
+//! contract suite: [`docker`] on a real engine, and [`scripted`] for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -19,28 +19,29 @@ pub mod docker;
 pub mod measured;
 pub mod scripted;
 
-/// What staging tags begin with; a number of the worker and one of the slot follow. No image may ask for such a tag.
+/// The prefix of staging tags, followed by a number of the worker and one of the slot. No image of a user may have such
+/// a tag.
 pub(crate) const STAGING: &str = "gantry-staging-";
 
-/// A build's context: a plain or gzip tar, `.dockerignore` applied, its root the context's root.
+/// A build's context: a plain or gzipped tar after `.dockerignore`, with the context's root as its root.
 pub type ContextStream = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A container engine with BuildKit.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// What the engine is and whether it answers.
+    /// Returns the engine's properties.
     ///
     /// # Errors
-    /// [`EngineError::Unreachable`] when it does not.
+    /// [`EngineError::Unreachable`] if it does not answer.
     async fn info(&self) -> Result<EngineInfo, EngineError>;
 
-    /// Builds one image and keeps it in the engine under `order.image`.
+    /// Builds one image and stores it in the engine under `order.image`.
     ///
-    /// Events arrive in order until the future resolves; a full channel holds back the engine's log, never another
-    /// build. Dropping the future cancels the build: its container is gone within two seconds.
+    /// Events arrive in order until the future resolves. A full channel applies backpressure to the log of this build
+    /// only. Dropping the future cancels the build, and its container is gone within two seconds.
     ///
     /// # Errors
-    /// [`BuildError`]: a step's own failure, a refused Dockerfile, or the infrastructure's.
+    /// [`BuildError`]: a step failed, the Dockerfile was refused, or the infrastructure failed.
     async fn build(
         &self,
         order: BuildOrder,
@@ -48,128 +49,128 @@ pub trait Engine: Send + Sync {
         events: mpsc::Sender<BuildEvent>,
     ) -> Result<BuiltImage, BuildError>;
 
-    /// Gives an image in the engine another name; if something else had it, it has it no more.
+    /// Gives an image in the engine another name. An image that had this name loses it.
     ///
     /// # Errors
-    /// [`EngineError`], also when there is no such image.
+    /// [`EngineError`], also if there is no such image.
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError>;
 
-    /// Pushes an image that [`Engine::build`] left in the engine.
+    /// Pushes an image that [`Engine::build`] stored in the engine.
     ///
-    /// What the registry then has under that name is for the caller to ask the registry: engines with the containerd
-    /// image store do not report a digest, and another process may have taken the name meanwhile.
+    /// The caller must ask the registry what has that name afterwards: engines with the containerd image store do not
+    /// report a digest, and another process may have moved the name meanwhile.
     ///
     /// # Errors
-    /// [`PushError`]: refused credentials, the registry's answer, or the engine gone.
+    /// [`PushError`]: the credentials were refused, the registry failed, or the engine did not answer.
     async fn push(
         &self,
         image: &ImageReference,
         credentials: Option<&Credentials>,
     ) -> Result<(), PushError>;
 
-    /// Removes an image by name; one that is not there is no error.
+    /// Removes an image by name; a missing image is no error.
     ///
     /// # Errors
     /// [`EngineError`].
     async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError>;
 
-    /// What stands in the engine with this installation's label, containers and images, and the processes that a
-    /// killed engine left, whoever's they were.
+    /// Lists the containers and images with this installation's label, and all processes that a killed engine left
+    /// behind, whoever started them.
     ///
-    /// What a living attempt uses has its label too: the caller compares [`Leftover::owner`] with the leases. A
-    /// process is only told when nobody waits for it any more, so builds may go on meanwhile.
+    /// Objects of running attempts have the label too, so the caller compares [`Leftover::owner`] with the leases.
+    /// Processes are only listed if nothing waits for them any more, so builds may run meanwhile.
     ///
     /// # Errors
     /// [`EngineError`].
     async fn leftovers(&self, installation: &str) -> Result<Vec<Leftover>, EngineError>;
 
-    /// Removes one leftover; one that is gone already is no error.
+    /// Removes one leftover; a missing one is no error.
     ///
     /// # Errors
     /// [`EngineError`].
     async fn remove(&self, leftover: &Leftover) -> Result<(), EngineError>;
 
-    /// Lets the build cache shrink to at most `keep_bytes`, oldest use first. Returns the bytes freed.
+    /// Shrinks the build cache to at most `keep_bytes`, least recently used first. Returns the freed bytes.
     ///
     /// # Errors
     /// [`EngineError`].
     async fn prune_cache(&self, keep_bytes: u64) -> Result<u64, EngineError>;
 }
 
-/// What an engine says of itself.
+/// An engine's properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// `Docker Engine 20.10.24`.
+    /// Like `Docker Engine 20.10.24`.
     pub name: String,
     /// The platform of its machine.
     pub platform: Platform,
-    /// Where it keeps images, when that is a path of this machine: its free space is the worker's.
+    /// Where it stores images, if that is a path on this machine, so that its free space can be checked.
     pub data_root: Option<std::path::PathBuf>,
 }
 
-/// One image build, complete: nothing is looked up any more.
+/// A complete order for one image build.
 #[derive(Debug, Clone)]
 pub struct BuildOrder {
-    /// The installation, for labels: a worker sweeps only its own.
+    /// The installation, for labels: a worker removes only leftovers of its own installation.
     pub installation: String,
-    /// The run that it belongs to.
+    /// The run.
     pub run: RunId,
-    /// Its attempt, from 1.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// Its step.
+    /// The step.
     pub step: StepId,
-    /// The Dockerfile's text, each base pinned by digest.
+    /// The text of the Dockerfile, with each base pinned by digest.
     pub dockerfile: String,
-    /// The images that it needs, with the digests that they must have. A build that loads another one is stopped.
+    /// The images that it may load, with their digests. A build that loads another one is stopped.
     pub bases: BTreeSet<ImageReference>,
-    /// One of them reads the Dockerfile: without it, no image does.
+    /// Whether one of them is a frontend that reads the Dockerfile.
     pub has_frontend: bool,
-    /// The name under which the engine keeps the result: only this run uses it.
+    /// The name of the result in the engine, used only by this run.
     pub image: ImageReference,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
     /// Plain build arguments.
     pub build_args: BTreeMap<String, String>,
-    /// Secret build arguments: given as build arguments and as BuildKit secrets of the same id.
+    /// Secret build arguments: passed both as build arguments and as BuildKit secrets with the same ids.
     pub secret_build_args: BTreeMap<String, SecretString>,
-    /// The stage to build, if not the last.
+    /// The stage to build; the last one if `None`.
     pub target: Option<String>,
     /// The platform to build for.
     pub platform: Platform,
-    /// Run each step anew.
+    /// Whether every step is executed again.
     pub no_cache: bool,
-    /// Keeps equal steps of builds apart that must not share a result: registry, task, trust class and a keyed hash of
-    /// the secrets, as a host name of at most 63 letters, digits and `-`. BuildKit runs equal steps of concurrent
-    /// builds once, with one build's secrets. Folders of `RUN --mount=type=cache` are kept apart by it too.
+    /// Separates equal steps of builds that must not share a result: registry, task, trust class and a keyed hash of the
+    /// secrets, in the form of a host name of at most 63 letters, digits and `-`. BuildKit runs equal steps of concurrent
+    /// builds once, with the secrets of one of them. Folders of `RUN --mount=type=cache` are separated by it too.
     pub isolation: String,
-    /// Credentials by registry, for the bases.
+    /// The credentials for bases, by registry.
     pub registries: BTreeMap<RegistryHost, Credentials>,
 }
 
-/// What a build says while it goes on. Texts are as the engine gave them: not yet masked.
+/// Progress of a build. Texts come from the engine and are not masked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum BuildEvent {
-    /// A vertex of the build graph began. Its number counts from 1 in this build.
+    /// A vertex of the build graph began. Vertices of a build are numbered from 1.
     Started {
         vertex: u32,
-        /// `[stage-1 2/3] COPY …`.
+        /// Like `[stage-1 2/3] COPY …`.
         name: String,
     },
-    /// A vertex ended. Said once; a second time when the engine came back to it and it failed then.
+    /// A vertex ended. Reported once, or again if the engine ran it again and it failed then.
     Completed {
         vertex: u32,
-        /// Its result was there already.
+        /// Its result was cached.
         cached: bool,
-        /// Why it failed, if it did.
+        /// The error, if it failed.
         error: Option<String>,
-        /// How long it took, in milliseconds.
+        /// Its duration in milliseconds.
         duration_ms: u64,
     },
-    /// Output of a vertex, cut anywhere.
+    /// Output of a vertex, split at arbitrary bytes.
     Output {
         vertex: u32,
-        /// Standard output or error.
+        /// Standard output or standard error.
         stream: OutputStream,
         /// At most 64 KiB.
         bytes: Bytes,
@@ -181,100 +182,102 @@ pub use gantry_domain::log::OutputStream;
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
-    /// The digest of its configuration. It names the content: the configuration lists the layers. With the containerd
-    /// image store the engine's own id of the image is another digest, that of the manifest.
+    /// The digest of the image's configuration. It identifies the content, because the configuration lists the layers.
+    /// With the containerd image store, the engine's id of the image is the manifest's digest instead.
     pub config: Digest,
 }
 
-/// Something with this installation's label in the engine.
+/// An object in the engine with this installation's label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// What it is.
+    /// The kind of object.
     pub kind: LeftoverKind,
-    /// The engine's own id of it; an image's name, where it has one.
+    /// The engine's id of it; for an image its name, if it has one.
     pub id: String,
-    /// The run and attempt of its labels; `None` for what cannot be told, like a process of a killed engine.
+    /// The run and attempt in its labels; `None` if unknown, as for a process of a killed engine.
     pub owner: Option<(RunId, u32)>,
 }
 
-/// The kinds of things that a dead attempt may leave.
+/// The kinds of objects that a dead attempt may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftoverKind {
     /// A container.
     Container,
     /// An image.
     Image,
-    /// A build step's process that a killed engine left in its cgroup.
+    /// A process of a build step that a killed engine left in its cgroup.
     BuildProcess,
 }
 
-/// The engine could not be asked.
+/// A request to the engine failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nobody answers, or the connection broke.
+    /// The engine does not answer, or the connection was lost.
     #[error(
         "the container engine at {address} does not answer: is it running, and may this user use it?"
     )]
     Unreachable {
-        /// Its socket or URL.
+        /// The engine's socket or URL.
         address: String,
-        /// What the transport said.
+        /// The transport's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It answered that it cannot.
+    /// The engine refused the request.
     #[error("the container engine refused to {what}: {message}")]
     Refused {
-        /// What was asked.
+        /// What was requested.
         what: &'static str,
-        /// Its words.
+        /// The engine's message.
         message: String,
     },
 }
 
-/// Why a build gave no image. Texts are not yet masked.
+/// A build failed. Messages are not masked yet.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A step of the Dockerfile ended with a code of its own: the user's failure.
+    /// A step of the Dockerfile exited with an error, which is the user's failure.
     #[error("{step} ended with exit code {exit_code}")]
     StepFailed {
-        /// The vertex's name: `[2/3] RUN make`.
+        /// The vertex's name, like `[2/3] RUN make`.
         step: String,
-        /// The code of the process.
+        /// The exit code of the process.
         exit_code: i64,
     },
-    /// The engine refused the build: wrong Dockerfile, missing file in the context, unknown target.
+    /// The engine refused the build: the Dockerfile is invalid, a file is missing in the context, or the stage does not
+    /// exist.
     #[error("the engine refused the build: {message}")]
     Refused {
-        /// Its words.
+        /// The engine's message.
         message: String,
     },
-    /// Not the user's fault: another attempt may succeed. A full disk is one.
+    /// The engine failed, which is not the user's fault: another attempt may succeed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The engine has no space left.
+    /// The engine's disk is full.
     #[error(
         "the engine's disk is full: free space under its data root, or lower `engine.keep`; it said: {message}"
     )]
     DiskFull {
-        /// Its words.
+        /// The engine's message.
         message: String,
     },
-    /// A registry or server did not give what the build needs: 5xx, reset, unreachable. Not the user's fault either.
+    /// A registry or server could not provide what the build needs: 5xx, connection reset, unreachable. Not the user's
+    /// fault either.
     #[error("the build could not fetch what it needs: {message}")]
     Unavailable {
-        /// The engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// The worker could not read the context that it had unpacked to its end. Not the user's fault.
+    /// Reading the unpacked context failed. Not the user's fault.
     #[error("the context could not be sent")]
     Context {
-        /// What the reader said.
+        /// The reader's error.
         source: std::io::Error,
     },
 }
 
 impl BuildError {
-    /// Whether another attempt may succeed with nothing changed.
+    /// Whether another attempt may succeed without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -287,7 +290,7 @@ impl BuildError {
     }
 }
 
-/// Why an image was not pushed.
+/// A push failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The registry refused the credentials.
@@ -297,28 +300,28 @@ pub enum PushError {
     Unauthorized {
         /// The registry.
         host: RegistryHost,
-        /// What was pushed.
+        /// The pushed image.
         image: ImageReference,
-        /// Its words.
+        /// The registry's message.
         message: String,
     },
-    /// The registry could not take it now: 5xx, reset, unreachable.
+    /// The registry is temporarily unavailable: 5xx, connection reset, unreachable.
     #[error("{host} could not take {image}: {message}")]
     Registry {
         /// The registry.
         host: RegistryHost,
-        /// What was pushed.
+        /// The pushed image.
         image: ImageReference,
-        /// Its words.
+        /// The registry's message.
         message: String,
     },
-    /// The engine's own.
+    /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
 impl PushError {
-    /// Whether another attempt may succeed with nothing changed.
+    /// Whether another attempt may succeed without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

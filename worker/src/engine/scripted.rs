@@ -1,9 +1,9 @@
-//! An engine that does what a test tells it to.
+//! A scripted engine for tests.
 //!
-//! In: scripts, by repository, and the orders of a worker. Out: events, images and failures as a real engine would
-//! give them. It runs nothing and reaches no registry; what it "pushed" can be read back as a manifest.
+//! In: scripts, by repository, and the orders of a worker. Out: events, images and failures like those of a real
+//! engine. It runs nothing and contacts no registry; what it "pushed" can be read as a manifest.
 //!
-//! Everything is bounded: it keeps the last [`KEPT_BUILDS`] builds, and of each context the first [`KEPT_CONTEXT`]
+//! Everything is bounded: it remembers the last [`KEPT_BUILDS`] builds, and of each context the first [`KEPT_CONTEXT`]
 //! bytes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -27,35 +27,35 @@ use super::{
 
 /// How many builds are remembered.
 pub const KEPT_BUILDS: usize = 1024;
-/// How much of a build's context is remembered.
+/// How many bytes of each context are remembered.
 pub const KEPT_CONTEXT: usize = 64 * 1024;
 
 const LOG_CHUNK: usize = 64 * 1024;
 const LOG_LINE: &[u8] = b"a line of sixty-four bytes, which divides a chunk of log evenly\n";
 
-/// What a build does, one after another. A build whose script ends without a failure succeeds.
+/// The actions of a build, in order. A build whose script ends without a failure succeeds.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Says this, on this stream.
+    /// Writes this output to this stream.
     Output(OutputStream, Bytes),
-    /// Says this many bytes of log, in lines.
+    /// Writes this many bytes of log, in lines.
     Log {
-        /// How many.
+        /// The number of bytes.
         bytes: u64,
     },
     /// Waits until the test opens the gate.
     Wait(Gate),
     /// Takes this long.
     Work(Duration),
-    /// Goes on until it is cancelled.
+    /// Runs until it is cancelled.
     Hang,
-    /// Fails as a `RUN` does.
+    /// Fails with this exit code, like a `RUN`.
     Exit(i64),
-    /// Is refused with these words.
+    /// Is refused with this message.
     Refuse(String),
-    /// The engine's disk is full.
+    /// Fails because the engine's disk is full.
     FillDisk,
-    /// The engine goes away, and with it every other call until [`ScriptedEngine::come_back`].
+    /// Makes the engine unavailable, for all calls until [`ScriptedEngine::come_back`].
     GoAway,
 }
 
@@ -84,12 +84,12 @@ impl Gate {
         Self::default()
     }
 
-    /// Returns once a build stands before it.
+    /// Returns once a build waits at the gate.
     pub async fn reached(&self) {
         self.wait(|state| state.reached).await;
     }
 
-    /// Lets every build through, now and later.
+    /// Opens the gate for all builds, now and later.
     pub fn open(&self) {
         self.state.send_modify(|state| state.open = true);
     }
@@ -100,7 +100,7 @@ impl Gate {
     }
 
     async fn wait(&self, until: impl FnMut(&GateState) -> bool) {
-        // Fails only when the sender is gone, and it is ours.
+        // Fails only if the sender is dropped, which `self` holds.
         let mut state = self.state.subscribe();
         let _held = state.wait_for(until).await;
     }
@@ -113,22 +113,22 @@ pub enum PushFailure {
     Unauthorized,
     /// The registry answers 503.
     Registry,
-    /// The engine is gone.
+    /// The engine does not answer.
     Engine,
 }
 
-/// A build that the engine was asked for.
+/// A build that was requested.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The order, complete.
+    /// The complete order.
     pub order: BuildOrder,
-    /// The context's first [`KEPT_CONTEXT`] bytes.
+    /// The first [`KEPT_CONTEXT`] bytes of the context.
     pub context: Bytes,
-    /// Its whole length.
+    /// The whole length of the context in bytes.
     pub context_length: u64,
 }
 
-/// The scripted engine. A clone is the same engine.
+/// The scripted engine. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct ScriptedEngine {
     shared: Arc<Shared>,
@@ -162,45 +162,45 @@ struct Kept {
 }
 
 impl ScriptedEngine {
-    /// An engine with nothing in it, whose builds succeed at once.
+    /// An empty engine, whose builds succeed at once.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next build of an image of `repository` without a script does this.
+    /// Scripts the next unscripted build of an image of `repository`.
     pub fn script(&self, repository: &Repository, actions: impl IntoIterator<Item = Action>) {
         let actions = actions.into_iter().collect();
         self.state().scripts.entry(repository.clone()).or_default().push_back(actions);
     }
 
-    /// The next push to `repository` that is not told to fail yet fails so.
+    /// Makes the next push to `repository` fail that is not already scripted to fail.
     pub fn fail_push(&self, repository: &Repository, failure: PushFailure) {
         self.state().push_failures.entry(repository.clone()).or_default().push_back(failure);
     }
 
-    /// Answers nobody, until [`ScriptedEngine::come_back`].
+    /// Makes the engine unavailable until [`ScriptedEngine::come_back`].
     pub fn go_away(&self) {
         self.state().away = true;
     }
 
-    /// Answers again.
+    /// Makes the engine available again.
     pub fn come_back(&self) {
         self.state().away = false;
     }
 
-    /// Puts something there as a dead attempt would leave it.
+    /// Adds a leftover, as if a dead attempt had left it.
     pub fn leave(&self, installation: &str, leftover: Leftover) {
         self.state().leftovers.push((installation.to_owned(), leftover));
     }
 
-    /// The builds asked for, oldest first.
+    /// The requested builds, oldest first.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         self.state().asked.iter().cloned().collect()
     }
 
-    /// How many builds run now.
+    /// The number of running builds.
     #[must_use]
     pub fn running(&self) -> usize {
         *self.shared.running.borrow()
@@ -208,30 +208,31 @@ impl ScriptedEngine {
 
     /// Returns once exactly `count` builds run.
     pub async fn until_running(&self, count: usize) {
-        // Fails only when the sender is gone, and it is ours.
+        // Fails only if the sender is dropped, which `self` holds.
         let mut running = self.shared.running.subscribe();
         let _held = running.wait_for(|running| *running == count).await;
     }
 
-    /// The images that are in the engine now.
+    /// The images in the engine.
     #[must_use]
     pub fn images(&self) -> Vec<ImageReference> {
         self.state().images.keys().cloned().collect()
     }
 
-    /// After the next push to `repository`, the name pushed has this digest: that of another process's image.
+    /// After the next push to `repository`, the pushed name has this digest, as if another process had pushed its
+    /// image.
     pub fn exchange_push(&self, repository: &Repository, digest: &Digest) {
         let mut state = self.state();
         state.exchanged_pushes.entry(repository.clone()).or_default().push_back(digest.clone());
     }
 
-    /// The digest that the last push of this name has in its registry.
+    /// The digest of the last push of this name.
     #[must_use]
     pub fn pushed(&self, image: &ImageReference) -> Option<Digest> {
         self.state().pushed.get(image).cloned()
     }
 
-    /// The manifest that was pushed with this digest.
+    /// The pushed manifest with this digest.
     #[must_use]
     pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
         self.state().manifests.get(digest).cloned()
@@ -415,7 +416,7 @@ fn gone() -> EngineError {
     }
 }
 
-/// Counts a build for as long as it runs, also when it is dropped.
+/// Counts a running build until it is dropped.
 struct Running<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Running<'a> {
@@ -434,7 +435,7 @@ impl Drop for Running<'_> {
 const VERTEX: u32 = 1;
 const STEP: &str = "[1/1] RUN script";
 
-/// The one vertex of a scripted build. Nobody needs to listen.
+/// The only vertex of a scripted build. Events are dropped if nobody listens.
 struct Says<'a> {
     events: &'a mpsc::Sender<BuildEvent>,
 }
@@ -484,7 +485,7 @@ fn digest_of(bytes: &[u8]) -> Digest {
     }
 }
 
-/// Differs when anything in the order does that an image would show.
+/// A configuration that differs for orders whose images would differ.
 fn config_of(order: &BuildOrder) -> Vec<u8> {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {

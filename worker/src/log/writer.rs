@@ -1,7 +1,8 @@
-//! Writes an attempt's log: frames, small pieces in the store that readers see at once, segments in the object store.
+//! Writes an attempt's log: frames are grouped into small pieces in the store, which readers see at once, and then into
+//! segments in the object store.
 //!
-//! Pieces are packed while others are appended. When the object store is away, the tail in the store grows to its limit;
-//! from there on nothing more is taken, and the log says for how long.
+//! Pieces are packed while others are appended. While the object store is unavailable, the tail in the store grows to
+//! its limit. Then no more frames are accepted, and the log says for how long.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,31 +22,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FRAME, Said};
 
-/// How long a line waits for company before readers see it.
+/// How long a line waits for further ones before it is written.
 const FLUSH_AFTER: Duration = Duration::from_millis(40);
 
-/// A piece has at least so many bytes of frames before nothing more is added to it.
+/// A piece is written once it has this many bytes of frames.
 const PIECE: usize = 64 * 1024;
 
-/// What the tail of one attempt may take in the store.
+/// The most bytes of an attempt's tail in the store.
 const TAIL: usize = 1024 * 1024;
 
-/// The largest piece: one frame more than it needs, in which JSON writes each byte as six.
+/// The largest piece: one more frame than the minimum, in which JSON may encode each byte as six.
 const LARGEST_PIECE: usize = PIECE + 6 * FRAME + 1024;
 
-/// What a piece takes in the store beside its bytes, about.
+/// The approximate overhead of a piece in the store, in bytes.
 const PIECE_OVERHEAD: usize = 256;
 
-/// When pieces are packed into a segment: at this size or this age.
+/// Pieces are packed into a segment at this size or this age.
 const SEGMENT: usize = TAIL / 2;
 const SEGMENT_AGE: Duration = Duration::from_secs(2);
 
-/// How long the end of a log waits for an object store that is away. What is in the store by then is packed by the
-/// scheduler.
+/// How long the end of a log waits for an unavailable object store. The scheduler packs what is left in the store.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
 const SEAL_WITHIN: Duration = Duration::from_secs(3);
 
-/// A pause that people should know of.
+/// Pauses that are mentioned in the log.
 const LONG: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
@@ -53,22 +53,22 @@ pub(super) struct Writer {
     blobs: SharedBlobs,
     log: LogId,
     most: u64,
-    /// Where the next frame begins.
+    /// The offset of the next frame.
     offset: u64,
-    /// Bytes that were not kept.
+    /// The number of omitted bytes.
     left_out: u64,
-    /// Frames that are not yet in the store, as lines of JSON.
+    /// Frames that are not in the store yet, as lines of JSON.
     lines: Vec<u8>,
-    /// Where they begin.
+    /// Their offset.
     start: u64,
-    /// Pieces in the store that are not yet in a segment, and since when.
+    /// Pieces in the store that are not in a segment yet, with the time they were written.
     tail: VecDeque<(Piece, Instant)>,
-    /// Since when nothing is taken, because the tail is full.
+    /// Since when no frames are accepted, because the tail is full.
     held_since: Option<Instant>,
 }
 
 impl Writer {
-    /// At most `most` bytes of the log are kept.
+    /// Keeps at most `most` bytes of the log.
     pub(super) fn new(store: SharedStore, blobs: SharedBlobs, log: LogId, most: u64) -> Self {
         Self {
             store,
@@ -84,8 +84,8 @@ impl Writer {
         }
     }
 
-    /// Writes what is said until nobody is left who could say more, or, once it is `closing`, until the object store has
-    /// been waited for long enough.
+    /// Writes frames until all senders are gone, or, once `closing` is cancelled, until the object store was waited for
+    /// long enough.
     pub(super) async fn run(mut self, mut said: mpsc::Receiver<Said>, closing: CancellationToken) {
         let mut give_up = pin!(async {
             closing.cancelled().await;
@@ -120,7 +120,7 @@ impl Writer {
         self.close(said).await;
     }
 
-    /// Takes what is said together, and stores it.
+    /// Receives frames that arrive together, and stores them.
     async fn take(&mut self, first: Said, said: &mut mpsc::Receiver<Said>) {
         self.say_what_was_held();
         self.add(first);
@@ -134,7 +134,7 @@ impl Writer {
         self.flush().await;
     }
 
-    /// Says what is missing, and packs what is left.
+    /// Logs what is missing, and packs the rest.
     async fn close(mut self, mut said: mpsc::Receiver<Said>) {
         let mut lost = 0;
         while let Ok(said) = said.try_recv() {
@@ -165,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// When the next segment is to be packed.
+    /// When the next segment is due.
     fn segment_due(&self) -> Option<Instant> {
         let (_, since) = self.tail.front()?;
         Some(if self.tail_size() >= SEGMENT { *since } else { *since + SEGMENT_AGE })
@@ -233,7 +233,7 @@ impl Writer {
         self.tail.push_back((piece, Instant::now()));
     }
 
-    /// Packs the oldest pieces into a segment, however often that must be tried. Answers how many.
+    /// Packs the oldest pieces into a segment, with retries. Returns how many.
     fn pack(&self) -> BoxFuture<'static, usize> {
         let pieces = self.tail.iter().map(|(piece, _)| piece.clone());
         let pieces: Vec<Piece> = pieces.take(logs::SEGMENT_PIECES).collect();
@@ -250,7 +250,7 @@ impl Writer {
     }
 }
 
-/// Waits longer and longer, and tells the operator once.
+/// Growing pauses, with one log message.
 struct Waiting {
     log: LogId,
     backoff: Backoff,
@@ -271,7 +271,7 @@ impl Waiting {
     }
 }
 
-/// The worker's clock: for people who read a log, and for nothing else.
+/// The worker's clock. For people who read a log, and nothing else.
 #[allow(
     clippy::disallowed_methods,
     reason = "a frame shows when the worker read it; nothing is decided by it"

@@ -4,16 +4,16 @@ use aho_corasick::Anchored;
 use aho_corasick::automaton::{Automaton as _, StateID};
 use aho_corasick::nfa::noncontiguous::NFA;
 
-/// The automaton of some texts.
+/// An automaton for a set of texts.
 #[derive(Debug)]
 pub(super) struct Finder {
     automaton: NFA,
     start: StateID,
-    /// For each state: how many of the last bytes may be the beginning of a text.
+    /// For each state, how many of the last bytes may be the beginning of a text.
     depths: Vec<u32>,
 }
 
-/// A place in the automaton; in none before the first byte.
+/// A state of the automaton; `None` before the first byte.
 #[derive(Debug, Default)]
 pub(super) struct Cursor(Option<StateID>);
 
@@ -34,13 +34,13 @@ impl Finder {
             Ok((_, Err(error))) => {
                 unreachable!("an automaton is made for both kinds of start: {error}")
             }
-            // Only a limit of 2^31 states makes it fail; the texts are bounded far below.
+            // Only a limit of 2^31 states can make it fail; the texts are bounded far below that.
             Err(error) => unreachable!("a few texts fit an automaton: {error}"),
         }
     }
 }
 
-/// A text that is walked from the start leads through the states of its own beginnings.
+/// Walking a text from the start visits the states of its prefixes.
 fn depths(automaton: &NFA, start: StateID, texts: &[Vec<u8>]) -> Vec<u32> {
     let mut depths = Vec::new();
     for text in texts {
@@ -57,12 +57,12 @@ fn depths(automaton: &NFA, start: StateID, texts: &[Vec<u8>]) -> Vec<u32> {
 }
 
 impl Cursor {
-    /// Reads a byte. Gives the length of the longest text that ends with it.
+    /// Reads a byte. Returns the length of the longest text that ends with it.
     pub(super) fn advance(&mut self, finder: &Finder, byte: u8) -> Option<usize> {
         let state = self.0.unwrap_or(finder.start);
         let state = finder.automaton.next_state(Anchored::No, state, byte);
         self.0 = Some(state);
-        // The longest comes first: the others were added from the states of its endings.
+        // The longest one comes first; the others were added from the states of its suffixes.
         finder
             .automaton
             .is_match(state)

@@ -1,17 +1,17 @@
-//! The forms in which programs write a text.
+//! The encodings in which programs print a text.
 
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-/// Fewer digits of base64 stand in too many words.
+/// Shorter base64 would match ordinary words.
 const SHORTEST_DIGITS: usize = 6;
 
-/// By itself, percent-encoded, in JSON, in the quotes of a shell.
+/// As it is, percent-encoded, in JSON, and in shell quotes.
 pub(super) fn plain(text: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![text.to_owned()];
-    // As URLs, forms, and JavaScript's `encodeURIComponent` have it.
+    // As in URLs, in forms, and in JavaScript's `encodeURIComponent`.
     for (kept, blank) in [("-._~", "%20"), ("-._*", "+"), ("-._~!'()*", "%20")] {
         let upper = percent_encoded(text, kept, blank, true);
         let lower = percent_encoded(text, kept, blank, false);
@@ -20,10 +20,10 @@ pub(super) fn plain(text: &str) -> Vec<Vec<u8>> {
     let json = json(text);
     forms.push(json.replace('/', "\\/"));
     forms.push(json_ascii(&json, ""));
-    // Go escapes what HTML could take for a tag, in any text.
+    // Go escapes `<`, `>` and `&` in JSON by default.
     forms.push(json_ascii(&json, "<>&"));
     forms.push(json);
-    // What `set -x` and `printf %q` print.
+    // As printed by `set -x` and `printf %q`.
     forms.push(text.replace('\'', "'\\''"));
     forms.push(text.replace('\'', "'\"'\"'"));
     forms.push(text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"));
@@ -33,7 +33,7 @@ pub(super) fn plain(text: &str) -> Vec<Vec<u8>> {
     forms.into_iter().map(String::into_bytes).collect()
 }
 
-/// In hexadecimal, and in base64: by itself, or with what stands around it.
+/// In hexadecimal and base64, alone or within a longer text.
 pub(super) fn wrapped(text: &str) -> Vec<Vec<u8>> {
     let mut forms = within_base64(text);
     for alphabet in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
@@ -44,8 +44,8 @@ pub(super) fn wrapped(text: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-/// What of a text's base64 is the same whatever stands before and after it, like the user before a password: one for each
-/// place that its first byte may have among three.
+/// The part of a text's base64 that does not depend on what comes before and after it, like the user name before a
+/// password: one for each position of its first byte in a group of three.
 fn within_base64(text: &str) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (before, touched) in [(0, 0), (1, 2), (2, 3)] {
@@ -76,13 +76,13 @@ fn percent_encoded(text: &str, kept: &str, blank: &str, upper: bool) -> String {
     encoded
 }
 
-/// As it stands in a string of JSON, between the quotes.
+/// The content of a JSON string, without quotes.
 fn json(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
     quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
 
-/// With escapes in place of what is not ASCII, and of `more`.
+/// Escapes characters outside of ASCII, and those in `more`.
 fn json_ascii(json: &str, more: &str) -> String {
     let mut ascii = String::with_capacity(json.len());
     for letter in json.chars() {

@@ -1,7 +1,7 @@
-//! What the entries of a context are, beside their names and contents.
+//! The attributes of a context's entries, besides name and content.
 //!
-//! Kept apart from the disk: the disk of this machine cannot hold all of it (the umask, setuid files of strangers,
-//! device nodes), and what went in is what the engine must get.
+//! Stored separately from the files, because this machine's disk cannot represent all of them (because of the umask,
+//! setuid files of strangers, device nodes), and the engine must receive them unchanged.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,19 +9,19 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a tar says of an entry beside its name, its content and its owner.
+/// The attributes of a tar entry, besides name, content and owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// The permissions with setuid, setgid and sticky.
+    /// The permissions, with setuid, setgid and sticky bits.
     pub(super) mode: u32,
     pub(super) modified: Modified,
-    /// By name: `security.capability`.
+    /// By name, like `security.capability`.
     pub(super) xattrs: Vec<(String, Vec<u8>)>,
-    /// Set for a device or fifo, for which an empty file stands on the disk.
+    /// Set for a device or fifo, which is an empty file on the disk.
     pub(super) node: Option<Node>,
 }
 
-/// A time of change, before 1970 too: `nanos` always count forward.
+/// A modification time, possibly before 1970; `nanos` always count forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Modified {
     pub(super) seconds: i64,
@@ -39,14 +39,15 @@ pub(super) enum Node {
 /// The attributes of all entries of a checkout.
 #[derive(Debug, Clone)]
 pub(super) enum Manifest {
-    /// A commit knows two modes. Those on the disk depend on the umask, except for the owner's execute bit.
+    /// A commit has only two modes. Those on the disk depend on the umask, except for the owner's execute bit.
     Commit,
-    /// What the archive said, by path. A folder that it only implied is not among them.
+    /// The attributes in the archive, by path, without folders that it only implies.
     Archive(HashMap<PathBuf, Attributes>),
 }
 
 impl Manifest {
-    /// The attributes of the entry at `path`, beneath the root of the checkout, which is `metadata` on the disk.
+    /// The attributes of the entry at `path`, relative to the root of the checkout. `metadata` is that of the file on
+    /// the disk.
     pub(super) fn of(&self, path: &Path, metadata: &Metadata) -> Cow<'_, Attributes> {
         match self {
             Self::Commit => Cow::Owned(as_a_commit_has_it(metadata)),
@@ -56,7 +57,7 @@ impl Manifest {
         }
     }
 
-    /// Whether a device or fifo is meant by the file at `path`.
+    /// Whether the file at `path` represents a device or fifo.
     pub(super) fn is_node(&self, path: &Path) -> bool {
         match self {
             Self::Commit => false,

@@ -1,4 +1,4 @@
-//! What a build needs to know of a checkout before its files are sent: the Dockerfile and the ignore rules.
+//! Reads the Dockerfile and ignore rules of a checkout, before its files are sent.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -16,94 +16,94 @@ use super::Checkout;
 use super::pack::pack;
 use crate::engine::ContextStream;
 
-/// No Dockerfile is larger; what is has another purpose.
+/// No Dockerfile is larger; a larger file is something else.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// How many links one path may lead through, as for Linux.
+/// The most symbolic links in one path, as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// Why a checkout cannot be built.
+/// A checkout cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ContextError {
-    /// No such file.
+    /// The file does not exist.
     #[error(
         "there is no `{path}` in the source: check `--file`, and the folder behind `:` of the context"
     )]
     Missing {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// A link to nothing.
+    /// The file is a link to a file that does not exist.
     #[error(
         "`{path}` is a link to `{target}`, which is not in the source: add the file or mend the link"
     )]
     Dangling {
-        /// As asked for.
+        /// As requested.
         path: String,
-        /// Where it leads, beneath the source's root.
+        /// The target, relative to the source's root.
         target: String,
     },
-    /// Links that lead to each other.
+    /// The file is a link in a cycle.
     #[error("`{path}` is a link that leads back to itself: let it lead to a file")]
     Loop {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// A link that leads out of the source.
+    /// The file is a link that leads out of the source.
     #[error("`{path}` is a link that leads out of the source: copy the file into the source")]
     Outside {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// A folder.
+    /// The path is a folder.
     #[error("`{path}` is a folder: name a file in it")]
     Folder {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// A device or a pipe.
+    /// The path is a device or pipe.
     #[error("`{path}` is a device or pipe: only a file can be read")]
     Node {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// More than anybody writes.
+    /// The file is too large.
     #[error("`{path}` is larger than {} MiB: is it the right file?", LARGEST_FILE >> 20)]
     TooLarge {
-        /// As asked for.
+        /// As requested.
         path: String,
     },
-    /// A file that is not encoded in a way that can be read.
+    /// The file's encoding is not supported.
     #[error("`{path}` {source}")]
     Encoding {
-        /// As asked for.
+        /// As requested.
         path: String,
-        /// How it is encoded.
+        /// The encoding.
         #[source]
         source: EncodingError,
     },
-    /// An ignore file with a mistake.
+    /// The ignore file has a mistake.
     #[error("{path} cannot be used")]
     Ignore {
         path: String,
-        /// The line and what is wrong with it.
+        /// The line, and what is wrong with it.
         source: IgnoreError,
     },
-    /// This machine could not read it.
+    /// The file could not be read.
     #[error("cannot read `{path}` of the source")]
     Unreadable {
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl Checkout {
-    /// The text of the Dockerfile, looked up beneath the context's root. A link is followed as long as it stays there.
-    /// Where there is no `Dockerfile`, `dockerfile` beside it stands in, as for engines.
+    /// Reads the Dockerfile, relative to the context's root. Links are followed within that root. If there is no
+    /// `Dockerfile`, `dockerfile` in the same folder is used, as in engines.
     ///
-    /// Bytes that are not UTF-8 are in the text as [`encoding`] writes them.
+    /// Bytes that are not UTF-8 are converted as [`encoding`] does.
     ///
     /// # Errors
     /// [`ContextError`].
@@ -121,7 +121,7 @@ impl Checkout {
         encoding::decode(&bytes).map_err(|source| ContextError::Encoding { path: read, source })
     }
 
-    /// The ignore rules of a build with this Dockerfile: its own, or the source's, or none.
+    /// The ignore rules for this Dockerfile: those of the Dockerfile itself, of the source, or none.
     ///
     /// # Errors
     /// [`ContextError`].
@@ -141,7 +141,7 @@ impl Checkout {
         Ok(Ignore::default())
     }
 
-    /// The files that a build sees, as a tar.
+    /// Streams the files that a build sees, as a tar.
     #[must_use]
     pub fn pack(&self, ignore: Ignore) -> ContextStream {
         pack(self.root.clone(), Arc::clone(&self.manifest), ignore)
@@ -183,8 +183,8 @@ impl Checkout {
         self.root.join(path)
     }
 
-    /// Where `path` leads beneath the root, link by link: nothing outside is looked at on the way. Nothing changes a
-    /// checkout while it is looked at, so what was checked is what is opened.
+    /// Resolves `path` relative to the root, link by link, without reading anything outside of it. Nothing changes a
+    /// checkout meanwhile, so the checked file is the one that is opened.
     fn inside(&self, path: &str) -> Result<Found, ContextError> {
         let outside = || ContextError::Outside { path: path.to_owned() };
         let mut found = PathBuf::new();
@@ -198,7 +198,7 @@ impl Checkout {
                 continue;
             }
             found.push(name);
-            // What is no link is looked at where it is opened.
+            // Whatever is not a link is handled when it is opened.
             let Ok(target) = self.source_path(&found).read_link() else { continue };
             links += 1;
             if links > MOST_LINKS {
@@ -213,13 +213,13 @@ impl Checkout {
     }
 }
 
-/// A path without links beneath the root.
+/// A path without links, relative to the root.
 struct Found {
     path: PathBuf,
     is_behind_link: bool,
 }
 
-/// The names and `..` of a path; `None` if it begins at the root of the machine.
+/// The names and `..` of a path; `None` if the path is absolute.
 fn components(path: &Path) -> Option<VecDeque<OsString>> {
     let mut names = VecDeque::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! An archive on a web server, as a stream.
+//! Downloads an archive from a web server as a stream.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::SourceError;
 
 const TRIES: u32 = 3;
 
-/// Asks until the server begins to answer, three times at most.
+/// Retries until the server begins to answer, up to three times.
 pub(super) async fn open(
     http: &OutboundClient,
     url: &TarballUrl,

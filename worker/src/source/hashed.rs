@@ -1,4 +1,4 @@
-//! An archive whose bytes are hashed on their way.
+//! Hashes an archive while it is read.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-/// What is read, and the hash of what was read. Its copies read on where the others stopped.
+/// A reader with the hash of what was read so far. Clones continue where the others stopped.
 pub(super) struct Hashed<R>(Arc<Mutex<State<R>>>);
 
 struct State<R> {
@@ -26,10 +26,10 @@ impl<R: AsyncRead + Unpin> Hashed<R> {
         Self(Arc::new(Mutex::new(State { archive, hasher: Sha256::new() })))
     }
 
-    /// Reads what is left, and answers the SHA-256 of everything, in hexadecimal digits.
+    /// Reads the rest, and returns the SHA-256 of everything, in hexadecimal digits.
     ///
     /// # Errors
-    /// What the archive's reader says.
+    /// The error of the archive's reader.
     pub(super) async fn finish(mut self) -> std::io::Result<String> {
         let mut rest = vec![0; 64 << 10];
         while self.read(&mut rest).await? > 0 {}

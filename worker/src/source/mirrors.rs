@@ -1,7 +1,7 @@
-//! Repositories kept between runs, so that a run fetches what changed.
+//! Repositories that are kept between runs, so that a run fetches only changes.
 //!
-//! A mirror is read only after the host itself has answered with the run's own credentials. The whole of them is
-//! bounded: the longest unused goes first. One that git cannot use is thrown away; it can always be fetched again.
+//! A mirror is only read after the host has answered with the run's own credentials. The total size is limited; the
+//! least recently used mirrors are removed first. A mirror that git cannot use is deleted and fetched again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use gantry_remote::git::{Git, GitError, Remote, ResolvedRef};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// Each fetch adds a pack. Beyond this many, one new shallow fetch is cheaper than what git spends on them.
+/// Each fetch adds a pack. Beyond this many, a new shallow fetch is cheaper than working with them.
 const MOST_PACKS: usize = 32;
 
-/// Its time of change says when the mirror was last read.
+/// The modification time of this file is the last use of the mirror.
 const USED: &str = "used";
 
 #[derive(Debug, Clone)]
@@ -26,14 +26,14 @@ pub(super) struct Mirrors {
     locks: Arc<Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>>,
 }
 
-/// The mirror of one address: fetched into by one, read by many.
+/// The mirror of one URL, with one writer or many readers.
 #[derive(Debug)]
 pub(super) struct Mirror {
     path: PathBuf,
     lock: Arc<RwLock<()>>,
 }
 
-/// A mirror that holds what was asked for, and stays as long as this lives.
+/// A mirror that is locked for reading until this is dropped.
 #[derive(Debug)]
 pub(super) struct Reading {
     path: PathBuf,
@@ -55,8 +55,8 @@ impl Mirrors {
         std::fs::create_dir_all(&self.folder)
     }
 
-    /// A host may replace a repository by one of another object format, so each format has a mirror of its own. The
-    /// former one goes unused, and is trimmed in time.
+    /// A host may replace a repository by one with another object format, so each format has a separate mirror. The
+    /// unused one is removed eventually.
     pub(super) fn of(&self, url: &GitUrl, format: ObjectFormat) -> Mirror {
         let name = hex::encode(Sha256::digest(format!("{format} {url}")));
         let path = self.folder.join(&name[..32]);
@@ -70,7 +70,7 @@ impl Mirrors {
         Arc::clone(locks.entry(path.to_owned()).or_default())
     }
 
-    /// Removes the longest unused mirrors until the rest is small enough. One that is in use stays.
+    /// Removes the least recently used mirrors until the rest is small enough. Mirrors in use stay.
     pub(super) async fn trim(&self) {
         let folder = self.folder.clone();
         let Ok(mut mirrors) = tokio::task::spawn_blocking(move || measured(&folder)).await else {
@@ -89,7 +89,7 @@ impl Mirrors {
     }
 }
 
-/// When each mirror was last read, where it is and what it takes.
+/// The last use, path and size of each mirror.
 fn measured(folder: &Path) -> Vec<(SystemTime, PathBuf, u64)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -103,7 +103,7 @@ fn measured(folder: &Path) -> Vec<(SystemTime, PathBuf, u64)> {
 }
 
 impl Mirror {
-    /// Fetches what is missing and gives the mirror to read.
+    /// Fetches what is missing, and locks the mirror for reading.
     pub(super) async fn read(
         self,
         git: &Git,
@@ -120,7 +120,7 @@ impl Mirror {
             discard(&self.path).await;
         }
         match git.fetch(remote, head, &self.path).await {
-            // A process that was killed while it wrote may have left a lock or half a file.
+            // A process that was killed while writing may have left a lock or an incomplete file.
             Err(error) if error.may_be_local() => {
                 tracing::info!("the mirror of {} is made anew: {error}", remote.url);
                 discard(&self.path).await;
@@ -132,7 +132,7 @@ impl Mirror {
     }
 
     fn reading(self, lock: OwnedRwLockReadGuard<()>) -> Reading {
-        // If this fails, the mirror only looks less used than it is.
+        // If this fails, the mirror only seems less recently used than it is.
         let _untouched = std::fs::write(self.path.join(USED), "");
         Reading { path: self.path, _lock: lock }
     }

@@ -1,8 +1,8 @@
-//! What a run builds from, fetched into a folder of its own.
+//! Fetches a run's source into a folder.
 //!
-//! In: a git repository, an uploaded archive, an archive's address. Out: a [`Checkout`]: its Dockerfile and ignore rules
-//! read, its files streamed to the engine. Everything in it was written by strangers: it is bounded in bytes and entries,
-//! never leaves its folder, and no link in it is followed out.
+//! In: a git repository, an uploaded archive, or an archive's URL. Out: a [`Checkout`], with its Dockerfile and ignore
+//! rules to be read, and its files to be streamed to the engine. All content is untrusted: it is limited in bytes and
+//! entries, cannot leave its folder, and no link in it is followed to the outside.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use attributes::Manifest;
 use hashed::Hashed;
 use mirrors::Mirrors;
 
-/// Fetches sources. A clone shares the mirrors.
+/// Fetches sources. Clones share the mirrors.
 #[derive(Debug, Clone)]
 pub struct Sources {
     git: Git,
@@ -42,7 +42,7 @@ pub struct Sources {
     limits: UnpackLimits,
 }
 
-/// A source in a folder of its own, which is gone when this is dropped.
+/// A source in a folder, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Checkout {
     folder: Option<TempDir>,
@@ -53,19 +53,19 @@ pub struct Checkout {
 }
 
 impl Checkout {
-    /// The context's root.
+    /// The root of the context.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The commit that it is, if it came from git.
+    /// The commit, if it came from git.
     #[must_use]
     pub fn commit(&self) -> Option<&CommitId> {
         self.commit.as_ref()
     }
 
-    /// The branch that was asked for or is the default, if it came from git.
+    /// The requested or default branch, if it came from git.
     #[must_use]
     pub fn branch(&self) -> Option<&RefName> {
         self.branch.as_ref()
@@ -81,69 +81,69 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         let folder = self.folder.take();
-        // Removing a large tree takes a while, and nobody waits for it.
+        // Removing a large tree takes a while, and nothing waits for it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn_blocking(move || drop(folder));
         }
     }
 }
 
-/// Why a source could not be fetched.
+/// A source could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum SourceError {
-    /// Git's reason.
+    /// An error of git.
     #[error(transparent)]
     Git(#[from] GitError),
-    /// What came is no archive that may be unpacked.
+    /// The archive cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// The address of the archive may not be reached.
+    /// The guard refused the archive's URL.
     #[error(transparent)]
     Outbound(#[from] OutboundRefused),
-    /// Nobody answered at the address of the archive.
+    /// The archive's server did not answer.
     #[error("the archive {url} could not be fetched")]
     Download {
-        /// Without its query: that may hold a signature.
+        /// Without its query, which may be a signature.
         url: Box<TarballUrl>,
-        /// What went wrong.
+        /// The error.
         source: OutboundError,
     },
-    /// There is no archive at its address.
+    /// The archive's server returned an error.
     #[error(
         "the archive {url} could not be fetched: the server answered {status}: check the address"
     )]
     Status {
         /// Without its query.
         url: Box<TarballUrl>,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
     },
-    /// What is in the object store is not what was uploaded.
+    /// The archive in the object store is not the uploaded one.
     #[error(
         "the archive in the object store has the SHA-256 {hash}, and {digest} was uploaded: something else than gantry wrote \
          there, so it is not built: find out who may write to the object store (docs/redis-acl.md), then upload it again"
     )]
     Exchanged {
-        /// What is there.
+        /// The hash of what is in the object store.
         hash: String,
-        /// What was uploaded.
+        /// The digest of what was uploaded.
         digest: Digest,
     },
-    /// It took too long.
+    /// The deadline passed.
     #[error("the source did not come in time: raise the run's timeout, or make the source smaller")]
     TimedOut,
-    /// This machine could not keep it.
+    /// The source could not be stored.
     #[error("cannot keep the source under {}", .folder.display())]
     Folder {
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl SourceError {
-    /// Trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -158,7 +158,7 @@ impl SourceError {
         }
     }
 
-    /// Nobody answered, or a gateway for whoever should have.
+    /// Whether the server did not answer, or a gateway answered in its place.
     #[must_use]
     pub fn is_away(&self) -> bool {
         match self {
@@ -173,7 +173,7 @@ impl SourceError {
         }
     }
 
-    /// The disk of this machine is full.
+    /// Whether the disk of this machine is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -190,11 +190,11 @@ impl SourceError {
 }
 
 impl Sources {
-    /// Keeps sources and at most `mirror_bytes` of mirrors in `folder`, which is absolute and nobody else's: git processes
-    /// that a killed owner left are ended first, so that none writes into a mirror that is read again.
+    /// Stores sources, and at most `mirror_bytes` of mirrors, in `folder`, which must be absolute and used by nobody
+    /// else. Git processes that a killed owner left are killed first, so that none of them writes to a mirror in use.
     ///
     /// # Errors
-    /// [`SourceError::Folder`] if it cannot be made.
+    /// [`SourceError::Folder`] if the folder cannot be created.
     pub fn open(
         folder: PathBuf,
         git: Git,
@@ -205,7 +205,7 @@ impl Sources {
         let failed = |source| SourceError::Folder { folder: folder.clone(), source };
         let git = git.owning(&folder).map_err(failed)?;
         let checkouts = folder.join("checkouts");
-        // What a killed process left: a checkout is of no use without the run that it was for.
+        // A checkout that a killed process left is of no use without its run.
         let _absent = std::fs::remove_dir_all(&checkouts);
         let mirrors = Mirrors::new(folder.join("mirrors"), mirror_bytes);
         let made = std::fs::create_dir_all(&checkouts).and_then(|()| mirrors.make_folder());
@@ -213,7 +213,7 @@ impl Sources {
         Ok(Self { git, http, folder: checkouts, mirrors, limits })
     }
 
-    /// Fetches a commit of a git repository; the context's root is the source's folder in it.
+    /// Fetches a commit of a git repository. The root of the context is the source's folder in it.
     ///
     /// # Errors
     /// [`SourceError::Git`], [`SourceError::Folder`], [`SourceError::TimedOut`].
@@ -224,7 +224,7 @@ impl Sources {
         deadline: Instant,
     ) -> Result<Checkout, SourceError> {
         let remote = Remote { url: &source.url, credentials, deadline };
-        // Before the mirror is looked at: it answers only to those whom the host answers.
+        // Before the mirror is used, since only users whom the host accepts may read it.
         let head = self.git.resolve(remote, source.reference.as_ref()).await?;
         let folder = self.new_folder()?;
         let work =
@@ -261,7 +261,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Unpacks an archive: a tar, plain or with gzip.
+    /// Unpacks an archive: a tar, plain or gzipped.
     ///
     /// # Errors
     /// [`SourceError::Unpack`], [`SourceError::Folder`], [`SourceError::TimedOut`].
@@ -273,7 +273,7 @@ impl Sources {
         unpack::unpack(archive, self.new_folder()?, self.limits, deadline).await
     }
 
-    /// Unpacks an uploaded archive, if it is the one with this digest.
+    /// Unpacks an uploaded archive, if it has this digest.
     ///
     /// # Errors
     /// [`SourceError::Exchanged`], and those of [`Sources::from_archive`].
@@ -285,7 +285,7 @@ impl Sources {
     ) -> Result<Checkout, SourceError> {
         let archive = Hashed::new(archive);
         let checkout = self.from_archive(archive.clone(), deadline).await?;
-        // What follows the archive's own end was uploaded too.
+        // Bytes after the archive's own end belong to the upload as well.
         let hash = tokio::time::timeout_at(deadline, archive.finish()).await;
         let hash = hash.map_err(|_| SourceError::TimedOut)?;
         let hash = hash.map_err(|source| UnpackError::BrokeOff { source })?;
@@ -295,7 +295,7 @@ impl Sources {
         Ok(checkout)
     }
 
-    /// Fetches an archive from a web server and unpacks it.
+    /// Downloads an archive from a web server and unpacks it.
     ///
     /// # Errors
     /// [`SourceError`].

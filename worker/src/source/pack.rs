@@ -1,8 +1,8 @@
-//! A folder as a stream of tar, for the engine.
+//! Streams a folder as a tar, for the engine.
 //!
-//! In: a folder, its manifest and the ignore rules. Out: its files in order of name, owned by root as engines do with
-//! what a client sends, with the manifest's attributes; links as links. Nothing outside of the folder is read, and nothing is in memory but
-//! the piece that is on its way.
+//! In: a folder, its manifest and the ignore rules. Out: its files in the order of names, owned by root as engines
+//! treat files from a client, with the attributes of the manifest; links as links. Nothing outside of the folder is
+//! read, and only the current chunk is in memory.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -22,20 +22,21 @@ use tokio_util::io::StreamReader;
 use super::attributes::{Attributes, Manifest, Node};
 use crate::engine::ContextStream;
 
-/// One piece on its way to the engine, and how many of them may wait.
+/// The size of a chunk, and how many of them may be queued.
 const PIECE: usize = 128 << 10;
 const WAITING: usize = 4;
 
-/// Streams the files of `root` that `ignore` does not exclude, from a thread of its own.
+/// Streams the files of `root` that `ignore` does not exclude, from a separate thread.
 ///
-/// A file that cannot be read ends the stream with an error. Dropped, the thread ends at the next file.
+/// A file that cannot be read ends the stream with an error. If the stream is dropped, the thread ends at the next
+/// file.
 #[must_use]
 pub(super) fn pack(root: PathBuf, manifest: Arc<Manifest>, ignore: Ignore) -> ContextStream {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::task::spawn_blocking(move || {
         let pieces = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         if let Err(error) = write(&root, &manifest, &ignore, pieces, &|| sender.is_closed()) {
-            // Nobody reads it if the reader is gone, and then it does not matter.
+            // If the reader is gone, the error does not matter.
             let _reader_gone = sender.blocking_send(Err(error));
         }
     });
@@ -77,16 +78,16 @@ fn write(
 struct Packing<'a, W: Write> {
     builder: Builder<W>,
     manifest: &'a Manifest,
-    /// Where the files of several names were written first, by device and number: the others are links to them.
+    /// The first name of each file with several hard links, by device and inode; the other names become links to it.
     written: HashMap<(u64, u64), PathBuf>,
-    /// Where nothing is written, nobody else says that it is over: rules may exclude a great many files, slowly.
+    /// Checked explicitly, because no write fails while rules exclude very many files.
     is_dropped: &'a dyn Fn() -> bool,
-    /// Excluded folders above the current place: they are written once something in them is taken back.
+    /// Excluded parent folders, which are written once something in them is included again.
     unwritten: Vec<(PathBuf, Metadata)>,
 }
 
 impl<W: Write> Packing<'_, W> {
-    /// `inner` is where `folder` is in the archive.
+    /// `inner` is the path of `folder` in the archive.
     fn entries_of(
         &mut self,
         folder: &Path,
@@ -97,10 +98,10 @@ impl<W: Write> Packing<'_, W> {
             if (self.is_dropped)() {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
-            // A name that is no text is still a file; the rules see it with its odd bytes replaced.
+            // A name that is not UTF-8 is still a valid file; for the rules, its invalid bytes are replaced.
             let scope = scope.enter(&name.to_string_lossy());
             let inner = inner.join(name);
-            // Of the link itself, if it is one.
+            // The metadata of the link itself, if it is one.
             let metadata = entry.metadata()?;
             if metadata.is_dir() {
                 self.folder(&entry.path(), &inner, &scope, metadata)?;
@@ -134,7 +135,7 @@ impl<W: Write> Packing<'_, W> {
     fn leaf(&mut self, path: &Path, inner: &Path, metadata: &Metadata) -> std::io::Result<()> {
         let is_file = metadata.is_file();
         if !is_file && !metadata.is_symlink() {
-            // Sockets and pipes of the disk are no part of a context.
+            // Sockets and pipes on the disk are not part of a context.
             return Ok(());
         }
         self.write_folders_above()?;
@@ -166,7 +167,7 @@ impl<W: Write> Packing<'_, W> {
         self.builder.append_data(&mut header, inner, std::io::empty())
     }
 
-    /// Under which name the file was written before, if it has several and this is not the first.
+    /// The first name of the file, if it has several and this is not the first.
     fn first_name(&mut self, inner: &Path, metadata: &Metadata) -> Option<PathBuf> {
         if metadata.nlink() == 1 {
             return None;
@@ -189,7 +190,7 @@ impl<W: Write> Packing<'_, W> {
         Ok(())
     }
 
-    /// The header of an entry, once the records that it has no fields for are written.
+    /// The header of an entry. Writes a PAX header first, if there is something that it has no fields for.
     fn header(&mut self, attributes: &Attributes, kind: EntryType) -> std::io::Result<Header> {
         let mut records: Vec<(String, Vec<u8>)> = attributes
             .xattrs
@@ -207,14 +208,14 @@ impl<W: Write> Packing<'_, W> {
     }
 }
 
-/// The time as PAX writes it, if the seconds of a header are not all of it.
+/// The modification time as PAX writes it, if the header's whole seconds cannot represent it.
 fn exact_mtime(attributes: &Attributes) -> Option<String> {
     let modified = attributes.modified;
     match (modified.seconds, modified.nanos) {
         (0.., 0) => None,
         (seconds @ 0.., nanos) => Some(format!("{seconds}.{nanos:09}")),
         (seconds, 0) => Some(seconds.to_string()),
-        // The sign counts for the fraction too.
+        // The sign applies to the fraction too.
         (seconds, nanos) => Some(format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos)),
     }
 }
@@ -231,9 +232,9 @@ fn header(attributes: &Attributes, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(attributes.mode);
-    // One before 1970 stands in a record.
+    // A time before 1970 is in the PAX header instead.
     header.set_mtime(u64::try_from(attributes.modified.seconds).unwrap_or(0));
-    // Whoever owns the files here is nobody in the image.
+    // The owners on this machine do not exist in the image.
     header.set_uid(0);
     header.set_gid(0);
     header.set_size(0);
@@ -257,7 +258,7 @@ mod tests {
         bytes
     }
 
-    /// `d/`, `file=content`, `link -> target`.
+    /// Entries as `d/`, `file=content`, `link -> target`.
     fn shown(bytes: &[u8]) -> Vec<String> {
         let mut archive = tar::Archive::new(bytes);
         let entries = archive.entries().unwrap().map(|entry| {

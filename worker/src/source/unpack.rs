@@ -1,8 +1,9 @@
-//! An archive from strangers, unpacked into a folder that it cannot leave.
+//! Unpacks an untrusted archive into a folder that it cannot leave.
 //!
-//! Links are made last, when every file stands: while files are written there is no link that a path could lead
-//! through. Where a link points is not looked at, because nothing here follows one. Modes, times and the like are kept
-//! in the checkout's manifest and not on the disk: no file of a stranger is setuid here, and no umask changes an image.
+//! Links are created last, when all files exist, so while files are written there is no link that a path could lead
+//! through. Targets of links are not checked, because nothing here follows them. Modes, times and other attributes are
+//! kept in the checkout's manifest and not on the disk: no file of a stranger is setuid here, and the umask does not
+//! change an image.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -32,16 +33,16 @@ mod reading;
 
 pub use error::{UnpackError, UnpackLimits};
 
-/// What stands between two files of an archive: headers, names, what is skipped. A name says how long it is and is taken
-/// into memory, so this is what memory is bounded by.
+/// The most bytes between two files of an archive: headers, names, skipped content. Names are read into memory and have
+/// a length field, so this is what bounds memory.
 const MOST_BETWEEN: u64 = 1 << 20;
-/// What each entry may take of it without the next having less.
+/// What each entry may use without reducing the budget of the next one.
 const BETWEEN_EACH: u64 = 4096;
 
-/// Folders in each other. Whoever walks a tree, be it to remove it, holds one open file for each.
+/// The most nested folders: whoever walks a tree, even to remove it, holds an open file for each level.
 const DEEPEST: usize = 128;
 
-/// How compressed archives begin that are not unpacked.
+/// The magic bytes of compressed formats that are not supported.
 const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\0", "xz"),
@@ -51,12 +52,13 @@ const UNKNOWN_FORMATS: [(&[u8], &str); 6] = [
     (b"7z\xbc\xaf\x27\x1c", "7z"),
 ];
 
-/// Unpacks into `folder`, on a thread of its own.
+/// Unpacks into `folder`, on a separate thread.
 ///
-/// Dropped or late, it ends at the next piece that is read; the folder is removed when the thread is done with it.
+/// If the future is dropped or the deadline passes, the thread ends at the next read; the folder is removed when the
+/// thread has ended.
 ///
 /// # Errors
-/// [`SourceError`]: the archive was refused, broke off or took too long.
+/// [`SourceError`]: the archive was refused, was cut off, or took too long.
 pub async fn unpack(
     archive: impl AsyncRead + Send + Unpin + 'static,
     folder: TempDir,
@@ -74,7 +76,7 @@ pub async fn unpack(
     let done = timeout_at(deadline, work).await.map_err(|_| SourceError::TimedOut)?;
     match done {
         Ok(unpacked) => Ok(unpacked?),
-        // The thread ended without a result: it panicked.
+        // The thread ended without a result because it panicked.
         Err(source) => Err(UnpackError::Damaged { source: std::io::Error::other(source) }.into()),
     }
 }
@@ -159,7 +161,7 @@ impl<'a> Unpacking<'a> {
             }
             self.add(member, &mut members)?;
         }
-        // A tar of nothing still has its end; no bytes at all are no tar.
+        // An empty tar still has its end-of-archive blocks; zero bytes are no tar.
         if self.entries == 0 { Err(UnpackError::NoArchive) } else { Ok(()) }
     }
 
@@ -209,7 +211,7 @@ impl<'a> Unpacking<'a> {
             let copied = self.copy(path, &mut content.take(left + 1), &mut file)?;
             return self.count(copied);
         };
-        // Its holes take no room here, but they will in the context that is sent.
+        // Holes take no space here, but they will in the context.
         self.count(sparse.size)?;
         file.set_len(sparse.size).map_err(|source| self.write_error(path, source))?;
         for piece in sparse.pieces {
@@ -252,12 +254,12 @@ impl<'a> Unpacking<'a> {
         if !metadata.is_file() || inner == path {
             return Err(refused());
         }
-        // It takes no room here, but it will in the context that is sent.
+        // A hard link takes no space here, but it will in the context.
         self.count(metadata.len())?;
         self.make_room(path)?;
         std::fs::hard_link(target, self.into.join(path))
             .map_err(|source| self.write_error(path, source))?;
-        // It is one file, of which the last entry counts.
+        // All names are the same file, and its last entry counts.
         self.attributes.insert(inner, attributes.clone());
         Ok(())
     }
@@ -270,7 +272,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Makes the folder that `path` stands in and removes what stood there before: the last entry of a name counts.
+    /// Creates the parent folder of `path`, and removes what was at `path`: the last entry of a name counts.
     fn make_room(&mut self, path: &Path) -> Result<(), UnpackError> {
         self.links.remove(path);
         let target = self.into.join(path);
@@ -362,7 +364,7 @@ mod tests {
     const LIMITS: UnpackLimits =
         UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 20 };
 
-    /// `(kind, path, content or target)`; paths are written raw, as an attacker would.
+    /// Entries of `(kind, path, content or target)`; paths are written raw, as an attacker would.
     fn tar(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (kind, path, content) in entries {
@@ -452,7 +454,7 @@ mod tests {
             assert!(!error.is_transient());
             assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "{entries:?}");
         }
-        // A link that a file replaces is gone before the file is written.
+        // If a file replaces a link, the link is removed before the file is written.
         let folder =
             unpacked(tar(&[(Symlink, "l", &file), (Regular, "l", "x")]), LIMITS).await.unwrap();
         assert!(!folder.root().join("l").is_symlink());

@@ -1,6 +1,6 @@
 //! The build step: source, Dockerfile, bases, build.
 //!
-//! In: an attempt. Out: an image that the engine has under a name of this attempt alone, and what it was made from.
+//! In: an attempt. Out: an image in the engine under a name of this attempt alone, and its bases.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,16 +36,15 @@ use crate::failure::{self, Failure};
 use crate::source::{Checkout, Sources};
 use crate::spans;
 
-/// How many events of a build wait for the log.
+/// How many events of a build may wait for the log.
 const EVENTS: usize = 256;
 
-/// Builds images.
 pub(crate) struct Builder {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) sources: Sources,
-    /// Uploaded contexts.
+    /// For uploaded contexts.
     pub(crate) uploads: SharedBlobs,
-    /// Resolve bases.
+    /// To resolve bases.
     pub(crate) registries: Arc<dyn Registries>,
     pub(crate) pool_key: Arc<PoolKey>,
     pub(crate) installation: String,
@@ -56,24 +55,24 @@ pub(crate) struct Builder {
 pub(crate) struct BuildStep<'a> {
     pub(crate) attempt: &'a Attempt,
     pub(crate) id: &'a StepId,
-    /// What the run's recipe says of it.
+    /// The build in the run's recipe.
     pub(crate) asked: &'a ImageBuild,
 }
 
-/// What a run's source turned out to be.
+/// The fetched source of a run.
 pub(crate) struct Fetched {
     checkout: Arc<Checkout>,
     read: Option<SourceRead>,
 }
 
 impl Fetched {
-    /// What was fetched, if it came from git.
+    /// The fetched commit, if it came from git.
     pub(crate) fn read(&self) -> Option<SourceRead> {
         self.read.clone()
     }
 }
 
-/// A build that has all it needs.
+/// A build that is ready to start.
 pub(crate) struct Planned {
     checkout: Arc<Checkout>,
     order: BuildOrder,
@@ -82,34 +81,34 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// The final names of what will be pushed: none if nothing is to be.
+    /// The final names of the image; empty if it is not to be pushed.
     pub(crate) fn images(&self) -> &[ImageReference] {
         &self.images
     }
 }
 
-/// What was built. The engine has it until this is dropped.
+/// A built image. It is in the engine until this is dropped.
 pub(crate) struct Built {
-    /// The image in the engine.
+    /// The image's name in the engine.
     pub(crate) local: LocalImage,
-    /// What the engine says of it.
+    /// The engine's result.
     pub(crate) image: BuiltImage,
-    /// The final names of what is to be pushed: none if nothing is.
+    /// The final names of the image; empty if it is not to be pushed.
     pub(crate) images: Vec<ImageReference>,
-    /// What it was made from.
+    /// The bases of the image.
     pub(crate) bases: Vec<BaseImage>,
     /// The commit that was built.
     pub(crate) commit: Option<CommitId>,
 }
 
-/// An image that only this attempt knows: gone from the engine when this is dropped, however the attempt ends.
+/// An image of this attempt alone. It is removed from the engine when this is dropped, however the attempt ends.
 pub(crate) struct LocalImage {
     engine: Arc<dyn Engine>,
     name: ImageReference,
 }
 
 impl LocalImage {
-    /// Its name in the engine.
+    /// The name in the engine.
     pub(crate) fn name(&self) -> &ImageReference {
         &self.name
     }
@@ -130,7 +129,8 @@ impl Builder {
     /// Fetches the run's source.
     pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Failure> {
         let source = &attempt.run.recipe.source;
-        // An engine that is away costs no attempt. One that goes away in the middle does: the build may be why.
+        // An engine that is unavailable before the build costs no attempt. If it fails during the build it does,
+        // because the build may be the cause.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
             return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
         }
@@ -143,7 +143,7 @@ impl Builder {
         Ok(Fetched { checkout, read })
     }
 
-    /// Names the images, and resolves the bases.
+    /// Determines the image names, and resolves the bases.
     pub(crate) async fn plan(
         &self,
         step: BuildStep<'_>,
@@ -160,7 +160,6 @@ impl Builder {
         Ok(Planned { checkout, order, images, bases })
     }
 
-    /// Builds.
     pub(crate) async fn build(
         &self,
         step: BuildStep<'_>,
@@ -197,14 +196,14 @@ impl Builder {
         fetched.map_err(|error| {
             let failure = failure::of_source(&error);
             match attempt.run.cause {
-                // The host itself has announced this commit.
+                // The host itself announced this commit.
                 Cause::Push { .. } => failure.unless_behind(),
                 Cause::Request { .. } => failure,
             }
         })
     }
 
-    /// Resolves every image that the Dockerfile needs, once, so that what is recorded is what is used.
+    /// Resolves every image that the Dockerfile needs, once, so that the recorded digests are those that are used.
     async fn pin_bases(
         &self,
         step: BuildStep<'_>,
@@ -302,10 +301,10 @@ impl Builder {
         })
     }
 
-    /// What equal steps must share to share a result: registry, task, and the secrets, as a host name that tells none
-    /// of them.
+    /// The isolation of steps: only steps with the same registry, task and secrets share a result. It is a host name
+    /// that does not reveal the secrets.
     fn isolation(&self, attempt: &Attempt) -> String {
-        // Secret: the steps of a build see the hash.
+        // With a secret key, because the steps of a build can read the hash.
         let key = self.pool_key.derive("build isolation");
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()) else {
             unreachable!("HMAC takes a key of any length")
@@ -365,7 +364,7 @@ async fn read_dockerfile(
     .await?
 }
 
-/// Reads what strangers wrote into a checkout. However long it takes, leases are renewed meanwhile.
+/// Reads untrusted files of a checkout off the async runtime, so that leases are renewed meanwhile.
 async fn read_aside<T: Send + 'static>(
     checkout: &Arc<Checkout>,
     read: impl FnOnce(&Checkout) -> T + Send + 'static,
@@ -375,7 +374,7 @@ async fn read_aside<T: Send + 'static>(
     read.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
 }
 
-/// The images' names with the run's variables in them.
+/// The image names, with the run's variables replaced.
 fn images(step: BuildStep<'_>, checkout: &Checkout) -> Result<Vec<ImageReference>, Failure> {
     let variables = variables(step.attempt, checkout);
     let mut images = Vec::with_capacity(step.asked.images.len());
@@ -417,12 +416,12 @@ fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'
 fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
     let Source::Git(git) = &run.recipe.source else { return None };
     let commit = checkout.commit()?.clone();
-    // A commit that was asked for by its id is on no branch that we know.
+    // The branch of a commit that was requested by its id is not known.
     let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();
     Some(SourceRead { repository: git.url.key(), branch, commit })
 }
 
-/// The branch that a push moved, or that of the run that is run again: the run builds a commit, which has none.
+/// The branch that a push moved, or that of the repeated run. The checkout is a commit and has none.
 fn branch(attempt: &Attempt) -> Option<&RefName> {
     match &attempt.run.cause {
         gantry_domain::cause::Cause::Push { branch, .. } => Some(branch),
@@ -430,7 +429,7 @@ fn branch(attempt: &Attempt) -> Option<&RefName> {
     }
 }
 
-/// The name in the engine: of this attempt alone, so that no other build can stand in for it.
+/// The name in the engine. It is unique to this attempt, so that no other build can replace it.
 fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageReference, Failure> {
     let repository = images.first().map_or("unnamed", |image| image.repository().as_str());
     let name = format!("gantry.local/{repository}:{}-{}", attempt.run.id, attempt.number);
@@ -445,7 +444,7 @@ mod tests {
 
     use super::*;
 
-    /// A source of one file.
+    /// A source with one file.
     async fn checkout(name: &str, text: &str) -> Arc<Checkout> {
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
@@ -472,7 +471,7 @@ mod tests {
             }
         };
         let path = "Dockerfile".parse().unwrap();
-        // Whoever reads on the thread of this runtime has read at the first turn.
+        // A read on this runtime's only thread would finish before the other branch is polled once.
         tokio::select! {
             biased;
             read = read_aside(&checkout, move |checkout| checkout.ignore(&path).map(drop)) => {

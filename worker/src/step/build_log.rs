@@ -1,7 +1,7 @@
-//! A build's events as lines of the run's log, in the form that `docker build --progress=plain` made common.
+//! Writes a build's events to the run's log, in the format of `docker build --progress=plain`.
 //!
-//! `#3 [2/2] RUN make` begins a vertex, `#3 …` is what it says, `#3 DONE 1.2s` ends it. Lines of vertices that go on at the
-//! same time are never mixed within a line.
+//! `#3 [2/2] RUN make` begins a vertex, `#3 …` is its output, `#3 DONE 1.2s` ends it. Output of concurrent vertices is
+//! interleaved only by whole lines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use crate::engine::{BuildEvent, OutputStream};
 use crate::log::RunLog;
 use crate::mask::Masker;
 
-/// A line longer than this is said in pieces.
+/// Longer lines are split.
 const LONGEST_LINE: usize = 16 * 1024;
 
-/// Writes a build's events to the log until the build has no more.
+/// Writes a build's events to the log until the build ends.
 pub(crate) async fn write(log: RunLog, step: StepId, mut events: mpsc::Receiver<BuildEvent>) {
     let mut vertices = BTreeMap::new();
     while let Some(event) = events.recv().await {
@@ -64,12 +64,12 @@ fn stream_number(stream: OutputStream) -> u8 {
     }
 }
 
-/// One stream of one vertex: masked, then cut into lines.
+/// One stream of one vertex: masked, then split into lines.
 struct Lines {
     vertex: u32,
     stream: OutputStream,
     masker: Masker,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     partial: Vec<u8>,
 }
 
@@ -99,7 +99,8 @@ impl Lines {
     fn prefixed(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes);
         let mut lines = String::with_capacity(text.len() + 16);
-        // A progress bar ends its lines with `\r`: each becomes a line of its own, and `\r\n` one.
+        // A progress bar ends its lines with `\r`: each becomes a line, and `\r
+        // ` ends only one.
         for line in text.replace("\r\n", "\n").split(['\n', '\r']).filter(|line| !line.is_empty()) {
             let _infallible = writeln!(lines, "#{} {line}", self.vertex);
         }

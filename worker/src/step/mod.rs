@@ -1,4 +1,4 @@
-//! The steps of a run. None knows another's order: the executor does.
+//! The steps of a run. Their order is the executor's business.
 
 use std::time::Duration;
 
@@ -7,5 +7,5 @@ pub(crate) mod build_log;
 pub(crate) mod push;
 mod staging;
 
-/// How long a registry may be away before the attempt is given up.
+/// How long a registry may be unavailable before the attempt fails.
 const REGISTRY_WITHIN: Duration = Duration::from_secs(30);

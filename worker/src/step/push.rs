@@ -1,10 +1,10 @@
-//! Pushes what was built: under a staging tag first, and only what the registry then shows to be the same image counts.
+//! Pushes the image: first under a staging tag, and then checks that the registry has the same image.
 //!
-//! In: an image in the engine, and the digest of the configuration that its build reported. Out: for each repository the
-//! manifest that the registry has. Final tags are moved later, by `tags`, to exactly that manifest.
+//! In: an image in the engine, and the configuration's digest from its build. Out: for each repository the manifest in
+//! the registry. The final tags are moved later, by `tags`, to exactly that manifest.
 //!
-//! Workers share engines and registries, so a tag may change between any two steps here, in either of them. Nothing
-//! rests on names: a manifest whose configuration is not the built one is never used.
+//! Workers share engines and registries, so a tag may change between any two steps here, in either of them. So names
+//! are not trusted: a manifest with another configuration than the built one is never used.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ use crate::failure::{self, Failure};
 /// How often an image is pushed until the registry has it.
 const PUSHES: u32 = 5;
 
-/// How long deleting a staging tag may take.
+/// The time limit for deleting a staging tag.
 const DELETE_WITHIN: Duration = Duration::from_secs(3);
 
-/// An image in one repository, under no final tag yet.
+/// An image in one repository, without final tags yet.
 pub(crate) struct PushedImage {
-    /// The name that it was pushed under. Others may push under it from now on.
+    /// The name that it was pushed under. From now on other workers may push under it.
     pub(crate) staging: ImageReference,
-    /// What was pushed.
+    /// The pushed manifest.
     pub(crate) manifest: RawManifest,
 }
 
 impl PushedImage {
-    /// Whether `image` is a name in the same repository.
+    /// Whether `image` is in the same repository.
     pub(crate) fn is_in_repository_of(&self, image: &ImageReference) -> bool {
         self.staging.host() == image.host() && self.staging.repository() == image.repository()
     }
@@ -58,7 +58,6 @@ struct AnotherImage {
     built: Digest,
 }
 
-/// Pushes images.
 pub(crate) struct Pusher {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) registries: Arc<dyn Registries>,
@@ -67,7 +66,7 @@ pub(crate) struct Pusher {
 }
 
 impl Pusher {
-    /// Asks each registry that will be pushed to whether it knows us: better now than after the build.
+    /// Checks the credentials for each registry that will be pushed to, before the build rather than after it.
     pub(crate) async fn try_credentials(
         &self,
         attempt: &Attempt,
@@ -84,7 +83,7 @@ impl Pusher {
         Ok(())
     }
 
-    /// Pushes what was built to each repository that it has a name in, tags excepted.
+    /// Pushes the image to each repository that it has a name in, without final tags.
     pub(crate) async fn push(
         &self,
         attempt: &Attempt,
@@ -135,7 +134,7 @@ impl Pusher {
         }
     }
 
-    /// Pushes once and reads what the registry has then; `None` if another process took the name on the way.
+    /// Pushes once, and reads what the registry has then; `None` if another process replaced the name meanwhile.
     async fn push_once(
         &self,
         local: &ImageReference,
@@ -150,7 +149,7 @@ impl Pusher {
         }
         match pushed {
             Ok(()) => {}
-            // As a rule: another worker of this engine removed the name.
+            // The usual cause is that another worker of this engine removed the name.
             Err(PushError::Engine(EngineError::Refused { .. })) if !is_last => return Ok(None),
             Err(error) => return Err(error.into()),
         }
@@ -162,7 +161,7 @@ impl Pusher {
         }
     }
 
-    /// Deletes the staging tags, where registries can. Called once the final tags keep the manifests.
+    /// Deletes the staging tags, if registries support it. Called once the final tags keep the manifests alive.
     pub(crate) async fn delete_staging(&self, attempt: &Attempt, pushed: &[PushedImage]) {
         for PushedImage { staging, .. } in pushed {
             let credentials = attempt.credentials(staging);

@@ -1,4 +1,4 @@
-//! The names that images are pushed under before they get their final tags.
+//! The staging tags, under which images are pushed before they get their final tags.
 
 use gantry_domain::image::ImageReference;
 use gantry_domain::run::ErrorCode;
@@ -7,11 +7,12 @@ use sha2::{Digest as _, Sha256};
 use crate::engine::STAGING;
 use crate::failure::Failure;
 
-/// How many numbers workers have. Many registries never delete a tag, so there are only so many tags in a repository:
-/// this times the slots. Two workers with one number cost each other a second push, and then take another number.
+/// How many numbers workers have. Many registries never delete a tag, so the number of tags in a repository is limited
+/// to this times the slots. Two workers with the same number cause each other a second push, and then take another
+/// number.
 pub(super) const NUMBERS: u32 = 64;
 
-/// Nobody may ask for a staging tag: what it points to changes with every push.
+/// Users may not request a staging tag, since it changes with every push.
 pub(super) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
     if image.tag().is_some_and(|tag| tag.as_str().starts_with(STAGING)) {
         let message =
@@ -21,7 +22,7 @@ pub(super) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A worker's first number: the same after a restart if it has a fixed name.
+/// A worker's first number; the same after a restart if the worker has a fixed name.
 pub(super) fn number_of(installation: &str, worker: &str) -> u32 {
     let mut hash = Sha256::new();
     hash.update(installation.as_bytes());

@@ -1,4 +1,4 @@
-//! The engine's HTTP API, as far as bollard speaks it: what it is, and what gantry left in it.
+//! The engine's HTTP API, through bollard: the engine's properties, and what gantry left in it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use super::labels;
 use super::transport::Socket;
 use crate::engine::{EngineError, EngineInfo, Leftover, LeftoverKind, STAGING};
 
-/// Listing an engine with thousands of images takes seconds; removing a large one takes more.
+/// Listing the images of an engine with thousands takes seconds; removing a large one takes longer.
 const PATIENCE_SECONDS: u64 = 120;
 
-/// An engine that cannot say what it is in this time does not answer.
+/// The time limit for the engine's properties.
 const HELLO: Duration = Duration::from_secs(10);
 
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 const SERVER_ERROR: u16 = 500;
 
-/// How often images are listed before an error counts, and the pause between.
+/// How often listing images is retried, and the pause in between.
 const LIST_TRIES: u32 = 5;
 const LIST_PAUSE: Duration = Duration::from_millis(200);
 
-/// bollard opens a connection per request, so a client costs nothing and needs no engine that is up already.
+/// bollard opens a connection per request, so a client costs nothing and does not require a running engine.
 fn client(socket: &Socket) -> Result<Docker, EngineError> {
     let path = socket.path().to_string_lossy();
     Docker::connect_with_unix(&path, PATIENCE_SECONDS, bollard::API_DEFAULT_VERSION)
@@ -54,7 +54,7 @@ fn status(error: &Error) -> Option<u16> {
     }
 }
 
-/// What the engine says of itself.
+/// The engine's properties.
 pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
     let docker = client(socket)?;
     let info = tokio::time::timeout(HELLO, docker.info())
@@ -69,12 +69,13 @@ pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
         what: "work for gantry",
         message: format!("its machine cannot be used: {error}"),
     })?;
-    // The path is the engine's; a machine without it has the engine's socket from somewhere else.
+    // The path is on the engine's machine. If it does not exist here, the engine runs on another machine or in a
+    // container.
     let data_root = info.docker_root_dir.map(std::path::PathBuf::from).filter(|path| path.is_dir());
     Ok(EngineInfo { name: format!("Docker Engine {version}"), platform, data_root })
 }
 
-/// Takes a name from an image, and the image with its last name.
+/// Removes a name of an image, and the image with its last name.
 pub(super) async fn tag(
     socket: &Socket,
     image: &ImageReference,
@@ -95,14 +96,14 @@ pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), Eng
     let removed = client(socket)?.remove_image(image, None::<RemoveImageOptions>, None).await;
     match removed {
         Ok(_) => Ok(()),
-        // In use by a container: gantry has none, so somebody runs it.
+        // A container uses it. gantry has no containers of images, so it is somebody else's.
         Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
         Err(error) => Err(failed(socket, "remove an image", error)),
     }
 }
 
-/// Takes gantry's name from an image that a dead attempt left, and removes it unless somebody gave it another. What was
-/// pushed keeps a digest of its registry as a name, which alone would keep it.
+/// Removes gantry's name from an image that a dead attempt left, and the image unless somebody gave it another name. A
+/// pushed image also has a digest of its registry as a name, which alone would keep it.
 pub(super) async fn remove_left_image(socket: &Socket, image: &str) -> Result<(), EngineError> {
     let docker = client(socket)?;
     let inspect = async |image: &str| match docker.inspect_image(image).await {
@@ -124,7 +125,7 @@ pub(super) async fn remove_container(socket: &Socket, id: &str) -> Result<(), En
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     match client(socket)?.remove_container(id, Some(options)).await {
         Ok(()) => Ok(()),
-        // A conflict here says that the engine removes it already.
+        // A conflict means that the engine is already removing it.
         Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
         Err(error) => Err(failed(socket, "remove a container", error)),
     }
@@ -152,7 +153,7 @@ pub(super) async fn containers(
     Ok(found.into_iter().filter_map(leftover).collect())
 }
 
-/// The images with this installation's label that still have the name under which they were built, or none.
+/// The images with this installation's label that have no name, or still the name they were built under.
 pub(super) async fn images(
     socket: &Socket,
     installation: &str,
@@ -173,7 +174,7 @@ pub(super) async fn images(
     Ok(found.into_iter().flat_map(leftover).collect())
 }
 
-/// The containerd image store lists nothing and says 404 or 500 when one of the images is removed while it looks.
+/// The containerd image store returns nothing, or 404 or 500, if an image is removed while it lists them.
 async fn listed(docker: &Docker, installation: &str) -> Result<Vec<ImageSummary>, Error> {
     let options = ListImagesOptionsBuilder::default().filters(&labelled(installation)).build();
     let mut tries = 0;
@@ -191,7 +192,7 @@ async fn listed(docker: &Docker, installation: &str) -> Result<Vec<ImageSummary>
     }
 }
 
-/// Whether a name in the engine is one that images are pushed under before their tags move.
+/// Whether this is a name that images are pushed under before their tags move.
 fn is_staging(name: &str) -> bool {
     name.rsplit_once(':').is_some_and(|(_, tag)| tag.starts_with(STAGING))
 }
@@ -203,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers each connection with the next of these.
+    /// Answers each connection with the next of `answers`.
     async fn engine(folder: &std::path::Path, answers: Vec<(u16, &'static str)>) -> Socket {
         let path = folder.join("s");
         let listener = UnixListener::bind(&path).unwrap();

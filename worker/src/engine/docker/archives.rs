@@ -1,5 +1,5 @@
-//! The archives of contexts, which the engine keeps beside the files that were in them though no other build can ask for
-//! them: they are removed, many at a time.
+//! Removes the archives of contexts, which the engine caches in addition to their files, although no other build can
+//! use them. They are removed in batches.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use tokio::time::{sleep, timeout};
 use super::cache;
 use super::transport::Socket;
 
-/// A removal has the engine look at all of its cache twice, which takes it seconds where that has thousands of records.
-/// Builds that end within this time share one.
+/// For a removal the engine scans its whole cache twice, which takes seconds if there are thousands of records. So
+/// builds that end within this time share one removal.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// A busy machine needs longer than 5 s.
+/// 5 s is not enough on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many archives are removed at once, and how many wait for that. More stay, and count as cache, which is bounded.
+/// The most archives in one batch and in the queue. Any more stay and count as cache, which is bounded.
 const MOST: usize = 64;
 
-/// The archives that one engine is to forget.
+/// The archives to be removed from one engine.
 #[derive(Debug, Clone)]
 pub(super) struct Archives(mpsc::Sender<String>);
 
-/// An archive that is forgotten once the build that brought it is over, however it ends.
+/// An archive that is removed once the build that sent it is over, however it ends.
 pub(super) struct Archive<'a> {
     of: &'a Archives,
     url: String,
 }
 
 impl Archives {
-    /// Of the engine behind this socket; with what removes them.
+    /// For the engine at this socket; the future removes the archives.
     pub(super) fn of(socket: Socket) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, ended) = mpsc::channel(MOST);
         (Self(sender), remove_in_batches(socket, ended))
     }
 
-    /// The archive that a build brings under this address.
+    /// The archive that a build sends under this URL.
     pub(super) fn archive(&self, url: String) -> Archive<'_> {
         Archive { of: self, url }
     }
@@ -51,7 +51,7 @@ impl Drop for Archive<'_> {
     }
 }
 
-/// Goes on until nobody can build on the engine any more.
+/// Runs until no more builds can start.
 async fn remove_in_batches(socket: Socket, mut ended: mpsc::Receiver<String>) {
     let mut urls = Vec::with_capacity(MOST);
     while let Some(first) = ended.recv().await {

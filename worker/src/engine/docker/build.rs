@@ -1,4 +1,4 @@
-//! One build: asks the engine's BuildKit to solve it, and tells what happens meanwhile.
+//! Runs one build on the engine's BuildKit, and reports its progress.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use super::transport::{Control, Socket};
 use super::{api, labels, random_id};
 use crate::engine::{BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream};
 
-/// How long the engine may be silent, once the build has ended, before its report counts as broken off. It ends the
-/// report by itself, within milliseconds.
+/// How long the status stream may stay open after the build has ended. The engine normally closes it within
+/// milliseconds.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What a process gets that was killed: by the user's own doing, for want of memory, or because the engine stops.
+/// The exit code of a killed process: killed by the user, for lack of memory, or because the engine stops.
 const KILLED: i64 = 137;
 
-/// An engine that stops still answers for a moment.
+/// An engine that is stopping still answers for a moment.
 const STOPPING: Duration = Duration::from_millis(500);
 
-/// Builds `order`. Dropping the future closes every connection of the build, by which the engine cancels it.
+/// Builds `order`. Dropping the future closes all connections of the build, which makes the engine cancel it.
 pub(super) async fn build(
     socket: &Socket,
     archives: &Archives,
@@ -41,7 +41,7 @@ pub(super) async fn build(
 ) -> Result<BuiltImage, BuildError> {
     let context = Arc::new(Context::new(context));
     let _forgotten = archives.archive(context.url());
-    // Before the build: the engine waits only five seconds for a session that it does not know.
+    // Opened before the build, because the engine waits only five seconds for an unknown session.
     let session = Session::open(socket, &order, context.clone()).await?;
     let mut solving = socket.control().await?;
     let reporting = socket.control().await?;
@@ -69,7 +69,7 @@ pub(super) async fn build(
     match answer {
         Ok(answer) => match report_end {
             ReportEnd::Complete => image_of(&answer.into_inner()),
-            // The rest may have told of an image that the build must not load.
+            // The missing part may have reported an image that the build must not load.
             ReportEnd::BrokeOff { why } => {
                 let message = format!(
                     "the engine's report of the build broke off, so which images it loaded is not known: {why}"
@@ -97,14 +97,15 @@ fn loads_foreign(Foreign { image, is_certain }: &Foreign) -> BuildError {
     BuildError::Unavailable { message }
 }
 
-/// How the engine's report of a build ended.
+/// How the status stream of a build ended.
 enum ReportEnd {
     Complete,
     BrokeOff { why: String },
 }
 
-/// Passes the engine's report on until it ends. A full channel makes it wait, and then the engine keeps the rest: it
-/// clips the log of each step, so that is bounded too. Cancels `foreign` once the build loads an image that it may not.
+/// Forwards the status stream until it ends. A full channel applies backpressure, and the engine buffers the rest: it
+/// truncates the log of each step, so this is bounded too. Cancels `foreign` if the build loads an image that it must
+/// not.
 async fn follow(
     mut engine: Control,
     request: StatusRequest,
@@ -132,7 +133,7 @@ async fn follow(
 
 async fn tell(listener: &mpsc::Sender<BuildEvent>, events: Vec<BuildEvent>) {
     for event in events {
-        // Nobody listens any more: the build goes on, its steps are still to be known by name.
+        // Without a listener the build continues, because the names of its steps are still needed.
         let _gone = listener.send(event).await;
     }
 }
@@ -156,17 +157,17 @@ fn broke_off(status: &Status) -> ReportEnd {
     ReportEnd::BrokeOff { why: status.message().to_owned() }
 }
 
-/// Build arguments that would undo what gantry does, and what to do instead.
+/// Build arguments that would break gantry's guarantees, with an alternative.
 const OWN_ARGS: [(&str, &str); 3] = [
-    // Newer engines take it over the attribute `hostname`, which keeps builds apart.
+    // Newer engines prefer it over the attribute `hostname`, which isolates builds.
     ("BUILDKIT_SANDBOX_HOSTNAME", "leave it out"),
-    // It names an image that nobody has resolved and pinned.
+    // It names an image that is not resolved and pinned.
     ("BUILDKIT_SYNTAX", "write `# syntax=IMAGE` as the first line of the Dockerfile"),
-    // It makes an index of one image, whose configuration could not be compared with what was pushed.
+    // It produces an index of one image, and the configuration could not be compared with what was pushed.
     ("BUILDKIT_MULTI_PLATFORM", "leave it out"),
 ];
 
-/// The engine has one set of `RUN --mount=type=cache` folders; this names a part of it.
+/// The engine has one namespace of `RUN --mount=type=cache` folders; this selects a part of it.
 const CACHE_MOUNTS_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
 fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequest, BuildError> {
@@ -182,7 +183,7 @@ fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequ
         session: session.to_owned(),
         frontend: "dockerfile.v0".to_owned(),
         frontend_attrs: attributes(order, context),
-        // Docker Engine 20.10 knows only these; newer ones take them too.
+        // Docker Engine 20.10 only knows these fields; newer engines accept them too.
         exporter_deprecated: "moby".to_owned(),
         exporter_attrs_deprecated: HashMap::from([("name".to_owned(), order.image.to_string())]),
         cache: Some(CacheOptions::default()),
@@ -195,9 +196,9 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
         ("context".to_owned(), context.to_owned()),
         ("dockerfilekey".to_owned(), DOCKERFILE_FOLDER.to_owned()),
         ("platform".to_owned(), order.platform.to_string()),
-        // Part of every step's cache key and of no image: what must not share a step has different ones.
+        // Part of every step's cache key, but not of the image. Steps that must not share a result have different ones.
         ("hostname".to_owned(), order.isolation.clone()),
-        // Bases come from their registry; an image of that name in this engine is somebody else's.
+        // Bases come from their registry; an image of that name in this engine may be somebody else's.
         ("image-resolve-mode".to_owned(), "pull".to_owned()),
     ]);
     let mut set = |kind: &str, key: &str, value: &str| {
@@ -209,7 +210,7 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     for (key, value) in &order.secret_build_args {
         set("build-arg", key, value.expose_secret());
     }
-    // A build may fill a cache folder with what it likes: only builds that may share steps find it there.
+    // A build may write anything into a cache folder, so only builds that may share steps share these folders.
     let part = order.build_args.get(CACHE_MOUNTS_ARG).map_or("", String::as_str);
     set("build-arg", CACHE_MOUNTS_ARG, &format!("{}-{part}", order.isolation));
     for (key, value) in &order.labels {
@@ -222,7 +223,7 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
         attributes.insert("target".to_owned(), target.clone());
     }
     if !order.has_frontend {
-        // What an image that reads the Dockerfile is given by the engine: with it, no other one is looked for.
+        // The engine sets this for an image that reads the Dockerfile. With it, no other frontend is looked up.
         attributes.insert("cmdline".to_owned(), "dockerfile.v0".to_owned());
     }
     if order.no_cache {
@@ -231,9 +232,9 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     attributes
 }
 
-/// Newer engines tell the digest of the configuration beside that of the manifest; Docker Engine 20.10 tells only the
-/// first, under the name of the second. The containerd image store also keeps an index of several manifests, like one
-/// with attestations, which a frontend may make: it has no configuration.
+/// Newer engines return the digest of the configuration in addition to that of the manifest; Docker Engine 20.10
+/// returns only the former, under the name of the latter. The containerd image store may also return an index of
+/// several manifests, for example with attestations, which has no configuration.
 fn image_of(answer: &SolveResponse) -> Result<BuiltImage, BuildError> {
     let told = |key: &str| answer.exporter_response.get(key)?.parse::<Digest>().ok();
     let has_manifest = answer.exporter_response.contains_key("containerimage.descriptor");

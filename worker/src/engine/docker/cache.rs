@@ -1,29 +1,28 @@
-//! Keeps the build cache within bounds.
+//! Limits the build cache.
 
 use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest};
 
 use super::transport::{Control, Socket};
 use crate::engine::EngineError;
 
-/// Removes what was used longest ago until at most `keep_bytes` are left; what a build uses now stays.
+/// Removes the least recently used records until at most `keep_bytes` are left. Records in use by a build stay.
 ///
-/// Through BuildKit's own call: the HTTP API's parameter has changed its name between engines, and one that does not
-/// know the name it is given removes everything.
+/// This uses BuildKit's own call. The parameter of the HTTP API has different names in different engines, and an engine
+/// that does not know the name removes everything.
 pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, EngineError> {
     let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
     let request = PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() };
     remove(socket, &mut socket.control().await?, request).await
 }
 
-/// Removes the archives of contexts that came from these addresses. Each address was random, so no other build can ask
-/// for what came from it.
+/// Removes the archives of contexts that came from these URLs. Each URL was random, so no other build can use them.
 pub(super) async fn forget_contexts(socket: &Socket, urls: &[String]) -> Result<u64, EngineError> {
     let mut engine = socket.control().await?;
-    // Docker Engine 20.10 looks at descriptions only when it lists, and at ids only when it removes.
+    // Docker Engine 20.10 filters by description only when listing, and by id only when removing.
     let filter = urls.iter().map(|url| format!("description==\"http url {url}\"")).collect();
     let listed = engine.client.disk_usage(DiskUsageRequest { filter, ..Default::default() }).await;
     let found = listed.map_err(|status| failed(socket, status))?.into_inner().record;
-    // No filter at all would mean every record.
+    // Without a filter every record would be removed.
     if found.is_empty() {
         return Ok(0);
     }
@@ -47,7 +46,7 @@ async fn remove(
 }
 
 fn failed(socket: &Socket, status: tonic::Status) -> EngineError {
-    // Only what did not come from the engine has a source.
+    // Only an error that did not come from the engine has a source.
     if std::error::Error::source(&status).is_some() {
         return socket.unreachable(status);
     }

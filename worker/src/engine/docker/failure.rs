@@ -1,7 +1,7 @@
-//! Reads from the engine's answer why a build gave no image.
+//! Interprets the engine's error of a failed build.
 //!
-//! In: the gRPC status and the vertices that failed. Out: one [`Failure`]. Pure: whether the engine still lives is
-//! looked at by the caller.
+//! In: the gRPC status and the failed vertices. Out: one [`Failure`]. Pure: the caller checks whether the engine is
+//! still running.
 
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
@@ -9,23 +9,23 @@ use tonic::{Code, Status};
 
 use super::progress::{CANCELLED, FailedVertex};
 
-/// Why a build failed, by what the engine said.
+/// Why a build failed, according to the engine's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// A step's process ended with this code.
+    /// The process of a step exited with this code.
     Exit { step: String, code: i64 },
-    /// The engine has no space left.
+    /// The engine's disk is full.
     DiskFull { message: String },
-    /// A registry or server could not give what the build needs.
+    /// A registry or server could not provide what the build needs.
     Unavailable { message: String },
-    /// The connection broke, or the engine gave up the build because it stops.
+    /// The connection was lost, or the engine cancelled the build because it is stopping.
     Gone,
-    /// The engine refused it.
+    /// The engine refused the build.
     Refused { message: String },
 }
 
-/// Texts of what passes: they come from registries and the network between. What stays is not here, like a
-/// certificate that nobody trusts, though the engine wraps it in the same words.
+/// Messages of temporary errors of registries and networks. Permanent ones are not included, such as an untrusted
+/// certificate, even though the engine prefixes them with the same words.
 const PASSING: [&str; 16] = [
     "connection refused",
     "connection reset",
@@ -45,7 +45,7 @@ const PASSING: [&str; 16] = [
     "504 Gateway Time",
 ];
 
-/// What the engine wraps its words in, which says nothing to a person.
+/// The engine's prefixes, which are of no use to people.
 const WRAPPINGS: [&str; 5] = [
     "failed to solve with frontend dockerfile.v0: ",
     "failed to solve: ",
@@ -55,18 +55,18 @@ const WRAPPINGS: [&str; 5] = [
 ];
 
 impl Failure {
-    /// Reads `status`; `failed` names the step.
+    /// Interprets `status`; `failed` has the names of the steps.
     pub(super) fn read(status: &Status, failed: &[FailedVertex]) -> Self {
-        // A status that the engine sent has no source: with one, it is the connection that failed.
+        // A status sent by the engine has no source; one with a source is an error of the connection.
         if std::error::Error::source(status).is_some() {
             return Self::Gone;
         }
         let message = plain(status.message());
-        // First the exit code: the message quotes the step's command, which may say anything.
+        // The exit code comes first, because the message quotes the step's command, which may contain anything.
         if let Some(code) = exit_code(status) {
             return Self::Exit { step: step(&message, failed), code };
         }
-        // We never cancel a build that we wait for, so the engine stops, or has lost our session.
+        // gantry never cancels a build that it waits for. So the engine is stopping, or has lost the session.
         let stopped =
             matches!(status.code(), Code::Cancelled | Code::Unavailable | Code::DeadlineExceeded);
         if stopped || message.ends_with(CANCELLED) || message.contains("no active session") {
@@ -75,12 +75,12 @@ impl Failure {
         if message.contains("no space left on device") {
             return Self::DiskFull { message };
         }
-        // Seen from the containerd image store when builds run side by side. It names nothing of the user's, so the build is
-        // tried again. Why the store says it is not known.
+        // Observed with the containerd image store when builds run concurrently. It does not name anything of the
+        // user's, so the build is retried. The cause in the store is not known.
         if message == "not found" {
             return Self::Unavailable { message };
         }
-        // What it quotes of the file may read like anything: `unknown instruction: EOF`.
+        // It may quote anything from the file: `unknown instruction: EOF`.
         if message.starts_with("dockerfile parse error") {
             return Self::Refused { message };
         }
@@ -99,7 +99,7 @@ fn plain(message: &str) -> String {
     rest.to_owned()
 }
 
-/// Newer engines give the code as a detail, Docker Engine 20.10 only as the last words of its message.
+/// Newer engines return the code as a detail, Docker Engine 20.10 only at the end of its message.
 fn exit_code(status: &Status) -> Option<i64> {
     #[derive(serde::Deserialize)]
     struct ExitMessage {
@@ -122,7 +122,7 @@ fn exit_code_in_words(message: &str) -> Option<i64> {
     code.trim_end().parse().ok()
 }
 
-/// The name of the step that the failure is about: the failed vertex that the message quotes, else the last one.
+/// The name of the failed step: the failed vertex that the message quotes, otherwise the last one.
 fn step(message: &str, failed: &[FailedVertex]) -> String {
     failed
         .iter()

@@ -1,4 +1,4 @@
-//! The labels by which gantry finds what it made in an engine.
+//! The labels by which gantry recognizes what it made in an engine.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use crate::engine::BuildOrder;
 pub(super) const INSTALLATION: &str = "gantry.installation";
 const RUN: &str = "gantry.run";
 const ATTEMPT: &str = "gantry.attempt";
-/// The name under which the engine keeps an image. Labels go with an image wherever it goes, also into images that
-/// users make from it: only one that still has this name is gantry's to remove.
+/// The image's name in the engine. Labels are inherited by images that users build from it, so only an image that still
+/// has this name is gantry's to remove.
 const IMAGE: &str = "gantry.image";
 
 /// The labels of what `order` makes.
@@ -23,12 +23,12 @@ pub(super) fn of(order: &BuildOrder) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The run and attempt that made a thing with these labels.
+/// The run and attempt that made an object with these labels.
 pub(super) fn owner(labels: &HashMap<String, String>) -> Option<(RunId, u32)> {
     Some((labels.get(RUN)?.parse().ok()?, labels.get(ATTEMPT)?.parse().ok()?))
 }
 
-/// The name under which an image with these labels was made.
+/// The name that an image with these labels was built under.
 pub(super) fn image(labels: &HashMap<String, String>) -> Option<&str> {
     labels.get(IMAGE).map(String::as_str)
 }

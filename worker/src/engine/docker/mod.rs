@@ -1,7 +1,7 @@
-//! A Docker Engine, from 20.10.
+//! A Docker Engine, version 20.10 or later.
 //!
-//! Builds go through its BuildKit in a session of gantry's own (`build`, `session`), everything else through its
-//! HTTP API. The `docker` program is never called.
+//! Builds use its BuildKit in a session of gantry's own (`build`, `session`), everything else its HTTP API. The
+//! `docker` program is never called.
 
 use std::sync::{Arc, OnceLock};
 
@@ -33,15 +33,15 @@ mod transport;
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
     socket: Socket,
-    /// From the first build on.
+    /// Created by the first build.
     archives: Arc<OnceLock<Archives>>,
 }
 
 impl DockerEngine {
-    /// The engine at `unix:///path` or `/path`. It need not be up yet.
+    /// The engine at `unix:///path` or `/path`. It need not be running yet.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] for an address of another kind.
+    /// [`EngineError::Refused`] for an address of another form.
     pub fn connect(address: &str) -> Result<Self, EngineError> {
         Ok(Self { socket: Socket::parse(address)?, archives: Arc::default() })
     }
@@ -124,7 +124,7 @@ impl Engine for DockerEngine {
     }
 }
 
-/// 128 random bits in hex: for what no two builds may share.
+/// 128 random bits in hexadecimal, for what no two builds may share.
 fn random_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }

@@ -1,15 +1,15 @@
-//! The processes that a killed engine left of its builds.
+//! Finds the processes of builds that a killed engine left running.
 //!
-//! A step of a build is no container that the engine could list: it is a process group in a cgroup whose last part is
-//! the step's id, started by `runc`, which waits for it. When the engine is killed, `runc` dies with it and the step
-//! runs on for ever, over restarts of the engine. So a step's processes are left over when
+//! A build step is not a container that the engine could list. It is a process group in a cgroup named by the step's
+//! id, started by `runc`, which waits for it. When the engine is killed, `runc` dies with it and the step runs for
+//! ever, even across restarts of the engine. So a step's processes are orphaned if
 //!
-//! - their id is one of this engine's own: it has a folder `buildkit/executor/<id>` under the engine's data root. Other
-//!   engines, a buildkitd beside it or one in a container, have theirs elsewhere;
-//! - and nobody waits for them: the parent of the topmost is not `runc` any more. A step of a build that goes on,
-//!   whoever started it, has its `runc`, so it is never taken, and callers need not stop their builds first.
+//! - their id belongs to this engine: it has a folder `buildkit/executor/<id>` under the engine's data root. Other
+//!   engines, a separate buildkitd or one in a container, have theirs elsewhere;
+//! - and no `runc` waits for them: the parent of the topmost process is not `runc` any more. A step of a running build
+//!   still has its `runc`, whoever started it. So it is never selected, and builds may continue meanwhile.
 //!
-//! It is looked at only where the engine's data root is a folder of this machine that we may read.
+//! Used only if the engine's data root is a readable folder on this machine.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::{fs, io};
 
 use gantry_ops::process::kill_if;
 
-/// A killed process is gone at once, or it hangs in the kernel.
+/// A killed process is gone at once, unless it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// A process of a step.
@@ -28,7 +28,7 @@ struct Process {
     parent: i32,
 }
 
-/// The ids of steps that run on though nobody waits for them. Reads `/proc`: blocking.
+/// The ids of orphaned steps. Reads `/proc`: blocking.
 pub(super) fn find(data_root: &Path) -> Vec<String> {
     let known = steps(data_root);
     if known.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn find(data_root: &Path) -> Vec<String> {
     running.into_iter().filter(|(_, processes)| is_orphaned(processes)).map(|(id, _)| id).collect()
 }
 
-/// Kills a step's processes, if nobody waits for them still. Returns when they are gone. Blocking.
+/// Kills a step's processes if they are still orphaned, and waits until they are gone. Blocking.
 pub(super) fn kill(data_root: &Path, id: &str) -> io::Result<()> {
     let known: HashSet<String> = steps(data_root).into_iter().filter(|step| step == id).collect();
     let until = Instant::now() + DEATH;
@@ -57,7 +57,7 @@ pub(super) fn kill(data_root: &Path, id: &str) -> io::Result<()> {
     }
 }
 
-/// The steps that the engine has, or had when it was killed, a folder for.
+/// The steps for which the engine has a folder, or had one when it was killed.
 fn steps(data_root: &Path) -> HashSet<String> {
     let Ok(entries) = fs::read_dir(data_root.join("buildkit/executor")) else {
         return HashSet::new();
@@ -70,7 +70,7 @@ fn steps(data_root: &Path) -> HashSet<String> {
         .collect()
 }
 
-/// BuildKit's ids are 25 random digits of base 36; beside them stand folders for names and such.
+/// BuildKit's ids have 25 random base-36 digits; other folders beside them have other names.
 fn is_step_id(text: &str) -> bool {
     text.len() == 25 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
@@ -92,8 +92,8 @@ fn step_of(pid: i32) -> Option<String> {
     step_in(&text).map(str::to_owned)
 }
 
-/// The step's id in the text of `/proc/<pid>/cgroup`: `12:pids:/docker/buildkit/ID` with cgroup v1, `0::/…` with v2,
-/// and `/system.slice:docker:ID` where systemd keeps the groups.
+/// The step's id in the content of `/proc/<pid>/cgroup`: `12:pids:/docker/buildkit/ID` with cgroup v1, `0::/…` with v2,
+/// and `/system.slice:docker:ID` if systemd manages the cgroups.
 fn step_in(cgroups: &str) -> Option<&str> {
     cgroups.lines().find_map(|line| {
         let path = line.splitn(3, ':').nth(2)?;
@@ -106,8 +106,8 @@ fn living_parent_of(pid: i32) -> Option<i32> {
     parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The parent in the text of `/proc/<pid>/stat`: its fourth word; the second is the name, in parentheses, and may hold
-/// anything. `None` for one that has ended and only waits for its parent to take note: an init may take its time.
+/// The parent in the content of `/proc/<pid>/stat`, its fourth field. The second field is the name in parentheses,
+/// which may contain anything. `None` for a zombie, because an init process may take long to reap it.
 fn parent_in(stat: &str) -> Option<i32> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut words = after_name.split_ascii_whitespace();
@@ -124,7 +124,7 @@ fn is_orphaned(processes: &[Process]) -> bool {
     outer.all(|parent| parent != 0 && !is_runc(parent))
 }
 
-/// A parent of number 0 is outside of what we may see, and counts as one that waits.
+/// A parent with pid 0 is outside of this pid namespace, and counts as waiting.
 fn is_runc(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm"))
         .is_ok_and(|name| matches!(name.trim_end(), "runc" | "buildkit-runc"))

@@ -1,7 +1,7 @@
-//! Turns what the engine reports of a build into events.
+//! Converts the engine's status messages into events.
 //!
-//! In: the engine's reports, each with any number of vertices and pieces of log. Out: events in an order that reads
-//! well: a vertex begins, speaks, ends. Pure.
+//! In: status messages, each with any number of vertices and log chunks. Out: events in a readable order: a vertex
+//! begins, writes output, ends. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,39 +12,39 @@ use gantry_domain::image::ImageReference;
 
 use crate::engine::{BuildEvent, OutputStream};
 
-/// The longest piece of output in one event.
+/// The longest output in one event.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// How the error of a vertex ends that the engine cancelled.
+/// The end of the error of a vertex that the engine cancelled.
 pub(super) const CANCELLED: &str = "context canceled";
 
-/// What a build has said so far.
+/// The state of a build, from its messages so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     vertices: HashMap<String, Known>,
     failed: Vec<FailedVertex>,
-    /// The ends of vertices that the engine cancelled, by number: it may do the same work again.
+    /// The ends of cancelled vertices, by number. They are held back because the engine may run the same work again.
     cancelled: BTreeMap<u32, BuildEvent>,
     bases: BTreeSet<ImageReference>,
     foreign: Option<Foreign>,
 }
 
-/// An image that a build may not load.
+/// An image that a build must not load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Foreign {
-    /// As the engine names it.
+    /// The engine's name for it.
     pub(super) image: String,
-    /// This build loads it. Else a build beside it may: newer engines load equal layers once and tell both builds of it,
-    /// by either one's name.
+    /// Whether this build loads it. Otherwise a concurrent build may load it: newer engines load equal layers once, and
+    /// report them to both builds under either name.
     pub(super) is_certain: bool,
 }
 
 /// A vertex that ended with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FailedVertex {
-    /// `[2/3] RUN make`.
+    /// Like `[2/3] RUN make`.
     pub(super) name: String,
-    /// The engine's words.
+    /// The engine's message.
     pub(super) error: String,
 }
 
@@ -54,7 +54,7 @@ struct Known {
     round: Round,
 }
 
-/// The engine may come to a vertex several times, mostly to find it cached. Only the first time is told, and a later
+/// The engine may run a vertex several times, usually to find it cached. Only the first time is reported, and a later
 /// one that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
@@ -64,12 +64,12 @@ enum Round {
 }
 
 impl Progress {
-    /// Of a build that may load these images, each of which has a digest.
+    /// For a build that may load these images, all of which have digests.
     pub(super) fn new(bases: BTreeSet<ImageReference>) -> Self {
         Self { bases, ..Self::default() }
     }
 
-    /// An image that the build loads, or loaded, and may not.
+    /// An image that the build loads or loaded, although it must not.
     pub(super) fn foreign(&self) -> Option<&Foreign> {
         self.foreign.as_ref()
     }
@@ -78,7 +78,7 @@ impl Progress {
         let Some((what, image)) = loaded_image(&vertex.name) else { return };
         let reference = image.parse::<ImageReference>();
         let is_pinned = reference.as_ref().is_ok_and(|image| image.digest().is_some());
-        // Not by the name where there is a digest: that alone says what is loaded.
+        // If there is a digest it alone decides, since it alone determines what is loaded.
         let is_known = reference.is_ok_and(|image| {
             self.bases.iter().any(|base| match base.digest() {
                 Some(digest) => image.digest() == Some(digest),
@@ -91,7 +91,7 @@ impl Progress {
         }
     }
 
-    /// What `report` adds.
+    /// The events of one status message.
     pub(super) fn read(&mut self, report: StatusResponse) -> Vec<BuildEvent> {
         let mut events = Vec::new();
         report.vertexes.iter().for_each(|vertex| self.look_for_foreign(vertex));
@@ -107,8 +107,8 @@ impl Progress {
         events
     }
 
-    /// What is left to tell once the build has ended: the vertices that were cancelled, and not reported again. In a build
-    /// that succeeded their work was done after all, by another build or by the engine's next attempt.
+    /// The remaining events at the end of the build: those of vertices that were cancelled and not run again. If the
+    /// build succeeded, their work was done elsewhere, by another build or by a retry of the engine.
     pub(super) fn finish(&mut self, succeeded: bool) -> Vec<BuildEvent> {
         let mut ends: Vec<_> = std::mem::take(&mut self.cancelled).into_values().collect();
         for end in &mut ends {
@@ -121,12 +121,12 @@ impl Progress {
         ends
     }
 
-    /// The vertices that failed, in the order in which they did.
+    /// The failed vertices, in order.
     pub(super) fn failed(&self) -> &[FailedVertex] {
         &self.failed
     }
 
-    /// The vertex of this digest; it begins when it is seen first.
+    /// The vertex with this digest. It begins when it is first seen.
     fn known(&mut self, digest: &str, name: &str, events: &mut Vec<BuildEvent>) -> &mut Known {
         let number = u32::try_from(self.vertices.len()).unwrap_or(u32::MAX).saturating_add(1);
         self.vertices.entry(digest.to_owned()).or_insert_with(|| {
@@ -156,8 +156,8 @@ impl Progress {
             error: error.clone(),
             duration_ms: milliseconds(started, completed),
         };
-        // Builds that run at the same time share a vertex. If the build that began it is cancelled, so is the vertex, for
-        // all of them, and the engine begins it anew for the others.
+        // Concurrent builds share vertices. If the build that started one is cancelled, the vertex is cancelled for all
+        // of them, and the engine starts it again for the others.
         if error.as_ref().is_some_and(|error| error.ends_with(CANCELLED)) {
             if known.round == Round::First {
                 self.cancelled.insert(number, end);
@@ -180,7 +180,7 @@ impl Progress {
 /// What a vertex loads of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loaded {
-    /// Each build for itself.
+    /// Loaded for each build separately.
     Configuration,
     Layers,
 }
@@ -194,7 +194,7 @@ const LOADS: [(&str, Loaded); 4] = [
 
 /// The image that a vertex of this name loads.
 fn loaded_image(name: &str) -> Option<(Loaded, &str)> {
-    // `[internal] …`, `[linux/arm64 internal] …`, `[build 1/3] …`; an instruction has its keyword behind it.
+    // `[internal] …`, `[linux/arm64 internal] …` or `[build 1/3] …`; an instruction has its keyword after it.
     let name = match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, rest)) => rest,
         None => name,
@@ -205,7 +205,7 @@ fn loaded_image(name: &str) -> Option<(Loaded, &str)> {
     Some((what, image.split_whitespace().next().unwrap_or(image)))
 }
 
-/// Zero where the engine's clock went back.
+/// Zero if the engine's clock went back.
 fn milliseconds(from: Timestamp, to: Timestamp) -> u64 {
     let nanoseconds = |at: Timestamp| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
     u64::try_from((nanoseconds(to) - nanoseconds(from)) / 1_000_000).unwrap_or(0)

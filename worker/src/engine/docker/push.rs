@@ -1,7 +1,7 @@
 //! Pushes an image.
 //!
-//! Speaks HTTP itself, so that silence and the words of a failure are read in one place. Only the classic image store
-//! reports the digest of what it pushed (in `aux`), so none is read here: the registry is asked.
+//! Uses HTTP directly, so that timeouts and error messages are handled in one place. Only the classic image store
+//! reports the digest of what it pushed (in `aux`), so it is not read here, and the registry is asked instead.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use tokio_util::io::StreamReader;
 use super::transport::{Socket, refusal};
 use crate::engine::{EngineError, PushError};
 
-/// One line of the engine's report; a registry's words may be in it.
+/// The longest line of the engine's report, which may contain a message of the registry.
 const LINE_LIMIT: usize = 1024 * 1024;
 
-/// How long a push may go on without a word: less than the engine takes for a layer of any size, since it tells of every
-/// piece, and longer than a registry takes to check one.
+/// How long a push may go without progress. The engine reports each part of a layer, so this is more than it needs
+/// between two parts, and more than a registry needs to verify a layer.
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// Pushes `image` under its tag. Dropping the future stops the push.
@@ -51,7 +51,7 @@ pub(super) async fn push(
         FramedRead::new(StreamReader::new(body), LinesCodec::new_with_max_length(LINE_LIMIT));
     while let Some(line) = timeout(SILENCE, lines.next()).await.map_err(|_| silent(image))? {
         let line = line.map_err(|error| socket.unreachable(error))?;
-        // Between what we read stand progress bars of many shapes.
+        // Lines with progress bars of various forms are skipped.
         let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
         if let Some(message) = report.failure() {
             return Err(failure(image, message));
@@ -83,7 +83,7 @@ fn request(
         password: credentials.password.expose_secret(),
         serveraddress: image.host().as_str(),
     });
-    // The engine wants the header also where there is nothing to say.
+    // The engine requires the header even without credentials.
     let auth = match auth {
         Some(auth) => serde_json::to_vec(&auth).map_err(|error| socket.unreachable(error))?,
         None => b"{}".to_vec(),
@@ -97,7 +97,7 @@ fn request(
         .map_err(|error| socket.unreachable(error))
 }
 
-/// A line of the report, as far as it matters.
+/// The relevant fields of a line of the report.
 #[derive(Debug, Default, Deserialize)]
 struct Report {
     #[serde(default)]
@@ -112,13 +112,13 @@ struct Detail {
 }
 
 impl Report {
-    /// A failed push is a successful answer that says so in the end.
+    /// A failed push is reported as a successful answer with an error at its end.
     fn failure(&self) -> Option<String> {
         self.detail.as_ref().map(|detail| detail.message.clone()).or_else(|| self.error.clone())
     }
 }
 
-/// What registries and engines say to credentials that are wrong, missing or not enough.
+/// Messages for credentials that are wrong, missing or insufficient.
 const UNAUTHORIZED: [&str; 6] = [
     "unauthorized",
     "no basic auth credentials",
@@ -128,7 +128,7 @@ const UNAUTHORIZED: [&str; 6] = [
     "insufficient_scope",
 ];
 
-/// What engines say of an image that they do not have.
+/// Messages for an image that the engine does not have.
 const MISSING: [&str; 2] = ["tag does not exist: ", "An image does not exist locally"];
 
 fn failure(image: &ImageReference, message: String) -> PushError {

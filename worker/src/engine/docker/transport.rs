@@ -1,8 +1,8 @@
 //! Connections to the engine's socket.
 //!
-//! In: a request, or the wish to speak gRPC. Out: an answer, or a connection that was upgraded to HTTP/2. Each has
-//! a connection of its own, so a full one holds back nobody else, and letting go of it is how the engine notices that
-//! nobody waits any more.
+//! In: an HTTP request, or a request for a gRPC connection. Out: an answer, or a connection upgraded to HTTP/2. Each
+//! has a separate connection, so that a blocked one does not affect others, and closing it tells the engine that nobody
+//! waits any more.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -24,28 +24,28 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::EngineError;
 
-/// An answer that refuses is read to at most this length.
+/// The most bytes that are read of an error response.
 const REFUSAL_LIMIT: usize = 64 * 1024;
 
-/// The engine sends log in messages of about 1 MiB; a single one may be longer than tonic's default of 4 MiB.
+/// The engine sends log in messages of about 1 MiB, but a single one may exceed tonic's default limit of 4 MiB.
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How long the engine may take to hand a connection over.
+/// The time limit for upgrading a connection.
 const HANDED_OVER: Duration = Duration::from_secs(30);
 
-/// How often a connection is tried while a build goes on, and how long the engine may take to show that it is there: one
-/// that was stopped, or hangs, would hold a build until the run's time is over.
+/// The interval of keep-alive pings during a build, and the time limit for their answer. An engine that is stopped or
+/// hangs would otherwise block a build until the run's deadline.
 const TRIED_EVERY: Duration = Duration::from_secs(10);
 const SHOWS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Where an engine listens.
+/// The address of an engine.
 #[derive(Debug, Clone)]
 pub(super) struct Socket {
     path: PathBuf,
 }
 
 impl Socket {
-    /// Reads `unix:///path` or `/path`.
+    /// Parses `unix:///path` or `/path`.
     pub(super) fn parse(address: &str) -> Result<Self, EngineError> {
         let path = address.strip_prefix("unix://").unwrap_or(address);
         if !path.starts_with('/') {
@@ -57,12 +57,11 @@ impl Socket {
         Ok(Self { path: PathBuf::from(path) })
     }
 
-    /// The socket's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The error for an engine that does not answer here.
+    /// The error for an engine that does not answer at this socket.
     pub(super) fn unreachable(
         &self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -73,7 +72,7 @@ impl Socket {
         }
     }
 
-    /// Sends one request, of the engine's HTTP API, and waits for the head of its answer.
+    /// Sends one request of the HTTP API, and waits for the head of its answer.
     pub(super) async fn request(
         &self,
         request: Request<Full<Bytes>>,
@@ -81,12 +80,12 @@ impl Socket {
         let stream = UnixStream::connect(&self.path).await.map_err(|e| self.unreachable(e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(e))?;
-        // Ends by itself: when the answer was read or dropped, or when the connection is handed over by an upgrade.
+        // Ends by itself when the answer was read or dropped, or when the connection is upgraded.
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(|e| self.unreachable(e))
     }
 
-    /// Turns a connection into a plain two-way stream by `POST path`, `Upgrade: h2c`.
+    /// Upgrades a connection to a plain two-way stream, with `POST path` and `Upgrade: h2c`.
     pub(super) async fn upgrade(
         &self,
         path: &'static str,
@@ -123,7 +122,7 @@ impl Socket {
             .await
             .map_err(|e| self.unreachable(e))?;
         let driver = tokio::spawn(async move {
-            // What breaks the connection reaches every call on it as well.
+            // An error of the connection is also returned by every call on it.
             let _reported_there = connection.await;
         });
         let client =
@@ -133,7 +132,7 @@ impl Socket {
     }
 }
 
-/// What the engine said beside a status that refuses: `{"message":"…"}`, or any text.
+/// The message of an error response: `{"message":"…"}`, or any text.
 pub(super) async fn refusal(response: Response<Incoming>) -> String {
     #[derive(serde::Deserialize)]
     struct Message {
@@ -151,14 +150,14 @@ pub(super) async fn refusal(response: Response<Incoming>) -> String {
     }
 }
 
-/// A connection to the engine's BuildKit. Dropping it cancels what was asked on it.
+/// A connection to the engine's BuildKit. Dropping it cancels its calls.
 pub(super) struct Control {
-    /// The calls.
+    /// The client for calls.
     pub(super) client: ControlClient<Calls>,
     _driver: AbortOnDropHandle<()>,
 }
 
-/// Sends calls over one HTTP/2 connection. It never connects again: the engine ties a build to its connection.
+/// Sends calls over one HTTP/2 connection. It never reconnects, because the engine ties a build to its connection.
 #[derive(Clone)]
 pub(super) struct Calls(http2::SendRequest<tonic::body::Body>);
 

@@ -1,70 +1,70 @@
-//! How much an archive may be, and why one was not unpacked.
+//! Limits of archives, and why one was not unpacked.
 
 use std::path::{Path, PathBuf};
 
 use gantry_ops::terminal::one_line;
 
-/// How much an archive may be.
+/// The limits of an archive.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackLimits {
-    /// As it comes.
+    /// The most bytes of the archive as received.
     pub archive_bytes: u64,
-    /// All its files together.
+    /// The most bytes of all its files.
     pub unpacked_bytes: u64,
-    /// Its files, folders and links.
+    /// The most files, folders and links.
     pub entries: u64,
 }
 
-/// Why an archive was not unpacked.
+/// An archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum UnpackError {
-    /// Something else.
+    /// The content is not a tar archive.
     #[error("what came is no tar archive, plain or with gzip: pack it with `tar -czf`")]
     NoArchive,
-    /// An archive of another kind.
+    /// The archive has another format.
     #[error(
         "the archive is packed with {format}: only a tar, plain or with gzip, is unpacked: pack it with `tar -czf`"
     )]
     UnknownFormat { format: &'static str },
-    /// An entry that could write where it should not.
+    /// An entry could write to a forbidden place.
     #[error("`{path}` in the archive {problem}: pack only what is in one folder")]
     Unsafe {
-        /// As it stands in the archive.
+        /// As in the archive.
         path: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Larger than it may be.
+    /// A limit was exceeded.
     #[error(
         "the archive holds more than {most} of {what}: leave out what the build does not need, with .dockerignore"
     )]
     TooLarge {
-        /// What there is too much of.
+        /// What is limited.
         what: &'static str,
-        /// The bound.
+        /// The limit.
         most: String,
     },
-    /// It did not come to its end.
+    /// The archive was cut off.
     #[error("the archive broke off")]
     BrokeOff {
-        /// What the reader said.
+        /// The reader's error.
         source: std::io::Error,
     },
-    /// It came, but is damaged.
+    /// The archive is complete but corrupt.
     #[error("the archive is damaged: pack it again with `tar -czf`, and send all of it")]
     Damaged {
         /// What is wrong with it.
         source: std::io::Error,
     },
-    /// No room for it.
+    /// The disk is full.
     #[error("the disk under {} is full: free space there", .folder.display())]
     DiskFull { folder: PathBuf },
-    /// A file of it could not be written.
+    /// A file could not be written.
     #[error("cannot unpack `{path}`")]
     Write {
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -78,14 +78,14 @@ impl UnpackError {
         Self::TooLarge { what, most }
     }
 
-    /// Trying again may help.
+    /// Whether a retry may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::BrokeOff { .. } | Self::DiskFull { .. })
     }
 }
 
-/// In one line that steers no terminal: whoever packed the archive chose it.
+/// The path on one line without terminal control sequences, because whoever packed the archive chose it.
 pub(super) fn shown(path: &Path) -> String {
     one_line(&path.display().to_string().chars().take(200).collect::<String>())
 }

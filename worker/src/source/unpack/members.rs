@@ -1,7 +1,7 @@
-//! The members of a tar in every form that GNU tar, bsdtar and Go write: V7, ustar, GNU and PAX, sparse files too.
+//! The members of a tar in all formats that GNU tar, bsdtar and Go write: V7, ustar, GNU and PAX, with sparse files.
 //!
-//! The crate `tar` reads the fields of a header. Its own iterator splits PAX records at line breaks, which values may
-//! have, and takes PAX sparse files for whole ones.
+//! The crate `tar` parses the fields of a header. Its own iterator is not used: it splits PAX records at line breaks,
+//! which values may contain, and treats PAX sparse files as ordinary ones.
 
 use std::ffi::OsString;
 use std::io::{Error, Read, Result};
@@ -19,10 +19,10 @@ mod sparse;
 
 const BLOCK: u64 = 512;
 
-/// Reads one member after the other; what is not read of one is skipped.
+/// Reads one member after the other, and skips unread content.
 pub(super) struct Members<R> {
     inner: R,
-    /// What is left of the current member's content, and the padding behind it.
+    /// The remaining bytes of the current member's content, and of its padding.
     content: u64,
     padding: u64,
 }
@@ -31,14 +31,14 @@ pub(super) struct Members<R> {
 pub(super) struct Member {
     pub(super) name: PathBuf,
     pub(super) kind: EntryType,
-    /// Where it leads, if it is a link.
+    /// The target, if it is a link.
     pub(super) target: Option<PathBuf>,
     pub(super) attributes: Attributes,
-    /// Where its content belongs, if it has holes.
+    /// The map of its content, if it has holes.
     pub(super) sparse: Option<Sparse>,
 }
 
-/// What the extended headers before a member say of it.
+/// The content of the extended headers before a member.
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
@@ -68,7 +68,7 @@ impl<R: Read> Members<R> {
             } else if !kind.is_pax_global_extensions() {
                 return self.member(&header, extended).map(Some);
             }
-            // What is said of all members that follow, engines do not read either.
+            // Global extended headers are ignored, as engines do.
         }
     }
 
@@ -91,7 +91,7 @@ impl<R: Read> Members<R> {
             name = real;
         }
         let mut kind = header.entry_type();
-        // Before there was a type for folders, a slash said it.
+        // Before there was a type for folders, they were marked by a trailing slash.
         if kind.is_file() && name.ends_with(b"/") {
             kind = EntryType::Directory;
         }
@@ -151,7 +151,7 @@ impl<R: Read> Members<R> {
         sparse.finish(self.content).map(Some)
     }
 
-    /// A header whose sum is right; `None` where the archive ends.
+    /// The next header, with its checksum verified; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>> {
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
@@ -176,7 +176,7 @@ impl<R: Read> Members<R> {
         }
     }
 
-    /// Says how long the content is that follows.
+    /// Sets the length of the following content.
     fn holds(&mut self, size: u64) -> Result<()> {
         let padded = size.checked_next_multiple_of(BLOCK);
         self.padding = padded.ok_or_else(|| Error::other("a size is too large"))? - size;
@@ -184,7 +184,7 @@ impl<R: Read> Members<R> {
         Ok(())
     }
 
-    /// The whole content of an extended header. The reader beneath bounds it.
+    /// The content of an extended header. The underlying reader limits it.
     fn whole(&mut self) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         self.read_to_end(&mut content)?;
@@ -203,7 +203,7 @@ impl<R: Read> Members<R> {
     }
 }
 
-/// The content of the current member, as it is stored.
+/// Reads the content of the current member, as it is stored.
 impl<R: Read> Read for Members<R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let most = buffer.len().min(usize::try_from(self.content).unwrap_or(usize::MAX));
@@ -219,7 +219,7 @@ impl<R: Read> Read for Members<R> {
     }
 }
 
-/// The sum of a header, its own field taken for spaces; some old programs took the bytes for signed ones.
+/// The checksum of a header, computed with its own field as spaces; some old programs summed signed bytes.
 fn sums(block: &[u8; 512]) -> [i64; 2] {
     let bytes = || block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]);
     let signed = |byte: &u8| i64::from(i8::from_ne_bytes([*byte]));
@@ -227,7 +227,7 @@ fn sums(block: &[u8; 512]) -> [i64; 2] {
 }
 
 fn modified(header: &Header) -> Modified {
-    // A time before 1970 is in two's complement, of which this is the lower half.
+    // A time before 1970 is stored in two's complement, of which this is the lower half.
     Modified { seconds: header.mtime().unwrap_or(0).cast_signed(), nanos: 0 }
 }
 

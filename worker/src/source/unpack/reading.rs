@@ -1,4 +1,5 @@
-//! The bytes of an archive on their way: counted as they come, metered as they are read, and copied into its files.
+//! Readers for an archive: one counts received bytes, one limits what tar reads; and a copy that tells read errors from
+//! write errors.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The archive's bytes as they come, counted. It remembers why it ended, because the layers above wrap its errors.
+/// Counts the archive's received bytes. It remembers why it ended, because the layers above wrap its errors.
 pub(super) struct Incoming<R> {
     inner: R,
     left: u64,
@@ -21,12 +22,12 @@ pub(super) enum End {
 }
 
 impl<R> Incoming<R> {
-    /// At most so many bytes, and none once nobody waits for them.
+    /// Reads at most `most` bytes, and none once `stopped` is set.
     pub(super) fn new(inner: R, most: u64, stopped: Arc<AtomicBool>) -> Self {
         Self { inner, left: most, stopped, ended: End::No }
     }
 
-    /// Why there were no more.
+    /// Why the reader ended.
     pub(super) fn end(self) -> End {
         self.ended
     }
@@ -51,7 +52,7 @@ impl<R: Read> Read for Incoming<R> {
     }
 }
 
-/// The archive's bytes as tar reads them. No more than the budget, which whoever reads sets for each part.
+/// Limits the bytes that tar reads to a budget, which is set for each part.
 pub(super) struct Metered<R> {
     pub(super) inner: R,
     pub(super) budget: Rc<Cell<u64>>,
@@ -70,13 +71,13 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// On which side a copy failed.
+/// Whether reading or writing failed.
 pub(super) enum CopyError {
     Read(std::io::Error),
     Write(std::io::Error),
 }
 
-/// Like `std::io::copy`, but tells on which side it failed.
+/// Like `std::io::copy`, but tells whether reading or writing failed.
 pub(super) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<u64, CopyError> {
     let mut buffer = vec![0; 64 << 10];
     let mut copied = 0;

@@ -1,7 +1,7 @@
-//! Streams the context to the engine, as it reads it.
+//! Streams the context to the engine.
 //!
-//! The engine fetches `http://buildkit-session/<path>` once, from us. At most one chunk is in memory; the engine's
-//! flow control holds the reader back.
+//! The engine requests `http://buildkit-session/<path>` from the session once. At most one chunk is in memory, and the
+//! engine's flow control limits the reader.
 
 use std::io;
 use std::pin::Pin;
@@ -17,12 +17,12 @@ use crate::engine::ContextStream;
 use crate::engine::docker::random_id;
 
 const CHUNK: usize = 128 * 1024;
-/// A tar's unit.
+/// The block size of tar.
 const BLOCK: usize = 512;
 
-/// One build's context, to be read once.
+/// The context of one build, to be read once.
 pub(in crate::engine::docker) struct Context {
-    /// Random: the engine takes equal addresses for equal contents.
+    /// Random, because the engine assumes that equal URLs have equal content.
     path: String,
     stream: Mutex<Option<ContextStream>>,
     broken: std::sync::Arc<Mutex<Option<io::Error>>>,
@@ -37,12 +37,12 @@ impl Context {
         }
     }
 
-    /// The address under which the build finds it.
+    /// The URL of the context for the build.
     pub(in crate::engine::docker) fn url(&self) -> String {
         format!("http://buildkit-session/{}", self.path)
     }
 
-    /// Why it could not be read, if it could not.
+    /// The error of reading the context, if there was one.
     pub(in crate::engine::docker) fn take_error(&self) -> Option<io::Error> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -103,10 +103,10 @@ impl Reading {
     }
 }
 
-/// What must stand before a context that begins with `head`, so that the engine sees an archive.
+/// The bytes to insert before a context that begins with `head`, so that the engine recognizes an archive.
 ///
-/// The engine looks for a whole entry in the first 1024 bytes, and takes what has none for a Dockerfile: so it does
-/// with an empty tar, and with one whose first name needs a header of its own. The root as first entry helps both.
+/// The engine looks for a complete entry in the first 1024 bytes, and treats anything else as a Dockerfile, including an
+/// empty tar, or one whose first name needs a separate header. An entry for the root solves both.
 fn missing_root(head: &[u8]) -> io::Result<Option<Vec<u8>>> {
     if head.starts_with(&[0x1f, 0x8b]) {
         return Ok(None);
@@ -132,13 +132,13 @@ fn root() -> Vec<u8> {
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
-    // `set_path` refuses `.` alone; the name is the header's first field.
+    // `set_path` refuses `.`; the name is the first field of the header.
     header.as_mut_bytes()[..2].copy_from_slice(b"./");
     header.set_cksum();
     header.as_bytes().to_vec()
 }
 
-/// A tar header carries the sum of its bytes, with the sum's own field taken for spaces.
+/// The checksum in a tar header, computed with its own field as spaces.
 fn has_checksum(block: &[u8]) -> bool {
     let field = 148..156;
     let sum: u64 = block

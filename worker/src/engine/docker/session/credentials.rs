@@ -1,4 +1,4 @@
-//! Gives the engine the credentials of a registry that it pulls a base from.
+//! Provides the engine with credentials for the registries of bases.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use gantry_domain::image::{DOCKER_HUB, RegistryHost};
 use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use tonic::{Request, Response, Status};
 
-/// Credentials by registry, for one build.
+/// The credentials of one build, by registry.
 pub(super) struct RegistryCredentials(BTreeMap<RegistryHost, Credentials>);
 
 impl RegistryCredentials {
@@ -21,7 +21,7 @@ impl RegistryCredentials {
     }
 
     fn find(&self, host: &str) -> Option<&Credentials> {
-        // The engine asks for Docker Hub by the host that it connects to, users name it as references do.
+        // The engine uses the host that it connects to for Docker Hub; users write it as in references.
         let host = match host {
             "registry-1.docker.io" | "index.docker.io" => DOCKER_HUB,
             host => host,
@@ -32,7 +32,7 @@ impl RegistryCredentials {
 
 #[tonic::async_trait]
 impl Auth for RegistryCredentials {
-    /// A registry that we know nothing of gets empty words, which means anonymous.
+    /// Empty credentials mean anonymous access; used for unknown registries.
     async fn credentials(
         &self,
         request: Request<CredentialsRequest>,
@@ -69,7 +69,7 @@ impl Auth for RegistryCredentials {
     }
 }
 
-/// The engine then takes the credentials and gets its token from the registry by itself.
+/// The engine then uses the credentials to fetch a token from the registry itself.
 fn by_itself() -> Status {
     Status::unimplemented("the engine fetches registry tokens by itself")
 }

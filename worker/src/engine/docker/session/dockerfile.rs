@@ -1,7 +1,7 @@
-//! Gives the engine the Dockerfile, from memory.
+//! Sends the Dockerfile to the engine from memory.
 //!
-//! The protocol is the engine's file synchronisation with a folder of one file: we list it, the engine asks for the
-//! contents of what it wants by its place in the list, and says when it is done.
+//! The protocol synchronizes a folder of one file: gantry lists it, the engine requests files by their position in the
+//! list, and finally says that it is done.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,17 +14,17 @@ use futures_util::{Stream, stream};
 use gantry_taskfile::encoding::encode;
 use tonic::{Request, Response, Status, Streaming};
 
-/// The folder's name in the engine's questions, and the value of the attribute `dockerfilekey`.
+/// The folder's name in the engine's requests, and the value of the attribute `dockerfilekey`.
 pub(in crate::engine::docker) const FOLDER: &str = "dockerfile";
-/// The file's name in it.
+/// The file's name in the folder.
 const NAME: &str = "Dockerfile";
-/// Its place in the list.
+/// The file's position in the list.
 const ID: u32 = 0;
 const CHUNK: usize = 32 * 1024;
 
 type Packets = Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
 
-/// One Dockerfile.
+/// The text of the Dockerfile.
 pub(super) struct Dockerfile(Bytes);
 
 impl Dockerfile {
@@ -72,7 +72,7 @@ impl Sending {
             if let Some(packet) = self.answers.pop_front() {
                 return Ok(Some((packet, self)));
             }
-            // The engine waits for our end after its own.
+            // The engine waits for the end of this stream after its own.
             if self.done {
                 return Ok(None);
             }

@@ -1,4 +1,4 @@
-//! Says that we are there.
+//! Answers health checks of a session.
 
 use bollard_buildkit_proto::health::health_check_response::ServingStatus;
 use bollard_buildkit_proto::health::health_server::Health;
@@ -7,7 +7,7 @@ use bollard_buildkit_proto::health::{
 };
 use tonic::{Request, Response, Status};
 
-/// The engine checks a session every few seconds and gives it up when nobody answers.
+/// The engine checks a session every few seconds, and drops it without an answer.
 pub(super) struct Alive;
 
 #[tonic::async_trait]

@@ -1,7 +1,7 @@
-//! A build's session: what the engine asks of us while it builds.
+//! A build's session: the services that the engine calls during a build.
 //!
-//! The engine is the gRPC client here. It asks for the Dockerfile, the context, secrets and credentials, each from
-//! memory or streamed, and only for as long as the [`Session`] lives: dropping it ends them all.
+//! The engine is the gRPC client here. It requests the Dockerfile, the context, secrets and credentials, which are in
+//! memory or streamed, and only while the [`Session`] exists: dropping it ends them all.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ mod dockerfile;
 mod health;
 mod secrets;
 
-/// What the engine may ask. It asks nothing that is not announced here.
+/// The methods that the engine may call. It calls none that are not announced here.
 const METHODS: [&str; 5] = [
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.Auth/Credentials",
@@ -48,15 +48,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Opens a session for `order` and answers in it until it is dropped.
+    /// Opens a session for `order`, and serves it until it is dropped.
     pub(super) async fn open(
         socket: &Socket,
         order: &BuildOrder,
         context: Arc<Context>,
     ) -> Result<Self, EngineError> {
         let id = random_id();
-        // The engine takes files of one key, size and time for equal and does not ask again: it would build the
-        // Dockerfile of an earlier build. No two builds may share a key.
+        // The engine does not request files again that have equal keys, sizes and times, and would use the Dockerfile
+        // of an earlier build. So no two builds may share a key.
         let shared_key = random_id();
         let stream = socket
             .upgrade("/session", |request| {
@@ -77,7 +77,7 @@ impl Session {
             .add_service(UploadServer::from_arc(context))
             .prepare();
         let server = tokio::spawn(async move {
-            // A broken session fails the build by the engine's own words, which say more than ours would.
+            // A broken session fails the build with an error of the engine, which has more details.
             let _reported_there = http2::Builder::new(TokioExecutor::new())
                 .serve_connection(stream, TowerToHyperService::new(routes))
                 .await;
@@ -85,7 +85,7 @@ impl Session {
         Ok(Self { id, _server: AbortOnDropHandle::new(server) })
     }
 
-    /// The id by which a build names its session.
+    /// The id that a build refers to its session by.
     pub(super) fn id(&self) -> &str {
         &self.id
     }

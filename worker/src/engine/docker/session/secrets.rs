@@ -1,4 +1,4 @@
-//! Gives the engine a build's secrets, when a `RUN --mount=type=secret` asks for them.
+//! Provides the engine with a build's secrets, for `RUN --mount=type=secret`.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetS
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
 
-/// Secrets by id, for one build.
+/// The secrets of one build, by id.
 pub(super) struct BuildSecrets(BTreeMap<String, SecretString>);
 
 impl BuildSecrets {
@@ -18,7 +18,7 @@ impl BuildSecrets {
 
 #[tonic::async_trait]
 impl Secrets for BuildSecrets {
-    /// An id that is not there leaves the mount out, and the step goes on unless it says `required=true`.
+    /// Without a secret of this id the mount is left out, and the step continues unless it has `required=true`.
     async fn get_secret(
         &self,
         request: Request<GetSecretRequest>,

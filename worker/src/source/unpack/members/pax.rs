@@ -1,4 +1,5 @@
-//! The records of a PAX header: `length key=value\n`, where a value may be any bytes.
+//! The records of a PAX header: `length key=value
+//! `, where a value may be any bytes.
 
 use std::io::{Error, Result};
 
@@ -8,7 +9,7 @@ use super::sparse::Sparse;
 
 const XATTR: &str = "SCHILY.xattr.";
 
-/// In their order: the blocks of sparse files have the same key again and again.
+/// In order, because the blocks of sparse files repeat their keys.
 #[derive(Default)]
 pub(super) struct Records(Vec<(String, Vec<u8>)>);
 
@@ -24,7 +25,7 @@ impl Records {
         Ok(Self(records))
     }
 
-    /// The last value of this key. An empty one takes the key back.
+    /// The last value of this key. An empty value removes the key.
     pub(super) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
         let (_, value) = self.0.iter().rfind(|(other, _)| other == key)?;
         (!value.is_empty()).then(|| value.clone())
@@ -48,7 +49,7 @@ impl Records {
         records.filter_map(named).collect()
     }
 
-    /// The blocks of a sparse file by the versions 0.0 and 0.1, which name them here.
+    /// The blocks of a sparse file of version 0.0 or 0.1, which are stored in the records.
     pub(super) fn sparse(&self, size: u64) -> Result<Sparse> {
         let mut sparse = Sparse::new(size);
         if let Some(map) = self.bytes("GNU.sparse.map") {
@@ -77,7 +78,7 @@ impl Records {
 /// A key and its value.
 type Record = (String, Vec<u8>);
 
-/// The first record, and what follows it.
+/// The first record, and the bytes after it.
 fn split(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     let length = usize::try_from(number(&bytes[..space]).ok()?).ok()?;
@@ -89,13 +90,13 @@ fn split(bytes: &[u8]) -> Option<(Record, &[u8])> {
 
 fn number(digits: &[u8]) -> Result<u64> {
     let digits = std::str::from_utf8(digits).ok();
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     let number = digits.and_then(|digits| digits.parse().ok());
     number.ok_or_else(|| Error::other("a number is malformed"))
 }
 
-/// `-12.5` is 13 seconds before 1970, and half a second forward.
+/// Parses a time: `-12.5` is 13 seconds before 1970, plus half a second.
 fn modified(text: &str) -> Option<Modified> {
     let (is_before, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));

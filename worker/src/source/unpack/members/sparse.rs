@@ -1,10 +1,10 @@
-//! Files with holes: where each piece of what is stored belongs.
+//! Files with holes: the positions of their stored pieces.
 
 use std::io::{Error, Read, Result};
 
 use super::malformed;
 
-/// The pieces of a file, in order; between them are zeros.
+/// The pieces of a file, in order; the gaps are zeros.
 pub(in super::super) struct Sparse {
     pub(in super::super) size: u64,
     pub(in super::super) pieces: Vec<Piece>,
@@ -21,7 +21,7 @@ impl Sparse {
         Self { size, pieces: Vec::new() }
     }
 
-    /// Adds the next piece, which lies behind the others and within the file.
+    /// Adds the next piece, which must be after the others and within the file.
     pub(super) fn add(&mut self, offset: u64, length: u64) -> Result<()> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size);
         let before = self.pieces.last().map_or(0, |piece| piece.offset + piece.length);
@@ -34,7 +34,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Checks that `stored` bytes are what the pieces take.
+    /// Checks that the pieces have `stored` bytes in total.
     pub(super) fn finish(self, stored: u64) -> Result<Self> {
         if self.pieces.iter().map(|piece| piece.length).sum::<u64>() == stored {
             Ok(self)
@@ -43,8 +43,8 @@ impl Sparse {
         }
     }
 
-    /// The map of version 1.0: how many pieces, then offset and length of each, a number a line, in whole blocks before
-    /// the content. The reader bounds how long it may be.
+    /// Reads the map of version 1.0: the number of pieces, then offset and length of each, one number per line, in
+    /// whole blocks before the content. The reader limits its length.
     pub(super) fn read_map(size: u64, content: &mut impl Read) -> Result<Self> {
         let mut lines = Lines { content, block: [0; LINES_BLOCK], at: LINES_BLOCK };
         let mut sparse = Self::new(size);
