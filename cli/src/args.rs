@@ -45,7 +45,6 @@ pub(crate) struct Arguments {
     pub(crate) output: Output,
 }
 
-/// What the program is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(Up),
@@ -105,7 +104,7 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    /// The settings with an option of their own.
+    /// The settings that have their own options.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         self.listen.flags()
     }
@@ -128,7 +127,7 @@ pub(crate) struct IngressRole {
 }
 
 impl IngressRole {
-    /// The settings with an option of their own.
+    /// The settings that have their own options.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         self.listen.flags()
     }
@@ -167,7 +166,7 @@ pub(crate) struct WorkerCommand {
     pub(crate) role: WorkerRole,
 }
 
-/// How a worker runs.
+/// The options of a worker process.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerRole {
     #[command(flatten)]
@@ -184,7 +183,7 @@ pub(crate) struct WorkerRole {
 }
 
 impl WorkerRole {
-    /// The settings with an option of their own.
+    /// The settings that have their own options.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let options = [
             ("--pool", "worker.pool", &self.pool),
@@ -255,7 +254,7 @@ Example:
     },
 }
 
-/// Where settings come from.
+/// The options for the origin of settings.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SettingsOptions {
     /// The folder that holds everything gantry keeps [default: gantry-data]
@@ -270,7 +269,7 @@ pub(crate) struct SettingsOptions {
 }
 
 impl SettingsOptions {
-    /// The settings that stand on the command line.
+    /// The settings given on the command line.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let set = self.set.iter().map(|(key, value)| flag("--set", key, value.clone()));
         let data = self.data.iter().map(|path| flag("--data", "data", path.display().to_string()));
@@ -278,7 +277,6 @@ impl SettingsOptions {
     }
 }
 
-/// The address to listen on.
 #[derive(Debug, clap::Args)]
 struct ListenOption {
     /// Where to serve the API and the hooks [default: 127.0.0.1:7300]
@@ -375,7 +373,7 @@ mod tests {
         check(&Arguments::command());
     }
 
-    /// The demo and the READMEs say these.
+    /// The demo and the READMEs use these.
     #[test]
     fn commands_of_the_original_are_understood() {
         for line in [

@@ -1,4 +1,4 @@
-//! `gantry store backup`: a copy of the data folder, while the service runs.
+//! `gantry store backup`: copies the data folder while the service runs.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::compose::{self, OBJECTS, SQLITE_FILE};
 use crate::environment::Environment;
 use crate::serve;
 
-/// The store of a backup that is not yet one.
+/// The store of an incomplete backup.
 const UNFINISHED: &str = "gantry.db.unfinished";
 
 pub(crate) async fn run(
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// A folder with something else in it is left alone.
+/// Refuses a folder with other content.
 fn check_place(data: &Path, to: &Path) -> Result<()> {
     let (data, whole) = (std::path::absolute(data)?, std::path::absolute(to)?);
     if whole.starts_with(&data) || data.starts_with(&whole) {
@@ -49,8 +49,9 @@ fn check_place(data: &Path, to: &Path) -> Result<()> {
     bail!("{} has something else in it: name a new folder, or a former backup", to.display())
 }
 
-/// Copies objects before and after the store, so that whatever the store names is there; an object that is gone by then
-/// was there before. Until the last step a former backup stays what it was. Answers how many objects there are.
+/// Copies objects both before and after the store. So every object that the store refers to is in the copy: one that is
+/// deleted meanwhile was copied before. An earlier backup stays valid until the last step. Returns the number of
+/// objects.
 fn copy(data: &Path, to: &Path, has_objects: bool) -> Result<usize> {
     let held = DataDir::lock(to)?;
     let to = held.path();
@@ -59,7 +60,7 @@ fn copy(data: &Path, to: &Path, has_objects: bool) -> Result<usize> {
     let unfinished = to.join(UNFINISHED);
     gantry_sqlite::copy(&data.join(SQLITE_FILE), &unfinished)?;
     objects.extend(gantry_objects::copy_folder(&from, &copies)?);
-    // What belonged to a former one, if somebody started that.
+    // These belong to an earlier backup, if somebody opened it.
     for beside in ["-wal", "-shm"] {
         let _absent = std::fs::remove_file(to.join(format!("{SQLITE_FILE}{beside}")));
     }

@@ -1,12 +1,12 @@
-//! The environment, read once. Nothing else in gantry reads it.
+//! Reads the environment, once. No other code in gantry reads it.
 
 use std::collections::BTreeMap;
 
-/// Names that begin like settings and are none: the client's, and those of the test programs.
+/// Names that begin like settings but are not: those of the client and of test programs.
 const NO_SETTINGS: [&str; 5] =
     ["GANTRY_CONFIG", "GANTRY_GIT_TOKEN", "GANTRY_REGISTRY", "GANTRY_TOKEN", "GANTRY_URL"];
 
-/// The variables of this process that are text.
+/// The variables of this process that are valid text.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
 
@@ -22,17 +22,17 @@ impl Environment {
         )
     }
 
-    /// A variable; an empty one counts as none.
+    /// A variable; an empty one counts as unset.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// All of them, for those who find credentials as a cloud's own tools do.
+    /// All variables, for clouds' clients that look for credentials in them.
     pub(crate) fn all(&self) -> Vec<(String, String)> {
         self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// The variables that are settings of the server, or would be.
+    /// The variables that are settings of the server, including misspelt ones.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let is_setting = |name: &str| {
             name.starts_with("GANTRY_")

@@ -1,4 +1,4 @@
-//! What the program's exit code says.
+//! The exit codes of the program.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -10,20 +10,20 @@ use crate::client::http::ApiError;
 /// How the program ended, for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It did what was asked.
+    /// Success.
     Ok,
-    /// It did not: a step failed, or the request was refused.
+    /// A step failed, or the request was refused.
     Failed,
-    /// It was asked wrongly; so does the parser of arguments.
+    /// Wrong usage; the same code as that of the argument parser.
     Usage,
     /// The run was cancelled.
     Canceled,
-    /// The run took longer than it may.
+    /// The run exceeded its time limit.
     Timeout,
-    /// Something between here and the run failed that was no doing of the user's.
+    /// The infrastructure failed, or the connection to it.
     Infrastructure,
-    /// Ctrl-C: what was watched goes on without us. 128 + SIGINT, as shells and scripts expect: neither 0 nor 1 would
-    /// be true of a run that has not ended.
+    /// Ctrl-C: the run continues. 128 + SIGINT, as shells and scripts expect; neither 0 nor 1 would be true for a run
+    /// that has not ended.
     Interrupted,
 }
 
@@ -40,10 +40,10 @@ impl Exit {
         }
     }
 
-    /// What the end of a run makes of the command that waited for it.
+    /// The exit code for a run's status.
     pub(crate) fn of_run(status: RunStatus) -> Self {
         match status {
-            // One that has not ended is no failure of who did not want to wait.
+            // A run that has not ended is a success for a command that did not wait for it.
             RunStatus::Queued | RunStatus::Started | RunStatus::Running | RunStatus::Succeeded => {
                 Self::Ok
             }
@@ -54,7 +54,7 @@ impl Exit {
         }
     }
 
-    /// What an error makes of the command.
+    /// The exit code for an error.
     pub(crate) fn of_error(error: &anyhow::Error) -> Self {
         if error.is::<UsageError>() {
             return Self::Usage;
@@ -69,7 +69,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The command was asked for something that it cannot mean.
+/// The arguments are valid for the parser, but make no sense.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
 

@@ -1,7 +1,7 @@
-//! `/healthz`, `/readyz` and `/metrics` on `telemetry.listen`: for whoever watches over the process.
+//! Serves `/healthz`, `/readyz` and `/metrics` on `telemetry.listen`, for monitoring.
 //!
-//! A server of its own, from before the start waits for anything: an ingress listens only after that, and a
-//! scheduler and a worker have none.
+//! This is a separate server that starts before anything else: an ingress listens only later, and a scheduler and a
+//! worker do not listen at all.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,16 +24,15 @@ use tokio::sync::Semaphore;
 /// Scrapers and probes are few.
 const MOST_CONNECTIONS: usize = 64;
 
-/// How long a request's head may take.
+/// The time limit for a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long to rest when no connection can be accepted, most likely for want of file descriptors.
+/// The pause if no connection can be accepted, probably for lack of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// The format of `/metrics`.
+/// The content type of `/metrics`.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Binds `address`.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
@@ -42,7 +41,7 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Serves for as long as the process lives.
+/// Serves until the process ends.
 pub(crate) async fn serve(listener: TcpListener, health: Health) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {

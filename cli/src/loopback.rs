@@ -1,8 +1,8 @@
-//! Where a program on this machine reaches another one.
+//! Addresses for programs on the same machine.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where a client on this machine reaches what listens at `address`.
+/// The address by which a client on this machine reaches a listener at `address`.
 pub(crate) fn from_here(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {

@@ -1,4 +1,4 @@
-//! The `gantry` program: the service, and the client for it.
+//! The `gantry` program: the service and its client.
 
 use std::io;
 use std::process::ExitCode;
@@ -29,14 +29,14 @@ use environment::Environment;
 use exit::Exit;
 
 fn main() -> ExitCode {
-    // What gantry writes is its user's alone: records, logs, checkouts of private repositories, exports. Before any thread
-    // starts that might write.
+    // All files of gantry are private to its user: records, logs, checkouts of private repositories, exports. Set
+    // before any thread starts that may write files.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let arguments = Arguments::parse();
     let environment = Environment::of_this_process();
     match run(arguments, environment) {
         Ok(exit) => exit.into(),
-        // Who closed the pipe has read enough.
+        // A closed pipe means that the reader has read enough.
         Err(error) if is_closed_pipe(&error) => Exit::Ok.into(),
         Err(error) => {
             say(format_args!("error: {error:#}"));
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
-    // ring is the only provider of TLS; one that is installed already is the same.
+    // ring is the only TLS provider; an error means that it is already installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = match arguments.command {
@@ -76,7 +76,7 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
             write_out(&String::from_utf8_lossy(&script)).map(|()| Exit::Ok)
         }
     };
-    // A thread may be in the middle of a large file: nobody waits for it any more.
+    // A thread may still be reading a large file, and nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
 }

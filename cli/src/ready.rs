@@ -1,5 +1,5 @@
-//! `gantry ready`: whether the process of these settings on this machine is ready. For container engines, whose images
-//! need no other program to ask with.
+//! `gantry ready`: checks whether the process with these settings on this machine is ready. For health checks of
+//! container engines, whose images then need no other program.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 use crate::{loopback, serve};
 
-/// More than the process's own look at what it needs takes.
+/// More than the process itself needs for its checks.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks, and prints what is ready and what is missing.
+/// Prints what is ready and what is missing.
 pub(crate) async fn ready(options: SettingsOptions, environment: &Environment) -> Result<Exit> {
     let settings = serve::read_settings(&options, &[], environment)?;
     let Some(listen) = settings.telemetry.listen else {

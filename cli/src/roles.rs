@@ -1,4 +1,4 @@
-//! `gantry ingress`, `gantry scheduler`, `gantry worker`: the parts of the service as processes of their own.
+//! `gantry ingress`, `gantry scheduler` and `gantry worker`: the roles as separate processes.
 
 use anyhow::Result;
 use gantry_ops::settings::Settings;

@@ -1,4 +1,4 @@
-//! `gantry secret`: the keys that secrets are sealed with.
+//! `gantry secret`: manages the keys that seal secrets.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,13 +21,13 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::serve;
 
-/// After so many passes others must be changing secrets all the time with another key.
+/// After this many passes, another process must be continuously sealing with another key.
 const MOST_PASSES: usize = 16;
 
-/// Make keys for secrets, and change them
+/// Create and change the keys that seal secrets
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
-    /// Make a key that the service seals stored secrets with
+    /// Create a key for sealing stored secrets
     #[command(after_long_help = "\
 Every ingress and scheduler has the same file, named by `secrets.key_file`. Keep a copy where the store's backup is not: \
 without it nobody opens the secrets in there. `gantry up` makes its own in the data folder.
@@ -35,11 +35,11 @@ without it nobody opens the secrets in there. `gantry up` makes its own in the d
 Example:
   gantry secret key --to /etc/gantry/secret.key")]
     Key {
-        /// Where to; a file that is there is never overwritten
+        /// The file to write; an existing file is never overwritten
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
-    /// Make what a pool's workers open the secrets of their runs with
+    /// Derive the key that a pool's workers open the secrets of their runs with
     #[command(after_long_help = "\
 It is derived from the service's key, so this works where that is, and makes the same key each time. It opens the \
 secrets of this pool's runs and nothing else. A worker finds it by `secrets.pool_key_file`.
@@ -47,16 +47,16 @@ secrets of this pool's runs and nothing else. A worker finds it by `secrets.pool
 Example:
   gantry secret pool-key linux-amd64 --config gantry.toml --to linux-amd64.key")]
     PoolKey {
-        /// Whose, like linux-amd64
+        /// The pool, like linux-amd64
         #[arg(value_name = "POOL")]
         pool: PoolName,
-        /// Where to, instead of printing it; takes the place of a key of the same pool
+        /// The file to write, instead of printing the key; may replace a key of the same pool
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
         #[command(flatten)]
         settings: SettingsOptions,
     },
-    /// Seal everything stored anew with the first key of the key file
+    /// Reseal all stored secrets with the first key of the key file
     #[command(after_long_help = "\
 To change the service's key without a gap:
   1. `gantry secret key --to new.key`; add its line below the old one in the key file of every ingress and scheduler, and \
@@ -112,7 +112,8 @@ async fn rekey(options: &SettingsOptions, environment: &Environment) -> Result<(
     let Some(found) = installation::find(store).await? else {
         bail!("there is no installation in the store yet: nothing is sealed");
     };
-    // Who runs and does not know the first key would open nothing any more. The data folder's lock says that nobody does.
+    // A running process that does not know the first key could not open secrets any more. With a data folder, its lock
+    // shows that there is none.
     if settings.store.url.is_some() && found.keys.first() != Some(first) {
         bail!(
             "no ingress and no scheduler was started yet that seals with key {first}, the first in {}: \
@@ -138,7 +139,7 @@ async fn rekey(options: &SettingsOptions, environment: &Environment) -> Result<(
     Ok(())
 }
 
-/// Goes over the store until nothing is left to seal anew. Answers what the first pass counted.
+/// Repeats passes over the store until one changes nothing. Returns the counts of the first pass.
 async fn everything(store: &dyn gantry_seams::store::Store, reseal: &dyn Reseal) -> Result<Pass> {
     let first = reseal::pass(store, reseal).await?;
     let mut last = first.clone();
@@ -169,7 +170,7 @@ fn told(pass: &Pass) -> String {
     text
 }
 
-/// Seals and signs with the first key of a ring what any of its keys opens.
+/// Reseals and signs with the first key of a ring whatever any of its keys opens.
 struct Anew(Keyring);
 
 impl Reseal for Anew {

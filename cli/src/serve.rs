@@ -1,4 +1,4 @@
-//! What every long-running command shares: settings read, telemetry started, signals watched, a graceful end.
+//! What all long-running commands share: reading settings, starting telemetry, handling signals, graceful shutdown.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,29 +20,29 @@ use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 use crate::health;
 
-/// The settings file's name, here or in the data folder.
+/// The name of the settings file, in the current directory or the data folder.
 const SETTINGS_FILE: &str = "gantry.toml";
 
-/// What is said of a server before its first answer.
+/// The state of a server before its first answer.
 const NOT_ASKED: &str = "it was not asked yet";
 
-/// How long the parts may take to stop.
+/// The time limit for a graceful shutdown.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// A process that runs until it is told to stop: from before it opens anything.
+/// A long-running process, from before it opens anything.
 pub(crate) struct Process {
     role: Role,
     pub(crate) settings: Settings,
-    /// Served on `telemetry.listen` already.
+    /// Already served on `telemetry.listen`.
     pub(crate) health: Health,
-    /// Cancelled when the parts are to stop.
+    /// Cancelled when the parts have to stop.
     pub(crate) stop: CancellationToken,
     telemetry: telemetry::Started,
     signals: Signals,
 }
 
-/// Each connection is an open file. The limit that a shell or a service manager gives first, 1024 in most places, is made for
-/// programs that cannot have more.
+/// Each connection is an open file. The default soft limit of shells and service managers, 1024 in most places, exists
+/// for programs that use `select`.
 fn open_as_many_files_as_allowed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -51,7 +51,7 @@ fn open_as_many_files_as_allowed() {
 }
 
 impl Process {
-    /// Starts telemetry, and watches for signals from now on.
+    /// Starts telemetry, and begins to listen for signals.
     pub(crate) async fn begin(role: Role, settings: Settings) -> Result<Self> {
         open_as_many_files_as_allowed();
         let telemetry =
@@ -70,7 +70,7 @@ impl Process {
         Ok(Self { role, settings, health, stop: CancellationToken::new(), telemetry, signals })
     }
 
-    /// What `opening` opens; `None` if a signal came first.
+    /// The result of `opening`; `None` if a signal came first.
     pub(crate) async fn unless_stopped<T>(
         &mut self,
         opening: impl Future<Output = Result<T>>,
@@ -81,7 +81,7 @@ impl Process {
         }
     }
 
-    /// Waits for a signal, or for a part that ends by itself; then lets all parts stop in good order.
+    /// Waits for a signal, or for a part that ends unexpectedly; then stops all parts gracefully.
     pub(crate) async fn until_stopped(mut self, mut parts: JoinSet<Result<()>>) -> Result<Exit> {
         let failed = tokio::select! {
             () = self.signals.any() => None,
@@ -92,7 +92,7 @@ impl Process {
             Role::All => {
                 say(format_args!("{}. Ctrl-C again ends it at once", self.role.stopping()))
             }
-            // What a program reads of a role is log lines.
+            // The output of a role is read by programs, as log lines.
             Role::Ingress | Role::Scheduler | Role::Worker => {
                 tracing::info!("{}", self.role.stopping());
             }
@@ -112,7 +112,7 @@ impl Process {
     }
 }
 
-/// Reads every layer of the settings; a mistake anywhere is wrong usage.
+/// Reads all layers of the settings. Mistakes are a usage error.
 pub(crate) fn read_settings(
     options: &SettingsOptions,
     flags: &[Flag],
@@ -131,7 +131,7 @@ pub(crate) fn read_settings(
     Ok(Settings::parse(&layers).map_err(|mistakes| UsageError(mistakes.to_string()))?)
 }
 
-/// Processes that share an installation share its servers; what lies in one's folder the others cannot see.
+/// The processes of an installation must share servers, because they cannot see each other's folders.
 pub(crate) fn check_servers(role: Role, settings: &Settings) -> Result<()> {
     let has_store = settings.store.url.is_some();
     let has_queue = !settings.queue.urls.is_empty();
@@ -161,7 +161,7 @@ pub(crate) fn check_servers(role: Role, settings: &Settings) -> Result<()> {
         .into())
 }
 
-/// The settings file: the one that was named, else the one here, else the one in the data folder.
+/// The settings file: the given one, or else the one in the current directory, or in the data folder.
 fn find_file(
     options: &SettingsOptions,
     variables: &[(String, String)],
@@ -189,7 +189,7 @@ fn find_file(
     Ok(None)
 }
 
-/// SIGINT and SIGTERM, from before the first part starts.
+/// SIGINT and SIGTERM, received from before the first part starts.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -212,7 +212,7 @@ impl Signals {
     }
 }
 
-/// Why a part ended that should have run on.
+/// Why a part ended that should have kept running.
 fn why(ended: Option<Result<Result<()>, JoinError>>) -> anyhow::Error {
     match ended {
         Some(Ok(Err(error))) => error,

@@ -1,4 +1,4 @@
-//! `gantry store`: work on the store itself, beside or without a running service.
+//! `gantry store`: commands on the store itself, with or without a running service.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(command: StoreCommand, environment: &Environment) -> Res
 async fn export(to: &Path, options: &SettingsOptions, environment: &Environment) -> Result<()> {
     let settings = serve::read_settings(options, &[], environment)?;
     let from = Belongings::open(&settings, environment).await?;
-    // A folder has one user, who holds its lock. A server does not know who writes there.
+    // A folder is locked by its only user. A server does not know who writes to it.
     if settings.store.url.is_some() {
         let workforce = workers::workforce(from.store.as_ref()).await?;
         if let Some(worker) =

@@ -1,4 +1,4 @@
-//! `gantry up`: all roles in one process, and the person at the terminal told.
+//! `gantry up`: all roles in one process, with messages for the person at the terminal.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -18,17 +18,17 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::serve::{self, Process};
 
-/// How long the welcome waits for the engine.
+/// How long the welcome message waits for the engine.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where the admin token is written if nobody watches a terminal.
+/// The file for the admin token if standard output is not a terminal.
 const TOKEN_FILE: &str = "admin-token";
 
-/// What a person without an engine is told.
+/// The message for a missing engine.
 const NO_ENGINE: &str = "runs wait until one answers. To get one: `apt install docker.io`; one that is elsewhere: \
                          `--set engine.address=unix:///…`";
 
-/// Starts everything, and runs until it is told to stop.
+/// Starts all roles, and runs until it is told to stop.
 pub(crate) async fn up(up: Up, environment: &Environment) -> Result<Exit> {
     let settings = serve::read_settings(&up.settings, &up.flags(), environment)?;
     serve::check_servers(Role::All, &settings)?;
@@ -48,7 +48,7 @@ pub(crate) async fn up(up: Up, environment: &Environment) -> Result<Exit> {
     process.until_stopped(parts).await
 }
 
-/// What the person who started it is told.
+/// The message after the start.
 async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Result<String> {
     let mut text = format!("gantry {} is up\n\n", env!("CARGO_PKG_VERSION"));
     let _infallible = writeln!(text, "  address  {}", config::shown(&service.public_url()?));
@@ -60,7 +60,7 @@ async fn welcome(service: &Service, up: &Up, environment: &Environment) -> Resul
         service.first_admin_token().await?
     };
     if let Some(token) = token {
-        // What is no terminal is a log, which others read and keep.
+        // Without a terminal, standard output is a log, which others may read and keep.
         if std::io::stdout().is_terminal() {
             let _infallible = writeln!(text, "  token    {}", token.expose_secret());
             text.push_str("           shown this once; ");

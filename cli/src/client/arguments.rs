@@ -1,4 +1,4 @@
-//! Arguments that several commands have, and secrets that are better not among them.
+//! Arguments that several commands share, and reading of secrets that should not be arguments.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
@@ -9,10 +9,9 @@ use super::output::say;
 use crate::environment::Environment;
 use crate::exit::UsageError;
 
-/// No secret that is typed or piped in is longer.
+/// Longer secrets are refused.
 const LONGEST_SECRET: u64 = 64 << 10;
 
-/// Which registry.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegistryArg {
     /// The registry's name in gantry; may be left out when there is one registry
@@ -20,7 +19,7 @@ pub(crate) struct RegistryArg {
     pub(crate) registry: Option<String>,
 }
 
-/// Build arguments, plain and secret, as a build, a task and a run of a task have them.
+/// Build arguments, plain and secret, for builds, tasks and runs of tasks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
     /// A build argument; without `=VALUE` the environment's. May be given several times
@@ -32,12 +31,12 @@ pub(crate) struct BuildArgs {
 }
 
 impl BuildArgs {
-    /// The plain ones.
+    /// The plain arguments.
     pub(crate) fn plain(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
         read_pairs("--build-arg", &self.build_args, environment)
     }
 
-    /// The secret ones.
+    /// The secret arguments.
     pub(crate) fn secret(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
         for pair in &self.secret_build_args {
             if let Some((name, _)) = pair.split_once('=') {
@@ -75,7 +74,7 @@ fn read_pairs(
     Ok(pairs)
 }
 
-/// The token that reads a git repository.
+/// The token for a git repository.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GitTokenArg {
     /// The token that reads the repository; `-` reads it from standard input, GANTRY_GIT_TOKEN sets it unseen
@@ -98,12 +97,12 @@ impl GitTokenArg {
     }
 }
 
-/// Reads an option that is a whole number.
+/// Parses an option that is a whole number.
 pub(crate) fn whole_number(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "a whole number, like 600")
 }
 
-/// Reads a secret without showing it: typed at a terminal, else all of standard input.
+/// Reads a secret without echo from a terminal, or all of standard input otherwise.
 pub(crate) fn read_secret(what: &str) -> Result<String> {
     let cannot_read = || format!("cannot read {what} from standard input");
     let text = if std::io::stdin().is_terminal() {

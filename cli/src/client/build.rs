@@ -1,4 +1,4 @@
-//! `gantry build`: one image from a folder here or a repository there.
+//! `gantry build`: builds one image from a local folder or a git repository.
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -62,7 +62,7 @@ pub(crate) struct Build {
     /// Build without the cache
     #[arg(long)]
     no_cache: bool,
-    /// Move the tags also where a run of a newer change has moved them
+    /// Move the tags even if a run of a newer change has moved them
     #[arg(long)]
     force_tags: bool,
     #[command(flatten)]
@@ -103,19 +103,19 @@ impl Build {
     }
 }
 
-/// Whether a context is somewhere else. What looks like git over ssh counts too, so that it is refused with a reason.
+/// Whether a context is not a local folder. Git over ssh is included, so that it is refused with an explanation.
 pub(crate) fn is_address(context: &str) -> bool {
     context.contains("://") || context.starts_with("git@")
 }
 
-/// A folder that was uploaded.
+/// An uploaded folder.
 pub(crate) struct Uploaded {
     pub(crate) id: String,
-    /// Where the Dockerfile is in it.
+    /// The path of the Dockerfile in it.
     pub(crate) dockerfile: String,
 }
 
-/// Packs a folder and uploads it, as the source of a run of this registry.
+/// Packs a folder and uploads it as the source of a run in this registry.
 pub(crate) async fn upload(
     client: &Client,
     registry: &str,
@@ -151,7 +151,7 @@ pub(crate) async fn upload(
     Ok(Uploaded { id: uploaded?.id, dockerfile })
 }
 
-/// How far an upload is, on a terminal.
+/// The progress of an upload, on a terminal.
 struct UploadBar {
     bar: ProgressBar,
     ticks: Option<tokio::task::JoinHandle<()>>,

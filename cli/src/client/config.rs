@@ -1,4 +1,4 @@
-//! What the client remembers on this machine: the server, and the token to show it.
+//! The client's configuration: the server, and the token for it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use url::Url;
 use crate::environment::Environment;
 use crate::exit::UsageError;
 
-/// Where requests go, and in whose name.
+/// The server to connect to, and the token to use.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientConfig {
     pub(crate) url: Url,
     pub(crate) token: SecretString,
 }
 
-/// The file, as it is written.
+/// The content of the configuration file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -26,9 +26,9 @@ struct File {
 }
 
 impl ClientConfig {
-    /// Reads `GANTRY_URL` and `GANTRY_TOKEN`, and for what they leave out the file.
+    /// Reads `GANTRY_URL` and `GANTRY_TOKEN`, and what they leave out from the file.
     ///
-    /// The token of the file is only for the server of the file: another one that GANTRY_URL names does not get it.
+    /// The token in the file is only used for the server in the file, and not for another one in `GANTRY_URL`.
     pub(crate) fn load(environment: &Environment) -> Result<Self> {
         let url = environment.get("GANTRY_URL").map(parse_url).transpose()?;
         let token = environment.get("GANTRY_TOKEN").map(SecretString::from);
@@ -53,7 +53,6 @@ impl ClientConfig {
         }
     }
 
-    /// Reads the file; `None` if there is none.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -63,7 +62,7 @@ impl ClientConfig {
             }
         };
         let file: File = toml::from_str(&text).map_err(|error| {
-            // A value of the wrong type is not repeated: it may be the token.
+            // A value of the wrong type is not repeated, because it may be the token.
             let reason = match error.message() {
                 message if message.starts_with("invalid type") => "`url` and `token` are texts",
                 message => message,
@@ -76,7 +75,7 @@ impl ClientConfig {
         Ok(Some(Self { url: file.url, token: SecretString::from(file.token) }))
     }
 
-    /// Writes the file so that only its owner may read it.
+    /// Writes the file, readable only by its owner.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let file = File { url: self.url.clone(), token: self.token.expose_secret().to_owned() };
         let text = toml::to_string(&file).context("cannot write the client's settings as TOML")?;
@@ -90,7 +89,7 @@ impl ClientConfig {
     }
 }
 
-/// Where the file is: GANTRY_CONFIG, else the user's folder for settings.
+/// The path of the file: GANTRY_CONFIG, or in the user's configuration folder.
 pub(crate) fn path(environment: &Environment) -> Result<PathBuf> {
     if let Some(path) = environment.get("GANTRY_CONFIG") {
         return Ok(path.into());
@@ -108,7 +107,7 @@ pub(crate) fn path(environment: &Environment) -> Result<PathBuf> {
     Ok(folder.join("gantry/client.toml"))
 }
 
-/// Reads a server's address; a host without scheme is refused, since a token would go there in some way or other.
+/// Parses a server's URL. A scheme is required, because it decides how the token is sent.
 pub(crate) fn parse_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -119,7 +118,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url> {
             && url.fragment().is_none()
     });
     let refused = || {
-        // What stands before `@` may be a password.
+        // The part before `@` may be a password.
         let shown =
             text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("…@{host}"));
         UsageError(format!(
@@ -129,7 +128,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url> {
     Ok(url.ok_or_else(refused)?)
 }
 
-/// A server's address as people write it.
+/// A server's URL without a trailing slash.
 pub(crate) fn shown(address: &Url) -> &str {
     address.as_str().trim_end_matches('/')
 }

@@ -1,4 +1,4 @@
-//! `gantry delivery`: what hooks brought, and what was decided.
+//! `gantry delivery`: shows deliveries and the decisions on their events.
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
@@ -81,7 +81,7 @@ impl List {
 }
 
 impl OneDelivery {
-    /// The hook that it came to: a sender's id is unique only there.
+    /// The hook that received it: ids are unique only within a hook.
     async fn hook(&self, client: &Client) -> Result<String> {
         if let Some(hook) = &self.hook {
             return Ok(hook.clone());
@@ -155,7 +155,7 @@ fn details(delivery: &Delivery, events: &[Event]) -> Details {
     details
 }
 
-/// A line for each task: the run, or the rule that said no.
+/// One line for each task: the run, or the rule that said no.
 fn decision(event: &Event) -> Vec<String> {
     let Some(decision) = &event.decision else { return vec!["not yet decided".to_owned()] };
     let mut lines: Vec<String> = decision.candidates.iter().map(candidate).collect();

@@ -1,4 +1,4 @@
-//! Follows a run to its end, over lost connections.
+//! Follows a run to its end, across lost connections.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::log_view::LogView;
 use super::output::say;
 use super::sse::{EventReader, ServerEvent};
 
-/// The server says something at least every 15 s; after this nobody is there any more.
+/// The connection counts as lost after this. The server sends something at least every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How long the server may be away before following gives up.
+/// How long the server may be unavailable before following fails.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -23,16 +23,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How following ended.
 pub(crate) enum Followed {
-    /// With the run.
+    /// The run ended.
     Ended(Box<Run>),
-    /// By Ctrl-C: the run goes on.
+    /// Ctrl-C: the run continues.
     Interrupted,
 }
 
-/// Shows a run from `place`, `attempt:offset`, or from its beginning, to its end.
+/// Shows a run to its end, from `place` (`attempt:offset`) or from its beginning.
 ///
 /// # Errors
-/// [`ApiError`], when the run is not there or the server stays away; what writing to standard output says.
+/// [`ApiError`] if the run does not exist or the server stays unavailable; an error of writing to standard output.
 pub(crate) async fn follow(
     api: &Api,
     run: &str,
@@ -81,7 +81,7 @@ impl Follower<'_> {
                 Err(error) => Some(error),
             };
             if let Some(error) = error {
-                // What never answered is told at once; what did is waited for: it may be restarted.
+                // A server that never answered is reported at once; one that did may just be restarting.
                 let may_come_back =
                     error.is_transient() || matches!(error, ApiError::Unreachable { .. });
                 if !connected || !may_come_back || last_event.elapsed() > PATIENCE {
@@ -102,7 +102,7 @@ impl Follower<'_> {
         self.api.open(&["runs", self.run, "log", "events"], &[], &headers).await
     }
 
-    /// Shows what comes; `None` when the connection ended before the run did.
+    /// Shows the events of a connection; `None` if it ended before the run did.
     async fn listen(&mut self, mut answer: Response) -> Result<Option<Box<Run>>> {
         let mut reader = EventReader::default();
         while let Ok(Ok(Some(bytes))) = timeout(SILENCE, answer.chunk()).await {
@@ -130,7 +130,7 @@ impl Follower<'_> {
                 self.view.note(&format!("{lost} bytes of the log are lost here"))?;
             }
             Ok(Some(LogEvent::End(run))) => return Ok(Some(run)),
-            // A newer server may say more than this client knows.
+            // A newer server may send events that this client does not know.
             Ok(None) => {}
             Err(error) => {
                 self.view.note(&format!("what the server said cannot be read: {error}"))?

@@ -1,4 +1,4 @@
-//! `gantry hook`.
+//! `gantry hook`: manages webhooks.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -49,7 +49,7 @@ pub(crate) struct Create {
     /// URL of a repository to accept events for [default: every repository that the registry's tasks name]
     #[arg(long = "repository", value_name = "URL")]
     repositories: Vec<String>,
-    /// Read the secret from standard input instead of making one
+    /// Read the secret from standard input instead of generating one
     #[arg(long)]
     secret_stdin: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Rotate {
     /// Remove every secret but the newest
     #[arg(long, conflicts_with = "secret_stdin")]
     finish: bool,
-    /// Read the secret from standard input instead of making one
+    /// Read the secret from standard input instead of generating one
     #[arg(long)]
     secret_stdin: bool,
 }
@@ -134,7 +134,7 @@ impl Rotate {
         let secrets = ["hooks", &self.hook, "secrets"];
         if self.finish {
             let hook: Hook = client.api.get(&["hooks", &self.hook]).await?;
-            // The newest stands in front.
+            // The newest secret comes first.
             for old in hook.secrets.iter().skip(1) {
                 client.api.delete(&["hooks", &self.hook, "secrets", &old.id]).await?;
             }

@@ -1,4 +1,4 @@
-//! Requests to gantry's API, and what its refusals mean for the command that asked.
+//! Requests to gantry's API, and the mapping of errors to exit codes.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::exit::Exit;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a request that may be repeated is sent, and the pause before the second time; it doubles.
+/// How often an idempotent request is sent, and the first pause in between; pauses double.
 const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many items one page of a list has at most.
+/// The most items on one page of a list.
 const PAGE: usize = 200;
 
-/// gantry's API at one address, with one token.
+/// A client of gantry's API at one address, with one token.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     http: reqwest::Client,
@@ -32,7 +32,7 @@ pub(crate) struct Api {
     token: SecretString,
 }
 
-/// A request had no good answer.
+/// A request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error(
@@ -49,7 +49,7 @@ pub(crate) enum ApiError {
     Refused { status: StatusCode, message: String, mistakes: Vec<String> },
 }
 
-/// A message with several mistakes in it says them all in one line, so each gets its own instead.
+/// If there are several mistakes, prints each on its own line instead of all in one.
 fn refusal(message: &str, mistakes: &[String]) -> String {
     if mistakes.len() < 2 {
         return message.to_owned();
@@ -93,25 +93,25 @@ impl Api {
         let http = reqwest::Client::builder()
             .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            // A token goes to the address that was given, and nowhere else.
+            // Without redirects, so that the token is only sent to the configured address.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("cannot prepare for HTTP: the system's certificates cannot be read")?;
         Ok(Self { http, base: config.url.clone(), token: config.token.clone() })
     }
 
-    /// Where it is, for people.
+    /// The address, for messages.
     pub(crate) fn address(&self) -> String {
         shown(&self.base).to_owned()
     }
 
-    /// Reads one thing.
+    /// Reads one object.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
         let answer = self.repeat(|| self.request(Method::GET, path)).await?;
         self.read(answer).await
     }
 
-    /// Reads a list, page by page, until it ends or has `limit` items.
+    /// Reads a list, page by page, to its end or to `limit` items.
     pub(crate) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -136,7 +136,7 @@ impl Api {
         }
     }
 
-    /// Makes or does something that a second time would make or do again.
+    /// Sends a request that is not idempotent, once.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -146,7 +146,7 @@ impl Api {
         self.read(answer).await
     }
 
-    /// Starts a run: however often the request arrives, it is one run.
+    /// Starts a run. An idempotency key makes retries safe.
     pub(crate) async fn start<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -159,7 +159,7 @@ impl Api {
         self.read(answer).await
     }
 
-    /// Changes something; a second time changes nothing more.
+    /// Changes an object. Idempotent, so it is retried.
     pub(crate) async fn patch<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -174,7 +174,7 @@ impl Api {
         Ok(())
     }
 
-    /// Sends a body as a stream; there is no limit of time.
+    /// Sends a body as a stream, without a time limit.
     pub(crate) async fn upload<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -186,7 +186,7 @@ impl Api {
         self.read(answer).await
     }
 
-    /// Opens an answer that is read piece by piece.
+    /// Opens an answer that is read as a stream.
     pub(crate) async fn open(
         &self,
         path: &[&str],
@@ -204,7 +204,7 @@ impl Api {
         self.checked(request.send().await).await
     }
 
-    /// An answer's text, whatever it is.
+    /// The error of a lost connection.
     pub(crate) fn broken(&self, source: reqwest::Error) -> ApiError {
         ApiError::Broken { base: self.address(), source: source.without_url() }
     }
@@ -229,7 +229,7 @@ impl Api {
             .timeout(ANSWER_TIMEOUT)
     }
 
-    /// The address of a path in the API. What users give becomes one word of it, whatever is in it.
+    /// The URL of a path in the API. Each element becomes one segment, whatever it contains.
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut words) = url.path_segments_mut() {

@@ -1,4 +1,4 @@
-//! A run's log as it is shown: plain lines, and on a terminal a last line that says where the run stands.
+//! Shows a run's log: plain lines, and on a terminal a last line with the run's status.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -9,36 +9,35 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{say, write_out};
 
-/// What of a run is shown while it goes on.
+/// What to show of a running run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Show {
-    /// Its log, and where it stands.
+    /// Its log and status.
     Log,
-    /// Only where it stands.
+    /// Only its status.
     State,
     /// The log on standard error, because standard output is for a program.
     LogAside,
 }
 
-/// A line that is longer is shown on several, so that memory stays bounded.
+/// Longer lines are split, so that memory is bounded.
 const LONGEST_HELD: usize = 256 * 1024;
 
-/// Shows one run's log.
 pub(crate) struct LogView {
     run: String,
     show: Show,
     sanitiser: Sanitiser,
-    /// The end of the text that has no new line yet.
+    /// The last line of the text, as long as it is incomplete.
     begun_line: String,
     bar: Option<ProgressBar>,
-    /// Where the run stands, in words.
+    /// The run's status, in words.
     status: String,
-    /// Which of the Dockerfile's instructions began last.
+    /// The instruction of the Dockerfile that began last.
     instruction: String,
 }
 
 impl LogView {
-    /// `colours`: whether the log may colour the terminal. Where there is none it never does.
+    /// `colours`: whether the log may use colours. Without a terminal it never does.
     pub(crate) fn new(run: &str, show: Show, colours: bool) -> Self {
         let on_terminal = match show {
             Show::Log => io::stdout().is_terminal(),
@@ -55,13 +54,13 @@ impl LogView {
         }
     }
 
-    /// Shows some of the log.
+    /// Shows a part of the log.
     pub(crate) fn log(&mut self, text: &str) -> Result<()> {
         if self.show == Show::State {
             return Ok(());
         }
         self.begun_line.push_str(&self.sanitiser.push(text));
-        // Only whole lines go out, so that the line below them never stands in one.
+        // Only complete lines are printed, so that the status line is never within one.
         match self.begun_line.rfind('\n') {
             Some(end) => {
                 let rest = self.begun_line.split_off(end + 1);
@@ -78,14 +77,14 @@ impl LogView {
         }
     }
 
-    /// Says something about the run, between two lines of its log.
+    /// Prints a message about the run, between two lines of its log.
     pub(crate) fn note(&mut self, words: &str) -> Result<()> {
         self.end_line()?;
         self.beside_bar(|| say(one_line(words)));
         Ok(())
     }
 
-    /// The run stands here now.
+    /// Shows a new status of the run.
     pub(crate) fn status(&mut self, status: &str, waits_for: Option<&str>) -> Result<()> {
         let words = match waits_for {
             Some(reason) => format!("{} {status}: waits for {reason}", self.run),
@@ -94,7 +93,7 @@ impl LogView {
         let words = one_line(&words);
         let is_news = words != self.status;
         self.status = words;
-        // Where no line can be written over, only waiting is worth one: the log tells the rest.
+        // Without a status line, only waiting is reported: the log shows everything else.
         if self.bar.is_none() && waits_for.is_some() && is_news {
             return self.note(&self.status.clone());
         }
@@ -108,7 +107,7 @@ impl LogView {
         }
     }
 
-    /// Nothing follows: the terminal is as it was.
+    /// Ends the output, and restores the terminal.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.end_line()?;
         let reset = self.sanitiser.finish();
@@ -156,7 +155,7 @@ impl Drop for LogView {
     }
 }
 
-/// The instruction that a line of BuildKit's log says to begin: `[2/3] RUN make` of `#6 [2/3] RUN make`.
+/// The instruction that a line of BuildKit's log announces: `[2/3] RUN make` in `#6 [2/3] RUN make`.
 fn instruction(line: &str) -> Option<&str> {
     let (number, name) = line.strip_prefix('#')?.split_once(' ')?;
     let (place, _) = name.strip_prefix('[')?.split_once(']')?;

@@ -1,4 +1,4 @@
-//! `gantry login`: which server, and the token to show it.
+//! `gantry login`: saves a server and a token for it.
 
 use anyhow::Result;
 use gantry_api::Token;

@@ -1,4 +1,4 @@
-//! `gantry logs`.
+//! `gantry logs`: shows the log of a run.
 
 use anyhow::Result;
 use gantry_api::Run;
@@ -67,7 +67,7 @@ impl Logs {
     }
 
     async fn newest(&self, client: &Client) -> Result<Run> {
-        // A task's name is unique only in its registry.
+        // A task's name is unique only within its registry.
         let registry = match (&self.task, &self.registry.registry) {
             (None, None) => None,
             _ => Some(client.registry(&self.registry).await?),

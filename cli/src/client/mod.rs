@@ -1,4 +1,4 @@
-//! The client: what people type, and the API's answers as tables.
+//! The client: commands, and the API's answers as tables.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,7 +33,7 @@ mod table;
 mod task;
 mod token;
 
-/// What a server is asked for.
+/// The commands that are sent to a server.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {
     Status(status::ShowStatus),
@@ -53,19 +53,19 @@ pub(crate) enum ClientCommand {
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
     Token(token::Tokens),
-    /// Parsed with the role of the same name.
+    /// Parsed together with the role of the same name.
     #[command(skip)]
     Worker(worker::Workers),
 }
 
-/// A server, and how its answers are wanted.
+/// A server, and the output format.
 pub(crate) struct Client {
     api: Api,
     output: Output,
     environment: Environment,
 }
 
-/// Does what was asked for.
+/// Executes a client command.
 pub(crate) async fn run(
     command: ClientCommand,
     output: Output,
@@ -90,7 +90,7 @@ pub(crate) async fn run(
 }
 
 impl Client {
-    /// The registry that was named, or the only one there is.
+    /// The given registry, or the only one.
     async fn registry(&self, given: &RegistryArg) -> Result<String> {
         if let Some(name) = &given.registry {
             return Ok(name.clone());

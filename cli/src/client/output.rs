@@ -1,5 +1,5 @@
-//! What commands print: tables for people, JSON for programs, on standard output; words about it on standard error. Names, messages
-//! and errors may be a stranger's: nothing in them moves a terminal or hides.
+//! Prints results: tables for people or JSON for programs on standard output, messages on standard error. Names,
+//! messages and errors may come from strangers, so control sequences and invisible characters are removed.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -9,17 +9,16 @@ use clap::ValueEnum;
 use gantry_ops::terminal;
 use serde::Serialize;
 
-/// For whom the answer is: a table for people, the API's own JSON for programs.
+/// The output format: tables for people, or the API's JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Output {
-    // A comment to each here would turn one line of every command's help into six.
+    // Doc comments here would turn one line of every command's help into six.
     #[default]
     Table,
     Json,
 }
 
 impl Output {
-    /// Prints an answer.
     pub(crate) fn print<T: Serialize>(self, value: &T, for_people: impl Display) -> Result<()> {
         match self {
             Self::Table => write_out(&terminal::lines(&for_people.to_string())),
@@ -31,7 +30,7 @@ impl Output {
         }
     }
 
-    /// Says that something was done for which there is no answer to print.
+    /// Prints a message about a completed action that has no result; nothing in JSON.
     pub(crate) fn done(self, words: impl Display) -> Result<()> {
         match self {
             Self::Table => write_out(&terminal::lines(&format!("{words}\n"))),
@@ -43,7 +42,7 @@ impl Output {
 /// Writes to standard output.
 ///
 /// # Errors
-/// [`io::Error`], also when a pipe is closed: `gantry runs list | head` is no failure of gantry's, see `main`.
+/// [`io::Error`], also if a pipe is closed: `main` treats that as success, for `gantry runs list | head`.
 pub(crate) fn write_out(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -51,7 +50,7 @@ pub(crate) fn write_out(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something about what is done, on standard error. Nobody there to read it is no failure.
+/// Prints a message on standard error. Errors are ignored.
 pub(crate) fn say(words: impl Display) {
     let _unread = writeln!(io::stderr().lock(), "{}", terminal::lines(&words.to_string()));
 }

@@ -1,10 +1,10 @@
-//! A folder, packed as the context of a build.
+//! Packs a folder as the context of a build.
 //!
 //! In: a folder and the path of its Dockerfile. Out: a `.tar.gz` without what `.dockerignore` excludes, as a stream, so
-//! that a context of any size passes through little memory. Owners are left out: a build gives every file to root.
+//! that contexts of any size need little memory. Owners are left out: in a build, all files belong to root.
 //!
-//! What this machine cannot read is told before anything is sent, and what changes meanwhile by its name: neither is a
-//! fault of the network.
+//! Files that cannot be read are reported before anything is sent, and files that change meanwhile are reported by
+//! name, so that neither looks like a network error.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,17 +26,17 @@ use walk::{Rules, Walk};
 mod dockerfile;
 mod walk;
 
-/// What to do about a file that cannot be packed.
+/// The remedy for a file that cannot be packed.
 const REMEDY: &str = "make it readable, or exclude it in .dockerignore";
 
-/// Where a Dockerfile from elsewhere stands in what is sent. The rules beside it keep it out of the build's context.
+/// The folder for a Dockerfile from outside. The ignore rules beside it exclude it from the build's context.
 const ALONG: &str = ".gantry-dockerfile";
 
-/// What will be sent of a folder.
+/// The files to send.
 #[derive(Debug)]
 pub(crate) struct Pack {
     root: PathBuf,
-    /// Where the service finds the Dockerfile in it.
+    /// The path of the Dockerfile for the service.
     pub(crate) dockerfile: String,
     entries: Vec<Entry>,
     /// The bytes of all files, before compression.
@@ -55,7 +55,7 @@ struct Entry {
 enum EntryKind {
     Folder,
     File,
-    /// The same file as the one at this path.
+    /// A hard link to the file at this path.
     HardLink {
         first: String,
     },
@@ -63,20 +63,20 @@ enum EntryKind {
         target: PathBuf,
     },
     Fifo,
-    /// A file that is not in the folder.
+    /// A file from outside of the folder.
     Text {
         content: Vec<u8>,
     },
 }
 
-/// Why packing ended early, if it was not the network that broke off.
+/// Why packing failed, if it was not a network error.
 pub(crate) type LocalError = Arc<Mutex<Option<anyhow::Error>>>;
 
 impl Pack {
-    /// Looks through the folder. `dockerfile` is relative to it or absolute; one that lies elsewhere is sent along.
+    /// Scans the folder. `dockerfile` is relative to it or absolute; one outside of the folder is added.
     ///
     /// # Errors
-    /// [`crate::exit::UsageError`] when there is no Dockerfile at `dockerfile`; else what the system says.
+    /// [`crate::exit::UsageError`] if there is no file at `dockerfile`; otherwise the system's error.
     pub(crate) fn of(root: &Path, dockerfile: &str) -> Result<Self> {
         let path = dockerfile::find(root, dockerfile)?;
         let (asked, elsewhere) = match &path {
@@ -95,7 +95,7 @@ impl Pack {
             first_names: HashMap::new(),
         };
         walk.folder(&rules.ignore.root())?;
-        // The build reads these itself, so they go along even if excluded.
+        // The service reads these itself, so they are sent even if they are excluded.
         walk.always(".dockerignore")?;
         match &path {
             DockerfilePath::Inside { asked, file } => {
@@ -115,7 +115,7 @@ impl Pack {
             .count()
     }
 
-    /// Packs in a thread of its own; `packed` counts the bytes of files as they go. What fails on this machine is in
+    /// Packs on a separate thread. `packed` counts the bytes of files sent so far. An error of this machine is in
     /// `failed` before the stream ends with an error.
     pub(crate) fn stream(
         self,
@@ -126,7 +126,7 @@ impl Pack {
         tokio::task::spawn_blocking(move || {
             let pieces = Pieces { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
             let Err(error) = self.write(pieces, &packed) else { return };
-            // The receiver may be gone: then nobody asks any more.
+            // If the receiver is gone, nobody needs the error.
             if !sender.is_closed() {
                 *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 let _gone = sender.blocking_send(Err(io::Error::other("packing failed")));
@@ -215,7 +215,7 @@ fn fill<W: Write>(
     Ok(())
 }
 
-/// Appends a file as it is now. The header has said its length, so one that is written to meanwhile is an error.
+/// Appends a file in its current state. Its length is already in the header, so a change of its length is an error.
 fn append_file<W: Write>(
     archive: &mut tar::Builder<W>,
     header: &mut tar::Header,
@@ -234,10 +234,10 @@ fn append_file<W: Write>(
     if read == before.len() && is_as_before { Ok(()) } else { Err(changed("it changed meanwhile")) }
 }
 
-/// How many bytes go to the network at once.
+/// The size of the chunks for the network, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// Gives what is written away, piece by piece; waits while nobody takes it.
+/// Sends what is written in chunks; blocks while the receiver is busy.
 struct Pieces {
     sender: mpsc::Sender<io::Result<Vec<u8>>>,
     piece: Vec<u8>,
@@ -376,7 +376,7 @@ mod tests {
             let dockerfile = pack.dockerfile.clone();
             let found = unpacked(pack).await;
             assert_eq!(found[&dockerfile], "FROM outside", "{asked}");
-            // It is no part of what the build copies.
+            // The build does not copy it.
             let rules = &found[&format!("{dockerfile}.dockerignore")];
             let ignore = Ignore::parse(rules).unwrap();
             assert!(ignore.excludes(&dockerfile) && ignore.excludes("a.log"), "{rules}");
@@ -457,7 +457,7 @@ mod tests {
                 file.set_len(size).unwrap();
                 file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
             };
-            // The change comes with the header, before the content is read.
+            // The change is made after the header was written, and before the content is read.
             let mut archive = tar::Builder::new(Writing(Some(change)));
             let mut header = tar::Header::new_gnu();
             let packed = Arc::default();

@@ -1,4 +1,4 @@
-//! `gantry registry`.
+//! `gantry registry`: manages registries.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -68,7 +68,6 @@ pub(crate) struct Update {
     run_limit: Option<u32>,
 }
 
-/// Credentials for pushing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UserArgs {
     /// The user to push as
@@ -82,7 +81,7 @@ pub(crate) struct UserArgs {
 impl UserArgs {
     fn read(self) -> Result<Option<Credentials>> {
         let Some(username) = self.username else { return Ok(None) };
-        // A pipe is read either way; the option says that a terminal is not asked.
+        // A pipe is read with or without the option; the option prevents a prompt on a terminal.
         let password = read_secret(&format!("the password of {username}"))?;
         Ok(Some(Credentials { username, password }))
     }

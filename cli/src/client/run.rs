@@ -1,4 +1,4 @@
-//! Runs: started ones seen through to their end, and those of the past.
+//! Starts, follows and lists runs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -55,7 +55,6 @@ pub(crate) struct ListRuns {
     top: usize,
 }
 
-/// A run by its id.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OneRun {
     /// The run's id, like `ca1`
@@ -78,7 +77,7 @@ pub(crate) struct Cancel {
     run: RunId,
 }
 
-/// Start the same build once more: same task revision, same commit or upload
+/// Start the same build again: same task revision, same commit or upload
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The recipe is that of the run, not of the task as it is now. A run that ended before its source was fetched builds what \
@@ -90,14 +89,14 @@ pub(crate) struct Rerun {
     /// Build from the base images of that run, by digest, whatever their tags point to now
     #[arg(long)]
     same_bases: bool,
-    /// Move the tags also where a run of a newer change has moved them
+    /// Move the tags even if a run of a newer change has moved them
     #[arg(long)]
     force_tags: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
-/// How much of a started run is watched.
+/// How a started run is followed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WaitArgs {
     /// Print the run's id and exit, without waiting for the run
@@ -131,7 +130,7 @@ impl Runs {
 
 impl ListRuns {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
-        // A task's name is unique only in its registry.
+        // A task's name is unique only within its registry.
         let registry = match &self.task {
             Some(_) => Some(client.registry(&self.registry).await?),
             None => self.registry.registry,
@@ -168,7 +167,7 @@ impl Rerun {
 }
 
 impl WaitArgs {
-    /// Says which run was queued, and unless told otherwise watches it to its end.
+    /// Reports the queued run, and follows it to its end unless told otherwise.
     pub(crate) async fn see_through(&self, client: &Client, run: Run) -> Result<Exit> {
         say(format!("queued run {}", run.id));
         if self.no_wait {
@@ -184,7 +183,7 @@ impl WaitArgs {
     }
 }
 
-/// Shows a run to its end; the exit code is that of the run.
+/// Follows a run to its end. The exit code is that of the run.
 pub(crate) async fn watch(
     client: &Client,
     run: &str,
@@ -206,14 +205,14 @@ pub(crate) async fn watch(
     }
 }
 
-/// Shows one run; of `registry` only, if one is named.
+/// Shows one run, which must belong to `registry` if that is given.
 pub(crate) async fn show(client: &Client, run: &str, registry: Option<&str>) -> Result<Exit> {
     let run = find(client, run, registry).await?;
     client.output.print(&run, details(&run))?;
     Ok(Exit::Ok)
 }
 
-/// Asks to cancel a run; of `registry` only, if one is named.
+/// Requests cancellation of a run, which must belong to `registry` if that is given.
 pub(crate) async fn cancel(client: &Client, run: &str, registry: Option<&str>) -> Result<Exit> {
     if registry.is_some() {
         find(client, run, registry).await?;
@@ -227,7 +226,7 @@ pub(crate) async fn cancel(client: &Client, run: &str, registry: Option<&str>) -
     Ok(Exit::Ok)
 }
 
-/// The newest run that fits.
+/// The newest matching run.
 pub(crate) async fn newest(client: &Client, filter: &[(&str, Option<&str>)]) -> Result<Run> {
     let runs: Vec<Run> = client.api.list(&["runs"], filter, 1).await?;
     let asked: Vec<String> =
@@ -322,7 +321,7 @@ fn details(run: &Run) -> Details {
     details
 }
 
-/// What is said once a watched run has ended.
+/// The message at the end of a followed run.
 fn ending(run: &Run, show: Show) -> String {
     let after = match run.duration_ms {
         Some(millis @ ..60_000) => format!(" after {}.{} s", millis / 1000, millis % 1000 / 100),
@@ -341,7 +340,7 @@ fn ending(run: &Run, show: Show) -> String {
         let _infallible = write!(text, ": {}", error_words(run));
     }
     if show == Show::State {
-        // Who saw the log has read it there.
+        // Already in the log, for those who saw it.
         for image in &run.images {
             let _infallible = write!(text, "\n  pushed {}@{}", image.image, image.digest);
         }
@@ -359,7 +358,7 @@ fn error_words(run: &Run) -> String {
     })
 }
 
-/// Prints a run's log as far as it is, or from its newest attempt on.
+/// Prints a run's log as far as it is written.
 pub(crate) async fn print_log(
     client: &Client,
     run: &str,
@@ -385,7 +384,7 @@ pub(crate) async fn print_log(
     Ok(Exit::Ok)
 }
 
-/// How many of the bytes are whole characters: the network cuts anywhere.
+/// The length of the bytes without an incomplete character at the end: chunks may end anywhere.
 fn whole_characters(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Ok(_) => bytes.len(),

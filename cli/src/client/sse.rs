@@ -1,15 +1,14 @@
-//! Server-sent events out of a stream of bytes.
+//! Parses server-sent events from a stream of bytes.
 
-/// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerEvent {
     pub(crate) name: String,
     pub(crate) data: String,
-    /// The last id that was given, by this event or an earlier one.
+    /// The last id, from this event or an earlier one.
     pub(crate) id: Option<String>,
 }
 
-/// Reads events from bytes that come cut anywhere.
+/// Parses events from bytes in arbitrary chunks.
 #[derive(Debug, Default)]
 pub(crate) struct EventReader {
     line: Vec<u8>,
@@ -19,7 +18,7 @@ pub(crate) struct EventReader {
 }
 
 impl EventReader {
-    /// The events that are whole after these bytes.
+    /// The events that are complete after these bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<ServerEvent> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -51,7 +50,7 @@ impl EventReader {
                 self.data.push('\n');
             }
             "id" => self.id = Some(value.to_owned()),
-            // A comment keeps the connection alive; what is unknown is left out, as the format demands.
+            // Comments keep the connection alive. Unknown fields are ignored, as the format demands.
             _ => {}
         }
         None

@@ -1,4 +1,4 @@
-//! `gantry status`.
+//! `gantry status`: shows the state of the installation.
 
 use std::fmt;
 

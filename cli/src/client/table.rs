@@ -1,4 +1,4 @@
-//! Tables for people.
+//! Formats tables for people.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_ops::terminal::one_line;
 use unicode_width::UnicodeWidthStr as _;
 
-/// Rows under named columns, aligned.
+/// Rows with aligned columns.
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     columns: [&'static str; N],
@@ -15,7 +15,7 @@ pub(crate) struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// `when_empty` says what there is none of, and how to get one.
+    /// `when_empty` is printed if there are no rows, with advice how to get one.
     pub(crate) fn new(columns: [&'static str; N], when_empty: &'static str) -> Self {
         Self { columns, rows: Vec::new(), when_empty }
     }
@@ -56,7 +56,7 @@ fn write_row<const N: usize>(
     writeln!(f, "{}", line.trim_end())
 }
 
-/// One thing, a line for each of its properties. Those that it does not have are left out.
+/// The properties of one object, one line for each. Absent properties are left out.
 #[derive(Debug, Default)]
 pub(crate) struct Details {
     lines: Vec<(&'static str, String)>,
@@ -79,7 +79,7 @@ impl Details {
         self
     }
 
-    /// A line for each value, the name only before the first.
+    /// One line for each value, with the name only before the first.
     pub(crate) fn each(
         &mut self,
         name: &'static str,
@@ -99,7 +99,7 @@ impl fmt::Display for Details {
     }
 }
 
-/// A time of the API to the second: `2026-03-09T20:30:10Z`.
+/// A time of the API, without fractions of a second: `2026-03-09T20:30:10Z`.
 pub(crate) fn instant(rfc3339: &str) -> String {
     match rfc3339.split_once('.') {
         Some((to_the_second, fraction)) if fraction.ends_with('Z') => format!("{to_the_second}Z"),
@@ -107,13 +107,13 @@ pub(crate) fn instant(rfc3339: &str) -> String {
     }
 }
 
-/// `00:01:09`.
+/// A duration, like `00:01:09`.
 pub(crate) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// `3.4 GiB`.
+/// A size, like `3.4 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

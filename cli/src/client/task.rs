@@ -1,4 +1,4 @@
-//! `gantry task`: saved recipes, with the names and flags of `az acr task` where it has them.
+//! `gantry task`: manages tasks, with the names and flags of `az acr task` where it has them.
 
 use std::path::Path;
 
@@ -121,7 +121,7 @@ pub(crate) struct Update {
     recipe: Recipe,
 }
 
-/// Options of both `create` and `update`.
+/// The options that `create` and `update` share.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recipe {
     /// Whether triggers may start it: Enabled or Disabled
@@ -150,7 +150,7 @@ pub(crate) struct Recipe {
     commit_trigger_enabled: Option<bool>,
 }
 
-/// `true` and `false` as the original spells them, in any case.
+/// Parses `true` and `false` in any case, because the original capitalizes them.
 fn yes_or_no(text: &str) -> Result<bool, String> {
     text.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`".to_owned())
 }
@@ -170,7 +170,7 @@ pub(crate) struct RunTask {
     /// Another stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// Move the tags also where a run of a newer change has moved them
+    /// Move the tags even if a run of a newer change has moved them
     #[arg(long)]
     force_tags: bool,
     #[command(flatten)]
@@ -258,7 +258,7 @@ impl Create {
     async fn run(self, client: &Client) -> Result<Exit> {
         let registry = client.registry(&self.task.registry).await?;
         let recipe = self.recipe;
-        // Only a git repository has branches that move.
+        // Only git repositories have branches.
         let source = self.context.parse();
         let is_git = matches!(source, Ok(Source::Git(_)));
         let wants_trigger = match recipe.commit_trigger_enabled {
@@ -306,7 +306,7 @@ impl Create {
     }
 }
 
-/// Whether a context names a tag, a commit or a pull request.
+/// Whether a context refers to a tag, a commit or a pull request.
 fn names_no_branch(git: &GitSource) -> bool {
     git.reference.as_ref().is_some_and(|reference| match reference.kind() {
         RefKind::DefaultBranch | RefKind::Branch(_) => false,

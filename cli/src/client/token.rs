@@ -1,4 +1,4 @@
-//! `gantry token`.
+//! `gantry token`: manages API tokens.
 
 use anyhow::Result;
 use clap::Subcommand;

@@ -83,7 +83,7 @@ fn table(workers: &[Worker]) -> Table<8> {
     table
 }
 
-/// What a worker builds with, or why it builds nothing.
+/// A worker's engine, or why the worker does not build.
 pub(crate) fn engine(worker: &Worker) -> String {
     let engine = &worker.engine.message;
     match (worker.engine.ok, &worker.idle_because) {

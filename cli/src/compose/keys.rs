@@ -1,4 +1,4 @@
-//! What a role opens secrets with.
+//! The keys of a process for secrets.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::servers::SQLITE_FILE;
 
 /// The keys of one process.
 pub(super) enum Keys {
-    /// Those of the service, and, if it builds too, of its pool.
+    /// The keys of the service, and the key of its pool if it builds.
     Service { keyring: Arc<Keyring>, pool: Option<Arc<PoolKey>> },
-    /// Those of a pool alone: a worker by itself has none of the service's.
+    /// Only a pool's key: a separate worker has no key of the service.
     Pool(Arc<PoolKey>),
 }
 
@@ -48,8 +48,8 @@ impl Keys {
         }
     }
 
-    /// The id of the installation in the store, once it is clear that these are its keys. Who has the service's keys
-    /// begins one in an empty store; a worker by itself waits for that.
+    /// Returns the id of the installation in the store, after checking that these are its keys. With the service's
+    /// keys, creates the installation in an empty store; a separate worker waits for that.
     pub(super) async fn open_installation(
         &self,
         settings: &Settings,
@@ -95,21 +95,21 @@ async fn find_with(
     found.map_err(|error| with_key_file(error, &file))
 }
 
-/// The installation, if it is begun and `pool` opens what it seals.
+/// The installation, if it was created and `pool` opens what it seals.
 async fn begun(store: &SharedStore, pool: &PoolKey) -> Result<String, NotYet> {
     let found = installation::find(store.as_ref()).await?.ok_or(NotYet::NotBegun)?;
     found.check_pool_key(&pool.fingerprints())?;
     Ok(found.id)
 }
 
-/// The error, with the key file that it is about; a store that is away is about none.
+/// Adds the key file that an error is about. Errors of the store get none.
 fn with_key_file(error: anyhow::Error, file: &Path) -> anyhow::Error {
     let is_refused = matches!(error.downcast_ref(), Some(OpenError::KeyMissing { .. }))
         || matches!(error.downcast_ref(), Some(NotYet::Key(PoolKeyRefused::OtherKey { .. })));
     if is_refused { error.context(refused(file)) } else { error }
 }
 
-/// A worker cannot work for the installation.
+/// A worker cannot work for the installation yet.
 #[derive(Debug, thiserror::Error)]
 enum NotYet {
     #[error("there is no installation in it yet: start an ingress or a scheduler")]
@@ -133,21 +133,22 @@ impl NotYet {
 fn service_keys(settings: &Settings) -> Result<Keyring> {
     let file = key_file(settings);
     match (&settings.secrets.key_file, &settings.store.url) {
-        // Two processes that each make a key could not read each other's secrets, and a misspelt path is no wish for one.
+        // If two processes each created a key, they could not read each other's secrets; and a misspelt path is not a
+        // request for a new key.
         (Some(_), _) => Ok(Keyring::read(&file)?),
         (None, Some(_)) => Keyring::read(&file).context("`secrets.key_file` is not set"),
-        // A key that is made beside a store that is there opens nothing in it.
+        // A new key beside an existing store would not open anything in it.
         (None, None) if settings.data.join(SQLITE_FILE).exists() => Ok(Keyring::read(&file)?),
         (None, None) => Ok(Keyring::open_or_create(&file)?),
     }
 }
 
-/// Where the service's keys are.
+/// The path of the service's key file.
 pub(crate) fn key_file(settings: &Settings) -> PathBuf {
     settings.secrets.key_file.clone().unwrap_or_else(|| settings.data.join("secret.key"))
 }
 
-/// What is said first of a key file that the installation does not know.
+/// The context of an error about a key file that the installation does not know.
 pub(crate) fn refused(file: &Path) -> String {
     format!("the key file {} is refused", file.display())
 }
@@ -164,7 +165,7 @@ fn pool_key(settings: &Settings, service: Option<&Keyring>) -> Result<PoolKey> {
     }
 }
 
-/// Whose runs a worker of this process takes. Engines here build for the machine that they are on.
+/// The pool that a worker of this process takes runs from. A local engine builds for the platform of its machine.
 pub(super) fn pool(settings: &Settings) -> PoolName {
     let this_machine = || {
         let platform: Platform =

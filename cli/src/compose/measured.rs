@@ -1,4 +1,4 @@
-//! A store and doorbells whose answers are timed and counted: the adapters know nothing of metrics.
+//! Records metrics of the store and the queues, so that adapters need not.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use gantry_seams::store::{
     Watch,
 };
 
-/// Measures a store.
+/// A store with metrics.
 pub(super) fn store(store: SharedStore) -> SharedStore {
     Arc::new(MeasuredStore(store))
 }
 
-/// Measures every doorbell.
+/// Queues with metrics.
 pub(super) fn queues(queues: Queues) -> Queues {
     Queues {
         events: Arc::new(MeasuredQueue { queue: queues.events, doorbell: Doorbell::Events }),

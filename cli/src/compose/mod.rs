@@ -1,4 +1,4 @@
-//! The one place that names a concrete store, queue and engine together: what one process does, put together.
+//! Composes the parts of a process. The only place that knows a concrete store, queue and engine together.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -40,10 +40,10 @@ use servers::Servers;
 
 pub(crate) use servers::{Belongings, OBJECTS, OpenStore, SQLITE_FILE, check_is_there};
 
-/// Where an engine is when nobody says otherwise.
+/// The default address of the engine.
 const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
 
-/// What only the parts know about settings.
+/// Rules for settings that only the parts know.
 pub(crate) const RULES: [Rule; 5] = [
     Rule {
         key: "store.url",
@@ -83,7 +83,7 @@ pub(crate) const RULES: [Rule; 5] = [
     },
 ];
 
-/// What a process does.
+/// The role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `gantry up`.
@@ -94,7 +94,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// What traces and the broker know it by.
+    /// The name of the process in traces and in the broker.
     pub(crate) fn service(self) -> &'static str {
         match self {
             Self::All => "gantry-up",
@@ -104,7 +104,7 @@ impl Role {
         }
     }
 
-    /// What becomes of its work when it is asked to stop.
+    /// What to print when the process is asked to stop.
     pub(crate) fn stopping(self) -> &'static str {
         match self {
             Self::All | Self::Worker => "stopping; runs that are being built are handed back",
@@ -113,13 +113,13 @@ impl Role {
         }
     }
 
-    /// Whether `part` is one of what it does.
+    /// Whether this role includes `part`.
     fn does(self, part: Self) -> bool {
         self == Self::All || self == part
     }
 }
 
-/// Everything of one process, put together and not yet running.
+/// All parts of one process, ready to be started.
 pub(crate) struct Service {
     settings: Settings,
     store: SharedStore,
@@ -127,19 +127,19 @@ pub(crate) struct Service {
     ingress: Option<(Ingress, Listeners)>,
     scheduler: Option<Scheduler>,
     worker: Option<Worker>,
-    /// The last to go: it says that nobody else uses the folder. A role that keeps nothing there has none.
+    /// Dropped last, because it holds the lock of the folder. `None` for a role that stores nothing there.
     data: Option<DataDir>,
 }
 
-/// Where the engine is.
+/// The engine of a process.
 struct Engine {
     address: String,
-    /// `Err` when it is no socket of this machine.
+    /// `Err` if the address is not a socket of this machine.
     docker: Result<DockerEngine, EngineError>,
 }
 
 impl Service {
-    /// Opens what the role stands on, waiting for servers as long as `patience` says, and binds the ports.
+    /// Opens everything that the role needs, waiting for servers as long as `patience` allows, and binds the ports.
     pub(crate) async fn open(
         role: Role,
         settings: Settings,
@@ -182,22 +182,23 @@ impl Service {
         Ok(Self { store: servers.store, settings, engine, ingress, scheduler, worker, data })
     }
 
-    /// Where everything is kept that is kept on this machine.
+    /// The folder for everything that is stored on this machine.
     pub(crate) fn data(&self) -> &Path {
         self.data.as_ref().map_or(&self.settings.data, DataDir::path)
     }
 
-    /// Its worker, if it builds.
+    /// The settings of its worker, if it builds.
     pub(crate) fn worker(&self) -> Option<&WorkerSettings> {
         self.worker.as_ref().map(|worker| &worker.settings)
     }
 
-    /// What people are told to reach it by.
+    /// The URL for other machines.
     pub(crate) fn public_url(&self) -> Result<Url> {
         self.settings.server.public_url.clone().map_or_else(|| self.local_url(), Ok)
     }
 
-    /// Where a client on this machine reaches it. A certificate holds only for the name in it.
+    /// The URL for clients on this machine. With TLS it is the public one, because the certificate is only valid for
+    /// that name.
     pub(crate) fn local_url(&self) -> Result<Url> {
         let has_tls = self.settings.server.tls_certificate.is_some();
         if let Some(url) = self.settings.server.public_url.as_ref().filter(|_| has_tls) {
@@ -214,30 +215,30 @@ impl Service {
         Ok(Url::parse(&format!("{scheme}://{address}"))?)
     }
 
-    /// The engine that answers, or why none does.
+    /// The engine's name and address, or why it does not answer.
     pub(crate) async fn engine(&self) -> Result<String, String> {
         let docker = self.engine.docker.as_ref().map_err(ToString::to_string)?;
         let info = docker.info().await.map_err(|error| error.to_string())?;
         Ok(format!("{} at {}", info.name, self.engine.address))
     }
 
-    /// Whether nothing was set up yet.
+    /// Whether there are no registries yet.
     pub(crate) async fn is_new(&self) -> Result<bool> {
         Ok(registries::list(self.store.as_ref(), None, 1).await?.is_empty())
     }
 
-    /// The admin token that a new installation begins with; `None` if there is any token.
+    /// Creates the admin token of a new installation; `None` if there is any token.
     pub(crate) async fn first_admin_token(&self) -> Result<Option<SecretString>> {
         let token = gantry_ingress::bootstrap_admin_token(self.store.as_ref()).await?;
         Ok(token.map(|token| SecretString::from(token.as_str())))
     }
 
-    /// Another admin token.
+    /// Creates another admin token.
     pub(crate) async fn new_admin_token(&self) -> Result<SecretString> {
         new_admin_token(&self.store).await
     }
 
-    /// Starts every part; each ends once `stop` is cancelled.
+    /// Starts all parts. Each ends once `stop` is cancelled.
     pub(crate) fn start(&mut self, stop: &CancellationToken) -> JoinSet<Result<()>> {
         let mut parts = JoinSet::new();
         if let Some((ingress, listeners)) = self.ingress.take() {
@@ -269,7 +270,7 @@ impl Engine {
         Self { address: address.to_owned(), docker: DockerEngine::connect(address) }
     }
 
-    /// A worker needs an address that makes sense; `gantry up` goes on without, as it does without an engine.
+    /// A worker needs a valid address. `gantry up` also runs without one, as it does without an engine.
     fn to_build_with(&self, role: Role) -> Result<Option<&DockerEngine>> {
         match (&self.docker, role) {
             (_, Role::Ingress | Role::Scheduler) => Ok(None),
@@ -285,7 +286,7 @@ impl Engine {
     }
 
     fn watch(&self, role: Role, docker: &DockerEngine, health: &Health) {
-        // With `gantry up`, hooks are taken and the API answers without one.
+        // With `gantry up`, hooks and API work without an engine.
         let need = if role == Role::Worker { Need::Needed } else { Need::Helpful };
         let docker = docker.clone();
         health.watches("engine", need, move || {
@@ -295,7 +296,7 @@ impl Engine {
     }
 }
 
-/// An admin token, straight in the store.
+/// Creates an admin token directly in the store.
 pub(crate) async fn new_admin_token(store: &SharedStore) -> Result<SecretString> {
     let token = gantry_ingress::issue_admin_token(store.as_ref()).await?;
     Ok(SecretString::from(token.as_str()))
@@ -320,8 +321,8 @@ fn outbound(settings: &Settings) -> Result<OutboundPolicy, InvalidAllowance> {
     OutboundPolicy::parse(settings.outbound.allow.iter().map(String::as_str))
 }
 
-/// The former process on this folder is gone, since we hold its lock: its worker is forgotten, and what that held need not
-/// wait for its leases to end.
+/// Ends the leases of an earlier process on this folder. It is gone, since this process holds the lock, so its runs
+/// need not wait for their leases to expire.
 async fn end_former_leases(store: &SharedStore) -> Result<()> {
     for worker in workers::list(store.as_ref(), 256).await? {
         workers::forget(store.as_ref(), &worker.id).await?;

@@ -1,4 +1,4 @@
-//! Each role put together from its parts.
+//! Composes each role from its parts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
 use super::outbound;
 use super::servers::Servers;
 
-/// How often a worker looks for what a dead attempt left in the engine.
+/// How often a worker looks for what dead attempts left in the engine.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-/// What every role of a process stands on.
+/// The parts that all roles of a process share.
 pub(super) struct SharedParts<'a> {
     settings: &'a Settings,
     store: SharedStore,

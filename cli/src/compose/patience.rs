@@ -1,4 +1,4 @@
-//! Waiting, at the start, for servers that do not answer yet.
+//! Waits at startup for servers that do not answer yet.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use gantry_ops::health::Health;
 use gantry_ops::said::Said;
 use tokio::time::Instant;
 
-/// Until when a start waits, and who is told meanwhile what it waits for.
+/// The deadline for startup, and where to report what it waits for.
 pub(super) struct Patience<'a> {
     health: &'a Health,
     patience: Duration,
@@ -17,17 +17,17 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// It begins to run out now.
+    /// The time begins now.
     pub(super) fn new(health: &'a Health, patience: Duration) -> Self {
         Self { health, patience, deadline: Instant::now() + patience }
     }
 
-    /// Who is told.
+    /// Where waiting is reported.
     pub(super) fn health(&self) -> &Health {
         self.health
     }
 
-    /// Asks again and again for `part`, until `ask` has an answer, or an error that time does not heal.
+    /// Retries `ask` for `part` until it succeeds or fails permanently.
     pub(super) async fn wait<T, E, F>(
         &self,
         part: &'static str,

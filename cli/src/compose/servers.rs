@@ -1,4 +1,4 @@
-//! What an installation stands on: a store, doorbells, objects. In the data folder, or on servers of their own.
+//! The store, the queues and the objects of an installation, in the data folder or on servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use super::measured;
 use super::patience::Patience;
 use crate::environment::Environment;
 
-/// The store of `gantry up` alone, in the data folder.
+/// The file of the store with `gantry up`, in the data folder.
 pub(crate) const SQLITE_FILE: &str = "gantry.db";
 
-/// Its objects, in the data folder too.
+/// The folder of the objects, also in the data folder.
 pub(crate) const OBJECTS: &str = "objects";
 
-/// What is said when a store is shared and objects are not.
+/// The error for a shared store without shared objects.
 const NO_OBJECTS: &str =
     "`objects.url` is not set: say where objects are, like s3://bucket/gantry or file:///folder";
 
-/// RabbitMQ's password for who never set one.
+/// RabbitMQ's default password.
 const DEFAULT_PASSWORD: &str = "guest";
 
-/// A store, doorbells and objects, all there.
+/// A store, queues and objects, ready to be used.
 pub(super) struct Servers {
     pub(super) store: SharedStore,
     pub(super) queues: Queues,
@@ -44,7 +44,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Those of `gantry up` alone: a file, channels and a folder.
+    /// Those of `gantry up`: a file, channels and a folder.
     pub(super) fn embedded(
         settings: &Settings,
         data: &Path,
@@ -63,7 +63,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// Those of the scaled mode, each waited for.
+    /// Connects to servers, and waits for each of them.
     pub(super) async fn connect(
         role: Role,
         settings: &Settings,
@@ -82,12 +82,12 @@ impl Servers {
         Ok(Self { store, queues, blobs })
     }
 
-    /// The same, with their answers timed and counted.
+    /// Adds metrics.
     pub(super) fn measured(self) -> Self {
         Self { store: measured::store(self.store), queues: measured::queues(self.queues), ..self }
     }
 
-    /// From now on `/readyz` says whether the store is there.
+    /// Adds the store to `/readyz`.
     pub(super) fn watch_store(&self, health: &Health) {
         watch_store(&self.store, health);
     }
@@ -104,7 +104,7 @@ fn watch_store(store: &SharedStore, health: &Health) {
     });
 }
 
-/// Without it hooks are answered and work goes on, found by looking every few seconds.
+/// Helpful only: without the broker hooks are answered, and work is found by polling.
 fn watch_broker(broker: AmqpQueues, health: &Health) {
     health.watches("queue", Need::Helpful, move || std::future::ready(broker.state()));
 }
@@ -117,14 +117,14 @@ fn watch_objects(blobs: &Arc<ObjectBlobs>, health: &Health) {
     });
 }
 
-/// The store alone, for commands that work on it.
+/// Only the store, for commands that work on it.
 pub(crate) struct OpenStore {
     pub(crate) store: SharedStore,
     _data: Option<DataDir>,
 }
 
 impl OpenStore {
-    /// Opens the store that the settings name, and begins none in a folder that has none.
+    /// Opens the store of the settings. Does not create one.
     pub(crate) async fn open(settings: &Settings) -> Result<Self> {
         if settings.store.url.is_some() {
             let health = Health::default();
@@ -149,7 +149,7 @@ pub(crate) fn check_is_there(settings: &Settings) -> Result<()> {
     )
 }
 
-/// Everything that an installation keeps, to be moved.
+/// Everything that an installation stores, to be moved.
 pub(crate) struct Belongings {
     pub(crate) store: Arc<dyn Walk>,
     pub(crate) blobs: ObjectBlobs,
@@ -157,7 +157,7 @@ pub(crate) struct Belongings {
 }
 
 impl Belongings {
-    /// Opens what there is.
+    /// Opens existing data.
     pub(crate) async fn open(settings: &Settings, environment: &Environment) -> Result<Self> {
         if settings.store.url.is_none() {
             check_is_there(settings)?;
@@ -165,7 +165,7 @@ impl Belongings {
         Self::open_or_begin(settings, environment).await
     }
 
-    /// The same, and in a folder that has no store begins one.
+    /// Opens the data, and creates a store in a folder that has none.
     pub(crate) async fn open_or_begin(
         settings: &Settings,
         environment: &Environment,
@@ -216,7 +216,7 @@ async fn connect_redis(
     options.prefix.clone_from(&set.prefix);
     options.budget = Some(set.budget).filter(|budget| *budget > 0);
     options.allow_weak_durability = set.allow_weak_durability;
-    // What answers it shows passwords too, and a worker needs no right to that.
+    // The check needs a right that also shows passwords, which a worker should not have.
     options.check_durability = role != Role::Worker;
     let connect = || RedisStore::connect(options.clone());
     let store = patience.wait("store", gantry_redis::ConnectError::is_temporary, connect).await?;
@@ -242,7 +242,7 @@ async fn connect_queues(
     Ok(queues)
 }
 
-/// What is wrong for good stops the start. One that is away does not: only what needs an object waits for it.
+/// A permanent error stops the start. An unavailable object store does not: only requests that need it wait.
 async fn check_objects(blobs: &Arc<ObjectBlobs>, health: &Health) -> Result<()> {
     watch_objects(blobs, health);
     match blobs.probe().await {
@@ -263,7 +263,7 @@ fn objects_options(settings: &Settings, environment: &Environment) -> Option<Obj
     })
 }
 
-/// The password in the file that a setting names.
+/// Reads the password from the file that a setting names.
 fn read_password(setting: &str, file: Option<&Path>) -> Result<Option<SecretString>> {
     let Some(path) = file else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| {
@@ -280,7 +280,7 @@ fn read_password(setting: &str, file: Option<&Path>) -> Result<Option<SecretStri
     Ok(Some(SecretString::from(password)))
 }
 
-/// What people call this machine.
+/// The host name of this machine.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_| "this machine".to_owned(), |name| name.trim().to_owned())

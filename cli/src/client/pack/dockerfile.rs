@@ -1,4 +1,4 @@
-//! Where the Dockerfile of a folder is, and what else of the folder must be sent so that the service can read it.
+//! Finds the Dockerfile of a folder, and the other files that the service needs to read it.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -11,20 +11,20 @@ use gantry_taskfile::ignore::lower_case_dockerfile;
 
 use crate::exit::UsageError;
 
-/// The service reads no more either.
+/// The service has the same limit.
 const LARGEST: u64 = 1 << 20;
 const MOST_LINKS: usize = 40;
 
-/// The Dockerfile that `-f` names.
+/// The location of the Dockerfile that `-f` names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DockerfilePath {
-    /// Beneath the folder: `asked` in the service's form, and `file`, which may be `dockerfile` instead.
+    /// In the folder: `asked` in the service's form, and `file`, which may be `dockerfile` instead.
     Inside { asked: String, file: String },
     /// Elsewhere on this machine.
     Outside(PathBuf),
 }
 
-/// Finds the Dockerfile: `asked` is relative to `root` or absolute.
+/// Finds the Dockerfile. `asked` is relative to `root` or absolute.
 ///
 /// # Errors
 /// [`UsageError`] if there is none.
@@ -61,7 +61,7 @@ fn none(root: &Path, asked: &str) -> anyhow::Error {
     .into()
 }
 
-/// Says in the folder's own words why the service could not read it.
+/// Checks that the service will be able to read the file, with errors that name the local path.
 fn check(root: &Path, file: &str) -> Result<()> {
     let shown = root.join(file);
     let problem = match fs::metadata(&shown) {
@@ -80,10 +80,10 @@ fn check(root: &Path, file: &str) -> Result<()> {
     Err(UsageError(format!("{} {problem}", shown.display())).into())
 }
 
-/// The path relative to the folder, with no `.` or `..` in it; `None` if it lies elsewhere.
+/// The path relative to the folder, without `.` and `..`; `None` if it is outside.
 fn beneath(root: &Path, asked: &Path) -> Option<String> {
     let relative = if asked.is_absolute() {
-        // Either may be written through links: /tmp is one on many machines.
+        // Either may be written with symbolic links: `/tmp` is one on many machines.
         let parent = asked.parent()?.canonicalize().ok()?;
         let inner = parent.strip_prefix(root.canonicalize().ok()?).ok()?;
         inner.join(asked.file_name()?)
@@ -104,7 +104,7 @@ fn beneath(root: &Path, asked: &Path) -> Option<String> {
     relative.to_str().map(str::to_owned)
 }
 
-/// The links that `file` leads through, and the file itself, as paths beneath `root`; `None` if it leads elsewhere.
+/// The links on the way to `file`, and the file itself, as paths relative to `root`; `None` if it is outside.
 pub(super) fn links_of(root: &Path, file: &str) -> Option<Vec<String>> {
     let mut passed = Vec::new();
     let mut found = PathBuf::new();
@@ -144,10 +144,10 @@ fn names(path: &Path) -> Option<VecDeque<OsString>> {
     Some(names)
 }
 
-/// The bytes of a file that is no part of the folder, which may be a pipe.
+/// Reads a file outside of the folder, which may be a pipe.
 ///
 /// # Errors
-/// What the system says; [`UsageError`] if it is too large.
+/// The system's error; [`UsageError`] if the file is too large.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>> {
     let shown = file.display();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Chooses what of a folder is sent: what the ignore rules leave, and what the service reads itself.
+//! Selects the files to send: those that the ignore rules leave, and those that the service reads itself.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,14 +13,15 @@ use gantry_taskfile::ignore::{Ignore, Scope, file_names};
 use super::{ALONG, Entry, EntryKind, Pack, REMEDY, dockerfile};
 use crate::exit::UsageError;
 
-/// The ignore rules of a build, and the text that they were read from.
+/// The ignore rules of a build, and their text.
 pub(super) struct Rules {
     pub(super) ignore: Ignore,
     pub(super) text: Vec<u8>,
 }
 
 impl Rules {
-    /// Those of the Dockerfile itself, or the folder's. A Dockerfile from elsewhere has its own beside it.
+    /// Reads the Dockerfile's own rules, or else the folder's. A Dockerfile from outside may have its own rules beside
+    /// it.
     pub(super) fn read(root: &Path, dockerfile: &str, elsewhere: Option<&Path>) -> Result<Self> {
         let [own, general] = file_names(dockerfile);
         let own = elsewhere.map_or(root.join(own), |file| {
@@ -44,10 +45,10 @@ impl Rules {
     }
 }
 
-/// Goes through a folder, and adds what is to be sent.
+/// Scans a folder, and adds the files to send.
 pub(super) struct Walk {
     pub(super) pack: Pack,
-    /// The first path of each file that has several, by device and number.
+    /// The first path of each file with several hard links, by device and inode.
     pub(super) first_names: HashMap<(u64, u64), String>,
 }
 
@@ -83,12 +84,12 @@ impl Walk {
         if is_folder { self.folder(scope) } else { Ok(()) }
     }
 
-    /// Adds one entry if it is `wanted`; says whether it is a folder.
+    /// Adds one entry if it is `wanted`; returns whether it is a folder.
     fn add(&mut self, path: &str, wanted: bool) -> Result<bool> {
         let full = self.pack.root.join(path);
         let shown = || format!("cannot read {}: {REMEDY}", full.display());
         let metadata = match fs::symlink_metadata(&full) {
-            // Removed since its folder was read.
+            // It was removed after its folder was read.
             Err(error) if dockerfile::is_absent(&error) => return Ok(false),
             metadata => metadata.with_context(shown)?,
         };
@@ -100,7 +101,7 @@ impl Walk {
         } else if metadata.is_symlink() {
             EntryKind::Link { target: fs::read_link(&full).with_context(shown)? }
         } else if metadata.is_file() {
-            // Now, and not when half of it is sent.
+            // Checked now, and not when half of the archive is sent.
             File::open(&full).with_context(shown)?;
             self.file(path, &metadata)
         } else if metadata.file_type().is_fifo() {
@@ -125,8 +126,8 @@ impl Walk {
         EntryKind::File
     }
 
-    /// Adds a file that the service reads itself, if it is there, with the links that lead to it. A link out of the folder
-    /// is refused: a folder that somebody else wrote could send any file of this machine by it.
+    /// Adds a file that the service reads itself, if it exists, with the links that lead to it. A link out of the
+    /// folder is refused, because a folder from a stranger could send any file of this machine with it.
     pub(super) fn always(&mut self, path: &str) -> Result<()> {
         let full = self.pack.root.join(path);
         if !full.is_file() {
@@ -147,7 +148,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Adds a Dockerfile from elsewhere, with the rules that it is built by.
+    /// Adds a Dockerfile from outside, with its ignore rules.
     pub(super) fn along(&mut self, dockerfile: Vec<u8>, rules: &[u8]) -> Result<()> {
         let taken = self.pack.root.join(ALONG);
         if fs::symlink_metadata(&taken).is_ok() {
