@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::real;
 
-/// Which store and which queues.
+/// The kinds of store and queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// SQLite, and channels in memory.
     Embedded,
-    /// Redis under a prefix of its own, and RabbitMQ in a vhost of its own.
+    /// Redis with a separate prefix, and RabbitMQ with a separate vhost.
     Scaled,
 }
 
@@ -27,7 +27,7 @@ pub enum Backend {
 pub(crate) struct StartedBackend {
     pub(crate) store: SharedStore,
     pub(crate) queues: Queues,
-    /// Removed when dropped.
+    /// Deleted on drop.
     pub(crate) vhost: Option<Vhost>,
 }
 
@@ -60,22 +60,22 @@ async fn scaled_store(clock: Clock) -> SharedStore {
     Arc::new(RedisStore::connect(options).await.expect("a store"))
 }
 
-/// A vhost of RabbitMQ that nobody else uses.
+/// A vhost of RabbitMQ for one test.
 pub struct Vhost {
     name: String,
     api: String,
 }
 
 impl Vhost {
-    /// Makes one.
+    /// Creates a vhost.
     ///
     /// # Panics
     /// If the broker refuses.
     pub async fn make() -> Self {
-        // The TLS provider is global. An error means that it was installed before, which is fine.
+        // The TLS provider is global. An error means that it was already installed.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let vhost = Self { name: fresh(), api: real::rabbitmq_api() };
-        // A busy broker closes a connection now and then. A vhost that is there is made again without harm.
+        // A busy broker sometimes closes a connection. Creating a vhost is idempotent.
         for _ in 0..4 {
             if vhost.put().await.is_ok() {
                 return vhost;
@@ -90,7 +90,7 @@ impl Vhost {
         made.send().await?.error_for_status().map(drop)
     }
 
-    /// Its address, without the password.
+    /// The vhost's address, without the password.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}/{}", real::amqp(), self.name)
@@ -108,7 +108,8 @@ impl Vhost {
 }
 
 impl Drop for Vhost {
-    /// Removed by a thread of its own: a test's runtime is about to end. What is left when that fails goes with the broker.
+    /// Deletes the vhost on a separate thread, because the test's runtime is about to end. If that fails, the vhost
+    /// disappears with the broker.
     fn drop(&mut self) {
         let url = self.url();
         let _removed = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! A git host, on raw sockets, that does not do what a host should.
+//! A git host on raw sockets that misbehaves.
 
 use std::io::Result;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,24 +10,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What is wrong with it.
+/// How the host misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It takes connections and says nothing.
+    /// It accepts connections and sends nothing.
     Silent,
-    /// It says its head a byte a second.
+    /// It sends its response head one byte per second.
     Trickle,
-    /// It answers everything with this status.
+    /// It answers every request with this status.
     Status(u16),
-    /// It names references without end.
+    /// It sends endless references.
     EndlessRefs,
-    /// It sends a file without end.
+    /// It sends an endless file.
     EndlessPack,
     /// It resets the connection in the middle of a file.
     ResetInPack,
 }
 
-/// A host. Dropped, it is gone with its connections.
+/// A host. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct BrokenHost {
     address: SocketAddr,
@@ -36,10 +36,10 @@ pub struct BrokenHost {
 }
 
 impl BrokenHost {
-    /// Starts one on a free port of 127.0.0.1.
+    /// Starts a host on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub async fn start(fault: Fault) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -54,13 +54,13 @@ impl BrokenHost {
         format!("http://{}/{name}.git", self.address)
     }
 
-    /// How many connections it has taken.
+    /// The number of accepted connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// How many programs on this machine are told of it: those that git runs.
+    /// The number of processes on this machine with the host's address in their arguments: those that git started.
     #[must_use]
     pub fn programs(&self) -> usize {
         let address = self.address.to_string();
@@ -83,7 +83,7 @@ async fn serve(listener: TcpListener, fault: Fault, connections: Arc<AtomicUsize
     while let Ok((stream, _)) = listener.accept().await {
         connections.fetch_add(1, Ordering::SeqCst);
         serving.spawn(async move {
-            // A client that goes away is what this is for.
+            // Clients are expected to disconnect.
             let _gone = answer(stream, fault).await;
         });
     }
@@ -109,7 +109,8 @@ async fn answer(mut stream: TcpStream, fault: Fault) -> Result<()> {
     Ok(())
 }
 
-/// Head and body as one text, `None` at the connection's end. Git's own requests here are short and not packed.
+/// Reads head and body as one text; `None` at the end of the connection. Git's requests are short and not compressed
+/// here.
 async fn read_request(stream: &mut TcpStream) -> Result<Option<String>> {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -173,7 +174,7 @@ async fn speak_git(stream: &mut TcpStream, request: &str, fault: Fault) -> Resul
             stream.set_zero_linger()?;
             return Err(std::io::ErrorKind::ConnectionReset.into());
         }
-        // A stored block of a compressed stream: all of it counts.
+        // A stored block of the compressed stream, so that every byte counts.
         chunk(stream, &band(&head)).await?;
         for part in noise.chunks(32 << 10) {
             chunk(stream, &band(part)).await?;
@@ -182,7 +183,7 @@ async fn speak_git(stream: &mut TcpStream, request: &str, fault: Fault) -> Resul
     Ok(())
 }
 
-/// One file, which says that it is of a tebibyte.
+/// The beginning of a pack with one file of 1 TiB.
 fn beginning_of_pack() -> Vec<u8> {
     let mut bytes = b"PACK\0\0\0\x02\0\0\0\x01".to_vec();
     let mut size = 1_u64 << 40;

@@ -1,4 +1,4 @@
-//! The images of an engine, asked for past gantry's own client.
+//! Lists the images of an engine without gantry's own client.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use bollard::Docker;
 use bollard::errors::Error::DockerResponseServerError;
 use bollard::query_parameters::ListImagesOptionsBuilder;
 
-/// Every image with all of these labels, in words. While one is being removed, the containerd image store cannot list
-/// them: that one is told of.
+/// All images with these labels, as text. If the containerd image store cannot list them because one is being removed,
+/// returns a text about that one.
 ///
 /// # Errors
-/// What the engine says.
+/// The engine's error.
 pub async fn images_with(engine: &Docker, labels: &[&str]) -> Result<Vec<String>> {
     let mut filters = HashMap::new();
     if !labels.is_empty() {

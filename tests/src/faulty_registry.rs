@@ -1,4 +1,4 @@
-//! What stands before a registry and does to some requests what a network and a busy registry do.
+//! A proxy before a registry that makes some requests fail like a bad network or a busy registry.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,22 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What becomes of a request.
+/// The fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// It is answered with this status, and with how many seconds to wait.
+    /// It is answered with this status, and optionally a `Retry-After` in seconds.
     Status(u16, Option<u64>),
-    /// Its connection breaks once so many bytes of its body have come.
+    /// Its connection breaks after this many bytes of its body.
     BreaksAfter(usize),
     /// It is never answered.
     Silence,
-    /// It is answered with a body that does not end.
+    /// It is answered with an endless body.
     EndlessBody,
-    /// The body of its answer is another than the registry's.
+    /// It is answered with another body than the registry's.
     WrongBody,
 }
 
-/// Which requests, how many of them, and what becomes of those.
+/// A number of requests to fail, and how.
 struct Plan {
     method: &'static str,
     part: &'static str,
@@ -39,7 +39,7 @@ struct Plan {
     fault: Fault,
 }
 
-/// A registry with something before it. Dropped, that is gone.
+/// A registry behind a proxy. Dropping it stops the proxy.
 pub struct FaultyRegistry {
     address: SocketAddr,
     before: Arc<Before>,
@@ -55,10 +55,10 @@ struct Before {
 type Body = BoxBody<Bytes, hyper::Error>;
 
 impl FaultyRegistry {
-    /// Listens on a free port of 127.0.0.1, before the registry at `host:port`.
+    /// Starts a proxy on a free port of 127.0.0.1 for the registry at `host:port`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub async fn start(registry: &str) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -77,7 +77,7 @@ impl FaultyRegistry {
         self.address.to_string()
     }
 
-    /// This becomes of the next `times` requests with this method, whose path has `part` in it.
+    /// Makes the next `times` requests fail that have this method and `part` in their path.
     pub fn plan(&self, times: usize, method: &'static str, part: &'static str, fault: Fault) {
         lock(&self.before.plans).push(Plan { method, part, times, fault });
     }
@@ -88,7 +88,7 @@ impl FaultyRegistry {
         lock(&self.before.requests).clone()
     }
 
-    /// Whether every fault that was planned has happened.
+    /// Whether all planned faults have happened.
     #[must_use]
     pub fn is_done(&self) -> bool {
         lock(&self.before.plans).iter().all(|plan| plan.times == 0)
@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, before: Arc<Before>) {
                 let before = Arc::clone(&before);
                 async move { before.answer(request).await.map_err(std::io::Error::other) }
             });
-            // An error of ours closes the connection, which is what some faults are.
+            // An error here closes the connection, which is the intended effect of some faults.
             let _closed = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

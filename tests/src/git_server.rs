@@ -1,7 +1,7 @@
-//! A git host on loopback: `git http-backend` behind a small HTTP server that can ask for a password and misbehave.
+//! A git host on loopback: `git http-backend` behind a small HTTP server that can require a password and misbehave.
 //!
-//! In: repositories that a test makes and commits to. Out: their addresses. Real git on both sides; only the HTTP server is
-//! ours, so that a test can make it refuse or fail.
+//! In: repositories that a test creates and commits to. Out: their URLs. Both sides run real git; only the HTTP server
+//! is the test's own, so that it can refuse requests or fail.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -24,7 +24,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A git host. Dropped, it is gone with all its repositories.
+/// A git host. Dropping it deletes its repositories.
 #[derive(Debug)]
 pub struct GitServer {
     address: SocketAddr,
@@ -45,19 +45,19 @@ struct HostState {
     requests: Vec<String>,
 }
 
-/// What the host does with a request that has the right credentials.
+/// How the host handles an authorized request.
 #[derive(Debug, Clone, Default)]
 pub enum Behaviour {
-    /// What git does.
+    /// Like git.
     #[default]
     Serve,
     /// It answers with this status.
     Status(u16),
-    /// It takes the request and never answers.
+    /// It never answers.
     Silence,
-    /// It sends every request to the same path under this address.
+    /// It redirects every request to the same path under this address.
     RedirectTo(String),
-    /// It gives no commit but those that its references name.
+    /// It serves only commits that a reference points to.
     OnlyTips,
 }
 
@@ -71,7 +71,7 @@ impl GitServer {
     /// Starts a host on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -86,18 +86,18 @@ impl GitServer {
         format!("http://{}/{name}.git", self.address)
     }
 
-    /// Where it listens.
+    /// The host's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on only who has these credentials is served.
+    /// Requires these credentials from now on.
     pub fn require(&self, username: &str, password: &str) {
         self.host.state().credentials = Some((username.to_owned(), password.to_owned()));
     }
 
-    /// From now on it behaves like this.
+    /// Sets the behaviour from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.host.state().behaviour = behaviour;
     }
@@ -108,18 +108,18 @@ impl GitServer {
         self.host.state().requests.clone()
     }
 
-    /// Makes an empty repository, in place of a former one of this name.
+    /// Creates an empty repository, replacing an earlier one of this name.
     ///
     /// # Errors
-    /// Git's words.
+    /// Git's message.
     pub fn repository(&self, name: &str) -> Result<TestRepository> {
         self.repository_of_format(name, "sha1")
     }
 
-    /// The same, with objects named by `sha1` or `sha256`.
+    /// Like [`Self::repository`], with the object format `sha1` or `sha256`.
     ///
     /// # Errors
-    /// Git's words.
+    /// Git's message.
     pub fn repository_of_format(&self, name: &str, format: &str) -> Result<TestRepository> {
         let bare = self.host.folder.path().join(format!("{name}.git"));
         if bare.exists() {
@@ -128,7 +128,7 @@ impl GitServer {
         let work = TempDir::new()?;
         let format = format!("--object-format={format}");
         let folder = self.host.folder.path();
-        // A template would be copied: a dozen files that no test reads.
+        // A template would be copied, which is a dozen files that no test reads.
         let init = ["init", "-q", "--template=", "-b", "main", &format];
         git(folder, &[&init[..], &["--bare", path(&bare)?]].concat())?;
         git(work.path(), &[&init[..], &["."]].concat())?;
@@ -137,7 +137,7 @@ impl GitServer {
     }
 }
 
-/// A repository on the host, and a working copy to change it with.
+/// A repository on the host, with a working copy to change it.
 #[derive(Debug)]
 pub struct TestRepository {
     work: TempDir,
@@ -150,10 +150,10 @@ impl TestRepository {
         self.work.path()
     }
 
-    /// Writes files, commits all that the working copy holds and pushes it as `branch`. Tells the commit.
+    /// Writes files, commits everything in the working copy, and pushes it as `branch`. Returns the commit.
     ///
     /// # Errors
-    /// Git's words.
+    /// Git's message.
     pub fn commit(&self, branch: &str, files: &[(&str, &str)]) -> Result<String> {
         for (name, content) in files {
             let file = self.work().join(name);
@@ -166,10 +166,10 @@ impl TestRepository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Runs git in the working copy and gives what it says.
+    /// Runs git in the working copy, and returns its output.
     ///
     /// # Errors
-    /// Git's words.
+    /// Git's message.
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
         git(self.work(), arguments)
     }
@@ -181,7 +181,7 @@ fn path(path: &Path) -> Result<&str> {
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new("git")
-        // Else a process starts after each commit and each push, to see whether there is something to tidy.
+        // Otherwise git starts a maintenance process after each commit and push.
         .args(["-c", "maintenance.auto=false", "-c", "receive.autogc=false"])
         .args(arguments)
         .current_dir(folder)
@@ -274,7 +274,7 @@ impl Host {
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().context("its input is connected")?;
         let write = async {
-            // It may answer without reading all.
+            // It may answer without reading everything.
             let _early = stdin.write_all(&body).await;
             drop(stdin);
         };
@@ -305,7 +305,7 @@ async fn serve(listener: TcpListener, host: Arc<Host>) {
                 let host = Arc::clone(&host);
                 async move { host.answer(request).await.map_err(std::io::Error::other) }
             });
-            // A client that goes away is a client's business.
+            // Errors of clients that disconnect are ignored.
             let _gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

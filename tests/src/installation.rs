@@ -1,7 +1,7 @@
-//! A whole installation as a process of its own, which a test may kill at any moment and start again on the same folder.
+//! An installation as a separate process, which a test may kill at any moment and start again on the same folder.
 //!
-//! In: how its program is started. Out: its API, and answers to whatever else is sent to it, at the address that it says at
-//! each start. A client goes on over restarts: it waits until somebody listens.
+//! In: its program. Out: its API, and answers to other requests, at the address that it prints at each start. A client
+//! continues across restarts: it waits until the process listens again.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -23,34 +23,34 @@ use tokio::task::JoinHandle;
 use crate::crash::{self, CrashPoint};
 use crate::process::was_killed;
 
-/// How long a start may take on a busy machine.
+/// The time limit for a start on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long somebody waits who got no answer.
+/// The pause before a request without an answer is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
 
-/// How long an answer may take.
+/// The time limit for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// How an installation is started.
+/// How to start an installation.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The program.
     pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// All of its environment but `PATH`.
+    /// The whole environment, except `PATH`.
     pub environment: Vec<(String, String)>,
 }
 
-/// The address of a running installation, and the token for it.
+/// The address of a running installation, and a token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Endpoint {
     address: String,
     token: String,
 }
 
-/// An installation. Dropped, its process is killed.
+/// An installation. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Installation {
     log: PathBuf,
@@ -62,29 +62,29 @@ pub struct Installation {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// Reads what it says, until it is dead.
+    /// Reads the output until the process is dead.
     listening: JoinHandle<()>,
 }
 
 impl Installation {
-    /// One that is not running. What its processes say goes to the file `log`.
+    /// An installation that is not running yet. Its processes write their output to the file `log`.
     #[must_use]
     pub fn new(log: PathBuf) -> Self {
         let (endpoint, token) = (watch::Sender::new(None), watch::Sender::new(None));
         Self { log, running: None, endpoint, token }
     }
 
-    /// Starts a process, and does not wait until it is up.
+    /// Starts a process without waiting for it to be up.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn spawn(&mut self, program: &Program) -> Result<()> {
         ensure!(self.running.is_none(), "the former process is not dead");
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&program.path);
         command.args(&program.arguments);
         if self.token.borrow().is_none() {
-            // The first token is said once, and whoever was killed before may have said it to nobody.
+            // The first token is printed only once, and an earlier process may have been killed after printing it.
             command.arg("--new-admin-token");
         }
         let mut child = command
@@ -107,16 +107,16 @@ impl Installation {
     /// Starts a process and waits until it is up.
     ///
     /// # Errors
-    /// It ended, or took too long.
+    /// The process ended, or took too long.
     pub async fn start(&mut self, program: &Program) -> Result<()> {
         self.spawn(program)?;
         self.until_up().await
     }
 
-    /// Waits until the process that was started is up.
+    /// Waits until the started process is up.
     ///
     /// # Errors
-    /// It ended, or takes too long.
+    /// The process ended, or takes too long.
     pub async fn until_up(&mut self) -> Result<()> {
         let mut endpoint = self.endpoint.subscribe();
         let running = self.running.as_mut().context("it was started")?;
@@ -129,26 +129,26 @@ impl Installation {
         }
     }
 
-    /// Kills the process as the kernel does, with no chance to say or write anything more.
+    /// Kills the process with SIGKILL, so that it cannot write anything more.
     ///
     /// # Errors
-    /// It had ended by itself.
+    /// The process had already ended.
     pub async fn kill(&mut self) -> Result<()> {
         let Running { mut child, listening } = self.running.take().context("it was started")?;
         if let Some(status) = child.try_wait()? {
             bail!("it had ended by itself: {status}\n{}", self.last_words());
         }
         child.kill().await?;
-        // What it said until then may still have been on its way.
+        // Its last output may not have been read yet.
         listening.await?;
         self.endpoint.send_replace(None);
         Ok(())
     }
 
-    /// Waits until the process has killed itself at a point.
+    /// Waits until the process has killed itself at a crash point.
     ///
     /// # Errors
-    /// It was not started, does not come by the point, or ends otherwise.
+    /// It was not started, does not reach the point, or ends in another way.
     pub async fn crashes_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
         let Running { mut child, listening } = self.running.take().context("it was started")?;
         let Ok(ended) = tokio::time::timeout(within, child.wait()).await else {
@@ -160,19 +160,19 @@ impl Installation {
         crash::said(&self.last_words(), point)
     }
 
-    /// The process.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().and_then(|running| running.child.id())
     }
 
-    /// Who speaks to it, over its restarts.
+    /// A client that continues across restarts.
     #[must_use]
     pub fn client(&self) -> Client {
         Client { http: http(), endpoint: self.endpoint.subscribe() }
     }
 
-    /// The end of what its processes said.
+    /// The end of the processes' output.
     #[must_use]
     pub fn last_words(&self) -> String {
         last_lines(&self.log, 60)
@@ -186,13 +186,13 @@ fn last_lines(file: &Path, most: usize) -> String {
 }
 
 fn http() -> reqwest::Client {
-    // Whoever installed it first has it; there is no other.
+    // An error means that it was already installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build();
     http.expect("a client")
 }
 
-/// Reads what `gantry up` says at its start, and the rest, so that it is never held up.
+/// Reads the start message of `gantry up`, and all further output, so that the process never blocks on it.
 async fn listen(
     said: ChildStdout,
     process: Option<u32>,
@@ -205,7 +205,7 @@ async fn listen(
         match line.trim().split_once(char::is_whitespace) {
             Some(("address", said)) => address = Some(said.trim().to_owned()),
             Some(("token", said)) => {
-                // It may see another disk than we do.
+                // The process may see another disk than the test.
                 let root = process.map_or_else(String::new, |pid| format!("/proc/{pid}/root"));
                 let said = match said.trim().strip_prefix("in ") {
                     Some(path) => token_of(&format!("in {root}{path}")),
@@ -213,7 +213,7 @@ async fn listen(
                 };
                 token.send_replace(Some(said));
             }
-            // The last line: by now everything serves.
+            // Printed last, when everything is served.
             Some(("Ctrl-C", _)) => {
                 let known = token.borrow().clone();
                 let opened = address.take().zip(known);
@@ -224,7 +224,7 @@ async fn listen(
     }
 }
 
-/// Speaks to an installation.
+/// A client of an installation.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -232,35 +232,34 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks to one address, whoever listens there.
+    /// A client of a fixed address.
     #[must_use]
     pub fn at(address: SocketAddr, token: &str) -> Self {
         let endpoint = Endpoint { address: format!("http://{address}"), token: token.to_owned() };
-        // No other endpoint ever comes.
+        // The endpoint never changes.
         Self { http: http(), endpoint: watch::Sender::new(Some(endpoint)).subscribe() }
     }
 
-    /// Reads from API v1.
+    /// Sends a GET request to the API.
     ///
     /// # Errors
-    /// Nobody answered, or with a refusal.
+    /// There was no answer, or the request was refused.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.ask(Method::GET, path, None::<&()>).await
     }
 
-    /// Writes to API v1.
+    /// Sends a POST request to the API.
     ///
     /// # Errors
-    /// Nobody answered, or with a refusal.
+    /// There was no answer, or the request was refused.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.ask(Method::POST, path, Some(body)).await
     }
 
-    /// Posts to API v1 until an answer comes, however often nobody is there to give it. The key lets the same thing be
-    /// asked for once.
+    /// Repeats a POST request to the API until it is answered. The idempotency key makes that safe.
     ///
     /// # Errors
-    /// It is refused, or nobody comes up.
+    /// The request was refused, or the installation does not come up.
     pub async fn post_until_answered<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -286,10 +285,10 @@ impl Client {
         serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
     }
 
-    /// Sends bytes to API v1 and tells what was answered, whatever it is.
+    /// Posts bytes to the API, and returns any answer.
     ///
     /// # Errors
-    /// Nobody answered.
+    /// There was no answer.
     pub async fn post_bytes(
         &self,
         path: &str,
@@ -303,10 +302,10 @@ impl Client {
         Ok((answer.status(), answer.text().await?))
     }
 
-    /// Reads text from API v1.
+    /// Reads text from the API.
     ///
     /// # Errors
-    /// Nobody answered, or with a refusal.
+    /// There was no answer, or the request was refused.
     pub async fn text(&self, path: &str) -> Result<String> {
         let endpoint = self.endpoint().await?;
         let request = self.http.get(format!("{}/api/v1/{path}", endpoint.address));
@@ -314,10 +313,10 @@ impl Client {
         Ok(answer.text().await?)
     }
 
-    /// Where it is reached now, and with which token: for who speaks to it in a way of its own.
+    /// The current address and token, for other clients.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The installation does not come up.
     pub async fn reached_at(&self) -> Result<(String, String)> {
         let endpoint = self.endpoint().await?;
         Ok((endpoint.address, endpoint.token))
@@ -341,10 +340,10 @@ impl Client {
         serde_json::from_str(&text).with_context(|| format!("{url}: {text}"))
     }
 
-    /// Posts to a path with these headers alone. `None`: no whole answer came.
+    /// Posts to a path with only these headers. `None` if there was no complete answer.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The installation does not come up.
     pub async fn send_hook(
         &self,
         path: &str,
@@ -368,7 +367,7 @@ impl Client {
     }
 }
 
-/// The admin token of a first start that said this of it: where no terminal is watched, it is in a file.
+/// The admin token in the output of a first start. Without a terminal it is in a file.
 #[must_use]
 pub fn token_of(said: &str) -> String {
     match said.strip_prefix("in ") {
@@ -377,10 +376,10 @@ pub fn token_of(said: &str) -> String {
     }
 }
 
-/// The event of a task's first save, by when the API says that the task was created.
+/// The event of a task's first save, derived from the time of creation in the API.
 ///
 /// # Panics
-/// If `created` is no time of the API.
+/// If `created` is not a time of the API.
 #[must_use]
 pub fn saved_event(task: &str, created: &str) -> String {
     let created = OffsetDateTime::parse(created, &Rfc3339).expect("a time of the API");

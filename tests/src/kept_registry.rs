@@ -1,7 +1,7 @@
-//! A registry in a folder: it outlives the process that pushes to it, as a real one does, and takes from several at once.
+//! A registry in a folder. Like a real one it outlives the process that pushes to it, and accepts concurrent pushes.
 //!
-//! In: what a scripted engine pushed, and the tags that a worker moves. Out: the same to the next process, and to the test
-//! that looks at it from outside. Each write takes a while before it is done, so that a process may crash before or after it.
+//! In: what a scripted engine pushed, and the tags that a worker moves. Out: the same for the next process, and for the
+//! test that inspects it. Each write takes a while, so that a process may crash before or after it.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use tokio::time::Instant;
 /// The registry's host.
 pub const HOST: &str = "registry.test";
 
-/// A base image that it has.
+/// A base image in the registry.
 pub const BASE: &str = "registry.test/busybox:1";
 
-/// One write in so many takes long.
+/// One of this many writes is slow.
 const LONG_WRITES: u32 = 8;
 
 /// A registry whose tags and manifests are files.
@@ -35,16 +35,17 @@ pub struct KeptRegistry {
 }
 
 impl KeptRegistry {
-    /// The registry in `folder`, which is made if it is not there. `engine` pushes to it; `seed` says how long writes take.
+    /// Opens the registry in `folder`, which is created if necessary. `engine` pushes to it; `seed` determines the
+    /// duration of writes.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(folder: PathBuf, engine: ScriptedEngine, seed: u64) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder.join("manifests"))?;
         Ok(Self { folder, engine, delays: Mutex::new(StdRng::seed_from_u64(seed)) })
     }
 
-    /// What a tag points to.
+    /// The current digest of a tag.
     #[must_use]
     pub fn tag_in(folder: &Path, image: &ImageReference) -> Option<Digest> {
         let journal = std::fs::read_to_string(journal(folder)).ok()?;
@@ -71,18 +72,19 @@ impl KeptRegistry {
     }
 
     fn write_tag(&self, image: &ImageReference, manifest: &RawManifest) -> std::io::Result<()> {
-        // Named when it is whole: whoever reads a digest reads all of it. Several processes may push the same.
+        // Renamed when complete, so that readers of a digest see all of it. Several processes may push the same
+        // manifest.
         let mut partial = tempfile::NamedTempFile::new_in(&self.folder)?;
         partial.write_all(&manifest.bytes)?;
         partial.persist(self.manifest_file(&manifest.digest))?;
         let journal = journal(&self.folder);
         let mut journal = std::fs::OpenOptions::new().create(true).append(true).open(journal)?;
-        // One write: a process that crashes has written the whole line or nothing.
+        // A single write, so that a crash leaves a whole line or nothing.
         journal.write_all(format!("{image} {}\n", manifest.digest).as_bytes())
     }
 }
 
-/// Every write of a tag, in order.
+/// The journal of all tag writes.
 fn journal(folder: &Path) -> PathBuf {
     folder.join("tags")
 }

@@ -1,4 +1,4 @@
-//! What the tests and benches of the whole are made with.
+//! Helpers for tests and benches of the whole system.
 
 #![allow(
     clippy::unwrap_used,

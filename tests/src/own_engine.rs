@@ -1,6 +1,6 @@
-//! An engine that a test may kill, stop and start again.
+//! An engine that a test may kill, stop and restart.
 //!
-//! It needs root, a `dockerd` and, for builds, a static `busybox`.
+//! Needs root, a `dockerd` and, for builds, a static `busybox`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -13,28 +13,27 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 
-/// What an engine can reach.
+/// What an engine can connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Network {
-    /// Nothing: it has one of its own.
+    /// Nothing: it has a separate network.
     None,
-    /// What this machine can. It can run no step, which would need a bridge.
+    /// Whatever this machine can connect to. It cannot run steps, which would need a bridge.
     Machine,
 }
 
-/// The program that is started.
+/// The program of an engine.
 #[derive(Debug, Clone, Copy)]
 pub enum Dockerd {
-    /// `dockerd`, or what `GANTRY_TEST_DOCKERD` names.
+    /// `dockerd`, or the one in `GANTRY_TEST_DOCKERD`.
     Default,
-    /// What `GANTRY_TEST_CONTAINERD_DOCKERD` names: its image store is containerd's.
+    /// The one in `GANTRY_TEST_CONTAINERD_DOCKERD`, with the containerd image store.
     Containerd,
 }
 
-/// A `dockerd` with a network, mounts and a cgroup of its own: nothing of it stays.
+/// A `dockerd` with a separate network, mount namespace and cgroup, so that nothing of it remains.
 ///
-/// Its network is a loopback device and nothing else. Port 80 there stands in for Docker Hub as well: see
-/// [`OwnEngine::listen`].
+/// Its network only has a loopback device. Port 80 on it also stands in for Docker Hub: see [`OwnEngine::listen`].
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: tempfile::TempDir,
@@ -45,7 +44,7 @@ pub struct OwnEngine {
 }
 
 impl OwnEngine {
-    /// Its disk is the machine's, or one of this many megabytes. It reaches no other machine.
+    /// Starts an engine. Its disk is the machine's, or has this many megabytes. It cannot connect to other machines.
     ///
     /// # Panics
     /// If it does not start.
@@ -53,7 +52,7 @@ impl OwnEngine {
         Self::start_on(name, program, disk, Network::None).await
     }
 
-    /// One that reaches this machine's registries and can run no step.
+    /// Starts an engine that can connect to this machine's registries, but cannot run steps.
     ///
     /// # Panics
     /// If it does not start.
@@ -70,14 +69,14 @@ impl OwnEngine {
         engine
     }
 
-    /// Leaves no room on its disk until the guard is dropped.
+    /// Fills its disk until the guard is dropped.
     ///
     /// # Panics
     /// If its disk is the machine's.
     #[must_use]
     pub fn fill_disk(&self) -> FullDisk {
         let data = self.folder.path().join("d");
-        // Its mounts are seen through its process.
+        // Its mounts are visible through its process.
         let data = data.strip_prefix("/").unwrap();
         let filler =
             Path::new(&format!("/proc/{}/root", self.daemon.id())).join(data).join("filler");
@@ -90,20 +89,20 @@ impl OwnEngine {
         FullDisk(filler)
     }
 
-    /// Where it listens.
+    /// The path of its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
     }
 
-    /// Listens on port 80 of the engine's own loopback device.
+    /// Listens on port 80 of the engine's loopback device.
     ///
     /// # Panics
-    /// If the engine is gone, or somebody listens there already.
+    /// If the engine has ended, or the port is in use.
     #[must_use]
     pub fn listen(&self) -> TcpListener {
         let network = File::open(format!("/proc/{}/ns/net", self.daemon.id())).unwrap();
-        // A socket belongs to the network in which it was made, and only this thread has to be there for that.
+        // A socket belongs to the network namespace in which it was created, so only this thread has to enter it.
         let bind = move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             std::net::TcpListener::bind("127.0.0.1:80").unwrap()
@@ -133,14 +132,14 @@ impl OwnEngine {
         asked.await.is_ok_and(|answer| answer.ends_with("OK"))
     }
 
-    /// Ends the engine by this signal and what it started to help it, but no build step.
+    /// Ends the engine and its helper process with this signal, but no build step.
     ///
     /// # Panics
     /// If it does not end.
     pub fn end(&mut self, signal: &str) {
         kill(signal, self.daemon.id());
         self.daemon.wait().unwrap();
-        // The next one would not start beside it.
+        // A new engine would not start while it runs.
         let helper = self.folder.path().join("e/containerd/containerd.pid");
         if let Ok(pid) = std::fs::read_to_string(&helper) {
             kill("KILL", pid.trim().parse().unwrap());
@@ -149,12 +148,12 @@ impl OwnEngine {
         let _absent = std::fs::remove_file(self.folder.path().join("p"));
     }
 
-    /// Sends it a signal, like `STOP` and `CONT`.
+    /// Sends a signal to the engine, such as `STOP` or `CONT`.
     pub fn signal(&self, signal: &str) {
         kill(signal, self.daemon.id());
     }
 
-    /// Starts it again on what it had.
+    /// Restarts the engine with its data.
     ///
     /// # Panics
     /// If it does not start.
@@ -164,7 +163,7 @@ impl OwnEngine {
     }
 }
 
-/// A file that takes all the room there was.
+/// A file that fills the disk.
 #[derive(Debug)]
 pub struct FullDisk(PathBuf);
 
@@ -209,7 +208,7 @@ fn launch(
         mount.unwrap_or_default(),
         program.path(),
     );
-    // Its rules and mounts are its own and go with it; a second engine would undo those of the machine's.
+    // In a separate namespace, because a second engine would otherwise change the machine's firewall rules and mounts.
     Command::new("unshare")
         .args(space)
         .args(["sh", "-c", &dockerd])
@@ -236,7 +235,7 @@ fn kill(signal: &str, pid: u32) {
     let _gone = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
 }
 
-/// Ends what is in the cgroup still, after a test that failed, and removes it.
+/// Kills what is left in the cgroup after a failed test, and removes the cgroup.
 fn remove_groups(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -250,7 +249,7 @@ fn remove_groups(folder: &Path) {
     let _absent = std::fs::remove_dir(folder);
 }
 
-/// A shell that needs nothing else.
+/// A statically linked shell.
 ///
 /// # Panics
 /// If this machine has none.

@@ -1,5 +1,5 @@
-//! The whole pipeline in one process, advanced step by step: real crates, SQLite, in-process queues, a real git host, a scripted
-//! engine, registries in memory and a clock that the test moves.
+//! The whole pipeline in one process, advanced step by step: real crates, SQLite and in-process queues or their scaled
+//! counterparts, a real git host, a scripted engine, registries in memory, and a manual clock.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -51,13 +51,13 @@ use crate::git_server::GitServer;
 use crate::real;
 use crate::registries::MemoryRegistries;
 
-/// The host of the registry that every task belongs to.
+/// The host of the registry that all tasks belong to.
 pub const REGISTRY: &str = "registry.test";
 
-/// A base image that the registry has.
+/// A base image in the registry.
 pub const BASE: &str = "registry.test/busybox:1";
 
-/// A commit's files: a Dockerfile on [`BASE`] with one step.
+/// The files of a commit: a Dockerfile with one step, based on [`BASE`].
 pub const DOCKERFILE: &[(&str, &str)] =
     &[("Dockerfile", "FROM registry.test/busybox:1\nRUN true\n")];
 
@@ -69,7 +69,7 @@ pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// An installation whose loops tick only when a test says so.
 pub struct TestPipeline {
-    /// The truth.
+    /// The store.
     pub store: SharedStore,
     /// The store's clock.
     pub clock: ManualClock,
@@ -77,15 +77,15 @@ pub struct TestPipeline {
     pub queues: Queues,
     /// Logs and uploads.
     pub blobs: SharedBlobs,
-    /// Seals and opens.
+    /// The service's keys.
     pub keyring: Arc<Keyring>,
-    /// Builds nothing, and says so.
+    /// The scripted engine.
     pub engine: ScriptedEngine,
-    /// Where images go.
+    /// The registries that images are pushed to.
     pub registries: MemoryRegistries,
-    /// Where sources come from.
+    /// The host of sources.
     pub git: GitServer,
-    /// Stops everything that it started.
+    /// Stops all tasks that were started.
     pub stop: CancellationToken,
     _vhost: Option<Vhost>,
     work: WorkFolders,
@@ -143,10 +143,10 @@ impl WorkFolders {
 }
 
 impl TestPipeline {
-    /// An empty installation with a registry `reg` and a hook `hook` for every repository.
+    /// An empty installation with a registry `reg`, and a hook `hook` for all repositories.
     ///
     /// # Panics
-    /// If a part cannot be made.
+    /// If a part cannot be created.
     pub async fn start(backend: Backend) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
@@ -211,28 +211,28 @@ impl TestPipeline {
         }
     }
 
-    /// A worker of this installation, of that name, on the scripted engine.
+    /// A worker of this name with the scripted engine.
     ///
     /// # Panics
-    /// If its folder cannot be made.
+    /// If its folder cannot be created.
     #[must_use]
     pub fn worker(&self, name: &str) -> Worker {
         self.worker_on(name, Arc::new(self.engine.clone()), Arc::new(self.registries.clone()))
     }
 
-    /// A worker of this installation, of that name, on a real engine and real registries.
+    /// A worker of this name with a real engine and real registries.
     ///
     /// # Panics
-    /// If its folder cannot be made.
+    /// If its folder cannot be created.
     #[must_use]
     pub fn real_worker(&self, name: &str) -> Worker {
         self.real_worker_on(name, &real::docker_host())
     }
 
-    /// The same on the engine of this address.
+    /// Like [`Self::real_worker`], with the engine at this address.
     ///
     /// # Panics
-    /// If its folder cannot be made.
+    /// If its folder cannot be created.
     #[must_use]
     pub fn real_worker_on(&self, name: &str, docker_host: &str) -> Worker {
         let engine = DockerEngine::connect(docker_host).expect("an engine's address");
@@ -288,7 +288,7 @@ impl TestPipeline {
         Git::new(Arc::new(policy()), limits)
     }
 
-    /// A task `reg/name` that builds `image` from branch `main` of the repository `name` of the git host.
+    /// Creates a task `reg/name` that builds `image` from branch `main` of the repository `name` on the git host.
     ///
     /// # Panics
     /// If it exists.
@@ -296,7 +296,7 @@ impl TestPipeline {
         self.task_with(name, image, |_| {}).await
     }
 
-    /// The same, changed before it is saved.
+    /// Like [`Self::task`], with a change before it is saved.
     ///
     /// # Panics
     /// If it exists.
@@ -339,10 +339,10 @@ impl TestPipeline {
         tasks::create(store, &task).await.expect("a new task").0
     }
 
-    /// A push of branch `main` of a repository of the git host is delivered, under a delivery id.
+    /// Delivers a push to branch `main` of a repository on the git host, with this delivery id.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn deliver(
         &self,
         id: &str,
@@ -353,10 +353,10 @@ impl TestPipeline {
         self.deliver_of(id, &self.git.url(repository), before, after).await
     }
 
-    /// The same of another branch.
+    /// Like [`Self::deliver`], for another branch.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn deliver_branch(
         &self,
         id: &str,
@@ -368,10 +368,10 @@ impl TestPipeline {
         self.accept_push(id, &self.git.url(repository), branch, before, after).await
     }
 
-    /// The same of a repository anywhere.
+    /// Like [`Self::deliver`], for any repository URL.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn deliver_of(
         &self,
         id: &str,
@@ -420,26 +420,26 @@ impl TestPipeline {
         (event_id, accepted.expect("the store answers"))
     }
 
-    /// Decides and admits what is due, and lets nothing run.
+    /// Decides and admits everything that is due, without running anything.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn schedule(&self) {
         while self.scheduler().tick().await.expect("the store answers") {}
     }
 
-    /// Turns scheduler and worker until neither has work left; runs that fail for now are tried again at once.
+    /// Runs scheduler and worker until neither has work left. Pauses between attempts are skipped.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn settle(&self) {
         self.settle_with(&self.worker("worker-1")).await;
     }
 
-    /// The same with a worker of the caller's.
+    /// Like [`Self::settle`], with the given worker.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn settle_with(&self, worker: &Worker) {
         let scheduler = self.scheduler();
         loop {
@@ -451,7 +451,8 @@ impl TestPipeline {
         }
     }
 
-    /// One turn of the worker, while the scheduler goes on: a run of a person waits for it before it moves its tags.
+    /// One turn of the worker, concurrently with the scheduler: a requested run needs it to resolve its facts before it
+    /// moves tags.
     async fn turn_beside(&self, scheduler: &Scheduler, worker: &Worker) -> bool {
         let turn = worker.turn(&self.stop);
         tokio::pin!(turn);
@@ -465,7 +466,7 @@ impl TestPipeline {
         }
     }
 
-    /// Moves the clock past the pauses of runs that wait for another attempt. Answers whether there are any.
+    /// Moves the clock past the pauses of runs that wait for another attempt. Returns whether there are any.
     async fn skip_pauses(&self) -> bool {
         let waiting = runs::waiting(self.store.as_ref(), None, 100).await.expect("runs");
         let pauses = waiting.iter().any(|run| {
@@ -477,19 +478,19 @@ impl TestPipeline {
         pauses
     }
 
-    /// A run as it is now.
+    /// The current state of a run.
     ///
     /// # Panics
-    /// If there is none.
+    /// If it does not exist.
     pub async fn run(&self, id: &str) -> Run {
         let id: RunId = id.parse().expect("a run's id");
         runs::find(self.store.as_ref(), id).await.expect("the store answers").expect("a run")
     }
 
-    /// Every run, oldest first, one a line: id, status, cause, and what went wrong or was pushed.
+    /// All runs, oldest first, one per line: id, status, cause, and the error or the pushed images.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn transcript(&self) -> String {
         let mut all = runs::list(self.store.as_ref(), &RunFilter::default(), None, 100)
             .await
@@ -510,10 +511,10 @@ impl TestPipeline {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// What was decided for an event, one candidate a line.
+    /// The decision on an event, one line for each candidate.
     ///
     /// # Panics
-    /// If it is not decided.
+    /// If the event is not decided.
     pub async fn decision(&self, event: &EventId) -> String {
         let recorded =
             decisions::find(self.store.as_ref(), event).await.expect("the store answers");
@@ -547,19 +548,19 @@ impl TestPipeline {
         }
     }
 
-    /// The repository of the images that a task pushes, for the engine's scripts.
+    /// The repository of the images that a task pushes, for scripts of the engine.
     ///
     /// # Panics
-    /// If it is none.
+    /// If the name is invalid.
     #[must_use]
     pub fn repository(name: &str) -> Repository {
         name.parse().expect("a repository")
     }
 
-    /// Somebody asked for a run `ca1` of a task that pushes to `hello`, and a worker may take it: the engine will do this.
+    /// Creates a ready run `ca1`, requested for a task that pushes to `hello`, with these actions of the engine.
     ///
     /// # Panics
-    /// If the store is away, or there is such a task.
+    /// If the store fails, or the task exists.
     pub async fn ready_run(&self, actions: impl IntoIterator<Item = Action>) {
         self.git
             .repository("hello")
@@ -573,10 +574,10 @@ impl TestPipeline {
         self.schedule().await;
     }
 
-    /// Somebody asks for a run of a task, with the key of a request that may be sent again.
+    /// Requests a run of a task, with an optional idempotency key.
     ///
     /// # Panics
-    /// If the store is away.
+    /// If the store fails.
     pub async fn ask(&self, task: &Task, key: Option<&str>) -> AcceptedRequest {
         let idempotency = key.map(|key| Idempotency {
             key: key.to_owned(),
@@ -587,10 +588,10 @@ impl TestPipeline {
         self.request(draft, idempotency).await
     }
 
-    /// Somebody asks for a run, as the API does. `draft` is handed the request's event.
+    /// Requests a run, as the API does. `draft` receives the request's event.
     ///
     /// # Panics
-    /// If the store is away or the registry does not exist.
+    /// If the store fails or the registry does not exist.
     pub async fn request(
         &self,
         draft: impl FnOnce(EventId) -> RunDraft,
@@ -616,7 +617,7 @@ impl TestPipeline {
         requests::accept(store, request, self.keyring.as_ref()).await.expect("the store answers")
     }
 
-    /// Somebody.
+    /// A token id.
     ///
     /// # Panics
     /// Never.
@@ -625,7 +626,7 @@ impl TestPipeline {
         "t1".parse().expect("an id")
     }
 
-    /// What the registry's secrets are sealed for.
+    /// The binding of the registry's secrets.
     ///
     /// # Panics
     /// Never.
@@ -634,14 +635,14 @@ impl TestPipeline {
         Registry::seals_for(Self::prefix())
     }
 
-    /// The prefix of the registry, which is the first.
+    /// The prefix of the registry, which is the first one.
     #[must_use]
     pub fn prefix() -> RunPrefix {
         RunPrefix::nth(0)
     }
 }
 
-/// What a recipe says of the image that it builds.
+/// The build in a recipe.
 pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
     let Work::Build(build) = &mut recipe.work;
     build

@@ -1,6 +1,6 @@
-//! A process that a test starts, and ends in whatever way the test is about.
+//! A process that a test starts, and ends in any way.
 //!
-//! Dropped, also by a panic, it is killed. What it says goes to a file, whose end is shown when it fails.
+//! Dropping it kills it, also during a panic. Its output goes to a file, whose end is shown on failure.
 
 use std::fs::File;
 use std::future::Future;
@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How often is looked whether something holds.
+/// The interval of polling a condition.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How many of its last lines are shown.
+/// How many of the last lines are shown.
 const LAST_LINES: usize = 40;
 
 /// A process.
@@ -27,10 +27,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command. What it says is added to the file `log`.
+    /// Starts a command. Its output is appended to the file `log`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn spawn(mut command: Command, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).kill_on_drop(true);
@@ -40,34 +40,34 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Its id, for as long as it lives.
+    /// The process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         Ok(kill_process(pid.context("it has ended")?, signal)?)
     }
 
-    /// Kills it as the kernel does, with no chance to say or write anything more.
+    /// Kills the process with SIGKILL, so that it cannot write anything more.
     ///
     /// # Errors
-    /// It had ended by itself.
+    /// The process had already ended.
     pub async fn kill(mut self) -> Result<()> {
         self.lives()?;
         Ok(self.child.kill().await?)
     }
 
-    /// Waits until it is killed.
+    /// Waits until the process is killed.
     ///
     /// # Errors
-    /// It takes longer than `within`, or ends otherwise.
+    /// It takes longer than `within`, or ends in another way.
     pub async fn killed(mut self, within: Duration) -> Result<()> {
         match tokio::time::timeout(within, self.child.wait()).await {
             Ok(ended) => was_killed(ended?).with_context(|| self.last_words()),
@@ -75,10 +75,10 @@ impl Process {
         }
     }
 
-    /// Asks it to end, as an init system does, and waits until it has.
+    /// Sends SIGTERM, as an init system does, and waits for the end.
     ///
     /// # Errors
-    /// It had ended by itself, or takes longer than `within`.
+    /// The process had already ended, or takes longer than `within`.
     pub async fn terminate(mut self, within: Duration) -> Result<ExitStatus> {
         self.lives()?;
         self.signal(Signal::TERM)?;
@@ -88,10 +88,10 @@ impl Process {
         }
     }
 
-    /// Waits until `holds`, for as long as it lives.
+    /// Waits until `holds` returns true, while the process runs.
     ///
     /// # Errors
-    /// It ended, or it takes longer than `within`.
+    /// The process ended, or it takes longer than `within`.
     pub async fn until<F: Future<Output = bool>>(
         &mut self,
         what: &str,
@@ -109,10 +109,10 @@ impl Process {
         Ok(())
     }
 
-    /// Says so if it has ended by itself.
+    /// Checks that the process is still running.
     ///
     /// # Errors
-    /// It has, with its last words.
+    /// It has ended; with the end of its output.
     pub fn lives(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -120,14 +120,14 @@ impl Process {
         }
     }
 
-    /// The end of what it said.
+    /// The end of its output.
     #[must_use]
     pub fn last_words(&self) -> String {
         last_lines(&self.log)
     }
 }
 
-/// Whether it ended by `kill -9`.
+/// Checks that it was ended by SIGKILL.
 pub(crate) fn was_killed(status: ExitStatus) -> Result<()> {
     ensure!(status.signal() == Some(Signal::KILL.as_raw()), "it was not killed: {status}");
     Ok(())

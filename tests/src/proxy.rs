@@ -1,4 +1,4 @@
-//! A TCP connection with something in between that cuts it, swallows what is said, or takes its time.
+//! A TCP proxy that can cut, block or delay connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,44 +12,44 @@ use tokio::task::{JoinHandle, JoinSet};
 
 const CHUNK: usize = 16 * 1024;
 
-/// What becomes of bytes in one direction.
+/// How bytes in one direction are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {
-    /// They arrive.
+    /// They are forwarded.
     #[default]
     Pass,
-    /// They arrive later, each piece by this much.
+    /// Each chunk is forwarded after this delay.
     Slow(Duration),
-    /// They never arrive, though the connection stays: one that lost any never carries any again.
+    /// They are dropped while the connection stays open. Once a connection has lost bytes it never forwards any again.
     Swallow,
 }
 
-/// What the way to the server is like.
+/// The state of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Open, in each direction as it says.
+    /// Connections are open, with a behaviour for each direction.
     Open {
-        /// From the client.
+        /// Client to server.
         to_server: Flow,
-        /// From the server.
+        /// Server to client.
         to_client: Flow,
     },
-    /// Every connection is closed, and every new one at once.
+    /// All connections are closed, and new ones are closed at once.
     Cut,
 }
 
 impl Way {
-    /// As if there were no proxy.
+    /// Transparent.
     pub const CLEAR: Self = Self::both(Flow::Pass);
 
-    /// The same in both directions.
+    /// The same behaviour in both directions.
     #[must_use]
     pub const fn both(flow: Flow) -> Self {
         Self::Open { to_server: flow, to_client: flow }
     }
 }
 
-/// A proxy. Dropped, it is gone with its connections.
+/// A proxy. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -58,10 +58,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of loopback and connects to `server`.
+    /// Starts a proxy on a free loopback port for `server`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -70,13 +70,13 @@ impl Proxy {
         Ok(Self { address, way, serving })
     }
 
-    /// Where it listens.
+    /// The proxy's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on the way is like this, for connections that are open too.
+    /// Changes the state, also for open connections.
     pub fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
@@ -96,7 +96,7 @@ async fn serve(listener: TcpListener, server: SocketAddr, way: watch::Sender<Way
     }
 }
 
-/// Carries one connection until either side closes it, or it is cut.
+/// Forwards one connection until either side closes it, or it is cut.
 async fn carry(client: TcpStream, server: SocketAddr, mut way: watch::Receiver<Way>) {
     let flows = way.clone();
     let carried = async {
@@ -111,7 +111,7 @@ async fn carry(client: TcpStream, server: SocketAddr, mut way: watch::Receiver<W
         }
     };
     tokio::select! {
-        // Whoever closed it, the other side sees it closed.
+        // Whichever side closed it, both are closed.
         _ended = carried => {}
         _cut = way.wait_for(|way| *way == Way::Cut) => {}
     }

@@ -1,4 +1,4 @@
-//! What is in an image, asked of its registry past gantry's own client.
+//! Reads images from a registry without gantry's own client.
 
 use std::io::Read as _;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 const MANIFESTS: &str = "application/vnd.docker.distribution.manifest.v2+json, \
                          application/vnd.oci.image.manifest.v1+json";
 
-/// An image, as a registry without TLS has it.
+/// An image in a registry without TLS.
 #[derive(Debug)]
 pub struct PulledImage {
-    /// Of its manifest.
+    /// The digest of its manifest.
     pub digest: String,
     /// `http://HOST/v2/REPOSITORY`.
     base: String,
@@ -20,10 +20,10 @@ pub struct PulledImage {
 }
 
 impl PulledImage {
-    /// Reads the manifest of `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@DIGEST`; `None` if there is none.
+    /// Reads the manifest of `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@DIGEST`; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the registry says, or that it is no image.
+    /// The registry's error, or that the manifest is not an image.
     pub async fn find(image: &str) -> Result<Option<Self>> {
         let (name, reference) = match image.split_once('@') {
             Some(parts) => parts,
@@ -31,7 +31,7 @@ impl PulledImage {
         };
         let (host, repository) = name.split_once('/').context("an image with a host")?;
         let base = format!("http://{host}/v2/{repository}");
-        // Whoever installed it first has it; there is no other.
+        // An error means that it was already installed.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let manifest = reqwest::Client::new()
             .get(format!("{base}/manifests/{reference}"))
@@ -47,19 +47,19 @@ impl PulledImage {
         Ok(Some(Self { digest, base, manifest: manifest.json().await? }))
     }
 
-    /// A label of it.
+    /// A label of the image.
     ///
     /// # Errors
-    /// What the registry says.
+    /// The registry's error.
     pub async fn label(&self, name: &str) -> Result<Option<String>> {
         let config: Value = serde_json::from_slice(&self.blob(&self.manifest["config"]).await?)?;
         Ok(config["config"]["Labels"][name].as_str().map(str::to_owned))
     }
 
-    /// The text of the file at `path`, without a leading slash, as the last layer that has it says.
+    /// The content of the file at `path` (without a leading slash), from the last layer that has it.
     ///
     /// # Errors
-    /// What the registry says, or that no layer has it.
+    /// The registry's error, or that no layer has the file.
     pub async fn file(&self, path: &str) -> Result<String> {
         let layers = self.manifest["layers"].as_array().context("layers")?;
         for layer in layers.iter().rev() {

@@ -1,18 +1,18 @@
-//! The real parts that `make test` starts and names: an engine, a registry, a base image in it.
+//! The real parts that `make test` starts: an engine, a registry, a base image in it, and servers.
 
 use crate::own_engine::Dockerd;
 
-/// An engine that a test runs on.
+/// The engines to test on.
 #[derive(Debug, Clone, Copy)]
 pub enum Engine {
-    /// The one that `make test` finds or starts.
+    /// The engine that `make test` finds or starts.
     Default,
-    /// The one with the containerd image store.
+    /// The engine with the containerd image store.
     Containerd,
 }
 
 impl Engine {
-    /// Its address.
+    /// The engine's address.
     #[must_use]
     pub fn docker_host(self) -> String {
         match self {
@@ -21,7 +21,7 @@ impl Engine {
         }
     }
 
-    /// What starts another engine of this kind.
+    /// The program that starts another engine of this kind.
     #[must_use]
     pub fn dockerd(self) -> Dockerd {
         match self {
@@ -31,10 +31,10 @@ impl Engine {
     }
 }
 
-/// Makes each of these functions a test on either engine.
+/// Makes each of these functions a test on both engines.
 #[macro_export]
 macro_rules! on_each_engine {
-    // Where the one store says what the other would.
+    // For tests that would have the same result with either store.
     (slow on the default engine: $($test:ident),* $(,)?) => {
         mod slow {
             mod on_the_default_engine {
@@ -59,19 +59,19 @@ macro_rules! on_each_engine {
     };
 }
 
-/// The engine's address.
+/// The address of the default engine.
 #[must_use]
 pub fn docker_host() -> String {
     variable("GANTRY_TEST_DOCKER_HOST")
 }
 
-/// The address of an engine with the containerd image store.
+/// The address of the engine with the containerd image store.
 #[must_use]
 pub fn containerd_docker_host() -> String {
     variable("GANTRY_TEST_CONTAINERD_DOCKER_HOST")
 }
 
-/// `host:port` of the registry; no password.
+/// `host:port` of the registry, which needs no password.
 #[must_use]
 pub fn registry() -> String {
     variable("GANTRY_TEST_REGISTRY")
@@ -83,25 +83,25 @@ pub fn base_image() -> String {
     format!("{}/busybox:1", registry())
 }
 
-/// The URL of a Redis, without a password.
+/// The URL of Redis, without a password.
 #[must_use]
 pub fn redis() -> String {
     variable("GANTRY_TEST_REDIS")
 }
 
-/// The URL of a RabbitMQ without a vhost; user and password are `guest`.
+/// The URL of RabbitMQ without a vhost; user and password are `guest`.
 #[must_use]
 pub fn amqp() -> String {
     variable("GANTRY_TEST_AMQP")
 }
 
-/// The URL of that RabbitMQ's management API.
+/// The URL of RabbitMQ's management API.
 #[must_use]
 pub fn rabbitmq_api() -> String {
     variable("GANTRY_TEST_RABBITMQ_API")
 }
 
-/// The address of a server that speaks S3 and takes any credentials.
+/// The address of an S3 server that accepts any credentials.
 #[must_use]
 pub fn s3() -> String {
     variable("GANTRY_TEST_S3")

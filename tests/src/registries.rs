@@ -1,4 +1,4 @@
-//! Registries in memory: bases that are there, tags that were moved, failures when a test wants them.
+//! Registries in memory, with base images, moved tags, and failures on demand.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use gantry_remote::registry::{RawManifest, RegistryError};
 use gantry_worker::engine::scripted::ScriptedEngine;
 use tokio::time::Instant;
 
-/// Registries that know what a scripted engine pushed.
+/// Registries that accept what a scripted engine pushed.
 #[derive(Clone)]
 pub struct MemoryRegistries {
     engine: ScriptedEngine,
@@ -27,36 +27,36 @@ struct State {
 }
 
 impl MemoryRegistries {
-    /// Nothing is in them but what `engine` pushes.
+    /// Registries that contain only what `engine` pushes.
     #[must_use]
     pub fn new(engine: ScriptedEngine) -> Self {
         Self { engine, state: Arc::default() }
     }
 
-    /// An image is there, at this digest.
+    /// Adds an image with this digest.
     pub fn have(&self, image: &str, digest: &Digest) {
         let image = image.parse().expect("an image reference");
         self.state().tags.insert(image, digest.clone());
     }
 
-    /// Everyone must give this password from now on.
+    /// Requires this password from now on.
     pub fn demand(&self, password: &str) {
         self.state().password = Some(password.to_owned());
     }
 
-    /// The next requests are answered with these statuses.
+    /// Answers the next requests with these statuses.
     pub fn fail(&self, statuses: impl IntoIterator<Item = u16>) {
         self.state().failures.extend(statuses);
     }
 
-    /// What a tag points to.
+    /// The current digest of a tag.
     #[must_use]
     pub fn tag(&self, image: &str) -> Option<Digest> {
         let image = image.parse().expect("an image reference");
         self.state().tags.get(&image).cloned()
     }
 
-    /// Just after the next write of this tag, another one comes: the late write of an attempt thought dead.
+    /// After the next write of this tag, writes this digest: the late write of an attempt that counted as dead.
     pub fn overwrite_next(&self, image: &str, digest: &Digest) {
         let image = image.parse().expect("an image reference");
         self.state().late_write = Some((image, digest.clone()));

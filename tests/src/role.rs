@@ -1,6 +1,6 @@
-//! A process of one role, as an operator runs it: a program, a settings file, signals.
+//! A process of one role, as an operator runs it, with a program, a settings file, and signals.
 //!
-//! It may be killed, paused, asked to end and started again, with the same settings, folder and addresses.
+//! It may be killed, paused, terminated, and restarted with the same settings, folder and addresses.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use crate::installation::Program;
 use crate::process::Process;
 use crate::servers::{free_port, loopback};
 
-/// How long a start may take on a busy machine.
+/// The time limit for a start on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(400);
 
-/// How long a process may take to let go of what it has in hand.
+/// The time limit for a graceful end.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
-/// A setting, by its dotted key, and its value as TOML.
+/// A setting: its dotted key, and its value as TOML.
 pub type Setting = (&'static str, String);
 
-/// A process of a role, or the place of one that does not run.
+/// A process of a role, running or not.
 #[derive(Debug)]
 pub struct Role {
     program: Program,
@@ -34,10 +34,10 @@ pub struct Role {
 }
 
 impl Role {
-    /// One that does not run. `folder` is its own and is made; its settings and what it says are kept there.
+    /// A role that is not running yet. Creates `folder` for its settings and output.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn new(folder: PathBuf, mut program: Program, settings: &[Setting]) -> Result<Self> {
         std::fs::create_dir(&folder)?;
         let telemetry = loopback(free_port());
@@ -52,10 +52,10 @@ impl Role {
         Ok(Self { program, folder, telemetry, process: None })
     }
 
-    /// Starts it, and does not wait until it is ready.
+    /// Starts it without waiting for readiness.
     ///
     /// # Errors
-    /// It runs, or what the system says.
+    /// It is already running, or the system's error.
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs");
         let mut command = Command::new(&self.program.path);
@@ -70,10 +70,10 @@ impl Role {
         Ok(())
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it is ready.
     ///
     /// # Errors
-    /// It does not run, ended, or takes too long.
+    /// It is not running, ended, or takes too long.
     pub async fn until_ready(&mut self) -> Result<()> {
         let http = http()?;
         let url = format!("http://{}/readyz", self.telemetry);
@@ -85,57 +85,57 @@ impl Role {
         process.until("get ready", START_WITHIN, asked).await
     }
 
-    /// Kills it.
+    /// Kills it with SIGKILL.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.take().context("it runs")?.kill().await
     }
 
-    /// Waits until it has killed itself at a point.
+    /// Waits until it has killed itself at a crash point.
     ///
     /// # Errors
-    /// It does not run, does not come by the point, or ends otherwise.
+    /// It is not running, does not reach the point, or ends in another way.
     pub async fn crashes_at(&mut self, point: CrashPoint, within: Duration) -> Result<()> {
         let process = self.process.take().context("it runs")?;
         process.killed(within).await?;
         crash::said(&self.last_words(), point)
     }
 
-    /// Asks it to end, and waits until it has, in good order.
+    /// Terminates it, and waits for a graceful end.
     ///
     /// # Errors
-    /// It does not run, takes too long, or ends otherwise.
+    /// It is not running, takes too long, or ends in another way.
     pub async fn terminate(&mut self) -> Result<()> {
         let status = self.process.take().context("it runs")?.terminate(END_WITHIN).await?;
         ensure!(status.success(), "asked to end, it ended with {status}\n{}", self.last_words());
         Ok(())
     }
 
-    /// Sends it a signal, like `STOP` and `CONT`.
+    /// Sends a signal, such as `STOP` or `CONT`.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(signal)
     }
 
-    /// Says so if it has ended by itself.
+    /// Checks that it is still running.
     ///
     /// # Errors
-    /// It has, with its last words.
+    /// It has ended; with the end of its output.
     pub fn lives(&mut self) -> Result<()> {
         self.process.as_mut().context("it runs")?.lives()
     }
 
-    /// The end of what its processes said.
+    /// The end of its processes' output.
     #[must_use]
     pub fn last_words(&self) -> String {
         crate::process::last_lines(&self.folder.join("log"))
     }
 
-    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    /// The address of `/metrics`, `/healthz` and `/readyz`.
     #[must_use]
     pub fn telemetry(&self) -> SocketAddr {
         self.telemetry
@@ -147,7 +147,7 @@ fn http() -> Result<reqwest::Client> {
     Ok(reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?)
 }
 
-/// The `gantry` program of this build, built if it is not there.
+/// The `gantry` program of this build, which is built if it does not exist.
 ///
 /// # Panics
 /// If it does not build.
@@ -160,10 +160,11 @@ pub fn gantry() -> PathBuf {
     path
 }
 
-/// A program that was built with this test. Both may have been copied, so that a long run is not disturbed by a build.
+/// A program that was built together with this test. Both may have been copied, so that a long run is not disturbed by
+/// a build.
 ///
 /// # Panics
-/// If the test is no file.
+/// If the test is not a file.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");

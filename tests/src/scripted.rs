@@ -1,4 +1,4 @@
-//! What processes on scripted parts have in common: an engine that runs nothing, and how much they may fetch.
+//! What programs with scripted parts share: the engine, and git with its limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use gantry_worker::engine::OutputStream;
 use gantry_worker::engine::scripted::{Action, Gate, ScriptedEngine};
 use gantry_worker::source::UnpackLimits;
 
-/// How much is unpacked.
+/// The limits of unpacking.
 pub const UNPACKED: UnpackLimits =
     UnpackLimits { archive_bytes: 1 << 26, unpacked_bytes: 1 << 26, entries: 10_000 };
 
-/// How many bytes of mirrors are kept.
+/// The limit of mirrors, in bytes.
 pub const MIRRORS: u64 = 1 << 26;
 
-/// More builds of one repository than a process lives to see.
+/// More builds of one repository than a process ever runs.
 const SCRIPTS: usize = 512;
 
-/// Builds of repositories whose name begins so go on until they are cancelled.
+/// Builds of repositories with this prefix run until they are cancelled.
 const ENDLESS: &str = "endless";
 
-/// An engine whose builds say something, stop at the gate if there is one, take a while, and say something again.
+/// An engine whose builds print a line, wait at the gate if there is one, take some time, and print another line.
 pub fn engine(
     repositories: &[Repository],
     gate: Option<&Gate>,
@@ -48,7 +48,7 @@ pub fn engine(
     engine
 }
 
-/// Git, for sources as small as those of tests.
+/// Git with limits for small sources.
 #[must_use]
 pub fn git(http: &OutboundClient) -> Git {
     let limits =
@@ -56,10 +56,10 @@ pub fn git(http: &OutboundClient) -> Git {
     Git::new(Arc::clone(http.policy()), limits)
 }
 
-/// Names of repositories.
+/// Parses names of repositories.
 ///
 /// # Errors
-/// One that is none.
+/// A name is invalid.
 pub fn repositories(names: &[String]) -> Result<Vec<Repository>> {
     Ok(names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?)
 }

@@ -1,7 +1,7 @@
-//! Private servers, as children of the test: on free ports of loopback, each with a folder of its own.
+//! Private servers, as child processes of the test, on free loopback ports, each with its own folder.
 //!
-//! Unlike those of the whole test run they may be killed, paused, started again on the same port and data, and robbed of
-//! their data. Dropped, also by a panic, they are gone with all that they kept.
+//! Unlike the shared servers of a test run they may be killed, paused, restarted with the same port and data, and
+//! wiped. Dropping one deletes its data, also during a panic.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -11,8 +11,7 @@ use tokio::net::TcpStream;
 pub mod rabbitmq;
 pub mod redis;
 
-/// A port of loopback that nothing listens on, below the range that the kernel gives to clients: it is still free when a
-/// server comes back to it.
+/// A free loopback port, below the range of ephemeral ports, so that it stays free while a server restarts.
 ///
 /// # Panics
 /// If there is none.

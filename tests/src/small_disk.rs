@@ -1,6 +1,6 @@
-//! A disk that is soon full: a tmpfs of a few megabytes that only the processes see that are started on it.
+//! A small disk: a tmpfs of a few megabytes, visible only to the processes that are started on it.
 //!
-//! It stands in a user and mount namespace that a process holds, so it needs no root, and is gone with that process.
+//! It is in a user and mount namespace that a process holds, so it needs no root, and disappears with that process.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -16,10 +16,10 @@ use crate::process::Process;
 
 const START_WITHIN: Duration = Duration::from_secs(10);
 
-/// What takes the room.
+/// The name of the file that fills the disk.
 const FILLER: &str = "filler";
 
-/// The disk. Dropped, it is gone.
+/// The disk. Dropping it removes it.
 #[derive(Debug)]
 pub struct SmallDisk {
     holder: Process,
@@ -28,10 +28,10 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// One of this many megabytes, empty.
+    /// Creates an empty disk of this many megabytes.
     ///
     /// # Errors
-    /// The system lets this user have no namespace: run the tests as root, or allow unprivileged user namespaces.
+    /// This user may not create namespaces: run the tests as root, or allow unprivileged user namespaces.
     pub async fn start(megabytes: u32) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mount = format!(
@@ -50,19 +50,19 @@ impl SmallDisk {
         Ok(Self { holder, pid, folder })
     }
 
-    /// Where it is, for those that are started on it.
+    /// The path for processes that are started on it.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 
-    /// Where it is for everybody else.
+    /// The path for all other processes.
     #[must_use]
     pub fn seen(&self) -> PathBuf {
         seen(self.pid, self.folder.path())
     }
 
-    /// The same program, on this disk.
+    /// The same program, started on this disk.
     #[must_use]
     pub fn holds(&self, program: Program) -> Program {
         let own = [program.path.display().to_string()];
@@ -71,7 +71,7 @@ impl SmallDisk {
         Program { path, arguments: words.collect(), environment: program.environment }
     }
 
-    /// What runs a program on it, before that program's name.
+    /// The command prefix that runs a program on it.
     pub(crate) fn enter(&self) -> Vec<String> {
         let target = self.pid.to_string();
         [
@@ -87,10 +87,10 @@ impl SmallDisk {
         .into()
     }
 
-    /// Takes all the room that is left. Says how many bytes that was.
+    /// Fills the disk. Returns the number of bytes.
     ///
     /// # Errors
-    /// What the system says; that it is full is none.
+    /// The system's error, except that the disk is full.
     pub fn fill(&self) -> Result<u64> {
         let mut file = File::options().create(true).append(true).open(self.seen().join(FILLER))?;
         let mut taken = 0;
@@ -105,18 +105,18 @@ impl SmallDisk {
         Ok(taken)
     }
 
-    /// Gives the room back.
+    /// Frees the disk again.
     ///
     /// # Errors
-    /// It was not filled.
+    /// The disk was not filled.
     pub fn free(&self) -> Result<()> {
         Ok(std::fs::remove_file(self.seen().join(FILLER))?)
     }
 
-    /// Says so if it is gone.
+    /// Checks that the disk still exists.
     ///
     /// # Errors
-    /// It is.
+    /// It does not.
     pub fn lives(&mut self) -> Result<()> {
         self.holder.lives()
     }

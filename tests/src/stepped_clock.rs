@@ -1,12 +1,12 @@
-//! A clock of the machine that a test steps, for the processes that are started by it. Their monotonic clock is left alone,
-//! as a step leaves it alone.
+//! A wall clock that a test can step, for processes that it starts. As with a real step, their monotonic clock is not
+//! affected.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// Where Debian's package `faketime` has its library.
+/// The folders of Debian's package `faketime`.
 const LIBRARIES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
 /// The clock. Until it is stepped it shows the machine's time.
@@ -17,7 +17,7 @@ pub struct SteppedClock {
 }
 
 impl SteppedClock {
-    /// One that was not stepped.
+    /// A clock that was not stepped yet.
     ///
     /// # Errors
     /// `faketime` is not installed.
@@ -30,17 +30,17 @@ impl SteppedClock {
         Ok(clock)
     }
 
-    /// From now on it is so many seconds before or after the machine's.
+    /// Sets the difference to the machine's clock, in seconds.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn step(&self, seconds: i64) -> Result<()> {
         let next = self.folder.path().join("next");
         std::fs::write(&next, format!("{seconds:+}\n"))?;
         Ok(std::fs::rename(next, self.file())?)
     }
 
-    /// The environment of a process that has this clock.
+    /// The environment variables for a process with this clock.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let library = self.library.display().to_string();

@@ -1,8 +1,9 @@
-//! `gantry up` on parts that run nothing: everything is real but the engine and the registry, and leases are short.
+//! `gantry up` with a scripted engine and registry; everything else is real, and leases are short.
 //!
-//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|unused] REPOSITORY…`. Out: what
-//! `gantry up` says at its start, until it is killed or, at the point that the environment names, kills itself. The seed decides how
-//! long builds and tag writes take. `end` ends the leases of the former process at once, as an embedded start does; with
+//! In: `gantry-scripted DATA SEED lapse|end [--new-admin-token] [--forget bodies|runs|unused] REPOSITORY…`. Out: the
+//! messages of `gantry up`, until it is killed, or kills itself at the crash point in its environment. The seed
+//! determines how long builds and tag writes take. With `end`, leases of the earlier process end at once, as at an
+//! embedded start; with `lapse`, they expire like those of a lost worker. Data named by `--forget` expires at once.
 //! `lapse` they end by themselves, as those of a lost worker do. What is to be forgotten is old at once.
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -39,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 const LEASE: LeaseTimes =
     LeaseTimes { period: Duration::from_millis(2000), renew: Duration::from_millis(400) };
 
-/// How often the sweeper and the housekeeper look.
+/// The interval of the sweeper and the housekeeper.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The longest build.
@@ -84,7 +85,7 @@ impl Arguments {
     }
 }
 
-/// What all parts share.
+/// The connections that all parts share.
 struct Shared {
     store: SharedStore,
     queues: Queues,

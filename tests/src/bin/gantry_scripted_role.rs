@@ -1,8 +1,8 @@
-//! One role of gantry over servers, on an engine that runs nothing and a registry in a folder that all workers share.
+//! One role of gantry over servers, with a scripted engine, and a registry in a folder that all workers share.
 //!
-//! In: `gantry-scripted-role ingress|scheduler|worker REGISTRY SEED REPOSITORY… --config FILE`, where the seed decides how
-//! long builds and writes of tags take. Out: what the role does, until SIGTERM or, at the point that the environment names,
-//! until it kills itself. SIGUSR1 takes a worker's engine away: builds fail as if it had been killed, until SIGUSR2.
+//! In: `gantry-scripted-role ingress|scheduler|worker REGISTRY SEED REPOSITORY… --config FILE`, where the seed
+//! determines how long builds and tag writes take. Runs until SIGTERM, or until it kills itself at the crash point in
+//! its environment. SIGUSR1 makes a worker's engine unavailable: builds fail as if it had been killed, until SIGUSR2.
 
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
@@ -41,19 +41,19 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How often a worker looks for what dead attempts left.
+/// The interval of a worker's housekeeping.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Between two tries at a server that is not there.
+/// The pause between attempts to reach a server.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
-/// The longest of most builds.
+/// The longest of the usual builds.
 const SHORT_BUILD: Duration = Duration::from_millis(800);
 
-/// The longest of the others: longer than a lease, so that it must be renewed.
+/// The longest of the other builds: longer than a lease, so that it must be renewed.
 const LONG_BUILD: Duration = Duration::from_secs(6);
 
-/// One build in so many is long.
+/// One of this many builds is long.
 const LONG_BUILDS: u32 = 6;
 
 struct Arguments {
@@ -151,7 +151,7 @@ impl Signals {
     }
 }
 
-/// Tells whoever asks that this process is ready.
+/// Answers readiness probes.
 async fn be_ready(listener: TcpListener) {
     const YES: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     while let Ok((mut asked, _)) = listener.accept().await {
@@ -169,7 +169,7 @@ fn engine(arguments: &Arguments, crash: Crash) -> ScriptedEngine {
     scripted::engine(&arguments.repositories, crash.in_build().as_ref(), time)
 }
 
-/// What every role needs.
+/// The connections that all roles need.
 struct RoleParts {
     settings: Settings,
     store: SharedStore,
@@ -227,7 +227,7 @@ impl RoleParts {
         })
     }
 
-    /// The service's keys, with which the installation begins if nobody began it.
+    /// The service's keys. Creates the installation if there is none.
     async fn keyring(&self) -> Result<Arc<Keyring>> {
         let file = self.settings.secrets.key_file.as_deref();
         let keyring = Keyring::read(file.context("`secrets.key_file` is set")?)?;
@@ -301,7 +301,7 @@ async fn queues(settings: &Settings, stop: &CancellationToken) -> Result<Queues>
     }
 }
 
-/// The id of the installation, once somebody has begun it.
+/// Waits for the id of the installation.
 async fn installation(store: &SharedStore, key: &PoolKey) -> Result<String> {
     loop {
         if let Ok(Some(found)) = installation::find(store.as_ref()).await {

@@ -1,8 +1,7 @@
-//! A process that kills itself at one named point, as `kill -9` would at exactly that moment.
+//! Makes a process kill itself at a named point, like `kill -9` at exactly that moment.
 //!
-//! In: the point that the environment names, and every batch, doorbell and write of a tag on its way through the seams.
-//! Out: nothing, until the operation comes by that the point means; then a line that says so, and the end. Production code
-//! knows nothing of it.
+//! In: the crash point in the environment, and every batch, doorbell and tag write passing through the seams. Out:
+//! nothing, until the process reaches the point; then it logs that and dies. Production code is not involved.
 
 mod point;
 mod queue;
@@ -24,20 +23,20 @@ pub use point::CrashPoint;
 use crate::doubles::store::{CommitHook, HookedStore};
 use point::When;
 
-/// Names the point.
+/// The environment variable with the point.
 pub const VARIABLE: &str = "GANTRY_TEST_CRASH_AT";
 
-/// Whether the log of a killed process says that it crashed at this point.
+/// Checks that the log of a killed process says that it crashed at this point.
 ///
 /// # Errors
-/// It did not.
+/// It does not.
 pub(crate) fn said(log: &str, point: CrashPoint) -> Result<()> {
     let words = last_words(point);
     ensure!(log.lines().any(|line| line == words), "it was killed elsewhere:\n{log}");
     Ok(())
 }
 
-/// What a process says last.
+/// The last line of a process that crashes.
 fn last_words(point: CrashPoint) -> String {
     format!("crashes at {}", point.as_str())
 }
@@ -47,34 +46,34 @@ fn last_words(point: CrashPoint) -> String {
 pub struct Crash(Option<CrashPoint>);
 
 impl Crash {
-    /// What the environment says.
+    /// Reads the point from the environment.
     ///
     /// # Errors
-    /// There is no such point.
+    /// The point is unknown.
     #[allow(clippy::disallowed_methods, reason = "a test program has no settings but its own")]
     pub fn of_environment() -> Result<Self> {
         let named = std::env::var(VARIABLE).ok();
         Ok(Self(named.map(|name| name.parse()).transpose()?))
     }
 
-    /// The store, whose commits pass the point.
+    /// Wraps the store, so that commits can reach the point.
     #[must_use]
     pub fn store(self, store: SharedStore) -> SharedStore {
         HookedStore::shared(store, Arc::new(self))
     }
 
-    /// The doorbells, which pass it.
+    /// Wraps the queues, so that doorbells can reach the point.
     #[must_use]
     pub fn queues(self, queues: Queues) -> Queues {
         queue::before(self, queues)
     }
 
-    /// The registries, whose tags pass it.
+    /// Wraps the registries, so that tag writes can reach the point.
     pub fn registries(self, registries: impl Registries + 'static) -> Arc<dyn Registries> {
         registries::before(self, registries)
     }
 
-    /// A build that never ends, if the process is to crash during a build.
+    /// The gate of a build that never ends, if the process is to crash during a build.
     #[must_use]
     pub fn in_build(self) -> Option<Gate> {
         let point = self.0.filter(|point| matches!(point.when(), When::InBuild))?;
@@ -113,7 +112,7 @@ impl CommitHook for Crash {
     }
 }
 
-/// No destructor runs, and no thread goes on for longer than the kernel takes.
+/// No destructor runs, and threads run no longer than the kernel needs.
 fn crash_at(point: CrashPoint) -> ! {
     let _closed = writeln!(std::io::stderr(), "{}", last_words(point));
     let _killed = kill_process(getpid(), Signal::KILL);

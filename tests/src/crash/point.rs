@@ -1,6 +1,6 @@
-//! The points, and what a process does when it comes by one.
+//! The crash points, and when a process reaches them.
 //!
-//! An operation is known by what it writes: kinds of records and the state of a run are the store's own format.
+//! Operations are recognized by what they write: record kinds and run states are the store's own format.
 
 use std::str::FromStr;
 
@@ -17,10 +17,10 @@ macro_rules! points {
         }
 
         impl CrashPoint {
-            /// All there are.
+            /// All crash points.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its name.
+            /// The name.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -32,23 +32,23 @@ macro_rules! points {
 }
 
 points! {
-    /// A delivery is verified and not stored.
+    /// A delivery is verified but not stored.
     BeforeAccept = "accept.before-commit",
-    /// A large body is in the object store, and its delivery is not stored.
+    /// A large body is in the object store, but its delivery is not stored.
     LargeBodyPut = "accept.body-put",
-    /// A delivery is stored and not answered.
+    /// A delivery is stored but not answered.
     Accepted = "accept.committed",
-    /// A delivery is stored, and nobody was told of its event.
+    /// A delivery is stored, but the doorbell of its event was not rung.
     AcceptedUnrung = "accept.before-doorbell",
-    /// A request for a run is stored, decided and not answered.
+    /// A request for a run is stored and decided, but not answered.
     Requested = "request.committed",
-    /// What an event means is known and not written.
+    /// The decision on an event is known but not written.
     BeforeDecision = "decision.before-commit",
     /// The first candidates of an event are decided.
     HalfDecided = "decision.half",
-    /// A run is there, and nobody was told.
+    /// A run is created, but no doorbell was rung.
     Created = "run.created",
-    /// A run is ready, and no worker was told.
+    /// A run is ready, but no doorbell was rung.
     Ready = "run.ready",
     /// A run is leased.
     Taken = "run.taken",
@@ -56,46 +56,46 @@ points! {
     Began = "run.began",
     /// A run's image is being built.
     Building = "run.building",
-    /// A run's image is pushed, and no tag may be moved yet.
+    /// A run's image is pushed, but no tag may be moved yet.
     Pushed = "run.pushed",
-    /// A run's tags may be moved, and none is.
+    /// A run's tags may be moved, but none is yet.
     Tagging = "run.tagging",
     /// One of a run's tags is moved.
     HalfTagged = "run.half-tagged",
-    /// A run's tags are moved, and nobody has written where its image comes from.
+    /// A run's tags are moved, but its lineage is not written.
     Tagged = "run.tagged",
-    /// It is written where a run's image comes from, and its outcome is not.
+    /// A run's lineage is written, but its outcome is not.
     LineageWritten = "run.lineage-written",
-    /// A run's outcome is written, and nobody was told.
+    /// A run's outcome is written, but no doorbell was rung.
     Finished = "run.finished",
-    /// A lost worker's run waits for another one, and nobody was told.
+    /// A lost worker's run waits for another worker, but no doorbell was rung.
     Lapsed = "run.lapsed",
-    /// A worker is to cancel its run, and was not told.
+    /// A run's cancellation is stored, but its worker was not notified.
     CancelAsked = "cancel.committed",
-    /// A segment of a log is in the object store, and no reader is told.
+    /// A segment of a log is in the object store, but not in the log's index.
     SegmentPut = "log.segment-put",
-    /// A log is packed, and still open.
+    /// A log is packed but still open.
     BeforeSeal = "log.before-seal",
-    /// An upload is in the object store, and nobody wrote down that it is.
+    /// An upload is in the object store, but not recorded.
     UploadPut = "upload.put",
-    /// An old body is in the object store and in the store.
+    /// An old body is in both the object store and the store.
     BodyPut = "retention.body-put",
-    /// An old run has lost its logs.
+    /// An expired run's logs are deleted, but the run is not.
     LogsForgotten = "retention.logs-forgotten",
 }
 
 /// When a process has reached a crash point.
 #[derive(Clone, Copy)]
 pub(super) enum When {
-    /// Such a batch is about to be committed.
+    /// A matching batch is about to be committed.
     BeforeCommit(fn(&Batch) -> bool),
-    /// Such a batch is committed.
+    /// A matching batch was committed.
     AfterCommit(fn(&Batch) -> bool),
     /// The doorbell of a delivery's event is about to be rung.
     EventDoorbell,
-    /// A build has begun and not ended.
+    /// A build is running.
     InBuild,
-    /// A tag is put.
+    /// A tag was written.
     TagPut,
 }
 
@@ -171,7 +171,7 @@ fn brings_run_to(batch: &Batch, state: &str) -> bool {
     runs(batch).any(|run| run["state"]["state"] == state)
 }
 
-/// A run is let in to move its tags: the claims and its lease are one commit.
+/// A run is permitted to move its tags: the claims and its lease are in one commit.
 fn claims_tags(batch: &Batch) -> bool {
     puts(batch, Kind::Tag) && puts(batch, Kind::Run)
 }
@@ -181,7 +181,7 @@ fn runs(batch: &Batch) -> impl Iterator<Item = Value> {
     runs.filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
 }
 
-/// A body stands in its delivery's record, behind the line that says what it is.
+/// The body follows the first line of its delivery's record.
 fn has_body(batch: &Batch) -> bool {
     batch.put.iter().any(|(key, bytes)| key.kind == Kind::Delivery && bytes.contains(&b'\n'))
 }
@@ -196,7 +196,7 @@ fn decides(batch: &Batch) -> Option<Value> {
     decisions.find(|it| it["is_final"] == true || it["candidates"] != Value::Array(Vec::new()))
 }
 
-/// Events of saved tasks come by as well, before anything is delivered.
+/// Events of saved tasks also occur, before anything is delivered.
 pub(super) fn is_delivered(event: &str) -> bool {
     !event.starts_with("task:")
 }

@@ -1,3 +1,3 @@
-//! What stands before a real part: it is asked first, and may see, count, refuse or lose what goes through.
+//! Wrappers around real parts that observe, count, refuse or lose calls.
 
 pub mod store;

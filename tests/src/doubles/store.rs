@@ -1,4 +1,4 @@
-//! A store in which each commit passes a hook.
+//! A store with a hook on every commit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,15 +10,15 @@ use gantry_seams::store::{
     Watch,
 };
 
-/// What is asked around commits. Without a word of its own it lets everything through.
+/// A hook on commits. By default it lets everything through.
 #[async_trait]
 pub trait CommitHook: Send + Sync {
-    /// Before the store sees the batch. An error is answered instead, and the batch is not committed.
+    /// Called before the commit. On an error the batch is not committed, and the error is returned instead.
     async fn before(&self, _batch: &Batch) -> Result<(), CommitError> {
         Ok(())
     }
 
-    /// After the store has answered: what is answered.
+    /// Called after the commit, with the store's result; returns the result for the caller.
     async fn after(
         &self,
         _batch: &Batch,
@@ -35,7 +35,7 @@ pub struct HookedStore<H> {
 }
 
 impl<H: CommitHook + 'static> HookedStore<H> {
-    /// Puts the hook before the store.
+    /// Wraps the store.
     #[must_use]
     pub fn shared(store: SharedStore, hook: Arc<H>) -> SharedStore {
         Arc::new(Self { store, hook })
@@ -76,12 +76,12 @@ impl<H: CommitHook> Store for HookedStore<H> {
     }
 }
 
-/// Counts commits that conflicted.
+/// Counts conflicting commits.
 #[derive(Debug, Default)]
 pub struct Conflicts(AtomicUsize);
 
 impl Conflicts {
-    /// How many there were.
+    /// The number of conflicts so far.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)

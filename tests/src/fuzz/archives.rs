@@ -28,7 +28,7 @@ pub(super) const TARGET: Target = Target {
 const LIMITS: UnpackLimits =
     UnpackLimits { archive_bytes: 1 << 20, unpacked_bytes: 1 << 20, entries: 200 };
 
-/// Nothing is written beside the folder, nor more into it than the limits say.
+/// Unpacking writes nothing outside the folder, and no more into it than the limits allow.
 fn read(archive: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let around = tempfile::tempdir().unwrap();
@@ -42,7 +42,7 @@ fn read(archive: &[u8]) {
             let (mut bytes, mut entries) = (0, 0);
             measure(checkout.root(), &mut bytes, &mut entries);
             assert!(bytes <= LIMITS.unpacked_bytes, "{bytes}");
-            // Folders that are only named on the way to a file are no entries of the archive.
+            // Folders that an archive only implies do not count as entries.
             assert!(entries <= 128 * LIMITS.entries, "{entries}");
             let beside = std::fs::read_dir(around.path()).unwrap().count();
             assert_eq!(beside, 1, "something was written beside the folder");

@@ -1,4 +1,4 @@
-//! Bodies of webhooks, after their signature was found good.
+//! Bodies of webhooks with a valid signature.
 
 use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
@@ -35,7 +35,7 @@ pub(super) const DISTRIBUTION: Target = Target {
     ],
 };
 
-/// No more events come of a body than one commit takes, and each is stored as it was read.
+/// A body has no more events than fit one commit, and each is stored as it was read.
 fn read(provider: Provider, body: &[u8]) {
     let (verdict, events) = gantry_ingress::meaning(provider, "push", body);
     assert!(events.len() <= 128, "{}", events.len());

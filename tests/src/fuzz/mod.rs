@@ -1,8 +1,8 @@
-//! What strangers may write, tried with bytes that nobody would: one function for each thing that reads it.
+//! Fuzz targets: one function for each parser of untrusted input.
 //!
-//! A target takes any bytes, and panics where a promise is broken: no panic of the reader, bounded answers, and what was
-//! read, written and read again is the same. [`mutate`] plays them for a moment in the suite; `make fuzz` gives them to
-//! libFuzzer, which looks for bytes that reach new code.
+//! A target takes any bytes and panics if an invariant is broken: the parser must not panic, its output must be
+//! bounded, and a value that was parsed and written must parse to the same value. [`mutate`] runs them briefly in the
+//! test suite; `make fuzz` runs them under libFuzzer, which searches for input that reaches new code.
 
 use std::path::PathBuf;
 
@@ -16,18 +16,18 @@ mod references;
 mod taskfiles;
 mod terminal;
 
-/// Something that reads what strangers write.
+/// A parser of untrusted input.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, and that of its folder of examples.
+    /// The name, also of its folder of examples.
     pub name: &'static str,
-    /// Reads bytes, and panics where a promise is broken.
+    /// Parses the bytes, and panics if an invariant is broken.
     pub run: fn(&[u8]),
-    /// Words that random bytes would never hit upon.
+    /// Words that random bytes would never contain.
     pub words: &'static [&'static str],
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     archives::TARGET,
     hooks::GITHUB,
@@ -39,14 +39,14 @@ pub const TARGETS: &[Target] = &[
     terminal::TARGET,
 ];
 
-/// A target by its name.
+/// Finds a target by its name.
 #[must_use]
 pub fn target(name: &str) -> Option<&'static Target> {
     TARGETS.iter().find(|target| target.name == name)
 }
 
 impl Target {
-    /// What it begins with: good examples, and what broke it once.
+    /// The corpus: valid examples, and input that once broke it.
     #[must_use]
     pub fn examples(&self) -> Vec<Vec<u8>> {
         let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures");

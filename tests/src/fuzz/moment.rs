@@ -1,10 +1,10 @@
-//! A moment of every fuzz target: examples as they are, and changed by a seed.
+//! A short run of every fuzz target: its examples, unchanged and mutated.
 //!
-//! `make fuzz` looks for longer, and for what reaches new code.
+//! `make fuzz` runs longer, and searches for input that reaches new code.
 
 use super::{TARGETS, mutate, target};
 
-/// The same bytes each time.
+/// The same mutations in each run.
 const SEED: u64 = 1;
 
 fn play(name: &str) {

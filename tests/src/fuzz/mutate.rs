@@ -1,4 +1,4 @@
-//! Examples, changed at random: by a seed, so that a failure is played again.
+//! Random mutations of examples, from a seed, so that a failure can be reproduced.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use super::Target;
 
-/// No input is larger.
+/// The largest input.
 const LONGEST: usize = 64 * 1024;
 
-/// Gives a target its examples as they are, then so many that are changed.
+/// Runs a target on its examples, and then on `changes` mutations of them.
 ///
 /// # Panics
-/// When the target does, with the bytes.
+/// If the target does, with the bytes.
 pub fn play(target: &Target, seed: u64, changes: usize) {
     let examples = target.examples();
     let mut random = StdRng::seed_from_u64(seed);
@@ -32,7 +32,7 @@ fn give(target: &Target, seed: u64, bytes: &[u8]) {
     if catch_unwind(AssertUnwindSafe(|| (target.run)(bytes))).is_err() {
         panic!("{} broke with seed {seed} on {}", target.name, bytes.escape_ascii());
     }
-    // A thousand times what the slowest takes: whoever sends this many bytes may not hold a thread.
+    // A thousand times what the slowest input takes: input of this size must not occupy a thread for long.
     assert!(
         began.elapsed() < Duration::from_secs(60),
         "{} on {}",

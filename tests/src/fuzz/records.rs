@@ -1,4 +1,4 @@
-//! Records, as a store may give them back.
+//! Records as a store may return them.
 
 use gantry_domain::decide::Decision;
 use gantry_domain::delivery::Delivery;
@@ -51,7 +51,7 @@ fn read(bytes: &[u8]) {
     same::<Upload>(bytes);
 }
 
-/// What was read is written, and reads the same.
+/// A decoded record, encoded and decoded again, is equal.
 fn same<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let Ok(value) = serde_json::from_slice::<T>(bytes) else { return };
     let written = serde_json::to_value(&value).expect("what was read is written");

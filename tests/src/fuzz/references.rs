@@ -1,4 +1,4 @@
-//! Names: of images, sources, platforms and all that has an id.
+//! Names: of images, sources, platforms, and everything with an id.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -45,7 +45,7 @@ fn read(bytes: &[u8]) {
     same::<Tag>(text);
     same::<Digest>(text);
     same::<RegistryHost>(text);
-    // Shown without what may be secret in it.
+    // Printed without the parts that may be secret.
     same_record::<Source>(text);
     same_record::<TarballUrl>(text);
     same::<GitSource>(text);
@@ -76,7 +76,7 @@ fn read(bytes: &[u8]) {
     }
 }
 
-/// What was read and is written reads the same; what was not is refused in few words.
+/// A parsed value, printed and parsed again, is equal. An error message is short.
 fn same<T: FromStr + Display + PartialEq + Debug>(text: &str)
 where
     T::Err: Display,
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// What was read and is stored reads the same.
+/// A parsed value, stored and read again, is equal.
 fn same_record<T: FromStr + Serialize + DeserializeOwned + PartialEq + Debug>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
         let stored = serde_json::to_string(&value).unwrap();

@@ -1,4 +1,4 @@
-//! Dockerfiles and ignore files of strangers.
+//! Dockerfiles and ignore files from strangers.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(super) const IGNORE: Target = Target {
     words: &["**", "!", "*", "?", "[", "]", "\\", "/", "[a-", "^", "#", "../", "\u{feff}", "\r\n"],
 };
 
-/// What is pinned reads as before, with a digest for every image.
+/// A pinned Dockerfile parses as before, with a digest for every image.
 fn dockerfile(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let arguments = BTreeMap::from([("VERSION".to_owned(), "1".to_owned())]);
@@ -74,7 +74,7 @@ fn dockerfile(bytes: &[u8]) {
     }
 }
 
-/// Whoever is asked twice says the same, and nothing is asked for ever.
+/// Rules are deterministic, and evaluating them terminates.
 fn ignore(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(ignore) = Ignore::parse(text) else { return };

@@ -1,4 +1,4 @@
-//! What is shown on a terminal.
+//! Text that is printed on a terminal.
 
 use gantry_ops::terminal::{Sanitiser, is_hidden, json, lines, one_line};
 
@@ -30,7 +30,7 @@ pub(super) const TARGET: Target = Target {
     ],
 };
 
-/// Nothing but text gets through, however it is cut; what is harmless stays as it is.
+/// Only text gets through, however it is split, and harmless text is unchanged.
 fn read(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let whole = lines(&text);

@@ -1,7 +1,7 @@
-//! A RabbitMQ of a test's own, alone or as one of a cluster on this machine.
+//! A private RabbitMQ, alone or as a node of a cluster on this machine.
 //!
-//! Debian's `rabbitmq-server` insists on its system user and folder; the script behind it does not. Node name, cookie,
-//! ports, data and the port mapper `epmd` are the test's own, so nothing is shared with another broker.
+//! Debian's `rabbitmq-server` requires its system user and folder, but the script behind it does not. Node name,
+//! cookie, ports, data and the port mapper `epmd` are private, so nothing is shared with another broker.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use tokio::process::Command;
 use super::{free_port, is_open, loopback};
 use crate::process::Process;
 
-/// On a busy machine Erlang takes its time.
+/// Erlang starts slowly on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(400);
 
-/// Where Debian keeps the scripts that work for any user.
+/// The folder of Debian's scripts, which work for any user.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
 /// The password of its user `guest`.
@@ -31,7 +31,7 @@ pub const PASSWORD: &str = "guest";
 pub struct RabbitMq {
     name: String,
     port: u16,
-    /// Where other nodes and `rabbitmqctl` reach it.
+    /// The port for other nodes and `rabbitmqctl`.
     node_port: u16,
     /// The nodes of its cluster.
     peers: Vec<String>,
@@ -48,27 +48,27 @@ struct Home {
     folder: TempDir,
 }
 
-/// What a queue holds.
+/// The length of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueLength {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// Messages in it, those that somebody claims among them.
+    /// The number of messages, including claimed ones.
     pub messages: u64,
 }
 
 impl RabbitMq {
-    /// Starts one and waits until it answers.
+    /// Starts a node and waits until it answers.
     ///
     /// # Errors
-    /// It is not installed, or does not start.
+    /// RabbitMQ is not installed, or does not start.
     pub async fn start() -> Result<Self> {
         let mut node = Self::new(&Home::open().await?)?;
         node.start_again().await?;
         Ok(node)
     }
 
-    /// Starts a cluster of so many nodes.
+    /// Starts a cluster with this number of nodes.
     ///
     /// # Errors
     /// A node does not start.
@@ -80,7 +80,7 @@ impl RabbitMq {
             node.peers.clone_from(&peers);
         }
         let (first, others) = cluster.split_first_mut().context("at least one node")?;
-        // The first forms the cluster; the others find it and join.
+        // The first node forms the cluster; the others find and join it.
         first.start_again().await?;
         try_join_all(others.iter_mut().map(Self::start_again)).await?;
         let joined = first.joined().await?;
@@ -97,10 +97,10 @@ impl RabbitMq {
         Ok(Self { name, port, node_port, peers: Vec::new(), process: None, folder, home })
     }
 
-    /// Starts it on the port and the data that it had.
+    /// Starts it with its former port and data.
     ///
     /// # Errors
-    /// It runs, or does not start.
+    /// It is already running, or does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs");
         std::fs::write(self.config(), self.settings())?;
@@ -109,46 +109,46 @@ impl RabbitMq {
         process.until("answer", START_WITHIN, || is_open(port)).await
     }
 
-    /// Kills it with everything that it holds in memory.
+    /// Kills it with SIGKILL.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.take().context("it runs")?.kill().await
     }
 
-    /// Lets it stand still.
+    /// Pauses the process.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub fn pause(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub fn resume(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::CONT)
     }
 
-    /// Its process, while it runs.
+    /// The process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().and_then(Process::pid)
     }
 
-    /// Takes all of its data away: exchanges, queues and messages.
+    /// Deletes all data: exchanges, queues and messages.
     ///
     /// # Errors
-    /// It runs.
+    /// It is running.
     pub fn wipe(&self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs");
         Ok(std::fs::remove_dir_all(self.folder.join("data"))?)
     }
 
-    /// Lets it believe that it has no memory left: it takes nothing from publishers until [`RabbitMq::has_memory`].
+    /// Raises its memory alarm: it accepts nothing from publishers until [`RabbitMq::has_memory`].
     ///
     /// # Errors
     /// It does not answer.
@@ -156,7 +156,7 @@ impl RabbitMq {
         self.control(&["set_vm_memory_high_watermark", "0.00001"]).await.map(drop)
     }
 
-    /// Lets it take messages again.
+    /// Clears its memory alarm.
     ///
     /// # Errors
     /// It does not answer.
@@ -164,7 +164,7 @@ impl RabbitMq {
         self.control(&["set_vm_memory_high_watermark", "0.4"]).await.map(drop)
     }
 
-    /// Every queue and what it holds.
+    /// All queues with their lengths.
     ///
     /// # Errors
     /// It does not answer.
@@ -177,13 +177,13 @@ impl RabbitMq {
         said.lines().map(line).collect()
     }
 
-    /// How many nodes of its cluster run, by its own knowledge.
+    /// How many nodes of its cluster are running, according to it.
     async fn joined(&self) -> Result<usize> {
         let said = self.control(&["eval", "length(rabbit_nodes:all_running())."]).await?;
         Ok(said.trim().parse()?)
     }
 
-    /// Where it listens.
+    /// The address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         loopback(self.port)
@@ -217,7 +217,7 @@ impl RabbitMq {
             .env("RABBITMQ_MNESIA_DIR", self.folder.join("data/node"))
             .env("RABBITMQ_LOG_BASE", &self.folder)
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", self.folder.join("plugins"))
-            // It becomes the Erlang machine instead of watching over it, and is what a signal meets.
+            // It runs as the Erlang VM itself instead of supervising it, so that signals reach the VM.
             .env("RUNNING_UNDER_SYSTEMD", "true")
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none");
         command
@@ -275,7 +275,7 @@ impl Home {
     }
 }
 
-/// The address of a RabbitMQ that is reached at `address`, itself or by way of a proxy.
+/// The URL of a RabbitMQ at `address`, directly or through a proxy.
 #[must_use]
 pub fn url(address: SocketAddr) -> String {
     format!("amqp://guest@{address}/%2f")

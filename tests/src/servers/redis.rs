@@ -1,4 +1,4 @@
-//! A Redis of a test's own, as durable as gantry asks for.
+//! A private Redis, as durable as gantry requires.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,33 +24,33 @@ pub struct Redis {
     process: Option<Process>,
     folder: TempDir,
     data: PathBuf,
-    /// What runs it, before its own name.
+    /// The command prefix that runs it.
     enter: Vec<String>,
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it answers.
     ///
     /// # Errors
-    /// It is not installed, or does not start.
+    /// Redis is not installed, or does not start.
     pub async fn start() -> Result<Self> {
         Self::start_in(tempfile::tempdir()?).await
     }
 
-    /// The same, with its data in `folder`.
+    /// Like [`Self::start`], with its data in `folder`.
     ///
     /// # Errors
-    /// It is not installed, or does not start.
+    /// Redis is not installed, or does not start.
     pub async fn start_in(folder: TempDir) -> Result<Self> {
         let mut redis = Self::new(folder);
         redis.start_again().await?;
         Ok(redis)
     }
 
-    /// Starts one with its data on a disk that may be full.
+    /// Starts a server with its data on a small disk.
     ///
     /// # Errors
-    /// It is not installed, or does not start.
+    /// Redis is not installed, or does not start.
     pub async fn start_on(disk: &SmallDisk) -> Result<Self> {
         let mut redis = Self::new(tempfile::tempdir()?);
         (redis.data, redis.enter) = (disk.path(), disk.enter());
@@ -66,7 +66,7 @@ impl Redis {
     /// Waits until it has ended by itself.
     ///
     /// # Errors
-    /// It does not run, or goes on for longer than `within`.
+    /// It is not running, or keeps running for longer than `within`.
     pub async fn ends(&mut self, within: Duration) -> Result<()> {
         let mut process = self.process.take().context("it runs")?;
         let began = Instant::now();
@@ -77,10 +77,10 @@ impl Redis {
         Ok(())
     }
 
-    /// Starts it on the port and the data that it had.
+    /// Starts it with its former port and data.
     ///
     /// # Errors
-    /// It runs, or does not start.
+    /// It is already running, or does not start.
     pub async fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "it runs");
         let process = Process::spawn(self.command(), &self.folder.path().join("log"))?;
@@ -101,37 +101,37 @@ impl Redis {
         command
     }
 
-    /// Kills it: what it acknowledged is on the disk.
+    /// Kills it with SIGKILL. What it acknowledged is on disk.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.take().context("it runs")?.kill().await
     }
 
-    /// Lets it stand still.
+    /// Pauses the process.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub fn pause(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     ///
     /// # Errors
-    /// It does not run.
+    /// It is not running.
     pub fn resume(&self) -> Result<()> {
         self.process.as_ref().context("it runs")?.signal(Signal::CONT)
     }
 
-    /// Its process, while it runs.
+    /// The process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().and_then(Process::pid)
     }
 
-    /// Where it listens.
+    /// The address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         loopback(self.port)
@@ -144,13 +144,13 @@ impl Redis {
     }
 }
 
-/// The address of a Redis that is reached at `address`, itself or by way of a proxy.
+/// The URL of a Redis at `address`, directly or through a proxy.
 #[must_use]
 pub fn url(address: SocketAddr) -> String {
     format!("redis://{address}/0")
 }
 
-/// Whether it serves; while it reads its data it only listens.
+/// Whether it serves requests; while it loads its data it only listens.
 async fn answers(port: u16) -> bool {
     let ping = async {
         let mut stream = TcpStream::connect(loopback(port)).await?;

@@ -1,4 +1,4 @@
-//! A cancel that is asked for at one process ends what another does.
+//! A cancellation that one process requests ends a run of another.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn hanging_run() -> (Installation, TestIngress, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doorbell_of_a_cancel_ends_a_run_at_once() {
     let (installation, ingress, run) = hanging_run().await;
-    // Nothing is renewed while the test lasts: only the doorbell can tell.
+    // No renewal happens during the test, so only the doorbell can notify the worker.
     let rarely = Duration::from_secs(600);
     let _worker = installation.work(LeaseTimes { period: rarely * 2, renew: rarely }).await;
     installation.parts.engine.until_running(1).await;

@@ -23,7 +23,7 @@ pub(crate) struct TestIngress {
 }
 
 impl TestIngress {
-    /// Opens one more.
+    /// Opens another ingress.
     pub(crate) async fn open(installation: &Installation) -> Self {
         let Connections { store, queues, blobs } = installation.connect().await;
         let token = gantry_ingress::issue_admin_token(store.as_ref()).await.unwrap();
@@ -49,7 +49,7 @@ impl TestIngress {
         Self { url, token: token.as_str().to_owned(), client }
     }
 
-    /// Asks for a build of `hello`, and answers its run's id.
+    /// Requests a build of `hello`, and returns its run's id.
     pub(crate) async fn build(&self, of: Value) -> String {
         let mut order = json!({"images": ["hello:{{.Run.ID}}"], "push": true});
         order.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
@@ -57,7 +57,7 @@ impl TestIngress {
         run["id"].as_str().unwrap().to_owned()
     }
 
-    /// Uploads an archive, and answers its id.
+    /// Uploads an archive, and returns its id.
     pub(crate) async fn upload(&self, archive: Vec<u8>) -> String {
         let upload = self.send(self.post("/registries/reg/uploads").body(archive)).await;
         upload["id"].as_str().unwrap().to_owned()
@@ -67,14 +67,14 @@ impl TestIngress {
         self.send(self.post(&format!("/runs/{run}/cancel"))).await;
     }
 
-    /// A run's log, whole.
+    /// A run's whole log.
     pub(crate) async fn log(&self, run: &str, query: &str) -> String {
         let url = format!("{}/runs/{run}/log{query}", self.url);
         let answer = self.client.get(url).bearer_auth(&self.token).send().await.unwrap();
         answer.error_for_status().unwrap().text().await.unwrap()
     }
 
-    /// A run's log as it grows.
+    /// Follows a run's log.
     pub(crate) async fn follow(&self, run: &str) -> impl Stream<Item = LogEvent> + Unpin + use<> {
         let url = format!("{}/runs/{run}/log/events", self.url);
         let answer = self.client.get(url).bearer_auth(&self.token).send().await.unwrap();
@@ -111,14 +111,14 @@ fn parse(event: &str) -> Option<LogEvent> {
     LogEvent::parse(field("event: ")?, field("data: ")?).unwrap()
 }
 
-/// The time on this machine.
+/// The time of this machine.
 #[allow(clippy::disallowed_methods, reason = "compared with the times that a worker writes")]
 pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::default().after(since)
 }
 
-/// The time that the API writes so.
+/// Parses a time of the API.
 pub(crate) fn time(text: &str) -> Timestamp {
     OffsetDateTime::parse(text, &Rfc3339).unwrap().into()
 }

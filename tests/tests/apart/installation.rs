@@ -1,4 +1,4 @@
-//! An installation whose parts share servers and nothing else.
+//! An installation whose parts share only servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,13 +22,13 @@ use gantry_tests::real;
 use gantry_worker::{LeaseTimes, Worker};
 use tokio::runtime::Runtime;
 
-/// How long something that must happen may take on a busy machine.
+/// The time limit for expected events on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Servers of one installation.
+/// The servers of one installation.
 pub(crate) struct Installation {
-    /// What is no server: the engine, the git host, the registries, the key and the clock. And what a test asks the
-    /// store with.
+    /// Everything else: the engine, the git host, the registries, the key and the clock, and the test's own connection
+    /// to the store.
     pub(crate) parts: TestPipeline,
     prefix: String,
     vhost: Option<Vhost>,
@@ -36,7 +36,7 @@ pub(crate) struct Installation {
     workers: AtomicU64,
 }
 
-/// What a process has to reach the servers with.
+/// The connections of a process to the servers.
 pub(crate) struct Connections {
     pub(crate) store: SharedStore,
     pub(crate) queues: Queues,
@@ -44,7 +44,7 @@ pub(crate) struct Connections {
 }
 
 impl Installation {
-    /// An empty one, with a registry `reg` and its image of busybox.
+    /// An empty installation with a registry `reg` and a busybox image in it.
     pub(crate) async fn start() -> Self {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let mut installation = Self {
@@ -64,7 +64,7 @@ impl Installation {
         installation
     }
 
-    /// Connections of one more process.
+    /// Connections for another process.
     pub(crate) async fn connect(&self) -> Connections {
         let mut options = RedisOptions::parse(&real::redis()).unwrap();
         options.prefix = self.prefix.clone();
@@ -89,19 +89,19 @@ impl Installation {
         }
     }
 
-    /// The broker is gone for good, with all that was in it.
+    /// Removes the broker permanently, with all messages.
     pub(crate) fn lose_broker(&mut self) {
         self.vhost = None;
     }
 
-    /// Lets a scheduler go on until the installation ends.
+    /// Starts a scheduler that runs until the installation ends.
     pub(crate) async fn schedule(&self) {
         let Connections { store, queues, blobs } = self.connect().await;
         let scheduler = Scheduler { store, queues, blobs, ..self.parts.scheduler() };
         tokio::spawn(scheduler.run(self.parts.stop.clone()));
     }
 
-    /// Lets a worker go on, in a runtime of its own.
+    /// Starts a worker in a separate runtime.
     pub(crate) async fn work(&self, lease: LeaseTimes) -> WorkerProcess {
         let number = self.workers.fetch_add(1, Ordering::Relaxed) + 1;
         let mut worker = self.parts.worker(&format!("worker-{number}"));
@@ -120,7 +120,7 @@ impl Installation {
         WorkerProcess(Some(runtime))
     }
 
-    /// Waits until a run has a status.
+    /// Waits until a run has this status.
     pub(crate) async fn until(&self, run: &str, status: RunStatus) -> Run {
         let id: RunId = run.parse().unwrap();
         let mut last = None;
@@ -142,7 +142,7 @@ impl Installation {
         waited.unwrap_or_else(|_| panic!("{run} is {last:?}, not {status:?}"))
     }
 
-    /// Lets the lease of a killed worker end. What the worker had under way may still have renewed it, so once may not do.
+    /// Expires the lease of a killed worker. Repeated, because a renewal may still have been on its way.
     pub(crate) async fn end_lease(&self, run: &str) {
         let id: RunId = run.parse().unwrap();
         let ended = tokio::time::timeout(SOON, async {
@@ -165,11 +165,11 @@ impl Drop for Installation {
     }
 }
 
-/// A worker and everything that it does.
+/// A worker with all its tasks.
 pub(crate) struct WorkerProcess(Option<Runtime>);
 
 impl WorkerProcess {
-    /// Nothing of it runs on, and nothing was said or written before: as when its process is killed.
+    /// Ends all tasks without any cleanup, as if the process had been killed.
     pub(crate) fn kill(mut self) {
         self.end();
     }

@@ -1,4 +1,4 @@
-//! What a worker says is read elsewhere: at once, from the first byte, and after its death.
+//! A worker's output is readable through other processes: at once, from the first byte, and after the worker's death.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_line_reaches_a_reader_at_another_process_at_once() {
     const LINES: usize = 60;
     let pause = Duration::from_millis(37);
     let lines = (0..LINES).flat_map(|n| [Action::Work(pause), says(format!("line {n}\n"))]);
-    // It goes on, so that no line is read because the build has ended.
+    // The build does not end, so that lines are not read only because of its end.
     let installation = installation([lines.chain([Action::Hang]).collect()]).await;
     let ingress = TestIngress::open(&installation).await;
     let _worker = installation.work(RENEWED).await;
@@ -63,7 +63,7 @@ async fn a_line_reaches_a_reader_at_another_process_at_once() {
     ingress.cancel(&run).await;
 }
 
-/// Waits until no log has anything in the store.
+/// Waits until no log has pieces in the store.
 async fn until_packed(installation: &Installation) {
     let packed = async {
         while !logs::open_logs(installation.parts.store.as_ref(), None, 1).await.unwrap().is_empty()
@@ -74,7 +74,7 @@ async fn until_packed(installation: &Installation) {
     tokio::time::timeout(Duration::from_secs(30), packed).await.expect("tails are packed");
 }
 
-/// Twenty megabytes, said twice, take their time.
+/// Separate, because writing twenty megabytes twice takes long.
 mod slow {
     use super::*;
 
@@ -87,7 +87,7 @@ mod slow {
         let worker = installation.work(RENEWED).await;
         let run = ingress.build(source(&installation)).await;
 
-        // Somebody follows from the beginning, and reads on across the attempts.
+        // A client follows from the beginning, across both attempts.
         let mut events = ingress.follow(&run).await;
         let mut live = String::new();
         let mut last = Timestamp::default();
@@ -100,7 +100,7 @@ mod slow {
         }
         worker.kill();
         let killed = now();
-        // What it left is found in the store, and packed once its lease is over.
+        // The rest of the killed worker's log is in the store, and is packed after its lease ends.
         installation.end_lease(&run).await;
         let _second = installation.work(RENEWED).await;
         let mut second = String::new();
@@ -129,7 +129,7 @@ mod slow {
         assert!(lost <= 5_000, "the last {lost} ms are lost");
 
         installation.until(&run, RunStatus::Succeeded).await;
-        // Who comes late reads the same from the first byte, and from any other.
+        // A late reader gets the same from the first byte and from any other offset.
         let late = TestIngress::open(&installation).await;
         assert!(late.log(&run, "?attempt=1").await == live);
         let middle = live.len() / 2;

@@ -1,5 +1,4 @@
-//! Ingress, scheduler and worker apart: each with connections of its own to Redis, RabbitMQ and S3, and with nothing else in
-//! common.
+//! Ingress, scheduler and worker with separate connections to Redis, RabbitMQ and S3, and nothing else in common.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What `gantry build DIR` uploads through one process is built by another that shares no disk with it.
+//! What `gantry build DIR` uploads through one process is built by another process that shares no disk with it.
 
 use gantry_domain::run::RunStatus;
 use gantry_tests::pipeline::LEASE;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::ingress::TestIngress;
 use crate::installation::Installation;
 
-/// More than one piece of an upload to S3.
+/// More than one part of a multipart upload.
 const LARGE: usize = 7 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

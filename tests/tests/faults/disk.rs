@@ -1,5 +1,5 @@
-//! A disk that is full: under the data folder, under the objects, under Redis. What was answered 2xx is kept, what cannot be
-//! kept is answered 503, everybody says why, and when there is room again everything goes on by itself.
+//! A full disk under the data folder, the objects, or Redis. What was answered 2xx is kept, what cannot be kept is
+//! answered 503, the reason is reported everywhere, and when there is space again everything continues by itself.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::up::{self, Up, WITHIN};
 
 const QUICK: &str = "FROM BASE\nCOPY file /file\nRUN echo it is built\n";
 
-/// More than what is free in the files themselves when their disk is full.
+/// More than fits into the free space within the files when their disk is full.
 const PUSHES: usize = 400;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn a_full_disk_under_the_store_costs_no_delivery_and_no_restart() {
         kept.len()
     );
 
-    // The process was never restarted; one that is finds everything too.
+    // The process was never restarted; a restarted one finds everything as well.
     up.installation.kill().await.unwrap();
     up.installation.start(&program).await.unwrap();
     all_are_kept(&up, kept.iter().chain(&refused)).await;
@@ -77,7 +77,7 @@ async fn a_start_on_a_full_disk_ends_and_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
-    // BuildKit clips what one step says in a second.
+    // BuildKit truncates the output of a step per second.
     let loud = |step| format!("RUN echo step {step}; yes 'a line of the log' | head -c 180000\n");
     let loud = format!("FROM BASE\nCOPY file /file\n{}", (0..16).map(loud).collect::<String>());
     let disk = SmallDisk::start(16).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
     let log = format!("runs/{}/log", run.id);
     let began = Instant::now();
     let mut held = 0;
-    // It grows to what the store keeps of it, and then stands still.
+    // It grows up to the limit of the tail in the store, and then stops.
     loop {
         let length = client.text(&log).await.unwrap().len();
         if length == held && held > 500_000 {
@@ -144,7 +144,7 @@ async fn a_full_disk_under_redis_costs_no_delivery() {
 
     disk.fill().unwrap();
     let (kept, mut refused) = push_until_refused(&mut up, first, 10).await;
-    // With `appendfsync always` it cannot go on, and does not: whoever keeps it up starts it again.
+    // With `appendfsync always` Redis exits if it cannot write; a service manager would restart it.
     redis.ends(WITHIN).await.unwrap();
     let began = Instant::now();
     while up.ready().await.unwrap().0 {
@@ -177,7 +177,8 @@ async fn build_one(up: &mut Up) -> Delivery {
     push
 }
 
-/// Sends pushes until so many were answered 503: those that were taken, `first` before them, and those that were not.
+/// Sends pushes until `times` of them were answered 503. Returns the accepted ones, beginning with `first`, and the
+/// refused ones.
 async fn push_until_refused(
     up: &mut Up,
     first: Delivery,

@@ -1,4 +1,4 @@
-//! What the store says of runs, for every judgement.
+//! Reads runs and logs from the store, for all verdicts.
 
 use anyhow::{Result, ensure};
 use gantry_domain::cause::Cause;
@@ -10,13 +10,13 @@ use gantry_seams::logs::{self, LogId, LogPart, LogReader};
 use gantry_seams::store::Store;
 use gantry_seams::{events, runs};
 
-/// More of anything than a round has.
+/// More objects than any round has.
 pub(crate) const MANY: usize = 1000;
 
-/// A task and a commit: for each there is to be one run.
+/// A task and a commit; each pair must have exactly one run.
 pub(crate) type Change = (String, String);
 
-/// What a run is for.
+/// The change that a run was created for.
 pub(crate) fn change(run: &Run) -> Option<Change> {
     match &run.cause {
         Cause::Push { commit, .. } => {
@@ -26,14 +26,14 @@ pub(crate) fn change(run: &Run) -> Option<Change> {
     }
 }
 
-/// What an attempt wrote into its log.
+/// The log of an attempt.
 pub(crate) struct Log {
     pub(crate) text: String,
-    /// When it wrote last, by its worker's clock.
+    /// The time of the last frame, by its worker's clock.
     pub(crate) last: Option<Timestamp>,
 }
 
-/// The log of an attempt, from its beginning.
+/// Reads the log of an attempt from its beginning.
 pub(crate) async fn log(
     store: &dyn Store,
     blobs: &dyn Blobs,
@@ -59,10 +59,10 @@ pub(crate) async fn log(
     }
 }
 
-/// What is not done: leased, waiting and ready runs, undecided events and logs that are not sealed, each kind in words.
+/// What is not finished: leased, waiting and ready runs, undecided events and unsealed logs, as text.
 pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
-    // In the order in which things move on, from a lapse to the next lease: none is between two looks.
+    // In the order of a run's states, so that a run cannot be missed between two reads.
     let kinds = [
         (
             "undecided",

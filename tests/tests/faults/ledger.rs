@@ -1,4 +1,4 @@
-//! What the test has sent and what it was answered: the truth that gantry is held against.
+//! Records what the test has sent and what was answered. Gantry's state is checked against it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use reqwest::StatusCode;
 use serde_json::json;
 use sha2::Sha256;
 
-/// How long a sender that got no answer waits. GitHub leaves it to people; here they are quick.
+/// The pause before a delivery without an answer is sent again. GitHub leaves that to people; here it is quick.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
 
-/// How often something that is known is sent to somebody who is there.
+/// How often a known delivery is sent to a running process.
 const TRIES: usize = 5;
 
 /// A push as the code host knows it.
@@ -25,22 +25,22 @@ pub(crate) struct Push {
     pub(crate) after: String,
 }
 
-/// A hook, as its sender knows it.
+/// A hook as its sender knows it.
 #[derive(Debug, Clone)]
 pub(crate) struct Hook {
     pub(crate) id: String,
     pub(crate) secret: String,
 }
 
-/// A delivery that was sent until it was accepted.
+/// A delivery that is sent until it is accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     pub(crate) id: String,
     pub(crate) push: Push,
     body: Vec<u8>,
-    /// How many 2xx came for it.
+    /// The number of 2xx answers.
     pub(crate) answers: usize,
-    /// Everything that the answers said it meant: of equal answers, the events of one.
+    /// The sets of events in the answers; equal answers count once.
     pub(crate) events: BTreeSet<Vec<String>>,
 }
 
@@ -58,13 +58,13 @@ impl Delivery {
         Self { id, push, body, answers: 0, events: BTreeSet::new() }
     }
 
-    /// The same with a body of more than `bytes`: as if it told of many commits.
+    /// The same delivery with a body larger by `bytes`, as if it had many commits.
     pub(crate) fn padded(mut self, bytes: usize) -> Self {
         self.body.resize(self.body.len() + bytes, b' ');
         self
     }
 
-    /// Sends it, as often as it takes until it is accepted.
+    /// Sends it until it is accepted.
     pub(crate) async fn send(&mut self, client: &Client, hook: &Hook) -> Result<()> {
         while self.send_once(client, hook).await?.is_none() {
             tokio::time::sleep(SEND_AGAIN).await;
@@ -72,7 +72,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Sends it twice at once, and again until it is accepted.
+    /// Sends it twice concurrently, and again until it is accepted.
     pub(crate) async fn send_doubled(&mut self, client: &Client, hook: &Hook) -> Result<()> {
         let mut twin = self.clone();
         let (one, other) = tokio::join!(self.send_once(client, hook), twin.send_once(client, hook));
@@ -85,8 +85,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Sends it once more, and nothing comes of it: it is known. A connection that was kept may have been closed just now,
-    /// so no answer is none.
+    /// Sends it again, and checks that it is known. A kept connection may just have been closed, so a missing answer is
+    /// retried.
     pub(crate) async fn repeat(&mut self, client: &Client, hook: &Hook) -> Result<()> {
         let mut tries = 0..TRIES;
         while tries.next().is_some() {
@@ -99,13 +99,13 @@ impl Delivery {
         bail!("redelivery {} was not answered", self.id)
     }
 
-    /// Sends it once. `None`: no answer came, or that it cannot be taken now.
+    /// Sends it once. `None` if there was no answer, or it was answered 503.
     async fn send_once(&mut self, client: &Client, hook: &Hook) -> Result<Option<StatusCode>> {
         let status = self.ask(client, hook).await?;
         Ok(status.filter(StatusCode::is_success))
     }
 
-    /// Sends it once and tells the answer: 2xx, or 503. `None`: no whole one came.
+    /// Sends it once, and returns the status: 2xx or 503. `None` if there was no complete answer.
     pub(crate) async fn ask(&mut self, client: &Client, hook: &Hook) -> Result<Option<StatusCode>> {
         let headers = [
             ("content-type", "application/json".to_owned()),

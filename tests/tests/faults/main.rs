@@ -1,9 +1,10 @@
-//! What holds when gantry is killed at any moment, and in the scaled mode also when its servers and connections fail.
+//! Invariants that hold when gantry is killed at any moment, and in the scaled mode also when its servers and
+//! connections fail.
 //!
-//! `GANTRY_FAULT_SEED=7` plays that round alone, `GANTRY_FAULT_SEED=1-200` these; seeds from 1001 on are played on the
-//! real engine and registry, from 1501 on with the containerd image store, from 2000 on in the scaled mode, and from 10000
-//! on like the first ones. A seed fixes what is pushed and what fails when, not how the machine's threads run: a round that
-//! failed may have to be played a few times.
+//! `GANTRY_FAULT_SEED=7` plays only that round, `GANTRY_FAULT_SEED=1-200` a range. Seeds from 1001 use the real engine
+//! and registry, from 1501 with the containerd image store, from 2000 the scaled mode; seeds from 10000 are like the
+//! first ones. A seed determines pushes and faults, but not how threads are scheduled: a failed round may have to be
+//! played a few times.
 
 #![allow(clippy::unwrap_used, reason = "a round that cannot be played has failed")]
 
@@ -28,7 +29,7 @@ use futures_util::StreamExt as _;
 
 use crate::report::CutShort;
 
-/// The rounds that every test run plays.
+/// The rounds of every test run.
 const SCRIPTED: RangeInclusive<u64> = 1..=2;
 const REAL: RangeInclusive<u64> = 1001..=1001;
 const CONTAINERD: RangeInclusive<u64> = 1501..=1501;
@@ -48,7 +49,7 @@ async fn a_killed_gantry_leaves_nothing_in_an_engine_with_the_containerd_store()
     play(seeds(CONTAINERD, |seed| CONTAINERD.contains(&seed)), 1).await;
 }
 
-/// Plays rounds, so many at once.
+/// Plays rounds, `at_once` of them concurrently.
 async fn play(seeds: Vec<u64>, at_once: usize) {
     let rounds = seeds.into_iter().map(|seed| tokio::spawn(round::play(seed)));
     let mut rounds = futures_util::stream::iter(rounds).buffered(at_once);
@@ -66,7 +67,7 @@ async fn play(seeds: Vec<u64>, at_once: usize) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// Those that were asked for, or the usual ones.
+/// The requested seeds, or the usual ones.
 #[allow(clippy::disallowed_methods, reason = "a test has no settings but these")]
 fn seeds(usual: RangeInclusive<u64>, ours: impl Fn(u64) -> bool) -> Vec<u64> {
     let Ok(asked) = std::env::var("GANTRY_FAULT_SEED") else { return usual.collect() };

@@ -1,4 +1,4 @@
-//! What a round stands on: everything real, or an engine that runs nothing and a registry in a folder.
+//! The parts of a round: all real, or a scripted engine and a registry in a folder.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -22,10 +22,10 @@ use gantry_tests::role;
 
 use crate::plan::{Plan, Scale};
 
-/// Seeds that are played on the real engine and registry.
+/// Seeds with the real engine and registry.
 pub(crate) const REAL_SEEDS: RangeInclusive<u64> = 1001..=1999;
 
-/// Those of them that are played on the engine with the containerd image store.
+/// Seeds with the engine that has the containerd image store.
 pub(crate) const CONTAINERD_SEEDS: RangeInclusive<u64> = 1501..=1999;
 
 /// The parts of one round.
@@ -36,17 +36,17 @@ pub(crate) enum Parts {
 
 pub(crate) struct RealParts {
     engine: Engine,
-    /// Its label in the engine.
+    /// The label in the engine.
     installation: String,
-    /// A word that every step of its builds has in its command line, and no other process.
+    /// A word in the command line of every step of its builds, and of no other process.
     mark: String,
 }
 
-/// What a tag points to.
+/// The image of a tag.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tagged {
     pub(crate) digest: String,
-    /// The commit that the image says it was built from, where there is an image to ask.
+    /// The commit in the image's label; only with a real registry.
     pub(crate) commit: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl Parts {
         }
     }
 
-    /// Whether a build can be made that goes on until somebody ends it.
+    /// Whether builds can hang until they are cancelled.
     pub(crate) fn can_hang(&self) -> bool {
         matches!(self, Self::Real(_))
     }
@@ -95,7 +95,7 @@ impl Parts {
         }
     }
 
-    /// The repository of a task's images; the real registry may be an old one.
+    /// The repository of a task's images. Unique with a real registry, which may be reused.
     pub(crate) fn repository(&self, task: &str) -> String {
         match self {
             Self::Scripted => task.to_owned(),
@@ -103,7 +103,7 @@ impl Parts {
         }
     }
 
-    /// A Dockerfile whose step takes so many seconds.
+    /// A Dockerfile whose step takes this many seconds.
     pub(crate) fn dockerfile(&self, seconds: &str) -> String {
         let (base, mark) = match self {
             Self::Scripted => (kept_registry::BASE.to_owned(), "mark"),
@@ -114,7 +114,7 @@ impl Parts {
         )
     }
 
-    /// Makes in an empty folder what must be known of the installation before it is.
+    /// Creates the installation in an empty folder, if its id must be known in advance.
     pub(crate) async fn prepare(&self, data: &Path) -> Result<()> {
         let Self::Real(parts) = self else { return Ok(()) };
         let data = DataDir::lock(data)?;
@@ -124,7 +124,7 @@ impl Parts {
         Ok(())
     }
 
-    /// What is started on the folder, where `seed` says how long things take that are scripted.
+    /// The program for the folder; `seed` determines the duration of scripted operations.
     pub(crate) fn program(
         &self,
         data: &Path,
@@ -163,7 +163,7 @@ impl Parts {
         }
     }
 
-    /// What a tag points to, by the registry itself.
+    /// The image of a tag, according to the registry.
     pub(crate) async fn tag(&self, data: &Path, image: &str) -> Result<Option<Tagged>> {
         match self {
             Self::Scripted => {
@@ -178,7 +178,7 @@ impl Parts {
         }
     }
 
-    /// The text of `/file` in an image that a run pushed, where there is an image to look into.
+    /// The content of `/file` in a pushed image; only with a real registry.
     pub(crate) async fn file(&self, image: &OutputImage) -> Result<Option<String>> {
         let Self::Real(_) = self else { return Ok(None) };
         let (name, _) = image.image.rsplit_once(':').context("an image with a tag")?;
@@ -186,7 +186,7 @@ impl Parts {
         Ok(Some(found.context("it is in the registry")?.file("file").await?))
     }
 
-    /// What the engine has of the installation, and the steps of its builds that still run.
+    /// What the engine still has of the installation, and running steps of its builds.
     pub(crate) async fn left(&self) -> Result<Vec<String>> {
         let Self::Real(parts) = self else { return Ok(Vec::new()) };
         let mut left = labelled(parts.engine, &parts.installation).await?;
@@ -196,7 +196,7 @@ impl Parts {
     }
 }
 
-/// Containers and images of an installation, asked for past gantry's own client.
+/// The containers and images of an installation, listed without gantry's own client.
 async fn labelled(engine: Engine, installation: &str) -> Result<Vec<String>> {
     let socket = engine.docker_host();
     let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION)?;
@@ -209,7 +209,7 @@ async fn labelled(engine: Engine, installation: &str) -> Result<Vec<String>> {
     Ok(containers.chain(images).collect())
 }
 
-/// The command lines of this machine's processes in which a text stands.
+/// The command lines of this machine's processes that contain a text.
 fn processes_with(text: &str) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());

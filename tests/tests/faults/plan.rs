@@ -1,20 +1,20 @@
-//! What happens in a round, as its seed says it: pushes, and the moments at which the process is killed.
+//! The plan of a round, derived from its seed: pushes, and when the process is killed.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// How large rounds are, and how long they take when nobody is killed.
+/// The size of rounds, and their duration without kills.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    /// From the start of a process to the last thing that it does. Every moment of it is as likely to be its last.
+    /// The time from a process's start to its last action. Each moment within it is equally likely for a kill.
     pub(crate) lifetime: Duration,
-    /// At most so many branches, and at least two.
+    /// The most branches; at least two.
     pub(crate) branches: usize,
-    /// At most so many pushes to a branch, and at least one.
+    /// The most pushes to a branch; at least one.
     pub(crate) pushes: usize,
-    /// At most so many kills, and at least one.
+    /// The most kills; at least one.
     pub(crate) kills: usize,
 }
 
@@ -26,14 +26,14 @@ pub(crate) struct Plan {
     pub(crate) first_kill: Option<Duration>,
     /// Each later process is killed this long after its start.
     pub(crate) kills: Vec<Duration>,
-    /// Whether the next process ends the leases of the dead one, or waits until they lapse.
+    /// Whether the next process ends the leases of the dead one, or they expire.
     pub(crate) ends_leases: bool,
 }
 
-/// A branch that is pushed to.
+/// A branch with its pushes.
 #[derive(Debug, Clone)]
 pub(crate) struct Branch {
-    /// How many tasks watch it.
+    /// The number of tasks that watch it.
     pub(crate) tasks: usize,
     pub(crate) pushes: Vec<Push>,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Branch {
 /// A push.
 #[derive(Debug, Clone)]
 pub(crate) struct Push {
-    /// Since the one before was accepted.
+    /// The pause after the previous push was accepted.
     pub(crate) pause: Duration,
-    /// It is delivered twice at once.
+    /// Whether it is delivered twice concurrently.
     pub(crate) is_doubled: bool,
 }
 

@@ -1,4 +1,5 @@
-//! A run that takes its worker with it, each time it is built: it ends after three attempts, and nobody goes with it twice.
+//! A run that crashes its worker each time it is built ends after three attempts, and no other run is lost with it
+//! twice.
 
 use gantry_api::{Attempt, Run};
 
@@ -6,7 +7,7 @@ use crate::up::{self, Up};
 
 const SLOW: &str = "FROM BASE\nCOPY file /file\nRUN sleep 2; echo it is built\n";
 
-/// What a process holds when it crashes.
+/// The build of a run during which the process is killed.
 const POISON: &str = "FROM BASE\nCOPY file /file\nRUN sleep 600\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +42,7 @@ async fn a_run_that_kills_its_worker_each_time_ends_after_three_and_takes_no_oth
     }
 }
 
-/// Whether no later attempt of one was leased while one of the other was.
+/// Whether no attempt of one run after its first overlapped an attempt of the other.
 fn alone_from_the_second(poison: &Run, other: &Run) -> bool {
     let overlaps = |a: &Attempt, b: &Attempt| {
         a.started < b.finished.clone().unwrap() && b.started < a.finished.clone().unwrap()

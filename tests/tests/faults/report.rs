@@ -1,37 +1,37 @@
-//! What a round came to: one line, and what was wrong.
+//! The report of a round: one line, and what went wrong.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What a round came to.
+/// The report of a round.
 #[derive(Debug)]
 pub(crate) struct Report {
     seed: u64,
     parts: &'static str,
     /// Deliveries that were answered with 2xx at least once.
     pub(crate) accepted: usize,
-    /// 2xx that were sent, repeats among them.
+    /// The number of 2xx answers, including repetitions.
     pub(crate) answered: usize,
-    /// Runs that there should be and are not.
+    /// Missing runs.
     pub(crate) lost: usize,
-    /// Runs that there are and should not be.
+    /// Unexpected runs.
     pub(crate) doubled: usize,
     /// Attempts beyond the first of each run.
     pub(crate) extra_attempts: usize,
-    /// Where attempts were that died with their process.
+    /// The phases of attempts that died with their process.
     pub(crate) cut_short: CutShort,
-    /// How often the process was killed.
+    /// The number of kills.
     pub(crate) kills: usize,
     took: Duration,
     faults: Vec<String>,
     notes: Vec<String>,
 }
 
-/// How far attempts had come when their process was killed.
+/// The phases that attempts had reached when their process was killed.
 #[derive(Debug, Default)]
 pub(crate) struct CutShort([usize; PHASES.len()]);
 
-/// What an attempt has come to, and the line of its log that says so.
+/// The phases of an attempt, and the line in its log that shows them.
 const PHASES: [(&str, &str); 5] = [
     ("fetching", ""),
     ("resolving", "at commit "),
@@ -41,7 +41,7 @@ const PHASES: [(&str, &str); 5] = [
 ];
 
 impl CutShort {
-    /// One more, with this log.
+    /// Adds an attempt with this log.
     pub(crate) fn count(&mut self, log: &str) {
         let come_to = PHASES.iter().rposition(|(_, line)| log.contains(line));
         self.0[come_to.unwrap_or_default()] += 1;
@@ -80,12 +80,12 @@ impl Report {
         }
     }
 
-    /// Something does not hold.
+    /// Records a violated invariant.
     pub(crate) fn fault(&mut self, what: impl Into<String>) {
         self.faults.push(what.into());
     }
 
-    /// What helps to understand a fault.
+    /// Records a note that helps to understand a fault.
     pub(crate) fn note(&mut self, what: String) {
         self.notes.push(what);
     }
@@ -98,12 +98,12 @@ impl Report {
         !self.faults.is_empty()
     }
 
-    /// What is wrong.
+    /// The faults.
     pub(crate) fn wrong(&self) -> &[String] {
         &self.faults
     }
 
-    /// Everything that is wrong, and how to see it again.
+    /// All faults, and how to reproduce them.
     pub(crate) fn faults(&self) -> String {
         format!(
             "seed {seed} ({parts}), again with GANTRY_FAULT_SEED={seed}:\n  {faults}\n{notes}",

@@ -1,5 +1,5 @@
-//! One round: an installation is set up, pushes are delivered to it while it is killed and started again, and when all is
-//! quiet it is held against what was delivered.
+//! One round: an installation is set up, pushes are delivered to it while it is killed and restarted, and when all is
+//! quiet its state is checked against what was delivered.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,19 +28,19 @@ use crate::plan::{self, Plan};
 use crate::report::Report;
 use crate::verdict;
 
-/// How long an installation that is left alone may take until nothing moves any more.
+/// The time limit until nothing changes any more.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long it may take after that to clean up.
+/// The additional time limit for cleaning up.
 const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 
-/// How often is looked.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(40);
 
-/// The one registry of a round.
+/// The name of the registry.
 pub(crate) const REGISTRY: &str = "reg";
 
-/// The secret that every run has, so that there is something to forget.
+/// A secret in every run, whose removal is checked.
 const SECRET: &str = "not-for-the-store";
 
 /// A round that is being played.
@@ -54,7 +54,7 @@ pub(crate) struct Round {
     repository: Arc<Mutex<TestRepository>>,
 }
 
-/// A task, and what becomes of its runs.
+/// A task, and the images of its runs.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedTask {
     pub(crate) name: String,
@@ -63,7 +63,7 @@ pub(crate) struct PlannedTask {
     pub(crate) latest: String,
     pub(crate) repository: String,
     images: Vec<String>,
-    /// Its builds go on until they are cancelled.
+    /// Whether its builds run until they are cancelled.
     pub(crate) hangs: bool,
 }
 
@@ -143,7 +143,7 @@ impl Round {
         report.kills = self.plan.kills.len() + usize::from(self.plan.first_kill.is_some());
 
         let pid = installation.pid().context("it runs")?;
-        // What the store says is judged in every case: it tells what is lost.
+        // The store is checked in any case, to find out what is lost.
         if let Err(error) = self.come_to_rest(&client, &hook, &mut sent, pid).await {
             report.fault(format!("{error:#}"));
         }
@@ -151,7 +151,7 @@ impl Round {
         verdict::judge(self, &hook, &sent, report).await
     }
 
-    /// Waits until everything is done; sends everything once more, and waits until nothing came of it.
+    /// Waits until everything is done, then sends everything again, and checks that nothing changes.
     async fn come_to_rest(
         &self,
         client: &Client,
@@ -184,7 +184,7 @@ impl Round {
         installation.spawn(&program)
     }
 
-    /// A registry, the tasks and a hook; the heads of the branches are known when it returns.
+    /// Creates a registry, the tasks and a hook. On return the heads of the branches are known.
     async fn create_tasks_and_hook(&self, client: &Client) -> Result<Hook> {
         let hook =
             create_tasks_and_hook(client, self.parts.registry(), &self.git.url("app"), &self.tasks)
@@ -228,7 +228,7 @@ impl Round {
         Ok(try_join_all(sending).await?.into_iter().flatten().collect())
     }
 
-    /// Pushes to one branch: each after the one before was accepted, as a code host keeps their order.
+    /// Pushes to one branch, each push after the previous one was accepted, because code hosts keep their order.
     async fn send_to(
         &self,
         client: &Client,
@@ -270,7 +270,7 @@ impl Round {
         installation.until_up().await
     }
 
-    /// Cancels the runs that would go on for ever.
+    /// Cancels the runs that would never end.
     async fn end_endless(&self, client: &Client) -> Result<()> {
         let endless: Vec<&PlannedTask> = self.tasks.iter().filter(|task| task.hangs).collect();
         let missing = || async {
@@ -291,7 +291,7 @@ impl Round {
         quiet("start what never ends", QUIET_WITHIN, missing).await
     }
 
-    /// Events without a decision, and runs without an end.
+    /// Undecided events, and runs that have not ended.
     async fn unsettled(
         &self,
         client: &Client,
@@ -328,7 +328,7 @@ impl Round {
             let is_newest = |run: &&Run| {
                 run.task.as_deref() == Some(&task.name) && run.commit.as_ref() == Some(newest)
             };
-            // One that lost its worker too often has no image; the verdict says whether it may.
+            // A run that lost its worker too often has no image; the verdict checks whether that is justified.
             let Some(run) = runs.iter().find(is_newest).filter(|run| run.status == "Succeeded")
             else {
                 continue;
@@ -348,7 +348,7 @@ impl Round {
         Ok(misplaced)
     }
 
-    /// Images that a run pushed and that hold the files of another commit than its own.
+    /// Pushed images with the files of another commit than their run's.
     async fn foreign_images(&self, client: &Client, sent: &[Delivery]) -> Result<Vec<String>> {
         let mut foreign = Vec::new();
         for run in self.runs(client).await? {
@@ -365,7 +365,7 @@ impl Round {
         Ok(foreign)
     }
 
-    /// What the dead processes left: in the engine, on the disk and as processes.
+    /// What dead processes left in the engine, on the disk, and as processes.
     async fn left(&self, pid: u32) -> Result<Vec<String>> {
         let mut left = self.parts.left().await?;
         let checkouts = std::fs::read_dir(self.data().join("work/checkouts"))?;
@@ -381,7 +381,7 @@ impl PlannedTask {
         let branch = name.split('-').next().unwrap_or_default().to_owned();
         let repository = parts.repository(&name);
         let mut images = vec![format!("{repository}:latest")];
-        // Some move a fixed tag alone.
+        // Some tasks only move a fixed tag.
         if !is_staged {
             images.push(format!("{repository}:{{{{.Run.ID}}}}"));
         }
@@ -390,7 +390,7 @@ impl PlannedTask {
     }
 }
 
-/// A registry, the tasks and a hook.
+/// Creates a registry, the tasks and a hook.
 pub(crate) async fn create_tasks_and_hook(
     client: &Client,
     host: String,
@@ -416,7 +416,7 @@ pub(crate) async fn create_tasks_and_hook(
     Ok(Hook { id: hook.hook.id, secret: hook.secret })
 }
 
-/// Pushes one more commit to a branch.
+/// Pushes another commit to a branch.
 pub(crate) fn move_branch(repository: &Mutex<TestRepository>, branch: &str) -> Result<Push> {
     let repository = repository.lock().unwrap();
     let before = repository.git(&["ls-remote", "origin", &format!("refs/heads/{branch}")])?;
@@ -425,12 +425,12 @@ pub(crate) fn move_branch(repository: &Mutex<TestRepository>, branch: &str) -> R
     Ok(Push { branch: branch.to_owned(), before, after })
 }
 
-/// What the file of a commit says: no two commits have the same.
+/// The content of a commit's file, unique to the commit.
 fn content(branch: &str, before: &str) -> String {
     format!("{branch} after {before}\n")
 }
 
-/// Processes other than `pid` that work in a folder, or were told of it.
+/// Processes other than `pid` that work in a folder, or have it in their arguments.
 fn processes_on(folder: &str, pid: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -446,7 +446,7 @@ fn processes_on(folder: &str, pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Waits until there is nothing left of what `open` names.
+/// Waits until `open` returns nothing.
 pub(crate) async fn quiet<F: Future<Output = Result<Vec<String>>>>(
     what: &str,
     within: Duration,

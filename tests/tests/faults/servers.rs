@@ -1,4 +1,4 @@
-//! The servers and the proxy that rounds are played on do what the rounds rely on.
+//! Checks that the servers and the proxy of the rounds behave as the rounds assume.
 
 use std::time::Duration;
 

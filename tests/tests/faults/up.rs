@@ -1,5 +1,4 @@
-//! `gantry up` on the real engine and registry, with one task that a hook tells of pushes: what a test of one fault
-//! stands on.
+//! `gantry up` on the real engine and registry with one task and its hook: the basis for tests of a single fault.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,14 +23,14 @@ use tempfile::TempDir;
 use crate::ledger::{Delivery, Hook};
 use crate::round::move_branch;
 
-/// How long anything may take on a busy machine.
+/// The time limit for anything on a busy machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 const BRANCH: &str = "main";
 
 const LAST_SWEEP: &str = "gantry_last_sweep_timestamp_seconds";
 
-/// The service, and what its one task builds.
+/// The service, and the repository of its task.
 pub(crate) struct Up {
     pub(crate) installation: Installation,
     pub(crate) client: Client,
@@ -43,12 +42,12 @@ pub(crate) struct Up {
     _folder: TempDir,
 }
 
-/// Where a service says how it is.
+/// An address for `telemetry.listen`.
 pub(crate) fn free_address() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
-/// `gantry up` on a data folder, with settings of its own beside those of every test.
+/// `gantry up` on a data folder, with settings in addition to the common ones.
 pub(crate) fn program(data: &Path, telemetry: SocketAddr, own: &[String]) -> Program {
     let usual = [
         format!("engine.address={}", real::docker_host()),
@@ -78,7 +77,7 @@ pub(crate) struct Scaled {
 }
 
 impl Scaled {
-    /// Over this Redis, and a vhost of the run's RabbitMQ.
+    /// For this Redis, and a vhost of the shared RabbitMQ.
     pub(crate) async fn over(redis: &Redis) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = |name: &str| folder.path().join(name).display().to_string();
@@ -102,8 +101,8 @@ impl Scaled {
 }
 
 impl Up {
-    /// Starts a program of [`program`], and furnishes it: a push to the branch builds `dockerfile`, in which `BASE` is a
-    /// base image.
+    /// Starts the result of [`program`], and sets it up: a push to the branch builds `dockerfile`, in which `BASE`
+    /// stands for a base image.
     pub(crate) async fn start(
         program: &Program,
         telemetry: SocketAddr,
@@ -137,7 +136,7 @@ impl Up {
         Ok(Delivery::new(self.next_id(), &self.git.url("app"), moved))
     }
 
-    /// A push that moves the branch to another Dockerfile, not yet sent.
+    /// A push that changes the Dockerfile, not yet sent.
     pub(crate) fn push_of(&mut self, dockerfile: &str) -> Result<Delivery> {
         let dockerfile = dockerfile.replace("BASE", &real::base_image());
         let repository = self.repository.lock().unwrap();
@@ -165,7 +164,7 @@ impl Up {
         self.hook.clone()
     }
 
-    /// Waits until the run of a delivered push has this status. Says what else it comes to.
+    /// Waits until the run of a delivered push has this status. Fails if it ends in another one.
     pub(crate) async fn until_run_is(&self, push: &Delivery, status: &str) -> Result<Run> {
         let began = Instant::now();
         loop {
@@ -190,7 +189,7 @@ impl Up {
         Ok(value.context(name.to_owned())??)
     }
 
-    /// Waits until the sweeper has looked so many times more.
+    /// Waits for this many more passes of the sweeper.
     pub(crate) async fn until_swept(&self, times: usize) -> Result<()> {
         let began = Instant::now();
         for _ in 0..times {
@@ -203,7 +202,7 @@ impl Up {
         Ok(())
     }
 
-    /// What it says of itself at `/readyz`: whether it is ready, and each part's words.
+    /// The answer of `/readyz`: whether it is ready, and the state of each part.
     pub(crate) async fn ready(&self) -> Result<(bool, Value)> {
         let answer = reqwest::get(format!("http://{}/readyz", self.telemetry)).await?;
         Ok((answer.status().is_success(), answer.json().await?))

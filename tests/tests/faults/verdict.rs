@@ -1,4 +1,4 @@
-//! The judgement over a round: what its store says, read when no process is left, against what was delivered.
+//! The verdict on a round: compares the store with what was delivered, when no process is running.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::ledger::{Delivery, Hook};
 use crate::report::{CutShort, Report};
 use crate::round::{PlannedTask, Round};
 
-/// Holds what a round's folder keeps against what was sent.
+/// Compares the state in a round's folder with what was sent.
 pub(crate) async fn judge(
     round: &Round,
     hook: &Hook,
@@ -36,17 +36,17 @@ pub(crate) async fn judge(
     judge.judge(hook, sent, report).await
 }
 
-/// What was to happen, and where it is seen whether it did.
+/// The expected state, and the store to check.
 pub(crate) struct Judge<'a> {
     pub(crate) tasks: &'a [PlannedTask],
-    /// Runs that were asked for by name.
+    /// Runs that were requested by name.
     pub(crate) requested: &'a [RunId],
     pub(crate) store: &'a dyn Store,
     pub(crate) blobs: &'a dyn Blobs,
 }
 
 impl Judge<'_> {
-    /// Holds what is stored against what was sent.
+    /// Compares the stored state with what was sent.
     pub(crate) async fn judge(
         &self,
         hook: &Hook,
@@ -74,12 +74,13 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Tasks that a push to a branch starts.
+    /// The tasks that a push to a branch starts.
     fn watching(&self, branch: &str) -> impl Iterator<Item = &PlannedTask> {
         self.tasks.iter().filter(move |task| task.branch == branch)
     }
 
-    /// It is in the ledger with the events of every answer, and each event is decided: a run for each task that watches.
+    /// The delivery is in the ledger with the events of every answer, and each event is decided: a run for each
+    /// watching task.
     async fn delivery(&self, hook: &Hook, delivery: &Delivery) -> Result<()> {
         let id = delivery.id.parse()?;
         let found = deliveries::find(self.store, &hook.id.parse()?, &id).await?;
@@ -119,7 +120,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// One run for each change of each task, and no other; their numbers have no hole.
+    /// Each change of each task has one run, and there are no others; their numbers have no gaps.
     fn count(&self, sent: &[Delivery], all: &[Run], report: &mut Report) {
         let mut open: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
         for run in all.iter().filter(|run| !self.requested.contains(&run.id)) {
@@ -151,7 +152,7 @@ impl Judge<'_> {
         }
     }
 
-    /// It ended as it had to, by attempts that followed each other, and left a log and no secret.
+    /// The run ended as expected, with consecutive attempts, and left a log and no secrets.
     async fn run(&self, run: &Run, cut_short: &mut CutShort) -> Result<()> {
         let Some(done) = run.state.done() else { anyhow::bail!("it has not ended") };
         let mut finished = None;

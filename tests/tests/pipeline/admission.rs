@@ -1,4 +1,4 @@
-//! What becomes ready, and when: whoever looks, and however many look at once.
+//! Admission keeps its limits, with any number of concurrent schedulers.
 
 use std::num::NonZeroU32;
 
@@ -10,7 +10,7 @@ use gantry_domain::task::Task;
 use gantry_seams::runs::{self, Finish, Limits, RunFilter};
 use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 
-/// The registry of the tests has 8 places.
+/// The test registry has 8 places.
 const REGISTRY_LIMIT: usize = 8;
 const TASK_LIMIT: usize = 3;
 
@@ -19,7 +19,7 @@ async fn placed(gantry: &TestPipeline) -> Vec<Run> {
     all.into_iter().filter(|run| run.state.holds_a_place()).collect()
 }
 
-/// Takes every ready run and ends it.
+/// Takes and ends every ready run.
 async fn run_all_ready(gantry: &TestPipeline) -> usize {
     let pool = "linux-amd64".parse().unwrap();
     let nonce = "1".repeat(32).parse().unwrap();
@@ -44,7 +44,7 @@ async fn a_task(gantry: &TestPipeline, name: &str, limit: Option<usize>) -> Task
         .await
 }
 
-/// 15 runs of a task that has a limit of its own, and 15 of one that has none.
+/// 15 runs of a task with its own limit, and 15 of a task without one.
 async fn with_30_waiting_runs() -> (TestPipeline, Task) {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
@@ -58,7 +58,7 @@ async fn with_30_waiting_runs() -> (TestPipeline, Task) {
     (gantry, narrow)
 }
 
-/// Lets every run come through `admit` and run, and looks each time that no limit is broken.
+/// Passes all runs through `admit`, and checks each time that no limit is exceeded.
 async fn run_all_through<T>(admit: impl AsyncFn(&TestPipeline, &Task) -> T) {
     let (gantry, narrow) = with_30_waiting_runs().await;
     let mut ended = 0;
@@ -89,7 +89,7 @@ async fn several_schedulers_at_once_keep_the_limits_and_admit_all_in_the_end() {
     .await;
 }
 
-/// Each run by a scheduler of its own: what they race for is nothing but the places.
+/// Each run is admitted by a separate scheduler, so that they compete only for places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn different_runs_that_are_admitted_at_once_keep_the_limits() {
     run_all_through(async |gantry, narrow| {

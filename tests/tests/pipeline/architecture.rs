@@ -1,4 +1,4 @@
-//! Who may know whom: the table of ARCHITECTURE.md, held against the crates as they are.
+//! Checks the allowed dependencies between crates, as in the table of ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,11 +26,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gantry-worker", SHARED),
 ];
 
-/// What the three roles may know: not each other, and no adapter.
+/// What all three roles may depend on: not on each other, and on no adapter.
 const SHARED: &[&str] =
     &["gantry-domain", "gantry-taskfile", "gantry-seams", "gantry-ops", "gantry-remote"];
 
-/// And the one that serves the API.
+/// Additional dependencies of the role that serves the API.
 const INGRESS: &[&str] = &[
     "gantry-api",
     "gantry-domain",
@@ -40,7 +40,7 @@ const INGRESS: &[&str] = &[
     "gantry-remote",
 ];
 
-/// These two compose: they may know everyone.
+/// These compose the others, and may depend on everything.
 const COMPOSERS: &[&str] = &["gantry", "gantry-tests"];
 
 #[test]
@@ -64,7 +64,7 @@ fn every_crate_knows_only_whom_it_may() {
             mistakes.push(format!("{name} is not in the table"));
             continue;
         };
-        // A test may know an adapter; what is shipped may not.
+        // Tests may depend on an adapter; shipped code may not.
         let shipped = package["dependencies"]
             .as_array()
             .unwrap()
@@ -81,7 +81,7 @@ fn every_crate_knows_only_whom_it_may() {
     assert_eq!(mistakes, Vec::<String>::new());
 }
 
-/// What the files of a part, or the one file, may not name.
+/// Names that a part or file must not contain.
 const BELOW: &[(&str, &[&str])] = &[
     ("cli/src/client", &["gantry_ingress"]),
     ("ingress/src/usecase", &["actix", "crate::api", "crate::error"]),
@@ -109,7 +109,7 @@ fn no_part_names_what_stands_above_it() {
     assert_eq!(mistakes, Vec::<String>::new());
 }
 
-/// The one folder that tells providers apart.
+/// The only folder that distinguishes providers.
 const PROVIDERS: &str = "ingress/src/hooks/provider";
 
 #[test]

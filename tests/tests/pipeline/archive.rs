@@ -1,4 +1,4 @@
-//! An installation moves from the embedded store into this mode's, and nothing is lost on the way.
+//! Moves an installation from the embedded store into this mode's store, without loss.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry
 
 const OBJECT: &str = "uploads/some/where";
 
-/// An embedded installation with a run that is done, one that is ready and one that waits for the only place.
+/// An embedded installation with a finished run, a ready one, and one that waits for the only place.
 struct Old {
     gantry: TestPipeline,
     store: Arc<SqliteStore>,
@@ -127,7 +127,7 @@ async fn an_import_that_broke_off_is_noticed_and_repeated() {
     assert!(broken.ends_with("line 10: it breaks off: export again"), "{broken}");
     std::fs::write(archive.join("store.jsonl"), &lines).unwrap();
 
-    // As a process leaves it that crashes right after it began.
+    // The state that a process leaves if it crashes right after the start of an import.
     let header: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     let mut mark = Batch::default();
     mark.put(Key::new(Kind::Import, "this"), header["header"].to_string());

@@ -1,6 +1,6 @@
-//! Pushes of more branches than anybody has: each is taken and decided, and leaves no fact.
+//! Pushes to very many branches: each is accepted and decided, and leaves no fact.
 //!
-//! `GANTRY_TEST_BRANCHES=100000` sends as many and prints what they cost.
+//! `GANTRY_TEST_BRANCHES=100000` sends that many and prints the cost.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use sha2::Sha256;
 
 const SECRET: &str = "It's a Secret to Everybody";
 
-/// Branches in the suite.
+/// The number of branches in an ordinary run.
 const FEW: usize = 600;
 
 /// A sender of signed pushes, and the ingress that receives them.
@@ -63,7 +63,7 @@ impl Sender {
         Self { client, url, repository: gantry.git.url(repository) }
     }
 
-    /// A push of a new branch.
+    /// Sends a push of a new branch.
     async fn push(&self, branch: &str, commit: &str, default_branch: &str) {
         let body = json!({
             "ref": format!("refs/heads/{branch}"), "before": "0".repeat(40), "after": commit,
@@ -85,7 +85,7 @@ impl Sender {
         assert_eq!(request.send().await.unwrap().status(), StatusCode::ACCEPTED);
     }
 
-    /// Pushes of these new branches, some at once.
+    /// Sends pushes of these new branches, some concurrently.
     async fn push_all(&self, branches: impl Iterator<Item = usize>) {
         stream::iter(branches)
             .for_each_concurrent(16, async |number| {
@@ -95,7 +95,7 @@ impl Sender {
     }
 }
 
-/// Decides every event. The ingress's clock advances while the store's stands still.
+/// Decides all events. The ingress's clock advances while the store's does not.
 async fn decide(gantry: &TestPipeline) {
     gantry.clock.advance(Duration::from_secs(600));
     gantry.schedule().await;
@@ -108,7 +108,7 @@ async fn has_fact(gantry: &TestPipeline, sender: &Sender, branch: &str) -> bool 
     facts::find(gantry.store.as_ref(), &key).await.unwrap().is_some()
 }
 
-/// Resident memory of this process, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -1,4 +1,4 @@
-//! What goes wrong, whose fault it is, and what the run says of it.
+//! Failures of runs: whose fault they are, and what the run reports.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 use gantry_worker::engine::scripted::{Action, PushFailure};
 
-/// The end of a run of a task that pushes to `hello`, after `prepare` has had its way.
+/// The end of a run of a task that pushes to `hello`, after `prepare`.
 async fn end_of_run(prepare: impl AsyncFnOnce(&TestPipeline, &mut Task)) -> Run {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
@@ -143,7 +143,7 @@ async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
             let said = reason.to_string();
             let since = format!("missing since {began}; it is tried again at {until}: ");
             assert!(said.contains(&since) && said.contains(words), "{said}");
-            // Before its time it is not tried.
+            // It is not retried before the pause is over.
             gantry.schedule().await;
             assert!(!worker.turn(&gantry.stop).await.unwrap(), "{words}: {pause}");
             gantry.clock.advance(Duration::from_secs(pause));
@@ -178,7 +178,7 @@ async fn a_pushed_commit_that_the_host_does_not_show_yet_is_waited_for() {
         let first = hello.commit("main", DOCKERFILE).unwrap();
         gantry.task("hello", "hello:{{.Run.ID}}").await;
         gantry.schedule().await;
-        // The host has a commit that it sent a hook for on another server than the one that is asked.
+        // The host has sent a hook for a commit that the server which is asked does not have yet.
         hello.git(&["commit", "-q", "--allow-empty", "-m", "2"]).unwrap();
         let second = hello.git(&["rev-parse", "HEAD"]).unwrap();
         gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
@@ -260,7 +260,7 @@ async fn a_full_disk_and_an_engine_that_goes_away_are_the_infrastructure_s() {
 
 #[tokio::test]
 async fn an_image_that_is_not_the_one_that_was_built_is_pushed_again_and_never_tagged() {
-    // Another process puts its image there once, and then at every push of the first attempt.
+    // Another process replaces the image once, or at every push of the first attempt.
     for (times, attempts) in [(1, 1), (5, 2)] {
         let gantry = super::start().await;
         let hello = gantry.git.repository("hello").unwrap();

@@ -1,4 +1,5 @@
-//! Clocks of two processes that differ: after a step of the server's clock, one that started later is ahead of the others.
+//! Two processes with different clocks: after a step of the server's clock, a process that started later is ahead of
+//! the others.
 
 use std::time::{Duration, Instant};
 
@@ -28,13 +29,13 @@ async fn a_lease_that_is_renewed_holds_though_its_end_is_over_by_the_scheduler_s
     let scheduling = tokio::spawn(scheduler.run(gantry.stop.clone()));
     let began = Instant::now();
     while began.elapsed() < PERIOD * 2 {
-        // By the worker's clock it lasts for a period still; by the other it is over for one.
+        // By the worker's clock the lease lasts for another period; by the other clock it expired a period ago.
         gantry.clock.advance(PERIOD);
         let renewed = runs::renew(store, taken.run.id, &taken.holder, Duration::ZERO).await;
         assert_eq!(renewed.unwrap(), Renewal::Held, "after {:?}", began.elapsed());
         tokio::time::sleep(PERIOD / 10).await;
     }
-    // Nobody renews it any more.
+    // It is not renewed any more.
     gantry.clock.advance(PERIOD);
     let silent = Instant::now();
     while gantry.run("ca1").await.status() == RunStatus::Started {

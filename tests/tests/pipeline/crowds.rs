@@ -1,4 +1,4 @@
-//! Many runs and many workers at once: order lives in the store, and a run is taken once.
+//! Many runs and many workers at once: the store keeps the order, and each run is taken once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use gantry_seams::store::{Batch, Store};
 use gantry_tests::doubles::store::{Conflicts, HookedStore};
 use gantry_tests::pipeline::{LEASE, TestPipeline, create_registry};
 
-/// As many runs as one commit creates.
+/// As many runs as one commit can create.
 const AT_ONCE: usize = 50;
 
 fn draft(registry: usize, run_type: RunType) -> RunDraft {
@@ -53,7 +53,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
     }
 }
 
-/// Creates runs, each few in a registry of their own, and lets them be ready.
+/// Creates ready runs, a few in each registry.
 async fn ready(gantry: &TestPipeline, count: usize, run_type: RunType) -> Vec<RunId> {
     let (store, signer) = (&gantry.store, gantry.keyring.as_ref());
     let mut ids = Vec::with_capacity(count);
@@ -69,7 +69,7 @@ async fn ready(gantry: &TestPipeline, count: usize, run_type: RunType) -> Vec<Ru
         store.commit(creation.finish()).await.unwrap();
     }
     let limits = Limits { registry: u32::MAX, task: None };
-    // One after another: at once they would race for the places of their registry.
+    // Sequentially, because concurrent admissions would compete for the places of their registry.
     for run in &ids {
         runs::ready(store.as_ref(), *run, None, limits).await.unwrap();
     }
@@ -92,12 +92,12 @@ async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
     assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(crowd[0]));
 }
 
-/// A registry with a place for one run.
+/// A registry with one place for runs.
 async fn narrow_registry(gantry: &TestPipeline, name: &str) -> RunPrefix {
     create_registry(gantry.store.as_ref(), name, &format!("{name}.test"), 1).await.prefix
 }
 
-/// Creates runs that wait.
+/// Creates waiting runs.
 async fn waiting(gantry: &TestPipeline, prefix: RunPrefix, draft: &RunDraft, count: usize) {
     let (store, signer) = (gantry.store.as_ref(), gantry.keyring.as_ref());
     for first in (0..count).step_by(AT_ONCE) {
@@ -147,7 +147,7 @@ async fn fifty_workers_at_once_take_each_run_once() {
         tokio::spawn(async move {
             let worker = format!("worker-{number}").parse().unwrap();
             let mut taken = Vec::new();
-            // None: others were faster with each that it looked at.
+            // `None` means that other workers were faster with each run that it tried.
             while taken.len() < 300 {
                 match take(store.as_ref(), &worker).await {
                     Some(run) => taken.push(run),

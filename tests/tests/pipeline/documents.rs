@@ -1,14 +1,14 @@
-//! What a document says is shown by a test, held against the tests as they are.
+//! Checks that the tests that documents cite exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where claims stand beside the names of tests.
+/// The documents that cite tests.
 const DOCUMENTS: &[&str] =
     &["ARCHITECTURE.md", "SECURITY.md", "docs/guarantees.md", "tests/benches/README.md"];
 
-/// A name in the documents with as many words is a sentence: a test's.
+/// A name in a document with at least this many words is a test's.
 const WORDS: usize = 5;
 
 #[test]
@@ -48,7 +48,7 @@ fn functions(root: &Path) -> BTreeSet<String> {
     names
 }
 
-/// All files of Rust beneath a folder, but what is built.
+/// All Rust files below a folder, without build output.
 pub(super) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {

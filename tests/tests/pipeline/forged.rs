@@ -1,4 +1,4 @@
-//! Who may write records of runs, as a worker may, gets nobody's secrets by that.
+//! Write access to run records, which workers have, does not give access to secrets.
 
 use std::num::NonZeroU32;
 
@@ -24,7 +24,7 @@ async fn record(store: &dyn Store, run: &str) -> Value {
     serde_json::from_slice(&found.bytes).unwrap()
 }
 
-/// Writes a run's record as it is given, past every operation.
+/// Writes a run's record directly, without any operation.
 async fn write(store: &dyn Store, run: &str, record: &Value) {
     let mut batch = Batch::default();
     batch.put(Key::new(Kind::Run, run), serde_json::to_vec(record).unwrap());
@@ -43,7 +43,7 @@ async fn change(gantry: &TestPipeline, run: &Run, change: Change) {
     write(store, &id, &record).await;
 }
 
-/// A registry `other` with credentials.
+/// Creates a registry `other` with credentials.
 pub(crate) async fn other_registry(gantry: &TestPipeline) {
     let prefix = registries::reserve_prefix(gantry.store.as_ref()).await.unwrap();
     let secret = SecretString::from("s3cr3t-of-the-other");
@@ -58,7 +58,7 @@ pub(crate) async fn other_registry(gantry: &TestPipeline) {
     registries::create(gantry.store.as_ref(), registry).await.unwrap();
 }
 
-/// Through `store`: a waiting run `zz9` of registry `other`, made of what is known of the run `like`.
+/// Writes a waiting run `zz9` of registry `other` to `store`, made from what is known about the run `like`.
 pub(crate) async fn forge(store: &dyn Store, like: &Run) {
     let mut forged = record(store, &like.id.to_string()).await;
     forged["id"] = json!("zz9");
@@ -69,7 +69,7 @@ pub(crate) async fn forge(store: &dyn Store, like: &Run) {
     write(store, "zz9", &forged).await;
 }
 
-/// It ended without having been built or given anything.
+/// Checks that the run ended without having been built and without any secrets.
 pub(crate) async fn assert_refused(gantry: &TestPipeline, id: &str) {
     let run = gantry.run(id).await;
     let error = run.state.done().and_then(|done| done.outcome.error()).expect("it ended");
@@ -85,7 +85,7 @@ pub(crate) async fn assert_refused(gantry: &TestPipeline, id: &str) {
     }
 }
 
-/// A run that waits, of a task with a secret build argument.
+/// A waiting run of a task with a secret build argument.
 async fn waiting_run(gantry: &TestPipeline, name: &str) -> Run {
     let task = secrets::task_with_secret(gantry, name).await;
     gantry.schedule().await;
@@ -157,7 +157,7 @@ async fn a_new_key_of_the_service_vouches_for_no_forged_run() {
     other_registry(&gantry).await;
     let genuine = waiting_run(&gantry, "hello").await;
     forge(gantry.store.as_ref(), &genuine).await;
-    // The index that a pass goes by.
+    // The index that a resealing pass reads.
     let mut batch = Batch::default();
     batch.index(Index::new("runs/all"), 0, "zz9");
     gantry.store.commit(batch).await.unwrap();

@@ -1,4 +1,4 @@
-//! Git hosts that are silent: nobody else waits for them.
+//! Silent git hosts do not delay anything else.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use gantry_tests::broken_host::{BrokenHost, Fault};
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 use tokio_util::sync::CancellationToken;
 
-/// A task on a repository of the host that is silent, which pushes start or somebody does.
+/// A task on a repository of the silent host, started by pushes or requests.
 async fn mute(
     gantry: &TestPipeline,
     name: &str,
@@ -44,7 +44,7 @@ async fn a_silent_host_holds_up_no_push_but_its_own() {
     let hello_task = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
     let stop = CancellationToken::new();
-    // More of them than may ask one host at once.
+    // More than the limit of concurrent requests to one host.
     let mut silent = Vec::new();
     for number in 1..7 {
         let name = format!("mute{number}");
@@ -57,7 +57,7 @@ async fn a_silent_host_holds_up_no_push_but_its_own() {
     until("ask the silent host", || async { host.connections() >= 4 }).await;
 
     let second = hello.commit("main", &[("file", "changed")]).unwrap();
-    // What this push follows is known, and what the next follows is not: that asks its host, which answers.
+    // The fact before this push is known. That before the next one is not, so its host is asked, and answers.
     gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
     until("start a run", || async { !gantry.transcript().await.is_empty() }).await;
     let third = hello.commit("main", &[("file", "again")]).unwrap();

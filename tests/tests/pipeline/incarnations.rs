@@ -1,5 +1,5 @@
-//! A registry, a task or a hook that is made again under the name of a deleted one is another: nothing of the former
-//! reaches it.
+//! A registry, task or hook created again under the name of a deleted one is a new object, and nothing of the old one
+//! affects it.
 
 use gantry_domain::decide::planner;
 use gantry_domain::registry::Registry;
@@ -13,7 +13,7 @@ use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{hooks, tasks};
 use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry};
 
-/// Deletes the registry `reg` with what belongs to it.
+/// Deletes the registry `reg` with everything that belongs to it.
 async fn delete_registry(gantry: &TestPipeline) {
     let (store, name) = (gantry.store.as_ref(), "reg".parse().unwrap());
     for task in tasks::list(store, Some(&name), None, 10).await.unwrap() {
@@ -27,7 +27,7 @@ async fn delete_registry(gantry: &TestPipeline) {
     assert_eq!(deleted, Deleted::Gone);
 }
 
-/// The registry `reg` once more, at this host.
+/// Creates the registry `reg` again, with this host.
 async fn make_again(gantry: &TestPipeline, host: &str) -> Registry {
     delete_registry(gantry).await;
     create_registry(gantry.store.as_ref(), "reg", host, 8).await

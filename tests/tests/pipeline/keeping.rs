@@ -1,4 +1,4 @@
-//! What is kept, and for how long.
+//! Retention: what is kept, and for how long.
 
 use std::time::Duration;
 

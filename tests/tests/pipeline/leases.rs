@@ -1,4 +1,4 @@
-//! Who owns a run, and what happens when the owner is lost.
+//! Ownership of runs, and the loss of the owner.
 
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ async fn a_cancel_that_comes_when_everything_is_pushed_moves_no_tag() {
     let gate = Gate::closed();
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
     let mut worker = gantry.worker("worker-1");
-    // It never renews in this test: only the question before tagging can tell it.
+    // It never renews in this test, so only the request before tagging can notice the cancellation.
     worker.settings.lease.renew = Duration::from_secs(600);
     let canceling = async {
         gate.reached().await;
@@ -282,7 +282,7 @@ async fn a_tag_that_a_lost_older_run_wrote_last_is_put_right_by_its_next_attempt
         .await
         .unwrap();
     assert!(gantry.worker("other").turn(&gantry.stop).await.unwrap());
-    // The newer run is done and has looked; now the older one writes, and crashes before it can report that.
+    // The newer run has ended and checked its tag. Now the older one writes, and crashes before it can report that.
     let late = format!("sha256:{}", "e".repeat(64)).parse().unwrap();
     gantry.registries.have(tag, &late);
     gantry.clock.advance(LEASE * 2);

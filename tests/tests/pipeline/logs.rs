@@ -1,4 +1,4 @@
-//! What a run says, and what it never says.
+//! What a run's log contains, and what it never contains.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ async fn a_log_that_is_sealed_while_its_worker_writes_on_stays_whole() {
     seal(store, blobs, id).await.unwrap();
     assert!(open_logs(store, None, 10).await.unwrap().is_empty());
 
-    // It had been believed dead, and knows nothing of it.
+    // A worker that counted as dead, and does not know.
     pack_segment(store, blobs, id, &pieces[..3]).await.unwrap();
     append_tail(store, id, &pieces[5]).await.unwrap();
     pack_segment(store, blobs, id, &pieces[3..6]).await.unwrap();
@@ -178,7 +178,7 @@ async fn while_the_object_store_is_away_output_is_held_back() {
     objects.away.store(true, Ordering::Relaxed);
     let (worker, stop) = (gantry.worker("worker-1"), gantry.stop.clone());
     let working = tokio::spawn(async move { worker.turn(&stop).await });
-    // Tried again and again: by the last of these nothing has been taken for a while.
+    // Retried repeatedly; after so many retries no output has been accepted for a while.
     objects.until_refused(6).await;
     let held = gantry.log("ca1", 1).await;
     assert!((256 << 10..=1 << 20).contains(&held.len()), "{} bytes in the store", held.len());
@@ -208,7 +208,7 @@ async fn a_log_that_could_not_be_packed_at_the_end_of_its_run_is_packed_later() 
     assert_eq!(gantry.log("ca1", 1).await, whole);
 }
 
-/// A run that waits for a worker, and objects that can be away.
+/// A run that waits for a worker, and an object store that can be made unavailable.
 async fn gantry_that_says(actions: Vec<Action>) -> (TestPipeline, Arc<MayBeAway>) {
     let gantry = super::start().await;
     gantry.ready_run(actions).await;
@@ -220,7 +220,7 @@ async fn gantry_that_says(actions: Vec<Action>) -> (TestPipeline, Arc<MayBeAway>
     (gantry, Arc::new(objects))
 }
 
-/// Objects that can be away.
+/// An object store that can be made unavailable.
 struct MayBeAway {
     blobs: SharedBlobs,
     away: AtomicBool,
@@ -294,7 +294,7 @@ async fn a_log_of_fifty_megabytes_does_not_grow_the_process() {
     let before = peak_memory();
     let gantry = run_with(vec![Action::Log { bytes: 50_000_000 }], None).await;
     let grown = peak_memory().saturating_sub(before);
-    // Other tests grow the same process meanwhile; the log itself would take more than twice this.
+    // Other tests use memory of the same process meanwhile; buffering the log itself would take more than twice this.
     assert!(grown < 96 << 20, "the process grew by {} MiB", grown >> 20);
 
     let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
@@ -308,7 +308,7 @@ async fn a_log_of_fifty_megabytes_does_not_grow_the_process() {
     assert!(bytes >= 50_000_000, "{bytes}");
 }
 
-/// The most memory that this process has had, in bytes.
+/// The peak memory of this process, in bytes.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

@@ -1,4 +1,4 @@
-//! A store that goes away while it is asked: what was asked may have been done, and whoever asked does not know.
+//! A store that becomes unavailable during a request: the request may have been applied, and the caller cannot know.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use gantry_seams::store::{Batch, CommitError, Kind, StoreError};
 use gantry_tests::doubles::store::{CommitHook, HookedStore};
 use gantry_tests::pipeline::DOCKERFILE;
 
-/// What an attempt writes, in its order: that its first step begins, that it moves tags, what it pushed, and its end.
+/// The commits of an attempt, in order: the first step begins, tags are moved, the image was pushed, the attempt ended.
 const COMMITS: [fn(&Batch) -> bool; 4] = [
     |batch| brings_run_to(batch, "running"),
     |batch| puts(batch, Kind::Tag),

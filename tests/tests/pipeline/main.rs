@@ -1,6 +1,7 @@
-//! The specification of the pipeline: from an event to an image, on every part but a real engine and a real registry.
+//! The specification of the pipeline, from an event to an image, with all parts except a real engine and a real
+//! registry.
 //!
-//! Each sentence is held by either mode: over SQLite and channels in memory, and over Redis and RabbitMQ.
+//! Tests run in both modes: over SQLite and channels in memory, and over Redis and RabbitMQ.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +49,7 @@ mod embedded {
     }
 }
 
-/// The roles apart: what leans on how the store orders, counts and wakes.
+/// Separate roles: tests that depend on how the store orders, counts and notifies.
 #[path = "."]
 mod scaled {
     use gantry_tests::backend::Backend;
@@ -73,7 +74,7 @@ mod scaled {
     }
 }
 
-/// What is the same rule over either store, asked of the other one too.
+/// Tests that do not depend on the store, run on the other store as well.
 #[path = "."]
 mod slow {
     #[path = "."]

@@ -1,9 +1,9 @@
-//! Inside a crate that grows, what knows what goes one way: no modules of `scheduler` and `worker` lean on each other.
+//! The modules of `scheduler` and `worker` have no cyclic dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Which top-level modules of a crate name which others, by `use crate::…` and paths alike. Tests aside.
+/// The dependencies between the top-level modules of a crate, by paths that begin with `crate::`, without tests.
 fn edges(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut folders = vec![source.to_owned()];
@@ -28,7 +28,7 @@ fn edges(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     edges
 }
 
-/// The modules that a path begins with: several in braces.
+/// The first segments of a path; several if it has braces.
 fn first_segments(rest: &str) -> impl Iterator<Item = String> {
     let listed = rest.strip_prefix('{').map(|list| list.split('}').next().unwrap().split(','));
     let names: Vec<&str> = match listed {
@@ -42,7 +42,7 @@ fn first_segments(rest: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// A way from a module back to it, if there is one.
+/// A dependency cycle, if there is one.
 fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     edges.keys().find_map(|start| way(edges, start, start, &mut BTreeSet::new()))
 }
@@ -73,7 +73,7 @@ fn the_modules_of_scheduler_and_worker_form_no_cycle() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
         let edges = edges(&source);
         assert!(edges.values().flatten().count() >= 8, "{name}: {edges:?}");
-        // Nobody leans on what composes the parts.
+        // No module depends on the one that composes the others.
         let composes = if name == "worker" { "worker" } else { "scheduler" };
         let leaning = edges.iter().filter(|(from, to)| *from != "lib" && to.contains(composes));
         assert_eq!(leaning.count(), 0, "{name}: somebody names {composes}");

@@ -1,4 +1,5 @@
-//! Which of two runs is newer, however their pushes are reported and whoever started them: it decides what rests under a tag.
+//! Which of two runs is newer, in whatever order their pushes are reported and whoever started them. This decides what
+//! a tag points to.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use gantry_tests::git_server::TestRepository;
 use gantry_tests::pipeline::{DOCKERFILE, LEASE, TestPipeline};
 use gantry_worker::engine::scripted::{Action, Gate};
 
-/// A branch with the commits `a` and `b`, of which `a` is its head and known, and a task that pushes one tag.
+/// A branch with the commits `a` and `b`, where `a` is its known head, and a task that pushes one tag.
 struct Branch {
     gantry: TestPipeline,
     hello: TestRepository,
@@ -31,7 +32,7 @@ impl Branch {
         let a = hello.commit("main", DOCKERFILE).unwrap();
         gantry.task("hello", "hello:latest").await;
         gantry.settle().await;
-        // As if `a` had been pushed: it is built, and the tag is there.
+        // As if `a` had been pushed: it is built, and the tag points to it.
         gantry.deliver("first", "hello", None, Some(&a)).await;
         gantry.settle().await;
         let b = hello.commit("main", &[("file", "b")]).unwrap();
@@ -54,7 +55,7 @@ impl Branch {
     }
 }
 
-/// A push that disagrees with its host is looked at again for some minutes.
+/// Waits for some minutes, during which a push that disagrees with its host is checked again.
 async fn settle_later(gantry: &TestPipeline) {
     for _ in 0..12 {
         gantry.settle().await;
@@ -63,21 +64,21 @@ async fn settle_later(gantry: &TestPipeline) {
     gantry.settle().await;
 }
 
-/// Moves `main` of the host to a commit, forward or back. The next commit follows that one.
+/// Moves `main` on the host to a commit, forward or back. The next commit is based on it.
 fn reset(repository: &TestRepository, commit: &str) {
     repository.git(&["reset", "-q", "--hard", commit]).unwrap();
     let refspec = format!("{commit}:refs/heads/main");
     repository.git(&["push", "-q", "-f", "origin", &refspec]).unwrap();
 }
 
-/// The commit of the image under a tag.
+/// The commit of the image that a tag points to.
 async fn resting_commit(gantry: &TestPipeline, tag: &str) -> String {
     let digest = gantry.registries.tag(&format!("registry.test/hello:{tag}")).expect("a tag");
     let lineage = gantry_seams::lineages::find(gantry.store.as_ref(), &digest).await.unwrap();
     lineage.unwrap().commit.unwrap().to_string()
 }
 
-/// Somebody asks for a run of the task, with the source's reference changed.
+/// Requests a run of the task with another reference of the source.
 async fn ask(gantry: &TestPipeline, task: &Task, reference: &str, force_tags: bool) -> Run {
     let mut build = task.recipe.clone();
     build.source = format!("{}#{reference}", gantry.git.url("hello")).parse().unwrap();
@@ -120,7 +121,7 @@ async fn a_branch_that_goes_back_is_built_again_and_a_late_repeat_of_its_first_p
     branch.back("back").await;
     branch.assert_rests_at(&branch.a).await;
     assert_eq!(branch.gantry.transcript().await.lines().count(), 3);
-    // Replayed, and told by a second hook.
+    // Replayed, and reported by a second hook.
     branch.forth("forth-again").await;
     branch.back("back-again").await;
     branch.forth("forth-once-more").await;
@@ -213,7 +214,7 @@ async fn a_person_s_run_that_read_an_older_head_ends_after_a_push_and_leaves_its
         gate.reached().await;
         let new = hello.commit("main", &[("file", "new")]).unwrap();
         gantry.deliver("d1", "hello", Some(&old), Some(&new)).await;
-        // The run read a head that no hook had told of: the host is asked, and says the newer one.
+        // The run read a head that no hook had reported, so the host is asked, and returns the newer one.
         while scheduler.tick().await.unwrap() {}
         while other.turn(&gantry.stop).await.unwrap() {}
         gate.open();
@@ -271,7 +272,7 @@ async fn a_second_attempt_that_reads_a_newer_commit_has_the_place_of_that_commit
     assert_eq!(resting_commit(&gantry, "latest").await, new);
 }
 
-/// A run of a push to one of many branches, leased.
+/// A leased run of a push to one of many branches.
 async fn leased_run(
     gantry: &TestPipeline,
     task: &Task,

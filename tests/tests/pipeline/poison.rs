@@ -1,5 +1,5 @@
-//! Records that do not decode, of each kind that a loop reads, and entries that name no record: each is put into
-//! quarantine, once, and whatever does not need it goes on.
+//! Records that do not decode, of each kind that a loop reads, and index entries without a record. Each is quarantined
+//! once, and everything that does not need it continues.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,13 +26,13 @@ use gantry_tests::pipeline::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take on a busy machine.
+/// The time limit for anything on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// What is stored in the place of a record.
+/// The content that replaces a record.
 const POISON: &[u8] = b"{\"v\":1,\"not\":\xff";
 
-/// How often each record went into quarantine.
+/// How often each record was quarantined.
 #[derive(Default)]
 struct Quarantined(Mutex<BTreeMap<String, usize>>);
 
@@ -46,7 +46,7 @@ impl CommitHook for Quarantined {
     }
 }
 
-/// A registry with a task, of which something is poisoned.
+/// A registry with a task, some of whose records are poisoned.
 struct Victim {
     registry: Registry,
     task: Task,
@@ -79,7 +79,7 @@ impl Victim {
         self.registry.name.as_str()
     }
 
-    /// A push that moves its branch on.
+    /// A push that moves its branch.
     fn push(&self, gantry: &TestPipeline) -> Delivery {
         let name = self.name();
         let push = Push {
@@ -124,7 +124,7 @@ impl Victim {
     }
 }
 
-/// The one run of a task.
+/// The only run of a task.
 async fn run_of(gantry: &TestPipeline, victim: &Victim) -> String {
     let task = Some((victim.registry.prefix, victim.task.id.name.clone()));
     let filter = runs::RunFilter { task, ..Default::default() };
@@ -133,7 +133,7 @@ async fn run_of(gantry: &TestPipeline, victim: &Victim) -> String {
     found[0].id.to_string()
 }
 
-/// Somebody asks for a run of a task, for the so many-th time.
+/// Requests a run of a task, with a number for its id.
 async fn ask(gantry: &TestPipeline, task: &Task, number: usize) {
     let by = TestPipeline::somebody();
     let event = Event {
@@ -170,7 +170,7 @@ async fn poison(gantry: &TestPipeline, keys: &[Key]) {
     gantry.store.commit(batch).await.unwrap();
 }
 
-/// Entries of every index that a loop goes through, for a run, an event and a log that there are not; they come first.
+/// Entries that name no run, event or log in every index that a loop reads; they sort first.
 async fn ghosts(gantry: &TestPipeline) {
     let mut batch = Batch::default();
     for index in ["runs/waiting", "runs/leased", "runs/ended", "runs/ready/linux-amd64"] {
@@ -255,7 +255,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     gantry.store.commit(batch).await.unwrap();
     poisoned.extend(silent);
     poison(&gantry, &poisoned).await;
-    // No loop reads it: it is only replaced.
+    // No loop reads this record: it is only replaced.
     let admission = Key::new(Kind::Admission, format!("registry/{}", TestPipeline::prefix()));
     poison(&gantry, &[admission]).await;
     ghosts(&gantry).await;
@@ -290,7 +290,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
     scheduling.await.unwrap();
     working.await.unwrap();
 
-    // A month and a lease later everything is looked at by every loop, and nobody writes of the poisoned again.
+    // A month and a lease later every loop reads every record, and none quarantines one again.
     let written = counted.0.lock().unwrap().clone();
     gantry.clock.advance(Duration::from_secs(40 * 24 * 3600) + LEASE);
     gantry.schedule().await;
@@ -327,7 +327,7 @@ async fn one_poisoned_run_hides_none_of_those_that_wait_behind_it() {
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let hello = gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.schedule().await;
-    // More than one look reads at once wait for a place in their registry.
+    // More runs than one pass reads wait for a place in their registry.
     for number in 0..140 {
         ask(&gantry, &victim.task, number).await;
     }

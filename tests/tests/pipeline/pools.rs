@@ -1,4 +1,4 @@
-//! Pools: one without workers, and workers that shall take nothing more.
+//! Pools without workers, and drained workers.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// An installation with one ready run, `ca1`, that somebody asked for.
+/// An installation with one ready run, `ca1`, that was requested.
 async fn with_a_ready_run() -> TestPipeline {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
@@ -23,7 +23,7 @@ async fn with_a_ready_run() -> TestPipeline {
     gantry
 }
 
-/// A worker that says that it is there, and is too busy to take anything.
+/// A worker that reports, and is too busy to take runs.
 async fn busy_worker(gantry: &TestPipeline) {
     let record = WorkerRecord {
         id: "busy".parse().unwrap(),
@@ -41,7 +41,7 @@ async fn busy_worker(gantry: &TestPipeline) {
     workers::record_seen(gantry.store.as_ref(), &record).await.unwrap();
 }
 
-/// What a scheduler does that has seen the store for as long as there is one.
+/// A pass of a scheduler that has always seen the store.
 async fn end_stranded_runs(gantry: &TestPipeline) -> usize {
     let began = Timestamp::default();
     gantry.scheduler().sweeper().end_stranded_runs(gantry.clock.now(), began).await.unwrap()
@@ -119,7 +119,7 @@ async fn a_scheduler_finds_such_runs_by_itself() {
     tokio::time::timeout(Duration::from_secs(30), both).await.expect("it ends");
 }
 
-/// A worker as a process has it, until `until` is over.
+/// Runs a worker like a process does, until `until` completes.
 async fn working<T>(gantry: &TestPipeline, until: impl Future<Output = T>) -> T {
     let stop = CancellationToken::new();
     let driving = async {
@@ -138,7 +138,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Nothing tells that a run is not taken; so it is given some time in which it would be.
+/// Checks that a run is not taken. Nothing signals that, so it waits for a while.
 async fn is_left_alone(gantry: &TestPipeline, run: &str) {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -160,7 +160,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
     working(&gantry, async {
         gate.reached().await;
         assert!(workers::drain(store, &id, &TestPipeline::somebody()).await.unwrap());
-        // It may look once more before it is told.
+        // It may poll once more before it notices the drain.
         until("the worker says that it is there", async || {
             workers::workforce(store).await.unwrap().lacks(&task.recipe.platform.pool()).is_some()
         })

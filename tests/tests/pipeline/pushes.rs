@@ -1,4 +1,4 @@
-//! What a push does.
+//! The effects of a push.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{decisions, runs};
 use gantry_tests::pipeline::{BASE, DOCKERFILE, TestPipeline};
 
-/// By then a host shows what it has sent hooks of.
+/// The time after which a host shows the commits that it has sent hooks for.
 const LAG: Duration = Duration::from_secs(180);
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_push_whose_registry_is_gone_is_decided_and_says_so() {
     gantry.settle().await;
     let second = hello.commit("main", &[("file", "changed")]).unwrap();
     let (event, _) = gantry.deliver("d1", "hello", Some(&first), Some(&second)).await;
-    // A registry with tasks cannot be deleted by its own operations.
+    // The operations refuse to delete a registry with tasks, so its record is removed directly.
     let mut batch = Batch::default();
     batch.delete.push(Key::new(Kind::Registry, "reg"));
     gantry.store.commit(batch).await.unwrap();
@@ -83,7 +83,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
     let accepted = futures_util::future::join_all(deliveries).await;
     let new = accepted.iter().filter(|(_, accepted)| *accepted == AcceptedDelivery::New).count();
     assert_eq!(new, 1);
-    // Several schedulers at once change nothing.
+    // Several concurrent schedulers change nothing.
     let schedulers: Vec<_> = (0..4).map(|_| gantry.scheduler()).collect();
     futures_util::future::join_all(schedulers.iter().map(|one| one.tick())).await;
     gantry.settle().await;
@@ -103,7 +103,7 @@ async fn two_pushes_in_order_are_two_runs_and_the_newer_keeps_the_tag() {
     gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
     gantry.schedule().await;
 
-    // The newer run is done before the older one gets so far.
+    // The newer run ends before the older one is built.
     let ready = runs::all_ready(gantry.store.as_ref(), 10).await.unwrap();
     assert_eq!(ready.len(), 2);
     let gate = gantry_worker::engine::scripted::Gate::closed();
@@ -165,7 +165,7 @@ async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
-    // Both pushes are reported before the scheduler has ever looked.
+    // Both pushes are reported before the scheduler's first pass.
     let second = hello.commit("main", &[("file", "2")]).unwrap();
     let third = hello.commit("main", &[("file", "3")]).unwrap();
     gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
@@ -229,7 +229,7 @@ async fn a_host_that_shows_a_push_later_than_it_says_so_is_asked_again() {
     let first = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
     gantry.settle().await;
-    // Two pushes, of which the host shows neither, and the hook of the first is lost.
+    // Two pushes that the host does not show yet, and the hook of the first one is lost.
     let second = hello.commit("other", &[("file", "2")]).unwrap();
     let third = hello.commit("other", &[("file", "3")]).unwrap();
     let (event, _) = gantry.deliver("d3", "hello", Some(&second), Some(&third)).await;
@@ -263,7 +263,7 @@ async fn a_push_after_which_the_branch_moved_on_is_decided_by_what_the_host_show
     gantry.settle().await;
     let gone = hello.commit("main", &[("file", "2")]).unwrap();
     let head = hello.commit("main", &[("file", "3")]).unwrap();
-    // The hooks of what the branch is at, and of what came before the push, are lost.
+    // The hooks of the branch's current head, and of the state before the push, are lost.
     let before = "9".repeat(40);
     let (event, _) = gantry.deliver("d2", "hello", Some(&before), Some(&gone)).await;
     gantry.settle().await;
@@ -292,7 +292,7 @@ async fn a_push_is_asked_about_at_the_task_s_address_and_never_at_its_own() {
         })
         .await;
     gantry.settle().await;
-    // The same repository to whoever compares names: another path, which may be another's, and another scheme.
+    // Equal to the repository by its key: another path, which may be somebody else's, and another scheme.
     let stored = gantry.git.url("hello");
     let mut before = first;
     for (number, url) in
@@ -304,7 +304,7 @@ async fn a_push_is_asked_about_at_the_task_s_address_and_never_at_its_own() {
         let (event, _) = gantry.deliver_of(&id, url, Some(&unknown), Some(&after)).await;
         gantry.settle().await;
         assert_eq!(gantry.decision(&event).await, format!("reg/hello: run ca{}", number + 1));
-        // What the operator reads, where it is another server.
+        // The message for the operator if it is another server.
         let recorded = decisions::find(gantry.store.as_ref(), &event).await.unwrap().unwrap();
         let told = recorded.decision.candidates[0].other_address.as_ref().map(ToString::to_string);
         let words = format!(
@@ -345,7 +345,7 @@ async fn one_push_starts_every_task_that_watches_it_though_they_do_not_fit_one_c
     assert_eq!(gantry.transcript().await.lines().count(), 70);
     let waits = gantry.transcript().await.lines().filter(|line| line.contains("Queued")).count();
     assert_eq!(waits, 70);
-    // Eight places: the others say what they wait for.
+    // There are eight places; the other runs record what they wait for.
     let waiting = runs::waiting(gantry.store.as_ref(), None, 100).await.unwrap();
     assert_eq!(waiting.len(), 62);
     let gantry_domain::run::RunState::Waiting { reason, .. } = &waiting[0].state else { panic!() };

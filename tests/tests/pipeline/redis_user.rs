@@ -1,4 +1,4 @@
-//! A worker as Redis knows it: a user that may touch what its pool's runs need, by the template that operators start from.
+//! A worker with its own Redis user, which may access only what its pool's runs need, by the template for operators.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Guarded {
         let redis = Redis::start().await.unwrap();
         for line in TEMPLATE.lines() {
             let user = line.strip_prefix("user ").expect("a file for Redis holds nothing else");
-            // Set last: it is who sets the others.
+            // Set last, because it sets the others.
             if !user.starts_with("default") {
                 call(&redis, user).await;
             }
@@ -43,7 +43,7 @@ impl Guarded {
         Self { gantry, redis }
     }
 
-    /// What a worker of pool linux-amd64 sees of the store.
+    /// The store as a worker of pool linux-amd64 sees it.
     async fn workers_store(&self) -> SharedStore {
         connect(&self.gantry, &self.redis, "gantry-worker-linux-amd64", "CHANGE-ME-TOO").await
     }
@@ -85,7 +85,7 @@ async fn connect(gantry: &TestPipeline, redis: &Redis, user: &str, password: &st
     Arc::new(RedisStore::connect(options).await.unwrap())
 }
 
-/// `ACL SETUSER` by the default user.
+/// Runs `ACL SETUSER` as the default user.
 async fn call(redis: &Redis, user: &str) {
     let mut stream = TcpStream::connect(redis.address()).await.unwrap();
     stream.write_all(format!("ACL SETUSER {user}\r\n").as_bytes()).await.unwrap();
@@ -113,14 +113,14 @@ async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secret
     let found = installation::find(store.as_ref()).await.unwrap().unwrap();
     assert_eq!(found.check_pool_key(&key.fingerprints()), Ok(()));
 
-    // One run, tick by tick: an attempt that fails for the infrastructure, and the pause before the next.
+    // One run, tick by tick: an attempt that fails because of the infrastructure, and the pause before the next.
     gantry.engine.go_away();
     assert!(worker.turn(&gantry.stop).await.unwrap());
     assert_eq!(gantry.run(&own.id.to_string()).await.status(), RunStatus::Queued);
     gantry.engine.come_back();
     gantry.clock.advance(Duration::from_secs(120));
     gantry.schedule().await;
-    // Both, by the whole worker: it announces itself, takes, builds, packs logs and leaves.
+    // Both, by the whole worker: it reports, takes, builds, packs logs and shuts down.
     let stop = CancellationToken::new();
     let working = tokio::spawn(worker.clone().run(stop.clone()));
     for run in [&own, &second] {
@@ -139,7 +139,7 @@ async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secret
     working.await.unwrap();
     assert!(workers::list(gantry.store.as_ref(), 10).await.unwrap().is_empty(), "it left");
 
-    // What it may not read, and not write.
+    // Records that it may neither read nor write.
     let others = [
         (Kind::Bundle, format!("linux-arm64/{}", other.id)),
         (Kind::Hook, "hook".to_owned()),
@@ -167,14 +167,14 @@ async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secret
         assert_refused(store.range(&Index::new(index), From::Start, 1).await.map(drop), index);
     }
 
-    // What it was given all the same does not open.
+    // A bundle of another pool does not open, even if the worker gets it.
     assert!(Bundle::open(&key, &own, &own_bundle).is_ok(), "its own does");
     assert!(Bundle::open(&key, &other, &other_bundle).is_err(), "another pool's");
     assert!(Bundle::open(&key, &second, &own_bundle).is_err(), "its own for another run");
     let arm = gantry.keyring.pool_key(&"linux/arm64".parse::<Platform>().unwrap().pool());
     assert!(Bundle::open(&arm, &other, &other_bundle).is_ok(), "that pool's own key does");
 
-    // What it may write all the same earns it nothing.
+    // What it may write anyway gives it no secrets.
     super::forged::other_registry(gantry).await;
     super::forged::forge(store.as_ref(), &own).await;
     gantry.schedule().await;

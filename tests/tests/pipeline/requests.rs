@@ -1,5 +1,5 @@
-//! What somebody asks for over the API is what is built: the same commit again, with new bases or the same ones, and the
-//! upload that was sent.
+//! Runs requested over the API build what was requested: the same commit again, with new bases or the same ones, and
+//! the upload that was sent.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Api {
         (answer.status(), answer.json().await.unwrap())
     }
 
-    /// Starts a run and lets it end.
+    /// Starts a run and waits for its end.
     async fn run(&self, gantry: &TestPipeline, path: &str, body: &Value) -> Run {
         let (status, run) = self.send(path, "application/json", body.to_string()).await;
         assert_eq!(status, StatusCode::CREATED, "{run}");
@@ -97,7 +97,7 @@ async fn a_rerun_builds_the_commit_of_its_run_and_same_bases_its_bases_too() {
     assert_eq!(made_from(&same), (commit.as_str(), &old));
     let order = gantry.engine.asked().pop().unwrap().order;
     assert!(order.dockerfile.contains(&format!("{BASE}@{old}")), "{}", order.dockerfile);
-    // A rerun of a rerun says anew what it keeps.
+    // A rerun of a rerun must request the same bases again.
     let same = same.id;
     let again = api.run(&gantry, &format!("/runs/{same}/reruns"), &json!({})).await;
     assert_eq!(made_from(&again), (commit.as_str(), &new));
@@ -130,7 +130,7 @@ async fn a_rerun_of_a_run_that_failed_before_its_build_builds_the_commit_that_it
     assert_eq!(made_from(&again), (commit.as_str(), &digest("d")));
 }
 
-/// Uploads an archive; answers its id.
+/// Uploads an archive, and returns its id.
 async fn upload(api: &Api, archive: Vec<u8>) -> String {
     let path = "/registries/reg/uploads";
     let (status, upload) = api.send(path, "application/octet-stream", archive).await;

@@ -1,4 +1,4 @@
-//! A store that fills up: bodies leave early, and runs keep their room.
+//! A store that fills up: bodies are moved out early, and runs keep their space.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whose secrets open where, and what happens when they do not.
+//! Which secrets open where, and what happens when they do not open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 
 const SECRET: &str = "s3cr3t-of-some-length";
 
-/// A key file with these keys, each of one byte again and again.
+/// A key ring; each key repeats one byte.
 pub(crate) fn ring(keys: &[u8]) -> Keyring {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret.key");
@@ -35,7 +35,7 @@ fn seal(gantry: &TestPipeline, secret: &str) -> Sealed {
     gantry.keyring.seal(&TestPipeline::seals_for(), &SecretString::from(secret)).unwrap()
 }
 
-/// A task with a secret build argument.
+/// Creates a task with a secret build argument.
 pub(crate) async fn task_with_secret(gantry: &TestPipeline, name: &str) -> Task {
     gantry.git.repository(name).unwrap().commit("main", DOCKERFILE).unwrap();
     let sealed = seal(gantry, SECRET);
@@ -63,7 +63,7 @@ async fn stored(gantry: &TestPipeline, id: &str) -> Option<Bytes> {
     found.map(|record| record.bytes)
 }
 
-/// The secret reached the engine in every build, and the run is done.
+/// Checks that the secret reached the engine in every build, and that the run has ended.
 async fn assert_built_with_its_secret(gantry: &TestPipeline) {
     let run = gantry.run("ca1").await;
     assert_eq!(run.status(), RunStatus::Succeeded, "{run:?}");
@@ -160,7 +160,7 @@ async fn a_ring_that_lacks_a_key_in_use_does_not_open_the_installation() {
     ));
 }
 
-/// As `gantry secret rekey` seals.
+/// Reseals like `gantry secret rekey`.
 pub(crate) struct Anew(pub(crate) Keyring);
 
 impl Reseal for Anew {
@@ -184,7 +184,7 @@ async fn once_everything_is_sealed_anew_the_old_key_may_go() {
     let store = Arc::clone(&gantry.store);
     let store = store.as_ref();
 
-    // A secret in every kind of record that has one.
+    // A secret in each kind of record that may have one.
     let credentials =
         SealedCredentials { username: "mona".to_owned(), password: seal(&gantry, SECRET) };
     let name = "reg".parse().unwrap();
@@ -241,7 +241,7 @@ async fn once_everything_is_sealed_anew_the_old_key_may_go() {
     let old_alone = reseal::pass(store, &Anew(ring(&[1]))).await.unwrap();
     assert_eq!(old_alone.unopened.len(), 8, "{:?}", old_alone.unopened);
 
-    // What was ready before opens with the new key of its pool, in its first attempt.
+    // Earlier ready runs open with the new key of their pool, in their first attempt.
     gantry.keyring = Arc::new(ring(&[2]));
     gantry.settle().await;
     for run in ["ca2", "ca3"] {

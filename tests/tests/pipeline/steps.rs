@@ -1,4 +1,4 @@
-//! What a run's steps did is kept beside it, attempt by attempt.
+//! The steps of a run are recorded separately for each attempt.
 
 use std::time::Duration;
 

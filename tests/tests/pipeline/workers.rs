@@ -1,4 +1,4 @@
-//! A worker as it runs: what it takes, what it says of itself, what it cleans up.
+//! A running worker: what it takes, what it reports, and what it cleans up.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use gantry_worker::engine::scripted::{Action, Gate};
 use gantry_worker::engine::{Engine as _, Leftover, LeftoverKind};
 use tokio_util::sync::CancellationToken;
 
-/// Runs scheduler and worker as they run in `gantry up`, until `until` is over.
+/// Runs scheduler and worker like `gantry up`, until `until` completes.
 async fn running<T>(gantry: &TestPipeline, until: impl Future<Output = T>) -> T {
     let stop = CancellationToken::new();
     let scheduler = gantry.scheduler().run(stop.clone());
@@ -25,7 +25,7 @@ async fn running<T>(gantry: &TestPipeline, until: impl Future<Output = T>) -> T 
     result
 }
 
-/// Waits until a run is what it should be, looking whenever its record changes.
+/// Waits until a run satisfies a condition, which is checked whenever its record changes.
 async fn until(gantry: &TestPipeline, id: &str, is_so: impl Fn(&Run) -> bool) -> Run {
     let mut watch = runs::watch(gantry.store.as_ref(), id.parse().unwrap());
     loop {
@@ -171,7 +171,7 @@ async fn a_cancel_that_nobody_was_told_of_ends_the_run_before_its_first_step() {
     gantry.ask(&task, None).await;
     gantry.schedule().await;
     let mut worker = gantry.worker("worker-1");
-    // It never renews in this test: only the question before the first step can tell it.
+    // It never renews in this test, so only the request before the first step can notice the cancellation.
     worker.settings.lease.renew = Duration::from_secs(600);
     let canceling = async {
         until(&gantry, "ca1", |run| run.status() == RunStatus::Started).await;

@@ -1,4 +1,4 @@
-//! A backup that is taken while pushes come and builds go on, restored on another folder.
+//! A backup taken while pushes arrive and builds run, restored to another folder.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
     let hook = gantry
         .json(&["hook", "create", "--provider", "github", "--repository", &git.url(&name)])
         .await;
-    // A build that is done, one that goes on during the backup, and its log.
+    // A finished build, one that runs during the backup, and its log.
     let done = gantry.context("done", "FROM BASE\nRUN echo it was built before\n");
     let done = gantry.run(&["build", &done, "-t", &unique("done")]).await;
     assert!(done.status.success(), "{}", text(&done));
@@ -34,7 +34,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
         assert!(Instant::now() < deadline, "the build does not begin");
     }
 
-    // Pushes before, during and after it.
+    // Pushes before, during and after the backup.
     let push = async |before: &str, number: usize| {
         let after = repository.commit("main", &[("file", &number.to_string())]).unwrap();
         let push = Push { git: &git, name: &name, before, after: &after };
@@ -48,7 +48,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
     }
     let is_taken = Arc::new(AtomicBool::new(false));
     let backup = async {
-        // Twice: what there is is brought up to date.
+        // Twice, because an existing backup is brought up to date.
         gantry.ok(&["store", "backup", "--data", "data", "--to", "backup"]).await;
         let told = gantry.run(&["store", "backup", "--data", "data", "--to", "backup"]).await;
         is_taken.store(true, Ordering::SeqCst);
@@ -73,7 +73,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
     std::fs::rename(at("data"), at("lost")).unwrap();
     std::fs::rename(at("backup"), at("data")).unwrap();
     std::fs::copy(at("lost/secret.key"), at("data/secret.key")).unwrap();
-    // The client has its token still.
+    // The client still has its token.
     gantry.start(&real::docker_host()).await;
 
     let deliveries = gantry.ok(&["delivery", "list"]).await;
@@ -82,7 +82,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
     }
     let restored = (0..pushed).filter(|n| deliveries.contains(&format!("81ab-{n:012}"))).count();
     eprintln!("{restored} of {pushed} pushes are in the backup");
-    // What was building then is built again, and what was waiting is built.
+    // What was building is built again, and what was waiting is built.
     let followed = gantry.run(&["logs", &slow, "--follow"]).await;
     assert!(text(&followed).contains("done at last"), "{}", text(&followed));
     let shown = gantry.json(&["runs", "show", &slow]).await;
@@ -100,7 +100,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
         assert!(Instant::now() < deadline, "{runs:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    // A push is a run, or none of it is there; each is built once, and its log can be read.
+    // Each push is completely in the backup or not at all; each run is built once, and its log can be read.
     assert_eq!(runs.len(), restored);
     for run in &runs {
         let log = gantry.run(&["logs", run["id"].as_str().unwrap()]).await;
@@ -108,7 +108,7 @@ async fn a_backup_of_a_busy_service_is_restored_whole() {
     }
     let before = gantry.json(&["runs", "list"]).await.to_string();
     assert!(before.contains("Succeeded") && !before.contains("Error"), "{before}");
-    // The next push is one as ever.
+    // Another push works as usual.
     let after = repository.commit("main", &[("file", "after")]).unwrap();
     let next = Push { git: &git, name: &name, before: &head, after: &after };
     assert_eq!(next.deliver(&hook, "82d3162e-cc78-11e3-81ab-000000000000").await, 202);

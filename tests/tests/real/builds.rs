@@ -29,7 +29,7 @@ async fn task(gantry: &TestPipeline, name: &str, dockerfile: &str, image: &str) 
         .await
 }
 
-/// Asks for a run of a task and lets it be ready.
+/// Requests a run of a task, and admits it.
 pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id::RunId {
     let draft = |event| {
         let by = TestPipeline::somebody();
@@ -128,7 +128,7 @@ async fn two_builds_of_one_dockerfile_at_once_each_see_their_own_secret() {
     }
 }
 
-/// A name that no other run of the tests has used: the registry may be an old one.
+/// A unique name, because the registry may be reused between test runs.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}", gantry_ops::secret::random_hex::<6>().unwrap().as_str())
 }

@@ -1,5 +1,5 @@
-//! An engine that is killed, asked to end or stopped in the middle of a build or push of `gantry up`, or has no room: never
-//! the user's fault, and nothing is left of it.
+//! The engine of `gantry up` is killed, terminated or paused during a build or push, or its disk is full: this is never
+//! the user's failure, and nothing is left behind.
 
 use std::time::{Duration, Instant};
 
@@ -26,22 +26,22 @@ on_each_engine! {
     a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room,
 }
 
-/// How long anything may take on a busy machine.
+/// The time limit for anything on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// A build under way on an engine of its own.
+/// A running build on a private engine.
 struct Building {
     engine: OwnEngine,
     gantry: Gantry,
     _git: GitServer,
     repository: TestRepository,
     run: String,
-    /// Stands in the command of the step.
+    /// A word in the command of the step.
     mark: String,
 }
 
 impl Building {
-    /// Its step takes so long.
+    /// Starts a build whose step takes this many seconds.
     async fn start(name: &str, on: Engine, seconds: u32) -> Self {
         let (engine, git) =
             (OwnEngine::start(name, on.dockerd(), None).await, GitServer::start().await.unwrap());
@@ -80,20 +80,20 @@ impl Building {
         self.gantry.json(&["runs", "show", &self.run]).await
     }
 
-    /// Follows the run to its end, which is a success.
+    /// Follows the run to its end, and checks that it succeeded.
     async fn succeeds(&self) -> serde_json::Value {
         let followed = self.gantry.run(&["logs", &self.run, "--follow"]).await;
         assert_eq!(followed.status.code(), Some(0), "{}", text(&followed));
         self.shown().await
     }
 
-    /// Nothing of any build is in the engine, nor beside it.
+    /// Checks that nothing of any build is left in the engine or as a process.
     async fn is_clean(&self) {
         is_clean(&self.engine, || self.is_running()).await;
     }
 }
 
-/// Waits until nothing of any build is in an engine, and no process of a step is left.
+/// Waits until nothing of any build is left in an engine, and no process of a step.
 async fn is_clean(engine: &OwnEngine, is_running: impl Fn() -> bool) {
     let socket = engine.socket().display().to_string();
     let engine = Docker::connect_with_unix(&socket, 20, bollard::API_DEFAULT_VERSION).unwrap();
@@ -126,7 +126,7 @@ fn commit(repository: &TestRepository, mark: &str, seconds: u32) {
     repository.commit("main", &[("Dockerfile", &dockerfile)]).unwrap();
 }
 
-/// The ends of a run's attempts, as an operator reads them.
+/// The ends of a run's attempts, as shown to operators.
 fn ends(run: &serde_json::Value) -> Vec<String> {
     let attempts = run["attempts"].as_array().unwrap().iter();
     attempts.map(|attempt| attempt.to_string()).collect()
@@ -135,7 +135,7 @@ fn ends(run: &serde_json::Value) -> Vec<String> {
 async fn ends_in_the_middle(on: Engine, signal: &str) {
     let mut building = Building::start(&signal.to_lowercase(), on, 3600).await;
     building.engine.end(signal);
-    // The next attempt builds what is there then.
+    // The next attempt builds the then current commit.
     commit(&building.repository, &building.mark, 0);
     building.engine.start_again().await;
     let run = building.succeeds().await;
@@ -157,8 +157,8 @@ async fn a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing(
     ends_in_the_middle(on, "TERM").await;
 }
 
-/// An engine that is stopped for a moment is waited for. Stopped for `GANTRY_ENGINE_STOPPED` seconds, for longer than 40,
-/// it is given up, and the build tried again.
+/// A short pause of the engine only delays the build. With `GANTRY_ENGINE_STOPPED` seconds of more than 40, the attempt
+/// fails and is retried.
 #[allow(clippy::disallowed_methods, reason = "how long is asked of whoever runs it")]
 async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time(on: Engine) {
     let stopped = std::env::var("GANTRY_ENGINE_STOPPED").ok().and_then(|time| time.parse().ok());

@@ -1,4 +1,4 @@
-//! The specification on real parts alone: engine, registry, git, and the program as a user has it.
+//! The specification with only real parts: engine, registry, git, and the program as users run it.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,11 +1,11 @@
-//! A push as GitHub tells of it.
+//! A push as GitHub reports it.
 
 use gantry_tests::git_server::{GitServer, TestRepository};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::StatusCode;
 use sha2::Sha256;
 
-/// A repository whose last commit nobody was told of.
+/// A push that was not reported yet.
 pub(crate) struct Push<'a> {
     pub(crate) git: &'a GitServer,
     pub(crate) name: &'a str,
@@ -14,7 +14,7 @@ pub(crate) struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Signs it with a hook's secret and sends it there. Tells the answer.
+    /// Signs it with a hook's secret and sends it. Returns the status.
     pub(crate) async fn deliver(&self, hook: &serde_json::Value, delivery: &str) -> StatusCode {
         let (url, secret) = (hook["url"].as_str().unwrap(), hook["secret"].as_str().unwrap());
         let clone_url = self.git.url(self.name);
@@ -43,7 +43,7 @@ impl Push<'_> {
     }
 }
 
-/// A repository that builds, on the branch `main`, and its first commit.
+/// A repository with a Dockerfile on the branch `main`, and its first commit.
 pub(crate) fn repository(git: &GitServer, name: &str, base: &str) -> (TestRepository, String) {
     let repository = git.repository(name).unwrap();
     let dockerfile = format!("FROM {base}\nRUN echo it is built\n");

@@ -1,4 +1,4 @@
-//! Whole runs on the real engine, whose registry fails on the way: tried again, and never the user's fault.
+//! Whole runs on the real engine with a failing registry: they are retried, and never the user's failure.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ on_each_engine! {
     a_registry_that_stays_broken_ends_the_run_as_error_after_three_attempts,
 }
 
-/// A run that pushes to the registry under `tag`.
+/// A run that pushes to the registry with the tag `tag`.
 struct Pushing {
     gantry: TestPipeline,
     engine: Engine,
@@ -55,13 +55,13 @@ impl Pushing {
         self.gantry.real_worker_on("w", &self.engine.docker_host())
     }
 
-    /// One attempt.
+    /// Executes one attempt.
     async fn turn(&self) -> Run {
         assert!(self.worker().turn(&self.gantry.stop).await.unwrap());
         runs::find(self.gantry.store.as_ref(), self.run).await.unwrap().unwrap()
     }
 
-    /// The next attempt, once its pause is over.
+    /// Executes the next attempt, after its pause.
     async fn turn_after(&self, pause: Duration) -> Run {
         self.gantry.clock.advance(pause);
         self.gantry.schedule().await;
@@ -69,7 +69,7 @@ impl Pushing {
     }
 }
 
-/// Whether it keeps images in containerd: the default engine may as well.
+/// Whether the engine has the containerd image store; the default engine may have it as well.
 async fn has_containerd_store(on: Engine) -> bool {
     let address = on.docker_host();
     let docker = Docker::connect_with_unix(&address, 60, bollard::API_DEFAULT_VERSION).unwrap();
@@ -81,7 +81,7 @@ fn succeeded(run: &Run, attempts: usize) {
     assert_eq!((run.status(), run.attempts.len()), (RunStatus::Succeeded, attempts), "{run:#?}");
 }
 
-/// The last attempt was the infrastructure's to lose, and there will be another.
+/// Checks that the last attempt failed because of the infrastructure, and that there will be another one.
 fn waits(run: &Run, words: &str) {
     assert_eq!(run.status(), RunStatus::Queued, "{run:#?}");
     let end = &run.attempts.last().unwrap().end;
@@ -97,7 +97,7 @@ async fn what_passes_soon_costs_no_attempt(on: Engine) {
     one.registry.plan(1, "GET", "/v2/", Fault::Status(429, Some(1)));
     one.registry.plan(1, "HEAD", "/busybox/manifests/1", Fault::Status(502, None));
     if !has_containerd_store(on).await {
-        // With the classic store the engine itself sends a layer again, after five seconds.
+        // With the classic store the engine itself retries a layer after five seconds.
         one.registry.plan(1, "PATCH", "/blobs/uploads/", Fault::BreaksAfter(1));
     }
     one.registry.plan(1, "PUT", "/manifests/latest", Fault::Status(500, None));
@@ -108,7 +108,7 @@ async fn what_passes_soon_costs_no_attempt(on: Engine) {
 
 async fn a_layer_that_breaks_off_costs_at_most_one_attempt(on: Engine) {
     let one = Pushing::start(on, "latest").await;
-    // The containerd store sends a layer in one request, and does not send it again.
+    // The containerd store uploads a layer in one request, and does not retry it.
     let method = if has_containerd_store(on).await { "PUT" } else { "PATCH" };
     one.registry.plan(1, method, "/blobs/uploads/", Fault::BreaksAfter(1));
     let run = one.turn().await;

@@ -1,4 +1,4 @@
-//! `gantry ingress`, `gantry scheduler` and `gantry worker` as an operator runs them: processes over Redis and RabbitMQ.
+//! `gantry ingress`, `gantry scheduler` and `gantry worker` as operators run them: processes over Redis and RabbitMQ.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 use crate::push::{Push, repository};
 use crate::scaled::{Scaled, WITHIN, broker, unique};
 
-/// What a role says of itself: the status, and each part's words.
+/// The answer of a role's `/readyz`: the status, and the state of each part.
 async fn readyz(role: &Role) -> Option<(u16, serde_json::Value)> {
     let answer = reqwest::get(format!("http://{}/readyz", role.telemetry())).await.ok()?;
     Some((answer.status().as_u16(), answer.json().await.ok()?))
 }
 
-/// Waits until `/readyz` answers `status`, with words that `hold`.
+/// Waits until `/readyz` answers `status` with a body that satisfies `hold`.
 async fn until_says(role: &mut Role, status: u16, hold: impl Fn(&serde_json::Value) -> bool) {
     let deadline = Instant::now() + WITHIN;
     let mut said = None;
@@ -50,7 +50,7 @@ async fn roles_that_start_before_their_servers_build_what_a_push_asks_for() {
         until_says(role, 503, |parts| is_missing(parts, "store") && is_missing(parts, "queue"))
             .await;
     }
-    // One that waits can be told to end.
+    // A process that waits for servers can be terminated.
     scheduler.terminate().await.unwrap();
     scheduler.spawn().unwrap();
     scaled.redis.start_again().await.unwrap();
@@ -69,7 +69,8 @@ async fn roles_that_start_before_their_servers_build_what_a_push_asks_for() {
     let run = scaled.run(&url, "Succeeded").await;
     assert_eq!((run["commit"].as_str(), run["worker"].as_str()), (Some(&*after), Some("worker-1")));
 
-    // A server that goes away later ends nobody. Doorbells are missed by nobody; the store is.
+    // A later outage of a server ends no process. Without the broker they are still ready, without the store they are
+    // not.
     scaled.broker.set(Way::Cut);
     until_says(&mut ingress, 200, |parts| is_missing(parts, "queue")).await;
     scaled.redis.kill().await.unwrap();

@@ -1,4 +1,4 @@
-//! An installation of roles: processes over a Redis of their own, the run's RabbitMQ, and the real engine and registry.
+//! An installation of roles: processes over a private Redis, the shared RabbitMQ, and the real engine and registry.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -14,21 +14,21 @@ use gantry_tests::servers::redis::Redis;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// How long anything may take on a busy machine.
+/// The time limit for anything on a busy machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// What the processes of one installation share.
 pub(crate) struct Scaled {
     pub(crate) folder: TempDir,
     pub(crate) redis: Redis,
-    /// The way to the broker.
+    /// The proxy to the broker.
     pub(crate) broker: Proxy,
     pub(crate) vhost: Vhost,
     pub(crate) token: String,
 }
 
 impl Scaled {
-    /// Both servers are there, and the keys; no process is.
+    /// Starts the servers and creates the keys; no process is running yet.
     pub(crate) async fn new() -> Self {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let scaled = Self {
@@ -54,7 +54,7 @@ impl Scaled {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// What all roles are told, and what the last ones say instead.
+    /// The settings of all roles, with those of one role.
     pub(crate) fn settings(&self, own: &[Setting]) -> Vec<Setting> {
         let vhost = self.vhost.address();
         let vhost = vhost.rsplit('/').next().unwrap();
@@ -103,7 +103,7 @@ impl Scaled {
         self.role("worker", name, &own)
     }
 
-    /// A token straight from the store, by the settings of a role that was made as `name`.
+    /// Creates a token directly in the store, with the settings of the role `name`.
     pub(crate) async fn admit(&mut self, name: &str) {
         let config = self.path(&format!("{name}/gantry.toml"));
         let token = self.ok(&["store", "admin-token", "--config", &config]).await;
@@ -129,7 +129,7 @@ impl Scaled {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the ingress at `url` answers to a command of the client.
+    /// The JSON answer of the ingress at `url` to a client command.
     pub(crate) async fn ask(&self, url: &str, arguments: &[&str]) -> serde_json::Value {
         let mut command = self.program(arguments);
         let output =
@@ -138,7 +138,7 @@ impl Scaled {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// A task on a repository of its own, with a hook that tells of pushes.
+    /// Creates a task on a repository, with a hook.
     pub(crate) async fn web(&self, url: &str, git: &GitServer, name: &str) -> serde_json::Value {
         let image = format!("{name}:{{{{.Run.ID}}}}");
         let context = format!("{}#main", git.url(name));
@@ -148,7 +148,7 @@ impl Scaled {
             .await
     }
 
-    /// The first run that comes to `status`.
+    /// The first run with this status.
     pub(crate) async fn run(&self, url: &str, status: &str) -> serde_json::Value {
         let deadline = Instant::now() + WITHIN;
         loop {
@@ -161,7 +161,7 @@ impl Scaled {
         }
     }
 
-    /// What a role says that must not start, and its exit code. `own` are settings, a line each.
+    /// The exit code and output of a role that must not start. `own` has its settings, one per line.
     pub(crate) async fn refused(&self, role: &str, own: &str) -> (i32, String) {
         let own_keys: Vec<&str> = own.lines().filter_map(|line| line.split(' ').next()).collect();
         let mut config = own.to_owned();
@@ -175,7 +175,7 @@ impl Scaled {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
-    /// A role that must not start, and what it must say.
+    /// Checks that a role does not start, and its output.
     pub(crate) async fn refuses(&self, role: &str, own: &str, code: i32, words: &[&str]) {
         let (status, said) = self.refused(role, own).await;
         assert_eq!(status, code, "{role} with {own}: {said}");
@@ -185,7 +185,7 @@ impl Scaled {
     }
 }
 
-/// `host:port` of the run's RabbitMQ.
+/// `host:port` of the shared RabbitMQ.
 pub(crate) fn broker() -> String {
     let url = real::amqp();
     let address = url.rsplit(['/', '@']).find(|part| !part.is_empty());

@@ -1,4 +1,4 @@
-//! `gantry up` and the client as a user has them: the program alone, its words and its exit codes.
+//! `gantry up` and the client as users run them: only the program, its output and its exit codes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -27,14 +27,14 @@ struct Up {
 }
 
 impl Gantry {
-    /// Installed, and not up.
+    /// Installed, but not running.
     pub(crate) fn installed() -> Self {
-        // Free a moment ago; whoever else takes one takes another.
+        // It was free a moment ago; other tests choose other ports.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { folder: tempfile::tempdir().unwrap(), listen: free.to_string(), up: None }
     }
 
-    /// Up on the real engine, with the real registry as `demo`.
+    /// Running on the real engine, with the real registry as `demo`.
     pub(crate) async fn up() -> Self {
         let mut gantry = Self::installed();
         gantry.start(&real::docker_host()).await;
@@ -46,7 +46,7 @@ impl Gantry {
         let mut command = Command::new(gantry_program());
         command
             .env_clear()
-            // Nothing but git is there: no `docker` above all.
+            // Only git can be found, in particular no `docker`.
             .env("PATH", "/nonexistent")
             .env("HOME", self.folder.path())
             .env("GANTRY_CONFIG", self.folder.path().join("client.toml"))
@@ -80,7 +80,7 @@ impl Gantry {
         self.up = Some(Up { child, said, words });
     }
 
-    /// Asks it to stop, as an init system does, and waits for its end.
+    /// Sends SIGTERM, as an init system does, and waits for the end.
     pub(crate) async fn stop(&mut self) {
         let mut up = self.up.take().unwrap();
         let pid = up.child.id().unwrap().to_string();
@@ -226,7 +226,7 @@ async fn a_cancel_removes_the_step_s_process_within_two_seconds() {
     assert_eq!(followed.status.code(), Some(3), "{}", text(&followed));
 }
 
-/// Whether some process on this machine sleeps that long.
+/// Whether a process on this machine runs `sleep` with this argument.
 fn is_running(seconds: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|entry| {
         std::fs::read(entry.path().join("cmdline"))

@@ -1,4 +1,4 @@
-//! Several worker processes on one engine: whatever they push at the same moment, each tag shows what its own run built.
+//! Several worker processes on one engine: whatever they push concurrently, each tag points to what its own run built.
 
 use futures_util::future::join_all;
 use gantry_tests::git_server::GitServer;
@@ -12,7 +12,7 @@ const DOCKERFILE: &str = "FROM scratch\nCOPY file /file\n";
 
 const WORKERS: usize = 3;
 
-/// Branches of one repository, whose tasks push to one repository of the registry, a tag each.
+/// Branches of one repository. Their tasks push to one repository of the registry, each with its own tag.
 const BRANCHES: [&str; 6] = ["b0", "b1", "b2", "b3", "b4", "b5"];
 
 /// 12 runs in all.
@@ -96,7 +96,7 @@ fn content(branch: &str, round: usize) -> String {
     format!("branch {branch}, round {round}")
 }
 
-/// The content of `/file` in the image under a branch's tag, as the registry has it.
+/// The content of `/file` in the image of a branch's tag, according to the registry.
 async fn tagged(repository: &str, branch: &str) -> String {
     let image = format!("{}/{repository}:{branch}", real::registry());
     PulledImage::find(&image).await.unwrap().expect("a tag").file("file").await.unwrap()

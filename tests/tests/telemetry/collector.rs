@@ -1,4 +1,4 @@
-//! A trace collector that keeps what it is sent: OTLP over HTTP, as the real ones speak it.
+//! A trace collector that records what it receives: OTLP over HTTP, like real ones.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,19 +18,19 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What whoever sends traces must show.
+/// The key that senders must send.
 pub(crate) const KEY: &str = "key-of-the-collector";
 
-/// A span, as it came.
+/// A received span.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
-    /// The process that made it.
+    /// The service that sent it.
     pub(crate) service: String,
     pub(crate) name: String,
     pub(crate) trace: String,
     pub(crate) id: String,
     pub(crate) parent: String,
-    /// With those of its resource.
+    /// Including those of its resource.
     pub(crate) attributes: Vec<(String, String)>,
 }
 
@@ -46,7 +46,6 @@ struct Kept {
     bodies: Mutex<Vec<Bytes>>,
 }
 
-/// A collector.
 pub(crate) struct Collector {
     address: SocketAddr,
     kept: Arc<Kept>,
@@ -62,22 +61,22 @@ impl Collector {
         Self { address, kept, serving }
     }
 
-    /// Its base address.
+    /// The base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Every span that came until now.
+    /// All spans received so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.kept.spans.lock().unwrap().clone()
     }
 
-    /// All that was sent until now, byte for byte.
+    /// All request bodies received so far.
     pub(crate) fn sent(&self) -> Vec<Bytes> {
         self.kept.bodies.lock().unwrap().clone()
     }
 
-    /// Waits until `wanted` finds what it looks for among the spans.
+    /// Waits until `wanted` returns a result for the spans.
     pub(crate) async fn until<T>(&self, wanted: impl Fn(&[Span]) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {

@@ -1,4 +1,4 @@
-//! What documents, rules and dashboard say of metrics is what the program has.
+//! Checks the metrics in documents, rules and the dashboard against those of the program.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn what_an_operator_should_see_is_on_the_dashboard() {
     assert!(unseen.is_empty(), "{unseen:?}");
 }
 
-/// Whether a sample has this name.
+/// Whether a metric has a sample of this name.
 fn is_told(name: &str) -> bool {
     metrics::table().iter().any(|metric| match metric.kind {
         "histogram" => ["_bucket", "_sum", "_count"]
@@ -59,7 +59,7 @@ fn is_told(name: &str) -> bool {
     })
 }
 
-/// Every word in a text that begins as a metric does.
+/// All words in a text that look like names of metrics.
 fn asked_for(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("gantry_"))

@@ -1,4 +1,4 @@
-//! A whole installation of real processes, which tell a collector: `gantry up`, or the three roles on Redis and RabbitMQ.
+//! An installation of real processes that send telemetry: `gantry up`, or the three roles on Redis and RabbitMQ.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::collector::KEY;
 
-/// A secret build argument: no span may have it.
+/// A secret build argument, which no span may contain.
 pub(crate) const SECRET: &str = "a-secret-that-no-span-may-have";
 
 pub(crate) struct Installation {
@@ -31,12 +31,12 @@ pub(crate) struct Installation {
     token: String,
     address: SocketAddr,
     git: GitServer,
-    /// Of a run on the scaled mode's own servers.
+    /// The servers of the scaled mode.
     _servers: Option<(Redis, Vhost)>,
     _folder: TempDir,
 }
 
-/// A task with a source trigger, and the hook that starts it.
+/// A task with a source trigger, and its hook.
 pub(crate) struct Watched {
     name: String,
     repository: TestRepository,
@@ -49,7 +49,7 @@ fn text(text: impl std::fmt::Display) -> String {
 }
 
 impl Installation {
-    /// `gantry up`, which may tell the collector at `otlp`.
+    /// `gantry up`, optionally with a collector at `otlp`.
     pub(crate) async fn up(otlp: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -62,9 +62,9 @@ impl Installation {
         Self::begin(vec![role], &token, address, None, folder).await
     }
 
-    /// Ingress, scheduler and worker as processes of their own.
+    /// Ingress, scheduler and worker as separate processes.
     pub(crate) async fn apart(otlp: Option<&str>) -> Self {
-        // Whoever installed it first has it; there is no other.
+        // An error means that it was already installed.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -128,7 +128,7 @@ impl Installation {
         }
     }
 
-    /// A task on a repository of its own, with a secret build argument.
+    /// Creates a task on a new repository, with a secret build argument.
     pub(crate) async fn watch(&self) -> Watched {
         let name = format!("web-{}", random_hex::<4>().unwrap().as_str());
         let repository = self.git.repository(&name).unwrap();
@@ -148,7 +148,7 @@ impl Installation {
         Watched { name, repository, head, hook }
     }
 
-    /// Sends a signed push of something new, and waits for the end of its run.
+    /// Sends a signed push with a change, and waits for the end of its run.
     pub(crate) async fn push(&self, watched: &Watched, traceparent: Option<&str>) -> Run {
         let after = watched.repository.commit("main", &[("file", "changed")]).unwrap();
         let body = serde_json::json!({
@@ -179,7 +179,7 @@ impl Installation {
         }
     }
 
-    /// Asks for a run of the task, and waits for its end.
+    /// Requests a run of the task, and waits for its end.
     pub(crate) async fn ask(&self, watched: &Watched, traceparent: &str) -> Run {
         let path = format!("registries/demo/tasks/{}/runs", watched.name);
         let asked = reqwest::Client::new()
@@ -190,7 +190,7 @@ impl Installation {
         self.until_ended(watched).await
     }
 
-    /// Sends a delivery that is signed with a secret which may be another's. Answers the status.
+    /// Sends a delivery signed with `secret`, which may be wrong. Returns the status.
     pub(crate) async fn deliver(
         &self,
         watched: &Watched,
@@ -215,20 +215,20 @@ impl Installation {
         request.send().await.unwrap().status().as_u16()
     }
 
-    /// Asks every process to end, and waits until it has.
+    /// Terminates all processes, and waits for their end.
     pub(crate) async fn end(&mut self) {
         for role in &mut self.roles {
             role.terminate().await.unwrap();
         }
     }
 
-    /// The end of what each process said.
+    /// The end of each process's output.
     pub(crate) fn words(&self) -> String {
         self.roles.iter().map(Role::last_words).collect::<Vec<_>>().join("\n---\n")
     }
 }
 
-/// What every process has.
+/// The settings of every process.
 fn settings(otlp: Option<&str>) -> Vec<Setting> {
     let mut settings = vec![
         ("engine.address", text(real::docker_host())),

@@ -1,4 +1,4 @@
-//! The telemetry that gantry sends, as a trace collector and Prometheus receive it.
+//! The telemetry of gantry, as a trace collector and Prometheus receive it.
 
 #![allow(
     clippy::unwrap_used,

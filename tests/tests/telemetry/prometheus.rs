@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes the processes of a test.
+//! A real Prometheus that scrapes a test's processes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Dropped, it is killed, with all that it kept.
+/// A Prometheus. Dropping it kills it and deletes its data.
 pub(crate) struct Prometheus {
     address: SocketAddr,
     process: Process,
@@ -20,7 +20,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `targets` each second under gantry's own rules, and waits until it reached all of them.
+    /// Starts a Prometheus that scrapes `targets` every second with gantry's rules, and waits until it has reached all
+    /// of them.
     pub(crate) async fn start(targets: &[(&str, SocketAddr)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
@@ -40,7 +41,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Waits until the answer to a query is right, and gives it.
+    /// Repeats a query until the answer is right, and returns it.
     pub(crate) async fn until(
         &mut self,
         query: &str,
@@ -59,7 +60,7 @@ impl Prometheus {
         }
     }
 
-    /// The rules that it has, by the names of their groups.
+    /// The names of its alerting rules.
     pub(crate) async fn alerts(&self) -> Vec<String> {
         let rules = self.ask("rules", &[]).await.unwrap();
         let groups = rules["data"]["groups"].as_array().unwrap().clone();
@@ -67,7 +68,7 @@ impl Prometheus {
         rules.map(|rule| rule["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Whether an expression is one.
+    /// Whether an expression is valid.
     pub(crate) async fn understands(&self, expression: &str) -> bool {
         let answer = self.ask("query", &[("query", expression)]).await;
         answer.is_some_and(|answer| answer["status"] == "success")
@@ -87,7 +88,7 @@ impl Prometheus {
     }
 }
 
-/// The value of one sample.
+/// The value of a sample.
 pub(crate) fn value(sample: &Value) -> &str {
     sample["value"][1].as_str().unwrap_or_default()
 }

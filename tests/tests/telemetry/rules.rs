@@ -1,4 +1,4 @@
-//! The alert rules and the configuration that gantry comes with, as promtool sees them.
+//! Checks the alert rules and the configuration that come with gantry with promtool.
 
 use std::process::Command;
 

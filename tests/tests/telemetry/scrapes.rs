@@ -1,4 +1,4 @@
-//! Prometheus reads every process, and finds what happened.
+//! Prometheus scrapes every process, and finds what happened.
 
 use std::net::SocketAddr;
 
@@ -50,7 +50,7 @@ async fn prometheus_reads_gantry_up_and_answers_what_happened() {
     assert!(firing.is_empty(), "{firing:#?}");
 }
 
-/// What the dashboard asks.
+/// The queries of the dashboard.
 fn dashboard() -> Vec<String> {
     let text = std::fs::read_to_string(repository().join("deploy/grafana/dashboards/gantry.json"));
     let dashboard: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
@@ -79,7 +79,7 @@ async fn prometheus_reads_each_role_and_each_tells_its_own_part() {
     ] {
         prometheus.until(query, |found| !found.is_empty()).await;
     }
-    // Each tells every metric that has no pool in it, as zero where it is another's affair.
+    // Each process exports every metric without a pool label; those of other roles are zero.
     for metric in metrics::table().iter().filter(|metric| metric.kind == "counter") {
         let query = format!("count(count by (job) ({}))", metric.name);
         let found = prometheus.until(&query, |found| !found.is_empty()).await;

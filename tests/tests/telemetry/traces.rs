@@ -1,4 +1,4 @@
-//! One delivery is one trace, from the sender's own span to the pushed tag.
+//! One delivery is one trace, from the sender's span to the pushed tag.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::installation::{Installation, SECRET};
 const SENT_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SENT_SPAN: &str = "b7ad6b7169203331";
 
-/// What happens between the signature and the tag, each part with the process that does it when it is one of several.
+/// The spans between the signature and the tag, with the process of each in the scaled mode.
 const PARTS: [(&str, &str); 12] = [
     ("POST /hooks/{provider}/{hook}", "gantry-ingress"),
     ("store delivery", "gantry-ingress"),
@@ -52,7 +52,7 @@ async fn check_one_trace(
         let traced = |said: &&str| said.contains(line) && said.contains(SENT_TRACE);
         assert!(told.lines().any(|said| traced(&said)), "no trace with `{line}`: {told}");
     }
-    // What is left is sent before a process ends.
+    // The remaining spans are sent before a process ends.
     gantry.end().await;
 
     let spans = collector.spans();
@@ -124,7 +124,7 @@ async fn a_sender_that_names_no_trace_begins_one_and_a_forged_delivery_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_is_told_once_and_holds_nothing_up() {
-    // Nobody listens there.
+    // Nothing listens there.
     let mut gantry = Installation::up(Some("http://127.0.0.1:9")).await;
     let watched = gantry.watch().await;
     let run = gantry.push(&watched, None).await;

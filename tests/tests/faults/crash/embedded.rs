@@ -1,4 +1,4 @@
-//! `gantry up` on scripted parts: every crash is of the whole process, and the next process ends its leases.
+//! `gantry up` with scripted parts: each crash ends the whole process, and the next process ends its leases.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! A process crashes at each named boundary, in both modes, and its successor recovers what it left.
+//! A process crashes at each crash point, in both modes, and its successor recovers.
 //!
-//! The table is the specification. Several crash in one story, so that a test run has the time for all of them in both modes;
-//! `GANTRY_CRASH_POINT=run.taken` plays the one that has it.
+//! The table is the specification. Several crashes are in one story, so that a test run has time for all of them in
+//! both modes; `GANTRY_CRASH_POINT=run.taken` plays only the story with that point.
 
 mod embedded;
 mod scaled;
@@ -18,7 +18,7 @@ use self::site::Mode;
 use Part::{Ingress, Scheduler, Worker};
 use Story::{Cancel, Forget, LargePush, Push, PushToMany, Request, Upload};
 
-/// What of gantry does it: in the scaled mode a process of its own.
+/// The part of gantry that crashes; a separate process in the scaled mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Ingress,
@@ -26,38 +26,38 @@ enum Part {
     Worker,
 }
 
-/// What happens, so that a process comes by its point.
+/// What happens so that a process reaches its crash point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Story {
     /// A push to a branch that two tasks watch.
     Push,
-    /// A push with a large body, which is not sent again; and it is old.
+    /// A push with a large body, which is not sent again and then expires.
     LargePush,
-    /// A push to a branch, with more candidates than fit one commit, of which the first and the last watch it.
+    /// A push with more candidates than fit one commit, of which only the first and the last watch the branch.
     PushToMany,
     /// A push whose build never ends, until it is cancelled.
     Cancel,
     /// A quick build.
     Request,
-    /// An upload, which is not sent again; and it is old.
+    /// An upload, which is not sent again and then expires.
     Upload,
-    /// A push; and when all is done, what it left is old.
+    /// A push; at the end, what it left expires.
     Forget(Old),
 }
 
-/// What is not kept any longer.
+/// What expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Old {
     Bodies,
     Runs,
-    /// Uploads that no run was started from, and bodies whose delivery was not accepted.
+    /// Uploads that no run used, and bodies whose delivery was not accepted.
     Unused,
 }
 
-/// Who crashes where, in the order in which a run reaches the points.
+/// Which part crashes at which point, in the order in which a run reaches the points.
 type Crashes = &'static [(Part, CrashPoint)];
 
-/// The points, and the row of ARCHITECTURE.md that says what recovers from each, by its first column.
+/// The points, with the first column of the row in ARCHITECTURE.md that describes the recovery.
 const TABLE: [(CrashPoint, &str); 25] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
@@ -86,7 +86,7 @@ const TABLE: [(CrashPoint, &str); 25] = [
     (LogsForgotten, "half of what is forgotten"),
 ];
 
-/// What happens, and who crashes meanwhile. A run survives the loss of two workers, not of three.
+/// The stories with their crashes. A run survives the loss of two workers, but not of three.
 const PLAYS: [(Story, Crashes); 12] = [
     (
         Push,
@@ -147,7 +147,7 @@ mod slow {
     }
 }
 
-/// Plays everything, so much at once.
+/// Plays all stories, `at_once` of them concurrently.
 async fn play_all(mode: Mode, at_once: usize) {
     let git = GitServer::start().await.unwrap();
     let asked = asked();

@@ -1,6 +1,6 @@
-//! An ingress, a scheduler and a worker as processes of their own, which share Redis, RabbitMQ and a folder.
+//! An ingress, a scheduler and a worker as separate processes, which share Redis, RabbitMQ and a folder.
 //!
-//! The process that crashes is made of scripted parts. Its successor and the others are `gantry` itself, except workers.
+//! The process that crashes has scripted parts. Its successor and the others are `gantry` itself, except workers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ const PARTS: [Part; 3] = [Part::Ingress, Part::Scheduler, Part::Worker];
 pub(super) struct Scaled {
     repositories: Vec<String>,
     settings: Vec<Setting>,
-    /// The process of each part, in their order.
+    /// The process of each part, in the parts' order.
     roles: Vec<Role>,
-    /// How many processes there were: each has a folder of its own.
+    /// The number of processes started so far; each has its own folder.
     started: usize,
     _vhost: Vhost,
     folder: TempDir,
@@ -148,7 +148,7 @@ impl Scaled {
     }
 }
 
-/// Where a part crashes first.
+/// The first crash point of a part.
 fn first_of(part: Part, crashes: &[(Part, CrashPoint)]) -> Option<CrashPoint> {
     crashes.iter().find(|(crashed, _)| *crashed == part).map(|(_, point)| *point)
 }

@@ -14,10 +14,10 @@ use super::embedded::Embedded;
 use super::scaled::Scaled;
 use super::{Crashes, Old};
 
-/// How long it may take on a busy machine until a process comes by its point.
+/// The time limit for reaching a crash point on a busy machine.
 pub(super) const CRASHES_WITHIN: Duration = Duration::from_secs(60);
 
-/// How gantry runs.
+/// The mode of gantry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// One process over SQLite, which ends the leases of its predecessor.
@@ -37,7 +37,7 @@ impl Mode {
 
 /// A running installation.
 pub(super) struct Site {
-    /// The store itself, beside whatever process has it.
+    /// A separate connection to the store.
     pub(super) store: SharedStore,
     pub(super) blobs: ObjectBlobs,
     pub(super) client: Client,
@@ -45,14 +45,14 @@ pub(super) struct Site {
     processes: Processes,
 }
 
-/// Its processes, and the folder that they work in.
+/// The processes, and their folder.
 pub(super) enum Processes {
     Embedded(Box<Embedded>),
     Scaled(Box<Scaled>),
 }
 
 impl Site {
-    /// Starts one for builds of these repositories. These crash once they reach their points.
+    /// Starts an installation for builds of these repositories, with these crash points.
     pub(super) async fn start(
         mode: Mode,
         repositories: &[String],
@@ -74,7 +74,7 @@ impl Site {
         Self { store, blobs, client, registry, processes }
     }
 
-    /// Waits until all have died at their points, and starts others in their places.
+    /// Waits until all processes have crashed at their points, and starts others in their place.
     pub(super) async fn crashes(&mut self, crashes: Crashes) -> Result<()> {
         match &mut self.processes {
             Processes::Embedded(embedded) => embedded.crashes(crashes).await,
@@ -82,7 +82,7 @@ impl Site {
         }
     }
 
-    /// Makes this old enough to be removed: restarts the process that removes it, and the one that is to crash.
+    /// Makes data expire: restarts the process that removes it, and the one that is to crash.
     pub(super) async fn forget(&mut self, old: Old, crashes: Crashes) -> Result<()> {
         match &mut self.processes {
             Processes::Embedded(embedded) => embedded.forget(old, crashes).await,
@@ -90,14 +90,14 @@ impl Site {
         }
     }
 
-    /// What a tag points to, by the registry itself.
+    /// The digest of a tag in the registry.
     pub(super) fn tag(&self, image: &ImageReference) -> Option<String> {
         KeptRegistry::tag_in(&self.registry, image).map(|digest| digest.to_string())
     }
 }
 
 impl Old {
-    /// In words of settings.
+    /// The argument of the scripted program.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Bodies => "bodies",

@@ -1,4 +1,4 @@
-//! What happens around a crash, and the checks on what is left once everything is quiet again.
+//! Plays a story around crashes, and checks the result once everything is quiet again.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -25,19 +25,19 @@ use crate::report::Report;
 use crate::round::{PlannedTask, REGISTRY, create_tasks_and_hook, move_branch, quiet};
 use crate::verdict::Judge;
 
-/// How long an installation that is left alone may take until nothing moves any more.
+/// The time limit until nothing changes any more.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
-/// More than one commit decides.
+/// More candidates than one commit decides.
 const CANDIDATES: usize = 66;
 
-/// A body of so many bytes is kept in the object store.
+/// Bodies of this size are kept in the object store.
 const LARGE: usize = deliveries::LARGE_BODY;
 
 /// The repository of quick builds.
 const QUICK: &str = "quick";
 
-/// Something happens, these processes crash meanwhile, and it is done all the same.
+/// Plays a story with these crashes, and checks that everything is done in the end.
 pub(super) async fn play(
     story: Story,
     crashes: Crashes,
@@ -101,7 +101,7 @@ impl Story {
             Self::PushToMany => {
                 let others = (0..CANDIDATES - 2).map(|number| task(&format!("b1-{number}"), true));
                 let first = [task("b0-0", false)].into_iter();
-                // In order of name, which is the order of decisions.
+                // Decisions are made in the order of names.
                 let mut last = task("z0-0", false);
                 last.branch = "b0".to_owned();
                 first.chain(others).chain([last]).collect()
@@ -115,7 +115,7 @@ impl Story {
     }
 }
 
-/// A repository with a branch for every task.
+/// Creates a repository with a branch for each task.
 fn create_repository(
     git: &GitServer,
     name: &str,
@@ -155,7 +155,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Moves the first branch.
+    /// A push that moves the first branch.
     fn delivery(&self, repository: &Mutex<TestRepository>) -> Result<Delivery> {
         let moved = move_branch(repository, &self.tasks[0].branch)?;
         Ok(Delivery::new("delivery-1".to_owned(), &self.clone_url, moved))
@@ -200,7 +200,7 @@ impl Scene {
         })
         .await?;
         let run = runs::leased(store, 1).await?.pop().context("it is being built")?.id;
-        // The process that was to answer crashes.
+        // The process that should answer crashes.
         let client = self.site.client.clone();
         let asked: Result<Value> = client.post(&format!("runs/{run}/cancel"), &json!({})).await;
         ensure!(asked.is_err(), "it was answered: {asked:?}");
@@ -233,7 +233,7 @@ impl Scene {
         self.site.crashes(crashes).await
     }
 
-    /// Waits until everything is done; sends what was sent once more, and waits until nothing came of it.
+    /// Waits until everything is done, then sends everything again, and checks that nothing changes.
     async fn come_to_rest(&mut self) -> Result<()> {
         self.quiet().await?;
         if let Some(delivery) = &mut self.sent {
@@ -269,7 +269,7 @@ impl Scene {
         if report.has_faults() { bail!("{}", report.wrong().join("\n  ")) } else { Ok(()) }
     }
 
-    /// Bodies of deliveries are in the object store, and only there.
+    /// Bodies of deliveries are only in the object store.
     async fn has_no_bodies(&self) -> Result<()> {
         let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
         quiet("move bodies", QUIET_WITHIN, || bodies(store)).await?;
@@ -291,7 +291,7 @@ impl Scene {
         Ok(self.site.blobs.list(folder)?.try_collect().await?)
     }
 
-    /// Runs and their logs are gone.
+    /// Runs and their logs are removed.
     async fn has_no_runs(&self) -> Result<()> {
         let (store, blobs) = (self.site.store.as_ref(), &self.site.blobs);
         quiet("forget runs", QUIET_WITHIN, || all_runs(store)).await?;
@@ -316,7 +316,7 @@ async fn all_runs(store: &dyn Store) -> Result<Vec<String>> {
     Ok(left.iter().map(|run| run.id.to_string()).collect())
 }
 
-/// Repeats a request until it is answered; a crash is noticed at once, so that nothing waits for it longer.
+/// Repeats a request until it is answered; an unexpected end of the process fails at once.
 async fn both<T>(
     sending: impl Future<Output = Result<T>>,
     crashing: impl Future<Output = Result<()>>,

@@ -1,5 +1,5 @@
-//! Pushes at a steady rate, delivered as a code host and its operator would: to the ingress in turn, again after no answer or
-//! a 503, and now and then twice.
+//! Pushes at a steady rate, delivered as by a code host and its operator: to the ingresses in turn, again after no
+//! answer or a 503, and sometimes twice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,13 +20,13 @@ use super::environment::now;
 use crate::ledger::{Delivery, Hook};
 use crate::round::move_branch;
 
-/// Between two pushes to one branch.
+/// The pause between two pushes to one branch.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// How long a sender waits before it sends again.
+/// The pause before a delivery is sent again.
 const SEND_AGAIN: Duration = Duration::from_millis(300);
 
-/// An answer, or that none came.
+/// An answer, or that there was none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) asked: Timestamp,
@@ -34,15 +34,15 @@ pub(crate) struct Answer {
     pub(crate) status: Option<StatusCode>,
 }
 
-/// A delivery that was sent until it was accepted.
+/// A delivery that was accepted.
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) delivery: Delivery,
-    /// When that was.
+    /// When it was accepted.
     pub(crate) accepted: Timestamp,
 }
 
-/// Who sends.
+/// The sender.
 pub(crate) struct Driver {
     pub(crate) ingresses: Vec<Client>,
     pub(crate) hook: Hook,
@@ -70,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// Pushes to all branches until it is told to stop; returns once everything is accepted.
+    /// Pushes to all branches until it is stopped; returns once everything is accepted.
     pub(crate) async fn send(
         &self,
         branches: &[String],
@@ -84,12 +84,12 @@ impl Driver {
         Ok(try_join_all(sending).await?.into_iter().flatten().collect())
     }
 
-    /// Everything that was answered so far.
+    /// All answers so far.
     pub(crate) fn answers(&self) -> Vec<Answer> {
         self.answers.lock().unwrap().clone()
     }
 
-    /// Sends everything once more.
+    /// Sends everything again.
     pub(crate) async fn repeat(&self, sent: &mut [Sent]) -> Result<()> {
         for (number, Sent { delivery, .. }) in sent.iter_mut().enumerate() {
             delivery.repeat(&self.ingresses[number % self.ingresses.len()], &self.hook).await?;
@@ -125,7 +125,7 @@ impl Driver {
         }
     }
 
-    /// Two at once, to one ingress each.
+    /// Sends it twice concurrently, to different ingresses.
     async fn send_twice(&self, delivery: &mut Delivery) -> Result<()> {
         let mut twin = delivery.clone();
         let (one, other) = tokio::join!(self.ask(delivery), self.ask(&mut twin));
@@ -145,7 +145,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Asks the next ingress, and writes down what it answers.
+    /// Sends it to the next ingress, and records the answer.
     async fn ask(&self, delivery: &mut Delivery) -> Result<Option<StatusCode>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let asked = now();

@@ -1,4 +1,4 @@
-//! What a round needs besides its servers: a folder, keys, a code host, and the settings of its processes.
+//! What a round needs besides servers: a folder, keys, a code host, and the settings of its processes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::servers::{Servers, Side};
 
-/// Intervals of a round.
+/// The intervals of a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) lease: Duration,
@@ -27,7 +27,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Short, so that a round is.
+    /// Short intervals for short rounds.
     pub(crate) const QUICK: Self = Self {
         lease: Duration::from_secs(3),
         renew: Duration::from_secs(1),
@@ -35,7 +35,7 @@ impl Pace {
     };
 }
 
-/// The folder of a round, with its keys and objects, and a code host.
+/// The folder of a round with its keys and objects, and a code host.
 pub(crate) struct Environment {
     pub(crate) folder: TempDir,
     pub(crate) git: GitServer,
@@ -79,7 +79,7 @@ impl Environment {
         self.path().join("password")
     }
 
-    /// What processes on one side of the network are told; without a pace they have that of the defaults.
+    /// The settings of processes on one side of the network; without a pace they use the default intervals.
     pub(crate) fn settings(
         &self,
         servers: &Servers,
@@ -90,7 +90,7 @@ impl Environment {
         let file = |path: PathBuf| text(path.display().to_string());
         let urls: Vec<String> = servers.brokers(side).map(rabbitmq::url).collect();
         let mut settings = vec![
-            // A broker that starts beside everything else may take minutes.
+            // A broker may take minutes to start when everything starts at once.
             ("patience", text("400s".to_owned())),
             ("store.url", text(redis::url(servers.store(side)))),
             ("queue.urls", format!("{urls:?}")),
@@ -115,13 +115,13 @@ impl Environment {
     }
 }
 
-/// The store itself, past every proxy.
+/// A connection to the store that bypasses the proxies.
 pub(crate) async fn open_store(servers: &Servers) -> Result<SharedStore> {
     let options = RedisOptions::parse(&servers.redis().url())?;
     Ok(Arc::new(RedisStore::connect(options).await?))
 }
 
-/// The time as the store has it, which is on this machine.
+/// The time of the store, which is on this machine.
 #[allow(
     clippy::disallowed_methods,
     reason = "what is compared with the store's records must be its kind of time"

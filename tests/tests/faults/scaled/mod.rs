@@ -1,5 +1,5 @@
-//! Rounds of the scaled mode: two ingress, two schedulers and three workers over Redis and RabbitMQ, pushed to at a steady
-//! rate while, as the seed says it, processes, servers and connections fail.
+//! Rounds of the scaled mode: two ingresses, two schedulers and three workers over Redis and RabbitMQ receive pushes at
+//! a steady rate while processes, servers and connections fail, as determined by the seed.
 
 mod driver;
 mod environment;
@@ -15,19 +15,19 @@ use std::ops::RangeInclusive;
 
 use self::report::Report;
 
-/// The seed that is played when none is asked for.
+/// The seed of an ordinary test run.
 pub(crate) const USUAL_SEED: u64 = 2000;
 
-/// Every seed of the scaled mode. From the last that is something special on they mix what they like.
+/// All seeds of the scaled mode. Those after the special seeds combine faults at random.
 pub(crate) const SEEDS: RangeInclusive<u64> = USUAL_SEED..=9999;
 
-/// Three brokers, one of which is killed.
+/// A cluster of three brokers, one of which is killed.
 const CLUSTER_SEED: u64 = 2021;
 
-/// Intervals as operators have them by default, and a worker that falls silent.
+/// Default intervals, and a worker that is killed.
 const SILENT_SEED: u64 = 2022;
 
-/// Servers that stand still, with every connection open.
+/// Paused servers with open connections.
 const PAUSED_SEED: u64 = 2023;
 
 /// Plays the round of a seed.

@@ -1,4 +1,4 @@
-//! What fails in a round, as its seed says it.
+//! The faults of a round, derived from its seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use super::{CLUSTER_SEED, PAUSED_SEED, USUAL_SEED};
 /// A round.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// How many nodes the broker has.
+    /// The number of the broker's nodes.
     pub(crate) brokers: usize,
-    /// What becomes of servers and connections, one after another.
+    /// Faults of servers and connections, in sequence.
     pub(crate) servers: Vec<Fault>,
-    /// What becomes of processes meanwhile, one after another.
+    /// Faults of processes at the same time, in sequence.
     pub(crate) roles: Vec<Fault>,
 }
 
-/// Something fails, and is whole again.
+/// A fault that ends again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
-    /// Since the one before was over.
+    /// The pause after the previous fault.
     pub(crate) after: Duration,
-    /// How long it lasts, beside what a start takes.
+    /// The duration, in addition to restarts.
     pub(crate) lasts: Duration,
-    /// Which one of those that it may happen to.
+    /// Selects the victim among the possible ones.
     pub(crate) victim: usize,
 }
 
-/// What fails.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     KilledIngress,
@@ -41,12 +41,12 @@ pub(crate) enum Kind {
     PausedWorker,
     PausedScheduler,
     RollingRestart,
-    /// The engine of one worker fails its builds as gone.
+    /// One worker's engine is unavailable.
     EngineAway,
     KilledBroker,
-    /// Killed, and away for long.
+    /// Killed, and down for long.
     BrokerAway,
-    /// Killed, and its data wiped while runs wait.
+    /// Killed, and wiped while runs wait.
     WipedBroker,
     BrokerWithoutMemory,
     PausedBroker,
@@ -55,7 +55,7 @@ pub(crate) enum Kind {
     BrokerSlow,
     KilledStore,
     PausedStore,
-    /// Killed, and away for long.
+    /// Killed, and down for long.
     StoreAway,
     StoreCut,
     StoreHalfOpen,
@@ -94,7 +94,7 @@ const OF_SERVERS: [Kind; 12] = [
     StoreAway,
 ];
 
-/// Those at the end of [`OF_SERVERS`] that take a round's whole time.
+/// The number of faults at the end of [`OF_SERVERS`] that take the whole round.
 const LONG: usize = 2;
 
 impl Plan {
@@ -115,7 +115,7 @@ impl Plan {
     }
 }
 
-/// Each kind leads a round in its turn; up to three others join it.
+/// Each kind comes first in some round, with up to three others.
 fn kinds(random: &mut StdRng, seed: usize) -> (Vec<Kind>, Vec<Kind>) {
     let (mut servers, mut roles) = (Vec::new(), Vec::new());
     let turn = (seed - 1) % (OF_ROLES.len() + OF_SERVERS.len());

@@ -1,4 +1,4 @@
-//! What a round of the scaled mode came to: one line, a line for each fault, and what was wrong.
+//! The report of a round of the scaled mode: one line, a line for each fault, and what went wrong.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,33 +15,33 @@ pub(crate) struct Played {
     pub(crate) until: Timestamp,
 }
 
-/// What a round came to.
+/// The report of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     seed: u64,
     /// Deliveries that were answered with 2xx at least once.
     pub(crate) accepted: usize,
-    /// 2xx that were sent, repeats among them.
+    /// The number of 2xx answers, including repetitions.
     pub(crate) answered: usize,
-    /// Answers that said to come again.
+    /// The number of 503 answers.
     pub(crate) refused: usize,
-    /// Deliveries, events and runs that there should be and are not.
+    /// Missing deliveries, events and runs.
     pub(crate) lost: usize,
-    /// Runs that there are and should not be.
+    /// Unexpected runs.
     pub(crate) doubled: usize,
     /// Attempts beyond the first of each run.
     pub(crate) extra_attempts: usize,
     /// Tags that do not point to the newest image.
     pub(crate) stale: usize,
-    /// Logs of attempts that were written to after the attempt had lapsed.
+    /// Logs of attempts that were appended to after the attempt had lapsed.
     pub(crate) late_logs: usize,
     /// Pushes that were reported after a later one, and need no run.
     pub(crate) superseded: usize,
     /// Runs that lost their worker too often.
     pub(crate) given_up: usize,
-    /// What was played, and how long after its end what it had held up was done.
+    /// The faults, and how long after their end the delayed work was done.
     pub(crate) recovered: Vec<(Played, Duration)>,
-    /// What a round measures besides.
+    /// Other measurements.
     pub(crate) figures: Vec<String>,
     took: Duration,
     faults: Vec<String>,
@@ -53,12 +53,12 @@ impl Report {
         Self { seed, ..Self::default() }
     }
 
-    /// Something does not hold.
+    /// Records a violated invariant.
     pub(crate) fn fault(&mut self, what: impl Into<String>) {
         self.faults.push(what.into());
     }
 
-    /// What helps to understand a fault.
+    /// Records a note that helps to understand a fault.
     pub(crate) fn note(&mut self, what: String) {
         self.notes.push(what);
     }
@@ -71,7 +71,7 @@ impl Report {
         !self.faults.is_empty()
     }
 
-    /// Everything that is wrong, and how to see it again.
+    /// All faults, and how to reproduce them.
     pub(crate) fn faults(&self) -> String {
         format!(
             "seed {seed} (scaled), again with GANTRY_FAULT_SEED={seed}:\n  {faults}\n{notes}",

@@ -1,4 +1,4 @@
-//! The processes of a round, and what becomes of them.
+//! The processes of a round, and their faults.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ const INGRESSES: usize = 2;
 const SCHEDULERS: usize = 2;
 const WORKERS: usize = 3;
 
-/// Two ingress, two schedulers, three workers.
+/// Two ingresses, two schedulers, three workers.
 pub(crate) struct Roles {
     ingresses: Vec<Role>,
     schedulers: Vec<Role>,
@@ -29,8 +29,8 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    /// Starts all at once, and waits until all are ready. Workers have an engine and a registry that are scripted for
-    /// these repositories.
+    /// Starts all processes concurrently, and waits until they are ready. Workers have a scripted engine and registry
+    /// for these repositories.
     pub(crate) async fn start(
         environment: &Environment,
         servers: &Servers,
@@ -39,7 +39,7 @@ impl Roles {
         repositories: &[String],
     ) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(seed);
-        // A worker without a name of its own is a new one with each start; both are to be.
+        // A worker without a fixed name is a new one after each start; both cases should occur.
         let is_named = pace.is_none() || random.random();
         let mut roles = Self {
             ingresses: Vec::new(),
@@ -82,23 +82,23 @@ impl Roles {
         self.ingresses.iter_mut().chain(&mut self.schedulers).chain(&mut self.workers)
     }
 
-    /// Where the ingress listen.
+    /// The addresses of the ingresses.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The worker of that name, if workers have one.
+    /// The worker with this name, if workers have fixed names.
     pub(crate) fn worker(&mut self, name: &str) -> Option<&mut Role> {
         let number = (0..WORKERS).find(|number| worker_name(*number) == name)?;
         self.workers.get_mut(number)
     }
 
-    /// Says so if a process has ended by itself.
+    /// Checks that all processes are running.
     pub(crate) fn live(&mut self) -> Result<()> {
         self.all().try_for_each(|role| role.lives())
     }
 
-    /// The end of what each said.
+    /// The end of each process's output.
     pub(crate) fn last_words(&self) -> String {
         let all = [
             ("ingress", &self.ingresses),
@@ -112,7 +112,7 @@ impl Roles {
         words.collect()
     }
 
-    /// Lets these happen, one after another.
+    /// Plays these faults in sequence.
     pub(crate) async fn suffer(&mut self, faults: &[Fault]) -> Result<Vec<Played>> {
         let mut played = Vec::new();
         for fault in faults {

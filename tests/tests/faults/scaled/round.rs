@@ -1,4 +1,5 @@
-//! One round: processes over servers are pushed to while both fail, and when all is quiet they are held against what was sent.
+//! One round: processes over servers receive pushes while both fail, and when all is quiet their state is checked
+//! against what was sent.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,15 +24,15 @@ use crate::evidence;
 use crate::ledger::Hook;
 use crate::round::quiet;
 
-/// How long an installation that is left alone may take until nothing moves any more: longer than the pause before a third
-/// attempt, 80 s, which a run may meet whose engine was away, also on a machine that has much else to do.
+/// The time limit until nothing changes any more: longer than the pause of 80 s before a third attempt, which a run may
+/// need whose engine was unavailable, even on a busy machine.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 
-/// How long is pushed at least, and after the last fault.
+/// The least time of pushing, and the time after the last fault.
 const PUSHED_FOR: Duration = Duration::from_secs(12);
 const PUSHED_AFTER: Duration = Duration::from_secs(3);
 
-/// The one registry of a round.
+/// The name of the registry.
 pub(crate) const REGISTRY: &str = "reg";
 
 const BRANCHES: usize = 6;
@@ -45,7 +46,7 @@ pub(crate) struct PlannedTask {
     pub(crate) latest: String,
 }
 
-/// Everything of a round.
+/// All parts of a round.
 pub(crate) struct Round {
     pub(crate) environment: Environment,
     pub(crate) servers: Servers,
@@ -113,14 +114,14 @@ impl Round {
         };
         let (sent, played) = tokio::join!(sending, failing);
         let (mut sent, played) = (sent?, played?);
-        // What the store says is judged in every case: it tells what is lost.
+        // The store is checked in any case, to find out what is lost.
         if let Err(error) = self.come_to_rest(&mut sent).await {
             report.fault(format!("{error:#}"));
         }
         verdict::judge(self, &sent, &played, report).await
     }
 
-    /// Waits until everything is done; sends everything once more, and waits until nothing came of it.
+    /// Waits until everything is done, then sends everything again, and checks that nothing changes.
     pub(crate) async fn come_to_rest(&mut self, sent: &mut [Sent]) -> Result<()> {
         let store = self.store.as_ref();
         quiet("settle", QUIET_WITHIN, || evidence::open(store)).await?;
@@ -129,7 +130,7 @@ impl Round {
         self.roles.live()
     }
 
-    /// What a task's tag points to, by the registry itself.
+    /// The digest of a task's tag in the registry.
     pub(crate) fn tag(&self, task: &PlannedTask) -> Result<Option<String>> {
         let image = task.latest.parse()?;
         Ok(KeptRegistry::tag_in(&self.environment.registry(), &image)
@@ -137,7 +138,7 @@ impl Round {
     }
 }
 
-/// One for each branch, and two for the first.
+/// One task for each branch, and two for the first.
 fn planned_tasks() -> Vec<PlannedTask> {
     let mut tasks: Vec<PlannedTask> = (0..BRANCHES).map(|number| planned_task(number, 0)).collect();
     tasks.push(planned_task(0, 1));
@@ -157,7 +158,7 @@ fn branches(tasks: &[PlannedTask]) -> Vec<String> {
     branches
 }
 
-/// A registry, the tasks and a hook.
+/// Creates a registry, the tasks and a hook.
 async fn create_tasks_and_hook(
     client: &Client,
     tasks: &[PlannedTask],
@@ -168,7 +169,7 @@ async fn create_tasks_and_hook(
     let _: Registry = client.post("registries", &registry).await?;
     for task in tasks {
         let mut images = vec![format!("{}:latest", task.name)];
-        // Some move a fixed tag alone.
+        // Some tasks only move a fixed tag.
         if task.name.ends_with('0') {
             images.push(format!("{}:{{{{.Run.ID}}}}", task.name));
         }

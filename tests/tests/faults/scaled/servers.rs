@@ -1,4 +1,4 @@
-//! The servers of a round, the connections to them, and what becomes of both.
+//! The servers of a round, the connections to them, and their faults.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use super::plan::{Fault, Kind};
 use super::report::Played;
 use crate::evidence::MANY;
 
-/// How much later each piece arrives over a slow connection.
+/// The delay of each chunk on a slow connection.
 const SLOW_BROKER: Duration = Duration::from_millis(300);
 const SLOW_STORE: Duration = Duration::from_millis(30);
 
-/// How many runs are to wait, and how long is waited for that.
+/// How many runs should be waiting, and the time limit for that.
 const BACKLOG: usize = 2;
 const BACKLOG_WITHIN: Duration = Duration::from_secs(20);
 
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Where a process is in the network.
+/// The side of a process in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Workers,
@@ -74,13 +74,13 @@ impl Servers {
         self.rabbitmq[0].queues().await
     }
 
-    /// Lets these happen, one after another.
+    /// Plays these faults in sequence.
     pub(crate) async fn suffer(&mut self, faults: &[Fault]) -> Result<Vec<Played>> {
         let mut played = Vec::new();
         for fault in faults {
             tokio::time::sleep(fault.after).await;
             if fault.kind == Kind::WipedBroker {
-                // Workers that get no doorbell leave runs waiting until they look for themselves.
+                // Without doorbells, workers leave runs waiting until they poll.
                 self.workers_reach_the_broker(Way::Cut);
                 self.until_runs_wait().await?;
             }
@@ -168,7 +168,7 @@ impl Servers {
     }
 }
 
-/// A third of connections fail on the workers' side, a third on the others', and a third on both.
+/// A third of the connection faults are on the workers' side, a third on the other side, and a third on both.
 fn is_struck(fault: &Fault, side: usize) -> bool {
     fault.victim % 3 != side
 }

@@ -1,4 +1,4 @@
-//! A worker is killed while every interval is as operators have it by default: another one has its run in time.
+//! A worker is killed with all intervals at their defaults: another worker has its run within a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,14 @@ use super::report::Report;
 use super::round::Round;
 use super::verdict;
 
-/// The longest that a run may wait for another worker.
+/// The longest time until another worker has the run.
 const LEASED_AGAIN_WITHIN: Duration = Duration::from_secs(35);
 
-/// How long it takes at most that some worker has a run in hand.
+/// The time limit until a worker has a run.
 const BUSY_WITHIN: Duration = Duration::from_secs(60);
 
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Plays it.
 pub(crate) async fn play(seed: u64) -> Report {
     let began = Instant::now();
     let mut report = Report::new(seed);

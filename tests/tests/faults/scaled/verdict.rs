@@ -1,4 +1,4 @@
-//! The judgement over a round: what store, registry and broker say when all is quiet, against what was sent.
+//! The verdict on a round: compares store, registry and broker with what was sent, when all is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,19 +21,19 @@ use super::round::{PlannedTask, Round};
 use crate::evidence::{self, Change, MANY, change};
 use crate::round::quiet;
 
-/// Doorbells that may be left when nobody has anything to do.
+/// How many doorbells may be left when there is no work.
 const FEW: u64 = 64;
 
-/// How long they may be more after that: a broker misses heartbeats of 10 s within 30.
+/// The time limit for more doorbells than that: a broker detects missing heartbeats of 10 s within 30 s.
 const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 
-/// How far a worker's clock may be from the store's, which does not jump.
+/// The largest difference between a worker's clock and the store's.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(500);
 
-/// How long a store that is killed may still have been asked by others than the test.
+/// How long a killed store may still have answered.
 const DYING: Duration = Duration::from_millis(500);
 
-/// Holds what is stored against what was sent.
+/// Compares the stored state with what was sent.
 pub(crate) async fn judge(
     round: &Round,
     sent: &[Sent],
@@ -72,7 +72,7 @@ pub(crate) async fn judge(
     for open in evidence::open(store).await? {
         report.fault(open);
     }
-    // Whose connection is dead in one direction receives nothing until the broker misses its heartbeats.
+    // A client whose connection is dead in one direction receives nothing until the broker detects missing heartbeats.
     if let Err(left) = quiet("empty its queues", EMPTY_WITHIN, || unclaimed(round)).await {
         report.fault(format!("{left:#}"));
     }
@@ -98,8 +98,8 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// It is stored with the events of every answer, and each event is decided: a run for each task that watches, unless
-    /// a later push was reported before.
+    /// The delivery is stored with the events of every answer, and each event is decided: a run for each watching task,
+    /// unless a later push was reported before.
     async fn delivery(&self, sent: &Sent, report: &mut Report) -> Result<()> {
         let (store, delivery) = (self.round.store.as_ref(), &sent.delivery);
         let (hook, id) = (self.round.driver.hook.id.parse()?, delivery.id.parse()?);
@@ -145,7 +145,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// One run for each change of each task, and for each generation of its fact; none that nobody asked for.
+    /// Each change of each task, and each generation of its fact, has one run, and there are no other runs.
     fn count(&self, sent: &[Sent], report: &mut Report) {
         let mut by_change: BTreeMap<Change, Vec<RunId>> = BTreeMap::new();
         let mut by_generation: BTreeMap<_, Vec<RunId>> = BTreeMap::new();
@@ -175,7 +175,7 @@ impl Judge<'_> {
         }
     }
 
-    /// It ended as it had to, by attempts that followed each other, and left logs and no secret.
+    /// The run ended as expected, with consecutive attempts, and left logs and no secrets.
     async fn run(&self, run: &Run, played: &[Played], report: &mut Report) -> Result<()> {
         let Some(done) = run.state.done() else { bail!("it has not ended") };
         let engine_was_away = played.iter().any(|fault| fault.kind == Kind::EngineAway);
@@ -224,13 +224,13 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Each attempt's log is whole, and that of the last says what was pushed.
+    /// Each attempt's log is complete, and that of the last one names the pushed images.
     async fn logs(&self, run: &Run, finished: Option<u32>, report: &mut Report) -> Result<()> {
         let blobs = self.round.environment.blobs()?;
         for attempt in &run.attempts {
             let (store, number) = (self.round.store.as_ref(), attempt.attempt);
             let evidence::Log { text, last } = evidence::log(store, &blobs, run.id, number).await?;
-            // It is in nobody's way: a log is of one attempt, and who appends to it later opens it again.
+            // Harmless: a log belongs to one attempt, and a late append opens it again.
             if last.is_some_and(|last| last > attempt.ended.after(CLOCKS_DIFFER)) {
                 report.late_logs += 1;
             }
@@ -246,7 +246,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// It points to what the run of the newest generation made.
+    /// The tag points to the image of the run with the newest generation.
     fn tag(&self, task: &PlannedTask) -> Result<()> {
         let of_task = self
             .runs
@@ -269,7 +269,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// How long after the end of a fault everything was done that it may have held up, and a hook was taken again.
+    /// How long after the end of a fault all delayed work was done, and a hook was accepted again.
     fn recovery(&self, fault: &Played, sent: &[Sent]) -> Duration {
         let end = fault.until;
         let held_up = self.runs.values().filter(|run| run.created < end);
@@ -278,7 +278,7 @@ impl Judge<'_> {
         done.chain(taken).filter(|at| *at > end).map(|at| at.since(end)).max().unwrap_or_default()
     }
 
-    /// What must go on while something is away did go on, and what must not did not.
+    /// Work that must continue during a fault did, and work that must not did not.
     fn went_on(
         &self,
         fault: &Played,
@@ -325,7 +325,7 @@ impl Judge<'_> {
     }
 }
 
-/// Whether a worker held the run when a fault began, and had it for longer than that.
+/// Whether a worker held the run for the whole duration of a fault.
 fn was_held(run: &Run, fault: &Played) -> bool {
     run.attempts.iter().any(|attempt| attempt.since < fault.from && attempt.ended > fault.until)
 }

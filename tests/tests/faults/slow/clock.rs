@@ -1,4 +1,4 @@
-//! A clock of the machine that is stepped: no lease ends by it, no run is lost or built twice, and what came later is later.
+//! After a step of the machine's clock no lease ends, no run is lost or built twice, and later events have later times.
 
 use gantry_api::{DeliveryDetails, Run};
 use gantry_tests::stepped_clock::SteppedClock;
@@ -9,14 +9,14 @@ use crate::up::{self, Up};
 
 const HOUR: i64 = 3600;
 
-/// As short as a lease may be beside builds of a few seconds.
+/// The shortest leases that work with builds of a few seconds.
 fn short_leases() -> Vec<String> {
     vec!["lease.duration=3s".to_owned(), "lease.renew=1s".to_owned()]
 }
 
 const SLOW: &str = "FROM BASE\nCOPY file /file\nRUN sleep 5; echo it is built\n";
 
-/// The times at which pushes were received, as people see them, in the order in which they were sent.
+/// The times at which pushes were received, as shown to people, in the order in which they were sent.
 async fn received(up: &Up, sent: &[Delivery]) -> Vec<String> {
     let mut times = Vec::new();
     for push in sent {
@@ -52,7 +52,7 @@ async fn a_stepped_clock_of_the_machine_ends_no_lease_and_nothing_comes_before_w
     assert_eq!(run.attempts.len(), 1, "{run:?}");
     assert_eq!(up.metric("gantry_lease_lapses_total").await.unwrap(), 0.0);
 
-    // A process that starts behind what it stored goes on from there.
+    // A process whose clock is behind the stored times continues from these.
     let mut killed = up.push().unwrap();
     killed.send(&client, &hook).await.unwrap();
     up.until_run_is(&killed, "Running").await.unwrap();

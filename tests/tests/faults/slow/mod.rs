@@ -1,4 +1,4 @@
-//! The rounds that take minutes, and those of every other seed.
+//! Rounds that take minutes, and rounds with all other seeds.
 
 mod clock;
 mod readers;
@@ -37,7 +37,7 @@ async fn every_accepted_delivery_is_one_run_whatever_fails_in_the_scaled_mode() 
     for seed in seeds(usual, |seed| scaled::SEEDS.contains(&seed)) {
         let report = scaled::play(seed).await;
         println!("{report}");
-        // At once: the rounds that follow take minutes.
+        // Printed at once, because the following rounds take minutes.
         if report.has_faults() {
             println!("{}", report.faults());
             wrong.push(seed);

@@ -1,4 +1,4 @@
-//! A thousand readers of logs who read a byte a second, or nothing at all.
+//! A thousand readers of logs that read one byte per second, or nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::up::{self, Up, WITHIN};
 
 const READERS: usize = 1000;
 
-/// How many bytes each step of the build says: BuildKit clips what one says in a second.
+/// The output of each step of the build, in bytes: BuildKit truncates the output of a step per second.
 const SAID: usize = 180_000;
 const STEPS: usize = 2;
 
-/// Who is answered meanwhile, how often.
+/// How many other requests are answered meanwhile.
 const ASKED: usize = 100;
 
-/// A connection with small buffers, whose request is sent.
+/// A connection with small buffers, with its request sent.
 async fn ask(address: &str, token: &str, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -90,7 +90,7 @@ async fn a_thousand_readers_who_do_not_read_keep_nobody_waiting() {
         client.get::<Run>(&format!("runs/{}", run.id)).await.unwrap();
         reads.push(asked.elapsed());
     }
-    // Whoever comes later waits for a turn behind those who came before, and for no more than that.
+    // A later reader waits for its turn, and for no longer than that.
     let began = Instant::now();
     while client.text(&log).await.map_or(0, |text| text.len()) < STEPS * SAID {
         assert!(began.elapsed() < WITHIN, "{}", up.installation.last_words());

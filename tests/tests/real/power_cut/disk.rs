@@ -1,4 +1,4 @@
-//! A disk that keeps only what it was made to keep: what a power cut leaves of files, by a trace of what was done to them.
+//! Simulates what a power failure leaves of files, from a trace of the operations on them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,25 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::trace::{Call, Event};
 
-/// The least that a disk writes whole.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// What a disk does with that which nobody asked it to keep.
+/// What happens to data that was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unsynced {
-    /// It is gone.
+    /// It is lost.
     Lost,
-    /// Some of it is there, in no order, and the last of it torn; chance has this seed.
+    /// Some of it is written, in no order, with the last write torn; chosen at random from this seed.
     Some(u64),
 }
 
 type Inode = usize;
 
-/// The files at a moment.
+/// The state of all files at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     files: Vec<File>,
-    /// Names as the process sees them, and as they are kept.
+    /// Names as the process sees them, and names that were synced.
     seen: BTreeMap<PathBuf, Inode>,
     kept: BTreeMap<PathBuf, Inode>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Disk {
 struct File {
     is_directory: bool,
     kept: Vec<u8>,
-    /// In order, each with the line where it was done.
+    /// In order, each with its line of the trace.
     changes: Vec<(usize, Change)>,
 }
 
@@ -47,7 +47,7 @@ enum Change {
 }
 
 impl Disk {
-    /// The disk as it is just before line `cut` of the trace.
+    /// The state just before line `cut` of the trace.
     pub(crate) fn at(events: &[Event], cut: usize) -> Result<Self> {
         let mut disk = Self::default();
         for event in events.iter().filter(|event| event.done < cut) {
@@ -103,7 +103,7 @@ impl Disk {
         }
     }
 
-    /// Keeps what was done before the sync began. What was done while it went on it need not have seen.
+    /// Applies a sync to what was done before it began. Changes during the sync need not be included.
     fn sync(&mut self, path: &Path, began: usize) {
         let Some(inode) = self.seen.get(path).copied() else {
             return self.sync_names(path);
@@ -126,7 +126,7 @@ impl Disk {
         self.kept.extend(names.map(|(path, inode)| (path.clone(), *inode)));
     }
 
-    /// Writes down what the cut leaves of `root`, which was there before the trace began, below `to`.
+    /// Writes what the power failure leaves of `root`, which existed before the trace began, to `to`.
     pub(crate) fn write(&self, root: &Path, to: &Path, unsynced: Unsynced) -> Result<()> {
         let mut chance = match unsynced {
             Unsynced::Lost => None,
@@ -134,7 +134,7 @@ impl Disk {
         };
         let mut names = self.kept.clone();
         if let Some(chance) = &mut chance {
-            // What was named and not kept may be there: a file system writes names in their order.
+            // Names that were not synced may exist: a file system writes them in order.
             for (path, inode) in &self.seen {
                 if chance.random_bool(0.5) {
                     names.entry(path.clone()).or_insert(*inode);
@@ -142,7 +142,7 @@ impl Disk {
             }
         }
         std::fs::create_dir_all(to)?;
-        // In the order of their names, so that a directory comes before what is in it.
+        // Sorted by name, so that a directory comes before its content.
         for (path, inode) in &names {
             let file = &self.files[*inode];
             let target = to.join(path.strip_prefix(root)?);

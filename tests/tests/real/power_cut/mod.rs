@@ -1,8 +1,8 @@
-//! What `gantry up` has answered is on the disk.
+//! Everything that `gantry up` has acknowledged is on disk.
 //!
-//! The program runs under strace. Of what it did to its files, a disk is made that has only what was synced, and ones
-//! that have some of the rest, torn, at the moment of each answer and at others by chance. On each of them the store is
-//! opened again: everything that was answered before must be there.
+//! The program runs under strace. From the trace of its file operations, disks are reconstructed for the moment of each
+//! answer and for random moments: one with only what was synced, and others with some of the rest, torn. The store is
+//! opened on each of them, and must contain everything that was acknowledged before.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,10 +25,10 @@ use self::trace::{Call, Event};
 mod disk;
 mod trace;
 
-/// Longer than anything that is written at once.
+/// More than any single write.
 const LONGEST: &str = "16777216";
 
-/// What somebody was told, and what must be there since.
+/// An acknowledged object that must exist from then on.
 #[derive(Debug, Clone)]
 enum Told {
     Delivery { hook: String, id: String, sha256: String },
@@ -37,7 +37,7 @@ enum Told {
 }
 
 impl Told {
-    /// What its answer names.
+    /// The id in its answer.
     fn id(&self) -> &str {
         match self {
             Self::Delivery { id, .. } | Self::Upload { id, .. } | Self::Run { id } => id,
@@ -45,7 +45,7 @@ impl Told {
     }
 }
 
-/// `gantry up` under strace. Dropped, both end.
+/// `gantry up` under strace. Dropping it ends both.
 struct Traced {
     folder: tempfile::TempDir,
     installation: Installation,
@@ -71,12 +71,12 @@ impl Traced {
         Self { folder, installation }
     }
 
-    /// What was there before.
+    /// The state before the start.
     fn disk(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 
-    /// Ends the program as a power cut does; strace ends with it, and has written all.
+    /// Kills the program; strace ends with it, and has written the whole trace.
     fn cut(&self) -> String {
         self.kill();
         let strace = format!("/proc/{}", self.installation.pid().unwrap());
@@ -110,7 +110,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Sends hooks of several sizes, uploads and wishes for runs, some at once.
+/// Sends hooks of several sizes, uploads and requests for runs, some concurrently.
 async fn use_it(client: &Client, chance: &mut StdRng, length: Length) -> Vec<Told> {
     let registry = serde_json::json!({"name": "main", "host": "registry.test"});
     let _: serde_json::Value = client.post("registries", &registry).await.unwrap();
@@ -157,7 +157,7 @@ async fn deliver(client: &Client, hook: &serde_json::Value, id: String, padding:
 }
 
 async fn upload(client: &Client, chance: &mut StdRng, size: usize) -> Told {
-    // It says that it is packed, which is all that is looked at here.
+    // Only the gzip header is checked when it is uploaded.
     let mut bytes = vec![0; size];
     chance.fill_bytes(&mut bytes);
     bytes[..2].copy_from_slice(&[0x1f, 0x8b]);
@@ -175,7 +175,7 @@ async fn wish(client: &Client, upload: &str) -> Told {
     Told::Run { id: run["id"].as_str().unwrap().to_owned() }
 }
 
-/// Opens what a cut left, and looks for everything that had been told.
+/// Opens what a power failure left, and checks that everything acknowledged exists.
 async fn check(folder: &Path, told: &[&Told], key: &[u8]) {
     let kept = std::fs::read(folder.join("secret.key")).unwrap();
     assert_eq!(kept, key, "what is sealed opens with it alone");
@@ -223,24 +223,24 @@ fn unpacked(body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The line where the answer began that names `id`.
+/// The line of the trace where the answer with `id` began.
 fn answered(events: &[Event], id: &str) -> usize {
     let names = |event: &&Event| matches!(&event.call, Call::Answer { text } if text.contains(&format!("\"{id}\"")));
     events.iter().find(names).unwrap_or_else(|| panic!("no answer names {id}")).began
 }
 
-/// How much is tried.
+/// The number of attempts.
 #[derive(Debug, Clone, Copy)]
 struct Length {
     cuts: usize,
     rounds: usize,
-    /// Bodies of 512 KiB and more lie beside the store; the others fill its log, in the end until that is moved into the
-    /// file.
+    /// Bodies of 512 KiB and more are stored in the object store. Smaller ones fill the write-ahead log, until it is
+    /// checkpointed.
     body: usize,
 }
 
 impl Length {
-    /// More when `GANTRY_POWER_CUTS` says how many.
+    /// A higher number if `GANTRY_POWER_CUTS` is set.
     #[allow(clippy::disallowed_methods, reason = "how many is asked of whoever runs it")]
     fn wanted() -> Self {
         match std::env::var("GANTRY_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()) {
@@ -261,7 +261,7 @@ async fn what_was_answered_is_there_after_a_power_cut_at_any_moment() {
         told.into_iter().map(|told| (answered(&events, told.id()), told)).collect();
     let last = events.iter().map(|event| event.done).max().unwrap();
 
-    // The strictest moments are those of the answers themselves.
+    // The most critical moments are those of the answers.
     let mut moments: Vec<usize> = told.iter().map(|(answered, _)| *answered).collect();
     while moments.len() < length.cuts {
         moments.push(chance.random_range(moments[0]..=last));

@@ -1,11 +1,11 @@
-//! What a process asked of the kernel, as strace wrote it down: changes of files, what made them durable, and answers.
+//! Parses strace output: changes of files, syncs, and answers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// What matters of a system call.
+/// The relevant part of a system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Write {
@@ -17,7 +17,7 @@ pub(crate) enum Call {
         file: PathBuf,
         length: u64,
     },
-    /// Of a file, or of a directory: its names.
+    /// Of a file, or of a directory and its names.
     Sync {
         path: PathBuf,
     },
@@ -38,13 +38,13 @@ pub(crate) enum Call {
     Unlink {
         file: PathBuf,
     },
-    /// A success, or a part of one, goes to somebody: its head and body, which a busy server may write one after the other.
+    /// A successful HTTP response, or a part of one: head and body may be written separately.
     Answer {
         text: String,
     },
 }
 
-/// A call, and the lines of the trace where it began and where it was done.
+/// A call, with the lines of the trace where it began and ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) began: usize,
@@ -52,15 +52,15 @@ pub(crate) struct Event {
     pub(crate) call: Call,
 }
 
-/// The calls that the trace must have.
+/// The system calls to trace.
 pub(crate) const CALLS: &str = "openat,write,pwrite64,writev,pwritev,sendto,sendmsg,lseek,ftruncate,fsync,fdatasync,\
                                 mkdir,mkdirat,rename,renameat,renameat2,link,linkat,unlink,unlinkat";
 
-/// Reads a trace made with `-f -y -xx`: what it says of files below `root`, and every answer.
+/// Parses a trace made with `-f -y -xx`: operations on files below `root`, and all answers.
 pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
     let mut reader =
         Reader { root, positions: HashMap::new(), successes: HashMap::new(), events: Vec::new() };
-    // What a thread has begun and not yet ended.
+    // The unfinished call of each thread.
     let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
     for (number, line) in trace.lines().enumerate() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
@@ -75,7 +75,7 @@ pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
             reader.call(number, number, rest)?;
         }
     }
-    // The end of a call that the cut came between is not told, and whom it answers may have the answer all the same.
+    // The end of a call that was interrupted by the kill is missing, but the client may have received the answer.
     let end = trace.lines().count();
     for (began, begun) in unfinished.into_values() {
         if let Some(("write" | "writev" | "sendto" | "sendmsg", arguments)) = begun.split_once('(')
@@ -89,9 +89,9 @@ pub(crate) fn read(trace: &str, root: &Path) -> Result<Vec<Event>> {
 
 struct Reader<'a> {
     root: &'a Path,
-    /// Where the next `write` of a file goes.
+    /// The offset of the next `write` to a file.
     positions: HashMap<PathBuf, u64>,
-    /// Whether what goes over a socket is a success.
+    /// Whether the current response on a socket is successful.
     successes: HashMap<PathBuf, bool>,
     events: Vec<Event>,
 }
@@ -173,7 +173,7 @@ impl Reader<'_> {
         Ok(Some(Call::Write { file: target, offset, bytes }))
     }
 
-    /// What goes over a socket, if it is a success.
+    /// The data of a successful response on a socket.
     fn answer(&mut self, target: &Path, arguments: &str) -> Option<Call> {
         if !is_socket(target) {
             return None;
@@ -203,13 +203,13 @@ fn number(text: &str) -> Option<i64> {
     text[..end].parse().ok()
 }
 
-/// What the first descriptor is: `12<\x2f\x74…>`.
+/// The path of the first descriptor: `12<\x2f\x74…>`.
 fn described(arguments: &str) -> PathBuf {
     let described = arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     described.map(|(escaped, _)| path(bytes(escaped))).unwrap_or_default()
 }
 
-/// The strings in quotes, in order.
+/// The quoted strings, in order.
 fn quoted(arguments: &str) -> impl Iterator<Item = Vec<u8>> {
     arguments.split('"').skip(1).step_by(2).map(bytes)
 }
@@ -218,7 +218,7 @@ fn path(bytes: Vec<u8>) -> PathBuf {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
-/// `\x61\x62`: four characters a byte.
+/// Decodes `\x61\x62`: four characters per byte.
 fn bytes(escaped: &str) -> Vec<u8> {
     let digit = |digit: u8| if digit < b'a' { digit - b'0' } else { digit - b'a' + 10 };
     let escaped = escaped.as_bytes().chunks_exact(4);

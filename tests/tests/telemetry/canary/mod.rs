@@ -1,7 +1,7 @@
-//! A canary in every kind of secret, and then a search of everything that gantry keeps, says, sends and shows.
+//! Uses a canary for every kind of secret, and then searches everything that gantry stores, prints, sends and shows.
 //!
-//! Not looked at are the places that a secret is for: key and password files, the environment that the operator starts
-//! gantry with, and the one answer that shows a new token or a new hook's secret.
+//! The places that secrets are meant for are not searched: key and password files, the environment that the operator
+//! starts gantry with, and the one answer that shows a new token or a new hook's secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,16 +27,16 @@ mod secured;
 use search::Search;
 use secured::SecuredInstallation;
 
-/// The one secret that is known to leave its place: into the step that it is for, and the history of the image.
+/// The only secret that is known to appear elsewhere: in the step that it is for, and in the image's history.
 const ARGUMENT: &str = "secret build argument";
 
-/// A secret of a kind, that is nowhere else in the world.
+/// A unique secret of a kind.
 fn canary(kind: &str) -> String {
-    // `+` and `/` are written otherwise in addresses.
+    // `+` and `/` are encoded in URLs.
     format!("{kind}+/{}", random_hex::<12>().unwrap().as_str())
 }
 
-/// The secrets that go in by the API.
+/// The secrets that are sent to the API.
 struct Canaries {
     hook: String,
     rotated_hook: String,
@@ -45,7 +45,7 @@ struct Canaries {
     wrong_git_token: String,
     build_argument: String,
     mounted: String,
-    /// No secret: it must be found, or the search looks at the wrong places.
+    /// Not a secret: it must be found, otherwise the search is in the wrong places.
     public: String,
 }
 
@@ -64,7 +64,7 @@ impl Canaries {
     }
 }
 
-/// Asks as people do, and keeps every answer.
+/// Sends requests, and records every answer.
 struct Asker {
     http: reqwest::Client,
     api: String,
@@ -85,7 +85,7 @@ impl Asker {
         (status, said)
     }
 
-    /// The same, for an answer that shows a secret once.
+    /// Sends a request without recording the answer, which shows a secret once.
     async fn ask_aside(
         &self,
         method: Method,
@@ -112,7 +112,7 @@ impl Asker {
         self.until(&path, |run| run["finished"].is_string()).await
     }
 
-    /// Asks until the answer is what is waited for.
+    /// Repeats a request until the answer is as wanted.
     async fn until(&mut self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -125,7 +125,7 @@ impl Asker {
         }
     }
 
-    /// Every `GET` of the OpenAPI document, with all that its parameters may name.
+    /// Sends every `GET` request of the OpenAPI document, with all possible parameters.
     async fn walk(&mut self, things: &BTreeMap<&str, Vec<String>>) {
         let (_, document) = self.ask(Method::GET, "/openapi.json", None).await;
         for (path, methods) in document["paths"].as_object().unwrap() {
@@ -142,7 +142,7 @@ impl Asker {
             }
             for path in paths {
                 let (status, _) = self.ask(Method::GET, &path, None).await;
-                // An administrator asks for tokens, later; not every event has a run, nor every registry every task.
+                // Tokens are requested later, by an administrator. Not all combinations of parameters exist.
                 let known = [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::FORBIDDEN];
                 assert!(known.contains(&status), "{path}: {status}");
             }
@@ -150,14 +150,14 @@ impl Asker {
     }
 }
 
-/// Looks at the command lines and environments of all processes, again and again.
+/// Repeatedly reads the command lines and environments of all processes.
 struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(BTreeSet<String>, u64)>,
 }
 
 impl Watch {
-    /// `search` may know no secret that an operator starts gantry with.
+    /// `search` must not include secrets that the operator starts gantry with.
     fn start(search: Search, git: String, public: String) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -170,7 +170,7 @@ impl Watch {
                     let words = [line, environment.unwrap_or_default()].concat();
                     let text = String::from_utf8_lossy(&words);
                     seen += u64::from(text.contains(&git));
-                    // A step of the build itself is given the build's arguments, and no other secret.
+                    // A build step receives the build's arguments, and no other secret.
                     let is_step = text.contains(&format!("PUBLIC={public}"));
                     for name in search.of(&words) {
                         if is_step && name == ARGUMENT {
@@ -193,7 +193,7 @@ impl Watch {
     }
 }
 
-/// What is asked of an installation that knows the canaries: every secret is used, printed, refused.
+/// Uses an installation so that every secret is used, printed, and refused.
 async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec<Value> {
     let name = format!("canary-{}", random_hex::<4>().unwrap().as_str());
     let repository = git.repository(&name).unwrap();
@@ -248,12 +248,12 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     asker.ask(Method::DELETE, &format!("{secrets}/{old}"), None).await;
     asker.ask(Method::POST, &format!("/hooks/{id}/test"), None).await;
 
-    // What is pushed before the head is known is no news.
+    // The head must be known before the push, which would start nothing otherwise.
     let saved =
         asker.until("/registries/demo/tasks/good", |task| task["created"].is_string()).await;
     let event = saved_event("demo/good", saved["created"].as_str().unwrap());
     asker.until(&format!("/events/{event}"), |event| event["decision"].is_object()).await;
-    // One run by a push, the others by hand; and a push that is signed with what was rotated out.
+    // One run is started by a push, the others by requests; and one push is signed with a removed secret.
     let after = repository.commit("main", &[("file", "changed")]).unwrap();
     let push = json!({
         "ref": "refs/heads/main", "before": before, "after": after, "pusher": {"name": "mona"},
@@ -286,7 +286,7 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     assert_eq!(run["status"], "Succeeded", "{run}");
     runs.push(run);
 
-    // Errors that could quote what they were given.
+    // Errors that could quote their input.
     for (path, body) in [
         (
             "/registries/demo/tasks",
@@ -371,7 +371,7 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallati
         asker.ask(Method::GET, path, None).await;
     }
 
-    // Everything that there is, by name.
+    // Everything to be searched, by name.
     let search = Search::new(&all);
     let public = Search::new(&[("public", canaries.public.clone())]);
     let mut places: Vec<(String, Vec<u8>)> = asker
@@ -403,7 +403,7 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallati
         assert!(is_seen, "what may be seen is not in {place}, but in {seen:#?}");
     }
 
-    // The image: what is mounted leaves nothing; what is an argument is in its history, as docs/tasks.md says.
+    // The image: a mounted secret leaves nothing, while an argument is in its history, as docs/tasks.md says.
     let image = secured::image(runs.last().unwrap()).await;
     let (mut in_image, mut has_public) = (BTreeSet::new(), false);
     for part in &image {

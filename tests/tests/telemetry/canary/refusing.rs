@@ -1,4 +1,4 @@
-//! A registry that lets nobody in, and says to each what it was shown.
+//! A registry that rejects all credentials, and quotes them in its error.
 
 use std::convert::Infallible;
 
@@ -11,7 +11,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Starts it, for as long as the test goes on. Tells its host.
+/// Starts it for the duration of the test. Returns its host.
 pub(super) async fn start() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! Looks for secrets in whatever there is, as they are and as they are commonly written.
+//! Searches for secrets in plain text and in common encodings.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// What is looked for, each under a name.
+/// The texts to search for, with names.
 pub(crate) struct Search {
     finder: AhoCorasick,
     names: Vec<&'static str>,
@@ -26,13 +26,13 @@ impl Search {
         Self { finder: AhoCorasick::new(forms).unwrap(), names }
     }
 
-    /// The names of what is in these bytes, or in what they are when unpacked.
+    /// The names of the texts in these bytes, or in their unpacked content.
     pub(crate) fn of(&self, bytes: &[u8]) -> BTreeSet<&'static str> {
         let found = self.finder.find_overlapping_iter(bytes);
         let mut all: BTreeSet<_> = found.map(|at| self.names[at.pattern().as_usize()]).collect();
         if bytes.starts_with(&[0x1f, 0x8b]) {
             let mut unpacked = Vec::new();
-            // What breaks off is searched as far as it goes.
+            // Truncated data is searched as far as it goes.
             let _broken = flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut unpacked);
             all.extend(self.of(&unpacked));
         }
@@ -58,7 +58,7 @@ fn forms_of(secret: &str) -> Vec<Vec<u8>> {
         hex::encode(secret).into(),
         hex::encode_upper(secret).into(),
     ];
-    // Wherever it begins among what was encoded with it.
+    // For each position within what was encoded.
     for (before, touched) in [(0, 0), (1, 2), (2, 3)] {
         let shifted = [&b"\0\0"[..before], secret.as_bytes()].concat();
         let whole = shifted.len() * 8 / 6;

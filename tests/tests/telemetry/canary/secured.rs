@@ -1,4 +1,4 @@
-//! An installation whose servers ask for passwords, and every place in which it could leak one.
+//! An installation whose servers require passwords, with all places where it could leak one.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,12 +23,12 @@ use tokio::net::TcpStream;
 use super::canary;
 use crate::collector::{Collector, KEY};
 
-/// A queue that gets a copy of every message.
+/// A queue that receives a copy of every message.
 const SPY: &str = "spy";
 
 pub(super) struct SecuredInstallation {
     pub(super) api: String,
-    /// What the operator gave it.
+    /// The secrets from the operator.
     pub(super) secrets: Vec<(&'static str, String)>,
     /// Where the store keeps records.
     pub(super) where_records_are: String,
@@ -148,7 +148,7 @@ impl SecuredInstallation {
         }
     }
 
-    /// As an operator gets it: the store in hand.
+    /// An admin token, as an operator gets it from the store.
     pub(super) async fn admin_token(&self) -> String {
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.servers.is_none() {
@@ -169,7 +169,7 @@ impl SecuredInstallation {
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     }
 
-    /// What Prometheus reads.
+    /// The metrics.
     pub(super) async fn metrics(&self) -> Vec<(String, Vec<u8>)> {
         let mut all = Vec::new();
         for role in &self.roles {
@@ -183,7 +183,7 @@ impl SecuredInstallation {
         all
     }
 
-    /// What the servers hold.
+    /// The content of the servers.
     pub(super) async fn servers(&self) -> Vec<(String, Vec<u8>)> {
         match &self.servers {
             Some(servers) => servers.hold().await,
@@ -197,12 +197,12 @@ impl SecuredInstallation {
         }
     }
 
-    /// Every file, but keys and passwords; of a first start's words, what is not its token.
+    /// All files except keys and passwords, and the output of a first start without its token.
     pub(super) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut all = Vec::new();
         read_all(self.folder.path(), &mut all);
         assert!(all.iter().any(|(name, bytes)| name.ends_with("/log") && bytes.len() > 1000));
-        // What the machine's own client shows to be let in, and the keys: nobody else reads them.
+        // The client's configuration and the keys are meant to contain secrets, and are private.
         let is_for_secrets = |name: &str| {
             let own = name.ends_with("/client.toml")
                 || name.ends_with(".key")
@@ -236,7 +236,7 @@ fn read_all(folder: &Path, all: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// What every process has.
+/// The settings of every process.
 fn settings(collector: &Collector) -> Vec<Setting> {
     vec![
         ("engine.address", text(real::docker_host())),
@@ -246,7 +246,7 @@ fn settings(collector: &Collector) -> Vec<Setting> {
         ),
         ("worker.min_free", text("0B")),
         ("log.format", text("json")),
-        // Everything that anybody says.
+        // The most verbose level.
         ("log.level", text("trace")),
         ("telemetry.otlp", text(collector.url())),
     ]
@@ -296,7 +296,7 @@ impl Servers {
         assert!(put.status().is_success(), "{path}: {put:?}");
     }
 
-    /// Binds a queue to whatever rings.
+    /// Binds a queue to all exchanges.
     async fn listen_in(&self) {
         let vhost = self.name();
         self.put(&format!("queues/{vhost}/{SPY}"), json!({"durable": true})).await;
@@ -356,7 +356,8 @@ impl Servers {
 }
 
 impl Drop for Servers {
-    /// The vhost goes by itself; by a thread of its own, as a test's runtime is about to end.
+    /// The vhost is deleted by its own guard; the user on a separate thread, because the test's runtime is about to
+    /// end.
     fn drop(&mut self) {
         let gone = self.broker(reqwest::Method::DELETE, &format!("users/{}", self.user));
         let _removed = std::thread::spawn(move || {
