@@ -15,6 +15,7 @@ pub mod engine_images;
 pub mod faulty_registry;
 pub mod fuzz;
 pub mod git_server;
+pub mod github;
 pub mod installation;
 pub mod kept_registry;
 pub mod own_engine;

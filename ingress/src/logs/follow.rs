@@ -55,7 +55,7 @@ pub(crate) struct Followers {
 }
 
 /// Receives the updates of one run.
-pub(crate) struct Listener {
+pub(crate) struct Subscription {
     pub(crate) updates: broadcast::Receiver<Update>,
 }
 
@@ -86,10 +86,15 @@ impl Followers {
 
     /// Subscribes to a run. The first listener starts the follower, at `position`. A later one gets only what comes
     /// after this call, so it must read the log up to its end once it has subscribed.
-    pub(crate) fn listen(&self, state: &Arc<State>, run: RunId, position: LogPosition) -> Listener {
+    pub(crate) fn subscribe(
+        &self,
+        state: &Arc<State>,
+        run: RunId,
+        position: LogPosition,
+    ) -> Subscription {
         let mut by_run = self.by_run.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = by_run.get(&run) {
-            return Listener { updates: sender.subscribe() };
+            return Subscription { updates: sender.subscribe() };
         }
         let (sender, updates) = broadcast::channel(HELD_FOR_SLOW_LISTENERS);
         by_run.insert(run, sender.clone());
@@ -102,7 +107,7 @@ impl Followers {
             status: None,
         };
         state.runtime.spawn(follower.run());
-        Listener { updates }
+        Subscription { updates }
     }
 
     /// Stops following a run that has no listeners; returns whether it did.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::follow::{Listener, Update};
+use super::follow::{Subscription, Update};
 use super::walk::{LogItem, LogPosition, LogWalk, WalkError};
 use crate::access::Standing;
 use crate::state::State;
@@ -42,9 +42,9 @@ enum Phase {
     /// Reads the log itself. A listener that subscribed before this reading takes over at its end.
     CatchingUp {
         walk: LogWalk,
-        listener: Option<Listener>,
+        subscription: Option<Subscription>,
     },
-    Listening(Listener),
+    Subscribed(Subscription),
     Over,
 }
 
@@ -64,7 +64,7 @@ impl LiveLog {
             position,
             status: None,
             waiting: VecDeque::new(),
-            phase: Phase::CatchingUp { walk: LogWalk::from(run, position), listener: None },
+            phase: Phase::CatchingUp { walk: LogWalk::from(run, position), subscription: None },
             _admitted: admitted,
         })
     }
@@ -106,8 +106,8 @@ impl LiveLog {
 
     async fn advance(&mut self) -> Result<Option<Bytes>, WalkError> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::CatchingUp { walk, listener } => self.catch_up(walk, listener).await,
-            Phase::Listening(listener) => Ok(self.receive(listener).await),
+            Phase::CatchingUp { walk, subscription } => self.catch_up(walk, subscription).await,
+            Phase::Subscribed(subscription) => Ok(self.receive(subscription).await),
             Phase::Over => Ok(None),
         }
     }
@@ -115,46 +115,47 @@ impl LiveLog {
     async fn catch_up(
         &mut self,
         mut walk: LogWalk,
-        listener: Option<Listener>,
+        subscription: Option<Subscription>,
     ) -> Result<Option<Bytes>, WalkError> {
         let item = self.state.followers.read(&self.state, &mut walk).await?;
         if let LogItem::CaughtUp(run) = &item {
             if run.state.done().is_some() {
                 return Ok(Some(encode_end(run)));
             }
-            if let Some(listener) = listener {
-                self.phase = Phase::Listening(listener);
+            if let Some(subscription) = subscription {
+                self.phase = Phase::Subscribed(subscription);
                 return Ok(self.news(encode_status(run)));
             }
-            let listener = self.state.followers.listen(&self.state, self.run, walk.position());
-            self.phase = Phase::CatchingUp { walk, listener: Some(listener) };
+            let subscription =
+                self.state.followers.subscribe(&self.state, self.run, walk.position());
+            self.phase = Phase::CatchingUp { walk, subscription: Some(subscription) };
             return Ok(None);
         }
         self.waiting.extend(encode_item(walk.position(), &item));
-        self.phase = Phase::CatchingUp { walk, listener };
+        self.phase = Phase::CatchingUp { walk, subscription };
         Ok(None)
     }
 
-    async fn receive(&mut self, mut listener: Listener) -> Option<Bytes> {
-        match tokio::time::timeout(KEEP_ALIVE, listener.updates.recv()).await {
+    async fn receive(&mut self, mut subscription: Subscription) -> Option<Bytes> {
+        match tokio::time::timeout(KEEP_ALIVE, subscription.updates.recv()).await {
             Err(_) => {
-                self.phase = Phase::Listening(listener);
+                self.phase = Phase::Subscribed(subscription);
                 Some(Bytes::from_static(b": still here\n\n"))
             }
             Ok(Ok(Update::Output(position, bytes))) => {
-                self.phase = Phase::Listening(listener);
+                self.phase = Phase::Subscribed(subscription);
                 // The follower may be behind what this client has read itself.
                 let is_new = position > self.position;
                 self.position = self.position.max(position);
                 is_new.then_some(bytes)
             }
             Ok(Ok(Update::Status(bytes))) => {
-                self.phase = Phase::Listening(listener);
+                self.phase = Phase::Subscribed(subscription);
                 self.news(bytes)
             }
             Ok(Ok(Update::End(bytes))) => Some(bytes),
             Ok(Err(RecvError::Lagged(_))) => {
-                self.read_by_oneself(Some(listener));
+                self.read_by_oneself(Some(subscription));
                 None
             }
             Ok(Err(RecvError::Closed)) => {
@@ -173,8 +174,9 @@ impl LiveLog {
         Some(status)
     }
 
-    fn read_by_oneself(&mut self, listener: Option<Listener>) {
-        self.phase = Phase::CatchingUp { walk: LogWalk::from(self.run, self.position), listener };
+    fn read_by_oneself(&mut self, subscription: Option<Subscription>) {
+        self.phase =
+            Phase::CatchingUp { walk: LogWalk::from(self.run, self.position), subscription };
     }
 }
 

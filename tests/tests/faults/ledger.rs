@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use gantry_api::HookAccepted;
+use gantry_tests::github;
 use gantry_tests::installation::Client;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::StatusCode;
-use serde_json::json;
-use sha2::Sha256;
 
 /// The pause before a delivery without an answer is sent again. GitHub leaves that to people; here it is quick.
 const SEND_AGAIN: Duration = Duration::from_millis(10);
@@ -37,7 +35,7 @@ pub(crate) struct Hook {
 pub(crate) struct Delivery {
     pub(crate) id: String,
     pub(crate) push: Push,
-    body: Vec<u8>,
+    body: String,
     /// The number of 2xx answers.
     pub(crate) answers: usize,
     /// The sets of events in the answers; equal answers count once.
@@ -47,20 +45,20 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// GitHub's `push`, not yet sent.
     pub(crate) fn new(id: String, clone_url: &str, push: Push) -> Self {
-        let body = json!({
-            "ref": format!("refs/heads/{}", push.branch),
-            "before": push.before,
-            "after": push.after,
-            "repository": {"clone_url": clone_url, "default_branch": "main"},
-            "pusher": {"name": "mona"},
-        });
-        let body = body.to_string().into_bytes();
+        let sent = github::Push {
+            url: clone_url,
+            branch: &push.branch,
+            before: Some(&push.before),
+            after: Some(&push.after),
+            default_branch: Some("main"),
+        };
+        let body = sent.body();
         Self { id, push, body, answers: 0, events: BTreeSet::new() }
     }
 
     /// The same delivery with a body larger by `bytes`, as if it had many commits.
     pub(crate) fn padded(mut self, bytes: usize) -> Self {
-        self.body.resize(self.body.len() + bytes, b' ');
+        self.body.push_str(&" ".repeat(bytes));
         self
     }
 
@@ -107,14 +105,9 @@ impl Delivery {
 
     /// Sends it once, and returns the status: 2xx or 503. `None` if there was no complete answer.
     pub(crate) async fn ask(&mut self, client: &Client, hook: &Hook) -> Result<Option<StatusCode>> {
-        let headers = [
-            ("content-type", "application/json".to_owned()),
-            ("x-github-event", "push".to_owned()),
-            ("x-github-delivery", self.id.clone()),
-            ("x-hub-signature-256", sign(&hook.secret, &self.body)),
-        ];
+        let headers = github::headers(&hook.secret, &self.id, &self.body);
         let path = format!("/hooks/github/{}", hook.id);
-        let answer = client.send_hook(&path, &headers, self.body.clone()).await?;
+        let answer = client.send_hook(&path, &headers, self.body.clone().into_bytes()).await?;
         let Some((status, text)) = answer else { return Ok(None) };
         if status == StatusCode::SERVICE_UNAVAILABLE {
             return Ok(Some(status));
@@ -126,10 +119,4 @@ impl Delivery {
         self.events.insert(accepted.events);
         Ok(Some(status))
     }
-}
-
-fn sign(secret: &str, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body);
-    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }

@@ -9,13 +9,12 @@ use gantry_domain::run::RunStatus;
 use gantry_domain::task::Task;
 use gantry_seams::archive::{self, ArchiveError};
 use gantry_seams::clock::Clock;
-use gantry_seams::deliveries::AcceptedDelivery;
 use gantry_seams::installation::{self, OpenError};
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, requests, tasks, tokens};
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::backend::Backend;
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry};
+use gantry_tests::pipeline::{DOCKERFILE, Delivered, REGISTRY, TestPipeline, create_registry};
 
 const OBJECT: &str = "uploads/some/where";
 
@@ -95,7 +94,7 @@ async fn an_installation_is_moved_with_everything_and_goes_on() {
     assert_eq!(listed, tokens::list(old_store, None, 10).await.unwrap());
     assert_eq!(tasks::find(store.as_ref(), &old.task.id).await.unwrap(), Some(old.task.clone()));
     let (_, again) = new.deliver("d1", "hello", None, Some(&old.commit)).await;
-    assert!(matches!(again, AcceptedDelivery::Repeat(_)), "{again:?}");
+    assert_eq!(again, Delivered::Repeat);
 
     let requests::AcceptedRequest::Started(next) = new.ask(&old.task, None).await else {
         panic!("it is new")

@@ -7,19 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use gantry_domain::fact::FactKey;
-use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::source::GitUrl;
-use gantry_ingress::{Ingress, IngressSettings, Listeners};
-use gantry_ops::health::Health;
-use gantry_ops::secret::SecretString;
-use gantry_seams::{facts, hooks};
-use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use gantry_ingress::Listeners;
+use gantry_seams::facts;
+use gantry_tests::github::{self, Push};
+use gantry_tests::pipeline::{DOCKERFILE, HOOK, SECRET, TestPipeline};
 use reqwest::{Client, StatusCode};
-use serde_json::json;
-use sha2::Sha256;
-
-const SECRET: &str = "It's a Secret to Everybody";
 
 /// The number of branches in an ordinary run.
 const FEW: usize = 600;
@@ -32,57 +25,30 @@ struct Sender {
 }
 
 impl Sender {
-    async fn to(gantry: &TestPipeline, repository: &str) -> Self {
-        let id = "d00d".parse().unwrap();
-        let sealed = gantry.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
-        let created = gantry.clock.now();
-        let hook = Hook {
-            id,
-            registry: "reg".parse().unwrap(),
-            prefix: TestPipeline::prefix(),
-            provider: Provider::GitHub,
-            repositories: Vec::new(),
-            secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],
-            created,
-        };
-        hooks::create(gantry.store.as_ref(), &hook).await.unwrap();
+    fn to(gantry: &TestPipeline, repository: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/hooks/github/d00d", listener.local_addr().unwrap());
-        let ingress = Ingress {
-            store: gantry.store.clone(),
-            queues: gantry.queues.clone(),
-            blobs: gantry.blobs.clone(),
-            keyring: gantry.keyring.clone(),
-            health: Health::default(),
-            settings: IngressSettings::default(),
-        };
+        let url = format!("http://{}/hooks/github/{HOOK}", listener.local_addr().unwrap());
         let listeners = Listeners { api: listener, hooks: None };
-        tokio::spawn(gantry_ingress::run(ingress, listeners, gantry.stop.clone()));
-        let _installed = rustls::crypto::ring::default_provider().install_default();
+        tokio::spawn(gantry_ingress::run(gantry.ingress(), listeners, gantry.stop.clone()));
         let client = Client::builder().no_proxy().build().unwrap();
         Self { client, url, repository: gantry.git.url(repository) }
     }
 
     /// Sends a push of a new branch.
     async fn push(&self, branch: &str, commit: &str, default_branch: &str) {
-        let body = json!({
-            "ref": format!("refs/heads/{branch}"), "before": "0".repeat(40), "after": commit,
-            "repository": {"clone_url": self.repository, "default_branch": default_branch},
-            "pusher": {"name": "mona"},
-        });
-        let body = body.to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let request = self
-            .client
-            .post(&self.url)
-            .header("content-type", "application/json")
-            .header("x-github-event", "push")
-            .header("x-github-delivery", format!("push-{branch}"))
-            .header("x-hub-signature-256", signature)
-            .body(body);
-        assert_eq!(request.send().await.unwrap().status(), StatusCode::ACCEPTED);
+        let push = Push {
+            url: &self.repository,
+            branch,
+            before: None,
+            after: Some(commit),
+            default_branch: Some(default_branch),
+        };
+        let body = push.body();
+        let mut request = self.client.post(&self.url);
+        for (name, value) in github::headers(SECRET, &format!("push-{branch}"), &body) {
+            request = request.header(name, value);
+        }
+        assert_eq!(request.body(body).send().await.unwrap().status(), StatusCode::ACCEPTED);
     }
 
     /// Sends pushes of these new branches, some concurrently.
@@ -124,7 +90,7 @@ async fn any_number_of_branches_is_taken_and_decided_and_leaves_no_fact() {
     let hello = gantry.git.repository("hello").unwrap();
     let head = hello.commit("main", DOCKERFILE).unwrap();
     gantry.task("hello", "hello:{{.Run.ID}}").await;
-    let sender = Sender::to(&gantry, "hello").await;
+    let sender = Sender::to(&gantry, "hello");
     sender.push_all(count..count + 50).await;
     decide(&gantry).await;
 
@@ -169,7 +135,7 @@ async fn a_branch_that_is_not_there_is_no_fact_though_it_is_said_to_be_the_defau
             task.recipe.source = source.parse().unwrap()
         })
         .await;
-    let sender = Sender::to(&gantry, "hello").await;
+    let sender = Sender::to(&gantry, "hello");
     for branch in ["invented-1", "invented-2"] {
         sender.push(branch, &"1".repeat(40), branch).await;
     }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use gantry_seams::deliveries::AcceptedDelivery;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{decisions, runs};
-use gantry_tests::pipeline::{BASE, DOCKERFILE, TestPipeline};
+use gantry_tests::pipeline::{BASE, DOCKERFILE, Delivered, TestPipeline};
 
 /// The time after which a host shows the commits that it has sent hooks for.
 const LAG: Duration = Duration::from_secs(180);
@@ -81,7 +80,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
 
     let deliveries = (0..100).map(|_| gantry.deliver("d1", "hello", Some(&first), Some(&second)));
     let accepted = futures_util::future::join_all(deliveries).await;
-    let new = accepted.iter().filter(|(_, accepted)| *accepted == AcceptedDelivery::New).count();
+    let new = accepted.iter().filter(|(_, accepted)| *accepted == Delivered::New).count();
     assert_eq!(new, 1);
     // Several concurrent schedulers change nothing.
     let schedulers: Vec<_> = (0..4).map(|_| gantry.scheduler()).collect();

@@ -1,9 +1,8 @@
 //! A push as GitHub reports it.
 
 use gantry_tests::git_server::{GitServer, TestRepository};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use gantry_tests::github;
 use reqwest::StatusCode;
-use sha2::Sha256;
 
 /// A push that was not reported yet.
 pub(crate) struct Push<'a> {
@@ -17,29 +16,20 @@ impl Push<'_> {
     /// Signs it with a hook's secret and sends it. Returns the status.
     pub(crate) async fn deliver(&self, hook: &serde_json::Value, delivery: &str) -> StatusCode {
         let (url, secret) = (hook["url"].as_str().unwrap(), hook["secret"].as_str().unwrap());
-        let clone_url = self.git.url(self.name);
-        let body = serde_json::json!({
-            "ref": "refs/heads/main", "before": self.before, "after": self.after, "created": false,
-            "deleted": false, "forced": false, "commits": [],
-            "repository": {"full_name": "demo/web", "clone_url": clone_url, "default_branch": "main"},
-            "pusher": {"name": "mona"}, "sender": {"login": "mona"}
-        })
-        .to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let push = github::Push {
+            url: &self.git.url(self.name),
+            branch: "main",
+            before: Some(self.before),
+            after: Some(self.after),
+            default_branch: Some("main"),
+        };
+        let body = push.body();
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let answer = reqwest::Client::new()
-            .post(url)
-            .header("content-type", "application/json")
-            .header("x-github-event", "push")
-            .header("x-github-delivery", delivery)
-            .header("x-hub-signature-256", signature)
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        answer.status()
+        let mut request = reqwest::Client::new().post(url);
+        for (name, value) in github::headers(secret, delivery, &body) {
+            request = request.header(name, value);
+        }
+        request.body(body).send().await.unwrap().status()
     }
 }
 

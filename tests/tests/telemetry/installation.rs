@@ -11,13 +11,12 @@ use gantry_domain::platform::Platform;
 use gantry_ops::secret::{Keyring, random_hex};
 use gantry_tests::backend::Vhost;
 use gantry_tests::git_server::{GitServer, TestRepository};
+use gantry_tests::github;
 use gantry_tests::installation::{Client, Program};
 use gantry_tests::real;
 use gantry_tests::role::{self, Role, Setting};
 use gantry_tests::servers::free_port;
 use gantry_tests::servers::redis::Redis;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use tempfile::TempDir;
 
 use crate::collector::KEY;
@@ -198,17 +197,12 @@ impl Installation {
         traceparent: Option<&str>,
         body: &str,
     ) -> u16 {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
         let url = format!("http://{}/hooks/github/{}", self.address, watched.hook.hook.id);
-        let mut request = reqwest::Client::new()
-            .post(url)
-            .header("content-type", "application/json")
-            .header("x-github-event", "push")
-            .header("x-github-delivery", random_hex::<16>().unwrap().as_str())
-            .header("x-hub-signature-256", signature)
-            .body(body.to_owned());
+        let mut request = reqwest::Client::new().post(url).body(body.to_owned());
+        let id = random_hex::<16>().unwrap();
+        for (name, value) in github::headers(secret, id.as_str(), body) {
+            request = request.header(name, value);
+        }
         if let Some(traceparent) = traceparent {
             request = request.header("traceparent", traceparent);
         }

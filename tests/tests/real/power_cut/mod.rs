@@ -12,9 +12,9 @@ use gantry_objects::ObjectBlobs;
 use gantry_seams::blobs::Blobs as _;
 use gantry_seams::{deliveries, runs, uploads};
 use gantry_sqlite::{Options, SqliteStore};
+use gantry_tests::github;
 use gantry_tests::installation::{Client, Installation, Program};
 use gantry_tests::role;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
@@ -137,13 +137,11 @@ async fn use_it(client: &Client, chance: &mut StdRng, length: Length) -> Vec<Tol
 async fn deliver(client: &Client, hook: &serde_json::Value, id: String, padding: String) -> Told {
     let (url, secret) = (hook["url"].as_str().unwrap(), hook["secret"].as_str().unwrap());
     let body = serde_json::json!({"zen": padding}).to_string().into_bytes();
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(&body);
     let headers = [
         ("content-type", "application/json".to_owned()),
         ("x-github-event", "ping".to_owned()),
         ("x-github-delivery", id.clone()),
-        ("x-hub-signature-256", format!("sha256={}", hex::encode(mac.finalize().into_bytes()))),
+        ("x-hub-signature-256", github::signature(secret, &body)),
     ];
     let path = &url[url.find("/hooks/").unwrap()..];
     let told = Told::Delivery {

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use gantry_ops::secret::random_hex;
 use gantry_tests::git_server::GitServer;
+use gantry_tests::github::{self, Push};
 use gantry_tests::installation::saved_event;
 use gantry_tests::real;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
 use crate::collector::Collector;
 
@@ -255,20 +254,19 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     asker.until(&format!("/events/{event}"), |event| event["decision"].is_object()).await;
     // One run is started by a push, the others by requests; and one push is signed with a removed secret.
     let after = repository.commit("main", &[("file", "changed")]).unwrap();
-    let push = json!({
-        "ref": "refs/heads/main", "before": before, "after": after, "pusher": {"name": "mona"},
-        "repository": {"clone_url": git.url(&name), "default_branch": "main"},
-    });
+    let push = Push {
+        url: &git.url(&name),
+        branch: "main",
+        before: Some(&before),
+        after: Some(&after),
+        default_branch: Some("main"),
+    };
     for (secret, status) in [(&canaries.rotated_hook, 401), (&canaries.hook, 202)] {
-        let body = push.to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let answer = asker.http.post(url).header("content-type", "application/json");
-        let answer = answer
-            .header("x-github-event", "push")
-            .header("x-github-delivery", "canary-delivery")
-            .header("x-hub-signature-256", signature);
+        let body = push.body();
+        let mut answer = asker.http.post(url);
+        for (name, value) in github::headers(secret, "canary-delivery", &body) {
+            answer = answer.header(name, value);
+        }
         let answer = answer.body(body).send().await.unwrap();
         assert_eq!(answer.status(), status);
         asker.answers.push(("the hook".to_owned(), answer.text().await.unwrap()));

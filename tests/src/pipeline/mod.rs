@@ -2,16 +2,13 @@
 //! counterparts, a real git host, a scripted engine, registries in memory, and a manual clock.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use gantry_domain::decide::planner::{self, RunDraft};
-use gantry_domain::delivery::{Delivery, Verdict};
-use gantry_domain::event::{Event, EventKind, Push, PushedRef};
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::event::{Event, EventKind};
+use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
@@ -21,7 +18,7 @@ use gantry_domain::run::Run;
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
-use gantry_ops::secret::{Keyring, random_hex};
+use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
@@ -30,7 +27,6 @@ use gantry_remote::registries::{Registries, RemoteRegistries};
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::ManualClock;
-use gantry_seams::deliveries::{self, AcceptedDelivery};
 use gantry_seams::logs::{LogId, LogPart, LogReader};
 use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
@@ -43,13 +39,19 @@ use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::{Action, ScriptedEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
-use tempfile::TempDir;
+use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, StartedBackend, Vhost};
 use crate::git_server::GitServer;
 use crate::real;
 use crate::registries::MemoryRegistries;
+
+mod deliver;
+mod folders;
+
+pub use deliver::{Delivered, HOOK, SECRET};
+use folders::WorkFolders;
 
 /// The host of the registry that all tasks belong to.
 pub const REGISTRY: &str = "registry.test";
@@ -87,59 +89,9 @@ pub struct TestPipeline {
     pub git: GitServer,
     /// Stops all tasks that were started.
     pub stop: CancellationToken,
+    client: Client,
     _vhost: Option<Vhost>,
     work: WorkFolders,
-}
-
-/// The folders of all workers. Dropped, they and the engine must be empty.
-struct WorkFolders {
-    folder: TempDir,
-    engine: ScriptedEngine,
-    /// An attempt was cut off for good, and leaves what it had.
-    may_be_left: AtomicBool,
-}
-
-impl Drop for WorkFolders {
-    /// # Panics
-    /// If an image is left in the engine, or a file in a worker's folder.
-    fn drop(&mut self) {
-        if std::thread::panicking() || self.may_be_left.load(Ordering::Relaxed) {
-            return;
-        }
-        let images = self.engine.images();
-        assert!(images.is_empty(), "left in the engine: {images:?}");
-        let files = self.files();
-        assert!(files.is_empty(), "left in the folders of workers: {files:?}");
-    }
-}
-
-impl WorkFolders {
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// All but what workers keep on purpose: mirrors of repositories, whole.
-    fn files(&self) -> Vec<PathBuf> {
-        let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut folders: Vec<PathBuf> = entries(self.path())
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir() && !path.ends_with("objects"))
-            .collect();
-        let mut files = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for path in entries(&folder).map(|entry| entry.path()) {
-                let into =
-                    if path.is_dir() && !path.is_symlink() { &mut folders } else { &mut files };
-                into.push(path);
-            }
-        }
-        let is_kept = |path: &PathBuf| {
-            let in_mirror = path.components().any(|part| part.as_os_str() == "mirrors");
-            in_mirror && path.extension().is_none_or(|extension| extension != "lock")
-        };
-        files.retain(|path| !is_kept(path));
-        files
-    }
 }
 
 impl TestPipeline {
@@ -148,6 +100,7 @@ impl TestPipeline {
     /// # Panics
     /// If a part cannot be created.
     pub async fn start(backend: Backend) -> Self {
+        let _already = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
         let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
         let stop = CancellationToken::new();
@@ -170,6 +123,7 @@ impl TestPipeline {
             },
             engine,
             stop,
+            client: Client::builder().no_proxy().build().expect("a client"),
             _vhost: vhost,
         };
         pipeline.set_up().await;
@@ -180,14 +134,17 @@ impl TestPipeline {
         let base = format!("sha256:{}", "b".repeat(64)).parse::<Digest>().expect("a digest");
         self.registries.have(BASE, &base);
         let registry = create_registry(self.store.as_ref(), "reg", REGISTRY, 8).await;
+        let id = HOOK.parse().expect("an id");
+        let sealed = self.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
+        let created = self.clock.now();
         let hook = Hook {
-            id: "hook".parse().expect("an id"),
+            id,
             registry: registry.name,
             prefix: registry.prefix,
             provider: Provider::GitHub,
             repositories: Vec::new(),
-            secrets: Vec::new(),
-            created: self.clock.now(),
+            secrets: vec![HookSecret { sealed: sealed.expect("a sealed secret"), created }],
+            created,
         };
         hooks::create(self.store.as_ref(), &hook).await.expect("a hook");
     }
@@ -337,87 +294,6 @@ impl TestPipeline {
         let registry = registries::find(store, &task.id.registry).await.expect("the store answers");
         task.prefix = registry.expect("a registry").prefix;
         tasks::create(store, &task).await.expect("a new task").0
-    }
-
-    /// Delivers a push to branch `main` of a repository on the git host, with this delivery id.
-    ///
-    /// # Panics
-    /// If the store fails.
-    pub async fn deliver(
-        &self,
-        id: &str,
-        repository: &str,
-        before: Option<&str>,
-        after: Option<&str>,
-    ) -> (EventId, AcceptedDelivery) {
-        self.deliver_of(id, &self.git.url(repository), before, after).await
-    }
-
-    /// Like [`Self::deliver`], for another branch.
-    ///
-    /// # Panics
-    /// If the store fails.
-    pub async fn deliver_branch(
-        &self,
-        id: &str,
-        repository: &str,
-        branch: &str,
-        before: Option<&str>,
-        after: Option<&str>,
-    ) -> (EventId, AcceptedDelivery) {
-        self.accept_push(id, &self.git.url(repository), branch, before, after).await
-    }
-
-    /// Like [`Self::deliver`], for any repository URL.
-    ///
-    /// # Panics
-    /// If the store fails.
-    pub async fn deliver_of(
-        &self,
-        id: &str,
-        url: &str,
-        before: Option<&str>,
-        after: Option<&str>,
-    ) -> (EventId, AcceptedDelivery) {
-        self.accept_push(id, url, "main", before, after).await
-    }
-
-    async fn accept_push(
-        &self,
-        id: &str,
-        url: &str,
-        branch: &str,
-        before: Option<&str>,
-        after: Option<&str>,
-    ) -> (EventId, AcceptedDelivery) {
-        let event_id: EventId = format!("hook/{id}/0").parse().expect("an event's id");
-        let push = Push {
-            hook: Some("hook".parse().expect("an id")),
-            url: url.parse().expect("a URL"),
-            reference: PushedRef::Branch(branch.parse().expect("a branch")),
-            before: before.map(|commit| commit.parse().expect("a commit")),
-            after: after.map(|commit| commit.parse().expect("a commit")),
-            default_branch: None,
-            pusher: Some("mona".to_owned()),
-        };
-        let delivery = Delivery {
-            id: id.parse().expect("an id"),
-            hook: "hook".parse().expect("an id"),
-            provider: Provider::GitHub,
-            registry: "reg".parse().expect("a name"),
-            prefix: Self::prefix(),
-            kind: "push".to_owned(),
-            received: self.clock.now(),
-            body_sha256: "0".repeat(64),
-            body_bytes: 2,
-            verdict: Verdict::Events,
-            unread: Vec::new(),
-            trace: None,
-            meaning: vec![EventKind::Push(push)],
-        };
-        let body = Bytes::from_static(b"{}");
-        let accepted = deliveries::accept(self.store.as_ref(), &delivery, Some(body)).await;
-        (event_id, accepted.expect("the store answers"))
     }
 
     /// Decides and admits everything that is due, without running anything.
