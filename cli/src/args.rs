@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_is_a_role_and_what_people_ask_about_workers() {
+    fn worker_runs_the_role_and_has_client_subcommands() {
         let parse = |line: &str| match Arguments::try_parse_from(line.split(' ')) {
             Ok(Arguments { command: Command::Worker(worker), .. }) => Some(worker),
             _ => None,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_says_what_it_does() {
+    fn every_command_and_argument_has_a_help_text() {
         fn check(command: &clap::Command) {
             assert!(command.get_about().is_some(), "{} has no help", command.get_name());
             for argument in command.get_arguments() {

@@ -77,7 +77,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_key_is_made_once_and_a_pools_key_is_always_the_same() {
+fn a_key_is_created_once_and_a_pool_key_is_deterministic() {
     let folder = TestFolder::new();
     folder.does(&["secret", "key", "--to", "service.key"]);
     let key = std::fs::read_to_string(folder.path("service.key")).unwrap();

@@ -55,7 +55,7 @@ fn up(folder: &Path, more: &[&str]) -> String {
 }
 
 #[test]
-fn a_data_folder_an_export_and_a_backup_are_readable_by_their_owner_alone() {
+fn data_folder_export_and_backup_are_private() {
     let place = TempDir::new().unwrap();
     let folder = place.path();
     let data = folder.join("data");

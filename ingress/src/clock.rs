@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_is_reckoned_is_never_ahead_of_the_store_s_clock() {
+    fn an_extrapolated_time_is_never_ahead_of_the_store() {
         // The machine's clock was stepped back, so the store's clock runs at its slowest.
         let (store, long_ago) = (SteadyClock::start(1_000_000_000), 0);
         // `at` is before the first reading and `asked` after it. So a pause in between makes the store's clock later,

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_while_one_is_on_its_way_is_one_doorbell_and_the_last_is_rung() {
+    async fn doorbells_coalesce_and_the_last_one_is_rung() {
         let slow = Slow {
             permits: Semaphore::new(0),
             waiting: AtomicU64::new(0),

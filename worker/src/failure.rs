@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_is_tried_again_exactly_if_its_error_says_that_it_may_succeed() {
+    fn transient_build_errors_are_retried() {
         let message = || "m".to_owned();
         let errors = [
             BuildError::StepFailed { step: message(), exit_code: 1 },

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_cut_anywhere_never_appears() {
+    fn a_secret_split_anywhere_is_masked() {
         let text = "before hunter2-hunter3 after hunter2";
         for cut in 0..text.len() {
             for second in cut..text.len() {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_a_secret_is_held() {
+    fn only_possible_secrets_are_held_back() {
         let mut masker = Masker::new(secrets(&["hunter2"]));
         assert_eq!(masker.push(b"a whole line\n"), b"a whole line\n");
         assert_eq!(masker.push(b"hunt"), b"");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn encoded_and_split_forms_are_secrets_too() {
+    fn encoded_and_split_secrets_are_masked() {
         let secrets = secrets(&["p@ss word!", "line one\nline two"]);
         for said in ["p@ss word!", "cEBzcyB3b3JkIQ==", "p%40ss%20word%21", "line one", "line two"] {
             assert_eq!(secrets.mask(&format!("<{said}>")), "<***>", "{said}");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn wrapped_encodings_are_masked_wherever_the_lines_end() {
+    fn wrapped_encodings_are_masked_at_any_width() {
         let secret =
             "correct horse battery staple \u{e9}\u{fc} 0123456789 and so on, for more than a line";
         let secrets = secrets(&[secret]);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_not_held_for_a_letter_that_may_begin_an_encoding() {
+    fn a_line_is_not_held_back_for_its_last_letters() {
         let secret = "password1";
         let first = STANDARD.encode(secret).remove(0);
         let line = format!("ends with {first}\n");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_make_of_a_secret_is_masked() {
+    fn common_encodings_of_a_secret_are_masked() {
         let secrets = secrets(&["a\"b'c\\d/e <f> \u{e9}&$\tg"]);
         for said in [
             r#"a\"b'c\\d/e <f> é&$\tg"#,
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_many_lines_costs_no_more_per_byte_than_one_of_one_line() {
+    fn masking_a_multi_line_secret_takes_linear_time() {
         // Each line begins like the log, so that each of them is a candidate at every offset.
         let secret: String = (0..450).map(|n| format!("{}{n}\n", "a".repeat(64))).collect();
         let secrets = secrets(&[&secret]);

@@ -109,7 +109,7 @@ async fn packed(checkout: &Checkout) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_folder_of_a_commit_is_read_and_packed_as_its_rules_say() {
+async fn a_folder_of_a_commit_is_packed_by_its_ignore_rules() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let commit = repository
@@ -139,7 +139,7 @@ async fn a_folder_of_a_commit_is_read_and_packed_as_its_rules_say() {
 }
 
 #[tokio::test]
-async fn a_dockerfile_is_looked_up_inside_of_the_source_only() {
+async fn a_dockerfile_is_only_looked_up_in_the_source() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", repository.work().join("out")).unwrap();
@@ -160,7 +160,7 @@ async fn a_dockerfile_is_looked_up_inside_of_the_source_only() {
 }
 
 #[tokio::test]
-async fn a_dockerfile_that_cannot_be_read_says_why() {
+async fn an_unreadable_dockerfile_is_an_error_with_the_reason() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     for (name, target) in [
@@ -217,7 +217,7 @@ async fn a_dockerfile_that_cannot_be_read_says_why() {
 }
 
 #[tokio::test]
-async fn a_dockerfile_in_lower_case_stands_in_and_its_bytes_need_not_be_utf_8() {
+async fn a_lower_case_dockerfile_without_utf_8_is_read() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     std::fs::write(repository.work().join("dockerfile"), b"# J\xfcrgen\nFROM lower\n").unwrap();
@@ -239,7 +239,7 @@ async fn a_dockerfile_in_lower_case_stands_in_and_its_bytes_need_not_be_utf_8() 
 }
 
 #[tokio::test]
-async fn a_mirror_saves_the_second_fetch_but_never_the_question_who_asks() {
+async fn a_mirror_saves_fetches_but_not_authentication() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     server.require("x-access-token", "good");
@@ -262,7 +262,7 @@ async fn a_mirror_saves_the_second_fetch_but_never_the_question_who_asks() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_a_killed_process_left_is_made_anew() {
+async fn a_broken_mirror_is_fetched_again() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     repository.commit("main", &[("a", "1")]).unwrap();
@@ -288,7 +288,7 @@ fn processes_for(url: &str) -> usize {
 }
 
 #[tokio::test]
-async fn the_next_owner_of_a_folder_ends_the_git_processes_that_a_killed_one_left() {
+async fn git_processes_of_a_killed_owner_are_killed() {
     let server = GitServer::start().await.unwrap();
     for name in ["app", "other"] {
         server.repository(name).unwrap().commit("main", &[("a", "1")]).unwrap();
@@ -319,7 +319,7 @@ async fn the_next_owner_of_a_folder_ends_the_git_processes_that_a_killed_one_lef
 }
 
 #[tokio::test]
-async fn a_repository_that_is_made_again_in_another_object_format_is_fetched() {
+async fn a_repository_with_a_new_object_format_is_fetched() {
     let server = GitServer::start().await.unwrap();
     let rig = sources(1 << 30);
     let source = git_source(&server.url("app"));
@@ -389,7 +389,7 @@ fn archive() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_archive_comes_from_a_web_server_that_may_be_away_for_a_moment() {
+async fn an_archive_download_is_retried() {
     let rig = sources(0);
     let url = web(|asked| if asked == 0 { (503, Vec::new()) } else { (200, archive()) }).await;
     let checkout = rig.sources.from_tarball(&url, soon()).await.unwrap();
@@ -407,7 +407,7 @@ async fn an_archive_comes_from_a_web_server_that_may_be_away_for_a_moment() {
 }
 
 #[tokio::test]
-async fn an_archive_inside_the_operators_network_is_not_fetched() {
+async fn an_archive_in_a_private_network_is_not_fetched() {
     let rig = sources(0);
     let inside = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
     inside.set_nonblocking(true).unwrap();

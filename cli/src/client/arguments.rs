@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_without_value_means_the_environments() {
+    fn an_argument_without_value_reads_the_environment() {
         let environment = Environment::from([("NPM", "n"), ("EMPTY", "")]);
         let read = |text: &str| read_pairs("--build-arg", &[text.to_owned()], &environment);
         assert_eq!(read("A=b=c").unwrap()["A"], "b=c");

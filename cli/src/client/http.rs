@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_users_give_is_one_word_of_the_path() {
+    fn user_input_is_a_single_path_segment() {
         let url = api("https://gantry.example/base/").url(&["tasks", "../../x?y#z", "a b"]);
         assert_eq!(
             url.as_str(),
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_the_infrastructures_failure_and_tells_no_token() {
+    async fn an_unreachable_server_is_an_infrastructure_error_without_the_token() {
         let error = api("http://127.0.0.1:1/").get::<()>(&["status"]).await.unwrap_err();
         assert_eq!(Exit::of_error(&error), Exit::Infrastructure);
         let shown = format!("{error:#} {error:?}");

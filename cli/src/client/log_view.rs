@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dockerfiles_instructions_are_told_from_the_rest_of_the_log() {
+    fn dockerfile_instructions_are_recognized_in_the_log() {
         assert_eq!(instruction("#6 [2/3] RUN make"), Some("[2/3] RUN make"));
         assert_eq!(instruction("#6 [build 2/3] COPY . ."), Some("[build 2/3] COPY . ."));
         for other in [

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_dockerignore_excludes_stays_here_but_the_build_reads_its_own_files() {
+    async fn excluded_files_are_not_sent_except_those_that_the_build_reads() {
         let folder = folder(&[
             ("Dockerfile", "FROM scratch"),
             (".dockerignore", "*\n!src\nsrc/*.o\n"),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_stay_links_and_long_names_and_large_files_arrive_whole() {
+    async fn links_long_names_and_large_files_are_packed() {
         let long = format!("{}/{}", "d".repeat(90), "f".repeat(120));
         let large = "0123456789abcdef".repeat(64 << 10);
         let folder = folder(&[("Dockerfile", "FROM scratch"), (&long, "long"), ("large", &large)]);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dockerfile_behind_a_link_or_in_lower_case_goes_along_though_excluded() {
+    async fn a_linked_or_lower_case_dockerfile_is_sent_even_if_excluded() {
         let folder = folder(&[("docker/prod", "FROM scratch"), (".dockerignore", "docker")]);
         symlink("docker/prod", folder.path().join("Dockerfile")).unwrap();
         let found = unpacked(Pack::of(folder.path(), "Dockerfile").unwrap()).await;
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dockerfile_may_be_named_absolutely_or_lie_elsewhere() {
+    async fn a_dockerfile_may_be_absolute_or_outside_the_folder() {
         let around = folder(&[
             ("app/Dockerfile", "FROM inside"),
             ("app/.dockerignore", "*.log"),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dockerfile_that_cannot_be_used_is_named_with_the_reason() {
+    fn an_unusable_dockerfile_is_reported_with_the_reason() {
         let folder = folder(&[("sub/x", "")]);
         let root = folder.path();
         for (name, target) in [("loop", "loop"), ("broken", "absent"), ("device", "/dev/null")] {
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_dockerfile_says_what_the_option_means() {
+    fn a_missing_dockerfile_explains_the_option() {
         let folder = folder(&[("a/Dockerfile", "")]);
         let error = Pack::of(folder.path(), "Dockerfile").unwrap_err();
         assert!(error.is::<UsageError>());

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_shown_with_its_why_and_its_end() {
+    fn a_run_is_shown_with_cause_and_end() {
         insta::assert_snapshot!(details(&run(json!({
             "superseded": [{"image": "localhost:5000/hello:latest", "by": "ca4", "why": "localhost:5000/hello:latest stays with run ca4, which built a newer change"}], "archived": true
         }))), @r"
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_watched_run_is_said_in_words() {
+    fn the_end_of_a_followed_run_is_described() {
         let ended = [run(json!({})), failed(), run(json!({"status": "Canceled", "images": []}))];
         let words: Vec<String> = ended.iter().map(|run| ending(run, Show::State)).collect();
         insta::assert_snapshot!(words.join("\n"), @r"
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_that_the_network_cut_waits_for_its_end() {
+    fn an_incomplete_character_waits_for_the_next_chunk() {
         assert_eq!(whole_characters("aé".as_bytes()), 3);
         assert_eq!(whole_characters(&"aé".as_bytes()[..2]), 1);
         assert_eq!(whole_characters(b"a\xffb"), 3);

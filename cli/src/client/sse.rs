@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_however_they_are_cut() {
+    fn events_are_parsed_from_any_chunks() {
         let text = ": alive\n\nid: 1:0\nevent: log\ndata: {\"a\":\ndata: 1}\n\nevent: end\r\ndata: é\r\n\r\nevent: half\n";
         let event = |name: &str, data: &str| ServerEvent {
             name: name.to_owned(),

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_a_person_stands_last() {
+    fn what_needs_attention_is_shown_last() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "ok": false, "troubles": ["worker w2 has no engine: start Docker"], "version": "0.1.0",
             "store": {"ok": true, "latency_ms": 1, "used": 1_073_741_824_u64, "budget": 4_294_967_296_u64}, "queue": {"ok": true, "failed": 0},

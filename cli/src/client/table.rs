@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_by_what_the_eye_sees() {
+    fn columns_are_aligned_by_display_width() {
         let mut table = Table::new(["NAME", "STATUS", "WHY"], "nothing here");
         table.row(["漢字".to_owned(), "Enabled".to_owned(), String::new()]);
         table.row([
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_sizes_read_at_a_glance() {
+    fn times_and_sizes_are_readable() {
         assert_eq!(instant("2026-03-09T20:30:10.123Z"), "2026-03-09T20:30:10Z");
         assert_eq!(instant("2026-03-09T20:30:10Z"), "2026-03-09T20:30:10Z");
         assert_eq!(clock(Duration::from_millis(3_909_999)), "01:05:09");

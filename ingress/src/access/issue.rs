@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_secret_itself_opens() {
+    fn only_the_right_secret_is_accepted() {
         assert!(is_secret_of(&token(), "right"));
         assert!(!is_secret_of(&token(), "righ"));
         assert!(!is_secret_of(&token(), ""));

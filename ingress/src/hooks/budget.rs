@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_free_again() {
+    fn dropping_returns_the_budget() {
         let budget = ByteBudget::new(2 * REQUEST + 10);
         let mut held = budget.hold().unwrap();
         assert!(held.grow(6));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_give_way_and_whoever_proved_itself_does_not() {
+    fn the_oldest_unverified_bodies_are_dropped_first() {
         let budget = ByteBudget::new(4 * REQUEST + 100);
         let held: Vec<HeldBytes> = (0..3).map(|_| budget.hold().unwrap()).collect();
         let [mut proved, mut slow, mut slower] = <[HeldBytes; 3]>::try_from(held).unwrap();

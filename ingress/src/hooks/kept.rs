@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_is_the_same_however_long_it_is() {
+    async fn a_body_of_any_length_is_kept_unchanged() {
         for count in [0, 1, 2, MOST_IN_MEMORY / 1000, MOST_IN_MEMORY / 1000 + 1, 1000] {
             let mut kept = KeptBody::new();
             let mut whole = Vec::new();

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_all_counted_and_told_once_a_minute() {
+    fn refusals_are_counted_and_logged_once_a_minute() {
         let (tally, hook) = (HookTally::default(), "hook".parse().unwrap());
         assert_eq!(tally.count_refused(&hook), Some(1));
         assert_eq!(tally.count_refused(&hook), None);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn githubs_published_vector_holds_with_any_active_secret() {
+    fn githubs_test_vector_verifies_with_any_active_secret() {
         let proof = format!("sha256={DIGITS}");
         assert_eq!(verify_signed(&proof, &[key(SECRET)]), Ok(()));
         assert_eq!(verify_signed(&proof, &[key("newer"), key(SECRET), key("older")]), Ok(()));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn other_signatures_are_refused() {
         use RejectedDelivery::{Malformed, Mismatch, Unsigned};
 
         let keys = [key(SECRET)];
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shown_secret_is_held_against_each_active_one() {
+    fn a_sent_secret_is_compared_with_each_active_one() {
         let keys = [key("s3cret"), key("old")];
         let shown = |proof: &str| verify(SHOWN, "authorization", proof, &keys);
         let (header, proof) = SHOWN.prove(&SecretString::from("old"), BODY).unwrap();

@@ -29,7 +29,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
+async fn objects_of_other_registries_are_not_found() {
     let server = TestServer::with_registry().await;
     server.create_registry("fabrikam").await;
     let hook = server.hook(Provider::GitHub).await;
@@ -86,7 +86,7 @@ async fn what_belongs_to_another_registry_looks_as_if_it_were_not_there() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_wrong_expired_or_revoked_is_none() {
+async fn a_wrong_expired_or_revoked_token_is_unauthorized() {
     let server = TestServer::open().await;
     let current = |token: String| {
         let request = server.api(Method::GET, "/tokens/current").bearer_auth(token);
@@ -327,7 +327,7 @@ async fn a_token_of_a_former_registry_sees_nothing_of_the_one_that_has_its_name_
 }
 
 #[tokio::test]
-async fn a_token_is_bound_to_registries_that_exist() {
+async fn a_token_can_only_be_bound_to_existing_registries() {
     let server = TestServer::with_registry().await;
     for registries in [json!([]), json!(["contoso", "nobody"])] {
         let asked = json!({"scope": "read", "description": "", "registries": registries});

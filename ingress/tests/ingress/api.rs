@@ -28,7 +28,7 @@ fn task(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn secrets_go_in_and_never_come_out() {
+async fn secrets_are_accepted_and_never_returned() {
     let server = TestServer::with_registry().await;
     let body = json!({"credentials": {"username": "ci", "password": "registry-hunter2"}});
     let patched = server.patch("/registries/contoso", body).await;
@@ -54,7 +54,7 @@ async fn secrets_go_in_and_never_come_out() {
 }
 
 #[tokio::test]
-async fn all_mistakes_of_a_task_are_said_at_once() {
+async fn all_mistakes_of_a_task_are_reported_at_once() {
     let server = TestServer::with_registry().await;
     let body = json!({
         "name": "x",
@@ -99,7 +99,7 @@ async fn all_mistakes_of_a_task_are_said_at_once() {
 }
 
 #[tokio::test]
-async fn a_context_that_no_push_moves_has_no_source_trigger() {
+async fn a_context_without_a_branch_has_no_source_trigger() {
     let server = TestServer::with_registry().await;
     let commit = "4f2a".repeat(10);
     for (number, reference) in
@@ -128,7 +128,7 @@ async fn a_context_that_no_push_moves_has_no_source_trigger() {
 }
 
 #[tokio::test]
-async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
+async fn requests_that_must_fail_are_refused() {
     let server = TestServer::with_registry().await;
     let long = "a".repeat(240);
     let tag = "x".repeat(120);
@@ -178,7 +178,7 @@ async fn what_can_only_fail_in_the_run_is_refused_when_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_empty_in_every_run_of_its_source_says_which_variable_is() {
+async fn an_always_empty_variable_in_an_image_name_is_reported() {
     let server = TestServer::with_registry().await;
     for (context, image, words) in [
         (
@@ -249,7 +249,7 @@ async fn a_task_is_created_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn a_run_of_a_task_differs_from_it_as_asked() {
+async fn a_run_of_a_task_has_the_requested_overrides() {
     let server = TestServer::with_registry().await;
     server.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
     let path = "/registries/contoso/tasks/web/runs";
@@ -280,7 +280,7 @@ async fn a_run_of_a_task_differs_from_it_as_asked() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_sent_again_starts_nothing_new() {
+async fn a_repeated_idempotency_key_starts_nothing() {
     let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
     let start = |token: &str, key: &str| {
@@ -303,7 +303,7 @@ async fn a_key_that_is_sent_again_starts_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
+async fn a_queued_run_explains_its_wait_and_can_be_cancelled() {
     let server = TestServer::with_registry().await;
     let build =
         json!({"context": "https://git.test/a.git", "images": ["a:1"], "platform": "linux/arm64"});
@@ -339,7 +339,7 @@ async fn a_queued_run_says_what_it_waits_for_and_ends_when_cancelled() {
 }
 
 #[tokio::test]
-async fn a_run_whose_record_was_changed_is_not_run_again() {
+async fn a_tampered_run_cannot_be_rerun() {
     let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
     server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
@@ -357,7 +357,7 @@ async fn a_run_whose_record_was_changed_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn credentials_that_the_last_run_was_refused_with_are_told_until_a_run_gets_further() {
+async fn refused_credentials_are_reported_until_a_run_gets_further() {
     let server = TestServer::with_registry().await;
     for (id, code) in [("ca1", ErrorCode::RegistryUnauthorized), ("ca2", ErrorCode::Internal)] {
         let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
@@ -375,7 +375,7 @@ async fn credentials_that_the_last_run_was_refused_with_are_told_until_a_run_get
 }
 
 #[tokio::test]
-async fn runs_are_listed_from_the_newest_by_filter_and_page() {
+async fn runs_are_filtered_and_paged_newest_first() {
     let server = TestServer::with_registry().await;
     server.create_registry("fabrikam").await;
     server.post("/registries/contoso/tasks", task("web")).await.expect(StatusCode::CREATED);
@@ -434,7 +434,7 @@ async fn runs_are_listed_from_the_newest_by_filter_and_page() {
 }
 
 #[tokio::test]
-async fn the_uploads_of_one_registry_leave_room_for_others() {
+async fn uploads_of_one_registry_are_limited() {
     let settings = IngressSettings { uploads_limit: 64 << 20, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
     server.create_registry("contoso").await;
@@ -471,7 +471,7 @@ async fn the_uploads_of_one_registry_leave_room_for_others() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_up_is_left_to_the_store() {
+async fn uploads_are_refused_when_the_disk_fills_up() {
     let settings = IngressSettings { min_free: u64::MAX, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
     server.create_registry("contoso").await;
@@ -486,7 +486,7 @@ async fn a_disk_that_fills_up_is_left_to_the_store() {
 }
 
 #[tokio::test]
-async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it() {
+async fn an_upload_is_only_usable_in_its_registry() {
     let settings = IngressSettings { upload_limit: 1_000_000, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
     server.create_registry("contoso").await;
@@ -526,7 +526,7 @@ async fn an_upload_is_stored_whole_and_only_builds_of_its_registry_may_name_it()
 }
 
 #[tokio::test]
-async fn an_upload_that_is_not_announced_is_capped_while_it_comes() {
+async fn an_upload_without_length_is_limited_while_it_arrives() {
     let settings = IngressSettings { upload_limit: 100_000, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
     server.create_registry("contoso").await;

@@ -106,7 +106,7 @@ async fn three_hundred_senders_of_a_byte_now_and_then_are_disconnected_and_hold_
 }
 
 #[tokio::test]
-async fn a_second_request_whose_head_never_ends_is_disconnected_too() {
+async fn an_endless_head_of_a_second_request_is_disconnected() {
     let settings = IngressSettings {
         head_patience: SHORT,
         body_patience: SHORT,
@@ -124,7 +124,7 @@ async fn a_second_request_whose_head_never_ends_is_disconnected_too() {
 }
 
 #[tokio::test]
-async fn half_requests_of_a_token_are_disconnected_too() {
+async fn incomplete_requests_with_a_token_are_disconnected() {
     let settings = IngressSettings {
         head_patience: SHORT,
         body_patience: SHORT,
@@ -303,7 +303,7 @@ async fn no_second_request_is_smuggled_in_a_body() {
 }
 
 #[tokio::test]
-async fn chunks_extensions_and_trailers_change_nothing_of_what_is_verified() {
+async fn chunk_extensions_and_trailers_do_not_affect_verification() {
     let (server, hook) = with_github_hook().await;
     let body = push('1', '2');
     let proof = format!("X-Hub-Signature-256: {}\r\n", signature(SECRET, &body));
@@ -325,7 +325,7 @@ async fn chunks_extensions_and_trailers_change_nothing_of_what_is_verified() {
 }
 
 #[tokio::test]
-async fn fifty_requests_in_one_breath_are_answered_in_order() {
+async fn fifty_pipelined_requests_are_answered_in_order() {
     let (server, hook) = with_github_hook().await;
     let mut sent = String::new();
     for number in 0..50 {
@@ -511,7 +511,7 @@ async fn whatever_a_signed_body_has_in_it_is_recorded_and_answered_202() {
 }
 
 #[tokio::test]
-async fn whatever_a_registrys_body_has_in_it_is_answered_202() {
+async fn any_body_of_a_registry_is_answered_202() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::Distribution).await;
     let manifest = include_str!(
@@ -540,7 +540,7 @@ async fn whatever_a_registrys_body_has_in_it_is_answered_202() {
 }
 
 #[tokio::test]
-async fn slow_senders_that_fill_the_room_give_way_to_honest_ones() {
+async fn slow_senders_cannot_block_honest_ones() {
     let budget = 4 * MIB as u64;
     let settings = IngressSettings { body_budget: budget, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
@@ -582,7 +582,7 @@ async fn slow_senders_that_fill_the_room_give_way_to_honest_ones() {
 }
 
 #[tokio::test]
-async fn a_burst_beyond_the_room_is_answered_2xx_or_503_and_nothing_of_it_is_lost() {
+async fn a_burst_beyond_the_budget_is_answered_2xx_or_503_without_loss() {
     let settings = IngressSettings { body_budget: MIB as u64, ..IngressSettings::default() };
     let server = TestServer::open_with(settings, false).await;
     server.create_registry("contoso").await;

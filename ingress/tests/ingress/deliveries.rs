@@ -28,7 +28,7 @@ async fn a_replay_is_a_new_delivery_of_the_same_body() {
 }
 
 #[tokio::test]
-async fn a_body_that_moved_to_the_object_store_is_read_there() {
+async fn a_moved_body_is_read_from_the_object_store() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let body = push('1', '2');
@@ -50,7 +50,7 @@ async fn a_body_that_moved_to_the_object_store_is_read_there() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_kept_out_of_the_store_from_the_beginning() {
+async fn a_large_body_is_never_in_the_store() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let spaces = " ".repeat(1 << 20);
@@ -69,7 +69,7 @@ fn large_push(before: char, after: char) -> String {
 }
 
 #[tokio::test]
-async fn two_deliveries_of_one_body_keep_a_copy_each() {
+async fn deliveries_with_equal_bodies_have_separate_copies() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let body = large_push('1', '2');
@@ -90,7 +90,7 @@ async fn two_deliveries_of_one_body_keep_a_copy_each() {
 }
 
 #[tokio::test]
-async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
+async fn a_conflicting_body_is_not_kept() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let (body, other) = (large_push('1', '2'), large_push('1', '3'));
@@ -116,7 +116,7 @@ async fn a_conflict_leaves_the_body_that_stands_and_keeps_none() {
 }
 
 #[tokio::test]
-async fn the_ledger_is_read_page_by_page_from_the_newest() {
+async fn deliveries_are_paged_newest_first() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     for n in 0..5 {

@@ -110,7 +110,7 @@ async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn every_payload_that_github_publishes_has_a_2xx_and_a_verdict() {
+async fn every_published_github_payload_is_accepted_with_a_verdict() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let text =
@@ -178,7 +178,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event() {
 }
 
 #[tokio::test]
-async fn another_body_under_the_same_id_is_a_conflict_that_is_recorded_once() {
+async fn another_body_with_the_same_id_is_recorded_as_a_conflict() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let first = Answer::of(server.github(&hook, "push", "d-1", &push('1', '2'))).await;
@@ -196,7 +196,7 @@ async fn another_body_under_the_same_id_is_a_conflict_that_is_recorded_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_recorded_and_answered_202() {
+async fn unreadable_bodies_are_recorded_and_answered_202() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::GitHub).await;
     let too_deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -210,7 +210,7 @@ async fn what_cannot_be_read_is_recorded_and_answered_202() {
 }
 
 #[tokio::test]
-async fn a_registrys_manifests_are_events_and_the_rest_is_counted() {
+async fn manifests_are_events_and_other_notifications_are_counted() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::Distribution).await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/registry-notifications");
@@ -279,7 +279,7 @@ async fn the_largest_body_is_verified_and_kept_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_body_is_capped_before_and_while_it_is_read() {
+async fn a_body_is_limited_before_and_while_it_is_read() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::Distribution).await;
     // Announced: refused without a byte of it.
@@ -375,7 +375,7 @@ async fn a_store_that_hangs_is_answered_503_in_time_and_never_2xx() {
 }
 
 #[tokio::test]
-async fn hooks_apart_are_served_there_alone() {
+async fn hooks_with_their_own_address_are_served_only_there() {
     let server = TestServer::open_with(IngressSettings::default(), true).await;
     server.create_registry("contoso").await;
     let hook = server.hook(Provider::GitHub).await;

@@ -129,7 +129,7 @@ async fn a_run_of_a_task_without_secrets_may_differ_for_whoever_starts_it() {
 }
 
 #[tokio::test]
-async fn a_context_from_elsewhere_sees_no_secret_that_its_caller_does_not_give() {
+async fn another_context_gets_only_the_callers_secrets() {
     let server = with_task().await;
     let token = server.token("write", Some(&["contoso"])).await;
     let elsewhere = json!({"context": "https://evil.test/octo/hello.git"});
@@ -205,7 +205,7 @@ async fn whoever_may_write_tasks_chooses_the_code_of_its_repository_that_sees_th
 }
 
 #[tokio::test]
-async fn a_rerun_shows_secrets_to_no_code_that_came_after_the_run() {
+async fn a_rerun_does_not_show_secrets_to_newer_code() {
     let server = with_task().await;
     let of_pull_request = json!({"context": "https://github.com/octo/hello.git#pull/7/head"});
     let writer = server.token("write", None).await;
@@ -225,7 +225,7 @@ async fn a_rerun_shows_secrets_to_no_code_that_came_after_the_run() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_can_be_created_again_and_changed() {
+async fn deleted_objects_can_be_created_again() {
     let server = with_task().await;
     for _ in 0..3 {
         let task = server.get(TASK).await.expect(StatusCode::OK);
@@ -277,7 +277,7 @@ async fn an_idempotency_key_belongs_to_one_request() {
 }
 
 #[tokio::test]
-async fn the_signature_of_a_tarball_s_address_is_sealed_and_shown_nowhere() {
+async fn the_query_of_a_tarball_url_is_sealed_and_never_shown() {
     let server = TestServer::with_registry().await;
     let context = "https://files.test/a.tar.gz?X-Amz-Signature=s3cr3t-signature";
     let task = json!({"name": "web", "context": context, "push": false});

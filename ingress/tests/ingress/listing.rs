@@ -20,7 +20,7 @@ const NEWER: usize = 2_100;
 const DIGEST: &str = "sha256:5555555555555555555555555555555555555555555555555555555555555555";
 
 #[tokio::test]
-async fn the_one_run_of_an_image_or_status_is_on_the_first_page_behind_thousands() {
+async fn a_filtered_run_is_on_the_first_page_among_thousands() {
     let server = TestServer::with_registry().await;
     server.create_registry("fabrikam").await;
     let pushed =

@@ -116,7 +116,7 @@ async fn a_log_is_read_whole_and_from_any_offset() {
 }
 
 #[tokio::test]
-async fn attempts_follow_each_other_and_what_is_lost_shows() {
+async fn attempts_are_in_order_and_holes_are_shown() {
     let server = server_with_run().await;
     let mut first = LogWriter::take(&server).await;
     first.write("half of").await;
@@ -187,7 +187,7 @@ fn texts(events: &[(String, LogEvent)]) -> String {
 }
 
 #[tokio::test]
-async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
+async fn a_hundred_readers_follow_a_whole_log() {
     let server = server_with_run().await;
     let readers = async {
         let early = join_all((0..50).map(|_| follow(&server, "", None, usize::MAX)));
@@ -229,7 +229,7 @@ async fn a_hundred_readers_see_it_as_it_comes_and_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_where_it_was() {
+async fn a_reader_resumes_at_its_position() {
     let server = server_with_run().await;
     let mut first = LogWriter::take(&server).await;
     first.write("a").await;
@@ -254,7 +254,7 @@ async fn a_reader_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
+async fn a_reader_of_a_queued_run_receives_its_status() {
     let server = server_with_run().await;
     let reader = follow(&server, "", None, usize::MAX);
     let canceller = async {
@@ -267,7 +267,7 @@ async fn a_reader_of_a_queued_run_is_told_where_it_stands() {
 }
 
 #[tokio::test]
-async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
+async fn a_hostile_log_is_served_as_plain_text() {
     let server = server_with_run().await;
     let mut writer = LogWriter::take(&server).await;
     let hostile = "<script>alert(1)</script>\u{1b}]52;c;eA==\u{7}\u{9b}2J\0\u{202e}\r\n\ndata: forged\nevent: end\n";
@@ -294,7 +294,7 @@ async fn no_browser_takes_a_hostile_log_for_anything_but_text() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_follows_a_log_no_longer() {
+async fn revoking_a_token_ends_following_a_log() {
     let server = server_with_run().await;
     let mut writer = LogWriter::take(&server).await;
     writer.write("before\n").await;

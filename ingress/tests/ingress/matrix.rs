@@ -309,7 +309,7 @@ async fn document(server: &TestServer) -> Vec<Operation> {
 }
 
 #[tokio::test]
-async fn without_a_valid_token_no_operation_does_or_tells_anything() {
+async fn without_a_valid_token_no_operation_has_an_effect() {
     let world = World::make().await;
     let keys = no_keys(&world.server).await;
     for operation in document(&world.server).await {

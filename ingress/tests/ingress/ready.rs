@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::rig::TestServer;
 
 #[tokio::test]
-async fn readyz_says_what_is_missing_but_not_why() {
+async fn readyz_names_missing_parts_without_reasons() {
     let server = TestServer::open_with(IngressSettings::default(), true).await;
     server.health.awaits("store", "10.0.0.7:6379 does not answer");
     server.health.watches("queue", Need::Helpful, || async { Ok(()) });

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::rig::TestServer;
 
 #[tokio::test]
-async fn a_run_shows_the_steps_of_its_last_attempt_and_which_were_lost_with_it() {
+async fn a_run_shows_the_steps_of_its_last_attempt() {
     let server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "images": ["a:1"]});
     server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);

@@ -25,7 +25,7 @@ fn files(folder: &Path, name: &str) -> (TlsFiles, String) {
 }
 
 #[tokio::test]
-async fn with_files_the_server_speaks_tls_and_no_http_2() {
+async fn the_server_speaks_tls_without_http_2() {
     let folder = tempfile::tempdir().unwrap();
     let (files, certificate) = files(folder.path(), "a");
     let settings = IngressSettings { tls: Some(files), ..IngressSettings::default() };
@@ -41,7 +41,7 @@ async fn with_files_the_server_speaks_tls_and_no_http_2() {
 }
 
 #[tokio::test]
-async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
+async fn mismatched_tls_files_are_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let (a, _) = files(folder.path(), "a");
     let (b, _) = files(folder.path(), "b");
@@ -67,7 +67,7 @@ async fn files_that_do_not_fit_are_refused_before_anything_is_served() {
 }
 
 #[tokio::test]
-async fn when_gantry_stops_readers_are_disconnected_and_it_ends_at_once() {
+async fn shutdown_disconnects_readers_and_ends_at_once() {
     let mut server = TestServer::with_registry().await;
     let build = json!({"context": "https://git.test/a.git", "push": false});
     server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);

@@ -25,7 +25,7 @@ async fn worker_of(server: &TestServer, pool: &str) {
 }
 
 #[tokio::test]
-async fn a_worker_is_drained_and_resumed_and_both_may_be_said_twice() {
+async fn draining_and_resuming_are_idempotent() {
     let server = TestServer::with_registry().await;
     let absent = server.post("/workers/w1/drain", json!({})).await;
     assert_eq!(absent.status, StatusCode::NOT_FOUND);
@@ -44,7 +44,7 @@ async fn a_worker_is_drained_and_resumed_and_both_may_be_said_twice() {
 }
 
 #[tokio::test]
-async fn runs_of_a_pool_that_nobody_serves_are_told_with_the_remedy() {
+async fn runs_in_a_pool_without_workers_are_reported_with_the_remedy() {
     let server = TestServer::with_registry().await;
     let build =
         json!({"context": "https://git.test/a.git", "images": ["a:1"], "platform": "linux/arm64"});

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_from_our_head_advances_it_and_one_to_our_head_repeats() {
+    fn a_push_from_the_head_advances_it_and_a_push_to_it_repeats() {
         let fact = known('b');
         assert_eq!(
             classify(Some(&fact), &push(Some('b'), Some('c'))),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_that_leads_to_a_former_head_is_a_question_to_the_provider() {
+    fn a_push_to_a_former_head_is_unclear() {
         let first = known('a');
         let second = advanced(Some(&first), &first.key, Some(commit('b')), Timestamp::default());
         assert_eq!(classify(Some(&second), &push(Some('b'), Some('a'))), PushEffect::Unclear);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_has_the_newest_generation_at_which_it_was_the_head() {
+    fn a_commit_has_its_newest_generation_as_head() {
         let mut fact = known('a').remembering(Some(&commit('9')));
         for digit in ['b', 'a', 'c'] {
             fact = advanced(Some(&fact), &fact.key, Some(commit(digit)), Timestamp::default());
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_or_first_push_is_a_question_to_the_provider() {
+    fn a_late_or_first_push_is_unclear() {
         assert_eq!(classify(Some(&known('c')), &push(Some('a'), Some('b'))), PushEffect::Unclear);
         assert_eq!(classify(None, &push(Some('a'), Some('b'))), PushEffect::Unclear);
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn late_pushes_in_any_order_are_known_to_be_late_once_the_first_of_them_was() {
+    fn late_pushes_are_recognized_in_any_order() {
         let a = known('a');
         let d = advanced(Some(&a), &a.key, Some(commit('d')), Timestamp::default());
         let second = push(Some('b'), Some('c'));

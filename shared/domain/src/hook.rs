@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_provider_has_a_word_that_a_refusal_names() {
+    fn every_provider_is_named_in_the_parse_error() {
         let refused = "no provider".parse::<Provider>().unwrap_err();
         for provider in Provider::ALL {
             assert_eq!(provider.as_str().parse(), Ok(*provider));

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn run_ids_read_back_as_written_and_have_one_spelling() {
+    fn run_ids_round_trip_in_one_spelling() {
         let id = RunId::new(RunPrefix::nth(0), 17);
         assert_eq!(id.to_string(), "ca17");
         assert_eq!("ca17".parse(), Ok(id));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_registries_have_one_prefix_however_many_there_were() {
+    fn prefixes_are_unique() {
         for (n, prefix) in [
             (0, "ca"),
             (1, "cb"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn names_refuse_what_a_path_or_a_log_could_misread() {
+    fn names_refuse_characters_unsafe_in_paths_and_logs() {
         for refused in ["", "a", "-ab", "a b", "a/b", "a\nb", "..", &"x".repeat(51)] {
             assert!(refused.parse::<TaskName>().is_err(), "{refused:?}");
         }

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_told_from_a_word_of_a_repository() {
+    fn hosts_are_distinguished_from_repository_words() {
         for host in
             ["ghcr.io", "registry:5000", "localhost", "localhost:5000", "[::1]:5000", "10.0.0.1"]
         {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_the_same_in_any_case_and_docker_hub_under_any_of_its_names() {
+    fn hosts_are_normalized() {
         for (text, read) in [
             ("MyRegistry.azurecr.io/team/web:V1", "myregistry.azurecr.io/team/web:V1"),
             ("LocalHost/web:1", "localhost/web:1"),

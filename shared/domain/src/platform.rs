@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn platforms_are_read_as_the_original_reads_them() {
+    fn platforms_parse_as_in_the_original() {
         for (text, read) in [
             ("linux", "linux/amd64"),
             ("Linux/AMD64", "linux/amd64"),

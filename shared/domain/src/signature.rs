@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_a_run_stay_as_every_build_wrote_them() {
+    fn the_signed_texts_of_a_run_are_stable() {
         let run = run();
         let fixed = String::from_utf8(run.fixed_text()).unwrap();
         let signed = String::from_utf8(run.signed_text()).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_is_not_in_them_and_what_is_sealed_only_in_the_signed_one() {
+    fn signed_texts_exclude_changing_fields() {
         let (before, mut run) = (run(), run());
         run.archived = true;
         run.state = crate::run::RunState::Waiting {

@@ -488,7 +488,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_abbreviated_commit_is_told_from_names_and_whole_commits() {
+    fn abbreviated_commits_are_recognized() {
         let looks = |text: &str| text.parse::<RefName>().unwrap().looks_abbreviated();
         for commit in ["4f2a91c", "4F2A91C", &"4f2a91c".repeat(5), &"4f2a91c".repeat(7)] {
             assert!(looks(commit), "{commit}");
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn contexts_are_read_as_the_original_reads_them() {
+    fn contexts_parse_as_in_the_original() {
         let git = |text: &str| match text.parse::<Source>() {
             Ok(Source::Git(git)) => git,
             other => panic!("{text}: {other:?}"),
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn one_repository_has_one_key_however_it_is_spelled() {
+    fn spellings_of_a_repository_have_one_key() {
         let key = |text: &str| text.parse::<GitUrl>().unwrap().key().to_string();
         assert_eq!(key("https://GitHub.com/Octo/Hello.git"), "github.com/octo/hello");
         assert_eq!(key("https://github.com:443/octo/hello/"), "github.com/octo/hello");
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_the_same_however_a_person_or_a_host_names_it() {
+    fn named_and_payload_repositories_have_equal_keys() {
         for text in [
             "https://github.com/octo/hello.git",
             "https://GitHub.com/Octo/Hello",
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_references_spelling_tells_what_it_names() {
+    fn the_kind_of_a_reference_is_derived_from_its_text() {
         let kind = |text: &str| text.parse::<RefName>().unwrap().kind();
         for text in ["main", "heads/main", "refs/heads/main"] {
             assert_eq!(kind(text), RefKind::Branch("main".parse().unwrap()), "{text}");
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_an_address_is_refused_without_showing_it() {
+    fn a_token_in_a_url_is_refused_without_printing_it() {
         let error =
             "https://ghp_secret@github.com/u/r.git".parse::<Source>().unwrap_err().to_string();
         assert!(!error.contains("ghp_secret"), "{error}");

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ended_stays_as_it_ended_and_what_goes_on_is_stopped() {
+    fn ending_all_steps_affects_only_running_ones() {
         let at = Timestamp::from_millis;
         let (build, push): (StepId, StepId) = ("build".parse().unwrap(), "push".parse().unwrap());
         let mut steps = Steps::default();

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_replaced_and_unknown_ones_refused_when_saved() {
+    fn variables_are_replaced_and_unknown_ones_refused() {
         with_run(|run| {
             let render = |text: &str| text.parse::<Template>().unwrap().render(run);
             assert_eq!(render("web:{{.Run.ID}}"), "web:ca1");
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_argument_is_a_value_in_which_only_run_variables_are_replaced() {
+    fn only_run_variables_are_replaced_in_build_arguments() {
         with_run(|run| {
             for (written, value) in [
                 ("{{.Run.ID}}-{{ .Run.Commit }}", format!("ca1-{}", "4f2a".repeat(10))),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_run_variable_in_a_build_argument_is_told_without_the_value() {
+    fn a_misspelt_variable_is_reported_without_the_value() {
         for misspelt in ["{{.Run.Idd}}", "{{.Run.}}", "{{ .run.ID }}", "{{.Build.Id}}", "{{.Run}}"]
         {
             let refused = format!("hunter2{misspelt}hunter2").parse::<ArgValue>().unwrap_err();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_argument_is_as_long_as_a_process_can_be_given() {
+    fn build_arguments_are_limited_by_the_process_environment() {
         assert!("x".repeat(LONGEST_ARG).parse::<ArgValue>().is_ok());
         let refused = "x".repeat(LONGEST_ARG + 1).parse::<ArgValue>().unwrap_err();
         assert_eq!(refused, InvalidArgValue::TooLong { bytes: LONGEST_ARG + 1 });

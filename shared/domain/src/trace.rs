@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_recommendation_allows_is_one() {
+    fn only_valid_traceparents_are_accepted() {
         let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(valid.parse::<TraceParent>().is_ok());
         for wrong in [

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_lacks_workers_when_all_are_gone_or_drained_and_not_when_they_are_busy() {
+    fn a_pool_lacks_workers_if_all_are_gone_or_drained_but_not_if_busy() {
         let drain = Drain {
             worker: "drained".parse().unwrap(),
             by: "t1".parse().unwrap(),

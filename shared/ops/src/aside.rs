@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_runtime_is_free_while_something_is_read() {
+    async fn the_runtime_is_not_blocked_while_reading() {
         let (sender, receiver) = mpsc::channel();
         // Both run on this runtime's only thread: the parser ends only after the other future ran.
         let (read, ()) = tokio::join!(read(move || receiver.recv()), async {
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_not_waited_for() {
+    async fn a_slow_parser_times_out() {
         let (sender, receiver) = mpsc::channel::<()>();
         let read = read_within(Duration::from_millis(1), move || receiver.recv()).await;
         assert!(matches!(read, Err(AsideError::TimedOut)));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_parser_that_panics_is_told_as_such() {
+    async fn a_panic_of_the_parser_is_an_error() {
         let read = read(|| -> () { panic!("a parser's mistake") }).await;
         assert!(matches!(read, Err(AsideError::Lost { .. })));
     }

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_missing_is_named_and_only_what_is_needed_counts() {
+    async fn missing_parts_are_named_and_only_needed_ones_count() {
         let health = Health::default();
         health.awaits("store", "connection refused");
         health.watches("queue", Need::Helpful, || async { Err("it is away".to_owned()) });
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_that_hang_are_waited_for_together_and_not_for_long() {
+    async fn hanging_probes_time_out_concurrently() {
         let health = Health::default();
         health.watches("store", Need::Needed, std::future::pending);
         health.watches("engine", Need::Needed, std::future::pending);

@@ -416,7 +416,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_is_named_after_the_rule_and_its_labels_are_closed() {
+    fn metric_names_follow_the_rule_and_labels_are_bounded() {
         for metric in table() {
             let name = metric.name;
             assert!(name.starts_with("gantry_"), "{name}");
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_stands_twice() {
+    fn metric_names_are_unique() {
         let mut names: Vec<&str> = table().iter().map(|metric| metric.name).collect();
         names.sort_unstable();
         let all = names.len();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_is_told_beside_what_never_happened() {
+    fn uncounted_series_are_rendered_as_zero() {
         install();
         hook(Provider::GitHub, HookVerdict::Repeat, Duration::from_millis(3));
         let text = render();
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_gone_is_not_shown_and_no_flood_of_pools_is() {
+    fn removed_pools_are_not_rendered_and_pools_are_limited() {
         let pool = |number: usize| format!("pool-{number}").parse::<PoolName>().unwrap();
         let shown =
             || render().lines().filter(|line| line.starts_with("gantry_waiting_runs{")).count();

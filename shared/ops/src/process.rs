@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_killed_only_if_it_is_meant() {
+    fn a_process_is_killed_only_if_the_check_passes() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         kill_if(pid, || false).unwrap();

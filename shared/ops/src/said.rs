@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_said_last_is_no_news_until_it_is_over() {
+    fn a_repeated_message_is_suppressed_until_the_problem_is_over() {
         let mut said = Said::default();
         let news: Vec<bool> = ["a", "a", "b", "a"].map(|text| said.is_news(text)).into();
         assert_eq!(news, [true, false, true, true]);

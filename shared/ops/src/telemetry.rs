@@ -133,7 +133,7 @@ mod tests {
     use super::OneEvent;
 
     #[test]
-    fn what_others_wrote_makes_no_log_line_of_its_own() {
+    fn untrusted_text_cannot_forge_log_lines() {
         let mut written = Vec::new();
         for event in [
             "\u{1b}[32m INFO\u{1b}[0m branch `a\nERROR root was deleted\r\u{1b}[2Jb\u{202e}` built\n",

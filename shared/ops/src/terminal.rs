@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_shows_what_it_holds_and_says_the_same() {
+    fn escaped_json_is_equivalent() {
         let value = "\u{202e}a\u{9b}31m\u{7f}\u{200b}\u{e0041}\"é\n";
         let shown = json(&serde_json::to_string_pretty(&[value]).unwrap());
         assert_eq!(shown, "[\n  \"\\u202ea\\u009b31m\\u007f\\u200b\\udb40\\udc41\\\"é\\n\"\n]");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_stay_where_they_are_wanted_and_end() {
+    fn colours_are_kept_if_wanted_and_reset_at_the_end() {
         let mut sanitiser = Sanitiser::new(true);
         assert_eq!(sanitiser.push("\u{1b}[1;31mred\u{1b}[2K"), "\u{1b}[1;31mred");
         assert_eq!(sanitiser.finish(), "\u{1b}[0m");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown() {
+    fn control_characters_are_shown_escaped() {
         for (text, shown) in [
             ("a\tb\r\nc é \u{1f469}\u{200d}\u{1f680}\n", "a\tb\nc é \u{1f469}\u{200d}\u{1f680}\n"),
             ("\u{1b}[8mx\u{1b}]0;t\u{7}", r"\x1b[8mx\x1b]0;t\x07"),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_may_be_cut_anywhere() {
+    fn sequences_are_removed_across_chunks() {
         let text = "a\u{1b}[31mb\u{1b}]0;t\u{1b}\\c\r\nd";
         for cut in text.char_indices().map(|(at, _)| at) {
             let mut sanitiser = Sanitiser::new(false);

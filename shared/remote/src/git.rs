@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_found_in_gits_own_order_and_tags_followed() {
+    fn references_resolve_in_gits_order_with_peeled_tags() {
         let output = format!(
             "ref: refs/heads/trunk\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/trunk\n{b}\trefs/heads/v1\n{c}\trefs/tags/v1\n{d}\trefs/tags/v1^{{}}\n{b}\trefs/heads/x/trunk\n{c}\trefs/pull/7/head\n",
             a = id('a'),
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_from_a_tree() {
+    fn sizes_are_parsed_from_tree_entries() {
         assert_eq!(size_of_entry(b"100644 blob aaaa     123\tdir/a file"), 123);
         assert_eq!(size_of_entry(b"160000 commit aaaa       -\tsub"), 0);
     }

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_however_written_is_checked_before_it_is_asked() {
+    fn addresses_in_any_notation_are_checked_first() {
         let none = policy(&[]);
         for refused in [
             "http://127.0.0.1/",
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_list_opens_what_it_names_and_no_more() {
+    fn the_operators_list_permits_only_its_entries() {
         let policy = policy(&[
             "git.corp",
             "10.1.0.0/16",
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_read_back_as_written_and_nonsense_is_refused() {
+    fn entries_round_trip_and_malformed_ones_are_refused() {
         for entry in [
             "git.corp",
             "git.corp:443",
@@ -516,7 +516,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mapped_address_is_as_public_as_what_it_maps(bits in any::<u32>()) {
+        fn mapped_addresses_are_checked_as_ipv4(bits in any::<u32>()) {
             let v4 = Ipv4Addr::from_bits(bits);
             prop_assert_eq!(is_public(v4.into()), is_public(v4.to_ipv6_mapped().into()));
         }

@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn http_is_for_listed_registries_of_this_machine_and_for_those_that_say_so() {
+    fn plain_http_is_only_used_for_listed_registries() {
         for (host, allow, url) in [
             ("docker.io", &[][..], "https://registry-1.docker.io/v2/x"),
             ("ghcr.io", &[], "https://ghcr.io/v2/x"),
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_that_is_not_listed_is_not_asked() {
+    async fn an_unlisted_private_registry_is_not_contacted() {
         let image = "127.0.0.1:9/a:1".parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let error = client("127.0.0.1:9", &[]).resolve(&image, deadline).await.unwrap_err();
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_registry_are_one_short_line() {
+    fn registry_messages_are_shortened_to_one_line() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"},{"code":"X"}]}"#;
         assert_eq!(words(Ok(Bytes::from_static(body))), "DENIED no way; X");
         assert_eq!(words(Ok(Bytes::from_static(b"<html>"))), "<html>");

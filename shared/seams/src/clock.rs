@@ -102,7 +102,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     #[test]
-    fn the_clock_follows_a_right_wall_exactly_and_a_stepped_one_slowly() {
+    fn the_clock_follows_a_stepped_wall_clock_slowly() {
         let ten = Duration::from_secs(10);
         assert_eq!(follow(0, ten, 10 * SECOND), 10 * SECOND);
         assert_eq!(follow(0, ten, 3600 * SECOND), 15 * SECOND);

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_build_wrote_is_kept() {
+    fn unknown_fields_are_kept() {
         let mut small = read(r#"{"v":1,"a":1,"b":2,"later":[3]}"#).unwrap();
         small.value.b = None;
         let mut batch = Batch::default();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_that_names_the_record() {
+    fn an_undecodable_record_is_named_in_the_error() {
         for text in ["", "[]", "{}", r#"{"v":2,"a":1}"#, r#"{"v":1,"a":999}"#] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("run/ca1"), "{error}");

@@ -21,7 +21,7 @@ macro_rules! targets {
         )*
 
         #[test]
-        fn every_target_is_played() {
+        fn every_target_is_run() {
             let played = [$(stringify!($name)),*];
             assert!(TARGETS.iter().map(|target| target.name).eq(played));
         }

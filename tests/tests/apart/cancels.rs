@@ -25,7 +25,7 @@ async fn hanging_run() -> (Installation, TestIngress, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_doorbell_of_a_cancel_ends_a_run_at_once() {
+async fn a_cancel_doorbell_ends_a_run_at_once() {
     let (installation, ingress, run) = hanging_run().await;
     // No renewal happens during the test, so only the doorbell can notify the worker.
     let rarely = Duration::from_secs(600);

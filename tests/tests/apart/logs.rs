@@ -41,7 +41,7 @@ fn says(text: impl Into<Bytes>) -> Action {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_reaches_a_reader_at_another_process_at_once() {
+async fn a_line_is_readable_through_another_process_at_once() {
     const LINES: usize = 60;
     let pause = Duration::from_millis(37);
     let lines = (0..LINES).flat_map(|n| [Action::Work(pause), says(format!("line {n}\n"))]);

@@ -12,7 +12,7 @@ use crate::installation::Installation;
 const LARGE: usize = 7 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_uploaded_through_an_ingress_is_built_by_a_worker_elsewhere() {
+async fn an_uploaded_folder_is_built_by_another_process() {
     let installation = Installation::start().await;
     installation.schedule().await;
     let (ingress, other) =

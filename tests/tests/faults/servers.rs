@@ -18,7 +18,7 @@ async fn ask(stream: &mut TcpStream, question: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_killed_store_comes_back_with_what_it_acknowledged() {
+async fn a_killed_store_keeps_acknowledged_commits() {
     let mut redis = Redis::start().await.unwrap();
     let mut stream = TcpStream::connect(redis.address()).await.unwrap();
     assert_eq!(ask(&mut stream, "SET it kept\r\n").await, "+OK\r\n");
@@ -29,7 +29,7 @@ async fn a_killed_store_comes_back_with_what_it_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_proxy_carries_slows_swallows_and_cuts() {
+async fn a_proxy_forwards_delays_drops_and_cuts() {
     let redis = Redis::start().await.unwrap();
     let proxy = Proxy::start(redis.address()).await.unwrap();
     let connect = || TcpStream::connect(proxy.address());

@@ -91,7 +91,7 @@ async fn several_schedulers_at_once_keep_the_limits_and_admit_all_in_the_end() {
 
 /// Each run is admitted by a separate scheduler, so that they compete only for places.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn different_runs_that_are_admitted_at_once_keep_the_limits() {
+async fn concurrent_admissions_of_different_runs_keep_the_limits() {
     run_all_through(async |gantry, narrow| {
         let waiting = runs::waiting(gantry.store.as_ref(), None, 100).await.unwrap();
         let admissions = waiting.into_iter().map(|run| {

@@ -64,7 +64,7 @@ async fn export(old: &Old, folder: &Path) {
 }
 
 #[tokio::test]
-async fn an_installation_is_moved_with_everything_and_goes_on() {
+async fn a_moved_installation_continues_completely() {
     let old = old().await;
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("moving");
@@ -140,7 +140,7 @@ async fn an_import_that_broke_off_is_noticed_and_repeated() {
 }
 
 #[tokio::test]
-async fn a_folder_with_something_in_it_is_left_alone() {
+async fn export_refuses_a_folder_with_content() {
     let old = old().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("mine"), "mine").unwrap();

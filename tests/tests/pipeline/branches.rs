@@ -125,7 +125,7 @@ async fn any_number_of_branches_is_taken_and_decided_and_leaves_no_fact() {
 }
 
 #[tokio::test]
-async fn a_branch_that_is_not_there_is_no_fact_though_it_is_said_to_be_the_default() {
+async fn a_missing_default_branch_leaves_no_fact() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let head = hello.commit("main", DOCKERFILE).unwrap();

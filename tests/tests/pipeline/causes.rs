@@ -44,7 +44,7 @@ async fn a_request_with_the_same_key_is_the_same_run() {
 }
 
 #[tokio::test]
-async fn a_failing_step_is_the_user_s_and_tells_its_exit_code() {
+async fn a_failing_step_is_a_user_error_with_its_exit_code() {
     let run = end_of_run(async |gantry, _| {
         gantry.engine.script(&TestPipeline::repository("hello"), [Action::Exit(42)]);
     })
@@ -60,7 +60,7 @@ async fn a_failing_step_is_the_user_s_and_tells_its_exit_code() {
 }
 
 #[tokio::test]
-async fn an_unknown_branch_is_the_user_s() {
+async fn an_unknown_branch_is_a_user_error() {
     let run = end_of_run(async |gantry, task| {
         task.recipe.source = format!("{}#nowhere", gantry.git.url("hello")).parse().unwrap();
     })
@@ -71,7 +71,7 @@ async fn an_unknown_branch_is_the_user_s() {
 }
 
 #[tokio::test]
-async fn a_missing_dockerfile_is_the_user_s() {
+async fn a_missing_dockerfile_is_a_user_error() {
     let run = end_of_run(async |_, task| {
         image_build(&mut task.recipe).dockerfile = "app/Dockerfile".parse().unwrap()
     })
@@ -82,7 +82,7 @@ async fn a_missing_dockerfile_is_the_user_s() {
 }
 
 #[tokio::test]
-async fn wrong_git_credentials_are_the_user_s() {
+async fn wrong_git_credentials_are_a_user_error() {
     let run = end_of_run(async |gantry, _| gantry.git.require("mona", "right")).await;
     let (status, code, text) = error(&run);
     assert_eq!((status, code), (RunStatus::Failed, ErrorCode::SourceUnauthorized));
@@ -90,7 +90,7 @@ async fn wrong_git_credentials_are_the_user_s() {
 }
 
 #[tokio::test]
-async fn a_git_host_that_answers_that_it_failed_is_tried_three_times() {
+async fn a_failing_git_host_is_tried_three_times() {
     let run = end_of_run(async |gantry, _| gantry.git.behave(Behaviour::Status(500))).await;
     let (status, code, text) = error(&run);
     assert_eq!((status, code), (RunStatus::Error, ErrorCode::SourceUnreachable), "{text}");
@@ -156,7 +156,7 @@ async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
 }
 
 #[tokio::test]
-async fn a_run_that_waits_for_an_outage_can_be_canceled() {
+async fn a_run_waiting_for_an_outage_can_be_cancelled() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -212,14 +212,14 @@ async fn wrong_registry_credentials_are_found_before_the_build() {
 }
 
 #[tokio::test]
-async fn a_registry_that_answers_5xx_is_tried_again() {
+async fn a_registry_answering_5xx_is_retried() {
     let run = end_of_run(async |gantry, _| gantry.registries.fail([503])).await;
     assert_eq!(run.status(), RunStatus::Succeeded);
     assert_eq!(run.attempts.len(), 2);
 }
 
 #[tokio::test]
-async fn a_push_that_the_registry_cannot_take_is_tried_again() {
+async fn a_refused_push_is_retried() {
     let run = end_of_run(async |gantry, _| {
         gantry.engine.fail_push(&TestPipeline::repository("hello"), PushFailure::Registry);
     })
@@ -228,7 +228,7 @@ async fn a_push_that_the_registry_cannot_take_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_missing_base_is_the_user_s() {
+async fn a_missing_base_is_a_user_error() {
     let run = end_of_run(async |gantry, _| {
         let hello = gantry.git.repository("hello").unwrap();
         hello.commit("main", &[("Dockerfile", "FROM registry.test/nothing:1\n")]).unwrap();
@@ -240,7 +240,7 @@ async fn a_missing_base_is_the_user_s() {
 }
 
 #[tokio::test]
-async fn a_full_disk_and_an_engine_that_goes_away_are_the_infrastructure_s() {
+async fn full_disks_and_lost_engines_are_infrastructure_errors() {
     let run = end_of_run(async |gantry, _| {
         gantry.engine.script(&TestPipeline::repository("hello"), [Action::FillDisk]);
     })

@@ -11,7 +11,7 @@ use gantry_tests::pipeline::DOCKERFILE;
 const PERIOD: Duration = Duration::from_millis(1500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_is_renewed_holds_though_its_end_is_over_by_the_scheduler_s_clock() {
+async fn a_renewed_lease_holds_despite_a_scheduler_clock_ahead() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();

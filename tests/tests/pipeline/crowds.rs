@@ -112,7 +112,7 @@ async fn waiting(gantry: &TestPipeline, prefix: RunPrefix, draft: &RunDraft, cou
 }
 
 #[tokio::test]
-async fn a_run_is_admitted_beside_ten_thousand_of_another_registry_at_its_limit() {
+async fn a_run_is_admitted_despite_ten_thousand_waiting_in_another_registry() {
     let gantry = super::start().await;
     let crowded = narrow_registry(&gantry, "reg0").await;
     let quiet = narrow_registry(&gantry, "reg1").await;
@@ -125,7 +125,7 @@ async fn a_run_is_admitted_beside_ten_thousand_of_another_registry_at_its_limit(
 }
 
 #[tokio::test]
-async fn within_a_registry_a_person_is_admitted_before_what_triggers_started() {
+async fn within_a_registry_requests_are_admitted_before_triggers() {
     let gantry = super::start().await;
     let prefix = narrow_registry(&gantry, "reg0").await;
     waiting(&gantry, prefix, &draft(0, RunType::AutoBuild), 100).await;

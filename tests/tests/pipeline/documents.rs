@@ -12,7 +12,7 @@ const DOCUMENTS: &[&str] =
 const WORDS: usize = 5;
 
 #[test]
-fn every_test_that_a_document_names_is_there() {
+fn every_test_cited_by_a_document_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let there = functions(root);
     let mut named = 0;

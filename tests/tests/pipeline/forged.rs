@@ -96,7 +96,7 @@ async fn waiting_run(gantry: &TestPipeline, name: &str) -> Run {
 }
 
 #[tokio::test]
-async fn a_forged_run_of_another_registry_gets_nothing_and_ends_as_error() {
+async fn a_forged_run_of_another_registry_gets_no_secrets_and_ends_as_error() {
     let gantry = super::start().await;
     other_registry(&gantry).await;
     let genuine = waiting_run(&gantry, "hello").await;
@@ -109,7 +109,7 @@ async fn a_forged_run_of_another_registry_gets_nothing_and_ends_as_error() {
 }
 
 #[tokio::test]
-async fn a_waiting_run_that_was_changed_gets_nothing_and_ends_as_error() {
+async fn a_tampered_waiting_run_gets_no_secrets_and_ends_as_error() {
     let gantry = super::start().await;
     other_registry(&gantry).await;
     let changes: [(&str, Change); 9] = [
@@ -139,7 +139,7 @@ async fn a_waiting_run_that_was_changed_gets_nothing_and_ends_as_error() {
 }
 
 #[tokio::test]
-async fn a_ready_run_that_was_changed_is_not_built_with_its_secrets() {
+async fn a_tampered_ready_run_is_not_built_with_its_secrets() {
     let gantry = super::start().await;
     let run = waiting_run(&gantry, "hello").await;
     gantry.schedule().await;
@@ -151,7 +151,7 @@ async fn a_ready_run_that_was_changed_is_not_built_with_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_new_key_of_the_service_vouches_for_no_forged_run() {
+async fn resealing_does_not_sign_a_forged_run() {
     let mut gantry = super::start().await;
     gantry.keyring = secrets::ring(&[1]).into();
     other_registry(&gantry).await;
@@ -169,7 +169,7 @@ async fn a_new_key_of_the_service_vouches_for_no_forged_run() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_run_again_is_vouched_for_as_well() {
+async fn reruns_are_signed_as_well() {
     let gantry = super::start().await;
     waiting_run(&gantry, "hello").await;
     gantry.settle().await;

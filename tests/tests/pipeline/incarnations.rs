@@ -83,7 +83,7 @@ async fn a_task_that_is_made_again_builds_a_head_that_the_former_built() {
 }
 
 #[tokio::test]
-async fn a_run_of_a_former_registry_is_not_built_for_the_one_that_has_its_name() {
+async fn a_run_of_a_deleted_registry_is_not_built_for_its_namesake() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:latest").await;
@@ -101,7 +101,7 @@ async fn a_run_of_a_former_registry_is_not_built_for_the_one_that_has_its_name()
 }
 
 #[tokio::test]
-async fn a_ready_run_of_a_former_registry_is_not_pushed_to_the_one_that_has_its_name() {
+async fn a_ready_run_of_a_deleted_registry_is_not_pushed_to_its_namesake() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:latest").await;
@@ -133,7 +133,7 @@ async fn a_secret_of_a_former_registry_opens_for_no_other() {
 }
 
 #[tokio::test]
-async fn a_limit_counts_no_run_of_a_former_registry() {
+async fn limits_do_not_count_runs_of_a_deleted_namesake() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:latest").await;
@@ -152,7 +152,7 @@ async fn a_limit_counts_no_run_of_a_former_registry() {
 }
 
 #[tokio::test]
-async fn of_a_registry_s_deletion_and_a_new_task_at_the_same_time_one_is_refused() {
+async fn deleting_a_registry_conflicts_with_a_concurrent_new_task() {
     let gantry = super::start().await;
     let (store, name) = (gantry.store.as_ref(), "reg".parse().unwrap());
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();

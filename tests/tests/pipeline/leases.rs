@@ -78,7 +78,7 @@ async fn a_run_whose_worker_is_lost_three_times_ends_as_error() {
 }
 
 #[tokio::test]
-async fn many_workers_at_once_take_each_run_once() {
+async fn concurrent_workers_take_each_run_once() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
@@ -111,7 +111,7 @@ async fn many_workers_at_once_take_each_run_once() {
 }
 
 #[tokio::test]
-async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
+async fn a_tasks_limit_affects_only_its_runs() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let source: gantry_domain::source::Source =
@@ -142,7 +142,7 @@ async fn a_task_s_own_limit_holds_its_runs_back_and_no_other_s() {
 }
 
 #[tokio::test]
-async fn a_person_s_run_is_taken_before_those_that_triggers_started() {
+async fn requested_runs_are_taken_before_triggered_ones() {
     let gantry = with_a_ready_run().await;
     let task = gantry_seams::tasks::find(gantry.store.as_ref(), &"reg/hello".parse().unwrap())
         .await
@@ -180,7 +180,7 @@ async fn a_cancel_ends_a_queued_run_at_once_and_a_running_one_with_its_build() {
 }
 
 #[tokio::test]
-async fn a_worker_that_shuts_down_hands_its_run_back_and_that_does_not_count() {
+async fn a_shutdown_hands_the_run_back_without_counting_the_attempt() {
     let gantry = with_a_ready_run().await;
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Hang]);
     let worker = gantry.worker("worker-1");
@@ -199,7 +199,7 @@ async fn a_worker_that_shuts_down_hands_its_run_back_and_that_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_comes_when_everything_is_pushed_moves_no_tag() {
+async fn a_cancel_after_the_push_moves_no_tag() {
     let gantry = with_a_ready_run().await;
     let gate = Gate::closed();
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
@@ -220,7 +220,7 @@ async fn a_cancel_that_comes_when_everything_is_pushed_moves_no_tag() {
 }
 
 #[tokio::test]
-async fn a_run_longer_than_its_time_ends_as_timeout_and_its_build_is_gone() {
+async fn a_run_past_its_deadline_ends_as_timeout_with_its_build() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();

@@ -58,7 +58,7 @@ async fn a_secret_split_over_two_chunks_never_appears() {
 }
 
 #[tokio::test]
-async fn a_run_whose_secrets_cannot_be_masked_is_refused_by_the_argument_s_name() {
+async fn a_run_with_too_many_secrets_is_refused_naming_the_largest() {
     let gantry = run_with(vec![says("never said\n")], Some(&"x".repeat(40_000))).await;
     let run = gantry.run("ca1").await;
     let outcome = format!("{:?}", run.state);
@@ -86,7 +86,7 @@ async fn of_a_log_that_is_too_long_the_beginning_is_kept_and_the_rest_is_counted
 }
 
 #[tokio::test]
-async fn an_error_that_names_a_secret_is_masked_in_run_and_log() {
+async fn a_secret_in_an_error_is_masked_in_run_and_log() {
     let secret = "s3cr3t-of-some-length";
     let gantry =
         run_with(vec![Action::Refuse(format!("cannot parse {secret}"))], Some(secret)).await;
@@ -127,7 +127,7 @@ async fn a_log_is_read_whole_and_from_any_offset() {
 }
 
 #[tokio::test]
-async fn a_reader_at_the_tail_finds_what_was_packed_behind_it() {
+async fn a_reader_of_the_tail_finds_pieces_packed_meanwhile() {
     let gantry = super::start().await;
     let (store, blobs) = (gantry.store.as_ref(), gantry.blobs.as_ref());
     let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
@@ -148,7 +148,7 @@ async fn a_reader_at_the_tail_finds_what_was_packed_behind_it() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_sealed_while_its_worker_writes_on_stays_whole() {
+async fn a_log_sealed_during_writes_stays_complete() {
     let gantry = super::start().await;
     let (store, blobs) = (gantry.store.as_ref(), gantry.blobs.as_ref());
     let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
@@ -290,7 +290,7 @@ fn piece(start: u64, text: &str) -> Piece {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_fifty_megabytes_does_not_grow_the_process() {
+async fn a_log_of_fifty_megabytes_takes_bounded_memory() {
     let before = peak_memory();
     let gantry = run_with(vec![Action::Log { bytes: 50_000_000 }], None).await;
     let grown = peak_memory().saturating_sub(before);

@@ -28,12 +28,12 @@ fn puts(batch: &Batch, kind: Kind) -> bool {
 }
 
 #[tokio::test]
-async fn an_attempt_outlasts_answers_that_are_lost() {
+async fn an_attempt_survives_lost_answers_of_the_store() {
     attempt_outlasts(Loss::OfAnswer).await;
 }
 
 #[tokio::test]
-async fn an_attempt_outlasts_questions_that_are_lost() {
+async fn an_attempt_survives_lost_requests_to_the_store() {
     attempt_outlasts(Loss::OfQuestion).await;
 }
 

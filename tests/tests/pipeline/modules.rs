@@ -68,7 +68,7 @@ fn way(
 }
 
 #[test]
-fn the_modules_of_scheduler_and_worker_form_no_cycle() {
+fn scheduler_and_worker_modules_have_no_cycles() {
     for name in ["scheduler", "worker"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
         let edges = edges(&source);

@@ -111,8 +111,7 @@ async fn a_branch_that_goes_back_rests_at_its_head_though_its_hooks_come_in_the_
 }
 
 #[tokio::test]
-async fn a_branch_that_goes_back_is_built_again_and_a_late_repeat_of_its_first_push_changes_nothing()
- {
+async fn a_reset_branch_is_built_again_despite_late_repeats() {
     let branch = Branch::that_went_back().await;
     reset(&branch.hello, &branch.b);
     branch.forth("forth").await;
@@ -130,7 +129,7 @@ async fn a_branch_that_goes_back_is_built_again_and_a_late_repeat_of_its_first_p
 }
 
 #[tokio::test]
-async fn a_deletion_reaches_the_fact_and_a_late_push_of_the_deleted_branch_builds_nothing() {
+async fn a_late_push_of_a_deleted_branch_builds_nothing() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let a = hello.commit("topic", DOCKERFILE).unwrap();
@@ -197,7 +196,7 @@ async fn a_person_s_run_of_an_older_commit_leaves_the_tag_of_a_newer_push_unless
 }
 
 #[tokio::test]
-async fn a_person_s_run_that_read_an_older_head_ends_after_a_push_and_leaves_its_tag() {
+async fn a_requested_run_of_an_older_head_leaves_the_tag_of_a_push() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     hello.commit("main", DOCKERFILE).unwrap();
@@ -229,7 +228,7 @@ async fn a_person_s_run_that_read_an_older_head_ends_after_a_push_and_leaves_its
 }
 
 #[tokio::test]
-async fn a_person_s_run_before_the_hook_of_its_push_moves_the_tag() {
+async fn a_requested_run_before_the_hook_of_its_push_moves_the_tag() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
@@ -248,7 +247,7 @@ async fn a_person_s_run_before_the_hook_of_its_push_moves_the_tag() {
 }
 
 #[tokio::test]
-async fn a_second_attempt_that_reads_a_newer_commit_has_the_place_of_that_commit() {
+async fn a_second_attempt_has_the_generation_of_the_commit_it_read() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let old = hello.commit("main", DOCKERFILE).unwrap();
@@ -301,7 +300,7 @@ async fn leased_run(
 }
 
 #[tokio::test]
-async fn any_number_of_branches_push_one_tag_and_none_of_their_older_runs_moves_it_back() {
+async fn older_runs_of_many_branches_never_move_a_shared_tag_back() {
     let gantry = super::start().await;
     let task = gantry.task("hello", "hello:latest").await;
     let tag = ["registry.test/hello:latest".parse().unwrap()];

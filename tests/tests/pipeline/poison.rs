@@ -306,7 +306,7 @@ async fn a_record_of_any_kind_that_does_not_decode_is_quarantined_once_and_keeps
 }
 
 #[tokio::test]
-async fn a_run_whose_tag_s_record_does_not_decode_ends_as_error_and_names_it() {
+async fn an_undecodable_tag_record_ends_the_run_as_error() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:latest").await;
@@ -321,7 +321,7 @@ async fn a_run_whose_tag_s_record_does_not_decode_ends_as_error_and_names_it() {
 }
 
 #[tokio::test]
-async fn one_poisoned_run_hides_none_of_those_that_wait_behind_it() {
+async fn a_poisoned_run_does_not_block_the_runs_behind_it() {
     let gantry = super::start().await;
     let victim = Victim::new(&gantry, "full").await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();

@@ -68,7 +68,7 @@ async fn a_run_in_a_pool_without_workers_ends_after_the_queue_timeout_and_says_w
 }
 
 #[tokio::test]
-async fn a_run_whose_pool_is_only_busy_waits_for_as_long_as_it_takes() {
+async fn a_run_in_a_busy_pool_waits_without_limit() {
     let gantry = with_a_ready_run().await;
     for _ in 0..3 {
         gantry.clock.advance(QUEUE_TIMEOUT);
@@ -91,7 +91,7 @@ async fn the_time_without_workers_begins_when_the_last_one_was_seen() {
 }
 
 #[tokio::test]
-async fn time_in_which_no_scheduler_looked_does_not_count() {
+async fn time_without_a_scheduler_does_not_count() {
     let gantry = with_a_ready_run().await;
     gantry.clock.advance(QUEUE_TIMEOUT * 100);
     let began = gantry.clock.now();
@@ -102,7 +102,7 @@ async fn time_in_which_no_scheduler_looked_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_scheduler_finds_such_runs_by_itself() {
+async fn the_scheduler_loop_ends_stranded_runs() {
     let gantry = with_a_ready_run().await;
     let mut scheduler = gantry.scheduler();
     scheduler.settings.sweep_interval = Duration::from_millis(1);
@@ -147,7 +147,7 @@ async fn is_left_alone(gantry: &TestPipeline, run: &str) {
 }
 
 #[tokio::test]
-async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it_is_resumed() {
+async fn a_drained_worker_finishes_its_runs_and_can_be_resumed() {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
@@ -192,7 +192,7 @@ async fn a_drained_worker_finishes_what_it_has_takes_nothing_and_goes_on_when_it
 }
 
 #[tokio::test]
-async fn the_drain_of_a_worker_with_a_random_name_is_forgotten_with_it() {
+async fn the_drain_of_a_randomly_named_worker_is_removed_with_it() {
     let gantry = super::start().await;
     busy_worker(&gantry).await;
     let (store, id) = (gantry.store.as_ref(), "busy".parse().unwrap());

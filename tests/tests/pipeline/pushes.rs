@@ -53,7 +53,7 @@ async fn a_push_to_a_watched_branch_builds_that_commit_and_moves_its_tags() {
 }
 
 #[tokio::test]
-async fn a_push_whose_registry_is_gone_is_decided_and_says_so() {
+async fn a_push_to_a_deleted_registry_is_decided_with_the_reason() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
@@ -159,7 +159,7 @@ async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
 }
 
 #[tokio::test]
-async fn a_first_push_that_the_host_has_moved_past_builds_the_head_once() {
+async fn a_first_push_behind_the_head_builds_the_head_once() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     let first = hello.commit("main", DOCKERFILE).unwrap();
@@ -254,7 +254,7 @@ async fn a_host_that_shows_a_push_later_than_it_says_so_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_push_after_which_the_branch_moved_on_is_decided_by_what_the_host_shows_in_the_end() {
+async fn a_push_behind_the_head_is_decided_by_the_hosts_final_state() {
     let gantry = super::start().await;
     let hello = gantry.git.repository("hello").unwrap();
     hello.commit("main", DOCKERFILE).unwrap();

@@ -96,7 +96,7 @@ async fn call(redis: &Redis, user: &str) {
 }
 
 #[tokio::test]
-async fn a_worker_builds_with_its_own_user_and_key_and_reads_nobody_elses_secrets() {
+async fn a_worker_with_its_own_redis_user_reads_no_other_secrets() {
     let guarded = Guarded::start().await;
     let gantry = &guarded.gantry;
     let fingerprints = gantry.keyring.fingerprints();

@@ -202,7 +202,7 @@ async fn an_upload_is_kept_for_a_week_if_a_run_was_started_from_it_and_else_for_
 }
 
 #[tokio::test]
-async fn a_dockerfile_that_links_to_itself_is_the_user_s() {
+async fn a_dockerfile_linking_to_itself_is_a_user_error() {
     let gantry = super::start().await;
     let api = Api::of(&gantry).await;
     let mut archive = tar::Builder::new(Vec::new());

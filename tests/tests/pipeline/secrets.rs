@@ -78,7 +78,7 @@ async fn assert_built_with_its_secret(gantry: &TestPipeline) {
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_open_a_bundle_costs_an_attempt_that_names_it_and_builds_nothing() {
+async fn a_wrong_pool_key_costs_an_attempt_without_a_build() {
     let gantry = with_a_ready_run().await;
     let mut wrong = gantry.worker("wrong");
     wrong.pool_key = Arc::new(ring(&[9]).pool_key(&wrong.settings.pool));
@@ -100,7 +100,7 @@ async fn a_key_that_does_not_open_a_bundle_costs_an_attempt_that_names_it_and_bu
 }
 
 #[tokio::test]
-async fn a_run_whose_secrets_never_open_ends_as_error_after_three_attempts() {
+async fn secrets_that_never_open_end_the_run_after_three_attempts() {
     let gantry = with_a_ready_run().await;
     let mut wrong = gantry.worker("wrong");
     wrong.pool_key = Arc::new(ring(&[9]).pool_key(&wrong.settings.pool));
@@ -115,7 +115,7 @@ async fn a_run_whose_secrets_never_open_ends_as_error_after_three_attempts() {
 }
 
 #[tokio::test]
-async fn a_run_whose_secrets_are_gone_is_not_built_without() {
+async fn a_run_is_not_built_without_its_secrets() {
     let gantry = with_a_ready_run().await;
     let mut batch = Batch::default();
     batch.delete.push(Key::new(Kind::Bundle, "linux-amd64/ca1"));
@@ -126,7 +126,7 @@ async fn a_run_whose_secrets_are_gone_is_not_built_without() {
 }
 
 #[tokio::test]
-async fn a_ring_that_lacks_a_key_in_use_does_not_open_the_installation() {
+async fn a_ring_without_a_key_in_use_is_refused() {
     let gantry = super::start().await;
     let store = gantry.store.as_ref();
     let open = async |keys: &[u8]| {
@@ -178,7 +178,7 @@ impl Reseal for Anew {
 }
 
 #[tokio::test]
-async fn once_everything_is_sealed_anew_the_old_key_may_go() {
+async fn after_resealing_the_old_key_is_not_needed() {
     let mut gantry = super::start().await;
     gantry.keyring = Arc::new(ring(&[1]));
     let store = Arc::clone(&gantry.store);

@@ -35,7 +35,7 @@ fn pair(id: &str, state: &'static str) -> (String, &'static str) {
 }
 
 #[tokio::test]
-async fn a_run_that_pushes_builds_and_then_pushes() {
+async fn the_steps_are_build_and_push() {
     let gantry = asked([]).await;
     gantry.settle().await;
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
@@ -43,7 +43,7 @@ async fn a_run_that_pushes_builds_and_then_pushes() {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_is_the_last_one() {
+async fn a_failed_step_is_the_last() {
     let gantry = asked([Action::Exit(3)]).await;
     gantry.settle().await;
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Failed);
@@ -51,7 +51,7 @@ async fn a_step_that_fails_is_the_last_one() {
 }
 
 #[tokio::test]
-async fn a_canceled_run_s_step_is_stopped() {
+async fn the_step_of_a_cancelled_run_is_stopped() {
     let gantry = asked([Action::Hang]).await;
     let worker = gantry.worker("worker-1");
     let canceling = async {
@@ -66,7 +66,7 @@ async fn a_canceled_run_s_step_is_stopped() {
 }
 
 #[tokio::test]
-async fn the_steps_of_a_lost_attempt_stay_and_the_next_has_its_own() {
+async fn each_attempt_has_its_own_steps() {
     let gantry = asked([]).await;
     let store = gantry.store.as_ref();
     let (pool, nonce) = ("linux-amd64".parse().unwrap(), "1".repeat(32).parse().unwrap());

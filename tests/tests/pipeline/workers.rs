@@ -46,7 +46,7 @@ async fn with_a_task() -> (TestPipeline, gantry_domain::task::Task) {
 }
 
 #[tokio::test]
-async fn a_run_that_is_asked_for_is_taken_and_done_by_the_loops_alone() {
+async fn a_requested_run_is_executed_by_the_loops() {
     let (gantry, task) = with_a_task().await;
     let run = running(&gantry, async {
         gantry.ask(&task, None).await;
@@ -57,7 +57,7 @@ async fn a_run_that_is_asked_for_is_taken_and_done_by_the_loops_alone() {
 }
 
 #[tokio::test]
-async fn a_worker_says_how_it_is_and_is_not_listed_once_it_left() {
+async fn a_worker_reports_and_is_removed_at_shutdown() {
     let (gantry, task) = with_a_task().await;
     let gate = Gate::closed();
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
@@ -75,7 +75,7 @@ async fn a_worker_says_how_it_is_and_is_not_listed_once_it_left() {
 }
 
 #[tokio::test]
-async fn without_an_engine_nothing_is_taken_and_the_worker_says_why() {
+async fn without_an_engine_a_worker_takes_no_runs_and_reports_why() {
     let (gantry, task) = with_a_task().await;
     gantry.engine.go_away();
     running(&gantry, async {
@@ -94,7 +94,7 @@ async fn without_an_engine_nothing_is_taken_and_the_worker_says_why() {
 }
 
 #[tokio::test]
-async fn under_min_free_a_worker_takes_nothing_and_says_so() {
+async fn below_min_free_a_worker_takes_no_runs_and_reports_why() {
     let (gantry, _) = with_a_task().await;
     let mut worker = gantry.worker("worker-1");
     worker.settings.min_free = u64::MAX;
@@ -113,7 +113,7 @@ async fn under_min_free_a_worker_takes_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_a_dead_attempt_left_is_removed_and_what_is_alive_is_not() {
+async fn only_leftovers_of_dead_attempts_are_removed() {
     let (gantry, task) = with_a_task().await;
     let gate = Gate::closed();
     gantry.engine.script(&TestPipeline::repository("hello"), [Action::Wait(gate.clone())]);
@@ -148,7 +148,7 @@ async fn what_a_dead_attempt_left_is_removed_and_what_is_alive_is_not() {
 }
 
 #[tokio::test]
-async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
+async fn a_cancel_during_the_fetch_ends_it() {
     let (gantry, task) = with_a_task().await;
     gantry.git.behave(Behaviour::Silence);
     gantry.ask(&task, None).await;
@@ -166,7 +166,7 @@ async fn a_cancel_while_the_source_is_fetched_ends_the_fetch() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_nobody_was_told_of_ends_the_run_before_its_first_step() {
+async fn an_unnotified_cancel_ends_the_run_before_its_first_step() {
     let (gantry, task) = with_a_task().await;
     gantry.ask(&task, None).await;
     gantry.schedule().await;

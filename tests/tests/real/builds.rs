@@ -43,7 +43,7 @@ pub(crate) async fn ask(gantry: &TestPipeline, task: &Task) -> gantry_domain::id
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_builds_and_pushes_under_its_id_and_the_image_runs_what_was_committed() {
+async fn a_run_pushes_the_committed_content_under_its_id() {
     let gantry = installation().await;
     let name = unique("hello");
     let task = task(
@@ -65,7 +65,7 @@ async fn a_run_builds_and_pushes_under_its_id_and_the_image_runs_what_was_commit
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_without_run_id_goes_through_the_staging_tag() {
+async fn a_fixed_tag_is_pushed_through_a_staging_tag() {
     let gantry = installation().await;
     let name = unique("staged");
     let task =
@@ -90,7 +90,7 @@ async fn a_failing_step_is_failed_with_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_builds_of_one_dockerfile_at_once_each_see_their_own_secret() {
+async fn concurrent_equal_builds_see_only_their_own_secret() {
     let gantry = installation().await;
     let dockerfile =
         "FROM BASE\nARG TOKEN\nRUN sleep 1; echo -n \"$TOKEN\" | md5sum; echo said $TOKEN\n";

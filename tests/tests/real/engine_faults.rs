@@ -22,8 +22,8 @@ on_each_engine! {
     a_build_whose_engine_is_killed_is_tried_again_and_leaves_nothing,
     a_build_whose_engine_is_asked_to_end_is_tried_again_and_leaves_nothing,
     an_engine_that_hangs_is_waited_for_and_given_up_in_time,
-    a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing,
-    a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room,
+    a_push_with_a_killed_engine_is_retried_and_leaves_nothing,
+    a_build_on_a_full_disk_succeeds_once_there_is_space,
 }
 
 /// The time limit for anything on a busy machine.
@@ -182,7 +182,7 @@ async fn an_engine_that_hangs_is_waited_for_and_given_up_in_time(on: Engine) {
     building.is_clean().await;
 }
 
-async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing(on: Engine) {
+async fn a_push_with_a_killed_engine_is_retried_and_leaves_nothing(on: Engine) {
     let mut engine = OwnEngine::start_without_steps("push", on.dockerd()).await;
     let registry = FaultyRegistry::start(&real::registry()).await.unwrap();
     // The engine waits for the answer to its first layer.
@@ -213,7 +213,7 @@ async fn a_push_whose_engine_is_killed_is_tried_again_and_leaves_nothing(on: Eng
     is_clean(&engine, || false).await;
 }
 
-async fn a_build_on_an_engine_s_full_disk_goes_on_once_there_is_room(on: Engine) {
+async fn a_build_on_a_full_disk_succeeds_once_there_is_space(on: Engine) {
     let engine = OwnEngine::start("room", on.dockerd(), Some(64)).await;
     let mut gantry = Gantry::installed();
     gantry.start(&format!("unix://{}", engine.socket().display())).await;

@@ -18,7 +18,7 @@ use crate::builds::{ask, unique};
 
 on_each_engine! {
     what_passes_soon_costs_no_attempt,
-    a_layer_that_breaks_off_costs_at_most_one_attempt,
+    a_broken_layer_upload_costs_at_most_one_attempt,
     a_push_that_breaks_off_at_its_manifest_and_an_image_that_is_another_are_tried_again,
     a_registry_that_wants_to_be_left_alone_is_for_as_long_as_ten_minutes,
     a_registry_that_stays_broken_ends_the_run_as_error_after_three_attempts,
@@ -106,7 +106,7 @@ async fn what_passes_soon_costs_no_attempt(on: Engine) {
     assert!(one.registry.is_done(), "{:#?}", one.registry.requests());
 }
 
-async fn a_layer_that_breaks_off_costs_at_most_one_attempt(on: Engine) {
+async fn a_broken_layer_upload_costs_at_most_one_attempt(on: Engine) {
     let one = Pushing::start(on, "latest").await;
     // The containerd store uploads a layer in one request, and does not retry it.
     let method = if has_containerd_store(on).await { "PUT" } else { "PATCH" };

@@ -147,7 +147,7 @@ async fn what_a_killed_ingress_had_accepted_is_built_and_another_tells_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_over_the_servers_is_every_role_in_one_process() {
+async fn up_with_servers_runs_all_roles_in_one_process() {
     let scaled = Scaled::new().await;
     let mut up = scaled.role("up", "up", &[("server.listen", "\"127.0.0.1:0\"".to_owned())]);
     up.spawn().unwrap();
@@ -156,7 +156,7 @@ async fn up_over_the_servers_is_every_role_in_one_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_for_good_stops_the_start_with_what_where_and_the_remedy() {
+async fn permanent_errors_stop_the_start_with_the_remedy() {
     let scaled = Scaled::new().await;
     std::fs::write(scaled.path("empty"), "\n").unwrap();
     std::fs::write(scaled.path("wrong"), "not-this\n").unwrap();

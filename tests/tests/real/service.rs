@@ -136,7 +136,7 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signed_push_becomes_a_pushed_image_whose_run_tells_the_commit() {
+async fn a_signed_push_becomes_an_image_with_its_commit() {
     let gantry = Gantry::up().await;
     let git = GitServer::start().await.unwrap();
     let name = unique("web");
@@ -169,7 +169,7 @@ async fn a_signed_push_becomes_a_pushed_image_whose_run_tells_the_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exit_codes_tell_how_a_build_ended() {
+async fn exit_codes_report_the_outcome_of_a_build() {
     let gantry = Gantry::up().await;
     let name = unique("codes");
     let good = gantry.context("good", "FROM BASE\nRUN true\n");
@@ -235,7 +235,7 @@ fn is_running(seconds: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_goes_on_after_the_service_was_stopped_and_started() {
+async fn a_build_is_repeated_after_a_restart_of_the_service() {
     let mut gantry = Gantry::up().await;
     let slow = gantry.context("slow", "FROM BASE\nRUN sleep 3; echo done at last\n");
     let queued = gantry.json(&["build", &slow, "-t", &unique("slow"), "--no-wait"]).await;
@@ -254,7 +254,7 @@ async fn a_build_goes_on_after_the_service_was_stopped_and_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_engine_it_starts_and_says_how_to_get_one() {
+async fn without_an_engine_the_service_starts_with_advice() {
     let mut gantry = Gantry::installed();
     gantry.start("unix:///nonexistent/docker.sock").await;
     let words = &gantry.up.as_ref().unwrap().words;
@@ -267,7 +267,7 @@ async fn without_an_engine_it_starts_and_says_how_to_get_one() {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_told_at_once_before_a_port_is_bound() {
+async fn all_wrong_settings_are_reported_before_a_port_is_bound() {
     let gantry = Gantry::installed();
     let refused = gantry
         .program()
@@ -286,7 +286,7 @@ async fn every_wrong_setting_is_told_at_once_before_a_port_is_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_folder_is_one_service() {
+async fn a_data_folder_has_one_service() {
     let gantry = Gantry::up().await;
     let second = gantry
         .program()
@@ -300,7 +300,7 @@ async fn one_folder_is_one_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_nowhere_in_the_data_folder_nor_in_what_is_printed() {
+async fn secrets_are_neither_in_the_data_folder_nor_in_the_output() {
     let mut gantry = Gantry::up().await;
     let canary = unique("canary");
     let context = gantry.context("app", "FROM BASE\nARG TOKEN\nRUN echo it is $TOKEN\n");

@@ -29,7 +29,7 @@ fn row(metric: &Description) -> String {
 }
 
 #[test]
-fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+fn rules_and_dashboard_use_existing_metrics() {
     for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/dashboards/gantry.json"] {
         let asked = asked_for(&read(file));
         assert!(asked.len() > 10, "{file}: {asked:?}");
@@ -39,7 +39,7 @@ fn rules_and_dashboard_ask_for_metrics_that_there_are() {
 }
 
 #[test]
-fn what_an_operator_should_see_is_on_the_dashboard() {
+fn the_dashboard_shows_the_important_metrics() {
     let asked = asked_for(&read("deploy/grafana/dashboards/gantry.json"));
     let unseen: Vec<&str> = metrics::table()
         .iter()

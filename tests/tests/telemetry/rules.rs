@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::prometheus::repository;
 
 #[test]
-fn prometheus_s_configuration_and_the_alert_rules_are_right() {
+fn prometheus_configuration_and_alert_rules_are_valid() {
     promtool(&["check", "config", "deploy/prometheus/prometheus.yml"]);
     promtool(&["check", "rules", "--lint=all", "--lint-fatal", "deploy/prometheus/alerts.yml"]);
 }

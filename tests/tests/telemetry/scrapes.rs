@@ -9,7 +9,7 @@ use crate::installation::Installation;
 use crate::prometheus::{Prometheus, repository, value};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_reads_gantry_up_and_answers_what_happened() {
+async fn prometheus_scrapes_gantry_up() {
     let gantry = Installation::up(None).await;
     let targets = [("gantry-up", gantry.roles[0].telemetry())];
     let mut prometheus = Prometheus::start(&targets).await;
@@ -61,7 +61,7 @@ fn dashboard() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_reads_each_role_and_each_tells_its_own_part() {
+async fn prometheus_scrapes_each_role() {
     let gantry = Installation::apart(None).await;
     let jobs = ["gantry-ingress", "gantry-scheduler", "gantry-worker"];
     let addresses = gantry.roles.iter().map(Role::telemetry);

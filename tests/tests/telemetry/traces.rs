@@ -25,7 +25,7 @@ const PARTS: [(&str, &str); 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_to_gantry_up_is_one_trace_from_the_sender_s_span_to_the_tag() {
+async fn a_push_to_gantry_up_is_one_trace_from_sender_to_tag() {
     let collector = Collector::start().await;
     let mut gantry = Installation::up(Some(&collector.url())).await;
     check_one_trace(&mut gantry, &collector, |_| "gantry-up").await;
@@ -82,7 +82,7 @@ async fn check_one_trace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_of_the_api_is_one_trace_too() {
+async fn an_api_request_is_one_trace() {
     let collector = Collector::start().await;
     let mut gantry = Installation::up(Some(&collector.url())).await;
     let watched = gantry.watch().await;
@@ -99,7 +99,7 @@ async fn a_request_of_the_api_is_one_trace_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_names_no_trace_begins_one_and_a_forged_delivery_none() {
+async fn deliveries_without_a_trace_begin_one_unless_forged() {
     let collector = Collector::start().await;
     let mut gantry = Installation::up(Some(&collector.url())).await;
     let watched = gantry.watch().await;
@@ -123,7 +123,7 @@ async fn a_sender_that_names_no_trace_begins_one_and_a_forged_delivery_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_is_told_once_and_holds_nothing_up() {
+async fn an_unavailable_collector_is_logged_once_and_delays_nothing() {
     // Nothing listens there.
     let mut gantry = Installation::up(Some("http://127.0.0.1:9")).await;
     let watched = gantry.watch().await;

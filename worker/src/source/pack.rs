@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_come_in_order_and_links_as_links() {
+    async fn files_are_packed_in_order_with_links() {
         let root = files(&["b", "a/x", "a/y"]);
         symlink("/etc/passwd", root.path().join("out")).unwrap();
         symlink("/etc", root.path().join("folder")).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_excluded_is_left_out_and_what_is_taken_back_has_its_folders() {
+    async fn excluded_files_are_left_out_and_included_ones_have_folders() {
         let root = files(&["Dockerfile", "keep", "a/b/c/yes", "a/b/no", "a/no", "x/no"]);
         let bytes = packed(root.path(), "*\n!keep\n!a/b/c/yes").await;
         assert_eq!(shown(&bytes), ["a/", "a/b/", "a/b/c/", "a/b/c/yes=a/b/c/yes", "keep=keep"]);

@@ -404,7 +404,7 @@ mod tests {
     use EntryType::{Directory, Link, Regular, Symlink};
 
     #[tokio::test]
-    async fn a_tar_plain_or_with_gzip_gives_its_files_links_modes_and_times() {
+    async fn plain_and_gzipped_tars_are_unpacked() {
         let tar = tar(&[
             (Directory, "./", ""),
             (Directory, "d/", ""),
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bounds_hold_for_what_comes_and_for_what_it_becomes() {
+    async fn limits_apply_to_archives_and_their_content() {
         let bomb = gzip(&tar(&[(Regular, "zeros", &"\0".repeat(3 << 20))]));
         assert!(bomb.len() < 100_000);
         let error = unpacked(bomb, LIMITS).await.unwrap_err();
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_archive_or_half_of_one_is_told_apart() {
+    async fn other_content_and_truncated_archives_are_distinguished() {
         for bytes in
             [b"".to_vec(), b"FROM scratch\n".to_vec(), vec![0; 1024], b"\x1f\x8bxxx".to_vec()]
         {
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_sender_does_not_hold_longer_than_the_deadline() {
+    async fn a_silent_sender_times_out_at_the_deadline() {
         let (_silent, reader) = tokio::io::duplex(64);
         let deadline = Instant::now() + Duration::from_millis(50);
         let error = unpack(reader, TempDir::new().unwrap(), LIMITS, deadline).await.unwrap_err();

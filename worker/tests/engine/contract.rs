@@ -31,19 +31,19 @@ macro_rules! contract {
 }
 
 contract! {
-    an_engine_says_what_it_is,
-    a_build_tells_what_it_does_in_order_and_gives_an_image,
-    a_failed_step_tells_its_name_and_exit_code,
-    an_order_that_cannot_be_built_is_refused_in_words,
+    an_engine_reports_its_properties,
+    a_build_reports_events_in_order_and_makes_an_image,
+    a_failed_step_is_reported_with_its_exit_code,
+    an_unbuildable_order_is_refused_with_a_message,
     a_dropped_build_leaves_nothing_running,
-    a_dropped_build_lets_go_of_its_context,
-    a_slow_listener_hears_every_byte,
-    a_build_goes_on_when_nobody_listens,
+    a_dropped_build_releases_its_context,
+    a_slow_listener_receives_every_byte,
+    a_build_continues_without_a_listener,
     two_builds_do_not_wait_for_each_other,
     a_built_image_is_pushed_once_and_again,
-    an_image_that_is_not_there_is_not_pushed,
+    a_missing_image_is_not_pushed,
     an_image_is_removed_once_and_again,
-    what_an_attempt_left_is_found_by_its_installation_and_removed,
+    leftovers_of_the_installation_are_found_and_removed,
     the_cache_can_be_asked_to_shrink,
 }
 
@@ -51,13 +51,13 @@ fn files() -> Vec<u8> {
     tar(&[("hello.txt", b"hello\n")])
 }
 
-async fn an_engine_says_what_it_is(rig: &dyn Rig) {
+async fn an_engine_reports_its_properties(rig: &dyn Rig) {
     let info = rig.engine().info().await.unwrap();
     assert!(!info.name.is_empty());
     assert_eq!(info.platform.os(), "linux");
 }
 
-async fn a_build_tells_what_it_does_in_order_and_gives_an_image(rig: &dyn Rig) {
+async fn a_build_reports_events_in_order_and_makes_an_image(rig: &dyn Rig) {
     let order = rig.order(Recipe::Says("good morning"));
     let (built, told) = build(&*rig.engine(), order, context(files())).await;
     built.unwrap();
@@ -85,7 +85,7 @@ async fn a_build_tells_what_it_does_in_order_and_gives_an_image(rig: &dyn Rig) {
     assert_eq!(begun, ended, "{told:?}");
 }
 
-async fn a_failed_step_tells_its_name_and_exit_code(rig: &dyn Rig) {
+async fn a_failed_step_is_reported_with_its_exit_code(rig: &dyn Rig) {
     let order = rig.order(Recipe::Exits(42));
     let (built, told) = build(&*rig.engine(), order, context(files())).await;
     let error = built.unwrap_err();
@@ -97,7 +97,7 @@ async fn a_failed_step_tells_its_name_and_exit_code(rig: &dyn Rig) {
     assert!(told.events.iter().any(failed), "{told:?}");
 }
 
-async fn an_order_that_cannot_be_built_is_refused_in_words(rig: &dyn Rig) {
+async fn an_unbuildable_order_is_refused_with_a_message(rig: &dyn Rig) {
     let order = rig.order(Recipe::Nonsense);
     let (built, _) = build(&*rig.engine(), order, context(files())).await;
     let error = built.unwrap_err();
@@ -125,7 +125,7 @@ async fn a_dropped_build_leaves_nothing_running(rig: &dyn Rig) {
     until("the step to end", || !rig.runs(&order)).await;
 }
 
-async fn a_dropped_build_lets_go_of_its_context(rig: &dyn Rig) {
+async fn a_dropped_build_releases_its_context(rig: &dyn Rig) {
     let (mut writer, reader) = tokio::io::duplex(1024);
     let (engine, order) = (rig.engine(), rig.order(Recipe::Says("never")));
     let (events, _received) = mpsc::channel(16);
@@ -140,7 +140,7 @@ async fn a_dropped_build_lets_go_of_its_context(rig: &dyn Rig) {
     tokio::time::timeout(Duration::from_secs(2), let_go).await.expect("the reader to be dropped");
 }
 
-async fn a_slow_listener_hears_every_byte(rig: &dyn Rig) {
+async fn a_slow_listener_receives_every_byte(rig: &dyn Rig) {
     const BYTES: u64 = 500_000;
     let order = rig.order(Recipe::SaysMuch { bytes: BYTES });
     let (events, mut received) = mpsc::channel(1);
@@ -160,7 +160,7 @@ async fn a_slow_listener_hears_every_byte(rig: &dyn Rig) {
     assert_eq!(received, BYTES);
 }
 
-async fn a_build_goes_on_when_nobody_listens(rig: &dyn Rig) {
+async fn a_build_continues_without_a_listener(rig: &dyn Rig) {
     let order = rig.order(Recipe::Says("to nobody"));
     let (events, received) = mpsc::channel(1);
     drop(received);
@@ -191,7 +191,7 @@ async fn a_built_image_is_pushed_once_and_again(rig: &dyn Rig) {
     engine.remove_image(&image).await.unwrap();
 }
 
-async fn an_image_that_is_not_there_is_not_pushed(rig: &dyn Rig) {
+async fn a_missing_image_is_not_pushed(rig: &dyn Rig) {
     let order = rig.order(Recipe::Says("never built"));
     let error = rig.engine().push(&order.image, None).await.unwrap_err();
     assert!(matches!(error, PushError::Engine(EngineError::Refused { .. })), "{error:?}");
@@ -206,7 +206,7 @@ async fn an_image_is_removed_once_and_again(rig: &dyn Rig) {
     engine.push(&image, None).await.unwrap_err();
 }
 
-async fn what_an_attempt_left_is_found_by_its_installation_and_removed(rig: &dyn Rig) {
+async fn leftovers_of_the_installation_are_found_and_removed(rig: &dyn Rig) {
     let (mut order, engine) = (rig.order(Recipe::Says("left")), rig.engine());
     order.attempt = 3;
     let installation = order.installation.clone();

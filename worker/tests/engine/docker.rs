@@ -19,35 +19,35 @@ use crate::tested::{Tested, on_each_engine, registry, setting};
 
 on_each_engine! {
     a_build_that_loads_an_image_that_was_not_resolved_is_stopped,
-    a_build_may_load_what_was_pinned_wherever_it_is_named,
-    a_frontend_that_was_not_resolved_is_not_asked,
+    pinned_images_may_be_loaded_anywhere,
+    an_unresolved_frontend_is_not_used,
     arguments_labels_and_target_are_in_the_image,
-    a_context_that_went_over_the_disk_is_what_the_engine_reads_of_the_archive_itself,
-    both_streams_are_told_apart,
-    a_log_that_the_engine_clips_says_so,
+    a_repacked_context_equals_the_original_archive,
+    output_streams_are_distinguished,
+    a_truncated_log_says_so,
     a_second_equal_build_is_cached_and_one_without_cache_is_not,
     a_secret_is_seen_by_the_step_that_mounts_it,
     concurrent_builds_of_one_dockerfile_each_see_their_own_secret,
-    the_arguments_that_would_undo_what_gantry_does_are_refused,
+    reserved_build_arguments_are_refused,
     steps_run_under_the_isolation_as_host_name_and_the_image_does_not_tell,
     a_cache_folder_is_found_again_only_under_the_same_isolation,
-    what_the_order_gets_wrong_is_refused_in_the_engines_words,
-    a_step_killed_by_itself_is_the_users_failure,
-    a_base_whose_registry_does_not_answer_may_be_there_later,
-    an_image_of_the_engine_does_not_stand_in_for_the_registrys,
-    every_shape_of_context_is_taken_for_what_it_is,
-    the_archive_of_a_context_does_not_stay_in_the_engine,
-    a_context_that_cannot_be_sent_is_no_failure_of_the_engine,
-    what_the_registry_has_after_a_push_is_what_the_build_reported,
-    a_registry_that_is_not_there_cannot_take_an_image,
-    an_image_that_a_user_made_of_ours_is_no_leftover,
-    an_image_that_a_user_pulled_by_digest_keeps_no_leftover,
+    a_wrong_order_is_refused_with_the_engines_message,
+    a_step_that_kills_itself_is_a_user_failure,
+    an_unreachable_base_registry_is_transient,
+    a_local_image_does_not_replace_the_registrys,
+    every_form_of_context_is_recognized,
+    context_archives_are_removed_from_the_engine,
+    a_broken_context_is_not_an_engine_failure,
+    the_pushed_configuration_is_the_built_one,
+    pushing_to_an_absent_registry_fails,
+    an_image_derived_by_a_user_is_no_leftover,
+    an_image_pulled_by_digest_is_removed_as_leftover,
     leftovers_are_found_while_images_come_and_go,
     a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once,
-    a_heredoc_is_run_or_refused_by_an_engine_that_is_too_old,
-    a_linked_copy_is_made_or_refused_by_an_engine_that_is_too_old,
-    the_frontend_that_a_syntax_line_names_is_read_from_its_registry,
-    no_program_is_called,
+    heredocs_work_or_are_refused_by_old_engines,
+    copy_link_works_or_is_refused_by_old_engines,
+    a_syntax_line_loads_the_frontend_from_its_registry,
+    no_external_program_is_called,
 }
 
 pub(crate) fn nothing() -> Vec<u8> {
@@ -126,7 +126,7 @@ async fn a_build_that_loads_an_image_that_was_not_resolved_is_stopped(on: Tested
     );
 }
 
-async fn a_build_may_load_what_was_pinned_wherever_it_is_named(on: Tested) {
+async fn pinned_images_may_be_loaded_anywhere(on: Tested) {
     let pinned = setting("GANTRY_TEST_BASE_IMAGE").unwrap();
     let dockerfile = format!(
         "FROM {pinned} AS a\nCOPY --from={pinned} /bin /bin2\nRUN --mount=from={pinned},target=/b true\n"
@@ -137,7 +137,7 @@ async fn a_build_may_load_what_was_pinned_wherever_it_is_named(on: Tested) {
     build(&on.engine(), order, context(nothing())).await.0.unwrap();
 }
 
-async fn a_frontend_that_was_not_resolved_is_not_asked(on: Tested) {
+async fn an_unresolved_frontend_is_not_used(on: Tested) {
     let mut order = on.busybox("RUN true");
     order.dockerfile.insert_str(0, "# syntax=127.0.0.1:1/no/frontend\n");
     build(&on.engine(), order, context(nothing())).await.0.unwrap();
@@ -179,9 +179,7 @@ async fn seen(on: Tested, context_of: gantry_worker::engine::ContextStream) -> S
     output.lines().filter(|line| !line.starts_with(". ")).collect::<Vec<_>>().join("\n")
 }
 
-async fn a_context_that_went_over_the_disk_is_what_the_engine_reads_of_the_archive_itself(
-    on: Tested,
-) {
+async fn a_repacked_context_equals_the_original_archive(on: Tested) {
     let folder = tempfile::TempDir::new().unwrap();
     let script = "umask 022; mkdir shared tmp; echo x >setuid; chmod 4755 setuid; ln setuid second; \
         chmod 2775 shared; chmod 1777 tmp; echo old >shared/old; chmod 0600 shared/old; touch -d 1971-02-03 shared/old; \
@@ -222,7 +220,7 @@ async fn a_context_that_went_over_the_disk_is_what_the_engine_reads_of_the_archi
     }
 }
 
-async fn both_streams_are_told_apart(on: Tested) {
+async fn output_streams_are_distinguished(on: Tested) {
     let order = on.busybox("RUN echo out; echo err >&2");
     let (built, told) = build(&on.engine(), order, context(nothing())).await;
     built.unwrap();
@@ -230,7 +228,7 @@ async fn both_streams_are_told_apart(on: Tested) {
     assert_eq!(told.output(OutputStream::Stderr), "err\n");
 }
 
-async fn a_log_that_the_engine_clips_says_so(on: Tested) {
+async fn a_truncated_log_says_so(on: Tested) {
     let order = on.busybox("RUN yes | head -c 6000000");
     let (built, told) = build(&on.engine(), order, context(nothing())).await;
     built.unwrap();
@@ -329,7 +327,7 @@ async fn read_back(on: Tested, order: &BuildOrder, path: &str) -> String {
     text
 }
 
-async fn the_arguments_that_would_undo_what_gantry_does_are_refused(on: Tested) {
+async fn reserved_build_arguments_are_refused(on: Tested) {
     for (name, value) in [
         ("BUILDKIT_SANDBOX_HOSTNAME", "elsewhere"),
         ("BUILDKIT_SYNTAX", "127.0.0.2:5000/frontend"),
@@ -374,7 +372,7 @@ async fn refused_words(on: Tested, order: BuildOrder) -> String {
     message
 }
 
-async fn what_the_order_gets_wrong_is_refused_in_the_engines_words(on: Tested) {
+async fn a_wrong_order_is_refused_with_the_engines_message(on: Tested) {
     let said = refused_words(on, on.busybox("COPY not-there.txt /")).await;
     assert!(said.contains("not-there.txt") && said.contains("not found"), "{said}");
     let said = refused_words(on, order(&registry(), "")).await;
@@ -385,20 +383,20 @@ async fn what_the_order_gets_wrong_is_refused_in_the_engines_words(on: Tested) {
     assert!(said.contains("nowhere"), "{said}");
 }
 
-async fn a_step_killed_by_itself_is_the_users_failure(on: Tested) {
+async fn a_step_that_kills_itself_is_a_user_failure(on: Tested) {
     let order = on.busybox("RUN sh -c 'kill -9 $$'; exit $?");
     let error = build(&on.engine(), order, context(nothing())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::StepFailed { exit_code: 137, .. }), "{error:?}");
 }
 
-async fn a_base_whose_registry_does_not_answer_may_be_there_later(on: Tested) {
+async fn an_unreachable_base_registry_is_transient(on: Tested) {
     let order = order(&registry(), "FROM 127.0.0.1:1/base:1\n");
     let error = build(&on.engine(), order, context(nothing())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::Unavailable { .. }), "{error:?}");
     assert!(error.is_transient());
 }
 
-async fn an_image_of_the_engine_does_not_stand_in_for_the_registrys(on: Tested) {
+async fn a_local_image_does_not_replace_the_registrys(on: Tested) {
     let local = on.busybox("RUN touch /local");
     build(&on.engine(), local.clone(), context(nothing())).await.0.unwrap();
     // The registry has no such image; the engine has.
@@ -413,7 +411,7 @@ async fn built_from(on: Tested, archive: Vec<u8>) -> Result<String, BuildError> 
     built.map(|_| told.output(OutputStream::Stdout).replace('\n', " "))
 }
 
-async fn every_shape_of_context_is_taken_for_what_it_is(on: Tested) {
+async fn every_form_of_context_is_recognized(on: Tested) {
     let plain = tar(&[("a/b.txt", b"b"), ("c", b"c")]);
     assert_eq!(built_from(on, plain.clone()).await.unwrap(), "/all /all/a /all/a/b.txt /all/c ");
 
@@ -437,7 +435,7 @@ async fn every_shape_of_context_is_taken_for_what_it_is(on: Tested) {
     assert!(built_from(on, long).await.unwrap().contains(&name));
 }
 
-async fn the_archive_of_a_context_does_not_stay_in_the_engine(on: Tested) {
+async fn context_archives_are_removed_from_the_engine(on: Tested) {
     const SIZE: usize = 777_777;
     let archive = tar(&[("a", &vec![b'a'; SIZE])]);
     let engine = on.engine();
@@ -469,7 +467,7 @@ fn cached(on: Tested, size: usize, is_meant: fn(&str) -> bool) -> usize {
     records.iter().filter(is_counted).count()
 }
 
-async fn a_context_that_cannot_be_sent_is_no_failure_of_the_engine(on: Tested) {
+async fn a_broken_context_is_not_an_engine_failure(on: Tested) {
     let error = built_from(on, b"FROM scratch\n".repeat(100)).await.unwrap_err();
     let BuildError::Context { source } = error else { panic!("{error:?}") };
     assert!(source.to_string().contains("neither a tar nor a gzip"), "{source}");
@@ -514,7 +512,7 @@ async fn pushed(order: &BuildOrder) -> (String, String) {
     (digest, manifest["config"]["digest"].as_str().unwrap().to_owned())
 }
 
-async fn what_the_registry_has_after_a_push_is_what_the_build_reported(on: Tested) {
+async fn the_pushed_configuration_is_the_built_one(on: Tested) {
     let order = on.busybox("RUN echo pushed > /pushed");
     let engine = on.engine();
     let built = build(&engine, order.clone(), context(nothing())).await.0.unwrap();
@@ -529,7 +527,7 @@ async fn what_the_registry_has_after_a_push_is_what_the_build_reported(on: Teste
     engine.remove_image(&order.image).await.unwrap();
 }
 
-async fn a_registry_that_is_not_there_cannot_take_an_image(on: Tested) {
+async fn pushing_to_an_absent_registry_fails(on: Tested) {
     let mut order = on.busybox("");
     order.image = format!("127.0.0.1:1/gone:{}", order.run).parse().unwrap();
     let engine = on.engine();
@@ -546,7 +544,7 @@ async fn images_left(engine: &DockerEngine, installation: &str) -> Vec<Leftover>
     left
 }
 
-async fn an_image_that_a_user_made_of_ours_is_no_leftover(on: Tested) {
+async fn an_image_derived_by_a_user_is_no_leftover(on: Tested) {
     let order = on.busybox("RUN echo ours");
     let engine = on.engine();
     build(&engine, order.clone(), context(nothing())).await.0.unwrap();
@@ -569,7 +567,7 @@ async fn an_image_that_a_user_made_of_ours_is_no_leftover(on: Tested) {
         .unwrap();
 }
 
-async fn an_image_that_a_user_pulled_by_digest_keeps_no_leftover(on: Tested) {
+async fn an_image_pulled_by_digest_is_removed_as_leftover(on: Tested) {
     let order = on.busybox("RUN echo pulled");
     let engine = on.engine();
     build(&engine, order.clone(), context(nothing())).await.0.unwrap();
@@ -612,7 +610,7 @@ async fn leftovers_are_found_while_images_come_and_go(on: Tested) {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_told_with_its_address() {
+async fn an_absent_engine_is_reported_with_its_address() {
     let engine = DockerEngine::connect("/nowhere/docker.sock").unwrap();
     let error = engine.info().await.unwrap_err();
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
@@ -623,7 +621,7 @@ async fn an_engine_that_is_not_there_is_told_with_its_address() {
     assert!(DockerEngine::connect("tcp://127.0.0.1:2375").is_err());
 }
 
-async fn no_program_is_called(on: Tested) {
+async fn no_external_program_is_called(on: Tested) {
     let test = std::env::current_exe().unwrap();
     let name = format!("docker::{}::arguments_labels_and_target_are_in_the_image", on.module());
     let run = std::process::Command::new(test).args(["--exact", &name]).env("PATH", "").output();
@@ -655,7 +653,7 @@ async fn knows_dockerfile_1_4(on: Tested) -> bool {
     version.split('.').next().unwrap().parse::<u32>().unwrap() >= 23
 }
 
-async fn a_heredoc_is_run_or_refused_by_an_engine_that_is_too_old(on: Tested) {
+async fn heredocs_work_or_are_refused_by_old_engines(on: Tested) {
     let order = on.busybox("RUN <<EOF\necho one\necho two\nEOF\nCOPY <<EOF /file\nthree\nEOF");
     let (built, told) = build(&on.engine(), order.clone(), context(nothing())).await;
     if knows_dockerfile_1_4(on).await {
@@ -669,7 +667,7 @@ async fn a_heredoc_is_run_or_refused_by_an_engine_that_is_too_old(on: Tested) {
     }
 }
 
-async fn a_linked_copy_is_made_or_refused_by_an_engine_that_is_too_old(on: Tested) {
+async fn copy_link_works_or_is_refused_by_old_engines(on: Tested) {
     let order = on.busybox("COPY --link hello /hello");
     let files = tar(&[("hello", b"hello")]);
     let (built, _) = build(&on.engine(), order.clone(), context(files)).await;
@@ -683,7 +681,7 @@ async fn a_linked_copy_is_made_or_refused_by_an_engine_that_is_too_old(on: Teste
     }
 }
 
-async fn the_frontend_that_a_syntax_line_names_is_read_from_its_registry(on: Tested) {
+async fn a_syntax_line_loads_the_frontend_from_its_registry(on: Tested) {
     let registry = registry();
     let built_by = async |frontend: &str| {
         let dockerfile = format!("# syntax={frontend}\nFROM {registry}/busybox:1\n");

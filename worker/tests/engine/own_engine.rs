@@ -12,7 +12,7 @@ use crate::tested::{Tested, on_each_engine};
 on_each_engine! {
     a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended,
     a_full_disk_of_the_engine_is_told_as_such,
-    a_cache_that_shrinks_to_nothing_leaves_the_images,
+    pruning_the_whole_cache_keeps_the_images,
 }
 
 fn client(own: &OwnEngine) -> DockerEngine {
@@ -80,7 +80,7 @@ async fn a_full_disk_of_the_engine_is_told_as_such(on: Tested) {
     assert!(error.is_transient());
 }
 
-async fn a_cache_that_shrinks_to_nothing_leaves_the_images(on: Tested) {
+async fn pruning_the_whole_cache_keeps_the_images(on: Tested) {
     const SIZE: usize = 3_000_000;
     let own = OwnEngine::start("shrunk", on.dockerd(), None).await;
     let engine = client(&own);

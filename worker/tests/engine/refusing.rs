@@ -16,8 +16,8 @@ use crate::rig::{build, context, order, tar};
 use crate::tested::{Tested, on_each_engine};
 
 on_each_engine! {
-    credentials_open_a_registry_for_push_and_for_bases,
-    a_broken_registry_may_be_whole_later,
+    credentials_are_used_for_pushes_and_bases,
+    a_failing_registry_is_transient,
 }
 
 /// `gantry` and `hunter2`, as bcrypt has it.
@@ -99,7 +99,7 @@ fn files() -> Vec<u8> {
     tar(&[("a", b"a")])
 }
 
-async fn credentials_open_a_registry_for_push_and_for_bases(on: Tested) {
+async fn credentials_are_used_for_pushes_and_bases(on: Tested) {
     let registry = PrivateRegistry::start().await;
     let engine = on.engine();
     let base = from_nothing(&registry.address.to_string());
@@ -123,7 +123,7 @@ async fn credentials_open_a_registry_for_push_and_for_bases(on: Tested) {
     engine.remove_image(&order.image).await.unwrap();
 }
 
-async fn a_broken_registry_may_be_whole_later(on: Tested) {
+async fn a_failing_registry_is_transient(on: Tested) {
     // A push there fails only after the engine's five tries, 50 seconds: its words are read in a unit test.
     let registry = broken_registry().await;
     let order = order("registry.test", &format!("FROM {registry}/base:1\n"));

@@ -45,7 +45,7 @@ impl Rig for Scripted {
 }
 
 #[tokio::test]
-async fn a_script_is_done_once_and_what_was_asked_is_remembered() {
+async fn a_script_runs_once_and_orders_are_remembered() {
     let engine = ScriptedEngine::new();
     let order = order(REGISTRY, "FROM scratch\n");
     engine.script(order.image.repository(), [Action::Exit(1)]);
@@ -80,7 +80,7 @@ async fn a_build_waits_at_a_gate_until_the_test_opens_it() {
 }
 
 #[tokio::test]
-async fn an_engine_that_goes_away_answers_nobody_until_it_comes_back() {
+async fn an_unavailable_engine_fails_until_it_comes_back() {
     let engine = ScriptedEngine::new();
     let order = order(REGISTRY, "FROM scratch\n");
     engine.script(order.image.repository(), [Action::GoAway]);
@@ -92,7 +92,7 @@ async fn an_engine_that_goes_away_answers_nobody_until_it_comes_back() {
 }
 
 #[tokio::test]
-async fn pushes_fail_as_they_are_told() {
+async fn pushes_fail_as_scripted() {
     let engine = ScriptedEngine::new();
     let order = order(REGISTRY, "FROM scratch\n");
     build(&engine, order.clone(), context(Vec::new())).await.0.unwrap();

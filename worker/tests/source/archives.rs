@@ -351,7 +351,7 @@ fn by_tar(bytes: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_odd_archive_gives_what_tar_gives_and_nothing_of_the_machine() {
+async fn odd_archives_unpack_as_with_tar() {
     let rig = guarded();
     let canary = rig.folder.path().join("canary");
     let canary = canary.to_str().unwrap();
@@ -402,7 +402,7 @@ async fn an_odd_archive_gives_what_tar_gives_and_nothing_of_the_machine() {
 }
 
 #[tokio::test]
-async fn what_a_build_reads_of_a_source_is_read_in_it() {
+async fn a_build_reads_nothing_outside_its_source() {
     let rig = guarded();
     let canary = rig.folder.path().join("canary");
     let canary = canary.to_str().unwrap();

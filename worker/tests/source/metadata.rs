@@ -141,7 +141,7 @@ async fn every_kind_of_entry_in_every_format_is_sent_on_as_gnu_tar_reads_it() {
 }
 
 #[tokio::test]
-async fn a_folder_of_an_old_archive_is_known_by_its_slash() {
+async fn folders_of_old_archives_are_marked_by_a_slash() {
     let old = archive(&[entry(b'0', "d/", "", ""), entry(0, "e/", "", ""), file("d/f", "x")]);
     let (found, _) = by_gnu_tar(&through(&sources(0), &old).await);
     let kinds: Vec<_> =

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushed_manifest_is_an_image_under_its_tag_or_digest() {
+    fn a_pushed_manifest_is_an_image_event() {
         let reading = record(read_all(&[
             event("e1", "push", MANIFESTS[0], "v1"),
             event("b1", "push", "application/octet-stream", ""),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_of_an_envelope_is_judged_by_itself() {
+    fn each_event_of_an_envelope_is_judged_separately() {
         let hosted = |id: &str, host: serde_json::Value| {
             let mut event = event(id, "push", MANIFESTS[0], id);
             event["request"]["host"] = host;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_has_the_id_of_the_first_time() {
+    fn a_redelivery_has_the_same_id() {
         let one = |tag| record(read_all(&[event("e1", "push", MANIFESTS[0], tag)])).id;
         assert_eq!(one("v1").as_str(), "e1");
         let two =
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn pulls_blobs_mounts_and_deletes_are_never_stored() {
+    fn pulls_blobs_mounts_and_deletes_are_not_recorded() {
         let meaning = read_all(&[
             event("p", "pull", MANIFESTS[0], "v1"),
             event("b", "push", "application/octet-stream", ""),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_recorded_as_such() {
+    fn unreadable_bodies_are_recorded() {
         for body in ["", "{", "{}", "{\"events\":{}}", "\u{feff}{\"events\":[]}"] {
             let reading = record(read_text(body, None));
             assert!(matches!(reading.verdict, Verdict::Unreadable { .. }), "{body}");

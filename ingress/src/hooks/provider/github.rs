@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_says_what_moved_from_where_to_where() {
+    fn a_push_has_reference_before_and_after() {
         let moved = push("refs/heads/feature/x", OLD, NEW);
         assert_eq!(moved.reference, PushedRef::Branch("feature/x".parse().unwrap()));
         assert_eq!(moved.before.unwrap().as_str(), OLD);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_holds_the_same() {
+    fn a_form_has_the_same_meaning_as_json() {
         let json = body("refs/heads/main", OLD, NEW);
         let form = serde_urlencoded::to_string([("payload", &json)]).unwrap();
         let (_, of_ledger) = crate::hooks::meaning(Provider::GitHub, "push", form.as_bytes());
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_has_a_verdict_too() {
+    fn every_other_type_has_a_verdict() {
         let verdict = |event, body: &str| read_as(event, JSON, body).verdict;
         assert_eq!(verdict(Some("ping"), "{}"), Verdict::Ping);
         let nested = format!("{}{}", "[".repeat(500), "]".repeat(500));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_push_is_understood_without_does_not_make_it_unreadable() {
+    fn invalid_optional_fields_do_not_make_a_push_unreadable() {
         for odd in [serde_json::json!(null), 7.into(), serde_json::json!({"a": []}), "..".into()] {
             let mut json: serde_json::Value =
                 serde_json::from_str(&body("refs/heads/main", OLD, NEW)).unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_without_id_is_known_by_its_body() {
+    fn a_delivery_without_id_is_identified_by_its_body() {
         let id_of = |id| read_with(Some("ping"), id, JSON, "{}").id;
         assert_eq!(id_of(Some("d-1")).as_str(), "d-1");
         assert_eq!(id_of(None), id_of(Some("no id: it has spaces")));

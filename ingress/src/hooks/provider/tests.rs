@@ -8,7 +8,7 @@ use super::*;
 mod new_provider;
 
 #[test]
-fn the_table_gives_every_provider_its_own_descriptor() {
+fn every_provider_has_its_descriptor() {
     for provider in Provider::ALL {
         assert_eq!(descriptor(*provider).name, *provider);
     }

@@ -77,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_comes_back_as_it_went() {
+    fn messages_round_trip() {
         let outgoing = encode(&7_u32, None).unwrap();
         assert_eq!(String::from_utf8(outgoing.body.clone()).unwrap(), r#"{"v":1,"message":7}"#);
         assert_eq!(decode::<u32>(&outgoing.body).unwrap(), 7);
     }
 
     #[test]
-    fn what_a_later_gantry_sends_is_not_misread() {
+    fn messages_of_a_later_version_are_refused() {
         assert!(matches!(decode::<u32>(br#"{"v":2,"message":7}"#), Err(Unreadable::Version(2))));
         for wrong in ["", "{}", r#"{"v":1}"#, r#"{"v":1,"message":"seven"}"#] {
             assert!(matches!(decode::<u32>(wrong.as_bytes()), Err(Unreadable::Json(_))), "{wrong}");

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_where_and_who() {
+    fn a_url_has_addresses_user_and_vhost() {
         let options =
             parse(&["amqps://ci%40x@one:5700/a%2fb", "amqps://ci%40x@[::1]/a%2fb"]).unwrap();
         assert_eq!((options.user.as_str(), options.vhost.as_str()), ("ci@x", "a/b"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_the_brokers_default() {
+    fn omitted_parts_have_the_brokers_defaults() {
         for url in ["amqp://one", "amqp://one/", "amqp://one:5672/%2f"] {
             let options = parse(&[url]).unwrap();
             assert_eq!((options.user.as_str(), options.vhost.as_str()), ("guest", "/"), "{url}");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_are_refused_without_telling_a_password() {
+    fn wrong_urls_are_refused_without_printing_a_password() {
         for wrong in ["", "one:5672", "http://one", "amqp://", "amqp://one/a/b", "amqp://one/?x=1"]
         {
             assert!(matches!(parse(&[wrong]), Err(InvalidUrl::Malformed { .. })), "{wrong}");

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_local_queue_keeps_the_contract() {
+async fn a_local_queue_passes_the_contract() {
     contract::queue::all(async || {
         let shutdown = CancellationToken::new();
         let queue = LocalQueue::new(contract::queue::ROOM as usize, shutdown.clone());
@@ -20,7 +20,7 @@ async fn a_local_queue_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_message_is_left_while_someone_waits() {
+async fn no_message_is_left_while_a_caller_waits() {
     let shutdown = CancellationToken::new();
     let queue = Arc::new(LocalQueue::new(10_000, shutdown.clone()));
     let claimed = Arc::new(Semaphore::new(0));
@@ -43,7 +43,7 @@ async fn no_message_is_left_while_someone_waits() {
 }
 
 #[tokio::test]
-async fn a_local_fanout_keeps_the_contract() {
+async fn a_local_fanout_passes_the_contract() {
     let shutdown = CancellationToken::new();
     let fanout = LocalFanout::new(8, shutdown.clone());
     contract::queue::all_of_fanout(&fanout, || shutdown.cancel()).await;

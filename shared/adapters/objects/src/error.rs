@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_from_one_that_is_away() {
+    fn a_full_disk_is_distinguished_from_an_unavailable_one() {
         let failed = |kind: io::ErrorKind| object_store::Error::Generic {
             store: "test",
             source: Box::new(io::Error::from(kind)),

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_a_bucket_and_a_prefix_or_a_folder() {
+    fn a_url_is_a_bucket_with_a_prefix_or_a_folder() {
         for (url, cloud, name, prefix) in [
             ("s3://builds", Cloud::S3, "builds", ""),
             ("s3://builds/", Cloud::S3, "builds", ""),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused_with_the_remedy() {
+    fn other_urls_are_refused_with_the_remedy() {
         let refused = |url| parse(url).unwrap_err().to_string();
         assert!(refused("http://minio.lan/builds").contains("s3://bucket/prefix"));
         assert!(refused("s3:///prefix").contains("names no bucket: write s3://bucket/prefix"));

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_unfinished_before_is_removed() {
+    fn only_old_unfinished_objects_are_removed() {
         let directory = tempfile::tempdir().unwrap();
         let below = directory.path().join("a/b");
         fs::create_dir_all(&below).unwrap();

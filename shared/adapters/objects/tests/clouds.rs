@@ -24,7 +24,7 @@ const CLOUDS: [Cloud; 3] = [
 ];
 
 #[tokio::test]
-async fn every_cloud_tells_an_absent_bucket_an_absent_object_and_wrong_credentials_apart() {
+async fn every_cloud_distinguishes_absent_buckets_absent_objects_and_wrong_credentials() {
     for (scheme, credentials, [no_bucket, no_object, refused]) in CLOUDS {
         let blobs = answering(scheme, credentials, 404, no_bucket).await;
         let probed = blobs.probe().await.unwrap_err();
@@ -51,7 +51,7 @@ async fn every_cloud_tells_an_absent_bucket_an_absent_object_and_wrong_credentia
 }
 
 #[tokio::test]
-async fn half_of_the_credentials_are_refused_with_the_other_half_named() {
+async fn incomplete_credentials_are_refused_with_the_missing_part_named() {
     let opened = ObjectBlobs::open(&options("s3", "http://127.0.0.1:1", &S3[..1]));
     let refused = opened.unwrap_err().to_string();
     assert!(refused.contains("AWS_SECRET_ACCESS_KEY"), "{refused}");

@@ -15,14 +15,14 @@ fn options(url: String) -> ObjectsOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_in_a_directory_keep_the_contract() {
+async fn objects_in_a_directory_pass_the_contract() {
     let parent = tempfile::tempdir().unwrap();
     let blobs = ObjectBlobs::local(parent.path().join("objects")).unwrap();
     contract::blobs::all(&blobs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_folder_keeps_the_contract_and_leaves_what_others_write() {
+async fn a_shared_folder_passes_the_contract_and_keeps_others_unfinished_objects() {
     let parent = tempfile::tempdir().unwrap();
     let url = format!("file://{}/objects", parent.path().display());
     let blobs = ObjectBlobs::open(&options(url.clone())).unwrap();
@@ -35,7 +35,7 @@ async fn a_shared_folder_keeps_the_contract_and_leaves_what_others_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_processes_that_start_at_once_find_the_folder_good_and_leave_nothing_in_it() {
+async fn concurrent_probes_of_a_folder_succeed_and_leave_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let url = format!("file://{}/objects", parent.path().display());
     let probes = (0..64).map(|_| {

@@ -52,14 +52,14 @@ async fn fresh_bucket() -> (ObjectBlobs, String) {
 }
 
 #[tokio::test]
-async fn objects_in_a_bucket_keep_the_contract() {
+async fn objects_in_a_bucket_pass_the_contract() {
     let (blobs, _) = fresh_bucket().await;
     blobs.probe().await.unwrap();
     contract::blobs::all(&blobs).await;
 }
 
 #[tokio::test]
-async fn everything_is_below_the_prefix_and_leaves_its_neighbours() {
+async fn all_objects_are_below_the_prefix() {
     let (blobs, bucket) = fresh_bucket().await;
     let mut options = options(&server(), &bucket, "test");
     options.url = format!("s3://{bucket}").parse().unwrap();
@@ -102,7 +102,7 @@ impl AsyncRead for Counted {
 }
 
 #[tokio::test]
-async fn a_stream_is_read_no_faster_than_it_is_sent() {
+async fn uploading_applies_backpressure_to_the_reader() {
     // A server that takes a connection and says nothing: nothing is ever sent.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
@@ -115,7 +115,7 @@ async fn a_stream_is_read_no_faster_than_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_large_stream_comes_back_as_it_went() {
+async fn large_streams_round_trip() {
     let (blobs, _) = fresh_bucket().await;
     let read = Arc::new(AtomicU64::new(0));
     let reader = Counted { left: 64 * MEBIBYTE, read };
@@ -136,7 +136,7 @@ async fn a_large_stream_comes_back_as_it_went() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_known_to_be_so() {
+async fn an_unavailable_object_store_is_reported_in_time() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
@@ -152,7 +152,7 @@ async fn a_store_that_is_away_is_known_to_be_so() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_is_not_taken_for_an_absent_object() {
+async fn an_absent_bucket_is_distinguished_from_an_absent_object() {
     let blobs = ObjectBlobs::open(&options(&server(), "never-made", "test")).unwrap();
     let probed = blobs.probe().await.unwrap_err();
     assert!(matches!(probed, ProbeError::NoBucket { .. }), "{probed:?}");

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_where_redis_is_and_as_whom_to_come() {
+    fn a_url_has_servers_and_user() {
         let parsed = parse("redis://redis.example").unwrap();
         let address = at("redis.example", 6379);
         assert_eq!(parsed.servers, Servers::Single { address, tls: false, db: 0 });
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_refused_with_what_is_wrong_and_an_example() {
+    fn a_wrong_url_is_refused_with_an_example() {
         for (url, error) in [
             ("redis.example:6379", AddressError::Scheme { scheme: String::new() }),
             ("http://redis.example", AddressError::Scheme { scheme: "http".to_owned() }),

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_stands_before_the_id() {
+    fn the_kind_comes_before_the_id() {
         let names = Names::new("gantry".to_owned());
         assert_eq!(names.record(&Key::new(Kind::Run, "ca1")), "gantry:r:run/ca1");
         assert_eq!(names.order(&Index::new("runs/ready")), "gantry:i:runs/ready");

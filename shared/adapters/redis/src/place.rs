@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_sort_like_scores_and_are_read_back() {
+    fn places_sort_like_scores_and_round_trip() {
         let scores = [i64::MIN, -10, -9, -1, 0, 1, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, i64::MAX];
         assert!(scores.map(place).is_sorted());
         for score in scores {

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_begins_no_earlier_than_what_is_stored() {
+    fn the_clock_starts_no_earlier_than_the_stored_time() {
         let manual = ManualClock::new(Timestamp::from_millis(1_000));
         let clock = StoreClock::start(Clock::Manual(manual.clone()), Timestamp::from_millis(1_500));
         assert_eq!(clock.now(), Timestamp::from_millis(1_500));

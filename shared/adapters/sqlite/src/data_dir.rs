@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_directory_belongs_to_one_holder_and_its_error_names_them() {
+    fn a_locked_data_directory_names_its_holder() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("new/data");
         let held = DataDir::lock(&path).unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_directory_is_named_from_the_root_on() {
+    fn a_data_directory_has_an_absolute_path() {
         let parent = tempfile::tempdir_in(".").unwrap();
         let relative = Path::new(parent.path().file_name().unwrap()).join("data");
         let held = DataDir::lock(&relative).unwrap();
@@ -203,7 +203,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_data_directory_that_others_can_read_is_made_private_or_refused() {
+    fn a_readable_data_directory_is_made_private_or_refused() {
         use std::os::unix::fs::PermissionsExt;
 
         let parent = tempfile::tempdir().unwrap();

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_another_program_or_of_another_schema_is_left_alone() {
+    fn a_foreign_file_or_schema_is_refused_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let foreign = directory.path().join("foreign.db");
         Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();

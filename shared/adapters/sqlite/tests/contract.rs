@@ -17,13 +17,13 @@ use gantry_seams::store::{
 use gantry_sqlite::{Options, SqliteStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_for_tests_keeps_the_contract() {
+async fn a_temporary_store_passes_the_contract() {
     let store = SqliteStore::in_memory(Options::default()).unwrap();
     contract::store::all(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_in_a_file_keeps_the_contract() {
+async fn a_store_in_a_file_passes_the_contract() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("gantry.db"));
     contract::store::all(&*store).await;
@@ -79,7 +79,7 @@ async fn a_full_store_says_so_and_still_reads_and_deletes() {
 }
 
 #[tokio::test]
-async fn a_stuck_store_is_unavailable_and_goes_on_afterwards() {
+async fn a_stuck_store_is_unavailable_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gantry.db");
     let patience = Duration::from_millis(50);

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_that_moved_the_head_starts_a_run_of_what_the_head_is() {
+    fn a_push_starts_a_run_of_the_current_head() {
         let pushed = push("main").after;
         let head = head(pushed.clone(), true);
         let builds = format!("builds https://github.com/octo/hello.git#{}:app", pushed.unwrap());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_says_no_in_its_turn() {
+    fn rules_are_checked_in_order() {
         let (run, push) = (Some("ca7".parse().unwrap()), push("main"));
         let mut deletion = push.clone();
         deletion.after = None;
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn what_moved_without_being_pushed_here_is_built_if_this_push_is_how_we_know() {
+    fn a_head_first_learned_from_a_push_is_built() {
         let newer = head(Some(commit("e")), true);
         let said = verdict(&push("main"), &task(), &newer, None);
         assert!(said.starts_with("builds ") && said.contains(&"e".repeat(40)), "{said}");
     }
 
     #[test]
-    fn a_task_has_one_run_key_for_each_generation_of_the_head() {
+    fn a_run_key_is_unique_to_a_generation() {
         let (known, mut task) = (head(Some(commit("e")), true), task());
         let says = "push/reg/web@0/branch:reg:github.com/octo/hello@main/1";
         assert_eq!(known.run_key(&task).as_deref(), Some(says));

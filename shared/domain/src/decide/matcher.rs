@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_says_no_is_told() {
+    fn the_first_failing_rule_is_returned() {
         let mut disabled = task();
         disabled.status = Status::Disabled;
         assert!(verdict(&push("other"), &disabled).starts_with("the task is disabled"));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_that_names_another_server_than_the_task_does_is_told() {
+    fn a_push_with_another_server_than_the_task_is_noted() {
         let mut push = push("main");
         push.url = "https://github.com/octo/hello".parse().unwrap();
         assert_eq!(other_address(&push, &task()), None, "the same server in another spelling");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_branch_of_its_own_a_task_watches_the_providers_default() {
+    fn a_task_without_a_branch_watches_the_default_branch() {
         let mut task = task();
         let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };
         git.reference = None;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_whose_host_names_no_default_branch_starts_nothing_that_needs_it() {
+    fn without_a_default_branch_tasks_that_need_it_do_not_match() {
         let mut task = task();
         assert_eq!(verdict(&push("main"), &task), "asks about main");
         let Source::Git(git) = &mut task.recipe.source else { panic!("a git source") };

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_goes_before_a_trigger_and_the_older_before_the_newer() {
+    fn requests_come_before_triggers_and_older_before_newer() {
         let (old, new) = (Timestamp::from_millis(1), Timestamp::from_millis(1 << 45));
         assert!(rank(RunType::QuickBuild, new) < rank(RunType::AutoBuild, old));
         assert!(rank(RunType::AutoBuild, old) < rank(RunType::AutoBuild, new));

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_triggered_run_builds_the_commit_that_the_fact_names_in_the_tasks_folder() {
+    fn a_triggered_run_builds_the_facts_commit_in_the_tasks_folder() {
         let (task, push) = (task(), push("main"));
         let head = push.after.clone().unwrap();
         let branch = "main".parse().unwrap();

@@ -57,7 +57,7 @@ fn bundle(secret: &str) -> Bundle {
 }
 
 #[test]
-fn a_bundle_opens_with_all_that_was_in_it_and_shows_none_of_it() {
+fn a_bundle_round_trips_without_showing_secrets() {
     let key = ring(&[1]).pool_key(&pool("linux-amd64"));
     let run = &ca1();
     let sealed = bundle("hunter2").seal(&key.public(), run).unwrap();
@@ -75,7 +75,7 @@ fn a_bundle_opens_with_all_that_was_in_it_and_shows_none_of_it() {
 }
 
 #[test]
-fn a_bundle_does_not_open_for_a_run_that_builds_something_else_by_now() {
+fn a_bundle_does_not_open_for_a_changed_run() {
     let key = ring(&[1]).pool_key(&pool("p"));
     let sealed = bundle("s").seal(&key.public(), &ca1()).unwrap();
     let mut moved = ca1();
@@ -86,7 +86,7 @@ fn a_bundle_does_not_open_for_a_run_that_builds_something_else_by_now() {
 }
 
 #[test]
-fn a_key_that_is_not_there_is_named_with_the_remedy() {
+fn a_missing_key_is_named_with_the_remedy() {
     let run = &ca1();
     let sealed = bundle("s").seal(&ring(&[2]).pool_key(&pool("p")).public(), run).unwrap();
     let error = Bundle::open(&ring(&[1]).pool_key(&pool("p")), run, &sealed).unwrap_err();
@@ -94,7 +94,7 @@ fn a_key_that_is_not_there_is_named_with_the_remedy() {
 }
 
 #[test]
-fn after_a_new_first_key_the_old_opens_until_the_bundle_is_sealed_anew() {
+fn an_old_key_opens_until_the_bundle_is_resealed() {
     let run = &ca1();
     let sealed = bundle("s").seal(&ring(&[1]).pool_key(&pool("p")).public(), run).unwrap();
     let both = ring(&[2, 1]).pool_key(&pool("p"));
@@ -105,7 +105,7 @@ fn after_a_new_first_key_the_old_opens_until_the_bundle_is_sealed_anew() {
 }
 
 #[test]
-fn a_pool_key_is_a_file_that_says_what_it_is() {
+fn a_pool_key_file_round_trips_and_explains_itself() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = tempfile::tempdir().unwrap();

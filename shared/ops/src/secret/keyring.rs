@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_anew_needs_the_old_key_no_more() {
+    fn resealed_secrets_do_not_need_the_old_key() {
         let (old, new) = ("11".repeat(32), "22".repeat(32));
         let sealed = keyring(&old).seal("hook/a", &SecretString::from("s")).unwrap();
         let both = keyring(&format!("{new}\n{old}\n"));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_holds_for_its_text_and_while_its_key_is_in_the_ring() {
+    fn a_signature_is_valid_for_its_text_while_its_key_is_in_the_ring() {
         let (old, new) = ("11".repeat(32), "22".repeat(32));
         let signature = keyring(&old).sign(b"run ca1");
         let rotated = keyring(&format!("{new}\n{old}\n"));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_known_by_fingerprints_that_tell_no_key() {
+    fn fingerprints_do_not_reveal_keys() {
         let (old, new) = ("11".repeat(32), "22".repeat(32));
         let ring = keyring(&format!("# the new one\n{new}\n\n{old}\n"));
         let [first, second] = ring.fingerprints().try_into().unwrap();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_is_made_once_and_only_for_its_owner() {
+    fn a_key_file_is_created_once_and_is_private() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let path = std::env::temp_dir()

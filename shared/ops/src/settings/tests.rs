@@ -91,7 +91,7 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_told_together() {
+fn contradictory_settings_are_all_reported() {
     let mistakes = Settings::parse(&Layers {
         file: file("[server]\ntls_key = 'key.pem'\nhooks_listen = '127.0.0.1:7300'\n[lease]\nrenew = '20s'\n"),
         ..Layers::default()
@@ -120,7 +120,7 @@ fn no_mistake_shows_a_password() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_says_where() {
+fn invalid_toml_is_reported_with_its_position() {
     let mistakes = Settings::parse(&Layers {
         file: file("data = 'a'\nworker.slots = = 2\n"),
         ..Layers::default()

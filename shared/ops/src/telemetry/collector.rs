@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_base_address_and_the_whole_one_are_both_understood() {
+    fn base_url_and_endpoint_are_both_accepted() {
         for url in ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"] {
             assert_eq!(traces_url(&url.parse().unwrap()), "http://c:4318/v1/traces");
         }

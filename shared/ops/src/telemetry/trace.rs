@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_goes_on_where_the_sender_left_off() {
+    fn a_span_continues_the_senders_trace() {
         let provider = SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anyone_who_records_there_is_no_trace() {
+    fn without_a_recorder_there_is_no_trace() {
         let span = tracing::info_span!("work");
         follow(&span, None);
         assert_eq!(span.in_scope(current_trace), None);

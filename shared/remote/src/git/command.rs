@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credentials_go_to_their_own_scheme_host_port_and_path_alone() {
+    async fn credentials_are_sent_only_to_their_url() {
         let (address, headers) = host();
         let (other, other_headers) = host();
         let url: GitUrl = format!("http://{address}/team/app.git").parse().unwrap();

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gits_words_become_classes() {
+    fn git_messages_are_classified() {
         let url: GitUrl = "https://host/r.git".parse().unwrap();
         let class = |errors: &str, had_credentials| {
             let folder = Path::new("/data");

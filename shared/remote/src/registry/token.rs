@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_under_either_name_with_any_lifetime() {
+    fn tokens_are_parsed_with_either_name_and_any_lifetime() {
         for (body, token, seconds) in [
             (r#"{"token":"t"}"#, "t", 55),
             (r#"{"access_token":"t"}"#, "t", 55),

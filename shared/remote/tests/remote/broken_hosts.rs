@@ -77,7 +77,7 @@ async fn a_host_that_says_nothing_or_a_byte_a_second_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_host_that_cannot_now_is_told_with_its_status_and_tried_again() {
+async fn a_server_error_is_reported_with_its_status_and_transient() {
     for status in [429, 500, 502] {
         let error = looked(Fault::Status(status), Duration::from_secs(10)).await;
         let is_as_expected = match status {
@@ -90,7 +90,7 @@ async fn a_host_that_cannot_now_is_told_with_its_status_and_tried_again() {
 }
 
 #[tokio::test]
-async fn references_without_end_take_bounded_memory_and_are_refused_by_that_limit() {
+async fn endless_references_are_refused_by_the_memory_limit() {
     let error = looked(Fault::EndlessRefs, Duration::from_secs(30)).await;
     assert!(matches!(error, GitError::TooLarge { .. }), "{error:?}");
     let text = error.to_string();
@@ -107,7 +107,7 @@ async fn a_pack_without_end_is_refused_by_its_limit_and_leaves_nothing_on_the_di
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_in_a_pack_is_tried_again_and_leaves_nothing() {
+async fn a_connection_reset_in_a_pack_is_transient_and_leaves_nothing() {
     let (error, left) = fetched(Fault::ResetInPack, Duration::from_secs(30)).await;
     assert!(matches!(error, GitError::Unreachable { .. }) && error.is_transient(), "{error:?}");
     assert_eq!(left, 0);

@@ -78,7 +78,7 @@ async fn fetched(
 }
 
 #[tokio::test]
-async fn a_branch_a_tag_a_pull_request_and_a_commit_give_their_files() {
+async fn branches_tags_pull_requests_and_commits_are_checked_out() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let first = repository.commit("main", &[("a", "1"), ("sub/b", "1")]).unwrap();
@@ -102,7 +102,7 @@ async fn a_branch_a_tag_a_pull_request_and_a_commit_give_their_files() {
 }
 
 #[tokio::test]
-async fn a_host_that_gives_only_tips_still_gives_an_older_commit() {
+async fn an_older_commit_is_fetched_from_a_host_that_serves_only_tips() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let first = repository.commit("main", &[("a", "1")]).unwrap();
@@ -124,7 +124,7 @@ async fn a_host_that_gives_only_tips_still_gives_an_older_commit() {
 }
 
 #[tokio::test]
-async fn a_repository_of_sha256_gives_its_branches_tags_and_commits() {
+async fn sha256_repositories_are_supported() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository_of_format("app", "sha256").unwrap();
     let first = repository.commit("main", &[("a", "1"), ("sub/b", "1")]).unwrap();
@@ -166,7 +166,7 @@ async fn a_commit_of_another_object_format_is_not_in_the_repository() {
 }
 
 #[tokio::test]
-async fn what_a_mirror_holds_is_not_fetched_again_and_a_newer_commit_is() {
+async fn only_new_commits_are_fetched_into_a_mirror() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     repository.commit("main", &[("a", "1")]).unwrap();
@@ -188,7 +188,7 @@ async fn what_a_mirror_holds_is_not_fetched_again_and_a_newer_commit_is() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named() {
+async fn missing_references_and_folders_are_named() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
@@ -216,7 +216,7 @@ async fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn credentials_let_in_and_only_the_right_ones() {
+async fn only_the_right_credentials_are_accepted() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
@@ -244,7 +244,7 @@ async fn credentials_let_in_and_only_the_right_ones() {
 }
 
 #[tokio::test]
-async fn a_token_is_in_no_argument_no_environment_and_no_file() {
+async fn a_token_is_in_no_argument_environment_or_file() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     server.require("x-access-token", "needle-4711");
@@ -289,7 +289,7 @@ async fn a_token_is_in_no_argument_no_environment_and_no_file() {
 }
 
 #[tokio::test]
-async fn dropping_the_work_ends_every_process_of_it() {
+async fn dropping_the_future_kills_all_git_processes() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
@@ -316,7 +316,7 @@ async fn dropping_the_work_ends_every_process_of_it() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_away_is_tried_again_and_one_that_moved_is_not() {
+async fn outages_are_transient_and_redirects_are_not() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
@@ -337,7 +337,7 @@ async fn a_host_that_is_away_is_tried_again_and_one_that_moved_is_not() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_listed_is_not_asked() {
+async fn an_unlisted_private_host_is_not_contacted() {
     let server = GitServer::start().await.unwrap();
     let strict = Git::new(Arc::new(OutboundPolicy::default()), LIMITS);
     for url in [server.url("app"), server.url("app").replace("127.0.0.1", "localhost")] {
@@ -349,7 +349,7 @@ async fn an_address_that_is_not_listed_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_name_is_connected_to_where_the_guard_found_it() {
+async fn git_connects_to_the_addresses_that_the_guard_resolved() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     let url: GitUrl = server.url("app").replace("127.0.0.1", "localhost").parse().unwrap();
@@ -359,7 +359,7 @@ async fn a_name_is_connected_to_where_the_guard_found_it() {
 }
 
 #[tokio::test]
-async fn what_the_tree_says_is_not_obeyed_and_too_much_is_refused() {
+async fn hostile_trees_and_large_checkouts_are_refused() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
@@ -390,7 +390,7 @@ async fn what_the_tree_says_is_not_obeyed_and_too_much_is_refused() {
 }
 
 #[tokio::test]
-async fn files_are_the_commits_bytes_whatever_its_attributes_convert() {
+async fn attributes_do_not_convert_files() {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();

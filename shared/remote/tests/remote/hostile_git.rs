@@ -450,7 +450,7 @@ async fn a_repository_made_to_cost_is_refused_by_its_limit() {
 }
 
 #[tokio::test]
-async fn a_host_cannot_send_git_elsewhere() {
+async fn a_host_cannot_redirect_git() {
     let inside = Canary::start();
     let address = format!("http://127.0.0.2:{}", inside.port());
     let server = GitServer::start().await.unwrap();
@@ -508,7 +508,7 @@ fn line(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_a_host_says_is_told_in_one_line_that_steers_no_terminal() {
+async fn messages_of_a_host_are_one_line_without_control_characters() {
     const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[31m\u{1b}]8;;http://evil\u{7}\u{202e}txt\u{9b}2J\u{200b}\r\0over\u{8}\u{2066}";
     let service = line("# service=git-upload-pack\n") + "0000";
     let head = format!("{} HEAD\0symref=HEAD:refs/heads/{EVIL}\n", "1".repeat(40));

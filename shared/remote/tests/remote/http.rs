@@ -31,7 +31,7 @@ async fn a_redirect_is_checked_like_the_first_address() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_up_to_its_bound() {
+async fn a_body_is_read_up_to_its_limit() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     let client = client(&["127.0.0.1"]);

@@ -93,7 +93,7 @@ async fn an_address_inside_however_it_is_written_is_never_connected_to() {
 }
 
 #[tokio::test]
-async fn a_name_of_an_address_inside_is_never_connected_to() {
+async fn names_of_private_addresses_are_never_connected_to() {
     let canary = Canary::start();
     let port = canary.port();
     let metadata = Ipv4Addr::new(169, 254, 169, 254);
@@ -178,7 +178,7 @@ async fn what_was_checked_is_what_is_connected_to_whatever_the_name_means_a_mome
 }
 
 #[tokio::test]
-async fn no_redirect_leads_inside_or_out_of_http() {
+async fn redirects_to_private_addresses_and_other_schemes_are_refused() {
     let canary = Canary::start();
     let policy = policy(&["127.0.0.1"]);
     let client = http(&policy);
@@ -275,7 +275,7 @@ async fn a_registry_cannot_send_credentials_or_questions_inside() {
 }
 
 #[tokio::test]
-async fn a_wait_that_no_clock_holds_is_no_reason_to_fall_over() {
+async fn a_huge_retry_after_does_not_panic() {
     for wait in ["18446744073709551615", "99999999999999999999", "-1", "1e9", "soon"] {
         let host = scripted(move |_, _| {
             status(429).header("retry-after", wait).body(Full::default()).unwrap()
@@ -330,7 +330,7 @@ async fn the_line_that_a_refusal_prints_opens_what_was_refused() {
 }
 
 #[tokio::test]
-async fn the_line_for_a_token_service_opens_it_too() {
+async fn a_listed_token_service_is_contacted() {
     let here = Arc::new(Mutex::new(String::new()));
     let address = Arc::clone(&here);
     let host = scripted(move |given, path| {
@@ -362,7 +362,7 @@ async fn the_line_for_a_token_service_opens_it_too() {
 const PROXIED: &str = "GANTRY_TEST_PROXIED";
 
 #[tokio::test]
-async fn proxies_of_the_environment_are_not_asked() {
+async fn proxies_of_the_environment_are_not_used() {
     let server = GitServer::start().await.unwrap();
     server.repository("app").unwrap().commit("main", &[("a", "1")]).unwrap();
     if std::env::var(PROXIED).is_ok() {
@@ -376,7 +376,7 @@ async fn proxies_of_the_environment_are_not_asked() {
     let proxy = format!("http://127.0.0.2:{}", canary.port());
     let mut program = tokio::process::Command::new(std::env::current_exe().unwrap());
     program
-        .args(["--exact", "outbound::proxies_of_the_environment_are_not_asked"])
+        .args(["--exact", "outbound::proxies_of_the_environment_are_not_used"])
         .env(PROXIED, "1");
     for name in [
         "http_proxy",
@@ -396,7 +396,7 @@ async fn proxies_of_the_environment_are_not_asked() {
 }
 
 #[tokio::test]
-async fn git_hosts_that_redirect_elsewhere_are_told_as_moved() {
+async fn redirecting_git_hosts_are_reported_as_moved() {
     let server = GitServer::start().await.unwrap();
     let canary = Canary::start();
     server.behave(Behaviour::RedirectTo(format!("http://127.0.0.2:{}", canary.port())));

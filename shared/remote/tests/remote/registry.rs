@@ -34,7 +34,7 @@ pub(crate) fn within(seconds: u64) -> Instant {
 }
 
 #[tokio::test]
-async fn a_real_registry_resolves_a_tag_and_takes_its_manifest_under_another() {
+async fn a_real_registry_resolves_and_moves_tags() {
     let host = real_registry();
     let client = client(&host, None);
     client.check(within(5)).await.expect("a registry must stand at GANTRY_TEST_REGISTRY");
@@ -111,7 +111,7 @@ fn digest() -> String {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_with_the_credentials_and_used_again() {
+async fn a_token_is_fetched_with_credentials_and_reused() {
     let here = Arc::new(Mutex::new(String::new()));
     let tokens = Arc::new(AtomicUsize::new(0));
     let (address, asked) = (Arc::clone(&here), Arc::clone(&tokens));
@@ -148,7 +148,7 @@ async fn a_token_is_fetched_with_the_credentials_and_used_again() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_told_from_none_and_not_tried_again() {
+async fn wrong_credentials_are_reported_and_not_retried() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let host = scripted(move |given, _| {
@@ -176,7 +176,7 @@ async fn wrong_credentials_are_told_from_none_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_is_asked_again_until_the_deadline() {
+async fn an_unavailable_registry_is_retried_until_the_deadline() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let host = scripted(move |_, _| match count.fetch_add(1, Ordering::SeqCst) {
@@ -201,7 +201,7 @@ async fn a_registry_that_is_away_is_asked_again_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_is_not_its_digest_is_refused() {
+async fn a_manifest_with_another_digest_is_refused() {
     let host = scripted(|_, _| {
         let typed =
             status(200).header("content-type", "application/vnd.oci.image.manifest.v1+json");
@@ -216,7 +216,7 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 #[tokio::test]
-async fn a_registry_that_refuses_head_of_a_manifest_is_asked_with_get() {
+async fn a_refused_head_request_is_repeated_as_get() {
     for refusal in [400, 403, 405, 406, 501] {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -237,7 +237,7 @@ async fn a_registry_that_refuses_head_of_a_manifest_is_asked_with_get() {
 }
 
 #[tokio::test]
-async fn what_get_says_counts_where_head_is_refused() {
+async fn the_status_of_get_counts_if_head_is_refused() {
     let host = scripted_asked(|asked| match (asked.method.as_str(), asked.path.as_str()) {
         ("HEAD", _) => status(405).body(Full::default()).unwrap(),
         (_, "/v2/a/gone/manifests/1") => status(404).body(Full::default()).unwrap(),
@@ -264,7 +264,7 @@ async fn what_get_says_counts_where_head_is_refused() {
 }
 
 #[tokio::test]
-async fn head_that_wants_to_know_who_asks_or_finds_nothing_is_not_repeated_as_get() {
+async fn unauthorized_and_not_found_heads_are_not_repeated_as_get() {
     for refusal in [401, 404] {
         let host = scripted_asked(move |asked| {
             assert_eq!(asked.method, "HEAD");
@@ -278,7 +278,7 @@ async fn head_that_wants_to_know_who_asks_or_finds_nothing_is_not_repeated_as_ge
 }
 
 #[tokio::test]
-async fn a_manifest_sent_without_a_type_of_its_own_has_the_one_that_it_names() {
+async fn a_manifest_without_content_type_has_its_own_media_type() {
     let body = format!(r#"{{"mediaType":"{OCI_MANIFEST}"}}"#);
     for header in
         [None, Some("text/plain; charset=utf-8"), Some("application/octet-stream"), Some("")]
@@ -327,7 +327,7 @@ async fn guarded(
 }
 
 #[tokio::test]
-async fn a_challenge_is_understood_however_it_is_written() {
+async fn challenges_are_accepted_in_any_notation() {
     for challenges in [
         vec![r#"Bearer realm="http://HERE/token",service="reg""#],
         vec![r#"bearer Realm = "http://HERE/token" , SERVICE=reg"#],
@@ -351,7 +351,7 @@ async fn a_challenge_is_understood_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_realm_keeps_its_query_and_the_scopes_that_the_registry_names_are_asked_for_too() {
+async fn a_realm_keeps_its_query_and_the_registrys_scopes_are_requested() {
     let challenge = r#"Bearer realm="http://HERE/token?account=a%20b",scope="repository:a/b:pull repository:x/b:pull""#;
     let host = guarded(vec![challenge], |asked| {
         let scopes = "scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ax%2Fb%3Apull";
@@ -364,7 +364,7 @@ async fn a_realm_keeps_its_query_and_the_scopes_that_the_registry_names_are_aske
 }
 
 #[tokio::test]
-async fn a_token_service_without_get_is_asked_with_post_if_there_are_credentials() {
+async fn a_token_service_without_get_is_asked_with_post() {
     for refusal in [400, 404, 405] {
         let challenge = r#"Bearer realm="http://HERE/token",service="reg""#;
         let host = guarded(vec![challenge], move |asked| {

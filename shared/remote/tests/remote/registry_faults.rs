@@ -16,7 +16,7 @@ async fn registry() -> (FaultyRegistry, ImageReference) {
 }
 
 #[tokio::test]
-async fn what_passes_is_waited_for_by_every_call() {
+async fn every_call_retries_temporary_errors() {
     let (registry, image) = registry().await;
     let client = client(&registry.host(), None);
     registry.plan(1, "GET", "/v2/", Fault::Status(429, Some(1)));
@@ -39,7 +39,7 @@ async fn what_passes_is_waited_for_by_every_call() {
 }
 
 #[tokio::test]
-async fn a_wait_beyond_the_deadline_is_not_begun_and_is_told() {
+async fn a_retry_after_the_deadline_is_not_waited_for() {
     let (registry, image) = registry().await;
     registry.plan(9, "HEAD", "/manifests/", Fault::Status(429, Some(3600)));
     let error = client(&registry.host(), None).resolve(&image, within(30)).await.unwrap_err();
@@ -50,7 +50,7 @@ async fn a_wait_beyond_the_deadline_is_not_begun_and_is_told() {
 }
 
 #[tokio::test]
-async fn one_that_never_answers_is_given_up_and_the_wait_is_told() {
+async fn a_silent_registry_times_out() {
     let (registry, image) = registry().await;
     registry.plan(9, "HEAD", "/manifests/", Fault::Silence);
     let error = client(&registry.host(), None).resolve(&image, within(1)).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn one_that_never_answers_is_given_up_and_the_wait_is_told() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_and_one_that_is_another_are_refused_by_their_rule() {
+async fn endless_and_mismatched_answers_are_refused() {
     let (registry, image) = registry().await;
     let client = client(&registry.host(), None);
     let image = image.pinned(client.resolve(&image, within(10)).await.unwrap());

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_was_put_is_what_is_read() {
+    fn any_bytes_round_trip() {
         let record = |bytes: &'static [u8]| {
             Stored::Record(Key::new(Kind::Counter, "a/\"ü\n"), Bytes::from_static(bytes))
         };

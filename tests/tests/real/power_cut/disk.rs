@@ -195,7 +195,7 @@ fn apply(file: &mut Vec<u8>, change: &Change) {
 }
 
 #[test]
-fn only_what_was_synced_is_kept_with_its_name() {
+fn only_synced_data_and_names_survive() {
     let root = PathBuf::from("/d");
     let file = root.join("f");
     let write = |bytes: &[u8]| Call::Write { file: file.clone(), offset: 0, bytes: bytes.to_vec() };

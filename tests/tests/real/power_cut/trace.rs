@@ -226,7 +226,7 @@ fn bytes(escaped: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_call_is_read_with_its_beginning_and_its_end() {
+fn calls_are_parsed_with_begin_and_end() {
     let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
     let trace = format!(
         "7 openat(AT_FDCWD<{cwd}>, \"{file}\", O_RDWR|O_CREAT, 0600) = 9<{file}>\n\

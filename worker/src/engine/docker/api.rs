@@ -225,14 +225,14 @@ mod tests {
     const GONE: &str = r#"{"message":"content digest sha256:00: not found"}"#;
 
     #[tokio::test]
-    async fn images_are_listed_again_when_one_goes_meanwhile() {
+    async fn listing_images_is_retried_when_one_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let socket = engine(folder.path(), vec![(500, GONE), (404, GONE), (200, "[]")]).await;
         assert_eq!(images(&socket, "ours").await.unwrap(), []);
     }
 
     #[tokio::test]
-    async fn an_engine_that_cannot_list_images_says_why() {
+    async fn an_engine_that_cannot_list_images_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let socket = engine(folder.path(), vec![(500, GONE); 5]).await;
         let error = images(&socket, "ours").await.unwrap_err();

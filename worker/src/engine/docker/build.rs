@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_known_by_its_configuration_and_an_index_has_none() {
+    fn an_image_is_identified_by_its_configuration() {
         let (config, manifest) =
             (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
         let old = answer(&[("containerimage.digest", &config)]);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_engine_tells_the_exit_code_in_its_last_words() {
+    fn an_old_engine_reports_the_exit_code_in_its_message() {
         let error =
             "executor failed running [/bin/sh -c echo exit code: 7; exit 42]: exit code: 42";
         let failed = [FailedVertex { name: "[3/3] RUN b".to_owned(), error: error.to_owned() }];
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_engine_tells_it_as_a_detail() {
+    fn a_newer_engine_reports_the_exit_code_as_a_detail() {
         let detail = Any {
             type_url: "github.com/moby/buildkit/gatewayapi.ExitMessage+json".to_owned(),
             value: br#"{"Code":9}"#.to_vec(),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_told_from_what_stays() {
+    fn temporary_and_permanent_errors_are_distinguished() {
         let disk = "failed to solve: write /var/lib/docker/x: no space left on device";
         assert!(matches!(read(disk), Failure::DiskFull { .. }));
         let base = "failed to solve: failed to do request: Head \"http://r/v2/\": dial tcp: connection refused";

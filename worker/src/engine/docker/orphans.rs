@@ -137,7 +137,7 @@ mod tests {
     const ID: &str = "v8qz3h1c9s0kd7x2m5n4p6r8t";
 
     #[test]
-    fn a_step_is_known_by_the_last_part_of_its_cgroup() {
+    fn a_step_is_identified_by_its_cgroup() {
         let v1 =
             format!("12:pids:/docker/buildkit/{ID}\n1:name=systemd:/docker/buildkit/{ID}\n0::/\n");
         let v2 = format!("0::/docker/buildkit/{ID}\n");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn no_process_is_taken_where_the_engine_knows_no_step() {
+    fn no_process_is_an_orphan_without_known_steps() {
         let empty = tempfile::tempdir().unwrap();
         assert!(find(empty.path()).is_empty());
         fs::create_dir_all(empty.path().join("buildkit/executor").join(ID)).unwrap();
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ended_and_is_not_yet_taken_note_of_is_none() {
+    fn zombies_are_ignored() {
         assert_eq!(parent_in("42 (a) b) S 7 1 1"), Some(7));
         assert_eq!(parent_in("42 (sleep) Z 7 1 1"), None);
         assert_eq!(parent_in(""), None);
     }
 
     #[test]
-    fn a_parent_that_cannot_be_seen_counts_as_one_that_waits() {
+    fn an_invisible_parent_counts_as_waiting() {
         assert!(!is_orphaned(&[Process { pid: 10, parent: 0 }, Process { pid: 11, parent: 10 }]));
         assert!(is_orphaned(&[Process { pid: 10, parent: 1 }, Process { pid: 11, parent: 10 }]));
     }

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn one_report_is_told_as_begin_output_end() {
+    fn a_status_becomes_begin_output_and_end() {
         let mut progress = Progress::default();
         let events = progress.read(report(
             vec![vertex("a", at(1), at(3)), vertex("b", None, None)],
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vertex_is_told_once_and_again_only_when_it_fails_later() {
+    fn a_vertex_is_reported_once_and_again_only_on_failure() {
         let mut progress = Progress::default();
         progress.read(report(vec![vertex("a", at(1), at(2))], &[]));
         assert!(progress.read(report(vec![vertex("a", at(1), at(2))], &[])).is_empty());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vertex_that_was_cancelled_and_done_again_is_told_as_done() {
+    fn a_cancelled_and_repeated_vertex_is_reported_as_done() {
         let mut progress = Progress::default();
         let cancelled = Vertex {
             error: "context canceled: context canceled".to_owned(),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vertex_that_stays_cancelled_is_told_at_the_end_as_the_build_ended() {
+    fn a_cancelled_vertex_is_reported_at_the_end_of_the_build() {
         for (succeeded, words) in [(false, "context canceled"), (true, "well")] {
             let mut progress = Progress::default();
             let cancelled =
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_was_not_resolved_is_noticed_however_the_engine_tells_of_it() {
+    fn unresolved_images_are_detected_in_every_form() {
         let pinned = format!("docker.io/library/busybox:1@sha256:{}", "a".repeat(64));
         let other = format!("docker.io/library/busybox:1@sha256:{}", "b".repeat(64));
         let same = format!("mirror.test/busybox@sha256:{}", "a".repeat(64));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_speaks_of_images_loads_none() {
+    fn a_step_that_mentions_images_loads_none() {
         for name in [
             "[2/2] RUN echo FROM evil.test/x",
             "[build 2/2] RUN [internal] load metadata for evil.test/x",

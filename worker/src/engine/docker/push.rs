@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_by_whose_it_is() {
+    fn push_failures_are_classified() {
         let image: ImageReference = "127.0.0.1:5000/web:1".parse().unwrap();
         for text in ["unauthorized: authentication required", "no basic auth credentials"] {
             assert!(
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_found_among_the_progress() {
+    fn a_failure_is_found_in_the_progress() {
         let line = r#"{"errorDetail":{"message":"no basic auth credentials"},"error":"no basic auth credentials"}"#;
         let report: Report = serde_json::from_str(line).unwrap();
         assert_eq!(report.failure().unwrap(), "no basic auth credentials");

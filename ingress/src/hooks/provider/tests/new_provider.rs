@@ -156,7 +156,7 @@ const PUSH: &str = r#"{"id":"d-1","moved":{"repository":"https://forge.example/o
     "branch":"main","to":"2222222222222222222222222222222222222222"}}"#;
 
 #[tokio::test]
-async fn a_new_provider_is_a_module_with_a_descriptor() {
+async fn a_new_provider_needs_only_a_descriptor() {
     let receiver = Receiver::open().await;
     let json = "application/json; charset=utf-8";
 
@@ -178,7 +178,7 @@ async fn a_new_provider_is_a_module_with_a_descriptor() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_new_provider_is_read_again_from_the_ledger() {
+async fn a_stored_body_of_a_new_provider_can_be_read() {
     let receiver = Receiver::open().await;
     receiver.post(SECRET, "application/json", PUSH).await.unwrap();
     let (hook, id) = (&receiver.hook.id, "d-1".parse().unwrap());
@@ -194,7 +194,7 @@ async fn the_body_of_a_new_provider_is_read_again_from_the_ledger() {
 }
 
 #[tokio::test]
-async fn a_trial_of_a_new_provider_s_hook_is_accepted_as_a_ping() {
+async fn a_test_delivery_of_a_new_provider_is_a_ping() {
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let receiver = Receiver::open().await;
     let url = "http://gantry.example/".parse().unwrap();

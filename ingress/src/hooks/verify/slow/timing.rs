@@ -46,7 +46,7 @@ fn refuse(headers: &HeaderMap, keys: &[HookKey]) -> Duration {
 }
 
 #[test]
-fn the_time_does_not_tell_how_much_of_a_signature_is_right() {
+fn timing_does_not_reveal_how_much_of_a_signature_is_right() {
     let keys = [key("It's a Secret to Everybody")];
     let first = headers(wrong_from(&keys[0], 0));
     for place in [1, 8, 16, 24, 31] {
@@ -61,7 +61,7 @@ fn the_time_does_not_tell_how_much_of_a_signature_is_right() {
 }
 
 #[test]
-fn the_time_does_not_tell_a_registrys_secret() {
+fn timing_does_not_reveal_a_registrys_secret() {
     let keys = [key("0123456789abcdef0123456789abcdef")];
     let first = *b"Bearer x123456789abcdef0123456789abcdef";
     let last = *b"Bearer 0123456789abcdef0123456789abcdex";
@@ -75,7 +75,7 @@ fn the_time_does_not_tell_a_registrys_secret() {
 }
 
 #[test]
-fn the_time_does_not_tell_an_unknown_hook_from_a_known_one() {
+fn timing_does_not_reveal_whether_a_hook_exists() {
     let known = [key("It's a Secret to Everybody")];
     let nobody = crate::hooks::HookDirectory::new().unwrap();
     let proof = headers(wrong_from(&known[0], 0));

@@ -20,7 +20,7 @@ async fn refused(options: AmqpOptions) -> ConnectError {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told() {
+async fn a_wrong_password_is_reported() {
     let vhost = Vhost::new();
     let mut options = vhost.options();
     options.password = "hunter2".to_owned().into();
@@ -31,7 +31,7 @@ async fn a_wrong_password_is_told() {
 }
 
 #[tokio::test]
-async fn a_virtual_host_that_is_not_there_is_told() {
+async fn a_missing_virtual_host_is_reported() {
     let url = format!("amqp://{}/nowhere", broker());
     let options = AmqpOptions::parse(&[url], "guest".to_owned().into()).unwrap();
     let error = refused(options).await;
@@ -39,7 +39,7 @@ async fn a_virtual_host_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn what_the_user_may_not_do_is_told() {
+async fn missing_permissions_are_reported() {
     let vhost = Vhost::new();
     let user = vhost.name().to_owned();
     let made =
@@ -59,7 +59,7 @@ async fn what_the_user_may_not_do_is_told() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_there_otherwise_is_named() {
+async fn a_queue_with_other_properties_is_named() {
     let vhost = Vhost::new();
     let path = format!("/api/queues/{}/gantry.runs", vhost.name());
     assert_eq!(vhost.api().ask("PUT", &path, r#"{"durable":true,"arguments":{}}"#).0, 201);
@@ -69,7 +69,7 @@ async fn a_queue_that_is_there_otherwise_is_named() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_or_not_in_our_language_may_do_so_later() {
+async fn an_unreachable_or_foreign_server_is_a_temporary_error() {
     let vhost = Vhost::new();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let foreign = answering(b"HTTP/1.0 400 Bad Request\r\n\r\n".to_vec()).await;
@@ -82,7 +82,7 @@ async fn who_does_not_answer_or_not_in_our_language_may_do_so_later() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_too_old_is_told() {
+async fn an_old_broker_is_refused() {
     let old = answering(start_of_version("3.9.29")).await;
     let error = refused(Vhost::new().options_at(&[&old.to_string()])).await;
     assert!(
@@ -92,7 +92,7 @@ async fn a_broker_that_is_too_old_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_is_encrypted_and_only_to_whom_we_trust() {
+async fn tls_connects_only_to_trusted_brokers() {
     let vhost = Vhost::new();
     let folder = tempfile::tempdir().unwrap();
     let (broker, trusted) = behind_tls(folder.path().join("trusted.pem")).await;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::rig::Vhost;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_of_the_broker_keeps_the_contract() {
+async fn an_amqp_queue_passes_the_contract() {
     let vhost = Vhost::new();
     let opened = Cell::new(0);
     contract::queue::all(async || {
@@ -22,7 +22,7 @@ async fn a_queue_of_the_broker_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fanout_of_the_broker_keeps_the_contract() {
+async fn an_amqp_fanout_passes_the_contract() {
     let vhost = Vhost::new();
     let shutdown = CancellationToken::new();
     let fanout = vhost.connect(&shutdown).await.fanout("bell");

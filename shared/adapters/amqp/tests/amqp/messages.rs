@@ -11,7 +11,7 @@ use crate::rig::{Vhost, until};
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_reaches_no_queue_is_an_error_and_the_next_one_declares_it_again() {
+async fn an_unroutable_message_is_an_error_and_the_next_one_declares_the_queue() {
     let vhost = Vhost::new();
     let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 8);
     queue.publish(1, None).await.unwrap();
@@ -23,7 +23,7 @@ async fn a_message_that_reaches_no_queue_is_an_error_and_the_next_one_declares_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_on_a_queue_that_is_deleted_waits_on_the_new_one() {
+async fn waiting_survives_the_deletion_of_a_queue() {
     let vhost = Vhost::new();
     let queue = vhost.connect(&CancellationToken::new()).await.queue::<u32>("queue", 8);
     queue.publish(1, None).await.unwrap();
@@ -45,7 +45,7 @@ async fn who_waits_on_a_queue_that_is_deleted_waits_on_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_cannot_be_read_is_done_with_and_a_bad_trace_is_none() {
+async fn an_undecodable_message_is_skipped_and_a_bad_trace_ignored() {
     let vhost = Vhost::new();
     let events = vhost.connect(&CancellationToken::new()).await.queues().events;
     let unreadable = r#"{"properties":{},"routing_key":"gantry.events","payload":"{","payload_encoding":"string"}"#;
@@ -62,7 +62,7 @@ async fn a_message_that_cannot_be_read_is_done_with_and_a_bad_trace_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_that_is_dropped_goes_to_somebody_else() {
+async fn a_dropped_claim_is_redelivered() {
     let vhost = Vhost::new();
     let queues = vhost.connect(&CancellationToken::new()).await;
     let (queue, elsewhere) = (queues.queue::<u32>("queue", 8), queues.queue::<u32>("queue", 8));
@@ -75,7 +75,7 @@ async fn a_claim_that_is_dropped_goes_to_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_wait_holds_no_message_that_another_could_have() {
+async fn an_idle_consumer_holds_no_messages() {
     let vhost = Vhost::new();
     let shutdown = CancellationToken::new();
     let idle = vhost.connect(&shutdown).await.queue::<u32>("queue", 64);
@@ -107,7 +107,7 @@ async fn a_pool_has_one_queue_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_drains_can_still_ring() {
+async fn a_draining_role_can_still_publish() {
     let vhost = Vhost::new();
     let shutdown = CancellationToken::new();
     let queue = vhost.connect(&shutdown).await.queue::<u32>("queue", 8);

@@ -14,7 +14,7 @@ use crate::rig::{Vhost, broker, until};
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_cut_is_made_again_and_who_waits_goes_on_waiting() {
+async fn a_cut_connection_is_reopened_while_callers_wait() {
     let (vhost, proxy) = (Vhost::new(), Proxy::to(broker()).await);
     let shutdown = CancellationToken::new();
     let options = vhost.options_at(&[&proxy.address()]);
@@ -53,7 +53,7 @@ async fn a_connection_that_is_cut_is_made_again_and_who_waits_goes_on_waiting() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_over_which_nothing_comes_is_given_up_after_two_heartbeats() {
+async fn a_silent_connection_is_closed_after_two_heartbeats() {
     let (vhost, proxy) = (Vhost::new(), Proxy::to(broker()).await);
     let mut options = vhost.options_at(&[&proxy.address()]);
     options.heartbeat = Duration::from_secs(1);

@@ -33,7 +33,7 @@ async fn weak_durability_is_refused_with_the_line_to_change() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_from_a_server_that_is_away() {
+async fn a_wrong_password_is_distinguished_from_an_outage() {
     let server = Server::with(&["--requirepass", "right"]).await;
     let with = |password: &str| RedisOptions {
         password: Some(password.to_owned().into()),
@@ -55,7 +55,7 @@ async fn a_wrong_password_is_told_from_a_server_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_is_not_taken_for_the_default_one() {
+async fn a_user_without_a_password_is_refused() {
     let server = Server::durable().await;
     let error = refused(RedisOptions { user: Some("ghost".to_owned()), ..server.options() }).await;
     assert!(matches!(&error, ConnectError::NoPassword { user, .. } if user == "ghost"), "{error}");
@@ -68,7 +68,7 @@ const WORKER: &str = "on >secret ~gantry:* &gantry:* -@all +info +ping +select +
     +hmget +hset +hdel +zadd +zrem +publish +pubsub|numsub +subscribe +unsubscribe";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_with_few_rights_is_enough_and_a_missing_one_is_named() {
+async fn the_documented_rights_suffice_and_a_missing_one_is_named() {
     let server = Server::durable().await;
     let user = async |rights: &str| {
         let rights = rights.split_whitespace();

@@ -12,12 +12,12 @@ use gantry_seams::store::{Batch, Key, Kind, SharedStore, Store};
 use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_keeps_the_contract() {
+async fn a_redis_store_passes_the_contract() {
     contract::store::all(&connect(shared()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_process_commits_another_sees() {
+async fn commits_are_visible_to_other_processes() {
     let options = shared();
     let (one, another) = (connect(options.clone()).await, connect(options).await);
     contract::store::what_one_commits_another_sees(&one, &another).await;
@@ -36,7 +36,7 @@ async fn what_a_store_holds_is_shown() {
 }
 
 #[tokio::test]
-async fn a_store_is_there_after_connecting_again() {
+async fn data_survives_a_new_connection() {
     let options = shared();
     contract::store::what_was_committed_is_there_after_opening_again(async || {
         std::sync::Arc::new(connect(options.clone()).await) as SharedStore
@@ -54,7 +54,7 @@ async fn the_clock_moves_when_the_test_moves_it() {
 }
 
 #[tokio::test]
-async fn the_room_is_what_redis_or_the_budget_allows() {
+async fn the_capacity_is_the_lower_of_maxmemory_and_budget() {
     let server = Server::durable().await;
     let room = server.store().await.room().await.unwrap();
     assert!(room.used > 0);

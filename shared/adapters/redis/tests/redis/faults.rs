@@ -10,7 +10,7 @@ use crate::batches::{key, load, put};
 use crate::server::{Server, eventually};
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_kill_9() {
+async fn acknowledged_commits_survive_kill_9() {
     let mut server = Server::durable().await;
     let store = server.store().await;
     let mut acknowledged = Vec::new();
@@ -25,7 +25,7 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
 }
 
 #[tokio::test]
-async fn a_restart_fails_requests_at_once_and_only_until_it_is_over() {
+async fn requests_fail_at_once_only_during_a_restart() {
     let mut server = Server::durable().await;
     let store = server.store().await;
     store.commit(put("before", "1")).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_restart_fails_requests_at_once_and_only_until_it_is_over() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_while_nobody_asks_costs_no_request() {
+async fn losing_an_idle_connection_fails_no_request() {
     let server = Server::durable().await;
     let store = server.store().await;
     store.commit(put("a", "1")).await.unwrap();
@@ -104,7 +104,7 @@ async fn watch_once(store: &RedisStore) {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_unavailable_within_our_patience() {
+async fn a_hanging_server_is_unavailable_within_the_time_limit() {
     let server = Server::durable().await;
     let patience = Duration::from_millis(300);
     let store = RedisStore::connect(RedisOptions { patience, ..server.options() }).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_full_store_says_so_and_still_reads_and_deletes() {
 }
 
 #[tokio::test]
-async fn scripts_that_the_server_forgot_are_loaded_again() {
+async fn flushed_scripts_are_loaded_again() {
     let server = Server::durable().await;
     let store = server.store().await;
     for id in ["a", "b", "c"] {
@@ -163,7 +163,7 @@ async fn scripts_that_the_server_forgot_are_loaded_again() {
 }
 
 #[tokio::test]
-async fn the_largest_batch_that_is_taken_is_done_whole() {
+async fn the_largest_batch_is_committed() {
     let server = Server::durable().await;
     let store = server.store().await;
     let index = Index::new("largest");

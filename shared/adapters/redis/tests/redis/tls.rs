@@ -9,7 +9,7 @@ use crate::server::{Server, free_port};
 use gantry_seams::store::Store;
 
 #[tokio::test]
-async fn tls_is_spoken_with_whom_the_ca_knows_and_with_nobody_else() {
+async fn tls_connects_only_to_servers_of_the_ca() {
     let (files, other) = (certificates(), certificates());
     let path = |folder: &TempDir, name: &str| folder.path().join(name).display().to_string();
     let port = free_port();

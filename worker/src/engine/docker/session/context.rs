@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_archive_gets_a_root_and_a_compressed_one_is_left_alone() {
+    fn a_plain_archive_gets_a_root_entry() {
         assert!(has_checksum(&root()));
         assert!(missing_root(&root()).unwrap().is_some());
         assert!(missing_root(&[]).unwrap().is_some());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_is_refused_before_the_engine_takes_it_for_a_dockerfile() {
+    fn other_content_than_an_archive_is_refused() {
         assert!(missing_root(b"FROM scratch\n").is_err());
         assert!(missing_root(&[b'x'; 4096]).is_err());
     }

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_may_hold_line_breaks_and_the_records_behind_it_count() {
+    fn values_may_contain_line_breaks() {
         let records = Records::parse(b"14 path=a\n9 x\n7 mt=1\n").unwrap();
         assert_eq!(records.bytes("path").unwrap(), b"a\n9 x");
         assert_eq!(records.bytes("mt").unwrap(), b"1");

@@ -10,7 +10,7 @@ use crate::batches::{load, put};
 use crate::server::{Server, eventually, free_port};
 
 #[tokio::test]
-async fn a_failover_keeps_what_was_acknowledged_and_goes_on_at_the_new_master() {
+async fn a_failover_keeps_acknowledged_commits() {
     let replicated = ["--min-replicas-to-write", "1", "--repl-diskless-sync-delay", "0"];
     let mut master = Server::with(&replicated).await;
     let of = format!("127.0.0.1 {}", master.port);
