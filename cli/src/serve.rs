@@ -46,7 +46,7 @@ pub(crate) struct Process {
 fn open_as_many_files_as_allowed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!("no more files can be opened than before: {error}");
+        tracing::warn!("the limit of open files cannot be raised: {error}");
     }
 }
 
@@ -100,7 +100,7 @@ impl Process {
         tokio::select! {
             () = all_ended(&mut parts) => {}
             () = tokio::time::sleep(GRACE) => {
-                tracing::warn!("not everything stopped within {GRACE:?}: what is left is ended now");
+                tracing::warn!("not everything stopped within {GRACE:?}: the rest is aborted");
             }
             _ = self.signals.interrupt.recv() => return Ok(Exit::Interrupted),
         }

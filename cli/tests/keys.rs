@@ -83,7 +83,7 @@ fn a_key_is_created_once_and_a_pool_key_is_deterministic() {
     let key = std::fs::read_to_string(folder.path("service.key")).unwrap();
     assert_eq!(mode(&folder.path("service.key")), 0o600);
     let refused = folder.is_refused(&["secret", "key", "--to", "service.key"]);
-    assert!(refused.contains("service.key exists already"), "{refused}");
+    assert!(refused.contains("service.key already exists"), "{refused}");
     assert_eq!(std::fs::read_to_string(folder.path("service.key")).unwrap(), key);
 
     let pool_key = |pool: &str| {

@@ -90,7 +90,7 @@ impl Connections {
                 self.lock().push(Arc::downgrade(&connection));
                 extensions.insert(connection);
             }
-            Err(error) => tracing::debug!("a connection is not watched: {error}"),
+            Err(error) => tracing::debug!("a connection cannot be tracked: {error}"),
         }
     }
 
@@ -149,7 +149,7 @@ impl Connection {
 
     fn end(&self, how: Shutdown) {
         if let Err(error) = self.socket.shutdown(how) {
-            tracing::debug!("a connection that is ended was gone already: {error}");
+            tracing::debug!("a connection was closed before it could be shut down: {error}");
         }
     }
 }

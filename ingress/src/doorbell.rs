@@ -59,7 +59,7 @@ impl QueueHealth {
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 if last_error.is_none() {
-                    tracing::warn!("a doorbell was not taken, the sweeper rings it again: {error}");
+                    tracing::warn!("a doorbell was not sent, the sweeper resends it: {error}");
                 }
                 Some(error.to_string())
             }

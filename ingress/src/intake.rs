@@ -30,7 +30,7 @@ impl Intake {
         loop {
             match store.room().await {
                 Ok(room) => self.set(room.is_closed()),
-                Err(error) => tracing::debug!("nobody knows how full the store is: {error}"),
+                Err(error) => tracing::debug!("how full the store is cannot be read: {error}"),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -48,7 +48,7 @@ impl Intake {
             );
         }
         if was_closed && !is_closed {
-            tracing::info!("the store has room again: hooks, uploads and new runs are taken");
+            tracing::info!("the store has room again: hooks, uploads and new runs are accepted");
         }
     }
 }

@@ -212,7 +212,7 @@ pub async fn run(
     let (served, (), (), ()) = tokio::join!(serving, stopping, looking, watching);
     // All handlers are gone, and with them the senders of doorbells. Send what is left, within a limit.
     if tokio::time::timeout(LAST_ANSWERS, ringing).await.is_err() {
-        tracing::warn!("the queue did not take the last doorbells; the sweeper rings them again");
+        tracing::warn!("the last doorbells were not sent; the sweeper will send them again");
     }
     served?;
     Ok(())

@@ -34,9 +34,9 @@ pub(crate) enum Refusal {
     KeyReused { what: String, run: RunId },
     #[error("the body is larger than {most} bytes")]
     TooLarge { most: u64 },
-    #[error("the body did not come within {patience:?}")]
+    #[error("the body was not received within {patience:?}")]
     TooSlow { patience: Duration },
-    #[error("the body broke off")]
+    #[error("the body was cut off")]
     BrokenOff,
     #[error("{0}")]
     UnsupportedMedia(Cow<'static, str>),
@@ -44,7 +44,7 @@ pub(crate) enum Refusal {
         "this token has {most} connections open: close some of them, or use a token for each program"
     )]
     TooManyConnections { most: usize },
-    #[error("gantry has too much at once: try again in a moment")]
+    #[error("gantry is overloaded: try again in a moment")]
     Busy,
     #[error("gantry's store does not answer: try again in a moment")]
     Unavailable,

@@ -20,7 +20,7 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or has no such item.
-    #[error("{path} has no {what} in PEM that can be read")]
+    #[error("{path} has no readable {what} in PEM format")]
     File {
         path: PathBuf,
         /// The item that it should have.

@@ -196,7 +196,7 @@ impl Admitter {
         let jobs = self.jobs.pool(&pool);
         let ringing = jobs.publish(PoolHasWork { pool }, run.trace.clone()).instrument(span);
         if let Err(error) = ringing.await {
-            tracing::debug!("workers find run {} by themselves: {error}", run.id);
+            tracing::debug!("workers are not notified of run {} and will poll: {error}", run.id);
         }
     }
 

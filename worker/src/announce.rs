@@ -79,7 +79,7 @@ impl Announcer {
             if !has_namesake && self.has_namesake(written).await {
                 has_namesake = true;
                 tracing::warn!(
-                    "another worker is `{}` too, and draining one drains both: give each a name of its own with --name",
+                    "another worker is also named `{}`, and draining one drains both: give each its own name with --name",
                     self.settings.id
                 );
             }
@@ -101,7 +101,7 @@ impl Announcer {
                     written = None;
                     let error = error.to_string();
                     if unseen.is_news(&error) {
-                        tracing::warn!("this worker is not seen: {error}");
+                        tracing::warn!("this worker cannot report itself: {error}");
                     }
                 }
             }
@@ -112,7 +112,7 @@ impl Announcer {
             }
         }
         if let Err(error) = workers::forget(store, &self.settings.id).await {
-            tracing::debug!("this worker is listed for some minutes still: {error}");
+            tracing::debug!("this worker remains listed for some minutes: {error}");
         }
     }
 
@@ -141,7 +141,7 @@ impl Announcer {
         let pool = self.settings.pool.clone();
         let jobs = self.queues.jobs.pool(&pool);
         if let Err(error) = jobs.publish(PoolHasWork { pool }, None).await {
-            tracing::debug!("the next look finds what is ready: {error}");
+            tracing::debug!("the workers of this pool are not notified and will poll: {error}");
         }
     }
 

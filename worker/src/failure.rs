@@ -203,7 +203,7 @@ pub(crate) fn of_upload(upload: &UploadId, error: &BlobError) -> Failure {
         BlobError::Absent { .. } => Failure::in_words(
             ErrorCode::SourceNotFound,
             format!(
-                "upload {upload} is not kept any more: upload the folder again with `gantry build`"
+                "upload {upload} is no longer kept: upload the folder again with `gantry build`"
             ),
         ),
         BlobError::Unavailable { .. } => Failure::away(ErrorCode::SourceUnreachable, error),

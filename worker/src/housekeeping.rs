@@ -62,7 +62,7 @@ impl Housekeeper {
         if self.held.ids().is_empty()
             && let Err(error) = self.engine.prune_cache(self.keep_cache).await
         {
-            tracing::warn!("the build cache is not bounded now: {error}");
+            tracing::warn!("the build cache was not pruned: {error}");
         }
     }
 

@@ -93,7 +93,7 @@ impl RunLog {
     async fn send(&self, step: Option<&StepId>, stream: OutputStream, text: String) {
         let said = Said { step: step.cloned(), stream, text };
         if self.frames.send(said).await.is_err() {
-            tracing::debug!("a log was talked to after its end");
+            tracing::debug!("output arrived after the end of its log");
         }
     }
 }
@@ -104,7 +104,7 @@ impl LogWriter {
         self.closing.cancel();
         if timeout(CLOSE_WITHIN, &mut self.writing).await.is_err() {
             self.writing.abort();
-            tracing::error!("the end of a log is lost: the store was away too long");
+            tracing::error!("the end of a log is lost: the store was unavailable for too long");
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Slot {
 
 /// The attempt cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("worker {worker} cannot begin")]
+#[error("worker {worker} cannot start")]
 struct CannotBegin {
     worker: WorkerId,
     source: Box<dyn Error>,
@@ -173,7 +173,7 @@ impl Slot {
                     if Instant::now() < give_up
                         && !matches!(error, StoreError::Undecodable { .. }) =>
                 {
-                    tracing::warn!(run.id = %lease.run, "the outcome of run {} waits: {error}", lease.run);
+                    tracing::warn!(run.id = %lease.run, "the outcome of run {} is not written yet: {error}", lease.run);
                     tokio::time::sleep(backoff.wait()).await;
                 }
                 Err(error) => {

@@ -195,18 +195,18 @@ impl Tagger {
         if is_right.as_ref().is_ok_and(|digest| digest == rests_at) {
             return;
         }
-        tracing::warn!(run.id = %run, "{image} was moved by an attempt that came too late: it is put right");
+        tracing::warn!(run.id = %run, "{image} was moved by a late attempt: it is moved back");
         let manifest =
             self.registries.manifest(&image.pinned(rests_at.clone()), credentials, deadline).await;
         let put = match &manifest {
             Ok(manifest) => self.registries.put_tag(image, manifest, credentials, deadline).await,
             Err(error) => {
-                tracing::error!(run.id = %run, "{image} should rest at {rests_at}: {error}");
+                tracing::error!(run.id = %run, "{image} cannot be moved back to {rests_at}: {error}");
                 return;
             }
         };
         if let Err(error) = put {
-            tracing::error!(run.id = %run, "{image} should rest at {rests_at}: {error}");
+            tracing::error!(run.id = %run, "{image} cannot be moved back to {rests_at}: {error}");
         }
     }
 }

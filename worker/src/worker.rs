@@ -196,7 +196,7 @@ impl Worker {
                     drop(slot);
                     let error = error.to_string();
                     if said.is_news(&error) {
-                        tracing::warn!("no run can be taken: {error}");
+                        tracing::warn!("no run can be claimed: {error}");
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -235,12 +235,12 @@ impl Worker {
                 Ok(Some(claim)) => {
                     telemetry::doorbell("jobs", claim.trace());
                     if let Err(error) = claim.done().await {
-                        tracing::debug!("a doorbell may ring again: {error}");
+                        tracing::debug!("a doorbell may be delivered again: {error}");
                     }
                 }
                 Ok(None) => stop.cancelled().await,
                 Err(error) => {
-                    tracing::debug!("no doorbell rings: {error}");
+                    tracing::debug!("doorbells cannot be received: {error}");
                     tokio::time::sleep(at_most).await;
                 }
             },
@@ -252,7 +252,7 @@ impl Worker {
             let mut control = match self.queues.control.listen().await {
                 Ok(control) => control,
                 Err(error) => {
-                    tracing::warn!("a cancel is noticed with the next renewal only: {error}");
+                    tracing::warn!("a cancellation is noticed only at the next renewal: {error}");
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(LOOK_AGAIN) => continue,

@@ -189,8 +189,8 @@ async fn an_unreadable_dockerfile_is_an_error_with_the_reason() {
     assert_eq!(checkout.dockerfile(&at("linked")).unwrap(), "FROM linked\n");
     let missing = ": check `--file`, and the folder behind `:` of the context";
     for (path, said) in [
-        ("loop", "`loop` is a link that leads back to itself: let it lead to a file".to_owned()),
-        ("one", "`one` is a link that leads back to itself: let it lead to a file".to_owned()),
+        ("loop", "`loop` is a link that leads back to itself: make it point to a file".to_owned()),
+        ("one", "`one` is a link that leads back to itself: make it point to a file".to_owned()),
         (
             "broken",
             "`broken` is a link to `sub/absent`, which is not in the source: add the file or mend the link"

@@ -39,11 +39,11 @@ pub(crate) enum ApiError {
         "gantry at {base} does not answer: is it running there? `gantry up` starts one, `gantry login URL` names another"
     )]
     Unreachable { base: String, source: reqwest::Error },
-    #[error("the connection to gantry at {base} broke off")]
+    #[error("the connection to gantry at {base} was lost")]
     Broken { base: String, source: reqwest::Error },
     #[error("what answers at {base} is not gantry's API: check the address of `gantry login`")]
     NotGantry { base: String },
-    #[error("{base} refused the token: run `gantry login {base}` with a token that holds")]
+    #[error("{base} refused the token: run `gantry login {base}` with a valid token")]
     Unauthorized { base: String },
     #[error("{}", refusal(.message, .mistakes))]
     Refused { status: StatusCode, message: String, mistakes: Vec<String> },

@@ -403,7 +403,7 @@ mod tests {
             symlink(target, root.join(name)).unwrap();
         }
         for (asked, said) in [
-            ("loop", "is a link that leads back to itself: let it lead to a file"),
+            ("loop", "is a link that leads back to itself: make it point to a file"),
             ("broken", "is a link to nothing: mend the link"),
             ("device", "is a device or pipe: `-f` names a file"),
             ("sub", "is a folder: name the Dockerfile in it with `-f`"),

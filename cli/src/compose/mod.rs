@@ -341,7 +341,7 @@ async fn end_former_leases(store: &SharedStore) -> Result<()> {
     if ended > 0 {
         tracing::warn!(
             runs = ended,
-            "runs that the former process was building are queued again: {ended}"
+            "runs that the previous process was building are queued again: {ended}"
         );
     }
     Ok(())

@@ -79,7 +79,7 @@ fn into_stream(
     use futures_util::TryStreamExt as _;
 
     stream.map_err(|error| {
-        tracing::warn!("a log broke off: {error}");
+        tracing::warn!("a log response was cut off: {error}");
         error.into()
     })
 }

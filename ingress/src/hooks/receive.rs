@@ -227,7 +227,7 @@ fn answer(
         }
         Ok(Err(error)) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
-            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken: {error}", hook.id);
+            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not stored: {error}", hook.id);
             Err(match error {
                 StoreError::Full { .. } => Refusal::Full,
                 StoreError::Unavailable { .. } | StoreError::Undecodable { .. } => {
@@ -237,7 +237,7 @@ fn answer(
         }
         Err(_) => {
             state.tally.count(&hook.id, |counts| counts.unavailable += 1);
-            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not taken in time", hook.id);
+            tracing::warn!(hook.id = %hook.id, "a delivery to hook {} was not stored in time", hook.id);
             Err(Refusal::Unavailable)
         }
     }

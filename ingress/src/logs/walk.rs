@@ -34,7 +34,7 @@ pub(crate) enum LogItem {
 pub(crate) enum WalkError {
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("run {0} is not kept any more")]
+    #[error("run {0} is no longer kept")]
     Gone(RunId),
 }
 

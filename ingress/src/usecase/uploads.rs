@@ -99,7 +99,7 @@ async fn check_disk(state: &State) -> Result<(), Refusal> {
     match state.blobs.free_bytes().await {
         Some(free) if free < state.settings.min_free => {
             tracing::error!(
-                "an upload was refused: {free} bytes are free where objects are, less than `objects.min_free`"
+                "an upload was refused: {free} bytes are free on the objects' disk, less than `objects.min_free`"
             );
             Err(Refusal::ObjectsFull)
         }
@@ -172,9 +172,9 @@ async fn record(store: &dyn Store, upload: Upload) -> Result<Upload, Refusal> {
 async fn forget(state: &State, kept: &Kept) {
     let id = &kept.id;
     if let Err(error) = state.blobs.delete(&uploads::blob_path(id)).await {
-        tracing::warn!("what came of upload {id} is removed later: {error}");
+        tracing::warn!("the data of failed upload {id} will be removed later: {error}");
     } else if let Err(error) = uploads::delete(state.store.as_ref(), kept).await {
-        tracing::debug!("upload {id} is forgotten later: {error}");
+        tracing::debug!("the record of failed upload {id} will be removed later: {error}");
     }
 }
 

@@ -141,7 +141,7 @@ pub enum InvalidArgValue {
         bytes: usize,
     },
     /// The value contains a NUL.
-    #[error("the value has a NUL character in it, which no environment can hold: remove it")]
+    #[error("the value contains a NUL character, which no environment can hold: remove it")]
     Nul,
     /// A run variable is misspelt.
     #[error(

@@ -16,7 +16,7 @@ pub enum AsideError {
     #[error("reading it took longer than {} s: make it shorter, or try again if this machine is very busy", WITHIN.as_secs())]
     TimedOut,
     /// The parser panicked, or the runtime is shutting down.
-    #[error("reading it did not end")]
+    #[error("reading it failed")]
     Lost {
         /// The runtime's error.
         source: tokio::task::JoinError,

@@ -235,7 +235,7 @@ pub fn render() -> String {
     let written =
         prometheus::TextEncoder::new().encode_utf8(&METRICS.table.registry.gather(), &mut text);
     if let Err(error) = written {
-        tracing::error!("the metrics cannot be told: {error}");
+        tracing::error!("the metrics cannot be encoded: {error}");
     }
     text
 }

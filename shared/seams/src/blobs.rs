@@ -91,7 +91,7 @@ pub enum BlobError {
         most: u64,
     },
     /// The source of the upload failed.
-    #[error("what was to be stored as {path} broke off")]
+    #[error("the upload of {path} was cut off")]
     Source {
         path: String,
         /// The reader's error.

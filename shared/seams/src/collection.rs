@@ -148,7 +148,7 @@ pub(crate) async fn commit_unconditional(
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum CreateError {
     /// The name is taken.
-    #[error("{key} exists already")]
+    #[error("{key} already exists")]
     Exists { key: Key },
     /// An error from the store.
     #[error(transparent)]

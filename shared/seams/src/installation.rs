@@ -160,7 +160,7 @@ pub enum PoolKeyRefused {
         derived_from: Vec<KeyFingerprint>,
     },
     /// No ingress or scheduler was started yet. Try again later.
-    #[error("no ingress and no scheduler has said yet with which key it seals: start one")]
+    #[error("no ingress or scheduler has recorded its sealing key yet: start one")]
     NobodySeals,
 }
 

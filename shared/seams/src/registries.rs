@@ -183,7 +183,7 @@ pub enum Deleted {
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum AddError {
     /// The name is taken.
-    #[error("{key} exists already")]
+    #[error("{key} already exists")]
     Exists { key: Key },
     /// The registry was deleted; another one may have its name now.
     #[error("registry {registry} was deleted")]

@@ -216,7 +216,7 @@ async fn a_dockerfile_linking_to_itself_is_a_user_error() {
     let build = json!({"upload": id, "images": ["web:{{.Run.ID}}"]});
     let run = api.run(&gantry, "/registries/reg/builds", &build).await;
     let words =
-        "step `build`: `Dockerfile` is a link that leads back to itself: let it lead to a file";
+        "step `build`: `Dockerfile` is a link that leads back to itself: make it point to a file";
     assert_eq!(failed(&run), (RunStatus::Failed, ErrorCode::SourceRefused, words.to_owned()));
 }
 

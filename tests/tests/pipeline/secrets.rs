@@ -88,7 +88,7 @@ async fn a_wrong_pool_key_costs_an_attempt_without_a_build() {
     let AttemptEnd::InfrastructureFailed { error } = &run.attempts[0].end else {
         panic!("{:?}", run.attempts)
     };
-    let told = "worker wrong cannot begin: the key of pool linux-amd64 does not open the secrets of run ca1";
+    let told = "worker wrong cannot start: the key of pool linux-amd64 does not open the secrets of run ca1";
     assert!(
         error.starts_with(told) && error.contains("`gantry secret pool-key linux-amd64`"),
         "{error}"

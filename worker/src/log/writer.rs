@@ -265,7 +265,7 @@ impl Waiting {
 
     async fn after(&mut self, error: &LogError) {
         if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(run.id = %self.log.run, "the log of run {} waits: {error}", self.log.run);
+            tracing::warn!(run.id = %self.log.run, "the log of run {} is not written yet: {error}", self.log.run);
         }
         sleep(self.backoff.wait()).await;
     }

@@ -45,7 +45,7 @@ pub enum ContextError {
         target: String,
     },
     /// The file is a link in a cycle.
-    #[error("`{path}` is a link that leads back to itself: let it lead to a file")]
+    #[error("`{path}` is a link that leads back to itself: make it point to a file")]
     Loop {
         /// As requested.
         path: String,

@@ -29,7 +29,7 @@ pub(super) async fn open(
             Err(error) if error.is_transient() && tries < TRIES => error,
             done => return done,
         };
-        tracing::debug!(%error, "the archive is asked for again");
+        tracing::debug!(%error, "the download of the archive is retried");
         tries += 1;
         tokio::time::sleep(backoff.wait()).await;
     }

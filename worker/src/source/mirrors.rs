@@ -122,7 +122,7 @@ impl Mirror {
         match git.fetch(remote, head, &self.path).await {
             // A process that was killed while writing may have left a lock or an incomplete file.
             Err(error) if error.may_be_local() => {
-                tracing::info!("the mirror of {} is made anew: {error}", remote.url);
+                tracing::info!("the mirror of {} is created again: {error}", remote.url);
                 discard(&self.path).await;
                 git.fetch(remote, head, &self.path).await?;
             }

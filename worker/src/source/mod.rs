@@ -131,7 +131,7 @@ pub enum SourceError {
         digest: Digest,
     },
     /// The deadline passed.
-    #[error("the source did not come in time: raise the run's timeout, or make the source smaller")]
+    #[error("fetching the source timed out: raise the run's timeout, or make the source smaller")]
     TimedOut,
     /// The source could not be stored.
     #[error("cannot keep the source under {}", .folder.display())]

@@ -69,7 +69,7 @@ async fn a_build_whose_report_broke_off_is_not_believed(on: Tested) {
         assert!(error.is_transient(), "{error:?}");
         let BuildError::Unavailable { message } = error else { panic!("{error:?}") };
         assert!(
-            message.starts_with("the engine's report of the build broke off, so which images it loaded is not known: "),
+            message.starts_with("the engine's report of the build was cut off, so which images it loaded is not known: "),
             "{message}"
         );
     }

@@ -71,7 +71,7 @@ fn check(root: &Path, file: &str) -> Result<()> {
         Ok(_) => return Ok(()),
         Err(error) if is_absent(&error) => "is a link to nothing: mend the link",
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            "is a link that leads back to itself: let it lead to a file"
+            "is a link that leads back to itself: make it point to a file"
         }
         Err(error) => {
             return Err(error).with_context(|| format!("cannot read {}", shown.display()));

@@ -97,7 +97,7 @@ pub(super) async fn read(
     }
     let body = body.clone();
     aside::read(move || read(&envelope, &body)).await.map_err(|error| {
-        tracing::error!("a webhook's body of verified origin was not read: {error}");
+        tracing::error!("the body of a verified webhook cannot be read: {error}");
         Refusal::Unavailable
     })
 }

@@ -283,7 +283,7 @@ fn refuse_secret(text: &str) -> Option<String> {
     if text.len() > LONGEST_SECRET {
         return Some(format!("the secret has {} bytes: at most {LONGEST_SECRET}", text.len()));
     }
-    text.contains('\0').then(|| "the secret has a NUL character in it: remove it".to_owned())
+    text.contains('\0').then(|| "the secret contains a NUL character: remove it".to_owned())
 }
 
 /// The error of an image name: the name as written, and what it becomes if that differs.

@@ -110,7 +110,7 @@ impl Request {
                 let run = runs::find(store, id).await?;
                 let run = run.ok_or_else(|| Refusal::Conflict {
                     code: "run_gone",
-                    message: format!("this key started run {id}, which is not kept any more"),
+                    message: format!("this key started run {id}, which is no longer kept"),
                 })?;
                 Ok(Started::Before(Box::new(run)))
             }

@@ -84,7 +84,7 @@ async fn refuse_lost_upload(state: &State, run: &RunRecord) -> Result<(), Refusa
         None => Err(Refusal::Conflict {
             code: "source_gone",
             message: format!(
-                "what run {} was built from is not kept any more: build it again from your files",
+                "what run {} was built from is no longer kept: build it again from your files",
                 run.id
             ),
         }),

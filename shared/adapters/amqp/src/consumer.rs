@@ -244,7 +244,7 @@ impl Clerk {
     /// A broker that is killed within seconds of a queue's creation still lists the queue after a restart, but has lost
     /// the process behind it, and does not recover by itself. Only doorbells are lost with the queue.
     async fn make_anew(&self, session: &Arc<Session>) {
-        warn!("`{}` does not answer: it is deleted and made anew", self.destination.name());
+        warn!("`{}` does not answer: it is deleted and created again", self.destination.name());
         let deleting = async {
             let channel = session.connection.create_channel().await?;
             channel

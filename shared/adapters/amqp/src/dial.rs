@@ -162,7 +162,7 @@ enum Obstacle {
     Tls(String),
     #[error("it is version {0}")]
     TooOld(String),
-    #[error("what answers does not speak AMQP 0-9-1")]
+    #[error("the server there does not speak AMQP 0-9-1")]
     Foreign,
 }
 

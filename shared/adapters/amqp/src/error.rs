@@ -8,7 +8,7 @@ use crate::options::Address;
 #[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum ConnectError {
-    /// No broker answers, or what answers does not speak AMQP.
+    /// No broker answers, or the server there does not speak AMQP.
     #[error("no RabbitMQ answers at {tried}: start it, or correct the address")]
     Unreachable {
         /// Each address with its error.

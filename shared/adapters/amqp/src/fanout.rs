@@ -135,7 +135,7 @@ impl<M: DeserializeOwned> AmqpListener<M> {
             match message::decode(&delivery.data) {
                 Ok(message) => return message,
                 Err(error) => {
-                    warn!("a message of `{}` was left out: {error}", self.destination.name())
+                    warn!("a message of `{}` was skipped: {error}", self.destination.name())
                 }
             }
         }

@@ -154,11 +154,11 @@ impl Made {
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(Event::ConnectionBlocked(why)) => {
-                        warn!("RabbitMQ at {} takes no messages: {why}", self.address);
+                        warn!("RabbitMQ at {} accepts no messages: {why}", self.address);
                         state.send_modify(|state| state.block(Some(why)));
                     }
                     Some(Event::ConnectionUnblocked) => {
-                        info!("RabbitMQ at {} takes messages again", self.address);
+                        info!("RabbitMQ at {} accepts messages again", self.address);
                         state.send_modify(|state| state.block(None));
                     }
                     Some(Event::Error(error)) => last = Some(plain(&error)),

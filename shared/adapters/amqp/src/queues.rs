@@ -131,7 +131,7 @@ impl<M: DeserializeOwned> AmqpQueue<M> {
                     return Ok(Some(Claim::new(message, trace, Box::new(held))));
                 }
                 Err(error) => {
-                    warn!("a message of `{}` was left out: {error}", self.destination.name());
+                    warn!("a message of `{}` was skipped: {error}", self.destination.name());
                     Box::new(held).acknowledge().await?;
                 }
             }

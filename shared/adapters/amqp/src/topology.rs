@@ -135,7 +135,7 @@ fn doorbells(room: u32) -> FieldTable {
 pub(crate) enum DeclareError {
     #[error(
         "`{name}` exists otherwise than gantry declares it, {why}: nothing but doorbells is in it, so delete it \
-         (`rabbitmqctl delete_queue {name}`, or in the management page) and it is made anew"
+         (`rabbitmqctl delete_queue {name}`, or in the management page) and it is created again"
     )]
     Different { name: String, why: String },
     #[error("declaring `{name}` is not permitted, {why}")]

@@ -62,7 +62,7 @@ impl Blobs for ObjectBlobs {
         let mut upload = self.store.put_multipart(&location).await.map_err(failed)?;
         if let Err(error) = send(&mut *upload, first, &mut pieces).await {
             if let Err(abort) = upload.abort().await {
-                warn!("what was sent of {path} could not be removed: {abort}");
+                warn!("the unfinished upload of {path} could not be removed: {abort}");
             }
             return Err(error);
         }

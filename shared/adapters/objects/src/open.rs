@@ -83,7 +83,7 @@ pub enum OpenError {
         source: Box<object_store::Error>,
     },
     /// The file of certificate authorities cannot be used.
-    #[error("{} cannot be used as an authority of certificates: {message}", path.display())]
+    #[error("{} cannot be used as a CA certificate: {message}", path.display())]
     CaFile { path: PathBuf, message: String },
     /// The system has no usable TLS.
     #[error(

@@ -104,7 +104,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The server does not speak Redis' protocol.
-    #[error("what answers at {address} is no redis: check the address and the port")]
+    #[error("the server at {address} is not Redis: check the address and the port")]
     NotRedis { address: String },
     /// The server is not a sentinel.
     #[error(

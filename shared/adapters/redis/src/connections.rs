@@ -90,7 +90,7 @@ impl Connections {
     }
 }
 
-const CONNECTING: &str = "the connections to redis broke and are being made anew";
+const CONNECTING: &str = "the connections to redis broke and are being restored";
 
 fn unavailable(message: &str) -> StoreError {
     StoreError::Unavailable { message: message.to_owned() }
@@ -163,7 +163,7 @@ impl Keeper {
             if let Err(error) = done {
                 // Watchers poll every few seconds, so a missed notification only delays them.
                 let error = link.failed(&error);
-                warn!("commits of watched records are not told: {error}");
+                warn!("watchers are not notified of commits and will poll: {error}");
             }
         }
     }

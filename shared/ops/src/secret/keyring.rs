@@ -31,7 +31,7 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// The key file to be created exists already.
-    #[error("{path} exists already: a key that something was sealed with is never overwritten")]
+    #[error("{path} already exists: a key that something was sealed with is never overwritten")]
     Exists {
         /// The file.
         path: PathBuf,

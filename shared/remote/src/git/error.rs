@@ -82,7 +82,7 @@ pub enum GitError {
         message: String,
     },
     /// The deadline passed.
-    #[error("{what} was not done within {waited:?}")]
+    #[error("{what} did not finish within {waited:?}")]
     TimedOut {
         /// `the fetch of https://…`
         what: String,

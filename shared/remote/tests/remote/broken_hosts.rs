@@ -70,7 +70,7 @@ async fn a_host_that_says_nothing_or_a_byte_a_second_is_given_up_in_time() {
         for (error, what) in [(looked, "looking at http://"), (fetched, "the fetch of http://")] {
             let text = error.to_string();
             assert!(matches!(error, GitError::TimedOut { .. }), "{fault:?}: {error:?}");
-            assert!(text.starts_with(what) && text.contains("was not done within"), "{text}");
+            assert!(text.starts_with(what) && text.contains("did not finish within"), "{text}");
             assert!(error.is_transient());
         }
     }

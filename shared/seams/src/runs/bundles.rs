@@ -13,7 +13,7 @@ pub type Bundled = Result<Option<Sealed>, NoBundle>;
 
 /// The secrets that a run needs are not in the store. It must not be built until they are sealed again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the secrets of run {run} are not in the store any more: they are sealed again")]
+#[error("the secrets of run {run} are no longer in the store: they will be sealed again")]
 pub struct NoBundle {
     /// The run that needs them.
     pub run: RunId,

@@ -72,7 +72,7 @@ pub(super) async fn build(
             // The missing part may have reported an image that the build must not load.
             ReportEnd::BrokeOff { why } => {
                 let message = format!(
-                    "the engine's report of the build broke off, so which images it loaded is not known: {why}"
+                    "the engine's report of the build was cut off, so which images it loaded is not known: {why}"
                 );
                 Err(BuildError::Unavailable { message })
             }
@@ -153,7 +153,7 @@ async fn next(
 }
 
 fn broke_off(status: &Status) -> ReportEnd {
-    tracing::warn!(%status, "the engine's report of a build broke off");
+    tracing::warn!(%status, "the engine's report of a build was cut off");
     ReportEnd::BrokeOff { why: status.message().to_owned() }
 }
 

@@ -20,7 +20,7 @@ pub struct UnpackLimits {
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum UnpackError {
     /// The content is not a tar archive.
-    #[error("what came is no tar archive, plain or with gzip: pack it with `tar -czf`")]
+    #[error("this is not a tar archive, plain or with gzip: pack it with `tar -czf`")]
     NoArchive,
     /// The archive has another format.
     #[error(
@@ -46,7 +46,7 @@ pub enum UnpackError {
         most: String,
     },
     /// The archive was cut off.
-    #[error("the archive broke off")]
+    #[error("the archive was cut off")]
     BrokeOff {
         /// The reader's error.
         source: std::io::Error,

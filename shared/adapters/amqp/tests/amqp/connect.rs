@@ -78,7 +78,7 @@ async fn an_unreachable_or_foreign_server_is_a_temporary_error() {
     assert!(error.is_temporary());
     let told = error.to_string();
     assert!(told.contains(&format!("{closed} (Connection refused")), "{told}");
-    assert!(told.contains(&format!("{foreign} (what answers does not speak AMQP")), "{told}");
+    assert!(told.contains(&format!("{foreign} (the server there does not speak AMQP")), "{told}");
 }
 
 #[tokio::test]
