@@ -112,7 +112,7 @@ async fn rekey(options: &SettingsOptions, environment: &Environment) -> Result<(
     let Some(found) = installation::find(store).await? else {
         bail!("there is no installation in the store yet: nothing is sealed");
     };
-    // A running process that does not know the first key could not open secrets any more. With a data folder, its lock
+    // A running process that does not know the first key could no longer open secrets. With a data folder, its lock
     // shows that there is none.
     if settings.store.url.is_some() && found.keys.first() != Some(first) {
         bail!(

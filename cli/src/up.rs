@@ -28,7 +28,7 @@ const TOKEN_FILE: &str = "admin-token";
 const NO_ENGINE: &str = "runs wait until one answers. To get one: `apt install docker.io`; one that is elsewhere: \
                          `--set engine.address=unix:///…`";
 
-/// Starts all roles, and runs until it is told to stop.
+/// Starts all roles, and runs until it is asked to stop.
 pub(crate) async fn up(up: Up, environment: &Environment) -> Result<Exit> {
     let settings = serve::read_settings(&up.settings, &up.flags(), environment)?;
     serve::check_servers(Role::All, &settings)?;

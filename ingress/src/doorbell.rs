@@ -1,8 +1,8 @@
 //! Rings doorbells after the commit, in the background.
 //!
 //! The receiver of a doorbell reads all pending events or runs. So at most one doorbell of a kind is being sent at a
-//! time, and the next one stands for all that came meanwhile. A lost doorbell costs a few seconds until the sweeper
-//! rings again.
+//! time, and the next one covers everything that arrives meanwhile. A lost doorbell costs a few seconds until the
+//! sweeper rings again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -33,7 +33,7 @@ pub enum Dockerd {
 
 /// A `dockerd` with a separate network, mount namespace and cgroup, so that nothing of it remains.
 ///
-/// Its network only has a loopback device. Port 80 on it also stands in for Docker Hub: see [`OwnEngine::listen`].
+/// Its network only has a loopback device. Port 80 on it also replaces Docker Hub: see [`OwnEngine::listen`].
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: tempfile::TempDir,

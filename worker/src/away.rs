@@ -13,7 +13,7 @@ use crate::lease::KeptLease;
 
 /// Why the store refused what the attempt was about to do.
 pub(crate) enum Refused {
-    /// The lease is lost: nothing may be done any more.
+    /// The lease is lost: nothing more may be done.
     LeaseLost,
     /// Cancellation was requested.
     CancelAsked,

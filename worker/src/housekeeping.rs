@@ -23,7 +23,7 @@ pub(crate) struct Housekeeper {
 }
 
 impl Housekeeper {
-    /// Cleans up at the start, at intervals, and when a run ended of which an earlier attempt may have left something.
+    /// Cleans up at the start, at intervals, and after each run whose earlier attempts may have left something.
     /// Also while no runs may be taken, because cleaning up is what frees a full disk.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         loop {

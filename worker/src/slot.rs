@@ -52,7 +52,7 @@ struct CannotBegin {
 }
 
 impl Slot {
-    /// Executes one attempt. Returns when its outcome was written, or cannot be written any more.
+    /// Executes one attempt. Returns when its outcome was written, or can no longer be written.
     pub(crate) async fn attempt(&self, taken: TakenRun, held: Held, stop: &CancellationToken) {
         let span = spans::attempt(&taken, &self.settings);
         self.attempt_in_span(taken, held, stop).instrument(span).await;

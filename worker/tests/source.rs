@@ -193,7 +193,7 @@ async fn an_unreadable_dockerfile_is_an_error_with_the_reason() {
         ("one", "`one` is a link that leads back to itself: make it point to a file".to_owned()),
         (
             "broken",
-            "`broken` is a link to `sub/absent`, which is not in the source: add the file or mend the link"
+            "`broken` is a link to `sub/absent`, which is not in the source: add the file or correct the link"
                 .to_owned(),
         ),
         (

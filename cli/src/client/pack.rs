@@ -404,7 +404,7 @@ mod tests {
         }
         for (asked, said) in [
             ("loop", "is a link that leads back to itself: make it point to a file"),
-            ("broken", "is a link to nothing: mend the link"),
+            ("broken", "is a broken link: correct it"),
             ("device", "is a device or pipe: `-f` names a file"),
             ("sub", "is a folder: name the Dockerfile in it with `-f`"),
             ("../absent", "`-f` names the Dockerfile relative to that folder"),

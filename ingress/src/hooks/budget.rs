@@ -30,7 +30,7 @@ struct Ledger {
 struct Holder {
     bytes: u64,
     since: Instant,
-    /// Notified when this holder is dropped to make room; `None` once it cannot be dropped any more.
+    /// Notified when this holder is dropped to make room; `None` once it can no longer be dropped.
     gave_way: Option<Arc<Notify>>,
 }
 

@@ -1,6 +1,6 @@
 //! Who may choose the code that sees a task's secret build arguments.
 //!
-//! Any instruction of a build may read them, also one of a base image. So whoever chooses the code can read the
+//! Any instruction of a build may read them, also one of a base image. So a caller who chooses the code can read the
 //! secrets, and must either have given them or have a token that is trusted with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};

@@ -113,7 +113,7 @@ impl Recipe {
         build.secret_build_args.values_mut().chain(self.source.query_mut())
     }
 
-    /// The same recipe for another run, with bases resolved anew, even if this one pinned them.
+    /// The same recipe for another run, with bases resolved again, even if this one pinned them.
     #[must_use]
     pub fn again(&self) -> Self {
         let mut again = self.clone();

@@ -55,7 +55,7 @@ impl Steps {
         self.steps.iter()
     }
 
-    /// Begins a step. If it began before, it begins anew.
+    /// Begins a step. If it began before, it begins again.
     pub fn begin(&mut self, id: &StepId, now: Timestamp) {
         self.steps.retain(|step| step.id != *id);
         self.steps.push(Step { id: id.clone(), began: now, state: StepState::Running });

@@ -396,7 +396,7 @@ async fn write_attributes(repository: &Path) -> Result<(), GitError> {
     })
 }
 
-/// The deepest tree that is written: whoever walks it, even to remove it, holds an open file for each level.
+/// The deepest tree that is written. Walking a tree, even to remove it, needs an open file for each level.
 const DEEPEST: usize = 128;
 /// The longest file name that file systems accept.
 const LONGEST_NAME: usize = 255;

@@ -78,7 +78,7 @@ pub enum ArchiveError {
     StoreInUse { installation: String },
     /// Another archive's import was begun and not finished.
     #[error(
-        "an import of another archive did not come to its end, of installation {installation}: repeat that one, or take an \
+        "an import of another archive was not completed, of installation {installation}: repeat that one, or take an \
          empty store"
     )]
     OtherUnfinished {

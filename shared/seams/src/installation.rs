@@ -122,7 +122,7 @@ pub enum OpenError {
     },
     /// An import into the store is unfinished.
     #[error(
-        "an import into it did not come to its end: repeat `gantry store import` with the same folder"
+        "an import into it was not completed: repeat `gantry store import` with the same folder"
     )]
     ImportUnfinished,
     /// An error from the store.

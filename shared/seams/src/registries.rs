@@ -170,7 +170,7 @@ pub async fn delete(
 /// The result of [`delete`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
-    /// The registry does not exist any more.
+    /// The registry no longer exists.
     Gone,
     /// It still has tasks and was not removed.
     StillHasTasks,

@@ -138,7 +138,7 @@ impl Walk<'_> {
     ) -> Result<Option<Batch>, StoreError> {
         let mut batch = Batch::default();
         let signer = self.reseal.signer();
-        // A run with an invalid signature is not signed anew: that would legitimize a forged record.
+        // A run with an invalid signature is not signed again: that would legitimize a forged record.
         let is_signed = found.value.as_run().is_some_and(|run| run.is_signed(signer));
         let bound_to = found.value.bound_to();
         let mut is_changed = false;

@@ -49,7 +49,7 @@ pub enum RunOpError {
     /// There is no such run.
     #[error("there is no run {run}")]
     Absent { run: RunId },
-    /// The caller does not hold the lease any more.
+    /// The caller no longer holds the lease.
     #[error("the lease on run {run} is lost")]
     LeaseLost { run: RunId },
     /// Cancellation was requested.
@@ -181,7 +181,7 @@ async fn find_versioned(
 /// Records why a waiting run waits. Writes nothing if that is already the recorded reason.
 ///
 /// # Errors
-/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is not waiting any more.
+/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is no longer waiting.
 pub async fn hold(store: &dyn Store, run: RunId, reason: WaitReason) -> Result<(), RunOpError> {
     if let Some(found) = find(store, run).await?
         && matches!(&found.state, RunState::Waiting { reason: said, .. } if *said == reason)

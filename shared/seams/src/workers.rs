@@ -57,7 +57,7 @@ pub async fn last_served(
 ) -> Result<Option<Timestamp>, StoreError> {
     match codec::load::<Served>(store, &served_key(pool)).await {
         Ok(served) => Ok(served.map(|found| found.value.last)),
-        // The next worker that reports writes it anew.
+        // The next worker that reports writes it again.
         Err(StoreError::Undecodable { .. }) => Ok(None),
         Err(error) => Err(error),
     }

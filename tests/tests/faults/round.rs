@@ -28,7 +28,7 @@ use crate::plan::{self, Plan};
 use crate::report::Report;
 use crate::verdict;
 
-/// The time limit until nothing changes any more.
+/// The time limit until nothing changes.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
 /// The additional time limit for cleaning up.

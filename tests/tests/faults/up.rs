@@ -102,7 +102,7 @@ impl Scaled {
 
 impl Up {
     /// Starts the result of [`program`], and sets it up: a push to the branch builds `dockerfile`, in which `BASE`
-    /// stands for a base image.
+    /// is replaced by a base image.
     pub(crate) async fn start(
         program: &Program,
         telemetry: SocketAddr,

@@ -35,7 +35,7 @@ async fn a_renewed_lease_holds_despite_a_scheduler_clock_ahead() {
         assert_eq!(renewed.unwrap(), Renewal::Held, "after {:?}", began.elapsed());
         tokio::time::sleep(PERIOD / 10).await;
     }
-    // It is not renewed any more.
+    // It is no longer renewed.
     gantry.clock.advance(PERIOD);
     let silent = Instant::now();
     while gantry.run("ca1").await.status() == RunStatus::Started {

@@ -75,10 +75,10 @@ pub trait Engine: Send + Sync {
     async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError>;
 
     /// Lists the containers and images with this installation's label, and all processes that a killed engine left
-    /// behind, whoever started them.
+    /// behind, no matter who started them.
     ///
     /// Objects of running attempts have the label too, so the caller compares [`Leftover::owner`] with the leases.
-    /// Processes are only listed if nothing waits for them any more, so builds may run meanwhile.
+    /// Processes are only listed if nothing waits for them, so builds may run meanwhile.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -36,7 +36,7 @@ pub enum ContextError {
     },
     /// The file is a link to a file that does not exist.
     #[error(
-        "`{path}` is a link to `{target}`, which is not in the source: add the file or mend the link"
+        "`{path}` is a link to `{target}`, which is not in the source: add the file or correct the link"
     )]
     Dangling {
         /// As requested.

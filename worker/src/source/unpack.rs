@@ -39,7 +39,7 @@ const MOST_BETWEEN: u64 = 1 << 20;
 /// What each entry may use without reducing the budget of the next one.
 const BETWEEN_EACH: u64 = 4096;
 
-/// The most nested folders: whoever walks a tree, even to remove it, holds an open file for each level.
+/// The most nested folders. Walking a tree, even to remove it, needs an open file for each level.
 const DEEPEST: usize = 128;
 
 /// The magic bytes of compressed formats that are not supported.

@@ -69,7 +69,7 @@ fn check(root: &Path, file: &str) -> Result<()> {
         Ok(metadata) if !metadata.is_file() => "is a device or pipe: `-f` names a file",
         Ok(metadata) if metadata.len() > LARGEST => "is larger than 1 MiB: is it the Dockerfile?",
         Ok(_) => return Ok(()),
-        Err(error) if is_absent(&error) => "is a link to nothing: mend the link",
+        Err(error) if is_absent(&error) => "is a broken link: correct it",
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             "is a link that leads back to itself: make it point to a file"
         }

@@ -33,11 +33,11 @@ use crate::topology::Destination;
 const LINGER: Duration = Duration::from_millis(100);
 /// A broker that has just restarted may never answer a request, so it is sent again after this time.
 const ANSWER: Duration = Duration::from_secs(5);
-/// After this many unanswered requests the queue is deleted and declared anew, see [`Clerk::make_anew`].
+/// After this many unanswered requests the queue is deleted and declared again, see [`Clerk::make_anew`].
 const UNANSWERED: u32 = 3;
 /// RabbitMQ itself waits 5 s for an unresponsive queue before it deletes it by force.
 const DELETION: Duration = Duration::from_secs(15);
-/// A broker may silently forget a consumer, for example when its queue was deleted and declared anew. So consumers are
+/// A broker may silently forget a consumer, for example when its queue was deleted and declared again. So consumers are
 /// renewed.
 const RENEW: Duration = Duration::from_secs(30);
 /// The time limit for cancelling a consumer. After that the channel is dropped, which has the same effect.

@@ -147,7 +147,7 @@ impl Line {
     }
 }
 
-/// Marks a channel with a message whose confirm nobody awaits any more. Lapin keeps such a confirm as long as the
+/// Marks a channel with a message whose confirm is no longer awaited. Lapin keeps such a confirm as long as the
 /// channel lives, so the channel is replaced. Callers that still wait keep it alive until they are done.
 struct GivenUp<'l> {
     line: &'l Line,

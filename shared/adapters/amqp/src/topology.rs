@@ -134,7 +134,7 @@ fn doorbells(room: u32) -> FieldTable {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeclareError {
     #[error(
-        "`{name}` exists otherwise than gantry declares it, {why}: nothing but doorbells is in it, so delete it \
+        "`{name}` exists with other properties than gantry declares, {why}: nothing but doorbells is in it, so delete it \
          (`rabbitmqctl delete_queue {name}`, or in the management page) and it is created again"
     )]
     Different { name: String, why: String },

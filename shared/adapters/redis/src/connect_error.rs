@@ -24,7 +24,7 @@ pub enum ConnectError {
     },
     /// No sentinel names a server that reports itself as the master, as during a failover.
     #[error(
-        "no master `{master}` is to be had from the sentinels {sentinels}: check its name with `SENTINEL masters`"
+        "the sentinels {sentinels} name no working master `{master}`: check its name with `SENTINEL masters`"
     )]
     NoMaster {
         /// The master's name.

@@ -214,7 +214,7 @@ impl ServiceKey {
     }
 }
 
-/// HMAC-SHA256: whoever can verify can also sign, and only the service does either.
+/// HMAC-SHA256: the key that verifies can also sign, so only the service does both.
 impl Signer for Keyring {
     fn sign(&self, text: &[u8]) -> RunSignature {
         let tag = self.first.mac(text).finalize().into_bytes();

@@ -36,7 +36,7 @@ pub enum Admission {
 /// hold even if other schedulers admit at the same moment.
 ///
 /// # Errors
-/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is not waiting any more.
+/// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is no longer waiting.
 pub async fn ready(
     store: &dyn Store,
     run: RunId,

@@ -46,7 +46,7 @@ pub enum Renewal {
     Held,
     /// The lease was renewed, and cancellation is requested.
     CancelAsked,
-    /// The caller does not hold the lease any more.
+    /// The caller no longer holds the lease.
     Lost,
 }
 

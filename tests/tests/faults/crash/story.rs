@@ -25,7 +25,7 @@ use crate::report::Report;
 use crate::round::{PlannedTask, REGISTRY, create_tasks_and_hook, move_branch, quiet};
 use crate::verdict::Judge;
 
-/// The time limit until nothing changes any more.
+/// The time limit until nothing changes.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 
 /// More candidates than one commit decides.

@@ -24,7 +24,7 @@ use crate::evidence;
 use crate::ledger::Hook;
 use crate::round::quiet;
 
-/// The time limit until nothing changes any more: longer than the pause of 80 s before a third attempt, which a run may
+/// The time limit until nothing changes: longer than the pause of 80 s before a third attempt, which a run may
 /// need whose engine was unavailable, even on a busy machine.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 

@@ -6,7 +6,7 @@
 //!
 //! - their id belongs to this engine: it has a folder `buildkit/executor/<id>` under the engine's data root. Other
 //!   engines, a separate buildkitd or one in a container, have theirs elsewhere;
-//! - and no `runc` waits for them: the parent of the topmost process is not `runc` any more. A step of a running build
+//! - and no `runc` waits for them: the parent of the topmost process is no longer `runc`. A step of a running build
 //!   still has its `runc`, whoever started it. So it is never selected, and builds may continue meanwhile.
 //!
 //! Used only if the engine's data root is a readable folder on this machine.

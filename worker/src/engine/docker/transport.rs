@@ -1,8 +1,8 @@
 //! Connections to the engine's socket.
 //!
 //! In: an HTTP request, or a request for a gRPC connection. Out: an answer, or a connection upgraded to HTTP/2. Each
-//! has a separate connection, so that a blocked one does not affect others, and closing it tells the engine that nobody
-//! waits any more.
+//! has a separate connection, so that a blocked one does not affect others, and closing it tells the engine that the
+//! caller no longer waits.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

@@ -85,7 +85,7 @@ impl UnpackError {
     }
 }
 
-/// The path on one line without terminal control sequences, because whoever packed the archive chose it.
+/// The path on one line without terminal control sequences, because it comes from the archive.
 pub(super) fn shown(path: &Path) -> String {
     one_line(&path.display().to_string().chars().take(200).collect::<String>())
 }

@@ -65,7 +65,7 @@ async fn a_queue_with_other_properties_is_named() {
     assert_eq!(vhost.api().ask("PUT", &path, r#"{"durable":true,"arguments":{}}"#).0, 201);
     let error = refused(vhost.options()).await;
     assert!(matches!(error, ConnectError::Topology { .. }), "{error}");
-    assert!(error.to_string().starts_with("`gantry.runs` exists otherwise"), "{error}");
+    assert!(error.to_string().starts_with("`gantry.runs` exists with other properties"), "{error}");
 }
 
 #[tokio::test]
