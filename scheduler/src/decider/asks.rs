@@ -1,4 +1,4 @@
-//! Asks of code hosts, beside the loop that decides: a host that is silent holds up no events but its own.
+//! Queries to code hosts. They run beside the decider's loop, so a slow host delays only its own events.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,25 +9,25 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Decider;
 
-/// How many asks go to one host at once. A silent one is waited for, and each is a process of its own.
+/// How many queries one host gets at once. Each is a process, which waits for a slow host.
 const A_HOST: usize = 4;
 
-/// How many asks go on in all.
+/// How many queries run at once in all.
 const AT_ONCE: usize = 32;
 
-/// How many events may wait for their turn. More stay in the store and are looked at later.
+/// How many events may wait for a query. The others stay due in the store for a later tick.
 const MOST: usize = 4096;
 
 /// Whether deciding an event may ask its code host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MayAsk {
-    /// It takes as long as the host does.
+    /// Yes; the caller can wait for the host.
     Yes,
-    /// Others wait behind it.
+    /// No; other events wait for the caller.
     NotNow,
 }
 
-/// The events whose code host is being asked, by this process.
+/// The events for which this process is querying a code host, or waits to.
 #[derive(Debug)]
 pub struct Asks {
     events: Mutex<HashSet<EventId>>,
@@ -56,7 +56,7 @@ impl Asks {
         self.events().len()
     }
 
-    /// Waits until nothing is being asked. Answers whether something was.
+    /// Waits until no query is running or waiting. Returns `false` if there was none.
     pub(super) async fn settled(&self) -> bool {
         let mut waited = false;
         loop {
@@ -69,7 +69,8 @@ impl Asks {
         }
     }
 
-    /// The turn of an event at its host. Whoever waits for a host takes nobody else's place.
+    /// Waits until `host` may be queried. The permit of the host comes first: an event that waits for a busy host holds
+    /// none of the permits that all hosts share.
     async fn turn(&self, host: &str) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         let of_host = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +87,7 @@ impl Asks {
     }
 }
 
-/// Takes an event off the list, however its task ends.
+/// Removes an event from [`Asks`] when its tokio task ends, even by a panic.
 struct Asked {
     asks: Arc<Asks>,
     event: EventId,
@@ -100,8 +101,8 @@ impl Drop for Asked {
 }
 
 impl Decider {
-    /// Decides an event in a task of its own, once it is its turn to ask `host`. Answers `false` if too many wait for
-    /// theirs, or this one does already.
+    /// Spawns a tokio task that decides an event once it may query `host`. Returns `false` if too many events wait, or
+    /// this one does already.
     pub(super) fn decide_with_host(&self, due: &Due, host: String) -> bool {
         if self.asks.count() >= MOST || !self.asks.events().insert(due.event.clone()) {
             return false;
@@ -111,7 +112,7 @@ impl Decider {
         tokio::spawn(async move {
             let Some(_turn) = decider.asks.turn(&host).await else { return };
             if let Err(error) = decider.decide_event(&due, MayAsk::Yes).await {
-                tracing::warn!(event.id = %asked.event, "event {} is decided later: {error}", asked.event);
+                tracing::warn!(event.id = %asked.event, "event {} stays undecided for now: {error}", asked.event);
             }
         });
         true

@@ -1,4 +1,5 @@
-//! Resolves the head of a branch after a push: by the push itself where the known head allows it, else at the code host.
+//! Resolves the head of a branch after a push: from the push and the stored head if they suffice, else from the code
+//! host.
 
 use gantry_domain::event::Push;
 use gantry_domain::fact::{self, Fact, FactKey, PushEffect};
@@ -17,43 +18,43 @@ use super::asks::MayAsk;
 
 /// The current head of a branch, and the fact that was stored before.
 pub(super) struct ResolvedHead {
-    /// What the store said, to be advanced from.
+    /// The stored fact, which the new one replaces.
     pub(super) known: Option<Versioned<Fact>>,
     /// The fact with the current head.
     pub(super) now: Fact,
 }
 
 impl ResolvedHead {
-    /// Whether there is anything to know: a branch that never was and is not has no fact, or a sender could have as many stored
-    /// as it has names.
+    /// Whether there is a fact to store. A branch that does not exist and has no fact gets none: otherwise a sender
+    /// could fill the store with invented branch names.
     pub(super) fn is_something(&self) -> bool {
         self.known.is_some() || self.now.value.is_some()
     }
 
-    /// Whether something changed.
+    /// Whether the head has changed.
     pub(super) fn advanced(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.value.generation != self.now.generation)
     }
 }
 
-/// How a code host may be asked.
+/// How a code host may be queried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
-    /// Whether now.
+    /// Whether it may be queried now.
     pub(super) may_ask: MayAsk,
-    /// Whether it may be asked again later if it may be behind the push.
+    /// Whether an answer that may be older than the push is postponed. If not, that answer counts.
     pub(super) may_wait: bool,
 }
 
-/// Why a head is not resolved.
+/// Why a head was not resolved.
 pub(super) enum Unresolved {
-    /// The code host could not be asked: later, perhaps.
+    /// The query failed.
     Asking(CodeHostError),
-    /// This host must be asked, which may take a while.
+    /// This host must be queried, and [`MayAsk::NotNow`] forbids it.
     MustAsk(String),
-    /// The host may not show yet what the push says.
+    /// The host may not show the push yet.
     Behind,
-    /// The store's own.
+    /// An error from the store.
     Store(StoreError),
 }
 
@@ -64,7 +65,8 @@ impl From<StoreError> for Unresolved {
 }
 
 impl Decider {
-    /// What a push means for the head of its branch. `tasks` watch it, and one of their tokens may be needed to ask.
+    /// Resolves the head of `branch` after a push. `tasks` are those that watch the repository: the code host is
+    /// queried with their tokens.
     pub(super) async fn resolve_head(
         &self,
         registry: &RegistryName,
@@ -94,15 +96,15 @@ impl Decider {
         Ok(ResolvedHead { known, now })
     }
 
-    /// Asks the code host, with the address and the token of each task in turn until one is let in. Never at an address
-    /// that a push names: whoever sends hooks would be sent the tokens.
+    /// Queries the code host with the address and token of each task in turn, until one is accepted. It never uses an
+    /// address from a push: then a sender of hooks could have the tokens sent to a server of its own.
     pub(super) async fn ask(
         &self,
         branch: Option<&RefName>,
         tasks: &[Task],
         may_ask: MayAsk,
     ) -> Result<BranchHead, Unresolved> {
-        /// More would only ask the same host the same thing.
+        /// More tasks would only send the same query to the same host.
         const TOKENS: usize = 3;
         let mut asked = Vec::with_capacity(TOKENS);
         for task in tasks {
@@ -115,7 +117,7 @@ impl Decider {
         if let Some((_, url)) = asked.first()
             && may_ask == MayAsk::NotNow
         {
-            // Two servers may share a name, at different ports.
+            // With the port: two servers may share a host name.
             return Err(Unresolved::MustAsk(url.as_url().authority().to_owned()));
         }
         let message = "no task reads the repository from git".to_owned();

@@ -1,4 +1,4 @@
-//! Undecided events become decisions, and runs where a rule said yes: both in one commit.
+//! Decides events: writes the decision, and the runs that it starts, in one commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,23 +24,23 @@ mod saved;
 pub use asks::Asks;
 use asks::MayAsk;
 
-/// How many events one look takes.
+/// How many events are read at once.
 const EVENTS_A_TICK: usize = 64;
 
-/// How often an event is looked at anew because somebody else changed what it rests on.
+/// How many conflicts with other writers are retried before an event is postponed.
 const CONFLICT_RETRIES: usize = 64;
 
-/// What deciding an event led to.
+/// The result of one step of deciding an event.
 enum Progress {
-    /// It is decided, up to here; these runs were started.
+    /// The event is decided; these runs were started.
     Committed(Vec<RunId>),
-    /// There are more candidates than fit one commit.
+    /// These runs were started; more candidates remain than fit into one commit.
     CommittedWithMore(Vec<RunId>),
-    /// Someone else changed what it rests on: look again.
+    /// Another writer changed a record that the decision depends on: read again.
     Conflict,
-    /// It is put off.
+    /// The event was postponed.
     PutOff,
-    /// This host must be asked first.
+    /// This host must be queried first.
     MustAsk(String),
 }
 
@@ -49,24 +49,24 @@ enum Progress {
 pub(crate) struct Decider {
     pub(crate) store: SharedStore,
     pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
-    /// Opens the tokens that code hosts are asked with, and signs runs.
+    /// Opens the tokens for code hosts, and signs runs.
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) code_host: Arc<dyn CodeHost>,
     pub(crate) asks: Arc<Asks>,
 }
 
 impl Decider {
-    /// The same as [`Decider::tick`], and waits for the code hosts that are being asked.
+    /// Like [`Decider::tick`], but also waits for the queries to code hosts.
     pub(crate) async fn tick_and_settle(&self) -> Result<usize, StoreError> {
         let decided = self.tick().await?;
         Ok(decided + usize::from(self.asks.settled().await))
     }
 
-    /// Decides the events that are due, and begins to ask the code hosts of those that cannot be decided without. Answers
-    /// how many were decided.
+    /// Decides the events that are due, and starts the queries that some need first. Returns how many events were
+    /// decided or postponed.
     ///
     /// # Errors
-    /// [`StoreError`]; one event that cannot be decided does not keep the others.
+    /// [`StoreError`]. An event that cannot be decided is postponed, and does not block the others.
     pub(crate) async fn tick(&self) -> Result<usize, StoreError> {
         let mut decided = 0;
         loop {
@@ -91,7 +91,7 @@ impl Decider {
         }
     }
 
-    /// Decides an event. Answers with a host that must be asked first, if it may not be now.
+    /// Decides an event. Returns the host that must be queried first, if `may_ask` forbids to query it now.
     async fn decide_event(&self, due: &Due, may_ask: MayAsk) -> Result<Option<String>, StoreError> {
         let id = &due.event;
         let mut conflicts = 0;
@@ -100,7 +100,7 @@ impl Decider {
                 Ok(Some(found)) => found,
                 Ok(None) => return self.set_aside(due).await,
                 Err(StoreError::Undecodable { key, message }) => {
-                    tracing::error!(event.id = %id, "event {id} is set aside, since {key} does not decode: {message}");
+                    tracing::error!(event.id = %id, "event {id} is set aside: {key} does not decode: {message}");
                     return self.set_aside(due).await;
                 }
                 Err(error) => return Err(error),
@@ -109,12 +109,12 @@ impl Decider {
             let span = tracing::info_span!("decide event", event.id = %id, trace.id = field::Empty);
             telemetry::follow(&span, event.trace.as_ref());
             let progress = match self.decide(&found, may_ask).instrument(span).await {
-                // What it rests on waits for a person; it is looked at again, and keeps no other meanwhile.
+                // A person must repair the record. Until then the event is postponed, so that it blocks no other.
                 Err(StoreError::Undecodable { key, message }) => {
                     self.put_off(&found, &format!("{key} does not decode: {message}")).await?
                 }
                 Ok(Progress::Conflict) if conflicts == CONFLICT_RETRIES => {
-                    self.put_off(&found, "others change what it rests on all the time").await?
+                    self.put_off(&found, "records that it depends on change too often").await?
                 }
                 progress => progress?,
             };
@@ -127,10 +127,10 @@ impl Decider {
         }
     }
 
-    /// Looks at an event again after a pause.
+    /// Postpones an event. The pause grows with each try.
     async fn put_off(&self, found: &Undecided, why: &str) -> Result<Progress, StoreError> {
         let (id, pause) = (&found.event.id, pause_after(found.tries()));
-        tracing::warn!(event.id = %id, "event {id} is decided in {pause:?} at the earliest: {why}");
+        tracing::warn!(event.id = %id, "event {id} is postponed by {pause:?}: {why}");
         decisions::put_off(self.store.as_ref(), found, pause).await?;
         Ok(Progress::PutOff)
     }
@@ -140,7 +140,7 @@ impl Decider {
         Ok(None)
     }
 
-    /// Decides as much of an event as one commit does, and rings for the runs that it started.
+    /// Decides as many candidates of an event as fit into one commit, and rings for the runs that it started.
     async fn decide(&self, found: &Undecided, may_ask: MayAsk) -> Result<Progress, StoreError> {
         let event = &found.event;
         let progress = match &event.kind {
@@ -199,10 +199,10 @@ impl Decider {
         for run in started {
             tracing::info!(event.id = %event.id, run.id = %run, "event {} started run {run}", event.id);
         }
-        // Whoever takes it looks at all that wait.
+        // One doorbell is enough: its receiver scans all waiting runs.
         let Some(run) = started.last().copied() else { return };
         if let Err(error) = self.runs_moved.publish(RunsMoved { run }, event.trace.clone()).await {
-            tracing::debug!("admission looks for itself: {error}");
+            tracing::debug!("admission is not notified and will poll: {error}");
         }
     }
 }

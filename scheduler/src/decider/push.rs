@@ -1,4 +1,4 @@
-//! What a push starts.
+//! Decides which runs a push starts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use super::asks::MayAsk;
 use super::head::{Asking, ResolvedHead, Unresolved};
 use super::{Decider, Progress, pause_after};
 
-/// How many candidates one commit decides: as many as Redis writes in less than 5 ms.
+/// How many candidates one commit decides: as many as Redis commits in less than 5 ms.
 const CANDIDATES_A_COMMIT: usize = 48;
 
-/// How often a code host that cannot be asked is asked again: with the pauses below, about an hour in all.
+/// How often a failed query to a code host is retried: with the pauses of [`pause_after`], for about an hour.
 const TRIES: u32 = 12;
 
-/// For how long after a push its code host may still show an older head. After that its answer counts.
+/// For how long after a push its code host may still return an older head. Later answers count.
 const BEHIND_FOR: Duration = Duration::from_secs(180);
 
-/// The longest pause before a host that may be behind is asked again.
+/// The longest pause before a host that may be behind is queried again.
 const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 
-/// What was found out of the head of the branch that a push moved.
+/// What is known about the head of the branch that a push moved.
 enum FoundHead {
     Resolved(ResolvedHead),
     Unknown { fact: FactKey, why: String },
@@ -38,7 +38,7 @@ enum FoundHead {
 }
 
 impl FoundHead {
-    /// As it is judged. `goes_on`: earlier candidates of this push were judged in a commit that wrote the fact.
+    /// Converts it for [`judge`]. `goes_on` is true if an earlier commit for this push has already written the fact.
     fn judged(self, goes_on: bool) -> Head {
         match self {
             Self::Resolved(resolved) => {
@@ -79,7 +79,7 @@ impl Decider {
         }
         let now = self.store.now().await?;
         let is_new = now.since(event.received) < BEHIND_FOR;
-        // Of the candidates behind the cursor the first have been decided by the head that was found.
+        // Candidates before the cursor were already decided with the head that was found then, so do not postpone now.
         let asking = Asking { may_ask, may_wait: is_new && after.is_none() };
         let resolved = async {
             let push = self.with_default_branch(push, &candidates, may_ask).await?;
@@ -99,13 +99,13 @@ impl Decider {
             Err(Unresolved::MustAsk(host)) => return Ok(Progress::MustAsk(host)),
             Err(Unresolved::Behind) => {
                 let pause = pause_after(found.tries()).min(LONGEST_BEHIND);
-                tracing::info!(event.id = %event.id, "{repository} is asked again in {pause:?}: it may not show yet what event {} says", event.id);
+                tracing::info!(event.id = %event.id, "{repository} is queried again in {pause:?}: it may not show the push of event {} yet", event.id);
                 decisions::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Progress::PutOff);
             }
             Err(Unresolved::Asking(error)) if found.tries() < TRIES => {
                 let pause = pause_after(found.tries());
-                tracing::warn!(event.id = %event.id, "{repository} is asked again in {pause:?}: {error}");
+                tracing::warn!(event.id = %event.id, "{repository} is queried again in {pause:?}: {error}");
                 decisions::put_off(self.store.as_ref(), found, pause).await?;
                 return Ok(Progress::PutOff);
             }
@@ -120,8 +120,8 @@ impl Decider {
         self.commit_push(found, &push, &candidates, head, now).await
     }
 
-    /// The push with the repository's default branch, which the code host is asked for where the push does not name it
-    /// and a task watches it.
+    /// Returns the push with the repository's default branch. The code host is queried for it only if a task watches it
+    /// and the push does not name it.
     async fn with_default_branch<'a>(
         &self,
         push: &'a Push,
@@ -139,7 +139,7 @@ impl Decider {
         Ok(Cow::Owned(Push { default_branch, ..push.clone() }))
     }
 
-    /// Writes fact, runs and decision in one commit.
+    /// Writes the fact, the runs and the decision in one commit.
     async fn commit_push(
         &self,
         found: &Undecided,
@@ -155,7 +155,7 @@ impl Decider {
         {
             facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
         }
-        // The runs of the first candidates went with the commit that advanced the fact; the later ones follow it.
+        // The first commit advanced the fact. Later candidates must start their runs too, although it is unchanged now.
         let head = head.judged(found.cursor().is_some());
         let keys: Vec<String> = candidates.iter().filter_map(|task| head.run_key(task)).collect();
         let has = runs::find_for(store, &keys).await?;

@@ -1,4 +1,4 @@
-//! What becomes known when a task is saved.
+//! Reads the head of a task's branch when the task is saved.
 
 use gantry_domain::decide::{Rule, matcher};
 use gantry_domain::fact::FactKey;
@@ -13,8 +13,8 @@ use super::head::Unresolved;
 use super::{Decider, Progress};
 
 impl Decider {
-    /// A task with a source trigger was saved: its branch's head becomes known, so that the next push shows whether it is
-    /// old, and the code host need not be asked.
+    /// Stores the head of the branch that a saved task watches. With it the next push can be classified without a query
+    /// to the code host.
     pub(super) async fn learn_head(
         &self,
         found: &Undecided,
@@ -40,7 +40,7 @@ impl Decider {
             Err(Unresolved::MustAsk(host)) => return Ok(Progress::MustAsk(host)),
             Err(Unresolved::Behind) => return self.put_off(found, "its host may be behind").await,
             Err(Unresolved::Asking(error)) => {
-                // Not asked again: the first push will be.
+                // No retry: the first push queries the host.
                 tracing::warn!(task.name = %task.id, "the head that task {} watches is not known yet: {error}", task.id);
                 let what = format!("task {}, whose branch could not be read ({error}),", task.id);
                 return self.decide_nothing(found, Rule::RecordedOnly { what }).await;
@@ -55,14 +55,15 @@ impl Decider {
         let is_there = known.is_some() || head.commit.is_some();
         let mut batch = Batch::default();
         let now = self.store.now().await?;
-        // A fact that is known already is left to the pushes: to advance it here would take their run away.
+        // An existing fact is advanced only by pushes: if it were advanced here, the push would count as a repetition
+        // and start no run.
         if known.is_none() {
             let fact = gantry_domain::fact::advanced(None, &key, head.commit, now);
             facts::advance(&mut batch, None, &fact)?;
         }
         let what = match is_there {
             true => format!("the head of {branch} of {repository}"),
-            // A tag may be called so: a branch that is made later starts the task.
+            // The name may be that of a tag. A branch that is created later starts the task.
             false => format!("task {}, whose repository has no branch `{branch}` yet,", task.id),
         };
         let rule = Rule::RecordedOnly { what };

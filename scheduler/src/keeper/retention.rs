@@ -1,4 +1,4 @@
-//! Forgets what is old: by age, piece by piece, so that no look takes long.
+//! Deletes old records and objects by age, in small pieces, so that no commit takes long.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
 
 use super::Keeper;
 
-/// How much one look takes of each kind.
+/// How many records of each kind one piece has.
 const PIECE: usize = 128;
 
-/// What came in this very millisecond is no exception.
+/// Added to the time so that deliveries of the current millisecond are included.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long things are kept.
 #[derive(Debug, Clone)]
 pub struct Retention {
-    /// Ended runs that are not archived, with their logs.
+    /// Ended runs that are not archived, and their logs.
     pub runs: Duration,
     /// Deliveries, their events and decisions.
     pub deliveries: Duration,
-    /// Bodies of deliveries in the store; older ones are compressed in the object store.
+    /// Bodies of deliveries in the store. Older ones are compressed and moved to the object store.
     pub bodies: Duration,
-    /// Where digests come from.
+    /// The lineage of digests.
     pub lineage: Duration,
     /// Former revisions of tasks.
     pub revisions: Duration,
     /// Uploaded archives.
     pub uploads: Duration,
-    /// Uploaded archives that no run was started from, and large bodies whose delivery was not accepted.
+    /// Uploaded archives that no run has used, and large bodies whose delivery was not accepted.
     pub unused_uploads: Duration,
 }
 
@@ -53,7 +53,8 @@ impl Default for Retention {
 }
 
 impl Keeper {
-    /// Forgets what is old. Answers how much. What the object store cannot remove now is removed later.
+    /// Deletes what is older than [`Retention`] allows, and returns how many items. What the object store fails to
+    /// remove is tried again by the next call.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -125,8 +126,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// While the store fills up, bodies leave before their time: first those that had to leave soonest anyway. Answers
-    /// how many.
+    /// Moves bodies to the object store early while the store is nearly full, the oldest first. Returns how many were
+    /// moved.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,7 +147,7 @@ impl Keeper {
         if moved > 0 {
             tracing::warn!(
                 bodies = moved,
-                "the store fills up: {moved} bodies of deliveries moved to the object store before their time; raise \
+                "the store is nearly full: {moved} bodies of deliveries were moved to the object store early; raise \
                  `store.budget`, or shorten what `retention` keeps"
             );
         }
@@ -195,7 +196,7 @@ impl Keeper {
                 Ok(()) => count += 1,
                 Err(RemoveError::Store(error)) => return Err(error),
                 Err(RemoveError::Blob(error)) => {
-                    tracing::warn!("a body that no delivery owns is removed later: {error}");
+                    tracing::warn!("a body without a delivery is removed later: {error}");
                 }
             }
         }
@@ -236,7 +237,7 @@ impl Keeper {
                 }
                 count += usize::from(deliveries::delete(store, &delivery).await?);
             }
-            // Those that stay, since they are undecided, hide none behind them.
+            // Undecided deliveries stay. Read past them, so that they do not hide those that can be deleted.
             match old.next {
                 Some(next) if count == 0 && !has_failed => after = Some(next),
                 _ => return Ok(count),
