@@ -1,4 +1,4 @@
-//! Records what a verified delivery means: delivery, body and events in one commit, then the doorbells.
+//! Stores a verified delivery with its body and events in one commit, then rings the doorbells.
 
 use actix_web::web::Bytes;
 use gantry_domain::delivery::{Delivery, Verdict};
@@ -56,15 +56,15 @@ pub(super) async fn record(
         AcceptedDelivery::Conflict(_) => {
             tracing::warn!(
                 delivery.id = %delivery.id, hook.id = %hook.id,
-                "delivery {} came again with another body: the first one stands", delivery.id
+                "delivery {} came again with another body: the first one is kept", delivery.id
             );
             Ok(Recorded::Conflict(delivery.id))
         }
     }
 }
 
-/// Puts a large body into the object store, since writing it to the store would hold up all other commits. Returns the
-/// body if it must go into the store: it is small, or the object store does not answer.
+/// Puts a large body into the object store, because in the store it would delay all other commits. Returns the body if
+/// it must go into the store: it is small, or the object store failed or is slow.
 async fn keep_apart_if_large(
     state: &State,
     delivery: &Delivery,
@@ -73,7 +73,7 @@ async fn keep_apart_if_large(
     if body.len() < LARGE_BODY {
         return Ok(Some(body));
     }
-    // Announced first, so that a body whose delivery is never accepted is found and removed.
+    // Announced first, so that retention finds and removes the body if its delivery is never accepted.
     deliveries::announce_body(state.store.as_ref(), delivery).await?;
     let put = deliveries::put_body(state.blobs.as_ref(), delivery, body.clone());
     match tokio::time::timeout(descriptor(delivery.provider).object_patience, put).await {
@@ -88,8 +88,7 @@ async fn keep_apart_if_large(
     Ok(Some(body))
 }
 
-/// Removes the body of a delivery that was not accepted from the object store. If that fails, retention removes it
-/// later.
+/// Removes a body from the object store if its delivery was not accepted. If that fails, retention removes it later.
 async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &AcceptedDelivery) {
     let unowned = match accepted {
         AcceptedDelivery::New => None,
@@ -102,21 +101,21 @@ async fn drop_if_unowned(state: &State, delivery: &Delivery, accepted: &Accepted
     match tokio::time::timeout(descriptor(delivery.provider).object_patience, gone).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::debug!(delivery.id = %delivery.id, "a body that nobody owns is removed later: {error}");
+            tracing::debug!(delivery.id = %delivery.id, "a body without a delivery is removed later: {error}");
         }
         Err(_) => {
-            tracing::debug!(delivery.id = %delivery.id, "a body that nobody owns is removed later: the object store is slow");
+            tracing::debug!(delivery.id = %delivery.id, "a body without a delivery is removed later: the object store is slow");
         }
     }
 }
 
 /// The result of [`record`].
 pub(super) enum Recorded {
-    /// It is stored.
+    /// The delivery is new and stored.
     New(Delivery),
-    /// It was accepted before, as this one.
+    /// It was accepted before, as this delivery.
     Repeat(Delivery),
-    /// Another body was accepted under this id before.
+    /// A delivery with this id and another body was accepted before.
     Conflict(DeliveryId),
 }
 

@@ -1,4 +1,4 @@
-//! Replays a delivery: reads its stored body again, and records it as a new delivery that is decided anew.
+//! Replays a delivery: parses its stored body again, and records it as a new delivery with new decisions.
 
 use std::io::Read as _;
 
@@ -15,13 +15,13 @@ use super::record::{Recorded, record};
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// A delivery is replayed at most this often.
+/// How often a delivery can be replayed.
 const MOST_REPLAYS: u32 = 1000;
 
-/// No larger body is ever accepted, so none is stored.
+/// The largest body that is ever accepted. Bounds what a stored object can unpack to.
 const LARGEST_BODY: u64 = 32 * 1024 * 1024;
 
-/// Reads a delivery's body from the store, or from the object store where old ones are.
+/// Reads a delivery's body from the store, or else from the object store.
 pub(crate) async fn find_body(
     state: &State,
     delivery: &Delivery,
@@ -31,7 +31,7 @@ pub(crate) async fn find_body(
     }
     let packed = deliveries::find_packed_body(state.blobs.as_ref(), delivery).await?;
     let body = packed.map(|packed| unpack(&packed)).transpose()?;
-    // The signature was verified on arrival only, so the hash protects against changes in the object store.
+    // The signature was verified on arrival only. The hash detects later changes in the object store.
     if body.as_ref().is_some_and(|body| hex::encode(Sha256::digest(body)) != delivery.body_sha256) {
         tracing::error!(
             delivery.id = %delivery.id,
@@ -65,7 +65,7 @@ pub(crate) async fn replay(
     let body = find_body(state, earlier).await?.ok_or_else(|| Refusal::Conflict {
         code: "body_gone",
         message: format!(
-            "the body of delivery {} is not kept any more: have it sent again",
+            "the body of delivery {} is no longer kept: let its sender send it again",
             earlier.id
         ),
     })?;
@@ -86,7 +86,7 @@ pub(crate) async fn replay(
                 message: format!("nothing in delivery {} can start a run", earlier.id),
             });
         };
-        // A provider that puts the id into the body would give the original's.
+        // Some providers put the id into the body, where it is the original's.
         let reading = Reading { id, ..reading };
         match record(state, hook, reading, body.clone()).await? {
             Recorded::New(delivery) => return Ok(delivery),
@@ -99,7 +99,7 @@ pub(crate) async fn replay(
     })
 }
 
-/// The original delivery's id with the replay's number. A replay of a replay counts as one of the original.
+/// The original delivery's id with the replay's number. A replay of a replay counts as a replay of the original.
 fn replay_id(earlier: &DeliveryId, number: u32) -> Result<DeliveryId, Refusal> {
     let first =
         earlier.as_str().rsplit_once(".replay-").map_or(earlier.as_str(), |(first, _)| first);

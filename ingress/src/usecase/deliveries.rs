@@ -1,4 +1,4 @@
-//! Deliveries: the ledger, what each meant, and the same once more.
+//! Lists, shows and replays deliveries.
 
 use bytes::Bytes;
 use gantry_domain::delivery::Delivery;
@@ -18,22 +18,22 @@ use crate::hooks::{find_body, replay as replay_delivery};
 use crate::refusal::Refusal;
 use crate::state::State;
 
-/// How many hooks are read at once, to find the deliveries of an id.
+/// How many hooks are read at once to find the deliveries with one id.
 const HOOKS_AT_ONCE: usize = 200;
 
-/// Which deliveries.
+/// The filter of a list of deliveries.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) registry: Option<RegistryName>,
     pub(crate) hook: Option<HookId>,
-    /// Of whichever hook that still exists.
+    /// Finds deliveries to existing hooks only.
     pub(crate) id: Option<DeliveryId>,
 }
 
-/// An event, and what was decided for it so far.
+/// An event and its decision so far.
 pub(crate) type Decided = (Event, Option<RecordedDecision>);
 
-/// Lists deliveries from the newest.
+/// Lists deliveries, newest first.
 pub(crate) async fn list(
     state: &State,
     allowed: &Allowed<Read>,
@@ -59,12 +59,12 @@ pub(crate) async fn list(
     let hook = wanted.hook.as_ref();
     let page = deliveries::list(store, &registries, hook, after, paging.limit()).await?;
     let next = page.next.map(|place| cursors.seal(&place)).transpose()?;
-    // The ledgers are all of the token's registries. Checked again, since a page must never show another's delivery.
+    // Only ledgers of the token's registries are read. Checked again, since a page must never show other deliveries.
     let items = page.items.into_iter().filter(is_wanted).collect();
     Ok(Listed { items, next })
 }
 
-/// The registries whose ledgers are read: none that the token is not bound to.
+/// The registries whose ledgers are read: only those that the token is bound to, if it is bound.
 async fn ledgers(
     store: &dyn Store,
     allowed: &Allowed<Read>,
@@ -79,7 +79,7 @@ async fn ledgers(
             ledgers.into_iter().map(|ledger| ledger.registry).collect()
         }
     };
-    // A hook is of one registry, and so are its deliveries. One that was deleted may have been of any.
+    // A hook belongs to one registry, and so do its deliveries. A deleted hook may have belonged to any.
     if let Some(hook) = hook
         && let Some(hook) = hooks::find(store, hook).await?
     {
@@ -88,8 +88,8 @@ async fn ledgers(
     Ok(registries)
 }
 
-/// Places in a list of deliveries. Each is sealed, and opens only for the token that was shown it: no other learns from it
-/// that a delivery exists.
+/// Seals places in a list of deliveries as `next` cursors. A cursor opens only for the token that received it, so that
+/// others cannot use it to find out whether a delivery exists.
 struct Cursors<'a> {
     keyring: &'a Keyring,
     token: TokenId,
@@ -115,13 +115,13 @@ impl Cursors<'_> {
         open().ok_or_else(|| {
             Refusal::invalid(
                 "after",
-                "it is no `next` of a list of deliveries that this token was shown: begin anew",
+                "it is no `next` of a list of deliveries that this token received: begin anew",
             )
         })
     }
 }
 
-/// The deliveries of this id of all hooks that exist and the token sees, or of one.
+/// The deliveries with this id, to one hook or to all existing hooks that the token sees.
 async fn with_id(
     state: &State,
     allowed: &Allowed<Read>,
@@ -153,7 +153,7 @@ async fn with_id(
     Ok(found)
 }
 
-/// Loads a delivery that the caller may see. Its hook may be gone.
+/// Loads a delivery that the caller may see. Its hook may have been deleted.
 pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
@@ -167,7 +167,7 @@ pub(crate) async fn find<S: Needs>(
         .ok_or_else(|| Refusal::NotFound { what: "delivery", name: id.to_string() })
 }
 
-/// A delivery with its events and what was decided for each.
+/// A delivery with its events and their decisions.
 pub(crate) async fn show(
     state: &State,
     allowed: &Allowed<Read>,
@@ -184,7 +184,7 @@ pub(crate) async fn show(
     Ok((delivery, decided))
 }
 
-/// An event and what was decided for it.
+/// An event and its decision.
 pub(crate) async fn show_event(
     state: &State,
     allowed: &Allowed<Read>,
@@ -197,7 +197,7 @@ pub(crate) async fn show_event(
     Ok((event, decisions::find(store, id).await?))
 }
 
-/// A delivery's body, as it came.
+/// A delivery's body, byte for byte.
 pub(crate) async fn body(
     state: &State,
     allowed: &Allowed<Read>,
@@ -211,7 +211,7 @@ pub(crate) async fn body(
     })
 }
 
-/// Takes a delivery's body as if it came now, as a new delivery that is decided anew.
+/// Records a delivery's body as a new delivery, which gets decisions of its own.
 pub(crate) async fn replay(
     state: &State,
     allowed: &Allowed<Run>,

@@ -1,7 +1,7 @@
-//! Decisions: one an event, kept with their reasons.
+//! Decisions: one for each event, with its reasons.
 //!
-//! The record of a decision also holds how far it has come, so that all who decide an event write one record: of two
-//! commits at the same time the second conflicts.
+//! The record of a decision also holds its progress, so all schedulers that decide an event write the same record: of
+//! two concurrent commits the second conflicts.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::codec::{self, Versioned};
 use crate::events;
 use crate::store::{Batch, CommitError, From, Key, Kind, Store, StoreError};
 
-/// A decision, and whether all its candidates are in it.
+/// A decision and its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordedDecision {
     /// The decision.
     #[serde(flatten)]
     pub decision: Decision,
-    /// Whether nothing is to be added any more.
+    /// Whether all candidates are decided.
     pub is_final: bool,
-    /// How often it was postponed because the code host did not answer.
+    /// How often it was postponed.
     #[serde(default)]
     tries: u32,
-    /// The last candidate task that was decided, if they do not fit one commit: the next commit continues after it.
+    /// The last candidate task that was decided, if not all fit into one commit: the next commit continues after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cursor: Option<TaskId>,
 }
@@ -54,13 +54,13 @@ impl Undecided {
         self.so_far.as_ref().map_or(0, |found| found.value.tries)
     }
 
-    /// The last candidate that was decided, if some were.
+    /// The last candidate that was decided, if more follow.
     #[must_use]
     pub fn cursor(&self) -> Option<&TaskId> {
         self.so_far.as_ref()?.value.cursor.as_ref()
     }
 
-    /// Writes what `change` makes of the decision. The batch conflicts if somebody else has written it meanwhile.
+    /// Adds the changed decision to the batch, which conflicts if another scheduler has written it meanwhile.
     fn write_in(
         &self,
         batch: &mut Batch,
@@ -107,7 +107,7 @@ pub async fn find(
     Ok(found.filter(|found| found.is_final || !found.decision.candidates.is_empty()))
 }
 
-/// Reads an event that is to be decided; `None` if it is gone, or decided.
+/// Reads an event that is still to be decided; `None` if it is gone or decided.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -122,19 +122,19 @@ pub async fn find_undecided(
     Ok(event.map(|event| Undecided { event, so_far }))
 }
 
-/// What a batch says of some candidates of an event.
+/// The choices for some candidates of an event, for one commit.
 #[derive(Debug, Clone)]
 pub struct Decided {
-    /// These candidates, in order of name.
+    /// The candidates, in order of name.
     pub candidates: Vec<Candidate>,
-    /// Why there is none at all, if so.
+    /// Why the event has no candidates at all, if so.
     pub nothing: Option<Rule>,
-    /// The last of them, when more candidates follow in another commit.
+    /// The last of the candidates, if more follow in another commit.
     pub more_after: Option<TaskId>,
 }
 
-/// Adds to a batch what was decided for some candidates of an event, after those that were decided before. The batch
-/// conflicts if somebody else has decided some meanwhile.
+/// Appends the choices for some candidates to an event's decision. The batch conflicts if another scheduler has decided
+/// some meanwhile.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -157,7 +157,7 @@ pub fn record(
     })
 }
 
-/// Adds a decision that is made in the same batch as its event.
+/// Adds a final decision to the batch that records its event.
 pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<(), StoreError> {
     let key = key(&decision.event);
     let recorded = RecordedDecision { decision, is_final: true, tries: 0, cursor: None };
@@ -192,8 +192,8 @@ pub async fn is_undecided(store: &dyn Store, event: &EventId) -> Result<bool, St
     Ok(load(store, event).await?.is_none_or(|found| !found.value.is_final))
 }
 
-/// Whether an event may be forgotten: it is decided, or its decision does not decode. Nobody can read that one any
-/// more, and a copy is in quarantine.
+/// Whether an event may be deleted: it is decided, or its decision does not decode. A copy of an undecodable decision
+/// is in quarantine.
 pub(crate) async fn is_settled(store: &dyn Store, event: &EventId) -> Result<bool, StoreError> {
     match is_undecided(store, event).await {
         Ok(is_undecided) => Ok(!is_undecided),
@@ -202,8 +202,8 @@ pub(crate) async fn is_settled(store: &dyn Store, event: &EventId) -> Result<boo
     }
 }
 
-/// Removes decided events that no delivery brought and that are older than `before`, with their decisions, at most
-/// `limit`. Answers how many. Those of deliveries go with them: [`crate::deliveries::delete`].
+/// Deletes up to `limit` decided events that are older than `before`, with their decisions, and returns how many.
+/// Events of deliveries are not included: [`crate::deliveries::delete`] deletes those.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -1,7 +1,7 @@
-//! Events: recorded undecided, decided once.
+//! Events: each is recorded as undecided and decided once.
 //!
-//! An event of a delivery is in the delivery's record, and found by its id; any other has a record of its own. Neither
-//! changes: what its decision has come to is in [`crate::decisions`].
+//! The events of a delivery are stored in its record, and are found there by their ids; any other event has a record of
+//! its own. Events never change: the state of their decision is in [`crate::decisions`].
 
 use gantry_domain::event::Event;
 use gantry_domain::id::EventId;
@@ -15,7 +15,7 @@ pub(crate) fn key(event: &EventId) -> Key {
     Key::new(Kind::Event, event)
 }
 
-/// Adds an event that no delivery brought to a batch.
+/// Adds an event to a batch; for events that are not from a delivery.
 pub(crate) fn record(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     let key = key(&event.id);
     batch.create(key.clone(), codec::encode(&key, event)?);
@@ -23,14 +23,15 @@ pub(crate) fn record(batch: &mut Batch, event: &Event) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The same, of one that is to be decided.
+/// Like [`record`], for an event that is still to be decided.
 pub(crate) fn record_undecided(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     record(batch, event)?;
     await_decision(batch, &event.id, event.received, event.received);
     Ok(())
 }
 
-/// Records an undecided event of gantry's own, like a moved base image. Returns `false` if it is recorded already.
+/// Records an undecided event that gantry itself observed, like a moved base image. Returns `false` if it is already
+/// recorded.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -86,7 +87,7 @@ pub async fn undecided(
         .collect())
 }
 
-/// An event is to be decided at `due` or later. One that was to be decided already moves there.
+/// Schedules an event's decision at `due` or later. An earlier schedule is replaced.
 pub(crate) fn await_decision(
     batch: &mut Batch,
     event: &EventId,
@@ -96,13 +97,12 @@ pub(crate) fn await_decision(
     batch.index(undecided_index(), due.as_millis(), member(event, received));
 }
 
-/// An event is not to be decided any more.
+/// Removes an event from the undecided ones.
 pub(crate) fn close(batch: &mut Batch, event: &EventId, received: Timestamp) {
     batch.unindex(undecided_index(), member(event, received));
 }
 
-/// Removes an event from the undecided ones that is gone, decided or does not decode. It would be read again with every
-/// tick.
+/// Removes an event that is gone, decided or undecodable from the undecided ones, where every tick would read it again.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -112,7 +112,7 @@ pub async fn set_aside(store: &dyn Store, due: &Due) -> Result<(), StoreError> {
     crate::collection::commit_unconditional(store, batch).await
 }
 
-/// The time comes first so that new members are neighbours in the store.
+/// The time comes first, so that new members are next to each other in the store.
 fn member(event: &EventId, received: Timestamp) -> String {
     format!("{}/{event}", sortable(received.as_millis()))
 }
@@ -121,7 +121,7 @@ fn undecided_index() -> Index {
     Index::new("events/undecided")
 }
 
-/// Every event that has a record of its own, oldest first.
+/// All events with a record of their own, oldest first.
 pub(crate) fn by_age() -> Index {
     Index::new("events/age")
 }

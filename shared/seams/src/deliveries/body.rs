@@ -1,4 +1,4 @@
-//! Bodies in the object store: large ones from the beginning, all others once they are a day old.
+//! Bodies in the object store: large ones on arrival, all others when they are about a day old.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::collection::commit_unconditional;
 use crate::store::{Batch, From, Index, Store, StoreError};
 
-/// Where the body of an old delivery is in the object store, gzip'd. `None` for a conflict, which has none of its own.
+/// The path of a delivery's compressed body in the object store; `None` for a conflict, whose body is not kept.
 #[must_use]
 pub fn body_blob_path(delivery: &Delivery) -> Option<String> {
     (delivery.verdict != Verdict::Conflict).then(|| own_blob_path(delivery))
@@ -27,8 +27,8 @@ fn blob_path(name: &str) -> String {
     format!("deliveries/{name}")
 }
 
-/// The body's hash and the time keep what comes later under the same delivery id from overwriting the body that was
-/// accepted. All of it is hashed, because whoever may list the object store must not learn the addresses of hooks.
+/// It includes the body's hash and the time, so that a later request with the same delivery id cannot overwrite the
+/// accepted body. It is a hash because a listing of the object store must not reveal the addresses of hooks.
 fn blob_name(delivery: &Delivery) -> String {
     let Delivery { provider, hook, id, body_sha256: hash, received, .. } = delivery;
     let received = received.as_millis();
@@ -46,24 +46,24 @@ pub async fn announce_body(store: &dyn Store, delivery: &Delivery) -> Result<(),
     commit_unconditional(store, batch).await
 }
 
-/// A body in the object store whose delivery was not accepted: it was announced, and may never have come.
+/// A body that was announced and whose delivery was not accepted. The object may not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnownedBody {
     name: String,
 }
 
 impl UnownedBody {
-    /// The body that `delivery` brought, unless it is the body of `stands`, the delivery of this id that was accepted.
+    /// The body of `delivery`, unless it is the same object as that of `stands`, the accepted delivery with this id.
     #[must_use]
     pub fn of(delivery: &Delivery, stands: &Delivery) -> Option<Self> {
         let name = blob_name(delivery);
         (name != blob_name(stands)).then_some(Self { name })
     }
 
-    /// Removes it. A second call finds nothing to do.
+    /// Removes the body. A second call does nothing.
     ///
     /// # Errors
-    /// [`BlobError`], [`StoreError`]: it stays announced.
+    /// [`RemoveError`]: the body stays announced.
     pub async fn remove(&self, store: &dyn Store, blobs: &dyn Blobs) -> Result<(), RemoveError> {
         blobs.delete(&blob_path(&self.name)).await?;
         let mut batch = Batch::default();
@@ -75,15 +75,15 @@ impl UnownedBody {
 /// Why a body was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
-    /// The object store's reason.
+    /// An error from the object store.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// The store's reason.
+    /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Bodies that were announced before `before` and not accepted since, oldest first.
+/// Bodies that were announced before `before` and whose delivery is not accepted, oldest first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -100,7 +100,7 @@ pub async fn announced_before(
         .collect())
 }
 
-/// Puts the body of a delivery into the object store, gzip'd. A second call puts the same again.
+/// Compresses the body of a delivery with gzip and puts it into the object store. A second call writes the same again.
 ///
 /// # Errors
 /// [`BlobError`].
@@ -117,7 +117,7 @@ pub async fn put_body(
     }
 }
 
-/// Reads the body of a delivery from the object store, gzip'd; `None` if it has none there.
+/// Reads the compressed body of a delivery from the object store; `None` if it is not there.
 ///
 /// # Errors
 /// [`BlobError`].
@@ -133,7 +133,7 @@ pub async fn find_packed_body(
     }
 }
 
-/// Removes the body of a delivery from the object store. A second call finds nothing to do.
+/// Removes the body of a delivery from the object store. A second call does nothing.
 ///
 /// # Errors
 /// [`BlobError`].
@@ -150,12 +150,12 @@ fn pack(body: &[u8]) -> std::io::Result<Bytes> {
     encoder.finish().map(Bytes::from)
 }
 
-/// The delivery is accepted, and owns what was announced for it.
+/// Ends the announcement of a body: its delivery is accepted with this batch.
 pub(super) fn end_announcement(batch: &mut Batch, delivery: &Delivery) {
     batch.unindex(announced(), blob_name(delivery));
 }
 
-/// From the oldest, by the names of objects.
+/// The names of announced objects, oldest first.
 fn announced() -> Index {
     Index::new("deliveries/announced-bodies")
 }

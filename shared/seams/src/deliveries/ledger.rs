@@ -1,8 +1,8 @@
-//! The order of deliveries: each registry has a ledger, from the newest.
+//! Lists of deliveries: each registry has a ledger, newest first.
 //!
-//! A ledger is two indexes, of the deliveries whose body is in the store and of those whose body is not. A delivery is in
-//! one of them: a third, of all registries or of a hook, would be written with each accept. Lists of several registries
-//! merge their ledgers; lists of a hook read past the other deliveries of its registry.
+//! A ledger has two indexes: deliveries whose body is in the store, and the others. Each delivery is in exactly one of
+//! them. There is no index of all registries or of one hook, because each accept would have to write it. Instead, lists
+//! of several registries merge their ledgers, and lists of one hook skip the other deliveries of its registry.
 
 use futures_util::future::try_join_all;
 use gantry_domain::delivery::Delivery;
@@ -13,21 +13,22 @@ use crate::codec;
 use crate::collection::commit_unconditional;
 use crate::store::{Batch, Entry, From, Index, Key, Store, StoreError};
 
-/// How many entries [`list`] reads at most before it returns what it has found.
+/// The most entries that [`list`] reads before it returns what it has found.
 pub const MOST_READ: usize = 20_000;
 
-/// How many entries are read at once when most may be of other hooks.
+/// How many entries are read at once if most of them may belong to other hooks.
 const SCAN: usize = 1_000;
 
-/// How many deliveries are loaded at once: their bodies come with them.
+/// How many deliveries are loaded at once. Their bodies are loaded with them.
 const LOAD: usize = 64;
 
-/// Where a delivery is in the lists.
+/// The position of a delivery in lists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Less for newer ones.
+    /// Smaller for newer deliveries.
     score: i64,
-    /// The time, the hook and the delivery. The time comes first so that new members are neighbours.
+    /// The time, the hook and the delivery. The time comes first, so that new members are next to each other in the
+    /// store.
     member: String,
 }
 
@@ -37,13 +38,13 @@ impl Place {
         Self { score: -received, member: format!("{}/{hook}/{id}", sortable(received)) }
     }
 
-    /// The place as a text, which [`Place::from_text`] reads.
+    /// The place as text; [`Place::from_text`] parses it.
     #[must_use]
     pub fn as_text(&self) -> &str {
         &self.member
     }
 
-    /// Reads what [`Place::as_text`] gave; `None` if it is no place.
+    /// Parses the text of [`Place::as_text`]; `None` if it is malformed.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         let received: i64 = text.split_once('/')?.0.parse().ok()?;
@@ -70,21 +71,21 @@ impl Place {
     }
 }
 
-/// A time whose order as a text is its order, until the year 2286.
+/// Pads a time so that texts sort like the times, until the year 2286.
 pub(crate) fn sortable(millis: i64) -> String {
     format!("{millis:013}")
 }
 
-/// Part of a list, and where it goes on.
+/// A part of a list, and where the next part begins.
 #[derive(Debug)]
 pub struct Page {
-    /// From the newest. May be fewer than asked for although the list goes on.
+    /// The newest first. May be fewer than requested although more follow.
     pub items: Vec<Delivery>,
     /// `None` at the end.
     pub next: Option<Place>,
 }
 
-/// Deliveries of these registries from the newest, after `after`; of one hook only, if it is given.
+/// Deliveries of these registries, newest first, after `after`; only those of `hook` if it is given.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -120,7 +121,7 @@ pub async fn list(
     }
 }
 
-/// The first places behind `after`, in the order that the indexes have together.
+/// The first `limit` places after `after`, merged from all indexes in order.
 async fn merged(
     store: &dyn Store,
     indexes: &[Index],
@@ -165,7 +166,7 @@ impl Part {
     }
 }
 
-/// Deliveries of one part of a ledger that came before `before`, from the newest of them, after `after`.
+/// Deliveries of one part of a ledger that were received before `before`, newest first, after `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -185,19 +186,19 @@ pub async fn older_than(
     Ok(Page { items: load(store, &places).await?, next })
 }
 
-/// A new delivery.
+/// Adds a delivery to its ledger.
 pub(super) fn enter(batch: &mut Batch, delivery: &Delivery, part: Part) {
     let Place { score, member } = Place::of(delivery);
     batch.index(part.index(delivery.prefix), score, member);
 }
 
-/// The body of a delivery leaves the store.
+/// Moves a delivery to the part without bodies.
 pub(super) fn lose_body(batch: &mut Batch, delivery: &Delivery) {
     batch.unindex(Part::WithBody.index(delivery.prefix), Place::of(delivery).member);
     enter(batch, delivery, Part::WithoutBody);
 }
 
-/// A delivery is deleted.
+/// Removes a delivery from its ledger.
 pub(super) fn leave(batch: &mut Batch, delivery: &Delivery) {
     for part in [Part::WithBody, Part::WithoutBody] {
         batch.unindex(part.index(delivery.prefix), Place::of(delivery).member);
@@ -207,13 +208,13 @@ pub(super) fn leave(batch: &mut Batch, delivery: &Delivery) {
 /// The deliveries of one registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
-    /// Whose it is.
+    /// The registry.
     pub registry: RunPrefix,
     /// When the registry was deleted, if it was.
     pub closed: Option<Timestamp>,
 }
 
-/// Every ledger; those of registries that exist come first.
+/// All ledgers; those of existing registries come first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -232,17 +233,17 @@ pub async fn ledgers(store: &dyn Store) -> Result<Vec<Ledger>, StoreError> {
     }
 }
 
-/// A registry is created.
+/// Opens the ledger of a new registry.
 pub(crate) fn open_ledger(batch: &mut Batch, registry: RunPrefix) {
     batch.index(all(), 0, registry);
 }
 
-/// A registry is deleted. Its deliveries stay until they are old.
+/// Closes the ledger of a registry that is deleted. Its deliveries are kept until retention removes them.
 pub(crate) fn close_ledger(batch: &mut Batch, registry: RunPrefix, at: Timestamp) {
     batch.index(all(), at.as_millis(), registry);
 }
 
-/// Forgets the ledger of a deleted registry, if no delivery is in it.
+/// Removes the ledger of a deleted registry, if it is empty.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -257,7 +258,7 @@ pub async fn forget_ledger(store: &dyn Store, registry: RunPrefix) -> Result<(),
     commit_unconditional(store, batch).await
 }
 
-/// The registries of the ledgers, each with the time at which it was deleted, or 0.
+/// The registries that have a ledger, each with the time of its deletion, or 0.
 fn all() -> Index {
     Index::new("deliveries/ledgers")
 }

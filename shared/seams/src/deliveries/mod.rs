@@ -1,8 +1,8 @@
-//! The ledger of verified deliveries: stored with their events before they are answered.
+//! Verified deliveries: each is stored with its events before it is answered.
 //!
-//! A sender waits for [`accept`], so it writes little: one record that holds the delivery, its events and its body, one
-//! index entry for the ledger and one for each undecided event. Both indexes have members that begin with the time, so
-//! that new entries go to the end of what the store keeps in order.
+//! The sender waits for [`accept`], so it writes little: one record with the delivery, its events and its body, one
+//! ledger entry, and one index entry for each undecided event. Members of both indexes begin with the time, so that new
+//! entries are appended where the store keeps them sorted.
 
 use bytes::Bytes;
 use gantry_domain::delivery::{Delivery, Verdict};
@@ -24,19 +24,19 @@ pub use body::{
 pub use ledger::{Ledger, MOST_READ, Page, Part, Place, forget_ledger, ledgers, list, older_than};
 pub(crate) use ledger::{close_ledger, open_ledger, sortable};
 
-/// A body of at least this size goes to the object store, and is announced first. In the store it would be read with
-/// every page of the ledger, and Redis serves nobody while it writes a large value.
+/// A body of at least this size goes to the object store, and is announced first. In the store, every page of the
+/// ledger would read it, and Redis blocks all other clients while it writes a large value.
 pub const LARGE_BODY: usize = 128 << 10;
 
 /// The result of [`accept`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum AcceptedDelivery {
-    /// It is new, and stored with its events.
+    /// The delivery is new, and is stored with its events.
     New,
-    /// The same delivery was accepted before, as this one.
+    /// It was accepted before, as this delivery.
     Repeat(Delivery),
-    /// Another body was accepted under the same id before, as this one. It stands, and the new one is recorded as a
-    /// conflict.
+    /// This delivery with the same id and another body was accepted before. It is unchanged, and the new one is
+    /// recorded as a conflict.
     Conflict(Delivery),
 }
 
@@ -48,7 +48,7 @@ fn key_of(delivery: &Delivery) -> Key {
     key(&delivery.hook, &delivery.id)
 }
 
-/// A large body that the object store did not take.
+/// The record of a large body that the object store did not accept.
 fn body_key(delivery: &Delivery) -> Key {
     Key::new(Kind::DeliveryBody, format_args!("{}/{}", delivery.hook, delivery.id))
 }
@@ -57,7 +57,7 @@ fn body_key(delivery: &Delivery) -> Key {
 /// the same id stores nothing new.
 ///
 /// # Errors
-/// [`StoreError`]: it was not accepted, and must not be answered as if it was.
+/// [`StoreError`]: the delivery was not accepted, so its sender must get an error.
 pub async fn accept(
     store: &dyn Store,
     delivery: &Delivery,
@@ -68,7 +68,8 @@ pub async fn accept(
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { .. }) => {
             let earlier = match find(store, &delivery.hook, &delivery.id).await {
-                // It came before, with its events. Refused, it would block everything that its sender sends later.
+                // It was accepted before, with its events. An error would make the sender repeat it forever, and could
+                // block later deliveries.
                 Err(StoreError::Undecodable { .. }) => {
                     return Ok(AcceptedDelivery::Repeat(delivery.clone()));
                 }
@@ -112,7 +113,7 @@ fn acceptance(delivery: &Delivery, body: Option<Bytes>) -> Result<Batch, StoreEr
     Ok(batch)
 }
 
-/// Records a conflicting delivery under its id and the beginning of its body's hash: once, however often it comes.
+/// Records a conflicting delivery under its id and the start of its body's hash, so repetitions are recorded only once.
 async fn record_conflict(store: &dyn Store, delivery: &Delivery) -> Result<(), StoreError> {
     let hash = delivery.body_sha256.get(..12).unwrap_or_default();
     let Ok(id) = format!("{}.conflict-{hash}", delivery.id).parse::<DeliveryId>() else {
@@ -138,7 +139,7 @@ pub async fn find(
     Ok(codec::load(store, &key(hook, id)).await?.map(|found| found.value))
 }
 
-/// The deliveries of this id that came by any of these hooks.
+/// The deliveries with this id to any of these hooks.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -151,8 +152,8 @@ pub async fn with_id(
     Ok(codec::load_all(store, &keys).await?.into_iter().map(|found| found.value).collect())
 }
 
-/// Reads a delivery's body while it is in the store; `None` once it moved to the object store, and for a conflict,
-/// which has none.
+/// Reads a delivery's body from the store; `None` if it is in the object store, and for a conflict, whose body is not
+/// kept.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -168,8 +169,8 @@ pub async fn find_body(
     Ok(own.and_then(|record| codec::body_of(&record)).or_else(|| apart.map(|record| record.bytes)))
 }
 
-/// Takes the body of a delivery out of the store: it is in the object store now, or is not kept any longer. A second
-/// call changes nothing, and neither does one for a delivery that was deleted.
+/// Removes the body of a delivery from the store, after it was copied to the object store. A second call changes
+/// nothing, and neither does a call for a deleted delivery.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -187,8 +188,8 @@ pub async fn drop_body(store: &dyn Store, delivery: &Delivery) -> Result<(), Sto
     .await
 }
 
-/// Deletes a delivery with its events and what was decided for them, and answers whether it is gone: while one of its
-/// events is undecided it stays.
+/// Deletes a delivery with its events and their decisions. Returns `false` and deletes nothing while one of its events
+/// is undecided.
 ///
 /// # Errors
 /// [`StoreError`].
