@@ -1,8 +1,8 @@
 //! Which images a Dockerfile uses, and where it names them.
 //!
-//! In: the text, the build arguments, the target and the platforms. Out: every image with the place of its operand, read
-//! as BuildKit reads it, so that the bases can be resolved once, pinned in the text that is sent, and watched for
-//! changes. Whether the rest of the file makes sense is the engine's to say.
+//! In: the text, the build arguments, the target and the platforms. Out: every image with the place of its operand, as
+//! BuildKit reads them, so that the bases can be resolved once, pinned in the text that is sent, and watched for
+//! changes. The rest of the file is checked only by the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -27,16 +27,16 @@ use lines::Lines;
 use operands::Named;
 use stages::Stages;
 
-/// What a Dockerfile is read with.
+/// The inputs that determine what a Dockerfile means.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildInputs<'a> {
     /// Build arguments by name.
     pub build_args: &'a BTreeMap<String, String>,
     /// The stage to build; the last if `None`.
     pub target: Option<&'a str>,
-    /// What the image is for.
+    /// The platform to build for.
     pub platform: &'a Platform,
-    /// What the engine runs on.
+    /// The engine's own platform.
     pub build_platform: &'a Platform,
 }
 
@@ -50,35 +50,35 @@ pub struct Dockerfile {
 /// One place where a Dockerfile names an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageUse {
-    /// The image, complete, its variables expanded.
+    /// The image's full name, with variables expanded.
     pub image: ImageReference,
     /// What it is used for.
     pub role: Role,
-    /// The target needs it. An engine does not ask for the images of stages that nothing needs.
+    /// Whether the target needs it. An engine does not resolve images of stages that the target does not need.
     pub needed: bool,
     /// The line where the instruction begins, from 1.
     pub line: usize,
     operand: Range<usize>,
 }
 
-/// What an image is to the one that is built.
+/// What an image is used for in a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The built image stands on it.
+    /// The base of the built image.
     Runtime,
-    /// Something is run in it or copied from it.
+    /// A command runs in it, or files are copied from it.
     BuildTime,
-    /// It reads the Dockerfile: `# syntax=`.
+    /// The frontend that reads the Dockerfile: `# syntax=`.
     Frontend,
 }
 
 impl Dockerfile {
-    /// Reads a Dockerfile.
+    /// Parses a Dockerfile.
     ///
     /// # Errors
-    /// [`DockerfileError`], with the line where there is one.
+    /// [`DockerfileError`], with the line if it has one.
     pub fn parse(text: &str, inputs: BuildInputs<'_>) -> Result<Self, DockerfileError> {
-        // Some versions of the engine do not see a directive behind it.
+        // Some versions of the engine ignore a directive after a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let images = read(text, inputs, Dialect::REFERENCE)?;
         for dialect in Dialect::OTHERS {
@@ -89,7 +89,7 @@ impl Dockerfile {
             match read_strictly(text, inputs, dialect) {
                 Ok(others) => compare(&images, &others)?,
                 Err(error) if error.is_bound() => return Err(error),
-                // Such an engine refuses the file: it loads nothing.
+                // An engine of this version refuses the file, so it loads no image.
                 Err(_) => {}
             }
         }
@@ -100,21 +100,22 @@ impl Dockerfile {
         Ok(Self { text: text.to_owned(), images })
     }
 
-    /// Every image that is named up to the target's stage or needed by it, in the order of the text within each stage.
+    /// The images that are named up to the target's stage, or that it needs; by stage, and in the order of the text
+    /// within a stage.
     #[must_use]
     pub fn images(&self) -> &[ImageUse] {
         &self.images
     }
 
-    /// The image that the built one stands on; `None` if that is `scratch`.
+    /// The base of the built image; `None` for `scratch`.
     #[must_use]
     pub fn runtime_base(&self) -> Option<&ImageReference> {
         self.images.iter().find(|used| used.role == Role::Runtime).map(|used| &used.image)
     }
 
-    /// The text with each image of `digests` replaced by itself at its digest, and nothing else touched.
+    /// The text with the digest from `digests` added to each image; nothing else changes.
     ///
-    /// An image that has a digest already stays as it is.
+    /// Images that already have a digest are left unchanged.
     #[must_use]
     pub fn pin(&self, digests: &BTreeMap<ImageReference, Digest>) -> String {
         let mut places: Vec<(Range<usize>, String)> = self
@@ -139,10 +140,10 @@ impl Dockerfile {
     }
 }
 
-/// More images than a build needs, each of which is asked for.
+/// Each image costs a request to its registry.
 const MOST_IMAGES: usize = 256;
 
-/// The images as engines of one version find them.
+/// The images that engines of one version find.
 fn read(
     text: &str,
     inputs: BuildInputs<'_>,
@@ -152,12 +153,13 @@ fn read(
     images(text, &lines, inputs, dialect)
 }
 
-/// Heredocs, the escape directive in flags, doubled carriage returns: without them every version splits a file the same.
+/// All versions split a file the same way if it has no heredocs, no other escape character and no doubled carriage
+/// returns.
 fn may_be_read_differently(text: &str) -> bool {
     text.contains("<<") || text.contains('`') || text.contains("\r\r")
 }
 
-/// The same; an instruction that such an engine would refuse is an error.
+/// Like [`read`], but fails on an instruction that the engine would refuse.
 fn read_strictly(
     text: &str,
     inputs: BuildInputs<'_>,
@@ -189,7 +191,8 @@ fn frontend(text: &str, dialect: Dialect) -> Result<Option<ImageUse>, Dockerfile
     named.used(Role::Frontend, true).map(Some)
 }
 
-/// A frontend reads the file before the engine refuses any of it, so no mistake behind `# syntax=` makes it harmless.
+/// All versions must find the same frontend, even if one of them refuses the rest of the file: the frontend is loaded
+/// and run first.
 fn compare_frontends(text: &str, dialect: Dialect) -> Result<(), DockerfileError> {
     let (ours, others) = (lines::syntax(text, Dialect::REFERENCE), lines::syntax(text, dialect));
     match (&ours, &others) {
@@ -323,7 +326,8 @@ mod tests {
     #[test]
     fn what_versions_of_the_engine_read_differently_is_refused() {
         for (text, line) in [
-            // A comment, an instruction or nothing ends the heredoc: without heredocs its body is instructions.
+            // An engine without heredocs reads the body as instructions. It refuses nothing here, because each
+            // terminator is also a comment or an instruction.
             ("FROM a\nRUN true <<#x\nCOPY --from=evil / /\n#x\n", 3),
             ("FROM a\nRUN true <<\"USER 1\"\nCOPY --from=evil / /\nUSER 1\n", 3),
             ("FROM a\nRUN echo ${X#y} <<#x\nCOPY --from=evil / /\n#x\n", 3),
@@ -362,7 +366,7 @@ mod tests {
         assert_eq!(chosen(&[("T", "2")], Some("build")), ["+golang:2"]);
         assert_eq!(
             read_with(text, &[], Some("x")).unwrap_err().to_string(),
-            "the target `x` is no stage of the Dockerfile: it has build, web"
+            "the target `x` is not a stage of the Dockerfile: it has build, web"
         );
         assert_eq!(shown(&read_with("ARG T\nFROM a:$T", &[("T", "2")], None).unwrap()), ["+a:2"]);
     }
@@ -374,20 +378,20 @@ mod tests {
             Err(error) => error.to_string(),
             Ok(_) => panic!("{} bytes were read", text.len()),
         };
-        // Each holds the one before it ten times: the twelfth would take a terabyte.
+        // Each argument contains the previous one ten times: the twelfth would need a terabyte.
         let mut laughs = "ARG A0=ha\n".to_owned();
         for n in 1..13 {
             laughs += &format!("ARG A{n}={}\n", format!("$A{}", n - 1).repeat(10));
         }
         let error = refused(&format!("{laughs}FROM a:$A12"));
-        assert_eq!(error, "line 5: it becomes longer than 16 KiB");
+        assert_eq!(error, "line 5: it would be longer than 16 KiB");
 
         let mut many = format!("ARG V={}\n", "x".repeat(16_000));
         (0..50_000).for_each(|n| many += &format!("ARG A{n}=$V\n"));
         let error = refused(&format!("{many}FROM a"));
         assert_eq!(
             error,
-            "line 66: the arguments before the first FROM become longer than 1 MiB: leave out what FROM does not use"
+            "line 66: the arguments before the first FROM are longer than 1 MiB: remove those that FROM does not use"
         );
 
         let patterns = format!("ARG V={}\nARG P={}b\n", "a".repeat(2000), "*a".repeat(500));
@@ -395,9 +399,9 @@ mod tests {
         assert!(error.contains("takes too long"), "{error}");
 
         let began = std::time::Instant::now();
-        // Each heredoc would be looked for to the end of the file.
+        // Each heredoc would be searched for up to the end of the file.
         let error = refused(&format!("FROM a\n{}", "RUN <<a\n".repeat(100_000)));
-        assert!(error.contains("the heredoc `a` does not end"), "{error}");
+        assert!(error.contains("the heredoc `a` is not closed"), "{error}");
         let spaced = format!("FROM a\n{}", "RUN x << a\n".repeat(10_000));
         assert_eq!(read(&spaced).images().len(), 1);
         let stages = "FROM a AS b\nFROM b\n".repeat(50_000);
@@ -444,44 +448,44 @@ mod tests {
         for (text, message) in [
             ("", "the Dockerfile has no FROM"),
             ("ARG A", "the Dockerfile has no FROM"),
-            ("RUN x", "line 1: RUN stands before the first FROM, where only ARG may"),
+            ("RUN x", "line 1: RUN comes before the first FROM, where only ARG is allowed"),
             ("FROM", "line 1: FROM takes an image, or an image, `AS` and a name"),
             ("\n\nFROM a b", "line 3: FROM takes an image, or an image, `AS` and a name"),
             (
                 "FROM a AS 1x",
-                "line 1: `1x` is no name of a stage: a letter, then letters, digits or `-_.`",
+                "line 1: `1x` is not a valid stage name: use a letter, then letters, digits or `-_.`",
             ),
             (
                 "FROM $B",
                 "line 1: the base `$B` is empty: give its build argument, or a default with ARG before the first FROM",
             ),
-            ("FROM Alpine", "line 1: `Alpine` is neither a stage before it nor an image"),
+            ("FROM Alpine", "line 1: `Alpine` is neither an earlier stage nor a valid image name"),
             (
                 "FROM a AS x\nARG T=1\nFROM d:$T",
-                "line 3: `d:` is neither a stage before it nor an image",
+                "line 3: `d:` is neither an earlier stage nor a valid image name",
             ),
             ("FROM a:${B", "line 1: cannot expand `a:${B`"),
             (
                 "FROM a\nCOPY --from=$B / /",
-                "line 2: `from=$B` takes no variable: add `FROM $B AS name` and use that name",
+                "line 2: variables are not expanded in `from=$B`: add `FROM $B AS name` and use that name",
             ),
             (
                 "FROM a\nCOPY --from=1 / /",
-                "line 2: there is no stage 1: the first is 0 and there are 1",
+                "line 2: there is no stage 1: stages are numbered from 0, and their number is 1",
             ),
             (
                 "FROM a\nRUN --mount=\"TYPE=Tmpfs\",target=/t,from=b true",
-                "line 2: a mount of type tmpfs is empty and takes no `from`, on which Docker 20.10 crashes: leave it out",
+                "line 2: a tmpfs mount is always empty, and Docker 20.10 crashes on its `from`: remove the `from`",
             ),
             (
                 "FROM a AS b\nONBUILD COPY --from=t / /\nFROM b",
-                "line 2: older engines do not load an image that ONBUILD names and copy nothing from it: add `FROM t AS name` before this stage and use that name",
+                "line 2: older engines do not load the image of an ONBUILD instruction, and copy nothing from it: add `FROM t AS name` before this stage and use that name",
             ),
             (
                 "FROM a\nRUN <<E\n",
-                "line 2: the heredoc `E` does not end: a line with nothing but `E` is missing",
+                "line 2: the heredoc `E` is not closed: add a line with nothing but `E`",
             ),
-            ("# escape=x\nFROM a", "line 1: `x` is no escape character: it is \\ or `"),
+            ("# escape=x\nFROM a", "line 1: `x` cannot be the escape character: use \\ or `"),
             ("# escape=`\n# escape=`\nFROM a", "line 2: only one `escape` directive can be used"),
         ] {
             assert_eq!(read_with(text, &[], None).unwrap_err().to_string(), message, "{text:?}");

@@ -1,35 +1,35 @@
-//! Dockerfiles and ignore files in other encodings than UTF-8.
+//! Dockerfiles and ignore files in encodings other than UTF-8.
 //!
-//! Engines read bytes, so a Latin-1 name in a comment must not end a build. A Dockerfile's odd bytes become characters
-//! that [`encode`] turns into the same bytes again; what those are nobody here needs to know.
+//! Engines read bytes, so a Latin-1 name in a comment must not fail a build. Bytes of a Dockerfile that are not UTF-8
+//! are mapped to private-use characters, which [`encode`] maps back to the same bytes.
 
-/// Stands for byte 0x80; the others follow. Unicode leaves these to private use, and no font has signs for them.
+/// Stands for byte 0x80; the others follow. These code points are for private use, and no font has glyphs for them.
 const FIRST: u32 = 0x0010_ff00;
 
 /// Why a file cannot be read as text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingError {
-    /// Two bytes for each character.
+    /// The file is UTF-16.
     #[error("is encoded in UTF-16: save it as UTF-8")]
     Utf16,
-    /// Four bytes for each character.
+    /// The file is UTF-32.
     #[error("is encoded in UTF-32: save it as UTF-8")]
     Utf32,
-    /// A character that stands for a byte here.
-    #[error("has a character between U+10FF00 and U+10FF7F: leave it out")]
+    /// A character that [`decode`] uses to stand for a byte.
+    #[error("has a character between U+10FF00 and U+10FF7F: remove it")]
     Reserved,
-    /// A rule whose name is not UTF-8.
+    /// A rule of an ignore file that is not UTF-8.
     #[error("line {line} is not encoded in UTF-8 (in Latin-1, perhaps): save it as UTF-8")]
     Line {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
     },
 }
 
-/// A Dockerfile's text. [`encode`] gives the bytes back.
+/// Decodes a Dockerfile. [`encode`] returns the original bytes.
 ///
 /// # Errors
-/// [`EncodingError`], but never for a line.
+/// [`EncodingError`], except [`EncodingError::Line`].
 pub fn decode(bytes: &[u8]) -> Result<String, EncodingError> {
     refuse_wide(bytes)?;
     let mut text = String::with_capacity(bytes.len());
@@ -44,7 +44,7 @@ pub fn decode(bytes: &[u8]) -> Result<String, EncodingError> {
     Ok(text)
 }
 
-/// The bytes of a text that [`decode`] has read.
+/// The original bytes of a text from [`decode`].
 #[must_use]
 pub fn encode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -57,7 +57,7 @@ pub fn encode(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The text of an ignore file. Comments may be in any encoding; a rule is compared with names, so its own must be known.
+/// Decodes an ignore file. Comments may be in any encoding. Rules are compared with file names, so they must be UTF-8.
 ///
 /// # Errors
 /// [`EncodingError`].
@@ -79,7 +79,7 @@ fn byte_of(c: char) -> Option<u8> {
     u8::try_from(above).ok()?.checked_add(0x80)
 }
 
-/// Wide encodings are known by their mark, or by the zeros that they have where ASCII has none.
+/// Recognizes wide encodings by their byte order mark, or by the zero bytes of ASCII characters.
 fn refuse_wide(bytes: &[u8]) -> Result<(), EncodingError> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err(EncodingError::Utf32),

@@ -1,12 +1,12 @@
 //! `.dockerignore`: which files of a source a build does not see.
 //!
-//! In: the file's text, then paths. Out: excluded or not, by the engine's rules: the last rule that matches a path or a
-//! folder above it decides, `!` takes back, `**` spans folders. Made for walking: a [`Scope`] carries what is known of
-//! a folder to its entries, so that each name is matched once, and says when a whole folder need not be opened.
+//! In: the file's text, then paths. Out: whether a path is excluded, by the engine's rules: the last rule that matches
+//! the path or a folder above it decides, `!` includes again, `**` spans folders. A [`Scope`] is made for walking a
+//! tree: it passes a folder's matches on to its entries, and tells when a whole folder can be skipped.
 
 use regex::Regex;
 
-/// Each rule is kept compiled and asked for each file: these bound what a stranger's rules take of both.
+/// Each rule is compiled and compared with each file. These limits bound the memory and time that untrusted rules cost.
 const MOST_RULES: usize = 2000;
 const LONGEST_TEXT: usize = 128 << 10;
 
@@ -20,45 +20,47 @@ pub struct Ignore {
 struct Rule {
     takes_back: bool,
     pattern: Pattern,
-    /// The leading folders that are written out, and whether more than those can match.
+    /// The leading path segments without wildcards.
     literal: Vec<String>,
+    /// Whether more segments follow.
     has_wildcard: bool,
 }
 
 /// Why a `.dockerignore` cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IgnoreError {
-    /// More rules than anybody needs.
+    /// The file exceeds a limit.
     #[error(
-        "the ignore file has more than {MOST_RULES} rules or {} KiB: name folders, or use `*` and take back with `!`",
+        "the ignore file has more than {MOST_RULES} rules or {} KiB: name folders, or use `*` and include again with `!`",
         LONGEST_TEXT >> 10
     )]
     TooMuch,
-    /// A `!` with nothing behind it.
-    #[error("line {line} of the ignore file: `!` takes back nothing: name a path behind it")]
+    /// A `!` without a path.
+    #[error("line {line} of the ignore file: `!` without a path: write one after it")]
     Nothing {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// Brackets or a backslash without their end.
+    /// An unclosed bracket, or a backslash at the end.
     #[error(
-        "line {line} of the ignore file: `{pattern}` is no pattern: a bracket or backslash is not ended"
+        "line {line} of the ignore file: `{pattern}` is not a valid pattern: a bracket is not closed, or a backslash ends it"
     )]
     Pattern {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// As written.
+        /// The pattern as written.
         pattern: String,
     },
 }
 
-/// The files that may hold a Dockerfile's rules, the one that wins first. `dockerfile` is its path in the source.
+/// The files that may hold the rules for a Dockerfile; the first one that exists is used. `dockerfile` is its path in
+/// the source.
 #[must_use]
 pub fn file_names(dockerfile: &str) -> [String; 2] {
     [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()]
 }
 
-/// What stands in for a `Dockerfile` that is not there: `dockerfile` beside it. A file of another name has none.
+/// The fallback for a missing `Dockerfile`: `dockerfile` in the same folder. Files with other names have none.
 #[must_use]
 pub fn lower_case_dockerfile(dockerfile: &str) -> Option<String> {
     let folder = dockerfile.strip_suffix("Dockerfile")?;
@@ -66,7 +68,7 @@ pub fn lower_case_dockerfile(dockerfile: &str) -> Option<String> {
 }
 
 impl Ignore {
-    /// Reads the file's text.
+    /// Parses the text of an ignore file.
     ///
     /// # Errors
     /// [`IgnoreError`], with the line.
@@ -88,7 +90,7 @@ impl Ignore {
         Ok(Self { rules })
     }
 
-    /// Whether the rules exclude `path`, given relative to the source's root.
+    /// Whether the rules exclude `path`, which is relative to the source's root.
     #[must_use]
     pub fn excludes(&self, path: &str) -> bool {
         let mut scope = self.root();
@@ -114,7 +116,7 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// An entry of this folder.
+    /// The entry `name` of this folder.
     #[must_use]
     pub fn enter(&self, name: &str) -> Self {
         let path =
@@ -124,21 +126,21 @@ impl Scope<'_> {
         Self { ignore: self.ignore, path, hits }
     }
 
-    /// The build does not see it.
+    /// Whether the build does not see this file or folder.
     #[must_use]
     pub fn is_excluded(&self) -> bool {
         let last = self.ignore.rules.iter().zip(&self.hits).rev().find(|(_, hit)| **hit);
         last.is_some_and(|(rule, _)| !rule.takes_back)
     }
 
-    /// The build sees neither this folder nor anything in it.
+    /// Whether the build sees neither this folder nor anything in it.
     #[must_use]
     pub fn is_excluded_whole(&self) -> bool {
         let may_take_back = |rule: &Rule| rule.takes_back && rule.may_match_below(&self.path);
         self.is_excluded() && !self.ignore.rules.iter().any(may_take_back)
     }
 
-    /// Where it is, relative to the source's root.
+    /// Its path, relative to the source's root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -165,7 +167,7 @@ impl Rule {
         Ok(Self { takes_back, pattern, literal, has_wildcard })
     }
 
-    /// Errs towards yes.
+    /// Whether the rule may match something in `folder`. It may be wrong only if it returns `true`.
     fn may_match_below(&self, folder: &str) -> bool {
         let mut words = folder.split('/');
         let mut literal = self.literal.iter();
@@ -180,7 +182,7 @@ impl Rule {
     }
 }
 
-/// The path without `.`, `..` where there is something to leave, doubled, leading and trailing slashes.
+/// Normalizes a path: resolves `.` and `..`, and removes doubled, leading and trailing slashes.
 fn clean(path: &str) -> String {
     let mut words: Vec<&str> = Vec::new();
     for word in path.split('/') {
@@ -196,7 +198,7 @@ fn clean(path: &str) -> String {
     words.join("/")
 }
 
-/// How the engine compares a pattern. The first two are not what the same pattern means as a regular expression:
+/// How the engine compares a pattern. `Prefix` and `Suffix` differ from the regular expression of the same pattern:
 /// `**file` also matches `otherfile`.
 #[derive(Debug)]
 enum Pattern {
@@ -248,17 +250,17 @@ enum Token {
     Any,
     /// `?`
     One,
-    /// `**`, or `**/`, which is the same.
+    /// `**` or `**/`, which are equivalent.
     Folders,
     /// `[a-z]`, as a regular expression.
     Class(String),
     Plain(char),
-    /// Behind a backslash.
+    /// After a backslash.
     Escaped(char),
 }
 
 impl Token {
-    /// `None` if a bracket or backslash is not ended.
+    /// `None` if a bracket is not closed, or a backslash ends the pattern.
     fn read(pattern: &str) -> Option<Vec<Self>> {
         let mut tokens = Vec::new();
         let mut letters = pattern.chars().peekable();
@@ -290,7 +292,7 @@ impl Token {
     }
 }
 
-/// What follows `[` up to its `]`: one range or more, perhaps behind `^`.
+/// Reads what follows `[` up to its `]`: one or more ranges, optionally after `^`.
 fn class(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
     let mut class = String::from("[");
     if letters.next_if_eq(&'^').is_some() {
@@ -397,7 +399,7 @@ mod tests {
         let rules = ignore("\u{feff}# no\r\n\r\n  a  \r\n#b\n #c\n");
         assert!(rules.excludes("a"));
         assert!(!rules.excludes("b"));
-        // Only a `#` at the very start begins a comment.
+        // Only a `#` in the first column begins a comment.
         assert!(rules.excludes("#c"));
     }
 
@@ -421,7 +423,7 @@ mod tests {
                 "the ignore file has more than 2000 rules or 128 KiB: name folders, or use `*` and take back with `!`"
             );
         }
-        // What takes a matcher that goes back over its steps longer than the universe has.
+        // A backtracking matcher would never finish this.
         let rules = ignore(&format!("{}b", "a*".repeat(100)));
         assert!(!rules.excludes(&"a".repeat(1000)));
         ignore(&format!("{}\n", "?".repeat(60)).repeat(MOST_RULES));

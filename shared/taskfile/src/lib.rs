@@ -1,7 +1,7 @@
-//! Files that a source brings along, read into checked values.
+//! Parsers for the build files of a source.
 //!
 //! In: the text of a Dockerfile or a `.dockerignore`. Out: the images that a build uses and where they are named; the
-//! paths that a build does not see. Pure: nothing is opened, no network is asked.
+//! paths that a build does not see. Pure: no files, no network.
 
 #![warn(missing_docs)]
 

@@ -27,8 +27,8 @@ fn blob_path(name: &str) -> String {
     format!("deliveries/{name}")
 }
 
-/// It includes the body's hash and the time, so that a later request with the same delivery id cannot overwrite the
-/// accepted body. It is a hash because a listing of the object store must not reveal the addresses of hooks.
+/// The name depends on the body's hash and the time, so that a later request with the same delivery id cannot overwrite
+/// the accepted body. It is hashed because a listing of the object store must not reveal the addresses of hooks.
 fn blob_name(delivery: &Delivery) -> String {
     let Delivery { provider, hook, id, body_sha256: hash, received, .. } = delivery;
     let received = received.as_millis();

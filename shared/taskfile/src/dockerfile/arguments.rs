@@ -1,4 +1,4 @@
-//! The arguments outside of every stage: what FROM may use.
+//! The arguments that are set before the first stage, for use in FROM.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use super::lines::Instruction;
 use super::operands::flags;
 use super::{BuildInputs, DockerfileError};
 
-/// The arguments that are set outside of every stage: what FROM may use.
+/// The arguments that are set before the first stage, for use in FROM.
 pub(super) struct Arguments<'a> {
     escape: char,
     given: &'a BTreeMap<String, String>,
     set: BTreeMap<String, String>,
-    /// What their values take together.
+    /// The total length of the values.
     bytes: usize,
     work: Work,
 }
 
-/// What the values may take together.
+/// The limit for the total length of the values.
 const MOST_BYTES: usize = 1 << 20;
 
 impl<'a> Arguments<'a> {
@@ -68,7 +68,7 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// Words separated by blanks outside of quotes; quotes and escapes stay for [`expand`] to remove.
+/// Splits a text at blanks outside of quotes. Quotes and escapes are kept; [`expand`] removes them.
 fn quoted_words(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

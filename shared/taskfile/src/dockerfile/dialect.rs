@@ -1,45 +1,45 @@
-//! Where versions of BuildKit split a Dockerfile differently.
+//! Differences between versions of BuildKit in splitting a Dockerfile.
 //!
-//! An engine reads by its own version, and nobody knows which until it has read. So a file is read as each version reads
-//! it, and used only if all of them find the same images in the same places.
+//! Which version an engine uses is not known when a file is read. So a file is read as each version reads it, and
+//! accepted only if all of them find the same images in the same places.
 
 /// One way to split a Dockerfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dialect {
     pub(super) syntax: Syntax,
     pub(super) heredocs: Option<Heredocs>,
-    /// A JSON array is one whatever stands behind it.
+    /// Whether a JSON array is recognized even if text follows it.
     pub(super) array_and_more: bool,
-    /// The escape directive holds in flags too.
+    /// Whether the escape directive applies to flags too.
     pub(super) escapes_flags: bool,
-    /// A line's end is `\n` with at most one `\r`, not any number of them.
+    /// Whether a line ends with at most one `\r` before `\n`, instead of any number.
     pub(super) one_return: bool,
 }
 
-/// How `# syntax=` is looked for.
+/// Where `# syntax=` is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
-    /// Behind directives of any name; the last one holds.
+    /// After directives of any name; the last `# syntax=` applies.
     AnyName,
-    /// Behind `escape`, and behind a first line that begins with `#!`.
+    /// After `escape`, and after a first line that begins with `#!`.
     Known,
-    /// Behind `check` as well.
+    /// After `check` as well.
     Check,
 }
 
-/// What is a heredoc.
+/// How heredocs are recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heredocs {
-    /// `${X#y}` and the like are understood.
+    /// Whether `${X#y}` and similar forms are understood.
     pub(super) patterns: bool,
-    /// `<< NAME` is one.
+    /// Whether `<< NAME` is a heredoc.
     pub(super) spaced: bool,
 }
 
 const HEREDOCS: Option<Heredocs> = Some(Heredocs { patterns: true, spaced: false });
 
 impl Dialect {
-    /// BuildKit 0.21, in Docker 28: what is no Dockerfile for it is none.
+    /// BuildKit 0.21, in Docker 28. A file that it refuses is refused.
     pub(super) const REFERENCE: Self = Self {
         syntax: Syntax::Check,
         heredocs: HEREDOCS,
@@ -48,7 +48,7 @@ impl Dialect {
         one_return: false,
     };
 
-    /// The others.
+    /// The other versions.
     pub(super) const OTHERS: [Self; 6] = [
         // 0.8, in Docker 20.10.
         Self {

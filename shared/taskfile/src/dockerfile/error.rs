@@ -7,11 +7,11 @@ use super::expand::ExpandError;
 /// Why a Dockerfile cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DockerfileError {
-    /// No stage at all.
+    /// The file has no stage.
     #[error("the Dockerfile has no FROM")]
     NoStage,
-    /// Something other than ARG before the first FROM.
-    #[error("line {line}: {keyword} stands before the first FROM, where only ARG may")]
+    /// An instruction other than ARG before the first FROM.
+    #[error("line {line}: {keyword} comes before the first FROM, where only ARG is allowed")]
     BeforeFrom {
         /// From 1.
         line: usize,
@@ -24,8 +24,10 @@ pub enum DockerfileError {
         /// From 1.
         line: usize,
     },
-    /// A stage's name that is none.
-    #[error("line {line}: `{name}` is no name of a stage: a letter, then letters, digits or `-_.`")]
+    /// An invalid stage name.
+    #[error(
+        "line {line}: `{name}` is not a valid stage name: use a letter, then letters, digits or `-_.`"
+    )]
     StageName {
         /// From 1.
         line: usize,
@@ -42,15 +44,15 @@ pub enum DockerfileError {
         /// What is wrong with it.
         source: ExpandError,
     },
-    /// Arguments before the first FROM that hold each other too often.
+    /// The arguments before the first FROM are too long.
     #[error(
-        "line {line}: the arguments before the first FROM become longer than 1 MiB: leave out what FROM does not use"
+        "line {line}: the arguments before the first FROM are longer than 1 MiB: remove those that FROM does not use"
     )]
     LongArguments {
-        /// Where they do, from 1.
+        /// Where they exceed the limit, from 1.
         line: usize,
     },
-    /// A base whose variables are all empty.
+    /// A base that expands to nothing.
     #[error(
         "line {line}: the base `{word}` is empty: give its build argument, or a default with ARG before the first FROM"
     )]
@@ -60,19 +62,19 @@ pub enum DockerfileError {
         /// As written.
         word: String,
     },
-    /// An image that is no reference.
-    #[error("line {line}: `{image}` is neither a stage before it nor an image")]
+    /// An invalid image reference.
+    #[error("line {line}: `{image}` is neither an earlier stage nor a valid image name")]
     Reference {
         /// From 1.
         line: usize,
-        /// Its variables expanded.
+        /// The reference, with variables expanded.
         image: String,
         /// The part that is wrong.
         source: InvalidText,
     },
     /// `--from=` with a variable.
     #[error(
-        "line {line}: `from={operand}` takes no variable: add `FROM {operand} AS name` and use that name"
+        "line {line}: variables are not expanded in `from={operand}`: add `FROM {operand} AS name` and use that name"
     )]
     VariableFrom {
         /// From 1.
@@ -82,15 +84,15 @@ pub enum DockerfileError {
     },
     /// `--mount=type=tmpfs,from=image`.
     #[error(
-        "line {line}: a mount of type tmpfs is empty and takes no `from`, on which Docker 20.10 crashes: leave it out"
+        "line {line}: a tmpfs mount is always empty, and Docker 20.10 crashes on its `from`: remove the `from`"
     )]
     TmpfsFrom {
         /// From 1.
         line: usize,
     },
-    /// `ONBUILD COPY --from=image`, and the stage is built on in the same file.
+    /// `ONBUILD COPY --from=image` in a stage that is the base of another stage in the same file.
     #[error(
-        "line {line}: older engines do not load an image that ONBUILD names and copy nothing from it: add `FROM {image} AS name` before this stage and use that name"
+        "line {line}: older engines do not load the image of an ONBUILD instruction, and copy nothing from it: add `FROM {image} AS name` before this stage and use that name"
     )]
     OnbuildImage {
         /// From 1.
@@ -98,25 +100,27 @@ pub enum DockerfileError {
         /// As written.
         image: String,
     },
-    /// `--from=7` of three stages.
-    #[error("line {line}: there is no stage {index}: the first is 0 and there are {stages}")]
+    /// `--from=7` in a file with three stages.
+    #[error(
+        "line {line}: there is no stage {index}: stages are numbered from 0, and their number is {stages}"
+    )]
     StageIndex {
         /// From 1.
         line: usize,
         /// As written.
         index: String,
-        /// How many there are.
+        /// The number of stages.
         stages: usize,
     },
-    /// A target that is no stage.
-    #[error("the target `{target}` is no stage of the Dockerfile: it has {}", list(.stages))]
+    /// A target that is not a stage.
+    #[error("the target `{target}` is not a stage of the Dockerfile: it has {}", list(.stages))]
     Target {
         /// As given.
         target: String,
-        /// The names there are.
+        /// The names of the stages.
         stages: Vec<String>,
     },
-    /// The same directive twice.
+    /// A repeated directive.
     #[error("line {line}: only one `{name}` directive can be used")]
     RepeatedDirective {
         /// From 1.
@@ -124,17 +128,17 @@ pub enum DockerfileError {
         /// In lower case.
         name: String,
     },
-    /// An escape directive with another character.
-    #[error("line {line}: `{token}` is no escape character: it is \\ or `")]
+    /// An escape directive with an unsupported character.
+    #[error("line {line}: `{token}` cannot be the escape character: use \\ or `")]
     Escape {
         /// From 1.
         line: usize,
         /// As written.
         token: String,
     },
-    /// A heredoc without end.
+    /// An unclosed heredoc.
     #[error(
-        "line {line}: the heredoc `{name}` does not end: a line with nothing but `{name}` is missing"
+        "line {line}: the heredoc `{name}` is not closed: add a line with nothing but `{name}`"
     )]
     Heredoc {
         /// Where it begins, from 1.
@@ -142,35 +146,37 @@ pub enum DockerfileError {
         /// Its terminator.
         name: String,
     },
-    /// A heredoc whose name is no word.
-    #[error("line {line}: the name of a heredoc is no word: a quote or brace in it is not ended")]
+    /// A malformed heredoc name.
+    #[error(
+        "line {line}: the name of a heredoc is malformed: a quote or brace in it is not closed"
+    )]
     HeredocName {
         /// From 1.
         line: usize,
     },
-    /// Braces in braces.
-    #[error("line {line}: `${{…}}` is nested too deep")]
+    /// Braces nested in braces.
+    #[error("line {line}: `${{…}}` is nested too deeply")]
     TooDeep {
         /// From 1.
         line: usize,
     },
-    /// Versions of the engine find other images.
+    /// Versions of the engine find different images.
     #[error(
-        "line {line}: versions of the engine read this file differently, and not all find the same images: write `# syntax=` on the first line, plain words as names of heredocs, and nothing behind a JSON array"
+        "line {line}: versions of the engine read this file differently and do not all find the same images: write `# syntax=` on the first line, plain words as names of heredocs, and nothing after a JSON array"
     )]
     Ambiguous {
-        /// The first image that not all find, from 1.
+        /// The line of the first image that not all versions find, from 1.
         line: usize,
     },
-    /// An instruction that no engine knows.
-    #[error("line {line}: no engine knows the instruction {keyword}")]
+    /// An unknown instruction.
+    #[error("line {line}: unknown instruction {keyword}")]
     Unknown {
         /// From 1.
         line: usize,
         /// As written.
         keyword: String,
     },
-    /// More images than anybody needs.
+    /// The file exceeds the limit of images.
     #[error("the Dockerfile needs more than {most} images: build it in several tasks")]
     TooManyImages {
         /// How many may be needed.
@@ -179,12 +185,12 @@ pub enum DockerfileError {
 }
 
 impl DockerfileError {
-    /// We do not read on, though an engine might.
+    /// Whether the limit is gantry's own: an engine may accept the file.
     pub(super) fn is_bound(&self) -> bool {
         match self {
             Self::Expand { source, .. } => source.is_bound(),
             Self::LongArguments { .. } | Self::TooDeep { .. } | Self::TooManyImages { .. } => true,
-            // No engine refuses it.
+            // Engines accept these.
             Self::TmpfsFrom { .. } | Self::OnbuildImage { .. } => true,
             Self::NoStage
             | Self::BeforeFrom { .. }

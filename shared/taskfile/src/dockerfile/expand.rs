@@ -1,6 +1,6 @@
-//! Shell words of a Dockerfile: quotes, escapes and `$variables`.
+//! Expands shell words of a Dockerfile: quotes, escapes and `$variables`.
 //!
-//! In: a word and the variables that are set. Out: what BuildKit makes of it. All forms that it knows are known:
+//! In: a word and the variables that are set. Out: the word as BuildKit expands it. All its forms are supported:
 //! `$X ${X} ${X:-y} ${X-y} ${X:+y} ${X+y} ${X:?m} ${X?m} ${X#p} ${X##p} ${X%p} ${X%%p} ${X/p/r} ${X//p/r}`.
 
 use std::cell::Cell;
@@ -10,50 +10,50 @@ use std::str::Chars;
 
 use super::glob::Glob;
 
-/// How deep `${A:-${B:-…}}` may go: text from strangers must not choose the depth of our stack.
+/// How deep `${A:-${B:-…}}` may be nested: untrusted text must not exhaust the stack.
 const DEEPEST: usize = 32;
-/// How long a word may become: each argument may hold the one before it many times over.
+/// How long an expanded word may be. Each argument may contain the previous one many times.
 const LONGEST: usize = 16 << 10;
 
 /// Why a word cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
-    /// A quote or brace stays open.
-    #[error("`{0}` is missing at its end")]
+    /// An unclosed quote or brace.
+    #[error("the closing `{0}` is missing")]
     Open(char),
     /// `${}`, `${{`, `${:…`.
-    #[error("a name is missing after `${{`")]
+    #[error("a variable name is missing after `${{`")]
     NoName,
-    /// An operator that is none.
-    #[error("`{0}` is no operator in `${{…}}`")]
+    /// An unknown operator.
+    #[error("`{0}` is not an operator of `${{…}}`")]
     Operator(String),
     /// `${X?message}`.
     #[error("{name}: {message}")]
     Demanded {
         /// The variable.
         name: String,
-        /// What the Dockerfile says.
+        /// The message in the Dockerfile.
         message: String,
     },
-    /// The pattern of `#`, `%` or `/`.
-    #[error("`{0}` is no pattern")]
+    /// An invalid pattern of `#`, `%` or `/`.
+    #[error("`{0}` is not a valid pattern")]
     Pattern(String),
-    /// `${X//p/$r}`: the engine gives `$` a meaning there.
+    /// `${X//p/$r}`: `$` has a special meaning to the engine there.
     #[error("`$` in the replacement `{0}` is not supported")]
     Replacement(String),
-    /// The words of the file cost more than anybody's do.
+    /// Expanding the words of the file exceeds the limit of work.
     #[error("expanding the variables of this file takes too long: use shorter values and patterns")]
     TooCostly,
     /// More than 16 KiB.
-    #[error("it becomes longer than {} KiB", LONGEST >> 10)]
+    #[error("it would be longer than {} KiB", LONGEST >> 10)]
     TooLong,
     /// More than 32 levels.
-    #[error("it is nested too deep")]
+    #[error("it is nested too deeply")]
     TooDeep,
 }
 
 impl ExpandError {
-    /// We do not read on, though an engine might.
+    /// Whether the limit is gantry's own: an engine may accept the word.
     pub(super) fn is_bound(&self) -> bool {
         match self {
             Self::Replacement(_) | Self::TooCostly | Self::TooLong | Self::TooDeep => true,
@@ -66,17 +66,17 @@ impl ExpandError {
     }
 }
 
-/// What expanding the words of one file has cost, in characters that were compared or copied.
+/// The work done to expand the words of one file, in characters compared or copied.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     steps: Cell<u64>,
 }
 
 impl Work {
-    /// A file whose words cost as much takes part of a second.
+    /// This much work takes less than a second.
     const MOST: u64 = 1 << 22;
 
-    /// Counts `steps` before they are done.
+    /// Counts `steps`; call it before doing them.
     pub(super) fn spend(&self, steps: usize) -> Result<(), ExpandError> {
         let spent = self.steps.get().saturating_add(steps as u64);
         self.steps.set(spent);
@@ -112,7 +112,7 @@ struct Expander<'a> {
 }
 
 impl Expander<'_> {
-    /// Reads up to `stop`, or to the end if there is none. `keep_escapes` leaves them to a pattern.
+    /// Reads up to `stop`, or to the end without one. With `keep_escapes` escapes are kept, for a pattern.
     fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<String, ExpandError> {
         let mut result = String::new();
         while let Some(letter) = self.letters.next() {
@@ -233,7 +233,7 @@ impl Expander<'_> {
         }
     }
 
-    /// A name, a run of digits, or one of the shell's special parameters, which are never set here.
+    /// Reads a name, a sequence of digits, or one of the shell's special parameters, which are never set.
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.letters.peek() {
@@ -284,7 +284,7 @@ impl Expander<'_> {
         let mut glob = Glob::parse(pattern)?;
         let mut letters: Vec<char> = value.chars().collect();
         if at_end {
-            // Matching from the end is matching the reversed text from its start.
+            // Match the end by matching the start of the reversed text.
             glob.reverse();
             letters.reverse();
         }
@@ -310,11 +310,11 @@ impl Expander<'_> {
         let glob = Glob::parse(pattern)?;
         let letters: Vec<char> = value.chars().collect();
         let mut result = String::new();
-        // Up to where letters were copied or replaced, and where the last match ended.
+        // How many letters are done, and where the last match ended.
         let (mut at, mut last_end) = (0, None);
         while at <= letters.len() {
             let rest = letters.get(at..).unwrap_or_default();
-            // An empty match right behind another one is none.
+            // An empty match directly after another match does not count.
             let found = glob
                 .matches_at_start(rest, true, self.work)?
                 .filter(|length| *length > 0 || last_end != Some(at));
@@ -388,14 +388,14 @@ mod tests {
     #[test]
     fn what_cannot_be_expanded_says_why() {
         for (word, error) in [
-            ("${V", "`}` is missing at its end"),
-            ("'a", "`'` is missing at its end"),
-            ("\"a", "`\"` is missing at its end"),
-            ("${}", "a name is missing after `${`"),
-            ("${V!x}", "`!` is no operator in `${…}`"),
+            ("${V", "the closing `}` is missing"),
+            ("'a", "the closing `'` is missing"),
+            ("\"a", "the closing `\"` is missing"),
+            ("${}", "a variable name is missing after `${`"),
+            ("${V!x}", "`!` is not an operator of `${…}`"),
             ("${X?say it}", "X: say it"),
             ("${E:?}", "E: is not allowed to be empty"),
-            ("${V#\\a}", "`\\a` is no pattern"),
+            ("${V#\\a}", "`\\a` is not a valid pattern"),
         ] {
             assert_eq!(expanded(word).unwrap_err().to_string(), error, "{word}");
         }
@@ -413,7 +413,7 @@ mod tests {
         ] {
             let variables = [("V".to_owned(), value)].into();
             let error = expand(&word, '\\', &variables, &Work::default()).unwrap_err();
-            assert_eq!(error.to_string(), "it becomes longer than 16 KiB");
+            assert_eq!(error.to_string(), "it would be longer than 16 KiB");
         }
     }
 

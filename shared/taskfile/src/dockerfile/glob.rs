@@ -1,8 +1,7 @@
-//! Patterns of `${X#p}`, `${X%p}` and `${X/p/r}`: `*` and `?`, neither of which matches the end of a line.
+//! Patterns of `${X#p}`, `${X%p}` and `${X/p/r}`. The wildcards are `*` and `?`; neither matches a line break.
 
 use super::expand::{ExpandError, Work};
 
-/// A pattern.
 pub(super) struct Glob {
     parts: Vec<Part>,
 }
@@ -30,7 +29,7 @@ impl Glob {
                 },
                 letter => Part::Letter(letter),
             };
-            // Two stars match what one does.
+            // Two stars match the same as one.
             if part != Part::Any || parts.last() != Some(&Part::Any) {
                 parts.push(part);
             }
@@ -42,9 +41,9 @@ impl Glob {
         self.parts.reverse();
     }
 
-    /// The length of the longest or shortest match that begins where the text does.
+    /// The length of the longest or shortest match at the start of the text.
     ///
-    /// Reads the text once and keeps every place in the pattern that it may have come to.
+    /// Reads the text once and tracks all reachable positions in the pattern, so it never backtracks.
     pub(super) fn matches_at_start(
         &self,
         text: &[char],
@@ -71,7 +70,7 @@ impl Glob {
         Ok(found)
     }
 
-    /// A star may match nothing. `places` is in order and stays so.
+    /// Adds the positions after stars, because a star may match nothing. `places` stays sorted.
     fn pass_stars(&self, places: &mut Vec<usize>) {
         let mut all = Vec::with_capacity(places.len() + 1);
         for &place in &*places {

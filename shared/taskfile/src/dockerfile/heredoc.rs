@@ -1,7 +1,7 @@
 //! The heredocs that an instruction begins: `<<NAME`, `<<-NAME`, `3<<"NAME"`.
 //!
-//! In: the text of a logical line. Out: the terminators, in order, as BuildKit's lexer finds them. It knows quotes, escapes
-//! and the braces of variables, and finds none at all in a line that it cannot lex.
+//! In: the text of a logical line. Out: the terminators, in order, as BuildKit's lexer finds them. The lexer
+//! understands quotes, escapes and the braces of variables, and finds no heredoc in a line that it cannot lex.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -11,7 +11,6 @@ use super::dialect::Heredocs;
 /// How deep `${A:-${B:-…}}` may go.
 const DEEPEST: usize = 32;
 
-/// One heredoc.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Heredoc {
     /// The line that ends it.
@@ -20,12 +19,12 @@ pub(super) struct Heredoc {
     pub(super) is_dedented: bool,
 }
 
-/// Why no heredocs can be told.
+/// Why heredocs cannot be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unreadable {
     /// The engine refuses the file.
     Refused,
-    /// Braces in braces, deeper than we follow.
+    /// Braces are nested deeper than [`DEEPEST`].
     TooDeep,
 }
 
@@ -61,11 +60,11 @@ fn heredoc(word: &str, kind: Heredocs) -> Result<Option<Heredoc>, Unreadable> {
     Ok(<[String; 1]>::try_from(words).ok().map(|[name]| Heredoc { name, is_dedented }))
 }
 
-/// Splits a text into words. No variable is set, and those that are named stay as they are written.
+/// Splits a text into words. Variables are kept as written.
 struct Lexer<'a> {
     letters: Peekable<Chars<'a>>,
     kind: Heredocs,
-    /// Quotes and escapes stay.
+    /// Whether quotes and escapes are kept.
     raw: bool,
     depth: usize,
     words: Vec<String>,
@@ -74,7 +73,7 @@ struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     fn new(text: &'a str, kind: Heredocs, raw: bool) -> Self {
-        // Go's scanner leaves a byte order mark out.
+        // Go's scanner skips a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let letters = text.chars().peekable();
         Self { letters, kind, raw, depth: 0, words: Vec::new(), word: String::new() }
@@ -87,7 +86,7 @@ impl<'a> Lexer<'a> {
                     let quoted = self.quoted(letter, self.raw)?;
                     self.word.push_str(&quoted);
                 }
-                // What stays of a variable is split at its blanks, also at those that stand in quotes.
+                // The text of a variable is split at its blanks, even at those within quotes.
                 '$' => {
                     let variable = self.dollar(self.raw)?;
                     variable.chars().for_each(|letter| self.add(letter));
@@ -156,7 +155,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// What stays of a variable, behind its `$`.
+    /// Reads a variable after its `$`, and returns its text.
     fn dollar(&mut self, raw_escapes: bool) -> Result<String, LexError> {
         if self.letters.next_if_eq(&'{').is_none() {
             return Ok(format!("${}", self.name()));

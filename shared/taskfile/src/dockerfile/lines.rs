@@ -1,7 +1,7 @@
-//! Dockerfile text to instructions, as BuildKit's parser splits it.
+//! Splits the text of a Dockerfile into instructions, as BuildKit's parser does.
 //!
-//! In: the text. Out: each instruction as one logical line (continuations joined, comments inside them gone, heredoc
-//! bodies skipped) whose every byte still knows where it stood in the file.
+//! In: the text. Out: each instruction as one logical line: continuations are joined, comments within them removed, and
+//! heredoc bodies skipped. Each byte of a line keeps its offset in the file.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::dialect::{Dialect, Heredocs, Syntax};
 use super::heredoc::{Unreadable, heredocs};
 use super::operands::flags;
 
-/// Text whose every byte knows its place in the file.
+/// Text with the offset of each byte in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Spanned {
     text: String,
@@ -41,7 +41,7 @@ pub(super) struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The bytes between two places of this piece; both must be character boundaries.
+    /// The bytes in `range`, whose ends must be character boundaries.
     pub(super) fn slice(self, range: Range<usize>) -> Self {
         Self { text: &self.text[range.clone()], at: &self.at[range] }
     }
@@ -51,12 +51,12 @@ impl<'a> Piece<'a> {
         self.slice(start..start + self.text.trim().len())
     }
 
-    /// Each byte with its place in the file.
+    /// Each byte with its offset in the file.
     pub(super) fn bytes(self) -> Vec<(u8, usize)> {
         self.text.bytes().zip(self.at.iter().copied()).collect()
     }
 
-    /// Each character with its place in the file.
+    /// Each character with its offset in the file.
     pub(super) fn chars(self) -> impl Iterator<Item = (char, usize)> + 'a {
         self.text.char_indices().map(|(i, letter)| (letter, self.at[i]))
     }
@@ -67,7 +67,7 @@ impl<'a> Piece<'a> {
         Some((self.slice(0..i), self.slice(rest..self.text.len())))
     }
 
-    /// The words between blanks. A leading blank gives an empty first word, as a regular expression's split does.
+    /// Splits at blanks. A leading blank yields an empty first word, as with a regular expression.
     pub(super) fn words(self) -> Vec<Self> {
         let mut words = Vec::new();
         let mut rest = self;
@@ -80,25 +80,25 @@ impl<'a> Piece<'a> {
         words
     }
 
-    /// From the first to behind the last byte in the file; empty text has no place.
+    /// The range in the file from the first to the last byte; `None` for empty text.
     pub(super) fn range(self) -> Option<Range<usize>> {
         Some(*self.at.first()?..self.at.last()? + 1)
     }
 }
 
-/// What separates words of an instruction. Narrower than Unicode's blanks.
+/// The blanks between the words of an instruction: fewer than Unicode's.
 const BLANKS: [char; 5] = [' ', '\t', '\r', '\u{b}', '\u{c}'];
 
 /// One instruction of a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Instruction {
-    /// Where it begins, from 1.
+    /// The line where it begins, from 1.
     pub(super) line: usize,
     /// Its keyword in lower case.
     pub(super) keyword: String,
     /// What follows the keyword.
     pub(super) arguments: Spanned,
-    /// What escapes a character in its flags.
+    /// The escape character in its flags.
     pub(super) flag_escape: char,
 }
 
@@ -132,7 +132,7 @@ impl Instruction {
         }
     }
 
-    /// The instruction that `ONBUILD` keeps for the images built from this one.
+    /// The instruction that `ONBUILD` keeps for images that are built on this one.
     pub(super) fn kept_by_onbuild(&self) -> Option<Self> {
         (self.keyword == "onbuild")
             .then(|| Self::from_line(self.line, self.arguments.piece(), self.flag_escape))
@@ -142,9 +142,8 @@ impl Instruction {
 /// A Dockerfile, split.
 #[derive(Debug)]
 pub(super) struct Lines {
-    /// What escapes a character and continues a line.
+    /// The character that escapes others and continues a line.
     pub(super) escape: char,
-    /// The instructions in order.
     pub(super) instructions: Vec<Instruction>,
 }
 
@@ -173,7 +172,7 @@ impl Lines {
         Ok(Self { escape: directives.escape(), instructions })
     }
 
-    /// Refuses what the engine's own frontend does.
+    /// Refuses unknown instructions, as the engine's own frontend does.
     pub(super) fn check_keywords(&self) -> Result<(), DockerfileError> {
         let unknown = self.instructions.iter().find(|it| !KEYWORDS.contains(&it.keyword.as_str()));
         unknown.map_or(Ok(()), |it| {
@@ -203,7 +202,7 @@ const KEYWORDS: [&str; 18] = [
     "workdir",
 ];
 
-/// The image that reads the file instead of the engine, with its line: what `# syntax=` names.
+/// The frontend image that `# syntax=` names, with its line.
 pub(super) fn syntax(text: &str, dialect: Dialect) -> Option<(usize, Spanned)> {
     let mut found = None;
     for line in Reader::new(text, dialect) {
@@ -229,7 +228,7 @@ pub(super) fn syntax(text: &str, dialect: Dialect) -> Option<(usize, Spanned)> {
     found
 }
 
-/// A line of the file without its end.
+/// A line of the file without its line ending.
 #[derive(Debug, Clone, Copy)]
 struct Physical<'a> {
     /// From 1.
@@ -280,7 +279,7 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
-/// Parser directives: only at the top, each once, ended by the first line that is none.
+/// Parser directives: they come first in the file, each at most once.
 #[derive(Default)]
 struct Directives {
     knows_check: bool,
@@ -323,10 +322,10 @@ impl Directives {
     }
 }
 
-/// What separates the parts of a directive: blanks in Go's regular expressions.
+/// The blanks between the parts of a directive, as in Go's regular expressions.
 const DIRECTIVE_BLANKS: [char; 5] = ['\t', '\n', '\u{c}', '\r', ' '];
 
-/// `# name = value`, the name in lower case.
+/// Parses `# name = value`, and returns the name in lower case.
 fn directive(line: Physical<'_>) -> Option<(String, Physical<'_>)> {
     let (name, value) = line.text.strip_prefix('#')?.split_once('=')?;
     let name = name.trim_matches(DIRECTIVE_BLANKS).to_ascii_lowercase();
@@ -339,7 +338,7 @@ fn directive(line: Physical<'_>) -> Option<(String, Physical<'_>)> {
     (is_name && !value.text.is_empty()).then_some((name, value))
 }
 
-/// The logical line that `first` begins. Comments and empty lines between its parts are left out.
+/// Joins the logical line that begins with `first`. Comments and empty lines within it are left out.
 fn join_continued(first: Physical<'_>, escape: char, reader: &mut Reader<'_>) -> Spanned {
     let mut logical = Spanned::default();
     let (mut text, mut goes_on) = without_continuation(first.text, escape);
@@ -356,7 +355,8 @@ fn join_continued(first: Physical<'_>, escape: char, reader: &mut Reader<'_>) ->
     logical
 }
 
-/// A doubled escape at the end of a line is an escaped escape, no continuation.
+/// Removes the escape character that continues a line, and returns whether there was one. A doubled escape character at
+/// the end is not a continuation.
 fn without_continuation(line: &str, escape: char) -> (&str, bool) {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(kept) if !kept.ends_with(escape) => (kept, true),
@@ -364,7 +364,7 @@ fn without_continuation(line: &str, escape: char) -> (&str, bool) {
     }
 }
 
-/// Moves the reader behind the bodies of the heredocs that a line begins.
+/// Skips the bodies of the heredocs that begin in a line.
 fn skip_heredocs(
     number: usize,
     line: &str,
@@ -377,7 +377,7 @@ fn skip_heredocs(
     })?;
     for heredoc in found {
         let is_terminated = reader.any(|line| {
-            // Here every version takes all of a line's end off.
+            // Here every version removes all trailing carriage returns.
             let text = line.text.trim_end_matches('\r');
             let text = if heredoc.is_dedented { text.trim_start_matches('\t') } else { text };
             text == heredoc.name

@@ -1,4 +1,4 @@
-//! What an instruction names in its words and flags, each with its place in the file.
+//! Flags and `from=` operands of an instruction, with their offsets in the file.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ impl Named {
     }
 }
 
-/// A `from=` operand, and whether a number means a stage.
+/// A `from=` operand, and whether it may be a stage's number.
 #[derive(Debug)]
 pub(super) struct SourceOperand {
     pub(super) named: Named,
@@ -70,9 +70,10 @@ fn from(
     Ok(Named::image(line, operand).map(|named| SourceOperand { named, may_be_index }))
 }
 
-/// The `from` field of a mount. Newer engines load it for a mount of any type, which may be a variable.
+/// The `from` field of a mount. It is read for mounts of any type: newer engines load its image for all of them, and
+/// the type may be a variable.
 ///
-/// Docker 20.10 crashes on a `tmpfs` that has one, and with it every build that it runs.
+/// Docker 20.10 crashes on a `tmpfs` mount with a `from`, and takes all its running builds with it.
 fn mounted_from(line: usize, mount: Piece<'_>) -> Result<Option<Spanned>, DockerfileError> {
     let (mut from, mut is_tmpfs) = (None, false);
     for field in comma_separated(mount) {
@@ -92,7 +93,7 @@ fn mounted_from(line: usize, mount: Piece<'_>) -> Result<Option<Spanned>, Docker
     if is_tmpfs && from.is_some() { Err(DockerfileError::TmpfsFrom { line }) } else { Ok(from) }
 }
 
-/// Fields as in a line of comma-separated values: one may stand in quotes, and a quote in those is doubled.
+/// Splits a text like a line of CSV: a field may be quoted, and a quote within it is doubled.
 fn comma_separated(text: Piece<'_>) -> Vec<Spanned> {
     let mut fields = vec![Spanned::default()];
     let mut quoted = false;
@@ -109,9 +110,9 @@ fn comma_separated(text: Piece<'_>) -> Vec<Spanned> {
     fields
 }
 
-/// The `--flags` before an instruction's words, unquoted, and what follows them.
+/// The `--flags` before an instruction's words, unquoted, and the text after them.
 ///
-/// The engine reads bytes here, each as the character of its number: two of them are blanks within longer characters.
+/// The engine treats each byte as a Latin-1 character here, so two bytes within longer UTF-8 sequences count as blanks.
 pub(super) fn flags(arguments: Piece<'_>, escape: char) -> (Vec<Spanned>, Piece<'_>) {
     let mut flags = Vec::new();
     let bytes = arguments.bytes();
@@ -138,7 +139,7 @@ fn is_blank(byte: u8) -> bool {
     char::from(byte).is_whitespace()
 }
 
-/// The word at the start of `text` without quotes and escapes, and its length with them.
+/// The word at the start of `text`, without quotes and escapes, and its length including them.
 fn flag(text: &[(u8, usize)], escape: char) -> (Spanned, usize) {
     let mut word = Spanned::default();
     let mut quote = None;

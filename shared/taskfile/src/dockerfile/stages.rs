@@ -1,4 +1,4 @@
-//! The stages of a Dockerfile: what each stands on and takes from, and so which images a target needs.
+//! The stages of a Dockerfile: their bases and the sources they copy from, and thus the images that a target needs.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::lines::{Instruction, Lines};
 use super::operands::{Named, SourceOperand, flags, sources};
 use super::{BuildInputs, DockerfileError, ImageUse, Role};
 
-/// The base that is no image.
+/// The empty base, which is not an image.
 const SCRATCH: &str = "scratch";
 
 pub(super) struct Stages {
     stages: Vec<Stage>,
-    /// The last stage of each name.
+    /// The index of the last stage with each name.
     by_name: BTreeMap<String, usize>,
 }
 
@@ -68,7 +68,7 @@ impl Stages {
         Ok(())
     }
 
-    /// Adds every image that is named up to the target or needed by it.
+    /// Adds the images that are named up to the target, or that it needs.
     pub(super) fn collect(
         &self,
         target: Option<&str>,
@@ -85,7 +85,7 @@ impl Stages {
         }
         for (index, stage) in self.stages.iter().enumerate() {
             let from_here = needed[index];
-            // Every operand must be an image or a stage, wherever it stands: the engine refuses it otherwise.
+            // Operands are checked in all stages, because the engine refuses an invalid one in any of them.
             let mut add = |used: ImageUse| {
                 if used.needed || index <= target {
                     images.push(used);
@@ -123,10 +123,10 @@ impl Stages {
         })
     }
 
-    /// The first stage of the chain of bases that `stage` ends.
+    /// The first stage in the chain of bases of `stage`.
     fn root_of(&self, stage: usize) -> usize {
         let mut root = stage;
-        // A base stands before what is built on it, so this ends.
+        // A base precedes the stages that are built on it, so this ends.
         while let Base::Stage(base) = self.stages[root].base {
             root = base;
         }
@@ -157,7 +157,7 @@ impl Stages {
         Ok(self.stage_of(from)?.is_none() && from.named.text != SCRATCH)
     }
 
-    /// The stage that a `from=` means, if it is no image.
+    /// The stage that a `from=` refers to; `None` if it is an image.
     fn stage_of(&self, from: &SourceOperand) -> Result<Option<usize>, DockerfileError> {
         let Named { line, text, .. } = &from.named;
         if from.may_be_index && text.parse::<i64>().is_ok() {
@@ -182,9 +182,9 @@ enum Base {
 struct Stage {
     name: Option<String>,
     base: Base,
-    /// What `COPY --from` and `RUN --mount=from` name in it.
+    /// The operands of `COPY --from` and `RUN --mount=from`.
     sources: Vec<SourceOperand>,
-    /// The same in its ONBUILD instructions: they run in the stages that stand on it.
+    /// The same of its ONBUILD instructions, which run in the stages that are built on it.
     onbuild: Vec<SourceOperand>,
 }
 
