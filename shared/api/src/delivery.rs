@@ -1,23 +1,23 @@
-//! Deliveries, what they meant, and what was decided.
+//! Deliveries, their events and decisions.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One webhook request, as the ledger keeps it.
+/// One recorded webhook request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
-    /// The provider's id, the same when it is sent again. Unique for its hook.
+    /// The provider's id. It is unique within the hook, and the same when the delivery is sent again.
     pub id: String,
-    /// The hook that it came to.
+    /// The hook that received it.
     pub hook: String,
     /// The hook's provider.
     pub provider: String,
     /// The hook's registry.
     pub registry: String,
-    /// The provider's word for its type.
+    /// The provider's name for its type.
     #[schema(example = "push")]
     pub kind: String,
-    /// When it was accepted first.
+    /// When it was first accepted.
     pub received: String,
     /// Length of its body.
     pub body_bytes: u64,
@@ -25,12 +25,12 @@ pub struct Delivery {
     pub body_sha256: String,
     /// `events`, `ping`, `of_no_interest`, `unreadable` or `conflict`.
     pub verdict: String,
-    /// Why, where the verdict alone does not say it.
+    /// The reason, if the verdict needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The events that it meant, in order.
+    /// The ids of its events, in order.
     pub events: Vec<String>,
-    /// Parts of it that could not be read, beside those that could: which, and why.
+    /// The parts that could not be read, and why, if others could.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }
@@ -44,12 +44,12 @@ pub struct DeliveryDetails {
     pub events: Vec<Event>,
 }
 
-/// Something that happened, or that somebody asked for.
+/// Something that happened, or that a person requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// The delivery and its place in it, or the request.
+    /// Names the delivery and the position in it, or the request.
     pub id: String,
-    /// Whose tasks it may start.
+    /// The registry whose tasks it may start.
     pub registry: String,
     /// `push`, `image_pushed`, `task_saved` or `requested`.
     pub kind: String,
@@ -57,24 +57,24 @@ pub struct Event {
     pub what: String,
     /// When it was accepted.
     pub received: String,
-    /// What was decided; absent while it is undecided.
+    /// The decision; absent while it is undecided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
 }
 
-/// What was decided for an event.
+/// The decision for an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Decision {
     pub at: String,
-    /// Whether nothing is to be added any more.
+    /// Whether all candidates are decided.
     pub is_final: bool,
-    /// Each candidate task, in order of name.
+    /// The candidate tasks, in order of name.
     pub candidates: Vec<Candidate>,
-    /// Why there is no candidate at all, if so.
+    /// Why there are no candidates, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nothing: Option<String>,
-    /// The rule's word for programs, beside `nothing`.
+    /// The code of the rule behind `nothing`, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
@@ -88,19 +88,19 @@ pub struct Candidate {
     /// The run that was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// The word of the rule that said no.
+    /// The code of the rule that said no, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "other_branch")]
     pub rule: Option<String>,
-    /// What it said, and the remedy.
+    /// Why the rule said no, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What an operator should know beside: the push names the repository by an address that is not the task's.
+    /// A note for operators: the push names the repository by another address than the task does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// A delivery that was replayed: a new one with the same body, decided anew.
+/// The replay of a delivery: a new delivery with the same body and decisions of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayResult {
     /// The new delivery.

@@ -8,28 +8,28 @@ use utoipa::ToSchema;
 pub struct Hook {
     /// Unguessable.
     pub id: String,
-    /// Whose tasks its events may start.
+    /// The registry whose tasks its events may start.
     pub registry: String,
     /// `github` or `distribution`.
     pub provider: String,
-    /// The repositories that it speaks for; empty: each one that the registry's tasks name.
+    /// The repositories that it may report pushes for; empty for all repositories of the registry's tasks.
     pub repositories: Vec<String>,
-    /// Where the sender posts to.
+    /// The address that the sender posts to.
     pub url: String,
     /// Its active secrets.
     pub secrets: Vec<HookSecret>,
     /// When it was created.
     pub created: String,
-    /// What came since this process started.
+    /// Counts since this process started.
     pub since_start: super::HookCounts,
 }
 
-/// An active secret, known by its id alone.
+/// An active secret, identified by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookSecret {
-    /// To remove it by.
+    /// The id by which it can be removed.
     pub id: String,
-    /// When it was made.
+    /// When it was added.
     pub created: String,
 }
 
@@ -39,10 +39,11 @@ pub struct HookSecret {
 pub struct HookCreate {
     /// `github` or `distribution`.
     pub provider: String,
-    /// The repositories that it speaks for, as URL or `host/path`; empty: each one that the registry's tasks name.
+    /// The repositories that it may report pushes for, as URL or `host/path`; empty for all repositories of the
+    /// registry's tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<String>,
-    /// A secret that the sender has already; made if absent. Only ever goes in.
+    /// A secret that the sender already has; generated if absent. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub secret: Option<String>,
@@ -57,12 +58,12 @@ impl std::fmt::Debug for HookCreate {
     }
 }
 
-/// A hook that was created, and all that its sender must be told. The secret is shown here and never again.
+/// A new hook, and everything needed to set up its sender. The secret is not shown again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookCreated {
     /// The hook.
     pub hook: Hook,
-    /// Where to post to.
+    /// The address to post to.
     pub url: String,
     /// The secret.
     pub secret: String,
@@ -80,20 +81,20 @@ impl std::fmt::Debug for HookCreated {
     }
 }
 
-/// What is to change of a hook.
+/// An update of a hook.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookUpdate {
-    /// All repositories that it speaks for.
+    /// All repositories that it may report pushes for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repositories: Option<Vec<String>>,
 }
 
-/// Another secret of a hook: the old ones stay active until they are removed.
+/// An additional secret of a hook. The old ones stay active until they are removed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookSecretCreate {
-    /// A secret that the sender has already; made if absent. Only ever goes in.
+    /// A secret that the sender already has; generated if absent. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub secret: Option<String>,
@@ -105,12 +106,12 @@ impl std::fmt::Debug for HookSecretCreate {
     }
 }
 
-/// A secret that was added, shown here and never again.
+/// A new secret. It is not shown again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookSecretCreated {
     /// The hook, with the new secret in front.
     pub hook: Hook,
-    /// To remove it by.
+    /// The id by which it can be removed.
     pub id: String,
     /// The secret.
     pub secret: String,
@@ -129,23 +130,23 @@ pub struct HookTestResult {
     pub ok: bool,
     /// The address that was tried.
     pub url: String,
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How long the answer took.
+    /// How long the response took.
     pub duration_ms: u64,
-    /// What it means, and the remedy.
+    /// What the result means, and the remedy.
     pub message: String,
-    /// The delivery that it was recorded as.
+    /// The id of the recorded delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<String>,
 }
 
-/// The answer to a verified webhook.
+/// The response to a verified webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookAccepted {
-    /// The id that it is known by.
+    /// The delivery's id.
     pub delivery: String,
-    /// The events that it meant, in order.
+    /// The ids of its events, in order.
     pub events: Vec<String>,
 }

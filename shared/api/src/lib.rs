@@ -1,8 +1,8 @@
-//! The bodies of API v1, as they stand on the wire: read and written by the server and by its clients alike.
+//! The bodies of API v1, for the server and its clients.
 //!
-//! Times are RFC 3339 in UTC, sizes are bytes. Secrets only ever go in; what comes out says whether there is one. An
-//! answer may get new fields, so clients ignore those that they do not know; a request with an unknown field is refused,
-//! because it is a misspelt one.
+//! Times are RFC 3339 in UTC, sizes are in bytes. Secrets are never returned; responses only say whether one is set.
+//! Responses may get new fields, so clients must ignore unknown ones. Requests with an unknown field are refused,
+//! because it is most likely misspelt.
 
 #![warn(missing_docs)]
 
@@ -37,17 +37,17 @@ pub use status::{
 pub use task::{SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
 pub use token::{Token, TokenCreate, TokenCreated};
 
-/// Some of a list, and where it goes on.
+/// A page of a list, and where the next page begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// In the list's order. May be fewer than asked for, even none, when `next` is there.
+    /// The items, in order. May be fewer than requested, even none, although `next` is present.
     pub items: Vec<T>,
-    /// Give it as `after` to read on; absent at the end.
+    /// Pass it as `after` to get the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// The body of every answer that is no success.
+/// The body of every error response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// The error.
@@ -57,15 +57,15 @@ pub struct ErrorBody {
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetail {
-    /// A word for programs.
+    /// The error code, for programs.
     #[schema(example = "not_found")]
     pub code: String,
     /// What failed, on what, and the remedy.
     pub message: String,
-    /// The field, parameter or thing that it is about.
+    /// The field, parameter or resource that the error is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Each mistake of a request that has several.
+    /// All mistakes, if the request has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Mistake>,
 }
@@ -79,7 +79,7 @@ pub struct Mistake {
     pub message: String,
 }
 
-/// Reads a field of an update: absent leaves the value, `null` removes it.
+/// Reads a field of an update: an absent field keeps the value, `null` removes it.
 fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,30 +1,30 @@
-//! The live log: server-sent events, each with the place to go on from as its id.
+//! The live log as server-sent events. The id of each event is the position to resume from.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Run;
 
-/// One server-sent event of `GET /runs/{run}/log/events`. Its id is `attempt:offset`, the place after it.
+/// One server-sent event of `GET /runs/{run}/log/events`. Its id is `attempt:offset`, the position after it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogEvent {
-    /// `status`: the run moved, or waits for something else.
+    /// `status`: the run's status changed, or what it waits for.
     Status(LogStatus),
-    /// `attempt`: what follows is of this attempt.
+    /// `attempt`: the following events belong to this attempt.
     Attempt(LogAttempt),
     /// `log`: output.
     Log(LogChunk),
-    /// `hole`: output that is lost.
+    /// `hole`: output was lost.
     Hole(LogHole),
     /// `end`: the run has ended and all of its log was sent. The last event.
     End(Box<Run>),
 }
 
 impl LogEvent {
-    /// Reads an event by its name and data; `None` for a name that this build does not know.
+    /// Parses an event from its name and data; `None` for an unknown name.
     ///
     /// # Errors
-    /// Data that is not what the name says.
+    /// The data does not match the name.
     pub fn parse(name: &str, data: &str) -> Result<Option<Self>, serde_json::Error> {
         Ok(Some(match name {
             "status" => Self::Status(serde_json::from_str(data)?),
@@ -37,7 +37,7 @@ impl LogEvent {
     }
 }
 
-/// Where the run stands.
+/// The status of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogStatus {
     /// As in [`Run::status`].
@@ -47,10 +47,10 @@ pub struct LogStatus {
     pub waits_for: Option<String>,
 }
 
-/// An attempt's log begins.
+/// The start of an attempt's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogAttempt {
-    /// From 1.
+    /// The attempt, from 1.
     pub attempt: u32,
 }
 
@@ -59,26 +59,26 @@ pub struct LogAttempt {
 pub struct LogChunk {
     /// The attempt, from 1.
     pub attempt: u32,
-    /// Where its first byte stands in the attempt's log.
+    /// The offset of its first byte in the attempt's log.
     pub offset: u64,
     /// When the worker read it, by the worker's clock.
     pub at: String,
-    /// The step that said it; absent for the run itself.
+    /// The step that wrote it; absent for the run itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// `gantry`, `stdout` or `stderr`.
     pub stream: String,
-    /// What it said.
+    /// The output.
     pub text: String,
 }
 
-/// Output that is lost.
+/// Lost output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogHole {
     /// The attempt, from 1.
     pub attempt: u32,
-    /// The first byte that is lost.
+    /// The offset of the first lost byte.
     pub offset: u64,
-    /// Where the log goes on.
+    /// The offset where the log continues.
     pub until: u64,
 }

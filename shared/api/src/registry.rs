@@ -1,4 +1,4 @@
-//! Registries, and what is uploaded to be built for them.
+//! Registries, and the archives that are uploaded for their builds.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,10 +12,10 @@ pub struct Registry {
     /// Its login server.
     #[schema(example = "registry.contoso.com")]
     pub host: String,
-    /// The letters that its run ids begin with.
+    /// The prefix of its run ids.
     #[schema(example = "ca")]
     pub run_prefix: String,
-    /// The user that pushes; absent when it is used without credentials.
+    /// The user that pushes; absent if the registry is used without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// How many of its runs may be ready or running at once.
@@ -32,7 +32,7 @@ pub struct RegistryCreate {
     pub name: String,
     /// Its login server: `host` or `host:port`.
     pub host: String,
-    /// Who pushes; none for a registry without authentication.
+    /// The credentials for pushing; absent for a registry without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
     /// How many of its runs may be ready or running at once; 10 if absent.
@@ -40,7 +40,7 @@ pub struct RegistryCreate {
     pub run_limit: Option<u32>,
 }
 
-/// A user's name and password. Only ever goes in.
+/// A user name and password. Never returned.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
@@ -57,11 +57,11 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What is to change of a registry. What is absent stays.
+/// An update of a registry. Absent fields are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryUpdate {
-    /// Who pushes; `null` for nobody.
+    /// The credentials for pushing; `null` for none.
     #[serde(default, deserialize_with = "super::present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Credentials>)]
     pub credentials: Option<Option<Credentials>>,
@@ -70,15 +70,15 @@ pub struct RegistryUpdate {
     pub run_limit: Option<u32>,
 }
 
-/// An uploaded archive that builds of its registry may name as their source.
+/// An uploaded archive that builds for its registry can use as their source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Upload {
     /// Unguessable.
     pub id: String,
     /// The registry whose runs may read it.
     pub registry: String,
-    /// Its length.
+    /// Its size.
     pub bytes: u64,
-    /// When it came.
+    /// When it was uploaded.
     pub created: String,
 }

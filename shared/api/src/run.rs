@@ -1,4 +1,4 @@
-//! Runs, and builds that are asked for.
+//! Runs, and requests for builds.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,26 @@ use utoipa::ToSchema;
 
 use super::yes;
 
-/// A build that belongs to no task. Exactly one of `context` and `upload` says where it reads from.
+/// A build without a task. Its source is exactly one of `context` and `upload`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildCreate {
     /// A git URL with `#ref:folder`, or the address of a `.tar.gz`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// An archive that was uploaded to the same registry.
+    /// The id of an archive that was uploaded for the same registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
     /// The Dockerfile, relative to the context's root; `Dockerfile` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
-    /// The image's names, with run variables like `web:{{.Run.ID}}`. One without host belongs to the registry.
+    /// The image's names, with run variables like `web:{{.Run.ID}}`. A name without a host is in the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
     /// Build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub build_args: BTreeMap<String, String>,
-    /// Secret build arguments. Only ever go in.
+    /// Secret build arguments. Never returned.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_build_args: BTreeMap<String, String>,
@@ -42,20 +42,20 @@ pub struct BuildCreate {
     /// Whether the image is pushed.
     #[serde(default = "yes")]
     pub push: bool,
-    /// Whether each step runs anew.
+    /// Whether to build without the cache.
     #[serde(default)]
     pub no_cache: bool,
-    /// Whether it moves its tags though a newer change has moved them.
+    /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// The token that reads the repository. Only ever goes in.
+    /// The token for reading the repository. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
 }
 
 impl Default for BuildCreate {
-    /// What absent fields mean.
+    /// The values of absent fields.
     fn default() -> Self {
         Self {
             context: None,
@@ -91,7 +91,7 @@ pub struct Step {
     /// Its name.
     #[schema(example = "build")]
     pub id: String,
-    /// `Running`, `Succeeded`, `Failed`, `Stopped` (cancelled, out of time or handed back) or `Lost` (its worker was).
+    /// `Running`, `Succeeded`, `Failed`, `Stopped` (cancelled, timed out or handed back) or `Lost` (with its worker).
     pub status: String,
     /// When it began.
     pub started: String,
@@ -100,22 +100,22 @@ pub struct Step {
     pub finished: Option<String>,
 }
 
-/// One execution: what it is to do, where it stands, how it ended.
+/// One execution of a build: what it builds, its status, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
-    /// Unique in the installation, and fit for a tag.
+    /// Unique in the installation, and valid in an image tag.
     #[schema(example = "ca1")]
     pub id: String,
     /// `Queued`, `Started`, `Running`, `Succeeded`, `Failed`, `Canceled`, `Error` or `Timeout`.
     pub status: String,
-    /// `QuickBuild` if somebody asked for it, `AutoBuild` if a trigger did.
+    /// `QuickBuild` if a person requested it, `AutoBuild` if a trigger started it.
     pub run_type: String,
     /// Its registry.
     pub registry: String,
     /// Its task; absent for a quick build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The task's revision that it executes.
+    /// The revision of the task that it executes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_revision: Option<u64>,
     /// The platform that it builds for.
@@ -126,13 +126,13 @@ pub struct Run {
     /// Why it exists, in words.
     #[schema(example = "push to main at 4f2a91c")]
     pub cause: String,
-    /// The event that its decision is kept under.
+    /// The event that started it. Its decision is kept under this id.
     pub event: String,
-    /// Where it builds from.
+    /// The source that it builds.
     pub source: String,
     /// The Dockerfile.
     pub dockerfile: String,
-    /// The image's names as they were asked for, with their run variables.
+    /// The image's names as requested, with their run variables.
     pub image_names: Vec<String>,
     /// When it was created.
     pub created: String,
@@ -148,14 +148,14 @@ pub struct Run {
     /// What a queued run waits for, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
-    /// The images that it pushed, under the tags that it moved.
+    /// The images that it pushed, with the tags that it moved.
     pub images: Vec<OutputImage>,
-    /// Tags that it left alone, because a run of a newer change had moved them.
+    /// Tags that it did not move, because a run of a newer change had already moved them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededTag>,
-    /// The images that it was made from.
+    /// The images that the build read.
     pub bases: Vec<BaseImage>,
-    /// The commit that was built, or is to be.
+    /// The commit that was or will be built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// What went wrong.
@@ -166,12 +166,12 @@ pub struct Run {
     /// The steps of its last attempt, in the order in which they began; empty in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
-    /// Who asked to cancel it.
+    /// The request to cancel it, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_asked: Option<CancelAsked>,
     /// Whether it and its log are kept for good.
     pub archived: bool,
-    /// Who has it, or had it last.
+    /// The worker that has it, or had it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
 }
@@ -179,10 +179,10 @@ pub struct Run {
 /// What went wrong in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
-    /// A word for programs.
+    /// The error code, for programs.
     #[schema(example = "step_failed")]
     pub code: String,
-    /// The step that failed, where it was one.
+    /// The step that failed, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// The exit code of the step's process.
@@ -197,16 +197,16 @@ pub struct RunError {
 pub struct OutputImage {
     /// `registry/repository:tag`.
     pub image: String,
-    /// What the tag was made to point to.
+    /// The digest that the tag was moved to.
     pub digest: String,
 }
 
-/// A tag that the run left to another one.
+/// A tag that the run did not move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SupersededTag {
     /// The tag.
     pub image: String,
-    /// The run that it stays with.
+    /// The run that had moved it.
     pub by: String,
     /// Why, in a sentence.
     pub why: String,
@@ -215,20 +215,20 @@ pub struct SupersededTag {
 /// An image that a build read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BaseImage {
-    /// As the Dockerfile names it, completed.
+    /// The full form of its name in the Dockerfile.
     pub image: String,
-    /// What its tag pointed to when the run began.
+    /// The digest that its tag pointed to when the run began.
     pub digest: String,
-    /// `runtime` if it is in the result, `buildtime` if it only helped to make it.
+    /// `runtime` if the built image is based on it, `buildtime` if it was only used during the build.
     pub role: String,
 }
 
 /// One lease of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
-    /// From 1.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// Who had it.
+    /// The worker that held it.
     pub worker: String,
     /// When it was leased.
     pub started: String,
@@ -237,33 +237,33 @@ pub struct Attempt {
     pub finished: Option<String>,
     /// `held`, `finished`, `infrastructure_failed`, `handed_back` or `lapsed`.
     pub end: String,
-    /// What failed in the infrastructure, if that did.
+    /// The failure of the infrastructure, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Somebody asked to cancel.
+/// A request to cancel a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct CancelAsked {
-    /// With which token.
+    /// The token that requested it.
     pub by: String,
     pub at: String,
 }
 
-/// How a run is run again. May be left out.
+/// Options for running a run again. The body is optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RerunCreate {
-    /// Whether each base keeps the digest that it had in the first run, instead of what its tag points to now.
+    /// Whether to use the digests of the bases from the first run, instead of what their tags point to now.
     #[serde(default)]
     pub same_bases: bool,
-    /// Whether it moves its tags though a newer change has moved them.
+    /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
 }
 
-/// What is to change of a run: nothing else can.
+/// An update of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunUpdate {
@@ -271,31 +271,31 @@ pub struct RunUpdate {
     pub archived: bool,
 }
 
-/// Where a pushed digest comes from.
+/// The lineage of a pushed digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct Lineage {
-    /// What was pushed.
+    /// The pushed digest.
     pub digest: String,
-    /// Under which names.
+    /// The names under which it was pushed.
     pub images: Vec<String>,
-    /// For which platform.
+    /// The platform that it was built for.
     pub platform: String,
-    /// From which bases.
+    /// The images that the build read.
     pub bases: Vec<BaseImage>,
-    /// By which run.
+    /// The run that pushed it.
     pub run: String,
-    /// Of which registry.
+    /// The run's registry.
     pub registry: String,
-    /// Of which task; absent for a quick build.
+    /// The run's task; absent for a quick build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// From which source.
+    /// The source that was built.
     pub source: String,
-    /// At which commit.
+    /// The commit that was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// Why, in words.
+    /// Why the run exists, in words.
     pub cause: String,
     pub pushed: String,
 }

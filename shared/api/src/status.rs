@@ -1,14 +1,14 @@
-//! How the installation is.
+//! The status of the installation.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How the installation is. What belongs to registries is of those that the token may see.
+/// The status of the installation. Data of registries is limited to those that the token may see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// Whether nothing needs a person: each line of `troubles` says what does.
+    /// Whether nothing needs attention: `troubles` is empty.
     pub ok: bool,
-    /// What needs a person, and the remedy.
+    /// What needs attention, and the remedy.
     pub troubles: Vec<String>,
     /// gantry's version.
     pub version: String,
@@ -18,19 +18,19 @@ pub struct Status {
     pub queue: QueueStatus,
     /// The workers, with their engines and disks.
     pub workers: Vec<Worker>,
-    /// How many runs wait or are ready, counted up to 1000.
+    /// How many runs are waiting or ready, counted up to 1000.
     pub queued_runs: usize,
     /// How many runs are leased, counted up to 1000.
     pub leased_runs: usize,
-    /// The queued run that was created first.
+    /// The oldest queued run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_waiting: Option<OldestWaiting>,
-    /// Hooks at which something was refused or unreadable since this process started.
+    /// Hooks with refused or unreadable requests since this process started.
     pub failing_hooks: Vec<FailingHook>,
-    /// The tasks and registries whose credentials a registry or git host refused last time.
+    /// The tasks and registries whose credentials were refused by a registry or git host when they were last used.
     #[serde(default)]
     pub failing_credentials: Vec<FailingCredentials>,
-    /// Webhooks to addresses of no hook since this process started.
+    /// Requests to addresses without a hook since this process started.
     pub unknown_hook_requests: u64,
     /// Records that did not decode, oldest first.
     pub quarantined: Vec<QuarantinedRecord>,
@@ -41,27 +41,27 @@ pub struct Status {
 pub struct StoreStatus {
     /// Whether it answers.
     pub ok: bool,
-    /// How long its answer took.
+    /// How long its response took.
     pub latency_ms: u64,
     /// Its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
-    /// Bytes that are taken.
+    /// Bytes in use.
     #[serde(default)]
     pub used: u64,
-    /// Bytes that may be taken, if there is a bound.
+    /// The limit in bytes, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<u64>,
 }
 
-/// The queue, as this process last rang it.
+/// The queue, as of this process's last doorbell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueueStatus {
-    /// Whether the last doorbell was taken.
+    /// Whether the last doorbell was accepted.
     pub ok: bool,
-    /// Doorbells that were not taken since this process started; the sweeper rings them again.
+    /// How many doorbells were not accepted since this process started. The sweeper rings again for their work.
     pub failed: u64,
-    /// What the last failure said.
+    /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
@@ -71,38 +71,38 @@ pub struct QueueStatus {
 pub struct Worker {
     /// Its id.
     pub id: String,
-    /// Whose runs it takes.
+    /// The pool whose runs it takes.
     #[schema(example = "linux-amd64")]
     pub pool: String,
     /// The platforms that its engine builds for.
     pub platforms: Vec<String>,
     /// How many runs it takes at once.
     pub slots: u32,
-    /// The runs that it has now.
+    /// The runs that it currently has.
     pub runs: Vec<String>,
-    /// gantry's version there.
+    /// Its version of gantry.
     pub version: String,
     /// Its engine.
     pub engine: WorkerEngine,
-    /// Free bytes where the engine keeps images.
+    /// Free bytes where the engine stores images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_disk: Option<u64>,
-    /// Why it takes nothing now, if so.
+    /// Why it currently takes no runs, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_because: Option<String>,
-    /// Who drained it, if somebody did: it finishes what it has and takes nothing more.
+    /// Set if it is drained: it finishes its runs and takes no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained: Option<Drained>,
     /// When it was last seen.
     pub last_seen: String,
 }
 
-/// A worker takes nothing more.
+/// Who drained a worker, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drained {
-    /// The token that asked for it.
+    /// The token that requested it.
     pub by: String,
-    /// Since when.
+    /// When it was requested.
     pub since: String,
 }
 
@@ -115,7 +115,7 @@ pub struct WorkerEngine {
     pub message: String,
 }
 
-/// The queued run that was created first.
+/// The oldest queued run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct OldestWaiting {
@@ -126,14 +126,14 @@ pub struct OldestWaiting {
     pub waits_for: String,
 }
 
-/// A hook at which something was refused or unreadable.
+/// A hook with refused or unreadable requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub struct FailingHook {
     pub hook: String,
     /// Its registry.
     pub registry: String,
-    /// What came.
+    /// Its counts.
     pub counts: HookCounts,
 }
 
@@ -142,27 +142,27 @@ pub struct FailingHook {
 pub struct FailingCredentials {
     /// The registry.
     pub registry: String,
-    /// The task; `None` for quick builds.
+    /// The task; absent for quick builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The run that was refused.
+    /// The run whose credentials were refused.
     pub run: String,
-    /// Who refused what, and the remedy.
+    /// What was refused and by whom, and the remedy.
     pub message: String,
 }
 
-/// What came to a hook since this process started.
+/// Counts of a hook's requests since this process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookCounts {
-    /// Stored, or seen before.
+    /// Stored now or earlier.
     pub accepted: u64,
-    /// Verified, and of a type that can never matter: counted and not stored.
+    /// Verified, but of a type that is never relevant: counted and not stored.
     pub dropped: u64,
     /// Refused for a wrong signature or secret.
     pub unauthorized: u64,
-    /// Verified, and not readable.
+    /// Verified, but not readable.
     pub unreadable: u64,
-    /// Answered 503: the store could not take it in time.
+    /// Answered with 503, because the store could not accept them in time.
     pub unavailable: u64,
 }
 
@@ -171,6 +171,6 @@ pub struct HookCounts {
 pub struct QuarantinedRecord {
     /// Its key.
     pub key: String,
-    /// Since when.
+    /// When it was found.
     pub since: String,
 }

@@ -1,4 +1,4 @@
-//! Tasks, and runs of them that are asked for.
+//! Tasks, and requests to run them.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ pub struct Task {
     pub registry: String,
     /// Its name there.
     pub name: String,
-    /// Counts from 1 with each change.
+    /// Starts at 1 and grows by 1 with each change.
     pub revision: u64,
-    /// `Enabled`, or `Disabled`: then triggers do not start it.
+    /// `Enabled` or `Disabled`. Triggers do not start a disabled task.
     pub status: String,
-    /// Where it builds from: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
+    /// The context to build: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
     pub context: String,
     /// The Dockerfile, relative to the context's root.
     pub dockerfile: String,
@@ -38,19 +38,19 @@ pub struct Task {
     pub timeout: u32,
     /// Whether the image is pushed.
     pub push: bool,
-    /// Whether each step runs anew.
+    /// Whether to build without the cache.
     pub no_cache: bool,
     /// Starts a run when a branch of the context's repository moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
-    /// Whether it has a token that reads its repository.
+    /// Whether it has a token for reading its repository.
     pub has_git_token: bool,
-    /// How many of its runs may be ready or running at once; the registry's limit alone if absent.
+    /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
     /// When it was created.
     pub created: String,
-    /// When it was changed last.
+    /// When it was last changed.
     pub updated: String,
 }
 
@@ -61,7 +61,7 @@ pub struct SourceTrigger {
     /// Its name in the task.
     #[serde(default = "default_trigger_name")]
     pub name: String,
-    /// The branch; that of the context if absent, and else the repository's default branch.
+    /// The branch; if absent, the context's branch, or else the repository's default branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
     /// `Enabled` or `Disabled`.
@@ -89,18 +89,18 @@ fn enabled() -> String {
 pub struct TaskCreate {
     /// Its name in the registry: 2 to 50 letters, digits, `-` or `_`.
     pub name: String,
-    /// Where it builds from: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
+    /// The context to build: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
     pub context: String,
     /// The Dockerfile, relative to the context's root; `Dockerfile` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
-    /// The image's names, with run variables like `web:{{.Run.ID}}`. One without host belongs to the registry.
+    /// The image's names, with run variables like `web:{{.Run.ID}}`. A name without a host is in the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
     /// Build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub build_args: BTreeMap<String, String>,
-    /// Secret build arguments. Only ever go in.
+    /// Secret build arguments. Never returned.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_build_args: BTreeMap<String, String>,
@@ -116,7 +116,7 @@ pub struct TaskCreate {
     /// Whether the image is pushed.
     #[serde(default = "yes")]
     pub push: bool,
-    /// Whether each step runs anew.
+    /// Whether to build without the cache.
     #[serde(default)]
     pub no_cache: bool,
     /// `Enabled` or `Disabled`; `Enabled` if absent.
@@ -125,17 +125,17 @@ pub struct TaskCreate {
     /// Starts a run when a branch of the context's repository moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
-    /// The token that reads the repository. Only ever goes in.
+    /// The token for reading the repository. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
-    /// How many of its runs may be ready or running at once; the registry's limit alone if absent.
+    /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
 }
 
 impl Default for TaskCreate {
-    /// What an absent field means, and an empty name and context.
+    /// The values of absent fields, with an empty name and context.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -166,11 +166,11 @@ impl std::fmt::Debug for TaskCreate {
     }
 }
 
-/// What is to change of a task. What is absent stays; `null` removes.
+/// An update of a task. Absent fields are unchanged; `null` removes a value.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskUpdate {
-    /// Where it builds from.
+    /// The context to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// The Dockerfile, relative to the context's root.
@@ -182,7 +182,7 @@ pub struct TaskUpdate {
     /// All build arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_args: Option<BTreeMap<String, String>>,
-    /// All secret build arguments. Only ever go in.
+    /// All secret build arguments. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub secret_build_args: Option<BTreeMap<String, String>>,
@@ -199,7 +199,7 @@ pub struct TaskUpdate {
     /// Whether the image is pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<bool>,
-    /// Whether each step runs anew.
+    /// Whether to build without the cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_cache: Option<bool>,
     /// `Enabled` or `Disabled`.
@@ -209,11 +209,11 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SourceTrigger>)]
     pub source_trigger: Option<Option<SourceTrigger>>,
-    /// The token that reads the repository; `null` for none. Only ever goes in.
+    /// The token for reading the repository; `null` for none. Never returned.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(write_only, value_type = Option<String>)]
     pub git_token: Option<Option<String>>,
-    /// How many of its runs may be ready or running at once; `null` for the registry's limit alone.
+    /// How many of its runs may be ready or running at once; `null` for the registry's limit only.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub run_limit: Option<Option<u32>>,
@@ -225,33 +225,33 @@ impl std::fmt::Debug for TaskUpdate {
     }
 }
 
-/// A run of a task, and in what it differs from the task.
+/// A request to run a task. Fields that are set replace the task's.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRunCreate {
-    /// Another context than the task's: a git URL or the address of a `.tar.gz`.
+    /// A different context: a git URL or the address of a `.tar.gz`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// An uploaded archive instead of the task's context.
+    /// The id of an uploaded archive, instead of the task's context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
-    /// Another Dockerfile.
+    /// A different Dockerfile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
-    /// Build arguments beside, or instead of, the task's.
+    /// Build arguments, added to those of the task or replacing them by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub build_args: BTreeMap<String, String>,
-    /// Secret build arguments beside, or instead of, the task's. Only ever go in.
+    /// Secret build arguments, added to those of the task or replacing them by name. Never returned.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_build_args: BTreeMap<String, String>,
-    /// Another stage.
+    /// A different stage to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Whether it moves its tags though a newer change has moved them.
+    /// Whether the run moves its tags even if a newer change has already moved them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_tags: bool,
-    /// The token that reads another context than the task's. Only ever goes in.
+    /// The token for reading a different context. Never returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,

@@ -10,20 +10,20 @@ pub struct Token {
     pub id: String,
     /// What it is for.
     pub description: String,
-    /// `read`, `run`, `write` or `admin`; each includes those before it.
+    /// `read`, `run`, `write` or `admin`; each includes the ones before it.
     pub scope: String,
-    /// The registries that it is bound to; everywhere if absent.
+    /// The registries that it is bound to; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<Vec<String>>,
-    /// When it was made.
+    /// When it was created.
     pub created: String,
-    /// From when on it is refused.
+    /// When it expires; never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<String>,
-    /// Whether it is accepted now.
+    /// Whether it is currently accepted.
     pub active: bool,
 }
 
@@ -36,20 +36,20 @@ pub struct TokenCreate {
     pub description: String,
     /// `read`, `run`, `write` or `admin`.
     pub scope: String,
-    /// The registries that it is bound to; everywhere if absent.
+    /// The registries that it is bound to; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<Vec<String>>,
-    /// After how many seconds it expires; never if absent.
+    /// Its lifetime in seconds; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
 }
 
-/// A token that was made. Its text is shown here and never again.
+/// A new token. Its text is not shown again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenCreated {
     /// The token.
     pub token: Token,
-    /// What a client sends as `Authorization: Bearer …`.
+    /// The text that clients send as `Authorization: Bearer …`.
     pub text: String,
 }
 
