@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests over a real engine, registry, git server, Redis, RabbitMQ and S3, which it starts in
-# .test, on free ports, and stops. Without an argument: all but those in a module named `slow`, and
-# with the debug binary the demo and the roles from docker-compose.yml. With `slow`: those alone.
+# .test, on free ports, and stops. Without an argument: all but those in a module named `slow` or
+# `on_the_containerd_store`, and with the debug binary the demo and the roles from docker-compose.yml.
+# With `slow`: those alone.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -39,7 +40,7 @@ run_tests() {
         cargo test --workspace --doc
     else
         # Not more at once than cores: tests that measure memory share their process here.
-        cargo test --workspace --no-fail-fast -- --skip slow::
+        cargo test --workspace --no-fail-fast -- --skip slow:: --skip on_the_containerd_store::
     fi
 }
 

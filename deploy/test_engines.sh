@@ -24,7 +24,13 @@ main() {
     export GANTRY_TEST_REGISTRY=$REGISTRY GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
     for engine in "${engines[@]}"; do
         start_engine "$engine"
-        test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte
+        if [[ $engine == containerd ]]; then
+            export GANTRY_TEST_CONTAINERD_DOCKER_HOST=$DOCKER_HOST GANTRY_TEST_CONTAINERD_DOCKERD=$GANTRY_TEST_DOCKERD
+            test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_containerd_store
+            test_on "whole runs there" cargo test --workspace --test real -- on_the_containerd_store
+        else
+            test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte
+        fi
         show_demo "$engine"
         stop_engine "$engine"
     done

@@ -4,7 +4,7 @@
 //! is the test's own, so that it can refuse requests or fail.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -129,11 +129,19 @@ impl GitServer {
         let format = format!("--object-format={format}");
         let folder = self.host.folder.path();
         // A template would be copied, which is a dozen files that no test reads.
-        let init = ["init", "-q", "--template=", "-b", "main", &format];
-        git(folder, &[&init[..], &["--bare", path(&bare)?]].concat())?;
-        git(work.path(), &[&init[..], &["."]].concat())?;
-        git(work.path(), &["config", "remote.origin.url", path(&bare)?])?;
-        Ok(TestRepository { work })
+        let init = ["init", "-q", "--template=", "-b", "main", &format, "--bare", path(&bare)?];
+        git(folder, &init)?;
+        // The working copy shares the objects, so that publishing a commit is to write a reference. Tests commit a
+        // thousand times, and each push would be five processes.
+        let dot_git = work.path().join(".git");
+        std::fs::create_dir_all(dot_git.join("refs"))?;
+        std::os::unix::fs::symlink(bare.join("objects"), dot_git.join("objects"))?;
+        std::fs::copy(bare.join("HEAD"), dot_git.join("HEAD"))?;
+        let config = std::fs::read_to_string(bare.join("config"))?;
+        let config = config.replace("bare = true", "bare = false");
+        let remote = format!("[remote \"origin\"]\n\turl = {}\n", path(&bare)?);
+        std::fs::write(dot_git.join("config"), config + &remote)?;
+        Ok(TestRepository { work, bare })
     }
 }
 
@@ -141,6 +149,7 @@ impl GitServer {
 #[derive(Debug)]
 pub struct TestRepository {
     work: TempDir,
+    bare: PathBuf,
 }
 
 impl TestRepository {
@@ -162,8 +171,14 @@ impl TestRepository {
         }
         self.git(&["add", "-A"])?;
         self.git(&["commit", "-q", "--allow-empty", "-m", "change"])?;
-        self.git(&["push", "-q", "-f", "origin", &format!("HEAD:refs/heads/{branch}")])?;
-        self.git(&["rev-parse", "HEAD"])
+        let commit = self.git(&["rev-parse", "HEAD"])?;
+        let reference = self.bare.join("refs/heads").join(branch);
+        std::fs::create_dir_all(reference.parent().context("a reference has a folder")?)?;
+        // Renamed into place, as git does: a fetch at the same time reads the old or the new commit.
+        let new = self.bare.join("new-reference");
+        std::fs::write(&new, format!("{commit}\n"))?;
+        std::fs::rename(new, reference)?;
+        Ok(commit)
     }
 
     /// Runs git in the working copy, and returns its output.

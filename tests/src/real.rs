@@ -31,7 +31,8 @@ impl Engine {
     }
 }
 
-/// Makes each of these functions a test on both engines.
+/// Makes each of these functions a test on both engines: `make test` runs those on the default engine, and
+/// `make test-engines` those on the containerd store.
 #[macro_export]
 macro_rules! on_each_engine {
     // For tests that would have the same result with either store.

@@ -151,14 +151,14 @@ async fn requests_that_must_fail_are_refused() {
             "`A`: `{{.Run.Idd}}` is no run variable",
         ),
         ("build_args", json!({"A": "hunter2".repeat(20_000)}), "`A`: the value has 140000 bytes"),
-        ("build_args", json!({"A": "hunter2\0"}), "`A`: the value has a NUL"),
+        ("build_args", json!({"A": "hunter2\0"}), "`A`: the value contains a NUL"),
         ("build_args", json!({"BUILDKIT_SYNTAX": "hunter2"}), "`BUILDKIT_SYNTAX` is set by gantry"),
         (
             "secret_build_args",
             json!({"A": "hunter2".repeat(10_000)}),
             "`A`: the secret has 70000 bytes",
         ),
-        ("secret_build_args", json!({"A": "hunter2\0"}), "`A`: the secret has a NUL"),
+        ("secret_build_args", json!({"A": "hunter2\0"}), "`A`: the secret contains a NUL"),
     ] {
         let mut build = json!({"context": "https://github.com/octo/hello.git", "push": false});
         build[field] = value.clone();

@@ -48,8 +48,8 @@ async fn mismatched_tls_files_are_refused_at_the_start() {
     let absent = folder.path().join("absent.pem");
     for (certificate, key, expected) in [
         (&a.certificate, &b.key, "cannot be used together"),
-        (&a.certificate, &absent, "has no private key in PEM"),
-        (&a.key, &a.key, "has no certificate in PEM"),
+        (&a.certificate, &absent, "has no readable private key in PEM"),
+        (&a.key, &a.key, "has no readable certificate in PEM"),
     ] {
         let tls = Some(TlsFiles { certificate: certificate.clone(), key: key.clone() });
         let server = TestServer::open().await;

@@ -420,7 +420,7 @@ mod tests {
             let error = Ignore::parse(&text).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "the ignore file has more than 2000 rules or 128 KiB: name folders, or use `*` and take back with `!`"
+                "the ignore file has more than 2000 rules or 128 KiB: name folders, or use `*` and include again with `!`"
             );
         }
         // A backtracking matcher would never finish this.

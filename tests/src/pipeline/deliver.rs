@@ -3,10 +3,14 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::EventId;
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
-use reqwest::StatusCode;
+use gantry_ops::secret::SecretString;
+use gantry_seams::hooks;
+use reqwest::{Client, StatusCode};
+use tokio_util::sync::DropGuard;
 
 use super::TestPipeline;
 use crate::github;
@@ -14,8 +18,7 @@ use crate::github;
 /// The id of the hook.
 pub const HOOK: &str = "hook";
 
-/// The secret of the hook.
-pub const SECRET: &str = "It's a Secret to Everybody";
+const SECRET: &str = "It's a Secret to Everybody";
 
 /// How a delivery was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,26 @@ pub enum Delivered {
 }
 
 impl TestPipeline {
+    /// Creates the hook, for all repositories of the registry `reg`.
+    ///
+    /// # Panics
+    /// If there is one, or no registry.
+    pub async fn create_hook(&self) {
+        let id = HOOK.parse().expect("an id");
+        let sealed = self.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
+        let created = self.clock.now();
+        let hook = Hook {
+            id,
+            registry: "reg".parse().expect("a name"),
+            prefix: Self::prefix(),
+            provider: Provider::GitHub,
+            repositories: Vec::new(),
+            secrets: vec![HookSecret { sealed: sealed.expect("a sealed secret"), created }],
+            created,
+        };
+        hooks::create(self.store.as_ref(), &hook).await.expect("a hook");
+    }
+
     /// Delivers a push to branch `main` of a repository on the git host, with this delivery id.
     ///
     /// # Panics
@@ -73,24 +96,55 @@ impl TestPipeline {
         self.receive(id, github::Push { url, branch, before, after, default_branch: None }).await
     }
 
-    /// The hook receives a push, through an ingress that serves nothing else.
-    ///
-    /// Each delivery has an ingress of its own: an ingress reads the store's clock once a second, and here the test moves
-    /// that clock.
+    /// Delivers a push through an ingress of its own, because an ingress reads the store's clock only once a second and
+    /// the test may have moved it.
+    async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
+        self.door().receive(id, push).await
+    }
+
+    /// Starts an ingress that receives pushes until the door is dropped.
     ///
     /// # Panics
-    /// If the push is refused.
-    async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
+    /// If no port is free.
+    #[must_use]
+    pub fn door(&self) -> Door {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url =
-            format!("http://{}/hooks/github/{HOOK}", listener.local_addr().expect("its port"));
+        let address = listener.local_addr().expect("an address");
         let stop = self.stop.child_token();
-        let _stopped = stop.clone().drop_guard();
+        let ingress = Ingress {
+            store: Arc::clone(&self.store),
+            queues: self.queues.clone(),
+            blobs: Arc::clone(&self.blobs),
+            keyring: Arc::clone(&self.keyring),
+            health: Health::default(),
+            settings: IngressSettings { threads: 1, ..IngressSettings::default() },
+        };
         let listeners = Listeners { api: listener, hooks: None };
-        tokio::spawn(gantry_ingress::run(self.ingress(), listeners, stop));
+        tokio::spawn(gantry_ingress::run(ingress, listeners, stop.clone()));
+        Door {
+            url: format!("http://{address}/hooks/github/{HOOK}"),
+            client: self.client.clone(),
+            _stop: stop.drop_guard(),
+        }
+    }
+}
 
+/// A running ingress. Dropping it stops the ingress.
+#[derive(Debug)]
+pub struct Door {
+    url: String,
+    client: Client,
+    _stop: DropGuard,
+}
+
+impl Door {
+    /// Sends a signed push with this delivery id. Returns the id of its event.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
         let body = push.body();
-        let mut request = self.client.post(url);
+        let mut request = self.client.post(&self.url);
         for (name, value) in github::headers(SECRET, id, &body) {
             request = request.header(name, value);
         }
@@ -102,18 +156,5 @@ impl TestPipeline {
         };
         let (hook, id) = (HOOK.parse().expect("an id"), id.parse().expect("an id"));
         (EventId::of_delivery(&hook, &id, 0), delivered)
-    }
-
-    /// An ingress of this installation.
-    #[must_use]
-    pub fn ingress(&self) -> Ingress {
-        Ingress {
-            store: Arc::clone(&self.store),
-            queues: self.queues.clone(),
-            blobs: Arc::clone(&self.blobs),
-            keyring: Arc::clone(&self.keyring),
-            health: Health::default(),
-            settings: IngressSettings { threads: 1, ..IngressSettings::default() },
-        }
     }
 }

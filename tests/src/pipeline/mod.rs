@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use gantry_domain::decide::planner::{self, RunDraft};
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{EventId, RunId, RunPrefix, TaskId, TokenId};
 use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
@@ -18,7 +17,7 @@ use gantry_domain::run::Run;
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
-use gantry_ops::secret::{Keyring, SecretString, random_hex};
+use gantry_ops::secret::{Keyring, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
@@ -33,7 +32,7 @@ use gantry_seams::registries::NewRegistry;
 use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
 use gantry_seams::store::{SharedStore, Store};
-use gantry_seams::{decisions, hooks, registries, runs, tasks};
+use gantry_seams::{decisions, registries, runs, tasks};
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::{Action, ScriptedEngine};
@@ -50,7 +49,7 @@ use crate::registries::MemoryRegistries;
 mod deliver;
 mod folders;
 
-pub use deliver::{Delivered, HOOK, SECRET};
+pub use deliver::{Delivered, Door, HOOK};
 use folders::WorkFolders;
 
 /// The host of the registry that all tasks belong to.
@@ -133,20 +132,8 @@ impl TestPipeline {
     async fn set_up(&self) {
         let base = format!("sha256:{}", "b".repeat(64)).parse::<Digest>().expect("a digest");
         self.registries.have(BASE, &base);
-        let registry = create_registry(self.store.as_ref(), "reg", REGISTRY, 8).await;
-        let id = HOOK.parse().expect("an id");
-        let sealed = self.keyring.seal(&hooks::seal_for(&id), &SecretString::from(SECRET));
-        let created = self.clock.now();
-        let hook = Hook {
-            id,
-            registry: registry.name,
-            prefix: registry.prefix,
-            provider: Provider::GitHub,
-            repositories: Vec::new(),
-            secrets: vec![HookSecret { sealed: sealed.expect("a sealed secret"), created }],
-            created,
-        };
-        hooks::create(self.store.as_ref(), &hook).await.expect("a hook");
+        create_registry(self.store.as_ref(), "reg", REGISTRY, 8).await;
+        self.create_hook().await;
     }
 
     /// The scheduler of this installation.

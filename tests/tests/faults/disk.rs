@@ -75,8 +75,7 @@ async fn a_start_on_a_full_disk_ends_and_says_what_to_do() {
     assert!(error.contains("is full: free some space there, then start again"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
+async fn fill_the_objects_disk() {
     // BuildKit truncates the output of a step per second.
     let loud = |step| format!("RUN echo step {step}; yes 'a line of the log' | head -c 180000\n");
     let loud = format!("FROM BASE\nCOPY file /file\n{}", (0..16).map(loud).collect::<String>());
@@ -131,8 +130,7 @@ async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
     assert_eq!(status, StatusCode::CREATED, "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_under_redis_costs_no_delivery() {
+async fn fill_the_redis_disk() {
     let disk = SmallDisk::start(16).await.unwrap();
     let mut redis = Redis::start_on(&disk).await.unwrap();
     let scaled = up::Scaled::over(&redis).await.unwrap();
@@ -203,5 +201,17 @@ async fn all_are_kept(up: &Up, pushes: impl IntoIterator<Item = &Delivery>) {
     for push in pushes {
         let path = format!("hooks/{}/deliveries/{}", up.hook().id, push.id);
         up.client.get::<DeliveryDetails>(&path).await.unwrap();
+    }
+}
+
+mod slow {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_under_the_objects_holds_logs_back_and_refuses_uploads() {
+        super::fill_the_objects_disk().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_under_redis_costs_no_delivery() {
+        super::fill_the_redis_disk().await;
     }
 }

@@ -4,14 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::run::RunStatus;
 use gantry_domain::task::Task;
 use gantry_seams::archive::{self, ArchiveError};
 use gantry_seams::clock::Clock;
 use gantry_seams::installation::{self, OpenError};
 use gantry_seams::store::{Batch, Key, Kind};
-use gantry_seams::{hooks, requests, tasks, tokens};
+use gantry_seams::{requests, tasks, tokens};
 use gantry_sqlite::{Options, SqliteStore};
 use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{DOCKERFILE, Delivered, REGISTRY, TestPipeline, create_registry};
@@ -33,16 +32,7 @@ async fn old() -> Old {
     gantry.store = store.clone();
     installation::open(store.as_ref(), "old", &[]).await.unwrap();
     create_registry(store.as_ref(), "reg", REGISTRY, 1).await;
-    let hook = Hook {
-        id: "hook".parse().unwrap(),
-        registry: "reg".parse().unwrap(),
-        prefix: TestPipeline::prefix(),
-        provider: Provider::GitHub,
-        repositories: Vec::new(),
-        secrets: Vec::new(),
-        created: gantry.clock.now(),
-    };
-    hooks::create(store.as_ref(), &hook).await.unwrap();
+    gantry.create_hook().await;
     gantry_ingress::issue_admin_token(store.as_ref()).await.unwrap();
     let hello = gantry.git.repository("hello").unwrap();
     let commit = hello.commit("main", DOCKERFILE).unwrap();

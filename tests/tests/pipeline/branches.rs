@@ -2,36 +2,27 @@
 //!
 //! `GANTRY_TEST_BRANCHES=100000` sends that many and prints the cost.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use gantry_domain::fact::FactKey;
 use gantry_domain::source::GitUrl;
-use gantry_ingress::Listeners;
 use gantry_seams::facts;
-use gantry_tests::github::{self, Push};
-use gantry_tests::pipeline::{DOCKERFILE, HOOK, SECRET, TestPipeline};
-use reqwest::{Client, StatusCode};
+use gantry_tests::github::Push;
+use gantry_tests::pipeline::{DOCKERFILE, Delivered, Door, HOOK, TestPipeline};
 
 /// The number of branches in an ordinary run.
 const FEW: usize = 600;
 
 /// A sender of signed pushes, and the ingress that receives them.
 struct Sender {
-    client: Client,
-    url: String,
+    door: Door,
     repository: String,
 }
 
 impl Sender {
     fn to(gantry: &TestPipeline, repository: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/hooks/github/{HOOK}", listener.local_addr().unwrap());
-        let listeners = Listeners { api: listener, hooks: None };
-        tokio::spawn(gantry_ingress::run(gantry.ingress(), listeners, gantry.stop.clone()));
-        let client = Client::builder().no_proxy().build().unwrap();
-        Self { client, url, repository: gantry.git.url(repository) }
+        Self { door: gantry.door(), repository: gantry.git.url(repository) }
     }
 
     /// Sends a push of a new branch.
@@ -43,12 +34,8 @@ impl Sender {
             after: Some(commit),
             default_branch: Some(default_branch),
         };
-        let body = push.body();
-        let mut request = self.client.post(&self.url);
-        for (name, value) in github::headers(SECRET, &format!("push-{branch}"), &body) {
-            request = request.header(name, value);
-        }
-        assert_eq!(request.body(body).send().await.unwrap().status(), StatusCode::ACCEPTED);
+        let (_, delivered) = self.door.receive(&format!("push-{branch}"), push).await;
+        assert_eq!(delivered, Delivered::New);
     }
 
     /// Sends pushes of these new branches, some concurrently.
@@ -115,7 +102,7 @@ async fn any_number_of_branches_is_taken_and_decided_and_leaves_no_fact() {
 
     for number in [0, count / 2, count - 1] {
         assert!(!has_fact(&gantry, &sender, &format!("branch-{number}")).await);
-        let event = format!("d00d/push-branch-{number}/0").parse().unwrap();
+        let event = format!("{HOOK}/push-branch-{number}/0").parse().unwrap();
         let decided = gantry.decision(&event).await;
         assert!(decided.ends_with("the source trigger watches main"), "{decided}");
     }
@@ -141,13 +128,13 @@ async fn a_missing_default_branch_leaves_no_fact() {
     }
     decide(&gantry).await;
     for branch in ["invented-1", "invented-2"] {
-        let event = format!("d00d/push-{branch}/0").parse().unwrap();
+        let event = format!("{HOOK}/push-{branch}/0").parse().unwrap();
         let decided = gantry.decision(&event).await;
         assert_eq!(decided, format!("reg/hello: branch {branch} was deleted"));
         assert!(!has_fact(&gantry, &sender, branch).await, "{branch}");
     }
     sender.push("main", &head, "main").await;
     decide(&gantry).await;
-    let decided = gantry.decision(&"d00d/push-main/0".parse().unwrap()).await;
+    let decided = gantry.decision(&"hook/push-main/0".parse().unwrap()).await;
     assert_eq!(decided, "reg/hello: run ca1");
 }

@@ -83,9 +83,9 @@ async fn take(store: &dyn Store, worker: &WorkerId) -> Option<RunId> {
 }
 
 #[tokio::test]
-async fn a_quick_build_behind_5000_ready_runs_of_triggers_starts_next() {
+async fn a_quick_build_behind_a_crowd_of_triggered_runs_starts_next() {
     let gantry = super::start().await;
-    let crowd = ready(&gantry, 5000, RunType::AutoBuild).await;
+    let crowd = ready(&gantry, super::CROWD, RunType::AutoBuild).await;
     let quick = ready(&gantry, 1, RunType::QuickBuild).await;
     let worker = "worker-1".parse().unwrap();
     assert_eq!(take(gantry.store.as_ref(), &worker).await, Some(quick[0]));

@@ -21,6 +21,9 @@ mod embedded {
     use gantry_tests::backend::Backend;
     use gantry_tests::pipeline::TestPipeline;
 
+    /// The size of a crowd of runs: more than anything reads at once.
+    const CROWD: usize = 500;
+
     mod admission;
     mod archive;
     mod branches;
@@ -58,16 +61,13 @@ mod scaled {
     mod admission;
     mod clocks;
     mod forged;
-    mod incarnations;
     mod leases;
     mod lost_answers;
     mod order;
-    mod poison;
     mod pushes;
     mod redis_user;
     mod room;
     mod secrets;
-    mod steps;
 
     async fn start() -> TestPipeline {
         TestPipeline::start(Backend::Scaled).await
@@ -82,15 +82,21 @@ mod slow {
         use gantry_tests::backend::Backend;
         use gantry_tests::pipeline::TestPipeline;
 
+        /// The size of a crowd of runs.
+        const CROWD: usize = 5_000;
+
         mod archive;
         mod branches;
         mod causes;
         mod crowds;
         mod hosts;
+        mod incarnations;
         mod keeping;
         mod logs;
+        mod poison;
         mod pools;
         mod requests;
+        mod steps;
         mod workers;
 
         async fn start() -> TestPipeline {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{decisions, runs};
+use gantry_tests::github::Push;
 use gantry_tests::pipeline::{BASE, DOCKERFILE, Delivered, TestPipeline};
 
 /// The time after which a host shows the commits that it has sent hooks for.
@@ -78,7 +79,15 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event_and_one_run() {
     gantry.settle().await;
     let second = hello.commit("main", &[("file", "changed")]).unwrap();
 
-    let deliveries = (0..100).map(|_| gantry.deliver("d1", "hello", Some(&first), Some(&second)));
+    let (door, url) = (gantry.door(), gantry.git.url("hello"));
+    let push = Push {
+        url: &url,
+        branch: "main",
+        before: Some(&first),
+        after: Some(&second),
+        default_branch: None,
+    };
+    let deliveries = (0..100).map(|_| door.receive("d1", push));
     let accepted = futures_util::future::join_all(deliveries).await;
     let new = accepted.iter().filter(|(_, accepted)| *accepted == Delivered::New).count();
     assert_eq!(new, 1);

@@ -72,7 +72,8 @@ pub(crate) fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Makes each of these functions a test on either engine.
+/// Makes each of these functions a test on either engine: `make test` runs those on the default engine, and
+/// `make test-engines` both.
 macro_rules! on_each_engine {
     // Where the one store says what the other would.
     (slow on the default engine: $($test:ident),* $(,)?) => {

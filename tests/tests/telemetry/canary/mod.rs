@@ -417,7 +417,11 @@ async fn no_secret_leaves_the_place_that_it_is_for_in_one_process() {
     nowhere(async |collector| SecuredInstallation::embedded(collector).await).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_secret_leaves_the_place_that_it_is_for_in_roles_of_their_own() {
-    nowhere(async |collector| SecuredInstallation::apart(collector).await).await;
+mod slow {
+    use super::{SecuredInstallation, nowhere};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_secret_leaves_the_place_that_it_is_for_in_roles_of_their_own() {
+        nowhere(async |collector| SecuredInstallation::apart(collector).await).await;
+    }
 }
