@@ -181,6 +181,27 @@ impl TestRepository {
         Ok(commit)
     }
 
+    /// Takes a commit from the host, which has all objects of the working copy.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn hide(&self, commit: &str) -> Result<()> {
+        Ok(std::fs::rename(self.object(commit), self.work().join(".git").join(commit))?)
+    }
+
+    /// Gives a hidden commit back to the host.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn show(&self, commit: &str) -> Result<()> {
+        Ok(std::fs::rename(self.work().join(".git").join(commit), self.object(commit))?)
+    }
+
+    fn object(&self, commit: &str) -> PathBuf {
+        let (folder, file) = commit.split_at(2);
+        self.bare.join("objects").join(folder).join(file)
+    }
+
     /// Runs git in the working copy, and returns its output.
     ///
     /// # Errors

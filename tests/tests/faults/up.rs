@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use gantry_api::{
-    HookCreate, HookCreated, Page, Registry, RegistryCreate, Run, SourceTrigger, Task, TaskCreate,
+    Event, HookCreate, HookCreated, Page, Registry, RegistryCreate, Run, SourceTrigger, Task,
+    TaskCreate,
 };
 use gantry_domain::platform::Platform;
 use gantry_ops::secret::Keyring;
 use gantry_tests::backend::Vhost;
 use gantry_tests::git_server::{GitServer, TestRepository};
-use gantry_tests::installation::{Client, Installation, Program};
+use gantry_tests::installation::{Client, Installation, Program, saved_event};
 use gantry_tests::servers::free_port;
 use gantry_tests::servers::redis::Redis;
 use gantry_tests::{real, role};
@@ -21,7 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::ledger::{Delivery, Hook};
-use crate::round::move_branch;
+use crate::round::{move_branch, quiet};
 
 /// The time limit for anything on a busy machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
@@ -209,6 +210,8 @@ impl Up {
     }
 }
 
+/// Creates a registry, a task and a hook. On return the head of the task's branch is known: otherwise a first push could
+/// be taken for one that the next push has overtaken.
 async fn create_tasks_and_hook(client: &Client, context: &str) -> Result<Hook> {
     let registry =
         RegistryCreate { name: "reg".to_owned(), host: real::registry(), ..Default::default() };
@@ -221,7 +224,13 @@ async fn create_tasks_and_hook(client: &Client, context: &str) -> Result<Hook> {
         source_trigger: Some(SourceTrigger::default()),
         ..TaskCreate::default()
     };
-    let _: Task = client.post("registries/reg/tasks", &task).await?;
+    let saved: Task = client.post("registries/reg/tasks", &task).await?;
+    let event = format!("events/{}", saved_event("reg/web", &saved.created));
+    quiet("know the head", WITHIN, async || {
+        let event: Event = client.get(&event).await?;
+        Ok(if event.decision.is_none() { vec![event.id] } else { Vec::new() })
+    })
+    .await?;
     let hook = HookCreate { provider: "github".to_owned(), ..HookCreate::default() };
     let hook: HookCreated = client.post("registries/reg/hooks", &hook).await?;
     Ok(Hook { id: hook.hook.id, secret: hook.secret })

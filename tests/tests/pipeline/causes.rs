@@ -184,6 +184,7 @@ async fn a_pushed_commit_that_the_host_does_not_show_yet_is_waited_for() {
         // The host has sent a hook for a commit that the server which is asked does not have yet.
         hello.git(&["commit", "-q", "--allow-empty", "-m", "2"]).unwrap();
         let second = hello.git(&["rev-parse", "HEAD"]).unwrap();
+        hello.hide(&second).unwrap();
         gantry.deliver("d2", "hello", Some(&first), Some(&second)).await;
         gantry.schedule().await;
         assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
@@ -191,6 +192,7 @@ async fn a_pushed_commit_that_the_host_does_not_show_yet_is_waited_for() {
         let RunState::Waiting { reason, .. } = &run.state else { panic!("{:?}", run.state) };
         assert!(reason.to_string().contains(&format!("`{second}` is not in")), "{reason}");
         if is_shown_in_time {
+            hello.show(&second).unwrap();
             hello.git(&["push", "-q", "origin", "HEAD:refs/heads/main"]).unwrap();
         }
         gantry.settle().await;
