@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks what gantry is linked with by deny.toml: bans, licences, sources, and the advisories of RustSec.
+# Checks gantry's dependencies against deny.toml: bans, licences, sources, and the advisories of RustSec.
 #
-# The advisories come from a git repository: ADVISORIES names another than RustSec's own, like a mirror. Where it is not
-# reached, the audit fails after everything else was checked: unknown is not clean.
+# The advisories come from a git repository; ADVISORIES names a mirror of RustSec's. If it cannot be reached, the audit
+# fails after all other checks, because unknown advisories do not count as passed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benches, each beside the limit and the peer that it is measured against, over a real
-# engine, registry and git server. Words choose parts: deploy/bench.sh accept forged. The report goes
-# to standard output as Markdown.
+# Runs the benches, each with the limit and the peer that it is compared with, over a real engine,
+# registry and git server. Arguments select parts: deploy/bench.sh accept forged. The report goes to
+# standard output as Markdown.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs and starts what the demo, the tests and the benches need.
 #
-# Everything a command starts listens on loopback or on a socket, keeps its files under --state and
-# is ended by the `stop` of the same name. No `docker` program is called anywhere.
+# Everything that a command starts listens on loopback or on a socket, keeps its files under --state,
+# and is stopped by the `stop` of the same name. The `docker` program is never called.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,14 +31,14 @@ usage() {
     cat <<'USAGE'
 usage: deploy/bootstrap.sh COMMAND
 
-  install demo|test|bench      installs with apt what is missing
-  install servers              unpacks Debian 13's Redis and RabbitMQ beside what is installed
+  install demo|test|bench      installs missing packages with apt
+  install servers              unpacks Debian 13's Redis and RabbitMQ, without installing them
 
-  engine start --state DIR     uses the engine that answers, else starts dockerd
+  engine start --state DIR     uses a running engine, or starts dockerd
                                prints DOCKER_HOST=unix://SOCKET
   engine start --state DIR --debian 13 [--store classic|containerd]
                                starts Debian 13's dockerd with that image store
-                               prints DOCKERD=PROGRAM as well, which starts another such dockerd
+                               also prints DOCKERD=PROGRAM, which starts another such dockerd
   engine stop --state DIR
 
   registry start --state DIR [--port N] [--htpasswd USER:PASSWORD] [--notify URL TOKEN]
@@ -46,7 +46,7 @@ usage: deploy/bootstrap.sh COMMAND
   registry stop --state DIR
 
   base-image --registry HOST --name NAME:TAG [--user USER:PASSWORD]
-                               makes an image of the static busybox and pushes it
+                               builds an image with the static busybox and pushes it
                                prints BASE_IMAGE=HOST/NAME:TAG@DIGEST
 
   git-server start --state DIR [--port N] [--user USER:PASSWORD]
@@ -105,7 +105,7 @@ misuse() {
     exit 2
 }
 
-# The state folder as an absolute path: processes are recognised by it in their command lines.
+# Makes the state folder's path absolute: processes are recognised by this path in their command lines.
 state_folder() {
     [[ -n $state ]] || misuse "--state DIR is missing"
     mkdir -p "$state"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Starts ingress, scheduler and worker from docker-compose.yml for real, and lets a signed push become an image.
+# Starts ingress, scheduler and worker from docker-compose.yml, and builds an image from a signed push.
 #
 #   deploy/compose-check.sh FOLDER PROGRAM
 #
-# The parts of the tests are running and exported (deploy/lib/parts.sh). The image is made of PROGRAM and this machine's
-# files. RabbitMQ is that of the tests, and Redis this machine's, with the settings and users that the service `keys` made:
-# their images cannot be pulled everywhere.
+# The servers of the tests must be running and exported (deploy/lib/parts.sh). The image contains PROGRAM and files of
+# this machine. RabbitMQ is that of the tests, and Redis is this machine's program, with the settings and users that the
+# service `keys` created: their images cannot be pulled everywhere.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -53,7 +53,7 @@ main() {
     show_image
 }
 
-# Every service of every profile.
+# Validates all services of all profiles.
 validate() {
     DOCKER_GID=0 docker-compose --file "$root/docker-compose.yml" --profile observe config --quiet
 }
@@ -85,7 +85,7 @@ start_redis() {
     wait_ready 10 "$pid" port_answers "${REDIS_ADDRESS#*:}" || { show_log "$state/redis.log" && fail "Redis did not start"; }
 }
 
-# Nobody else uses this vhost.
+# Creates a vhost for this check only.
 make_vhost() {
     local vhost=compose-$RANDOM$RANDOM
     curl --silent --show-error --fail --max-time 20 --config - --request PUT --data '' \
@@ -98,8 +98,8 @@ compose() {
         --file "$state/compose.yml" --file "$root/deploy/compose/check.yml" "$@"
 }
 
-# docker-compose.yml as it reads with these settings, but for published ports: on the machine's own network there are none,
-# and an override can only add to them.
+# Writes docker-compose.yml with these settings and without published ports: the services use the machine's own network,
+# and an override file could only add ports.
 without_ports() {
     docker-compose --file "$root/docker-compose.yml" config |
         awk '/^ *ports:$/ { skipping = index($0, "p"); next }
@@ -124,7 +124,7 @@ finish() {
     if ((status != 0)); then
         compose logs --tail 30 >&2 || true
     fi
-    compose down --volumes --timeout 20 >/dev/null 2>&1 || say "warning: docker-compose did not take everything down"
+    compose down --volumes --timeout 20 >/dev/null 2>&1 || say "warning: docker-compose did not stop everything"
     stop_process "$state/redis.pid" redis-server
     engine_call DELETE "/images/$GANTRY_IMAGE?force=1" >/dev/null || true
     rm -rf "$state"

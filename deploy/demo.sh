@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# gantry's main job, for real: a commit is pushed, the signed webhook starts a build, and the image
-# is pulled under its tag and run.
+# Shows gantry's main job with real servers: a commit is pushed, the signed webhook starts a build,
+# and the image is pulled by its tag and run.
 #
-#   deploy/demo.sh         builds gantry and shows it
-#   deploy/demo.sh stop    ends what KEEP=1 left running
+#   deploy/demo.sh         builds gantry and runs the demo
+#   deploy/demo.sh stop    stops what KEEP=1 left running
 #
-# KEEP=1 leaves everything running. DEMO_GANTRY=PATH uses a binary that is built already.
+# KEEP=1 leaves everything running. DEMO_GANTRY=PATH uses an existing binary.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -31,7 +31,7 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
-    chapter "Installing what is missing and building gantry"
+    chapter "Installing missing packages and building gantry"
     "$bootstrap" install demo
     build_gantry
 
@@ -41,16 +41,16 @@ main() {
     printf '%s\n' "engine       $DOCKER_HOST" "registry     $REGISTRY" "git          $GIT_URL" "base image   $BASE_IMAGE"
     start_gantry
 
-    chapter "A repository, and a task that builds it"
+    chapter "Creating a repository, and a task that builds it"
     make_repository
     make_task
 
-    chapter "A commit is pushed, and the git host tells gantry"
+    chapter "Pushing a commit, and sending the git host's webhook"
     push_commit "Say good morning" "good morning"
     send_push_hook
     follow_run
 
-    chapter "The image, pulled from the registry and run"
+    chapter "Pulling the image from the registry and running it"
     show_image
     [[ -z ${KEEP-} ]] || show_next_steps
 }
@@ -62,7 +62,7 @@ chapter() {
 finish() {
     local status=$?
     trap - EXIT
-    trap '' INT TERM # stopping is bounded; half of it would leave processes behind
+    trap '' INT TERM # stopping takes a limited time; interrupting it would leave processes behind
     if ((status != 0)) && [[ -f $state/gantry.log ]]; then
         show_log "$state/gantry.log"
     fi
@@ -85,7 +85,7 @@ build_gantry() {
     cargo build --manifest-path "$root/Cargo.toml" --package gantry
 }
 
-# The git server and the registry are on loopback, where gantry goes only when the operator says so.
+# The git server and the registry are on loopback, which gantry connects to only if the operator allows it.
 start_gantry() {
     local pid
     address=127.0.0.1:$(free_port)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Plays the rounds of the scaled mode: 20 seeds in which every kind of fault leads once, a cluster of
-# three brokers of which one is killed, a worker that falls silent at default intervals, and servers
-# that stand still. Prints what was sent, answered and lost, and how long it took to recover.
-# GANTRY_FAULT_SEED=2007 or 2003-2005 plays these alone, in whichever mode they are of. Each round
-# starts servers of its own in .faults, on free ports.
+# Runs the rounds of the scaled mode: 20 seeds in which every kind of fault is once the main one, a
+# cluster of three brokers of which one is killed, a worker that stops responding at default
+# intervals, and suspended servers. Prints what was sent, answered and lost, and the time to recover.
+# GANTRY_FAULT_SEED=2007 or 2003-2005 runs only these seeds, in the mode that they belong to. Each
+# round starts its own servers in .faults, on free ports.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lets libFuzzer look for bytes that break what reads a stranger's: deploy/fuzz.sh [TARGET [SECONDS]]. Without a target each
-# gets its time. What it found worth keeping stays in target/fuzz, and what broke a target lies there too: mend it, and
-# keep the bytes in tests/fixtures/fuzz/TARGET, which the suite plays.
+# Fuzzes the parsers of untrusted bytes with libFuzzer: deploy/fuzz.sh [TARGET [SECONDS]]. Without a target, each runs
+# for the default time. The corpus and the inputs that broke a target are in target/fuzz. Fix the parser, and add such
+# an input to tests/fixtures/fuzz/TARGET, which the tests replay.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +18,7 @@ if ! [[ -x $home/bin/cargo-fuzz ]]; then
 fi
 
 found=target/fuzz
-# The fuzzer's instrumentation is a flag of nightly compilers; the stable one has it as well.
+# The fuzzer's instrumentation needs a nightly flag; this variable makes a stable compiler accept it.
 export RUSTC_BOOTSTRAP=1
 for target in "${targets[@]}"; do
     printf '==> %s, %s seconds\n' "$target" "$seconds"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lets schemathesis ask `gantry up` for what its OpenAPI document promises, and for what it forbids: deploy/fuzz_api.sh
-# [SECONDS]. On a fresh folder, without an engine.
+# Tests `gantry up` against its OpenAPI document with schemathesis, with valid and invalid requests:
+# deploy/fuzz_api.sh [SECONDS]. Uses a new data folder, and no engine.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -37,10 +37,10 @@ done
 token=$(awk '/^ *token/ { print $2 }' "$folder/said")
 [[ -n $token ]] || { cat "$folder/said" "$folder/log" >&2; exit 1; }
 
-# Names and references have rules that the schemas do not repeat, so a valid string may be refused. A method that nothing
-# serves is answered 404. A run that revokes its own token would test nothing more.
+# Names and references have rules that are not in the schemas, so a string that matches a schema may be refused. An
+# unsupported method gets 404. A run that revokes its own token would test nothing afterwards.
 "$home/bin/schemathesis" run "http://127.0.0.1:$port/api/v1/openapi.json" --header "Authorization: Bearer $token" \
     --checks all --exclude-checks positive_data_acceptance,unsupported_method --exclude-path '/api/v1/tokens/{token}' \
     --seed "${SEED:-1}" --max-examples 40 --max-time "$seconds" --request-timeout 20 --continue-on-failure
-# Debug builds end on arithmetic that overflows, and a panic is answered 500 or not at all.
+# Debug builds panic on arithmetic overflow, and a panic leads to a 500 or to no response.
 if grep -i panicked "$folder/log"; then exit 1; fi

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Plays rounds of the fault suite in both modes at once for MINUTES (30): one after another those in
-# which `gantry up` is killed, beside them those in which processes, servers and connections of the
-# scaled mode fail. Prints each seed with its verdict. Stops at the first that is wrong, and says how
-# to play it again. SEED (0) is where both begin: as a first soak plays every seed of `make faults`,
-# SEED=1000 goes where that has not been.
+# Runs rounds of the fault suite for MINUTES (30), in both modes in parallel: rounds in which
+# `gantry up` is killed, and rounds in which processes, servers and connections of the scaled mode
+# fail. Prints each seed with its verdict. Stops at the first wrong round, and says how to repeat it.
+# Both modes start at SEED (0). The first seeds are those of `make faults`; SEED=1000 runs others.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -32,7 +31,7 @@ main() {
     lane $((first_scaled + seed)) 1 &
     local scaled=$!
     local wrong=0
-    # The first that ends is the one that found something, or both are at their end.
+    # Either the first lane to end has found an error, or both are done.
     wait -n "$embedded" "$scaled" || wrong=1
     if ((wrong)); then
         end_all_in "$test_state/rounds"
@@ -42,7 +41,7 @@ main() {
     return "$wrong"
 }
 
-# What is built meanwhile changes nothing: a round plays the programs that the soak began with.
+# Copies the programs, so that builds in the meantime do not affect the rounds.
 copy_programs() {
     local test
     cargo build --package gantry
@@ -53,7 +52,7 @@ copy_programs() {
     cp "$(dirname "$test")"/../{gantry,gantry-scripted,gantry-scripted-role} "$test_state/programs"
 }
 
-# Plays rounds from a seed on, so many at once, until the time is over or one is wrong.
+# Runs rounds from a seed on, as many at once as the second argument says, until the time is over or one is wrong.
 lane() {
     local next=$1 at_once=$2 last log
     while ((SECONDS < ends)); do
@@ -61,10 +60,10 @@ lane() {
         log=$test_state/$next.log
         if ! GANTRY_FAULT_SEED=$next-$last "$test_state/programs/deps/faults" --nocapture \
             every_accepted_delivery >"$log" 2>&1; then
-            # The other lane is ended by the first that finds something, and has found nothing itself.
+            # Only the first lane to fail reports: it then ends the other, which so fails without an error of its own.
             mkdir "$test_state/wrong" 2>/dev/null || return 1
             cat "$log"
-            printf 'WRONG, again with: GANTRY_FAULT_SEED=%s-%s make faults\n' "$next" "$last"
+            printf 'WRONG, repeat with: GANTRY_FAULT_SEED=%s-%s make faults\n' "$next" "$last"
             return 1
         fi
         grep -E '^(seed |  )' "$log" | tee -a "$verdicts"
@@ -73,7 +72,7 @@ lane() {
     done
 }
 
-# What all rounds came to.
+# Prints the totals of all rounds.
 total() {
     awk '/^seed/ {
             rounds[$3]++

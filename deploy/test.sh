@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the tests over a real engine, registry, git server, Redis, RabbitMQ and S3, which it starts in
-# .test, on free ports, and stops. Without an argument: all but those in a module named `slow` or
-# `on_the_containerd_store`, and with the debug binary the demo and the roles from docker-compose.yml.
-# With `slow`: those alone.
+# Runs the tests over a real engine, registry, git server, Redis, RabbitMQ and S3 server, which it
+# starts in .test, on free ports, and stops. Without an argument: all tests except those in modules
+# named `slow` or `on_the_containerd_store`, then, with the debug binary, the demo and the roles from
+# docker-compose.yml. With `slow`: only the tests in modules of that name.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,13 +33,13 @@ has_nextest() {
     command -v cargo-nextest >/dev/null
 }
 
-# nextest leaves out the examples in the documentation.
+# nextest does not run the examples in the documentation.
 run_tests() {
     if has_nextest; then
         cargo nextest run --workspace --no-fail-fast
         cargo test --workspace --doc
     else
-        # Not more at once than cores: tests that measure memory share their process here.
+        # Keep the default of one thread per core: tests that measure memory share their process here.
         cargo test --workspace --no-fail-fast -- --skip slow:: --skip on_the_containerd_store::
     fi
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of the worker's engine, and the demo, on several engines: deploy/test_engines.sh [ENGINE…], of `machine`
-# (the one that answers, else the installed dockerd), `classic` and `containerd` (Debian 13's dockerd with either image
-# store).
+# Runs the tests of the worker's engine, and the demo, on several engines: deploy/test_engines.sh [ENGINE…]. The engines
+# are `machine` (a running engine, or else the installed dockerd), and `classic` and `containerd` (Debian 13's dockerd
+# with that image store).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -37,13 +37,13 @@ main() {
     test_report
 }
 
-# Exports where it is and what starts another.
+# Exports the engine's address, and the program that starts another one.
 start_engine() {
     local DOCKERD=dockerd
     case $1 in
         machine) export_fact "$bootstrap" engine start --state "$test_state" ;;
         classic | containerd) export_fact "$bootstrap" engine start --state "$test_state/$1" --debian 13 --store "$1" ;;
-        *) fail "no engine is called $1: there are machine, classic and containerd" ;;
+        *) fail "unknown engine: $1; use machine, classic or containerd" ;;
     esac
     export GANTRY_TEST_DOCKER_HOST=$DOCKER_HOST GANTRY_TEST_DOCKERD=$DOCKERD
 }
@@ -54,7 +54,7 @@ stop_engine() {
     "$bootstrap" engine stop --state "$state"
 }
 
-# The demo finds the engine by DOCKER_HOST, and starts a registry and a git server of its own.
+# The demo finds the engine through DOCKER_HOST, and starts its own registry and git server.
 show_demo() {
     local status=0 demo=$test_state/demo
     DOCKER_HOST=$GANTRY_TEST_DOCKER_HOST DEMO_STATE=$demo deploy/demo.sh || status=$?
@@ -62,7 +62,7 @@ show_demo() {
     ((status == 0)) || test_failed=1
 }
 
-# As the engine itself tells it.
+# As reported by the engine.
 engine_description() {
     curl --silent --fail --max-time 5 --unix-socket "${GANTRY_TEST_DOCKER_HOST#unix://}" http://engine/info |
         jq --raw-output '"Docker Engine \(.ServerVersion), \(if any(.DriverStatus[]; .[1] == "io.containerd.snapshotter.v1") then "containerd" else "classic" end) image store (\(.Driver))"'

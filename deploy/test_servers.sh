@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of the store and of the queues on Debian 13's Redis and RabbitMQ, which it starts in .test and stops.
+# Runs the tests of the store and the queues on Debian 13's Redis and RabbitMQ, which it starts in .test and stops.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +14,7 @@ main() {
     cd "$root"
     deploy/bootstrap.sh install servers
     own_test_state "$root/.test"
-    # The servers that tests start for themselves are of Debian 13 as well.
+    # Servers that tests start themselves are also Debian 13's.
     export GANTRY_TEST_DEBIAN=13
     export_fact "$bootstrap" redis start --state "$test_state"
     export_fact "$bootstrap" rabbitmq start --state "$test_state"
@@ -24,7 +24,7 @@ main() {
     test_report
 }
 
-# As the servers themselves tell it.
+# As reported by the servers.
 redis_version() {
     local address=${GANTRY_TEST_REDIS#redis://}
     printf 'INFO server\r\nQUIT\r\n' | redis_ask "${address%:*}" "${address##*:}" |

@@ -163,7 +163,7 @@ async fn play_all(mode: Mode, at_once: usize) {
             let verdict = match &healed {
                 Ok(()) => "healed".to_owned(),
                 Err(wrong) => {
-                    format!("WRONG, again with GANTRY_CRASH_POINT={}: {wrong:#}", points[0])
+                    format!("WRONG, repeat with GANTRY_CRASH_POINT={}: {wrong:#}", points[0])
                 }
             };
             println!("{} {took:.1} s, {}: {verdict}", mode.as_str(), points.join(", "));
