@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# A base image made of the static busybox, pushed straight to a registry: gantry resolves bases
-# there, and never in an engine. The same busybox gives the same digest.
+# Builds a base image with the static busybox, and pushes it directly to a registry: gantry resolves
+# bases there, never in an engine. The same busybox gives the same digest.
 
 base_image() {
     local folder
     folder=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder of now, not of when the trap runs
+    # shellcheck disable=SC2064 # the current folder, not the one when the trap runs
     trap "rm -rf '$folder'" EXIT
     make_layer "$folder"
     make_config "$folder"
@@ -84,7 +84,7 @@ push_manifest() {
         "http://$registry/v2/$1/manifests/$2"
 }
 
-# The password goes through standard input: arguments can be read by everyone on the machine.
+# The password is passed through standard input, because everyone on the machine can read arguments.
 registry_curl() {
     local login=''
     [[ -z $user ]] || login="user = \"$user\""

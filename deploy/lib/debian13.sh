@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Programs of Debian 13, unpacked into the cache folder beside what is installed.
+# Programs of Debian 13, unpacked into the cache folder.
 #
-# apt fetches the packages, with package lists of its own, and verifies them by Debian's keys.
-# Nothing is installed, and none of the packages' scripts runs.
+# apt fetches the packages, with separate package lists, and verifies them with Debian's keys.
+# Nothing is installed, and no script of a package runs.
 
 debian13_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -14,13 +14,13 @@ debian13_install_engine() {
     debian13_unpack engine download docker.io containerd
 }
 
-# With what they depend on, and the shell and tools that RabbitMQ's scripts call.
+# With their dependencies, and the shell and tools that RabbitMQ's scripts call.
 debian13_install_servers() {
     debian13_unpack servers --yes --no-install-recommends --download-only install \
         redis-server rabbitmq-server dash coreutils findutils grep mawk sed util-linux
 }
 
-# Fetches what apt-get does by these arguments, once. The folder gets its name when it is complete.
+# Fetches packages with apt-get and these arguments, once. The folder gets its name when it is complete.
 debian13_unpack() {
     local home made package
     home=$(debian13_home "$1")
@@ -30,14 +30,14 @@ debian13_unpack() {
     made=$(mktemp --directory "$home.XXXXXX")
     if ! debian13_fetch "$made/apt" "${@:2}"; then
         rm -rf "$made"
-        fail "apt could not fetch from Debian 13: the lines above say why; when it is mended, run this again"
+        fail "apt could not fetch from Debian 13: see the lines above; fix the cause, then run this again"
     fi
     for package in "$made"/apt/archives/*.deb; do
         dpkg-deb --extract "$package" "$made"
     done
     rm -rf "$made/apt"
     chmod 755 "$made"
-    # Another run may have been faster.
+    # A concurrent run may have been faster.
     mv --no-target-directory "$made" "$home" 2>/dev/null || rm -rf "$made"
 }
 
@@ -57,16 +57,16 @@ debian13_fetch() {
     (cd "$folder/archives" && apt_get "${options[@]}" "${@:2}")
 }
 
-# Where this machine's apt gets Debian from, if it does.
+# The Debian mirror in this machine's apt sources, or the default one.
 debian_mirror() {
     local mirror
-    # shellcheck disable=SC2016 # apt-get replaces what looks like a variable
+    # shellcheck disable=SC2016 # apt-get replaces these, not the shell
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 2>/dev/null | head -n 1)
     printf '%s\n' "${mirror:-http://deb.debian.org/debian}"
 }
 
-# Writes a program that calls the server of Debian 13 at a path in its /usr. The server sees that
-# /usr and otherwise this machine.
+# Writes a program that runs Debian 13's server at a path in its /usr. The server sees that /usr, and
+# this machine's files otherwise.
 debian13_write_server() {
     local file=$1 program=$2 home
     home=$(debian13_home servers)
@@ -81,7 +81,7 @@ PROGRAM
     chmod 755 "$file"
 }
 
-# Writes a program that calls Debian 13's dockerd with a configuration file.
+# Writes a program that runs Debian 13's dockerd with a configuration file.
 debian13_write_dockerd() {
     local file=$1 config=$2 home
     home=$(debian13_home engine)

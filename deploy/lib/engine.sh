@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# The container engine: the one that answers, a dockerd of our own, or Debian 13's.
+# The container engine: a running one, a separate dockerd, or Debian 13's.
 #
-# Ours has its data, sockets, bridge and cgroup to itself, so it stands beside another engine and
-# leaves nothing behind.
+# The separate one has its own data, sockets, bridge and cgroup, so it can run next to another engine
+# and leaves nothing behind.
 
 engine_start() {
     local socket
@@ -15,7 +15,7 @@ engine_start() {
     if socket=$(answering_engine); then
         say "using the container engine at $socket"
     else
-        [[ -z ${DOCKER_HOST-} ]] || say "no engine answers at a unix socket named by DOCKER_HOST=$DOCKER_HOST: starting one"
+        [[ -z ${DOCKER_HOST-} ]] || say "no engine responds at a unix socket from DOCKER_HOST=$DOCKER_HOST: starting one"
         engine_may_start
         engine_clear_leftovers
         engine_launch
@@ -24,8 +24,8 @@ engine_start() {
     printf 'DOCKER_HOST=unix://%s\n' "$socket"
 }
 
-# It leaves iptables alone: two engines of different versions undo each other's rules. So its
-# containers reach this machine and no other.
+# It does not use iptables, because two engines of different versions undo each other's rules. So its
+# containers can reach only this machine.
 engine_start_debian13() {
     if ! engine_answers "$engine_socket"; then
         ((EUID == 0)) || fail "only root can start Debian 13's engine: run as root"
@@ -50,7 +50,7 @@ engine_stop() {
     local bridges bridge
     engine_names
     mapfile -t bridges < <(engine_network_bridges)
-    # dockerd would give each container ten seconds to end by itself.
+    # dockerd would wait ten seconds for each container to end.
     kill_cgroup "$engine_cgroup"
     stop_process "$engine_pid_file" "$engine_pid_file" 30
     engine_clear_leftovers
@@ -74,7 +74,7 @@ engine_names() {
     engine_cgroup=gantry-engine-$number
 }
 
-# The first socket at which an engine answers: ours, the user's, the machine's.
+# The first socket at which an engine responds: the state folder's, that of DOCKER_HOST, or the machine's.
 answering_engine() {
     local socket
     for socket in "${engine_socket-}" "$(docker_host_socket)" /var/run/docker.sock; do
@@ -106,12 +106,12 @@ engine_may_start() {
 }
 
 engine_folder_is_short() {
-    # The kernel takes at most 107 bytes; containerd adds its own path to ours.
+    # The kernel allows at most 107 bytes, and containerd adds its own path.
     ((${#engine_folder} < 70)) || fail "$engine_folder is too long for the path of a socket: give a shorter --state"
 }
 
-# Ends and removes whatever a killed engine left: its pid file stops the next one from starting, as
-# does its containerd's, and steps of a build run on without it.
+# Ends and removes what a killed engine left: its pid file and its containerd's prevent the next start,
+# and steps of a build continue to run.
 engine_clear_leftovers() {
     running_pid "$engine_pid_file" "$engine_pid_file" >/dev/null &&
         fail "the engine at $engine_socket runs but does not answer: see $engine_log"
@@ -125,7 +125,7 @@ engine_clear_leftovers() {
     remove_bridge "$engine_bridge"
 }
 
-# The bridges of the networks that were made in our engine. dockerd leaves them when it ends.
+# The bridges of the networks that were created in the separate engine. dockerd leaves them when it ends.
 engine_network_bridges() {
     engine_answers "$engine_socket" || return 0
     curl --silent --max-time 5 --unix-socket "$engine_socket" http://engine/networks |
@@ -153,7 +153,7 @@ remove_cgroup() {
     find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + 2>/dev/null || true
 }
 
-# Deepest first. Lazily, since a dying process may still hold one.
+# Deepest first, and lazily, because an ending process may still use one.
 unmount_beneath() {
     local mount
     while read -r mount; do
@@ -167,7 +167,7 @@ engine_launch() {
     mkdir -p "$engine_folder"
     : >"$engine_log"
     engine_make_bridge
-    # dockerd writes the pid file itself, and refuses to start when there is one already.
+    # dockerd writes the pid file itself, and refuses to start if there is one.
     pid=$(start_process "$engine_log" "$engine_program" \
         --data-root "$engine_folder/data" --exec-root "$engine_folder/exec" \
         --pidfile "$engine_pid_file" --host "unix://$engine_socket" \
@@ -175,11 +175,11 @@ engine_launch() {
     if ! wait_ready 60 "$pid" engine_answers "$engine_socket"; then
         show_log "$engine_log"
         engine_stop
-        fail "dockerd did not start: the lines above say why; or start the machine's own engine, which is then used"
+        fail "dockerd did not start: see the lines above; or start the machine's own engine, which is then used"
     fi
 }
 
-# A bridge of our own: a second dockerd on docker0 gives out the addresses of the first.
+# A separate bridge: a second dockerd on docker0 would assign the addresses of the first.
 engine_make_bridge() {
     local third
     for ((third = 1; third < 255; third++)); do

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
 # Git over smart HTTP on loopback: lighttpd in front of `git http-backend`.
 #
-# busybox's httpd would be leaner, but knows no chunked requests, as git sends for a large push.
+# busybox's httpd would be smaller, but does not support chunked requests, which git sends for a large push.
 
 git_server_start() {
     git_server_names
@@ -19,7 +19,7 @@ git_server_start() {
     if ! wait_ready 10 "$pid" port_answers "$port"; then
         show_log "$git_log"
         git_server_stop
-        fail "the git server did not start on port $port: the lines above say why"
+        fail "the git server did not start on port $port: see the lines above"
     fi
     printf 'http://127.0.0.1:%s\n' "$port" >"$git_folder/url"
     printf 'GIT_URL=http://127.0.0.1:%s\n' "$port"
@@ -48,8 +48,8 @@ git_server_write_config() {
     )
 }
 
-# Any commit may be asked for by its id, as at the large hosts. A push needs `http.receivepack`
-# unless the server asks for credentials.
+# Any commit can be fetched by its id, as from the large hosts. A push needs `http.receivepack`
+# unless the server requires credentials.
 git_server_base_config() {
     cat <<CONFIG
 server.modules = ("mod_alias", "mod_auth", "mod_authn_file", "mod_cgi", "mod_setenv")

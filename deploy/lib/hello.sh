@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # state, work, repositories, gantry and address are the script's that sources this
-# gantry's main job once through, as a user of the service at $address: a repository "hello" with a task, a commit,
-# the signed webhook for it, the run's log, and the image that came out, run. Needs run_image.sh and hmac.sh.
+# gantry's main job, as a user of the service at $address: a repository "hello" with a task, a commit, its signed
+# webhook, the run's log, and running the resulting image. Needs run_image.sh and hmac.sh.
 
-# Shows a command of gantry's as one would type it, and runs it.
+# Prints a gantry command as a user would type it, and runs it.
 run() {
     local word words=''
     for word in "${@:2}"; do
@@ -59,7 +59,7 @@ send_push_hook() {
     printf '\n'
 }
 
-# The hook's URL carries the name that providers know the server by; here it is the one on loopback.
+# The hook's URL has the server's public name; here its loopback address is used instead.
 hook_path() {
     jq --raw-output '.url | sub("^https?://[^/]+"; "")' "$state/hook.json"
 }
@@ -82,7 +82,7 @@ push_payload() {
 follow_run() {
     if ! wait_until 30 run_exists; then
         "$gantry" delivery list >&2 || true
-        fail "the push started no run; gantry says above what became of the delivery"
+        fail "the push started no run: see gantry's decision above"
     fi
     run "$gantry" logs --task hello --follow
 }

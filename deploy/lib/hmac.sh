@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # HMAC-SHA256, as GitHub signs its webhooks.
 
-# The HMAC of standard input under the key "$1", in hex. `openssl dgst -hmac KEY` would do, but shows
-# the key to everyone who lists processes; here it stays in the shell. RFC 2104, block of 64 bytes.
+# The HMAC of standard input with the key "$1", in hex. `openssl dgst -hmac KEY` would show the key to
+# everyone who lists processes; here it stays in the shell. RFC 2104, block of 64 bytes.
 hmac_sha256() {
     local key sum
     key=$(printf '%s' "$1" | hex)
@@ -20,7 +20,7 @@ hex() {
     od -An -v -tx1 | tr -d ' \n'
 }
 
-# A hex key filled with zeros to one block, each byte XORed with "$2".
+# A hex key padded with zeros to one block, each byte XORed with "$2".
 pad() {
     local key=$1 with=$2 digits byte
     while ((${#key} < 128)); do

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Packages: what a purpose needs, what of it is missing, and apt for the rest.
+# Installs the missing packages for a purpose with apt.
 
 install_for() {
     local purpose=$1 missing
@@ -15,8 +15,8 @@ install_for() {
     keep_from_boot "${missing[@]}"
 }
 
-# A program that is there counts, wherever it came from: Docker's own packages refuse Debian's
-# docker.io beside them.
+# An installed program counts, whatever its package: Docker's own packages conflict with Debian's
+# docker.io.
 missing_packages() {
     has curl || printf '%s\n' curl
     has_engine || printf '%s\n' docker.io
@@ -55,7 +55,7 @@ has_python_venv() {
     has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
-# Its tools are not where other programs are.
+# Its program is not in PATH.
 has_rabbitmq() {
     [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]]
 }
@@ -68,7 +68,7 @@ has_static_busybox() {
     has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1
 }
 
-# The package lists are fetched only when the ones at hand do not do.
+# The package lists are updated only if the existing ones are not sufficient.
 apt_install() {
     local attempt
     for attempt in 1 2 3; do
@@ -77,18 +77,18 @@ apt_install() {
         fi
         ((attempt == 3)) || apt_get update || sleep "$attempt"
     done
-    fail "apt could not install $*: the lines above say why; when it is mended, run this again"
+    fail "apt could not install $*: see the lines above; fix the cause, then run this again"
 }
 
-# What apt says is shown when it fails.
+# The output of apt is shown only if it fails.
 apt_get() {
     local output
     output=$(DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" 2>&1) ||
         { say "$output" && return 1; }
 }
 
-# Packages start their services when installed, on ports that may be somebody's. While "$@" runs a
-# policy says no; one that was there is put back, also after a run that was killed.
+# Packages start their services when installed, on ports that may be in use. A policy prevents that
+# while "$@" runs. An existing policy is restored, even after a run that was killed.
 without_autostart() {
     local policy=/usr/sbin/policy-rc.d
     [[ ! -e $policy || -e $policy.before-gantry ]] || mv "$policy" "$policy.before-gantry"
@@ -105,7 +105,7 @@ restore_autostart() {
     [[ ! -e /usr/sbin/policy-rc.d.before-gantry ]] || mv /usr/sbin/policy-rc.d.before-gantry /usr/sbin/policy-rc.d
 }
 
-# These are started by hand, on loopback; at the next boot they would listen to everyone.
+# These are started here on loopback only; at the next boot they would listen on all addresses.
 keep_from_boot() {
     local package
     [[ -d /run/systemd/system ]] || return 0

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The parts that gantry stands on (engine, registry with a base image, git server), for one run of a
+# The servers that gantry needs (engine, registry with a base image, git server), for one run of a
 # script that has sourced process.sh.
 
 bootstrap=$(dirname "${BASH_SOURCE[0]}")/../bootstrap.sh
@@ -14,13 +14,13 @@ start_parts() {
     export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
 }
 
-# What only tests stand on.
+# Servers that only tests need.
 start_test_servers() {
     export_fact "$bootstrap" s3 start --state "$1"
     start_containerd_engine "$1/containerd"
 }
 
-# The engine whose image store is containerd's, beside the one at DOCKER_HOST.
+# A second engine, with the containerd image store.
 start_containerd_engine() {
     local DOCKER_HOST DOCKERD
     export_fact "$bootstrap" engine start --state "$1" --debian 13 --store containerd
@@ -28,7 +28,7 @@ start_containerd_engine() {
     export GANTRY_TEST_CONTAINERD_DOCKERD=$DOCKERD
 }
 
-# Runs a command that prints NAME=VALUE, a line each, and exports that.
+# Runs a command that prints lines NAME=VALUE, and exports them.
 export_fact() {
     local facts fact
     facts=$("$@")
@@ -51,7 +51,7 @@ stop_parts() {
     done
 }
 
-# Gives the tests and the benches a fresh set of parts in a folder, until the script ends.
+# Starts new servers in a folder for the tests and the benches, until the script ends.
 with_test_parts() {
     own_test_state "$1"
     start_parts "$test_state"
@@ -60,8 +60,8 @@ with_test_parts() {
     export_test_parts
 }
 
-# Empties a folder for this script's parts, which are stopped when it ends in whatever way. After a
-# failure the folder stays, with the logs in it, until the next run.
+# Empties a folder for this script's servers, which are stopped however the script ends. After a
+# failure the folder and its logs are kept until the next run.
 own_test_state() {
     test_state=$1
     be_alone

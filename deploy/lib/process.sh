@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Messages, and processes that outlive the script that starts them.
 
-# Debian keeps daemons and network tools where only root's path leads.
+# On Debian, daemons and network tools are only in root's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
 say() {
@@ -21,8 +21,8 @@ start_process() {
     printf '%s\n' "$!"
 }
 
-# The pid in a file, if that process still runs and has `mark` in its command line. A pid alone
-# proves nothing: after a crash or a reboot the number may be another program's.
+# The pid in a file, if that process still runs and has `mark` in its command line. A pid alone is not
+# enough: after a crash or a reboot it may belong to another program.
 running_pid() {
     local pid_file=$1 mark=$2 pid
     pid=$(cat "$pid_file" 2>/dev/null) || return 1
@@ -31,7 +31,7 @@ running_pid() {
     printf '%s\n' "$pid"
 }
 
-# Ends the process of a pid file, at the latest after `patience` seconds; removes the file.
+# Ends the process of a pid file within `patience` seconds, and removes the file.
 stop_process() {
     local pid_file=$1 mark=$2 patience=${3:-10} pid
     if pid=$(running_pid "$pid_file" "$mark"); then
@@ -42,7 +42,7 @@ stop_process() {
     rm -f "$pid_file"
 }
 
-# A zombie has ended, although its number is still taken.
+# A zombie has ended, although its pid is still in use.
 has_ended() {
     local status
     status=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
@@ -73,7 +73,7 @@ ready_or_ended() {
     "$@" || has_ended "$pid"
 }
 
-# A port that nothing listens on, below the range that the kernel hands to clients.
+# A port that nothing listens on, below the kernel's range for clients.
 free_port() {
     local port
     while true; do
@@ -83,12 +83,12 @@ free_port() {
     printf '%s\n' "$port"
 }
 
-# The port that was asked for, if nothing listens there, else any free one.
+# The requested port, which must be free, or any free port if none is requested.
 port_or_free() {
     if [[ -z $1 ]]; then
         free_port
     elif port_answers "$1"; then
-        fail "port $1 is taken: give another, or none to get a free one"
+        fail "port $1 is in use: choose another, or none to get a free one"
     else
         printf '%s\n' "$1"
     fi

@@ -2,8 +2,8 @@
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
 # A message broker: this machine's RabbitMQ or Debian 13's, on loopback, with the management API.
 #
-# Its Erlang node has a name, a cookie and a name server (epmd) of its own, so it stands beside
-# another broker. User and password are guest.
+# Its Erlang node has its own name, cookie and name server (epmd), so it can run next to another
+# broker. User and password are guest.
 
 rabbitmq_start() {
     rabbitmq_names
@@ -25,7 +25,7 @@ rabbitmq_start() {
     if ! wait_ready 60 "$pid" rabbitmq_answers "$api"; then
         show_log "$rabbitmq_log"
         rabbitmq_stop
-        fail "RabbitMQ did not start at 127.0.0.1:$port: the lines above say why"
+        fail "RabbitMQ did not start at 127.0.0.1:$port: see the lines above"
     fi
     rabbitmq_write_ctl
     printf 'GANTRY_TEST_AMQP=amqp://127.0.0.1:%s\n' "$port"
@@ -46,7 +46,7 @@ rabbitmq_choose_programs() {
     fi
 }
 
-# Nobody needs what is on its queues, so it is not asked to put that in order first.
+# Its queues are not needed afterwards, so it is killed without a clean shutdown.
 rabbitmq_stop() {
     rabbitmq_names
     stop_process "$rabbitmq_pid_file" "$rabbitmq_home" 0
@@ -62,7 +62,7 @@ rabbitmq_names() {
     rabbitmq_log=$rabbitmq_folder/rabbitmq.log
 }
 
-# Over HTTP, since the broker's own tools take seconds to start. It answers once all plugins run.
+# Over HTTP, because the broker's own tools take seconds to start. It responds once all plugins run.
 rabbitmq_answers() {
     curl --silent --fail --max-time 5 --output /dev/null --user guest:guest "http://127.0.0.1:$1/api/whoami" &&
         port_answers "$port"
@@ -91,15 +91,15 @@ CTL
     chmod 755 "$rabbitmq_folder/ctl"
 }
 
-# By a name in our folder, by which it is known again when it is to be ended.
+# Started by a path in the state folder, which identifies the process when it is stopped.
 rabbitmq_start_epmd() {
     ln -sf "$(command -v epmd)" "$rabbitmq_epmd"
     start_process "$rabbitmq_log" "$rabbitmq_epmd" >"$rabbitmq_epmd_pid_file"
     wait_until 10 port_answers "$ERL_EPMD_PORT" || fail "epmd did not start: see $rabbitmq_log"
 }
 
-# Debian's own rabbitmq-server would change user. Allowed input, the script becomes the node instead
-# of watching over it; there is none to read.
+# Debian's own rabbitmq-server would change the user. With input allowed, the script becomes the node
+# instead of supervising it; the input is empty.
 rabbitmq_start_node() {
     HOME=$rabbitmq_home \
         RABBITMQ_NODENAME=gantry-$port@localhost \

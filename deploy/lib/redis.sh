@@ -17,7 +17,7 @@ redis_start() {
     if ! wait_ready 20 "$pid" redis_answers; then
         show_log "$redis_log"
         redis_stop
-        fail "Redis did not start at 127.0.0.1:$port: the lines above say why"
+        fail "Redis did not start at 127.0.0.1:$port: see the lines above"
     fi
     printf 'GANTRY_TEST_REDIS=redis://127.0.0.1:%s\n' "$port"
 }
@@ -55,8 +55,8 @@ redis_answers() {
     [[ $answer == +PONG* ]]
 }
 
-# The three settings below `dir` are what gantry asks of a Redis that it keeps its records in. With a
-# title of its own it would show no path by which to know it again.
+# The three settings below `dir` are those that gantry requires of its Redis. The process title is kept,
+# because its path identifies the process.
 redis_write_config() {
     cat >"$redis_config" <<CONFIG
 bind 127.0.0.1

@@ -17,7 +17,7 @@ registry_start() {
     if ! wait_ready 20 "$pid" registry_answers "$address"; then
         show_log "$registry_log"
         registry_stop
-        fail "the registry did not start at $address: the lines above say why"
+        fail "the registry did not start at $address: see the lines above"
     fi
     printf '%s\n' "$address" >"$registry_folder/address"
     printf 'REGISTRY=%s\n' "$address"
@@ -36,7 +36,7 @@ registry_names() {
     registry_log=$registry_folder/registry.log
 }
 
-# With credentials asked for, 401 is an answer too.
+# If credentials are required, 401 also means that it responds.
 registry_answers() {
     local status
     status=$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' "http://$1/v2/") || return 1
@@ -73,8 +73,8 @@ auth:
 CONFIG
 }
 
-# The registry reads bcrypt only. perl is essential in Debian and its libcrypt knows bcrypt, so no
-# package is needed for one line.
+# The registry supports only bcrypt. perl is essential in Debian and its libcrypt supports bcrypt, so no
+# further package is needed.
 bcrypt_line() {
     LOGIN=$1 perl -e 'my ($user, $password) = split /:/, $ENV{LOGIN}, 2;
         my $salt = join "", map { ("a" .. "z", 0 .. 9)[rand 36] } 1 .. 21;

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Rounds of the fault suite, for a script that has sourced process.sh and parts.sh: they start servers of their own, on free
-# ports and in a folder that is gone at the end.
+# Rounds of the fault suite, for a script that has sourced process.sh and parts.sh. They start their own servers, on
+# free ports and in a folder that is removed at the end.
 
-# Installs what rounds start, and makes their folder, until the script ends in whatever way.
+# Installs the programs that rounds start, and creates their folder, which is removed however the script ends.
 with_rounds() {
     test_state=$1
     "$(dirname "${BASH_SOURCE[0]}")/../bootstrap.sh" install test
@@ -14,7 +14,7 @@ with_rounds() {
     export TMPDIR=$test_state/rounds
 }
 
-# A test that ends in good order has ended its servers; one that was killed has not.
+# A killed test leaves its servers running.
 finish_rounds() {
     local status=$?
     trap - EXIT
@@ -24,7 +24,7 @@ finish_rounds() {
     exit "$status"
 }
 
-# Ends every process that works in a folder or was told of it.
+# Ends every process that has a folder as its working folder, or in its arguments or environment.
 end_all_in() {
     local process
     for process in /proc/[0-9]*; do

@@ -8,7 +8,7 @@ engine_call() {
         --request "$method" "http://engine$path" "$@"
 }
 
-# The engine answers 200 before it pulls; a failure is in the last line of its progress.
+# The engine responds with 200 before it pulls; a failure is in the last line of its progress.
 pull_image() {
     local progress
     progress=$(engine_call POST "/images/create?fromImage=${1%:*}&tag=${1##*:}")
@@ -21,8 +21,8 @@ image_label() {
     engine_call GET "/images/$1/json" | jq --raw-output --arg name "$2" '.Config.Labels[$name]'
 }
 
-# Runs an image to its end and prints its output. With a terminal the output comes as it is, without
-# the engine's frames.
+# Runs an image to its end and prints its output. With a terminal the output has no frames of the
+# engine.
 run_image() {
     local container
     container=$(engine_call POST /containers/create --header 'Content-Type: application/json' \

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # root is of the script that sources this
-# An image of gantry without a registry and without a network: a base made of this machine's own files,
-# and deploy/Dockerfile with a program that is built already.
+# shellcheck disable=SC2154 # the script that sources this assigns root
+# An image of gantry without a registry and without a network: a base with files of this machine, and
+# deploy/Dockerfile with an existing program.
 
-# Makes image "$1" in the engine from the program "$2".
+# Builds the image "$1" in the engine with the program "$2".
 runtime_image() {
     local image=$1 program=$2 folder
     folder=$(mktemp -d)
@@ -28,7 +28,7 @@ build_image() {
     fi
 }
 
-# Shell and tools, git with https, and the libraries and certificates that they and gantry need.
+# A shell and tools, git with https, and the libraries and certificates that they and gantry need.
 runtime_base() {
     local base=$1 applet program
     mkdir -p "$base"/{bin,etc/ssl/certs,root,tmp,usr/bin,usr/lib/git-core,var/lib}
@@ -47,7 +47,7 @@ runtime_base() {
     copy_libraries "$base" "$2"
 }
 
-# Copies a program to a path beneath the base, with the libraries that it loads.
+# Copies a program into the base, with the libraries that it loads.
 copy_program() {
     install -D --mode 755 "$2" "$1$3"
     copy_libraries "$1" "$2"

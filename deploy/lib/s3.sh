@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the options are assigned in bootstrap.sh
-# A server that speaks S3, keeps its objects in memory and listens on loopback: moto, from PyPI.
+# An S3 server that keeps its objects in memory and listens on loopback: moto, from PyPI.
 
 s3_requirements=$(dirname "${BASH_SOURCE[0]}")/s3_requirements.txt
 
@@ -18,7 +18,7 @@ s3_start() {
     if ! wait_ready 30 "$pid" s3_answers; then
         show_log "$s3_log"
         s3_stop
-        fail "the S3 server did not start at 127.0.0.1:$port: the lines above say why"
+        fail "the S3 server did not start at 127.0.0.1:$port: see the lines above"
     fi
     printf 'GANTRY_TEST_S3=http://127.0.0.1:%s\n' "$port"
 }
@@ -45,7 +45,7 @@ s3_answers() {
     curl --silent --max-time 5 --output /dev/null "http://127.0.0.1:$port/"
 }
 
-# Once for each list of requirements; what was left half done is done again.
+# Once per list of requirements; an incomplete installation is repeated.
 s3_install() {
     s3_program_names
     [[ ! -e $s3_home/complete ]] || return 0

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # parts.sh assigns test_state
-# Runs of one suite on several servers, and how many tests passed on each.
+# Runs one suite on several servers, and reports how many tests passed on each.
 
 tested=()
 
-# Runs "$@", which is a `cargo test` of one program, and notes for `what` how many tests passed. The
-# last result counts: a test that failed may have shown another.
+# Runs "$@", which is a `cargo test` of one program, and records for `what` how many tests passed. The
+# last result counts, because the output of a failed test may contain another.
 test_on() {
     local what=$1 status=0 log=$test_state/tested.log
     shift
@@ -16,7 +16,7 @@ test_on() {
     ((status == 0)) || test_failed=1
 }
 
-# Says what was tested, and fails if a test did.
+# Prints what was tested, and fails if a test failed.
 test_report() {
     printf '%s\n' "${tested[@]}"
     [[ -z ${test_failed-} ]]
