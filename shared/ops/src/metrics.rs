@@ -78,20 +78,20 @@ impl Metrics {
         let mut table = Table::new();
         let t = &mut table;
         Self {
-            hooks: t.counter("gantry_hooks_total", "Requests to hooks, by what became of them."),
+            hooks: t.counter("gantry_hooks_total", "Requests to hooks, by verdict."),
             hook_answers: t.histogram(
                 "gantry_hook_answer_seconds",
-                "From a hook's request to its answer, the sending of its body included.",
+                "Time from a hook's request to its response, including the transfer of the body.",
                 ANSWERS,
             ),
             api_answers: t.histogram(
                 "gantry_api_answer_seconds",
-                "From an API request to its answer; where that is a stream, to its beginning.",
+                "Time from an API request to its response; for a stream, to its start.",
                 ANSWERS,
             ),
             decisions: t.counter(
                 "gantry_decisions_total",
-                "Candidates of events, by what was decided: a run, or the first rule that said no.",
+                "Candidates of events, by decision: a run, or the first rule that said no.",
             ),
             waiting: t.by_pool_and_reason(
                 "gantry_waiting_runs",
@@ -103,102 +103,102 @@ impl Metrics {
             ),
             oldest_ready: t.by_pool(
                 "gantry_oldest_ready_run_seconds",
-                "For how long the oldest ready run of a pool has been ready (scheduler).",
+                "How long the oldest ready run of a pool has been ready (scheduler).",
             ),
             leased: t.gauge(
                 "gantry_leased_runs",
                 "Runs that a worker holds (scheduler; counted up to 4096).",
             ),
-            workers: t.by_pool("gantry_pool_workers", "Workers that were seen lately (scheduler)."),
+            workers: t.by_pool("gantry_pool_workers", "Workers that were seen recently (scheduler)."),
             pool_slots: t.by_pool(
                 "gantry_pool_slots",
-                "How many runs at once the workers of a pool take that take any (scheduler).",
+                "Slots of the pool's workers that take runs (scheduler).",
             ),
             last_sweep: t.gauge(
                 "gantry_last_sweep_timestamp_seconds",
-                "When the sweeper of this scheduler last got through, by the store's clock.",
+                "When the sweeper of this scheduler last completed a pass, by the store's clock.",
             ),
             repairs: t.counter(
                 "gantry_sweeper_repairs_total",
-                "What was found late by looking, since its doorbell was lost or nobody was there.",
+                "Missed work that the sweeper found, because a doorbell was lost or had no receiver.",
             ),
             quarantined: t.gauge(
                 "gantry_quarantined_records",
                 "How many stored records do not decode: `gantry status` names them (scheduler).",
             ),
-            store_used: t.gauge("gantry_store_used_bytes", "How much the store holds (scheduler)."),
+            store_used: t.gauge("gantry_store_used_bytes", "The size of the store's data (scheduler)."),
             store_limit: t.gauge(
                 "gantry_store_limit_bytes",
-                "How much the store may hold; absent if nobody said (scheduler).",
+                "The limit for the store's data; absent if none is set (scheduler).",
             ),
-            runs: t.counter("gantry_runs_total", "Runs that ended, by how."),
+            runs: t.counter("gantry_runs_total", "Ended runs, by status."),
             run_queued: t.histogram(
                 "gantry_run_queued_seconds",
-                "From a run's creation to its first lease.",
+                "Time from a run's creation to its first lease.",
                 WORK,
             ),
             run_took: t.histogram(
                 "gantry_run_duration_seconds",
-                "From the lease of a run's last attempt to its end.",
+                "Time from the lease of a run's last attempt to its end.",
                 WORK,
             ),
             attempts: t.counter("gantry_attempts_total", "Attempts that this worker began."),
             lapses: t.counter(
                 "gantry_lease_lapses_total",
-                "Leases that ended without a word of their worker.",
+                "Leases that expired because their worker did not renew them.",
             ),
             stages: t.histogram(
                 "gantry_attempt_stage_seconds",
-                "How long each part of an attempt took that got through it.",
+                "Duration of each completed stage of an attempt.",
                 WORK,
             ),
-            builds: t.counter("gantry_builds_total", "Builds on the engine, by how they ended."),
+            builds: t.counter("gantry_builds_total", "Builds on the engine, by result."),
             pushed: t.counter(
                 "gantry_pushed_bytes_total",
-                "Size of the images pushed, with layers that the registry had already.",
+                "Size of the pushed images, including layers that the registry already had.",
             ),
-            slots: t.gauge("gantry_worker_slots", "Places for runs of this worker."),
+            slots: t.gauge("gantry_worker_slots", "Slots of this worker."),
             free_disk: t.gauge(
                 "gantry_worker_free_disk_bytes",
-                "The least that is free where the engine keeps images and where sources are unpacked.",
+                "The smaller free space of the disks for images and for sources.",
             ),
             takes_runs: t.gauge(
                 "gantry_worker_takes_runs",
-                "1 while this worker takes runs; 0 while its engine is away, its disk is low or it is drained.",
+                "1 while this worker takes runs; 0 while its engine is unavailable, its disk is low or it is drained.",
             ),
             store: t.histogram(
                 "gantry_store_operation_seconds",
-                "How long the store took, failures included.",
+                "Duration of the store's operations, including failures.",
                 ANSWERS,
             ),
             store_failures: t.counter(
                 "gantry_store_failures_total",
-                "What the store did not do as asked. A conflict is tried again and does no harm.",
+                "Failed operations of the store. A conflict is retried and harmless.",
             ),
             queue: t.histogram(
                 "gantry_queue_operation_seconds",
-                "How long the queue took, failures included.",
+                "Duration of the queue's operations, including failures.",
                 ANSWERS,
             ),
             queue_failures: t.counter(
                 "gantry_queue_failures_total",
-                "What the queue did not do as asked. A doorbell that is lost is made up for by looking.",
+                "Failed operations of the queue. Polling makes up for a lost doorbell.",
             ),
             doorbells: t.counter("gantry_doorbells_claimed_total", "Doorbells that were claimed."),
             engine: t.histogram(
                 "gantry_engine_operation_seconds",
-                "How long the container engine took, failures included.",
+                "Duration of the container engine's operations, including failures.",
                 WORK,
             ),
             engine_failures: t.counter(
                 "gantry_engine_failures_total",
-                "What the container engine did not do as asked, failed builds included.",
+                "Failed operations of the container engine, including failed builds.",
             ),
             started: t.gauge(
                 "gantry_start_timestamp_seconds",
                 "When the process started, by the machine's clock.",
             ),
-            build_info: t.gauge("gantry_build_info", "Always 1; the label says the version."),
+            build_info: t.gauge("gantry_build_info", "Always 1; the label is the version."),
             table,
         }
     }
