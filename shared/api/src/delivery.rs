@@ -74,7 +74,7 @@ pub struct Decision {
     /// Why there are no candidates, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nothing: Option<String>,
-    /// The code of the rule behind `nothing`, for programs.
+    /// The code of the rule that `nothing` states, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }

@@ -165,7 +165,7 @@ pub(crate) fn record_at_once(batch: &mut Batch, decision: Decision) -> Result<()
     Ok(())
 }
 
-/// Postpones an event for `pause`. If another scheduler decides it meanwhile, that decision stands.
+/// Postpones an event for `pause`. If another scheduler decides it meanwhile, that decision is kept.
 ///
 /// # Errors
 /// [`StoreError`].
