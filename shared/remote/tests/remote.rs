@@ -12,7 +12,7 @@
 )]
 
 #[path = "../../../tests/src/git_server.rs"]
-#[allow(unreachable_pub, reason = "it is a module of the tests' own crate as well")]
+#[allow(unreachable_pub, dead_code, reason = "it is a module of the tests' own crate as well")]
 mod git_server;
 
 #[path = "../../../tests/src/broken_host.rs"]
