@@ -13,4 +13,4 @@ source "$root/deploy/lib/parts.sh"
 cd "$root"
 deploy/bootstrap.sh install bench
 with_test_parts "$root/.test"
-cargo bench --package gantry-tests --bench speed -- "$@"
+cargo bench --workspace --bench speed -- "$@"

@@ -17,9 +17,9 @@ source "$root/deploy/lib/rounds.sh"
 main() {
     cd "$root"
     with_rounds "$root/.faults"
-    cargo build --package gantry
+    cargo build --workspace --bins
     GANTRY_FAULT_SEED=${GANTRY_FAULT_SEED:-2001-2023} \
-        cargo test --package gantry-tests --test faults -- --nocapture every_accepted_delivery
+        cargo test --workspace --test faults -- --nocapture every_accepted_delivery
 }
 
 main

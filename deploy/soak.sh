@@ -44,8 +44,8 @@ main() {
 # Copies the programs, so that builds in the meantime do not affect the rounds.
 copy_programs() {
     local test
-    cargo build --package gantry
-    test=$(cargo test --package gantry-tests --test faults --no-run --message-format=json |
+    cargo build --workspace --bins
+    test=$(cargo test --workspace --test faults --no-run --message-format=json |
         sed -n 's/.*"name":"faults".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
     mkdir -p "$test_state/programs/deps"
     cp "$test" "$test_state/programs/deps/faults"
