@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Authorization: which token may do what.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -128,7 +128,7 @@ async fn the_first_admin_token_is_made_once() {
     assert_eq!(again, None);
 }
 
-/// A hook that was made in the store, with an id that sorts where it is wanted.
+/// Stores a hook with a chosen id, which determines its place in the order of ids.
 async fn store_hook(server: &TestServer, id: &str, registry: &str) {
     let created = server.store.now().await.unwrap();
     let hook = Hook {
@@ -161,7 +161,7 @@ async fn hooks_of_one_registry_hide_none_of_another() {
     assert_eq!(page["items"][0]["id"], "f".repeat(32));
     assert_eq!(page["next"], Value::Null);
 
-    // And all of both are found, page by page.
+    // And the hooks of both registries are found, page by page.
     for (token, expected) in [
         (server.token("read", None).await, 6_001),
         (server.token("read", Some(&["contoso", "fabrikam"])).await, 6_001),
@@ -208,7 +208,7 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         }
     };
     deliveries::accept(server.store.as_ref(), &stored, None).await.unwrap();
-    // All newer, and more than any page has.
+    // All are newer, and more than fit on a page.
     let many: Vec<Delivery> = (0..2_100)
         .map(|number| Delivery {
             id: format!("d-{number}").parse().unwrap(),
@@ -234,12 +234,12 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         let ids: Vec<&Value> =
             page["items"].as_array().unwrap().iter().map(|delivery| &delivery["id"]).collect();
         assert_eq!(ids, expected, "{path}");
-        // A page of foreign deliveries would be followed by another.
+        // Otherwise a page of foreign deliveries would follow.
         assert_eq!(page["next"], Value::Null, "{path}");
     }
     let absent = get(&server, &token, "/deliveries?registry=contoso").await;
     assert_eq!(absent.status, StatusCode::NOT_FOUND);
-    // Whoever sees both finds all of both, in one order.
+    // Tokens that see both registries find all deliveries of both, in one order.
     let both = server.token("read", Some(&["contoso", "fabrikam"])).await;
     for token in [&both, &server.admin] {
         let (mut path, mut ids) = ("/deliveries?limit=500".to_owned(), Vec::new());
@@ -257,7 +257,7 @@ async fn deliveries_of_one_registry_neither_hide_nor_tell_those_of_another() {
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2_102);
     }
 
-    // What exists, what does not, and another's place are refused alike.
+    // An existing delivery, an absent one and another registry's cursor are refused alike.
     let mut answers = BTreeSet::new();
     let others =
         server.get("/deliveries?limit=1").await.json()["next"].as_str().unwrap().to_owned();
@@ -321,7 +321,7 @@ async fn a_token_of_a_former_registry_sees_nothing_of_the_one_that_has_its_name_
             assert_eq!(asked.status == StatusCode::NOT_FOUND, !sees, "{path}: {}", asked.text);
         }
     }
-    // Not even whoever may do everything starts it again: its registry is gone.
+    // Not even an admin can rerun it, because its registry is gone.
     let again = server.post(&format!("/runs/{run}/reruns"), json!({})).await;
     assert_eq!(again.code(), "registry_gone", "{}", again.text);
 }

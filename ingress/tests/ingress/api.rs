@@ -1,4 +1,4 @@
-//! What people and programs ask for.
+//! The API, as people and programs use it.
 
 use std::collections::BTreeSet;
 
@@ -233,7 +233,7 @@ async fn a_task_is_created_changed_and_removed() {
     let same = server.patch(path, change).await.expect(StatusCode::OK);
     assert_eq!(same["revision"], 2);
 
-    // A token is for the repository that it was given with.
+    // A token is valid only for the repository with which it was given.
     let moved = json!({
         "context": "https://elsewhere.test/octo/hello.git",
         "secret_build_args": {"NPM_TOKEN": "again"},
@@ -296,7 +296,7 @@ async fn a_repeated_idempotency_key_starts_nothing() {
     let repeat = answers.iter().find(|answer| answer.status == StatusCode::OK).unwrap();
     assert_eq!(repeat.headers["idempotent-replayed"], "true");
 
-    // Another token's key is another key.
+    // The same key from another token is another key.
     let other = start(&server.token("run", None).await, "k-1").await.expect(StatusCode::CREATED);
     assert!(!ids.contains(other["id"].as_str().unwrap()));
     assert_eq!(start(&server.admin, "not a key").await.status, StatusCode::BAD_REQUEST);
@@ -394,7 +394,7 @@ async fn runs_are_filtered_and_paged_newest_first() {
         };
         let run = server.post(path, body).await.expect(StatusCode::CREATED);
         newest_first.insert(0, run["id"].as_str().unwrap().to_owned());
-        // Those of one millisecond are in the order of their ids.
+        // Runs of the same millisecond would be ordered by id.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let by: TokenId = "admin".parse().unwrap();
@@ -446,7 +446,7 @@ async fn uploads_of_one_registry_are_limited() {
         Answer::of(request.bearer_auth(token).body(archive.clone())).await
     };
     let first = send(&token, "contoso").await.expect(StatusCode::CREATED);
-    // Uploads that are coming take room too, and give back what they do not need.
+    // Uploads in progress count too, and return what they do not need.
     let kept =
         uploads::Kept { registry: "contoso".parse().unwrap(), id: "coming".parse().unwrap() };
     let (store, now) = (server.store.as_ref(), server.store.now().await.unwrap());
@@ -537,7 +537,7 @@ async fn an_upload_without_length_is_limited_while_it_arrives() {
         server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
     match request.body(reqwest::Body::wrap_stream(pieces)).send().await {
         Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
-        // The server may close while the sender still writes.
+        // The server may close the connection while the sender still writes.
         Err(error) => assert!(error.is_request(), "{error}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What strangers and compromised senders may throw at the server for hooks, over real sockets.
+//! Attacks on the hook server by strangers and compromised senders, over real sockets.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::wire::{connect, converse, head, signed, statuses};
 
 const MIB: usize = 1 << 20;
 
-/// The server still does its work.
+/// The server still works.
 async fn assert_serves(server: &TestServer, hook: &Hook, id: &str) {
     let answer = within(Answer::of(server.github(hook, "ping", id, "{}"))).await;
     answer.expect(StatusCode::ACCEPTED);
@@ -49,7 +49,7 @@ async fn ten_gibibytes_are_refused_when_announced_and_cut_when_they_come() {
     while sent < 10 << 30 && writer.write_all(chunk.as_bytes()).await.is_ok() {
         sent += 0x10000;
     }
-    // What the two sockets hold was sent too, and never read.
+    // The buffers of the two sockets were also counted as sent, but never read.
     assert!(sent < 25 * MIB + 16 * MIB, "{sent} bytes were taken");
     let mut answer = Vec::new();
     let _reset = within(reader.read_to_end(&mut answer)).await;
@@ -58,7 +58,7 @@ async fn ten_gibibytes_are_refused_when_announced_and_cut_when_they_come() {
     assert_serves(&server, &hook, "after").await;
 }
 
-/// Sends a byte now and then until the other side has enough, and answers what it said.
+/// Sends a byte at intervals until the peer closes or responds, and returns the response.
 async fn drip(mut stream: TcpStream, first: &str) -> String {
     stream.write_all(first.as_bytes()).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
@@ -151,7 +151,7 @@ async fn incomplete_requests_with_a_token_are_disconnected() {
     assert_eq!(statuses(&body), [200, 408], "{body}");
 }
 
-/// Enough for both ends of thousands of connections.
+/// Raises the limit of open files, for both ends of thousands of connections.
 fn allow_many_files() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -163,7 +163,7 @@ fn allow_many_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor_health() {
-    // Of those that tokens may have, the server's own client holds some.
+    // The server's own client holds some of the connections that authenticated clients may have.
     const EACH: [usize; 3] = [1024, 1024, 1000];
     allow_many_files();
     let patience = Duration::from_secs(120);
@@ -179,7 +179,8 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
     for _ in EACH {
         tokens.push(server.token("read", None).await);
     }
-    // A whole request, and half of another: in nearly all places that tokens have. And some of nobody.
+    // A complete request and half of another, on nearly all connections that authenticated clients may have; and some
+    // without a token.
     let half = "GET /api/v1/status HTTP/1.1\r\nX-Slow: ";
     let whole = |token: &str| {
         format!(
@@ -201,7 +202,7 @@ async fn half_requests_in_every_place_that_tokens_have_hold_up_neither_hooks_nor
     });
     let held: Vec<TcpStream> = held.buffer_unordered(64).collect().await;
 
-    // From connections of their own.
+    // On separate connections.
     let client = || reqwest::Client::builder().no_proxy().build().unwrap();
     let health = within(client().get(format!("{}/healthz", server.url)).send()).await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
@@ -240,7 +241,7 @@ async fn heads_without_measure_are_refused_by_name() {
     ];
     for (name, sent, status) in cases {
         let answer = converse(&server, sent.as_bytes()).await;
-        // Whoever sends on after it was refused may lose the answer with the connection.
+        // A client that continues to send after it was refused may lose the answer together with the connection.
         let was_cut = answer.is_empty() && sent.len() > 128 << 10;
         assert!(was_cut || statuses(&answer) == [status], "{name}: {answer}");
     }
@@ -291,7 +292,7 @@ async fn no_second_request_is_smuggled_in_a_body() {
     ];
     for (name, sent) in cases {
         let answer = converse(&server, sent.as_bytes()).await;
-        // A chunk that cannot be ends the connection, whose request was under way, without a word.
+        // An invalid chunk ends the connection without an answer, because its request was already being handled.
         let was_cut = name.contains("chunk") && answer.is_empty();
         assert!(was_cut || statuses(&answer) == [400], "{name}: {answer}");
     }
@@ -317,7 +318,7 @@ async fn chunk_extensions_and_trailers_do_not_affect_verification() {
     let lines = "Transfer-Encoding: chunked\r\nConnection: close\r\nX-GitHub-Delivery: d-1\r\n";
     let whole = format!("{}{chunks}0\r\n\r\n", head(&hook, &format!("{proof}{lines}")));
     assert_eq!(statuses(&converse(&server, whole.as_bytes()).await), [202]);
-    // A proof that comes after the body is none.
+    // A signature in a trailer, after the body, is not accepted.
     let late = format!("{}{chunks}0\r\n{proof}\r\n", head(&hook, lines));
     let refused = statuses(&converse(&server, late.as_bytes()).await);
     assert!(refused == [401] || refused == [400], "{refused:?}");
@@ -332,7 +333,7 @@ async fn fifty_pipelined_requests_are_answered_in_order() {
         let whole = signed(&hook, &format!("d-{number}"), &push('1', '2'));
         sent += &match number {
             49 => whole.replacen("Host: x\r\n", "Host: x\r\nConnection: close\r\n", 1),
-            // One in five is forged, and changes nothing for its neighbours.
+            // One in five is forged, and does not affect the others.
             _ if number % 5 == 0 => whole.replacen("sha256=", "sha256=0", 1),
             _ => whole,
         };
@@ -395,7 +396,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     }
     assert_eq!(server.ledger().await, Vec::<Value>::new());
 
-    // Signed, and not what it is said to be: recorded as that.
+    // Correctly signed, but not of the declared content type: recorded as such.
     for (content_type, bytes) in [
         (json, &packed),
         (json, &form),
@@ -410,7 +411,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     assert_eq!(ledger.len(), 6);
     assert!(ledger.iter().all(|delivery| delivery["verdict"] == "unreadable"), "{ledger:?}");
 
-    // What a content type says beside its name changes no byte.
+    // Parameters of a content type do not change how the body is read.
     let other = push('1', '3');
     let other = other.as_bytes();
     let json = "Application/JSON; charset=utf-16";
@@ -418,7 +419,7 @@ async fn only_the_bytes_that_were_signed_are_taken() {
     assert_eq!(server.ledger().await[0]["verdict"], "events");
 }
 
-/// A push with something put before its first field.
+/// A push with extra bytes before its first field.
 fn push_with(bytes: &[u8]) -> Vec<u8> {
     [b"{", bytes, b",", &push('1', '2').as_bytes()[1..]].concat()
 }
@@ -554,7 +555,7 @@ async fn slow_senders_cannot_block_honest_ones() {
         stream.write_all(format!("{head}{part}").as_bytes()).await.unwrap();
         slow.push(stream);
     }
-    // A body that does not fit beside them is told to come again, until one of them gives way.
+    // A body that does not fit is answered with "retry later" until one of the slow bodies is dropped.
     let large = format!("{{\"zen\":\"{}\"}}", " ".repeat(MIB));
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut told = Vec::new();

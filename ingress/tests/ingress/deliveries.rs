@@ -1,4 +1,4 @@
-//! The ledger: listed, shown, replayed.
+//! Deliveries: listed, shown, replayed.
 
 use futures_util::TryStreamExt as _;
 use gantry_domain::hook::Provider;
@@ -82,7 +82,7 @@ async fn deliveries_with_equal_bodies_have_separate_copies() {
         deliveries::find(store, &hook.id, &id).await.unwrap().unwrap()
     };
     let (older, newer) = (find("a:1").await, find("..").await);
-    // What retention does with the older one.
+    // As retention does with the older one.
     deliveries::delete_packed_body(blobs, &older).await.unwrap();
     deliveries::delete(store, &older).await.unwrap();
     assert!(deliveries::find_packed_body(blobs, &newer).await.unwrap().is_some());
@@ -96,7 +96,7 @@ async fn a_conflicting_body_is_not_kept() {
     let (body, other) = (large_push('1', '2'), large_push('1', '3'));
     Answer::of(server.github(&hook, "push", "d-1", &body)).await.expect(StatusCode::ACCEPTED);
     Answer::of(server.github(&hook, "push", "d-1", &other)).await.expect(StatusCode::ACCEPTED);
-    // The other body is also a delivery of its own.
+    // The other body is also accepted as a delivery with its own id.
     Answer::of(server.github(&hook, "push", "d-2", &other)).await.expect(StatusCode::ACCEPTED);
 
     let path = format!("/hooks/{}/deliveries", hook.id);
@@ -104,7 +104,7 @@ async fn a_conflicting_body_is_not_kept() {
     let conflict = ledger.iter().find(|delivery| delivery["verdict"] == "conflict").unwrap();
     let conflict = format!("{path}/{}/body", conflict["id"].as_str().unwrap());
     assert_eq!(server.get(&conflict).await.status, StatusCode::NOT_FOUND);
-    // What retention does once a day has passed: the conflict has nothing to move.
+    // As retention does after a day: the conflict has no body to move.
     let (store, end) = (server.store.as_ref(), Timestamp::from_millis(i64::MAX));
     let whole = deliveries::older_than(store, hook.prefix, Part::WithBody, end, None, 10).await;
     assert_eq!(whole.unwrap().items, []);

@@ -1,4 +1,4 @@
-//! Who gets in, and what an answer promises.
+//! Which deliveries are accepted, and what a response guarantees.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -86,7 +86,7 @@ async fn whoever_cannot_sign_learns_nothing_and_leaves_nothing() {
             .body(body.clone());
         answers.push(Answer::of(request).await);
     }
-    // Rightly signed, but for a hook that is not there, or is another provider's.
+    // Correctly signed, but for a hook that does not exist or belongs to another provider.
     for path in ["github/00000000000000000000000000000000", "github/~", "distribution/{hook}"] {
         let path = path.replace("{hook}", hook.id.as_str());
         let request = server
@@ -232,7 +232,7 @@ async fn manifests_are_events_and_other_notifications_are_counted() {
             assert!(!name.contains("manifest"), "{name}");
             assert_eq!(again.status, StatusCode::ACCEPTED);
         } else {
-            // A registry sends a notification again until it is taken.
+            // A registry sends a notification again until it is accepted.
             assert_eq!(again.status, StatusCode::OK);
             assert_eq!(again.json(), first);
             stored.push(name);
@@ -282,10 +282,10 @@ async fn the_largest_body_is_verified_and_kept_as_it_came() {
 async fn a_body_is_limited_before_and_while_it_is_read() {
     let server = TestServer::with_registry().await;
     let hook = server.hook(Provider::Distribution).await;
-    // Announced: refused without a byte of it.
+    // With a declared length: refused before a byte of the body is read.
     let answer = raw(&server, &hook.id, "Content-Length: 3145729\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    // Not announced: refused once it is too much.
+    // Without a declared length: refused once it is too large.
     let pieces =
         futures_util::stream::iter((0..64).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536])));
     let request =
@@ -315,7 +315,7 @@ async fn bodies_in_flight_share_one_budget_and_slow_senders_are_disconnected() {
 
     let answer = raw(&server, &hook.id, "Content-Length: 10\r\n\r\nhalf").await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    // What was held is free again.
+    // The reserved memory is free again.
     Answer::of(server.notify(&hook, &" ".repeat(90_000))).await.expect(StatusCode::ACCEPTED);
 }
 

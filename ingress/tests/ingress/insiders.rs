@@ -1,4 +1,4 @@
-//! What the holder of a token may try to get more than it allows.
+//! Attempts by the holder of a token to get more than it allows.
 
 use gantry_domain::recipe::{Recipe, Work};
 use gantry_domain::registry::Registry;
@@ -97,7 +97,7 @@ async fn whoever_may_only_start_runs_chooses_no_code_that_sees_the_task_s_secret
             insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secret build arguments (NPM_TOKEN), and `build_args` may choose other code, which would see them: this needs a token of scope `write`, or the secrets given again with this request");
         }
 
-        // As the task is, it may be started; and with secrets of one's own, anything may see those.
+        // The task can be started unchanged, or with any change if the request brings its own secrets.
         let run =
             started(&server, send(&server, &token, Method::POST, RUNS, &json!({})).await).await;
         let Work::Build(build) = &run.recipe.work;
@@ -119,7 +119,7 @@ async fn a_run_of_a_task_without_secrets_may_differ_for_whoever_starts_it() {
     let token = server.token("run", None).await;
     let differs = json!({"target": "test", "build_args": {"BASE": "debian"}});
     started(&server, send(&server, &token, Method::POST, RUNS, &differs).await).await;
-    // The git token is for the task's repository alone, by its exact address.
+    // The git token is only for the task's repository, by its exact address.
     for context in ["https://evil.test/octo/hello.git", "http://github.com/octo/hello.git"] {
         let elsewhere = json!({"context": context});
         let run =
@@ -186,17 +186,17 @@ async fn whoever_may_write_tasks_chooses_the_code_of_its_repository_that_sees_th
         json!({"target": "test"}),
         json!({"build_args": {"BASE": "debian"}}),
     ] {
-        // The task itself, and one run of it.
+        // The task itself, and a single run of it.
         let run = started(&server, send(&server, &token, Method::POST, RUNS, &change).await).await;
         assert_eq!(secret(&run.recipe), before);
         send(&server, &token, Method::PATCH, TASK, &change).await.expect(StatusCode::OK);
         assert_eq!(stored_secret(&server).await, before);
     }
-    // Together with a context it is the context's change.
+    // Combined with a change of the context, it counts as a change of the context.
     let elsewhere = json!({"context": "https://github.com/octo/hello.git#next", "target": "test"});
     let refused = send(&server, &token, Method::PATCH, TASK, &elsewhere).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
-    // Neither does a task of another registry exist for it.
+    // Another registry's token does not see the task.
     server.create_registry("fabrikam").await;
     let bound = server.token("write", Some(&["fabrikam"])).await;
     let refused = send(&server, &bound, Method::PATCH, TASK, &json!({"target": "test"})).await;

@@ -1,4 +1,4 @@
-//! Near the store's budget nothing new is taken, and what goes on goes on.
+//! Near the store's budget nothing new is accepted, and existing runs continue.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ async fn send(server: &TestServer, hook: &Hook, number: usize) -> Answer {
     Answer::of(server.github(hook, "ping", &format!("d-{number}"), &body(number))).await
 }
 
-/// Sends until the answer is no 2xx any more. Answers how many were taken.
+/// Sends until a response is not 2xx. Returns how many were accepted.
 async fn fill(server: &TestServer, hook: &Hook) -> (usize, Answer) {
     for number in 0..10_000 {
         let room = server.store.room().await.unwrap();
         if room.used > BUDGET / 100 * 90 {
-            // The server looks once a second: who sends faster than that reaches the budget itself.
+            // The server checks once a second, so a faster sender would exceed the budget itself.
             tokio::time::sleep(Duration::from_millis(60)).await;
         }
         let answer = send(server, hook, number).await;
@@ -62,7 +62,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     let status = server.get("/status").await.json();
     assert!(status["troubles"].to_string().contains("raise `store.budget`"), "{status}");
 
-    // The run that was asked for before is admitted, taken and done.
+    // The run that was created before is admitted, leased and ended.
     let store = server.store.as_ref();
     let limits = runs::Limits { registry: 8, task: None };
     let run = "ca1".parse().unwrap();
@@ -76,7 +76,7 @@ async fn a_store_near_its_budget_takes_no_hooks_and_no_uploads_and_lets_runs_go_
     runs::finish(store, run, &taken.holder, outcome, &Steps::default()).await.unwrap();
     assert_eq!(server.get("/runs/ca1").await.json()["status"], "Succeeded");
 
-    // What the scheduler does once bodies stand in the object store.
+    // As the scheduler does once bodies are in the object store.
     let end_of_time = Timestamp::from_millis(i64::MAX);
     let part = Part::WithBody;
     let whole = deliveries::older_than(store, hook.prefix, part, end_of_time, None, 1000).await;

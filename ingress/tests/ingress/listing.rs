@@ -1,4 +1,4 @@
-//! What is rare among many runs is found at once.
+//! A few matches among many runs are found at once.
 
 use gantry_domain::decide::planner;
 use gantry_domain::id::{LeaseNonce, RunId, TokenId, WorkerId};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Answer, TestServer};
 
-/// More than one request looks through.
+/// More runs than one request scans.
 const NEWER: usize = 2_100;
 
 const DIGEST: &str = "sha256:5555555555555555555555555555555555555555555555555555555555555555";
@@ -57,7 +57,7 @@ async fn a_filtered_run_is_on_the_first_page_among_thousands() {
     }
 }
 
-/// Creates runs that wait.
+/// Creates waiting runs.
 async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId> {
     let recipe: Recipe = serde_json::from_value(json!({
         "source": {"kind": "upload", "upload": "u1", "digest": DIGEST},
@@ -79,13 +79,13 @@ async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId>
             ids.push(creation.add(draft.clone(), None).unwrap().id);
         }
         store.commit(creation.finish()).await.unwrap();
-        // Those of one millisecond are in the order of their ids.
+        // Runs of the same millisecond would be ordered by id.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     ids
 }
 
-/// Lets a run push an image and succeed.
+/// Completes a run that pushes an image.
 async fn finish(server: &TestServer, run: RunId, image: &str) -> RunId {
     let store = server.store.as_ref();
     runs::ready(store, run, None, Limits { registry: 8, task: None }).await.unwrap();

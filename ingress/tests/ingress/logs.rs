@@ -1,4 +1,4 @@
-//! Logs: whole, from any offset, live.
+//! Logs: complete, from any offset, live.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::rig::{Answer, TestServer, within};
 
-/// A worker that has one run and writes its log.
+/// A worker that has leased one run and writes its log.
 struct LogWriter<'a> {
     server: &'a TestServer,
     run: RunId,
@@ -138,7 +138,7 @@ async fn attempts_are_in_order_and_holes_are_shown() {
     assert_eq!(text(&server, "?attempt=2&offset=104").await, "of it\n");
 }
 
-/// Reads a live log to its end, or to so many events.
+/// Reads a live log to its end, or until a number of events.
 async fn follow(
     server: &TestServer,
     query: &str,
@@ -248,7 +248,7 @@ async fn a_reader_resumes_at_its_position() {
     second.finish().await;
     let rest = within(follow(&server, "", Some(&more[2].0), usize::MAX)).await;
     assert_eq!(texts(&rest), "(5 lost)d<<Succeeded>>");
-    // What has ended is told at once, however it is asked for.
+    // A log that has ended is returned at once, from any offset.
     let again = within(follow(&server, "?attempt=2&offset=6", None, usize::MAX)).await;
     assert_eq!(texts(&again), "d<<Succeeded>>");
 }
@@ -285,7 +285,7 @@ async fn a_hostile_log_is_served_as_plain_text() {
     }
     let shown = "<script>alert(1)</script>\\x1b]52;c;eA==\\x07\\u{9b}2J\\x00\\u{202e}\n\ndata: forged\nevent: end\n";
     assert_eq!(text.text, shown, "what a terminal would obey is shown");
-    // In an event it is JSON on one line: what looks like another event is none.
+    // In an event it is JSON on one line, so it cannot inject another event.
     let chunks = events.text.lines().filter_map(|line| line.strip_prefix("data: "));
     let said: Vec<serde_json::Value> =
         chunks.map(|data| serde_json::from_str(data).unwrap()).collect();
@@ -304,7 +304,7 @@ async fn revoking_a_token_ends_following_a_log() {
     assert_eq!(answer.status(), StatusCode::OK);
     let id = token.split('_').nth(1).unwrap();
     server.delete(&format!("/tokens/{id}")).await;
-    // It ends by itself, though the run goes on.
+    // The stream ends by itself, though the run continues.
     let text = within(answer.text()).await.unwrap();
     assert!(text.contains("before"), "{text}");
     assert!(!text.contains("event: end"), "{text}");

@@ -1,7 +1,7 @@
-//! Every operation of the OpenAPI document with every kind of token, on what is there, what is another's and what is not.
+//! Every operation of the OpenAPI document with every kind of token, on existing, foreign and absent objects.
 //!
-//! What is expected of a cell is derived from the roles that the document declares for the operation, so the document is
-//! true by this test. An operation whose things or body the tables here do not know fails it.
+//! The expected results are derived from the roles that the document declares for the operation, so this test verifies
+//! the document. An operation whose parameters or body are missing from the tables here fails the test.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,15 +21,15 @@ use crate::rig::{Answer, TestServer, push};
 const SCOPES: [Scope; 4] = [Scope::Read, Scope::Run, Scope::Write, Scope::Admin];
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
-/// One operation, as the document has it.
+/// An operation of the document.
 #[derive(Debug, Clone)]
 struct Operation {
     method: Method,
-    /// With its parameters in braces.
+    /// Its parameters are in braces.
     path: String,
-    /// The least scope that it needs.
+    /// The minimum scope.
     scope: Scope,
-    /// Whether its token may be bound to no registry.
+    /// Whether its token must not be bound to registries.
     is_everywhere: bool,
     parameters: Vec<String>,
     query: Vec<String>,
@@ -41,7 +41,7 @@ impl Operation {
         format!("{} {}", self.method, self.path)
     }
 
-    /// Whether it names something that belongs to a registry.
+    /// Whether a parameter names an object of a registry.
     fn names_a_registrys_own(&self) -> bool {
         !self.parameters.is_empty() && !self.is_everywhere
     }
@@ -78,14 +78,14 @@ fn operations(document: &Value) -> Vec<Operation> {
     all
 }
 
-/// A server with one of everything in registry `contoso`, and a registry `fabrikam` with nothing.
+/// A server with one object of each kind in registry `contoso`, and an empty registry `fabrikam`.
 struct World {
     server: TestServer,
-    /// What each parameter names.
+    /// An existing value for each parameter.
     things: BTreeMap<&'static str, String>,
 }
 
-/// What each parameter could name and does not.
+/// A valid value for a parameter that names nothing.
 fn absent(parameter: &str) -> String {
     match parameter {
         "registry" | "task" => "nowhere".to_owned(),
@@ -152,7 +152,7 @@ impl World {
     }
 
     fn thing(&self, operation: &Operation, parameter: &str) -> String {
-        // Only a registry without tasks and hooks may go.
+        // Only a registry without tasks and hooks can be deleted.
         if operation.method == Method::DELETE && operation.path == "/registries/{registry}" {
             return "empty".to_owned();
         }
@@ -160,7 +160,7 @@ impl World {
         thing.unwrap_or_else(|| panic!("the matrix has no {parameter}: make one")).clone()
     }
 
-    /// A body that would do.
+    /// A valid body.
     fn body(&self, operation: &Operation) -> Value {
         let git = "https://git.test/a.git";
         match operation.name().as_str() {
@@ -187,7 +187,7 @@ impl World {
         self.path_without(operation, &[])
     }
 
-    /// With something absent in the place of these parameters.
+    /// The path, with absent values for these parameters.
     fn path_without(&self, operation: &Operation, without: &[&str]) -> String {
         let mut path = operation.path.clone();
         for parameter in &operation.parameters {
@@ -210,11 +210,11 @@ impl World {
 
     async fn status(&self, operation: &Operation, token: &str) -> StatusCode {
         let request = self.request(operation, &self.path(operation)).bearer_auth(token);
-        // The events of a run that goes on have no end.
+        // The event stream of a running run does not end.
         request.send().await.unwrap().status()
     }
 
-    /// An answer without the names that were asked for.
+    /// A response without the requested names.
     async fn unnamed(
         &self,
         operation: &Operation,
@@ -222,7 +222,7 @@ impl World {
         token: &str,
     ) -> (StatusCode, String) {
         let answer = Answer::of(self.request(operation, path).bearer_auth(token)).await;
-        // Whether the connection stays depends on how much of the body had come.
+        // Whether the connection is kept alive depends on how much of the body had arrived.
         let headers = answer.headers.keys().filter(|name| *name != "connection");
         let headers: BTreeSet<&str> = headers.map(|name| name.as_str()).collect();
         let mut text = format!("{headers:?} {}", answer.text);
@@ -274,7 +274,7 @@ async fn revoked(server: &TestServer) -> String {
     token
 }
 
-/// What may stand in `Authorization` and lets nobody in.
+/// Values of `Authorization` that do not authenticate.
 async fn no_keys(server: &TestServer) -> Vec<Option<String>> {
     let good = &server.admin;
     let (rest, secret) = good.rsplit_once('_').unwrap();
@@ -321,7 +321,7 @@ async fn without_a_valid_token_no_operation_has_an_effect() {
             };
             let whole = Answer::of(request(world.request(&operation, &path))).await;
             assert_eq!(whole.status, StatusCode::UNAUTHORIZED, "{} {key:?}", operation.name());
-            // Nor does it say what is wrong with the rest.
+            // Nor does it reveal what is wrong with the rest of the request.
             let broken = world.server.api(operation.method.clone(), &format!("{path}?limit=x"));
             let broken = broken.header("content-type", "application/json").body("{");
             let broken = Answer::of(request(broken)).await;
@@ -345,7 +345,7 @@ async fn every_operation_asks_for_the_scope_and_the_registry_that_the_document_s
         }
     }
     let mut operations = document(&world.server).await;
-    // What removes something comes last, and a thing after all that it holds.
+    // Deletions come last, and contained objects before their containers.
     let deletes = |operation: &Operation| operation.method == Method::DELETE;
     operations.sort_by_key(|operation| (deletes(operation), Reverse(operation.path.len())));
     let mut done = 0;
@@ -373,7 +373,7 @@ async fn every_operation_asks_for_the_scope_and_the_registry_that_the_document_s
         }
         for (at, (scope, bound, token)) in allowed.into_iter().enumerate() {
             let status = world.status(&operation, token).await;
-            // The first one did it, and what is done may be refused to be done again.
+            // The first request succeeded, so a repeated one may be refused.
             let is_again =
                 at > 0 && [StatusCode::CONFLICT, StatusCode::NOT_FOUND].contains(&status);
             let said = format!("{} as {scope} {bound:?}: {status}", operation.name());
@@ -403,7 +403,8 @@ async fn another_registrys_things_answer_as_if_they_were_not_there() {
         if operation.method != Method::GET || operation.is_everywhere {
             continue;
         }
-        // A list: by no filter it shows or tells apart what is another's. Only that of runs goes on after one's name.
+        // No filter of a list shows or reveals another registry's objects. Only the list of runs continues after
+        // another's name.
         let names = operation.query.iter().map(String::as_str);
         let of_things = names.filter(|name| match *name {
             "after" => operation.path == "/runs",

@@ -1,4 +1,4 @@
-//! What the server tells its monitors.
+//! What the server reports to monitoring.
 
 use gantry_ingress::IngressSettings;
 use gantry_ops::health::Need;

@@ -1,4 +1,4 @@
-//! A running server, and the requests to test it with.
+//! A running server, and requests to test it.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "It's a Secret to Everybody";
 
-/// A running server and its parts.
+/// A running server and its components.
 pub(crate) struct TestServer {
     pub(crate) url: String,
-    /// Where hooks are served: the same, unless they are apart.
+    /// Where hooks are served: the same as `url`, unless there is a separate listener.
     pub(crate) hooks_url: String,
     pub(crate) admin: String,
     pub(crate) store: SharedStore,
@@ -103,7 +103,7 @@ impl TestServer {
         server
     }
 
-    /// The parts of this server, for another one.
+    /// The components of this server, for another one.
     pub(crate) fn ingress(&self, settings: IngressSettings) -> Ingress {
         Ingress {
             store: Arc::clone(&self.store),
@@ -127,7 +127,7 @@ impl TestServer {
         self.post("/registries", body).await.expect(StatusCode::CREATED);
     }
 
-    /// What tells a registry from others of its name.
+    /// The prefix, which distinguishes registries with the same name.
     pub(crate) async fn prefix(&self, registry: &str) -> RunPrefix {
         let found = registries::find(self.store.as_ref(), &registry.parse().unwrap()).await;
         found.unwrap().unwrap().prefix
@@ -238,7 +238,7 @@ impl Drop for TestServer {
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -259,8 +259,8 @@ impl Answer {
         }
     }
 
-    /// As a provider sends: again, while the server says it is busy or lets the connection go. A server on a busy
-    /// machine does so with large bodies.
+    /// As a provider sends: again, as long as the server is busy or drops the connection, which happens with large
+    /// bodies on a busy machine.
     pub(crate) async fn at_last(request: impl Fn() -> RequestBuilder) -> Self {
         within(async {
             loop {
@@ -300,7 +300,7 @@ pub(crate) fn signature_of(secret: &str, body: &[u8]) -> String {
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-/// A push of `main` from one commit to another, each 40 times a digit.
+/// A push of `main` from one commit to another, each a digit repeated 40 times.
 pub(crate) fn push(before: char, after: char) -> String {
     let commit = |digit: char| digit.to_string().repeat(40);
     json!({
@@ -311,15 +311,15 @@ pub(crate) fn push(before: char, after: char) -> String {
     .to_string()
 }
 
-/// A short patience with stalled senders, in which an honest one on a busy machine still gets through.
+/// A short time limit for stalled senders, but long enough for an honest one on a busy machine.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);
 
-/// Waits for something that others do, and not for ever.
+/// Waits for something that others do, with a time limit.
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("it took too long")
 }
 
-/// A store whose commits may be made to hang.
+/// A store whose commits can be made to hang.
 struct MayBeStuck {
     store: SqliteStore,
     stuck: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! TLS by files, and the end.
+//! TLS with certificate files, and shutdown.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::rig::{TestServer, within};
 
-/// Certificate and key for `localhost` in a folder, and the certificate's text.
+/// Writes certificate and key for `localhost` to a folder; also returns the certificate's text.
 fn files(folder: &Path, name: &str) -> (TlsFiles, String) {
     let CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

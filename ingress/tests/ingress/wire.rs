@@ -1,4 +1,4 @@
-//! Bytes on a socket, as no client of good manners would send them.
+//! Raw bytes on a socket, as no well-behaved client sends them.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 
 use crate::rig::{SECRET, TestServer, signature};
 
-/// As long as nothing that is answered takes.
+/// Longer than any response takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap()
 }
 
-/// The head of a delivery to this hook, with these further header lines.
+/// The head of a delivery to this hook, with additional header lines.
 pub(crate) fn head(hook: &Hook, lines: &str) -> String {
     format!(
         "POST /hooks/{}/{} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
@@ -24,7 +24,7 @@ pub(crate) fn head(hook: &Hook, lines: &str) -> String {
     )
 }
 
-/// A whole signed delivery.
+/// A complete signed delivery.
 pub(crate) fn signed(hook: &Hook, id: &str, body: &str) -> String {
     let lines = format!(
         "X-GitHub-Delivery: {id}\r\nX-Hub-Signature-256: {}\r\nContent-Length: {}\r\n",
@@ -34,19 +34,19 @@ pub(crate) fn signed(hook: &Hook, id: &str, body: &str) -> String {
     format!("{}{body}", head(hook, &lines))
 }
 
-/// Sends all that the other side takes, and answers what came back until it closed the connection.
+/// Sends as much as the peer accepts, and returns the response until the connection is closed.
 pub(crate) async fn converse(server: &TestServer, sent: &[u8]) -> String {
     let (mut reader, mut writer) = connect(server).await.into_split();
     let mut answer = Vec::new();
     let talk = async {
         let write = async {
-            // It may have heard enough.
+            // The server may have closed its side already.
             let _cut = writer.write_all(sent).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = write => {}
-            // What came before a reset counts.
+            // Bytes before a reset count.
             _ = reader.read_to_end(&mut answer) => {}
         }
     };
@@ -54,7 +54,7 @@ pub(crate) async fn converse(server: &TestServer, sent: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The statuses of all answers in a text, in order.
+/// The statuses of all responses in a text, in order.
 pub(crate) fn statuses(answers: &str) -> Vec<u16> {
     let lines = answers.lines().filter_map(|line| line.split_once("HTTP/1.1 "));
     lines.map(|(_, rest)| rest[..3].parse().unwrap()).collect()

@@ -1,4 +1,4 @@
-//! What a user reads for a wrong request: what is wrong, where, and the remedy.
+//! The messages for wrong requests: what is wrong, where, and the remedy.
 
 use std::fmt::Write as _;
 
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::rig::TestServer;
 
-/// A build that is right but for `field`.
+/// A build that is valid except for `field`.
 fn build(field: &str, value: Value) -> (&'static str, &'static str, Value) {
     let mut body = json!({"context": "https://git.example/a.git", "images": ["web:{{.Run.ID}}"]});
     body[field] = value;
     ("POST", "/registries/contoso/builds", body)
 }
 
-/// A task that is right but for `field`.
+/// A task that is valid except for `field`.
 fn task(field: &str, value: Value) -> (&'static str, &'static str, Value) {
     let mut body = json!({
         "name": "web", "context": "https://git.example/a.git", "images": ["web:{{.Run.ID}}"],

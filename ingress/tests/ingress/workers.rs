@@ -1,4 +1,4 @@
-//! Workers, and what an operator says of them.
+//! Workers, and the operator's commands for them.
 
 use gantry_domain::worker::{EngineHealth, Worker};
 use gantry_seams::{runs, workers};

@@ -1,4 +1,4 @@
-//! What a stranger with a clock learns: nothing.
+//! Response times reveal nothing to a stranger.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ async fn a_stranger_cannot_tell_a_hook_from_none_by_the_time_of_the_answer() {
     let hook = server.hook(Provider::GitHub).await;
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
     let asking = tokio::task::spawn_blocking(move || {
-        // One connection for both: two would differ by the thread that serves them.
+        // One connection for both, because two would be served by different threads.
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         let ask = |request: &[u8]| {

@@ -1,28 +1,30 @@
-//! Whether two kinds of input can be told apart by the time that they take: Welch's t-test over samples in random order.
+//! Whether two kinds of input can be distinguished by the time that they take: Welch's t-test on random-order samples.
 //!
-//! As in dudect, the slow tail is cut off both kinds at one limit, and |t| < 4.5 means that they cannot. A difference makes t
-//! grow with the samples, so noise is answered by more of them.
+//! As in dudect, the slow tail of both kinds is cut off at one limit, and |t| < 4.5 means that they cannot be
+//! distinguished. With a real difference t grows with the number of samples, so noise is ruled out by taking more of
+//! them.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-/// Beyond this two kinds of input are told apart.
+/// The threshold of |t| above which two kinds of input are distinguished.
 pub(crate) const TOLD_APART: f64 = 4.5;
 
 /// Each further round doubles the samples.
 const ROUNDS: u32 = 5;
 
-/// One sample of so many is left out, the slowest: it was interrupted.
+/// One sample in this many, the slowest, is left out, because it was interrupted.
 const LEFT_OUT: usize = 10;
 
-/// How long a deed takes; what it needs is made before it.
+/// How long `deed` takes, without its preparation.
 pub(crate) fn timed(deed: impl FnOnce()) -> Duration {
     let began = Instant::now();
     deed();
     began.elapsed()
 }
 
-/// |t| of the first round in which the two could not be told apart, or of the last. The first takes this many samples.
+/// |t| of the first round in which the two could not be distinguished, or of the last round. The first round takes
+/// `samples` samples.
 pub(crate) fn told(
     samples: usize,
     mut a: impl FnMut() -> Duration,
@@ -38,7 +40,7 @@ pub(crate) fn told(
     t
 }
 
-/// Whether there is a round in which the two are told apart.
+/// Whether the two are distinguished in any round.
 #[allow(dead_code, reason = "only the check of the check asks")]
 pub(crate) fn can_be_told(
     samples: usize,
@@ -49,7 +51,7 @@ pub(crate) fn can_be_told(
 }
 
 fn round(samples: usize, mut kinds: [&mut dyn FnMut() -> Duration; 2]) -> f64 {
-    // A random order, so that nothing periodic falls on one kind alone.
+    // A random order, so that periodic effects hit both kinds.
     let order = RandomState::new();
     let mut taken: Vec<(bool, f64)> = (0..samples)
         .map(|number| {
