@@ -1,4 +1,4 @@
-//! Sources as a run gets them, from real git and from a web server.
+//! Sources of runs, from real git and from a web server.
 
 #![allow(
     clippy::unwrap_used,
@@ -88,7 +88,7 @@ fn at(path: &str) -> SourcePath {
     path.parse().unwrap()
 }
 
-/// Folders are removed by a thread that nobody waits for, except here.
+/// Waits for the removal of a folder, which happens on a background thread.
 async fn is_gone(folder: &Path) {
     for _ in 0..100 {
         if !folder.exists() {
@@ -201,7 +201,7 @@ async fn an_unreadable_dockerfile_is_an_error_with_the_reason() {
             "`beyond` is a link that leads out of the source: copy the file into the source".to_owned(),
         ),
         (
-            // Whether it is there is not looked at.
+            // Whether the target exists is not checked.
             "absolute",
             "`absolute` is a link that leads out of the source: copy the file into the source".to_owned(),
         ),
@@ -278,7 +278,7 @@ async fn a_broken_mirror_is_fetched_again() {
     assert!(!mirror.join("shallow.lock").exists());
 }
 
-/// How many processes name `url` in their arguments.
+/// The number of processes with `url` in their arguments.
 fn processes_for(url: &str) -> usize {
     let named = |entry: &std::fs::DirEntry| {
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -304,7 +304,7 @@ async fn git_processes_of_a_killed_owner_are_killed() {
             let moment = tokio::time::timeout(Duration::from_millis(20), &mut fetch).await;
             assert!(moment.is_err(), "the host is silent: {moment:?}");
         }
-        // As in a process that is killed, nothing ends what it started.
+        // As in a killed process, child processes are not ended.
         std::mem::forget(fetch);
     }
 
@@ -354,7 +354,7 @@ async fn mirrors_are_bounded_and_many_runs_share_one() {
     assert_eq!(rig.mirrors().len(), 1);
 }
 
-/// A web server whose answer depends on how often it was asked.
+/// A web server whose response depends on the number of earlier requests.
 async fn web(answer: impl Fn(usize) -> (u16, Vec<u8>) + Send + Sync + 'static) -> TarballUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/a.tar.gz?signature=s3cret", listener.local_addr().unwrap());
@@ -454,7 +454,7 @@ async fn an_upload_is_built_only_as_it_was_uploaded() {
     header.set_size(4);
     builder.append_data(&mut header, Path::new("d/f"), b"evil".as_slice()).unwrap();
     let exchanged = builder.into_inner().unwrap();
-    // What follows the end of the archive is no part of what is unpacked, but of what was uploaded.
+    // Bytes after the end of the archive are not unpacked, but are part of the upload.
     let mut longer = uploaded.clone();
     longer.extend_from_slice(&[0; 1024]);
     for archive in [exchanged.clone(), longer] {

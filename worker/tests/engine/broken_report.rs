@@ -1,4 +1,4 @@
-//! What holds when the engine's report of a build breaks off while the build goes on.
+//! A build whose report from the engine breaks off while it continues.
 
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::{BuildError, BuildOrder};
@@ -11,7 +11,7 @@ use crate::tested::{Tested, on_each_engine};
 
 on_each_engine! { a_build_whose_report_broke_off_is_not_believed }
 
-/// The engine, but that it cuts each connection on which it begins to tell of a build.
+/// A proxy to the engine that cuts each connection as soon as the engine begins to report a build.
 struct CutOff {
     folder: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl CutOff {
     }
 }
 
-/// Dropping both ends cuts the connection.
+/// Returning drops both sockets, which closes the connection.
 async fn pass_on(client: UnixStream, engine: UnixStream) {
     let (from_client, to_client) = client.into_split();
     let (from_engine, to_engine) = engine.into_split();
@@ -44,7 +44,7 @@ async fn pass_on(client: UnixStream, engine: UnixStream) {
     }
 }
 
-/// Copies until the end, or until `last` comes by.
+/// Copies until the end, or until the data contains `last`.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -62,7 +62,7 @@ async fn copy(
 
 async fn a_build_whose_report_broke_off_is_not_believed(on: Tested) {
     let cut_off = CutOff::start(on);
-    // One may hide an image that was not resolved, the other hides none: nobody can tell.
+    // One order may hide an unresolved image and the other hides none; without the report they cannot be distinguished.
     let hides_one = BuildOrder { bases: [].into(), ..on.busybox("RUN true") };
     for order in [on.busybox("RUN true"), hides_one] {
         let error = build(&cut_off.engine(), order, context(nothing())).await.0.unwrap_err();

@@ -1,4 +1,4 @@
-//! What holds of every engine.
+//! The contract of every engine.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::rig::{Recipe, Rig, build, context, tar, until};
 
-/// Each function here is a test of every engine that is named here.
+/// Makes each of these functions a test of every engine that is named here.
 macro_rules! contract {
     ($($test:ident),* $(,)?) => {
         mod on_the_default_engine {
@@ -130,7 +130,7 @@ async fn a_dropped_build_releases_its_context(rig: &dyn Rig) {
     let (engine, order) = (rig.engine(), rig.order(Recipe::Says("never")));
     let (events, _received) = mpsc::channel(16);
     let build = tokio::spawn(async move { engine.build(order, Box::pin(reader), events).await });
-    // Long enough for the engine to ask for the context, of which nothing comes.
+    // Long enough for the engine to request the context, of which nothing arrives.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!build.is_finished());
 
@@ -169,7 +169,7 @@ async fn a_build_continues_without_a_listener(rig: &dyn Rig) {
 
 async fn two_builds_do_not_wait_for_each_other(rig: &dyn Rig) {
     let engine = rig.engine();
-    // One whose listener does not even read.
+    // A build whose receiver does not read its events.
     let (events, _unread) = mpsc::channel(1);
     let stuck = tokio::spawn({
         let (engine, order) = (rig.engine(), rig.order(Recipe::SaysMuch { bytes: 500_000 }));
@@ -214,7 +214,7 @@ async fn leftovers_of_the_installation_are_found_and_removed(rig: &dyn Rig) {
     build(&*engine, order, context(files())).await.0.unwrap();
 
     let images = async |installation: &str| {
-        // A process of a killed engine is nobody's, so every installation is told of it.
+        // A process of a killed engine has no owner, so it is reported to every installation.
         let mut left = engine.leftovers(installation).await.unwrap();
         left.retain(|leftover| leftover.kind != LeftoverKind::BuildProcess);
         left
@@ -230,6 +230,6 @@ async fn leftovers_of_the_installation_are_found_and_removed(rig: &dyn Rig) {
 }
 
 async fn the_cache_can_be_asked_to_shrink(rig: &dyn Rig) {
-    // So much that nothing goes: other tests build meanwhile.
+    // A limit so high that nothing is removed, because other tests build at the same time.
     assert_eq!(rig.engine().prune_cache(1 << 40).await.unwrap(), 0);
 }

@@ -1,7 +1,8 @@
-//! The images that gantry finds in a Dockerfile are those that the engine loads.
+//! The images that gantry finds in a Dockerfile are the ones that the engine loads.
 //!
-//! A corpus of odd spellings and files made of such by a seed are read by gantry and built by an engine, which has a
-//! registry with every image. `GANTRY_TEST_DOCKERFILES=SEED:COUNT` lets it make others, and more of them.
+//! gantry reads, and an engine builds, a corpus of unusual spellings and Dockerfiles generated from a seed; every image
+//! exists in the engine's registry. `GANTRY_TEST_DOCKERFILES=SEED:COUNT` selects another seed, and how many to
+//! generate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,17 +24,17 @@ mod registry;
 
 on_each_engine! { slow on the default engine: the_images_that_are_found_in_a_dockerfile_are_those_that_the_engine_loads }
 
-/// Made and read in some seconds.
+/// Takes a few seconds.
 const SEED: u64 = 1;
 const COUNT: usize = 8;
 
-/// Megabytes, in memory: waiting for a disk is all that a build of so little does.
+/// Megabytes, in memory: such small builds would only wait for the disk.
 const DISK: Option<u32> = Some(256);
 
-/// How many builds go on at a time.
+/// The number of concurrent builds.
 const AT_ONCE: usize = 8;
 
-/// A Dockerfile, and what else says which images it needs.
+/// A Dockerfile, and the other inputs that determine which images it needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Case {
     text: String,
@@ -53,7 +54,7 @@ impl Case {
         Dockerfile::parse(&self.text, inputs)
     }
 
-    /// The text as gantry would send it, but for digests.
+    /// The text as gantry would send it, but without digests.
     fn read_text(&self) -> String {
         self.read().unwrap().pin(&BTreeMap::new())
     }
@@ -66,7 +67,7 @@ impl Case {
         order
     }
 
-    /// As a worker gives it.
+    /// As a worker creates it.
     fn order_pinned(
         &self,
         text: &str,
@@ -80,16 +81,16 @@ impl Case {
     }
 }
 
-/// What an engine said of a Dockerfile.
+/// How an engine handled a Dockerfile.
 struct Said {
     loaded: BTreeSet<ImageReference>,
     built: Result<BuiltImage, BuildError>,
 }
 
-/// Asks the engine which images it loads: it tells of one that is not known, and is asked again with that one known.
+/// Finds out which images the engine loads: each build stops at one unknown image, and is repeated with that one known.
 async fn ask(engine: &DockerEngine, case: &Case) -> Said {
     let mut order = case.order(&case.read_text());
-    // The engine looks for a frontend itself.
+    // The engine resolves a frontend itself.
     order.has_frontend = true;
     let mut loaded = BTreeSet::new();
     loop {
@@ -102,14 +103,14 @@ async fn ask(engine: &DockerEngine, case: &Case) -> Said {
     }
 }
 
-/// The image for which gantry has stopped a build.
+/// The image because of which gantry stopped a build.
 fn foreign(error: &BuildError) -> Option<ImageReference> {
     let message = error.to_string();
     let (_, image) = message.split_once("it loads the image ")?;
     Some(image.split(',').next()?.parse().unwrap())
 }
 
-/// What is wrong with how `case` is read, if anything is.
+/// The difference between what gantry finds in `case` and what the engine loads, if any.
 async fn difference(engine: &DockerEngine, case: &Case) -> Option<String> {
     let file = case.read().ok()?;
     let needed = || file.images().iter().filter(|used| used.needed);
@@ -120,11 +121,11 @@ async fn difference(engine: &DockerEngine, case: &Case) -> Option<String> {
     let digests = found.iter().map(|image| (image.clone(), digest(image))).collect();
     let pinned = case.order_pinned(&file.pin(&digests), &digests, frontend.is_some());
     if let Some(frontend) = frontend {
-        // It is none, so the engine comes no further.
+        // The registry's image is not really a frontend, so the engine stops there.
         found = [frontend.image.clone()].into();
     }
     let Said { loaded, built } = ask(engine, case).await;
-    // An engine may refuse the file before it loads anything.
+    // An engine may refuse the file before it loads any image.
     let is_refused = loaded.is_empty() && matches!(built, Err(BuildError::Refused { .. }));
     if loaded != found && !is_refused {
         return Some(format!("found {}\nloads {}\n{built:?}", list(&found), list(&loaded)));

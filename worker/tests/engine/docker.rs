@@ -1,4 +1,4 @@
-//! What holds of a real engine.
+//! Tests of a real engine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ async fn inspect(on: Tested, order: &BuildOrder) -> ImageInspect {
     docker.inspect_image(&order.image.to_string()).await.unwrap()
 }
 
-/// Whether the engine keeps images in containerd.
+/// Whether the engine uses the containerd image store.
 async fn has_containerd_store(on: Tested) -> bool {
     let docker = on.api();
     let status = docker.info().await.unwrap().driver_status.unwrap_or_default();
@@ -77,7 +77,7 @@ impl Rig for Real {
         match recipe {
             Recipe::Says(text) => self.0.busybox(&format!("COPY hello.txt /\nRUN echo {text}")),
             Recipe::SaysMuch { bytes } => {
-                // Slower than the engine's limit of 200 KiB a second, over which it leaves out the rest.
+                // Slower than 200 KiB/s, the limit above which the engine drops output.
                 let (rounds, line) = (bytes / 25_000, "y".repeat(99));
                 self.0.busybox(&format!(
                     "RUN for i in $(seq {rounds}); do yes {line} | head -c 25000; sleep 0.15; done"
@@ -98,12 +98,12 @@ impl Rig for Real {
     }
 }
 
-/// A number of seconds that only this order sleeps.
+/// A number of seconds for `sleep` that no other order uses.
 fn mark(order: &BuildOrder) -> String {
     format!("7{}", order.run.number())
 }
 
-/// Whether a process of this machine has `word` for its last argument.
+/// Whether a process of this machine has `word` as its last argument.
 pub(crate) fn is_running(word: &str) -> bool {
     let ends_so = |entry: std::fs::DirEntry| {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -156,7 +156,8 @@ async fn arguments_labels_and_target_are_in_the_image(on: Tested) {
     let built = build(&on.engine(), order.clone(), context(nothing())).await.0.unwrap();
 
     let image = inspect(on, &order).await;
-    // The classic image store names an image by its configuration, the containerd store by its manifest.
+    // The image id is the digest of the configuration in the classic image store, and that of the manifest in
+    // containerd's.
     assert_eq!(image.id.as_deref() == Some(built.config.as_str()), !has_containerd_store(on).await);
     assert_eq!(image.os.as_deref(), Some(order.platform.os()));
     assert_eq!(image.architecture.as_deref(), Some("amd64"));
@@ -167,7 +168,7 @@ async fn arguments_labels_and_target_are_in_the_image(on: Tested) {
     assert_eq!(labels["gantry.attempt"], "1");
 }
 
-/// What a build sees of a context and has of it in the image.
+/// What a build sees of a context, and what it copies into the image.
 async fn seen(on: Tested, context_of: gantry_worker::engine::ContextStream) -> String {
     let listing = "find . -exec stat -c '%n %f %s %Y %t %T %h' {} + | sort; find . -type f | sort | xargs md5sum";
     let mut order = on.busybox(&format!("COPY . /copied\nRUN cd /copied && {listing}"));
@@ -175,7 +176,7 @@ async fn seen(on: Tested, context_of: gantry_worker::engine::ContextStream) -> S
     let (built, told) = build(&on.engine(), order, context_of).await;
     built.unwrap();
     let output = told.output(OutputStream::Stdout);
-    // The root is the engine's own, and so is the time of what a tar does not name.
+    // The engine creates the root folder, and sets the times of folders without an entry in the tar.
     output.lines().filter(|line| !line.starts_with(". ")).collect::<Vec<_>>().join("\n")
 }
 
@@ -192,7 +193,7 @@ async fn a_repacked_context_equals_the_original_archive(on: Tested) {
         .status()
         .unwrap();
     assert!(made.success());
-    // Without sparse files, which Docker 20.10 refuses when it unpacks an archive itself.
+    // Without sparse files, which Docker 20.10 refuses when it unpacks an archive.
     for format in ["--format=ustar", "--format=gnu", "--format=posix"] {
         let archive = std::process::Command::new("tar")
             .args(["-c", format, "--owner=0", "--group=0", "-f", "-", "."])
@@ -237,8 +238,8 @@ async fn a_truncated_log_says_so(on: Tested) {
 }
 
 async fn a_second_equal_build_is_cached_and_one_without_cache_is_not(on: Tested) {
-    // A base that no other build has: while several builds load one for the first time, the containerd store's BuildKit
-    // does not find what was built on it.
+    // A base that no other build uses: while several builds load the same base for the first time, the containerd
+    // store's BuildKit does not find the cache for it.
     let base = on.busybox("RUN echo base");
     build(&on.engine(), base.clone(), context(nothing())).await.0.unwrap();
     on.engine().push(&base.image, None).await.unwrap();
@@ -271,7 +272,7 @@ async fn a_secret_is_seen_by_the_step_that_mounts_it(on: Tested) {
 }
 
 async fn concurrent_builds_of_one_dockerfile_each_see_their_own_secret(on: Tested) {
-    // Not a build argument: with equal arguments the steps are equal but for the isolation.
+    // Not a build argument: with equal arguments the steps differ only in their isolation.
     let with = |secret: &str| {
         let mut order = on.busybox(
             "RUN --mount=type=secret,id=KEY cat /run/secrets/KEY; sleep 1; cat /run/secrets/KEY > /key",
@@ -296,7 +297,7 @@ async fn concurrent_builds_of_one_dockerfile_each_see_their_own_secret(on: Teste
     }
 }
 
-/// The file's text in the image that was built for `order`.
+/// The content of a file in the image that was built for `order`.
 async fn read_back(on: Tested, order: &BuildOrder, path: &str) -> String {
     let docker = on.api();
     let config = bollard::models::ContainerCreateBody {
@@ -399,7 +400,7 @@ async fn an_unreachable_base_registry_is_transient(on: Tested) {
 async fn a_local_image_does_not_replace_the_registrys(on: Tested) {
     let local = on.busybox("RUN touch /local");
     build(&on.engine(), local.clone(), context(nothing())).await.0.unwrap();
-    // The registry has no such image; the engine has.
+    // The image is not in the registry, but in the engine.
     let order = order(&registry(), &format!("FROM {}\n", local.image));
     let error = build(&on.engine(), order, context(nothing())).await.0.unwrap_err();
     assert!(matches!(error, BuildError::Refused { .. }), "{error:?}");
@@ -424,7 +425,7 @@ async fn every_form_of_context_is_recognized(on: Tested) {
     assert_eq!(built_from(on, vec![0; 1024]).await.unwrap(), "/all ");
     assert_eq!(built_from(on, Vec::new()).await.unwrap(), "/all ");
 
-    // Its first entry is a header for a name that is too long for one.
+    // Its first entry is a header for a long name.
     let name = format!("{}end", "long/".repeat(60));
     let mut builder = tokio_tar::Builder::new(Vec::new());
     let mut header = tokio_tar::Header::new_gnu();
@@ -443,7 +444,7 @@ async fn context_archives_are_removed_from_the_engine(on: Tested) {
     build(&engine, on.busybox("COPY a /\nRUN false"), context(archive)).await.0.unwrap_err();
 
     assert!(cached(on, SIZE, |text| !text.starts_with(ARCHIVE)) > 0, "its files are cached");
-    // The engine is tidied some seconds after the builds, for both at once, and nobody waits for that.
+    // The cache is pruned some seconds after the builds, once for both, and in the background.
     let deadline = Instant::now() + Duration::from_secs(120);
     while cached(on, SIZE, |text| text.starts_with(ARCHIVE)) > 0 {
         assert!(Instant::now() < deadline, "the archive stays");
@@ -451,10 +452,10 @@ async fn context_archives_are_removed_from_the_engine(on: Tested) {
     }
 }
 
-/// What the engine's cache calls the archive of a context.
+/// The description of a context's archive in the engine's build cache.
 const ARCHIVE: &str = "http url";
 
-/// How many records of about this size the engine's cache has, of those descriptions.
+/// The number of cache records of about this size whose description matches.
 fn cached(on: Tested, size: usize, is_meant: fn(&str) -> bool) -> usize {
     let used: serde_json::Value =
         serde_json::from_str(&made::ask(on, "GET", "/system/df?type=build-cache")).unwrap();
@@ -493,7 +494,7 @@ impl tokio::io::AsyncRead for Breaks {
     }
 }
 
-/// The digests of the manifest, and of the configuration in it, that the registry has under this name.
+/// The digests of the manifest under this name in the registry, and of its configuration.
 async fn pushed(order: &BuildOrder) -> (String, String) {
     let registry = registry();
     let mut stream = tokio::net::TcpStream::connect(&registry).await.unwrap();
@@ -518,11 +519,11 @@ async fn the_pushed_configuration_is_the_built_one(on: Tested) {
     let built = build(&engine, order.clone(), context(nothing())).await.0.unwrap();
     engine.push(&order.image, None).await.unwrap();
     assert_eq!(pushed(&order).await.1, built.config.as_str());
-    // A registry without users takes any.
+    // A registry without users accepts any credentials.
     let credentials = Credentials { username: "a".to_owned(), password: SecretString::from("b") };
     engine.push(&order.image, Some(&credentials)).await.unwrap();
-    // The same again is the same image. Its manifest may differ: an engine names a layer by whichever of its compressed
-    // forms was last pushed or pulled, by other builds too.
+    // A second push gives the same image. Its manifest may differ, because an engine uses the compressed form of a
+    // layer that was last pushed or pulled, even by other builds.
     assert_eq!(pushed(&order).await.1, built.config.as_str());
     engine.remove_image(&order.image).await.unwrap();
 }
@@ -537,7 +538,7 @@ async fn pushing_to_an_absent_registry_fails(on: Tested) {
     engine.remove_image(&order.image).await.unwrap();
 }
 
-/// What an installation's dead attempts left, but for processes: those of other tests' builds belong to nobody.
+/// Leftovers of an installation's dead attempts, without processes: those of other tests' builds have no owner.
 async fn images_left(engine: &DockerEngine, installation: &str) -> Vec<Leftover> {
     let mut left = engine.leftovers(installation).await.unwrap();
     left.retain(|leftover| leftover.kind == LeftoverKind::Image);
@@ -646,7 +647,7 @@ async fn a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once
     engine.remove_image(&staging).await.unwrap();
 }
 
-/// Whether the engine's BuildKit knows heredocs and `COPY --link`: from Docker 23 on.
+/// Whether the engine's BuildKit supports heredocs and `COPY --link`: Docker 23 and later.
 async fn knows_dockerfile_1_4(on: Tested) -> bool {
     let docker = on.api();
     let version = docker.version().await.unwrap().version.unwrap();
@@ -693,7 +694,7 @@ async fn a_syntax_line_loads_the_frontend_from_its_registry(on: Tested) {
         assert!(told.events.iter().any(asks), "{told:?}");
         built.unwrap_err()
     };
-    // An image that runs, but is no frontend, and one that is not there.
+    // A runnable image that is not a frontend, and an image that does not exist.
     let error = built_by(&format!("{registry}/busybox:1")).await;
     assert!(matches!(error, BuildError::StepFailed { exit_code: 1, .. }), "{error:?}");
     let error = built_by(&format!("{registry}/no-such-frontend:1")).await;

@@ -1,4 +1,4 @@
-//! The images that a test made are removed when its thread ends: the engine may be somebody's own.
+//! Removes the images of a test when its thread ends, because the engine may be in use by others.
 
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ thread_local! {
     static MADE: Made = Made::default();
 }
 
-/// Removes what is built in the name of `order`'s installation, once the test that calls this has ended.
+/// Removes the images of `order`'s installation when the calling test has ended.
 pub(crate) fn remember(on: Tested, order: &BuildOrder) {
     MADE.with(|made| made.0.borrow_mut().push((on, order.installation.clone())));
 }
@@ -33,14 +33,14 @@ impl Drop for Made {
 
 /// The images with the label of this installation.
 fn images(on: Tested, installation: &str) -> Vec<serde_json::Value> {
-    // `{"label":["gantry.installation=…"]}`, as a query has it.
+    // `{"label":["gantry.installation=…"]}`, encoded for a query.
     let filter = format!("%7B%22label%22:[%22gantry.installation={installation}%22]%7D");
-    // The containerd store lists nothing at all when an image goes while it looks.
+    // The containerd store returns an error if an image is removed while it lists them.
     let mut answers = (0..10).map(|_| ask(on, "GET", &format!("/images/json?filters={filter}")));
     answers.find_map(|answer| serde_json::from_str(&answer).ok()).unwrap_or_default()
 }
 
-/// The body of what the engine answers. A thread that ends has no runtime, so this blocks.
+/// The body of the engine's response. An ending thread has no runtime, so this blocks.
 pub(crate) fn ask(on: Tested, method: &str, path: &str) -> String {
     let mut engine = UnixStream::connect(on.host().trim_start_matches("unix://")).unwrap();
     write!(engine, "{method} {path} HTTP/1.0\r\nHost: engine\r\n\r\n").unwrap();

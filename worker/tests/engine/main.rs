@@ -1,8 +1,8 @@
-//! What holds of every engine, and what holds of a real one.
+//! The contract of every engine, and tests of real ones.
 //!
-//! The real engines are the default one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`) and one with the
-//! containerd image store at `GANTRY_TEST_CONTAINERD_DOCKER_HOST`; the registry, with `busybox:1` in it, is the one at
-//! `GANTRY_TEST_REGISTRY`. Without them these tests fail: `make test` starts all three.
+//! The real engines are the default one at `GANTRY_TEST_DOCKER_HOST` (`unix:///var/run/docker.sock`), and one with the
+//! containerd image store at `GANTRY_TEST_CONTAINERD_DOCKER_HOST`. The registry is at `GANTRY_TEST_REGISTRY`, and must
+//! contain `busybox:1`. Without these servers the tests fail: `make test` starts all three.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What holds when the engine is killed under its builds, or its disk is full.
+//! An engine that is killed during builds, or whose disk is full.
 
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::{BuildError, BuildEvent, Engine, EngineError, Leftover, LeftoverKind};
@@ -73,7 +73,7 @@ async fn a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_en
 async fn a_full_disk_of_the_engine_is_told_as_such(on: Tested) {
     let own = OwnEngine::start("full", on.dockerd(), Some(64)).await;
     let big = tar(&[("big", &vec![b'x'; 40_000_000])]);
-    // Its archive has room, and then the files in it have none.
+    // There is enough space for the archive, but not for its unpacked files.
     let order = order("registry.test", "FROM scratch\nCOPY big /\n");
     let error = build(&client(&own), order, context(big)).await.0.unwrap_err();
     assert!(matches!(error, BuildError::DiskFull { .. }), "{error:?}");
@@ -98,7 +98,7 @@ async fn pruning_the_whole_cache_keeps_the_images(on: Tested) {
     built.unwrap();
     let cached = |event: &BuildEvent| matches!(event, BuildEvent::Completed { cached: true, .. });
     assert!(!told.events.iter().any(cached), "{told:?}");
-    // The image that has lost its name to the new one is a leftover as well.
+    // The image that lost its name to the new one is also a leftover.
     for leftover in engine.leftovers(&order.installation).await.unwrap() {
         engine.remove(&leftover).await.unwrap();
     }

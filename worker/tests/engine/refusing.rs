@@ -1,6 +1,6 @@
-//! What holds with registries that refuse: one that asks for credentials, and one that is broken.
+//! Registries that refuse: one that requires credentials, and one that is broken.
 //!
-//! They are started here, so these tests need `docker-registry`.
+//! The tests start these registries, so they need `docker-registry`.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ on_each_engine! {
     a_failing_registry_is_transient,
 }
 
-/// `gantry` and `hunter2`, as bcrypt has it.
+/// `gantry` with the password `hunter2`, hashed with bcrypt.
 const USERS: &str = "gantry:$2a$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFPIvxV7t8.\n";
 
 /// A registry with one user.
@@ -33,7 +33,7 @@ struct PrivateRegistry {
 impl PrivateRegistry {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Free a moment ago, which is the best that can be had for a program that binds by itself.
+        // The port was free a moment ago; more is not possible for a program that binds the port itself.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let root = folder.path().display();
         std::fs::write(folder.path().join("users"), USERS).unwrap();
@@ -71,7 +71,7 @@ impl Drop for PrivateRegistry {
     }
 }
 
-/// A server that answers 503 to everything. It lives as long as the test's runtime.
+/// A server that answers every request with 503. It runs as long as the test's runtime.
 async fn broken_registry() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -124,7 +124,7 @@ async fn credentials_are_used_for_pushes_and_bases(on: Tested) {
 }
 
 async fn a_failing_registry_is_transient(on: Tested) {
-    // A push there fails only after the engine's five tries, 50 seconds: its words are read in a unit test.
+    // A push fails only after the engine's five attempts (50 seconds), so a unit test covers its messages.
     let registry = broken_registry().await;
     let order = order("registry.test", &format!("FROM {registry}/base:1\n"));
     let error = build(&on.engine(), order, context(files())).await.0.unwrap_err();

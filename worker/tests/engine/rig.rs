@@ -1,4 +1,4 @@
-//! Orders to give, and a way to give them.
+//! Build orders, and a way to execute them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use gantry_worker::engine::{
 };
 use tokio::sync::mpsc;
 
-/// What the contract needs of a build, whatever engine does it.
+/// The builds that the contract needs, independent of the engine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Recipe {
-    /// Says this on standard output and succeeds.
+    /// Prints this text to standard output and succeeds.
     Says(&'static str),
-    /// Says `bytes` bytes and succeeds.
+    /// Prints `bytes` bytes and succeeds.
     SaysMuch { bytes: u64 },
-    /// Says `waiting`, then goes on for hours.
+    /// Prints `waiting`, and then runs for hours.
     Hangs,
-    /// A step ends with this code.
+    /// A step exits with this code.
     Exits(i64),
-    /// The order is not one that can be built.
+    /// The order cannot be built.
     Nonsense,
 }
 
 /// An engine under test.
 pub(crate) trait Rig: Send + Sync {
     fn engine(&self) -> Arc<dyn Engine>;
-    /// An order whose build does what the recipe says.
+    /// An order whose build follows the recipe.
     fn order(&self, recipe: Recipe) -> BuildOrder;
-    /// Whether anything of this order's build runs still.
+    /// Whether any process of this order's build is still running.
     fn runs(&self, order: &BuildOrder) -> bool;
 }
 
-/// An order of its own for every call: names, isolation and run differ.
+/// A new order: names, isolation and run differ on every call.
 pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = u64::from(std::process::id()) * 1000 + NEXT.fetch_add(1, Ordering::Relaxed);
@@ -62,13 +62,13 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
     }
 }
 
-/// What FROM names, stages too.
+/// The names after `FROM`, including those of stages.
 fn bases(dockerfile: &str) -> BTreeSet<ImageReference> {
     let named = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM "));
     named.filter_map(|rest| rest.split(' ').next()?.parse().ok()).collect()
 }
 
-/// A plain tar of these files.
+/// An uncompressed tar of these files.
 pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, text) in files {
@@ -90,14 +90,14 @@ pub(crate) fn context(bytes: Vec<u8>) -> ContextStream {
     Box::pin(std::io::Cursor::new(bytes))
 }
 
-/// All that a build said.
+/// All events of a build.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) events: Vec<BuildEvent>,
 }
 
 impl Told {
-    /// What was said on one stream, joined.
+    /// The output on one stream, joined.
     pub(crate) fn output(&self, wanted: OutputStream) -> String {
         let bytes: Vec<u8> = self
             .events
@@ -115,7 +115,7 @@ impl Told {
     }
 }
 
-/// Builds and listens to all of it.
+/// Builds, and collects all events.
 pub(crate) async fn build(
     engine: &dyn Engine,
     order: BuildOrder,
@@ -132,7 +132,7 @@ pub(crate) async fn build(
     tokio::join!(engine.build(order, context, events), listen)
 }
 
-/// Waits until it is so.
+/// Waits until `is_so` returns true.
 pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let asked = Instant::now();
     while !is_so() {

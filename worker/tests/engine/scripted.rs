@@ -1,4 +1,4 @@
-//! What the scripted engine alone promises.
+//! Guarantees of the scripted engine only.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Rig for Scripted {
 
     fn order(&self, recipe: Recipe) -> BuildOrder {
         let mut order = order(REGISTRY, "FROM scratch\n");
-        // A repository of its own, so that the scripts of two orders cannot be exchanged.
+        // A separate repository, so that two orders cannot get each other's scripts.
         order.image = format!("{REGISTRY}/{}:1", order.run).parse().unwrap();
         let script = match recipe {
             Recipe::Says(text) => vec![Action::Output(OutputStream::Stdout, text.into())],

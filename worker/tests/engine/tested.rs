@@ -1,8 +1,8 @@
-//! The engines that every test of a real engine runs on.
+//! The engines on which every test of a real engine runs.
 //!
-//! The default engine is the one at `GANTRY_TEST_DOCKER_HOST`. `make test` starts it with the classic image store unless
-//! the machine has an engine, whose store is then tested. The other one, at `GANTRY_TEST_CONTAINERD_DOCKER_HOST`, always
-//! has the containerd image store, the default of a new Docker Engine 29.
+//! The default engine is at `GANTRY_TEST_DOCKER_HOST`. `make test` starts it with the classic image store; if the
+//! machine has an engine, that one is tested instead, with its store. The other engine, at
+//! `GANTRY_TEST_CONTAINERD_DOCKER_HOST`, always has the containerd image store, the default of a new Docker Engine 29.
 
 use bollard::Docker;
 use gantry_worker::engine::BuildOrder;
@@ -33,12 +33,12 @@ impl Tested {
         DockerEngine::connect(&self.host()).unwrap()
     }
 
-    /// The engine's API, beside gantry's own client.
+    /// The engine's API, independent of gantry's client.
     pub(crate) fn api(self) -> Docker {
         Docker::connect_with_unix(&self.host(), 60, bollard::API_DEFAULT_VERSION).unwrap()
     }
 
-    /// What starts another engine of this kind.
+    /// How to start another engine of this kind.
     pub(crate) fn dockerd(self) -> Dockerd {
         match self {
             Self::Default => Dockerd::Default,
@@ -54,7 +54,7 @@ impl Tested {
         }
     }
 
-    /// An order of `FROM busybox` and these lines. Its image is removed when the test ends.
+    /// An order with `FROM busybox` and these lines. Its image is removed when the test ends.
     pub(crate) fn busybox(self, lines: &str) -> BuildOrder {
         let registry = registry();
         let order = order(&registry, &format!("FROM {registry}/busybox:1\n{lines}\n"));
@@ -72,10 +72,10 @@ pub(crate) fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Makes each of these functions a test on either engine: `make test` runs those on the default engine, and
-/// `make test-engines` both.
+/// Makes each of these functions a test on both engines: `make test` runs those on the default engine, and `make
+/// test-engines` runs both.
 macro_rules! on_each_engine {
-    // Where the one store says what the other would.
+    // For slow tests whose result does not depend on the image store.
     (slow on the default engine: $($test:ident),* $(,)?) => {
         mod slow {
             mod on_the_default_engine {

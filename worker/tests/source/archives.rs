@@ -1,5 +1,5 @@
-//! Archives made to harm whoever unpacks them: each is refused by the name of the rule or limit that it breaks, or gives
-//! what tar itself would give, and nothing outside of its folder is read, written or sent on.
+//! Malicious archives: each is refused with the violated rule or limit, or unpacked as tar would unpack it, and nothing
+//! outside of its folder is read, written or sent on.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,14 +17,14 @@ use super::{TestSources, at, soon, sources, sources_with};
 
 const CANARY: &str = "nobody may read this";
 
-/// What follows a header, as long as its blocks.
+/// Content padded to whole blocks.
 fn padded(content: &[u8]) -> Vec<u8> {
     let mut padded = content.to_vec();
     padded.resize(content.len().next_multiple_of(512), 0);
     padded
 }
 
-/// A header with its content, unchecked: `said` is the size that it tells.
+/// A header with its content, unchecked: `said` is the declared size.
 fn entry_of(kind: u8, name: &[u8], link: &str, content: &[u8], said: u64) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -55,7 +55,8 @@ fn folder(name: &str) -> Vec<u8> {
     entry(b'5', name, "", "")
 }
 
-/// What says more of the next entry: `L` and `K` a long name and target, `x` records, `g` records of all that follow.
+/// An extension header: `L` and `K` are a long name and target, `x` records for the next entry, `g` records for all
+/// later ones.
 fn about(kind: u8, content: &[u8]) -> Vec<u8> {
     entry_of(kind, b"about", "", content, content.len() as u64)
 }
@@ -72,7 +73,7 @@ fn record(key: &str, value: &str) -> Vec<u8> {
 fn sparse(name: &str, size: u64) -> Vec<u8> {
     let mut block = entry(b'S', name, "", "");
     let octal = |bytes: &mut [u8], value: u64| {
-        // The form for what does not fit into digits.
+        // The binary form, for numbers with too many digits.
         bytes.fill(0);
         bytes[0] = 0x80;
         let end = bytes.len();
@@ -99,12 +100,12 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// `bytes` zeros, in so many pieces of 16 MiB that each is a gzip by itself.
+/// `mib` MiB of zeros, in pieces of 16 MiB that are separate gzip members.
 fn zeros(mib: usize) -> Vec<u8> {
     gzip(&vec![0; 16 << 20]).repeat(mib / 16)
 }
 
-/// A rig with a file beside the checkouts that nobody may touch.
+/// A rig with a file next to the checkouts that must not change.
 fn guarded() -> TestSources {
     let rig = sources(0);
     std::fs::write(rig.folder.path().join("canary"), CANARY).unwrap();
@@ -132,7 +133,7 @@ async fn holds_nothing(rig: &TestSources) {
     }
 }
 
-/// What a refusal must say: of an entry, of a limit, of the whole.
+/// Remedies in refusals: for an entry, a limit, or the whole archive.
 const ONE_FOLDER: &str = ": pack only what is in one folder";
 const LEAVE_OUT: &str = ": leave out what the build does not need, with .dockerignore";
 const PACK_AGAIN: &str = ": pack it with `tar -czf`";
@@ -306,7 +307,7 @@ async fn an_archive_that_breaks_a_rule_is_refused_by_its_name() {
     }
 }
 
-/// Paths with content or target, as they are in a folder.
+/// The paths in a folder, with content or target.
 fn listed(root: &Path) -> Vec<String> {
     fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -333,11 +334,11 @@ fn listed(root: &Path) -> Vec<String> {
     found
 }
 
-/// What the system's tar makes of it.
+/// The result of the system's tar.
 fn by_tar(bytes: &[u8]) -> Vec<String> {
     let folder = TempDir::new().unwrap();
     let mut tar = Command::new("tar")
-        // `P`: links are made in their turn, and not last.
+        // `P`: links are created in order, and not last.
         .args(["-xP", "--no-same-permissions", "--no-same-owner", "-f", "-", "-C"])
         .arg(folder.path())
         .args(bytes.starts_with(b"\x1f\x8b").then_some("-z"))
@@ -361,7 +362,7 @@ async fn odd_archives_unpack_as_with_tar() {
     let members = [gzip(&whole[..1000]), gzip(&whole[1000..])].concat();
     let mut differing = Vec::new();
     for bytes in [
-        // Size by size: the record that says it counts, not the header.
+        // The size in a record takes precedence over the one in the header.
         archive(&[said(smuggled.len()), entry_of(b'0', b"f", "", &smuggled, 0), file("g", "x")]),
         archive(&[
             said(0),
@@ -369,7 +370,7 @@ async fn odd_archives_unpack_as_with_tar() {
             file("g", "x"),
         ]),
         archive(&[said(3), file("f", "x"), file("g", "x")]),
-        // Of one name the last counts, and what it replaces is not followed.
+        // The last entry with a name counts, and an entry that it replaces is not followed.
         archive(&[file("f", "1"), link("f", canary), file("f", "2")]),
         archive(&[link("f", canary), file("f", "2")]),
         archive(&[file("f", "1"), entry(b'1', "h", "f", ""), file("h", "2")]),
@@ -449,7 +450,7 @@ async fn a_build_reads_nothing_outside_its_source() {
     }
 }
 
-/// The most that this process has held, in MiB. Of this test alone where each has a process of its own.
+/// The peak memory of this process, in MiB. It is this test's own only if each test has its own process.
 fn held() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -464,7 +465,7 @@ async fn a_bomb_takes_no_more_than_its_limit() {
     let before = held();
     let head = |kind: u8, size: u64| gzip(&entry_of(kind, b"f", "", b"", size));
     for (bytes, limit) in [
-        // Half a gibibyte as a file, as a file's name, as its record, and as what nobody asked for.
+        // 512 MiB as a file, as a long name, as a record, and as content of a folder entry.
         ([head(b'0', 512 << 20), bomb.clone()].concat(), "16 MiB of bytes"),
         (
             [head(b'L', 512 << 20), bomb.clone()].concat(),

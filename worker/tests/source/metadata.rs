@@ -1,4 +1,4 @@
-//! What an archive or a commit says of its entries is what the engine is sent, whatever the umask.
+//! The metadata of an archive or a commit reaches the engine unchanged, whatever the umask.
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
@@ -31,7 +31,7 @@ fn run(program: &str, arguments: &[&str], folder: &Path, input: &[u8]) -> Vec<u8
     output.stdout
 }
 
-/// Modes, sizes, times, names and targets as GNU tar reads them, and all contents.
+/// Modes, sizes, times, names and targets as listed by GNU tar, and all contents.
 fn by_gnu_tar(archive: &[u8]) -> (Vec<String>, Vec<u8>) {
     let folder = TempDir::new().unwrap();
     let listed =
@@ -65,7 +65,7 @@ fn write(path: &Path, content: &str, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// One of every kind of entry that the oldest format can hold.
+/// An entry of every kind that the oldest format supports.
 fn entries() -> TempDir {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -89,7 +89,7 @@ fn sparse(folder: &Path) {
     for offset in [8192, 100_000, 299_999] {
         std::os::unix::fs::FileExt::write_all_at(&file, b"x", offset).unwrap();
     }
-    // Nothing but a hole.
+    // A file with only a hole.
     std::fs::File::create(folder.join("hole")).unwrap().set_len(70_000).unwrap();
 }
 
@@ -149,7 +149,7 @@ async fn folders_of_old_archives_are_marked_by_a_slash() {
     assert_eq!(kinds, [("-", Some("d/f")), ("d", Some("d")), ("d", Some("e"))]);
 }
 
-/// What is sent of a commit and of an archive whose folders have no entry: mode and name.
+/// Modes and names of the entries sent for a commit, and for an archive without entries for its folders.
 async fn modes() -> Vec<String> {
     let server = GitServer::start().await.unwrap();
     let repository = server.repository("app").unwrap();
@@ -180,7 +180,7 @@ async fn modes_do_not_depend_on_the_umask() {
         "drwxr-xr-x a/b",
     ];
     assert_eq!(modes().await, expected);
-    // The umask is the process's, so each has one of its own; the name tells the child what it is.
+    // The umask belongs to the process, so each umask needs a child process. This argument marks the child.
     if std::env::args().any(|argument| argument == "--color=never") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Dockerfiles that were read wrongly once, or might be.
+//! Dockerfiles that were once read wrongly, or could be.
 
 use super::Case;
 

@@ -1,4 +1,4 @@
-//! Dockerfiles made by a seed, of instructions in all their spellings.
+//! Generates Dockerfiles from a seed, with instructions in all their spellings.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::Case;
 
-/// The same ones for the same seed, without end.
+/// An infinite sequence, which is the same for the same seed.
 pub(super) fn cases(seed: u64) -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(seed);
     std::iter::repeat_with(move || Making { random: &mut random }.case())
@@ -92,7 +92,7 @@ const PLAIN: &[&str] = &[
     "COPY f /",
     "ADD f /",
 ];
-/// What begins heredocs, and the lines that may end them.
+/// Openings of heredocs, and lines that may end them.
 const HEREDOCS: &[(&str, &[&str])] = &[
     ("<<EOF", &["EOF"]),
     ("<<-EOF", &["\t\tEOF"]),
@@ -359,7 +359,7 @@ impl Making<'_> {
         if self.one_of(8) { self.any(BLANKS).to_owned() } else { " ".to_owned() }
     }
 
-    /// With a letter or a line more, less, or elsewhere.
+    /// Removes, repeats or moves a line, or removes or inserts characters.
     fn changed(&mut self, text: &str) -> String {
         let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
         if self.one_of(2) && !lines.is_empty() {

@@ -1,4 +1,4 @@
-//! A registry that has every image: whatever is asked for is there, with a single file in it.
+//! A registry in which every image exists, with a single file in it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -35,13 +35,13 @@ impl EveryImage {
     }
 }
 
-/// The digest of an image. No two names have the same: engines load what is equal once.
+/// The digest of an image. It differs for each name, because engines load equal images only once.
 pub(super) fn digest(image: &ImageReference) -> Digest {
     let tag = image.tag().map_or("", Tag::as_str);
     digest_of(&Image::of(image.repository().as_str(), tag).manifest).parse().unwrap()
 }
 
-/// Whatever it has answered with, by digest.
+/// All content that was served, by digest.
 type Content = Arc<Mutex<HashMap<String, (&'static str, Vec<u8>)>>>;
 
 async fn serve(listener: TcpListener) {
@@ -98,7 +98,7 @@ struct Image {
 
 impl Image {
     fn of(repository: &str, tag: &str) -> Self {
-        // Engines merge builds of equal layers as well.
+        // Engines also merge builds with equal layers.
         let files = tar(&[("f", format!("{repository}:{tag}").as_bytes())]);
         let mut layer = GzEncoder::new(Vec::new(), Compression::fast());
         layer.write_all(&files).unwrap();

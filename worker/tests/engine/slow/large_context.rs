@@ -1,4 +1,4 @@
-//! A context that is larger than what a worker may hold of it.
+//! A context that is larger than what a worker may keep in memory.
 
 use gantry_worker::engine::OutputStream;
 use tokio::io::AsyncWriteExt as _;
@@ -6,14 +6,14 @@ use tokio::io::AsyncWriteExt as _;
 use crate::rig::build;
 use crate::tested::Tested;
 
-/// Kilobytes, from this process's status.
+/// A value in kilobytes from this process's status.
 fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-// On one engine: what gantry holds of a context does not depend on the image store.
+// On one engine only, because gantry's memory use for a context does not depend on the image store.
 #[tokio::test]
 async fn a_context_of_a_gibibyte_is_streamed() {
     let on = Tested::Default;
@@ -33,7 +33,7 @@ async fn a_context_of_a_gibibyte_is_streamed() {
         }
         writer.write_all(&[0; 1024]).await.unwrap();
     });
-    // From here the peak counts anew.
+    // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS:");
 
