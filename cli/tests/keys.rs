@@ -1,4 +1,4 @@
-//! The service's keys, as its operator handles them: the program itself, on a data folder.
+//! The service's keys from the operator's side: the program itself, on a data folder.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// A folder to work in, with a data folder in it.
+/// A working folder that contains a data folder.
 struct TestFolder {
     folder: TempDir,
 }
@@ -40,21 +40,21 @@ impl TestFolder {
         command
     }
 
-    /// What a command that succeeds prints.
+    /// The output of a command, which must succeed.
     fn does(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", errors(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a command says that is refused.
+    /// The error of a command, which must fail with exit code 1.
     fn is_refused(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{words:?}: {}", errors(&output));
         errors(&output)
     }
 
-    /// `gantry up` starts on the data folder, and is ended again.
+    /// Starts `gantry up` on the data folder, and stops it.
     fn starts(&self) {
         let mut up =
             self.command(&UP).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

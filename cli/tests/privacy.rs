@@ -1,4 +1,4 @@
-//! What gantry writes is its user's alone, whatever the umask that it was started with and the folder that it was given.
+//! Files that gantry writes are private to its user, whatever the umask and the folder.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// The program under the usual umask, 022.
+/// The program with the usual umask, 022.
 fn gantry(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "umask 022; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_gantry")]).args(words);
@@ -25,7 +25,7 @@ fn gantry(folder: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Asserts that no other user can read a folder, or anything below.
+/// Asserts that no other user can read a folder or anything in it.
 fn assert_private(path: &Path) {
     let there = fs::symlink_metadata(path).unwrap();
     assert_eq!(there.mode() & 0o077, 0, "{} has {:o}", path.display(), there.mode());
@@ -36,7 +36,7 @@ fn assert_private(path: &Path) {
     }
 }
 
-/// Starts `gantry up` with its output in a pipe, and ends it once it is up. Answers what it said.
+/// Starts `gantry up` with its output in a pipe, and stops it once it is ready. Returns its output.
 fn up(folder: &Path, more: &[&str]) -> String {
     let words = [&["up", "--data", "data", "--listen", "127.0.0.1:0"], more].concat();
     let mut up =
@@ -65,7 +65,7 @@ fn data_folder_export_and_backup_are_private() {
     assert_private(&data);
     assert!(data.join("work").is_dir());
 
-    // Left by a process of another umask.
+    // Left by a process with another umask.
     fs::create_dir_all(data.join("objects/logs")).unwrap();
     fs::write(data.join("objects/logs/1"), "text").unwrap();
     fs::set_permissions(data.join("objects/logs/1"), Permissions::from_mode(0o644)).unwrap();

@@ -1,5 +1,4 @@
-//! What a user reads for a wrong command and an operator for a wrong setting: what is wrong, where, the remedy, and the exit
-//! code.
+//! The messages for wrong commands and wrong settings: what is wrong, where, the remedy, and the exit code.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +20,7 @@ use tempfile::TempDir;
 /// The program in a folder, with the client's settings there and no others.
 fn gantry(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    // One that starts though it should not is ended.
+    // Stops a process that starts although it should not.
     command.args(["60", env!("CARGO_BIN_EXE_gantry")]).args(words);
     command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin");
     command.env("GANTRY_CONFIG", folder.join("client.toml"));
@@ -29,7 +28,7 @@ fn gantry(folder: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// A line of a table: variables of the environment before `gantry`, its arguments, and behind ` < ` what it is sent.
+/// A line of a table: environment variables before `gantry`, its arguments, and after ` < ` its standard input.
 fn run(folder: &Path, line: &str) -> Output {
     let (line, input) = line.split_once(" < ").unwrap_or((line, ""));
     let (variables, words) = line.split_once("gantry").unwrap();
@@ -38,12 +37,12 @@ fn run(folder: &Path, line: &str) -> Output {
     command.envs(variables.split_whitespace().map(|pair| pair.split_once('=').unwrap()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may end without having read it.
+    // The process may end without reading its input.
     let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
-/// Runs every line, some at once, and tells what each said. None of them may succeed, or show a secret.
+/// Runs every line, several at once, and returns a table of their output. None may succeed or show a secret.
 fn told(folder: &Path, lines: &[&str], hidden: &[(&str, &str)]) -> String {
     let at_once = thread::available_parallelism().map_or(2, |cores| cores.get() * 2);
     let share = lines.len().div_ceil(at_once);
@@ -59,10 +58,10 @@ fn told(folder: &Path, lines: &[&str], hidden: &[(&str, &str)]) -> String {
         let said = String::from_utf8(answer.stderr).unwrap();
         assert!(!matches!(answer.status.code(), Some(0 | 124) | None), "{line}\n{said}");
         assert!(!said.contains("hunter2"), "{line}\n{said}");
-        // Beside the mistake, the parser of arguments says how the command is used, as `--help` does.
+        // The argument parser adds the usage to the message, as in `--help`.
         let said = said.split("\nUsage: ").next().unwrap().trim();
         let said = said.trim_end_matches("For more information, try '--help'.").trim_end();
-        // A process that had begun has logged something as well.
+        // A process that had started also wrote log lines.
         let is_said = |line: &&str| !line.starts_with('{');
         let said: Vec<&str> = said.lines().filter(is_said).collect();
         let code = answer.status.code().unwrap();
@@ -71,7 +70,7 @@ fn told(folder: &Path, lines: &[&str], hidden: &[(&str, &str)]) -> String {
     hidden.iter().fold(table, |table, (text, name)| table.replace(text, name))
 }
 
-/// A service with a registry `demo`, which the client of the folder knows.
+/// A service with a registry `demo`; the client in the folder is logged in to it.
 struct Service {
     process: Child,
     url: String,
@@ -105,7 +104,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // SIGTERM, which `timeout` hands on.
+        // Sends SIGTERM, which `timeout` forwards.
         let pid = self.process.id().to_string();
         let _ended = Command::new("kill").arg(pid).status();
         let _status = self.process.wait();
@@ -134,7 +133,8 @@ fn each_wrong_command_says_what_is_wrong_where_and_what_to_do() {
         fs::write(path, text).unwrap();
     }
     std::os::unix::fs::symlink("Dockerfile", folder.join("bare/Dockerfile")).unwrap();
-    // A server that is none of ours. It reads what it is asked: an answer before that may arrive as a broken connection.
+    // A server that is not gantry. It reads the request first, because an earlier answer may arrive as a broken
+    // connection.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let other_port = other.local_addr().unwrap().port().to_string();
     thread::spawn(move || {
