@@ -1,7 +1,7 @@
 //! The clients of this crate against real git and a real registry.
 //!
-//! Needs `git`, and a registry without users at `GANTRY_TEST_REGISTRY` (default `127.0.0.1:5055`) that holds
-//! `busybox:1`: `deploy/bootstrap.sh registry start` and `base-image`.
+//! These tests need `git`, and a registry without users at `GANTRY_TEST_REGISTRY` (default `127.0.0.1:5055`) that holds
+//! `busybox:1`: run `deploy/bootstrap.sh registry start` and `base-image`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Git hosts that do not do what a host should: each is told by what happened and by the limit, in bounded time, memory
-//! and disk, and leaves no process.
+//! Faulty git hosts: each error names the fault and the limit, time, memory and disk are bounded, and no process is
+//! left.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn until_no_program_is_left(host: &BrokenHost) {
     }
 }
 
-/// What a look at the references ends with.
+/// The error of resolving the default branch.
 async fn looked(fault: Fault, patience: Duration) -> GitError {
     let host = BrokenHost::start(fault).await.unwrap();
     let url: GitUrl = host.url("app").parse().unwrap();
@@ -38,7 +38,7 @@ async fn looked(fault: Fault, patience: Duration) -> GitError {
     error
 }
 
-/// What a fetch ends with, and what it leaves.
+/// The error of a fetch, and the bytes that it left on disk.
 async fn fetched(fault: Fault, patience: Duration) -> (GitError, u64) {
     let host = BrokenHost::start(fault).await.unwrap();
     let url: GitUrl = host.url("app").parse().unwrap();

@@ -1,9 +1,9 @@
-//! An address inside that nobody may reach: it listens, and can tell that nobody came.
+//! An internal address to which nothing may connect: a listener there detects connections.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-/// Where it stands: on this machine, and on no list of a test.
+/// The address, which is on this machine and in no test's allow list.
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 pub(crate) struct Canary(TcpListener);
@@ -23,13 +23,13 @@ impl Canary {
         self.0.local_addr().unwrap().port()
     }
 
-    /// The system completes a connection without our asking, so one that was made waits here.
+    /// The kernel completes connections without `accept`, so one that was made would be waiting here.
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self.0.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 
-/// Spellings of [`INSIDE`] and of its kin that a host part can have; `{}` is the port.
+/// Spellings of [`INSIDE`] and similar addresses that the host part of a URL can have; `{}` is the port.
 pub(crate) const SPELLINGS: [&str; 22] = [
     "127.0.0.2:{}",
     "127.0.0.2.:{}",
@@ -55,7 +55,7 @@ pub(crate) const SPELLINGS: [&str; 22] = [
     "0:{}",
 ];
 
-/// Names, by what the resolver that a test brings says of them.
+/// A scripted resolver.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     answers: std::sync::Mutex<Vec<Vec<IpAddr>>>,
@@ -63,7 +63,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Gives these answers in turn, then the last one for ever.
+    /// Returns these answers in turn, and then repeats the last one.
     pub(crate) fn new<const N: usize>(answers: [&[Ipv4Addr]; N]) -> std::sync::Arc<Self> {
         let addresses = |answer: &[Ipv4Addr]| answer.iter().map(|it| IpAddr::V4(*it)).collect();
         let answers = answers.iter().rev().map(|answer| addresses(answer)).collect();

@@ -39,7 +39,7 @@ async fn resolve(url: &GitUrl, reference: Option<&str>) -> Result<ResolvedRef, G
     git().resolve(at(url), reference.as_ref()).await
 }
 
-/// The files of a checkout with their content, links as `-> target`.
+/// The files of a checkout with their content; links are `-> target`.
 fn files(root: &Path) -> Vec<String> {
     fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -255,7 +255,8 @@ async fn a_token_is_in_no_argument_environment_or_file() {
     let head =
         git().resolve(Remote { credentials: Some(&credentials), ..at(&url) }, None).await.unwrap();
 
-    // The host takes the token with the first question and then keeps silent: all of git is running and has it.
+    // The host accepts the token on the first request and then stays silent, so all git processes are running and have
+    // it.
     server.behave(Behaviour::Silence);
     let remote = Remote { credentials: Some(&credentials), ..at(&url) };
     let git = git();
@@ -395,7 +396,7 @@ async fn attributes_do_not_convert_files() {
     let repository = server.repository("app").unwrap();
     let url: GitUrl = server.url("app").parse().unwrap();
     let lines = "$Id$\n".repeat(1000);
-    // Whoever commits converts nothing either.
+    // Nothing is converted at commit either.
     let info = repository.work().join(".git/info");
     std::fs::create_dir_all(&info).unwrap();
     std::fs::write(info.join("attributes"), "* -text -working-tree-encoding\n").unwrap();
@@ -412,7 +413,7 @@ async fn attributes_do_not_convert_files() {
             ],
         )
         .unwrap();
-    // What was measured is what is written.
+    // The checked-out files have exactly the size that was checked against the limit.
     let exact = GitLimits { checkout_bytes: 15_200, ..LIMITS };
     let (_, files) = fetched(&git_with(exact), &url, None, None).await.unwrap();
     for name in ["id", "sub/wide", "win"] {

@@ -1,5 +1,5 @@
-//! Repositories and hosts made to harm whoever builds from them: each is answered with the rule that it breaks or is
-//! simply not obeyed, nothing outside of the checkout is read or written, and nobody inside is connected to.
+//! Malicious repositories and hosts: each is refused with the violated rule or has no effect, nothing outside of the
+//! checkout is read or written, and no internal address is connected to.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ fn git() -> Git {
     Git::new(Arc::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()), LIMITS)
 }
 
-/// A checkout beside which a file stands that nobody may touch.
+/// A checkout next to a file that must not change.
 struct Checkout {
     folder: TempDir,
 }
@@ -57,7 +57,7 @@ impl Checkout {
         git().checkout(&mirror, &head.commit, folder.as_ref(), &work, deadline).await
     }
 
-    /// Everything outside is as it was, and nothing is there that was not.
+    /// Whether everything outside is unchanged, and nothing was added.
     fn is_unharmed(&self) -> bool {
         let names = |at: &Path| {
             let mut names: Vec<_> =
@@ -76,10 +76,10 @@ impl Checkout {
     }
 }
 
-/// Objects as no honest git makes them.
+/// Writes git objects that an honest git would not create.
 struct Forge<'a> {
     repository: &'a TestRepository,
-    /// The bare repository as the host has it.
+    /// The path of the bare repository on the host.
     host: String,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Forge<'a> {
         self.object("blob", content.as_bytes())
     }
 
-    /// `(mode, name, object)`, written down in this order and unchecked.
+    /// Writes `(mode, name, object)` entries in this order, unchecked.
     fn tree(&self, entries: &[(&str, &str, &str)]) -> String {
         let mut tree = Vec::new();
         for (mode, name, object) in entries {
@@ -170,12 +170,12 @@ fn what_git_would_obey_is_no_address_no_reference_and_no_folder() {
         "https://host/",
     ] {
         let read = address.parse::<GitSource>();
-        // An empty user is none, and what is behind `#` was refused.
+        // An empty user counts as none, and the part after `#` was refused.
         assert!(read.is_err(), "{address}: {read:?}");
         let told = read.unwrap_err().to_string();
         assert!(told.contains(" is no git "), "{told}");
     }
-    // Every reader takes the same host from what may be written in several ways.
+    // Where several spellings are possible, every parser finds the same host.
     for (written, read) in [
         ("https:\\\\good\\@evil/x.git", "https://good/@evil/x.git"),
         ("https://good\\.evil/x.git", "https://good/.evil/x.git"),
@@ -386,7 +386,7 @@ async fn nothing_in_a_tree_is_obeyed() {
     repository.git(&["commit", "-q", "-m", "x"]).unwrap();
     let honest = repository.git(&["rev-parse", "HEAD"]).unwrap();
     repository.git(&["push", "-q", "origin", "HEAD:refs/heads/main"]).unwrap();
-    // A commit that stands in for it wherever it is looked at.
+    // A replacement ref, which makes git show another commit in place of the honest one.
     repository.git(&["commit", "-q", "--allow-empty", "-m", "other"]).unwrap();
     repository.git(&["rm", "-q", "--cached", "version"]).unwrap();
     repository.git(&["commit", "-q", "-m", "without"]).unwrap();
@@ -473,7 +473,7 @@ async fn a_host_cannot_redirect_git() {
     assert_eq!(std::fs::read_to_string(checkout.at("work/a")).unwrap(), "1");
     assert!(inside.is_untouched());
 
-    // A host of the old kind, which gives files: what it has not, another is said to have.
+    // A host with the dumb HTTP protocol, which claims that missing objects are in an alternate.
     forge.git(&["update-server-info"]);
     let files = forge.host.clone();
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -486,7 +486,7 @@ async fn a_host_cannot_redirect_git() {
             _ if alternates.contains(&path.as_str()) => {
                 format!("{address}/x.git/objects\n/etc\n").into_bytes()
             }
-            // It keeps the objects to itself.
+            // The host does not serve its objects.
             _ if path.starts_with("objects/") && path.len() > 40 => {
                 return status(404).body(Full::default()).unwrap();
             }
@@ -502,7 +502,7 @@ async fn a_host_cannot_redirect_git() {
     assert!(inside.is_untouched() && checkout.is_unharmed(), "{error}");
 }
 
-/// As git frames its lines.
+/// A line in git's pkt-line format.
 fn line(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }

@@ -23,7 +23,7 @@ async fn a_redirect_is_checked_like_the_first_address() {
     assert!(matches!(error, OutboundError::Refused(_)), "{error}");
     assert_eq!(second.requests().len(), 1);
 
-    // A name is resolved only after the redirect, and checked then.
+    // A host name is resolved, and its address checked, only when the redirect is followed.
     first.behave(Behaviour::RedirectTo(format!("http://localhost:{}", second.address().port())));
     let error = one.send(one.request(Method::GET, url).unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("add \"http://localhost\" to `outbound.allow`"), "{error}");

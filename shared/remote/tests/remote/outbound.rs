@@ -1,5 +1,5 @@
-//! Everything that a user or a stranger's server can name, and nothing inside is connected to: not asked and then
-//! forgotten, but never connected to, as a listener there tells.
+//! No address that a user or a foreign server names leads to a connection inside: a listener there verifies that not
+//! even a connection is made.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LIMITS: GitLimits =
     GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 1 << 20, checkout_files: 100 };
 
-/// Servers of strangers stand at 127.0.0.1 in these tests, as if it were public; all else is inside.
+/// In these tests 127.0.0.1 stands for foreign, public servers; every other loopback address is internal.
 fn policy(entries: &[&str]) -> OutboundPolicy {
     OutboundPolicy::parse(entries.iter().copied()).unwrap()
 }
@@ -83,7 +83,7 @@ async fn an_address_inside_however_it_is_written_is_never_connected_to() {
             let error = look(&policy, &format!("{scheme}://{host}/x.git")).await.unwrap_err();
             assert!(error.contains("is not a public address"), "{host}: {error}");
         }
-        // A base that has a digest already is nothing to ask for, but the engine would go there.
+        // A base with a digest needs no request by gantry, but the engine would connect to its registry.
         for image in [format!("{host}/a:1"), format!("{host}/a@{pinned}")] {
             let error = resolve(&client, &host, &image).await.unwrap_err();
             assert!(REFUSALS.iter().any(|refusal| error.contains(refusal)), "{image}: {error}");
@@ -121,7 +121,7 @@ async fn names_of_private_addresses_are_never_connected_to() {
     assert!(canary.is_untouched());
 }
 
-/// Two listeners of one port, at the address that is listed and at the one that is not.
+/// Two listeners on one port: at the listed address and at one that is not listed.
 async fn same_port() -> (tokio::net::TcpListener, Canary) {
     loop {
         let listed = tokio::net::TcpListener::bind((HERE, 0)).await.unwrap();
@@ -143,7 +143,7 @@ async fn what_was_checked_is_what_is_connected_to_whatever_the_name_means_a_mome
             *count.lock().unwrap() += 1;
         }
     });
-    // No resolver but the test's own knows the name: whoever resolved again would find nothing.
+    // Only the test's resolver knows the name, so a second lookup elsewhere would find nothing.
     let network = policy(&["127.0.0.1/32"]);
     for (answers, refused_later) in [
         ([&[HERE][..], &[INSIDE]], true),
@@ -216,7 +216,7 @@ async fn redirects_to_private_addresses_and_other_schemes_are_refused() {
     {
         *now.lock().unwrap() = (*code, target.clone());
         match get(&client, &format!("http://{host}/x")).await {
-            // What is no address is not followed either: then the redirect itself is the answer.
+            // A target that is not a URL is not followed either; then the redirect itself is returned.
             Ok(answered) => assert_eq!(answered, *code, "{target}"),
             Err(error) => {
                 assert!(is_told(&error), "{code} {target}: {error}");
@@ -290,7 +290,7 @@ async fn a_huge_retry_after_does_not_panic() {
     }
 }
 
-/// What a refusal says to add.
+/// The entry that a refusal suggests.
 fn line_to_add(refusal: &str) -> String {
     let (_, rest) = refusal.split_once("add \"").unwrap_or_else(|| panic!("no line in: {refusal}"));
     let (entry, rest) = rest.split_once('"').unwrap();
@@ -358,7 +358,7 @@ async fn a_listed_token_service_is_contacted() {
     resolve(&http(&opened), &host, &image).await.unwrap();
 }
 
-/// Says to this test's own program that it is the one with proxies in its environment.
+/// Tells the child process, which is this test program, that it has proxies in its environment.
 const PROXIED: &str = "GANTRY_TEST_PROXIED";
 
 #[tokio::test]

@@ -54,17 +54,17 @@ async fn a_real_registry_resolves_and_moves_tags() {
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error}");
 }
 
-/// A registry of one answer: what `answer` says to `(authorization, path)`.
+/// A registry that answers every request with `answer(authorization, path)`.
 pub(crate) async fn scripted(
     answer: impl Fn(&str, &str) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> String {
     scripted_asked(move |asked| answer(&asked.authorization, &asked.path)).await
 }
 
-/// A request as a scripted registry sees it.
+/// A request to a scripted registry.
 struct Asked {
     method: String,
-    /// With the query.
+    /// Includes the query.
     path: String,
     authorization: String,
     body: String,
@@ -297,8 +297,8 @@ async fn a_manifest_without_content_type_has_its_own_media_type() {
     }
 }
 
-/// A registry whose challenges and token service are given; `HERE` in them is its own address. Tells `Bearer t` from
-/// anything else.
+/// A registry with these challenges and this token service; `HERE` in them is its own address. It accepts only `Bearer
+/// t`.
 async fn guarded(
     challenges: Vec<&'static str>,
     service: impl Fn(&Asked) -> Response<Full<Bytes>> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! A real registry behind something that fails: what is tried again, how long, and what is said in the end.
+//! A real registry behind a failing proxy: what is retried, for how long, and with which final error.
 
 use std::time::Duration;
 
