@@ -1,4 +1,4 @@
-//! The queues of one process keep their contract.
+//! The in-process queues fulfil the contract.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What each cloud's servers say is wrong, in their words, and what we make of it.
+//! The error messages of each cloud's servers, and how gantry translates them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use gantry_objects::{ObjectBlobs, ObjectsOptions, ProbeError};
@@ -14,7 +14,7 @@ const GOOGLE: &[(&str, &str)] = &[(
     r#"{"private_key": "hushhush", "private_key_id": "id", "client_email": "a@b", "disable_oauth": true}"#,
 )];
 
-/// A cloud, its credentials, and its words for: no such bucket, no such object, wrong credentials.
+/// A cloud, its credentials, and its error codes for: no such bucket, no such object, wrong credentials.
 type Cloud = (&'static str, &'static [(&'static str, &'static str)], [&'static str; 3]);
 
 const CLOUDS: [Cloud; 3] = [
@@ -79,7 +79,7 @@ fn options(scheme: &str, endpoint: &str, environment: &[(&str, &str)]) -> Object
     }
 }
 
-/// Objects on a server that gives every request for one below the prefix the same answer.
+/// Objects on a server that gives the same response to every request below the prefix.
 async fn answering(
     scheme: &str,
     credentials: &[(&str, &str)],

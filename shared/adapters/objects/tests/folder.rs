@@ -1,4 +1,4 @@
-//! Objects in a folder keep their contract.
+//! Objects in a folder fulfil the contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use gantry_objects::{ObjectBlobs, ObjectsOptions};

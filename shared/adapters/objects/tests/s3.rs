@@ -1,4 +1,4 @@
-//! Objects on a server that speaks S3: moto, as `deploy/bootstrap.sh s3 start` prints its address.
+//! Objects on a server with the S3 API: moto, whose address `deploy/bootstrap.sh s3 start` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::io;
@@ -39,7 +39,7 @@ fn options(endpoint: &str, bucket: &str, secret: &str) -> ObjectsOptions {
     }
 }
 
-/// Objects in a bucket that nobody else uses.
+/// Objects in a new bucket.
 async fn fresh_bucket() -> (ObjectBlobs, String) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +81,7 @@ async fn more_objects_than_one_request_may_name_are_deleted() {
     assert_eq!(paths(&blobs).await, ["logs/ca10/0"]);
 }
 
-/// A stream as long as is asked for, that knows how much of it was read.
+/// A stream of a given length that counts how much of it was read.
 struct Counted {
     left: u64,
     read: Arc<AtomicU64>,
@@ -103,7 +103,7 @@ impl AsyncRead for Counted {
 
 #[tokio::test]
 async fn uploading_applies_backpressure_to_the_reader() {
-    // A server that takes a connection and says nothing: nothing is ever sent.
+    // A server that accepts connections but never responds, so nothing is ever sent.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let blobs = ObjectBlobs::open(&options(&endpoint, "silent", "test")).unwrap();

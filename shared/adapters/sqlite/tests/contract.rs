@@ -1,4 +1,4 @@
-//! SQLite keeps the store's contract, and what only SQLite promises beside it.
+//! SQLite fulfils the store's contract, and guarantees specific to SQLite.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -64,7 +64,7 @@ async fn a_full_store_says_so_and_still_reads_and_deletes() {
     fits.put(large.clone(), vec![7; 300 << 10]);
     store.commit(fits).await.unwrap();
 
-    // Two that wait together: the one that has no room does not take the other with it.
+    // Two commits that wait together: the one without room does not fail the other.
     let mut no_room = Batch::default();
     no_room.put(Key::new(Kind::DeliveryBody, "another"), vec![8; 300 << 10]);
     let (refused, done) = futures_util::join!(store.commit(no_room.clone()), store.commit(put(1)));
@@ -112,7 +112,7 @@ async fn only_the_owner_can_read_a_store() {
     }
 }
 
-/// The file in which a child of this test commits.
+/// The variable with the path of the file in which a child process of this test commits.
 const COMMIT_TO: &str = "GANTRY_TEST_COMMIT_TO";
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn what_a_killed_process_had_acknowledged_is_there() {
     let mut told: Vec<u32> = lines.by_ref().filter_map(|line| number(&line)).take(300).collect();
     child.kill().unwrap();
     child.wait().unwrap();
-    // What it had said before it was killed, and nobody had read yet.
+    // Lines that the child wrote before it was killed, and that were not read yet.
     told.extend(lines.filter_map(|line| number(&line)));
 
     let stored = acknowledged(&*open(&file)).await;
@@ -143,7 +143,7 @@ fn number(line: &str) -> Option<u32> {
     line.strip_prefix("acknowledged ")?.parse().ok()
 }
 
-/// The child of the test above; by itself it has nowhere to commit to.
+/// The child process of the test above; without the variable it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_until_killed() {
     let Some(file) = std::env::var_os(COMMIT_TO) else {
@@ -154,7 +154,7 @@ async fn commits_until_killed() {
         for n in 0.. {
             let number = n * 8 + committer;
             store.commit(put(number)).await.unwrap();
-            // In one write, or two committers might share a line.
+            // In one write, otherwise two committers could mix their lines.
             println!("acknowledged {number}");
         }
     });

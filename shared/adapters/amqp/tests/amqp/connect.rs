@@ -1,4 +1,4 @@
-//! Wrong settings stop the start with what, where and the remedy.
+//! Wrong settings stop the start with an error that says what is wrong, where, and the remedy.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ async fn tls_connects_only_to_trusted_brokers() {
     }
 }
 
-/// A server that says the same to everyone.
+/// A server that sends the same bytes to every client.
 async fn answering(words: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,7 +131,7 @@ async fn answering(words: Vec<u8>) -> SocketAddr {
     address
 }
 
-/// `connection.start` of a RabbitMQ.
+/// The frame `connection.start` of a RabbitMQ version.
 fn start_of_version(version: &str) -> Vec<u8> {
     let long =
         |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat();
@@ -145,7 +145,7 @@ fn start_of_version(version: &str) -> Vec<u8> {
     [&[1, 0, 0][..], &size, &method, &[0xCE]].concat()
 }
 
-/// The broker behind TLS as `localhost`, and the file of the certificate to trust.
+/// The broker behind TLS as `localhost`, and the file with the certificate to trust.
 async fn behind_tls(file: PathBuf) -> (SocketAddr, PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(&file, made.cert.pem()).unwrap();

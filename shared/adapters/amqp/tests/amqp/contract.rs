@@ -1,4 +1,4 @@
-//! The contract that every queue keeps.
+//! The contract of every queue.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! RabbitMQ keeps the contract of doorbells, and its absence is borne.
+//! RabbitMQ fulfils the contract of doorbells, and gantry copes with its absence.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 

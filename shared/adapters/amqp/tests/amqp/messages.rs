@@ -1,4 +1,4 @@
-//! What becomes of messages.
+//! What happens to messages.
 
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ async fn waiting_survives_the_deletion_of_a_queue() {
     tokio::pin!(waiting);
     assert!(futures_util::poll!(&mut waiting).is_pending());
     vhost.delete_queue("queue");
-    // Whoever waits is told and declares it again; a publisher before that would be told that nothing is bound.
+    // The consumer is notified and declares the queue again; before that, a publisher would get an error.
     let path = format!("/api/queues/{}/queue", vhost.name());
     let back = until("it is declared", SOON, async || vhost.api().ask("GET", &path, "").0 == 200);
     tokio::select! {
         () = back => {}
         claimed = &mut waiting => panic!("{claimed} was claimed and never published"),
     }
-    // It may be declared and not bound yet.
+    // The queue may be declared but not bound yet.
     until("a message is taken", SOON, async || queue.publish(2, None).await.is_ok()).await;
     assert_eq!(waiting.await, 2);
 }

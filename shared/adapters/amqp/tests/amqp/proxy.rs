@@ -7,17 +7,17 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
     Works,
-    /// Connections stay open and nothing passes.
+    /// Connections stay open, but no data passes.
     Silent,
-    /// Connections end, and new ones at once.
+    /// Existing connections are closed, and new ones immediately.
     Cut,
 }
 
-/// Passes connections on to the broker while it is there and the network works.
+/// Forwards connections to the broker while the broker and the network work.
 pub(crate) struct Proxy {
     address: SocketAddr,
     network: watch::Sender<Network>,

@@ -91,7 +91,7 @@ async fn the_next_address_is_tried_when_one_fails() {
 async fn claim(queue: &dyn Queue<u32>) -> u32 {
     loop {
         let claimed = timeout(SOON, queue.claim()).await.expect("a message").unwrap().unwrap();
-        // Over a connection that was just lost the message comes again.
+        // If the connection was just lost, the message is delivered again.
         if let Ok(message) = claimed.done().await {
             return message;
         }

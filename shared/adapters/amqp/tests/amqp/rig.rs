@@ -1,4 +1,4 @@
-//! A virtual host of its own for each test, on the broker that the environment names.
+//! A separate virtual host for each test, on the broker that the environment names.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 /// `guest:guest`, for the management API.
 const CREDENTIALS: &str = "Z3Vlc3Q6Z3Vlc3Q=";
 
-/// Where the broker listens, as `host:port`.
+/// The address of the broker, as `host:port`.
 pub(crate) fn broker() -> String {
     let url = variable("GANTRY_TEST_AMQP");
     url.strip_prefix("amqp://").expect("an amqp:// URL").trim_end_matches('/').to_owned()
@@ -22,7 +22,7 @@ fn variable(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
 }
 
-/// A virtual host that goes away with the test.
+/// A virtual host that is deleted when the test ends.
 pub(crate) struct Vhost {
     name: String,
     api: Api,
@@ -100,7 +100,7 @@ impl Api {
     }
 }
 
-/// Waits until it holds.
+/// Waits until `holds` returns true.
 pub(crate) async fn until(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {

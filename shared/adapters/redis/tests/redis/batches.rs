@@ -1,4 +1,4 @@
-//! Batches for tests, and what they do.
+//! Batches for tests.
 
 use gantry_seams::store::{Batch, Key, Kind, Record, Store, StoreError};
 

@@ -1,4 +1,4 @@
-//! A store is kept only where it is safe, and whoever is refused is told what to do.
+//! Only a safe Redis is accepted, and a refusal states the remedy.
 
 use gantry_redis::{ConnectError, RedisOptions, RedisStore};
 use gantry_seams::store::Store;
@@ -62,7 +62,7 @@ async fn a_user_without_a_password_is_refused() {
     assert!(!error.is_temporary());
 }
 
-/// What a worker's user may do, as the docs of the crate say.
+/// The access rights of a worker's user, as in the docs of the crate.
 const WORKER: &str = "on >secret ~gantry:* &gantry:* -@all +info +ping +select +time +wait \
     +evalsha +script|load +mget +zrange +getrange +incr +mset +setrange +del \
     +hmget +hset +hdel +zadd +zrem +publish +pubsub|numsub +subscribe +unsubscribe";

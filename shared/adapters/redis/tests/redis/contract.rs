@@ -23,7 +23,7 @@ async fn commits_are_visible_to_other_processes() {
     contract::store::what_one_commits_another_sees(&one, &another).await;
 }
 
-/// Beside others on the same server, of which one has a prefix that begins like its own.
+/// Next to other stores on the same server, one of which has a prefix that begins with this one's.
 #[tokio::test]
 async fn what_a_store_holds_is_shown() {
     let options = shared();
@@ -67,7 +67,7 @@ async fn the_capacity_is_the_lower_of_maxmemory_and_budget() {
     assert_eq!(store.room().await.unwrap().most, Some(32 << 20));
 }
 
-/// The shared server, with names of this test's own.
+/// The shared server, with a prefix for this test only.
 fn shared() -> RedisOptions {
     static TESTS: AtomicU32 = AtomicU32::new(0);
     let url =

@@ -1,4 +1,4 @@
-//! What holds when the server dies, is full, or forgets its scripts.
+//! A server that is killed, is full, or forgets its scripts.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn requests_fail_at_once_only_during_a_restart() {
 
     server.start_again().await;
     eventually("reads succeed", async || load(&store, "before").await.ok()).await;
-    // From the first success on there are no stragglers on connections to the former process.
+    // After the first success, no request uses a connection to the former process.
     for _ in 0..20 {
         assert!(load(&store, "before").await.unwrap().is_some());
         store.commit(put("after", "1")).await.unwrap();
@@ -65,7 +65,7 @@ async fn losing_an_idle_connection_fails_no_request() {
     }
 }
 
-/// The ids of the connections that stores hold: what asks here has a name of RESP2.
+/// The ids of the stores' connections: they use RESP3, and the connection of this query RESP2.
 async fn clients(server: &Server) -> Vec<String> {
     let list: String = server.call(&["CLIENT", "LIST"]).await;
     list.lines()
@@ -84,7 +84,7 @@ async fn watches_fire_again_after_a_restart() {
 
     server.kill();
     server.start_again().await;
-    // What came while nobody listened is told after it.
+    // A change without a listener is reported once the watch is back.
     eventually("commits succeed", async || another.commit(put("watched", "2")).await.ok()).await;
     eventually("it is read", async || {
         watch_once(&one).await;
@@ -98,7 +98,7 @@ async fn watches_fire_again_after_a_restart() {
     told.expect("the watch is told again");
 }
 
-/// Any request: the connections are up when it succeeds.
+/// Any request, because the connections are open once it succeeds.
 async fn watch_once(store: &RedisStore) {
     let _asked = store.now().await;
 }
@@ -135,7 +135,7 @@ async fn a_full_store_says_so_and_still_reads_and_deletes() {
     assert!(matches!(full, StoreError::Full { .. }), "{full}");
     assert!(stored > 2, "{stored} were stored");
 
-    // Nothing of the refused one is there.
+    // Nothing of the refused batch was stored.
     assert_eq!(load(&store, &stored.to_string()).await.unwrap(), None);
     let entries = store.range(&index, From::Start, 100).await.unwrap();
     assert_eq!(i64::try_from(entries.len()).unwrap(), stored);

@@ -1,7 +1,7 @@
-//! Redis keeps the store's contract, and what only Redis promises beside it.
+//! Redis fulfils the store's contract, and guarantees specific to Redis.
 //!
-//! The contract is held on the server at `GANTRY_TEST_REDIS`, like `redis://127.0.0.1:6379`, which `make test` starts.
-//! What kills, fills or configures a server does that to one of its own, so `redis-server` has to be installed.
+//! The contract is tested on the server at `GANTRY_TEST_REDIS`, like `redis://127.0.0.1:6379`, which `make test`
+//! starts. Tests that kill, fill or configure a server start their own, so `redis-server` must be installed.
 
 #![allow(
     clippy::unwrap_used,

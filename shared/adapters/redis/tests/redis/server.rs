@@ -1,4 +1,4 @@
-//! Servers that a test starts for itself: on loopback, in a folder that goes with them.
+//! Servers that a test starts for itself: on loopback, in a temporary folder.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How long something that must happen may take on a busy machine.
+/// The time limit for expected events on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// A `redis-server` that ends with the value.
+/// A `redis-server` that is stopped when this is dropped.
 pub(crate) struct Server {
     pub(crate) port: u16,
     pub(crate) folder: TempDir,
@@ -23,12 +23,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One that keeps what it acknowledges.
+    /// A server that keeps every acknowledged write.
     pub(crate) async fn durable() -> Self {
         Self::with(&[]).await
     }
 
-    /// A durable one, but for what the arguments say.
+    /// A durable server, except for these arguments.
     pub(crate) async fn with(arguments: &[&str]) -> Self {
         let port = free_port();
         let own = port.to_string();
@@ -37,7 +37,7 @@ impl Server {
         Self::run(port, begin.chain(arguments.iter().copied())).await
     }
 
-    /// One that is told everything by its arguments, and listens on `port`.
+    /// A server with exactly these arguments, which listens on `port`.
     pub(crate) async fn run(port: u16, arguments: impl Iterator<Item = &str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.map(str::to_owned).collect();
@@ -59,7 +59,7 @@ impl Server {
         RedisStore::connect(self.options()).await.unwrap()
     }
 
-    /// Keeps a folder as long as the server.
+    /// Keeps a folder as long as the server exists.
     pub(crate) fn keep(&mut self, folder: TempDir) {
         self.kept = Some(folder);
     }
@@ -70,23 +70,23 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// Starts it once more, in the same folder.
+    /// Starts the server again, in the same folder.
     pub(crate) async fn start_again(&mut self) {
         self.process = spawn(&self.folder, &self.arguments);
         self.answers().await;
     }
 
-    /// One command, as its default user.
+    /// Runs a command as the default user.
     pub(crate) async fn call<T: FromRedisValue>(&self, words: &[&str]) -> T {
         call(self.port, words).await
     }
 
-    /// The same, of a server that may hang up meanwhile.
+    /// The same, for a server that may close the connection.
     pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         ask(self.port, words).await
     }
 
-    /// Any answer but one counts: it may ask for a password, or hang up on who speaks no TLS.
+    /// Waits for any answer except `LOADING`: the server may require a password, or close a connection without TLS.
     async fn answers(&self) {
         let port = self.port;
         eventually("the server answers", async || {
@@ -107,7 +107,7 @@ impl Drop for Server {
     }
 }
 
-/// One command to whoever listens on a port.
+/// Sends a command to the server on a port.
 pub(crate) async fn call<T: FromRedisValue>(port: u16, words: &[&str]) -> T {
     ask(port, words).await.unwrap()
 }
@@ -122,7 +122,7 @@ async fn ask<T: FromRedisValue>(port: u16, words: &[&str]) -> RedisResult<T> {
     command.query_async(&mut connection).await
 }
 
-/// Tries until there is something.
+/// Retries until `attempt` returns a value.
 pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFn() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
@@ -134,7 +134,7 @@ pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFn() -> Option<
     }
 }
 
-/// A port that nobody listens on.
+/// A port on which no process listens.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

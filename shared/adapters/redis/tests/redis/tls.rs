@@ -1,4 +1,4 @@
-//! TLS, with a CA that only the test knows.
+//! TLS with a CA that only the test knows.
 
 use gantry_redis::{ConnectError, RedisOptions, RedisStore};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -49,7 +49,7 @@ async fn tls_connects_only_to_servers_of_the_ca() {
     assert!(plain.to_string().contains("rediss://"));
 }
 
-/// A CA, and a certificate of it for `localhost`.
+/// A CA, and a certificate for `localhost` that it signed.
 fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::default();

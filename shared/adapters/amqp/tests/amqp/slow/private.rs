@@ -1,4 +1,4 @@
-//! A broker of this test alone, to be killed.
+//! A broker for this test alone, so that it can be killed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ async fn a_broker_may_be_killed_and_its_disk_wiped_and_may_refuse_messages() {
     queue.publish(1, None).await.unwrap();
     assert_eq!(claim(&queue).await, 1);
 
-    // Killed within seconds of a queue's making: RabbitMQ remembers the queue, which never answers again.
+    // Killed within seconds of a queue's declaration: RabbitMQ remembers the queue, but it never responds again.
     broker.kill();
     until("the loss is noticed", SOON, async || queues.state().is_err()).await;
     broker.start_again();
@@ -29,7 +29,7 @@ async fn a_broker_may_be_killed_and_its_disk_wiped_and_may_refuse_messages() {
     let publish = until("it takes messages", SOON, async || queue.publish(2, None).await.is_ok());
     assert_eq!(futures_util::join!(waiting, publish).0, 2);
 
-    // Wiped: everything is declared again, for whoever publishes and whoever waits.
+    // Wiped: publishers and consumers declare everything again.
     broker.kill();
     broker.wipe();
     until("the loss is noticed", SOON, async || queues.state().is_err()).await;
@@ -40,7 +40,7 @@ async fn a_broker_may_be_killed_and_its_disk_wiped_and_may_refuse_messages() {
     until("it takes messages", SOON, async || queue.publish(3, None).await.is_ok()).await;
     assert_eq!(timeout(SOON, waiting).await.unwrap(), 3);
 
-    // Out of memory: no message is taken, those that are there can be claimed, and it is told at once and why.
+    // Out of memory: publishing fails at once with the reason, but existing messages can be claimed.
     queue.publish(4, None).await.unwrap();
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]);
     until("the alarm is felt", SOON, async || queue.publish(5, None).await.is_err()).await;
@@ -56,7 +56,7 @@ async fn a_broker_may_be_killed_and_its_disk_wiped_and_may_refuse_messages() {
 async fn claim(queue: &dyn Queue<u32>) -> u32 {
     loop {
         let claimed = timeout(SOON, queue.claim()).await.expect("a message").unwrap().unwrap();
-        // Over a connection that was just lost the message comes again.
+        // If the connection was just lost, the message is delivered again.
         if let Ok(message) = claimed.done().await {
             return message;
         }
@@ -90,7 +90,7 @@ impl Broker {
         self.folder.path().join("rabbitmq").join(name)
     }
 
-    /// With SIGKILL, as `stop` does.
+    /// Sends SIGKILL, as `stop` does.
     fn kill(&self) {
         bootstrap("stop", self.folder.path(), &[]);
     }

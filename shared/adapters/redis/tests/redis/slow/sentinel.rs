@@ -1,4 +1,4 @@
-//! A master that sentinels replace.
+//! Sentinels replace a master.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -28,14 +28,15 @@ async fn a_failover_keeps_acknowledged_commits() {
     .await;
 
     let store = RedisStore::connect(options(&sentinel, "main")).await.unwrap();
-    // The master counts a replica only once it has heard from it.
+    // The master counts a replica only after it has received an acknowledgement from it.
     eventually("a commit is acknowledged", async || store.commit(put("before", "1")).await.ok())
         .await;
     let error = RedisStore::connect(options(&sentinel, "other")).await.unwrap_err();
     assert!(matches!(error, ConnectError::NoMaster { .. }), "{error:?}");
 
     master.kill();
-    // The promoted one has no replica of its own, and would wait for one. Whoever is promoted hangs up on everybody.
+    // The promoted server has no replica, and a commit would wait for one. A server closes all connections when it is
+    // promoted.
     eventually("the replica is the master", async || {
         let info: String = replica.ask(&["INFO", "replication"]).await.ok()?;
         info.contains("role:master").then_some(())
@@ -43,11 +44,11 @@ async fn a_failover_keeps_acknowledged_commits() {
     .await;
     let record = eventually("the store reads from it", async || load(&store, "before").await.ok());
     assert_eq!(record.await.unwrap().bytes, "1");
-    // It took this commit, but nobody has a copy: that is no acknowledgement.
+    // The server stored this commit, but no replica has a copy, so it is not acknowledged.
     let alone = store.commit(put("alone", "1")).await;
     assert!(matches!(alone, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{alone:?}");
 
-    // The former master comes back as a replica, and commits are acknowledged again.
+    // The former master returns as a replica, and commits are acknowledged again.
     master.start_again().await;
     eventually("commits are acknowledged", async || store.commit(put("after", "1")).await.ok())
         .await;
@@ -64,7 +65,7 @@ async fn a_master_that_writes_without_replicas_is_refused() {
     );
 }
 
-/// One sentinel that watches `master` as `main` and is quick to act.
+/// A sentinel that watches `master` as `main`, with short timeouts.
 async fn sentinel(master: &Server) -> Server {
     let port = free_port();
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +75,7 @@ async fn sentinel(master: &Server) -> Server {
     writeln!(config, "sentinel failover-timeout main 3000").unwrap();
     std::fs::write(&file, config).unwrap();
     let file = file.display().to_string();
-    // It writes what it learns into its configuration.
+    // A sentinel writes its state into its configuration file, so the folder must be kept.
     let mut sentinel = Server::run(port, [file.as_str(), "--sentinel"].into_iter()).await;
     sentinel.keep(folder);
     sentinel
