@@ -1,4 +1,4 @@
-//! How many signed webhooks are accepted durably in a second, beside routes that do less and beside a peer.
+//! How many signed webhooks are durably accepted per second, compared with routes that do less and with a peer.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -16,19 +16,19 @@ use crate::role::Role;
 use crate::samples::Samples;
 use crate::servers::Servers;
 
-/// The body of a push is about so long.
+/// The approximate size of a push's body.
 const BODY: usize = 8 * 1024;
 
 const CONNECTIONS: [u64; 4] = [1, 16, 64, 256];
 
-/// Store and doorbells that are measured on, and who is sent to: at the places [`DECIDING`], [`INGRESS`] and
-/// [`ONE_RECORD`], the peer last.
+/// The store and doorbells of a measurement, and the measured servers, in the order of [`DECIDING`], [`INGRESS`] and
+/// [`ONE_RECORD`]; the peer is last.
 struct Mode {
     name: &'static str,
     is_scaled: bool,
-    /// Whether the load has the first core to itself, and all that answers the others.
+    /// Whether the load generator has the first core to itself, and the servers have the others.
     load_apart: bool,
-    /// What is to be reached of [`ONE_RECORD`]: in words, and as a multiple.
+    /// The target relative to [`ONE_RECORD`]: in words, and as a factor.
     of_one_record: (&'static str, f64),
     subjects: &'static [(Subject, &'static str)],
 }
@@ -37,7 +37,7 @@ const DECIDING: usize = 0;
 const INGRESS: usize = 1;
 const ONE_RECORD: usize = 3;
 
-/// The fewest connections at which something is to be reached: a single sender waits for the disk.
+/// The minimum number of connections for a target: a single sender waits for the disk.
 const MANY: u64 = 16;
 
 const PEER: (Subject, &str) = (Subject::Peer, "adnanh/webhook, runs `/bin/true`, stores nothing");
@@ -91,27 +91,27 @@ const ON_SERVERS: &[(Subject, &str)] = &[
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
-    /// Processes of this program that stand on the same: the first is sent to.
+    /// Processes of this program with a shared store; the load is sent to the first one.
     Ours(&'static [Role]),
     /// Debian's `webhook`.
     Peer,
 }
 
-/// All answers, by connections, subject and round.
+/// All results, by connections, subject and round.
 type Measured = Vec<Vec<Vec<Answers>>>;
 
-/// The path of the hook, at everyone who is sent to.
+/// The path of the hook, on every server.
 pub(crate) fn path() -> String {
     format!("/hooks/github/{}", github::HOOK)
 }
 
-/// A signed push of the usual length.
+/// A signed push of the usual size.
 pub(crate) fn signed_push() -> Result<Webhook> {
     let body = github::push_of(BODY)?;
     Ok(Webhook::push(&path(), &github::signature(&body)?, &body))
 }
 
-/// Measures everyone in turn, in each round on an empty store.
+/// Measures all subjects in turn, with an empty store in each round.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     EMBEDDED.measure(effort, report)
 }
@@ -121,7 +121,7 @@ pub(crate) fn measure_scaled(effort: Effort, report: &mut Report) -> Result<()> 
     SCALED.measure(effort, report)
 }
 
-/// The same, with the load on a core of its own: what share of the others' an answer takes.
+/// The same, with the load generator on a separate core, to see which share of the servers' cores a response takes.
 pub(crate) fn measure_apart(effort: Effort, report: &mut Report) -> Result<()> {
     let measured = APART.measure(effort, report);
     process::keep_on(std::process::id(), &process::cores(0)?)?;
@@ -135,7 +135,7 @@ impl Mode {
         for round in 1..=effort.rounds {
             for (place, connections) in CONNECTIONS.into_iter().enumerate() {
                 for step in 0..self.subjects.len() {
-                    // Another one is the first in each round.
+                    // Each round begins with a different subject.
                     let which = (step + round) % self.subjects.len();
                     let (subject, name) = self.subjects[which];
                     let expected = subject.accepts();
@@ -213,7 +213,7 @@ impl Mode {
         };
         let all = |rounds: &[Answers], of: fn(&Answers) -> f64| Samples::of(rounds.iter().map(of));
         table("answers a second", &|rounds, which| all(&rounds[which], |one| one.rate).show(0));
-        // What a route with one record reaches, nobody who answers durably can reach more of here.
+        // On this machine, no durable service can exceed the rate of a route with one record.
         table("answers, as a multiple of adnanh/webhook's", &|rounds, which| {
             ratio(&rounds[which], &rounds[rounds.len() - 1]).show(2)
         });
@@ -235,7 +235,7 @@ impl Mode {
     }
 }
 
-/// Round by round: what disturbed the machine in one disturbed both.
+/// Ratios per round, because a disturbance of the machine in one round affects both.
 fn ratio(rounds: &[Answers], of: &[Answers]) -> Samples {
     Samples::of(rounds.iter().zip(of).map(|(one, other)| one.rate / other.rate))
 }
@@ -259,7 +259,7 @@ impl Subject {
         Ok(Running { server, beside, servers })
     }
 
-    /// What it answers to who it accepts.
+    /// The status with which it accepts a delivery.
     fn accepts(self) -> u16 {
         match self {
             Self::Ours(_) => 202,
@@ -268,7 +268,7 @@ impl Subject {
     }
 }
 
-/// A subject that runs, on servers of its own.
+/// A running subject, with separate servers.
 struct Running {
     server: Server,
     beside: Vec<Server>,
@@ -286,7 +286,7 @@ impl Running {
     }
 }
 
-/// The peer, at the same path: checks the signature and starts a program that does nothing.
+/// The peer, at the same path: it checks the signature and starts a program that does nothing.
 fn start_peer() -> Result<Server> {
     let folder = process::folder()?;
     let hooks = json!([{

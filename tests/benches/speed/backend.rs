@@ -1,4 +1,4 @@
-//! The store and the queues of a gantry that is measured: a file and channels, or servers.
+//! The store and the queues of a measured gantry: a file and channels, or servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Parses what [`Backend::words`] wrote.
+    /// Parses the result of [`Backend::words`].
     pub(crate) fn of_words(words: &[String]) -> Result<Self> {
         match words {
             [] => Ok(Self::Embedded),
@@ -38,7 +38,7 @@ impl Backend {
         }
     }
 
-    /// For the command line of another process with the same backend.
+    /// The arguments for another process with the same backend.
     pub(crate) fn words(&self) -> Vec<&str> {
         match self {
             Self::Embedded => Vec::new(),
@@ -46,7 +46,7 @@ impl Backend {
         }
     }
 
-    /// Opens the store, as each process does for itself.
+    /// Opens the store, separately in each process.
     pub(crate) async fn store(&self, folder: &Path) -> Result<SharedStore> {
         match self {
             Self::Embedded => {

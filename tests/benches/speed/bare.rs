@@ -1,7 +1,7 @@
-//! Routes that do as little as can be done: the limits.
+//! Routes that do the minimum, as upper limits.
 //!
-//! The same HTTP server with as many threads as gantry's ingress, and the same store with its group commit. What is
-//! left out is all that makes a delivery more than bytes.
+//! The HTTP server has as many threads as gantry's ingress, and the store has its group commit. Everything specific to
+//! deliveries is left out.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -26,20 +26,20 @@ use crate::composition::Parts;
 use crate::github;
 use crate::load;
 
-/// As large as GitHub's.
+/// The same limit as for GitHub.
 const LARGEST_BODY: usize = 26 << 20;
 
-/// What a route does with a body once it has it.
+/// What a route does with a received body.
 #[derive(Clone)]
 pub(crate) enum Write {
-    /// At most it checks the signature.
+    /// Stores nothing.
     Nothing {
-        /// Whether it does.
+        /// Whether the route checks the signature.
         is_signed: bool,
     },
     /// One record.
     OneRecord(SharedStore),
-    /// A batch equal to gantry's.
+    /// A batch with the size and shape of gantry's.
     Equal(SharedStore, Arc<Template>),
 }
 
@@ -119,16 +119,16 @@ impl Route {
     }
 }
 
-/// What gantry committed for one delivery, to be committed again for others.
+/// The batch that gantry committed for one delivery, to be repeated for others.
 pub(crate) struct Template {
     batch: Batch,
     delivery: String,
-    /// The score of what is in the order of time.
+    /// The score of its entries in time-ordered indexes.
     received: i64,
 }
 
 impl Template {
-    /// Lets gantry's ingress accept one push, and looks at what it commits.
+    /// Lets gantry's ingress accept one push, and records its commit.
     async fn of_gantrys(folder: &Path) -> Result<Self> {
         let folder = folder.join("gantry");
         let stop = CancellationToken::new();
@@ -162,7 +162,8 @@ impl Template {
         Ok(Self { received: received.context("it is indexed")?, delivery, batch })
     }
 
-    /// The same for another delivery: equal in records, entries and bytes, and in the order of its index entries.
+    /// The same batch for another delivery: equal in records, entries and bytes, with `now` as the time in its index
+    /// entries.
     fn renewed(&self, delivery: &str, now: Timestamp) -> Batch {
         let (before, now) = (self.received.to_string(), now.as_millis());
         let rename =
@@ -195,7 +196,7 @@ impl Template {
     }
 }
 
-/// Remembers what a store was last asked to commit.
+/// Records the last commit to a store.
 #[derive(Default)]
 struct Recorder(Mutex<Option<Batch>>);
 

@@ -1,9 +1,10 @@
-//! How long Redis is busy with one command of gantry's, during which it answers nobody else.
+//! How long one of gantry's commands keeps Redis busy, so that it serves no other client.
 //!
-//! In: what Redis measures of itself, from the first to the last instruction of a command. The sync of its file comes
-//! after, for all commands of a round of its loop together, and is not in it. What would be in it is the time that the
-//! system gives to others meanwhile, so Redis goes before them all, which takes root; one work is also done without, to
-//! show what that makes of it. How long this machine lets a process stand still that only runs stands beside.
+//! In: Redis's own measurement, from the first to the last instruction of a command. The sync of the append-only file
+//! happens later, for all commands of an event-loop iteration together, and is not included. Time for which the system
+//! runs other processes would be included, so Redis gets priority, which needs root; one workload also runs without
+//! priority, to show the difference. The report also includes the longest stall of a process that never waits on this
+//! machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,22 +31,22 @@ use crate::samples::Samples;
 use crate::servers::Servers;
 use crate::stored;
 
-/// What no commit may be above, in milliseconds.
+/// The limit for a commit, in milliseconds.
 const MOST: f64 = 5.0;
 
-/// So many tasks watch the repository: more than one commit decides.
+/// The number of tasks that watch the repository: more than one commit decides.
 const CANDIDATES: usize = 64;
 
 /// How often a rare commit is made.
 const TIMES: usize = 20;
 
-/// As large as GitHub ever sends.
+/// The largest body that GitHub sends.
 const LARGEST_HOOK: usize = (25 << 20) - 1024;
 
-/// How long events may take to be decided.
+/// The time limit for deciding events.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Commands in milliseconds.
+/// Durations of commands in milliseconds.
 struct Busy {
     commit_p50: f64,
     commit_p99: f64,
@@ -55,16 +56,16 @@ struct Busy {
     waited_for_core: f64,
 }
 
-/// How much of a core Redis gets.
+/// The priority of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CpuShare {
-    /// As much as it wants, before other processes.
+    /// Before all other processes.
     First,
-    /// What the system gives it.
+    /// The system's default.
     Fair,
 }
 
-/// What gantry does meanwhile.
+/// What gantry does during a measurement.
 type Work = (&'static str, CpuShare, fn(Effort, &Servers, &Path) -> Result<()>);
 
 const WORKS: [Work; 6] = [
@@ -80,7 +81,7 @@ const WORKS: [Work; 6] = [
     }),
 ];
 
-/// Measures each work on a Redis of its own, in each round.
+/// Measures each workload on a separate Redis, in each round.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut all = WORKS.map(|_| Vec::new());
     let mut stalls = Vec::new();
@@ -141,7 +142,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 }
 
 impl Busy {
-    /// By what Redis measured since it was told to forget.
+    /// Reads what Redis measured since the last call of `forget`.
     fn of(servers: &Servers) -> Result<Self> {
         let text = servers.ask_redis(&["INFO", "latencystats"])?;
         let (mut commit, mut other) = (None, (String::new(), 0.0));
@@ -178,7 +179,7 @@ fn start_servers(share: CpuShare) -> Result<Servers> {
     Ok(servers)
 }
 
-/// How long at most a process that never waits does not run, in milliseconds.
+/// The longest stall of a process that never waits, in milliseconds.
 fn longest_stall() -> Result<f64> {
     let said = Command::new("redis-cli").args(["--intrinsic-latency", "2"]).output()?;
     let text = String::from_utf8(said.stdout)?;
@@ -187,7 +188,7 @@ fn longest_stall() -> Result<f64> {
     Ok(longest.with_context(|| format!("no latency was told: {text}"))? / 1e3)
 }
 
-/// From now on Redis measures what is done now.
+/// Resets Redis's statistics.
 fn forget(servers: &Servers) -> Result<()> {
     servers.ask_redis(&["CONFIG", "RESETSTAT"]).map(drop)
 }
@@ -248,7 +249,7 @@ async fn until_created(parts: &Parts, count: usize) -> Result<()> {
     tokio::time::timeout(PATIENCE, created).await.context("events are not decided")?
 }
 
-/// Reads an archive of as many runs as [`Effort`] says into Redis.
+/// Imports an archive into Redis, with as many runs as [`Effort`] specifies.
 fn import(effort: Effort, servers: &Servers, folder: &Path) -> Result<()> {
     let (data, moved) = (folder.join("data"), folder.join("moved"));
     let stop = CancellationToken::new();

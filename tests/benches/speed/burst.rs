@@ -1,5 +1,5 @@
-//! A burst: many hooks from many connections that all begin at once. Each is answered 202 or 503, memory stays bounded, and
-//! what was answered 202 is decided.
+//! A burst: many hooks over many connections at once. Each is answered 202 or 503, memory is bounded, and everything
+//! that was answered 202 is decided.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,13 +33,13 @@ use crate::servers::Servers;
 
 const CONNECTIONS: usize = 512;
 
-/// How far the memory of who answers may rise, in MiB: the budget of bodies is 256.
+/// The limit for the growth of the server's memory, in MiB: the budget for bodies is 256 MiB.
 const MOST_MIB: f64 = 256.0;
 
-/// How long events may take to be decided.
+/// The time limit for deciding events.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What one burst led to.
+/// The result of one burst.
 #[derive(Debug)]
 struct Burst {
     answers: BTreeMap<u16, usize>,
@@ -49,7 +49,7 @@ struct Burst {
     memory_most: f64,
 }
 
-/// Lets bursts come to both modes.
+/// Measures bursts in both modes.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
     for is_scaled in [false, true] {
@@ -127,14 +127,14 @@ fn burst(is_scaled: bool, count: usize) -> Result<Burst> {
         "  {answers:?}: answered after {answered_s:.1} s, decided after {decided_s:.1} s"
     ));
 
-    // The process has it open alone.
+    // Only one process can have the store open.
     drop((server, deciding));
     let accepted = answers.get(&202).copied().unwrap_or(0);
     runtime.block_on(ensure_kept(&backend, folder.path(), accepted))?;
     Ok(Burst { answers, answered_s, decided_s, memory_before, memory_most })
 }
 
-/// Makes the installation and a token.
+/// Creates the installation and a token.
 async fn begin(backend: &Backend, folder: &std::path::Path) -> Result<String> {
     let parts = Parts::open_on(backend, folder, &CancellationToken::new()).await?;
     parts.set_up("registry.test").await?;
@@ -142,7 +142,8 @@ async fn begin(backend: &Backend, folder: &std::path::Path) -> Result<String> {
     Ok(token.context("it is new")?.to_string())
 }
 
-/// Sends them, each connection its part; all connect first. Tells how often each status was answered.
+/// Sends the hooks, distributed over the connections, after all have connected. Returns how often each status was
+/// answered.
 async fn send(address: SocketAddr, count: usize) -> Result<BTreeMap<u16, usize>> {
     let hook = accept::signed_push()?;
     let mut connections = Vec::new();
@@ -177,7 +178,7 @@ async fn send_some(
     Ok(answers)
 }
 
-/// Until the newest delivery is: those before it are decided before it.
+/// Waits until the newest delivery is decided: earlier ones are decided before it.
 async fn until_decided(address: SocketAddr, token: &str) -> Result<()> {
     let decided = async {
         loop {
@@ -203,14 +204,14 @@ async fn ask(address: SocketAddr, token: &str, path: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&exchange(TcpStream::connect(address).await?, request).await?)?)
 }
 
-/// What was answered 202 is there, and nothing is undecided.
+/// Checks that everything that was answered 202 is stored, and nothing is undecided.
 async fn ensure_kept(backend: &Backend, folder: &std::path::Path, accepted: usize) -> Result<()> {
     let store = backend.store(folder).await?;
     let ledger = [RunPrefix::nth(0)];
     let kept = deliveries::list(store.as_ref(), &ledger, None, None, accepted + 1).await?;
     let with_events =
         kept.items.iter().filter(|delivery| delivery.verdict == Verdict::Events).count();
-    // One that was answered 503 may have been kept all the same.
+    // A delivery that was answered 503 may still have been stored.
     ensure!(with_events >= accepted, "{accepted} were answered 202, {with_events} are kept");
     let now = store.now().await?;
     let undecided = gantry_seams::events::undecided(store.as_ref(), now, 1).await?;

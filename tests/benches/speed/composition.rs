@@ -1,4 +1,4 @@
-//! gantry's parts put together as its commands do, with the default settings.
+//! gantry's components, composed as in its commands, with the default settings.
 
 use std::net::TcpListener;
 use std::num::NonZeroU32;
@@ -40,16 +40,16 @@ use crate::github;
 /// The registry's name in gantry.
 pub(crate) const REGISTRY: &str = "bench";
 
-/// What all parts share.
+/// What all components share.
 pub(crate) struct Parts {
-    /// The truth.
+    /// The records.
     pub(crate) store: SharedStore,
     /// Logs and uploads.
     pub(crate) blobs: SharedBlobs,
-    /// The defaults.
+    /// The default settings.
     pub(crate) settings: Settings,
     queues: Queues,
-    /// Vouches for runs, and seals secrets.
+    /// Signs runs and seals secrets.
     pub(crate) keyring: Arc<Keyring>,
     http: OutboundClient,
     git: Git,
@@ -58,12 +58,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Opens what is in a folder.
+    /// Opens the contents of a folder.
     pub(crate) async fn open(folder: &Path, stop: &CancellationToken) -> Result<Self> {
         Self::open_on(&Backend::Embedded, folder, stop).await
     }
 
-    /// Opens the store and the queues of a backend. Keys, objects and work are in the folder.
+    /// Opens the store and the queues of a backend. Keys, objects and working files are in the folder.
     pub(crate) async fn open_on(
         backend: &Backend,
         folder: &Path,
@@ -72,7 +72,7 @@ impl Parts {
         Self::on(backend.store(folder).await?, backend.queues(stop).await?, folder).await
     }
 
-    /// The same, on a store that is open already.
+    /// The same, on an open store.
     pub(crate) async fn on(store: SharedStore, queues: Queues, folder: &Path) -> Result<Self> {
         let nothing = Layers { file: None, environment: &[], flags: &[], rules: &[] };
         let settings = Settings::parse(&nothing)?;
@@ -99,7 +99,7 @@ impl Parts {
         })
     }
 
-    /// Makes a registry at `host` with a hook of GitHub's, if they are not there yet.
+    /// Creates a registry at `host` with a GitHub hook, unless they exist.
     pub(crate) async fn set_up(&self, host: &str) -> Result<()> {
         let store = self.store.as_ref();
         if registries::find(store, &REGISTRY.parse()?).await?.is_some() {
@@ -129,7 +129,7 @@ impl Parts {
         Ok(hooks::create(self.store.as_ref(), &hook).await?)
     }
 
-    /// Serves the API and the hooks until it is told to stop.
+    /// Serves the API and the hooks until `stop` is cancelled.
     pub(crate) fn serve(
         &self,
         listener: TcpListener,
@@ -152,7 +152,7 @@ impl Parts {
         gantry_ingress::run(ingress, Listeners { api: listener, hooks: None }, stop)
     }
 
-    /// Decides and admits.
+    /// A scheduler with these components.
     pub(crate) fn scheduler(&self) -> Scheduler {
         let kept = &self.settings.retention;
         Scheduler {
@@ -184,7 +184,7 @@ impl Parts {
         Ok(Arc::new(DockerEngine::connect(&real::docker_host())?))
     }
 
-    /// Builds on an engine.
+    /// A worker on an engine.
     pub(crate) fn worker(&self, engine: Arc<dyn Engine>) -> Result<Worker> {
         let settings = &self.settings;
         // Several workers may share the folder, on the same machine.

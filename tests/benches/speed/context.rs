@@ -1,4 +1,4 @@
-//! Contexts to build from.
+//! Build contexts.
 
 use std::convert::Infallible;
 
@@ -6,31 +6,32 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 
-/// How contexts are packed.
+/// The media type of contexts.
 pub(crate) const TAR: &str = "application/x-tar";
 
-/// A context with this Dockerfile.
+/// A context that is being packed.
 pub(crate) struct Context(tar::Builder<Vec<u8>>);
 
 impl Context {
-    /// Nothing but the Dockerfile.
+    /// A context with only this Dockerfile.
     pub(crate) fn new(dockerfile: &str) -> Result<Self> {
         Self(tar::Builder::new(Vec::new())).with("Dockerfile", dockerfile.as_bytes())
     }
 
-    /// And this file.
+    /// Adds a file.
     pub(crate) fn with(mut self, path: &str, content: &[u8]) -> Result<Self> {
         let mut header = header(content.len() as u64);
         self.0.append_data(&mut header, path, content)?;
         Ok(self)
     }
 
-    /// Packed.
+    /// The packed context.
     pub(crate) fn archive(self) -> Result<Bytes> {
         Ok(self.0.into_inner()?.into())
     }
 
-    /// Packed, with `count` more files of `piece.len()` × `pieces` bytes, which are never in memory at once.
+    /// The packed context, with `count` more files of `piece.len()` × `pieces` bytes, which are never in memory at
+    /// once.
     pub(crate) fn with_large_files(
         self,
         count: usize,

@@ -1,5 +1,5 @@
-//! What a hook and a run cost: the processor time of every process that has a part in it, and the commands that Redis is
-//! sent. A machine that does other things meanwhile moves these figures little.
+//! The cost of a hook and of a run: the processor time of every process involved, and the number of commands to Redis.
+//! Other load on the machine affects these figures little.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,38 +23,38 @@ use crate::take;
 
 const CONNECTIONS: u64 = 16;
 
-/// Who has a part in it, in the order of the table.
+/// The processes involved, in the order of the table.
 const ROLES: [(Role, &str); 3] =
     [(Role::Ingress, "ingress"), (Role::Scheduler, "scheduler"), (Role::Worker, "worker")];
 const SERVERS: [&str; 2] = ["Redis", "RabbitMQ"];
 const PROCESSES: usize = ROLES.len() + SERVERS.len();
 
-/// Long enough for everything that happens each few seconds.
+/// Long enough for all periodic work.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Until nobody is busy with what was before.
+/// Until earlier work is finished.
 const SETTLE: Duration = Duration::from_secs(8);
 
-/// An installation in the scaled mode, with servers of its own.
+/// An installation in the scaled mode, with separate servers.
 struct Installation {
     servers: Servers,
     roles: Vec<Server>,
     processes: [u32; PROCESSES],
 }
 
-/// What all processes have used since they began.
+/// The resources that all processes have used since their start.
 struct Used {
     processor: [Duration; PROCESSES],
     commands: f64,
 }
 
-/// What one of something cost: processor time in milliseconds, and commands.
+/// The cost of one item: processor time in milliseconds, and commands.
 struct Cost {
     processor_ms: [f64; PROCESSES],
     commands: f64,
 }
 
-/// Measures a hook from its request to its decision, a run from when it waits to its end, and a second of rest.
+/// Measures a hook until its decision, a run from waiting to its end, and a second of idling.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let columns = [
         "a hook of 8 KiB, accepted and decided",
@@ -152,7 +152,7 @@ impl Installation {
 }
 
 impl Used {
-    /// For each of `count`.
+    /// The cost per item, for `count` items.
     fn since(&self, before: &Self, count: usize) -> Result<Cost> {
         ensure!(count > 0, "nothing was done");
         let count = f64::from(u32::try_from(count)?);

@@ -1,4 +1,4 @@
-//! One HTTP request over a connection of its own.
+//! One HTTP request over a separate connection.
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends a request and reads the whole answer, which must be a success.
+/// Sends a request and reads the whole response, whose status must be a success.
 pub(crate) async fn exchange<S, B>(stream: S, request: Request<B>) -> Result<Bytes>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -19,7 +19,7 @@ where
     Ok(answer.into_body().collect().await?.to_bytes())
 }
 
-/// Sends a request and reads the head of the answer, which must be a success.
+/// Sends a request and reads the head of the response, whose status must be a success.
 pub(crate) async fn begin<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

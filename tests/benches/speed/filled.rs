@@ -1,4 +1,4 @@
-//! An installation that has been used for long: tasks that watch repositories, and runs that have ended.
+//! A long-used installation: tasks that watch repositories, and ended runs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,30 +23,30 @@ use crate::composition::{Parts, REGISTRY};
 use crate::stored;
 use crate::take;
 
-/// How much is in it.
+/// The size of the installation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
-    /// Ended runs, as many of each task.
+    /// Ended runs, the same number for each task.
     pub(crate) runs: usize,
-    /// Tasks, as many for each repository.
+    /// Tasks, the same number for each repository.
     pub(crate) tasks: usize,
-    /// Repositories that are watched.
+    /// Watched repositories.
     pub(crate) repositories: usize,
 }
 
 /// The oldest runs succeeded and pushed to this repository; all others were cancelled before they began.
 pub(crate) const RARE: &str = "rare";
 
-/// How many these are.
+/// The number of these oldest runs.
 pub(crate) const OLDEST: usize = 20;
 
-/// How many things are written at once: the store commits them together.
+/// The number of concurrent writes, which the store commits together.
 const AT_ONCE: usize = 256;
 
-/// How many runs one commit creates.
+/// The number of runs that one commit creates.
 const A_COMMIT: usize = 64;
 
-/// What every watched branch is at.
+/// The head of every watched branch.
 pub(crate) const HEAD: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// The address of a repository.
@@ -54,7 +54,7 @@ pub(crate) fn repository(number: usize) -> String {
     format!("https://github.com/example/repository-{number}.git")
 }
 
-/// Fills an installation. Answers with the ids of its runs, the oldest first.
+/// Fills an installation. Returns the ids of its runs, the oldest first.
 pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
     parts.set_up("registry.test").await?;
     let numbers = 0..size.tasks;
@@ -79,7 +79,7 @@ pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
     Ok(oldest.into_iter().chain(others).collect())
 }
 
-/// Creates the runs of these numbers, each of another task than the one before it.
+/// Creates the runs with these numbers, each of a different task than the previous one.
 async fn create(parts: &Parts, numbers: Range<usize>, tasks: usize) -> Result<Vec<RunId>> {
     let store = parts.store.as_ref();
     let build = stored::build(format!("{}#main", repository(0)).parse()?)?;
@@ -123,7 +123,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         created: now,
         updated: now,
     };
-    // There is no code host to ask for the head.
+    // There is no code host from which the head could be read.
     tasks::create(store.as_ref(), &task).await?;
     for due in events::undecided(store.as_ref(), store.now().await?, 10).await? {
         events::set_aside(store.as_ref(), &due).await?;
@@ -143,7 +143,7 @@ async fn learn_head(store: &SharedStore, number: usize) -> Result<()> {
     Ok(store.commit(batch).await?)
 }
 
-/// Takes a run and lets it end well.
+/// Leases a run and ends it as succeeded.
 async fn succeed(store: &SharedStore, digest: &Digest) -> Result<()> {
     let (worker, nonce): (WorkerId, LeaseNonce) = ("worker-0".parse()?, "1".repeat(32).parse()?);
     let pool = Platform::default().pool();

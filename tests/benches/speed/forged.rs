@@ -1,4 +1,4 @@
-//! What it costs to refuse a webhook that nobody signed: time and memory.
+//! The cost of refusing a forged webhook: time and memory.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ const CONNECTIONS: [u64; 3] = [1, 16, 64];
 
 const SMALL: usize = 8 * 1024;
 
-/// As large as GitHub ever sends.
+/// The largest body that GitHub sends.
 const LARGE: usize = 25 << 20;
 
-/// How many of them come at once.
+/// The number of concurrent large bodies.
 const LARGE_AT_ONCE: u64 = 4;
 
-/// How far memory may move, in MiB.
+/// The limit for changes of memory, in MiB.
 const FLAT: f64 = 16.0;
 
-/// Measures forged webhooks beside a route that takes everything, and one that verifies it first.
+/// Measures forged webhooks, compared with a route that accepts everything and one that only checks the signature.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     rates(effort, report)?;
     let small = memory(effort, report, SMALL, 64)?;
@@ -44,7 +44,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A push that nobody signed, of this length.
+/// A push of this size with a wrong signature.
 fn forged_push(bytes: usize) -> Result<Webhook> {
     let body = github::push_of(bytes)?;
     Ok(Webhook::push(&accept::path(), &github::signature(b"something else")?, &body))
@@ -124,7 +124,7 @@ fn refuse(
     load::fire(server.address, &[server.pid()], hook, Volley { connections, seconds, expected })
 }
 
-/// The memory of gantry before and after it refused bodies of this length, so many at once.
+/// gantry's memory before and after it refused bodies of this size, with so many connections at once.
 fn memory(
     effort: Effort,
     report: &mut Report,
@@ -133,7 +133,7 @@ fn memory(
 ) -> Result<(Memory, Memory)> {
     let hook = forged_push(bytes)?;
     let server = Role::Ingress.start()?;
-    // What any server takes for its first connections is not what a large body costs.
+    // A server's first connections take memory that is unrelated to large bodies.
     refuse(&server, &forged_push(SMALL)?, 64, effort.seconds, 401)?;
     std::thread::sleep(Duration::from_millis(500));
     process::forget_peak(server.pid())?;

@@ -1,4 +1,4 @@
-//! Pushes as GitHub sends them, signed as GitHub signs them.
+//! Pushes in GitHub's format, signed as by GitHub.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -6,17 +6,17 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
 
-/// GitHub's published examples.
+/// The examples that GitHub publishes.
 const EXAMPLES: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/octokit-webhooks-examples/api.github.com.json");
 
-/// The secret of every hook here.
+/// The secret of every hook in the benchmarks.
 pub(crate) const SECRET: &str = "a secret of the benches";
 
-/// The id of every hook here.
+/// The id of every hook in the benchmarks.
 pub(crate) const HOOK: &str = "bench";
 
-/// The body of a push to a branch, published by GitHub, its commit's message lengthened to make `bytes` bytes of it.
+/// The body of GitHub's example of a push, with a commit message that makes it `bytes` bytes long.
 pub(crate) fn push_of(bytes: usize) -> Result<Bytes> {
     let mut push = example()?;
     let missing = bytes.saturating_sub(serde_json::to_vec(&push)?.len());
@@ -26,7 +26,7 @@ pub(crate) fn push_of(bytes: usize) -> Result<Bytes> {
     Ok(serde_json::to_vec(&push)?.into())
 }
 
-/// The body of a push that moved `main` of a repository.
+/// The body of a push that moves a repository's `main`.
 pub(crate) fn push(url: &str, before: &str, after: &str) -> Result<Bytes> {
     let mut push = example()?;
     push["ref"] = "refs/heads/main".into();
@@ -49,14 +49,14 @@ fn example() -> Result<Value> {
     examples.find(is_of_branch).cloned().context("GitHub publishes a push to a branch")
 }
 
-/// What GitHub writes into `X-Hub-Signature-256`.
+/// The value of `X-Hub-Signature-256`.
 pub(crate) fn signature(body: &[u8]) -> Result<String> {
     let mut mac = mac()?;
     mac.update(body);
     Ok(format!("sha256={}", hex::encode(mac.finalize().into_bytes())))
 }
 
-/// The secret, ready to sign with.
+/// An HMAC with the secret.
 pub(crate) fn mac() -> Result<Hmac<Sha256>> {
     Ok(Hmac::new_from_slice(SECRET.as_bytes())?)
 }

@@ -13,15 +13,15 @@ use crate::process;
 use crate::report::{Report, Row};
 use crate::running::Gantry;
 
-/// A MiB, often enough.
+/// A piece of 1 MiB, and pieces per file.
 const PIECE: usize = 1 << 20;
 const PIECES_A_FILE: usize = 64;
 
-/// How far memory may grow, in MiB.
+/// The limit for the growth of memory, in MiB.
 const MOST: f64 = 64.0;
 
-/// Uploads a context and builds it. All of gantry and who uploads are in this one process: it grows by what any of them
-/// does.
+/// Uploads a context and builds it. gantry and the uploading client share this process, so all of their memory is
+/// measured.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let (grown, took) = runtime.block_on(build(effort.large_files))?;
@@ -40,7 +40,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 async fn build(files: usize) -> Result<(f64, Duration)> {
     let gantry = Gantry::start().await?;
     let dockerfile = format!("FROM {}\nCOPY . /context\n", real::base_image());
-    // One build before: what any build takes is not what a large context takes.
+    // A first build, so that memory that every build takes is not counted.
     let first = gantry.build(Context::new(&dockerfile)?.archive()?).await?;
     gantry.parts.ended(first).await?;
 

@@ -1,5 +1,5 @@
-//! How long it takes from an accepted push until a worker holds the run, through three processes on Redis; with a broker
-//! that rings, and without one, when all that is left is to look every few seconds.
+//! The time from an accepted push until a worker has leased the run, with three processes on Redis: with a broker, and
+//! without one, when processes only poll every few seconds.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,13 +23,13 @@ use crate::role::Role;
 use crate::samples::Samples;
 use crate::servers::Servers;
 
-/// Between two pushes.
+/// The interval between two pushes.
 const PACE: Duration = Duration::from_millis(200);
 
-/// Before these nothing is warm.
+/// The number of warm-up pushes.
 const FIRST: usize = 5;
 
-/// How long until the last run was leased.
+/// The time limit until the last run is leased.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures with the broker, and then without it.
@@ -68,7 +68,7 @@ fn start(folder: &Path, backend: &Backend) -> Result<Vec<Server>> {
     roles.into_iter().map(|role| role.start_on(folder, backend)).collect()
 }
 
-/// Pushes at a steady pace. Tells how long each took from its answer to its lease, in milliseconds.
+/// Pushes at a steady pace. Returns the time from each response to the lease, in milliseconds.
 async fn push_often(parts: &Parts, pusher: &mut Pusher, pushes: usize) -> Result<Samples> {
     let mut answered = HashMap::new();
     let mut pace = interval(PACE);
@@ -93,7 +93,7 @@ async fn push_often(parts: &Parts, pusher: &mut Pusher, pushes: usize) -> Result
     }
 }
 
-/// When the run of each commit was first leased, by the store's clock.
+/// When each commit's run was first leased, by the store's clock.
 async fn leased(parts: &Parts, limit: usize) -> Result<HashMap<String, i64>> {
     let runs = runs::list(parts.store.as_ref(), &RunFilter::default(), None, limit).await?;
     Ok(runs.iter().filter_map(|run| Some((commit(run)?, first_lease(run)?))).collect())

@@ -1,7 +1,7 @@
-//! How long a line of a build's log takes from the program that says it to who reads it live.
+//! The time from when a build step prints a line to when a live reader of the log receives it.
 //!
-//! Each line says when it was spoken, in seconds since the machine started: a clock that a build step can read without
-//! another program, and that ticks 100 times a second. The reader compares it with the same clock.
+//! Each line contains the time at which it was printed, in seconds since the machine's start: a build step can read
+//! this clock without another program, and it ticks 100 times a second. The reader compares it with the same clock.
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::report::{Report, Row, say};
 use crate::running::Gantry;
 use crate::samples::Samples;
 
-/// What a line begins with.
+/// The start of each line.
 const SPOKEN: &str = "spoken ";
 
 /// The clock.
@@ -35,10 +35,10 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// How late each line came, in milliseconds.
+/// The delay of each line, in milliseconds.
 async fn read_live(lines: usize) -> Result<Samples> {
     let gantry = Gantry::start().await?;
-    // The text differs from time to time, so that it is never cached.
+    // The text differs each time, so that the step is never cached.
     let speak = format!(
         "FROM {}\nRUN began={}; while [ ${{n:=0}} -lt {lines} ]; do read now rest <{UPTIME}; echo {SPOKEN}$now; \
          sleep 0.05; n=$((n + 1)); done\n",
@@ -67,11 +67,11 @@ async fn listen(gantry: &Gantry, run: RunId) -> Result<Vec<f64>> {
     Ok(late)
 }
 
-/// The times in whole lines of what was read; the beginning of another is kept for later.
+/// The times in the complete lines of what was read; an incomplete line is kept for the next call.
 fn spoken_in(rest: &mut String, piece: &Bytes) -> Result<Vec<f64>> {
     rest.push_str(std::str::from_utf8(piece)?);
     let Some((whole, begun)) = rest.rsplit_once('\n') else { return Ok(Vec::new()) };
-    // The step's own text, which the log shows too, has no number after the word.
+    // The step's command, which the log also shows, has no number after the prefix.
     let times = whole.split(SPOKEN).skip(1).filter_map(|text| {
         let number = text.split(|letter: char| !letter.is_ascii_digit() && letter != '.').next()?;
         number.parse().ok()

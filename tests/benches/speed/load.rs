@@ -1,7 +1,7 @@
-//! Load: many connections that are kept alive and each send one webhook after the other.
+//! A load generator: many keep-alive connections that each send one webhook after the other.
 //!
-//! One thread, and a request is one write of bytes that were made before but for its delivery id: what the sender takes
-//! of the processor is small, and the same whoever it sends to.
+//! It has one thread, and each request is one write of prepared bytes with a new delivery id. So the sender's processor
+//! time is small, and the same for every server.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,25 +15,25 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::process;
 
-/// Before the clock counts.
+/// Requests in this time are not counted.
 const WARM_UP: Duration = Duration::from_millis(400);
 
-/// The length of a delivery id, which has the form of a UUID.
+/// The length of a delivery id, which is formatted as a UUID.
 const ID_LENGTH: usize = 36;
 
-/// Makes ids different in all the loads of this process.
+/// Makes ids unique among all loads of this process.
 static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
 
-/// What is sent.
+/// A prepared request.
 #[derive(Debug, Clone)]
 pub(crate) struct Webhook {
-    /// Head and body, with room for an id.
+    /// Head and body, with space for an id.
     bytes: Vec<u8>,
     id_at: usize,
 }
 
 impl Webhook {
-    /// A push with this proof to this path.
+    /// A push with this signature to this path.
     pub(crate) fn push(path: &str, signature: &str, body: &[u8]) -> Self {
         let mut bytes = format!(
             "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: GitHub-Hookshot/0000000\r\nAccept: */*\r\n\
@@ -49,12 +49,12 @@ impl Webhook {
         Self { bytes, id_at }
     }
 
-    /// What is sent.
+    /// The bytes of the request.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Gives it the id of one delivery: as random as GitHub's, and never the same twice.
+    /// Sets a delivery id, which looks as random as GitHub's and is unique.
     pub(crate) fn rename(&mut self, sender: u64, number: u64) {
         let (high, low) = (scatter(sender), scatter(sender << 32 | number));
         let id = format!(
@@ -69,7 +69,7 @@ impl Webhook {
     }
 }
 
-/// A number of the same range that looks random; different numbers stay different.
+/// Scatters a number; different numbers stay different.
 fn scatter(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,34 +77,34 @@ fn scatter(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// How it is sent.
+/// The parameters of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Volley {
-    /// So many at once.
+    /// Concurrent connections.
     pub(crate) connections: u64,
-    /// So long.
+    /// The duration.
     pub(crate) seconds: f64,
-    /// The status that counts.
+    /// The status that every response must have.
     pub(crate) expected: u16,
 }
 
-/// What came of it.
+/// The results of a load.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
-    /// Answers in a second.
+    /// Responses per second.
     pub(crate) rate: f64,
-    /// Until an answer, in milliseconds: of half of them.
+    /// The median response time, in milliseconds.
     pub(crate) p50_ms: f64,
-    /// And of all but one in a hundred.
+    /// The 99th percentile of the response time, in milliseconds.
     pub(crate) p99_ms: f64,
-    /// The processor time that each of the processes behind it took for one, in microseconds.
+    /// The processor time per response of each server process, in microseconds.
     pub(crate) processor_us: Vec<f64>,
 }
 
-/// Sends to a server, behind which are these `processes`.
+/// Sends load to a server that consists of these `processes`, whose processor time is measured.
 ///
 /// # Errors
-/// When it answers anything else than what is expected.
+/// If a response has another status than the expected one.
 pub(crate) fn fire(
     address: SocketAddr,
     processes: &[u32],
@@ -155,7 +155,7 @@ fn summarise(mut times: Vec<Duration>, volley: Volley, processor: &[Duration]) -
     })
 }
 
-/// One connection; tells how long each answer took that came while the clock counted.
+/// Sends over one connection; returns the response times after the warm-up.
 async fn send(
     address: SocketAddr,
     mut hook: Webhook,
@@ -182,10 +182,10 @@ async fn send(
     Ok(times)
 }
 
-/// Sends so many, each connection its part, and returns once all are answered.
+/// Sends a number of webhooks, distributed over the connections, and returns when all are answered.
 ///
 /// # Errors
-/// When one is answered anything else than what is expected.
+/// If a response has another status than the expected one.
 pub(crate) fn send_all(
     address: SocketAddr,
     hook: &Webhook,
@@ -223,14 +223,14 @@ async fn send_some(
     Ok(())
 }
 
-/// Sends one, and tells the status.
+/// Sends one webhook, and returns the status.
 pub(crate) async fn send_one(address: SocketAddr, hook: &Webhook) -> Result<u16> {
     let mut hook = hook.clone();
     hook.rename(NEXT_SENDER.fetch_add(1, Ordering::Relaxed), 0);
     Connection::open(address).await?.exchange(&hook.bytes).await
 }
 
-/// One that is kept alive.
+/// A keep-alive connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
@@ -243,7 +243,7 @@ impl Connection {
         Ok(Self { stream, read: Vec::with_capacity(4096) })
     }
 
-    /// Sends a request and reads its answer to the end. Tells the status.
+    /// Sends a request, reads the whole response and returns its status.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<u16> {
         self.stream.write_all(request).await?;
         self.read.clear();
@@ -259,7 +259,7 @@ impl Connection {
     }
 }
 
-/// The status and the length of an answer, once its head is there.
+/// The status and the length of a response, once its head is complete.
 fn parse_answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
     let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&bytes[..head])?;

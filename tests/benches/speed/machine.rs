@@ -1,4 +1,4 @@
-//! The machine that was measured on: a figure without it says nothing.
+//! The machine of a measurement, without which figures mean little.
 
 use std::fmt;
 use std::fs::File;
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::process;
 use crate::samples::Samples;
 
-/// What the system says of itself.
+/// The machine's description.
 #[derive(Debug)]
 pub(crate) struct Machine {
     date: String,
@@ -25,7 +25,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks.
+    /// Reads it from the system.
     pub(crate) fn look() -> Result<Self> {
         let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
         let memory = std::fs::read_to_string("/proc/meminfo")?;
@@ -62,7 +62,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// What a durable write costs at least.
+/// The minimum cost of a durable write.
 fn sync(path: &std::path::Path) -> Result<Samples> {
     let mut file = File::create(path)?;
     let mut times = Vec::new();
@@ -75,14 +75,14 @@ fn sync(path: &std::path::Path) -> Result<Samples> {
     Ok(Samples::of(times))
 }
 
-/// The first word group after `name:`, without its unit.
+/// The value after `name:`, without its unit.
 fn field<'a>(text: &'a str, name: &str) -> &'a str {
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     let value = line.split_once(':').map_or("", |(_, value)| value);
     value.trim().trim_end_matches(" kB")
 }
 
-/// What a program says, or `unknown`.
+/// The output of a program, or `unknown`.
 fn say(words: &[&str]) -> String {
     let said = Command::new(words[0]).args(&words[1..]).output();
     let said = said.ok().filter(|said| said.status.success());
