@@ -1,8 +1,8 @@
-//! Measures gantry beside the limits and the peer that it is held against, and says what is reached.
+//! Measures gantry, the limits and the peer that it is compared with, and reports which targets are reached.
 //!
-//! In: the real parts that `make bench` starts. Out, on standard output: the tables of README.md, as Markdown. Words
-//! choose parts of it: `cargo bench -p gantry-tests -- accept forged`. `quick` is a round of each, to see that it works;
-//! `rounds=3` says how many.
+//! In: the real servers that `make bench` starts. Out, on standard output: the tables of README.md, as Markdown.
+//! Arguments select parts: `cargo bench -p gantry-tests -- accept forged`. `quick` runs one round of each part, as a
+//! check; `rounds=3` sets the number of rounds.
 
 mod accept;
 mod backend;
@@ -46,36 +46,36 @@ use crate::filled::Size;
 use crate::report::Report;
 use crate::role::Role;
 
-/// How often each thing is measured. Those that are compared take turns, so that what disturbs one disturbs all.
+/// How often each thing is measured. Compared subjects are measured in turn, so that a disturbance affects all of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// Rounds of load.
     pub(crate) rounds: usize,
     /// Seconds of load in a round.
     pub(crate) seconds: f64,
-    /// Runs from a push to the engine.
+    /// Runs measured from push to engine.
     pub(crate) pushes: usize,
-    /// Pairs of cached builds, of builds of 1.5 s and of builds of 30 s.
+    /// Pairs of cached builds, 1.5 s builds and 30 s builds.
     pub(crate) builds: [usize; 3],
-    /// Lines of a log that is read live.
+    /// Lines of a live log.
     pub(crate) lines: usize,
     /// Files of 64 MiB in a large context.
     pub(crate) large_files: usize,
     /// Runs stored before a start.
     pub(crate) stored_runs: usize,
-    /// Ready runs that takers meet, and how many of them each number of takers takes.
+    /// Ready runs in the store, and how many of them each group of takers takes.
     pub(crate) takes: [usize; 2],
     /// Ready runs that worker processes build.
     pub(crate) built_runs: usize,
-    /// Pushes whose runs are waited for until they are leased.
+    /// Pushes measured until their runs are leased.
     pub(crate) leases: usize,
-    /// Runs in a Redis whose memory is looked at.
+    /// Runs in the Redis whose memory is measured.
     pub(crate) runs_in_memory: usize,
     /// Hooks and runs whose cost is measured.
     pub(crate) costs: [usize; 2],
-    /// A small installation and a full one.
+    /// The sizes of a small and a full installation.
     pub(crate) scale: [Size; 2],
-    /// Hooks that come at once.
+    /// Concurrent hooks.
     pub(crate) burst: usize,
 }
 
@@ -119,12 +119,12 @@ const QUICK: Effort = Effort {
     burst: 1_000,
 };
 
-/// A part of the whole.
+/// A part of the benchmarks.
 struct Part {
-    /// It is chosen by this.
+    /// The argument that selects it.
     name: &'static str,
     measure: fn(Effort, &mut Report) -> Result<()>,
-    /// Rounds that tell enough. What is a ratio of two rates needs all.
+    /// The number of rounds that suffices. A ratio of two rates needs all rounds.
     most_rounds: usize,
 }
 
@@ -159,7 +159,7 @@ const PARTS: [Part; 16] = [
 ];
 
 fn main() -> Result<()> {
-    // cargo says `--bench` to every bench.
+    // cargo passes `--bench` to every benchmark.
     let mut words: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let [serve, role, folder, backend @ ..] = words.as_slice()
@@ -185,7 +185,7 @@ fn main() -> Result<()> {
     for Part { name, measure, most_rounds } in PARTS.iter().filter(chosen) {
         report::say(format_args!("{name}:"));
         let effort = Effort { rounds: effort.rounds.min(*most_rounds), ..effort };
-        // What the others measured in an hour is not lost with it.
+        // An error must not discard the results of the other parts.
         if let Err(error) = measure(effort, &mut report) {
             report.not_measured(name, &error);
         }

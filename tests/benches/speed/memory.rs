@@ -1,4 +1,4 @@
-//! What memory each role takes, idle and at work, and what a run takes in Redis.
+//! The memory of each role, idle and under load, and the memory of a run in Redis.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::servers::Servers;
 use crate::stored;
 use crate::take;
 
-/// Until a process has nothing more to do.
+/// How long a process needs to become idle.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// So many connections send hooks.
+/// Connections that send hooks.
 const CONNECTIONS: u64 = 64;
 
-/// How long events may take to be decided.
+/// The time limit for deciding events.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Measures the roles, and then Redis.
@@ -91,7 +91,7 @@ fn build_some(servers: &Servers, folder: &Path, count: usize) -> Result<()> {
     })
 }
 
-/// Ended runs, and then deliveries with their events and decisions, in an empty Redis.
+/// Measures ended runs, and then deliveries with their events and decisions, in an initially empty Redis.
 fn measure_redis(effort: Effort, report: &mut Report) -> Result<()> {
     let servers = Servers::start()?;
     let folder = process::folder()?;
@@ -138,7 +138,7 @@ fn used(servers: &Servers) -> Result<f64> {
     Ok(servers.redis_info("memory", "used_memory")?.parse()?)
 }
 
-/// The names of all records of a kind.
+/// The keys of all records of a kind.
 fn names(servers: &Servers, kind: &str) -> Result<Vec<String>> {
     let pattern = format!("gantry:r:{kind}/*");
     let text = servers.ask_redis(&["--scan", "--pattern", &pattern])?;
@@ -147,7 +147,7 @@ fn names(servers: &Servers, kind: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Until there is no undecided event.
+/// Waits until all events are decided.
 pub(crate) async fn until_decided(parts: &Parts) -> Result<()> {
     let decided = async {
         let store = parts.store.as_ref();

@@ -1,9 +1,9 @@
-//! What a build through gantry takes longer than the same build by the engine alone.
+//! How much longer a build through gantry takes than the same build by the engine alone.
 //!
-//! The engine alone: one `POST /build?version=2` with the context as its body, which is all that the engine's own client
-//! does for such a build. Through gantry: the same context uploaded, a quick build without push asked for, and its run
-//! watched until it has ended. One takes turns with the other. Both ask the registry for the base, both send the whole
-//! context, and each has a cache of its own.
+//! The engine alone: one `POST /build?version=2` with the context as its body, which is all that the engine's own
+//! client does for such a build. Through gantry: the same context is uploaded, a quick build without push is requested,
+//! and its run is watched until its end. The two alternate. Both ask the registry for the base, both send the whole
+//! context, and each has its own cache.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,19 +25,19 @@ use crate::report::{Details, Report, Row, say};
 use crate::running::Gantry;
 use crate::samples::{Samples, milliseconds};
 
-/// Files in the context, each of 16 KiB.
+/// The number of files in the context, of 16 KiB each.
 const FILES: u8 = 64;
 
-/// The name of what the engine builds alone.
+/// The name of the image that the engine builds alone.
 const IMAGE: &str = "gantry-bench";
 
-/// A build that is measured.
+/// A measured build.
 struct Build {
     name: &'static str,
-    /// How long its step works that is never cached; `None` if all of it is.
+    /// The duration of its uncached step in seconds; `None` if everything is cached.
     works: Option<f64>,
     reach: &'static str,
-    /// Whether these are: overhead in milliseconds, and as a part of the engine's own time.
+    /// Whether the target is reached, for the overhead in milliseconds and relative to the engine's own time.
     reaches: fn(f64, f64) -> bool,
 }
 
@@ -62,14 +62,14 @@ const BUILDS: [Build; 3] = [
     },
 ];
 
-/// Both ways, in milliseconds.
+/// The durations of both builds, in milliseconds.
 struct Pair {
     engine: f64,
     gantry: f64,
     stages: [f64; STAGES.len()],
 }
 
-/// What a build through gantry consists of.
+/// The stages of a build through gantry.
 const STAGES: [&str; 4] = [
     "until the engine is asked",
     "until its last word",
@@ -77,7 +77,7 @@ const STAGES: [&str; 4] = [
     "until the run has ended",
 ];
 
-/// Measures each build both ways in turn.
+/// Measures each build both ways, in turn.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
     for (build, count) in BUILDS.iter().zip(effort.builds).filter(|(_, count)| *count > 0) {
@@ -112,9 +112,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
 async fn build_often(build: &Build, count: usize) -> Result<Vec<Pair>> {
     let mut gantry = Gantry::start().await?;
     let mut pairs = Vec::new();
-    // The first one fills the caches.
+    // The first build fills the caches.
     for number in 0..=count {
-        // What one did a moment ago must not disturb the other: neither is first each time.
+        // The order alternates, because a build may disturb the one after it.
         let (engine, (through, stages)) = if number % 2 == 0 {
             let engine = by_engine(context(build)?).await?;
             (engine, by_gantry(&mut gantry, context(build)?).await?)
@@ -136,7 +136,7 @@ async fn build_often(build: &Build, count: usize) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// A context of about 1 MiB. What works has a stamp in it that no other has, so that it is never cached.
+/// A context of about 1 MiB. A step that is to run contains a unique stamp, so that it is never cached.
 fn context(build: &Build) -> Result<Bytes> {
     let base = real::base_image();
     let works = build.works.map_or_else(String::new, |seconds| {
@@ -161,7 +161,7 @@ async fn by_engine(context: Bytes) -> Result<f64> {
         .body(Full::new(context))?;
     let said = exchange(engine().await?, request).await?;
     let took = milliseconds(began.elapsed());
-    // A build that fails is a success of HTTP.
+    // HTTP reports success even if the build fails.
     let said = String::from_utf8_lossy(&said);
     ensure!(!said.contains("\"errorDetail\""), "the engine's own build failed: {said}");
     Ok(took)
@@ -176,7 +176,7 @@ async fn by_gantry(gantry: &mut Gantry, context: Bytes) -> Result<(f64, [f64; ST
     let seen = gantry.builds.recv().await.context("gantry runs")?;
     let stages =
         [seen.asked - began, seen.said - seen.asked, seen.done - seen.said, ended - seen.done];
-    // Its image and its context are removed meanwhile; that is not the next build's business.
+    // Wait for the removal of its image and context, which must not disturb the next build.
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok((milliseconds(ended - began), stages.map(milliseconds)))
 }

@@ -1,4 +1,4 @@
-//! Servers in processes of their own, and what the system says that they use.
+//! Servers in separate processes, and the resources that they use.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-/// What the kernel counts processor time in, on every Linux.
+/// The unit of processor times in `/proc`, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// A folder on the disk that the build is on: what is durable there really is, unlike in a `tmpfs`.
+/// A folder on the disk with the build, where writes are really durable, unlike in a `tmpfs`.
 pub(crate) fn folder() -> Result<TempDir> {
     Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
 }
@@ -22,14 +22,14 @@ pub(crate) fn folder() -> Result<TempDir> {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// Where it listens.
+    /// The address where it listens.
     pub(crate) address: SocketAddr,
-    /// Gone with it, if it is its own.
+    /// The server's own folder, which is removed with it.
     folder: Option<TempDir>,
 }
 
 impl Server {
-    /// Starts a program that is ready when it says its address, as its first line. Its log goes to `folder`.
+    /// Starts a program that prints its address as the first line when it is ready. Its log goes to `folder`.
     pub(crate) fn start(mut command: Command, folder: &Path) -> Result<Self> {
         // Several servers may share a folder.
         let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
@@ -46,7 +46,7 @@ impl Server {
         Ok(Self { child, address, folder: None })
     }
 
-    /// Starts a program that listens at an address that it was given.
+    /// Starts a program that listens at a given address.
     pub(crate) fn start_at(
         mut command: Command,
         address: SocketAddr,
@@ -65,13 +65,13 @@ impl Server {
         anyhow::bail!("{command:?} does not listen at {address}")
     }
 
-    /// The folder goes when the server does.
+    /// Removes the folder when the server is dropped.
     pub(crate) fn with(mut self, folder: TempDir) -> Self {
         self.folder = Some(folder);
         self
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -84,7 +84,7 @@ impl Drop for Server {
     }
 }
 
-/// Lets a process run whenever it wants to, whoever else does.
+/// Gives a process real-time priority over all other processes.
 pub(crate) fn put_first(pid: u32) -> Result<()> {
     let said = Command::new("chrt").args(["-f", "-p", "10", &pid.to_string()]).output()?;
     let why = String::from_utf8_lossy(&said.stderr);
@@ -92,7 +92,7 @@ pub(crate) fn put_first(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a process on these cores, and what it starts from now on; written as in `0,2-3`.
+/// Restricts a process, and the processes that it starts from now on, to these cores, like `0,2-3`.
 pub(crate) fn keep_on(pid: u32, cores: &str) -> Result<()> {
     let said = Command::new("taskset").args(["-pc", cores, &pid.to_string()]).output()?;
     let why = String::from_utf8_lossy(&said.stderr);
@@ -100,7 +100,7 @@ pub(crate) fn keep_on(pid: u32, cores: &str) -> Result<()> {
     Ok(())
 }
 
-/// All cores from this one on.
+/// All cores from this one on, as text.
 pub(crate) fn cores(from: usize) -> Result<String> {
     let text = fs::read_to_string("/sys/devices/system/cpu/online")?;
     let last = text.trim().rsplit(['-', ',']).next().context("a core is online")?;
@@ -108,7 +108,7 @@ pub(crate) fn cores(from: usize) -> Result<String> {
     Ok(format!("{from}-{last}"))
 }
 
-/// Of the time that the first thread of a process wanted to run, the part in which it had to wait for a core.
+/// How long a process's first thread waited for a core, relative to the time in which it was runnable.
 pub(crate) fn waited_for_core(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     let mut numbers = text.split_whitespace().map(str::parse::<f64>);
@@ -117,10 +117,10 @@ pub(crate) fn waited_for_core(pid: u32) -> Result<f64> {
     Ok(waited / (ran + waited).max(1.0))
 }
 
-/// The processor time that a process and its ended children have had.
+/// The processor time of a process and its ended children.
 pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name before it may hold anything, even a bracket.
+    // The name before it may contain any character, even a bracket.
     let (_, fields) = stat.rsplit_once(')').context("it has a name in brackets")?;
     let ticks = fields.split_whitespace().skip(11).take(4).map(str::parse::<u32>);
     let ticks = ticks.collect::<Result<Vec<_>, _>>()?;
@@ -132,13 +132,13 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
 /// The memory of a process, in MiB.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// Now.
+    /// The current resident memory.
     pub(crate) resident: f64,
-    /// The most since [`forget_peak`].
+    /// The peak since [`forget_peak`].
     pub(crate) peak: f64,
 }
 
-/// Looks at a process's memory.
+/// Reads the memory of a process.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mebibytes = |name: &str| {
@@ -151,7 +151,7 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory { resident, peak })
 }
 
-/// The peak is counted from now on.
+/// Resets the peak.
 pub(crate) fn forget_peak(pid: u32) -> Result<()> {
     Ok(fs::write(Path::new("/proc").join(pid.to_string()).join("clear_refs"), "5")?)
 }

@@ -1,4 +1,4 @@
-//! Who commits to a repository that tasks watch, and tells gantry of each commit.
+//! Commits to a repository that tasks watch, and sends a hook for each commit.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::stored;
 
 const NAME: &str = "hello";
 
-/// The pusher.
+/// Commits and sends hooks.
 pub(crate) struct Pusher {
     ingress: SocketAddr,
     host: GitServer,
@@ -25,7 +25,7 @@ pub(crate) struct Pusher {
 }
 
 impl Pusher {
-    /// A repository that so many tasks watch. It tells this ingress.
+    /// Creates a repository that `watching` tasks watch. Hooks are sent to this ingress.
     pub(crate) async fn begin(parts: &Parts, ingress: SocketAddr, watching: usize) -> Result<Self> {
         let host = GitServer::start().await?;
         let repository = host.repository(NAME)?;
@@ -36,10 +36,10 @@ impl Pusher {
         Ok(Self { ingress, host, repository, head })
     }
 
-    /// Pushes a commit, and tells which once its hook is answered.
+    /// Pushes a commit, and returns it when its hook is answered.
     pub(crate) async fn push(&mut self) -> Result<&str> {
         let before = std::mem::take(&mut self.head);
-        // The git program waits for the git host, which is in this runtime.
+        // This call blocks on git, and the git host runs in the same runtime.
         self.head =
             tokio::task::block_in_place(|| self.repository.commit("main", &[("before", &before)]))?;
         let body = github::push(&self.host.url(NAME), &before, &self.head)?;

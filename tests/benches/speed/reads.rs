@@ -1,4 +1,4 @@
-//! A store, and how often it is asked and for how much.
+//! Counts how often a store is read, and how much.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use gantry_seams::store::{
     Watch,
 };
 
-/// What a store was asked for since it was opened.
+/// The reads of a store since it was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     questions: AtomicU64,
@@ -18,7 +18,7 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// How many questions, and how many records and entries of indexes were answered.
+    /// The number of reads, and the number of returned records and index entries.
     pub(crate) fn so_far(&self) -> (u64, u64) {
         (self.questions.load(Ordering::Relaxed), self.things.load(Ordering::Relaxed))
     }
@@ -29,14 +29,14 @@ impl Reads {
     }
 }
 
-/// The store, counted.
+/// A store that counts its reads.
 pub(crate) struct Watched {
     store: SharedStore,
     reads: Arc<Reads>,
 }
 
 impl Watched {
-    /// Counts what is read of `store`.
+    /// Wraps `store`; also returns the counters.
     pub(crate) fn shared(store: SharedStore) -> (SharedStore, Arc<Reads>) {
         let reads = Arc::default();
         (Arc::new(Self { store, reads: Arc::clone(&reads) }), reads)

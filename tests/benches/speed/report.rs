@@ -1,4 +1,4 @@
-//! What was measured, as Markdown.
+//! The results, as Markdown.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use anyhow::{Result, ensure};
 
 use crate::machine::Machine;
 
-/// A row of DESIGN's table of speeds to reach.
+/// A row of the table of targets.
 #[derive(Debug)]
 pub(crate) struct Row {
     /// What was measured.
     pub(crate) what: String,
-    /// What is to be reached.
+    /// The target.
     pub(crate) reach: &'static str,
-    /// What was.
+    /// The result.
     pub(crate) measured: String,
-    /// Whether that reaches it.
+    /// Whether the result reaches the target.
     pub(crate) reached: bool,
 }
 
-/// A table of its own, behind the rows.
+/// A separate table after the targets.
 #[derive(Debug)]
 pub(crate) struct Details {
     /// Its title.
@@ -30,7 +30,7 @@ pub(crate) struct Details {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// Everything that was measured.
+/// All results.
 #[derive(Debug)]
 pub(crate) struct Report {
     machine: Machine,
@@ -40,7 +40,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Nothing is measured yet but the machine.
+    /// An empty report for this machine.
     pub(crate) fn begin() -> Result<Self> {
         Ok(Self {
             machine: Machine::look()?,
@@ -50,14 +50,14 @@ impl Report {
         })
     }
 
-    /// A speed that is to be reached.
+    /// Adds a target and its result.
     pub(crate) fn row(&mut self, row: Row) {
         let verdict = verdict(row.reached);
         say(format_args!("  {}: {} ({}: {verdict})", row.what, row.measured, row.reach));
         self.rows.push(row);
     }
 
-    /// A part that could not be measured to its end.
+    /// Adds a part that failed.
     pub(crate) fn not_measured(&mut self, part: &'static str, error: &anyhow::Error) {
         self.not_measured.push(part);
         self.row(Row {
@@ -68,15 +68,15 @@ impl Report {
         });
     }
 
-    /// What stands behind it.
+    /// Adds a table with details.
     pub(crate) fn details(&mut self, details: Details) {
         self.details.push(details);
     }
 
-    /// Prints all of it: first what is to be reached and what was.
+    /// Prints the targets with their results, and then the details.
     ///
     /// # Errors
-    /// Of what was not measured, once the rest is printed.
+    /// If a part failed, after everything is printed.
     pub(crate) fn print(&self) -> Result<()> {
         use std::io::Write as _;
 
@@ -101,7 +101,7 @@ fn verdict(reached: bool) -> &'static str {
     if reached { "reached" } else { "**missed**" }
 }
 
-/// Tells the person who waits how far it is.
+/// Reports progress to the person who waits.
 pub(crate) fn say(words: fmt::Arguments<'_>) {
     eprintln!("{words}");
 }

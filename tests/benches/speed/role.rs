@@ -1,4 +1,4 @@
-//! What a process of this program serves while another one sends load to it.
+//! The roles of this program's processes, to which another process sends load.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,19 +17,19 @@ use crate::bare::{self, Write};
 use crate::composition::Parts;
 use crate::process::{self, Server};
 
-/// The word that makes this program a server.
+/// The argument that makes this program a server.
 pub(crate) const SERVE: &str = "serve";
 
-/// What is served.
+/// What a process serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// All of gantry in one process, as by `gantry up`: each event is decided too.
+    /// All of gantry in one process, like `gantry up`: each event is also decided.
     Up,
     /// gantry's ingress on its store.
     Ingress,
     /// gantry's scheduler on the same store.
     Scheduler,
-    /// gantry's worker on the same store, on an engine that builds nothing.
+    /// gantry's worker on the same store, with an engine that builds nothing.
     Worker,
     /// A route that checks the signature and commits a batch equal to gantry's.
     EqualWrite,
@@ -53,14 +53,14 @@ const NAMES: [(Role, &str); 8] = [
 ];
 
 impl Role {
-    /// Starts it in a process and on an empty folder of its own.
+    /// Starts the role in a separate process, with an empty folder.
     pub(crate) fn start(self) -> Result<Server> {
         let folder = process::folder()?;
         Ok(self.start_on(folder.path(), &Backend::Embedded)?.with(folder))
     }
 
-    /// Starts it in a process of its own, on this folder and backend. Those that share both are one installation, which
-    /// the ingress begins.
+    /// Starts the role in a separate process, with this folder and backend. Roles that share both are one installation,
+    /// which the ingress creates.
     pub(crate) fn start_on(self, folder: &Path, backend: &Backend) -> Result<Server> {
         let name = NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name);
         let mut command = Command::new(std::env::current_exe()?);
@@ -68,12 +68,12 @@ impl Role {
         Server::start(command, folder)
     }
 
-    /// Whether it keeps anything.
+    /// Whether the role uses a store.
     pub(crate) fn has_a_store(self) -> bool {
         !matches!(self, Self::Signed | Self::Bare)
     }
 
-    /// Serves until whoever started this process is gone.
+    /// Serves until the parent process ends.
     pub(crate) fn serve(self, folder: &Path, backend: &Backend) -> Result<()> {
         std::thread::spawn(|| {
             let _until_closed = std::io::stdin().read(&mut [0]);
@@ -108,7 +108,7 @@ impl Role {
         let (log, traces) = (&parts.settings.log, &parts.settings.telemetry);
         let _telemetry = telemetry::start(log, traces, "gantry-bench".to_owned())?;
         parts.set_up("registry.test").await?;
-        // A role without an API prints an address all the same, once it is ready.
+        // A role without an API prints an address too, because it means that the process is ready.
         say_address(&listener)?;
         if self == Self::Scheduler {
             parts.scheduler().run(stop).await;
@@ -137,7 +137,7 @@ impl FromStr for Role {
     }
 }
 
-/// The listener queues connections already, so whoever reads this may connect.
+/// The listener already queues connections, so a reader of the address can connect.
 fn say_address(listener: &TcpListener) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{}", listener.local_addr()?)?;

@@ -1,4 +1,4 @@
-//! gantry in this process, on the real engine, reached over HTTP as by its users.
+//! gantry in this process, with the real engine, used over HTTP as by its users.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -33,13 +33,13 @@ use crate::context::TAR;
 use crate::exchange::{begin, exchange};
 use crate::process;
 
-/// gantry, running.
+/// A running gantry.
 pub(crate) struct Gantry {
-    /// Its parts.
+    /// Its components.
     pub(crate) parts: Parts,
-    /// Where it listens.
+    /// The address where it listens.
     pub(crate) address: SocketAddr,
-    /// What its engine was asked to build, each when it was done.
+    /// The completed builds of its engine.
     pub(crate) builds: mpsc::UnboundedReceiver<SeenBuild>,
     token: String,
     stop: CancellationToken,
@@ -47,23 +47,23 @@ pub(crate) struct Gantry {
     _folder: TempDir,
 }
 
-/// A build as seen from between gantry and the engine.
+/// A build as observed between gantry and the engine.
 #[derive(Debug)]
 pub(crate) struct SeenBuild {
-    /// Whose.
+    /// The run of the build.
     pub(crate) run: RunId,
-    /// When gantry asked for it.
+    /// When gantry requested it.
     pub(crate) asked: Instant,
-    /// When the engine first said something of it.
+    /// When the engine reported the first event.
     pub(crate) first_event: Option<Instant>,
-    /// When the engine had nothing more to say of it.
+    /// When the engine reported the last event.
     pub(crate) said: Instant,
-    /// When gantry was done with the engine.
+    /// When the engine's call returned.
     pub(crate) done: Instant,
 }
 
 impl Gantry {
-    /// Starts it on an empty folder, with the real registry.
+    /// Starts gantry with an empty folder and the real registry.
     pub(crate) async fn start() -> Result<Self> {
         let folder = process::folder()?;
         let stop = CancellationToken::new();
@@ -88,18 +88,18 @@ impl Gantry {
         Ok(Self { parts, address, builds, token, stop, loops, _folder: folder })
     }
 
-    /// Asks its API for something, in JSON.
+    /// Sends a JSON request to its API.
     pub(crate) async fn ask(&self, path: &str, body: &Value) -> Result<Value> {
         let body = Full::new(Bytes::from(serde_json::to_vec(body)?));
         self.post(path, "application/json", body).await
     }
 
-    /// Uploads a context and asks for a build that is not pushed.
+    /// Uploads a context and starts a build without push.
     pub(crate) async fn build(&self, context: Bytes) -> Result<RunId> {
         self.build_of(Full::new(context)).await
     }
 
-    /// The same, of a context that comes piece by piece.
+    /// The same, with a streamed context.
     pub(crate) async fn build_stream<E>(
         &self,
         context: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
@@ -146,18 +146,18 @@ impl Gantry {
         Ok(TcpStream::connect(self.address).await?)
     }
 
-    /// Lets it stop in good order.
+    /// Stops it gracefully.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.loops.join_next().await.is_some() {}
     }
 }
 
-/// A log that is followed.
+/// A live log.
 pub(crate) struct LiveLog(Incoming);
 
 impl LiveLog {
-    /// What comes next; `None` once the run has ended.
+    /// The next bytes; `None` once the run has ended.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.0.frame().await.transpose()?.map(Frame::into_data) {
@@ -169,7 +169,7 @@ impl LiveLog {
     }
 }
 
-/// The real engine, and someone who looks at the clock when it is asked and when it answers.
+/// The real engine, with the times of its requests and events recorded.
 struct Watched {
     engine: Arc<dyn Engine>,
     seen: mpsc::UnboundedSender<SeenBuild>,

@@ -1,13 +1,13 @@
-//! Many measurements of one thing, as a median and a range.
+//! Several measurements of the same thing, as a median and a range.
 
 use std::time::Duration;
 
-/// Measurements, at least one.
+/// One or more measurements.
 #[derive(Debug, Clone)]
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Of these values; a single 0 when there are none.
+    /// Takes these values, or a single 0 if there are none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         if values.is_empty() {
@@ -17,12 +17,12 @@ impl Samples {
         Self(values)
     }
 
-    /// The one in the middle.
+    /// The median.
     pub(crate) fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    /// The one that this part of all, between 0 and 1, is not above.
+    /// The smallest value that is at least as large as this part of all values; `part` is between 0 and 1.
     pub(crate) fn quantile(&self, part: f64) -> f64 {
         let count = self.0.len();
         #[expect(
@@ -35,17 +35,17 @@ impl Samples {
         self.0[rank.clamp(1, count) - 1]
     }
 
-    /// The least.
+    /// The minimum.
     pub(crate) fn least(&self) -> f64 {
         self.0[0]
     }
 
-    /// The most.
+    /// The maximum.
     pub(crate) fn most(&self) -> f64 {
         self.0[self.0.len() - 1]
     }
 
-    /// `median [least – most]`, with so many digits after the point.
+    /// `median [minimum – maximum]`, with this number of decimal places.
     pub(crate) fn show(&self, digits: usize) -> String {
         let (median, least, most) = (self.median(), self.least(), self.most());
         if self.0.len() == 1 {
@@ -55,7 +55,7 @@ impl Samples {
     }
 }
 
-/// As a number with a fraction.
+/// Fractional milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

@@ -1,4 +1,4 @@
-//! Whether what is done often takes as long in a full store as in a small one, and what a full store costs at rest.
+//! Whether frequent operations take as long in a full store as in a small one, and what a full store costs when idle.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -37,22 +37,22 @@ use crate::servers::Servers;
 use crate::start;
 use crate::take;
 
-/// Until a process has nothing more to do.
+/// How long a process needs to become idle.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// How long the scheduler is watched while there is nothing to do.
+/// How long the idle scheduler is watched.
 const REST: Duration = Duration::from_secs(10);
 
-/// How often each thing is done.
+/// How often each operation is measured.
 const TIMES: usize = 9;
 
-/// How much longer it may take in the full store, and how much longer whatever it is: a page more of an index, a disk that
-/// was slow once.
+/// The allowed ratio of the full store to the small one, and the allowed absolute difference: for one more page of an
+/// index, or a slow disk access.
 const RATIO: f64 = 1.5;
 const SLACK_MS: f64 = 1.0;
 const SLACK_THINGS: u64 = 60;
 
-/// What is done, in the order of the table.
+/// The operations, in the order of the table.
 const DEEDS: [&str; 14] = [
     "first page of runs",
     "runs with `status=Succeeded`, which only the oldest have",
@@ -70,7 +70,7 @@ const DEEDS: [&str; 14] = [
     "a second of the scheduler at rest",
 ];
 
-/// What one deed took, each time.
+/// The measurements of one operation.
 #[derive(Debug, Default)]
 struct Deed {
     took_ms: Vec<f64>,
@@ -143,7 +143,7 @@ fn tell(name: &str, [small, full]: [Size; 2], measured: &[Vec<Deed>], report: &m
     });
 }
 
-/// Fills an installation in this process, and does everything in it.
+/// Fills an installation in this process, and measures all operations in it.
 async fn do_all(backend: &Backend, folder: &Path, size: Size) -> Result<Vec<Deed>> {
     let stop = CancellationToken::new();
     let (store, reads) = Watched::shared(backend.store(folder).await?);
@@ -182,7 +182,7 @@ struct Bench {
 impl Bench {
     async fn do_each_once(&mut self, ids: &[RunId], deeds: &mut [Deed]) -> Result<()> {
         let some = ids.get(ids.len() / 2).context("there are runs")?;
-        // Behind it there are fewer than fit one page.
+        // Fewer runs than a page follow it.
         let near_the_end = ids.get(OLDEST + 20).context("there are runs")?;
         let pages = [
             "/runs".to_owned(),
@@ -220,14 +220,14 @@ impl Bench {
         Ok(())
     }
 
-    /// Tells of a commit to another repository than before.
+    /// A push to a different repository than the previous one.
     fn next_push(&mut self) -> Result<Webhook> {
         let body = github::push(&filled::repository(self.pushed), HEAD, &"b".repeat(40))?;
         self.pushed += 1;
         Ok(Webhook::push(&accept::path(), &github::signature(&body)?, &body))
     }
 
-    /// Takes and finishes every run, those too that had no place at first.
+    /// Leases and ends every run, including those that wait for a limit at first.
     async fn take_all(&self, taking: &mut Deed, finish: &mut Deed) -> Result<()> {
         let store = self.parts.store.as_ref();
         let (worker, nonce): (WorkerId, LeaseNonce) =
@@ -285,7 +285,7 @@ impl Bench {
     }
 }
 
-/// Starts gantry on a full store, and looks at its memory once it rests.
+/// Starts gantry on a full store, and measures its idle memory.
 fn rest(
     name: &str,
     size: Size,

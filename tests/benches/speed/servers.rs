@@ -1,4 +1,4 @@
-//! Servers for one measurement: a Redis with nothing in it, on the disk that the build is on, and doorbells of its own.
+//! Servers for one measurement: an empty Redis, on the disk with the build, and a separate broker or vhost.
 
 use std::process::Command;
 
@@ -11,23 +11,23 @@ use tokio::runtime::Runtime;
 use crate::backend::Backend;
 use crate::process;
 
-/// They run until this is dropped.
+/// Servers that run until this is dropped.
 pub(crate) struct Servers {
     redis: Redis,
     broker: Broker,
-    /// The servers' processes belong to it.
+    /// The runtime of the servers' processes.
     runtime: Runtime,
 }
 
 enum Broker {
-    /// In the RabbitMQ that the environment names.
+    /// A vhost in the RabbitMQ that the environment names.
     Vhost(Vhost),
-    /// One that may be killed.
+    /// A separate RabbitMQ, which can be killed.
     Private(Box<RabbitMq>),
 }
 
 impl Servers {
-    /// Starts a Redis, and makes a vhost in the RabbitMQ of the whole run.
+    /// Starts a Redis, and creates a vhost in the shared RabbitMQ.
     pub(crate) fn start() -> Result<Self> {
         let runtime = Runtime::new()?;
         let redis = runtime.block_on(Redis::start_in(process::folder()?))?;
@@ -43,7 +43,7 @@ impl Servers {
         Ok(Self { redis, broker, runtime })
     }
 
-    /// Where they are.
+    /// The addresses of the servers.
     pub(crate) fn backend(&self) -> Backend {
         let amqp = match &self.broker {
             Broker::Vhost(vhost) => vhost.address(),
@@ -52,7 +52,7 @@ impl Servers {
         Backend::Scaled { redis: self.redis.url(), amqp }
     }
 
-    /// Takes the broker away, which must be its own.
+    /// Kills the broker, which must be a separate one.
     pub(crate) fn kill_broker(&mut self) -> Result<()> {
         match &mut self.broker {
             Broker::Private(broker) => self.runtime.block_on(broker.kill()),
@@ -65,7 +65,7 @@ impl Servers {
         self.redis.pid().context("it runs")
     }
 
-    /// The process of RabbitMQ, which must be its own.
+    /// The process of RabbitMQ, which must be a separate one.
     pub(crate) fn broker_pid(&self) -> Result<u32> {
         match &self.broker {
             Broker::Private(broker) => broker.pid().context("it runs"),
@@ -73,7 +73,7 @@ impl Servers {
         }
     }
 
-    /// What Redis answers to a command.
+    /// Redis's response to a command.
     pub(crate) fn ask_redis(&self, words: &[&str]) -> Result<String> {
         let said =
             Command::new("redis-cli").args(["-u", &self.redis.url()]).args(words).output()?;
@@ -82,7 +82,7 @@ impl Servers {
         Ok(text)
     }
 
-    /// A value of what Redis tells of itself, like `used_memory`.
+    /// A value from Redis's `INFO`, like `used_memory`.
     pub(crate) fn redis_info(&self, section: &str, name: &str) -> Result<String> {
         let text = self.ask_redis(&["INFO", section])?;
         let mut lines = text.lines().filter_map(|line| line.trim_end().split_once(':'));

@@ -1,4 +1,4 @@
-//! How soon gantry is ready with much in its store, and what memory it takes when it has nothing to do.
+//! How soon gantry is ready with many runs in its store, and how much memory it takes when idle.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::role::Role;
 use crate::samples::{Samples, milliseconds};
 use crate::stored;
 
-/// How many are ended at once: the store commits them together.
+/// The number of runs cancelled concurrently, which the store commits together.
 const AT_ONCE: usize = 256;
 
-/// Until a process has nothing more to do.
+/// How long a process needs to become idle.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Starts gantry several times on a store that is full of runs.
@@ -47,7 +47,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Until `/readyz` says so.
+/// Checks that `/readyz` reports success.
 pub(crate) fn answers(address: std::net::SocketAddr) -> Result<()> {
     use std::io::{Read as _, Write as _};
 
@@ -59,7 +59,7 @@ pub(crate) fn answers(address: std::net::SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Creates runs that somebody cancelled before they began.
+/// Creates runs that were cancelled before they began.
 async fn store_runs(folder: &std::path::Path, count: usize) -> Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts::open(folder, &stop).await?;

@@ -1,4 +1,4 @@
-//! Runs that are put into a store through its operations, without what usually leads to them.
+//! Creates runs directly in a store, without the events that usually lead to them.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -18,13 +18,13 @@ use sha2::{Digest as _, Sha256};
 use crate::composition::Parts;
 use crate::context::Context;
 
-/// How many runs one commit creates.
+/// The number of runs that one commit creates.
 const A_COMMIT: usize = 64;
 
-/// Who asked for them.
+/// The token that started the runs.
 pub(crate) const BY: &str = "t1";
 
-/// Vouches for nothing: no scheduler is to make these runs ready.
+/// Signs with an invalid signature, so that no scheduler makes these runs ready.
 struct Nobody;
 
 impl Signer for Nobody {
@@ -40,7 +40,7 @@ impl Signer for Nobody {
     }
 }
 
-/// Creates at least `count` runs that wait.
+/// Creates at least `count` waiting runs.
 pub(crate) async fn create(
     store: &SharedStore,
     registry: &RegistryName,
@@ -71,7 +71,7 @@ async fn create_signed(
     Ok(ids)
 }
 
-/// The same, and lets any worker take them. Those of one registry race for its places, so it has few.
+/// Creates ready runs. Commits for the same registry conflict, so each registry has few runs.
 pub(crate) async fn create_ready(store: &SharedStore, count: usize) -> Result<()> {
     let build = build("https://github.com/example/hello.git#main".parse()?)?;
     let mut registries = Vec::new();
@@ -83,7 +83,7 @@ pub(crate) async fn create_ready(store: &SharedStore, count: usize) -> Result<()
     stream::iter(all_at_once).buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
 }
 
-/// Lets any worker take them, one after the other.
+/// Makes runs ready, one after the other.
 pub(crate) async fn make_ready(store: &SharedStore, runs: Vec<RunId>) -> Result<()> {
     let limits = Limits { registry: u32::MAX, task: None };
     for run in runs {
@@ -92,7 +92,7 @@ pub(crate) async fn make_ready(store: &SharedStore, runs: Vec<RunId>) -> Result<
     Ok(())
 }
 
-/// Makes runs of a registry ready that a scripted engine can build: their context is uploaded.
+/// Creates ready runs that a scripted engine can build: their context is uploaded.
 pub(crate) async fn create_buildable(
     parts: &Parts,
     registry: &RegistryName,
@@ -113,7 +113,7 @@ pub(crate) async fn create_waiting(
     create_signed(&parts.store, registry, &build, count, parts.keyring.as_ref()).await.map(drop)
 }
 
-/// What a scripted engine can build, with its context uploaded.
+/// A recipe that a scripted engine can build, with its context uploaded.
 async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<Recipe> {
     let context: Bytes = Context::new("FROM scratch\n")?.archive()?;
     let id: UploadId = "bench".parse()?;
@@ -132,7 +132,7 @@ async fn buildable(parts: &Parts, registry: &RegistryName) -> Result<Recipe> {
     build(Source::Upload { upload: id, digest })
 }
 
-/// An image of a source that is not pushed.
+/// A recipe for an image that is not pushed.
 pub(crate) fn build(source: Source) -> Result<Recipe> {
     Ok(Recipe {
         source,

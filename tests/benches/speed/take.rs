@@ -1,4 +1,4 @@
-//! How many runs a second are taken and finished, by how many takers at once, and how many worker processes build.
+//! How many runs per second are taken and finished by several takers, and how many worker processes build.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,18 +32,18 @@ const WORKERS: [usize; 2] = [1, 4];
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// How long the worker processes may take for all of it.
+/// The time limit for the worker processes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What takers did.
+/// The results of takers.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    /// Taken and finished, in a second.
+    /// Runs taken and finished per second.
     rate: f64,
-    /// Until a take was done, in milliseconds.
+    /// The time for taking a run, in milliseconds.
     take_p50_ms: f64,
     take_p99_ms: f64,
-    /// For each run.
+    /// The number of conflicts per run.
     conflicts: f64,
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     measure_workers(effort, report)
 }
 
-/// Lets each number of takers take some of the same crowd.
+/// Lets groups of takers take runs from the same store, one group after the other.
 async fn take_in_turn(
     backend: &Backend,
     folder: &Path,
@@ -101,7 +101,7 @@ async fn take_in_turn(
         let mut stores = Vec::new();
         for _ in 0..takers {
             stores.push(match backend {
-                // One process at a time may have it open.
+                // Only one process can have the store open.
                 Backend::Embedded => Arc::clone(&store),
                 Backend::Scaled { .. } => backend.store(folder).await?,
             });
@@ -111,7 +111,7 @@ async fn take_in_turn(
     Ok(measured)
 }
 
-/// Takes and finishes `count` runs, with a taker at each store.
+/// Takes and finishes `count` runs, with one taker per store.
 pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Result<Taken> {
     let (conflicts, taken) = (Arc::new(Conflicts::default()), Arc::new(AtomicUsize::new(0)));
     let began = Instant::now();
@@ -137,7 +137,7 @@ pub(crate) async fn take_at_once(stores: Vec<SharedStore>, count: usize) -> Resu
     })
 }
 
-/// Takes and finishes until all takers together have `count`. Tells how long each take took, in milliseconds.
+/// Takes and finishes runs until all takers together have `count`. Returns the duration of each take, in milliseconds.
 async fn take_some(
     store: SharedStore,
     worker: WorkerId,
@@ -162,7 +162,7 @@ async fn take_some(
     Ok(times)
 }
 
-/// Until there is one: others may have been faster with all that were looked at.
+/// Tries until it takes a run, because other takers may take all runs that it looked at.
 pub(crate) async fn take_one(
     store: &dyn Store,
     pool: &PoolName,
@@ -176,7 +176,7 @@ pub(crate) async fn take_one(
     }
 }
 
-/// Whole runs: source, build and log, by processes on an engine that takes no time.
+/// Measures complete runs: source, build and log, by worker processes with an engine that takes no time.
 fn measure_workers(effort: Effort, report: &mut Report) -> Result<()> {
     let mut rows = WORKERS.map(|workers| (workers, Vec::new()));
     for round in 1..=effort.rounds {
@@ -215,12 +215,12 @@ fn build_all(workers: usize, count: usize) -> Result<f64> {
     rate_of(&ended)
 }
 
-/// Until no run waits, is ready or leased.
+/// Waits until no run is waiting, ready or leased.
 pub(crate) async fn until_idle(parts: &Parts) -> Result<()> {
     let store = parts.store.as_ref();
     let idle = async {
         loop {
-            // In the order in which a run goes through them: none slips by.
+            // Checked in the order of a run's states, so that no run is missed.
             if runs::waiting(store, None, 1).await?.is_empty()
                 && runs::all_ready(store, 1).await?.is_empty()
                 && runs::count_leased(store, 1).await? == 0
@@ -233,7 +233,7 @@ pub(crate) async fn until_idle(parts: &Parts) -> Result<()> {
     tokio::time::timeout(PATIENCE, idle).await.context("runs are not built")?
 }
 
-/// By the store's clock, from the first lease to the last end.
+/// The rate by the store's clock, from the first lease to the last end.
 fn rate_of(ended: &[Run]) -> Result<f64> {
     for run in ended {
         let succeeded = run.status() == RunStatus::Succeeded;

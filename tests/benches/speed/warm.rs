@@ -1,7 +1,7 @@
-//! How long it takes from an accepted push until the engine has the build, git's own time left out.
+//! The time from an accepted push until the engine receives the build, without the time that git takes.
 //!
-//! A task that builds and pushes; commit after commit is pushed and told by a signed webhook, each once the run before
-//! it has ended. git's time is what the run's own log says lies between "fetching" and "at commit".
+//! A task builds and pushes. Commits are pushed and reported by signed webhooks, each after the previous run has ended.
+//! git's time is that between "fetching" and "at commit" in the run's log.
 
 use std::time::{Duration, Instant};
 
@@ -21,22 +21,22 @@ use crate::report::{Details, Report, Row};
 use crate::running::Gantry;
 use crate::samples::{Samples, milliseconds};
 
-/// Before these nothing is warm.
+/// The number of warm-up pushes.
 const FIRST: usize = 3;
 
 const NAME: &str = "warm";
 
-/// One push, in milliseconds.
+/// The durations for one push, in milliseconds.
 struct Passage {
-    /// From the answer to the webhook until gantry asked the engine.
+    /// From the response to the webhook until gantry's request to the engine.
     asked: f64,
-    /// And until the engine said something of the build.
+    /// Until the engine's first event.
     first_event: f64,
-    /// Of these, git's.
+    /// The part of git.
     git: f64,
 }
 
-/// Measures push after push.
+/// Measures pushes one after the other.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let passages = tokio::runtime::Runtime::new()?.block_on(push_often(effort.pushes))?;
     let all = |of: fn(&Passage) -> f64| Samples::of(passages.iter().map(of));
@@ -105,7 +105,7 @@ async fn push_once(
     number: usize,
 ) -> Result<Passage> {
     let before = std::mem::take(head);
-    // The git program waits for the git host, which is in this runtime.
+    // This call blocks on git, and the git host runs in the same runtime.
     *head = tokio::task::block_in_place(|| {
         repository.commit("main", &[("number", &number.to_string())])
     })?;
@@ -128,7 +128,7 @@ async fn push_once(
     })
 }
 
-/// From "fetching" to "at commit", in milliseconds.
+/// The time from "fetching" to "at commit", in milliseconds.
 async fn git_time(parts: &Parts, run: &Run) -> Result<f64> {
     let mut reader = LogReader::at(LogId { run: run.id, attempt: 1 }, 0);
     let mut frames = Vec::new();
