@@ -49,7 +49,7 @@ async fn ten_gibibytes_are_refused_when_announced_and_cut_when_they_come() {
     while sent < 10 << 30 && writer.write_all(chunk.as_bytes()).await.is_ok() {
         sent += 0x10000;
     }
-    // The buffers of the two sockets were also counted as sent, but never read.
+    // Bytes in the buffers of the two sockets count as sent, although the server never reads them.
     assert!(sent < 25 * MIB + 16 * MIB, "{sent} bytes were taken");
     let mut answer = Vec::new();
     let _reset = within(reader.read_to_end(&mut answer)).await;

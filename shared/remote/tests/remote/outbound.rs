@@ -24,7 +24,7 @@ const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LIMITS: GitLimits =
     GitLimits { fetched_bytes: 64 << 20, checkout_bytes: 1 << 20, checkout_files: 100 };
 
-/// In these tests 127.0.0.1 stands for foreign, public servers; every other loopback address is internal.
+/// In these tests 127.0.0.1 stands for foreign, public servers; all other local addresses are internal.
 fn policy(entries: &[&str]) -> OutboundPolicy {
     OutboundPolicy::parse(entries.iter().copied()).unwrap()
 }
