@@ -8,11 +8,11 @@ use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Repair};
-use gantry_seams::events::Due;
+use gantry_seams::due::{self, Due};
 use gantry_seams::queue::{EventAccepted, PoolHasWork, QueueError, Queues, RunsMoved};
 use gantry_seams::runs::{self, Lapsed, RunOpError};
 use gantry_seams::store::{SharedStore, StoreError};
-use gantry_seams::{events, workers};
+use gantry_seams::workers;
 
 use crate::decider::Asks;
 
@@ -116,7 +116,7 @@ impl Sweeper {
     async fn ring_for_what_is_due(&self, now: Timestamp) -> Result<(), StoreError> {
         let store = self.store.as_ref();
         // Work that became due just now is probably being handled.
-        let mut missed = events::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
+        let mut missed = due::undecided(store, now.before(MISSED_AFTER), EVENTS).await?;
         missed.retain(|due| !self.asks.has(&due.event));
         metrics::repaired(Repair::EventDecided, missed.len());
         if let Some(Due { event, .. }) = missed.pop() {

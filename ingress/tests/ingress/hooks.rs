@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use gantry_api::HookAccepted;
 use gantry_domain::hook::Provider;
 use gantry_ingress::IngressSettings;
-use gantry_seams::events;
+use gantry_seams::due;
 use gantry_seams::queue::EventAccepted;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ async fn a_signed_push_is_stored_with_its_event_before_the_answer() {
 
     let store = server.store.as_ref();
     let now = store.now().await.unwrap();
-    let undecided = events::undecided(store, now, 10).await.unwrap();
+    let undecided = due::undecided(store, now, 10).await.unwrap();
     assert_eq!(
         undecided.iter().map(|due| due.event.as_str()).collect::<Vec<_>>(),
         [event.as_str()]
@@ -173,7 +173,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_one_event() {
     assert!(answers.iter().all(|answer| answer.text == answers[0].text));
 
     let now = server.store.now().await.unwrap();
-    assert_eq!(events::undecided(server.store.as_ref(), now, 10).await.unwrap().len(), 1);
+    assert_eq!(due::undecided(server.store.as_ref(), now, 10).await.unwrap().len(), 1);
     assert_eq!(server.ledger().await.len(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_domain::id::EventId;
-use gantry_seams::events::Due;
+use gantry_seams::due::Due;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Decider;

@@ -11,7 +11,8 @@ use gantry_ops::secret::Keyring;
 use gantry_ops::{metrics, telemetry};
 use gantry_remote::code_host::CodeHost;
 use gantry_seams::decisions::{self, Decided, Undecided};
-use gantry_seams::events::{self, Due};
+use gantry_seams::due::{self, Due};
+use gantry_seams::events;
 use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::store::{Batch, CommitError, SharedStore, StoreError};
 use tracing::{Instrument as _, field};
@@ -73,7 +74,7 @@ impl Decider {
             let now = self.store.now().await?;
             // Events awaiting a code host stay due and sort first, so read past them.
             let most = EVENTS_A_TICK + self.asks.count();
-            let due = events::undecided(self.store.as_ref(), now, most).await?;
+            let due = due::undecided(self.store.as_ref(), now, most).await?;
             let is_all = due.len() < most;
             let mut moved = 0;
             for due in due.iter().filter(|due| !self.asks.has(&due.event)) {
@@ -96,7 +97,7 @@ impl Decider {
         let id = &due.event;
         let mut conflicts = 0;
         loop {
-            let found = match decisions::find_undecided(self.store.as_ref(), id).await {
+            let found = match events::find_undecided(self.store.as_ref(), id).await {
                 Ok(Some(found)) => found,
                 Ok(None) => return self.set_aside(due).await,
                 Err(StoreError::Undecodable { key, message }) => {
@@ -136,7 +137,7 @@ impl Decider {
     }
 
     async fn set_aside(&self, due: &Due) -> Result<Option<String>, StoreError> {
-        events::set_aside(self.store.as_ref(), due).await?;
+        due::set_aside(self.store.as_ref(), due).await?;
         Ok(None)
     }
 

@@ -8,7 +8,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{decisions, deliveries, lineages, runs, tags, tasks, uploads};
+use gantry_seams::{deliveries, events, lineages, runs, tags, tasks, uploads};
 
 use super::Keeper;
 
@@ -79,7 +79,7 @@ impl Keeper {
         count += self.move_bodies(&ledgers, now.before(keep.bodies)).await?;
         count += self.forget_deliveries(&ledgers, now.before(keep.deliveries)).await?;
         count += self.remove_unowned_bodies(now.before(keep.unused_uploads)).await?;
-        count += decisions::forget(store, now.before(keep.deliveries), PIECE).await?;
+        count += events::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
         count += tags::forget(store, now.before(keep.lineage), PIECE).await?;
@@ -159,32 +159,23 @@ impl Keeper {
         ledgers: &[Ledger],
         before: Timestamp,
     ) -> Result<usize, StoreError> {
+        let store = self.store.as_ref();
         let mut count = 0;
         for Ledger { registry, .. } in ledgers {
-            count += self.move_bodies_of(*registry, before).await?;
-        }
-        Ok(count)
-    }
-
-    async fn move_bodies_of(
-        &self,
-        registry: RunPrefix,
-        before: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let store = self.store.as_ref();
-        let old =
-            deliveries::older_than(store, registry, Part::WithBody, before, None, PIECE).await?;
-        let mut count = 0;
-        for delivery in old.items {
-            if let Some(body) = deliveries::find_body(store, &delivery).await? {
-                let blobs = self.blobs.as_ref();
-                if let Err(error) = deliveries::put_body(blobs, &delivery, body).await {
-                    tracing::warn!(delivery.id = %delivery.id, "the body of delivery {} is moved later: {error}", delivery.id);
-                    continue;
+            let part = Part::WithBody;
+            let old = deliveries::older_than(store, *registry, part, before, None, PIECE).await?;
+            for delivery in old.items {
+                if let Some(body) = deliveries::find_body(store, &delivery).await? {
+                    let put = deliveries::put_body(self.blobs.as_ref(), &delivery, body).await;
+                    // The next one would most likely fail as well, each after a timeout.
+                    if let Err(error) = put {
+                        tracing::warn!(delivery.id = %delivery.id, "the body of delivery {} is moved later: {error}", delivery.id);
+                        return Ok(count);
+                    }
                 }
+                deliveries::drop_body(store, &delivery).await?;
+                count += 1;
             }
-            deliveries::drop_body(store, &delivery).await?;
-            count += 1;
         }
         Ok(count)
     }
@@ -223,23 +214,24 @@ impl Keeper {
         registry: RunPrefix,
         before: Timestamp,
     ) -> Result<usize, StoreError> {
-        let (store, part) = (self.store.as_ref(), Part::WithoutBody);
-        let (mut count, mut has_failed, mut after) = (0, false, None);
+        let (store, blobs, part) = (self.store.as_ref(), self.blobs.as_ref(), Part::WithoutBody);
+        let (mut count, mut after) = (0, None);
         loop {
             let old = deliveries::older_than(store, registry, part, before, after.as_ref(), PIECE)
                 .await?;
             for delivery in old.items {
-                let removed = deliveries::delete_packed_body(self.blobs.as_ref(), &delivery).await;
-                if let Err(error) = removed {
-                    tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
-                    has_failed = true;
-                    continue;
+                match deliveries::delete(store, blobs, &delivery).await {
+                    Ok(is_gone) => count += usize::from(is_gone),
+                    Err(RemoveError::Store(error)) => return Err(error),
+                    Err(RemoveError::Blob(error)) => {
+                        tracing::warn!(delivery.id = %delivery.id, "delivery {} is removed later: {error}", delivery.id);
+                        return Ok(count);
+                    }
                 }
-                count += usize::from(deliveries::delete(store, &delivery).await?);
             }
             // Undecided deliveries stay. Read past them, so that they do not hide those that can be deleted.
             match old.next {
-                Some(next) if count == 0 && !has_failed => after = Some(next),
+                Some(next) if count == 0 => after = Some(next),
                 _ => return Ok(count),
             }
         }

@@ -12,8 +12,8 @@ use gantry_domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Versioned};
-use crate::events;
-use crate::store::{Batch, CommitError, From, Key, Kind, Store, StoreError};
+use crate::due;
+use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
 
 /// A decision and its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,12 @@ pub struct Undecided {
 }
 
 impl Undecided {
+    /// `None` if the decision is final.
+    pub(crate) fn of(event: Event, so_far: Option<Versioned<RecordedDecision>>) -> Option<Self> {
+        let is_final = so_far.as_ref().is_some_and(|found| found.value.is_final);
+        (!is_final).then_some(Self { event, so_far })
+    }
+
     /// How often its decision was postponed.
     #[must_use]
     pub fn tries(&self) -> u32 {
@@ -88,7 +94,7 @@ pub(crate) fn key(event: &EventId) -> Key {
     Key::new(Kind::Decision, event)
 }
 
-async fn load(
+pub(crate) async fn load(
     store: &dyn Store,
     event: &EventId,
 ) -> Result<Option<Versioned<RecordedDecision>>, StoreError> {
@@ -105,21 +111,6 @@ pub async fn find(
 ) -> Result<Option<RecordedDecision>, StoreError> {
     let found = load(store, event).await?.map(|found| found.value);
     Ok(found.filter(|found| found.is_final || !found.decision.candidates.is_empty()))
-}
-
-/// Reads an event that is still to be decided; `None` if it is gone or decided.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn find_undecided(
-    store: &dyn Store,
-    event: &EventId,
-) -> Result<Option<Undecided>, StoreError> {
-    let (event, so_far) = tokio::try_join!(events::find(store, event), load(store, event))?;
-    if so_far.as_ref().is_some_and(|found| found.value.is_final) {
-        return Ok(None);
-    }
-    Ok(event.map(|event| Undecided { event, so_far }))
 }
 
 /// The choices for some candidates of an event, for one commit.
@@ -146,7 +137,7 @@ pub fn record(
 ) -> Result<(), StoreError> {
     let event = &found.event;
     if decided.more_after.is_none() {
-        events::close(batch, &event.id, event.received);
+        due::close(batch, &event.id, event.received);
     }
     found.write_in(batch, now, |recorded| {
         recorded.decision.at = now;
@@ -177,7 +168,7 @@ pub async fn put_off(
     let (event, now) = (&found.event, store.now().await?);
     let mut batch = Batch::default();
     found.write_in(&mut batch, now, |recorded| recorded.tries += 1)?;
-    events::await_decision(&mut batch, &event.id, event.received, now.after(pause));
+    due::await_decision(&mut batch, &event.id, event.received, now.after(pause));
     match store.commit(batch).await {
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
@@ -200,35 +191,4 @@ pub(crate) async fn is_settled(store: &dyn Store, event: &EventId) -> Result<boo
         Err(StoreError::Undecodable { .. }) => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-/// Deletes up to `limit` decided events that are older than `before`, with their decisions, and returns how many.
-/// Events of deliveries are not included: [`crate::deliveries::delete`] deletes those.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn forget(
-    store: &dyn Store,
-    before: Timestamp,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    let entries = store.range(&events::by_age(), From::Start, limit).await?;
-    let mut batch = Batch::default();
-    let mut count = 0;
-    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
-        let Ok(event) = entry.member.parse::<EventId>() else {
-            continue;
-        };
-        if !is_settled(store, &event).await? {
-            continue;
-        }
-        batch.delete.push(events::key(&event));
-        batch.delete.push(key(&event));
-        batch.unindex(events::by_age(), &event);
-        count += 1;
-    }
-    if !batch.is_empty() {
-        crate::collection::commit_unconditional(store, batch).await?;
-    }
-    Ok(count)
 }

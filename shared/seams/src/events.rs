@@ -8,10 +8,11 @@ use gantry_domain::id::EventId;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
-use crate::deliveries::{self, sortable};
+use crate::decisions::{self, Undecided};
 use crate::store::{Batch, CommitError, From, Index, Key, Kind, Store, StoreError};
+use crate::{deliveries, due};
 
-pub(crate) fn key(event: &EventId) -> Key {
+fn key(event: &EventId) -> Key {
     Key::new(Kind::Event, event)
 }
 
@@ -26,7 +27,7 @@ pub(crate) fn record(batch: &mut Batch, event: &Event) -> Result<(), StoreError>
 /// Like [`record`], for an event that is still to be decided.
 pub(crate) fn record_undecided(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
     record(batch, event)?;
-    await_decision(batch, &event.id, event.received, event.received);
+    due::await_decision(batch, &event.id, event.received, event.received);
     Ok(())
 }
 
@@ -58,70 +59,50 @@ pub async fn find(store: &dyn Store, id: &EventId) -> Result<Option<Event>, Stor
     Ok(codec::load(store, &key(id)).await?.map(|found: Versioned<Event>| found.value))
 }
 
-/// An undecided event that is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// The event.
-    pub event: EventId,
-    received: Timestamp,
-}
-
-/// Undecided events that are due at `now`, oldest first.
+/// Reads an event that is still to be decided; `None` if it is gone or decided.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn undecided(
+pub async fn find_undecided(
     store: &dyn Store,
-    now: Timestamp,
-    limit: usize,
-) -> Result<Vec<Due>, StoreError> {
-    let entries = store.range(&undecided_index(), From::Start, limit).await?;
-    Ok(entries
-        .into_iter()
-        .take_while(|entry| entry.score <= now.as_millis())
-        .filter_map(|entry| {
-            let (received, event) = entry.member.split_once('/')?;
-            let received = Timestamp::from_millis(received.parse().ok()?);
-            Some(Due { event: event.parse().ok()?, received })
-        })
-        .collect())
+    id: &EventId,
+) -> Result<Option<Undecided>, StoreError> {
+    let (event, so_far) = tokio::try_join!(find(store, id), decisions::load(store, id))?;
+    Ok(event.and_then(|event| Undecided::of(event, so_far)))
 }
 
-/// Schedules an event's decision at `due` or later. An earlier schedule is replaced.
-pub(crate) fn await_decision(
-    batch: &mut Batch,
-    event: &EventId,
-    received: Timestamp,
-    due: Timestamp,
-) {
-    batch.index(undecided_index(), due.as_millis(), member(event, received));
-}
-
-/// Removes an event from the undecided ones.
-pub(crate) fn close(batch: &mut Batch, event: &EventId, received: Timestamp) {
-    batch.unindex(undecided_index(), member(event, received));
-}
-
-/// Removes an event that is gone, decided or undecodable from the undecided ones, where every tick would read it again.
+/// Deletes up to `limit` decided events that are older than `before`, with their decisions, and returns how many.
+/// Events of deliveries are not included: [`crate::deliveries::delete`] deletes those.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn set_aside(store: &dyn Store, due: &Due) -> Result<(), StoreError> {
+pub async fn forget(
+    store: &dyn Store,
+    before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let entries = store.range(&by_age(), From::Start, limit).await?;
     let mut batch = Batch::default();
-    close(&mut batch, &due.event, due.received);
-    crate::collection::commit_unconditional(store, batch).await
-}
-
-/// The time comes first, so that new members are next to each other in the store.
-fn member(event: &EventId, received: Timestamp) -> String {
-    format!("{}/{event}", sortable(received.as_millis()))
-}
-
-fn undecided_index() -> Index {
-    Index::new("events/undecided")
+    let mut count = 0;
+    for entry in entries.iter().take_while(|entry| entry.score < before.as_millis()) {
+        let Ok(event) = entry.member.parse::<EventId>() else {
+            continue;
+        };
+        if !decisions::is_settled(store, &event).await? {
+            continue;
+        }
+        batch.delete.push(key(&event));
+        batch.delete.push(decisions::key(&event));
+        batch.unindex(by_age(), &event);
+        count += 1;
+    }
+    if !batch.is_empty() {
+        crate::collection::commit_unconditional(store, batch).await?;
+    }
+    Ok(count)
 }
 
 /// All events with a record of their own, oldest first.
-pub(crate) fn by_age() -> Index {
+fn by_age() -> Index {
     Index::new("events/age")
 }

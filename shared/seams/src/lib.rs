@@ -19,6 +19,7 @@ mod collection;
 
 pub mod decisions;
 pub mod deliveries;
+pub mod due;
 pub mod events;
 pub mod facts;
 pub mod hooks;

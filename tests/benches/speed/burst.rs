@@ -214,7 +214,7 @@ async fn ensure_kept(backend: &Backend, folder: &std::path::Path, accepted: usiz
     // A delivery that was answered 503 may still have been stored.
     ensure!(with_events >= accepted, "{accepted} were answered 202, {with_events} are kept");
     let now = store.now().await?;
-    let undecided = gantry_seams::events::undecided(store.as_ref(), now, 1).await?;
+    let undecided = gantry_seams::due::undecided(store.as_ref(), now, 1).await?;
     ensure!(undecided.is_empty(), "{undecided:?} is not decided");
     Ok(())
 }

@@ -17,7 +17,7 @@ use gantry_domain::step::Steps;
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{Batch, SharedStore};
-use gantry_seams::{events, facts, tasks};
+use gantry_seams::{due, facts, tasks};
 
 use crate::composition::{Parts, REGISTRY};
 use crate::stored;
@@ -125,8 +125,8 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
     };
     // There is no code host from which the head could be read.
     tasks::create(store.as_ref(), &task).await?;
-    for due in events::undecided(store.as_ref(), store.now().await?, 10).await? {
-        events::set_aside(store.as_ref(), &due).await?;
+    for due in due::undecided(store.as_ref(), store.now().await?, 10).await? {
+        due::set_aside(store.as_ref(), &due).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use gantry_seams::events;
+use gantry_seams::due;
 use tokio_util::sync::CancellationToken;
 
 use crate::Effort;
@@ -151,7 +151,7 @@ fn names(servers: &Servers, kind: &str) -> Result<Vec<String>> {
 pub(crate) async fn until_decided(parts: &Parts) -> Result<()> {
     let decided = async {
         let store = parts.store.as_ref();
-        while !events::undecided(store, store.now().await?, 1).await?.is_empty() {
+        while !due::undecided(store, store.now().await?, 1).await?.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::Ok(())

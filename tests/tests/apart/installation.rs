@@ -54,6 +54,8 @@ impl Installation {
             bucket: fresh(),
             workers: AtomicU64::new(0),
         };
+        // The workers run until the test is over, and are cut off.
+        installation.parts.leaves_work();
         let bucket = format!("{}/{}", real::s3(), installation.bucket);
         let made = reqwest::Client::new().put(bucket).send().await.unwrap();
         assert!(made.status().is_success(), "{made:?}");

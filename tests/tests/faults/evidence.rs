@@ -8,7 +8,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::blobs::Blobs;
 use gantry_seams::logs::{self, LogId, LogPart, LogReader};
 use gantry_seams::store::Store;
-use gantry_seams::{events, runs};
+use gantry_seams::{due, runs};
 
 /// More objects than any round has.
 pub(crate) const MANY: usize = 1000;
@@ -66,7 +66,7 @@ pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let kinds = [
         (
             "undecided",
-            texts(events::undecided(store, ever, MANY).await?.into_iter().map(|due| due.event)),
+            texts(due::undecided(store, ever, MANY).await?.into_iter().map(|due| due.event)),
         ),
         ("leased", ids(&runs::leased(store, MANY).await?)),
         ("waiting", ids(&runs::waiting(store, None, MANY).await?)),

@@ -137,7 +137,10 @@ pub async fn find_packed_body(
 ///
 /// # Errors
 /// [`BlobError`].
-pub async fn delete_packed_body(blobs: &dyn Blobs, delivery: &Delivery) -> Result<(), BlobError> {
+pub(super) async fn delete_packed_body(
+    blobs: &dyn Blobs,
+    delivery: &Delivery,
+) -> Result<(), BlobError> {
     match body_blob_path(delivery) {
         Some(path) => blobs.delete(&path).await,
         None => Ok(()),

@@ -11,6 +11,7 @@ use gantry_domain::timestamp::Timestamp;
 
 use crate::codec;
 use crate::collection::commit_unconditional;
+use crate::due::sortable;
 use crate::store::{Batch, Entry, From, Index, Key, Store, StoreError};
 
 /// The most entries that [`list`] reads before it returns what it has found.
@@ -71,11 +72,6 @@ impl Place {
     }
 }
 
-/// Pads a time so that texts sort like the times, until the year 2286.
-pub(crate) fn sortable(millis: i64) -> String {
-    format!("{millis:013}")
-}
-
 /// A part of a list, and where the next part begins.
 #[derive(Debug)]
 pub struct Page {
@@ -96,14 +92,11 @@ pub async fn list(
     after: Option<Place>,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    let of_registry = |registry: &RunPrefix| {
-        [Part::WithBody, Part::WithoutBody].map(|part| part.index(*registry))
-    };
-    let indexes: Vec<Index> = registries.iter().flat_map(of_registry).collect();
     let (mut found, mut last, mut read) = (Vec::new(), after, 0);
     loop {
         let wanted = if hook.is_some() { SCAN } else { limit - found.len() };
-        let mut places = merged(store, &indexes, last.as_ref(), wanted + 1).await?.into_iter();
+        let places = merged(store, registries, last.as_ref(), wanted + 1).await?;
+        let mut places = places.into_iter();
         for place in places.by_ref().take(wanted) {
             read += 1;
             last = Some(place.clone());
@@ -121,18 +114,24 @@ pub async fn list(
     }
 }
 
-/// The first `limit` places after `after`, merged from all indexes in order.
+/// The first `limit` places after `after`, merged from all ledgers in order.
 async fn merged(
     store: &dyn Store,
-    indexes: &[Index],
+    registries: &[RunPrefix],
     after: Option<&Place>,
     limit: usize,
 ) -> Result<Vec<Place>, StoreError> {
     let from = after.map_or(From::Start, Place::behind);
-    let ranges = indexes.iter().map(|index| store.range(index, from.clone(), limit));
-    let entries = try_join_all(ranges).await?.into_iter().flatten();
-    let mut places: Vec<Place> = entries.map(Place::of_entry).collect();
+    let mut places = Vec::new();
+    // In this order, a delivery whose body is being moved is found at least once.
+    for part in [Part::WithBody, Part::WithoutBody] {
+        let ranges = registries
+            .iter()
+            .map(async |registry| store.range(&part.index(*registry), from.clone(), limit).await);
+        places.extend(try_join_all(ranges).await?.into_iter().flatten().map(Place::of_entry));
+    }
     places.sort();
+    places.dedup();
     places.truncate(limit);
     Ok(places)
 }

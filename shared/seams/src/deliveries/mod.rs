@@ -9,20 +9,21 @@ use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::hook::Hook;
 use gantry_domain::id::{DeliveryId, HookId};
 
+use crate::blobs::Blobs;
 use crate::codec::{self, Versioned};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, CommitError, Key, Kind, Store, StoreError};
-use crate::{decisions, events};
+use crate::{decisions, due};
 
 mod body;
 mod ledger;
 
 pub use body::{
-    RemoveError, UnownedBody, announce_body, announced_before, body_blob_path, delete_packed_body,
-    find_packed_body, put_body,
+    RemoveError, UnownedBody, announce_body, announced_before, body_blob_path, find_packed_body,
+    put_body,
 };
 pub use ledger::{Ledger, MOST_READ, Page, Part, Place, forget_ledger, ledgers, list, older_than};
-pub(crate) use ledger::{close_ledger, open_ledger, sortable};
+pub(crate) use ledger::{close_ledger, open_ledger};
 
 /// A body of at least this size goes to the object store, and is announced first. In the store, every page of the
 /// ledger would read it, and Redis blocks all other clients while it writes a large value.
@@ -108,7 +109,7 @@ fn acceptance(delivery: &Delivery, body: Option<Bytes>) -> Result<Batch, StoreEr
         }
     }
     for event in delivery.event_ids() {
-        events::await_decision(&mut batch, &event, delivery.received, delivery.received);
+        due::await_decision(&mut batch, &event, delivery.received, delivery.received);
     }
     Ok(batch)
 }
@@ -188,20 +189,26 @@ pub async fn drop_body(store: &dyn Store, delivery: &Delivery) -> Result<(), Sto
     .await
 }
 
-/// Deletes a delivery with its events and their decisions. Returns `false` and deletes nothing while one of its events
-/// is undecided.
+/// Deletes a delivery with its body, its events and what was decided for them. Returns whether it is gone: while one of
+/// its events is undecided it stays, with its body.
 ///
 /// # Errors
-/// [`StoreError`].
-pub async fn delete(store: &dyn Store, delivery: &Delivery) -> Result<bool, StoreError> {
+/// [`RemoveError`]: it stays, and a second call goes on.
+pub async fn delete(
+    store: &dyn Store,
+    blobs: &dyn Blobs,
+    delivery: &Delivery,
+) -> Result<bool, RemoveError> {
     let mut batch = Batch::default();
     for event in delivery.event_ids() {
         if !decisions::is_settled(store, &event).await? {
             return Ok(false);
         }
         batch.delete.push(decisions::key(&event));
-        events::close(&mut batch, &event, delivery.received);
+        due::close(&mut batch, &event, delivery.received);
     }
+    // The object first: only the record names it.
+    body::delete_packed_body(blobs, delivery).await?;
     batch.delete.push(key_of(delivery));
     batch.delete.push(body_key(delivery));
     ledger::leave(&mut batch, delivery);
