@@ -4,10 +4,19 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::private;
 
 const LOCK: &str = "gantry.lock";
+
+/// How long a lock is waited for whose holder is gone. A child process that the holder was just starting shares the lock
+/// until it executes its program.
+const INHERITED: Duration = Duration::from_secs(5);
+
+/// The interval at which it is tried meanwhile.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// A locked data directory.
 ///
@@ -20,7 +29,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory if necessary, and locks it.
+    /// Creates the directory if necessary, and locks it. Blocks for up to 5 s if the process that locked it is gone.
     ///
     /// # Errors
     /// [`LockError::Held`] if another process holds the lock.
@@ -31,7 +40,7 @@ impl DataDir {
             Ok(absolute) => absolute,
             Err(source) => return Err(LockError::Unusable { path, source }),
         };
-        match lock(&path) {
+        match lock_once_inherited(&path) {
             Ok(Ok(lock)) => Ok(Self { path, _lock: lock }),
             Ok(Err(holder)) => Err(LockError::Held { path, holder }),
             Err(source) if source.kind() == io::ErrorKind::StorageFull => {
@@ -48,6 +57,16 @@ impl DataDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+fn lock_once_inherited(directory: &Path) -> io::Result<Result<File, Holder>> {
+    let began = Instant::now();
+    loop {
+        match lock(directory)? {
+            Err(holder) if holder.is_gone() && began.elapsed() < INHERITED => thread::sleep(RETRY),
+            locked => return Ok(locked),
+        }
     }
 }
 
@@ -111,6 +130,13 @@ fn read_pid(file: &mut File) -> Option<u32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder(Option<u32>);
 
+impl Holder {
+    /// Whether its process has ended. A holder that has not written its pid yet is there.
+    fn is_gone(self) -> bool {
+        self.0.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -164,6 +190,8 @@ pub enum LockError {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -178,6 +206,28 @@ mod tests {
 
         drop(held);
         DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_a_child_of_a_dead_process_shares_is_waited_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let held = DataDir::lock(&path).unwrap();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stderr(held._lock.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        drop(held);
+        let mut dead = Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        std::fs::write(path.join(LOCK), dead.id().to_string()).unwrap();
+        assert!(lock(&path).unwrap().is_err(), "the child has it");
+
+        let waiting = std::thread::spawn(move || DataDir::lock(path));
+        drop(child.stdin.take());
+        waiting.join().unwrap().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 use super::cache;
 use super::transport::Socket;
 
-/// For a removal the engine scans its whole cache twice, which takes seconds if there are thousands of records. So
-/// builds that end within this time share one removal.
+/// To list the archives and to remove one, the engine scans its whole cache, which takes seconds if there are thousands
+/// of records. Builds that end within this time share the listing.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// 5 s is not enough on a busy machine.

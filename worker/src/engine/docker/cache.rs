@@ -8,7 +8,8 @@ use crate::engine::EngineError;
 /// Removes the least recently used records until at most `keep_bytes` are left. Records in use by a build stay.
 ///
 /// This uses BuildKit's own call. The parameter of the HTTP API has different names in different engines, and an engine
-/// that does not know the name removes everything.
+/// that does not know the name removes everything. Do not drop the future: before Docker 24, builds hang until the engine
+/// restarts if a client disconnects meanwhile (moby/buildkit#3857).
 pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, EngineError> {
     let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
     let request = PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() };
@@ -22,13 +23,15 @@ pub(super) async fn forget_contexts(socket: &Socket, urls: &[String]) -> Result<
     let filter = urls.iter().map(|url| format!("description==\"http url {url}\"")).collect();
     let listed = engine.client.disk_usage(DiskUsageRequest { filter, ..Default::default() }).await;
     let found = listed.map_err(|status| failed(socket, status))?.into_inner().record;
-    // Without a filter every record would be removed.
-    if found.is_empty() {
-        return Ok(0);
+    let mut freed = 0_u64;
+    // One record per call. If a client disconnects during a call that removes several, an engine before Docker 24 waits
+    // forever to report the next record, and holds the lock that every build needs (moby/buildkit#3857).
+    for record in found {
+        let filter = vec![format!("id=={}", record.id)];
+        let request = PruneRequest { all: true, filter, ..PruneRequest::default() };
+        freed = freed.saturating_add(remove(socket, &mut engine, request).await?);
     }
-    let filter = found.into_iter().map(|record| format!("id=={}", record.id)).collect();
-    let request = PruneRequest { all: true, filter, ..PruneRequest::default() };
-    remove(socket, &mut engine, request).await
+    Ok(freed)
 }
 
 async fn remove(
