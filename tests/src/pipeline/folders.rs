@@ -33,7 +33,7 @@ impl WorkFolders {
         self.folder.path()
     }
 
-    /// All but what workers keep on purpose: mirrors of repositories, whole.
+    /// All files except those of mirrors, which workers keep.
     fn files(&self) -> Vec<PathBuf> {
         let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
         let mut folders: Vec<PathBuf> = entries(self.path())
@@ -48,11 +48,8 @@ impl WorkFolders {
                 into.push(path);
             }
         }
-        let is_kept = |path: &PathBuf| {
-            let in_mirror = path.components().any(|part| part.as_os_str() == "mirrors");
-            in_mirror && path.extension().is_none_or(|extension| extension != "lock")
-        };
-        files.retain(|path| !is_kept(path));
+        // A mirror may have the lock of a git that was killed: the next fetch then creates it again.
+        files.retain(|path| path.components().all(|part| part.as_os_str() != "mirrors"));
         files
     }
 }
