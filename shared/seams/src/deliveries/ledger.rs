@@ -20,6 +20,9 @@ pub const MOST_READ: usize = 20_000;
 /// How many entries are read at once if most of them may belong to other hooks.
 const SCAN: usize = 1_000;
 
+/// How many ledgers are read at once, so that a list of many registries takes bounded memory.
+const LEDGERS: usize = 32;
+
 /// How many deliveries are loaded at once. Their bodies are loaded with them.
 const LOAD: usize = 64;
 
@@ -94,11 +97,12 @@ pub async fn list(
 ) -> Result<Page, StoreError> {
     let (mut found, mut last, mut read) = (Vec::new(), after, 0);
     loop {
-        let wanted = if hook.is_some() { SCAN } else { limit - found.len() };
-        let places = merged(store, registries, last.as_ref(), wanted + 1).await?;
+        let of_one_hook = hook.is_some() && registries.len() == 1;
+        let wanted = if of_one_hook { SCAN } else { limit - found.len() };
+        let (places, entries) = merged(store, registries, last.as_ref(), wanted + 1).await?;
+        read += entries;
         let mut places = places.into_iter();
         for place in places.by_ref().take(wanted) {
-            read += 1;
             last = Some(place.clone());
             if hook.is_none_or(|hook| place.is_of(hook)) {
                 found.push(place);
@@ -114,26 +118,31 @@ pub async fn list(
     }
 }
 
-/// The first `limit` places after `after`, merged from all ledgers in order.
+/// The first `limit` places after `after`, merged from all ledgers in order, and how many entries were read for them.
 async fn merged(
     store: &dyn Store,
     registries: &[RunPrefix],
     after: Option<&Place>,
     limit: usize,
-) -> Result<Vec<Place>, StoreError> {
+) -> Result<(Vec<Place>, usize), StoreError> {
     let from = after.map_or(From::Start, Place::behind);
-    let mut places = Vec::new();
+    let (mut places, mut read) = (Vec::new(), 0);
     // In this order, a delivery whose body is being moved is found at least once.
     for part in [Part::WithBody, Part::WithoutBody] {
-        let ranges = registries
-            .iter()
-            .map(async |registry| store.range(&part.index(*registry), from.clone(), limit).await);
-        places.extend(try_join_all(ranges).await?.into_iter().flatten().map(Place::of_entry));
+        for some in registries.chunks(LEDGERS) {
+            let ranges = some.iter().map(async |registry| {
+                store.range(&part.index(*registry), from.clone(), limit).await
+            });
+            for entries in try_join_all(ranges).await? {
+                read += entries.len();
+                places.extend(entries.into_iter().map(Place::of_entry));
+            }
+            places.sort();
+            places.dedup();
+            places.truncate(limit);
+        }
     }
-    places.sort();
-    places.dedup();
-    places.truncate(limit);
-    Ok(places)
+    Ok((places, read))
 }
 
 async fn load(store: &dyn Store, places: &[Place]) -> Result<Vec<Delivery>, StoreError> {
