@@ -1,5 +1,7 @@
 //! An engine that is killed during builds, or whose disk is full.
 
+use std::time::Duration;
+
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::{BuildError, BuildEvent, Engine, EngineError, Leftover, LeftoverKind};
 use tokio::sync::mpsc;
@@ -12,6 +14,7 @@ use crate::tested::{Tested, on_each_engine};
 on_each_engine! {
     a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended,
     a_full_disk_of_the_engine_is_told_as_such,
+    a_removal_that_is_cut_off_leaves_the_engine_working,
     pruning_the_whole_cache_keeps_the_images,
 }
 
@@ -78,6 +81,29 @@ async fn a_full_disk_of_the_engine_is_told_as_such(on: Tested) {
     let error = build(&client(&own), order, context(big)).await.0.unwrap_err();
     assert!(matches!(error, BuildError::DiskFull { .. }), "{error:?}");
     assert!(error.is_transient());
+}
+
+async fn a_removal_that_is_cut_off_leaves_the_engine_working(on: Tested) {
+    let own = OwnEngine::start("cut", on.dockerd(), None).await;
+    let engine = client(&own);
+    let files: Vec<String> = (0..12).map(|number| format!("file-{number}")).collect();
+    let context_files: Vec<(&str, &[u8])> =
+        files.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    let lines: String = files.iter().map(|name| format!("COPY {name} /\n")).collect();
+    let dockerfile = format!("FROM scratch\n{lines}");
+    for cut in [1, 2, 5, 10, 20, 40] {
+        let order = order("registry.test", &dockerfile);
+        build(&engine, order, context(tar(&context_files))).await.0.unwrap();
+        let cut = Duration::from_millis(cut);
+        let _cut_off = tokio::time::timeout(cut, engine.prune_cache(0)).await;
+    }
+    let order = order("registry.test", &dockerfile);
+    let last = build(&engine, order, context(tar(&context_files)));
+    tokio::time::timeout(Duration::from_secs(120), last)
+        .await
+        .expect("the engine works")
+        .0
+        .unwrap();
 }
 
 async fn pruning_the_whole_cache_keeps_the_images(on: Tested) {

@@ -1,52 +1,75 @@
 //! Limits the build cache.
+//!
+//! Records are removed through the HTTP API. BuildKit's own call removes them as well, but if its client disconnects
+//! meanwhile, an engine before Docker 24 waits forever to report the next record, and holds the lock that every build
+//! needs (moby/buildkit#3857).
 
-use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest};
+use std::time::Duration;
 
-use super::transport::{Control, Socket};
+use bollard_buildkit_proto::moby::buildkit::v1::DiskUsageRequest;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
+use hyper::header::HOST;
+
+use super::transport::{Socket, refusal};
 use crate::engine::EngineError;
 
+/// The time limit for a removal: an engine that hangs never answers.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The most bytes of an answer, which lists the ids of the removed records.
+const ANSWER_LIMIT: usize = 16 << 20;
+
 /// Removes the least recently used records until at most `keep_bytes` are left. Records in use by a build stay.
-///
-/// This uses BuildKit's own call. The parameter of the HTTP API has different names in different engines, and an engine
-/// that does not know the name removes everything. Do not drop the future: before Docker 24, builds hang until the engine
-/// restarts if a client disconnects meanwhile (moby/buildkit#3857).
 pub(super) async fn prune(socket: &Socket, keep_bytes: u64) -> Result<u64, EngineError> {
+    // The name differs between versions of the API, and an engine that does not know it removes everything.
     let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
-    let request = PruneRequest { all: true, reserved_space: keep, ..PruneRequest::default() };
-    remove(socket, &mut socket.control().await?, request).await
+    remove(socket, &format!("keep-storage={keep}&reserved-space={keep}")).await
 }
 
 /// Removes the archives of contexts that came from these URLs. Each URL was random, so no other build can use them.
 pub(super) async fn forget_contexts(socket: &Socket, urls: &[String]) -> Result<u64, EngineError> {
-    let mut engine = socket.control().await?;
-    // Docker Engine 20.10 filters by description only when listing, and by id only when removing.
+    // Docker Engine 20.10 filters by description only when listing, and the HTTP API by one id only.
     let filter = urls.iter().map(|url| format!("description==\"http url {url}\"")).collect();
-    let listed = engine.client.disk_usage(DiskUsageRequest { filter, ..Default::default() }).await;
-    let found = listed.map_err(|status| failed(socket, status))?.into_inner().record;
+    let request = DiskUsageRequest { filter, ..Default::default() };
+    let listed = socket.control().await?.client.disk_usage(request).await;
     let mut freed = 0_u64;
-    // One record per call. If a client disconnects during a call that removes several, an engine before Docker 24 waits
-    // forever to report the next record, and holds the lock that every build needs (moby/buildkit#3857).
-    for record in found {
-        let filter = vec![format!("id=={}", record.id)];
-        let request = PruneRequest { all: true, filter, ..PruneRequest::default() };
-        freed = freed.saturating_add(remove(socket, &mut engine, request).await?);
+    for record in listed.map_err(|status| failed(socket, status))?.into_inner().record {
+        // Without a filter every record would be removed.
+        if record.id.is_empty() || !record.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            continue;
+        }
+        let filters = format!("filters=%7B%22id%22%3A%5B%22{}%22%5D%7D", record.id);
+        freed = freed.saturating_add(remove(socket, &filters).await?);
     }
     Ok(freed)
 }
 
-async fn remove(
-    socket: &Socket,
-    engine: &mut Control,
-    request: PruneRequest,
-) -> Result<u64, EngineError> {
-    let removed = engine.client.prune(request).await;
-    let mut removed = removed.map_err(|status| failed(socket, status))?.into_inner();
-    let mut freed = 0_u64;
-    while let Some(record) = removed.message().await.map_err(|status| failed(socket, status))? {
-        freed = freed.saturating_add(u64::try_from(record.size).unwrap_or(0));
+async fn remove(socket: &Socket, what: &str) -> Result<u64, EngineError> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(rename = "SpaceReclaimed", default)]
+        freed: u64,
     }
-    Ok(freed)
+
+    let removed = async {
+        let request = Request::post(format!("/build/prune?all=1&{what}")).header(HOST, "engine");
+        let request = request.body(Full::new(Bytes::new())).map_err(|e| socket.unreachable(e))?;
+        let response = socket.request(request).await?;
+        if !response.status().is_success() {
+            let message = refusal(response).await;
+            return Err(EngineError::Refused { what: REMOVE, message });
+        }
+        let answer = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        let answer = answer.map_err(|e| socket.unreachable(e))?.to_bytes();
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|e| socket.unreachable(e))?;
+        Ok(answer.freed)
+    };
+    tokio::time::timeout(PATIENCE, removed).await.map_err(|e| socket.unreachable(e))?
 }
+
+const REMOVE: &str = "shrink its build cache";
 
 fn failed(socket: &Socket, status: tonic::Status) -> EngineError {
     // Only an error that did not come from the engine has a source.
@@ -54,5 +77,5 @@ fn failed(socket: &Socket, status: tonic::Status) -> EngineError {
         return socket.unreachable(status);
     }
     let message = status.message().to_owned();
-    EngineError::Refused { what: "shrink its build cache", message }
+    EngineError::Refused { what: REMOVE, message }
 }
