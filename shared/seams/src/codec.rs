@@ -40,7 +40,7 @@ pub(crate) fn encode<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, StoreE
     encode_with(key, value, &Map::new())
 }
 
-/// The same, with `body` behind it. A record that is written again loses its body.
+/// Like [`encode`], followed by `body`. [`Versioned::replace_in`] writes the record without the body.
 pub(crate) fn encode_with_body<T: Serialize>(
     key: &Key,
     value: &T,
@@ -55,7 +55,7 @@ pub(crate) fn body_of(record: &Record) -> Option<Bytes> {
     Some(record.bytes.slice(end + 1..))
 }
 
-/// Where the line ends: JSON has no line feed in it unless it is laid out for people.
+/// The position of the first line feed. serde_json escapes line feeds in strings, so it ends the JSON.
 fn end_of_line(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }

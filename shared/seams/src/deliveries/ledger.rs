@@ -14,7 +14,7 @@ use crate::collection::commit_unconditional;
 use crate::due::sortable;
 use crate::store::{Batch, Entry, From, Index, Key, Store, StoreError};
 
-/// The most entries that [`list`] reads before it returns what it has found.
+/// After this many entries [`list`] returns what it has found. It ends with the round over the ledgers that reaches it.
 pub const MOST_READ: usize = 20_000;
 
 /// How many entries are read at once if most of them may belong to other hooks.
