@@ -15,10 +15,11 @@ main() {
     cd "$root"
     deploy/bootstrap.sh install test
     with_test_parts "$root/.test"
-    start_test_servers "$root/.test"
+    export_fact "$bootstrap" s3 start --state "$root/.test"
     make --no-print-directory build
     case ${1:-} in
     slow)
+        start_containerd_engine "$root/.test/containerd"
         run_slow_tests
         ;;
     *)

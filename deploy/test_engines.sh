@@ -19,15 +19,15 @@ main() {
     deploy/bootstrap.sh install test
     own_test_state "$root/.test"
     start_engine "${engines[0]}"
-    export_fact "$bootstrap" registry start --state "$test_state"
-    export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
-    export GANTRY_TEST_REGISTRY=$REGISTRY GANTRY_TEST_BASE_IMAGE=$BASE_IMAGE
+    start_hosts "$test_state"
+    start_queue_and_store "$test_state"
+    export_test_parts
     for engine in "${engines[@]}"; do
         start_engine "$engine"
         if [[ $engine == containerd ]]; then
             export GANTRY_TEST_CONTAINERD_DOCKER_HOST=$DOCKER_HOST GANTRY_TEST_CONTAINERD_DOCKERD=$GANTRY_TEST_DOCKERD
             test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_containerd_store
-            test_on "whole runs there" cargo test --workspace --test real -- on_the_containerd_store
+            test_on "whole runs there" cargo test --workspace --test real --test faults -- on_the_containerd_store
         else
             test_on "$(engine_description)" cargo test --workspace --test engine -- on_the_default_engine gibibyte
         fi

@@ -7,17 +7,21 @@ bootstrap=$(dirname "${BASH_SOURCE[0]}")/../bootstrap.sh
 # Starts the parts in a folder and exports DOCKER_HOST, REGISTRY, GIT_URL and BASE_IMAGE
 # (with its digest).
 start_parts() {
+    export_fact "$bootstrap" engine start --state "$1"
+    start_hosts "$1"
+}
+
+# The registry with a base image and the git server, beside a running engine.
+start_hosts() {
     local state=$1
-    export_fact "$bootstrap" engine start --state "$state"
     export_fact "$bootstrap" registry start --state "$state"
     export_fact "$bootstrap" git-server start --state "$state"
     export_fact "$bootstrap" base-image --registry "$REGISTRY" --name busybox:1
 }
 
-# Servers that only tests need.
-start_test_servers() {
-    export_fact "$bootstrap" s3 start --state "$1"
-    start_containerd_engine "$1/containerd"
+start_queue_and_store() {
+    export_fact "$bootstrap" rabbitmq start --state "$1"
+    export_fact "$bootstrap" redis start --state "$1"
 }
 
 # A second engine, with the containerd image store.
@@ -55,8 +59,7 @@ stop_parts() {
 with_test_parts() {
     own_test_state "$1"
     start_parts "$test_state"
-    export_fact "$bootstrap" rabbitmq start --state "$test_state"
-    export_fact "$bootstrap" redis start --state "$test_state"
+    start_queue_and_store "$test_state"
     export_test_parts
 }
 

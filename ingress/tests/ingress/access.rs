@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_domain::delivery::Delivery;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_seams::{deliveries, hooks};
@@ -128,19 +129,17 @@ async fn the_first_admin_token_is_made_once() {
     assert_eq!(again, None);
 }
 
-/// Stores a hook with a chosen id, which determines its place in the order of ids.
-async fn store_hook(server: &TestServer, id: &str, registry: &str) {
-    let created = server.store.now().await.unwrap();
-    let hook = Hook {
+/// A hook with a chosen id, which determines its place in the order of ids.
+async fn hook_with_id(server: &TestServer, id: &str, registry: &str) -> Hook {
+    Hook {
         id: id.parse().unwrap(),
         registry: registry.parse().unwrap(),
         prefix: server.prefix(registry).await,
         provider: Provider::GitHub,
         repositories: Vec::new(),
         secrets: Vec::new(),
-        created,
-    };
-    hooks::create(server.store.as_ref(), &hook).await.unwrap();
+        created: server.store.now().await.unwrap(),
+    }
 }
 
 async fn get(server: &TestServer, token: &str, path: &str) -> Answer {
@@ -151,11 +150,17 @@ async fn get(server: &TestServer, token: &str, path: &str) -> Answer {
 async fn hooks_of_one_registry_hide_none_of_another() {
     let server = TestServer::with_registry().await;
     server.create_registry("fabrikam").await;
-    let ids: Vec<String> = (0..6_000).map(|number| format!("{number:032x}")).collect();
-    for id in &ids {
-        store_hook(&server, id, "contoso").await;
-    }
-    store_hook(&server, &"f".repeat(32), "fabrikam").await;
+    let store = server.store.as_ref();
+    let first = hook_with_id(&server, &"0".repeat(32), "contoso").await;
+    let numbered = |number| Hook { id: format!("{number:032x}").parse().unwrap(), ..first.clone() };
+    let creations = (0..6_000).map(|number| {
+        let hook = numbered(number);
+        async move { hooks::create(store, &hook).await }
+    });
+    // The store commits together what is created at once.
+    stream::iter(creations).buffer_unordered(100).try_collect::<Vec<_>>().await.unwrap();
+    let other = hook_with_id(&server, &"f".repeat(32), "fabrikam").await;
+    hooks::create(store, &other).await.unwrap();
     let token = server.token("read", Some(&["fabrikam"])).await;
     let page = get(&server, &token, "/hooks").await.expect(StatusCode::OK);
     assert_eq!(page["items"][0]["id"], "f".repeat(32));

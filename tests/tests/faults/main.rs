@@ -44,9 +44,13 @@ async fn a_killed_gantry_leaves_nothing_in_a_real_engine_and_builds_what_was_acc
     play(seeds(REAL, |seed| REAL.contains(&seed)), 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_gantry_leaves_nothing_in_an_engine_with_the_containerd_store() {
-    play(seeds(CONTAINERD, |seed| CONTAINERD.contains(&seed)), 1).await;
+mod on_the_containerd_store {
+    use super::{CONTAINERD, play, seeds};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_killed_gantry_leaves_nothing_in_a_real_engine_and_builds_what_was_accepted() {
+        play(seeds(CONTAINERD, |seed| CONTAINERD.contains(&seed)), 1).await;
+    }
 }
 
 /// Plays rounds, `at_once` of them concurrently.

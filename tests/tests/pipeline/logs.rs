@@ -289,28 +289,32 @@ fn piece(start: u64, text: &str) -> Piece {
     Piece { start, end: frame.end(), lines: lines.into() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_fifty_megabytes_takes_bounded_memory() {
-    let before = peak_memory();
-    let gantry = run_with(vec![Action::Log { bytes: 50_000_000 }], None).await;
-    let grown = peak_memory().saturating_sub(before);
-    // Other tests use memory of the same process meanwhile; buffering the log itself would take more than twice this.
-    assert!(grown < 96 << 20, "the process grew by {} MiB", grown >> 20);
+mod slow {
+    use super::*;
 
-    let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
-    let mut reader = LogReader::at(id, 0);
-    let mut bytes = 0;
-    while let LogPart::Frames(frames) =
-        reader.next(gantry.store.as_ref(), gantry.blobs.as_ref()).await.unwrap()
-    {
-        bytes += frames.iter().map(|frame| frame.text.len()).sum::<usize>();
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_log_of_fifty_megabytes_takes_bounded_memory() {
+        let before = peak_memory();
+        let gantry = run_with(vec![Action::Log { bytes: 50_000_000 }], None).await;
+        let grown = peak_memory().saturating_sub(before);
+        // Other tests use memory of the same process meanwhile; buffering the log itself would take more than twice this.
+        assert!(grown < 96 << 20, "the process grew by {} MiB", grown >> 20);
+
+        let id = LogId { run: "ca1".parse().unwrap(), attempt: 1 };
+        let mut reader = LogReader::at(id, 0);
+        let mut bytes = 0;
+        while let LogPart::Frames(frames) =
+            reader.next(gantry.store.as_ref(), gantry.blobs.as_ref()).await.unwrap()
+        {
+            bytes += frames.iter().map(|frame| frame.text.len()).sum::<usize>();
+        }
+        assert!(bytes >= 50_000_000, "{bytes}");
     }
-    assert!(bytes >= 50_000_000, "{bytes}");
-}
 
-/// The peak memory of this process, in bytes.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    /// The peak memory of this process, in bytes.
+    fn peak_memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
 }

@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 use gantry_tests::git_server::GitServer;
+use gantry_tests::on_each_engine;
 use gantry_tests::pulled::PulledImage;
-use gantry_tests::real;
+use gantry_tests::real::{self, Engine};
 use gantry_tests::role::Role;
 
 use crate::scaled::{Scaled, unique};
@@ -18,14 +19,10 @@ const BRANCHES: [&str; 6] = ["b0", "b1", "b2", "b3", "b4", "b5"];
 /// 12 runs in all.
 const ROUNDS: usize = 2;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn three_workers_on_one_engine_never_tag_each_others_images() {
-    assert_tags_show_what_was_built(&real::docker_host(), ROUNDS).await;
-}
+on_each_engine!(three_workers_on_one_engine_never_tag_each_others_images);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn three_workers_on_one_engine_with_the_containerd_store_never_tag_each_others_images() {
-    assert_tags_show_what_was_built(&real::containerd_docker_host(), ROUNDS).await;
+async fn three_workers_on_one_engine_never_tag_each_others_images(on: Engine) {
+    assert_tags_show_what_was_built(&on.docker_host(), ROUNDS).await;
 }
 
 mod slow {
