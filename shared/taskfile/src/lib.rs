@@ -8,3 +8,4 @@
 pub mod dockerfile;
 pub mod encoding;
 pub mod ignore;
+pub mod template;
