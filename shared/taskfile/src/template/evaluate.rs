@@ -68,7 +68,7 @@ impl<'t> Renderer<'t> {
         fields: &[String],
     ) -> Result<Value, TemplateError> {
         // A field of nil is nil. But in `.a.b`, a missing `a` is a mistake, as in the original.
-        if matches!(value.data, Data::Nil) {
+        if value.is_nil() {
             return Ok(Value::NIL);
         }
         let at = base.at.start;

@@ -74,34 +74,38 @@ impl<'t> Parser<'t> {
     fn nodes(&mut self, block: &mut Block) -> Result<(Ending, usize), TemplateError> {
         loop {
             let token = self.advance()?;
-            match token.kind {
-                TokenKind::Text => {
-                    block.push(Node::Text(token.at..token.at + token.text.len()));
+            if token.kind == TokenKind::End {
+                return Ok((Ending::Template, token.at));
+            }
+            if token.kind == TokenKind::Text {
+                block.push(Node::Text(token.at..token.at + token.text.len()));
+                continue;
+            }
+            // Between actions there is nothing but text, so this is `{{`.
+            self.skip_space();
+            match self.word()? {
+                "end" => {
+                    self.advance()?;
+                    self.close("`end`")?;
+                    return Ok((Ending::End, token.at));
                 }
-                TokenKind::End => return Ok((Ending::Template, token.at)),
-                // Between actions, there is nothing but text.
-                _ => {
-                    self.skip_space();
-                    let word = self.peek()?;
-                    if word.kind == TokenKind::Word && word.text == "end" {
-                        self.advance()?;
-                        self.close("`end`")?;
-                        return Ok((Ending::End, token.at));
-                    }
-                    if word.kind == TokenKind::Word && word.text == "else" {
-                        self.advance()?;
-                        return Ok((Ending::Else, token.at));
-                    }
-                    block.extend(self.action(token.at)?);
+                "else" => {
+                    self.advance()?;
+                    return Ok((Ending::Else, token.at));
                 }
+                keyword => block.extend(self.action(token.at, keyword)?),
             }
         }
     }
 
-    /// Reads an action, whose `{{` is at `at`; `None` for `define`.
-    fn action(&mut self, at: usize) -> Result<Option<Node>, TemplateError> {
-        let word = self.peek()?;
-        let keyword = if word.kind == TokenKind::Word { word.text } else { "" };
+    /// The word that follows, or nothing.
+    fn word(&self) -> Result<&'t str, TemplateError> {
+        let token = self.peek()?;
+        Ok(if token.kind == TokenKind::Word { token.text } else { "" })
+    }
+
+    /// Reads an action that begins with `keyword`, and whose `{{` is at `at`; `None` for `define`.
+    fn action(&mut self, at: usize, keyword: &str) -> Result<Option<Node>, TemplateError> {
         let node = match keyword {
             "if" => {
                 let (arms, otherwise) = self.conditional(Opening { at, keyword: "if" })?;
@@ -141,8 +145,7 @@ impl<'t> Parser<'t> {
                 break Block::new();
             }
             self.skip_space();
-            let word = self.peek()?;
-            if word.kind != TokenKind::Word || word.text != opening.keyword {
+            if self.word()? != opening.keyword {
                 break self.last_block(opening)?;
             }
         };
@@ -171,13 +174,11 @@ impl<'t> Parser<'t> {
         let mut block = Block::new();
         let ending = self.deeper(opening.at, |parser| parser.nodes(&mut block))?.0;
         self.scope.leave(mark);
-        match ending {
-            Ending::Template => {
-                let kind = TemplateErrorKind::Unended { keyword: opening.keyword };
-                Err(TemplateError { at: opening.at, kind })
-            }
-            ending => Ok((block, ending)),
+        if matches!(ending, Ending::Template) {
+            let kind = TemplateErrorKind::Unended { keyword: opening.keyword };
+            return Err(TemplateError { at: opening.at, kind });
         }
+        Ok((block, ending))
     }
 
     /// Reads a block that has no `else`.
@@ -270,12 +271,13 @@ impl<'t> Parser<'t> {
     fn template_name(&mut self, place: &'static str) -> Result<Arc<str>, TemplateError> {
         self.skip_space();
         let token = self.advance()?;
-        let name = match token.kind {
-            TokenKind::Quoted => literal::quoted(token.text).ok_or_else(|| escape(token))?,
-            TokenKind::Raw => literal::raw(token.text),
-            _ => return Err(unexpected(token, place)),
-        };
-        Ok(name.into())
+        if token.kind == TokenKind::Raw {
+            return Ok(literal::raw(token.text).into());
+        }
+        if token.kind != TokenKind::Quoted {
+            return Err(unexpected(token, place));
+        }
+        literal::quoted(token.text).map(Arc::from).ok_or_else(|| escape(token))
     }
 
     fn closed_pipeline(&mut self, place: &'static str) -> Result<Pipeline, TemplateError> {
@@ -288,10 +290,7 @@ impl<'t> Parser<'t> {
     fn close(&mut self, place: &'static str) -> Result<(), TemplateError> {
         self.skip_space();
         let token = self.advance()?;
-        match token.kind {
-            TokenKind::Close => Ok(()),
-            _ => Err(unexpected(token, place)),
-        }
+        if token.kind == TokenKind::Close { Ok(()) } else { Err(unexpected(token, place)) }
     }
 
     /// Reads something nested.
@@ -339,10 +338,9 @@ impl<'t> Parser<'t> {
 }
 
 pub(super) fn unexpected(token: Token<'_>, place: &'static str) -> TemplateError {
-    let found = match token.kind {
-        TokenKind::End => "the end of the template".to_owned(),
-        TokenKind::Space => "a space".to_owned(),
-        _ => format!("`{}`", token.text),
+    let found = match token.text {
+        "" => "the end of the template".to_owned(),
+        text => format!("`{text}`"),
     };
     TemplateError { at: token.at, kind: TemplateErrorKind::Unexpected { found, place } }
 }

@@ -18,11 +18,13 @@ impl<'t> Parser<'t> {
         loop {
             self.skip_space();
             let token = self.peek()?;
-            match token.kind {
-                TokenKind::Close | TokenKind::CloseParenthesis => break,
-                TokenKind::Pipe => return Err(unexpected(token, place)),
-                _ => commands.push(self.command(place)?),
+            if ends_pipeline(token) {
+                break;
             }
+            if token.kind == TokenKind::Pipe {
+                return Err(unexpected(token, place));
+            }
+            commands.push(self.command(place)?);
         }
         if commands.is_empty() {
             return Err(TemplateError { at, kind: TemplateErrorKind::NoValue { place } });
@@ -54,17 +56,18 @@ impl<'t> Parser<'t> {
             variables.push(self.advance()?);
             self.skip_space();
             let token = self.peek()?;
-            match token.kind {
-                TokenKind::Declare | TokenKind::Assign => {
-                    self.advance()?;
-                    let declares = token.kind == TokenKind::Declare;
-                    return Ok(Some(Binding { variables, declares }));
-                }
-                TokenKind::Comma if place == "range" && variables.len() < 2 => {
-                    self.advance()?;
-                }
-                _ => break,
+            if matches!(token.kind, TokenKind::Declare | TokenKind::Assign) {
+                self.advance()?;
+                let declares = token.kind == TokenKind::Declare;
+                return Ok(Some(Binding { variables, declares }));
             }
+            if token.kind != TokenKind::Comma {
+                break;
+            }
+            if place != "range" || variables.len() == 2 {
+                return Err(unexpected(token, place));
+            }
+            self.advance()?;
         }
         self.return_to(start);
         Ok(None)
@@ -93,14 +96,15 @@ impl<'t> Parser<'t> {
             self.skip_space();
             operands.extend(self.operand()?);
             let token = self.peek()?;
-            match token.kind {
-                TokenKind::Space => {}
-                TokenKind::Close | TokenKind::CloseParenthesis => break,
-                TokenKind::Pipe => {
-                    self.advance()?;
-                    break;
-                }
-                _ => return Err(unexpected(token, place)),
+            if ends_pipeline(token) {
+                break;
+            }
+            if token.kind == TokenKind::Pipe {
+                self.advance()?;
+                break;
+            }
+            if token.kind != TokenKind::Space {
+                return Err(unexpected(token, place));
             }
         }
         let mut operands = operands.into_iter();
@@ -163,7 +167,7 @@ impl<'t> Parser<'t> {
                 OperandKind::Literal(Data::Text(text.into()))
             }
             TokenKind::Raw => OperandKind::Literal(Data::Text(literal::raw(token.text).into())),
-            TokenKind::Word => self.word(token)?,
+            TokenKind::Word => self.function(token)?,
             TokenKind::OpenParenthesis => return self.parenthesis().map(Some),
             TokenKind::Text
             | TokenKind::Open
@@ -191,7 +195,7 @@ impl<'t> Parser<'t> {
         Ok(Operand { at: opens.at..closes.at + 1, kind })
     }
 
-    fn word(&self, token: Token<'_>) -> Result<OperandKind, TemplateError> {
+    fn function(&self, token: Token<'_>) -> Result<OperandKind, TemplateError> {
         let name = token.text;
         let kind = match name {
             "true" => return Ok(OperandKind::Literal(Data::Bool(true))),
@@ -221,6 +225,10 @@ struct Binding<'t> {
     variables: Vec<Token<'t>>,
     /// `:=`, not `=`.
     declares: bool,
+}
+
+fn ends_pipeline(token: Token<'_>) -> bool {
+    matches!(token.kind, TokenKind::Close | TokenKind::CloseParenthesis)
 }
 
 fn not_a_number(token: Token<'_>) -> TemplateError {

@@ -112,6 +112,8 @@ impl<'a> Printer<'a> {
             Some(verb) => match self.argument() {
                 Some(argument) => {
                     let longest = flags.width.unwrap_or(0).max(flags.precision.unwrap_or(0));
+                    // An argument may be printed many times.
+                    self.budget.read(argument)?;
                     self.budget.spend_times(scalars(argument), longest)?;
                     if verb == 'v' {
                         // It only matters for structs.
@@ -177,10 +179,7 @@ impl<'a> Printer<'a> {
     }
 
     fn number_argument(&mut self) -> Option<i64> {
-        match self.argument()?.data {
-            Data::Int(number) if number.unsigned_abs() <= WIDEST as u64 => Some(number),
-            _ => None,
-        }
+        self.argument()?.as_int().filter(|number| number.unsigned_abs() <= WIDEST as u64)
     }
 }
 
@@ -373,7 +372,7 @@ fn complaint(value: &Value) -> String {
 }
 
 fn padded_complaint(value: &Value, flags: Flags) -> String {
-    if matches!(value.data, Data::Nil) {
+    if value.is_nil() {
         return "<nil>".to_owned();
     }
     let shown = scalar('v', flags, value).unwrap_or_else(|| plain(value));
@@ -415,8 +414,9 @@ fn write_in_go(out: &mut String, value: &Value) {
 }
 
 fn write_element_in_go(out: &mut String, element: &Value) {
-    match &element.data {
-        Data::Nil => out.push_str("interface {}(nil)"),
-        _ => write_in_go(out, element),
+    if element.is_nil() {
+        out.push_str("interface {}(nil)");
+    } else {
+        write_in_go(out, element);
     }
 }

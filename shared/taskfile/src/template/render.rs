@@ -52,9 +52,9 @@ enum Flow {
 impl<'t> Renderer<'t> {
     fn block(&mut self, block: &'t Block, dot: &Value) -> Result<Flow, TemplateError> {
         for node in block {
-            match self.node(node, dot)? {
-                Flow::Next => {}
-                leaves => return Ok(leaves),
+            let flow = self.node(node, dot)?;
+            if flow != Flow::Next {
+                return Ok(flow);
             }
         }
         Ok(Flow::Next)
@@ -215,7 +215,7 @@ impl<'t> Renderer<'t> {
 
     fn print_value(&mut self, at: usize, value: &Value) -> Result<(), TemplateError> {
         // As the original prints no `<no value>`.
-        if matches!(value.data, Data::Nil) {
+        if value.is_nil() {
             return Ok(());
         }
         let origin = self.budget.read(value).map_err(|kind| TemplateError { at, kind })?.cloned();

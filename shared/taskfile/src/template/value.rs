@@ -80,6 +80,18 @@ impl Value {
         }
     }
 
+    pub(super) fn is_nil(&self) -> bool {
+        matches!(self.data, Data::Nil)
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Data::Text(text) = &self.data { Some(text) } else { None }
+    }
+
+    pub(super) fn as_int(&self) -> Option<i64> {
+        if let Data::Int(number) = self.data { Some(number) } else { None }
+    }
+
     /// What it is, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match &self.data {

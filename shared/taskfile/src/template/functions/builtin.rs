@@ -49,28 +49,25 @@ fn index(call: &mut Call<'_>) -> Result {
 /// `key` is the argument at `position`.
 fn element(call: &Call<'_>, value: &Value, position: usize, key: &Value) -> Result {
     let origin = value.origin.as_ref();
-    let place = || match key.data {
-        Data::Int(place) => Ok(usize::try_from(place).ok()),
-        _ => Err(call.wrong_type(position, "a whole number")),
+    let place = || {
+        let place = key.as_int().ok_or_else(|| call.wrong_type(position, "a whole number"))?;
+        Ok(usize::try_from(place).unwrap_or(usize::MAX))
     };
     let out_of_range =
         |length: usize| call.fails(format!("the index is out of range: it has {length} elements"));
     match &value.data {
         Data::List(list) => {
-            let element = place()?.and_then(|place| list.get(place));
-            Ok(element.ok_or_else(|| out_of_range(list.len()))?.clone().tainted(origin))
+            let element = list.get(place()?).ok_or_else(|| out_of_range(list.len()))?;
+            Ok(element.clone().tainted(origin))
         }
         Data::Text(text) => {
-            let byte = place()?.and_then(|place| text.as_bytes().get(place));
-            let byte = byte.ok_or_else(|| out_of_range(text.len()))?;
+            let byte = text.as_bytes().get(place()?).ok_or_else(|| out_of_range(text.len()))?;
             Ok(Value::from(i64::from(*byte)).tainted(origin))
         }
-        Data::Map(map) => match &key.data {
-            Data::Text(key) => {
-                Ok(map.get(key.as_ref()).cloned().unwrap_or(Value::NIL).tainted(origin))
-            }
-            _ => Err(call.wrong_type(position, "text")),
-        },
+        Data::Map(map) => {
+            let key = key.as_text().ok_or_else(|| call.wrong_type(position, "text"))?;
+            Ok(map.get(key).cloned().unwrap_or(Value::NIL).tainted(origin))
+        }
         Data::Nil | Data::Bool(_) | Data::Int(_) | Data::Float(_) => {
             Err(call.fails(format!("{} has no elements", value.kind())))
         }

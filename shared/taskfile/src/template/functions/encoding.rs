@@ -7,7 +7,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::super::error::TemplateErrorKind;
-use super::super::value::{Data, Value};
+use super::super::value::Value;
 use super::{Call, Function};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -24,7 +24,7 @@ type Result = std::result::Result<Value, TemplateErrorKind>;
 
 /// Of nil, it is nothing: ACR Tasks replaces sprig's own function, so that a secret may be missing.
 fn b64enc(call: &mut Call<'_>) -> Result {
-    if matches!(call.any(0).data, Data::Nil) {
+    if call.any(0).is_nil() {
         return Ok("".into());
     }
     Ok(STANDARD.encode(call.text(0)?).into())

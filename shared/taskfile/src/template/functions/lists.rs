@@ -121,7 +121,7 @@ fn concat(call: &mut Call<'_>) -> Result {
 }
 
 fn has(call: &mut Call<'_>) -> Result {
-    if matches!(call.any(1).data, Data::Nil) {
+    if call.any(1).is_nil() {
         return Ok(false.into());
     }
     Ok(is_in(call.list(1)?, call.any(0), call.budget)?.into())

@@ -119,27 +119,29 @@ pub(super) fn find(name: &str) -> Lookup {
     unavailable::reason(name).map_or(Lookup::Unknown, Lookup::Unavailable)
 }
 
-static FUNCTIONS: LazyLock<BTreeMap<&'static str, &'static Function>> = LazyLock::new(|| {
-    let tables: [&'static [Function]; 16] = [
-        builtin::FUNCTIONS,
-        cases::FUNCTIONS,
-        compare::FUNCTIONS,
-        defaults::FUNCTIONS,
-        dicts::FUNCTIONS,
-        encoding::FUNCTIONS,
-        json::FUNCTIONS,
-        kinds::FUNCTIONS,
-        lists::FUNCTIONS,
-        numbers::FUNCTIONS,
-        paths::FUNCTIONS,
-        patterns::FUNCTIONS,
-        text::FUNCTIONS,
-        urls::FUNCTIONS,
-        versions::FUNCTIONS,
-        wrap::FUNCTIONS,
-    ];
-    tables.into_iter().flatten().map(|function| (function.name, function)).collect()
-});
+/// All functions by their names.
+pub(super) static FUNCTIONS: LazyLock<BTreeMap<&'static str, &'static Function>> =
+    LazyLock::new(|| {
+        let tables: [&'static [Function]; 16] = [
+            builtin::FUNCTIONS,
+            cases::FUNCTIONS,
+            compare::FUNCTIONS,
+            defaults::FUNCTIONS,
+            dicts::FUNCTIONS,
+            encoding::FUNCTIONS,
+            json::FUNCTIONS,
+            kinds::FUNCTIONS,
+            lists::FUNCTIONS,
+            numbers::FUNCTIONS,
+            paths::FUNCTIONS,
+            patterns::FUNCTIONS,
+            text::FUNCTIONS,
+            urls::FUNCTIONS,
+            versions::FUNCTIONS,
+            wrap::FUNCTIONS,
+        ];
+        tables.into_iter().flatten().map(|function| (function.name, function)).collect()
+    });
 
 /// One call of a function. Its number of arguments has been checked.
 pub(super) struct Call<'a> {
@@ -164,17 +166,11 @@ impl<'a> Call<'a> {
     }
 
     fn text(&self, index: usize) -> Result<&'a str, TemplateErrorKind> {
-        match &self.any(index).data {
-            Data::Text(text) => Ok(text),
-            _ => Err(self.wrong_type(index, "text")),
-        }
+        self.any(index).as_text().ok_or_else(|| self.wrong_type(index, "text"))
     }
 
     fn int(&self, index: usize) -> Result<i64, TemplateErrorKind> {
-        match self.any(index).data {
-            Data::Int(number) => Ok(number),
-            _ => Err(self.wrong_type(index, "a whole number")),
-        }
+        self.any(index).as_int().ok_or_else(|| self.wrong_type(index, "a whole number"))
     }
 
     /// A number that a text or a list can be long.
@@ -183,26 +179,29 @@ impl<'a> Call<'a> {
     }
 
     fn bool(&self, index: usize) -> Result<bool, TemplateErrorKind> {
-        match self.any(index).data {
-            Data::Bool(value) => Ok(value),
-            _ => Err(self.wrong_type(index, "true or false")),
-        }
+        let Data::Bool(value) = self.any(index).data else {
+            return Err(self.wrong_type(index, "true or false"));
+        };
+        Ok(value)
     }
 
     fn list(&self, index: usize) -> Result<&'a [Value], TemplateErrorKind> {
-        match &self.any(index).data {
-            Data::List(list) => Ok(list),
-            _ => Err(self.wrong_type(index, "a list")),
-        }
+        let Data::List(list) = &self.any(index).data else {
+            return Err(self.wrong_type(index, "a list"));
+        };
+        Ok(list)
     }
 
     /// A map. Nil is an empty one, as Go's nil map is.
     fn map(&self, index: usize) -> Result<&'a BTreeMap<String, Value>, TemplateErrorKind> {
-        match &self.any(index).data {
-            Data::Map(map) => Ok(map),
-            Data::Nil => Ok(&NO_ENTRIES),
-            _ => Err(self.wrong_type(index, "a map")),
+        let value = self.any(index);
+        if value.is_nil() {
+            return Ok(&NO_ENTRIES);
         }
+        let Data::Map(map) = &value.data else {
+            return Err(self.wrong_type(index, "a map"));
+        };
+        Ok(map)
     }
 
     fn wrong_type(&self, index: usize, wanted: &'static str) -> TemplateErrorKind {

@@ -81,10 +81,12 @@ fn atoi(call: &mut Call<'_>) -> Result {
 
 /// What Go's `Atoi` returns beside its error, which sprig ignores.
 fn limit(error: &std::num::ParseIntError) -> i64 {
-    match error.kind() {
-        IntErrorKind::PosOverflow => i64::MAX,
-        IntErrorKind::NegOverflow => i64::MIN,
-        _ => 0,
+    if *error.kind() == IntErrorKind::PosOverflow {
+        i64::MAX
+    } else if *error.kind() == IntErrorKind::NegOverflow {
+        i64::MIN
+    } else {
+        0
     }
 }
 
@@ -142,9 +144,9 @@ fn floor(call: &mut Call<'_>) -> Result {
 /// Rounds up from the fraction that is the third argument, or from a half.
 fn round(call: &mut Call<'_>) -> Result {
     let power = 10_f64.powf(to_float(&call.int(1)?.into()));
-    let up_from = match call.any(2).data {
-        Data::Nil if call.arguments.len() < 3 => 0.5,
-        Data::Int(_) | Data::Float(_) => to_float(call.any(2)),
+    let up_from = match call.from(2) {
+        [] => 0.5,
+        [up_from, ..] if matches!(up_from.data, Data::Int(_) | Data::Float(_)) => to_float(up_from),
         _ => return Err(call.wrong_type(2, "a number")),
     };
     let shifted = to_float(call.any(0)) * power;

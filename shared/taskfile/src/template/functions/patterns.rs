@@ -129,7 +129,11 @@ fn pattern(call: &mut Call<'_>, text: &str) -> Result<Regex> {
                 return Ok(pattern);
             }
             Err(regex::Error::CompiledTooBig(_)) => {}
-            Err(_) => return Err(call.fails("the pattern is not a regular expression")),
+            Err(_) => {
+                return Err(call.fails(
+                    "the pattern is not a regular expression, or has a class like `\\p{L}`, which is not available",
+                ));
+            }
         }
     }
     Err(call.fails("the pattern is too large: repeat less"))

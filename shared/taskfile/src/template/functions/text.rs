@@ -122,7 +122,7 @@ fn cat(call: &mut Call<'_>) -> Result {
 }
 
 fn set(values: &[Value]) -> impl Iterator<Item = &Value> {
-    values.iter().filter(|value| !matches!(value.data, Data::Nil))
+    values.iter().filter(|value| !value.is_nil())
 }
 
 fn to_string(call: &mut Call<'_>) -> Result {
@@ -140,20 +140,17 @@ fn join(call: &mut Call<'_>) -> Result {
 }
 
 fn sort_alpha(call: &mut Call<'_>) -> Result {
-    let mut words = match &call.any(0).data {
-        Data::List(_) => strings(call.any(0)),
-        _ => vec![plain(call.any(0))],
-    };
+    let value = call.any(0);
+    let mut words = if value.is_nil() { vec![plain(value)] } else { strings(value) };
     words.sort_unstable();
     Ok(texts(words))
 }
 
 /// The elements of a list, or the value itself, as texts.
 fn strings(value: &Value) -> Vec<String> {
-    match &value.data {
-        Data::List(list) => set(list).map(plain).collect(),
-        _ => set(std::slice::from_ref(value)).map(plain).collect(),
-    }
+    let elements =
+        if let Data::List(list) = &value.data { list } else { std::slice::from_ref(value) };
+    set(elements).map(plain).collect()
 }
 
 /// A map of the parts, by the keys `_0`, `_1` and so on.

@@ -307,8 +307,8 @@ fn regular_expressions_are_those_of_go() {
             "1 -2 _a ab b",
         ),
         (
-            "{{regexFind `[[&&~]+` \"a[&~\"}} {{regexFind `{x}` \"{x}\"}} {{regexFind `\\Qa.b\\E.` \"a.bc\"}} {{regexFind `\\x{41}\\101` \"AA\"}} {{regexFind `[]a]+` \"]a\"}}",
-            "[&~ {x} a.bc AA ]a",
+            "{{regexFind `[[&&~]+` \"a[&~\"}} {{regexFind `{x}` \"{x}\"}} {{regexFind `\\Qa.b\\E.` \"a.bc\"}} {{regexFind `\\x{41}\\101` \"AA\"}} {{regexFind `[]a]+` \"]a\"}} {{regexFind `\\<a\\>` \"<a>\"}}",
+            "[&~ {x} a.bc AA ]a <a>",
         ),
         (
             "{{regexReplaceAll `` \"ab\" \"-\"}} {{regexReplaceAll `é|\\B` \"aéb\" \"-\"}}",

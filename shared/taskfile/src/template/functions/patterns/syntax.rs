@@ -39,8 +39,8 @@ fn escape(letters: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) {
         ('B', false) => out.push_str("(?-u:\\B)"),
         // An octal code. Other digits would refer to groups, which Go has not.
         ('0'..='7', _) => octal(name, letters, out),
-        // These have a meaning that Go does not know, so they stay an error.
-        ('<' | '>', _) => out.push_str("\\_"),
+        // In the crate, they stand for the start and the end of a word.
+        ('<' | '>', _) => out.push(name),
         _ => out.extend(['\\', name]),
     }
 }
