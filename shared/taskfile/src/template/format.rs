@@ -147,6 +147,48 @@ pub(super) fn is_printable(letter: char) -> bool {
     matches!(letter, '\'' | '"' | '\\') || text.escape_debug().to_string() == text
 }
 
+/// A value as Go source, as `%#v` prints it.
+pub(super) fn write_in_go(out: &mut String, value: &Value) {
+    match &value.data {
+        Data::Text(text) => out.push_str(&quoted(text)),
+        Data::List(list) => {
+            out.push_str(type_name(value));
+            out.push('{');
+            for (index, element) in list.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_element_in_go(out, element);
+            }
+            out.push('}');
+        }
+        Data::Map(map) => {
+            out.push_str(type_name(value));
+            out.push('{');
+            for (index, (key, element)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                out.push_str(&quoted(key));
+                out.push(':');
+                write_element_in_go(out, element);
+            }
+            out.push('}');
+        }
+        Data::Nil | Data::Bool(_) | Data::Int(_) | Data::Float(_) => {
+            out.push_str(&plain(value));
+        }
+    }
+}
+
+fn write_element_in_go(out: &mut String, element: &Value) {
+    if element.is_nil() {
+        out.push_str("interface {}(nil)");
+    } else {
+        write_in_go(out, element);
+    }
+}
+
 /// The name of a value's type in Go.
 pub(super) fn type_name(value: &Value) -> &'static str {
     match &value.data {

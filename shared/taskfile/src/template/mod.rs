@@ -4,13 +4,16 @@
 //! template and, if it was computed from a value with an [`Origin`], that origin. So what is done with the text
 //! afterwards can depend on where it is from. Pure: no files, no clock, no environment, no randomness.
 //!
-//! It differs from the original where a text could not be reproduced or would be no text:
+//! It differs from the original in this:
 //!
-//! - Functions that read the clock or random numbers are errors. `env` and `expandenv` return nothing.
-//! - A text is always Unicode. A function that cuts inside a character, or decodes bytes that are no text, fails.
-//! - `int` and `int64` are one type, and so are all lists and all maps.
+//! - Functions that need the clock, the network or random numbers are errors. `env` and `expandenv` return nothing.
+//! - Text is always Unicode. A function that would cut a character in two, or decodes bytes that are not UTF-8, fails.
+//! - `b64dec`, `b32dec` and `regexMatch` fail on malformed input. The originals return an error's message, or `false`.
+//! - `int` and `int64` are one type, and so are all lists and all maps. Nil is accepted as an empty map.
+//! - Maps are ordered by their keys, so `keys` and `values` are too.
 //! - A map is a value. `set`, `unset`, `merge` and `mergeOverwrite` change a map only if their first argument is a
 //!   plain variable; otherwise they return a changed copy.
+//! - `semver` returns a map of the version's fields, without its methods. No other value has methods either.
 
 mod budget;
 mod error;

@@ -2,7 +2,9 @@
 
 use super::budget::Budget;
 use super::error::TemplateErrorKind;
-use super::format::{self, general, not_finite, plain, quoted, scientific_in_go, type_name};
+use super::format::{
+    self, general, not_finite, plain, quoted, scientific_in_go, type_name, write_in_go,
+};
 use super::value::{Data, Value};
 
 /// Prints `arguments` as `format` says. What does not fit is complained about in the text itself, as in Go.
@@ -16,6 +18,7 @@ pub(super) fn printf(
         arguments,
         next: 0,
         is_reordered: false,
+        is_lost: false,
         out: String::new(),
         budget,
     };
@@ -49,6 +52,8 @@ struct Printer<'a> {
     next: usize,
     /// Whether an explicit index like `[1]` was used.
     is_reordered: bool,
+    /// Whether an index of the current verb names no argument.
+    is_lost: bool,
     out: String,
     budget: &'a mut Budget,
 }
@@ -72,7 +77,8 @@ impl<'a> Printer<'a> {
     /// Reads what follows a `%`, and prints it.
     fn verb(&mut self) -> Result<(), TemplateErrorKind> {
         let mut flags = self.flags();
-        let mut has_index = self.index();
+        self.is_lost = false;
+        self.index();
         if self.skip('*') {
             match self.number_argument() {
                 Some(width) => {
@@ -81,23 +87,23 @@ impl<'a> Printer<'a> {
                 }
                 None => self.out.push_str("%!(BADWIDTH)"),
             }
-            has_index = has_index.and(self.index());
+            self.index();
         } else {
             flags.width = self.digits();
         }
         if self.skip('.') {
-            has_index = has_index.and(self.index());
+            self.index();
             if self.skip('*') {
                 match self.number_argument() {
                     Some(precision) => flags.precision = usize::try_from(precision).ok(),
                     None => self.out.push_str("%!(BADPREC)"),
                 }
-                has_index = has_index.and(self.index());
+                self.index();
             } else {
                 flags.precision = Some(self.digits().unwrap_or(0));
             }
         }
-        has_index = has_index.and(self.index());
+        self.index();
         // A minus means spaces on the right, so zeros on the left mean nothing.
         flags.zero &= !flags.minus;
         let mut letters = self.rest.chars();
@@ -106,7 +112,7 @@ impl<'a> Printer<'a> {
         match verb {
             None => self.out.push_str("%!(NOVERB)"),
             Some('%') => self.out.push('%'),
-            Some(verb) if has_index.is_none() => {
+            Some(verb) if self.is_lost => {
                 self.out.push_str(&format!("%!{verb}(BADINDEX)"));
             }
             Some(verb) => match self.argument() {
@@ -146,17 +152,17 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Reads `[2]`, if it is there; `None` if it names no argument.
-    fn index(&mut self) -> Option<()> {
-        if !self.rest.starts_with('[') {
-            return Some(());
-        }
+    /// Reads `[2]`, if it is there.
+    fn index(&mut self) {
+        let Some(after) = self.rest.strip_prefix('[') else { return };
         self.is_reordered = true;
-        let (index, rest) = self.rest[1..].split_once(']')?;
+        let (index, rest) = after.split_once(']').unwrap_or(("", after));
         self.rest = rest;
-        let index: usize = index.parse().ok()?;
-        self.next = index.checked_sub(1).filter(|index| *index < self.arguments.len())?;
-        Some(())
+        let index = index.parse().ok().and_then(|index: usize| index.checked_sub(1));
+        match index.filter(|index| *index < self.arguments.len()) {
+            Some(index) => self.next = index,
+            None => self.is_lost = true,
+        }
     }
 
     fn skip(&mut self, letter: char) -> bool {
@@ -377,46 +383,4 @@ fn padded_complaint(value: &Value, flags: Flags) -> String {
     }
     let shown = scalar('v', flags, value).unwrap_or_else(|| plain(value));
     format!("{}={shown}", type_name(value))
-}
-
-/// A value as Go source, as `%#v` prints it.
-fn write_in_go(out: &mut String, value: &Value) {
-    match &value.data {
-        Data::Text(text) => out.push_str(&quoted(text)),
-        Data::List(list) => {
-            out.push_str(type_name(value));
-            out.push('{');
-            for (index, element) in list.iter().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                write_element_in_go(out, element);
-            }
-            out.push('}');
-        }
-        Data::Map(map) => {
-            out.push_str(type_name(value));
-            out.push('{');
-            for (index, (key, element)) in map.iter().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                out.push_str(&quoted(key));
-                out.push(':');
-                write_element_in_go(out, element);
-            }
-            out.push('}');
-        }
-        Data::Nil | Data::Bool(_) | Data::Int(_) | Data::Float(_) => {
-            out.push_str(&plain(value));
-        }
-    }
-}
-
-fn write_element_in_go(out: &mut String, element: &Value) {
-    if element.is_nil() {
-        out.push_str("interface {}(nil)");
-    } else {
-        write_in_go(out, element);
-    }
 }

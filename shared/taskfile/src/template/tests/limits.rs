@@ -89,6 +89,8 @@ fn the_work_is_bounded() {
         "{{$a := repeat 100000 \"a\"}}{{wrapWith 1 $a $a}}",
         "{{$a := repeat 100000 \"a\"}}{{regexReplaceAll \"(a)\" $a $a}}",
         "{{$a := repeat 100000 \"a\"}}{{regexReplaceAll \"(.*)\" $a (repeat 1000 \"$1\")}}",
+        "{{regexFindAll \"a[^z]*z|a\" (repeat 10000 \"a\") -1}}",
+        "{{range until 1000000}}{{regexMatch \"v[0-9]+\" \"v1\"}}{{end}}",
         "{{$a := repeat 1000000 \"a\"}}{{regexMatch \"(a{500}|b){2}\" $a}}",
         "{{$a := repeat 1000000 \"a\"}}{{range until 1000}}{{eq $a $a}}{{end}}",
         "{{$a := repeat 1000000 \"a\"}}{{range until 1000}}{{sha256sum $a}}{{end}}",
