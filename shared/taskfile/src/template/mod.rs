@@ -9,6 +9,8 @@
 //! - Functions that need the clock, the network or random numbers are errors. `env` and `expandenv` return nothing.
 //! - Text is always Unicode. A function that would cut a character in two, or decodes bytes that are not UTF-8, fails.
 //! - `b64dec`, `b32dec` and `regexMatch` fail on malformed input. The originals return an error's message, or `false`.
+//! - The original also removes the text `<no value>` wherever else it stands.
+//! - Regular expressions have no classes like `\p{L}`.
 //! - `int` and `int64` are one type, and so are all lists and all maps. Nil is accepted as an empty map.
 //! - Maps are ordered by their keys, so `keys` and `values` are too.
 //! - A map is a value. `set`, `unset`, `merge` and `mergeOverwrite` change a map only if their first argument is a

@@ -4,6 +4,10 @@ use super::super::error::TemplateErrorKind;
 use super::super::value::Value;
 use super::{Call, Function};
 
+mod words;
+
+use words::{connected, is_connector};
+
 pub(super) const FUNCTIONS: &[Function] = &[
     Function::whole("upper", 1, Some(1), upper),
     Function::whole("lower", 1, Some(1), lower),
@@ -78,11 +82,11 @@ fn initials(call: &mut Call<'_>) -> Result {
     Ok(words.filter_map(|word| word.chars().next()).collect::<String>().into())
 }
 
-/// Removes each `_` and writes the letter after it in upper case, and all others in lower case. The underscores at the
-/// start stay, and so do all but the last of several.
+/// Removes connectors and writes the letter after each in upper case, and all others in lower case. The connectors at
+/// the start and the end stay, and so do all but the last of several.
 fn camelcase(call: &mut Call<'_>) -> Result {
     let text = call.text(0)?;
-    let words = text.trim_start_matches('_');
+    let words = text.trim_start_matches(is_connector);
     let mut out = text[..text.len() - words.len()].to_owned();
     let mut letters = words.chars();
     let Some(first) = letters.next() else {
@@ -90,15 +94,11 @@ fn camelcase(call: &mut Call<'_>) -> Result {
     };
     let mut before = to_upper(first);
     for letter in letters {
-        let is_underscore = before == '_';
-        if !is_underscore || letter == '_' {
+        let follows_connector = is_connector(before);
+        if !follows_connector || is_connector(letter) {
             out.push(before);
         }
-        before = match (is_underscore, letter) {
-            (true, '_') => '_',
-            (true, letter) => to_upper(letter),
-            (false, letter) => to_lower(letter),
-        };
+        before = if follows_connector { to_upper(letter) } else { to_lower(letter) };
     }
     out.push(before);
     Ok(out.into())
@@ -110,71 +110,4 @@ fn snakecase(call: &mut Call<'_>) -> Result {
 
 fn kebabcase(call: &mut Call<'_>) -> Result {
     Ok(connected(call.text(0)?, '-').into())
-}
-
-/// `HTTPServer` becomes `http_server`, and `http2xx` becomes `http_2xx`.
-fn connected(text: &str, connector: char) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    let mut letters = text.chars().peekable();
-    let mut before = connector;
-    while let Some(letter) = letters.next() {
-        let begins_word = before != connector && !before.is_numeric();
-        if letter.is_uppercase() {
-            if begins_word {
-                out.push(connector);
-            }
-            out.push(to_lower(letter));
-            before = match letters.next() {
-                None => letter,
-                Some(next) if next.is_uppercase() => {
-                    abbreviation(next, &mut letters, connector, &mut out)
-                }
-                // As in the original, this character is copied whatever it is.
-                Some(next) => {
-                    out.push(next);
-                    next
-                }
-            };
-        } else if letter.is_numeric() {
-            if begins_word {
-                out.push(connector);
-            }
-            out.push(letter);
-            before = letter;
-        } else {
-            before = if matches!(letter, ' ' | '-' | '_') { connector } else { letter };
-            out.push(before);
-        }
-    }
-    out
-}
-
-/// Copies the letters after the first of an abbreviation. The last of them begins the next word, if one follows
-/// directly. Returns the last character that it has read.
-fn abbreviation(
-    second: char,
-    letters: &mut impl Iterator<Item = char>,
-    connector: char,
-    out: &mut String,
-) -> char {
-    let mut last = second;
-    for letter in letters {
-        if letter.is_uppercase() {
-            out.push(to_lower(last));
-            last = letter;
-            continue;
-        }
-        if matches!(letter, '_' | ' ' | '-') {
-            out.extend([to_lower(last), connector]);
-            return connector;
-        }
-        if letter.is_numeric() {
-            out.extend([to_lower(last), connector, letter]);
-        } else {
-            out.extend([connector, to_lower(last), letter]);
-        }
-        return letter;
-    }
-    out.push(to_lower(last));
-    last
 }

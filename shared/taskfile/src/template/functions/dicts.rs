@@ -83,7 +83,7 @@ fn add_entries(
         call.budget.spend(STEP + key.len())?;
         let known = into.get(key).filter(|known| known.is_true());
         let replaces = match (known.map(|known| &known.data), &added.data) {
-            (_, Data::Nil) => false,
+            (_, Data::Nil) => overwrites,
             (None, _) => true,
             (Some(Data::Map(known_entries)), Data::Map(added_entries)) => {
                 call.budget.spend_times(known_entries.len(), STEP)?;
@@ -94,9 +94,8 @@ fn add_entries(
                 into.insert(key.clone(), entries.tainted(added.origin.as_ref()));
                 false
             }
-            // As in the original, a map replaces nothing else, and an empty list nothing at all.
+            // As in the original, a map replaces nothing else.
             (Some(_), Data::Map(_)) => false,
-            (Some(_), Data::List(list)) => overwrites && !list.is_empty(),
             (Some(_), _) => overwrites,
         };
         if replaces {

@@ -87,16 +87,16 @@ fn the_case_of_letters_changes() {
         ),
         ("{{swapcase \"This Is\"}} {{initials \"First Try\"}}", "tHIS iS FT"),
         (
-            "{{camelcase \"http_server\"}} {{camelcase \"_a__b_\"}} {{camelcase \"\"}}{{camelcase \"___\"}}",
-            "HttpServer _A_B_ ___",
+            "{{camelcase \"http_server\"}} {{camelcase \"_complex__case_\"}} {{camelcase \"some words\"}} {{camelcase \"\"}}{{camelcase \"___\"}}",
+            "HttpServer _Complex_Case_ SomeWords ___",
         ),
         (
             "{{snakecase \"FirstName\"}} {{snakecase \"HTTPServer\"}} {{snakecase \"NoHTTPS\"}} {{snakecase \"GO PATH\"}}",
             "first_name http_server no_https go_path",
         ),
         (
-            "{{snakecase \"HTTP20xOK\"}} {{snakecase \"http2xx\"}} {{kebabcase \"FirstName\"}} {{kebabcase \"GO_PATH\"}}",
-            "http_20x_ok http_2xx first-name go-path",
+            "{{snakecase \"HTTP20xOK\"}} {{snakecase \"http2xx\"}} {{snakecase \"Duration2m3s\"}} {{snakecase \"Bld4Floor3rd\"}} {{snakecase \"\"}}{{snakecase \"Ab-cD.é\"}} {{kebabcase \"FirstName\"}} {{kebabcase \"GO_PATH\"}}",
+            "http_20x_ok http_2xx duration_2m3s bld4_floor_3rd ab_c_d.é first-name go-path",
         ),
     ]);
 }
@@ -167,6 +167,10 @@ fn maps_are_built_and_read() {
         (
             "{{mergeOverwrite (dict \"a\" 1 \"m\" (dict \"x\" 1)) (dict \"a\" 2 \"m\" (dict \"y\" 2))}}",
             "map[a:2 m:map[x:1 y:2]]",
+        ),
+        (
+            "{{mergeOverwrite (dict \"a\" 1 \"l\" (list 1)) (dict \"a\" nil \"l\" list)}} {{merge (dict \"a\" 1) (dict \"a\" nil)}}",
+            "map[a:<nil> l:[]] map[a:1]",
         ),
         (
             "{{merge (dict \"m\" (dict \"x\" 1)) (dict \"m\" (dict \"x\" 2 \"y\" 3))}} {{deepCopy (dict \"a\" 1)}}",
