@@ -9,4 +9,5 @@
 pub mod dockerfile;
 pub mod encoding;
 pub mod ignore;
+pub mod task_file;
 pub mod template;
