@@ -50,7 +50,7 @@ impl BuildArgs {
     }
 }
 
-fn read_pairs(
+pub(super) fn read_pairs(
     option: &str,
     given: &[String],
     environment: &Environment,

@@ -31,6 +31,7 @@ mod sse;
 mod status;
 mod table;
 mod task;
+mod task_file;
 mod token;
 
 /// The commands that are sent to a server.
@@ -71,6 +72,11 @@ pub(crate) async fn run(
     output: Output,
     environment: Environment,
 ) -> Result<Exit> {
+    if let ClientCommand::Task(task) = &command
+        && let Some((file, action)) = task.offline()
+    {
+        return file.run(action, output, &environment);
+    }
     let api = Api::new(&ClientConfig::load(&environment)?)?;
     let client = Client { api, output, environment };
     match command {

@@ -15,6 +15,7 @@ use super::log_view::Show;
 use super::output::say;
 use super::run::{self, ListRuns, WaitArgs};
 use super::table::{Details, Table, instant};
+use super::task_file::{Action, TaskFile};
 use crate::exit::{Exit, UsageError};
 
 /// Save what to build and what starts it, and run it
@@ -51,6 +52,28 @@ Examples:
   gantry task run -n web --arg VERSION=2 --no-wait
   gantry task run -n web -c .             the task's recipe on this folder")]
     Run(RunTask),
+    /// Check a task file: every mistake with its line and remedy
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task lint
+  gantry task lint acr-task.yaml --values values.yaml --set tag=1
+  cat acr-task.yaml | gantry task lint -")]
+    Lint(TaskFile),
+    /// Show a task file with its aliases and templates replaced, secrets masked
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task render
+  gantry task render acr-task.yaml --run-variable Branch=release --set-secret password")]
+    Render(TaskFile),
+    /// Show what the steps of a task file would do, and in which order
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task plan
+  gantry task plan acr-task.yaml --set tag=1 --output json")]
+    Plan(TaskFile),
     /// List runs from the newest
     ListRuns(ListRuns),
     /// Show one run
@@ -207,6 +230,25 @@ pub(crate) struct TaskLogs {
 }
 
 impl Tasks {
+    /// The task file, and what to do with it, of a command that needs no server.
+    pub(crate) fn offline(&self) -> Option<(&TaskFile, Action)> {
+        match self {
+            Self::Lint(file) => Some((file, Action::Lint)),
+            Self::Render(file) => Some((file, Action::Render)),
+            Self::Plan(file) => Some((file, Action::Plan)),
+            Self::Create(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Update(_)
+            | Self::Delete(_)
+            | Self::Run(_)
+            | Self::ListRuns(_)
+            | Self::ShowRun(_)
+            | Self::CancelRun(_)
+            | Self::Logs(_) => None,
+        }
+    }
+
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
         match self {
             Self::Create(create) => create.run(client).await,
@@ -215,6 +257,9 @@ impl Tasks {
             Self::Update(update) => update.run(client).await,
             Self::Delete(one) => one.delete(client).await,
             Self::Run(run) => run.run(client).await,
+            Self::Lint(file) => file.run(Action::Lint, client.output, &client.environment),
+            Self::Render(file) => file.run(Action::Render, client.output, &client.environment),
+            Self::Plan(file) => file.run(Action::Plan, client.output, &client.environment),
             Self::ListRuns(list) => list.run(client).await,
             Self::ShowRun(by) => {
                 run::show(client, &by.run_id.to_string(), by.registry.registry.as_deref()).await

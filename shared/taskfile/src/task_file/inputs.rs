@@ -45,23 +45,59 @@ pub struct RunVariables {
 }
 
 impl RunVariables {
-    fn named(&self) -> [(&'static str, &str); 14] {
+    /// The names in templates, after `.Run.`.
+    pub const NAMES: [&str; 14] = [
+        "ID",
+        "SharedVolume",
+        "Registry",
+        "RegistryName",
+        "Date",
+        "OS",
+        "OSVersion",
+        "Architecture",
+        "Commit",
+        "Branch",
+        "TaskName",
+        "Repository",
+        "GitTag",
+        "TriggeredBy",
+    ];
+
+    /// Sets the variable of this name in templates, or returns whether there is none.
+    #[must_use]
+    pub fn set(&mut self, name: &str, value: &str) -> bool {
+        let place = Self::NAMES.iter().position(|known| *known == name);
+        let field = place.and_then(|place| self.fields_mut().into_iter().nth(place));
+        if let Some(field) = field {
+            value.clone_into(field);
+        }
+        place.is_some()
+    }
+
+    /// In the order of [`RunVariables::NAMES`].
+    fn fields_mut(&mut self) -> [&mut String; 14] {
         [
-            ("ID", &self.id),
-            ("SharedVolume", &self.shared_volume),
-            ("Registry", &self.registry),
-            ("RegistryName", &self.registry_name),
-            ("Date", &self.date),
-            ("OS", &self.os),
-            ("OSVersion", &self.os_version),
-            ("Architecture", &self.architecture),
-            ("Commit", &self.commit),
-            ("Branch", &self.branch),
-            ("TaskName", &self.task_name),
-            ("Repository", &self.repository),
-            ("GitTag", &self.git_tag),
-            ("TriggeredBy", &self.triggered_by),
+            &mut self.id,
+            &mut self.shared_volume,
+            &mut self.registry,
+            &mut self.registry_name,
+            &mut self.date,
+            &mut self.os,
+            &mut self.os_version,
+            &mut self.architecture,
+            &mut self.commit,
+            &mut self.branch,
+            &mut self.task_name,
+            &mut self.repository,
+            &mut self.git_tag,
+            &mut self.triggered_by,
         ]
+    }
+
+    fn named(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let mut own = self.clone();
+        let values = own.fields_mut().map(std::mem::take);
+        Self::NAMES.into_iter().zip(values)
     }
 }
 
@@ -171,13 +207,13 @@ impl Secrets {
 
 /// Everything that a template reads.
 pub(super) fn template_data(run: &RunVariables, values: &Values, secrets: &Secrets) -> Value {
-    let variables = run.named().map(|(name, value)| (name, given(&format!(".Run.{name}"), value)));
     let map = |entries: BTreeMap<String, Value>| Value {
         data: Data::Map(Arc::new(entries)),
         origin: None,
     };
-    let variables: BTreeMap<String, Value> =
-        variables.map(|(name, value)| (name.to_owned(), value)).into();
+    let variables =
+        run.named().map(|(name, value)| (name.to_owned(), given(&format!(".Run.{name}"), &value)));
+    let variables: BTreeMap<String, Value> = variables.collect();
     let secrets = secrets.values.iter().map(|(id, value)| {
         let origin = Origin { name: format!(".Secrets.{id}").into(), trust: Trust::Secret };
         (id.clone(), Value { data: Data::Text(Arc::clone(value)), origin: Some(origin) })

@@ -1,0 +1,208 @@
+//! `gantry task lint|render|plan`: what a task file would do, without a server.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use gantry_taskfile::task_file::{
+    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity,
+};
+use gantry_taskfile::template::{Data, Trust};
+use serde_json::json;
+
+use super::arguments::read_pairs;
+use super::output::{Output, say, write_out};
+use crate::environment::Environment;
+use crate::exit::{Exit, UsageError};
+
+mod plan;
+
+/// A task file and what it is compiled with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TaskFile {
+    /// The task file; `-` reads standard input
+    #[arg(default_value = "acr-task.yaml", value_name = "FILE")]
+    file: PathBuf,
+    /// A YAML file of values, which templates read as `.Values.NAME`
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    /// A value. May be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// A value that is masked; without `=VALUE` the environment's. May be given several times
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    set_secret: Vec<String>,
+    /// A run variable, like `Branch=main`; others have examples as values. May be given several times
+    #[arg(long = "run-variable", value_name = "NAME=VALUE")]
+    run_variables: Vec<String>,
+}
+
+/// What to do with a task file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    Lint,
+    Render,
+    Plan,
+}
+
+impl TaskFile {
+    pub(crate) fn run(
+        &self,
+        action: Action,
+        output: Output,
+        environment: &Environment,
+    ) -> Result<Exit> {
+        let source = read(&self.file)?;
+        let mut inputs = Inputs { run: run_variables(&self.run_variables)?, ..Inputs::default() };
+        if let Some(file) = &self.values
+            && let Err(mistakes) = inputs.values.add_file(&read(file)?, Trust::Saved)
+        {
+            write_out(&lines(file, &mistakes))?;
+            return Ok(Exit::Failed);
+        }
+        for pair in &self.set {
+            let (name, value) = name_and_value("--set", pair)?;
+            inputs.values.set(name, Data::Text(value.into()), Trust::Saved);
+        }
+        for (name, value) in read_pairs("--set-secret", &self.set_secret, environment)? {
+            inputs.values.set(&name, Data::Text(value.into()), Trust::Secret);
+        }
+        self.read_alias_files(&source, &mut inputs)?;
+        match (task_file::compile(&source, &inputs), action) {
+            (Ok(compiled), Action::Lint) => self.linted(&compiled, output),
+            (Err(mistakes), Action::Lint) => self.refused(&mistakes, output),
+            (Ok(compiled), Action::Render | Action::Plan) => {
+                self.warn(&compiled.warnings);
+                match action {
+                    Action::Plan => {
+                        output.print(&plan::json(&compiled.task), plan::Plan(&compiled.task))?
+                    }
+                    Action::Render | Action::Lint => {
+                        let text = compiled.rendered.to_string();
+                        output.print(&json!({"text": text}), &text)?;
+                    }
+                }
+                Ok(Exit::Ok)
+            }
+            (Err(mistakes), Action::Render | Action::Plan) => {
+                self.warn(&mistakes);
+                Ok(Exit::Failed)
+            }
+        }
+    }
+
+    fn linted(&self, compiled: &Compiled, output: Output) -> Result<Exit> {
+        let steps = compiled.task.steps.len();
+        let summary = format!(
+            "{}: {steps} {}",
+            self.file.display(),
+            if steps == 1 { "step" } else { "steps" }
+        );
+        let text = format!("{}{summary}\n", lines(&self.file, &compiled.warnings));
+        output
+            .print(&json!({"steps": steps, "mistakes": json_mistakes(&compiled.warnings)}), text)?;
+        Ok(Exit::Ok)
+    }
+
+    fn refused(&self, mistakes: &[Mistake], output: Output) -> Result<Exit> {
+        output.print(&json!({"mistakes": json_mistakes(mistakes)}), lines(&self.file, mistakes))?;
+        Ok(Exit::Failed)
+    }
+
+    fn warn(&self, mistakes: &[Mistake]) {
+        if !mistakes.is_empty() {
+            say(lines(&self.file, mistakes).trim_end());
+        }
+    }
+
+    /// Reads the alias files beside the task file. Those at an address are not fetched.
+    fn read_alias_files(&self, source: &str, inputs: &mut Inputs) -> Result<()> {
+        // What is wrong with the file is told when it is compiled.
+        let Ok(needs) = task_file::needs(source, inputs) else { return Ok(()) };
+        for name in needs.alias_files {
+            if name.contains("://") {
+                say(format!("{name} is not fetched here, so its aliases are unknown"));
+                continue;
+            }
+            let path = self.file.parent().unwrap_or(Path::new("")).join(&name);
+            inputs.alias_files.insert(name, read(&path)?);
+        }
+        Ok(())
+    }
+}
+
+fn lines(file: &Path, mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(|mistake| format!("{}:{mistake}\n", file.display())).collect()
+}
+
+fn json_mistakes(mistakes: &[Mistake]) -> serde_json::Value {
+    let mistakes = mistakes.iter().map(|mistake| {
+        let severity = match mistake.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        json!({
+            "line": mistake.position.line,
+            "column": mistake.position.column,
+            "severity": severity,
+            "message": mistake.message,
+        })
+    });
+    mistakes.collect()
+}
+
+/// Reads a file that is not longer than a task file may be.
+fn read(path: &Path) -> Result<String> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    let most = LONGEST as u64 + 1;
+    let mut text = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().take(most).read_to_end(&mut text).with_context(cannot_read)?;
+    } else {
+        File::open(path)
+            .with_context(cannot_read)?
+            .take(most)
+            .read_to_end(&mut text)
+            .with_context(cannot_read)?;
+    }
+    if text.len() > LONGEST {
+        return Err(UsageError(format!("{} is longer than {LONGEST} bytes", path.display())).into());
+    }
+    String::from_utf8(text).with_context(|| format!("{} is not text in UTF-8", path.display()))
+}
+
+fn name_and_value<'a>(option: &str, pair: &'a str) -> Result<(&'a str, &'a str)> {
+    let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
+    split.ok_or_else(|| {
+        UsageError(format!("{option} {pair} has no value: write `{option} NAME=VALUE`")).into()
+    })
+}
+
+/// A run as it could be, with what was given.
+fn run_variables(given: &[String]) -> Result<RunVariables> {
+    let mut run = RunVariables {
+        id: "ca1".to_owned(),
+        shared_volume: "workspace".to_owned(),
+        registry: "registry.example".to_owned(),
+        registry_name: "registry".to_owned(),
+        date: "20260102-150405z".to_owned(),
+        os: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+        commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        branch: "main".to_owned(),
+        triggered_by: "request".to_owned(),
+        ..RunVariables::default()
+    };
+    for pair in given {
+        let (name, value) = name_and_value("--run-variable", pair)?;
+        if !run.set(name, value) {
+            let names = RunVariables::NAMES.join(", ");
+            return Err(UsageError(format!(
+                "there is no run variable `{name}`: use one of {names}"
+            ))
+            .into());
+        }
+    }
+    Ok(run)
+}
