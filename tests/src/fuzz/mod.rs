@@ -14,6 +14,8 @@ pub mod mutate;
 mod records;
 mod references;
 mod taskfiles;
+mod tasks;
+mod templates;
 mod terminal;
 
 /// A parser of untrusted input.
@@ -36,6 +38,9 @@ pub const TARGETS: &[Target] = &[
     references::TARGET,
     taskfiles::DOCKERFILE,
     taskfiles::IGNORE,
+    templates::TARGET,
+    tasks::TASK_FILE,
+    tasks::VALUES,
     terminal::TARGET,
 ];
 
