@@ -38,19 +38,26 @@ impl BuildArgs {
 
     /// The secret arguments.
     pub(crate) fn secret(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
-        for pair in &self.secret_build_args {
-            if let Some((name, _)) = pair.split_once('=') {
-                say(format!(
-                    "warning: others on this machine can see the value of {name} in the process list: \
-                     give `--secret-build-arg {name}` and set {name} in the environment"
-                ));
-            }
-        }
-        read_pairs("--secret-build-arg", &self.secret_build_args, environment)
+        read_secret_pairs("--secret-build-arg", &self.secret_build_args, environment)
     }
 }
 
-pub(super) fn read_pairs(
+/// Reads secrets that were given as `NAME=VALUE`, with a warning, or as `NAME` in the environment.
+pub(super) fn read_secret_pairs(
+    option: &str,
+    given: &[String],
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>> {
+    for (name, _) in given.iter().filter_map(|pair| pair.split_once('=')) {
+        say(format!(
+            "warning: others on this machine can see the value of {name} in the process list: \
+             give `{option} {name}` and set {name} in the environment"
+        ));
+    }
+    read_pairs(option, given, environment)
+}
+
+fn read_pairs(
     option: &str,
     given: &[String],
     environment: &Environment,

@@ -11,11 +11,12 @@ use gantry_taskfile::task_file::{
 use gantry_taskfile::template::{Data, Trust};
 use serde_json::json;
 
-use super::arguments::read_pairs;
+use super::arguments::read_secret_pairs;
 use super::output::{Output, say, write_out};
 use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 
+mod lanes;
 mod plan;
 
 /// A task file and what it is compiled with.
@@ -65,7 +66,7 @@ impl TaskFile {
             let (name, value) = name_and_value("--set", pair)?;
             inputs.values.set(name, Data::Text(value.into()), Trust::Saved);
         }
-        for (name, value) in read_pairs("--set-secret", &self.set_secret, environment)? {
+        for (name, value) in read_secret_pairs("--set-secret", &self.set_secret, environment)? {
             inputs.values.set(&name, Data::Text(value.into()), Trust::Secret);
         }
         self.read_alias_files(&source, &mut inputs)?;

@@ -1,8 +1,7 @@
-//! Parsers for the build files of a source.
+//! Parsers for the files that say what a run does.
 //!
-//! In: the text of a Dockerfile, a `.dockerignore` or a task file's template. Out: the images that a build uses and
-//! where they are named; the paths that a build does not see; the rendered task file and where its text is from. Pure:
-//! no files, no network.
+//! In: the text of a task file, a Dockerfile or a `.dockerignore`. Out: the checked steps of a task; the images that a
+//! build uses and where they are named; the paths that a build does not see. Pure: no files, no network.
 
 #![warn(missing_docs)]
 

@@ -106,6 +106,14 @@ const SAMPLE_VALUES: [(&str, &str); 11] = [
 ];
 
 #[test]
+fn every_difference_is_documented() {
+    let page = include_str!("../../../docs/task-files.md");
+    for Difference { case, .. } in DIFFERENCES {
+        assert!(page.contains(&format!("`{case}`")), "docs/task-files.md does not name {case}");
+    }
+}
+
+#[test]
 fn the_original_s_samples_have_the_steps_that_it_gives_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
     let mut wrong = String::new();

@@ -97,6 +97,14 @@ fn the_images_of_a_dockerfile_are_found_as_the_original_finds_them() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
+#[test]
+fn every_difference_is_documented() {
+    let page = include_str!("../../../docs/task-files.md");
+    for (case, ..) in DIFFERENCES {
+        assert!(page.contains(&format!("`{case}`")), "docs/task-files.md does not name {case}");
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "a test has no settings but these")]
 fn text() -> String {
     let named = std::env::var("GANTRY_CONFORMANCE_SCAN");

@@ -35,6 +35,7 @@ mod servers;
 mod start;
 mod stored;
 mod take;
+mod task_files;
 mod warm;
 
 use std::path::Path;
@@ -139,7 +140,7 @@ const fn part(
     Part { name, measure, most_rounds }
 }
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     part("accept", accept::measure, ALL),
     part("accept-scaled", accept::measure_scaled, ALL),
     part("accept-apart", accept::measure_apart, ALL),
@@ -156,6 +157,7 @@ const PARTS: [Part; 16] = [
     part("memory", memory::measure, FEW),
     part("cost", cost::measure, FEW),
     part("blocking", blocking::measure, FEW),
+    part("task-files", task_files::measure, ALL),
 ];
 
 fn main() -> Result<()> {

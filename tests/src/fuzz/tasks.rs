@@ -34,8 +34,11 @@ pub(super) const TASK_FILE: Target = Target {
     ],
 };
 
-pub(super) const VALUES: Target =
-    Target { name: "values", run: values, words: &["a: ", "- ", "[", "{", "&a ", "*a", "<<: ", "1e9", "~", "\n"] };
+pub(super) const VALUES: Target = Target {
+    name: "values",
+    run: values,
+    words: &["a: ", "- ", "[", "{", "&a ", "*a", "<<: ", "1e9", "~", "\n"],
+};
 
 /// No source has it.
 const SECRET: &str = "never-shown-7f3a";

@@ -5,46 +5,40 @@ use std::fmt;
 use gantry_taskfile::task_file::{Attempts, Build, Cmd, Container, Step, StepWork, Task, Traced};
 use serde_json::{Value, json};
 
-/// The steps in the order in which they may begin: those of one number may run at once.
+use super::lanes;
+
+/// The steps, and at their left who waits for whom.
 pub(super) struct Plan<'a>(pub(super) &'a Task);
 
 impl fmt::Display for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let task = self.0;
-        let levels = levels(&task.steps);
-        let mut order: Vec<usize> = (0..task.steps.len()).collect();
-        order.sort_by_key(|place| levels[*place]);
-        let mut shown = 0;
-        for place in order {
-            let step = &task.steps[place];
-            let number =
-                if levels[place] == shown { String::new() } else { levels[place].to_string() };
-            shown = levels[place];
-            writeln!(f, "{number:<3} {}{}", step.id, after(step, task))?;
+        let after: Vec<Vec<usize>> = task.steps.iter().map(|step| step.after.clone()).collect();
+        let rows = lanes::draw(&after);
+        let width = rows
+            .iter()
+            .flat_map(|row| [&row.dot, &row.beside])
+            .map(|line| line.chars().count())
+            .max();
+        let width = width.unwrap_or(0);
+        for row in &rows {
+            let step = &task.steps[row.step];
+            if let Some(line) = &row.before {
+                writeln!(f, "{line}")?;
+            }
+            writeln!(f, "{:<width$}  {}{}", row.dot, step.id, after_text(step, task))?;
             for (name, value) in properties(step) {
-                writeln!(f, "      {name:<12} {value}")?;
+                writeln!(f, "{:<width$}    {name:<11} {value}", row.beside)?;
+            }
+            if let Some(line) = &row.after {
+                writeln!(f, "{line}")?;
             }
         }
         Ok(())
     }
 }
 
-/// For each step how many steps run before it, one after the other, and itself.
-fn levels(steps: &[Step]) -> Vec<usize> {
-    let mut levels = vec![0; steps.len()];
-    // The graph has no cycle, so each round fixes at least one more step.
-    while levels.contains(&0) {
-        for place in 0..steps.len() {
-            let before = steps[place].after.iter().map(|other| levels[*other]);
-            if levels[place] == 0 && before.clone().all(|level| level > 0) {
-                levels[place] = before.max().unwrap_or(0) + 1;
-            }
-        }
-    }
-    levels
-}
-
-fn after(step: &Step, task: &Task) -> String {
+fn after_text(step: &Step, task: &Task) -> String {
     let names: Vec<&str> = step.after.iter().map(|other| task.steps[*other].id.as_str()).collect();
     if names.is_empty() { String::new() } else { format!("  after {}", names.join(", ")) }
 }
@@ -245,4 +239,70 @@ fn cmd_json(cmd: &Cmd) -> Value {
         "retries": cmd.attempts.retries,
         "repeat": cmd.attempts.repeat,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_taskfile::task_file::{Inputs, compile};
+    use gantry_taskfile::template::{Data, Trust};
+
+    use super::*;
+
+    #[test]
+    fn a_plan_shows_each_step_and_hides_secrets() {
+        let source = r"
+version: v1.1.0
+env: [CI=true]
+volumes:
+- name: keys
+  secret: {key: aGk=}
+steps:
+- id: build
+  build: -t web:$ID --build-arg A=1 .
+- id: test
+  cmd: -m 1g web:$ID sh -c 'npm test'
+  env: ['TOKEN={{.Values.token}}']
+  volumeMounts: [{name: keys, mountPath: /keys}]
+  retries: 2
+- id: lint
+  cmd: linter
+  when: ['-']
+  ignoreErrors: true
+- push: ['web:$ID']
+  when: [test, lint]
+";
+        let mut inputs = Inputs::default();
+        inputs.run.id = "ca1".to_owned();
+        inputs.values.set("token", Data::Text("hunter2".into()), Trust::Secret);
+        let task = compile(source, &inputs).unwrap().task;
+        insta::assert_snapshot!(Plan(&task), @r"
+        ●    build
+        │      build       . with Dockerfile
+        │      tag         docker.io/library/web:ca1
+        │      argument    A=1
+        │      directory   /workspace
+        │      time limit  600 s
+        ●    test  after build
+        │      image       web:ca1
+        │      arguments   sh -c 'npm test'
+        │      env         TOKEN=***
+        │      env         CI=true
+        │      mount       keys at /keys
+        │      directory   /workspace
+        │      option      --memory 1g
+        │      retries     2 after a failure, 5 s apart
+        │      time limit  600 s
+        │ ●  lint
+        │ │    image       linter
+        │ │    env         CI=true
+        │ │    directory   /workspace
+        │ │    time limit  600 s
+        │ │    errors      a failure counts as success
+        ├─┘
+        ●    acb_step_3  after test, lint
+               push        docker.io/library/web:ca1
+               time limit  600 s
+        ");
+        assert!(!json(&task).to_string().contains("hunter2"));
+    }
 }

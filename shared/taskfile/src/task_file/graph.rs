@@ -101,10 +101,11 @@ fn cycle(after: &[Vec<usize>]) -> Option<Vec<usize>> {
     Some(cycle)
 }
 
-/// A step without `when` waits for the one before it only, though others may still run.
+/// A step without `when` waits for the one before it only, though others may still run. Told at the first such step: what
+/// follows it without `when` is no different.
 fn warn_of_gaps(steps: &[Node], after: &[Vec<usize>], mistakes: &mut Mistakes) {
     for (place, step) in steps.iter().enumerate().skip(2) {
-        if step.when.is_some() {
+        if step.when.is_some() || steps[place - 1].when.is_none() {
             continue;
         }
         let ended = ancestors(place - 1, after);

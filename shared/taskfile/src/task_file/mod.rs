@@ -282,6 +282,9 @@ fn render(
     for Piece { text: piece, at, kind } in pieces {
         match kind {
             PieceKind::Literal => output.extend(text, at, at + piece.len()),
+            PieceKind::NoValue => {
+                mistakes.warning(text.source_offset(at), no_value(text.as_str(), at))
+            }
             PieceKind::Output(None) => output.insert(&piece, text.source_offset(at)),
             PieceKind::Output(Some(origin)) => {
                 output.insert(&insertions.keep(piece, origin), text.source_offset(at));
@@ -289,4 +292,14 @@ fn render(
         }
     }
     Some(output)
+}
+
+/// What to say of the action at `at`, whose value is missing.
+fn no_value(template: &str, at: usize) -> String {
+    let action = template.get(at..).unwrap_or("");
+    let end = action.find("}}").map_or(action.len(), |end| end + 2);
+    let action = action.get(..end).unwrap_or("");
+    format!(
+        "`{action}` prints nothing, because there is no such value: give it, or add `| default` and a text"
+    )
 }

@@ -135,6 +135,10 @@ fn what_is_probably_not_meant_is_warned_about() {
     for (source, expected) in [
         ("", "1:1: warning: the file has no steps, so a run does nothing: add `steps:`\n"),
         (
+            "steps:\n- cmd: x {{ .Values.a }}{{ .Values.b | default \"c\" }}",
+            "2:10: warning: `{{ .Values.a }}` prints nothing, because there is no such value: give it, or add `| default` and a text\n",
+        ),
+        (
             "steps:\n- cmd: x\n  tiemout: 5\n  id: a\n  id: b",
             "3:3: warning: a step has no property `tiemout`, and it is ignored: did you mean `timeout`?\n\
              5:3: warning: `id` is written twice, and the last one counts: remove one\n",
@@ -328,6 +332,50 @@ fn a_large_file_is_read_or_refused_whatever_is_in_it() {
         mistakes(&"#".repeat(LONGEST + 1)),
         "1:1: error: the file is longer than 1048576 bytes\n"
     );
+}
+
+/// A value of the schema's type, as YAML.
+fn example(property: &serde_json::Value) -> String {
+    if let Some(first) = property["enum"].as_array().and_then(|values| values.first()) {
+        return first.to_string();
+    }
+    let of_type = |name: &str| property["type"] == name || property["type"][0] == name;
+    match property["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
+        Some("integer") => "1".to_owned(),
+        Some("boolean") => "true".to_owned(),
+        Some("env") => "[A=b]".to_owned(),
+        Some(other) => format!("{{{other}: x}}"),
+        None if of_type("array") => format!("[{}]", example(&property["items"])),
+        None if of_type("object") => "{}".to_owned(),
+        None if of_type("boolean") => "true".to_owned(),
+        None if of_type("integer") => "1".to_owned(),
+        None => "x".to_owned(),
+    }
+}
+
+#[test]
+fn the_schema_for_editors_names_the_properties_that_are_read() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../acr-task.schema.json")).unwrap();
+    let names = |object: &serde_json::Value| -> Vec<String> {
+        let properties = object["properties"].as_object().unwrap();
+        properties.iter().map(|(name, property)| format!("{name}: {}", example(property))).collect()
+    };
+    let step = &schema["definitions"]["step"];
+    let of_step = names(step).join(", ");
+    let of_task =
+        names(&schema).into_iter().filter(|name| !name.starts_with("steps:")).collect::<Vec<_>>();
+    let lists = ["secrets", "networks", "volumes"].map(|list| {
+        format!("{list}: [{{{}}}]", names(&schema["properties"][list]["items"]).join(", "))
+    });
+    let mounts = names(&step["properties"]["volumeMounts"]["items"]).join(", ");
+    for source in [
+        format!("{}\nsteps: [{{{of_step}}}]", of_task.join("\n")),
+        format!("{}\nsteps: [{{cmd: x, volumeMounts: [{{{mounts}}}]}}]", lists.join("\n")),
+    ] {
+        let found = mistakes(&source);
+        assert!(!found.contains("has no property"), "{source}\n{found}");
+    }
 }
 
 proptest! {

@@ -48,7 +48,7 @@ pub struct Template {
 /// A part of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Not empty.
+    /// Empty only if there is no value.
     pub text: String,
     /// The byte of the template that it is from: the first byte of the literal, or of the action's `{{`.
     pub at: usize,
@@ -63,6 +63,8 @@ pub enum PieceKind {
     Literal,
     /// An action, with the least trusted origin of the values that it printed.
     Output(Option<Origin>),
+    /// An action whose value is missing, so that it printed nothing.
+    NoValue,
 }
 
 impl Template {

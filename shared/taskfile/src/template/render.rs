@@ -216,6 +216,8 @@ impl<'t> Renderer<'t> {
     fn print_value(&mut self, at: usize, value: &Value) -> Result<(), TemplateError> {
         // As the original prints no `<no value>`.
         if value.is_nil() {
+            self.spend(at, STEP)?;
+            self.pieces.push(Piece { text: String::new(), at, kind: PieceKind::NoValue });
             return Ok(());
         }
         let origin = self.budget.read(value).map_err(|kind| TemplateError { at, kind })?.cloned();

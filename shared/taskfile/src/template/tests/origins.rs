@@ -36,6 +36,7 @@ fn shown(template: &str) -> String {
             assert!(template[piece.at..].starts_with(&piece.text), "{template}");
             piece.text
         }
+        PieceKind::NoValue => "<>".to_owned(),
         PieceKind::Output(origin) => {
             assert!(template[piece.at..].starts_with("{{"), "{template}");
             match origin {
@@ -57,7 +58,7 @@ fn shows(cases: &[(&str, &str)]) {
 fn an_output_knows_where_it_is_from() {
     shows(&[
         ("a {{.Values.saved}} b", "a <s from .Values.saved> b"),
-        ("{{\"x\"}}{{.Values.nope}}{{1}}", "<x><1>"),
+        ("{{\"x\"}}{{.Values.nope}}{{1}}", "<x><><1>"),
         (
             "{{$x := .Values.given}}{{$x}}{{with $x}}{{.}}{{end}}",
             "<g from .Values.given><g from .Values.given>",
