@@ -6,7 +6,7 @@ use gantry_taskfile::template::{Data, Trust};
 use super::Target;
 
 pub(super) const TASK_FILE: Target = Target {
-    name: "task-file",
+    name: "task_file",
     run: task_file,
     words: &[
         "version: v1.1.0\n",
