@@ -1,5 +1,7 @@
 //! Reads the command of a `cmd` step: options of `docker run`, an image, its arguments.
 
+use std::collections::BTreeMap;
+
 use super::aliases::Aliases;
 use super::fields::{Fields, Placed};
 use super::insertions::Insertions;
@@ -183,6 +185,9 @@ pub(super) fn read(
             return None;
         }
     };
+    let (env, given): (Vec<Given>, Vec<Given>) =
+        given.into_iter().partition(|option| option.name == "env");
+    add_env(env, &mut container, command.at, fields);
     for option in given {
         apply(option, &mut container, command.at, fields);
     }
@@ -241,20 +246,27 @@ fn with_image(command: &Traced, aliases: &Aliases, insertions: &Insertions) -> T
     replaced
 }
 
+/// `--env` before the image counts instead of a variable of the step; of equal names the last one.
+fn add_env(given: Vec<Given>, container: &mut Container, at: usize, fields: &mut Fields<'_>) {
+    let mut added: BTreeMap<String, Traced> = BTreeMap::new();
+    for Given { value, .. } in given {
+        match value.split_once('=') {
+            Some((name, value)) => {
+                added.insert(name.exposed().to_owned(), value);
+            }
+            None => fields
+                .error(at, format!("`--env {value}` has no value: write `--env {value}=VALUE`")),
+        }
+    }
+    container.env.retain(|(name, _)| !added.contains_key(name));
+    container.env.extend(added);
+}
+
 /// An option before the image. One with a property of the same meaning counts instead of the property.
 fn apply(option: Given, container: &mut Container, at: usize, fields: &mut Fields<'_>) {
     let Given { name, value } = option;
     let is_true = matches!(value.exposed(), "true" | "1");
     match name {
-        "env" => match value.split_once('=') {
-            Some((name, value)) => {
-                let name = name.exposed().to_owned();
-                container.env.retain(|(other, _)| *other != name);
-                container.env.push((name, value));
-            }
-            None => fields
-                .error(at, format!("`--env {value}` has no value: write `--env {value}=VALUE`")),
-        },
         "volume" | "mount" | "tmpfs" => container.options.push(Given { name, value }),
         "workdir" => container.working_directory = Some(value.exposed().to_owned()),
         "user" => container.user = Some(value),

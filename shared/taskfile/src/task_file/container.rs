@@ -138,7 +138,7 @@ pub(super) fn absolute(path: &str) -> String {
 
 fn mounts(fields: &mut Fields<'_>) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
-    for node in fields.maps("volumeMounts") {
+    for node in fields.maps("volumeMounts", super::read::MOST_DECLARED) {
         let mut mount = Fields::of("a mount", node, fields.mistakes());
         let (volume, path) = (mount.text("name"), mount.text("mountPath"));
         let (Some(volume), Some(path)) = (volume, path) else {

@@ -17,6 +17,9 @@ pub(super) struct Placed<T> {
     pub(super) value: T,
 }
 
+/// More entries than a list of texts has. Each step has a copy of the task's variables.
+const MOST_TEXTS: usize = 256;
+
 /// The properties of one map, such as a step.
 pub(super) struct Fields<'a> {
     /// What has these properties, as messages call it: "a step".
@@ -135,6 +138,10 @@ impl<'a> Fields<'a> {
                 .error(node.at, format!("`{name}` is a list, not {found}: write `{name}: [...]`"));
             return Vec::new();
         };
+        if items.len() > MOST_TEXTS {
+            self.mistakes.error(node.at, format!("`{name}` has more than {MOST_TEXTS} entries"));
+            return Vec::new();
+        }
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
             match &item.kind {
@@ -154,17 +161,23 @@ impl<'a> Fields<'a> {
         texts
     }
 
-    /// A list of maps.
-    pub(super) fn maps(&mut self, name: &'static str) -> Vec<&'a Rc<Node>> {
-        let Some(node) = self.node(name) else { return Vec::new() };
+    /// A list of at most `most` maps.
+    pub(super) fn maps(&mut self, name: &'static str, most: usize) -> &'a [Rc<Node>] {
+        let Some(node) = self.node(name) else { return &[] };
         match &node.kind {
-            Kind::List(items) => items.iter().collect(),
+            Kind::List(items) if items.len() > most => {
+                let message =
+                    format!("`{name}` has {} entries, and at most {most} are read", items.len());
+                self.mistakes.error(node.at, message);
+                &[]
+            }
+            Kind::List(items) => items,
             Kind::Null | Kind::Scalar(_) | Kind::Map(_) => {
                 let found = node.kind_name();
                 let message =
                     format!("`{name}` is a list, not {found}: begin each entry with `- `");
                 self.mistakes.error(node.at, message);
-                Vec::new()
+                &[]
             }
         }
     }

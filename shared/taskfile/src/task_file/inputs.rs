@@ -1,6 +1,7 @@
 //! What a task file is compiled with: run variables, values, secrets.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::LONGEST;
@@ -143,42 +144,25 @@ impl Values {
                 );
             }
         };
-        // A value that is used at many places through YAML's aliases is many values.
-        let mut left = MOST_VALUES;
         for entry in entries {
-            match data(&entry.value, &mut left) {
-                Some(data) => self.set(entry.key.exposed(), data, trust),
-                None => {
-                    return mistakes
-                        .error(entry.at, format!("there are more than {MOST_VALUES} values"));
-                }
-            }
+            self.set(entry.key.exposed(), data(&entry.value), trust);
         }
     }
 }
 
-/// More values than any file has.
-const MOST_VALUES: usize = 100_000;
-
-/// A value of YAML 1.1; `None` if nothing is `left` of the limit.
-fn data(node: &Node, left: &mut usize) -> Option<Data> {
-    *left = left.checked_sub(1)?;
-    let mut value = |node: &Node| Some(Value { data: data(node, left)?, origin: None });
-    Some(match &node.kind {
+/// A value of YAML 1.1.
+fn data(node: &Node) -> Data {
+    let value = |node: &Rc<Node>| Value { data: data(node), origin: None };
+    match &node.kind {
         Kind::Null => Data::Nil,
         Kind::Scalar(scalar) => scalar_data(scalar),
-        Kind::List(items) => {
-            let items: Option<Vec<Value>> = items.iter().map(|item| value(item)).collect();
-            Data::List(Arc::new(items?))
-        }
+        Kind::List(items) => Data::List(Arc::new(items.iter().map(value).collect())),
         Kind::Map(entries) => {
-            let entries = entries
-                .iter()
-                .map(|entry| Some((entry.key.exposed().to_owned(), value(&entry.value)?)));
-            let entries: Option<BTreeMap<String, Value>> = entries.collect();
-            Data::Map(Arc::new(entries?))
+            let entries =
+                entries.iter().map(|entry| (entry.key.exposed().to_owned(), value(&entry.value)));
+            Data::Map(Arc::new(entries.collect()))
         }
-    })
+    }
 }
 
 fn scalar_data(scalar: &Scalar) -> Data {

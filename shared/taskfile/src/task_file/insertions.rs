@@ -34,6 +34,14 @@ impl Insertions {
             .collect()
     }
 
+    /// The length of the text with the values in it, in bytes.
+    pub(super) fn restored_length(&self, text: &str) -> usize {
+        let numbers =
+            text.split(OPEN).skip(1).filter_map(|part| part.split_once(CLOSE)?.0.parse().ok());
+        let values = numbers.filter_map(|number: usize| self.values.get(number));
+        text.len() + values.map(|(value, _)| value.len()).sum::<usize>()
+    }
+
     /// The text with the values in it.
     pub(super) fn restore(&self, text: &str) -> Traced {
         let mut restored = Traced::default();

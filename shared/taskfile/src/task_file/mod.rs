@@ -198,6 +198,12 @@ fn text(
         mistakes.error(0, "nothing is left of the file when its template is rendered");
         return None;
     }
+    // A value of an alias is short in the text, however long it is and however often it is used.
+    if insertions.restored_length(text.as_str()) > 2 * LONGEST {
+        mistakes
+            .error(0, format!("the file with all its values is longer than {} bytes", 2 * LONGEST));
+        return None;
+    }
     Some(Rendered { text, aliases })
 }
 

@@ -14,7 +14,7 @@ use super::container::{self, Defaults};
 use super::fields::{Fields, Placed};
 use super::graph;
 use super::insertions::Insertions;
-use super::mistake::Mistakes;
+use super::mistake::{Mistakes, Severity};
 use super::position::Lines;
 use super::step::{Network, SecretLocation, SecretReference, Step, StepWork, Task, Volume};
 use super::traced::Traced;
@@ -28,6 +28,9 @@ pub(super) const DEFAULT_NETWORK: &str = "default";
 
 /// More steps than any task has.
 const MOST_STEPS: usize = 1000;
+
+/// More secrets, networks or volumes than any task has.
+pub(super) const MOST_DECLARED: usize = 256;
 
 /// What is needed beside the YAML.
 pub(super) struct Context<'a> {
@@ -75,7 +78,7 @@ fn version(fields: &mut Fields<'_>) {
 /// The secrets that a file names, with the mistakes in them.
 pub(super) fn secrets(fields: &mut Fields<'_>) -> Vec<SecretReference> {
     let mut secrets: Vec<SecretReference> = Vec::new();
-    for node in fields.maps("secrets") {
+    for node in fields.maps("secrets", MOST_DECLARED) {
         let mut secret = Fields::of("a secret", node, fields.mistakes());
         let (id, url) = (secret.text("id"), secret.text("keyvault"));
         let (client, resource) = (secret.text("clientID"), secret.text("aadResourceId"));
@@ -107,10 +110,10 @@ pub(super) fn secrets(fields: &mut Fields<'_>) -> Vec<SecretReference> {
 
 /// The networks, and the one of steps that name none.
 fn networks(fields: &mut Fields<'_>) -> (Vec<Network>, Option<Traced>) {
-    let nodes = fields.maps("networks");
+    let nodes = fields.maps("networks", MOST_DECLARED);
     let mut networks: Vec<Network> = Vec::new();
     let mut default = None;
-    for node in &nodes {
+    for node in nodes {
         let mut network = Fields::of("a network", node, fields.mistakes());
         let name = network.text("name");
         let driver = network.text("driver").map(|driver| driver.value.exposed().to_owned());
@@ -139,7 +142,7 @@ fn networks(fields: &mut Fields<'_>) -> (Vec<Network>, Option<Traced>) {
 
 fn volumes(fields: &mut Fields<'_>) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
-    for node in fields.maps("volumes") {
+    for node in fields.maps("volumes", MOST_DECLARED) {
         let mut volume = Fields::of("a volume", node, fields.mistakes());
         let (name, files) = (volume.text("name"), volume.node("secret"));
         let name_at = name.as_ref().map_or(node.at, |name| name.at);
@@ -226,18 +229,11 @@ fn steps(
     volumes: &[Volume],
     context: &Context<'_>,
 ) -> Vec<Step> {
-    let nodes = fields.maps("steps");
+    let nodes = fields.maps("steps", MOST_STEPS);
     let at = fields.at();
     let is_empty = |node: &Rc<Node>| matches!(&node.kind, Kind::List(items) if items.is_empty());
     if fields.node("steps").is_none_or(is_empty) {
         fields.warning(at, "the task has no steps, so a run does nothing: add one under `steps:`");
-    }
-    if nodes.len() > MOST_STEPS {
-        fields.error(
-            at,
-            format!("a task has at most {MOST_STEPS} steps, and this one has {}", nodes.len()),
-        );
-        return Vec::new();
     }
     let mut steps = Vec::with_capacity(nodes.len());
     let mut graph_nodes = Vec::with_capacity(nodes.len());
@@ -391,6 +387,9 @@ fn check_mounts(work: Option<&StepWork>, volumes: &[Volume], step: &mut Fields<'
     };
     let at = step.at();
     for mount in &container.mounts {
+        if step.mistakes().is_full(Severity::Error) {
+            return;
+        }
         if !volumes.iter().any(|volume| volume.name == mount.volume) {
             let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
             let remedy = super::similar::suggestion(&mount.volume, &names);

@@ -301,7 +301,18 @@ fn yaml_that_refers_to_itself_costs_no_more_than_its_size() {
     let entries: String = (0..500).map(|n| format!("k{n}: v, ")).collect();
     let merges = "- {<<: *m}\n".repeat(2000);
     let bomb = format!("m: &m {{{entries}}}\nsteps:\n{merges}");
-    assert!(mistakes(&bomb).contains("`<<` copies more than 10000 entries"));
+    assert!(mistakes(&bomb).contains("aliases of YAML copy more than 1048576 bytes"));
+
+    let bomb = format!("a: &a {}\nsteps:\n{}", "x".repeat(10_000), "- {cmd: *a}\n".repeat(1000));
+    assert!(mistakes(&bomb).contains("aliases of YAML copy more than 1048576 bytes"));
+
+    let inputs = with_value("v", &"x".repeat(10_000), Trust::Given);
+    let bomb = format!(
+        "version: v1.1.0\nalias: {{values: {{a: \"{{{{ .Values.v }}}}\"}}}}\nsteps: [{{cmd: \"x {}\"}}]",
+        "$a ".repeat(1000)
+    );
+    let error = compile(&bomb, &inputs).unwrap_err();
+    assert_eq!(error[0].message, "the file with all its values is longer than 2097152 bytes");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Node {
     /// Its byte offset in the source.
     pub(super) at: usize,
     pub(super) kind: Kind,
+    /// Its bytes with all that is in it, and some for each node.
+    weight: usize,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ struct Tree<'a> {
     insertions: &'a Insertions,
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
-    /// How many entries `<<` has copied.
+    /// The weight of all nodes that aliases stand for.
     copied: usize,
     root: Option<Rc<Node>>,
 }
@@ -113,12 +115,16 @@ impl Tree<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = self.scalar(&text, style, tag.as_deref());
-                self.add(anchor, Node { at, kind })
+                self.add(anchor, at, kind)
             }
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
                 let node =
                     node.ok_or("this alias is inside its own anchor: write the value out")?;
+                self.copied += node.weight;
+                if self.copied > MOST_COPIED {
+                    return Err(format!("aliases of YAML copy more than {MOST_COPIED} bytes"));
+                }
                 self.place(node, at)
             }
             Event::SequenceStart(anchor, _) => self.begin(at, anchor, OpenKind::List(Vec::new())),
@@ -157,11 +163,12 @@ impl Tree<'_> {
             OpenKind::List(items) => Kind::List(items),
             OpenKind::Map { entries, .. } => Kind::Map(entries),
         };
-        self.add(anchor, Node { at, kind })
+        self.add(anchor, at, kind)
     }
 
-    fn add(&mut self, anchor: usize, node: Node) -> Result<(), String> {
-        let (at, node) = (node.at, Rc::new(node));
+    fn add(&mut self, anchor: usize, at: usize, kind: Kind) -> Result<(), String> {
+        let weight = NODE_WEIGHT + weight(&kind);
+        let node = Rc::new(Node { at, kind, weight });
         if anchor > 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -175,10 +182,7 @@ impl Tree<'_> {
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, key }) => match key.take() {
                 Some((at, name)) if name.exposed() == "<<" => {
-                    self.copied += merge(entries, &node, at)?;
-                    if self.copied > MOST_COPIED {
-                        return Err(format!("`<<` copies more than {MOST_COPIED} entries"));
-                    }
+                    merge(entries, &node, at)?;
                 }
                 Some((at, name)) => {
                     entries.push(Entry { at, key: name, value: node, copied: false })
@@ -199,8 +203,8 @@ fn key_text(node: &Node) -> Result<Traced, String> {
 }
 
 /// `<<: *base` copies the entries of another map. They come first, because of equal keys the last one counts, and what
-/// is written in the map itself wins. Returns how many there are.
-fn merge(entries: &mut Vec<Entry>, value: &Rc<Node>, at: usize) -> Result<usize, String> {
+/// is written in the map itself wins.
+fn merge(entries: &mut Vec<Entry>, value: &Rc<Node>, at: usize) -> Result<(), String> {
     let maps = match &value.kind {
         Kind::List(maps) => maps.as_slice(),
         Kind::Map(_) | Kind::Null | Kind::Scalar(_) => std::slice::from_ref(value),
@@ -211,9 +215,6 @@ fn merge(entries: &mut Vec<Entry>, value: &Rc<Node>, at: usize) -> Result<usize,
         let Kind::Map(others) = &map.kind else {
             return Err("`<<` takes a map, or a list of maps".to_owned());
         };
-        if copied.len() + others.len() > MOST_COPIED {
-            return Err(format!("`<<` copies more than {MOST_COPIED} entries"));
-        }
         copied.extend(others.iter().map(|other| Entry {
             at,
             key: other.key.clone(),
@@ -221,10 +222,24 @@ fn merge(entries: &mut Vec<Entry>, value: &Rc<Node>, at: usize) -> Result<usize,
             copied: true,
         }));
     }
-    let count = copied.len();
     entries.splice(0..0, copied);
-    Ok(count)
+    Ok(())
 }
 
-/// In one file: maps that copy maps could grow faster than the file.
-const MOST_COPIED: usize = 10_000;
+fn weight(kind: &Kind) -> usize {
+    match kind {
+        Kind::Null => 0,
+        Kind::Scalar(scalar) => scalar.text.exposed().len(),
+        Kind::List(items) => items.iter().map(|item| item.weight).sum(),
+        Kind::Map(entries) => entries
+            .iter()
+            .map(|entry| NODE_WEIGHT + entry.key.exposed().len() + entry.value.weight)
+            .sum(),
+    }
+}
+
+/// What a node costs beside its text, in bytes.
+const NODE_WEIGHT: usize = 16;
+
+/// In one file, in bytes: what aliases stand for could be larger than the file by any factor.
+const MOST_COPIED: usize = 1 << 20;
