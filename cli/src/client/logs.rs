@@ -1,5 +1,7 @@
 //! `gantry logs`: shows the log of a run.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use gantry_api::Run;
 use gantry_domain::id::RunId;
@@ -7,7 +9,7 @@ use gantry_domain::id::RunId;
 use super::Client;
 use super::arguments::RegistryArg;
 use super::log_view::Show;
-use super::run::{newest, print_log, watch};
+use super::run::{newest, no_run, print_log, watch};
 use crate::exit::Exit;
 
 /// Show the log of a run
@@ -28,7 +30,7 @@ pub(crate) struct Logs {
     task: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
-    /// Follow the log until the run is done
+    /// Follow the log until the run is done; wait up to 30 s for the first run
     #[arg(short, long)]
     follow: bool,
     /// The log of this attempt, from 1; the last if left out
@@ -41,6 +43,11 @@ pub(crate) struct Logs {
     #[arg(long)]
     no_format: bool,
 }
+
+/// How long `--follow` waits for the first run, because a push may not have been decided yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const INTERVAL: Duration = Duration::from_millis(300);
 
 impl Logs {
     pub(crate) async fn run(self, client: &Client) -> Result<Exit> {
@@ -72,6 +79,15 @@ impl Logs {
             (None, None) => None,
             _ => Some(client.registry(&self.registry).await?),
         };
-        newest(client, &[("registry", registry.as_deref()), ("task", self.task.as_deref())]).await
+        let filter = [("registry", registry.as_deref()), ("task", self.task.as_deref())];
+        let began = Instant::now();
+        loop {
+            let found = newest(client, &filter).await?;
+            match found {
+                Some(run) => return Ok(run),
+                None if !self.follow || began.elapsed() > PATIENCE => return Err(no_run(&filter)),
+                None => tokio::time::sleep(INTERVAL).await,
+            }
+        }
     }
 }

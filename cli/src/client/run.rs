@@ -226,15 +226,23 @@ pub(crate) async fn cancel(client: &Client, run: &str, registry: Option<&str>) -
     Ok(Exit::Ok)
 }
 
-/// The newest matching run.
-pub(crate) async fn newest(client: &Client, filter: &[(&str, Option<&str>)]) -> Result<Run> {
+/// The newest matching run, if there is one.
+pub(crate) async fn newest(
+    client: &Client,
+    filter: &[(&str, Option<&str>)],
+) -> Result<Option<Run>> {
     let runs: Vec<Run> = client.api.list(&["runs"], filter, 1).await?;
+    Ok(runs.into_iter().next())
+}
+
+/// Says that no run matches.
+pub(crate) fn no_run(filter: &[(&str, Option<&str>)]) -> anyhow::Error {
     let asked: Vec<String> =
         filter.iter().filter_map(|(name, value)| Some(format!("{name} {}", (*value)?))).collect();
-    runs.into_iter().next().ok_or_else(|| match asked.as_slice() {
+    match asked.as_slice() {
         [] => anyhow!("there is no run yet"),
         asked => anyhow!("there is no run of {} yet", asked.join(", ")),
-    })
+    }
 }
 
 async fn find(client: &Client, run: &str, registry: Option<&str>) -> Result<Run> {

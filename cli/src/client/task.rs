@@ -449,7 +449,7 @@ impl TaskLogs {
                     ("task", self.name.as_deref()),
                     ("image", self.image.as_deref()),
                 ];
-                run::newest(client, &filter).await?.id
+                run::newest(client, &filter).await?.ok_or_else(|| run::no_run(&filter))?.id
             }
         };
         run::watch(client, &run, None, Show::Log, !self.no_format).await
