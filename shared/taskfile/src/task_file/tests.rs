@@ -251,7 +251,8 @@ fn secrets_are_named_before_they_are_known_and_never_shown() {
     let mut inputs = Inputs::default();
     inputs.secrets.set("a", "s3cret");
     let compiled = compile(source, &inputs).unwrap();
-    let shown = format!("{:?} {}", compiled, compiled.rendered);
+    inputs.values.set("b", Data::Text("s3cret".into()), Trust::Secret);
+    let shown = format!("{:?} {} {:?}", compiled, compiled.rendered, inputs.values);
     assert!(!shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
     assert!(compiled.rendered.exposed().contains("x s3cret"));
     let warning = &compiled.warnings[0].message;

@@ -1,6 +1,7 @@
 //! The values that a template reads, and where they are from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// How far the origin of a value is trusted, from the most to the least.
@@ -23,8 +24,8 @@ pub struct Origin {
     pub trust: Trust,
 }
 
-/// A value and its origin.
-#[derive(Debug, Clone, PartialEq)]
+/// A value and its origin. `Debug` does not show secrets.
+#[derive(Clone, PartialEq)]
 pub struct Value {
     /// The value itself.
     pub data: Data,
@@ -49,6 +50,16 @@ pub enum Data {
     List(Arc<Vec<Value>>),
     /// A map, in the order of its keys.
     Map(Arc<BTreeMap<String, Value>>),
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) if origin.trust == Trust::Secret => write!(f, "*** from {}", origin.name),
+            Some(origin) => write!(f, "{:?} from {}", self.data, origin.name),
+            None => self.data.fmt(f),
+        }
+    }
 }
 
 impl Value {
