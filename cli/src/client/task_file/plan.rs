@@ -27,7 +27,7 @@ impl fmt::Display for Plan<'_> {
                 writeln!(f, "{line}")?;
             }
             writeln!(f, "{:<width$}  {}{}", row.dot, step.id, after_text(step, task))?;
-            for (name, value) in properties(step) {
+            for (name, value) in properties(step, task) {
                 writeln!(f, "{:<width$}    {name:<11} {value}", row.beside)?;
             }
             if let Some(line) = &row.after {
@@ -44,7 +44,7 @@ fn after_text(step: &Step, task: &Task) -> String {
 }
 
 /// What a step does, by name, in the order in which it matters.
-fn properties(step: &Step) -> Vec<(&'static str, String)> {
+fn properties(step: &Step, task: &Task) -> Vec<(&'static str, String)> {
     let mut properties = Vec::new();
     match &step.work {
         StepWork::Cmd(cmd) => {
@@ -67,6 +67,7 @@ fn properties(step: &Step) -> Vec<(&'static str, String)> {
             properties.extend(images.iter().map(|image| ("push", image.to_string())));
         }
     }
+    properties.extend(task.asks(&step.work).iter().map(|ask| ("asks for", ask.to_string())));
     properties.push(("time limit", format!("{} s", step.timeout.as_secs())));
     if !step.start_delay.is_zero() {
         properties.push(("delay", format!("{} s before it begins", step.start_delay.as_secs())));
@@ -129,7 +130,6 @@ fn container(container: &Container, properties: &mut Vec<(&'static str, String)>
         .iter()
         .for_each(|option| add("option", format!("--{} {}", option.name, option.value)));
     for (is_set, name, value) in [
-        (container.privileged, "privileged", "with all rights on the engine's machine"),
         (container.detach, "detached", "the step ends when the container has started"),
         (container.keep, "kept", "until the run ends"),
     ] {
@@ -179,6 +179,7 @@ pub(super) fn json(task: &Task) -> Value {
             "timeout": step.timeout.as_secs(),
             "start_delay": step.start_delay.as_secs(),
             "ignore_errors": step.ignore_errors,
+            "asks": task.asks(&step.work).iter().map(ToString::to_string).collect::<Vec<_>>(),
             "work": work(&step.work),
         })
     });

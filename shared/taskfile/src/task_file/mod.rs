@@ -8,6 +8,7 @@
 //! so that it cannot add a step, a key or an argument.
 
 mod aliases;
+mod asks;
 mod build;
 mod cmd;
 mod container;
@@ -32,6 +33,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use aliases::{Aliases, Declared};
+pub use asks::Ask;
 use fields::Fields;
 pub use inputs::{RunVariables, Secrets, Values};
 use insertions::Insertions;
