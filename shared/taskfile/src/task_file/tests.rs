@@ -260,6 +260,17 @@ fn secrets_are_named_before_they_are_known_and_never_shown() {
 }
 
 #[test]
+fn a_version_is_read_in_any_case() {
+    let mut inputs = Inputs::default();
+    inputs.run.id = "ca1".to_owned();
+    for (version, expected) in [("V1.1.0", "ca1"), ("v1.1.0", "ca1"), ("v1.0.0", "$ID")] {
+        let compiled =
+            compile(&format!("version: {version}\nsteps: [{{cmd: x $ID}}]"), &inputs).unwrap();
+        assert_eq!(words(&compiled, 0), ["x", expected], "{version}");
+    }
+}
+
+#[test]
 fn alias_files_are_named_and_then_used() {
     let source = "version: v1.1.0\nalias:\n  src: [./a.yaml, \"https://x.test/b.yaml\"]\n  values: {c: own}\nsteps: [{cmd: $a $b $c}]";
     let mut inputs = Inputs::default();
