@@ -3,6 +3,7 @@
 use gantry_domain::image::ImageReference;
 
 use super::fields::{Fields, Placed};
+use super::option_values;
 use super::options::{self, Given, Known, flag, value};
 use super::step::{Build, Container};
 use super::traced::Traced;
@@ -167,6 +168,11 @@ fn context(operands: Vec<Traced>, at: usize, fields: &mut Fields<'_>) -> Traced 
 
 fn apply(option: Given, build: &mut Build, at: usize, fields: &mut Fields<'_>) {
     let Given { name, value } = option;
+    if name != "pull"
+        && let Some(form) = option_values::wrong(name, value.exposed())
+    {
+        return fields.error(at, format!("`--{name} {value}` is not {form}"));
+    }
     match name {
         "tag" => match value.exposed().parse::<ImageReference>() {
             Ok(tag) if tag.digest().is_none() => build.tags.push(tag),

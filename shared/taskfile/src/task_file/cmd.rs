@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::aliases::Aliases;
 use super::fields::{Fields, Placed};
 use super::insertions::Insertions;
+use super::option_values;
 use super::options::{self, Given, Known, flag, value};
 use super::step::{Cmd, Container, Pull};
 use super::traced::Traced;
@@ -265,6 +266,9 @@ fn add_env(given: Vec<Given>, container: &mut Container, at: usize, fields: &mut
 /// An option before the image. One with a property of the same meaning counts instead of the property.
 fn apply(option: Given, container: &mut Container, at: usize, fields: &mut Fields<'_>) {
     let Given { name, value } = option;
+    if let Some(form) = option_values::wrong(name, value.exposed()) {
+        return fields.error(at, format!("`--{name} {value}` is not {form}"));
+    }
     let is_true = matches!(value.exposed(), "true" | "1");
     match name {
         "volume" | "mount" | "tmpfs" => container.options.push(Given { name, value }),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::fields::{Fields, Placed};
+use super::option_values;
 use super::step::{Attempts, Container, Mount};
 use super::traced::Traced;
 
@@ -39,18 +40,15 @@ pub(super) fn container(fields: &mut Fields<'_>, defaults: &Defaults) -> Contain
     let working_directory = own_directory.as_ref().or(defaults.working_directory.as_ref());
     let text =
         |fields: &mut Fields<'_>, name| fields.text(name).map(|text: Placed<Traced>| text.value);
-    let texts = |fields: &mut Fields<'_>, name| -> Vec<Traced> {
-        fields.texts(name).into_iter().map(|text| text.value).collect()
-    };
     Container {
         env: environment(fields, &defaults.env),
         entry_point: text(fields, "entryPoint"),
         user: text(fields, "user"),
         privileged: fields.flag("privileged"),
         isolation: text(fields, "isolation"),
-        cpus: text(fields, "cpus"),
-        ports: texts(fields, "ports"),
-        expose: texts(fields, "expose"),
+        cpus: fields.text("cpus").and_then(|cpus| checked("cpus", "cpus", cpus, fields)),
+        ports: ports("ports", "publish", fields),
+        expose: ports("expose", "expose", fields),
         network: text(fields, "network").or_else(|| defaults.network.clone()),
         working_directory: (!is_image_directory)
             .then(|| absolute(working_directory.map_or("", Traced::exposed))),
@@ -59,6 +57,26 @@ pub(super) fn container(fields: &mut Fields<'_>, defaults: &Defaults) -> Contain
         detach: fields.flag("detach"),
         keep: fields.flag("keep"),
     }
+}
+
+fn ports(property: &'static str, option: &str, fields: &mut Fields<'_>) -> Vec<Traced> {
+    let ports = fields.texts(property);
+    ports.into_iter().filter_map(|port| checked(property, option, port, fields)).collect()
+}
+
+/// A value that has the form of the option of `docker run`.
+fn checked(
+    property: &str,
+    option: &str,
+    value: Placed<Traced>,
+    fields: &mut Fields<'_>,
+) -> Option<Traced> {
+    let Placed { at, value } = value;
+    if let Some(form) = option_values::wrong(option, value.exposed()) {
+        fields.error(at, format!("`{property}`: `{value}` is not {form}"));
+        return None;
+    }
+    Some(value)
 }
 
 /// `NAME=VALUE` for each variable. A name of the step hides the task's; of equal names the last one counts.

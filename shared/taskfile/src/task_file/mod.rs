@@ -18,6 +18,7 @@ mod inputs;
 mod insertions;
 mod lines;
 mod mistake;
+mod option_values;
 mod options;
 mod position;
 mod read;
