@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use gantry_taskfile::task_file::{Inputs, LONGEST, compile};
+use gantry_taskfile::task_file::{Inputs, LONGEST, RunVariables, compile};
 use saphyr_parser::{Event, Parser};
 
 use crate::Effort;
@@ -27,10 +27,16 @@ const UNITS: [(&str, &str); 8] = [
 /// Compiles a large task file, and the largest that is accepted.
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
     let source = task_file();
+    let run = RunVariables {
+        id: "ca1".to_owned(),
+        registry: "registry.example".to_owned(),
+        ..RunVariables::default()
+    };
+    let inputs = Inputs { run, ..Inputs::default() };
     let (mut own, mut parser) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds * 20 {
         let began = Instant::now();
-        let compiled = compile(&source, &Inputs::default());
+        let compiled = compile(&source, &inputs);
         own.push(milliseconds(began.elapsed()));
         ensure!(
             compiled.is_ok_and(|compiled| compiled.task.steps.len() == STEPS),
@@ -57,7 +63,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<()> {
         let source = format!("{head}{}", unit.repeat((LONGEST - head.len()) / unit.len()));
         let samples = (0..effort.rounds).map(|_| {
             let began = Instant::now();
-            let _refused = compile(&source, &Inputs::default());
+            let _refused = compile(&source, &inputs);
             milliseconds(began.elapsed())
         });
         let median = Samples::of(samples).median();
