@@ -174,18 +174,7 @@ fn apply(option: Given, build: &mut Build, at: usize, fields: &mut Fields<'_>) {
         return fields.error(at, format!("`--{name} {value}` is not {form}"));
     }
     match name {
-        "tag" => match value.exposed().parse::<ImageReference>() {
-            Ok(tag) if tag.digest().is_none() => build.tags.push(tag),
-            Ok(_) => fields.error(
-                at,
-                format!(
-                    "`{value}` names an image by its digest, which a build cannot give: use a tag"
-                ),
-            ),
-            Err(error) => {
-                fields.error(at, format!("`{value}` is not a name for an image: {error}"))
-            }
-        },
+        "tag" => build.tags.extend(tag(&value, at, fields)),
         "file" => build.dockerfile = Some(value),
         "target" => build.target = Some(value),
         "build-arg" => {
@@ -199,7 +188,8 @@ fn apply(option: Given, build: &mut Build, at: usize, fields: &mut Fields<'_>) {
                 Some((name, value)) => (name, Some(value)),
                 None => (value, None),
             };
-            build.build_args.push((name.exposed().to_owned(), value));
+            let name = fields.shown(at, "the name of a build argument", &name);
+            build.build_args.extend(name.map(|name| (name, value)));
         }
         "push" => fields.error(at, "a build step does not push: add a step with `push:`"),
         name if KEPT.contains(&name) => build.options.push(Given { name, value }),
@@ -207,4 +197,17 @@ fn apply(option: Given, build: &mut Build, at: usize, fields: &mut Fields<'_>) {
         name => fields
             .error(at, format!("`docker build --{name}` is not supported in a step: remove it")),
     }
+}
+
+fn tag(value: &Traced, at: usize, fields: &mut Fields<'_>) -> Option<ImageReference> {
+    let text = fields.shown(at, "a tag", value)?;
+    match text.parse::<ImageReference>() {
+        Ok(tag) if tag.digest().is_none() => return Some(tag),
+        Ok(_) => fields.error(
+            at,
+            format!("`{text}` names an image by its digest, which a build cannot give: use a tag"),
+        ),
+        Err(error) => fields.error(at, format!("`{text}` is not a name for an image: {error}")),
+    }
+    None
 }

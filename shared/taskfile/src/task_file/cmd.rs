@@ -149,6 +149,7 @@ const KEPT: &[&str] = &[
     "sysctl",
     "tmpfs",
     "ulimit",
+    "volume",
 ];
 
 /// Options that change nothing here: a step has no terminal and no input, its container is removed at the end.
@@ -271,8 +272,7 @@ fn apply(option: Given, container: &mut Container, at: usize, fields: &mut Field
     }
     let is_true = matches!(value.exposed(), "true" | "1");
     match name {
-        "volume" | "mount" | "tmpfs" => container.options.push(Given { name, value }),
-        "workdir" => container.working_directory = Some(value.exposed().to_owned()),
+        "workdir" => container.working_directory = fields.shown(at, "`--workdir`", &value),
         "user" => container.user = Some(value),
         "entrypoint" => container.entry_point = Some(value),
         "net" | "network" => container.network = Some(value),

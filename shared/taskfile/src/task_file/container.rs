@@ -16,7 +16,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// What a task gives to all its steps.
 pub(super) struct Defaults {
     pub(super) timeout: Duration,
-    pub(super) working_directory: Option<Traced>,
+    pub(super) working_directory: Option<String>,
     pub(super) env: Vec<(String, Traced)>,
     /// `None`: a network that is no network of the task.
     pub(super) network: Option<Traced>,
@@ -35,7 +35,7 @@ pub(super) fn attempts(fields: &mut Fields<'_>) -> Attempts {
 }
 
 pub(super) fn container(fields: &mut Fields<'_>, defaults: &Defaults) -> Container {
-    let own_directory = fields.text("workingDirectory").map(|directory| directory.value);
+    let own_directory = fields.shown_text("workingDirectory").map(|directory| directory.value);
     let is_image_directory = fields.flag("disableWorkingDirectoryOverride");
     let working_directory = own_directory.as_ref().or(defaults.working_directory.as_ref());
     let text =
@@ -51,7 +51,7 @@ pub(super) fn container(fields: &mut Fields<'_>, defaults: &Defaults) -> Contain
         expose: ports("expose", "expose", fields),
         network: text(fields, "network").or_else(|| defaults.network.clone()),
         working_directory: (!is_image_directory)
-            .then(|| absolute(working_directory.map_or("", Traced::exposed))),
+            .then(|| absolute(working_directory.map_or("", String::as_str))),
         mounts: mounts(fields),
         options: Vec::new(),
         detach: fields.flag("detach"),
@@ -158,7 +158,7 @@ fn mounts(fields: &mut Fields<'_>) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for node in fields.maps("volumeMounts", super::read::MOST_DECLARED) {
         let mut mount = Fields::of("a mount", node, fields.mistakes());
-        let (volume, path) = (mount.text("name"), mount.text("mountPath"));
+        let (volume, path) = (mount.shown_text("name"), mount.text("mountPath"));
         let (Some(volume), Some(path)) = (volume, path) else {
             mount.error(
                 node.at,
@@ -181,7 +181,7 @@ fn mounts(fields: &mut Fields<'_>) -> Vec<Mount> {
             );
         }
         mount.finish();
-        mounts.push(Mount { volume: volume.value.exposed().to_owned(), path: path.value });
+        mounts.push(Mount { volume: volume.value, path: path.value });
     }
     mounts
 }

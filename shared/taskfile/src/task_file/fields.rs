@@ -85,6 +85,35 @@ impl<'a> Fields<'a> {
         Some(Placed { at, value: scalar.text.clone() })
     }
 
+    /// A text that everyone sees who sees the run, such as a name, and that messages quote: it contains no secret.
+    pub(super) fn shown(&mut self, at: usize, what: &str, text: &Traced) -> Option<String> {
+        if let Some(secret) = text.secret() {
+            let message =
+                format!("`{}` is a secret, and {what} is shown: use a value", secret.name);
+            self.mistakes.error(at, message);
+            return None;
+        }
+        Some(text.exposed().to_owned())
+    }
+
+    /// A property that is shown; an empty one is as good as none.
+    pub(super) fn shown_text(&mut self, name: &'static str) -> Option<Placed<String>> {
+        let Placed { at, value } = self.text(name)?;
+        let value = self.shown(at, &format!("`{name}`"), &value)?;
+        (!value.is_empty()).then_some(Placed { at, value })
+    }
+
+    /// A list of texts that are shown.
+    pub(super) fn shown_texts(&mut self, name: &'static str) -> Vec<Placed<String>> {
+        let texts = self.texts(name).into_iter();
+        let what = format!("`{name}`");
+        texts
+            .filter_map(|Placed { at, value }| {
+                Some(Placed { at, value: self.shown(at, &what, &value)? })
+            })
+            .collect()
+    }
+
     pub(super) fn flag(&mut self, name: &'static str) -> bool {
         self.optional_flag(name).unwrap_or(false)
     }

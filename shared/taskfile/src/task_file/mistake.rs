@@ -40,6 +40,9 @@ pub(super) struct Mistakes {
     found: Vec<(usize, Severity, String)>,
 }
 
+/// In characters.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// More mistakes than anyone reads at once.
 const MOST: usize = 100;
 
@@ -52,8 +55,13 @@ impl Mistakes {
         self.add(at, Severity::Warning, message.into());
     }
 
-    fn add(&mut self, at: usize, severity: Severity, message: String) {
+    fn add(&mut self, at: usize, severity: Severity, mut message: String) {
         if !self.is_full(severity) {
+            // A message quotes what is wrong, which may be as long as the file.
+            if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+                message.truncate(end);
+                message.push('…');
+            }
             self.found.push((at, severity, message));
         }
     }

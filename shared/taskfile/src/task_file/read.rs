@@ -50,13 +50,13 @@ pub(super) fn task(root: Option<&Node>, context: &Context<'_>, mistakes: &mut Mi
     let mut fields = Fields::of("a task", root, mistakes);
     version(&mut fields);
     let timeout = fields.seconds("stepTimeout").unwrap_or(STEP_TIMEOUT);
-    let working_directory = fields.text("workingDirectory").map(|directory| directory.value);
+    let working_directory = fields.shown_text("workingDirectory").map(|directory| directory.value);
     let env = container::own_environment(&mut fields);
     let secrets = secrets(&mut fields);
     let (networks, network) = networks(&mut fields);
     let volumes = volumes(&mut fields);
     let working_directory =
-        working_directory.or_else(|| context.working_directory.map(Traced::written));
+        working_directory.or_else(|| context.working_directory.map(str::to_owned));
     let defaults = Defaults { timeout, working_directory, env, network };
     let steps = steps(&mut fields, &defaults, &volumes, context);
     fields.node("alias");
@@ -65,9 +65,9 @@ pub(super) fn task(root: Option<&Node>, context: &Context<'_>, mistakes: &mut Mi
 }
 
 fn version(fields: &mut Fields<'_>) {
-    let Some(version) = fields.text("version") else { return };
+    let Some(version) = fields.shown_text("version") else { return };
     let known = ["1.0-preview-1", "v1.0.0", "v1.1.0"];
-    let text = version.value.exposed().to_ascii_lowercase();
+    let text = version.value.to_ascii_lowercase();
     if !text.is_empty() && !known.contains(&text.as_str()) {
         let message =
             format!("`{}` is no version of task files: write `v1.1.0` or `v1.0.0`", version.value);
@@ -80,19 +80,19 @@ pub(super) fn secrets(fields: &mut Fields<'_>) -> Vec<SecretReference> {
     let mut secrets: Vec<SecretReference> = Vec::new();
     for node in fields.maps("secrets", MOST_DECLARED) {
         let mut secret = Fields::of("a secret", node, fields.mistakes());
-        let (id, url) = (secret.text("id"), secret.text("keyvault"));
+        let (id, url) = (secret.shown_text("id"), secret.shown_text("keyvault"));
         let (client, resource) = (secret.text("clientID"), secret.text("aadResourceId"));
-        let Some(id) = id.filter(|id| !id.value.exposed().is_empty()) else {
+        let Some(id) = id else {
             secret.error(node.at, "a secret has an `id`: templates read it as `.Secrets.ID`");
             secret.finish();
             continue;
         };
-        if secrets.iter().any(|other| other.id == id.value.exposed()) {
+        if secrets.iter().any(|other| other.id == id.value) {
             secret
                 .error(id.at, format!("another secret has the id `{}`: choose another", id.value));
         }
         let at = match (url, client.is_some() && resource.is_some()) {
-            (Some(url), _) => Some(SecretLocation::Vault(url.value.exposed().to_owned())),
+            (Some(url), _) => Some(SecretLocation::Vault(url.value)),
             (None, true) => Some(SecretLocation::Identity),
             (None, false) => None,
         };
@@ -103,7 +103,7 @@ pub(super) fn secrets(fields: &mut Fields<'_>) -> Vec<SecretReference> {
             );
         }
         secret.finish();
-        secrets.extend(at.map(|at| SecretReference { id: id.value.exposed().to_owned(), at }));
+        secrets.extend(at.map(|at| SecretReference { id: id.value, at }));
     }
     secrets
 }
@@ -115,20 +115,19 @@ fn networks(fields: &mut Fields<'_>) -> (Vec<Network>, Option<Traced>) {
     let mut default = None;
     for node in nodes {
         let mut network = Fields::of("a network", node, fields.mistakes());
-        let name = network.text("name");
-        let driver = network.text("driver").map(|driver| driver.value.exposed().to_owned());
+        let name = network.shown_text("name");
+        let driver = network.shown_text("driver").map(|driver| driver.value);
         let (ipv6, exists) = (network.flag("ipv6"), network.flag("skipCreation"));
         let is_default = network.flag("isDefault");
-        let Some(name) = name.filter(|name| !name.value.exposed().is_empty()) else {
+        let Some(Placed { value: name, .. }) = name else {
             network.error(node.at, "a network has a `name`");
             network.finish();
             continue;
         };
         network.finish();
         if is_default {
-            default = Some(name.value.clone());
+            default = Some(Traced::written(name.clone()));
         }
-        let name = name.value.exposed().to_owned();
         networks.retain(|other| other.name != name);
         networks.push(Network { name, driver, ipv6, exists });
     }
@@ -144,9 +143,9 @@ fn volumes(fields: &mut Fields<'_>) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = Vec::new();
     for node in fields.maps("volumes", MOST_DECLARED) {
         let mut volume = Fields::of("a volume", node, fields.mistakes());
-        let (name, files) = (volume.text("name"), volume.node("secret"));
+        let (name, files) = (volume.shown_text("name"), volume.node("secret"));
         let name_at = name.as_ref().map_or(node.at, |name| name.at);
-        let name = name.map(|name| name.value.exposed().to_owned()).unwrap_or_default();
+        let name = name.map(|name| name.value).unwrap_or_default();
         if !is_name(&name, b"-_") {
             volume.error(
                 name_at,
@@ -267,13 +266,13 @@ fn steps(
 /// The step's id; without one it is numbered by its place in the file, from 0.
 fn id(step: &mut Fields<'_>, place: usize) -> StepId {
     let numbered = || format!("acb_step_{place}").parse::<StepId>();
-    let id = match step.text("id").filter(|id| !id.value.exposed().is_empty()) {
+    let id = match step.shown_text("id") {
         None => numbered(),
-        Some(id) if id.value.exposed() == "acb_root" => {
+        Some(id) if id.value == "acb_root" => {
             step.error(id.at, "the id `acb_root` is reserved: choose another");
             numbered()
         }
-        Some(id) => id.value.exposed().parse().or_else(|error| {
+        Some(id) => id.value.parse().or_else(|error| {
             step.error(id.at, format!("{error}"));
             numbered()
         }),
@@ -282,11 +281,11 @@ fn id(step: &mut Fields<'_>, place: usize) -> StepId {
 }
 
 fn when(step: &mut Fields<'_>) -> Option<Vec<Placed<String>>> {
-    let when = step.texts("when");
+    let when = step.shown_texts("when");
     if when.is_empty() {
         return None;
     }
-    let at_once = when.iter().position(|id| id.value.exposed() == "-");
+    let at_once = when.iter().position(|id| id.value == "-");
     match at_once {
         Some(_) if when.len() == 1 => Some(Vec::new()),
         Some(place) => {
@@ -296,16 +295,13 @@ fn when(step: &mut Fields<'_>) -> Option<Vec<Placed<String>>> {
             );
             None
         }
-        None => {
-            let ids = when.into_iter();
-            Some(ids.map(|id| Placed { at: id.at, value: id.value.exposed().to_owned() }).collect())
-        }
+        None => Some(when),
     }
 }
 
 fn work(step: &mut Fields<'_>, defaults: &Defaults, context: &Context<'_>) -> Option<StepWork> {
     let (cmd, build) = (non_empty(step, "cmd"), non_empty(step, "build"));
-    let push = step.texts("push");
+    let push = step.shown_texts("push");
     let kinds =
         usize::from(cmd.is_some()) + usize::from(build.is_some()) + usize::from(!push.is_empty());
     let at = step.at();
@@ -317,17 +313,14 @@ fn work(step: &mut Fields<'_>, defaults: &Defaults, context: &Context<'_>) -> Op
             "the step has several of `cmd`, `build` and `push`: write one step for each",
         ),
     }
-    let mut container = container::container(step, defaults);
+    let container = container::container(step, defaults);
     let work = match (cmd, build) {
         (Some(cmd), _) => {
             super::cmd::read(&cmd, container, step, context.aliases, context.insertions)
                 .map(|cmd| StepWork::Cmd(Box::new(cmd)))
         }
-        (None, Some(build)) => {
-            container.options.clear();
-            super::build::read(&build, container, step)
-                .map(|build| StepWork::Build(Box::new(build)))
-        }
+        (None, Some(build)) => super::build::read(&build, container, step)
+            .map(|build| StepWork::Build(Box::new(build))),
         (None, None) => {
             if !container.mounts.is_empty() {
                 step.error(
@@ -346,11 +339,11 @@ fn non_empty(step: &mut Fields<'_>, name: &'static str) -> Option<Placed<Traced>
 }
 
 /// Complete references, each once.
-fn images(push: &[Placed<Traced>], step: &mut Fields<'_>) -> Vec<ImageReference> {
+fn images(push: &[Placed<String>], step: &mut Fields<'_>) -> Vec<ImageReference> {
     let mut seen = HashSet::new();
     let mut images = Vec::with_capacity(push.len());
     for image in push {
-        match image.value.exposed().parse::<ImageReference>() {
+        match image.value.parse::<ImageReference>() {
             Ok(image) if seen.insert(image.clone()) => images.push(image),
             Ok(_) => {}
             Err(error) => step

@@ -260,6 +260,32 @@ fn secrets_are_named_before_they_are_known_and_never_shown() {
 }
 
 #[test]
+fn a_secret_is_no_name_and_stands_in_no_message() {
+    let mut inputs = Inputs::default();
+    inputs.secrets.set("s", "s3cret value");
+    for step in [
+        "{cmd: x, id: '{{.Secrets.s}}'}",
+        "{cmd: x, when: ['{{.Secrets.s}}']}",
+        "{cmd: x, workingDirectory: '{{.Secrets.s}}'}",
+        "{cmd: x, timeout: {{.Secrets.s}}}",
+        "{cmd: x, privileged: {{.Secrets.s}}}",
+        "{cmd: x, ports: ['{{.Secrets.s}}']}",
+        "{cmd: x, volumeMounts: [{name: '{{.Secrets.s}}', mountPath: /m}]}",
+        "{cmd: '--memory {{.Secrets.s}} x'}",
+        "{cmd: '-w {{.Secrets.s}} x'}",
+        "{cmd: '{{.Secrets.s}}'}",
+        "{build: '-t {{.Secrets.s}} .'}",
+        "{build: '--build-arg {{.Secrets.s}}=1 .'}",
+        "{push: ['{{.Secrets.s}}']}",
+        "{cmd: x, '{{.Secrets.s}}': y}",
+        "{cmd: x, env: ['{{.Secrets.s}}']}",
+    ] {
+        let mistakes = compile(&format!("steps:\n- {step}"), &inputs).unwrap_err();
+        assert!(!format!("{mistakes:?}").contains("s3cret"), "{step}: {mistakes:?}");
+    }
+}
+
+#[test]
 fn a_version_is_read_in_any_case() {
     let mut inputs = Inputs::default();
     inputs.run.id = "ca1".to_owned();
