@@ -36,13 +36,6 @@ impl<'a> Lines<'a> {
         let before = self.text.get(start..offset.min(self.text.len())).unwrap_or("");
         Position { line, column: before.chars().count() + 1 }
     }
-
-    /// The byte offset of a character: its line from 1, its column in characters from 0.
-    pub(super) fn offset(&self, line: usize, column: usize) -> usize {
-        let Some(start) = self.starts.get(line.saturating_sub(1)) else { return self.text.len() };
-        let rest = self.text.get(*start..).unwrap_or("");
-        start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
-    }
 }
 
 /// A text that was assembled from parts of a source. Parts from elsewhere, such as the value of an alias, are at the
@@ -143,7 +136,6 @@ mod tests {
         let at = |offset| lines.position(offset).to_string();
         assert_eq!([at(0), at(1), at(2), at(5), at(6)], ["1:1", "1:2", "2:1", "2:3", "2:4"]);
         assert_eq!([at(8), at(9), at(99)], ["3:1", "4:1", "4:2"]);
-        assert_eq!([lines.offset(2, 2), lines.offset(2, 0), lines.offset(9, 9)], [5, 2, 10]);
     }
 
     #[test]

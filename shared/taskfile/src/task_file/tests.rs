@@ -373,7 +373,12 @@ fn a_large_file_is_read_or_refused_whatever_is_in_it() {
     ] {
         let size = LONGEST / 8;
         mistakes(&format!("version: v1.1.0\nsteps:\n{}", unit.repeat(size / unit.len())));
-        // As one value as well.
+        // On one line, and as one value as well.
+        mistakes(&format!(
+            "version: v1.1.0\nsteps: [{}",
+            unit.replace('\n', ", ").repeat(size / unit.len())
+        ));
+        mistakes(&format!("version: v1.1.0\nx: [{}]", "a,".repeat(size / 2)));
         let text = unit.replace('\'', "''").replace('\n', "\n  ").repeat(size / unit.len());
         mistakes(&format!("version: v1.1.0\nsteps:\n- cmd: '{text}'"));
     }

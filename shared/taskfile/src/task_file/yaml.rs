@@ -6,7 +6,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::insertions::Insertions;
-use super::position::{Lines, Mapped};
+use super::position::Mapped;
 use super::traced::Traced;
 
 /// Deeper than any task file nests.
@@ -69,8 +69,12 @@ pub(super) struct YamlError {
 
 /// The first document of a text; `None` if it has none. The values in its marks are restored.
 pub(super) fn parse(text: &Mapped, insertions: &Insertions) -> Result<Option<Rc<Node>>, YamlError> {
-    let lines = Lines::of(text.as_str());
-    let place = |mark: &Marker| text.source_offset(lines.offset(mark.line(), mark.col()));
+    // The parser counts characters. Counting them again for each event would take time that grows with the square of a
+    // line's length.
+    let bytes: Vec<usize> = text.as_str().char_indices().map(|(at, _)| at).collect();
+    let place = |mark: &Marker| {
+        text.source_offset(bytes.get(mark.index()).copied().unwrap_or(text.as_str().len()))
+    };
     let mut tree =
         Tree { insertions, open: Vec::new(), anchors: HashMap::new(), copied: 0, root: None };
     let mut parser = Parser::new_from_str(text.as_str());
