@@ -9,6 +9,7 @@ use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{Bytes, Data, ServiceConfig, get, scope, to};
 use actix_web::{HttpRequest, HttpResponse};
 use gantry_ops::metrics::{self, Answer};
+use gantry_taskfile::task_file;
 use tokio::time::timeout;
 
 use crate::ANSWERED_WITHIN;
@@ -38,6 +39,13 @@ pub(crate) fn api(config: &mut ServiceConfig, document: &Document) {
         get().to(move || {
             let body = document.0.clone();
             async move { HttpResponse::Ok().content_type("application/json").body(body) }
+        }),
+    );
+    // For editors, which have no token.
+    config.route(
+        &format!("{}/acr-task.schema.json", api::ROOT),
+        get().to(|| async {
+            HttpResponse::Ok().content_type("application/schema+json").body(task_file::SCHEMA)
         }),
     );
     // The last `wrap` is the outermost.

@@ -6,11 +6,11 @@ use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{EventKind, PushedRef};
 use gantry_domain::lineage::{self, BaseRole};
-use gantry_domain::recipe::Work;
+use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
 use gantry_domain::run;
 use gantry_domain::source::CommitId;
-use gantry_domain::step::{Step, StepState, Steps};
+use gantry_domain::step::{Step, StepEnd, StepState, Steps};
 use gantry_domain::task::{self, Status};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
@@ -34,6 +34,10 @@ fn word_of(value: &impl Serialize, tag: &str) -> String {
 
 fn time(at: Timestamp) -> String {
     at.to_string()
+}
+
+fn millis(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
@@ -69,26 +73,31 @@ pub(crate) fn status_word(status: Status) -> &'static str {
 
 pub(crate) fn task(task: &task::Task) -> types::Task {
     let recipe = &task.recipe;
-    let Work::Build(build) = &recipe.work;
+    let (build, file) = work(&recipe.work);
     types::Task {
         registry: task.id.registry.to_string(),
         name: task.id.name.to_string(),
         revision: task.revision,
         status: status_word(task.status).to_owned(),
         context: recipe.source.to_string(),
-        dockerfile: build.dockerfile.to_string(),
-        images: texts(&build.images),
+        task_file: file.map(task_file),
+        dockerfile: build.map(|build| build.dockerfile.to_string()),
+        images: build.map_or_else(Vec::new, |build| texts(&build.images)),
         build_args: build
-            .build_args
-            .iter()
+            .into_iter()
+            .flat_map(|build| &build.build_args)
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect(),
-        secret_build_args: build.secret_build_args.keys().map(ToString::to_string).collect(),
-        target: build.target.as_ref().map(ToString::to_string),
+        secret_build_args: build
+            .into_iter()
+            .flat_map(|build| build.secret_build_args.keys())
+            .map(ToString::to_string)
+            .collect(),
+        target: build.and_then(|build| build.target.as_ref()).map(ToString::to_string),
         platform: recipe.platform.to_string(),
         timeout: recipe.timeout.into(),
-        push: build.push,
-        no_cache: build.no_cache,
+        push: build.is_some_and(|build| build.push),
+        no_cache: build.is_some_and(|build| build.no_cache),
         source_trigger: task.source_trigger.as_ref().map(|trigger| types::SourceTrigger {
             name: trigger.name.clone(),
             branch: trigger.branch.as_ref().map(ToString::to_string),
@@ -101,29 +110,71 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
     }
 }
 
+fn work(work: &Work) -> (Option<&ImageBuild>, Option<&FileWork>) {
+    match work {
+        Work::Build(build) => (Some(build), None),
+        Work::File(file) => (None, Some(file)),
+    }
+}
+
+fn task_file(work: &FileWork) -> types::TaskFile {
+    let (text, path) = match &work.file {
+        TaskFile::Text(text) => (Some(text.clone()), None),
+        TaskFile::Path(path) => (None, Some(path.to_string())),
+    };
+    let values = work.values.iter();
+    types::TaskFile {
+        text,
+        path,
+        values_file: work.values_file.as_ref().map(ToString::to_string),
+        values: values.map(|(name, value)| (name.to_string(), value.text.clone())).collect(),
+        secret_values: work.secret_values.keys().map(ToString::to_string).collect(),
+    }
+}
+
 /// The steps of a run's last attempt. A step that still runs after its attempt has ended is shown as lost.
 pub(crate) fn steps(run: &run::Run, steps: &Steps) -> Vec<types::Step> {
     let is_leased = run.state.lease().is_some();
     let view = |step: &Step| {
-        let (status, finished) = match step.state {
-            StepState::Running if is_leased => ("Running", None),
-            StepState::Running => ("Lost", None),
-            StepState::Succeeded { at } => ("Succeeded", Some(at)),
-            StepState::Failed { at } => ("Failed", Some(at)),
-            StepState::Stopped { at } => ("Stopped", Some(at)),
+        let (status, began, finished, end) = match &step.state {
+            StepState::Waiting if is_leased => ("Waiting", None, None, None),
+            StepState::Waiting => ("Skipped", None, None, None),
+            StepState::Running { began } if is_leased => ("Running", Some(*began), None, None),
+            StepState::Running { began } => ("Lost", Some(*began), None, None),
+            StepState::Ended { began, at, end } => {
+                let status = match end {
+                    StepEnd::Succeeded { .. } => "Succeeded",
+                    StepEnd::Failed { is_ignored: false, .. } => "Failed",
+                    StepEnd::Failed { is_ignored: true, .. } => "Ignored",
+                    StepEnd::Stopped => "Stopped",
+                };
+                (status, Some(*began), Some(*at), Some(end))
+            }
         };
+        let (exit_code, digest) = match end {
+            Some(StepEnd::Failed { exit_code, .. }) => (*exit_code, None),
+            Some(StepEnd::Succeeded { digest }) => (None, digest.as_ref()),
+            Some(StepEnd::Stopped) | None => (None, None),
+        };
+        let after = step.after.iter().filter_map(|place| steps.get(*place));
         types::Step {
             id: step.id.to_string(),
+            kind: word_of(&step.kind, ""),
+            after: after.map(|step| step.id.to_string()).collect(),
             status: status.to_owned(),
-            started: time(step.began),
+            started: began.map(time),
             finished: finished.map(time),
+            duration_ms: began.zip(finished).map(|(from, to)| millis(from, to)),
+            tries: (step.tries > 1).then_some(step.tries),
+            exit_code,
+            digest: digest.map(ToString::to_string),
         }
     };
     steps.iter().map(view).collect()
 }
 
 pub(crate) fn run(run: &run::Run) -> types::Run {
-    let Work::Build(build) = &run.recipe.work;
+    let (build, file) = work(&run.recipe.work);
     let done = run.state.done();
     let lease = run.state.lease();
     let started = done.and_then(|done| done.started).or(lease.map(|lease| lease.since));
@@ -142,14 +193,16 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         cause: run.cause.to_string(),
         event: run.cause.event().to_string(),
         source: run.recipe.source.to_string(),
-        dockerfile: build.dockerfile.to_string(),
-        image_names: texts(&build.images),
+        dockerfile: build.map(|build| build.dockerfile.to_string()),
+        task_file: file.map(|file| match &file.file {
+            TaskFile::Text(_) => "-".to_owned(),
+            TaskFile::Path(path) => path.to_string(),
+        }),
+        image_names: build.map_or_else(Vec::new, |build| texts(&build.images)),
         created: time(run.created),
         started: started.map(time),
         finished: finished.map(time),
-        duration_ms: started
-            .zip(finished)
-            .map(|(from, to)| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)),
+        duration_ms: started.zip(finished).map(|(from, to)| millis(from, to)),
         waits_for: waits_for(run),
         images: product.map_or_else(Vec::new, |product| outputs(&product.outputs)),
         superseded: product.map_or_else(Vec::new, |product| {

@@ -1,39 +1,61 @@
-//! Executes the steps of a run, and records them.
+//! Executes the step graph of a run.
 //!
-//! In: an attempt. Out: how it ended, and the state of its steps. A step is interrupted when the lease is lost,
-//! cancellation is requested, the worker shuts down, or the deadline passes; it cleans up when it is dropped. Only
-//! moving the final tags is not interrupted: moving half of them would be worse than a late cancellation.
+//! In: an attempt. Out: how it ended, and the state of its steps. Knows no YAML: what the graph is made from is the
+//! business of `compile`, and what a step does that of `step`. All steps are dropped when the lease is lost,
+//! cancellation is requested, the worker shuts down, or the deadline passes. Only moving the final tags is not
+//! interrupted: moving half of them would be worse than a late cancellation.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use gantry_domain::built_on::SourceRead;
-use gantry_domain::id::{RunId, StepId};
-use gantry_domain::image::Digest;
+use gantry_domain::id::RunId;
+use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
-use gantry_domain::recipe::{ImageBuild, Work};
-use gantry_domain::run::{ErrorCode, Product};
-use gantry_domain::step::{StepState, Steps};
-use gantry_domain::timestamp::Timestamp;
+use gantry_domain::run::{ErrorCode, Product, Run};
+use gantry_domain::source::Source;
+use gantry_domain::step::{StepEnd, Steps};
 use gantry_ops::metrics::Stage;
 use gantry_ops::telemetry;
 use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::runs;
-use gantry_seams::steps;
 use gantry_seams::store::SharedStore;
+use gantry_taskfile::task_file::{Attempts, Cmd};
+use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::attempt::Attempt;
 use crate::away::{Refused, ask_until_answered};
+use crate::compile::Compiler;
+use crate::engine::containers::Owner;
 use crate::failure::Failure;
+use crate::graph::{BuildWork, Graph, GraphStep, StepWork};
+use crate::policy::Policy;
+use crate::progress::Progress;
+use crate::source::Checkout;
 use crate::spans;
-use crate::step::build::{BuildStep, Builder};
-use crate::step::push::Pusher;
+use crate::step::build::{BuildStep, Builder, Built, Images};
+use crate::step::cmd::{CmdStep, Commander, Detached};
+use crate::step::output::Search;
+use crate::step::push::{PushedImage, Pusher};
 use crate::tags::Tagger;
+use crate::walk::walk;
+use crate::workspace::Workspace;
+
+/// How many steps of a run execute at once.
+const MOST_AT_ONCE: usize = 8;
 
 pub(crate) struct Executor {
     pub(crate) store: SharedStore,
     pub(crate) runs_moved: Arc<dyn Queue<RunsMoved>>,
+    pub(crate) installation: String,
+    pub(crate) compiler: Compiler,
+    pub(crate) policy: Policy,
     pub(crate) builder: Builder,
+    pub(crate) commander: Commander,
     pub(crate) pusher: Pusher,
     pub(crate) tagger: Tagger,
 }
@@ -65,85 +87,258 @@ impl From<Refused> for Ending {
     }
 }
 
+/// What the steps of a running attempt share.
+struct Shared<'a> {
+    attempt: &'a Attempt,
+    graph: &'a Graph,
+    progress: &'a Progress,
+    workspace: Workspace,
+    images: Images,
+    detached: Detached,
+    product: Mutex<Product>,
+    /// Held for reading by a step that moves tags, which must not be dropped meanwhile.
+    tagging: RwLock<()>,
+}
+
 impl Executor {
     /// Executes the steps of an attempt's run. Returns their state, and how the attempt ended.
     pub(crate) async fn run(&self, attempt: &Attempt, stop: &CancellationToken) -> (Steps, Ending) {
-        let mut steps = Steps::default();
-        let worked = match &attempt.run.recipe.work {
-            Work::Build(build) => self.build_and_push(attempt, build, &mut steps, stop).await,
-        };
-        let ending = match worked {
+        let (store, run) = (Arc::clone(&self.store), attempt.run.id);
+        let progress = Progress::new(store, run, attempt.number, attempt.since);
+        let ending = match self.work(attempt, &progress, stop).await {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
-        if steps.is_any_running() {
-            let at = self.now(attempt, &steps).await;
-            steps.end_all(match ending {
-                Ending::Succeeded(_) => StepState::Succeeded { at },
-                Ending::Failed(_) => StepState::Failed { at },
-                Ending::CancelAsked | Ending::TimedOut | Ending::Stopped | Ending::LeaseLost => {
-                    StepState::Stopped { at }
-                }
-            });
-        }
-        (steps, ending)
+        progress.end_all(&StepEnd::Stopped).await;
+        (progress.steps(), ending)
     }
 
-    async fn build_and_push(
+    async fn work(
         &self,
         attempt: &Attempt,
-        asked: &ImageBuild,
-        steps: &mut Steps,
+        progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Product, Ending> {
-        let (build, push) = (step("build")?, step("push")?);
-        let building = BuildStep { attempt, id: &build, asked };
-        let built = unless_interrupted(attempt, stop, async {
-            let source = self.builder.fetch(attempt).await?;
-            steps.begin(&build, self.now(attempt, steps).await);
-            self.begin(attempt, source.read().as_ref(), steps).await?;
-            let order = self.builder.plan(building, source).await?;
-            self.pusher.try_credentials(attempt, order.images()).await?;
-            Ok(self.builder.build(building, order).await?)
-        })
-        .await?;
-        let mut product = Product {
-            bases: built.bases.clone(),
-            commit: built.commit.clone(),
-            ..Product::default()
+        let (run, number) = (attempt.run.id, attempt.number);
+        let installation = self.installation.clone();
+        let owner = Owner { installation, run, attempt: number };
+        let preparing = self.prepare(attempt, &owner, progress);
+        let (source, graph) = unless_interrupted(attempt, stop, preparing).await?;
+        let commit = source.as_ref().and_then(|source| source.commit().cloned());
+        let shared = Shared {
+            attempt,
+            graph: &graph,
+            progress,
+            workspace: Workspace::new(
+                Arc::clone(&self.commander.containers),
+                self.builder.sources.clone(),
+                owner,
+                (&graph.networks, &graph.volumes),
+                source,
+                attempt.deadline,
+            ),
+            images: Images::default(),
+            detached: Detached::default(),
+            product: Mutex::new(Product { commit, ..Product::default() }),
+            tagging: RwLock::new(()),
         };
-        if built.images.is_empty() {
+        let walked = self.walk(&shared, stop).await;
+        shared.detached.end().await;
+        shared.workspace.remove().await;
+        walked?;
+        if graph.pushed().next().is_none() {
             attempt.log.say(None, "nothing was to be pushed").await;
-            return Ok(product);
         }
-        let at = self.now(attempt, steps).await;
-        steps.end(&build, StepState::Succeeded { at });
-        steps.begin(&push, at);
-        let pushed = unless_interrupted(attempt, stop, async {
-            let pushing = self.pusher.push(attempt, &push, &built);
-            let (pushed, ()) =
-                tokio::join!(spans::stage(Stage::Push, pushing), self.record(attempt, steps));
-            pushed.map_err(|failure| failure.in_step(&push).into())
-        })
-        .await?;
-        let tagging = self.tagger.tag(attempt, &push, &pushed, &built.images);
+        let bases = shared.images.bases();
+        let product = shared.product.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Product { bases, ..product })
+    }
+
+    /// Fetches the source and makes the graph, and records that the run begins.
+    async fn prepare(
+        &self,
+        attempt: &Attempt,
+        owner: &Owner,
+        progress: &Progress,
+    ) -> Result<(Option<Arc<Checkout>>, Graph), Ending> {
+        let source = self.builder.fetch(attempt).await?;
+        let read = source.as_deref().and_then(|source| source_read(&attempt.run, source));
+        let graph = self.compiler.graph(attempt, owner, source.as_ref()).await;
+        if let Ok(graph) = &graph {
+            progress.plan(graph.planned());
+        }
+        self.begin(attempt, read.as_ref(), &progress.steps()).await?;
+        let graph = graph?;
+        self.policy.check(&graph, &attempt.run.registry)?;
+        self.pusher.try_credentials(attempt, graph.pushed()).await?;
+        Ok((source, graph))
+    }
+
+    /// Walks the graph, and keeps the record of its steps meanwhile. An interruption waits until no step moves tags.
+    async fn walk(&self, shared: &Shared<'_>, stop: &CancellationToken) -> Result<(), Ending> {
+        let after: Vec<&[usize]> =
+            shared.graph.steps.iter().map(|step| step.after.as_slice()).collect();
+        let may_drop = || async {
+            let _no_step_moves_tags = shared.tagging.write().await;
+        };
+        let walking = walk(&after, MOST_AT_ONCE, |place| self.step(shared, place), may_drop);
+        // Boxed, because the future of a whole graph is too large for the stack.
+        let mut walking = Box::pin(walking);
+        tokio::select! {
+            biased;
+            ending = interrupted(shared.attempt, stop, &shared.tagging) => Err(ending),
+            walked = &mut walking => walked,
+            never = shared.progress.keep_written() => match never {},
+        }
+    }
+
+    /// Executes one step, however often its task file says.
+    async fn step(&self, shared: &Shared<'_>, place: usize) -> Result<(), Ending> {
+        let Some(step) = shared.graph.steps.get(place) else { return Ok(()) };
+        let log = &shared.attempt.log;
+        if !step.start_delay.is_zero() {
+            let seconds = step.start_delay.as_secs();
+            log.say(Some(&step.id), format!("begins in {seconds} s")).await;
+            tokio::time::sleep(step.start_delay).await;
+        }
+        shared.progress.begin(place).await;
+        let span = spans::step(&step.id);
+        let ended = self.within_its_time(shared, place, step).instrument(span).await;
+        match ended {
+            Ok(digest) => {
+                shared.progress.end(place, StepEnd::Succeeded { digest }).await;
+                Ok(())
+            }
+            Err(Ending::Failed(failure)) => {
+                let failure = failure.in_step(&step.id);
+                // A failure of the infrastructure is tried again with the whole run.
+                let is_ignored = step.ignore_errors && failure.is_users();
+                let exit_code = failure.error().exit_code;
+                shared.progress.end(place, StepEnd::Failed { exit_code, is_ignored }).await;
+                if !is_ignored {
+                    return Err(Ending::Failed(failure));
+                }
+                let message = &failure.error().message;
+                log.say(Some(&step.id), format!("{message}: the failure is ignored")).await;
+                Ok(())
+            }
+            Err(ending) => Err(ending),
+        }
+    }
+
+    async fn within_its_time(
+        &self,
+        shared: &Shared<'_>,
+        place: usize,
+        step: &GraphStep,
+    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
+        let prepared = match &step.work {
+            StepWork::Cmd(cmd) => Some(self.commander.prepare(cmd_step(shared, step, cmd)).await?),
+            StepWork::Build(_) | StepWork::Push(_) => None,
+        };
+        let work = async {
+            match (&step.work, &prepared) {
+                (StepWork::Build(build), _) => self.build(shared, place, step, build).await,
+                (StepWork::Push(images), _) => self.push(shared, step, images).await,
+                (StepWork::Cmd(cmd), Some(image)) => {
+                    self.cmd(shared, place, step, (cmd, image)).await.map(|()| None)
+                }
+                (StepWork::Cmd(_), None) => Ok(None),
+            }
+        };
+        let Some(limit) = step.timeout else { return work.await };
+        match timeout(limit, work).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let seconds = limit.as_secs();
+                let message = format!(
+                    "it took longer than its {seconds} s: give it a longer `timeout` in the task file"
+                );
+                Err(Failure::in_words(ErrorCode::TimedOut, message).into())
+            }
+        }
+    }
+
+    async fn cmd(
+        &self,
+        shared: &Shared<'_>,
+        place: usize,
+        step: &GraphStep,
+        (cmd, image): (&Cmd, &ImageReference),
+    ) -> Result<(), Ending> {
+        let asked = cmd_step(shared, step, cmd);
+        let execute = || {
+            async move {
+                let mut search = Search::of(&cmd.attempts.retry_on);
+                let ended = self.commander.run(asked, image, &mut search).await;
+                (ended, search.permits_retry())
+            }
+            .boxed()
+        };
+        repeated(shared, place, step, &cmd.attempts, execute).await
+    }
+
+    async fn build(
+        &self,
+        shared: &Shared<'_>,
+        place: usize,
+        step: &GraphStep,
+        work: &BuildWork,
+    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
+        let (attempt, workspace, images) = (shared.attempt, &shared.workspace, &shared.images);
+        if work.cache {
+            let line = "the layers stay in the build cache of this engine, and not in the registry";
+            attempt.log.say(Some(&step.id), line).await;
+        }
+        let asked = BuildStep { attempt, id: &step.id, work, workspace, images };
+        let built = &Mutex::new(None);
+        let execute = || {
+            async move {
+                let mut search = Search::of(&work.attempts.retry_on);
+                let ended = self.builder.run(asked, &mut search).await.map(|done| {
+                    *built.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+                });
+                (ended, search.permits_retry())
+            }
+            .boxed()
+        };
+        repeated(shared, place, step, &work.attempts, execute).await?;
+        let built = built.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(built.map(|built: Arc<Built>| built.image.config.clone()))
+    }
+
+    async fn push(
+        &self,
+        shared: &Shared<'_>,
+        step: &GraphStep,
+        images: &[ImageReference],
+    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
+        let attempt = shared.attempt;
+        let pushing = self.pusher.push(attempt, &step.id, images, &shared.images);
+        let pushed = spans::stage(Stage::Push, pushing).await?;
+        let _must_not_be_dropped = shared.tagging.read().await;
+        let tagging = self.tagger.tag(attempt, &step.id, &pushed);
         let tagged = spans::stage(Stage::Tag, tagging).await?;
         self.pusher.delete_staging(attempt, &pushed).await;
         for output in &tagged.outputs {
             let line = format!("pushed {} at {}", output.image, output.digest);
-            attempt.log.say(Some(&push), line).await;
+            attempt.log.say(Some(&step.id), line).await;
         }
         for tag in &tagged.superseded {
-            attempt.log.say(Some(&push), tag.to_string()).await;
+            attempt.log.say(Some(&step.id), tag.to_string()).await;
         }
-        (product.outputs, product.superseded) = (tagged.outputs, tagged.superseded);
-        let at = self.now(attempt, steps).await;
-        steps.end(&push, StepState::Succeeded { at });
-        if let Some(first) = pushed.first() {
-            let lineage = lineage(attempt, &product, &first.manifest.digest, at);
-            self.say_pushed(attempt, &lineage, steps).await?;
+        let now = shared.progress.now().await;
+        for image in &pushed {
+            let outputs = tagged.outputs.iter().map(|output| &output.image);
+            let moved: Vec<ImageReference> =
+                outputs.filter(|output| image.images.contains(output)).cloned().collect();
+            let lineage = lineage(shared, image, moved, now);
+            self.say_pushed(attempt, &lineage, &shared.progress.steps()).await?;
         }
-        Ok(product)
+        let mut product = shared.product.lock().unwrap_or_else(PoisonError::into_inner);
+        product.outputs.extend(tagged.outputs);
+        product.superseded.extend(tagged.superseded);
+        Ok(pushed.first().map(|image| image.manifest.digest.clone()))
     }
 
     /// Records that the first step begins, retrying while the store is unavailable and the lease is held.
@@ -170,7 +365,7 @@ impl Executor {
         }
     }
 
-    /// Records the lineage of the pushed images, independent of later steps, because tags have moved.
+    /// Records the lineage of a pushed image, independent of later steps, because tags have moved.
     async fn say_pushed(
         &self,
         attempt: &Attempt,
@@ -181,22 +376,59 @@ impl Executor {
         let pushed = || runs::pushed(self.store.as_ref(), lease.run, &lease.holder, lineage, steps);
         Ok(ask_until_answered(lease, "to say what it pushed", pushed).await?)
     }
+}
 
-    /// Records the state of the steps. Errors are ignored: the end of the attempt records it again.
-    async fn record(&self, attempt: &Attempt, steps: &Steps) {
-        let recorded = steps::record(self.store.as_ref(), attempt.run.id, attempt.number, steps);
-        if let Err(error) = recorded.await {
-            tracing::debug!(run.id = %attempt.run.id, "the steps are written later: {error}");
+fn cmd_step<'a>(shared: &'a Shared<'_>, step: &'a GraphStep, cmd: &'a Cmd) -> CmdStep<'a> {
+    CmdStep {
+        attempt: shared.attempt,
+        id: &step.id,
+        cmd,
+        workspace: &shared.workspace,
+        images: &shared.images,
+        detached: &shared.detached,
+    }
+}
+
+/// Executes a step once more than it is to be repeated, and each time again after a failure, as often as it says.
+/// `execute` returns whether a failure may be tried again. Of several failures the first is returned.
+async fn repeated<'a>(
+    shared: &Shared<'_>,
+    place: usize,
+    step: &GraphStep,
+    attempts: &Attempts,
+    execute: impl Fn() -> BoxFuture<'a, (Result<(), Failure>, bool)>,
+) -> Result<(), Ending> {
+    let log = &shared.attempt.log;
+    let mut is_first = true;
+    let mut failed: Option<Failure> = None;
+    for _ in 0..=attempts.repeat {
+        let mut retries = attempts.retries;
+        loop {
+            if !is_first {
+                shared.progress.begin(place).await;
+            }
+            is_first = false;
+            let failure = match execute().await {
+                (Ok(()), _) => break,
+                (Err(failure), may_retry) if retries > 0 && may_retry => failure,
+                (Err(failure), _) => {
+                    if failed.is_some() || attempts.repeat > 0 {
+                        log.say(Some(&step.id), &failure.error().message).await;
+                    }
+                    failed.get_or_insert(failure);
+                    break;
+                }
+            };
+            retries -= 1;
+            let seconds = attempts.retry_delay.as_secs();
+            let message = &failure.error().message;
+            let line =
+                format!("{message}: it is tried again in {seconds} s, {retries} retries are left");
+            log.say(Some(&step.id), line).await;
+            tokio::time::sleep(attempts.retry_delay).await;
         }
     }
-
-    /// The store's time; while the store is unavailable, the latest time that the attempt knows.
-    async fn now(&self, attempt: &Attempt, steps: &Steps) -> Timestamp {
-        match self.store.now().await {
-            Ok(now) => now,
-            Err(_) => steps.iter().map(|step| step.began).max().unwrap_or(attempt.since),
-        }
-    }
+    failed.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Runs work that may be interrupted.
@@ -207,32 +439,53 @@ async fn unless_interrupted<T>(
 ) -> Result<T, Ending> {
     // Boxed, because the future of a whole build is too large for the stack.
     let work = Box::pin(work);
+    let nothing_to_wait_for = RwLock::new(());
     tokio::select! {
         biased;
-        () = attempt.lease.lost() => Err(Ending::LeaseLost),
-        () = attempt.lease.cancel_asked() => Err(Ending::CancelAsked),
-        () = stop.cancelled() => Err(Ending::Stopped),
-        () = tokio::time::sleep_until(attempt.deadline) => Err(Ending::TimedOut),
+        ending = interrupted(attempt, stop, &nothing_to_wait_for) => Err(ending),
         done = work => done,
     }
 }
 
-fn step(name: &str) -> Result<StepId, Failure> {
-    name.parse().map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
+/// Returns once an attempt is to end early and nobody holds `tagging`.
+async fn interrupted(attempt: &Attempt, stop: &CancellationToken, tagging: &RwLock<()>) -> Ending {
+    let ending = tokio::select! {
+        biased;
+        () = attempt.lease.lost() => Ending::LeaseLost,
+        () = attempt.lease.cancel_asked() => Ending::CancelAsked,
+        () = stop.cancelled() => Ending::Stopped,
+        () = tokio::time::sleep_until(attempt.deadline) => Ending::TimedOut,
+    };
+    let _no_step_moves_tags = tagging.write().await;
+    ending
 }
 
-fn lineage(attempt: &Attempt, product: &Product, digest: &Digest, pushed: Timestamp) -> Lineage {
-    let run = &attempt.run;
+/// What was fetched, if it came from git.
+fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
+    let Source::Git(git) = &run.recipe.source else { return None };
+    let commit = checkout.commit()?.clone();
+    // The branch of a commit that was requested by its id is not known.
+    let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();
+    Some(SourceRead { repository: git.url.key(), branch, commit })
+}
+
+fn lineage(
+    shared: &Shared<'_>,
+    image: &PushedImage,
+    images: Vec<ImageReference>,
+    pushed: gantry_domain::timestamp::Timestamp,
+) -> Lineage {
+    let run = &shared.attempt.run;
     Lineage {
-        digest: digest.clone(),
-        images: product.outputs.iter().map(|output| output.image.clone()).collect(),
-        platform: run.recipe.platform.clone(),
-        bases: product.bases.clone(),
+        digest: image.manifest.digest.clone(),
+        images,
+        platform: image.built.platform.clone(),
+        bases: image.built.bases.clone(),
         run: run.id,
         registry: run.registry.clone(),
         task: run.task.as_ref().map(|task| task.name.clone()),
         source: run.recipe.source.to_string(),
-        commit: product.commit.clone(),
+        commit: shared.workspace.commit().cloned(),
         cause: run.cause.to_string(),
         pushed,
     }

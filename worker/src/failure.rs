@@ -12,6 +12,7 @@ use gantry_remote::registry::RegistryError;
 use gantry_seams::blobs::BlobError;
 use gantry_seams::runs::Finish;
 
+use crate::engine::containers::{ContainerError, PullError};
 use crate::engine::{BuildError, EngineError, PushError};
 use crate::source::{ContextError, SourceError};
 
@@ -69,6 +70,18 @@ impl Failure {
     /// A failure that the user can fix, with a message that says how.
     pub(crate) fn in_words(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(code, Whose::Users, message.into())
+    }
+
+    /// A process of a step ended with an error.
+    pub(crate) fn exit(code: i64, message: impl Into<String>) -> Self {
+        let mut failure = Self::in_words(ErrorCode::StepFailed, message);
+        failure.error.exit_code = Some(code);
+        failure
+    }
+
+    /// Whether a retry of the run would fail in the same way.
+    pub(crate) fn is_users(&self) -> bool {
+        self.whose == Whose::Users
     }
 
     fn new(code: ErrorCode, whose: Whose, message: String) -> Self {
@@ -163,6 +176,27 @@ impl From<PushError> for Failure {
     }
 }
 
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Refused { .. } => Self::users(ErrorCode::ImageNotFound, &error),
+            PullError::Unavailable { .. } => {
+                Self::infrastructures(ErrorCode::RegistryUnavailable, &error)
+            }
+            PullError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<ContainerError> for Failure {
+    fn from(error: ContainerError) -> Self {
+        match error {
+            ContainerError::Refused { .. } => Self::users(ErrorCode::StepFailed, &error),
+            ContainerError::Engine(error) => error.into(),
+        }
+    }
+}
+
 /// The failure for a source that could not be fetched.
 pub(crate) fn of_source(error: &SourceError) -> Failure {
     if error.is_disk_full() {
@@ -223,6 +257,7 @@ pub(crate) fn of_context(error: &ContextError) -> Failure {
             Failure::users(ErrorCode::DockerfileNotFound, error)
         }
         ContextError::Outside { .. }
+        | ContextError::NoFolder { .. }
         | ContextError::Loop { .. }
         | ContextError::Folder { .. }
         | ContextError::Node { .. }
@@ -231,6 +266,14 @@ pub(crate) fn of_context(error: &ContextError) -> Failure {
         | ContextError::Ignore { .. } => Failure::users(ErrorCode::SourceRefused, error),
         ContextError::Unreadable { .. } => Failure::infrastructures(ErrorCode::Internal, error),
     }
+}
+
+/// The failure for a task file, or a file of values or aliases, that could not be read.
+pub(crate) fn of_text(error: &ContextError) -> Failure {
+    if matches!(error, ContextError::Missing { .. } | ContextError::Dangling { .. }) {
+        return Failure::users(ErrorCode::TaskFileInvalid, error);
+    }
+    of_context(error)
 }
 
 /// The failure for a registry's error, with code `absent` for a missing image.

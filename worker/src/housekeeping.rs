@@ -71,10 +71,8 @@ impl Housekeeper {
         match (leftover.kind, leftover.owner) {
             // The engine lists only processes that no build waits for.
             (LeftoverKind::BuildProcess, _) => false,
-            (LeftoverKind::Container | LeftoverKind::Image, None) => true,
-            (LeftoverKind::Container | LeftoverKind::Image, Some((run, attempt))) => {
-                self.is_leased(run, attempt).await
-            }
+            (_, None) => true,
+            (_, Some((run, attempt))) => self.is_leased(run, attempt).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Takes runs, builds their images on a container engine, and reports the outcome. Has no persistent state.
+//! Takes runs, executes their steps on a container engine, and reports the outcome. Has no persistent state.
 //!
 //! In: ready runs of one pool. Out: images under their tags, logs, outcomes, lineage. A worker may die at any moment:
 //! its leases expire, and another one takes the runs.
@@ -11,21 +11,28 @@ pub mod source;
 mod announce;
 mod attempt;
 mod away;
+mod compile;
 mod executor;
 mod failure;
+mod graph;
 mod held;
 mod housekeeping;
 mod lease;
 mod log;
 mod mask;
+mod policy;
+mod progress;
 mod settings;
 mod slot;
 mod spans;
 mod step;
 mod tags;
+mod walk;
 mod worker;
+mod workspace;
 
 pub use held::HeldRuns;
 pub use lease::LeaseTimes;
+pub use policy::{Permission, Policy};
 pub use settings::WorkerSettings;
 pub use worker::{TakeError, Worker};

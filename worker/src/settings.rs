@@ -1,11 +1,14 @@
 //! The settings of a worker.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_domain::id::{PoolName, WorkerId};
 
+use crate::engine::containers::ContainerLimits;
 use crate::lease::LeaseTimes;
+use crate::policy::Policy;
 
 /// The settings of a worker.
 #[derive(Debug, Clone)]
@@ -30,6 +33,12 @@ pub struct WorkerSettings {
     pub keep_cache: u64,
     /// The most bytes of an attempt's log.
     pub log_limit: u64,
+    /// What each container of a step may use.
+    pub step_limits: ContainerLimits,
+    /// What steps may have beyond a container of their own.
+    pub policy: Policy,
+    /// The images that aliases such as `bash` stand for in commands of task files.
+    pub image_aliases: BTreeMap<String, String>,
     /// The interval of looking for leftovers.
     pub housekeeping: Duration,
 }

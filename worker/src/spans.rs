@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use gantry_domain::id::StepId;
 use gantry_domain::run::{Outcome, Run};
 use gantry_ops::metrics::{self, Label as _, Stage};
 use gantry_ops::telemetry;
@@ -31,6 +32,14 @@ pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
     telemetry::attribute(&span, "cicd.worker.id", settings.id.to_string());
     telemetry::attribute(&span, "cicd.worker.name", settings.id.to_string());
     telemetry::attribute(&span, "gantry.pool", settings.pool.to_string());
+    span
+}
+
+/// The span of a step.
+pub(crate) fn step(id: &StepId) -> Span {
+    let span = tracing::info_span!("step", otel.name = %id, trace.id = Empty);
+    telemetry::follow(&span, None);
+    telemetry::attribute(&span, "cicd.pipeline.task.name", id.to_string());
     span
 }
 

@@ -54,16 +54,15 @@ struct Permitted {
 }
 
 impl Tagger {
-    /// Moves those of `images` that no newer run has moved to what the step has `pushed`, and corrects what another
-    /// attempt may have written at the same time.
+    /// Moves those tags that no newer run has moved to what the step has `pushed`, and corrects what another attempt may
+    /// have written at the same time.
     pub(crate) async fn tag(
         &self,
         attempt: &Attempt,
         step: &StepId,
         pushed: &[PushedImage],
-        images: &[ImageReference],
     ) -> Result<Tagged, Refused> {
-        let tagged = self.move_tags(attempt, step, pushed, images).await?;
+        let tagged = self.move_tags(attempt, step, pushed).await?;
         self.settle_tags(attempt, &attempt.writer(step), &tagged).await?;
         Ok(tagged)
     }
@@ -73,15 +72,15 @@ impl Tagger {
         attempt: &Attempt,
         step: &StepId,
         pushed: &[PushedImage],
-        images: &[ImageReference],
     ) -> Result<Tagged, Refused> {
         let lease = &attempt.lease;
-        let Permitted { asked, images, superseded } = self.ask_to_tag(lease, step, images).await?;
+        let wanted: Vec<ImageReference> =
+            pushed.iter().flat_map(|pushed| pushed.images.iter().cloned()).collect();
+        let Permitted { asked, images, superseded } = self.ask_to_tag(lease, step, &wanted).await?;
         let deadline = asked + lease.period().mul_f64(SHARE_OF_LEASE);
         let mut outputs = Vec::with_capacity(images.len());
         for image in images {
-            let Some(pushed) = pushed.iter().find(|pushed| pushed.is_in_repository_of(&image))
-            else {
+            let Some(pushed) = pushed.iter().find(|pushed| pushed.images.contains(&image)) else {
                 continue;
             };
             let manifest = &pushed.manifest;

@@ -8,6 +8,7 @@ use gantry_ops::backoff::Backoff;
 use gantry_ops::said::Said;
 use gantry_ops::secret::{PoolKey, SecretError, random_hex};
 use gantry_ops::{metrics, telemetry};
+use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -18,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::announce::{Announcer, Readiness};
+use crate::compile::Compiler;
 use crate::engine::Engine;
+use crate::engine::containers::Containers;
 use crate::executor::Executor;
 use crate::held::{Held, HeldRuns};
 use crate::housekeeping::Housekeeper;
@@ -26,6 +29,7 @@ use crate::settings::WorkerSettings;
 use crate::slot::Slot;
 use crate::source::Sources;
 use crate::step::build::Builder;
+use crate::step::cmd::Commander;
 use crate::step::push::Pusher;
 use crate::tags::Tagger;
 
@@ -48,6 +52,10 @@ pub struct Worker {
     pub pool_key: Arc<PoolKey>,
     /// Builds images.
     pub engine: Arc<dyn Engine>,
+    /// Runs the containers of steps, on the same engine.
+    pub containers: Arc<dyn Containers>,
+    /// Fetches what task files name at an address.
+    pub http: OutboundClient,
     /// Fetches sources.
     pub sources: Sources,
     /// Resolves bases and moves tags.
@@ -137,6 +145,16 @@ impl Worker {
         Executor {
             store: Arc::clone(&self.store),
             runs_moved: Arc::clone(&self.queues.runs),
+            installation: self.settings.installation.clone(),
+            compiler: Compiler {
+                http: self.http.clone(),
+                image_aliases: self.settings.image_aliases.clone(),
+            },
+            policy: self.settings.policy.clone(),
+            commander: Commander {
+                containers: Arc::clone(&self.containers),
+                limits: self.settings.step_limits,
+            },
             builder: Builder {
                 engine: Arc::clone(&self.engine),
                 sources: self.sources.clone(),

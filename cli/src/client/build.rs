@@ -122,21 +122,40 @@ pub(crate) async fn upload(
     folder: &Path,
     dockerfile: &str,
 ) -> Result<Uploaded> {
-    if !folder.is_dir() {
-        let folder = folder.display();
-        return Err(UsageError(format!(
-            "{folder} is no folder here: give a folder, or the address of a git repository or a .tar.gz"
-        ))
-        .into());
-    }
+    check_folder(folder)?;
     let pack = Pack::of(folder, dockerfile)?;
+    let dockerfile = pack.dockerfile.clone();
+    Ok(Uploaded { id: send(client, registry, pack).await?, dockerfile })
+}
+
+/// Uploads a folder, whatever is in it. Returns the id.
+pub(crate) async fn upload_folder(
+    client: &Client,
+    registry: &str,
+    folder: &Path,
+) -> Result<String> {
+    check_folder(folder)?;
+    send(client, registry, Pack::folder(folder)?).await
+}
+
+fn check_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(UsageError(format!(
+        "{folder} is no folder here: give a folder, or the address of a git repository or a .tar.gz"
+    ))
+    .into())
+}
+
+async fn send(client: &Client, registry: &str, pack: Pack) -> Result<String> {
     for path in &pack.skipped {
         say(format!("warning: {path} is left out: it is a socket or a device"));
     }
     let (files, bytes) = (pack.files(), pack.bytes);
     let plural = if files == 1 { "" } else { "s" };
     say(format!("uploading {} in {files} file{plural}", size(bytes)));
-    let dockerfile = pack.dockerfile.clone();
     let (packed, failed) = (Arc::new(AtomicU64::new(0)), LocalError::default());
     let bar = UploadBar::show(bytes, Arc::clone(&packed));
     let mut pieces = pack.stream(packed, Arc::clone(&failed));
@@ -148,7 +167,7 @@ pub(crate) async fn upload(
     if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
-    Ok(Uploaded { id: uploaded?.id, dockerfile })
+    Ok(uploaded?.id)
 }
 
 /// The progress of an upload, on a terminal.

@@ -20,8 +20,11 @@ pub(crate) mod worker;
 mod arguments;
 mod build;
 mod delivery;
+mod file_run;
+mod file_values;
 mod follow;
 mod hook;
+mod lanes;
 mod log_view;
 mod logs;
 mod pack;
@@ -39,6 +42,7 @@ mod token;
 pub(crate) enum ClientCommand {
     Status(status::ShowStatus),
     Build(build::Build),
+    Run(file_run::FileRun),
     Logs(logs::Logs),
     Cancel(run::Cancel),
     Rerun(run::Rerun),
@@ -82,6 +86,7 @@ pub(crate) async fn run(
     match command {
         ClientCommand::Status(status) => status.run(&client).await,
         ClientCommand::Build(build) => build.run(&client).await,
+        ClientCommand::Run(run) => run.run(&client).await,
         ClientCommand::Logs(logs) => logs.run(&client).await,
         ClientCommand::Cancel(cancel) => cancel.run(&client).await,
         ClientCommand::Rerun(rerun) => rerun.run(&client).await,

@@ -6,7 +6,6 @@
 //! Files that cannot be read are reported before anything is sent, and files that change meanwhile are reported by
 //! name, so that neither looks like a network error.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
@@ -73,6 +72,18 @@ enum EntryKind {
 pub(crate) type LocalError = Arc<Mutex<Option<anyhow::Error>>>;
 
 impl Pack {
+    /// Scans the folder, without a file that must be in it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn folder(root: &Path) -> Result<Self> {
+        let rules = Rules::read(root, "Dockerfile", None)?;
+        let mut walk = Walk::of(root, "Dockerfile".to_owned());
+        walk.folder(&rules.ignore.root())?;
+        walk.always(".dockerignore")?;
+        Ok(walk.pack)
+    }
+
     /// Scans the folder. `dockerfile` is relative to it or absolute; one outside of the folder is added.
     ///
     /// # Errors
@@ -84,16 +95,7 @@ impl Pack {
             DockerfilePath::Outside(file) => (format!("{ALONG}/Dockerfile"), Some(file.as_path())),
         };
         let rules = Rules::read(root, &asked, elsewhere)?;
-        let mut walk = Walk {
-            pack: Self {
-                root: root.to_owned(),
-                dockerfile: asked,
-                entries: Vec::new(),
-                bytes: 0,
-                skipped: Vec::new(),
-            },
-            first_names: HashMap::new(),
-        };
+        let mut walk = Walk::of(root, asked);
         walk.folder(&rules.ignore.root())?;
         // The service reads these itself, so they are sent even if they are excluded.
         walk.always(".dockerignore")?;

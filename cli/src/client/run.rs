@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
-use gantry_api::{RerunCreate, Run, RunUpdate};
+use gantry_api::{RerunCreate, Run, RunUpdate, Step};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
 use gantry_domain::source::Source;
@@ -14,6 +14,7 @@ use gantry_ops::terminal::{Sanitiser, one_line};
 use super::Client;
 use super::arguments::RegistryArg;
 use super::follow::{Followed, follow};
+use super::lanes;
 use super::log_view::{LogView, Show};
 use super::output::{Output, say, write_out};
 use super::table::{Details, Table, clock, instant};
@@ -297,7 +298,8 @@ fn details(run: &Run) -> Details {
         .line("cause", &run.cause)
         .line("source", &run.source)
         .maybe("commit", run.commit.as_ref())
-        .line("dockerfile", &run.dockerfile)
+        .maybe("dockerfile", run.dockerfile.as_ref())
+        .maybe("task file", run.task_file.as_ref())
         .line("platform", &run.platform)
         .line("created", instant(&run.created))
         .maybe("started", run.started.as_deref().map(instant))
@@ -309,6 +311,7 @@ fn details(run: &Run) -> Details {
             "bases",
             run.bases.iter().map(|base| format!("{}@{} ({})", base.image, base.digest, base.role)),
         )
+        .each("steps", steps(&run.steps))
         .each(
             "attempts",
             run.attempts.iter().map(|one| {
@@ -327,6 +330,41 @@ fn details(run: &Run) -> Details {
         details.line("archived", "kept for good");
     }
     details
+}
+
+/// The graph of the steps: who waits for whom, how each ended, and how long it took.
+fn steps(steps: &[Step]) -> Vec<String> {
+    let place = |id: &String| steps.iter().position(|step| step.id == *id);
+    let after: Vec<Vec<usize>> =
+        steps.iter().map(|step| step.after.iter().filter_map(place).collect()).collect();
+    let rows = lanes::draw(&after);
+    let width = rows.iter().map(|row| row.dot.chars().count()).max().unwrap_or(0);
+    let longest = steps.iter().map(|step| step.id.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for row in rows {
+        lines.extend(row.before);
+        if let Some(step) = steps.get(row.step) {
+            let words = step_words(step);
+            lines.push(format!("{:<width$}  {:<longest$}  {words}", row.dot, step.id));
+        }
+        lines.extend(row.after);
+    }
+    lines
+}
+
+/// `Succeeded  3.2 s`, with what is unusual.
+fn step_words(step: &Step) -> String {
+    let mut words = format!("{:<9}", step.status);
+    if let Some(took) = step.duration_ms {
+        let _infallible = write!(words, "  {}.{} s", took / 1000, took % 1000 / 100);
+    }
+    if let Some(code) = step.exit_code {
+        let _infallible = write!(words, "  exit code {code}");
+    }
+    if let Some(tries) = step.tries {
+        let _infallible = write!(words, "  {tries} executions");
+    }
+    words.trim_end().to_owned()
 }
 
 /// The message at the end of a followed run.

@@ -4,18 +4,21 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_api::{Run, SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
+use gantry_api::{
+    Run, SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskRunCreate, TaskUpdate,
+};
 use gantry_domain::id::RunId;
 use gantry_domain::source::{GitSource, RefKind, Source};
 
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};
-use super::build::{is_address, upload};
+use super::build::{is_address, upload, upload_folder};
+use super::file_values::{SetValues, command_file, is_task_file};
 use super::log_view::Show;
 use super::output::say;
 use super::run::{self, ListRuns, WaitArgs};
 use super::table::{Details, Table, instant};
-use super::task_file::{Action, TaskFile};
+use super::task_file::{self, Action, TaskFile};
 use crate::exit::{Exit, UsageError};
 
 /// Save what to build and what starts it, and run it
@@ -29,6 +32,8 @@ received, create a hook too: `gantry hook create --help`.
 Examples:
   gantry task create -n web -c https://github.com/octo/web.git#main \\
     -t 'web:{{.Run.ID}}' -t web:latest
+  gantry task create -n test -c https://github.com/octo/web.git#main -f acr-task.yaml
+  gantry task create -n hello --cmd 'busybox echo hello'
   gantry task create -n api -c https://github.com/octo/mono.git#main:api \\
     -f build/Dockerfile -t 'api:{{.Run.ID}}'
   GANTRY_GIT_TOKEN=… gantry task create -n private \\
@@ -103,12 +108,21 @@ pub(crate) struct List {
 pub(crate) struct Create {
     #[command(flatten)]
     task: OneTask,
-    /// The source: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`
-    #[arg(short, long, value_name = "URL")]
+    /// The source: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`; only a task file or a command
+    /// needs none
+    #[arg(short, long, value_name = "URL", default_value = "/dev/null", hide_default_value = true)]
     context: String,
-    /// The Dockerfile, relative to the context
-    #[arg(short, long, default_value = "Dockerfile", value_name = "PATH")]
+    /// The Dockerfile, or a task file (`.yaml`, `.yml`), relative to the context; without a context, a task file here
+    #[arg(short, long, value_name = "PATH", default_value = "Dockerfile")]
     file: String,
+    /// One command instead of a file: `IMAGE ARGUMENTS`
+    #[arg(long, value_name = "COMMAND", conflicts_with = "file")]
+    cmd: Option<String>,
+    /// A YAML file of values for the task file, relative to the context
+    #[arg(long, value_name = "PATH")]
+    values: Option<String>,
+    #[command(flatten)]
+    set: SetValues,
     /// The image's name, like `web:{{.Run.ID}}`. May be given several times
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
@@ -130,9 +144,14 @@ pub(crate) struct Update {
     /// The source
     #[arg(short, long, value_name = "URL")]
     context: Option<String>,
-    /// The Dockerfile, relative to the context
+    /// The Dockerfile or task file, relative to the context
     #[arg(short, long, value_name = "PATH")]
     file: Option<String>,
+    /// A YAML file of values for the task file, relative to the context
+    #[arg(long, value_name = "PATH")]
+    values: Option<String>,
+    #[command(flatten)]
+    set: SetValues,
     /// The image's name. May be given several times; replaces all former names
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
@@ -185,11 +204,13 @@ pub(crate) struct RunTask {
     /// Another context than the task's: a folder here, or an address
     #[arg(short, long, value_name = "CONTEXT")]
     context: Option<String>,
-    /// Another Dockerfile, relative to the context
+    /// Another Dockerfile or task file, relative to the context
     #[arg(short, long, value_name = "PATH")]
     file: Option<String>,
     #[command(flatten)]
     build_args: BuildArgs,
+    #[command(flatten)]
+    set: SetValues,
     /// Another stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -328,10 +349,29 @@ impl Create {
             ))
             .into());
         }
+        let is_file = self.cmd.is_some() || is_task_file(&self.file);
+        let task_file = if is_file {
+            let has_context = source.as_ref().ok() != Some(&Source::Nothing);
+            let (text, path) = match &self.cmd {
+                Some(command) => (Some(command_file(command, recipe.timeout)), None),
+                None if has_context => (None, Some(self.file.clone())),
+                None => (Some(task_file::read(Path::new(&self.file))?), None),
+            };
+            Some(TaskFileCreate {
+                text,
+                path,
+                values_file: self.values,
+                values: self.set.plain()?,
+                secret_values: self.set.secret(&client.environment)?,
+            })
+        } else {
+            None
+        };
         let new = TaskCreate {
             name: self.task.name,
             context: self.context,
-            dockerfile: Some(self.file),
+            dockerfile: task_file.is_none().then_some(self.file),
+            task_file,
             push: !recipe.no_push.unwrap_or(false) && !self.images.is_empty(),
             images: self.images,
             build_args: self.build_args.plain(&client.environment)?,
@@ -374,9 +414,22 @@ impl Update {
         };
         let plain = self.build_args.plain(&client.environment)?;
         let secret = self.build_args.secret(&client.environment)?;
+        let (values, secret_values) = (self.set.plain()?, self.set.secret(&client.environment)?);
+        let (path_in_source, dockerfile) = match self.file {
+            Some(file) if is_task_file(&file) => (Some(file), None),
+            file => (None, file),
+        };
+        let file = TaskFileUpdate {
+            text: None,
+            path: path_in_source,
+            values_file: self.values.map(Some),
+            values: (!values.is_empty()).then_some(values),
+            secret_values: (!secret_values.is_empty()).then_some(secret_values),
+        };
         let change = TaskUpdate {
             context: self.context,
-            dockerfile: self.file,
+            task_file: (file != TaskFileUpdate::default()).then_some(file),
+            dockerfile,
             images: (!self.images.is_empty()).then_some(self.images),
             build_args: (!plain.is_empty()).then_some(plain),
             secret_build_args: (!secret.is_empty()).then_some(secret),
@@ -406,8 +459,15 @@ impl RunTask {
     async fn run(self, client: &Client) -> Result<Exit> {
         let registry = client.registry(&self.task.registry).await?;
         let path = ["registries", &registry, "tasks", &self.task.name];
+        let (task_file, dockerfile) = match self.file.clone() {
+            Some(file) if is_task_file(&file) => (Some(file), None),
+            file => (None, file),
+        };
         let mut order = TaskRunCreate {
-            dockerfile: self.file.clone(),
+            task_file,
+            values: self.set.plain()?,
+            secret_values: self.set.secret(&client.environment)?,
+            dockerfile,
             build_args: self.build_args.plain(&client.environment)?,
             secret_build_args: self.build_args.secret(&client.environment)?,
             target: self.target,
@@ -420,14 +480,33 @@ impl RunTask {
                 order.git_token = self.git_token.read(&client.environment)?;
             }
             Some(folder) => {
-                let dockerfile = match self.file {
-                    Some(file) => file,
-                    None => client.api.get::<Task>(&path).await?.dockerfile,
+                let folder = Path::new(&folder);
+                let (file, is_task_file) = match self.file {
+                    Some(file) => (Some(file), order.task_file.is_some()),
+                    None => {
+                        let task: Task = client.api.get(&path).await?;
+                        let is_task_file = task.task_file.is_some();
+                        (
+                            task.dockerfile.or(task.task_file.and_then(|file| file.path)),
+                            is_task_file,
+                        )
+                    }
                 };
-                let uploaded = upload(client, &registry, Path::new(&folder), &dockerfile).await?;
-                order.upload = Some(uploaded.id);
-                if uploaded.dockerfile != dockerfile || order.dockerfile.is_some() {
-                    order.dockerfile = Some(uploaded.dockerfile);
+                match file {
+                    Some(file) => {
+                        let uploaded = upload(client, &registry, folder, &file).await?;
+                        order.upload = Some(uploaded.id);
+                        let is_named = order.dockerfile.is_some() || order.task_file.is_some();
+                        if uploaded.dockerfile != file || is_named {
+                            let field = if is_task_file {
+                                &mut order.task_file
+                            } else {
+                                &mut order.dockerfile
+                            };
+                            *field = Some(uploaded.dockerfile);
+                        }
+                    }
+                    None => order.upload = Some(upload_folder(client, &registry, folder).await?),
                 }
             }
             None => {}
@@ -492,12 +571,21 @@ fn details(task: &Task) -> Details {
         .line("registry", &task.registry)
         .line("status", &task.status)
         .line("context", &task.context)
-        .line("dockerfile", &task.dockerfile)
+        .maybe("dockerfile", task.dockerfile.as_ref())
         .each("images", &task.images)
-        .line("push", if task.push { "yes" } else { "no" })
+        .maybe("push", task.dockerfile.as_ref().map(|_| if task.push { "yes" } else { "no" }))
         .each("arguments", task.build_args.iter().map(|(name, value)| format!("{name}={value}")))
         .each("secret arguments", &task.secret_build_args)
-        .maybe("target", task.target.as_ref())
+        .maybe("target", task.target.as_ref());
+    if let Some(file) = &task.task_file {
+        details
+            .line("task file", file.path.as_deref().unwrap_or("given with the task"))
+            .maybe("values file", file.values_file.as_ref())
+            .each("values", file.values.iter().map(|(name, value)| format!("{name}={value}")))
+            .each("secret values", &file.secret_values)
+            .each("text", file.text.iter().flat_map(|text| text.lines()));
+    }
+    details
         .line("platform", &task.platform)
         .line("timeout", format_args!("{} s", task.timeout))
         .maybe("cache", task.no_cache.then_some("not used"))

@@ -16,7 +16,6 @@ use super::output::{Output, say, write_out};
 use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 
-mod lanes;
 mod plan;
 
 /// A task file and what it is compiled with.
@@ -154,7 +153,7 @@ fn json_mistakes(mistakes: &[Mistake]) -> serde_json::Value {
 }
 
 /// Reads a file that is not longer than a task file may be.
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let cannot_read = || format!("cannot read {}", path.display());
     let most = LONGEST as u64 + 1;
     let mut text = Vec::new();
@@ -173,7 +172,7 @@ fn read(path: &Path) -> Result<String> {
     String::from_utf8(text).with_context(|| format!("{} is not text in UTF-8", path.display()))
 }
 
-fn name_and_value<'a>(option: &str, pair: &'a str) -> Result<(&'a str, &'a str)> {
+pub(super) fn name_and_value<'a>(option: &str, pair: &'a str) -> Result<(&'a str, &'a str)> {
     let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
     split.ok_or_else(|| {
         UsageError(format!("{option} {pair} has no value: write `{option} NAME=VALUE`")).into()
@@ -182,19 +181,7 @@ fn name_and_value<'a>(option: &str, pair: &'a str) -> Result<(&'a str, &'a str)>
 
 /// A run as it could be, with what was given.
 fn run_variables(given: &[String]) -> Result<RunVariables> {
-    let mut run = RunVariables {
-        id: "ca1".to_owned(),
-        shared_volume: "workspace".to_owned(),
-        registry: "registry.example".to_owned(),
-        registry_name: "registry".to_owned(),
-        date: "20260102-150405z".to_owned(),
-        os: "linux".to_owned(),
-        architecture: "amd64".to_owned(),
-        commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
-        branch: "main".to_owned(),
-        triggered_by: "request".to_owned(),
-        ..RunVariables::default()
-    };
+    let mut run = RunVariables::sample();
     for pair in given {
         let (name, value) = name_and_value("--run-variable", pair)?;
         if !run.set(name, value) {

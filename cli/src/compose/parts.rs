@@ -9,7 +9,7 @@ use gantry_domain::id::WorkerId;
 use gantry_ingress::{Ingress, IngressSettings, TlsFiles};
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, PoolKey, random_hex};
-use gantry_ops::settings::Settings;
+use gantry_ops::settings::{Settings, Steps};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
@@ -18,10 +18,11 @@ use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
+use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::measured::MeasuredEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Worker, WorkerSettings};
 
 use super::outbound;
 use super::servers::Servers;
@@ -134,6 +135,8 @@ impl<'a> SharedParts<'a> {
             blobs: Arc::clone(&self.blobs),
             pool_key: Arc::clone(key),
             engine: Arc::new(MeasuredEngine::new(Arc::new(engine.clone()))),
+            containers: Arc::new(engine.clone()),
+            http: self.http.clone(),
             sources,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
@@ -147,11 +150,36 @@ impl<'a> SharedParts<'a> {
                 min_free: settings.worker.min_free,
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
+                step_limits: ContainerLimits {
+                    memory: settings.steps.memory,
+                    cpus: (settings.steps.cpus > 0.0).then_some(settings.steps.cpus),
+                    pids: settings.steps.pids,
+                },
+                policy: policy(&settings.steps),
+                image_aliases: settings.steps.aliases.clone(),
                 housekeeping: HOUSEKEEPING,
             },
             held: Arc::new(HeldRuns::default()),
         })
     }
+}
+
+fn policy(steps: &Steps) -> Policy {
+    let mut policy = Policy::default();
+    for (permission, granted) in [
+        (Permission::Privileged, &steps.privileged),
+        (Permission::HostNetwork, &steps.host_network),
+        (Permission::EngineSocket, &steps.engine_socket),
+        (Permission::HostMounts, &steps.host_mounts),
+        (Permission::NamedVolumes, &steps.named_volumes),
+        (Permission::Devices, &steps.devices),
+        (Permission::Capabilities, &steps.capabilities),
+        (Permission::HostNamespaces, &steps.host_namespaces),
+        (Permission::SecurityOptions, &steps.security_options),
+    ] {
+        policy.grant(permission, granted.clone());
+    }
+    policy
 }
 
 fn random_name() -> Result<WorkerId> {

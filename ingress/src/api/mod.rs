@@ -8,6 +8,7 @@
 //! | `POST /registries/{registry}/uploads` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
 //! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes an upload |
 //! | `POST /registries/{registry}/builds` | run | starts a quick build; `Idempotency-Key` |
+//! | `POST /registries/{registry}/runs` | run | runs a task file without a task; `Idempotency-Key` |
 //! | `GET /tasks?registry=` | read | lists tasks |
 //! | `POST /registries/{registry}/tasks` | write | creates one |
 //! | `GET PATCH DELETE /registries/{registry}/tasks/{task}` | read, write, write | |
@@ -85,6 +86,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(tasks::update)
         .service(tasks::delete)
         .service(requests::start_build)
+        .service(requests::start_file_run)
         .service(requests::start_task_run)
         .service(requests::start_rerun)
         .service(runs::list)

@@ -44,6 +44,26 @@ pub(super) async fn start_build(
     Ok(answer(&requests::start_build(&state, &allowed, &registry, &body, asked).await?))
 }
 
+/// Starts a run of a task file, which belongs to no task.
+#[utoipa::path(
+    tag = "runs",
+    security(("token" = ["run"])),
+    params(("registry" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The same key again starts nothing new")),
+    responses((status = 201, body = types::Run), (status = 200, body = types::Run, description = "The run that an earlier request with the same key started"), Failures)
+)]
+#[post("/registries/{registry}/runs")]
+pub(super) async fn start_file_run(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    request: HttpRequest,
+    at: At<RegistryName>,
+    body: Json<types::RunCreate>,
+) -> Result<HttpResponse, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), &at).await?;
+    let asked = asked(&request, &allowed.by(), &*body)?;
+    Ok(answer(&requests::start_file_run(&state, &allowed, &registry, &body, asked).await?))
+}
+
 /// Starts a run of a task, with optional overrides.
 #[utoipa::path(
     tag = "runs",

@@ -1,10 +1,10 @@
-//! Who may choose the code that sees a task's secret build arguments.
+//! Who may choose the code that sees a task's secrets: its secret build arguments, or the secret values of its task file.
 //!
-//! Any instruction of a build may read them, also one of a base image. So a caller who chooses the code can read the
+//! Any instruction of a build may read them, also one of a base image, and so may a step that they are given to. So a caller who chooses the code can read the
 //! secrets, and must either have given them or have a token that is trusted with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};
-use gantry_domain::recipe::{ArgName, Recipe, Work};
+use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::run::Run;
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::task::Task;
@@ -22,7 +22,9 @@ pub(super) fn check_override(
     is_elsewhere: bool,
     scope: Scope,
 ) -> Result<(), Refusal> {
-    let given = |name: &ArgName| body.secret_build_args.contains_key(name.as_str());
+    let given = |name: &str| {
+        body.secret_build_args.contains_key(name) || body.secret_values.contains_key(name)
+    };
     let kept = kept(&task.recipe, given);
     let chosen = chosen(body);
     if kept.is_empty() || chosen.is_empty() || (scope >= Scope::Write && !is_elsewhere) {
@@ -30,14 +32,14 @@ pub(super) fn check_override(
     }
     if scope >= Scope::Write {
         return Err(Refusal::Forbidden(format!(
-            "task `{}` has secret build arguments ({}), which another repository or archive must not see: give them again \
+            "task `{}` has secrets ({}), which another repository or archive must not see: give them again \
              with this request",
             task.id,
             kept.join(", ")
         )));
     }
     Err(Refusal::Forbidden(format!(
-        "task `{}` has secret build arguments ({}), and {} may choose other code, which would see them: this needs a token \
+        "task `{}` has secrets ({}), and {} may choose other code, which would see them: this needs a token \
          of scope `write`, or the secrets given again with this request",
         task.id,
         kept.join(", "),
@@ -54,8 +56,7 @@ pub(super) async fn check_rerun(
     token: &Token,
 ) -> Result<(), Refusal> {
     let asked_for_it = run.cause.by() == Some(&token.id);
-    let Work::Build(build) = &recipe.work;
-    if build.secret_build_args.is_empty()
+    if kept(recipe, |_| false).is_empty()
         || token.scope >= Scope::Write
         || asked_for_it
         || is_fixed(&recipe.source)
@@ -64,7 +65,7 @@ pub(super) async fn check_rerun(
         return Ok(());
     }
     Err(Refusal::Forbidden(format!(
-        "run {} has secret build arguments and builds from {}, whose content may have changed since: this needs a token of \
+        "run {} has secrets and runs the code of {}, whose content may have changed since: this needs a token of \
          scope `write`",
         run.id, recipe.source
     )))
@@ -73,11 +74,20 @@ pub(super) async fn check_rerun(
 async fn is_as_the_task(store: &dyn Store, run: &Run, recipe: &Recipe) -> Result<bool, StoreError> {
     let Some(id) = run.task_id() else { return Ok(false) };
     let Some(task) = tasks::find(store, &id).await? else { return Ok(false) };
-    let (Work::Build(now), Work::Build(build)) = (&task.recipe.work, &recipe.work);
-    Ok(task.recipe.source == recipe.source
-        && now.dockerfile == build.dockerfile
-        && now.target == build.target
-        && now.build_args == build.build_args)
+    let is_same = match (&task.recipe.work, &recipe.work) {
+        (Work::Build(now), Work::Build(build)) => {
+            now.dockerfile == build.dockerfile
+                && now.target == build.target
+                && now.build_args == build.build_args
+        }
+        (Work::File(now), Work::File(file)) => {
+            now.file == file.file
+                && now.values_file == file.values_file
+                && now.values == file.values
+        }
+        (Work::Build(_), Work::File(_)) | (Work::File(_), Work::Build(_)) => false,
+    };
+    Ok(is_same && task.recipe.source == recipe.source)
 }
 
 /// Whether the source has the same content at every read.
@@ -87,15 +97,17 @@ fn is_fixed(source: &Source) -> bool {
             .reference
             .as_ref()
             .is_some_and(|reference| reference.as_str().parse::<CommitId>().is_ok()),
-        Source::Upload { .. } => true,
+        Source::Upload { .. } | Source::Nothing => true,
         Source::Tarball { .. } => false,
     }
 }
 
 /// Checks a change of a task. Anybody's push starts its runs, so a new context requires the secrets to be given again.
 pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> Result<(), Refusal> {
-    let given = |name: &ArgName| {
-        asked.secret_build_args.as_ref().is_some_and(|args| args.contains_key(name.as_str()))
+    let file = asked.task_file.as_ref().and_then(|file| file.secret_values.as_ref());
+    let given = |name: &str| {
+        let mut secrets = asked.secret_build_args.iter().chain(file);
+        secrets.any(|secrets| secrets.contains_key(name))
     };
     let kept = kept(&after.recipe, given);
     if before.recipe.source == after.recipe.source || kept.is_empty() {
@@ -104,26 +116,32 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
     Err(Refusal::invalid(
         "context",
         format!(
-            "task `{}` has secret build arguments ({}), which another context must not see: give them again with this change, \
-             or remove them with an empty `secret_build_args`",
+            "task `{}` has secrets ({}), which another context must not see: give them again with this change, or remove \
+             them with an empty `secret_build_args` or `secret_values`",
             before.id,
             kept.join(", ")
         ),
     ))
 }
 
-/// The secrets of a build that the caller did not give.
-fn kept(recipe: &Recipe, given: impl Fn(&ArgName) -> bool) -> Vec<&str> {
-    let Work::Build(build) = &recipe.work;
-    build.secret_build_args.keys().filter(|name| !given(name)).map(ArgName::as_str).collect()
+/// The secrets of a recipe that the caller did not give, by name.
+fn kept(recipe: &Recipe, given: impl Fn(&str) -> bool) -> Vec<&str> {
+    let names: Vec<&str> = match &recipe.work {
+        Work::Build(build) => build.secret_build_args.keys().map(ArgName::as_str).collect(),
+        Work::File(file) => file.secret_values.keys().map(ValueName::as_str).collect(),
+    };
+    names.into_iter().filter(|name| !given(name)).collect()
 }
 
-/// The fields of a request that decide which code runs. An argument, secret or not, may name a base image.
+/// The fields of a request that decide which code runs. An argument or value, secret or not, may name an image.
 fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
     // Destructures all fields, so that adding one requires a decision here.
     let TaskRunCreate {
         context,
         upload,
+        task_file,
+        values,
+        secret_values,
         dockerfile,
         build_args,
         secret_build_args,
@@ -134,6 +152,9 @@ fn chosen(body: &TaskRunCreate) -> Vec<&'static str> {
     [
         ("`context`", context.is_some()),
         ("`upload`", upload.is_some()),
+        ("`task_file`", task_file.is_some()),
+        ("`values`", !values.is_empty()),
+        ("`secret_values`", !secret_values.is_empty()),
         ("`dockerfile`", dockerfile.is_some()),
         ("`build_args`", !build_args.is_empty()),
         ("`secret_build_args`", !secret_build_args.is_empty()),

@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_api::{TaskCreate, TaskUpdate};
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
-use gantry_domain::recipe::Work;
 use gantry_domain::registry::Registry;
 use gantry_domain::task::{Status, Task};
 use gantry_seams::{AddError, tasks};
 
-use super::code_choice;
 use super::paging::{Listed, Paging};
-use super::recipe::{Checker, Whole, is_elsewhere};
+use super::recipe::{Checker, Whole, lint};
+use super::task_change::changed;
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -81,7 +80,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let mut check = Checker::new(registry, &state.keyring);
     let name: Option<TaskName> = check.mistakes.parse("name", &new.name);
     let source = check.context(&new.context)?;
-    let build = check.build(source, &new.into())?;
+    let parts = check.recipe(source, &new.into(), new.task_file.as_ref())?;
     let status = match &new.status {
         Some(status) => check.status("status", status),
         None => Some(Status::Enabled),
@@ -90,20 +89,22 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         new.source_trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     let git_token = check.git_token(new.git_token.as_deref())?;
     let run_limit = new.run_limit.and_then(|limit| check.run_limit(limit));
-    if let Some(source) = &build.source {
+    if let Some(source) = &parts.source {
         check.together(&Whole {
             source,
-            images: build.images.as_deref(),
-            push: build.push,
+            needs_files: parts.needs_files(),
+            images: parts.images(),
+            push: parts.pushes(),
             source_trigger: source_trigger.as_ref(),
             has_git_token: new.git_token.is_some(),
             task: name.as_ref(),
         });
     }
-    let (Some(name), Some(recipe), Some(status)) = (name, build.whole(), status) else {
+    let (Some(name), Some(recipe), Some(status)) = (name, parts.whole(), status) else {
         return Err(Refusal::Invalid(check.mistakes));
     };
     check.finish(&recipe, git_token.as_ref())?;
+    lint(&recipe).await?;
     let now = state.store.now().await?;
     Ok(Task {
         id: TaskId { registry: registry.name.clone(), name },
@@ -146,7 +147,8 @@ pub(crate) async fn update(
     asked: &TaskUpdate,
 ) -> Result<Task, Refusal> {
     let (registry, task) = find(state, allowed, registry, name).await?;
-    let changed = changed(state, &registry, &task, asked)?;
+    let changed = changed(&state.keyring, &registry, &task, asked)?;
+    lint(&changed.recipe).await?;
     let is_as_checked = AtomicBool::new(true);
     let updated = tasks::update(state.store.as_ref(), &task.id, |now| {
         let unchanged = now.created == task.created && now.revision == task.revision;
@@ -166,69 +168,6 @@ pub(crate) async fn update(
         state.doorbells.event(event.id, event.trace);
     }
     Ok(task)
-}
-
-/// The task with the requested changes.
-fn changed(
-    state: &State,
-    registry: &Registry,
-    task: &Task,
-    asked: &TaskUpdate,
-) -> Result<Task, Refusal> {
-    let mut check = Checker::new(registry, &state.keyring);
-    let mut changed = task.clone();
-    let recipe = &mut changed.recipe;
-    if let Some(text) = &asked.context
-        && let Some(source) = check.context(text)?
-    {
-        recipe.source = source;
-    }
-    let Work::Build(build) = &mut recipe.work;
-    set(&mut build.dockerfile, asked.dockerfile.as_deref(), |text| check.dockerfile(text));
-    set(&mut build.images, asked.images.as_ref(), |texts| check.images(texts));
-    set(&mut build.build_args, asked.build_args.as_ref(), |args| check.build_args(args));
-    if let Some(args) = &asked.secret_build_args {
-        build.secret_build_args = check.secret_build_args(args)?.unwrap_or_default();
-    }
-    if let Some(target) = &asked.target {
-        build.target = target.as_deref().and_then(|target| check.mistakes.parse("target", target));
-    }
-    set(&mut recipe.platform, asked.platform.as_deref(), |text| check.platform(text));
-    set(&mut recipe.timeout, asked.timeout, |seconds| check.timeout(seconds));
-    set(&mut build.push, asked.push, Some);
-    set(&mut build.no_cache, asked.no_cache, Some);
-    set(&mut changed.status, asked.status.as_deref(), |text| check.status("status", text));
-    if let Some(trigger) = &asked.source_trigger {
-        changed.source_trigger = trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
-    }
-    if let Some(token) = &asked.git_token {
-        changed.git_token = check.git_token(token.as_deref())?;
-    } else if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
-        // A token belongs to the repository that it was given for, and must not be sent to another.
-        changed.git_token = None;
-    }
-    if let Some(limit) = asked.run_limit {
-        changed.run_limit = limit.and_then(|limit| check.run_limit(limit));
-    }
-    let Work::Build(build) = &changed.recipe.work;
-    check.together(&Whole {
-        source: &changed.recipe.source,
-        images: Some(&build.images),
-        push: build.push,
-        source_trigger: changed.source_trigger.as_ref(),
-        has_git_token: changed.git_token.is_some(),
-        task: Some(&changed.id.name),
-    });
-    check.finish(&changed.recipe, changed.git_token.as_ref())?;
-    code_choice::check_update(task, &changed, asked)?;
-    Ok(changed)
-}
-
-/// Sets a field that was given and is valid.
-fn set<T, G>(field: &mut T, given: Option<G>, check: impl FnOnce(G) -> Option<T>) {
-    if let Some(value) = given.and_then(check) {
-        *field = value;
-    }
 }
 
 /// Removes a task; its runs are kept until they expire.

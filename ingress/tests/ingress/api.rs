@@ -265,7 +265,7 @@ async fn a_run_of_a_task_has_the_requested_overrides() {
     let id = run["id"].as_str().unwrap().parse().unwrap();
     let run = runs::find(server.store.as_ref(), id).await.unwrap().unwrap();
     assert_eq!(run.recipe.source.to_string(), "https://github.com/octo/hello.git#next");
-    let Work::Build(build) = &run.recipe.work;
+    let Work::Build(build) = &run.recipe.work else { panic!("it is a build") };
     assert_eq!(build.dockerfile.as_str(), "Dockerfile.next");
     assert_eq!(build.target.as_ref().unwrap().as_str(), "test");
     let args: Vec<String> =

@@ -47,7 +47,7 @@ async fn started(server: &TestServer, answer: Answer) -> Run {
 }
 
 fn secret(recipe: &Recipe) -> Sealed {
-    let Work::Build(build) = &recipe.work;
+    let Work::Build(build) = &recipe.work else { panic!("it is a build") };
     build.secret_build_args[&"NPM_TOKEN".parse().unwrap()].clone()
 }
 
@@ -94,13 +94,13 @@ async fn whoever_may_only_start_runs_chooses_no_code_that_sees_the_task_s_secret
         }
         let refused = send(&server, &token, Method::POST, RUNS, &attacks[8].1).await;
         insta::allow_duplicates! {
-            insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secret build arguments (NPM_TOKEN), and `build_args` may choose other code, which would see them: this needs a token of scope `write`, or the secrets given again with this request");
+            insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secrets (NPM_TOKEN), and `build_args` may choose other code, which would see them: this needs a token of scope `write`, or the secrets given again with this request");
         }
 
         // The task can be started unchanged, or with any change if the request brings its own secrets.
         let run =
             started(&server, send(&server, &token, Method::POST, RUNS, &json!({})).await).await;
-        let Work::Build(build) = &run.recipe.work;
+        let Work::Build(build) = &run.recipe.work else { panic!("it is a build") };
         assert_eq!(build.secret_build_args.len(), 1);
         let own = json!({
             "context": "https://github.com/octo/hello.git#next",
@@ -135,7 +135,7 @@ async fn another_context_gets_only_the_callers_secrets() {
     let elsewhere = json!({"context": "https://evil.test/octo/hello.git"});
     let refused = send(&server, &token, Method::POST, RUNS, &elsewhere).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secret build arguments (NPM_TOKEN), which another repository or archive must not see: give them again with this request");
+    insta::assert_snapshot!(message(&refused), @"task `contoso/web` has secrets (NPM_TOKEN), which another repository or archive must not see: give them again with this request");
     let again = json!({
         "context": "https://evil.test/octo/hello.git",
         "secret_build_args": {"NPM_TOKEN": "again"},
@@ -159,7 +159,7 @@ async fn another_context_of_a_task_asks_for_its_secrets_again() {
         let refused = send(&server, &token, Method::PATCH, TASK, &change).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{context}");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(message(&refused), @"context: task `contoso/web` has secret build arguments (NPM_TOKEN), which another context must not see: give them again with this change, or remove them with an empty `secret_build_args`");
+            insta::assert_snapshot!(message(&refused), @"context: task `contoso/web` has secrets (NPM_TOKEN), which another context must not see: give them again with this change, or remove them with an empty `secret_build_args` or `secret_values`");
         }
     }
     let same = json!({"context": "https://github.com/octo/hello.git#main:app", "timeout": 60});
@@ -217,7 +217,7 @@ async fn a_rerun_does_not_show_secrets_to_newer_code() {
     let reader = server.token("run", Some(&["contoso"])).await;
     let refused = send(&server, &reader, Method::POST, &rerun(&of_pull_request), &json!({})).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    insta::assert_snapshot!(message(&refused), @"run ca1 has secret build arguments and builds from https://github.com/octo/hello.git#pull/7/head, whose content may have changed since: this needs a token of scope `write`");
+    insta::assert_snapshot!(message(&refused), @"run ca1 has secrets and runs the code of https://github.com/octo/hello.git#pull/7/head, whose content may have changed since: this needs a token of scope `write`");
     for (token, run) in [(&writer, &of_pull_request), (&reader, &of_task)] {
         let again = send(&server, token, Method::POST, &rerun(run), &json!({})).await;
         again.expect(StatusCode::CREATED);

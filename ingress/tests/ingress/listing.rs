@@ -67,7 +67,7 @@ async fn create(server: &TestServer, registry: &str, count: usize) -> Vec<RunId>
     }))
     .unwrap();
     let (event, by): (_, TokenId) = ("request:r1".parse().unwrap(), "admin".parse().unwrap());
-    let draft = planner::for_quick_build(registry.parse().unwrap(), recipe, None, event, by);
+    let draft = planner::for_quick_run(registry.parse().unwrap(), recipe, None, event, by);
     let mut ids = Vec::new();
     while ids.len() < count {
         let some = 64.min(count - ids.len());

@@ -18,6 +18,7 @@ mod intake;
 mod listing;
 mod logs;
 mod matrix;
+mod overrides;
 mod ready;
 mod rig;
 mod steps;

@@ -167,6 +167,9 @@ impl World {
             "POST /registries" => json!({"name": "other", "host": "other.test"}),
             "PATCH /registries/{registry}" => json!({"run_limit": 3}),
             "POST /registries/{registry}/builds" => json!({"context": git, "images": ["a:1"]}),
+            "POST /registries/{registry}/runs" => {
+                json!({"task_file": {"text": "steps: [cmd: busybox true]"}})
+            }
             "POST /registries/{registry}/tasks" => {
                 json!({"name": "new", "context": git, "images": ["a:1"]})
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{LeaseNonce, WorkerId};
 use gantry_domain::platform::Platform;
-use gantry_domain::step::Steps;
+use gantry_domain::step::{StepKind, Steps};
 use gantry_seams::runs;
 use gantry_seams::store::{Batch, Key, Kind};
 use reqwest::StatusCode;
@@ -26,18 +26,28 @@ async fn a_run_shows_the_steps_of_its_last_attempt() {
     let (pool, worker): (_, WorkerId) = (Platform::default().pool(), "w1".parse().unwrap());
     let lease = Duration::from_secs(60);
     let taken = runs::take(store, &pool, &worker, &nonce, lease).await.unwrap().unwrap();
-    let mut steps = Steps::default();
-    steps.begin(&"build".parse().unwrap(), store.now().await.unwrap());
+    let (build, push) = ("build".parse().unwrap(), "push".parse().unwrap());
+    let mut steps =
+        Steps::planned([(build, StepKind::Build, vec![]), (push, StepKind::Push, vec![0])]);
+    steps.begin(0, store.now().await.unwrap());
     runs::began(store, run, &taken.holder, None, &steps).await.unwrap();
     let shown = server.get("/runs/ca1").await.json();
     assert_eq!(shown["steps"][0]["id"], "build");
     assert_eq!(shown["steps"][0]["status"], "Running");
+    assert_eq!(
+        (&shown["steps"][1]["status"], &shown["steps"][1]["after"]),
+        (&json!("Waiting"), &json!(["build"]))
+    );
     assert!(
         shown["steps"][0]["started"].is_string() && shown["steps"][0].get("finished").is_none()
     );
 
     runs::lapse_now(store, run).await.unwrap().unwrap();
-    assert_eq!(server.get("/runs/ca1").await.json()["steps"][0]["status"], "Lost");
+    let shown = server.get("/runs/ca1").await.json();
+    assert_eq!(
+        (&shown["steps"][0]["status"], &shown["steps"][1]["status"]),
+        (&json!("Lost"), &json!("Skipped"))
+    );
     let listed = server.get("/runs").await.json();
     assert!(listed["items"][0].get("steps").is_none(), "{listed}");
 

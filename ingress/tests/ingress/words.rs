@@ -112,10 +112,20 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         get("/runs/ca99/log"),
         get("/runs/nonsense"),
         get("/nothing"),
+        file_run(json!({})),
+        file_run(json!({"text": "steps: []", "path": "acr-task.yaml"})),
+        file_run(json!({"path": "../acr-task.yaml"})),
+        file_run(json!({"text": "steps: [cmd: busybox true"})),
+        file_run(json!({"text": "steps: [{cmd: busybox, when: [no]}]"})),
+        file_run(json!({"text": "steps: []", "values": {"a b": "1"}})),
         ("POST", "/runs/ca99/cancel", json!({})),
         ("POST", "/runs/ca99/reruns", json!({})),
         ("POST", "/tokens", json!({"description": "ci", "scope": "all"})),
     ]
+}
+
+fn file_run(file: Value) -> (&'static str, &'static str, Value) {
+    ("POST", "/registries/contoso/runs", json!({"task_file": file}))
 }
 
 #[tokio::test]

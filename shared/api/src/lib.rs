@@ -27,14 +27,17 @@ pub use hook::{
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
-    Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, RerunCreate, Run, RunError,
-    RunUpdate, Step, SupersededTag,
+    Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, RerunCreate, Run,
+    RunCreate, RunError, RunUpdate, Step, SupersededTag,
 };
 pub use status::{
     Drained, FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord,
     QueueStatus, Status, StoreStatus, Worker, WorkerEngine,
 };
-pub use task::{SourceTrigger, Task, TaskCreate, TaskRunCreate, TaskUpdate};
+pub use task::{
+    SourceTrigger, Task, TaskCreate, TaskFile, TaskFileCreate, TaskFileUpdate, TaskRunCreate,
+    TaskUpdate,
+};
 pub use token::{Token, TokenCreate, TokenCreated};
 
 /// A page of a list, and where the next page begins.

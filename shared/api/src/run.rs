@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::task::TaskFileCreate;
 use super::yes;
 
 /// A build without a task. Its source is exactly one of `context` and `upload`.
@@ -85,19 +86,75 @@ impl std::fmt::Debug for BuildCreate {
     }
 }
 
+/// A run of a task file without a task. At most one of `context` and `upload` is given.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunCreate {
+    /// A git URL with `#ref:folder`, or the address of a `.tar.gz`; no files if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// The id of an archive that was uploaded for the same registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<String>,
+    /// The task file.
+    pub task_file: TaskFileCreate,
+    /// The platform to run on; `linux/amd64` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// How long it may take, in seconds; 3600 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u32>,
+    /// Whether the run moves its tags even if a newer change has already moved them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tags: bool,
+    /// The token for reading the repository. Never returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub git_token: Option<String>,
+}
+
+impl std::fmt::Debug for RunCreate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunCreate")
+            .field("context", &self.context)
+            .field("upload", &self.upload)
+            .field("task_file", &self.task_file)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A step of a run, in its last attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// Its name.
     #[schema(example = "build")]
     pub id: String,
-    /// `Running`, `Succeeded`, `Failed`, `Stopped` (cancelled, timed out or handed back) or `Lost` (with its worker).
+    /// `build`, `push` or `cmd`.
+    pub kind: String,
+    /// The steps that must end before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// `Waiting`, `Running`, `Succeeded`, `Failed`, `Ignored` (failed, which counts as success), `Stopped` (cancelled,
+    /// timed out, handed back, or because another step failed), `Skipped` (never begun) or `Lost` (with its worker).
     pub status: String,
     /// When it began.
-    pub started: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
+    /// From `started` to `finished`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// How often it was executed; absent if once or never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u32>,
+    /// The exit code of its process, if it failed with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// The image that it built, by its configuration, or pushed, by its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// One execution of a build: what it builds, its status, and how it ended.
@@ -108,7 +165,8 @@ pub struct Run {
     pub id: String,
     /// `Queued`, `Started`, `Running`, `Succeeded`, `Failed`, `Canceled`, `Error` or `Timeout`.
     pub status: String,
-    /// `QuickBuild` if a person requested it, `AutoBuild` if a trigger started it.
+    /// `QuickBuild` if a person requested it, `AutoBuild` if a trigger started it; `QuickRun` and `AutoRun` with a task
+    /// file.
     pub run_type: String,
     /// Its registry.
     pub registry: String,
@@ -130,8 +188,12 @@ pub struct Run {
     pub event: String,
     /// The source that it builds.
     pub source: String,
-    /// The Dockerfile.
-    pub dockerfile: String,
+    /// The Dockerfile; absent if it runs a task file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
+    /// The task file in the source, or `-` if the file was given with the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<String>,
     /// The image's names as requested, with their run variables.
     pub image_names: Vec<String>,
     /// When it was created.
@@ -163,7 +225,7 @@ pub struct Run {
     pub error: Option<RunError>,
     /// Its leases, in order; the last may still be held.
     pub attempts: Vec<Attempt>,
-    /// The steps of its last attempt, in the order in which they began; empty in lists.
+    /// The steps of its last attempt, in the order of the task file; empty in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     /// The request to cancel it, if there was one.

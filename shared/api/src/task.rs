@@ -20,8 +20,12 @@ pub struct Task {
     pub status: String,
     /// The context to build: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
     pub context: String,
-    /// The Dockerfile, relative to the context's root.
-    pub dockerfile: String,
+    /// The task file that it runs, instead of building a Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<TaskFile>,
+    /// The Dockerfile, relative to the context's root; absent if it runs a task file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
     /// The image's names, with run variables like `web:{{.Run.ID}}`.
     pub images: Vec<String>,
     /// Build arguments.
@@ -52,6 +56,76 @@ pub struct Task {
     pub created: String,
     /// When it was last changed.
     pub updated: String,
+}
+
+/// A task file with its values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskFile {
+    /// The file itself, if it is not in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The file in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "acr-task.yaml")]
+    pub path: Option<String>,
+    /// A file of values in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values_file: Option<String>,
+    /// Values, which replace those of the file of values.
+    pub values: BTreeMap<String, String>,
+    /// The names of its secret values.
+    pub secret_values: Vec<String>,
+}
+
+/// A new task file: exactly one of `text` and `path`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFileCreate {
+    /// The file itself, at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The file in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A file of values in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values_file: Option<String>,
+    /// Values, which replace those of the file of values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+    /// Secret values. Never returned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(write_only)]
+    pub secret_values: BTreeMap<String, String>,
+}
+
+/// An update of a task file. Absent fields are unchanged; `text` replaces `path`, and the other way round.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFileUpdate {
+    /// The file itself, at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The file in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A file of values in the source; `null` for none.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub values_file: Option<Option<String>>,
+    /// All values, instead of the former ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<BTreeMap<String, String>>,
+    /// All secret values, instead of the former ones. Never returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub secret_values: Option<BTreeMap<String, String>>,
+}
+
+impl std::fmt::Debug for TaskFileCreate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskFileCreate").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Starts a run when one branch moves.
@@ -89,8 +163,12 @@ fn enabled() -> String {
 pub struct TaskCreate {
     /// Its name in the registry: 2 to 50 letters, digits, `-` or `_`.
     pub name: String,
-    /// The context to build: `https://host/repository.git#ref:folder` or the address of a `.tar.gz`.
+    /// The context: `https://host/repository.git#ref:folder`, the address of a `.tar.gz`, or `/dev/null` for a task file
+    /// that needs no files.
     pub context: String,
+    /// The task file to run, instead of building a Dockerfile. The fields of a build must be absent then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<TaskFileCreate>,
     /// The Dockerfile, relative to the context's root; `Dockerfile` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
@@ -140,6 +218,7 @@ impl Default for TaskCreate {
         Self {
             name: String::new(),
             context: String::new(),
+            task_file: None,
             dockerfile: None,
             images: Vec::new(),
             build_args: BTreeMap::new(),
@@ -173,6 +252,9 @@ pub struct TaskUpdate {
     /// The context to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// Another task file. A task that builds a Dockerfile does not become one that runs a task file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<TaskFileUpdate>,
     /// The Dockerfile, relative to the context's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,
@@ -235,6 +317,16 @@ pub struct TaskRunCreate {
     /// The id of an uploaded archive, instead of the task's context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
+    /// A different task file in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_file: Option<String>,
+    /// Values of the task file, added to those of the task or replacing them by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+    /// Secret values of the task file, added to those of the task or replacing them by name. Never returned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(write_only)]
+    pub secret_values: BTreeMap<String, String>,
     /// A different Dockerfile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<String>,

@@ -72,6 +72,55 @@ pub struct Recipe {
 pub enum Work {
     /// Builds one image, and pushes it if `push` is set.
     Build(ImageBuild),
+    /// Executes the steps of a task file.
+    File(FileWork),
+}
+
+text_type!(
+    /// The name of a value of a task file: `.Values.NAME` in its templates.
+    ValueName,
+    "value's name",
+    "1 to 200 characters without spaces, control characters and `=`",
+    |text| {
+        (1..=200).contains(&text.len())
+            && !text.chars().any(|c| c == '=' || c.is_whitespace() || c.is_control())
+    }
+);
+
+/// A task file with its values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileWork {
+    /// The file.
+    pub file: TaskFile,
+    /// A file of values in the source. The values below replace those in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values_file: Option<SourcePath>,
+    /// Values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<ValueName, FileValue>,
+    /// Secret values. They replace the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_values: BTreeMap<ValueName, Sealed>,
+}
+
+/// Where a task file is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskFile {
+    /// In the recipe itself.
+    Text(String),
+    /// In the source.
+    Path(SourcePath),
+}
+
+/// A value of a task file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileValue {
+    /// The value.
+    pub text: String,
+    /// Whether it was given for one run. Only a value that was saved with the task may be split into words.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_given: bool,
 }
 
 /// A build of one image from one Dockerfile.
@@ -103,22 +152,30 @@ pub struct ImageBuild {
 impl Recipe {
     /// All secrets, in a fixed order that resealing and signatures rely on.
     pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
-        let Work::Build(build) = &self.work;
-        build.secret_build_args.values().chain(self.source.query())
+        let (build, file) = match &self.work {
+            Work::Build(build) => (Some(build.secret_build_args.values()), None),
+            Work::File(file) => (None, Some(file.secret_values.values())),
+        };
+        build.into_iter().flatten().chain(file.into_iter().flatten()).chain(self.source.query())
     }
 
     /// All secrets, to be changed.
     pub fn sealed_mut(&mut self) -> impl Iterator<Item = &mut Sealed> {
-        let Work::Build(build) = &mut self.work;
-        build.secret_build_args.values_mut().chain(self.source.query_mut())
+        let (build, file) = match &mut self.work {
+            Work::Build(build) => (Some(build.secret_build_args.values_mut()), None),
+            Work::File(file) => (None, Some(file.secret_values.values_mut())),
+        };
+        let work = build.into_iter().flatten().chain(file.into_iter().flatten());
+        work.chain(self.source.query_mut())
     }
 
     /// The same recipe for another run, with bases resolved again, even if this one pinned them.
     #[must_use]
     pub fn again(&self) -> Self {
         let mut again = self.clone();
-        let Work::Build(build) = &mut again.work;
-        build.bases.clear();
+        if let Work::Build(build) = &mut again.work {
+            build.bases.clear();
+        }
         again
     }
 }

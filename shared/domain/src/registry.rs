@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::InvalidText;
 use crate::id::{RegistryName, RunPrefix};
 use crate::image::RegistryHost;
 use crate::sealed::Sealed;
@@ -43,5 +44,74 @@ impl Registry {
     #[must_use]
     pub fn seals_for(prefix: RunPrefix) -> String {
         format!("registry/{prefix}")
+    }
+}
+
+/// A choice of registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub enum RegistryChoice {
+    /// None of them.
+    #[default]
+    Nobody,
+    /// These.
+    Named(Vec<RegistryName>),
+    /// All of them, also those that are created later.
+    Everybody,
+}
+
+impl RegistryChoice {
+    /// Whether this registry is chosen.
+    #[must_use]
+    pub fn has(&self, registry: &RegistryName) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Named(names) => names.contains(registry),
+            Self::Everybody => true,
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for RegistryChoice {
+    type Error = InvalidText;
+
+    /// Names, or `*` for all.
+    fn try_from(texts: Vec<String>) -> Result<Self, Self::Error> {
+        if texts.is_empty() {
+            return Ok(Self::Nobody);
+        }
+        if texts.iter().any(|text| text == "*") {
+            return Ok(Self::Everybody);
+        }
+        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self::Named)
+    }
+}
+
+impl From<RegistryChoice> for Vec<String> {
+    fn from(choice: RegistryChoice) -> Self {
+        match choice {
+            RegistryChoice::Nobody => Self::new(),
+            RegistryChoice::Named(names) => names.iter().map(ToString::to_string).collect(),
+            RegistryChoice::Everybody => vec!["*".to_owned()],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_chooses_all_registries_and_nothing_none() {
+        let choice = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            RegistryChoice::try_from(texts)
+        };
+        let contoso = "contoso".parse().unwrap();
+        assert!(!choice(&[]).unwrap().has(&contoso));
+        assert!(!choice(&["other"]).unwrap().has(&contoso));
+        assert!(choice(&["other", "contoso"]).unwrap().has(&contoso));
+        assert!(choice(&["*"]).unwrap().has(&contoso));
+        assert!(choice(&["no name"]).is_err());
     }
 }

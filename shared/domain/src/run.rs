@@ -13,7 +13,7 @@ use crate::attempt::{AttemptEnd, EndedAttempt};
 use crate::built_on::{BuiltOn, SourceRead};
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Work};
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
 use crate::source::RefName;
@@ -188,6 +188,30 @@ pub enum RunType {
     QuickBuild,
     /// A build that a trigger started.
     AutoBuild,
+    /// A run of a task file that somebody requested.
+    QuickRun,
+    /// A run of a task file that a trigger started.
+    AutoRun,
+}
+
+impl RunType {
+    /// The type of a run that somebody requested.
+    #[must_use]
+    pub fn requested(work: &Work) -> Self {
+        match work {
+            Work::Build(_) => Self::QuickBuild,
+            Work::File(_) => Self::QuickRun,
+        }
+    }
+
+    /// The type of a run that a trigger started.
+    #[must_use]
+    pub fn triggered(work: &Work) -> Self {
+        match work {
+            Work::Build(_) => Self::AutoBuild,
+            Work::File(_) => Self::AutoRun,
+        }
+    }
 }
 
 impl fmt::Display for RunType {
@@ -195,6 +219,8 @@ impl fmt::Display for RunType {
         f.write_str(match self {
             Self::QuickBuild => "QuickBuild",
             Self::AutoBuild => "AutoBuild",
+            Self::QuickRun => "QuickRun",
+            Self::AutoRun => "AutoRun",
         })
     }
 }

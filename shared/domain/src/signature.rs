@@ -152,7 +152,7 @@ mod tests {
 
     fn run() -> Run {
         let mut task = task();
-        let Work::Build(build) = &mut task.recipe.work;
+        let Work::Build(build) = &mut task.recipe.work else { panic!("the sample is a build") };
         build.secret_build_args =
             [("TOKEN".parse().unwrap(), Sealed::from_text("sealed".to_owned()))].into();
         let (event, by) = ("request:1".parse().unwrap(), "t1".parse().unwrap());

@@ -420,7 +420,12 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         query: Option<Sealed>,
     },
+    /// No files: the steps of a task file need none.
+    Nothing,
 }
+
+/// How a source without files is written, as in the original.
+const NOTHING: &str = "/dev/null";
 
 impl Source {
     /// The sealed query of a tarball's URL.
@@ -428,7 +433,7 @@ impl Source {
     pub fn query(&self) -> Option<&Sealed> {
         match self {
             Self::Tarball { query, .. } => query.as_ref(),
-            Self::Git(_) | Self::Upload { .. } => None,
+            Self::Git(_) | Self::Upload { .. } | Self::Nothing => None,
         }
     }
 
@@ -436,7 +441,7 @@ impl Source {
     pub fn query_mut(&mut self) -> Option<&mut Sealed> {
         match self {
             Self::Tarball { query, .. } => query.as_mut(),
-            Self::Git(_) | Self::Upload { .. } => None,
+            Self::Git(_) | Self::Upload { .. } | Self::Nothing => None,
         }
     }
 }
@@ -445,8 +450,11 @@ impl FromStr for Source {
     type Err = InvalidText;
 
     /// Parses a context. A URL is a git repository if its path ends in `.git` or contains `/_git/`, or if it is on
-    /// github.com. Every other URL is a tarball.
+    /// github.com. Every other URL is a tarball. `/dev/null` is no source.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == NOTHING {
+            return Ok(Self::Nothing);
+        }
         let address = text.split('#').next().unwrap_or_default();
         let refused = |rule| Err(InvalidText::new("context", &redacted(text), rule));
         let is_ssh = address.starts_with("ssh://")
@@ -479,6 +487,7 @@ impl fmt::Display for Source {
             Self::Git(git) => git.fmt(f),
             Self::Upload { upload, .. } => write!(f, "upload {upload}"),
             Self::Tarball { url, .. } => url.fmt(f),
+            Self::Nothing => f.write_str(NOTHING),
         }
     }
 }
@@ -517,15 +526,11 @@ mod tests {
             "pull/12/head"
         );
         assert!(matches!("https://host/x.tar.gz".parse(), Ok(Source::Tarball { .. })));
-        for refused in [
-            "",
-            ".",
-            "/dev/null",
-            "ext::sh -c x",
-            "file:///etc",
-            "ssh://-oProxy/x.git",
-            "git@host:r.git",
-        ] {
+        let nothing: Source = "/dev/null".parse().unwrap();
+        assert_eq!((nothing.to_string().as_str(), nothing), ("/dev/null", Source::Nothing));
+        for refused in
+            ["", ".", "ext::sh -c x", "file:///etc", "ssh://-oProxy/x.git", "git@host:r.git"]
+        {
             assert!(refused.parse::<Source>().is_err(), "{refused}");
         }
     }

@@ -59,6 +59,16 @@ pub struct RunVariables<'a> {
     pub task: Option<&'a TaskName>,
 }
 
+impl RunVariables<'_> {
+    /// All variables: their names after `.Run.`, and their values.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let written = |variable: Variable| variable.as_written().trim_matches(['{', '}']);
+        Variable::ALL.into_iter().filter_map(move |variable| {
+            Some((written(variable).strip_prefix(".Run.")?, variable.value(self)))
+        })
+    }
+}
+
 impl Template {
     /// Replaces every variable.
     #[must_use]
@@ -236,6 +246,18 @@ impl fmt::Display for ArgValue {
 serde_as_text!(ArgValue);
 
 impl Variable {
+    const ALL: [Self; 9] = [
+        Self::Id,
+        Self::Registry,
+        Self::RegistryName,
+        Self::Date,
+        Self::Os,
+        Self::Architecture,
+        Self::Commit,
+        Self::Branch,
+        Self::TaskName,
+    ];
+
     fn as_written(self) -> &'static str {
         match self {
             Self::Id => "{{.Run.ID}}",

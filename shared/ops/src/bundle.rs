@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_domain::image::RegistryHost;
-use gantry_domain::recipe::{ArgName, Recipe, Work};
+use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
@@ -31,6 +31,8 @@ pub struct Bundle {
     pub source_query: Option<SecretString>,
     /// The secret build arguments.
     pub build_args: BTreeMap<ArgName, SecretString>,
+    /// The secret values of a task file.
+    pub values: BTreeMap<ValueName, SecretString>,
 }
 
 /// The JSON form of a bundle, with borrowed text for sealing and owned text after opening.
@@ -40,6 +42,7 @@ struct Plain<Text> {
     git_token: Option<Text>,
     source_query: Option<Text>,
     build_args: BTreeMap<ArgName, Text>,
+    values: BTreeMap<ValueName, Text>,
 }
 
 impl Bundle {
@@ -62,9 +65,17 @@ impl Bundle {
         }
         bundle.git_token = git_token.map(open).transpose()?;
         bundle.source_query = recipe.source.query().map(open).transpose()?;
-        let Work::Build(build) = &recipe.work;
-        for (name, value) in &build.secret_build_args {
-            bundle.build_args.insert(name.clone(), open(value)?);
+        match &recipe.work {
+            Work::Build(build) => {
+                for (name, value) in &build.secret_build_args {
+                    bundle.build_args.insert(name.clone(), open(value)?);
+                }
+            }
+            Work::File(file) => {
+                for (name, value) in &file.secret_values {
+                    bundle.values.insert(name.clone(), open(value)?);
+                }
+            }
         }
         Ok(bundle)
     }
@@ -75,9 +86,9 @@ impl Bundle {
     /// [`TooManySecrets`] if there are more than can be masked.
     pub fn masked(&self) -> Result<Vec<SecretString>, TooManySecrets> {
         let passwords = self.registries.values().map(|credentials| &credentials.password);
-        let args = self.build_args.values();
+        let given = self.build_args.values().chain(self.values.values());
         let mut masked: Vec<SecretString> =
-            passwords.chain(&self.git_token).chain(args).cloned().collect();
+            passwords.chain(&self.git_token).chain(given).cloned().collect();
         if let Some(query) = &self.source_query {
             // A server may show a part of a URL alone.
             let pairs = query.expose_secret().split('&');
@@ -90,19 +101,23 @@ impl Bundle {
         if bytes <= MOST_SECRET_BYTES {
             return Ok(masked);
         }
-        let sizes = self.build_args.iter().map(|(name, value)| (name, value.expose_secret().len()));
+        let args = self.build_args.iter().map(|(name, value)| (name.as_str(), value));
+        let values = self.values.iter().map(|(name, value)| (name.as_str(), value));
+        let sizes = args.chain(values).map(|(name, value)| (name, value.expose_secret().len()));
         let largest = sizes.max_by_key(|(_, bytes)| *bytes);
-        Err(TooManySecrets { bytes, largest: largest.map(|(name, bytes)| (name.clone(), bytes)) })
+        let largest = largest.map(|(name, bytes)| (name.to_owned(), bytes));
+        Err(TooManySecrets { bytes, largest })
     }
 
     /// Whether it contains no secrets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { registries, git_token, source_query, build_args } = self;
+        let Self { registries, git_token, source_query, build_args, values } = self;
         registries.is_empty()
             && git_token.is_none()
             && source_query.is_none()
             && build_args.is_empty()
+            && values.is_empty()
     }
 
     /// Seals it so that only the pool's workers open it, and only for `run` in its current form.
@@ -123,6 +138,11 @@ impl Bundle {
             source_query: self.source_query.as_ref().map(ExposeSecret::expose_secret),
             build_args: self
                 .build_args
+                .iter()
+                .map(|(name, value)| (name.clone(), value.expose_secret()))
+                .collect(),
+            values: self
+                .values
                 .iter()
                 .map(|(name, value)| (name.clone(), value.expose_secret()))
                 .collect(),
@@ -156,6 +176,11 @@ impl Bundle {
                 .into_iter()
                 .map(|(name, value)| (name, SecretString::from(value)))
                 .collect(),
+            values: plain
+                .values
+                .into_iter()
+                .map(|(name, value)| (name, SecretString::from(value)))
+                .collect(),
         })
     }
 
@@ -180,11 +205,11 @@ impl Bundle {
 #[error(
     "the secrets of a run take {bytes} bytes together, and more than {MOST_SECRET_BYTES} cannot be masked in its log{}: make \
      them smaller, or give files to the build another way",
-    .largest.as_ref().map(|(name, bytes)| format!(" (the largest is the secret build argument `{name}`, {bytes} bytes)")).unwrap_or_default()
+    .largest.as_ref().map(|(name, bytes)| format!(" (the largest is `{name}`, {bytes} bytes)")).unwrap_or_default()
 )]
 pub struct TooManySecrets {
     bytes: usize,
-    largest: Option<(ArgName, usize)>,
+    largest: Option<(String, usize)>,
 }
 
 /// A bundle could not be resealed.

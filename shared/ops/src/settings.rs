@@ -3,12 +3,14 @@
 //! In: the compiled-in `gantry.default.toml`, and over it a file, the environment and flags, all as text. Out: typed
 //! [`Settings`], or all mistakes in all layers. Reads no file and no environment itself.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_domain::id::{PoolName, WorkerId};
+use gantry_domain::registry::RegistryChoice;
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
@@ -25,6 +27,9 @@ pub const DEFAULTS: &str = include_str!("../../../gantry.default.toml");
 /// GitHub's bodies have up to 25 MiB, and their requests need some more.
 const LARGEST_BODY: u64 = 26 << 20;
 
+/// An engine starts no container with less memory than 6 MiB, and a shell needs some more.
+const SMALLEST_STEP: u64 = 16 << 20;
+
 /// The settings, explained in `gantry.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +45,7 @@ pub struct Settings {
     pub server: Server,
     pub engine: Engine,
     pub worker: Worker,
+    pub steps: Steps,
     pub runs: Runs,
     pub lease: Lease,
     pub sweep: Sweep,
@@ -154,6 +160,28 @@ pub struct Worker {
     pub min_free: u64,
     #[serde(deserialize_with = "units::bytes")]
     pub mirrors: u64,
+}
+
+/// `[steps]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Steps {
+    #[serde(deserialize_with = "units::bytes")]
+    pub memory: u64,
+    pub cpus: f64,
+    pub pids: u32,
+    #[serde(deserialize_with = "pairs")]
+    pub aliases: BTreeMap<String, String>,
+    pub privileged: RegistryChoice,
+    pub host_network: RegistryChoice,
+    pub engine_socket: RegistryChoice,
+    pub host_mounts: RegistryChoice,
+    pub named_volumes: RegistryChoice,
+    pub devices: RegistryChoice,
+    pub capabilities: RegistryChoice,
+    pub host_namespaces: RegistryChoice,
+    pub security_options: RegistryChoice,
 }
 
 /// `[runs]`
@@ -296,6 +324,15 @@ impl Settings {
         if self.lease.renew.is_zero() || self.lease.renew > self.lease.duration / 2 {
             found.push(("lease.renew", "more than nothing, and at most half of `lease.duration`"));
         }
+        if !(self.steps.cpus.is_finite() && self.steps.cpus >= 0.0) {
+            found.push(("steps.cpus", "a number of processors, or 0 for all"));
+        }
+        if self.steps.memory < SMALLEST_STEP {
+            found.push(("steps.memory", "at least 16MiB"));
+        }
+        if self.steps.pids == 0 {
+            found.push(("steps.pids", "at least 1"));
+        }
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));
         }
@@ -314,6 +351,16 @@ where
         return Ok(None);
     }
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A list of `NAME=VALUE`.
+fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(serde::de::Error::custom(format!("`{text}` has no value: write `NAME=VALUE`"))),
+    };
+    texts.iter().map(pair).collect()
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

@@ -118,14 +118,18 @@ impl Dockerfile {
     /// Images that already have a digest are left unchanged.
     #[must_use]
     pub fn pin(&self, digests: &BTreeMap<ImageReference, Digest>) -> String {
+        let pinned = digests.iter().filter(|(image, _)| image.digest().is_none());
+        let pinned = pinned.map(|(image, digest)| (image.clone(), image.pinned(digest.clone())));
+        self.replace(&pinned.collect())
+    }
+
+    /// The text with other images in place of these; nothing else changes.
+    #[must_use]
+    pub fn replace(&self, images: &BTreeMap<ImageReference, ImageReference>) -> String {
         let mut places: Vec<(Range<usize>, String)> = self
             .images
             .iter()
-            .filter(|used| used.image.digest().is_none())
-            .filter_map(|used| {
-                let digest = digests.get(&used.image)?.clone();
-                Some((used.operand.clone(), used.image.pinned(digest).to_string()))
-            })
+            .filter_map(|used| Some((used.operand.clone(), images.get(&used.image)?.to_string())))
             .collect();
         places.sort_by_key(|(range, _)| range.start);
         let mut pinned = String::with_capacity(self.text.len() + 80 * places.len());

@@ -29,9 +29,10 @@ use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
 use gantry_tests::real;
 use gantry_worker::engine::Engine;
+use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -203,6 +204,8 @@ impl Parts {
             blobs: Arc::clone(&self.blobs),
             pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
             engine,
+            containers: Arc::new(DockerEngine::connect(&real::docker_host())?),
+            http: self.http.clone(),
             sources: Sources::open(work_folder.clone(), git, http, limits, mirrors)?,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),
             settings: WorkerSettings {
@@ -216,6 +219,9 @@ impl Parts {
                 min_free: settings.worker.min_free,
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
+                step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                policy: Policy::default(),
+                image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: Duration::from_secs(60),
             },
             held: Arc::new(HeldRuns::default()),

@@ -84,7 +84,7 @@ async fn create(parts: &Parts, numbers: Range<usize>, tasks: usize) -> Result<Ve
     let store = parts.store.as_ref();
     let build = stored::build(format!("{}#main", repository(0)).parse()?)?;
     let (event, by) = ("request:bench".parse()?, stored::BY.parse()?);
-    let draft = planner::for_quick_build(REGISTRY.parse()?, build, None, event, by);
+    let draft = planner::for_quick_run(REGISTRY.parse()?, build, None, event, by);
     let mut ids = Vec::new();
     for first in numbers.clone().step_by(A_COMMIT) {
         let now = store.now().await?;

@@ -153,5 +153,5 @@ pub(crate) fn build(source: Source) -> Result<Recipe> {
 
 fn draft(registry: &RegistryName, build: &Recipe) -> Result<RunDraft> {
     let (event, by) = ("request:bench".parse()?, BY.parse()?);
-    Ok(planner::for_quick_build(registry.clone(), build.clone(), None, event, by))
+    Ok(planner::for_quick_run(registry.clone(), build.clone(), None, event, by))
 }

@@ -31,8 +31,9 @@ use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
+use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::source::Sources;
-use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
@@ -189,7 +190,9 @@ impl Shared {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
-            engine: Arc::new(engine),
+            engine: Arc::new(engine.clone()),
+            containers: Arc::new(engine),
+            http: self.http.clone(),
             sources: Sources::open(work_folder.clone(), git, http, UNPACKED, MIRRORS)?,
             registries: self.crash.registries(registry),
             settings: WorkerSettings {
@@ -203,6 +206,9 @@ impl Shared {
                 min_free: 0,
                 keep_cache: 0,
                 log_limit: 1 << 20,
+                step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                policy: Policy::default(),
+                image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: LOOK,
             },
             held: Arc::new(HeldRuns::default()),

@@ -31,9 +31,10 @@ use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
+use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::Sources;
-use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -252,7 +253,9 @@ impl RoleParts {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             pool_key: Arc::new(pool_key),
-            engine: Arc::new(engine),
+            engine: Arc::new(engine.clone()),
+            containers: Arc::new(engine),
+            http: self.http.clone(),
             sources: Sources::open(work_folder.clone(), git, http, UNPACKED, MIRRORS)?,
             registries: self.crash.registries(registry),
             settings: WorkerSettings {
@@ -266,6 +269,9 @@ impl RoleParts {
                 min_free: settings.worker.min_free,
                 keep_cache: 0,
                 log_limit: settings.limits.log,
+                step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                policy: Policy::default(),
+                image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: LOOK,
             },
             held: Arc::new(HeldRuns::default()),

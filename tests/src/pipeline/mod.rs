@@ -34,10 +34,11 @@ use gantry_seams::runs::RunFilter;
 use gantry_seams::store::{SharedStore, Store};
 use gantry_seams::{decisions, registries, runs, tasks};
 use gantry_worker::engine::Engine;
+use gantry_worker::engine::containers::{ContainerLimits, Containers};
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::{Action, ScriptedEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
 use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -161,7 +162,7 @@ impl TestPipeline {
     /// If its folder cannot be created.
     #[must_use]
     pub fn worker(&self, name: &str) -> Worker {
-        self.worker_on(name, Arc::new(self.engine.clone()), Arc::new(self.registries.clone()))
+        self.worker_on(name, self.engine.clone(), Arc::new(self.registries.clone()))
     }
 
     /// A worker of this name with a real engine and real registries.
@@ -181,13 +182,13 @@ impl TestPipeline {
     pub fn real_worker_on(&self, name: &str, docker_host: &str) -> Worker {
         let engine = DockerEngine::connect(docker_host).expect("an engine's address");
         let http = OutboundClient::new(policy()).expect("a client");
-        self.worker_on(name, Arc::new(engine), Arc::new(RemoteRegistries::new(http)))
+        self.worker_on(name, engine, Arc::new(RemoteRegistries::new(http)))
     }
 
     fn worker_on(
         &self,
         name: &str,
-        engine: Arc<dyn Engine>,
+        engine: impl Engine + Containers + Clone + 'static,
         registries: Arc<dyn Registries>,
     ) -> Worker {
         let work_folder = self.work.path().join(name);
@@ -200,7 +201,9 @@ impl TestPipeline {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             pool_key: Arc::new(self.keyring.pool_key(&Platform::default().pool())),
-            engine,
+            engine: Arc::new(engine.clone()),
+            containers: Arc::new(engine),
+            http: http.clone(),
             sources: Sources::open(work_folder.clone(), self.git_program(), http, limits, 1 << 26)
                 .expect("a folder"),
             registries,
@@ -215,6 +218,9 @@ impl TestPipeline {
                 min_free: 0,
                 keep_cache: 0,
                 log_limit: 1 << 27,
+                step_limits: ContainerLimits { memory: 256 << 20, cpus: None, pids: 512 },
+                policy: Policy::default(),
+                image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: Duration::from_secs(60),
             },
             held: Arc::new(HeldRuns::default()),
@@ -506,9 +512,14 @@ impl TestPipeline {
 }
 
 /// The build in a recipe.
+///
+/// # Panics
+/// If it runs a task file.
 pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
-    let Work::Build(build) = &mut recipe.work;
-    build
+    match &mut recipe.work {
+        Work::Build(build) => build,
+        Work::File(_) => panic!("this recipe runs a task file"),
+    }
 }
 
 fn policy() -> OutboundPolicy {

@@ -37,7 +37,7 @@ async fn quick_build(gantry: &TestPipeline, like: &Task, git_token: Option<Seale
     let draft = |event| {
         let by = TestPipeline::somebody();
         let registry = like.id.registry.clone();
-        planner::for_quick_build(registry, like.recipe.clone(), git_token, event, by)
+        planner::for_quick_run(registry, like.recipe.clone(), git_token, event, by)
     };
     let AcceptedRequest::Started(run) = gantry.request(draft, None).await else {
         panic!("it is new")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_domain::run::RunStatus;
-use gantry_domain::step::{StepState, Steps};
+use gantry_domain::step::{StepEnd, StepKind, StepState, Steps};
 use gantry_scheduler::Retention;
 use gantry_seams::{runs, steps};
 use gantry_tests::pipeline::{LEASE, TestPipeline};
@@ -18,15 +18,16 @@ async fn asked(actions: impl IntoIterator<Item = Action>) -> TestPipeline {
 
 async fn steps_of(gantry: &TestPipeline, attempt: u32) -> Vec<(String, &'static str)> {
     let steps = steps::find(gantry.store.as_ref(), "ca1".parse().unwrap(), attempt).await.unwrap();
-    steps.iter().map(|step| (step.id.to_string(), word(step.state))).collect()
+    steps.iter().map(|step| (step.id.to_string(), word(&step.state))).collect()
 }
 
-fn word(state: StepState) -> &'static str {
+fn word(state: &StepState) -> &'static str {
     match state {
-        StepState::Running => "running",
-        StepState::Succeeded { .. } => "succeeded",
-        StepState::Failed { .. } => "failed",
-        StepState::Stopped { .. } => "stopped",
+        StepState::Waiting => "waiting",
+        StepState::Running { .. } => "running",
+        StepState::Ended { end: StepEnd::Succeeded { .. }, .. } => "succeeded",
+        StepState::Ended { end: StepEnd::Failed { .. }, .. } => "failed",
+        StepState::Ended { end: StepEnd::Stopped, .. } => "stopped",
     }
 }
 
@@ -43,11 +44,11 @@ async fn the_steps_are_build_and_push() {
 }
 
 #[tokio::test]
-async fn a_failed_step_is_the_last() {
+async fn after_a_failed_step_none_begins() {
     let gantry = asked([Action::Exit(3)]).await;
     gantry.settle().await;
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Failed);
-    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "failed")]);
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "failed"), pair("push", "waiting")]);
 }
 
 #[tokio::test]
@@ -56,13 +57,16 @@ async fn the_step_of_a_cancelled_run_is_stopped() {
     let worker = gantry.worker("worker-1");
     let canceling = async {
         gantry.engine.until_running(1).await;
-        assert_eq!(steps_of(&gantry, 1).await, [pair("build", "running")]);
+        let running = [pair("build", "running"), pair("push", "waiting")];
+        while steps_of(&gantry, 1).await != running {
+            tokio::task::yield_now().await;
+        }
         let by = TestPipeline::somebody();
         runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
     };
     let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);
     assert!(worked.unwrap());
-    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "stopped")]);
+    assert_eq!(steps_of(&gantry, 1).await, [pair("build", "stopped"), pair("push", "waiting")]);
 }
 
 #[tokio::test]
@@ -72,8 +76,8 @@ async fn each_attempt_has_its_own_steps() {
     let (pool, nonce) = ("linux-amd64".parse().unwrap(), "1".repeat(32).parse().unwrap());
     let lost =
         runs::take(store, &pool, &"lost".parse().unwrap(), &nonce, LEASE).await.unwrap().unwrap();
-    let mut begun = Steps::default();
-    begun.begin(&"build".parse().unwrap(), gantry.clock.now());
+    let mut begun = Steps::planned([("build".parse().unwrap(), StepKind::Build, vec![])]);
+    begun.begin(0, gantry.clock.now());
     runs::began(store, lost.run.id, &lost.holder, None, &begun).await.unwrap();
     gantry.clock.advance(LEASE * 2);
     runs::lapse(store, lost.run.id).await.unwrap().unwrap();

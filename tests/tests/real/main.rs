@@ -17,3 +17,4 @@ mod roles;
 mod scaled;
 mod service;
 mod shared_engine;
+mod task_files;

@@ -15,6 +15,7 @@ use gantry_ops::secret::{Credentials, SecretString};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
+pub mod containers;
 pub mod docker;
 pub mod measured;
 pub mod scripted;
@@ -74,7 +75,7 @@ pub trait Engine: Send + Sync {
     /// [`EngineError`].
     async fn remove_image(&self, image: &ImageReference) -> Result<(), EngineError>;
 
-    /// Lists the containers and images with this installation's label, and all processes that a killed engine left
+    /// Lists the containers, images, networks and volumes with this installation's label, and all processes that a killed engine left
     /// behind, no matter who started them.
     ///
     /// Objects of running attempts have the label too, so the caller compares [`Leftover::owner`] with the leases.
@@ -133,6 +134,10 @@ pub struct BuildOrder {
     pub build_args: BTreeMap<String, String>,
     /// Secret build arguments: passed both as build arguments and as BuildKit secrets with the same ids.
     pub secret_build_args: BTreeMap<String, SecretString>,
+    /// BuildKit secrets by id, beside those.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// Attributes of the Dockerfile frontend that the user chose, by its names, such as `add-hosts`.
+    pub frontend: BTreeMap<String, String>,
     /// The stage to build; the last one if `None`.
     pub target: Option<String>,
     /// The platform to build for.
@@ -205,6 +210,10 @@ pub enum LeftoverKind {
     Container,
     /// An image.
     Image,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
     /// A process of a build step that a killed engine left in its cgroup.
     BuildProcess,
 }

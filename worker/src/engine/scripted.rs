@@ -20,6 +20,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 
+mod containers;
+
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
     Leftover, LeftoverKind, OutputStream, PushError,

@@ -57,6 +57,19 @@ impl Manifest {
         }
     }
 
+    /// The attributes of the entries in a folder, by their paths in it.
+    pub(super) fn below(&self, folder: &Path) -> Self {
+        match self {
+            Self::Commit => Self::Commit,
+            Self::Archive(entries) => {
+                let inside = entries.iter().filter_map(|(path, attributes)| {
+                    Some((path.strip_prefix(folder).ok()?.to_owned(), attributes.clone()))
+                });
+                Self::Archive(inside.collect())
+            }
+        }
+    }
+
     /// Whether the file at `path` represents a device or fifo.
     pub(super) fn is_node(&self, path: &Path) -> bool {
         match self {

@@ -62,6 +62,12 @@ pub enum ContextError {
         /// As requested.
         path: String,
     },
+    /// The folder does not exist.
+    #[error("there is no folder `{path}` in the source: check the context of the build")]
+    NoFolder {
+        /// As requested.
+        path: String,
+    },
     /// The path is a device or pipe.
     #[error("`{path}` is a device or pipe: only a file can be read")]
     Node {
@@ -139,6 +145,35 @@ impl Checkout {
             };
         }
         Ok(Ignore::default())
+    }
+
+    /// A folder of it, as a checkout of its own with the same files. Links are followed within the root.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn folder(&self, path: &str) -> Result<Self, ContextError> {
+        let found = self.inside(path)?.path;
+        let root = self.source_path(&found);
+        if !root.is_dir() || self.manifest.is_node(&found) {
+            return Err(ContextError::NoFolder { path: path.to_owned() });
+        }
+        Ok(Self {
+            folder: self.folder.clone(),
+            root,
+            manifest: Arc::new(self.manifest.below(&found)),
+            commit: self.commit.clone(),
+            branch: self.branch.clone(),
+        })
+    }
+
+    /// Reads a text file, relative to the context's root. Links are followed within that root.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn text(&self, path: &str) -> Result<String, ContextError> {
+        let bytes = self.bytes(path)?;
+        encoding::decode(&bytes)
+            .map_err(|source| ContextError::Encoding { path: path.to_owned(), source })
     }
 
     /// Streams the files that a build sees, as a tar.

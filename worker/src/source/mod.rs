@@ -45,7 +45,8 @@ pub struct Sources {
 /// A source in a folder, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Checkout {
-    folder: Option<TempDir>,
+    /// Shared with views of its folders.
+    folder: Option<Arc<TempDir>>,
     root: PathBuf,
     manifest: Arc<Manifest>,
     commit: Option<CommitId>,
@@ -74,13 +75,13 @@ impl Checkout {
     fn of_archive(folder: TempDir, manifest: Manifest) -> Self {
         let root = folder.path().to_owned();
         let manifest = Arc::new(manifest);
-        Self { folder: Some(folder), root, manifest, commit: None, branch: None }
+        Self { folder: Some(Arc::new(folder)), root, manifest, commit: None, branch: None }
     }
 }
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        let folder = self.folder.take();
+        let Some(folder) = self.folder.take().and_then(Arc::into_inner) else { return };
         // Removing a large tree takes a while, and nothing waits for it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn_blocking(move || drop(folder));
@@ -235,7 +236,7 @@ impl Sources {
             .as_ref()
             .map_or_else(|| folder.path().to_owned(), |inner| folder.path().join(inner.as_str()));
         Ok(Checkout {
-            folder: Some(folder),
+            folder: Some(Arc::new(folder)),
             root,
             manifest: Arc::new(Manifest::Commit),
             commit: Some(head.commit),

@@ -1,20 +1,18 @@
-//! The build step: source, Dockerfile, bases, build.
+//! The build step: Dockerfile, bases, build. Also fetches sources.
 //!
-//! In: an attempt. Out: an image in the engine under a name of this attempt alone, and its bases.
+//! In: a build of a graph. Out: an image in the engine under a name of this step alone, and its bases.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use gantry_domain::built_on::SourceRead;
 use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{ImageBuild, StageName};
-use gantry_domain::run::{ErrorCode, Run};
-use gantry_domain::source::{CommitId, RefName, Source};
-use gantry_domain::template::RunVariables;
+use gantry_domain::recipe::StageName;
+use gantry_domain::run::ErrorCode;
+use gantry_domain::source::{Source, SourcePath};
 use gantry_ops::aside;
 use gantry_ops::metrics::Stage;
 use gantry_ops::secret::{ExposeSecret, PoolKey};
@@ -29,12 +27,14 @@ use tokio::time::Instant;
 
 use super::REGISTRY_WITHIN;
 use super::build_log;
-use super::staging::refuse_staging;
+use super::output::Search;
 use crate::attempt::Attempt;
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
+use crate::graph::{BuildContext, BuildWork};
 use crate::source::{Checkout, Sources};
 use crate::spans;
+use crate::workspace::Workspace;
 
 /// How many events of a build may wait for the log.
 const EVENTS: usize = 256;
@@ -55,35 +55,56 @@ pub(crate) struct Builder {
 pub(crate) struct BuildStep<'a> {
     pub(crate) attempt: &'a Attempt,
     pub(crate) id: &'a StepId,
-    /// The build in the run's recipe.
-    pub(crate) asked: &'a ImageBuild,
+    pub(crate) work: &'a BuildWork,
+    pub(crate) workspace: &'a Workspace,
+    /// The images that earlier steps have built.
+    pub(crate) images: &'a Images,
 }
 
-/// The fetched source of a run.
-pub(crate) struct Fetched {
-    checkout: Arc<Checkout>,
-    read: Option<SourceRead>,
+/// The images that the steps of an attempt have built, by their names. They are in the engine until this is dropped.
+#[derive(Default)]
+pub(crate) struct Images {
+    built: Mutex<BTreeMap<ImageReference, Arc<Built>>>,
+    /// Those without a name, too.
+    all: Mutex<Vec<Arc<Built>>>,
 }
 
-impl Fetched {
-    /// The fetched commit, if it came from git.
-    pub(crate) fn read(&self) -> Option<SourceRead> {
-        self.read.clone()
+impl Images {
+    /// The image that a step has built under this name.
+    pub(crate) fn find(&self, name: &ImageReference) -> Option<Arc<Built>> {
+        let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        built.get(name).cloned()
+    }
+
+    /// The bases of all images, each once.
+    pub(crate) fn bases(&self) -> Vec<BaseImage> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bases = Bases::default();
+        all.iter().flat_map(|built| &built.bases).for_each(|base| bases.add(base.clone()));
+        bases.0
+    }
+
+    fn add(&self, names: &[ImageReference], built: Arc<Built>) {
+        let mut by_name = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            by_name.insert(name.clone(), Arc::clone(&built));
+        }
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(built);
     }
 }
 
-/// A build that is ready to start.
-pub(crate) struct Planned {
-    checkout: Arc<Checkout>,
-    order: BuildOrder,
-    images: Vec<ImageReference>,
-    bases: Vec<BaseImage>,
-}
+/// Bases, each once. One that is a part of the result stays so.
+#[derive(Default)]
+struct Bases(Vec<BaseImage>);
 
-impl Planned {
-    /// The final names of the image; empty if it is not to be pushed.
-    pub(crate) fn images(&self) -> &[ImageReference] {
-        &self.images
+impl Bases {
+    fn add(&mut self, new: BaseImage) {
+        let same = |base: &&mut BaseImage| base.image == new.image && base.digest == new.digest;
+        match self.0.iter_mut().find(same) {
+            Some(base) if new.role == BaseRole::Runtime => base.role = new.role,
+            Some(_) => {}
+            None => self.0.push(new),
+        }
     }
 }
 
@@ -93,12 +114,10 @@ pub(crate) struct Built {
     pub(crate) local: LocalImage,
     /// The engine's result.
     pub(crate) image: BuiltImage,
-    /// The final names of the image; empty if it is not to be pushed.
-    pub(crate) images: Vec<ImageReference>,
+    /// Its platform.
+    pub(crate) platform: Platform,
     /// The bases of the image.
     pub(crate) bases: Vec<BaseImage>,
-    /// The commit that was built.
-    pub(crate) commit: Option<CommitId>,
 }
 
 /// An image of this attempt alone. It is removed from the engine when this is dropped, however the attempt ends.
@@ -126,52 +145,74 @@ impl Drop for LocalImage {
 }
 
 impl Builder {
-    /// Fetches the run's source.
-    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Failure> {
+    /// Fetches the run's source; `None` if it has no files.
+    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Option<Arc<Checkout>>, Failure> {
         let source = &attempt.run.recipe.source;
         // An engine that is unavailable before the build costs no attempt. If it fails during the build it does,
         // because the build may be the cause.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
             return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
         }
+        if *source == Source::Nothing {
+            return Ok(None);
+        }
         attempt.log.say(None, format!("fetching {source}")).await;
-        let checkout = Arc::new(spans::stage(Stage::Fetch, self.fetch_source(attempt)).await?);
+        let checkout = spans::stage(Stage::Fetch, self.fetch_source(attempt)).await?;
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
-        let read = source_read(&attempt.run, &checkout);
-        Ok(Fetched { checkout, read })
+        Ok(Some(Arc::new(checkout)))
     }
 
-    /// Determines the image names, and resolves the bases.
-    pub(crate) async fn plan(
+    /// Resolves the bases, and builds the image.
+    pub(crate) async fn run(
         &self,
         step: BuildStep<'_>,
-        source: Fetched,
-    ) -> Result<Planned, Failure> {
-        let Fetched { checkout, .. } = source;
-        let images = images(step, &checkout)?;
-        let build_args = build_args(step, &checkout);
-        let pinning = self.pin_bases(step, &checkout, &build_args);
-        let (dockerfile, has_frontend, bases) = spans::stage(Stage::Bases, pinning).await?;
-        let dockerfile = (dockerfile, has_frontend, bases.as_slice());
-        let order = self.order(step, &checkout, dockerfile, build_args, &images)?;
-        let images = if step.asked.push { images } else { Vec::new() };
-        Ok(Planned { checkout, order, images, bases })
-    }
-
-    pub(crate) async fn build(
-        &self,
-        step: BuildStep<'_>,
-        planned: Planned,
-    ) -> Result<Built, Failure> {
-        let Planned { checkout, order, images, bases } = planned;
+        search: &mut Search,
+    ) -> Result<Arc<Built>, Failure> {
+        let files = self.files(step).await?;
+        let pinned = spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?;
+        let bases = pinned.bases.clone();
+        let order = self.order(step, pinned)?;
         let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
-        let image = spans::stage(Stage::Build, self.build_image(step, &checkout, order))
-            .await
-            .map_err(|error| error.in_step(step.id))?;
-        let commit = checkout.commit().cloned();
-        Ok(Built { local, image, images, bases, commit })
+        let building = self.build_image(step, &files, order, search);
+        let image = spans::stage(Stage::Build, building).await?;
+        let platform = step.work.platform.clone();
+        let built = Arc::new(Built { local, image, platform, bases });
+        step.images.add(&step.work.images, Arc::clone(&built));
+        Ok(built)
+    }
+
+    /// The files of the build's context.
+    async fn files(&self, step: BuildStep<'_>) -> Result<Arc<Checkout>, Failure> {
+        match &step.work.context {
+            BuildContext::Workspace(folder) => step.workspace.files(folder).await,
+            BuildContext::Remote(source) => {
+                step.attempt.log.say(Some(step.id), format!("fetching {source}")).await;
+                let fetched = self.fetch_remote(step.attempt, source);
+                Ok(Arc::new(spans::stage(Stage::Fetch, fetched).await?))
+            }
+        }
+    }
+
+    /// Fetches a context that a step names. The run's token is only for the run's own repository.
+    async fn fetch_remote(&self, attempt: &Attempt, source: &Source) -> Result<Checkout, Failure> {
+        let deadline = attempt.deadline;
+        let fetched = match source {
+            Source::Git(git) => {
+                let is_own =
+                    matches!(&attempt.run.recipe.source, Source::Git(own) if own.url == git.url);
+                let token = attempt.bundle.git_token.as_ref().filter(|_| is_own);
+                let credentials = token.map(gantry_remote::code_host::git_credentials);
+                self.sources.from_git(git, credentials.as_ref(), deadline).await
+            }
+            Source::Tarball { url, .. } => self.sources.from_tarball(url, deadline).await,
+            Source::Upload { .. } | Source::Nothing => {
+                let message = format!("`{source}` is no context of a build");
+                return Err(Failure::in_words(ErrorCode::SourceRefused, message));
+            }
+        };
+        fetched.map_err(|error| failure::of_source(&error))
     }
 
     async fn fetch_source(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
@@ -192,6 +233,7 @@ impl Builder {
                 let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
                 self.sources.from_upload(archive, digest, deadline).await
             }
+            Source::Nothing => unreachable!("there is nothing to fetch"),
         };
         fetched.map_err(|error| {
             let failure = failure::of_source(&error);
@@ -203,41 +245,51 @@ impl Builder {
         })
     }
 
-    /// Resolves every image that the Dockerfile needs, once, so that the recorded digests are those that are used.
+    /// Resolves every image that the Dockerfile needs, once, so that the recorded digests are those that are used. An
+    /// image that an earlier step has built is used as it is in the engine.
     async fn pin_bases(
         &self,
         step: BuildStep<'_>,
-        checkout: &Arc<Checkout>,
-        build_args: &BTreeMap<String, String>,
-    ) -> Result<(String, bool, Vec<BaseImage>), Failure> {
-        let mut arguments = build_args.clone();
-        for (name, value) in &step.attempt.bundle.build_args {
-            arguments.insert(name.to_string(), value.expose_secret().to_owned());
-        }
-        let dockerfile =
-            read_dockerfile(checkout, step.asked, &step.attempt.run.recipe.platform, arguments)
-                .await
-                .map_err(|failure| failure.in_step(step.id))?;
-        let mut digests: BTreeMap<ImageReference, Digest> = BTreeMap::new();
-        let mut bases: Vec<BaseImage> = Vec::new();
+        files: &Arc<Checkout>,
+    ) -> Result<Pinned, Failure> {
+        let dockerfile = read_dockerfile(files, step.work).await?;
+        let mut replaced: BTreeMap<ImageReference, ImageReference> = BTreeMap::new();
+        let mut bases = Bases::default();
+        let mut loaded = BTreeSet::new();
         for used in dockerfile.images().iter().filter(|used| used.needed) {
-            let digest = match digests.get(&used.image) {
-                Some(digest) => digest.clone(),
-                None => self.resolve_base(step, &used.image).await?,
-            };
-            digests.insert(used.image.clone(), digest.clone());
             let role = match used.role {
                 Role::Runtime => BaseRole::Runtime,
                 Role::BuildTime | Role::Frontend => BaseRole::Buildtime,
             };
-            match bases.iter_mut().find(|base| base.image == used.image) {
-                Some(base) if role == BaseRole::Runtime => base.role = role,
-                Some(_) => {}
-                None => bases.push(BaseImage { image: used.image.clone(), digest, role }),
+            if let Some(built) = step.images.find(&used.image) {
+                let local = built.local.name().clone();
+                loaded.insert(local.clone());
+                replaced.insert(used.image.clone(), local);
+                for base in &built.bases {
+                    let role = if role == BaseRole::Runtime { base.role } else { role };
+                    bases.add(BaseImage { role, ..base.clone() });
+                }
+                continue;
             }
+            let known = bases.0.iter().find(|base| base.image == used.image);
+            let digest = match known.map(|base| base.digest.clone()) {
+                Some(digest) => digest,
+                None => self.resolve_base(step, &used.image).await?,
+            };
+            let pinned = used.image.pinned(digest.clone());
+            loaded.insert(pinned.clone());
+            if used.image.digest().is_none() {
+                replaced.insert(used.image.clone(), pinned);
+            }
+            bases.add(BaseImage { image: used.image.clone(), digest, role });
         }
         let has_frontend = dockerfile.images().iter().any(|used| used.role == Role::Frontend);
-        Ok((dockerfile.pin(&digests), has_frontend, bases))
+        Ok(Pinned {
+            dockerfile: dockerfile.replace(&replaced),
+            has_frontend,
+            loaded,
+            bases: bases.0,
+        })
     }
 
     async fn resolve_base(
@@ -247,63 +299,55 @@ impl Builder {
     ) -> Result<Digest, Failure> {
         let credentials = step.attempt.credentials(image);
         let deadline = Instant::now() + REGISTRY_WITHIN;
-        let kept = step.asked.bases.iter().find(|base| base.image == *image);
+        let kept = step.work.bases.iter().find(|base| base.image == *image);
         let kept = kept.map(|base| image.pinned(base.digest.clone()));
         let digest = self
             .registries
             .resolve(kept.as_ref().unwrap_or(image), credentials.as_ref(), deadline)
             .await
-            .map_err(|error| {
-                failure::of_registry(&error, ErrorCode::BaseNotFound).in_step(step.id)
-            })?;
+            .map_err(|error| failure::of_registry(&error, ErrorCode::BaseNotFound))?;
         step.attempt.log.say(Some(step.id), format!("base {image} is {digest}")).await;
         Ok(digest)
     }
 
-    fn order(
-        &self,
-        step: BuildStep<'_>,
-        checkout: &Checkout,
-        (dockerfile, has_frontend, bases): (String, bool, &[BaseImage]),
-        build_args: BTreeMap<String, String>,
-        images: &[ImageReference],
-    ) -> Result<BuildOrder, Failure> {
-        let (run, recipe) = (&step.attempt.run, &step.attempt.run.recipe);
+    fn order(&self, step: BuildStep<'_>, pinned: Pinned) -> Result<BuildOrder, Failure> {
+        let BuildStep { attempt, work, .. } = step;
         let mut labels = BTreeMap::new();
-        labels.insert("org.opencontainers.image.source".to_owned(), recipe.source.to_string());
-        labels.insert("org.opencontainers.image.created".to_owned(), run.created.to_string());
-        if let Some(commit) = checkout.commit() {
+        let source = &attempt.run.recipe.source;
+        if *source != Source::Nothing {
+            labels.insert("org.opencontainers.image.source".to_owned(), source.to_string());
+        }
+        let created = attempt.run.created.to_string();
+        labels.insert("org.opencontainers.image.created".to_owned(), created);
+        if let Some(commit) = step.workspace.commit() {
             labels.insert("org.opencontainers.image.revision".to_owned(), commit.to_string());
         }
+        labels.extend(work.labels.clone());
         Ok(BuildOrder {
             installation: self.installation.clone(),
-            run: run.id,
-            attempt: step.attempt.number,
+            run: attempt.run.id,
+            attempt: attempt.number,
             step: step.id.clone(),
-            dockerfile,
-            bases: bases.iter().map(|base| base.image.pinned(base.digest.clone())).collect(),
-            has_frontend,
-            image: local_name(step.attempt, images)?,
+            dockerfile: pinned.dockerfile,
+            bases: pinned.loaded,
+            has_frontend: pinned.has_frontend,
+            image: local_name(step)?,
             labels,
-            build_args,
-            secret_build_args: step
-                .attempt
-                .bundle
-                .build_args
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.clone()))
-                .collect(),
-            target: step.asked.target.as_ref().map(ToString::to_string),
-            platform: recipe.platform.clone(),
-            no_cache: step.asked.no_cache,
-            isolation: self.isolation(step.attempt),
-            registries: step.attempt.bundle.registries.clone(),
+            build_args: work.build_args.clone(),
+            secret_build_args: work.secret_build_args.clone(),
+            secrets: work.secrets.clone(),
+            frontend: work.frontend.clone(),
+            target: work.target.as_ref().map(ToString::to_string),
+            platform: work.platform.clone(),
+            no_cache: work.no_cache,
+            isolation: self.isolation(step),
+            registries: attempt.bundle.registries.clone(),
         })
     }
 
     /// The isolation of steps: only steps with the same registry, task and secrets share a result. It is a host name
     /// that does not reveal the secrets.
-    fn isolation(&self, attempt: &Attempt) -> String {
+    fn isolation(&self, step: BuildStep<'_>) -> String {
         // With a secret key, because the steps of a build can read the hash.
         let key = self.pool_key.derive("build isolation");
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()) else {
@@ -313,10 +357,11 @@ impl Builder {
             mac.update(&(text.len() as u64).to_be_bytes());
             mac.update(text.as_bytes());
         };
-        add(attempt.run.registry.as_str());
-        add(attempt.run.task.as_ref().map_or("", |task| task.name.as_str()));
-        for (name, value) in &attempt.bundle.build_args {
-            add(name.as_str());
+        let run = &step.attempt.run;
+        add(run.registry.as_str());
+        add(run.task.as_ref().map_or("", |task| task.name.as_str()));
+        for (name, value) in step.work.secret_build_args.iter().chain(&step.work.secrets) {
+            add(name);
             add(value.expose_secret());
         }
         let tag = hex::encode(mac.finalize().into_bytes());
@@ -326,34 +371,46 @@ impl Builder {
     async fn build_image(
         &self,
         step: BuildStep<'_>,
-        checkout: &Arc<Checkout>,
+        files: &Arc<Checkout>,
         order: BuildOrder,
+        search: &mut Search,
     ) -> Result<BuiltImage, Failure> {
-        let dockerfile = step.asked.dockerfile.clone();
-        let ignore = read_aside(checkout, move |checkout| checkout.ignore(&dockerfile))
+        let dockerfile = source_path(step.work)?;
+        let ignore = read_aside(files, move |files| files.ignore(&dockerfile))
             .await?
             .map_err(|error| failure::of_context(&error))?;
         let (events, said) = mpsc::channel(EVENTS);
-        let building = self.engine.build(order, checkout.pack(ignore), events);
-        let writing = build_log::write(step.attempt.log.clone(), step.id.clone(), said);
+        let building = self.engine.build(order, files.pack(ignore), events);
+        let writing = build_log::write(step.attempt.log.clone(), step.id.clone(), said, search);
         let (built, ()) = tokio::join!(building, writing);
         built.map_err(Failure::from)
     }
 }
 
-/// The Dockerfile of a checkout, and the images in it.
-async fn read_dockerfile(
-    checkout: &Arc<Checkout>,
-    asked: &ImageBuild,
-    platform: &Platform,
-    build_args: BTreeMap<String, String>,
-) -> Result<Dockerfile, Failure> {
-    let (path, target, platform) =
-        (asked.dockerfile.clone(), asked.target.clone(), platform.clone());
-    read_aside(checkout, move |checkout| {
-        let text = checkout.dockerfile(&path).map_err(|error| failure::of_context(&error))?;
+/// A Dockerfile whose images are fixed.
+struct Pinned {
+    dockerfile: String,
+    has_frontend: bool,
+    /// The images that the build may load.
+    loaded: BTreeSet<ImageReference>,
+    bases: Vec<BaseImage>,
+}
+
+fn source_path(work: &BuildWork) -> Result<SourcePath, Failure> {
+    let path = work.dockerfile.parse::<SourcePath>();
+    path.map_err(|error| Failure::users(ErrorCode::DockerfileNotFound, &error))
+}
+
+/// The Dockerfile of a build, and the images in it.
+async fn read_dockerfile(files: &Arc<Checkout>, work: &BuildWork) -> Result<Dockerfile, Failure> {
+    let (path, target, platform) = (source_path(work)?, work.target.clone(), work.platform.clone());
+    let mut arguments = work.build_args.clone();
+    let secrets = work.secret_build_args.iter();
+    arguments.extend(secrets.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    read_aside(files, move |files| {
+        let text = files.dockerfile(&path).map_err(|error| failure::of_context(&error))?;
         let inputs = BuildInputs {
-            build_args: &build_args,
+            build_args: &arguments,
             target: target.as_ref().map(StageName::as_str),
             platform: &platform,
             build_platform: &platform,
@@ -365,7 +422,7 @@ async fn read_dockerfile(
 }
 
 /// Reads untrusted files of a checkout off the async runtime, so that leases are renewed meanwhile.
-async fn read_aside<T: Send + 'static>(
+pub(crate) async fn read_aside<T: Send + 'static>(
     checkout: &Arc<Checkout>,
     read: impl FnOnce(&Checkout) -> T + Send + 'static,
 ) -> Result<T, Failure> {
@@ -374,65 +431,12 @@ async fn read_aside<T: Send + 'static>(
     read.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
 }
 
-/// The image names, with the run's variables replaced.
-fn images(step: BuildStep<'_>, checkout: &Checkout) -> Result<Vec<ImageReference>, Failure> {
-    let variables = variables(step.attempt, checkout);
-    let mut images = Vec::with_capacity(step.asked.images.len());
-    for template in &step.asked.images {
-        let name = template.render(&variables);
-        let image =
-            ImageReference::parse_in(&name, &step.attempt.registry.host).map_err(|error| {
-                let message = format!("the image `{template}` is `{name}` in this run: {error}");
-                Failure::in_words(ErrorCode::ImageNameInvalid, message)
-            })?;
-        refuse_staging(&image)?;
-        if !images.contains(&image) {
-            images.push(image);
-        }
-    }
-    Ok(images)
-}
-
-fn build_args(step: BuildStep<'_>, checkout: &Checkout) -> BTreeMap<String, String> {
-    let variables = variables(step.attempt, checkout);
-    let arguments = &step.asked.build_args;
-    arguments.iter().map(|(name, value)| (name.to_string(), value.render(&variables))).collect()
-}
-
-fn variables<'a>(attempt: &'a Attempt, checkout: &'a Checkout) -> RunVariables<'a> {
-    let run = &attempt.run;
-    RunVariables {
-        id: run.id,
-        registry: &attempt.registry.host,
-        date: run.created,
-        platform: &run.recipe.platform,
-        commit: checkout.commit(),
-        branch: branch(attempt).or(checkout.branch()),
-        task: run.task.as_ref().map(|task| &task.name),
-    }
-}
-
-/// What was fetched, if it came from git.
-fn source_read(run: &Run, checkout: &Checkout) -> Option<SourceRead> {
-    let Source::Git(git) = &run.recipe.source else { return None };
-    let commit = checkout.commit()?.clone();
-    // The branch of a commit that was requested by its id is not known.
-    let branch = checkout.branch().filter(|branch| branch.as_str() != commit.as_str()).cloned();
-    Some(SourceRead { repository: git.url.key(), branch, commit })
-}
-
-/// The branch that a push moved, or that of the repeated run. The checkout is a commit and has none.
-fn branch(attempt: &Attempt) -> Option<&RefName> {
-    match &attempt.run.cause {
-        gantry_domain::cause::Cause::Push { branch, .. } => Some(branch),
-        gantry_domain::cause::Cause::Request { branch, .. } => branch.as_ref(),
-    }
-}
-
-/// The name in the engine. It is unique to this attempt, so that no other build can replace it.
-fn local_name(attempt: &Attempt, images: &[ImageReference]) -> Result<ImageReference, Failure> {
-    let repository = images.first().map_or("unnamed", |image| image.repository().as_str());
-    let name = format!("gantry.local/{repository}:{}-{}", attempt.run.id, attempt.number);
+/// The name in the engine. It is unique to this step of this attempt, so that no other build can replace it.
+fn local_name(step: BuildStep<'_>) -> Result<ImageReference, Failure> {
+    let first = step.work.images.first();
+    let repository = first.map_or("unnamed", |image| image.repository().as_str());
+    let (run, attempt) = (step.attempt.run.id, step.attempt.number);
+    let name = format!("gantry.local/{repository}:{run}-{attempt}-{}", step.id);
     name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
 }
 

@@ -12,12 +12,18 @@ use tokio::sync::mpsc;
 use crate::engine::{BuildEvent, OutputStream};
 use crate::log::RunLog;
 use crate::mask::Masker;
+use crate::step::output::Search;
 
 /// Longer lines are split.
 const LONGEST_LINE: usize = 16 * 1024;
 
 /// Writes a build's events to the log until the build ends.
-pub(crate) async fn write(log: RunLog, step: StepId, mut events: mpsc::Receiver<BuildEvent>) {
+pub(crate) async fn write(
+    log: RunLog,
+    step: StepId,
+    mut events: mpsc::Receiver<BuildEvent>,
+    search: &mut Search,
+) {
     let mut vertices = BTreeMap::new();
     while let Some(event) = events.recv().await {
         match event {
@@ -25,6 +31,7 @@ pub(crate) async fn write(log: RunLog, step: StepId, mut events: mpsc::Receiver<
                 log.say(Some(&step), format!("#{vertex} {name}")).await;
             }
             BuildEvent::Output { vertex, stream, bytes } => {
+                search.push(&bytes);
                 let said = vertices
                     .entry((vertex, stream_number(stream)))
                     .or_insert_with(|| Lines::new(&log, vertex, stream));

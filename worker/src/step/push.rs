@@ -20,7 +20,7 @@ use rand::RngExt as _;
 use tokio::time::{Duration, Instant};
 
 use super::REGISTRY_WITHIN;
-use super::build::Built;
+use super::build::{Built, Images};
 use super::staging::{NUMBERS, number_of, staging_name};
 use crate::attempt::Attempt;
 use crate::engine::{Engine, EngineError, PushError};
@@ -38,12 +38,18 @@ pub(crate) struct PushedImage {
     pub(crate) staging: ImageReference,
     /// The pushed manifest.
     pub(crate) manifest: RawManifest,
+    /// The final tags that it is to get.
+    pub(crate) images: Vec<ImageReference>,
+    /// The image.
+    pub(crate) built: Arc<Built>,
 }
 
 impl PushedImage {
-    /// Whether `image` is in the same repository.
-    pub(crate) fn is_in_repository_of(&self, image: &ImageReference) -> bool {
-        self.staging.host() == image.host() && self.staging.repository() == image.repository()
+    /// Whether it is this image in the repository of `image`.
+    fn is_for(&self, built: &Arc<Built>, image: &ImageReference) -> bool {
+        Arc::ptr_eq(&self.built, built)
+            && self.staging.host() == image.host()
+            && self.staging.repository() == image.repository()
     }
 }
 
@@ -58,6 +64,13 @@ struct AnotherImage {
     built: Digest,
 }
 
+fn not_built(image: &ImageReference) -> Failure {
+    let message = format!(
+        "no step before it has built {image}: add `-t {image}` to a build step that it waits for"
+    );
+    Failure::in_words(ErrorCode::ImageNotFound, message)
+}
+
 pub(crate) struct Pusher {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) registries: Arc<dyn Registries>,
@@ -70,10 +83,10 @@ impl Pusher {
     pub(crate) async fn try_credentials(
         &self,
         attempt: &Attempt,
-        images: &[ImageReference],
+        images: impl Iterator<Item = &ImageReference>,
     ) -> Result<(), Failure> {
         let mut asked = BTreeSet::new();
-        for image in images.iter().filter(|image| asked.insert(image.host())) {
+        for image in images.filter(|image| asked.insert(image.host())) {
             let credentials = attempt.credentials(image);
             self.registries
                 .check(image.host(), credentials.as_ref(), Instant::now() + REGISTRY_WITHIN)
@@ -83,17 +96,20 @@ impl Pusher {
         Ok(())
     }
 
-    /// Pushes the image to each repository that it has a name in, without final tags.
+    /// Pushes images that earlier steps have built, each to the repository of its name, without final tags.
     pub(crate) async fn push(
         &self,
         attempt: &Attempt,
         step: &StepId,
-        built: &Built,
+        images: &[ImageReference],
+        built: &Images,
     ) -> Result<Vec<PushedImage>, Failure> {
         let mut pushed: Vec<PushedImage> = Vec::new();
-        for image in &built.images {
-            if !pushed.iter().any(|earlier| earlier.is_in_repository_of(image)) {
-                pushed.push(self.push_to(attempt, step, built, image).await?);
+        for image in images {
+            let built = built.find(image).ok_or_else(|| not_built(image))?;
+            match pushed.iter_mut().find(|earlier| earlier.is_for(&built, image)) {
+                Some(earlier) => earlier.images.push(image.clone()),
+                None => pushed.push(self.push_to(attempt, step, built, image).await?),
             }
         }
         Ok(pushed)
@@ -103,7 +119,7 @@ impl Pusher {
         &self,
         attempt: &Attempt,
         step: &StepId,
-        built: &Built,
+        built: Arc<Built>,
         image: &ImageReference,
     ) -> Result<PushedImage, Failure> {
         let line = format!("pushing to {}/{}", image.host(), image.repository());
@@ -120,7 +136,8 @@ impl Pusher {
             match manifest {
                 Some(manifest) if manifest.config().as_ref() == Some(&built.image.config) => {
                     metrics::pushed(manifest.image_bytes());
-                    return Ok(PushedImage { staging, manifest });
+                    let images = vec![image.clone()];
+                    return Ok(PushedImage { staging, manifest, images, built });
                 }
                 Some(_) | None if pushes < PUSHES => {
                     tracing::warn!(run.id = %attempt.run.id, "{staging} is not what was pushed there: pushing again");

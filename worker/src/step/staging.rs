@@ -13,7 +13,7 @@ use crate::failure::Failure;
 pub(super) const NUMBERS: u32 = 64;
 
 /// Users may not request a staging tag, since it changes with every push.
-pub(super) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
+pub(crate) fn refuse_staging(image: &ImageReference) -> Result<(), Failure> {
     if image.tag().is_some_and(|tag| tag.as_str().starts_with(STAGING)) {
         let message =
             format!("{image}: tags that begin with `{STAGING}` are gantry's own: choose another");

@@ -54,6 +54,8 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
         labels: BTreeMap::new(),
         build_args: BTreeMap::new(),
         secret_build_args: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        frontend: BTreeMap::new(),
         target: None,
         platform: gantry_domain::platform::Platform::default(),
         no_cache: false,

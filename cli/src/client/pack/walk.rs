@@ -53,6 +53,13 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// Of nothing yet.
+    pub(super) fn of(root: &Path, dockerfile: String) -> Self {
+        let root = root.to_owned();
+        let pack = Pack { root, dockerfile, entries: Vec::new(), bytes: 0, skipped: Vec::new() };
+        Self { pack, first_names: HashMap::new() }
+    }
+
     pub(super) fn folder(&mut self, scope: &Scope<'_>) -> Result<()> {
         let folder = self.pack.root.join(scope.path());
         let shown = || format!("cannot read {}: {REMEDY}", folder.display());

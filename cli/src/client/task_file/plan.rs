@@ -5,7 +5,7 @@ use std::fmt;
 use gantry_taskfile::task_file::{Attempts, Build, Cmd, Container, Step, StepWork, Task, Traced};
 use serde_json::{Value, json};
 
-use super::lanes;
+use crate::client::lanes;
 
 /// The steps, and at their left who waits for whom.
 pub(super) struct Plan<'a>(pub(super) &'a Task);

@@ -1,12 +1,11 @@
-//! The fields of a build, which a new task and a quick build share.
+//! The fields of a Dockerfile's build, which a new task and a quick build share.
 
 use std::collections::BTreeMap;
 
 use gantry_api::{BuildCreate, TaskCreate};
-use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{ArgName, ImageBuild, Recipe, RunTimeout, StageName, Work};
+use gantry_domain::recipe::{ArgName, ImageBuild, StageName, Work};
 use gantry_domain::sealed::Sealed;
-use gantry_domain::source::{Source, SourcePath};
+use gantry_domain::source::SourcePath;
 use gantry_domain::template::{ArgValue, Template};
 use gantry_ops::secret::SecretError;
 
@@ -19,8 +18,8 @@ pub(crate) struct BuildTexts<'a> {
     build_args: &'a BTreeMap<String, String>,
     secret_build_args: &'a BTreeMap<String, String>,
     target: Option<&'a str>,
-    platform: Option<&'a str>,
-    timeout: Option<u32>,
+    pub(super) platform: Option<&'a str>,
+    pub(super) timeout: Option<u32>,
     push: bool,
     no_cache: bool,
 }
@@ -50,60 +49,67 @@ has_build_texts!(TaskCreate, BuildCreate);
 
 /// The checked fields of a build. A wrong one is `None`, and its mistake is recorded.
 pub(crate) struct BuildParts {
-    pub(crate) source: Option<Source>,
-    pub(crate) images: Option<Vec<Template>>,
-    pub(crate) push: bool,
+    pub(super) images: Option<Vec<Template>>,
+    pub(super) push: bool,
     dockerfile: Option<SourcePath>,
     build_args: Option<BTreeMap<ArgName, ArgValue>>,
     secret_build_args: Option<BTreeMap<ArgName, Sealed>>,
     target: Option<StageName>,
-    platform: Option<Platform>,
-    timeout: Option<RunTimeout>,
     no_cache: bool,
 }
 
 impl BuildParts {
     /// The build; `None` if a required field is wrong.
-    pub(crate) fn whole(self) -> Option<Recipe> {
-        Some(Recipe {
-            source: self.source?,
-            platform: self.platform?,
-            timeout: self.timeout?,
-            work: Work::Build(ImageBuild {
-                dockerfile: self.dockerfile?,
-                images: self.images?,
-                build_args: self.build_args?,
-                secret_build_args: self.secret_build_args?,
-                target: self.target,
-                push: self.push,
-                no_cache: self.no_cache,
-                bases: Vec::new(),
-            }),
-        })
+    pub(super) fn whole(self) -> Option<Work> {
+        Some(Work::Build(ImageBuild {
+            dockerfile: self.dockerfile?,
+            images: self.images?,
+            build_args: self.build_args?,
+            secret_build_args: self.secret_build_args?,
+            target: self.target,
+            push: self.push,
+            no_cache: self.no_cache,
+            bases: Vec::new(),
+        }))
+    }
+}
+
+impl BuildTexts<'_> {
+    /// The fields that were given, by name.
+    pub(super) fn given(&self) -> impl Iterator<Item = &'static str> {
+        // Destructures all fields, so that adding one requires a decision here.
+        let Self {
+            dockerfile,
+            images,
+            build_args,
+            secret_build_args,
+            target,
+            platform: _,
+            timeout: _,
+            push: _,
+            no_cache,
+        } = self;
+        [
+            ("dockerfile", dockerfile.is_some()),
+            ("images", !images.is_empty()),
+            ("build_args", !build_args.is_empty()),
+            ("secret_build_args", !secret_build_args.is_empty()),
+            ("target", target.is_some()),
+            ("no_cache", *no_cache),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_given)| is_given.then_some(name))
     }
 }
 
 impl Checker<'_> {
-    pub(crate) fn build(
-        &mut self,
-        source: Option<Source>,
-        texts: &BuildTexts<'_>,
-    ) -> Result<BuildParts, SecretError> {
+    pub(super) fn build(&mut self, texts: &BuildTexts<'_>) -> Result<BuildParts, SecretError> {
         Ok(BuildParts {
-            source,
             dockerfile: self.dockerfile(texts.dockerfile.unwrap_or("Dockerfile")),
             images: self.images(texts.images),
             build_args: self.build_args(texts.build_args),
             secret_build_args: self.secret_build_args(texts.secret_build_args)?,
             target: texts.target.and_then(|target| self.mistakes.parse("target", target)),
-            platform: match texts.platform {
-                Some(platform) => self.platform(platform),
-                None => Some(Platform::default()),
-            },
-            timeout: match texts.timeout {
-                Some(seconds) => self.timeout(seconds),
-                None => Some(RunTimeout::default()),
-            },
             push: texts.push,
             no_cache: texts.no_cache,
         })

@@ -23,8 +23,12 @@ use gantry_seams::uploads;
 use crate::refusal::{Mistakes, Refusal};
 
 mod build;
+mod file;
+mod parts;
 mod whole;
 
+pub(crate) use file::lint;
+pub(crate) use parts::needs_files;
 pub(crate) use whole::Whole;
 
 const MOST_IMAGES: usize = 32;
@@ -63,6 +67,19 @@ impl<'a> Checker<'a> {
             return Ok(None);
         }
         Ok(source)
+    }
+
+    /// An address, an upload, or no files.
+    pub(crate) async fn source_or_nothing(
+        &mut self,
+        store: &dyn Store,
+        context: Option<&str>,
+        upload: Option<&str>,
+    ) -> Result<Option<Source>, Refusal> {
+        match (context, upload) {
+            (None, None) => Ok(Some(Source::Nothing)),
+            given => self.source(store, given.0, given.1).await,
+        }
     }
 
     /// An address or an upload; exactly one is required.

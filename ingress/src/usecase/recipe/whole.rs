@@ -15,6 +15,8 @@ use crate::refusal::Refusal;
 /// The fields of those rules.
 pub(crate) struct Whole<'a> {
     pub(crate) source: &'a Source,
+    /// Whether the work reads a file of the source first.
+    pub(crate) needs_files: bool,
     /// `None` if they are already known to be wrong.
     pub(crate) images: Option<&'a [Template]>,
     pub(crate) push: bool,
@@ -43,8 +45,12 @@ impl Checker<'_> {
         }
         let git = match whole.source {
             Source::Git(git) => Some(git),
-            Source::Upload { .. } | Source::Tarball { .. } => None,
+            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
         };
+        if whole.needs_files && *whole.source == Source::Nothing {
+            let message = "it has no files, and this needs some: give the address of a git repository or a `.tar.gz`";
+            self.mistakes.add("context", message);
+        }
         if let Some(trigger) = whole.source_trigger {
             self.trigger_of(git, trigger);
         }
@@ -108,6 +114,6 @@ impl Checker<'_> {
 fn may_have_branch(source: &Source) -> bool {
     match source {
         Source::Git(git) => git.reference.as_ref().is_none_or(|name| never_moves(name).is_none()),
-        Source::Upload { .. } | Source::Tarball { .. } => false,
+        Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => false,
     }
 }

@@ -31,13 +31,14 @@ async fn quick_build(
     let mut check = Checker::new(registry, &state.keyring);
     let source =
         check.source(state.store.as_ref(), new.context.as_deref(), new.upload.as_deref()).await?;
-    let build = check.build(source, &new.into())?;
+    let build = check.recipe(source, &new.into(), None)?;
     let git_token = check.git_token(new.git_token.as_deref())?;
     if let Some(source) = &build.source {
         check.together(&Whole {
             source,
-            images: build.images.as_deref(),
-            push: build.push,
+            needs_files: build.needs_files(),
+            images: build.images(),
+            push: build.pushes(),
             source_trigger: None,
             has_git_token: new.git_token.is_some(),
             task: None,
@@ -49,6 +50,6 @@ async fn quick_build(
     check.finish(&build, git_token.as_ref())?;
     let (event, by) = (request.event.clone(), request.by.clone());
     let registry = registry.name.clone();
-    let draft = planner::for_quick_build(registry, build, git_token, event, by);
+    let draft = planner::for_quick_run(registry, build, git_token, event, by);
     Ok(RunDraft { force_tags: new.force_tags, ..draft })
 }

@@ -1,4 +1,4 @@
-//! Requests that start a run: quick builds, runs of a task, reruns. Each returns the run.
+//! Requests that start a run: quick builds, runs of a task file or a task, reruns. Each returns the run.
 
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::event::{Event, EventKind};
@@ -17,10 +17,12 @@ use crate::refusal::Refusal;
 use crate::state::State;
 
 mod build;
+mod file_run;
 mod rerun;
 mod task_run;
 
 pub(crate) use build::start_build;
+pub(crate) use file_run::start_file_run;
 pub(crate) use rerun::start_rerun;
 pub(crate) use task_run::start_task_run;
 

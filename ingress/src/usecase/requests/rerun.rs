@@ -30,8 +30,13 @@ pub(crate) async fn start_rerun(
     let request = Request::new(asked, allowed, &registry)?;
     let mut draft = planner::for_rerun(run, request.event.clone(), request.by.clone());
     if given.same_bases {
-        let Work::Build(build) = &mut draft.recipe.work;
-        build.bases = bases_of(run)?;
+        match &mut draft.recipe.work {
+            Work::Build(build) => build.bases = bases_of(run)?,
+            Work::File(_) => {
+                let message = "a task file resolves its bases in each run: leave `same_bases` out";
+                return Err(Refusal::invalid("same_bases", message));
+            }
+        }
     }
     draft.force_tags = given.force_tags;
     code_choice::check_rerun(state.store.as_ref(), run, &draft.recipe, allowed.token()).await?;

@@ -12,7 +12,7 @@ use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::usecase::code_choice;
-use crate::usecase::recipe::{Checker, Whole, is_elsewhere};
+use crate::usecase::recipe::{Checker, Whole, is_elsewhere, lint, needs_files};
 
 /// Starts a run of a task, with overrides.
 pub(crate) async fn start_task_run(
@@ -53,33 +53,86 @@ async fn overridden(
         // A token must not be sent to another repository than its own.
         git_token = None;
     }
-    let Work::Build(build) = &mut recipe.work;
-    if let Some(dockerfile) = &given.dockerfile
-        && let Some(dockerfile) = check.dockerfile(dockerfile)
-    {
-        build.dockerfile = dockerfile;
-    }
-    build.build_args.extend(check.build_args(&given.build_args).unwrap_or_default());
-    let secrets = check.secret_build_args(&given.secret_build_args)?;
-    build.secret_build_args.extend(secrets.unwrap_or_default());
-    if let Some(target) = &given.target {
-        build.target = check.mistakes.parse("target", target);
-    }
+    override_work(&mut recipe.work, given, &mut check)?;
     if given.git_token.is_some() {
         git_token = check.git_token(given.git_token.as_deref())?;
     }
+    let (images, push) = match &recipe.work {
+        Work::Build(build) => (build.images.as_slice(), build.push),
+        Work::File(_) => (&[][..], false),
+    };
     check.together(&Whole {
         source: &recipe.source,
-        images: Some(&build.images),
-        push: build.push,
+        needs_files: needs_files(&recipe.work),
+        images: Some(images),
+        push,
         source_trigger: None,
         has_git_token: given.git_token.is_some(),
         task: Some(&task.id.name),
     });
     check.finish(&recipe, git_token.as_ref())?;
+    lint(&recipe).await?;
     let (event, by) = (request.event.clone(), request.by.clone());
     let mut draft = planner::for_task_request(task, recipe, event, by);
     draft.git_token = git_token;
     draft.force_tags = given.force_tags;
     Ok(draft)
+}
+
+/// Replaces what the request gives. What the task's kind of work does not have is a mistake.
+fn override_work(
+    work: &mut Work,
+    given: &TaskRunCreate,
+    check: &mut Checker<'_>,
+) -> Result<(), Refusal> {
+    match work {
+        Work::Build(build) => {
+            if let Some(dockerfile) = &given.dockerfile
+                && let Some(dockerfile) = check.dockerfile(dockerfile)
+            {
+                build.dockerfile = dockerfile;
+            }
+            build.build_args.extend(check.build_args(&given.build_args).unwrap_or_default());
+            let secrets = check.secret_build_args(&given.secret_build_args)?;
+            build.secret_build_args.extend(secrets.unwrap_or_default());
+            if let Some(target) = &given.target {
+                build.target = check.mistakes.parse("target", target);
+            }
+            for (field, is_given) in [
+                ("task_file", given.task_file.is_some()),
+                ("values", !given.values.is_empty()),
+                ("secret_values", !given.secret_values.is_empty()),
+            ] {
+                if is_given {
+                    check
+                        .mistakes
+                        .add(field, "this task builds a Dockerfile, and runs no task file");
+                }
+            }
+        }
+        Work::File(file) => {
+            if let Some(path) = &given.task_file
+                && let Some(path) = check.file_path(path)
+            {
+                file.file = path;
+            }
+            file.values.extend(check.values(&given.values, true).unwrap_or_default());
+            let secrets = check.secret_values(&given.secret_values)?;
+            file.secret_values.extend(secrets.unwrap_or_default());
+            for (field, is_given) in [
+                ("dockerfile", given.dockerfile.is_some()),
+                ("build_args", !given.build_args.is_empty()),
+                ("secret_build_args", !given.secret_build_args.is_empty()),
+                ("target", given.target.is_some()),
+            ] {
+                if is_given {
+                    check.mistakes.add(
+                        field,
+                        "this task runs a task file, which says itself what it builds: give `values`",
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -31,7 +31,7 @@ pub fn watched_branch(task: &Task) -> Option<RefName> {
 fn git_source(task: &Task) -> Option<&GitSource> {
     match &task.recipe.source {
         Source::Git(git) => Some(git),
-        Source::Upload { .. } | Source::Tarball { .. } => None,
+        Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
     }
 }
 

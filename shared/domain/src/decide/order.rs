@@ -11,8 +11,8 @@ const CLASS: i64 = 1 << 52;
 #[must_use]
 pub fn rank(run_type: RunType, created: Timestamp) -> Rank {
     let class = match run_type {
-        RunType::QuickBuild => 0,
-        RunType::AutoBuild => 1,
+        RunType::QuickBuild | RunType::QuickRun => 0,
+        RunType::AutoBuild | RunType::AutoRun => 1,
     };
     Rank(class * CLASS + created.as_millis().clamp(0, CLASS - 1))
 }

@@ -84,7 +84,7 @@ pub fn for_push(
     let pushed_it = push.after.as_ref() == Some(head);
     RunDraft {
         registry: task.id.registry.clone(),
-        run_type: RunType::AutoBuild,
+        run_type: RunType::triggered(&recipe.work),
         task: Some(revision(task)),
         recipe,
         git_token: task.git_token.clone(),
@@ -108,7 +108,7 @@ pub fn for_push(
 pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId) -> RunDraft {
     RunDraft {
         registry: task.id.registry.clone(),
-        run_type: RunType::QuickBuild,
+        run_type: RunType::requested(&recipe.work),
         task: Some(revision(task)),
         recipe,
         git_token: task.git_token.clone(),
@@ -119,9 +119,9 @@ pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId
     }
 }
 
-/// A build without a task.
+/// A run without a task.
 #[must_use]
-pub fn for_quick_build(
+pub fn for_quick_run(
     registry: RegistryName,
     recipe: Recipe,
     git_token: Option<Sealed>,
@@ -130,7 +130,7 @@ pub fn for_quick_build(
 ) -> RunDraft {
     RunDraft {
         registry,
-        run_type: RunType::QuickBuild,
+        run_type: RunType::requested(&recipe.work),
         task: None,
         recipe,
         git_token,
@@ -151,7 +151,7 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
     }
     RunDraft {
         registry: run.registry.clone(),
-        run_type: RunType::QuickBuild,
+        run_type: RunType::requested(&recipe.work),
         task: run.task.clone(),
         recipe,
         git_token: run.git_token.clone(),

@@ -123,6 +123,12 @@ pub enum ErrorCode {
     SourceRefused,
     /// The Dockerfile does not exist or cannot be read.
     DockerfileNotFound,
+    /// The task file does not exist or has mistakes.
+    TaskFileInvalid,
+    /// A step asks for what the operator does not allow.
+    NotAllowed,
+    /// An image of a step does not exist, or cannot be pulled with the run's credentials.
+    ImageNotFound,
     /// A base image does not exist.
     BaseNotFound,
     /// A registry rejected the credentials.

@@ -320,12 +320,15 @@ impl Label for Provider {
 
 impl Label for RunType {
     const NAME: &'static str = "type";
-    const ALL: &'static [Self] = &[Self::QuickBuild, Self::AutoBuild];
+    const ALL: &'static [Self] =
+        &[Self::QuickBuild, Self::AutoBuild, Self::QuickRun, Self::AutoRun];
 
     fn word(self) -> &'static str {
         match self {
             Self::QuickBuild => "quick_build",
             Self::AutoBuild => "auto_build",
+            Self::QuickRun => "quick_run",
+            Self::AutoRun => "auto_run",
         }
     }
 }

@@ -13,6 +13,11 @@ pub enum Ask {
     Privileged,
     /// The network of the engine's machine, or of a container that is not of this run.
     HostNetwork,
+    /// A network of the engine that is none of the task's own.
+    OtherNetwork {
+        /// Its name in the engine.
+        name: String,
+    },
     /// The engine's socket, which gives all rights on its machine.
     EngineSocket,
     /// A file or folder of the engine's machine.
@@ -52,6 +57,7 @@ impl fmt::Display for Ask {
         match self {
             Self::Privileged => f.write_str("all rights on the engine's machine"),
             Self::HostNetwork => f.write_str("the network of the engine's machine"),
+            Self::OtherNetwork { name } => write!(f, "the engine's network `{name}`"),
             Self::EngineSocket => f.write_str("the engine's socket"),
             Self::HostMount { path } => write!(f, "`{path}` of the engine's machine"),
             Self::NamedVolume { name } => write!(f, "the engine's volume `{name}`"),
@@ -82,9 +88,18 @@ impl Task {
     fn container_asks(&self, container: &Container) -> BTreeSet<Ask> {
         let mut asks: BTreeSet<Ask> =
             container.privileged.then_some(Ask::Privileged).into_iter().collect();
-        asks.extend(container.network.as_ref().and_then(|network| host_network(network.exposed())));
+        let network = container.network.as_ref();
+        asks.extend(network.and_then(|network| self.network_asks(network.exposed())));
         asks.extend(container.options.iter().filter_map(|option| self.option_asks(option)));
         asks
+    }
+
+    fn network_asks(&self, network: &str) -> Option<Ask> {
+        let is_own = |own: &super::step::Network| own.name == network && !own.exists;
+        if matches!(network, "none" | "bridge") || self.networks.iter().any(is_own) {
+            return None;
+        }
+        host_network(network).or_else(|| Some(Ask::OtherNetwork { name: network.to_owned() }))
     }
 
     fn option_asks(&self, Given { name, value }: &Given) -> Option<Ask> {
@@ -151,6 +166,8 @@ mod tests {
             ("cmd: --privileged x", "all rights on the engine's machine"),
             ("{cmd: x, network: host}", "the network of the engine's machine"),
             ("cmd: --net container:other x", "the network of the engine's machine"),
+            ("{cmd: x, network: other}", "the engine's network `other`"),
+            ("{cmd: x, network: none}", ""),
             ("cmd: -v /var/run/docker.sock:/var/run/docker.sock x", "the engine's socket"),
             ("cmd: -v /etc:/etc:ro x", "`/etc` of the engine's machine"),
             ("cmd: --mount type=bind,src=/etc,dst=/etc x", "`/etc` of the engine's machine"),

@@ -21,7 +21,7 @@ pub struct RunVariables {
     pub shared_volume: String,
     /// The host of the run's registry, with its port.
     pub registry: String,
-    /// The registry's name in gantry; the original has the part of the host before the first dot.
+    /// The part of the registry's host before the first dot.
     pub registry_name: String,
     /// When the run began, as `20060102-150405z`.
     pub date: String,
@@ -63,6 +63,24 @@ impl RunVariables {
         "GitTag",
         "TriggeredBy",
     ];
+
+    /// The variables of a run as it could be, to check a file before there is a run.
+    #[must_use]
+    pub fn sample() -> Self {
+        Self {
+            id: "ca1".to_owned(),
+            shared_volume: "workspace".to_owned(),
+            registry: "registry.example".to_owned(),
+            registry_name: "registry".to_owned(),
+            date: "20260102-150405z".to_owned(),
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            branch: "main".to_owned(),
+            triggered_by: "request".to_owned(),
+            ..Self::default()
+        }
+    }
 
     /// Sets the variable of this name in templates, or returns whether there is none.
     #[must_use]

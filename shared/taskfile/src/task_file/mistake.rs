@@ -22,6 +22,8 @@ pub struct Mistake {
     pub severity: Severity,
     /// What is wrong, and the remedy after a colon.
     pub message: String,
+    /// Whether it is a value that the file reads and nobody gave.
+    pub is_missing_value: bool,
 }
 
 impl fmt::Display for Mistake {
@@ -37,7 +39,15 @@ impl fmt::Display for Mistake {
 /// The mistakes found so far, by byte offset in the source.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes {
-    found: Vec<(usize, Severity, String)>,
+    found: Vec<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    at: usize,
+    severity: Severity,
+    message: String,
+    is_missing_value: bool,
 }
 
 /// In characters.
@@ -48,41 +58,47 @@ const MOST: usize = 100;
 
 impl Mistakes {
     pub(super) fn error(&mut self, at: usize, message: impl Into<String>) {
-        self.add(at, Severity::Error, message.into());
+        self.add(at, Severity::Error, message.into(), false);
     }
 
     pub(super) fn warning(&mut self, at: usize, message: impl Into<String>) {
-        self.add(at, Severity::Warning, message.into());
+        self.add(at, Severity::Warning, message.into(), false);
     }
 
-    fn add(&mut self, at: usize, severity: Severity, mut message: String) {
+    /// A warning of a value that nobody gave.
+    pub(super) fn missing_value(&mut self, at: usize, message: impl Into<String>) {
+        self.add(at, Severity::Warning, message.into(), true);
+    }
+
+    fn add(&mut self, at: usize, severity: Severity, mut message: String, is_missing_value: bool) {
         if !self.is_full(severity) {
             // A message quotes what is wrong, which may be as long as the file.
             if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
                 message.truncate(end);
                 message.push('…');
             }
-            self.found.push((at, severity, message));
+            self.found.push(Found { at, severity, message, is_missing_value });
         }
     }
 
     /// Whether no more mistakes of this severity are kept. Warnings do not crowd errors out.
     pub(super) fn is_full(&self, severity: Severity) -> bool {
-        self.found.iter().filter(|(_, other, _)| *other == severity).count() >= MOST
+        self.found.iter().filter(|found| found.severity == severity).count() >= MOST
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.found.iter().any(|(_, severity, _)| *severity == Severity::Error)
+        self.found.iter().any(|found| found.severity == Severity::Error)
     }
 
     /// In the order of the file.
     pub(super) fn into_list(self, lines: &super::position::Lines<'_>) -> Vec<Mistake> {
         let found = self.found.into_iter();
         let mut list: Vec<Mistake> = found
-            .map(|(at, severity, message)| Mistake {
-                position: lines.position(at),
-                severity,
-                message,
+            .map(|found| Mistake {
+                position: lines.position(found.at),
+                severity: found.severity,
+                message: found.message,
+                is_missing_value: found.is_missing_value,
             })
             .collect();
         list.sort();

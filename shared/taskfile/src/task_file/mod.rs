@@ -54,6 +54,9 @@ use crate::template::{Limits, Piece, PieceKind, Template, Value};
 /// The longest task file, and the longest text that may become of one, in bytes.
 pub const LONGEST: usize = 1 << 20;
 
+/// The JSON schema of task files, for editors.
+pub const SCHEMA: &str = include_str!("../../acr-task.schema.json");
+
 /// What a task file is compiled with.
 #[derive(Clone, Default)]
 pub struct Inputs {
@@ -292,7 +295,7 @@ fn render(
         match kind {
             PieceKind::Literal => output.extend(text, at, at + piece.len()),
             PieceKind::NoValue => {
-                mistakes.warning(text.source_offset(at), no_value(text.as_str(), at))
+                mistakes.missing_value(text.source_offset(at), no_value(text.as_str(), at))
             }
             PieceKind::Output(None) => output.insert(&piece, text.source_offset(at)),
             PieceKind::Output(Some(origin)) => {

@@ -7,8 +7,9 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::ImageSummary;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptions, TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
+    TagImageOptionsBuilder,
 };
 
 use gantry_domain::image::ImageReference;
@@ -23,8 +24,8 @@ const PATIENCE_SECONDS: u64 = 120;
 /// The time limit for the engine's properties.
 const HELLO: Duration = Duration::from_secs(10);
 
-const NOT_FOUND: u16 = 404;
-const CONFLICT: u16 = 409;
+pub(super) const NOT_FOUND: u16 = 404;
+pub(super) const CONFLICT: u16 = 409;
 const SERVER_ERROR: u16 = 500;
 
 /// How often listing images is retried, and the pause in between.
@@ -32,13 +33,13 @@ const LIST_TRIES: u32 = 5;
 const LIST_PAUSE: Duration = Duration::from_millis(200);
 
 /// bollard opens a connection per request, so a client costs nothing and does not require a running engine.
-fn client(socket: &Socket) -> Result<Docker, EngineError> {
+pub(super) fn client(socket: &Socket) -> Result<Docker, EngineError> {
     let path = socket.path().to_string_lossy();
     Docker::connect_with_unix(&path, PATIENCE_SECONDS, bollard::API_DEFAULT_VERSION)
         .map_err(|error| socket.unreachable(error))
 }
 
-fn failed(socket: &Socket, what: &'static str, error: Error) -> EngineError {
+pub(super) fn failed(socket: &Socket, what: &'static str, error: Error) -> EngineError {
     if let Error::DockerResponseServerError { message, .. } = error {
         EngineError::Refused { what, message }
     } else {
@@ -46,7 +47,7 @@ fn failed(socket: &Socket, what: &'static str, error: Error) -> EngineError {
     }
 }
 
-fn status(error: &Error) -> Option<u16> {
+pub(super) fn status(error: &Error) -> Option<u16> {
     if let Error::DockerResponseServerError { status_code, .. } = error {
         Some(*status_code)
     } else {
@@ -96,7 +97,7 @@ pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), Eng
     let removed = client(socket)?.remove_image(image, None::<RemoveImageOptions>, None).await;
     match removed {
         Ok(_) => Ok(()),
-        // A container uses it. gantry has no containers of images, so it is somebody else's.
+        // A container uses it: one of a step, which is removed first, or somebody else's.
         Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
         Err(error) => Err(failed(socket, "remove an image", error)),
     }
@@ -151,6 +152,40 @@ pub(super) async fn containers(
         Some(Leftover { kind: LeftoverKind::Container, id: container.id?, owner })
     };
     Ok(found.into_iter().filter_map(leftover).collect())
+}
+
+/// The networks with this installation's label.
+pub(super) async fn networks(
+    socket: &Socket,
+    installation: &str,
+) -> Result<Vec<Leftover>, EngineError> {
+    let options = ListNetworksOptionsBuilder::default().filters(&labelled(installation)).build();
+    let found = client(socket)?
+        .list_networks(Some(options))
+        .await
+        .map_err(|error| failed(socket, "list networks", error))?;
+    let leftover = |network: bollard::models::Network| {
+        let owner = labels::owner(&network.labels.unwrap_or_default());
+        Some(Leftover { kind: LeftoverKind::Network, id: network.id?, owner })
+    };
+    Ok(found.into_iter().filter_map(leftover).collect())
+}
+
+/// The volumes with this installation's label.
+pub(super) async fn volumes(
+    socket: &Socket,
+    installation: &str,
+) -> Result<Vec<Leftover>, EngineError> {
+    let options = ListVolumesOptionsBuilder::default().filters(&labelled(installation)).build();
+    let found = client(socket)?
+        .list_volumes(Some(options))
+        .await
+        .map_err(|error| failed(socket, "list volumes", error))?;
+    let leftover = |volume: bollard::models::Volume| {
+        let owner = labels::owner(&volume.labels);
+        Leftover { kind: LeftoverKind::Volume, id: volume.name, owner }
+    };
+    Ok(found.volumes.unwrap_or_default().into_iter().map(leftover).collect())
 }
 
 /// The images with this installation's label that have no name, or still the name they were built under.

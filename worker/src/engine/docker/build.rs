@@ -198,9 +198,9 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
         ("platform".to_owned(), order.platform.to_string()),
         // Part of every step's cache key, but not of the image. Steps that must not share a result have different ones.
         ("hostname".to_owned(), order.isolation.clone()),
-        // Bases come from their registry; an image of that name in this engine may be somebody else's.
-        ("image-resolve-mode".to_owned(), "pull".to_owned()),
+        ("image-resolve-mode".to_owned(), resolve_mode(order).to_owned()),
     ]);
+    attributes.extend(order.frontend.clone());
     let mut set = |kind: &str, key: &str, value: &str| {
         attributes.insert(format!("{kind}:{key}"), value.to_owned());
     };
@@ -230,6 +230,12 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
         attributes.insert("no-cache".to_owned(), String::new());
     }
     attributes
+}
+
+/// Bases come from their registry; an image of that name in this engine may be somebody else's. A base without a digest
+/// is one that an earlier step has built, under a name that only that step uses; the others are pinned then as well.
+fn resolve_mode(order: &BuildOrder) -> &'static str {
+    if order.bases.iter().any(|base| base.digest().is_none()) { "local" } else { "pull" }
 }
 
 /// Newer engines return the digest of the configuration in addition to that of the manifest; Docker Engine 20.10

@@ -84,11 +84,16 @@ impl Failure {
         if message.starts_with("dockerfile parse error") {
             return Self::Refused { message };
         }
-        if PASSING.iter().any(|text| message.contains(text)) || message.ends_with(": EOF") {
+        if is_passing(&message) {
             return Self::Unavailable { message };
         }
         Self::Refused { message }
     }
+}
+
+/// Whether a message of the engine is about a temporary error of a registry or network.
+pub(super) fn is_passing(message: &str) -> bool {
+    PASSING.iter().any(|text| message.contains(text)) || message.ends_with(": EOF")
 }
 
 fn plain(message: &str) -> String {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use gantry_domain::id::RunId;
 
 use crate::engine::BuildOrder;
+use crate::engine::containers::Owner;
 
 pub(super) const INSTALLATION: &str = "gantry.installation";
 const RUN: &str = "gantry.run";
@@ -21,6 +22,15 @@ pub(super) fn of(order: &BuildOrder) -> [(&'static str, String); 4] {
         (ATTEMPT, order.attempt.to_string()),
         (IMAGE, order.image.to_string()),
     ]
+}
+
+/// The labels of the containers, networks and volumes of an attempt.
+pub(super) fn of_attempt(owner: &Owner) -> HashMap<String, String> {
+    HashMap::from([
+        (INSTALLATION.to_owned(), owner.installation.clone()),
+        (RUN.to_owned(), owner.run.to_string()),
+        (ATTEMPT.to_owned(), owner.attempt.to_string()),
+    ])
 }
 
 /// The run and attempt that made an object with these labels.

@@ -7,11 +7,16 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use gantry_domain::image::ImageReference;
+use gantry_domain::platform::Platform;
 use gantry_ops::secret::Credentials;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::archives::Archives;
 use self::transport::Socket;
+use super::containers::{
+    ContainerError, ContainerOrder, ContainerOutput, Containers, Exit, Owner, PullError, Room,
+    RoomVolume,
+};
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
     Leftover, LeftoverKind, PushError,
@@ -21,6 +26,8 @@ mod api;
 mod archives;
 mod build;
 mod cache;
+mod container_body;
+mod containers;
 mod failure;
 mod labels;
 mod orphans;
@@ -107,6 +114,9 @@ impl Engine for DockerEngine {
     async fn leftovers(&self, installation: &str) -> Result<Vec<Leftover>, EngineError> {
         let mut found = api::containers(&self.socket, installation).await?;
         found.extend(api::images(&self.socket, installation).await?);
+        // After the containers that use them.
+        found.extend(api::networks(&self.socket, installation).await?);
+        found.extend(api::volumes(&self.socket, installation).await?);
         found.extend(self.orphans().await?);
         Ok(found)
     }
@@ -115,12 +125,65 @@ impl Engine for DockerEngine {
         match leftover.kind {
             LeftoverKind::Container => api::remove_container(&self.socket, &leftover.id).await,
             LeftoverKind::Image => api::remove_left_image(&self.socket, &leftover.id).await,
+            LeftoverKind::Network => containers::remove_network(&self.socket, &leftover.id).await,
+            LeftoverKind::Volume => containers::remove_volume(&self.socket, &leftover.id).await,
             LeftoverKind::BuildProcess => self.kill_orphan(&leftover.id).await,
         }
     }
 
     async fn prune_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
         cache::prune(&self.socket, keep_bytes).await
+    }
+}
+
+#[async_trait]
+impl Containers for DockerEngine {
+    async fn prepare(&self, room: &Room) -> Result<(), EngineError> {
+        containers::prepare(&self.socket, room).await
+    }
+
+    async fn fill(
+        &self,
+        room: &Room,
+        volume: &RoomVolume,
+        archive: ContextStream,
+    ) -> Result<(), EngineError> {
+        containers::fill(&self.socket, room, volume, archive).await
+    }
+
+    async fn read(
+        &self,
+        room: &Room,
+        volume: &RoomVolume,
+        folder: &str,
+    ) -> Result<Option<ContextStream>, EngineError> {
+        containers::read(&self.socket, room, volume, folder).await
+    }
+
+    async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError> {
+        containers::has_image(&self.socket, image).await
+    }
+
+    async fn pull(
+        &self,
+        image: &ImageReference,
+        platform: Option<&Platform>,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), PullError> {
+        containers::pull(&self.socket, image, platform, credentials).await
+    }
+
+    async fn run(
+        &self,
+        order: ContainerOrder,
+        started: oneshot::Sender<()>,
+        output: mpsc::Sender<ContainerOutput>,
+    ) -> Result<Exit, ContainerError> {
+        containers::run(&self.socket, &order, started, output).await
+    }
+
+    async fn remove_all(&self, owner: &Owner) -> Result<(), EngineError> {
+        containers::remove_all(&self.socket, owner).await
     }
 }
 

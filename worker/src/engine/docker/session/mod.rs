@@ -72,7 +72,7 @@ impl Session {
 
         let routes = Routes::new(HealthServer::new(Alive))
             .add_service(AuthServer::new(RegistryCredentials::new(order.registries.clone())))
-            .add_service(SecretsServer::new(BuildSecrets::new(order.secret_build_args.clone())))
+            .add_service(SecretsServer::new(BuildSecrets::of(order)))
             .add_service(FileSyncServer::new(Dockerfile::new(&order.dockerfile)))
             .add_service(UploadServer::from_arc(context))
             .prepare();

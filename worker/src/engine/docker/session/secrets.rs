@@ -7,11 +7,15 @@ use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetS
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
 
+use crate::engine::BuildOrder;
+
 /// The secrets of one build, by id.
 pub(super) struct BuildSecrets(BTreeMap<String, SecretString>);
 
 impl BuildSecrets {
-    pub(super) fn new(secrets: BTreeMap<String, SecretString>) -> Self {
+    pub(super) fn of(order: &BuildOrder) -> Self {
+        let mut secrets = order.secret_build_args.clone();
+        secrets.extend(order.secrets.clone());
         Self(secrets)
     }
 }

@@ -5,20 +5,20 @@ const MOST_LANES: usize = 16;
 
 /// What is drawn at the left of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) step: usize,
+pub(crate) struct Row {
+    pub(crate) step: usize,
     /// Beside the step's first line.
-    pub(super) dot: String,
+    pub(crate) dot: String,
     /// Beside its other lines.
-    pub(super) beside: String,
+    pub(crate) beside: String,
     /// Lines of their own before and after the step.
-    pub(super) before: Option<String>,
-    pub(super) after: Option<String>,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 /// Draws steps, of which each waits for the steps `after` it names. The order is that of the file, but for steps that
 /// wait for later ones. Without lanes if there are too many of them.
-pub(super) fn draw(after: &[Vec<usize>]) -> Vec<Row> {
+pub(crate) fn draw(after: &[Vec<usize>]) -> Vec<Row> {
     let order = order(after);
     let mut lanes = Lanes::default();
     let rows: Option<Vec<Row>> = order.iter().map(|step| lanes.row(*step, after)).collect();

@@ -1,0 +1,506 @@
+//! Task files on a real engine: what their steps share, how they end, and what they leave.
+
+use std::time::{Duration, Instant};
+
+use gantry_domain::decide::planner;
+use gantry_domain::id::RunId;
+use gantry_domain::platform::Platform;
+use gantry_domain::recipe::{FileWork, Recipe, RunTimeout, TaskFile, Work};
+use gantry_domain::run::{ErrorCode, Run, RunStatus};
+use gantry_domain::source::Source;
+use gantry_domain::step::{Step, StepEnd, StepState, Steps};
+use gantry_seams::requests::AcceptedRequest;
+use gantry_seams::{runs, steps};
+use gantry_tests::backend::Backend;
+use gantry_tests::pipeline::{TestPipeline, create_registry};
+use gantry_tests::real;
+
+use crate::builds::unique;
+
+/// An installation that runs task files on a real engine.
+pub(crate) struct Files {
+    pub(crate) gantry: TestPipeline,
+}
+
+/// A run that has ended.
+pub(crate) struct Ran {
+    pub(crate) run: Run,
+    pub(crate) steps: Steps,
+    pub(crate) log: String,
+}
+
+impl Files {
+    pub(crate) async fn start() -> Self {
+        let gantry = TestPipeline::start(Backend::Embedded).await;
+        create_registry(gantry.store.as_ref(), "real", &real::registry(), 8).await;
+        Self { gantry }
+    }
+
+    /// A source with these files.
+    pub(crate) fn source(&self, files: &[(&str, &str)]) -> Source {
+        let name = unique("source");
+        let repository = self.gantry.git.repository(&name).unwrap();
+        repository.commit("main", files).unwrap();
+        format!("{}#main", self.gantry.git.url(&name)).parse().unwrap()
+    }
+
+    /// Requests a run of this task file, in which BASE is the busybox image.
+    pub(crate) async fn ask(&self, source: Source, text: &str) -> RunId {
+        let text = text.replace("BASE", &real::base_image());
+        self.ask_for(source, TaskFile::Text(text)).await
+    }
+
+    async fn ask_for(&self, source: Source, file: TaskFile) -> RunId {
+        let work = FileWork {
+            file,
+            values_file: None,
+            values: std::collections::BTreeMap::new(),
+            secret_values: std::collections::BTreeMap::new(),
+        };
+        let recipe = Recipe {
+            source,
+            platform: Platform::default(),
+            timeout: RunTimeout::default(),
+            work: Work::File(work),
+        };
+        let registry: gantry_domain::id::RegistryName = "real".parse().unwrap();
+        let draft = |event| {
+            let by = TestPipeline::somebody();
+            planner::for_quick_run(registry.clone(), recipe.clone(), None, event, by)
+        };
+        let AcceptedRequest::Started(run) = self.gantry.request(draft, None).await else {
+            panic!("it is new")
+        };
+        self.gantry.schedule().await;
+        run.id
+    }
+
+    /// Runs this task file to its end.
+    pub(crate) async fn run(&self, source: Source, text: &str) -> Ran {
+        let id = self.ask(source, text).await;
+        assert!(self.gantry.real_worker("w").turn(&self.gantry.stop).await.unwrap());
+        self.ended(id, 1).await
+    }
+
+    pub(crate) async fn ended(&self, id: RunId, attempt: u32) -> Ran {
+        let store = self.gantry.store.as_ref();
+        let run = runs::find(store, id).await.unwrap().unwrap();
+        let steps = steps::find(store, id, attempt).await.unwrap();
+        let log = self.gantry.log(&id.to_string(), attempt).await;
+        Ran { run, steps, log }
+    }
+
+    /// What the engine still has of this installation: containers, networks, volumes.
+    pub(crate) async fn left(&self) -> Vec<String> {
+        let installation = self.gantry.real_worker("w").settings.installation;
+        let engine = self.gantry.real_worker("w").engine;
+        let left = engine.leftovers(&installation).await.unwrap();
+        left.into_iter().map(|left| format!("{:?} {}", left.kind, left.id)).collect()
+    }
+}
+
+impl Ran {
+    pub(crate) fn status(&self) -> RunStatus {
+        self.run.status()
+    }
+
+    fn step(&self, id: &str) -> &Step {
+        self.steps.iter().find(|step| step.id.as_str() == id).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeded(&self) {
+        assert_eq!(self.status(), RunStatus::Succeeded, "{:?}\n{}", self.run.state, self.log);
+    }
+
+    #[track_caller]
+    fn failed(&self, code: ErrorCode) -> String {
+        let error = self.run.state.done().and_then(|done| done.outcome.error());
+        let error = error.unwrap_or_else(|| panic!("it did not fail: {}", self.log));
+        assert_eq!((self.status(), error.code), (RunStatus::Failed, code), "{error}\n{}", self.log);
+        error.to_string()
+    }
+
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) {
+        assert!(self.log.contains(text), "no `{text}` in\n{}", self.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_in_a_container_and_leaves_nothing() {
+    let files = Files::start().await;
+    let ran = files.run(Source::Nothing, "steps:\n- cmd: BASE echo hello world\n").await;
+    ran.succeeded();
+    ran.says("hello world");
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_share_the_files_of_the_source_and_a_home() {
+    let files = Files::start().await;
+    let source = files.source(&[("words.txt", "from the source\n"), ("deep/in/it", "deep\n")]);
+    let text = r#"
+steps:
+- cmd: BASE sh -c 'cat words.txt deep/in/it; pwd; echo more > made.txt; echo kept > $HOME/note'
+- id: reads
+  cmd: BASE sh -c 'cat made.txt $HOME/note; echo $HOME'
+- cmd: BASE cat it
+  workingDirectory: deep/in
+"#;
+    let ran = files.run(source, text).await;
+    ran.succeeded();
+    for said in ["from the source", "deep\n", "/workspace\n", "more\n", "kept\n", "/acb/home\n"] {
+        ran.says(said);
+    }
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_overlap_and_a_step_waits_for_those_that_it_names() {
+    let files = Files::start().await;
+    // Each of the two ends well only if the other one runs.
+    let meets = |own: &str, other: &str| {
+        format!(
+            "BASE sh -c 'touch {own}; for i in $(seq 300); do test -e {other} && exit 0; sleep 0.1; done; exit 1'"
+        )
+    };
+    let text = format!(
+        r#"
+steps:
+- {{id: a, cmd: "{a}", when: ["-"]}}
+- {{id: b, cmd: "{b}", when: ["-"]}}
+- {{id: c, cmd: BASE ls, when: [a, b]}}
+"#,
+        a = meets("one", "two"),
+        b = meets("two", "one")
+    );
+    let ran = files.run(Source::Nothing, &text).await;
+    ran.succeeded();
+    ran.says("one\ntwo\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_server_is_reached_by_its_step_id() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- id: web
+  cmd: BASE sh -c 'mkdir -p /www && echo served > /www/index.html && httpd -f -p 8080 -h /www'
+  detach: true
+- id: asks
+  cmd: BASE sh -c 'for i in $(seq 50); do wget -qO- http://web:8080/ && exit 0; sleep 0.1; done; exit 1'
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    ran.succeeded();
+    ran.says("served");
+    assert_eq!(files.left().await, [] as [String; 0], "it ends with the run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_step_stops_its_siblings_and_nothing_is_left() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- {id: slow, cmd: BASE sleep 600, when: ["-"]}
+- {id: fails, cmd: BASE sh -c 'sleep 1; echo sorry >&2; exit 3', when: ["-"]}
+- {id: never, cmd: BASE true, when: [slow]}
+"#;
+    let began = Instant::now();
+    let ran = files.run(Source::Nothing, text).await;
+    let error = ran.failed(ErrorCode::StepFailed);
+    assert!(
+        error.starts_with("step `fails`:") && error.ends_with("ended with exit code 3"),
+        "{error}"
+    );
+    ran.says("sorry");
+    assert!(began.elapsed() < Duration::from_secs(300), "the sibling was stopped");
+    let ended = |id: &str| match &ran.step(id).state {
+        StepState::Ended { end, .. } => Some(end.clone()),
+        StepState::Waiting | StepState::Running { .. } => None,
+    };
+    assert_eq!(ended("slow"), Some(StepEnd::Stopped));
+    assert_eq!(ended("fails"), Some(StepEnd::Failed { exit_code: Some(3), is_ignored: false }));
+    assert_eq!(ran.step("never").state, StepState::Waiting);
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ignored_errors_count_as_success() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- {id: fails, cmd: BASE sh -c 'exit 4', ignoreErrors: true}
+- cmd: BASE echo went on
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    ran.succeeded();
+    ran.says("went on");
+    let StepState::Ended { end, .. } = &ran.step("fails").state else { panic!("it ended") };
+    assert_eq!(*end, StepEnd::Failed { exit_code: Some(4), is_ignored: true });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_takes_too_long_is_stopped() {
+    let files = Files::start().await;
+    let mark = format!("6{}", rand::random_range(10_000..99_999));
+    let text = format!("steps:\n- {{id: slow, cmd: BASE sleep {mark}, timeout: 1}}\n");
+    let ran = files.run(Source::Nothing, &text).await;
+    let error = ran.failed(ErrorCode::TimedOut);
+    assert!(error.contains("step `slow`: it took longer than its 1 s"), "{error}");
+    assert_eq!(files.left().await, [] as [String; 0]);
+    assert!(!is_running(&mark), "its process is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_step_is_tried_again_in_the_same_workspace() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- id: third
+  cmd: BASE sh -c 'echo x >> tries; test $(wc -l < tries) -ge 3'
+  retries: 4
+  retryDelay: 1
+- {cmd: BASE wc -l tries, id: counts}
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    ran.succeeded();
+    ran.says("3 tries");
+    assert_eq!(ran.step("third").tries, 3);
+    ran.says("it is tried again in 1 s, 3 retries are left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_named_errors_are_tried_again() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- id: named
+  cmd: BASE sh -c 'echo x >> tries; test -s again && exit 0; echo y > again; echo "connection reset" >&2; exit 1'
+  retries: 1
+  retryDelay: 1
+  retryOnErrors: ["connection reset"]
+- id: another
+  cmd: BASE sh -c 'echo other; exit 7'
+  retries: 3
+  retryDelay: 1
+  retryOnErrors: ["connection reset"]
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    let error = ran.failed(ErrorCode::StepFailed);
+    assert!(error.contains("step `another`"), "{error}");
+    assert_eq!((ran.step("named").tries, ran.step("another").tries), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_step_runs_so_many_times_more() {
+    let files = Files::start().await;
+    let text = "steps:\n- {id: again, cmd: BASE echo once, repeat: 2}\n";
+    let ran = files.run(Source::Nothing, text).await;
+    ran.succeeded();
+    assert_eq!((ran.log.matches("once\n").count(), ran.step("again").tries), (3, 3), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_built_tested_and_pushed() {
+    let files = Files::start().await;
+    let name = unique("tested");
+    let dockerfile = "FROM BASE\nCOPY word /word\n".replace("BASE", &real::base_image());
+    let source = files.source(&[("app/Dockerfile", &dockerfile), ("app/word", "inside\n")]);
+    let text = format!(
+        r#"
+version: v1.1.0
+steps:
+- {{id: build, build: -t $Registry/{name}:$ID -t $Registry/{name}:again app}}
+- {{id: test, cmd: $Registry/{name}:$ID cat /word}}
+- push: [$Registry/{name}:$ID, $Registry/{name}:again]
+"#
+    );
+    let ran = files.run(source, &text).await;
+    ran.succeeded();
+    ran.says("inside");
+    let product = ran.run.state.done().unwrap().outcome.product().unwrap();
+    let outputs: Vec<String> = product.outputs.iter().map(|out| out.image.to_string()).collect();
+    let registry = real::registry();
+    let id = ran.run.id;
+    assert_eq!(outputs, [format!("{registry}/{name}:{id}"), format!("{registry}/{name}:again")]);
+    assert_eq!(product.bases[0].image.to_string(), real::base_image());
+    assert!(product.commit.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_test_stops_the_push() {
+    let files = Files::start().await;
+    let name = unique("untested");
+    let dockerfile = "FROM BASE\nRUN true\n".replace("BASE", &real::base_image());
+    let source = files.source(&[("Dockerfile", &dockerfile)]);
+    let text = format!(
+        "version: v1.1.0\nsteps:\n- build: -t $Registry/{name}:1 .\n- {{id: test, cmd: $Registry/{name}:1 false}}\n- push: [$Registry/{name}:1]\n"
+    );
+    let ran = files.run(source, &text).await;
+    let error = ran.failed(ErrorCode::StepFailed);
+    assert!(error.contains("step `test`"), "{error}");
+    assert!(!ran.log.contains("pushing to"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run() {
+    let files = Files::start().await;
+    let name = unique("chain");
+    let first = "FROM BASE\nRUN echo first > /first\n".replace("BASE", &real::base_image());
+    let second = "FROM FIRST\nCOPY made /made\n";
+    let source = files.source(&[("one/Dockerfile", &first), ("two/.dockerignore", "not\n")]);
+    let text = format!(
+        r#"
+steps:
+- build: -t {name}-base:1 one
+- cmd: BASE sh -c 'echo made > two/made; echo x > two/not; printf "{second}" | sed s/FIRST/{name}-base:1/ > two/Dockerfile'
+- build: -t {name}:2 two
+- cmd: "{name}:2 cat /first /made"
+"#,
+        second = second.replace('\n', "\\n")
+    );
+    let ran = files.run(source, &text).await;
+    ran.succeeded();
+    ran.says("first\n");
+    ran.says("made\n");
+    let bases = &ran.run.state.done().unwrap().outcome.product().unwrap().bases;
+    let bases: Vec<String> = bases.iter().map(|base| base.image.to_string()).collect();
+    assert_eq!(bases, [real::base_image()], "an image of the run itself is no base of it");
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runs_with_equal_step_ids_do_not_meet() {
+    let files = Files::start().await;
+    let text = |word: &str| {
+        format!(
+            r#"
+steps:
+- id: web
+  cmd: BASE sh -c 'mkdir /www && echo {word} > /www/index.html && httpd -f -p 80 -h /www'
+  detach: true
+- id: asks
+  cmd: BASE sh -c 'sleep 2; echo {word} > word; for i in $(seq 50); do wget -qO- http://web/ && exit 0; sleep 0.1; done; exit 1'
+"#
+        )
+    };
+    let one = files.ask(Source::Nothing, &text("first")).await;
+    let other = files.ask(Source::Nothing, &text("second")).await;
+    let (stop, gantry) = (&files.gantry.stop, &files.gantry);
+    let (a, b) = (gantry.real_worker("a"), gantry.real_worker("b"));
+    let (first, second) = tokio::join!(a.turn(stop), b.turn(stop));
+    assert!(first.unwrap() && second.unwrap());
+    for (id, own, foreign) in [(one, "first", "second"), (other, "second", "first")] {
+        let ran = files.ended(id, 1).await;
+        ran.succeeded();
+        ran.says(&format!("{own}\n"));
+        assert!(!ran.log.contains(&format!("{foreign}\n")), "{}", ran.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_secrets_is_mounted_only_where_a_step_says_so() {
+    let files = Files::start().await;
+    let text = r#"
+volumes:
+- name: keys
+  secret:
+    key: aGVsbG8=
+steps:
+- cmd: BASE sh -c 'cat /run/keys/key; echo'
+  volumeMounts: [{name: keys, mountPath: /run/keys}]
+- cmd: BASE sh -c 'test ! -e /run/keys'
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    ran.succeeded();
+    ran.says("hello\n");
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_for_each_container() {
+    let files = Files::start().await;
+    let text = r#"
+steps:
+- id: rights
+  cmd: BASE sh -c 'grep NoNewPrivs /proc/self/status; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true'
+- id: greedy
+  cmd: BASE sh -c 'dd if=/dev/zero of=/dev/null bs=600M count=1'
+"#;
+    let ran = files.run(Source::Nothing, text).await;
+    let error = ran.failed(ErrorCode::StepFailed);
+    ran.says("NoNewPrivs:\t1");
+    ran.says("268435456");
+    assert!(error.contains("step `greedy`") && error.contains("steps.memory"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs() {
+    let files = Files::start().await;
+    let text = "steps:\n- cmd: BASE echo began\n- {id: root, cmd: BASE true, privileged: true}\n";
+    let ran = files.run(Source::Nothing, text).await;
+    let error = ran.failed(ErrorCode::NotAllowed);
+    assert!(error.contains("step `root`") && error.contains("steps.privileged"), "{error}");
+    assert!(!ran.log.contains("began"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_file_fails_with_every_mistake_and_its_line() {
+    let files = Files::start().await;
+    let source = files.source(&[("acr-task.yaml", "steps:\n- {cmd: x, when: [no]}\n- {}\n")]);
+    let id = files.ask_for(source, TaskFile::Path("acr-task.yaml".parse().unwrap())).await;
+    assert!(files.gantry.real_worker("w").turn(&files.gantry.stop).await.unwrap());
+    let ran = files.ended(id, 1).await;
+    let error = ran.failed(ErrorCode::TaskFileInvalid);
+    for line in ["acr-task.yaml:2:", "acr-task.yaml:3:"] {
+        assert!(error.contains(line) && ran.log.contains(line), "{error}\n{}", ran.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_program_and_a_missing_image_are_told() {
+    let files = Files::start().await;
+    let ran = files.run(Source::Nothing, "steps:\n- {id: gone, cmd: BASE no-such-program}\n").await;
+    let error = ran.failed(ErrorCode::StepFailed);
+    assert!(error.contains("no-such-program"), "{error}");
+    let image = format!("{}/no-such-image:1", real::registry());
+    let ran = files.run(Source::Nothing, &format!("steps:\n- cmd: {image}\n")).await;
+    let error = ran.failed(ErrorCode::ImageNotFound);
+    assert!(error.contains(&image), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_stops_its_containers() {
+    let files = Files::start().await;
+    let mark = format!("7{}", rand::random_range(10_000..99_999));
+    let text = format!(
+        "steps:\n- {{id: server, cmd: BASE sleep {mark}1, detach: true}}\n- cmd: BASE sleep {mark}2\n"
+    );
+    let id = files.ask(Source::Nothing, &text).await;
+    let worker = files.gantry.real_worker("w");
+    let canceling = async {
+        while !is_running(&format!("{mark}2")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let by = TestPipeline::somebody();
+        runs::cancel(files.gantry.store.as_ref(), id, &by).await.unwrap();
+    };
+    let (worked, ()) = tokio::join!(worker.turn(&files.gantry.stop), canceling);
+    assert!(worked.unwrap());
+    let ran = files.ended(id, 1).await;
+    assert_eq!(ran.status(), RunStatus::Canceled);
+    assert_eq!(files.left().await, [] as [String; 0]);
+    assert!(!is_running(&format!("{mark}1")) && !is_running(&format!("{mark}2")));
+}
+
+/// Whether a process of this machine has `word` as its last argument.
+fn is_running(word: &str) -> bool {
+    let ends_so = |entry: std::fs::DirEntry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        command
+            .strip_suffix(b"\0")
+            .is_some_and(|line| line.ends_with(format!("\0{word}").as_bytes()))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().any(ends_so)
+}

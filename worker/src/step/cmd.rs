@@ -1,0 +1,273 @@
+//! The command step: a container that shares the workspace with the other steps of the run.
+
+use std::fmt;
+use std::sync::Arc;
+
+use gantry_domain::id::StepId;
+use gantry_domain::image::ImageReference;
+use gantry_domain::platform::Platform;
+use gantry_domain::run::ErrorCode;
+use gantry_taskfile::task_file::{Cmd, Container, Given, Traced};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::build::Images;
+use super::output::{self, Search};
+use crate::attempt::Attempt;
+use crate::engine::containers::{
+    ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers, Exit, RoomVolume,
+};
+use crate::failure::Failure;
+use crate::workspace::{HOME, Workspace};
+
+/// How many pieces of output may wait for the log.
+const PIECES: usize = 64;
+
+/// Runs the commands of steps.
+pub(crate) struct Commander {
+    pub(crate) containers: Arc<dyn Containers>,
+    /// What each container may use.
+    pub(crate) limits: ContainerLimits,
+}
+
+/// A command step of an attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct CmdStep<'a> {
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) id: &'a StepId,
+    pub(crate) cmd: &'a Cmd,
+    pub(crate) workspace: &'a Workspace,
+    /// The images that earlier steps have built.
+    pub(crate) images: &'a Images,
+    /// Containers that run until the run ends.
+    pub(crate) detached: &'a Detached,
+}
+
+/// The containers that run beside later steps. They end when this is dropped.
+#[derive(Default)]
+pub(crate) struct Detached {
+    tasks: TaskTracker,
+    stop: tokio_util::sync::CancellationToken,
+}
+
+impl Detached {
+    /// Stops the containers, and waits until their output is written.
+    pub(crate) async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A process of a step ended with an error.
+struct Ended<'a> {
+    image: &'a Traced,
+    exit: Exit,
+    memory: u64,
+}
+
+impl fmt::Display for Ended<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ended with exit code {}", self.image, self.exit.code)?;
+        if self.exit.out_of_memory {
+            let mebibytes = self.memory >> 20;
+            write!(
+                f,
+                ": the kernel killed it, because it used more than the {mebibytes} MiB that a step may use here: let it use \
+                 less, or let the operator raise `steps.memory`"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Commander {
+    /// Prepares the step: its image is in the engine, and the workspace is there. Not a part of its time limit.
+    pub(crate) async fn prepare(&self, step: CmdStep<'_>) -> Result<ImageReference, Failure> {
+        let image = self.image(step).await?;
+        step.workspace.make().await?;
+        Ok(image)
+    }
+
+    /// Runs the command once.
+    pub(crate) async fn run(
+        &self,
+        step: CmdStep<'_>,
+        image: &ImageReference,
+        search: &mut Search,
+    ) -> Result<(), Failure> {
+        let order = self.order(step, image.clone())?;
+        step.workspace.touch();
+        if step.cmd.container.detach {
+            return self.start(step, order).await;
+        }
+        let (started, _) = oneshot::channel();
+        let (pieces, output) = mpsc::channel(PIECES);
+        let running = self.containers.run(order, started, pieces);
+        let writing = output::write(&step.attempt.log, step.id, output, search);
+        let (exit, ()) = tokio::join!(running, writing);
+        self.ended(step, exit?)
+    }
+
+    fn ended(&self, step: CmdStep<'_>, exit: Exit) -> Result<(), Failure> {
+        if exit.code == 0 {
+            return Ok(());
+        }
+        let ended = Ended { image: &step.cmd.image, exit, memory: self.limits.memory };
+        Err(Failure::exit(exit.code, ended.to_string()))
+    }
+
+    /// Starts a container that runs until the run ends.
+    async fn start(&self, step: CmdStep<'_>, order: ContainerOrder) -> Result<(), Failure> {
+        let (started, has_started) = oneshot::channel();
+        let (failed, has_failed) = oneshot::channel();
+        let containers = Arc::clone(&self.containers);
+        let (log, id) = (step.attempt.log.clone(), step.id.clone());
+        let stop = step.detached.stop.clone();
+        step.detached.tasks.spawn(async move {
+            let (pieces, output) = mpsc::channel::<ContainerOutput>(PIECES);
+            let mut search = Search::of(&[]);
+            let running = async { (containers.run(order, started, pieces)).await };
+            let work =
+                async { tokio::join!(running, output::write(&log, &id, output, &mut search)).0 };
+            let ended: Option<Result<Exit, ContainerError>> = tokio::select! {
+                ended = work => Some(ended),
+                () = stop.cancelled() => None,
+            };
+            match ended {
+                Some(Ok(exit)) => {
+                    let line = format!("the detached container ended with exit code {}", exit.code);
+                    log.say(Some(&id), line).await;
+                }
+                Some(Err(error)) => {
+                    // Only the start is waited for.
+                    let _ended_later = failed.send(error);
+                }
+                None => {}
+            }
+        });
+        if has_started.await.is_ok() {
+            return Ok(());
+        }
+        match has_failed.await {
+            Ok(error) => Err(error.into()),
+            Err(_) => Err(Failure::in_words(
+                ErrorCode::StepFailed,
+                "the detached container ended while it started",
+            )),
+        }
+    }
+
+    /// The image of a step in the engine: what an earlier step has built, or an image that is pulled if the step says so
+    /// or the engine lacks it.
+    async fn image(&self, step: CmdStep<'_>) -> Result<ImageReference, Failure> {
+        let name = step.cmd.image.exposed();
+        let image = name.parse::<ImageReference>();
+        let image = image.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        if let Some(built) = step.images.find(&image) {
+            return Ok(built.local.name().clone());
+        }
+        let options = &step.cmd.container.options;
+        let option = |wanted| options.iter().find(|given| given.name == wanted);
+        let how = option("pull").map_or("missing", |given| given.value.exposed());
+        let is_there = self.containers.has_image(&image).await?;
+        if is_there && step.cmd.pull.is_none() && how != "always" {
+            return Ok(image);
+        }
+        if how == "never" {
+            let message = format!("the engine has no image {image}, and `--pull never` was given");
+            return Err(Failure::in_words(ErrorCode::ImageNotFound, message));
+        }
+        let platform = option("platform").map(|given| given.value.exposed().parse::<Platform>());
+        let platform = platform.transpose();
+        let platform =
+            platform.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        step.attempt.log.say(Some(step.id), format!("pulling {image}")).await;
+        let credentials = step.attempt.credentials(&image);
+        let mut retries = step.cmd.pull.map_or(0, |pull| pull.retries);
+        loop {
+            let pulled = self.containers.pull(&image, platform.as_ref(), credentials.as_ref());
+            match pulled.await {
+                Ok(()) => return Ok(image),
+                Err(error) if retries == 0 => return Err(error.into()),
+                Err(error) => {
+                    step.attempt
+                        .log
+                        .say(Some(step.id), format!("{error}: it is tried again"))
+                        .await;
+                    retries -= 1;
+                    let pause = step.cmd.pull.map(|pull| pull.retry_delay);
+                    tokio::time::sleep(pause.unwrap_or_default()).await;
+                }
+            }
+        }
+    }
+
+    fn order(&self, step: CmdStep<'_>, image: ImageReference) -> Result<ContainerOrder, Failure> {
+        let (cmd, workspace) = (step.cmd, step.workspace);
+        let container = &cmd.container;
+        let exposed = |text: &Traced| text.exposed().to_owned();
+        let list = |texts: &[Traced]| texts.iter().map(exposed).collect();
+        let mut volumes = workspace.shared();
+        for mount in &container.mounts {
+            let path = exposed(&mount.path);
+            let volume = workspace.volume(&mount.volume).ok_or_else(|| {
+                let message = format!("there is no volume `{}` in the task", mount.volume);
+                Failure::in_words(ErrorCode::TaskFileInvalid, message)
+            })?;
+            volumes.push(RoomVolume { path, ..volume });
+        }
+        let mut limits = self.limits;
+        if let Some(cpus) = container.cpus.as_ref().and_then(|cpus| cpus.exposed().parse().ok()) {
+            limits.cpus = Some(limits.cpus.map_or(cpus, |most: f64| most.min(cpus)));
+        }
+        Ok(ContainerOrder {
+            owner: workspace.owner().clone(),
+            step: step.id.clone(),
+            image,
+            arguments: list(&cmd.arguments),
+            entry_point: container.entry_point.as_ref().map(exposed),
+            env: environment(container),
+            user: container.user.as_ref().map(exposed),
+            working_directory: container.working_directory.clone(),
+            network: container.network.as_ref().map(|name| workspace.network(name.exposed())),
+            volumes,
+            ports: list(&container.ports),
+            expose: list(&container.expose),
+            privileged: container.privileged,
+            keep: container.keep,
+            limits,
+            options: options(container, workspace),
+        })
+    }
+}
+
+/// The variables of a step. `HOME` comes first, so that the step may replace it.
+fn environment(container: &Container) -> Vec<String> {
+    let home = ("HOME".to_owned(), Traced::written(HOME));
+    let is_own = container.env.iter().any(|(name, _)| name == "HOME");
+    let variables = (!is_own).then_some(&home).into_iter().chain(&container.env);
+    variables.map(|(name, value)| format!("{name}={}", value.exposed())).collect()
+}
+
+/// The other options of a step. Volumes of the task have another name in the engine.
+fn options(container: &Container, workspace: &Workspace) -> Vec<(&'static str, String)> {
+    let options = container.options.iter().filter(|given| given.name != "pull");
+    options
+        .map(|Given { name, value }| {
+            let text = value.exposed();
+            let own = text.split_once(':').filter(|_| *name == "volume");
+            let own = own.and_then(|(source, rest)| Some((workspace.volume(source)?, rest)));
+            match own {
+                Some((volume, rest)) => (*name, format!("{}:{rest}", volume.name)),
+                None => (*name, text.to_owned()),
+            }
+        })
+        .collect()
+}

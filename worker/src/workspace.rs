@@ -1,0 +1,229 @@
+//! What the steps of an attempt share: the files of the source in a volume, a home folder, networks, volumes of secrets.
+//!
+//! Made when the first container needs it, and removed at the end of the attempt. Until a container has begun, the
+//! files are those of the source, so a build reads them without a volume.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gantry_domain::run::ErrorCode;
+use gantry_domain::source::CommitId;
+use gantry_taskfile::ignore::Ignore;
+use gantry_taskfile::task_file::{Network, Volume};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
+
+use crate::engine::ContextStream;
+use crate::engine::containers::{Containers, Owner, Room, RoomNetwork, RoomVolume};
+use crate::failure::{self, Failure};
+use crate::source::{Checkout, Sources};
+use crate::step::build_of_file::WORKSPACE;
+
+/// `HOME` of each container, as in the original.
+pub(crate) const HOME: &str = "/acb/home";
+
+/// How long removing everything may take.
+const REMOVED_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) struct Workspace {
+    containers: Arc<dyn Containers>,
+    sources: Sources,
+    room: Room,
+    secrets: Vec<Volume>,
+    source: Option<Arc<Checkout>>,
+    deadline: Instant,
+    made: OnceCell<()>,
+    /// Whether there may be something to remove.
+    is_begun: AtomicBool,
+    /// Whether a container may have changed the files.
+    is_touched: AtomicBool,
+}
+
+impl Workspace {
+    pub(crate) fn new(
+        containers: Arc<dyn Containers>,
+        sources: Sources,
+        owner: Owner,
+        (networks, volumes): (&[Network], &[Volume]),
+        source: Option<Arc<Checkout>>,
+        deadline: Instant,
+    ) -> Self {
+        let room = room(owner, networks, volumes);
+        let secrets = volumes.to_vec();
+        Self {
+            containers,
+            sources,
+            room,
+            secrets,
+            source,
+            deadline,
+            made: OnceCell::new(),
+            is_begun: AtomicBool::new(false),
+            is_touched: AtomicBool::new(false),
+        }
+    }
+
+    /// The attempt that everything belongs to.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.room.owner
+    }
+
+    /// The commit of the source, if it came from git.
+    pub(crate) fn commit(&self) -> Option<&CommitId> {
+        self.source.as_ref()?.commit()
+    }
+
+    /// The name of the workspace's volume in the engine.
+    pub(crate) fn shared_volume(owner: &Owner) -> String {
+        owner.name("workspace")
+    }
+
+    /// Makes networks and volumes, and fills them. Later calls wait for the first.
+    pub(crate) async fn make(&self) -> Result<(), Failure> {
+        self.is_begun.store(true, Ordering::Release);
+        self.made.get_or_try_init(|| self.make_once()).await.copied()
+    }
+
+    async fn make_once(&self) -> Result<(), Failure> {
+        self.containers.prepare(&self.room).await?;
+        if let Some(source) = &self.source {
+            // A context leaves nothing out here: the ignore rules are those of each build.
+            let files = source.pack(Ignore::default());
+            self.fill(&RoomVolume::workspace(self.owner()), files).await?;
+        }
+        for volume in &self.secrets {
+            self.fill(&named(self.owner(), volume), tar(volume)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, volume: &RoomVolume, files: ContextStream) -> Result<(), Failure> {
+        Ok(self.containers.fill(&self.room, volume, files).await?)
+    }
+
+    /// Says that a container begins, which may change the files.
+    pub(crate) fn touch(&self) {
+        self.is_touched.store(true, Ordering::Release);
+    }
+
+    /// The volumes of each container.
+    pub(crate) fn shared(&self) -> Vec<RoomVolume> {
+        vec![RoomVolume::workspace(self.owner()), RoomVolume::home(self.owner())]
+    }
+
+    /// A volume of the task by its name in the file.
+    pub(crate) fn volume(&self, name: &str) -> Option<RoomVolume> {
+        let volume = self.secrets.iter().find(|volume| volume.name == name)?;
+        Some(named(self.owner(), volume))
+    }
+
+    /// The engine's name of a network that a step names. Networks that are no networks of the task exist in the engine.
+    pub(crate) fn network(&self, name: &str) -> String {
+        let own = network_name(self.owner(), name);
+        if self.room.networks.iter().any(|network| network.name == own) {
+            own
+        } else {
+            name.to_owned()
+        }
+    }
+
+    /// The files of a folder as they are now.
+    pub(crate) async fn files(&self, folder: &str) -> Result<Arc<Checkout>, Failure> {
+        if !self.is_touched.load(Ordering::Acquire) {
+            let Some(source) = &self.source else { return Err(no_files()) };
+            if folder.is_empty() {
+                return Ok(Arc::clone(source));
+            }
+            let files = source.folder(folder).map_err(|error| failure::of_context(&error))?;
+            return Ok(Arc::new(files));
+        }
+        let volume = RoomVolume::workspace(self.owner());
+        let read = self.containers.read(&self.room, &volume, folder).await?;
+        let Some(archive) = read else {
+            let message = format!("there is no folder `{folder}` in the workspace");
+            return Err(Failure::in_words(ErrorCode::SourceNotFound, message));
+        };
+        let unpacked = self.sources.from_archive(archive, self.deadline).await;
+        let unpacked = unpacked.map_err(|error| failure::of_source(&error))?;
+        let name = folder.rsplit('/').next().filter(|name| !name.is_empty());
+        let name = name.unwrap_or(&WORKSPACE[1..]);
+        let files = unpacked.folder(name).map_err(|error| failure::of_context(&error))?;
+        Ok(Arc::new(files))
+    }
+
+    /// Removes everything. What the engine does not remove in time is removed by a later sweep.
+    pub(crate) async fn remove(&self) {
+        if !self.is_begun.load(Ordering::Acquire) {
+            return;
+        }
+        let removed = timeout(REMOVED_WITHIN, self.containers.remove_all(self.owner())).await;
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(run.id = %self.owner().run, "some of what the steps used stays until the next sweep: {error}");
+            }
+            Err(_) => {
+                tracing::warn!(run.id = %self.owner().run, "some of what the steps used stays until the next sweep");
+            }
+        }
+    }
+}
+
+fn no_files() -> Failure {
+    Failure::in_words(
+        ErrorCode::SourceNotFound,
+        "the run has no files, and a build needs some: give it a context, or the build a remote one",
+    )
+}
+
+impl RoomVolume {
+    fn workspace(owner: &Owner) -> Self {
+        Self { name: Workspace::shared_volume(owner), path: WORKSPACE.to_owned() }
+    }
+
+    fn home(owner: &Owner) -> Self {
+        Self { name: owner.name("home"), path: HOME.to_owned() }
+    }
+}
+
+/// A volume of the task, with the folder in which it is filled.
+fn named(owner: &Owner, volume: &Volume) -> RoomVolume {
+    RoomVolume {
+        name: owner.name(&format!("volume-{}", volume.name)),
+        path: format!("/volumes/{}", volume.name),
+    }
+}
+
+fn network_name(owner: &Owner, name: &str) -> String {
+    owner.name(&format!("network-{name}"))
+}
+
+fn room(owner: Owner, networks: &[Network], volumes: &[Volume]) -> Room {
+    let made = networks.iter().filter(|network| !network.exists);
+    let networks = made.map(|network| RoomNetwork {
+        name: network_name(&owner, &network.name),
+        driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
+        ipv6: network.ipv6,
+    });
+    let networks = networks.collect();
+    let mut all = vec![RoomVolume::workspace(&owner), RoomVolume::home(&owner)];
+    all.extend(volumes.iter().map(|volume| named(&owner, volume)));
+    Room { owner, networks, volumes: all }
+}
+
+/// The files of a volume. They are small: a task file has them in its text.
+fn tar(volume: &Volume) -> Result<ContextStream, Failure> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in &volume.files {
+        let mut header = tar::Header::new_gnu();
+        // Steps may run as any user.
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        let appended = archive.append_data(&mut header, name, content.as_slice());
+        appended.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+    }
+    let bytes = archive.into_inner();
+    let bytes = bytes.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+    Ok(Box::pin(std::io::Cursor::new(bytes)))
+}
