@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::{Attempt, Policy};
 pub use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
@@ -74,10 +75,24 @@ impl OutboundClient {
     /// # Errors
     /// [`ClientError`].
     pub fn new(policy: OutboundPolicy) -> Result<Self, ClientError> {
-        // The process has one TLS provider; an error means that it is already installed.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
         let policy = Arc::new(policy);
         let redirects = Arc::clone(&policy);
+        Self::build(policy, Policy::custom(move |attempt| follow(&redirects, attempt)))
+    }
+
+    /// A client with the same policy that returns a redirect as the answer, for requests whose headers or body only the
+    /// host that they name may see: on the way to another host, reqwest drops `Authorization`, but no header of a
+    /// vendor's own, and repeats the body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn without_redirects(&self) -> Result<Self, ClientError> {
+        Self::build(Arc::clone(&self.policy), Policy::none())
+    }
+
+    fn build(policy: Arc<OutboundPolicy>, redirects: Policy) -> Result<Self, ClientError> {
+        // The process has one TLS provider; an error means that it is already installed.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
@@ -85,7 +100,7 @@ impl OutboundClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .dns_resolver(GuardedResolver(Arc::clone(&policy)))
-            .redirect(Policy::custom(move |attempt| follow(&redirects, attempt)))
+            .redirect(redirects)
             .build()
             .map_err(|source| ClientError { source })?;
         Ok(Self { client, policy })
@@ -147,6 +162,11 @@ pub fn says_away(status: StatusCode) -> bool {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     )
+}
+
+/// The `Retry-After` of an answer, if it is a number of seconds.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// A refusal of the resolver or of a redirect is wrapped in the transport's error.

@@ -18,7 +18,7 @@ use gantry_ops::backoff::Backoff;
 use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
 use gantry_ops::terminal::one_line;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::guard::{OutboundRefused, ResolveError};
-use crate::http::{OutboundClient, OutboundError, read_body};
+use crate::http::{OutboundClient, OutboundError, read_body, retry_after};
 
 mod challenge;
 mod error;
@@ -553,10 +553,6 @@ fn refuses_method(status: StatusCode) -> bool {
             | StatusCode::NOT_ACCEPTABLE
             | StatusCode::NOT_IMPLEMENTED
     )
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The message in a registry's error body, on one line.
