@@ -1,4 +1,4 @@
-//! Guarded clients for external servers: HTTP, registries, git.
+//! Guarded clients for external servers: HTTP, registries, git, vaults.
 //!
 //! In: addresses that users gave. Out: the content, or an error that tells whether a retry may help. No client connects
 //! to an address inside the operator's network unless the operator listed it ([`guard`]).
@@ -10,5 +10,6 @@ pub mod guard;
 pub mod http;
 pub mod registries;
 pub mod registry;
+pub mod vault;
 
 pub mod code_host;
