@@ -29,13 +29,27 @@ mod faulty_registry;
 mod canary;
 #[path = "remote/git.rs"]
 mod git;
+#[path = "remote/hashicorp_server.rs"]
+mod hashicorp_server;
 #[path = "remote/hostile_git.rs"]
 mod hostile_git;
 #[path = "remote/http.rs"]
 mod http;
+#[path = "remote/key_vault_server.rs"]
+mod key_vault_server;
 #[path = "remote/outbound.rs"]
 mod outbound;
 #[path = "remote/registry.rs"]
 mod registry;
 #[path = "remote/registry_faults.rs"]
 mod registry_faults;
+#[path = "remote/vault.rs"]
+mod vault;
+#[path = "remote/vault_canary.rs"]
+mod vault_canary;
+#[path = "remote/vault_hashicorp.rs"]
+mod vault_hashicorp;
+#[path = "remote/vault_key_vault.rs"]
+mod vault_key_vault;
+#[path = "remote/vault_server.rs"]
+mod vault_server;

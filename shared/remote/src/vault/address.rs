@@ -16,6 +16,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
+use url::Url;
+
 use super::origin::{InvalidOrigin, Origin};
 
 /// The address of one secret. Its `Display` is canonical and parses to the same address.
@@ -86,6 +88,10 @@ impl SecretAddress {
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
+
+    pub(super) fn detail(&self) -> &Detail {
+        &self.detail
+    }
 }
 
 impl Place {
@@ -126,6 +132,10 @@ impl Place {
     /// Whether `other` is this place or below it.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.origin == other.origin && other.segments.starts_with(&self.segments)
+    }
+
+    pub(super) fn url(&self, query: Option<&str>) -> Url {
+        self.origin.url(&format!("/{}", self.segments.join("/")), query)
     }
 }
 
@@ -296,6 +306,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_vault_receives_exactly_the_path_that_was_checked(path in "/(secrets|v1)/[ -~é/.%]{0,20}") {
+            let text = format!("https://v{path}");
+            if let Ok(place) = Place::parse(&text) {
+                let url = place.url(None);
+                prop_assert!(url.path().eq_ignore_ascii_case(&path));
+                prop_assert_eq!(url.as_str(), place.to_string());
+            }
+        }
+
         #[test]
         fn parsing_any_text_terminates(text in any::<String>()) {
             let _parsed = text.parse::<SecretAddress>();
