@@ -17,7 +17,10 @@ use gantry_taskfile::task_file::{
 };
 
 use crate::failure::Failure;
-use crate::step::build_of_file;
+
+mod build_of_file;
+
+pub(crate) use build_of_file::WORKSPACE;
 
 /// A step graph.
 #[derive(Debug, Default)]

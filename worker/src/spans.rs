@@ -37,7 +37,7 @@ pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
 
 /// The span of a step.
 pub(crate) fn step(id: &StepId) -> Span {
-    let span = tracing::info_span!("step", otel.name = %id, trace.id = Empty);
+    let span = tracing::info_span!("step", otel.name = format!("step {id}"), trace.id = Empty);
     telemetry::follow(&span, None);
     telemetry::attribute(&span, "cicd.pipeline.task.name", id.to_string());
     span

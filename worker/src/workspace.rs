@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout};
 use crate::engine::ContextStream;
 use crate::engine::containers::{Containers, Owner, Room, RoomNetwork, RoomVolume};
 use crate::failure::{self, Failure};
+use crate::graph::WORKSPACE;
 use crate::source::{Checkout, Sources};
-use crate::step::build_of_file::WORKSPACE;
 
 /// `HOME` of each container, as in the original.
 pub(crate) const HOME: &str = "/acb/home";

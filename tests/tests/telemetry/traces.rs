@@ -95,7 +95,8 @@ async fn an_api_request_is_one_trace() {
     assert_eq!(span.parent, SENT_SPAN);
     let attempt = named("BUILD web-");
     assert_eq!((&attempt.parent, attempt.attribute("run.id")), (&span.id, Some(run.id.as_str())));
-    assert_eq!(named("tag").parent, attempt.id);
+    let step = named("step push");
+    assert_eq!((&step.parent, &named("tag").parent), (&attempt.id, &step.id));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,6 +124,8 @@ pub struct BuildOrder {
     pub dockerfile: String,
     /// The images that it may load, with their digests. A build that loads another one is stopped.
     pub bases: BTreeSet<ImageReference>,
+    /// Whether one of them is only in this engine, under a name that no one else uses: an earlier step has built it.
+    pub has_local_base: bool,
     /// Whether one of them is a frontend that reads the Dockerfile.
     pub has_frontend: bool,
     /// The name of the result in the engine, used only by this run.

@@ -255,13 +255,14 @@ impl Builder {
         let dockerfile = read_dockerfile(files, step.work).await?;
         let mut replaced: BTreeMap<ImageReference, ImageReference> = BTreeMap::new();
         let mut bases = Bases::default();
-        let mut loaded = BTreeSet::new();
+        let (mut loaded, mut has_local_base) = (BTreeSet::new(), false);
         for used in dockerfile.images().iter().filter(|used| used.needed) {
             let role = match used.role {
                 Role::Runtime => BaseRole::Runtime,
                 Role::BuildTime | Role::Frontend => BaseRole::Buildtime,
             };
             if let Some(built) = step.images.find(&used.image) {
+                has_local_base = true;
                 let local = built.local.name().clone();
                 loaded.insert(local.clone());
                 replaced.insert(used.image.clone(), local);
@@ -286,6 +287,7 @@ impl Builder {
         let has_frontend = dockerfile.images().iter().any(|used| used.role == Role::Frontend);
         Ok(Pinned {
             dockerfile: dockerfile.replace(&replaced),
+            has_local_base,
             has_frontend,
             loaded,
             bases: bases.0,
@@ -330,6 +332,7 @@ impl Builder {
             step: step.id.clone(),
             dockerfile: pinned.dockerfile,
             bases: pinned.loaded,
+            has_local_base: pinned.has_local_base,
             has_frontend: pinned.has_frontend,
             image: local_name(step)?,
             labels,
@@ -390,6 +393,7 @@ impl Builder {
 /// A Dockerfile whose images are fixed.
 struct Pinned {
     dockerfile: String,
+    has_local_base: bool,
     has_frontend: bool,
     /// The images that the build may load.
     loaded: BTreeSet<ImageReference>,

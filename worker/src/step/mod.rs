@@ -4,7 +4,6 @@ use std::time::Duration;
 
 pub(crate) mod build;
 pub(crate) mod build_log;
-pub(crate) mod build_of_file;
 pub(crate) mod cmd;
 pub(crate) mod output;
 pub(crate) mod push;

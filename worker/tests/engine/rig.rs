@@ -49,6 +49,7 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
         step: "build".parse().unwrap(),
         dockerfile: dockerfile.to_owned(),
         bases: bases(dockerfile),
+        has_local_base: false,
         has_frontend: false,
         image,
         labels: BTreeMap::new(),

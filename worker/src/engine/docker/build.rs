@@ -232,10 +232,10 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     attributes
 }
 
-/// Bases come from their registry; an image of that name in this engine may be somebody else's. A base without a digest
-/// is one that an earlier step has built, under a name that only that step uses; the others are pinned then as well.
+/// Bases come from their registry; an image of that name in this engine may be somebody else's. If an earlier step has
+/// built one of them, the engine looks for all of them in itself first: the others are pinned by their digests.
 fn resolve_mode(order: &BuildOrder) -> &'static str {
-    if order.bases.iter().any(|base| base.digest().is_none()) { "local" } else { "pull" }
+    if order.has_local_base { "local" } else { "pull" }
 }
 
 /// Newer engines return the digest of the configuration in addition to that of the manifest; Docker Engine 20.10

@@ -11,14 +11,14 @@ use gantry_domain::source::Source;
 use gantry_ops::secret::SecretString;
 use gantry_taskfile::task_file::{Build, Container, Given, Traced};
 
+use super::{BuildContext, BuildWork};
 use crate::failure::Failure;
-use crate::graph::{BuildContext, BuildWork};
 
 /// Where the source is in each container.
 pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// The build of a step for a run on `run_platform`.
-pub(crate) fn translate(build: Build, run_platform: &Platform) -> Result<BuildWork, Failure> {
+pub(super) fn translate(build: Build, run_platform: &Platform) -> Result<BuildWork, Failure> {
     let Build {
         tags,
         dockerfile,
@@ -169,7 +169,7 @@ fn read_context(directory: &str, text: &str) -> Result<BuildContext, Failure> {
 }
 
 /// A path relative to the workspace; `None` if it is not in it.
-pub(crate) fn in_workspace(directory: &str, path: &str) -> Option<String> {
+fn in_workspace(directory: &str, path: &str) -> Option<String> {
     let joined =
         if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
     let mut names: Vec<&str> = Vec::new();
