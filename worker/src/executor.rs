@@ -145,11 +145,12 @@ impl Executor {
         let walked = self.walk(&shared, stop).await;
         shared.detached.end().await;
         shared.workspace.remove().await;
+        let bases = shared.images.bases();
+        shared.images.remove().await;
         walked?;
         if graph.pushed().next().is_none() {
             attempt.log.say(None, "nothing was to be pushed").await;
         }
-        let bases = shared.images.bases();
         let product = shared.product.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Product { bases, ..product })
     }

@@ -14,6 +14,7 @@ mod power_cut;
 mod push;
 mod registry_faults;
 mod roles;
+mod samples;
 mod scaled;
 mod service;
 mod shared_engine;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use gantry_domain::decide::planner;
 use gantry_domain::id::RunId;
 use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{FileWork, Recipe, RunTimeout, TaskFile, Work};
+use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_domain::source::Source;
 use gantry_domain::step::{Step, StepEnd, StepState, Steps};
@@ -47,14 +47,26 @@ impl Files {
     /// Requests a run of this task file, in which BASE is the busybox image.
     pub(crate) async fn ask(&self, source: Source, text: &str) -> RunId {
         let text = text.replace("BASE", &real::base_image());
-        self.ask_for(source, TaskFile::Text(text)).await
+        self.ask_for(source, TaskFile::Text(text), &[]).await
     }
 
-    async fn ask_for(&self, source: Source, file: TaskFile) -> RunId {
+    /// Requests a run of a task file of the source, with these values.
+    pub(crate) async fn ask_with(
+        &self,
+        source: Source,
+        path: &str,
+        values: &[(&str, String)],
+    ) -> RunId {
+        self.ask_for(source, TaskFile::Path(path.parse().unwrap()), values).await
+    }
+
+    async fn ask_for(&self, source: Source, file: TaskFile, values: &[(&str, String)]) -> RunId {
+        let value = |text: &String| FileValue { text: text.clone(), is_given: false };
+        let values = values.iter().map(|(name, text)| (name.parse().unwrap(), value(text)));
         let work = FileWork {
             file,
             values_file: None,
-            values: std::collections::BTreeMap::new(),
+            values: values.collect(),
             secret_values: std::collections::BTreeMap::new(),
         };
         let recipe = Recipe {
@@ -90,12 +102,18 @@ impl Files {
         Ran { run, steps, log }
     }
 
-    /// What the engine still has of this installation: containers, networks, volumes.
+    /// What the engine has for good of this installation: containers, networks, volumes, images. The image of a single
+    /// build is removed after the end of its run.
     pub(crate) async fn left(&self) -> Vec<String> {
-        let installation = self.gantry.real_worker("w").settings.installation;
-        let engine = self.gantry.real_worker("w").engine;
-        let left = engine.leftovers(&installation).await.unwrap();
-        left.into_iter().map(|left| format!("{:?} {}", left.kind, left.id)).collect()
+        let worker = self.gantry.real_worker("w");
+        let asked = Instant::now();
+        loop {
+            let left = worker.engine.leftovers(&worker.settings.installation).await.unwrap();
+            if left.is_empty() || asked.elapsed() > Duration::from_secs(30) {
+                return left.iter().map(|left| format!("{:?} {}", left.kind, left.id)).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -449,7 +467,7 @@ async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs() {
 async fn a_wrong_file_fails_with_every_mistake_and_its_line() {
     let files = Files::start().await;
     let source = files.source(&[("acr-task.yaml", "steps:\n- {cmd: x, when: [no]}\n- {}\n")]);
-    let id = files.ask_for(source, TaskFile::Path("acr-task.yaml".parse().unwrap())).await;
+    let id = files.ask_with(source, "acr-task.yaml", &[]).await;
     assert!(files.gantry.real_worker("w").turn(&files.gantry.stop).await.unwrap());
     let ran = files.ended(id, 1).await;
     let error = ran.failed(ErrorCode::TaskFileInvalid);

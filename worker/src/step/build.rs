@@ -84,6 +84,18 @@ impl Images {
         bases.0
     }
 
+    /// Removes all images from the engine, the last first: an image may be the base of a later one. A single one is removed
+    /// while nothing waits for it.
+    pub(crate) async fn remove(self) {
+        let all = self.all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        drop(self.built);
+        if all.len() > 1 {
+            for built in all.into_iter().rev().filter_map(Arc::into_inner) {
+                built.local.remove().await;
+            }
+        }
+    }
+
     fn add(&self, names: &[ImageReference], built: Arc<Built>) {
         let mut by_name = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         for name in names {
@@ -124,6 +136,7 @@ pub(crate) struct Built {
 pub(crate) struct LocalImage {
     engine: Arc<dyn Engine>,
     name: ImageReference,
+    is_removed: bool,
 }
 
 impl LocalImage {
@@ -133,14 +146,26 @@ impl LocalImage {
     }
 }
 
+impl LocalImage {
+    async fn remove(mut self) {
+        self.is_removed = true;
+        remove(self.engine.as_ref(), &self.name).await;
+    }
+}
+
 impl Drop for LocalImage {
     fn drop(&mut self) {
+        if self.is_removed {
+            return;
+        }
         let (engine, name) = (Arc::clone(&self.engine), self.name.clone());
-        tokio::spawn(async move {
-            if let Err(error) = engine.remove_image(&name).await {
-                tracing::debug!("{name} is removed by the next sweep: {error}");
-            }
-        });
+        tokio::spawn(async move { remove(engine.as_ref(), &name).await });
+    }
+}
+
+async fn remove(engine: &dyn Engine, name: &ImageReference) {
+    if let Err(error) = engine.remove_image(name).await {
+        tracing::debug!("{name} is removed by the next sweep: {error}");
     }
 }
 
@@ -174,7 +199,11 @@ impl Builder {
         let pinned = spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?;
         let bases = pinned.bases.clone();
         let order = self.order(step, pinned)?;
-        let local = LocalImage { engine: Arc::clone(&self.engine), name: order.image.clone() };
+        let local = LocalImage {
+            engine: Arc::clone(&self.engine),
+            name: order.image.clone(),
+            is_removed: false,
+        };
         let building = self.build_image(step, &files, order, search);
         let image = spans::stage(Stage::Build, building).await?;
         let platform = step.work.platform.clone();
