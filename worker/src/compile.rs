@@ -17,7 +17,7 @@ use gantry_ops::aside;
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_remote::http::{Method, OutboundClient, OutboundError, read_body};
 use gantry_taskfile::task_file::{
-    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity, Task,
+    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, SecretReference, Severity, Task,
 };
 use gantry_taskfile::template::{Data, Trust};
 use tokio::time::timeout;
@@ -75,6 +75,7 @@ impl Compiler {
         let text = file.text().await?;
         let mut inputs = self.inputs(file).await?;
         self.read_alias_files(file, &text, &mut inputs).await?;
+        refuse_secrets(file, &text, &inputs).await?;
         let compiled = compile_aside(text, inputs).await?;
         let log = &file.attempt.log;
         match compiled {
@@ -214,6 +215,22 @@ impl File<'_> {
         }
         variables
     }
+}
+
+/// Fails if the file names a secret of a vault, which no run gets. It would be empty.
+async fn refuse_secrets(file: &File<'_>, text: &str, inputs: &Inputs) -> Result<(), Failure> {
+    let (text, known) = (text.to_owned(), inputs.clone());
+    let needs = aside::read(move || task_file::needs(&text, &known)).await;
+    let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+    let first = needs.ok().and_then(|needs| needs.secrets.into_iter().next());
+    first.map_or(Ok(()), |SecretReference { id, .. }| {
+        let message = format!(
+            "{}: the secret `{id}` is in a vault, which runs do not read: give it with `--set-secret {id}`, and write \
+             `.Values.{id}` in place of `.Secrets.{id}`",
+            file.name()
+        );
+        Err(Failure::in_words(ErrorCode::TaskFileInvalid, message))
+    })
 }
 
 async fn compile_aside(

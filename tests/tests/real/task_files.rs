@@ -13,13 +13,41 @@ use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{runs, steps};
 use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{TestPipeline, create_registry};
-use gantry_tests::real;
+use gantry_tests::real::{self, Engine};
+use gantry_worker::Worker;
 
 use crate::builds::unique;
+
+// The engine with the containerd store has no rules for iptables, which belong to the other one: its containers do not
+// reach each other. What steps do in their network is tested on the default engine.
+gantry_tests::on_each_engine! {
+    a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
+    a_secret_of_a_vault_is_refused_by_name,
+    an_image_that_no_step_has_built_is_not_pushed,
+    a_command_runs_in_a_container_and_leaves_nothing,
+    steps_share_the_files_of_the_source_and_a_home,
+    branches_overlap_and_a_step_waits_for_those_that_it_names,
+    a_failing_step_stops_its_siblings_and_nothing_is_left,
+    ignored_errors_count_as_success,
+    a_step_that_takes_too_long_is_stopped,
+    a_failed_step_is_tried_again_in_the_same_workspace,
+    only_the_named_errors_are_tried_again,
+    a_repeated_step_runs_so_many_times_more,
+    an_image_is_built_tested_and_pushed,
+    a_failing_test_stops_the_push,
+    a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run,
+    a_file_of_secrets_is_mounted_only_where_a_step_says_so,
+    limits_hold_for_each_container,
+    a_step_that_asks_for_the_machine_is_refused_before_anything_runs,
+    a_wrong_file_fails_with_every_mistake_and_its_line,
+    a_missing_program_and_a_missing_image_are_told,
+    a_cancelled_run_stops_its_containers,
+}
 
 /// An installation that runs task files on a real engine.
 pub(crate) struct Files {
     pub(crate) gantry: TestPipeline,
+    on: Engine,
 }
 
 /// A run that has ended.
@@ -30,10 +58,15 @@ pub(crate) struct Ran {
 }
 
 impl Files {
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start(on: Engine) -> Self {
         let gantry = TestPipeline::start(Backend::Embedded).await;
         create_registry(gantry.store.as_ref(), "real", &real::registry(), 8).await;
-        Self { gantry }
+        Self { gantry, on }
+    }
+
+    /// A worker on the engine of this test.
+    pub(crate) fn worker(&self, name: &str) -> Worker {
+        self.gantry.real_worker_on(name, &self.on.docker_host())
     }
 
     /// A source with these files.
@@ -90,7 +123,7 @@ impl Files {
     /// Runs this task file to its end.
     pub(crate) async fn run(&self, source: Source, text: &str) -> Ran {
         let id = self.ask(source, text).await;
-        assert!(self.gantry.real_worker("w").turn(&self.gantry.stop).await.unwrap());
+        assert!(self.worker("w").turn(&self.gantry.stop).await.unwrap());
         self.ended(id, 1).await
     }
 
@@ -105,7 +138,7 @@ impl Files {
     /// What the engine has for good of this installation: containers, networks, volumes, images. The image of a single
     /// build is removed after the end of its run.
     pub(crate) async fn left(&self) -> Vec<String> {
-        let worker = self.gantry.real_worker("w");
+        let worker = self.worker("w");
         let asked = Instant::now();
         loop {
             let left = worker.engine.leftovers(&worker.settings.installation).await.unwrap();
@@ -145,18 +178,16 @@ impl Ran {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_runs_in_a_container_and_leaves_nothing() {
-    let files = Files::start().await;
+async fn a_command_runs_in_a_container_and_leaves_nothing(on: Engine) {
+    let files = Files::start(on).await;
     let ran = files.run(Source::Nothing, "steps:\n- cmd: BASE echo hello world\n").await;
     ran.succeeded();
     ran.says("hello world");
     assert_eq!(files.left().await, [] as [String; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn steps_share_the_files_of_the_source_and_a_home() {
-    let files = Files::start().await;
+async fn steps_share_the_files_of_the_source_and_a_home(on: Engine) {
+    let files = Files::start(on).await;
     let source = files.source(&[("words.txt", "from the source\n"), ("deep/in/it", "deep\n")]);
     let text = r#"
 steps:
@@ -174,9 +205,8 @@ steps:
     assert_eq!(files.left().await, [] as [String; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn branches_overlap_and_a_step_waits_for_those_that_it_names() {
-    let files = Files::start().await;
+async fn branches_overlap_and_a_step_waits_for_those_that_it_names(on: Engine) {
+    let files = Files::start(on).await;
     // Each of the two ends well only if the other one runs.
     let meets = |own: &str, other: &str| {
         format!(
@@ -200,7 +230,7 @@ steps:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_server_is_reached_by_its_step_id() {
-    let files = Files::start().await;
+    let files = Files::start(Engine::Default).await;
     let text = r#"
 steps:
 - id: web
@@ -215,9 +245,8 @@ steps:
     assert_eq!(files.left().await, [] as [String; 0], "it ends with the run");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failing_step_stops_its_siblings_and_nothing_is_left() {
-    let files = Files::start().await;
+async fn a_failing_step_stops_its_siblings_and_nothing_is_left(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 steps:
 - {id: slow, cmd: BASE sleep 600, when: ["-"]}
@@ -243,9 +272,8 @@ steps:
     assert_eq!(files.left().await, [] as [String; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ignored_errors_count_as_success() {
-    let files = Files::start().await;
+async fn ignored_errors_count_as_success(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 steps:
 - {id: fails, cmd: BASE sh -c 'exit 4', ignoreErrors: true}
@@ -258,9 +286,8 @@ steps:
     assert_eq!(*end, StepEnd::Failed { exit_code: Some(4), is_ignored: true });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_takes_too_long_is_stopped() {
-    let files = Files::start().await;
+async fn a_step_that_takes_too_long_is_stopped(on: Engine) {
+    let files = Files::start(on).await;
     let mark = format!("6{}", rand::random_range(10_000..99_999));
     let text = format!("steps:\n- {{id: slow, cmd: BASE sleep {mark}, timeout: 1}}\n");
     let ran = files.run(Source::Nothing, &text).await;
@@ -270,9 +297,8 @@ async fn a_step_that_takes_too_long_is_stopped() {
     assert!(!is_running(&mark), "its process is gone");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_step_is_tried_again_in_the_same_workspace() {
-    let files = Files::start().await;
+async fn a_failed_step_is_tried_again_in_the_same_workspace(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 steps:
 - id: third
@@ -288,9 +314,8 @@ steps:
     ran.says("it is tried again in 1 s, 3 retries are left");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_named_errors_are_tried_again() {
-    let files = Files::start().await;
+async fn only_the_named_errors_are_tried_again(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 steps:
 - id: named
@@ -310,18 +335,16 @@ steps:
     assert_eq!((ran.step("named").tries, ran.step("another").tries), (2, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_step_runs_so_many_times_more() {
-    let files = Files::start().await;
+async fn a_repeated_step_runs_so_many_times_more(on: Engine) {
+    let files = Files::start(on).await;
     let text = "steps:\n- {id: again, cmd: BASE echo once, repeat: 2}\n";
     let ran = files.run(Source::Nothing, text).await;
     ran.succeeded();
     assert_eq!((ran.log.matches("once\n").count(), ran.step("again").tries), (3, 3), "{}", ran.log);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_built_tested_and_pushed() {
-    let files = Files::start().await;
+async fn an_image_is_built_tested_and_pushed(on: Engine) {
+    let files = Files::start(on).await;
     let name = unique("tested");
     let dockerfile = "FROM BASE\nCOPY word /word\n".replace("BASE", &real::base_image());
     let source = files.source(&[("app/Dockerfile", &dockerfile), ("app/word", "inside\n")]);
@@ -346,9 +369,8 @@ steps:
     assert!(product.commit.is_some());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failing_test_stops_the_push() {
-    let files = Files::start().await;
+async fn a_failing_test_stops_the_push(on: Engine) {
+    let files = Files::start(on).await;
     let name = unique("untested");
     let dockerfile = "FROM BASE\nRUN true\n".replace("BASE", &real::base_image());
     let source = files.source(&[("Dockerfile", &dockerfile)]);
@@ -361,9 +383,8 @@ async fn a_failing_test_stops_the_push() {
     assert!(!ran.log.contains("pushing to"), "{}", ran.log);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run() {
-    let files = Files::start().await;
+async fn a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run(on: Engine) {
+    let files = Files::start(on).await;
     let name = unique("chain");
     let first = "FROM BASE\nRUN echo first > /first\n".replace("BASE", &real::base_image());
     let second = "FROM FIRST\nCOPY made /made\n";
@@ -390,7 +411,7 @@ steps:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_with_equal_step_ids_do_not_meet() {
-    let files = Files::start().await;
+    let files = Files::start(Engine::Default).await;
     let text = |word: &str| {
         format!(
             r#"
@@ -405,8 +426,8 @@ steps:
     };
     let one = files.ask(Source::Nothing, &text("first")).await;
     let other = files.ask(Source::Nothing, &text("second")).await;
-    let (stop, gantry) = (&files.gantry.stop, &files.gantry);
-    let (a, b) = (gantry.real_worker("a"), gantry.real_worker("b"));
+    let stop = &files.gantry.stop;
+    let (a, b) = (files.worker("a"), files.worker("b"));
     let (first, second) = tokio::join!(a.turn(stop), b.turn(stop));
     assert!(first.unwrap() && second.unwrap());
     for (id, own, foreign) in [(one, "first", "second"), (other, "second", "first")] {
@@ -417,9 +438,8 @@ steps:
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_secrets_is_mounted_only_where_a_step_says_so() {
-    let files = Files::start().await;
+async fn a_file_of_secrets_is_mounted_only_where_a_step_says_so(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 volumes:
 - name: keys
@@ -436,9 +456,8 @@ steps:
     assert_eq!(files.left().await, [] as [String; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn limits_hold_for_each_container() {
-    let files = Files::start().await;
+async fn limits_hold_for_each_container(on: Engine) {
+    let files = Files::start(on).await;
     let text = r#"
 steps:
 - id: rights
@@ -453,9 +472,8 @@ steps:
     assert!(error.contains("step `greedy`") && error.contains("steps.memory"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs() {
-    let files = Files::start().await;
+async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs(on: Engine) {
+    let files = Files::start(on).await;
     let text = "steps:\n- cmd: BASE echo began\n- {id: root, cmd: BASE true, privileged: true}\n";
     let ran = files.run(Source::Nothing, text).await;
     let error = ran.failed(ErrorCode::NotAllowed);
@@ -463,12 +481,11 @@ async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs() {
     assert!(!ran.log.contains("began"), "{}", ran.log);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_file_fails_with_every_mistake_and_its_line() {
-    let files = Files::start().await;
+async fn a_wrong_file_fails_with_every_mistake_and_its_line(on: Engine) {
+    let files = Files::start(on).await;
     let source = files.source(&[("acr-task.yaml", "steps:\n- {cmd: x, when: [no]}\n- {}\n")]);
     let id = files.ask_with(source, "acr-task.yaml", &[]).await;
-    assert!(files.gantry.real_worker("w").turn(&files.gantry.stop).await.unwrap());
+    assert!(files.worker("w").turn(&files.gantry.stop).await.unwrap());
     let ran = files.ended(id, 1).await;
     let error = ran.failed(ErrorCode::TaskFileInvalid);
     for line in ["acr-task.yaml:2:", "acr-task.yaml:3:"] {
@@ -476,9 +493,8 @@ async fn a_wrong_file_fails_with_every_mistake_and_its_line() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_program_and_a_missing_image_are_told() {
-    let files = Files::start().await;
+async fn a_missing_program_and_a_missing_image_are_told(on: Engine) {
+    let files = Files::start(on).await;
     let ran = files.run(Source::Nothing, "steps:\n- {id: gone, cmd: BASE no-such-program}\n").await;
     let error = ran.failed(ErrorCode::StepFailed);
     assert!(error.contains("no-such-program"), "{error}");
@@ -488,15 +504,14 @@ async fn a_missing_program_and_a_missing_image_are_told() {
     assert!(error.contains(&image), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_run_stops_its_containers() {
-    let files = Files::start().await;
+async fn a_cancelled_run_stops_its_containers(on: Engine) {
+    let files = Files::start(on).await;
     let mark = format!("7{}", rand::random_range(10_000..99_999));
     let text = format!(
         "steps:\n- {{id: server, cmd: BASE sleep {mark}1, detach: true}}\n- cmd: BASE sleep {mark}2\n"
     );
     let id = files.ask(Source::Nothing, &text).await;
-    let worker = files.gantry.real_worker("w");
+    let worker = files.worker("w");
     let canceling = async {
         while !is_running(&format!("{mark}2")) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -510,6 +525,71 @@ async fn a_cancelled_run_stops_its_containers() {
     assert_eq!(ran.status(), RunStatus::Canceled);
     assert_eq!(files.left().await, [] as [String; 0]);
     assert!(!is_running(&format!("{mark}1")) && !is_running(&format!("{mark}2")));
+}
+
+/// The graph is executed from its beginning, and the tag that the first attempt has moved stays with the run.
+async fn a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew(on: Engine) {
+    let files = Files::start(on).await;
+    let name = unique("twice");
+    let dockerfile = format!("FROM {}\nRUN true\n", real::base_image());
+    let source = files.source(&[("Dockerfile", &dockerfile)]);
+    let mark = format!("8{}", rand::random_range(10_000..99_999));
+    let text = format!(
+        "version: v1.1.0\nsteps:\n- build: -t $Registry/{name}:1 .\n- push: [$Registry/{name}:1]\n- {{id: waits, cmd: BASE sleep {mark}, timeout: 1200}}\n"
+    );
+    let id = files.ask(source, &text).await;
+    let dying = files.worker("dying");
+    let stop = files.gantry.stop.clone();
+    let attempt = tokio::spawn(async move { dying.turn(&stop).await });
+    while !is_running(&mark) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    attempt.abort();
+    let store = files.gantry.store.as_ref();
+    runs::lapse_now(store, id).await.unwrap().unwrap();
+    let lineage = |ran: &Ran| ran.log.matches("pushed ").count();
+    let first = files.ended(id, 1).await;
+    assert_eq!(lineage(&first), 1, "{}", first.log);
+
+    // The second attempt is cancelled in the same step, after its push.
+    files.gantry.schedule().await;
+    let second = files.worker("second");
+    let canceling = async {
+        while files.ended(id, 2).await.steps.iter().all(|step| {
+            step.id.as_str() != "waits" || !matches!(step.state, StepState::Running { .. })
+        }) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        runs::cancel(store, id, &TestPipeline::somebody()).await.unwrap();
+    };
+    let (worked, ()) = tokio::join!(second.turn(&files.gantry.stop), canceling);
+    assert!(worked.unwrap());
+    let ran = files.ended(id, 2).await;
+    assert_eq!(ran.status(), RunStatus::Canceled, "{}", ran.log);
+    assert_eq!(lineage(&ran), 1, "{}", ran.log);
+    // What the dead worker left is removed by any worker's sweep.
+    let worker = files.worker("sweeper");
+    for leftover in worker.engine.leftovers(&worker.settings.installation).await.unwrap() {
+        worker.engine.remove(&leftover).await.unwrap();
+    }
+    assert_eq!(files.left().await, [] as [String; 0]);
+    assert!(!is_running(&mark));
+}
+
+async fn a_secret_of_a_vault_is_refused_by_name(on: Engine) {
+    let files = Files::start(on).await;
+    let text = "secrets:\n- id: key\n  keyvault: https://own.vault.azure.net/secrets/key\nsteps:\n- cmd: BASE echo {{.Secrets.key}}\n";
+    let ran = files.run(Source::Nothing, text).await;
+    let error = ran.failed(ErrorCode::TaskFileInvalid);
+    assert!(error.contains("--set-secret key"), "{error}");
+}
+
+async fn an_image_that_no_step_has_built_is_not_pushed(on: Engine) {
+    let files = Files::start(on).await;
+    let image = format!("{}/busybox:1", real::registry());
+    let ran = files.run(Source::Nothing, &format!("steps:\n- push: [{image}]\n")).await;
+    let error = ran.failed(ErrorCode::ImageNotFound);
+    assert!(error.contains("no step before it has built"), "{error}");
 }
 
 /// Whether a process of this machine has `word` as its last argument.
