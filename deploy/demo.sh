@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows gantry's main job with real servers: a commit is pushed, the signed webhook starts a build,
-# and the image is pulled by its tag and run.
+# and the image is pulled by its tag and run. Then a task file builds, tests and pushes, and a failing test stops the push.
 #
 #   deploy/demo.sh         builds gantry and runs the demo
 #   deploy/demo.sh stop    stops what KEEP=1 left running
@@ -19,6 +19,8 @@ source "$root/deploy/lib/hmac.sh"
 source "$root/deploy/lib/run_image.sh"
 # shellcheck source=deploy/lib/hello.sh
 source "$root/deploy/lib/hello.sh"
+# shellcheck source=deploy/lib/tested_hello.sh
+source "$root/deploy/lib/tested_hello.sh"
 
 state=${DEMO_STATE:-$root/.demo}
 gantry=${DEMO_GANTRY:-$root/target/debug/gantry}
@@ -52,6 +54,16 @@ main() {
 
     chapter "Pulling the image from the registry and running it"
     show_image
+
+    chapter "A task file: build, test in a container, push what has passed"
+    make_tested_task
+    run_tested_task 0
+    is_pushed || fail "the tested image was not pushed"
+
+    chapter "A commit whose test fails is not pushed"
+    push_commit "Say nothing" "nothing"
+    run_tested_task 1
+    ! is_pushed || fail "an image whose test failed was pushed"
     [[ -z ${KEEP-} ]] || show_next_steps
 }
 
