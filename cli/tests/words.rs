@@ -120,6 +120,7 @@ fn each_wrong_command_says_what_is_wrong_where_and_what_to_do() {
     for (path, text) in [
         ("app/Dockerfile", "FROM registry.test/busybox:1\n"),
         ("app/deploy/file", ""),
+        ("wrong.yaml", "steps:\n- cmd: busybox true\n  when: [no]\n"),
         ("bare/file", ""),
         ("rules/Dockerfile", "FROM registry.test/busybox:1\n"),
         ("rules/.dockerignore", "[a\n"),
@@ -210,6 +211,18 @@ gantry build -t web:1 --secret-build-arg A app
 gantry build -t web:1 --git-access-token - https://git.example/a.git < 
 gantry build -t web:1 --git-access-token - https://git.example/a.git < hunter2 hunter2
 gantry build -o xml -t web:1 app
+gantry run
+gantry run app
+gantry run -f gone.yaml
+gantry run -f wrong.yaml
+gantry run -f wrong.yaml --cmd busybox
+gantry run --cmd busybox nowhere
+gantry run -f wrong.yaml --set tag
+gantry run -f wrong.yaml --set-secret GONE
+gantry task lint wrong.yaml
+gantry task lint gone.yaml
+gantry task create -n file -f wrong.yaml
+gantry task create -n file -f gone.yaml
 gantry task create -n web
 gantry task create -n web -c app -t web:1
 gantry task create -n a -c https://git.example/a.git -t web:1

@@ -5,18 +5,21 @@
 //! cancellation is requested, the worker shuts down, or the deadline passes. Only moving the final tags is not
 //! interrupted: moving half of them would be worse than a late cancellation.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use gantry_domain::built_on::SourceRead;
 use gantry_domain::id::RunId;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{ImageReference, RegistryHost};
 use gantry_domain::lineage::Lineage;
+use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, Product, Run};
 use gantry_domain::source::Source;
 use gantry_domain::step::{StepEnd, Steps};
 use gantry_ops::metrics::Stage;
+use gantry_ops::secret::Credentials;
 use gantry_ops::telemetry;
 use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::runs;
@@ -135,6 +138,7 @@ impl Executor {
                 owner,
                 (&graph.networks, &graph.volumes),
                 source,
+                login(attempt),
                 attempt.deadline,
             ),
             images: Images::default(),
@@ -459,6 +463,14 @@ async fn interrupted(attempt: &Attempt, stop: &CancellationToken, tagging: &RwLo
     };
     let _no_step_moves_tags = tagging.write().await;
     ending
+}
+
+/// The credentials that the steps of a run may use.
+fn login(attempt: &Attempt) -> Option<BTreeMap<RegistryHost, Credentials>> {
+    match &attempt.run.recipe.work {
+        Work::File(file) if file.has_registry_login => Some(attempt.bundle.registries.clone()),
+        Work::File(_) | Work::Build(_) => None,
+    }
 }
 
 /// What was fetched, if it came from git.

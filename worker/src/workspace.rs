@@ -3,16 +3,22 @@
 //! Made when the first container needs it, and removed at the end of the attempt. Until a container has begun, the
 //! files are those of the source, so a build reads them without a volume.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use gantry_domain::image::RegistryHost;
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::CommitId;
+use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use gantry_taskfile::ignore::Ignore;
 use gantry_taskfile::task_file::{Network, Volume};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
 
 use crate::engine::ContextStream;
 use crate::engine::containers::{Containers, Owner, Room, RoomNetwork, RoomVolume};
@@ -32,6 +38,8 @@ pub(crate) struct Workspace {
     room: Room,
     secrets: Vec<Volume>,
     source: Option<Arc<Checkout>>,
+    /// The credentials that the steps may use.
+    login: Option<BTreeMap<RegistryHost, Credentials>>,
     deadline: Instant,
     made: OnceCell<()>,
     /// Whether there may be something to remove.
@@ -47,6 +55,7 @@ impl Workspace {
         owner: Owner,
         (networks, volumes): (&[Network], &[Volume]),
         source: Option<Arc<Checkout>>,
+        login: Option<BTreeMap<RegistryHost, Credentials>>,
         deadline: Instant,
     ) -> Self {
         let room = room(owner, networks, volumes);
@@ -57,6 +66,7 @@ impl Workspace {
             room,
             secrets,
             source,
+            login,
             deadline,
             made: OnceCell::new(),
             is_begun: AtomicBool::new(false),
@@ -93,7 +103,14 @@ impl Workspace {
             self.fill(&RoomVolume::workspace(self.owner()), files).await?;
         }
         for volume in &self.secrets {
-            self.fill(&named(self.owner(), volume), tar(volume)?).await?;
+            let files = volume.files.iter().map(|(name, content)| (name.as_str(), &content[..]));
+            // Steps may run as any user.
+            self.fill(&named(self.owner(), volume), tar(files, 0o644)?).await?;
+        }
+        if let Some(login) = self.login.as_ref().filter(|login| !login.is_empty()) {
+            let config = docker_configuration(login);
+            let files = [(".docker/config.json", config.as_bytes())];
+            self.fill(&RoomVolume::home(self.owner()), tar(files.into_iter(), 0o600)?).await?;
         }
         Ok(())
     }
@@ -212,18 +229,46 @@ fn room(owner: Owner, networks: &[Network], volumes: &[Volume]) -> Room {
     Room { owner, networks, volumes: all }
 }
 
-/// The files of a volume. They are small: a task file has them in its text.
-fn tar(volume: &Volume) -> Result<ContextStream, Failure> {
+/// A tar of small files, which a task file has in its text or gantry makes.
+fn tar<'a>(
+    files: impl Iterator<Item = (&'a str, &'a [u8])>,
+    mode: u32,
+) -> Result<ContextStream, Failure> {
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in &volume.files {
+    for (name, content) in files {
         let mut header = tar::Header::new_gnu();
-        // Steps may run as any user.
-        header.set_mode(0o644);
+        header.set_mode(mode);
         header.set_size(content.len() as u64);
-        let appended = archive.append_data(&mut header, name, content.as_slice());
+        let appended = archive.append_data(&mut header, name, content);
         appended.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
     }
     let bytes = archive.into_inner();
     let bytes = bytes.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
     Ok(Box::pin(std::io::Cursor::new(bytes)))
+}
+
+/// The configuration that `docker login` writes.
+fn docker_configuration(login: &BTreeMap<RegistryHost, Credentials>) -> Zeroizing<String> {
+    let auths = login.iter().map(|(host, Credentials { username, password })| {
+        let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
+        (host.to_string(), serde_json::json!({ "auth": BASE64.encode(pair.as_bytes()) }))
+    });
+    let auths: serde_json::Map<String, serde_json::Value> = auths.collect();
+    Zeroizing::new(serde_json::json!({ "auths": auths }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_ops::secret::SecretString;
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_that_of_docker_login() {
+        let credentials =
+            Credentials { username: "mona".to_owned(), password: SecretString::from("s3cret") };
+        let login = [("registry.test".parse().unwrap(), credentials)].into();
+        let expected = r#"{"auths":{"registry.test":{"auth":"bW9uYTpzM2NyZXQ="}}}"#;
+        assert_eq!(docker_configuration(&login).as_str(), expected);
+    }
 }

@@ -124,7 +124,9 @@ impl Follower<'_> {
                 self.view.note(&format!("attempt {} begins", begun.attempt))?;
             }
             Ok(Some(LogEvent::Attempt(_))) => {}
-            Ok(Some(LogEvent::Log(chunk))) => self.view.log(&chunk.text)?,
+            Ok(Some(LogEvent::Log(chunk))) => {
+                self.view.log(chunk.step.as_deref(), &chunk.text)?;
+            }
             Ok(Some(LogEvent::Hole(hole))) => {
                 let lost = hole.until.saturating_sub(hole.offset);
                 self.view.note(&format!("{lost} bytes of the log are lost here"))?;

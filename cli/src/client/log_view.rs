@@ -1,5 +1,6 @@
 //! Shows a run's log: plain lines, and on a terminal a last line with the run's status.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -23,12 +24,22 @@ pub(crate) enum Show {
 /// Longer lines are split, so that memory is bounded.
 const LONGEST_HELD: usize = 256 * 1024;
 
+/// The incomplete last line of one writer.
+struct Begun {
+    sanitiser: Sanitiser,
+    line: String,
+}
+
 pub(crate) struct LogView {
     run: String,
     show: Show,
-    sanitiser: Sanitiser,
-    /// The last line of the text, as long as it is incomplete.
-    begun_line: String,
+    colours: bool,
+    /// Whether lines begin with the id of their step, because several steps may write at once.
+    with_steps: bool,
+    /// The output of each step, as long as its last line is incomplete; of the run itself without an id.
+    begun: BTreeMap<Option<String>, Begun>,
+    /// The length of the longest id so far.
+    longest_id: usize,
     bar: Option<ProgressBar>,
     /// The run's status, in words.
     status: String,
@@ -37,8 +48,9 @@ pub(crate) struct LogView {
 }
 
 impl LogView {
-    /// `colours`: whether the log may use colours. Without a terminal it never does.
-    pub(crate) fn new(run: &str, show: Show, colours: bool) -> Self {
+    /// `colours`: whether the log may use colours. Without a terminal it never does. `with_steps`: whether lines begin with
+    /// the id of their step.
+    pub(crate) fn new(run: &str, show: Show, colours: bool, with_steps: bool) -> Self {
         let on_terminal = match show {
             Show::Log => io::stdout().is_terminal(),
             Show::State | Show::LogAside => io::stderr().is_terminal(),
@@ -46,25 +58,32 @@ impl LogView {
         Self {
             run: run.to_owned(),
             show,
-            sanitiser: Sanitiser::new(colours && on_terminal),
-            begun_line: String::new(),
+            colours: colours && on_terminal,
+            with_steps,
+            begun: BTreeMap::new(),
+            longest_id: 0,
             bar: io::stderr().is_terminal().then(spinner),
             status: run.to_owned(),
             instruction: String::new(),
         }
     }
 
-    /// Shows a part of the log.
-    pub(crate) fn log(&mut self, text: &str) -> Result<()> {
+    /// Shows a part of the log, of this step or of the run itself.
+    pub(crate) fn log(&mut self, step: Option<&str>, text: &str) -> Result<()> {
         if self.show == Show::State {
             return Ok(());
         }
-        self.begun_line.push_str(&self.sanitiser.push(text));
-        // Only complete lines are printed, so that the status line is never within one.
-        match self.begun_line.rfind('\n') {
+        let writer = step.filter(|_| self.with_steps).map(str::to_owned);
+        let colours = self.colours;
+        let new = || Begun { sanitiser: Sanitiser::new(colours), line: String::new() };
+        let begun = self.begun.entry(writer.clone()).or_insert_with(new);
+        begun.line.push_str(&begun.sanitiser.push(text));
+        // Only complete lines are printed, so that neither the status line nor another step is within one.
+        match begun.line.rfind('\n') {
             Some(end) => {
-                let rest = self.begun_line.split_off(end + 1);
-                let lines = std::mem::replace(&mut self.begun_line, rest);
+                let rest = begun.line.split_off(end + 1);
+                let lines = std::mem::replace(&mut begun.line, rest);
+                let lines = self.named(writer.as_deref(), &lines);
                 self.write(&lines)?;
                 if let Some(instruction) = lines.lines().rev().find_map(instruction) {
                     instruction.clone_into(&mut self.instruction);
@@ -72,14 +91,22 @@ impl LogView {
                 }
                 Ok(())
             }
-            None if self.begun_line.len() > LONGEST_HELD => self.end_line(),
+            None if begun.line.len() > LONGEST_HELD => self.end_lines(),
             None => Ok(()),
         }
     }
 
+    /// Complete lines of a step, each with its id.
+    fn named(&mut self, step: Option<&str>, lines: &str) -> String {
+        let Some(step) = step else { return lines.to_owned() };
+        self.longest_id = self.longest_id.max(step.len());
+        let width = self.longest_id;
+        lines.lines().map(|line| format!("{step:<width$} │ {line}\n")).collect()
+    }
+
     /// Prints a message about the run, between two lines of its log.
     pub(crate) fn note(&mut self, words: &str) -> Result<()> {
-        self.end_line()?;
+        self.end_lines()?;
         self.beside_bar(|| say(one_line(words)));
         Ok(())
     }
@@ -109,10 +136,11 @@ impl LogView {
 
     /// Ends the output, and restores the terminal.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        self.end_line()?;
-        let reset = self.sanitiser.finish();
+        self.end_lines()?;
+        let resets = self.begun.values_mut().map(|begun| begun.sanitiser.finish());
+        let reset: String = resets.collect();
         if !reset.is_empty() {
-            self.write(reset)?;
+            self.write(&reset)?;
         }
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -120,12 +148,15 @@ impl LogView {
         Ok(())
     }
 
-    fn end_line(&mut self) -> Result<()> {
-        if self.begun_line.is_empty() {
-            return Ok(());
+    fn end_lines(&mut self) -> Result<()> {
+        let begun = self.begun.iter_mut().filter(|(_, begun)| !begun.line.is_empty());
+        let begun = begun.map(|(step, begun)| (step.clone(), std::mem::take(&mut begun.line)));
+        let begun: Vec<_> = begun.collect();
+        for (step, line) in begun {
+            let line = self.named(step.as_deref(), &(line + "\n"));
+            self.write(&line)?;
         }
-        let line = std::mem::take(&mut self.begun_line) + "\n";
-        self.write(&line)
+        Ok(())
     }
 
     fn write(&self, text: &str) -> Result<()> {
@@ -157,6 +188,7 @@ impl Drop for LogView {
 
 /// The instruction that a line of BuildKit's log announces: `[2/3] RUN make` in `#6 [2/3] RUN make`.
 fn instruction(line: &str) -> Option<&str> {
+    let line = line.split_once(" │ ").map_or(line, |(_, line)| line);
     let (number, name) = line.strip_prefix('#')?.split_once(' ')?;
     let (place, _) = name.strip_prefix('[')?.split_once(']')?;
     let (_, of) = place.rsplit_once('/')?;
@@ -178,9 +210,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lines_of_steps_that_write_at_once_stay_whole_and_have_their_names() {
+        let mut view = LogView::new("ca1", Show::Log, false, true);
+        let lines = view.named(Some("lint"), "one\n\ntwo\n");
+        assert_eq!(lines, "lint │ one\nlint │ \nlint │ two\n");
+        assert_eq!(view.named(Some("a"), "x\n"), "a    │ x\n");
+        assert_eq!(view.named(None, "of the run\n"), "of the run\n");
+    }
+
+    #[test]
     fn dockerfile_instructions_are_recognized_in_the_log() {
         assert_eq!(instruction("#6 [2/3] RUN make"), Some("[2/3] RUN make"));
         assert_eq!(instruction("#6 [build 2/3] COPY . ."), Some("[build 2/3] COPY . ."));
+        assert_eq!(instruction("build │ #6 [2/3] RUN make"), Some("[2/3] RUN make"));
         for other in [
             "#1 [internal] load build definition",
             "#6 DONE 0.1s",

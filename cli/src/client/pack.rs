@@ -409,8 +409,8 @@ mod tests {
             ("broken", "is a broken link: correct it"),
             ("device", "is a device or pipe: `-f` names a file"),
             ("sub", "is a folder: name the Dockerfile in it with `-f`"),
-            ("../absent", "`-f` names the Dockerfile relative to that folder"),
-            ("/nonexistent/Dockerfile", "`-f` names the Dockerfile relative to that folder"),
+            ("../absent", "`-f` names a file relative to that folder"),
+            ("/nonexistent/Dockerfile", "`-f` names a file relative to that folder"),
         ] {
             let error = Pack::of(root, asked).unwrap_err();
             assert!(error.is::<UsageError>() && error.to_string().ends_with(said), "{error}");
@@ -473,9 +473,6 @@ mod tests {
         let folder = folder(&[("a/Dockerfile", "")]);
         let error = Pack::of(folder.path(), "Dockerfile").unwrap_err();
         assert!(error.is::<UsageError>());
-        assert!(
-            error.to_string().contains("`-f` names the Dockerfile relative to that folder"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("`-f` names a file relative to that folder"), "{error}");
     }
 }

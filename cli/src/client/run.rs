@@ -193,7 +193,8 @@ pub(crate) async fn watch(
     colours: bool,
 ) -> Result<Exit> {
     let colours = colours && client.environment.get("NO_COLOR").is_none();
-    let mut view = LogView::new(run, show, colours);
+    let watched: Run = client.api.get(&["runs", run]).await?;
+    let mut view = LogView::new(run, show, colours, watched.task_file.is_some());
     match follow(&client.api, run, place, &mut view).await? {
         Followed::Interrupted => Ok(Exit::Interrupted),
         Followed::Ended(run) => {

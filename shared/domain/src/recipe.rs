@@ -101,6 +101,10 @@ pub struct FileWork {
     /// Secret values. They replace the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_values: BTreeMap<ValueName, Sealed>,
+    /// Whether the steps may use the registry's credentials: in runs of a saved task as it is, whose code its owner
+    /// chose. Never in the task itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_registry_login: bool,
 }
 
 /// Where a task file is.
@@ -167,6 +171,14 @@ impl Recipe {
         };
         let work = build.into_iter().flatten().chain(file.into_iter().flatten());
         work.chain(self.source.query_mut())
+    }
+
+    /// Lets the steps of a run use the registry's credentials, if they are those of a task file.
+    pub(crate) fn with_registry_login(mut self) -> Self {
+        if let Work::File(file) = &mut self.work {
+            file.has_registry_login = true;
+        }
+        self
     }
 
     /// The same recipe for another run, with bases resolved again, even if this one pinned them.

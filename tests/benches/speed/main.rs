@@ -33,6 +33,7 @@ mod samples;
 mod scale;
 mod servers;
 mod start;
+mod steps;
 mod stored;
 mod take;
 mod task_files;
@@ -140,7 +141,7 @@ const fn part(
     Part { name, measure, most_rounds }
 }
 
-const PARTS: [Part; 17] = [
+const PARTS: [Part; 18] = [
     part("accept", accept::measure, ALL),
     part("accept-scaled", accept::measure_scaled, ALL),
     part("accept-apart", accept::measure_apart, ALL),
@@ -158,6 +159,7 @@ const PARTS: [Part; 17] = [
     part("cost", cost::measure, FEW),
     part("blocking", blocking::measure, FEW),
     part("task-files", task_files::measure, ALL),
+    part("steps", steps::measure, ALL),
 ];
 
 fn main() -> Result<()> {

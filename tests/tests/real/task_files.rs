@@ -1,14 +1,18 @@
 //! Task files on a real engine: what their steps share, how they end, and what they leave.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use gantry_domain::decide::planner;
 use gantry_domain::id::RunId;
 use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, Work};
+use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, ValueName, Work};
+use gantry_domain::registry::SealedCredentials;
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
+use gantry_domain::sealed::Sealed;
 use gantry_domain::source::Source;
 use gantry_domain::step::{Step, StepEnd, StepState, Steps};
+use gantry_ops::secret::SecretString;
 use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{runs, steps};
 use gantry_tests::backend::Backend;
@@ -23,6 +27,9 @@ use crate::builds::unique;
 gantry_tests::on_each_engine! {
     a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
     a_secret_of_a_vault_is_refused_by_name,
+    a_secret_value_is_in_no_other_step_and_in_no_log,
+    a_delay_before_a_step_is_cancelled,
+    only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
     an_image_that_no_step_has_built_is_not_pushed,
     a_command_runs_in_a_container_and_leaves_nothing,
     steps_share_the_files_of_the_source_and_a_home,
@@ -94,13 +101,24 @@ impl Files {
     }
 
     async fn ask_for(&self, source: Source, file: TaskFile, values: &[(&str, String)]) -> RunId {
+        self.ask_all(source, file, values, BTreeMap::new()).await
+    }
+
+    async fn ask_all(
+        &self,
+        source: Source,
+        file: TaskFile,
+        values: &[(&str, String)],
+        secret_values: BTreeMap<ValueName, Sealed>,
+    ) -> RunId {
         let value = |text: &String| FileValue { text: text.clone(), is_given: false };
         let values = values.iter().map(|(name, text)| (name.parse().unwrap(), value(text)));
         let work = FileWork {
             file,
             values_file: None,
             values: values.collect(),
-            secret_values: std::collections::BTreeMap::new(),
+            secret_values,
+            has_registry_login: false,
         };
         let recipe = Recipe {
             source,
@@ -584,12 +602,143 @@ async fn a_secret_of_a_vault_is_refused_by_name(on: Engine) {
     assert!(error.contains("--set-secret key"), "{error}");
 }
 
+async fn a_secret_value_is_in_no_other_step_and_in_no_log(on: Engine) {
+    let files = Files::start(on).await;
+    let text = r#"
+steps:
+- id: has
+  cmd: BASE sh -c 'echo "it is $TOKEN"; test ${#TOKEN} = 16; sleep 1'
+  env: ["TOKEN={{.Values.token}}"]
+- {id: lacks, cmd: BASE sh -c 'env; test -z "$TOKEN"'}
+"#;
+    let secret = "s3cret-canary-42";
+    let seals_for = gantry_domain::registry::Registry::seals_for(
+        gantry_seams::registries::find(files.gantry.store.as_ref(), &"real".parse().unwrap())
+            .await
+            .unwrap()
+            .unwrap()
+            .prefix,
+    );
+    let sealed = files.gantry.keyring.seal(&seals_for, &SecretString::from(secret)).unwrap();
+    let secrets = [("token".parse().unwrap(), sealed)].into();
+    let file = TaskFile::Text(text.replace("BASE", &real::base_image()));
+    let id = files.ask_all(Source::Nothing, file, &[], secrets).await;
+    let worker = files.worker("w");
+    let watching = async {
+        // While the step runs, no process of this machine shows the secret in its arguments.
+        let mut seen = Vec::new();
+        loop {
+            seen.extend(arguments().into_iter().filter(|line| line.contains(secret)));
+            let run = runs::find(files.gantry.store.as_ref(), id).await.unwrap().unwrap();
+            if run.state.done().is_some() {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (worked, seen) = tokio::join!(worker.turn(&files.gantry.stop), watching);
+    assert!(worked.unwrap());
+    let ran = files.ended(id, 1).await;
+    ran.succeeded();
+    ran.says("it is ***");
+    assert!(!ran.log.contains(secret), "{}", ran.log);
+    assert_eq!(seen, [] as [String; 0]);
+}
+
+async fn a_delay_before_a_step_is_cancelled(on: Engine) {
+    let files = Files::start(on).await;
+    let text = "steps:\n- {id: later, cmd: BASE true, startDelay: 3000}\n";
+    let id = files.ask(Source::Nothing, text).await;
+    let worker = files.worker("w");
+    let store = files.gantry.store.as_ref();
+    let canceling = async {
+        while runs::find(store, id).await.unwrap().unwrap().status() != RunStatus::Running {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        runs::cancel(store, id, &TestPipeline::somebody()).await.unwrap();
+    };
+    let (worked, ()) = tokio::join!(worker.turn(&files.gantry.stop), canceling);
+    assert!(worked.unwrap());
+    let ran = files.ended(id, 1).await;
+    assert_eq!(
+        (ran.status(), &ran.step("later").state),
+        (RunStatus::Canceled, &StepState::Waiting)
+    );
+}
+
+async fn only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry(on: Engine) {
+    let files = Files::start(on).await;
+    let store = files.gantry.store.as_ref();
+    let name = "real".parse().unwrap();
+    let registry = gantry_seams::registries::find(store, &name).await.unwrap().unwrap();
+    let seals_for = gantry_domain::registry::Registry::seals_for(registry.prefix);
+    let password = "registry-canary-7";
+    let sealed = files.gantry.keyring.seal(&seals_for, &SecretString::from(password)).unwrap();
+    let credentials = SealedCredentials { username: "mona".to_owned(), password: sealed };
+    gantry_seams::registries::update(store, &name, registry.prefix, |registry| {
+        registry.credentials = Some(credentials.clone());
+    })
+    .await
+    .unwrap();
+    let text = "steps:\n- cmd: BASE sh -c 'cat $HOME/.docker/config.json || echo not logged in'\n";
+    let text = text.replace("BASE", &real::base_image());
+    let quick = files.run(Source::Nothing, &text).await;
+    quick.succeeded();
+    quick.says("not logged in");
+
+    let task_name = unique("task");
+    let task = files.gantry.task_with(&task_name, "unused:1", |task| {
+        task.id = format!("real/{}", task.id.name).parse().unwrap();
+        task.source_trigger = None;
+        task.recipe.source = Source::Nothing;
+        task.recipe.work = Work::File(FileWork {
+            file: TaskFile::Text(text.clone()),
+            values_file: None,
+            values: BTreeMap::new(),
+            secret_values: BTreeMap::new(),
+            has_registry_login: false,
+        });
+    });
+    let task = task.await;
+    let mut changed = task.recipe.clone();
+    if let Work::File(file) = &mut changed.work {
+        let value = FileValue { text: "1".to_owned(), is_given: true };
+        file.values.insert("tag".parse().unwrap(), value);
+    }
+    for (recipe, is_logged_in) in [(task.recipe.clone(), true), (changed, false)] {
+        let draft = |event| {
+            planner::for_task_request(&task, recipe.clone(), event, TestPipeline::somebody())
+        };
+        let AcceptedRequest::Started(run) = files.gantry.request(draft, None).await else {
+            panic!("it is new")
+        };
+        files.gantry.schedule().await;
+        assert!(files.worker("w").turn(&files.gantry.stop).await.unwrap());
+        let ran = files.ended(run.id, 1).await;
+        ran.succeeded();
+        let host = format!("{{\"auths\":{{\"{}\":", real::registry());
+        assert_eq!(ran.log.contains(&host), is_logged_in, "{}", ran.log);
+        assert_eq!(!ran.log.contains("not logged in"), is_logged_in, "{}", ran.log);
+        assert!(!ran.log.contains(password), "{}", ran.log);
+        assert!(!ran.log.contains("cmVnaXN0cnktY2FuYXJ5"), "base64 of the password: {}", ran.log);
+    }
+}
+
 async fn an_image_that_no_step_has_built_is_not_pushed(on: Engine) {
     let files = Files::start(on).await;
     let image = format!("{}/busybox:1", real::registry());
     let ran = files.run(Source::Nothing, &format!("steps:\n- push: [{image}]\n")).await;
     let error = ran.failed(ErrorCode::ImageNotFound);
     assert!(error.contains("no step before it has built"), "{error}");
+}
+
+/// The arguments of all processes of this machine.
+fn arguments() -> Vec<String> {
+    let text = |entry: std::fs::DirEntry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).replace('\0', " ")
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().map(text).collect()
 }
 
 /// Whether a process of this machine has `word` as its last argument.

@@ -55,10 +55,8 @@ pub(super) fn find(root: &Path, asked: &str) -> Result<DockerfilePath> {
 
 fn none(root: &Path, asked: &str) -> anyhow::Error {
     let root = root.display();
-    UsageError(format!(
-        "there is no {asked} in {root}: `-f` names the Dockerfile relative to that folder"
-    ))
-    .into()
+    UsageError(format!("there is no {asked} in {root}: `-f` names a file relative to that folder"))
+        .into()
 }
 
 /// Checks that the service will be able to read the file, with errors that name the local path.

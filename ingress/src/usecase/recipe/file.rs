@@ -51,6 +51,7 @@ impl Checker<'_> {
                 values_file: values_file?,
                 values: values?,
                 secret_values: secret_values?,
+                has_registry_login: false,
             })
         };
         Ok(whole())

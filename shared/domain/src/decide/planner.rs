@@ -76,7 +76,7 @@ pub fn for_push(
     head: &CommitId,
     fact: &Fact,
 ) -> RunDraft {
-    let mut recipe = task.recipe.clone();
+    let mut recipe = task.recipe.clone().with_registry_login();
     if let Source::Git(git) = &mut recipe.source {
         // Pinned to the commit of the fact, even if the branch moves on.
         git.reference = head.as_str().parse().ok();
@@ -106,6 +106,8 @@ pub fn for_push(
 /// A requested run of a task.
 #[must_use]
 pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId) -> RunDraft {
+    // Whoever changes a recipe may choose the code.
+    let recipe = if recipe == task.recipe { recipe.with_registry_login() } else { recipe };
     RunDraft {
         registry: task.id.registry.clone(),
         run_type: RunType::requested(&recipe.work),
