@@ -46,7 +46,7 @@ use crate::step::output::Search;
 use crate::step::push::{PushedImage, Pusher};
 use crate::tags::Tagger;
 use crate::walk::walk;
-use crate::workspace::Workspace;
+use crate::workspace::{Leavings, Workspace};
 
 /// How many steps of a run execute at once.
 const MOST_AT_ONCE: usize = 8;
@@ -90,6 +90,20 @@ impl From<Refused> for Ending {
     }
 }
 
+/// What an attempt has left in the engine.
+pub(crate) struct Remains {
+    leavings: Leavings,
+    images: Images,
+}
+
+impl Remains {
+    /// Removes it. Nothing of it runs.
+    pub(crate) async fn remove(self) {
+        self.leavings.remove().await;
+        self.images.remove().await;
+    }
+}
+
 /// What the steps of a running attempt share.
 struct Shared<'a> {
     attempt: &'a Attempt,
@@ -104,16 +118,22 @@ struct Shared<'a> {
 }
 
 impl Executor {
-    /// Executes the steps of an attempt's run. Returns their state, and how the attempt ended.
-    pub(crate) async fn run(&self, attempt: &Attempt, stop: &CancellationToken) -> (Steps, Ending) {
+    /// Executes the steps of an attempt's run. Returns their state, how the attempt ended, and what is to be removed once
+    /// that is recorded.
+    pub(crate) async fn run(
+        &self,
+        attempt: &Attempt,
+        stop: &CancellationToken,
+    ) -> (Steps, Ending, Option<Remains>) {
         let (store, run) = (Arc::clone(&self.store), attempt.run.id);
         let progress = Progress::new(store, run, attempt.number, attempt.since);
-        let ending = match self.work(attempt, &progress, stop).await {
+        let mut remains = None;
+        let ending = match self.work(attempt, &progress, stop, &mut remains).await {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
         progress.end_all(&StepEnd::Stopped).await;
-        (progress.steps(), ending)
+        (progress.steps(), ending, remains)
     }
 
     async fn work(
@@ -121,6 +141,7 @@ impl Executor {
         attempt: &Attempt,
         progress: &Progress,
         stop: &CancellationToken,
+        remains: &mut Option<Remains>,
     ) -> Result<Product, Ending> {
         let (run, number) = (attempt.run.id, attempt.number);
         let installation = self.installation.clone();
@@ -147,15 +168,16 @@ impl Executor {
             tagging: RwLock::new(()),
         };
         let walked = self.walk(&shared, stop).await;
-        shared.detached.end().await;
-        shared.workspace.remove().await;
-        let bases = shared.images.bases();
-        shared.images.remove().await;
+        let has_detached = shared.detached.end().await;
+        let Shared { workspace, images, product, .. } = shared;
+        let leavings = workspace.end(has_detached || walked.is_err()).await;
+        let bases = images.bases();
+        *remains = Some(Remains { leavings, images });
         walked?;
         if graph.pushed().next().is_none() {
             attempt.log.say(None, "nothing was to be pushed").await;
         }
-        let product = shared.product.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let product = product.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Product { bases, ..product })
     }
 

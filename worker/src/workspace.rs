@@ -20,8 +20,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
-use crate::engine::ContextStream;
 use crate::engine::containers::{Containers, Owner, Room, RoomNetwork, RoomVolume};
+use crate::engine::{ContextStream, EngineError};
 use crate::failure::{self, Failure};
 use crate::graph::WORKSPACE;
 use crate::source::{Checkout, Sources};
@@ -169,21 +169,40 @@ impl Workspace {
         Ok(Arc::new(files))
     }
 
+    /// Ends the use of the workspace, and stops its containers if some may run. What is returned is to be removed.
+    pub(crate) async fn end(self, may_run: bool) -> Leavings {
+        let is_begun = self.is_begun.load(Ordering::Acquire);
+        let leavings =
+            Leavings { owner: self.room.owner, containers: is_begun.then_some(self.containers) };
+        if let Some(containers) = leavings.containers.as_ref().filter(|_| may_run) {
+            leavings.within_time(containers.stop_all(&leavings.owner)).await;
+        }
+        leavings
+    }
+}
+
+/// What an attempt has in the engine beside images, and nothing uses.
+pub(crate) struct Leavings {
+    owner: Owner,
+    containers: Option<Arc<dyn Containers>>,
+}
+
+impl Leavings {
     /// Removes everything. What the engine does not remove in time is removed by a later sweep.
     pub(crate) async fn remove(&self) {
-        if !self.is_begun.load(Ordering::Acquire) {
-            return;
+        if let Some(containers) = &self.containers {
+            self.within_time(containers.remove_all(&self.owner)).await;
         }
-        let removed = timeout(REMOVED_WITHIN, self.containers.remove_all(self.owner())).await;
-        match removed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(run.id = %self.owner().run, "some of what the steps used stays until the next sweep: {error}");
-            }
-            Err(_) => {
-                tracing::warn!(run.id = %self.owner().run, "some of what the steps used stays until the next sweep");
-            }
-        }
+    }
+
+    async fn within_time(&self, removal: impl Future<Output = Result<(), EngineError>>) {
+        let why = match timeout(REMOVED_WITHIN, removal).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the engine took longer than {} s", REMOVED_WITHIN.as_secs()),
+        };
+        let run = self.owner.run;
+        tracing::warn!(run.id = %run, "some of what the steps used stays until the next sweep: {why}");
     }
 }
 

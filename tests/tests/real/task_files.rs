@@ -467,6 +467,7 @@ steps:
 - cmd: BASE sh -c 'cat /run/keys/key; echo'
   volumeMounts: [{name: keys, mountPath: /run/keys}]
 - cmd: BASE sh -c 'test ! -e /run/keys'
+- cmd: --mount type=volume,source=keys,target=/m -v keys:/v:ro BASE sh -c 'cat /m/key /v/key; ! touch /v/x'
 "#;
     let ran = files.run(Source::Nothing, text).await;
     ran.succeeded();

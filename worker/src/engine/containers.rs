@@ -79,6 +79,12 @@ pub trait Containers: Send + Sync {
         output: mpsc::Sender<ContainerOutput>,
     ) -> Result<Exit, ContainerError>;
 
+    /// Stops and removes all containers of an attempt. A second call removes what came since.
+    ///
+    /// # Errors
+    /// [`EngineError`]: some of them may be left.
+    async fn stop_all(&self, owner: &Owner) -> Result<(), EngineError>;
+
     /// Removes all containers, networks and volumes of an attempt. A second call removes what came since.
     ///
     /// # Errors

@@ -84,15 +84,12 @@ impl Images {
         bases.0
     }
 
-    /// Removes all images from the engine, the last first: an image may be the base of a later one. A single one is removed
-    /// while nothing waits for it.
+    /// Removes all images from the engine, the last first: an image may be the base of a later one.
     pub(crate) async fn remove(self) {
         let all = self.all.into_inner().unwrap_or_else(PoisonError::into_inner);
         drop(self.built);
-        if all.len() > 1 {
-            for built in all.into_iter().rev().filter_map(Arc::into_inner) {
-                built.local.remove().await;
-            }
+        for built in all.into_iter().rev().filter_map(Arc::into_inner) {
+            built.local.remove().await;
         }
     }
 

@@ -51,11 +51,13 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Stops the containers, and waits until their output is written.
-    pub(crate) async fn end(&self) {
+    /// Stops the containers, and waits until their output is written. Returns whether there were any.
+    pub(crate) async fn end(&self) -> bool {
+        let were_any = !self.tasks.is_empty();
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        were_any
     }
 }
 
@@ -259,15 +261,31 @@ fn environment(container: &Container) -> Vec<String> {
 /// The other options of a step. Volumes of the task have another name in the engine.
 fn options(container: &Container, workspace: &Workspace) -> Vec<(&'static str, String)> {
     let options = container.options.iter().filter(|given| given.name != "pull");
-    options
-        .map(|Given { name, value }| {
-            let text = value.exposed();
-            let own = text.split_once(':').filter(|_| *name == "volume");
-            let own = own.and_then(|(source, rest)| Some((workspace.volume(source)?, rest)));
-            match own {
-                Some((volume, rest)) => (*name, format!("{}:{rest}", volume.name)),
-                None => (*name, text.to_owned()),
-            }
-        })
-        .collect()
+    let translated = |Given { name, value }: &Given| {
+        let text = value.exposed();
+        let text = match *name {
+            "volume" => in_engine(text, workspace),
+            "mount" => text
+                .split(',')
+                .map(|part| mount_part(part, workspace))
+                .collect::<Vec<_>>()
+                .join(","),
+            _ => text.to_owned(),
+        };
+        (*name, text)
+    };
+    options.map(translated).collect()
+}
+
+/// `VOLUME:PATH`, with the engine's name of a volume of the task.
+fn in_engine(text: &str, workspace: &Workspace) -> String {
+    let own = text.split_once(':').and_then(|(name, rest)| Some((workspace.volume(name)?, rest)));
+    own.map_or_else(|| text.to_owned(), |(volume, rest)| format!("{}:{rest}", volume.name))
+}
+
+/// One part of `--mount`, in which `source` may be a volume of the task.
+fn mount_part(part: &str, workspace: &Workspace) -> String {
+    let source = part.split_once('=').filter(|(name, _)| matches!(*name, "source" | "src"));
+    let own = source.and_then(|(name, volume)| Some((name, workspace.volume(volume)?)));
+    own.map_or_else(|| part.to_owned(), |(name, volume)| format!("{name}={}", volume.name))
 }

@@ -99,6 +99,12 @@ pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), Eng
         Ok(_) => Ok(()),
         // A container uses it: one of a step, which is removed first, or somebody else's.
         Err(error) if matches!(status(&error), Some(NOT_FOUND | CONFLICT)) => Ok(()),
+        // Something else removed it at the same time.
+        Err(Error::DockerResponseServerError { message, .. })
+            if message.starts_with("unrecognized image ID") =>
+        {
+            Ok(())
+        }
         Err(error) => Err(failed(socket, "remove an image", error)),
     }
 }

@@ -52,9 +52,9 @@ const FILLED_WITHIN: Duration = Duration::from_secs(3600);
 const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn prepare(socket: &Socket, room: &Room) -> Result<(), EngineError> {
-    let docker = client(socket)?;
+    let docker = &client(socket)?;
     let labels = labels::of_attempt(&room.owner);
-    for network in &room.networks {
+    let networks = room.networks.iter().map(|network| {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some(network.driver.clone()),
@@ -62,19 +62,24 @@ pub(super) async fn prepare(socket: &Socket, room: &Room) -> Result<(), EngineEr
             labels: Some(labels.clone()),
             ..NetworkCreateRequest::default()
         };
-        let made = docker.create_network(request).await;
-        made.map_err(|error| failed(socket, "create a network", error))?;
-    }
-    for volume in &room.volumes {
+        async move {
+            let made = docker.create_network(request).await;
+            made.map(drop).map_err(|error| failed(socket, "create a network", error))
+        }
+    });
+    let volumes = room.volumes.iter().map(|volume| {
         let request = VolumeCreateRequest {
             name: Some(volume.name.clone()),
             labels: Some(labels.clone()),
             ..VolumeCreateRequest::default()
         };
-        let made = docker.create_volume(request).await;
-        made.map_err(|error| failed(socket, "create a volume", error))?;
-    }
-    Ok(())
+        async move {
+            let made = docker.create_volume(request).await;
+            made.map(drop).map_err(|error| failed(socket, "create a volume", error))
+        }
+    });
+    let (networks, volumes) = tokio::join!(join_all(networks), join_all(volumes));
+    networks.into_iter().chain(volumes).collect()
 }
 
 pub(super) async fn fill(
@@ -274,8 +279,14 @@ fn random_suffix() -> String {
 
 /// An engine answers 4xx, or 500 with the runtime's words, if it cannot start what the image and the step ask for.
 fn start_failure(socket: &Socket, error: Error) -> ContainerError {
-    const SIGNS: [&str; 4] =
-        ["OCI runtime", "runc create failed", "unable to find user", "no such file"];
+    const SIGNS: [&str; 6] = [
+        "OCI runtime",
+        "runc create failed",
+        "unable to find user",
+        "no such file",
+        "port is already allocated",
+        "address already in use",
+    ];
     if let Error::DockerResponseServerError { status_code, message } = &error
         && ((400..500).contains(status_code) || SIGNS.iter().any(|sign| message.contains(sign)))
     {
@@ -348,28 +359,32 @@ impl Drop for Removal {
     }
 }
 
-pub(super) async fn remove_all(socket: &Socket, owner: &Owner) -> Result<(), EngineError> {
-    let docker = client(socket)?;
+pub(super) async fn stop_all(socket: &Socket, owner: &Owner) -> Result<(), EngineError> {
     let filters = labelled(owner);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let containers = docker.list_containers(Some(options)).await;
+    let containers = client(socket)?.list_containers(Some(options)).await;
     let containers = containers.map_err(|error| failed(socket, "list containers", error))?;
     let ids = containers.into_iter().filter_map(|container| container.id);
     let removals = ids.map(|id| async move { remove_container(socket, &id).await });
-    join_all(removals).await.into_iter().collect::<Result<(), _>>()?;
+    join_all(removals).await.into_iter().collect()
+}
+
+pub(super) async fn remove_all(socket: &Socket, owner: &Owner) -> Result<(), EngineError> {
+    stop_all(socket, owner).await?;
+    let docker = client(socket)?;
+    let filters = labelled(owner);
     let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
     let networks = docker.list_networks(Some(options)).await;
     let networks = networks.map_err(|error| failed(socket, "list networks", error))?;
-    for id in networks.into_iter().filter_map(|network| network.id) {
-        remove_network(socket, &id).await?;
-    }
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
     let volumes = docker.list_volumes(Some(options)).await;
     let volumes = volumes.map_err(|error| failed(socket, "list volumes", error))?;
-    for volume in volumes.volumes.unwrap_or_default() {
-        remove_volume(socket, &volume.name).await?;
-    }
-    Ok(())
+    let networks = networks.into_iter().filter_map(|network| network.id);
+    let networks = networks.map(|id| async move { remove_network(socket, &id).await });
+    let volumes = volumes.volumes.unwrap_or_default().into_iter();
+    let volumes = volumes.map(|volume| async move { remove_volume(socket, &volume.name).await });
+    let (networks, volumes) = tokio::join!(join_all(networks), join_all(volumes));
+    networks.into_iter().chain(volumes).collect()
 }
 
 pub(super) async fn remove_network(socket: &Socket, id: &str) -> Result<(), EngineError> {

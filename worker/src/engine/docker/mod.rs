@@ -182,6 +182,10 @@ impl Containers for DockerEngine {
         containers::run(&self.socket, &order, started, output).await
     }
 
+    async fn stop_all(&self, owner: &Owner) -> Result<(), EngineError> {
+        containers::stop_all(&self.socket, owner).await
+    }
+
     async fn remove_all(&self, owner: &Owner) -> Result<(), EngineError> {
         containers::remove_all(&self.socket, owner).await
     }

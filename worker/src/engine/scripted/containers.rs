@@ -84,6 +84,11 @@ impl Containers for ScriptedEngine {
         Ok(Exit { code: 0, out_of_memory: false })
     }
 
+    async fn stop_all(&self, _owner: &Owner) -> Result<(), EngineError> {
+        let _here = self.here()?;
+        Ok(())
+    }
+
     async fn remove_all(&self, _owner: &Owner) -> Result<(), EngineError> {
         let _here = self.here()?;
         Ok(())
