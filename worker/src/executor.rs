@@ -26,7 +26,6 @@ use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_taskfile::task_file::{Attempts, Cmd};
 use tokio::sync::RwLock;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -230,7 +229,8 @@ impl Executor {
         }
         shared.progress.begin(place).await;
         let span = spans::step(&step.id);
-        let ended = self.within_its_time(shared, place, step).instrument(span).await;
+        let ended = self.within_its_time(shared, place, step).instrument(span.clone()).await;
+        spans::step_ended(&span, ended.is_ok());
         match ended {
             Ok(digest) => {
                 shared.progress.end(place, StepEnd::Succeeded { digest }).await;
@@ -274,9 +274,14 @@ impl Executor {
             }
         };
         let Some(limit) = step.timeout else { return work.await };
-        match timeout(limit, work).await {
-            Ok(ended) => ended,
-            Err(_) => {
+        let time_is_up = async {
+            tokio::time::sleep(limit).await;
+            let _no_step_moves_tags = shared.tagging.write().await;
+        };
+        tokio::select! {
+            biased;
+            ended = work => ended,
+            () = time_is_up => {
                 let seconds = limit.as_secs();
                 let message = format!(
                     "it took longer than its {seconds} s: give it a longer `timeout` in the task file"

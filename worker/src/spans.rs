@@ -43,6 +43,15 @@ pub(crate) fn step(id: &StepId) -> Span {
     span
 }
 
+/// Records how a step ended.
+pub(crate) fn step_ended(span: &Span, is_success: bool) {
+    let result = if is_success { "success" } else { "failure" };
+    telemetry::attribute(span, "cicd.pipeline.task.run.result", result);
+    if !is_success {
+        telemetry::broken(span, "step");
+    }
+}
+
 /// Runs a stage of an attempt in its own span. Its duration is recorded if it succeeded.
 pub(crate) async fn stage<T, E>(
     stage: Stage,

@@ -487,6 +487,24 @@ mod tests {
     }
 
     #[test]
+    fn the_steps_of_a_run_are_drawn_with_how_they_ended() {
+        let run = run(json!({"steps": [
+            {"id": "build", "kind": "build", "status": "Succeeded", "duration_ms": 4120},
+            {"id": "test", "kind": "cmd", "after": ["build"], "status": "Failed", "duration_ms": 1234, "tries": 3, "exit_code": 1},
+            {"id": "lint", "kind": "cmd", "after": ["build"], "status": "Stopped", "duration_ms": 61_000},
+            {"id": "push", "kind": "push", "after": ["test", "lint"], "status": "Skipped"},
+        ]}));
+        insta::assert_snapshot!(steps(&run.steps).join("\n"), @r"
+        ●    build  Succeeded  4.1 s
+        ├─┐
+        ● │  test   Failed     1.2 s  exit code 1  3 executions
+        │ ●  lint   Stopped    61.0 s
+        ├─┘
+        ●    push   Skipped
+        ");
+    }
+
+    #[test]
     fn runs_are_listed_as_the_original_lists_them() {
         insta::assert_snapshot!(table(&[queued(), failed(), run(json!({}))]), @r"
         RUN ID  TASK   PLATFORM     STATUS     TRIGGER  STARTED               DURATION

@@ -25,30 +25,39 @@ use crate::builds::unique;
 // The engine with the containerd store has no rules for iptables, which belong to the other one: its containers do not
 // reach each other. What steps do in their network is tested on the default engine.
 gantry_tests::on_each_engine! {
-    a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
-    a_secret_of_a_vault_is_refused_by_name,
-    a_secret_value_is_in_no_other_step_and_in_no_log,
-    a_delay_before_a_step_is_cancelled,
-    only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
-    an_image_that_no_step_has_built_is_not_pushed,
     a_command_runs_in_a_container_and_leaves_nothing,
     steps_share_the_files_of_the_source_and_a_home,
     branches_overlap_and_a_step_waits_for_those_that_it_names,
     a_failing_step_stops_its_siblings_and_nothing_is_left,
-    ignored_errors_count_as_success,
     a_step_that_takes_too_long_is_stopped,
-    a_failed_step_is_tried_again_in_the_same_workspace,
-    only_the_named_errors_are_tried_again,
-    a_repeated_step_runs_so_many_times_more,
     an_image_is_built_tested_and_pushed,
     a_failing_test_stops_the_push,
-    a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run,
-    a_file_of_secrets_is_mounted_only_where_a_step_says_so,
-    limits_hold_for_each_container,
+    a_secret_value_is_in_no_other_step_and_in_no_log,
     a_step_that_asks_for_the_machine_is_refused_before_anything_runs,
     a_wrong_file_fails_with_every_mistake_and_its_line,
-    a_missing_program_and_a_missing_image_are_told,
     a_cancelled_run_stops_its_containers,
+}
+
+/// On the default engine these are a part of `make slow`.
+mod rest {
+    use super::*;
+
+    gantry_tests::on_each_engine! {
+        slow on the default engine:
+        a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
+        a_secret_of_a_vault_is_refused_by_name,
+        a_delay_before_a_step_is_cancelled,
+        only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
+        an_image_that_no_step_has_built_is_not_pushed,
+        ignored_errors_count_as_success,
+        a_failed_step_is_tried_again_in_the_same_workspace,
+        only_the_named_errors_are_tried_again,
+        a_repeated_step_runs_so_many_times_more,
+        a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run,
+        a_file_of_secrets_is_mounted_only_where_a_step_says_so,
+        limits_hold_for_each_container,
+        a_missing_program_and_a_missing_image_are_told,
+    }
 }
 
 /// An installation that runs task files on a real engine.

@@ -22,7 +22,7 @@ use gantry_seams::uploads;
 use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::REGISTRY_WITHIN;
@@ -67,6 +67,29 @@ pub(crate) struct Images {
     built: Mutex<BTreeMap<ImageReference, Arc<Built>>>,
     /// Those without a name, too.
     all: Mutex<Vec<Arc<Built>>>,
+    /// The names of running builds, once for each.
+    building: Mutex<Vec<ImageReference>>,
+    /// A build has ended.
+    ended: Notify,
+}
+
+/// A running build, until this is dropped.
+struct Building<'a> {
+    images: &'a Images,
+    names: &'a [ImageReference],
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        let mut building = self.images.building.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in self.names {
+            if let Some(place) = building.iter().position(|other| other == name) {
+                building.swap_remove(place);
+            }
+        }
+        drop(building);
+        self.images.ended.notify_waiters();
+    }
 }
 
 impl Images {
@@ -74,6 +97,31 @@ impl Images {
     pub(crate) fn find(&self, name: &ImageReference) -> Option<Arc<Built>> {
         let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         built.get(name).cloned()
+    }
+
+    /// The image that a step has built under this name, or builds now. A step without `when` waits only for the one written
+    /// before it, and the build that its author means may be another one that still runs.
+    pub(crate) async fn find_or_wait(&self, name: &ImageReference) -> Option<Arc<Built>> {
+        loop {
+            let ended = self.ended.notified();
+            if let Some(built) = self.find(name) {
+                return Some(built);
+            }
+            if !self.is_being_built(name) {
+                return None;
+            }
+            ended.await;
+        }
+    }
+
+    fn is_being_built(&self, name: &ImageReference) -> bool {
+        self.building.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    fn begin<'a>(&'a self, names: &'a [ImageReference]) -> Building<'a> {
+        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        building.extend_from_slice(names);
+        Building { images: self, names }
     }
 
     /// The bases of all images, each once.
@@ -192,6 +240,7 @@ impl Builder {
         step: BuildStep<'_>,
         search: &mut Search,
     ) -> Result<Arc<Built>, Failure> {
+        let _until_it_ends = step.images.begin(&step.work.images);
         let files = self.files(step).await?;
         let pinned = spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?;
         let bases = pinned.bases.clone();
@@ -491,6 +540,23 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
         Arc::new(unpack(archive, folder, limits, deadline).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_image_that_is_being_built_is_waited_for_until_the_build_ends() {
+        let images = Images::default();
+        let (web, other) = ("web:1".parse().unwrap(), "other:1".parse().unwrap());
+        assert!(images.find_or_wait(&web).await.is_none(), "nobody builds it");
+        let names = [web];
+        let building = images.begin(&names);
+        assert!(images.find_or_wait(&other).await.is_none());
+        let waiting = images.find_or_wait(&names[0]);
+        let ending = async {
+            tokio::task::yield_now().await;
+            drop(building);
+        };
+        let (found, ()) = tokio::join!(waiting, ending);
+        assert!(found.is_none(), "the build has failed");
     }
 
     #[tokio::test]

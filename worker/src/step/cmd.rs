@@ -172,7 +172,7 @@ impl Commander {
         let name = step.cmd.image.exposed();
         let image = name.parse::<ImageReference>();
         let image = image.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
-        if let Some(built) = step.images.find(&image) {
+        if let Some(built) = step.images.find_or_wait(&image).await {
             return Ok(built.local.name().clone());
         }
         let options = &step.cmd.container.options;

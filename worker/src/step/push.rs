@@ -106,7 +106,7 @@ impl Pusher {
     ) -> Result<Vec<PushedImage>, Failure> {
         let mut pushed: Vec<PushedImage> = Vec::new();
         for image in images {
-            let built = built.find(image).ok_or_else(|| not_built(image))?;
+            let built = built.find_or_wait(image).await.ok_or_else(|| not_built(image))?;
             match pushed.iter_mut().find(|earlier| earlier.is_for(&built, image)) {
                 Some(earlier) => earlier.images.push(image.clone()),
                 None => pushed.push(self.push_to(attempt, step, built, image).await?),
