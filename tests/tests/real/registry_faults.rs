@@ -16,7 +16,7 @@ use gantry_worker::Worker;
 
 use crate::builds::{ask, unique};
 
-on_each_engine! {
+on_each_engine! { slow on the default engine:
     what_passes_soon_costs_no_attempt,
     a_broken_layer_upload_costs_at_most_one_attempt,
     a_push_that_breaks_off_at_its_manifest_and_an_image_that_is_another_are_tried_again,

@@ -19,7 +19,11 @@ const BRANCHES: [&str; 6] = ["b0", "b1", "b2", "b3", "b4", "b5"];
 /// 12 runs in all.
 const ROUNDS: usize = 2;
 
-on_each_engine!(three_workers_on_one_engine_never_tag_each_others_images);
+mod few {
+    use super::*;
+
+    on_each_engine!(slow on the default engine: three_workers_on_one_engine_never_tag_each_others_images);
+}
 
 async fn three_workers_on_one_engine_never_tag_each_others_images(on: Engine) {
     assert_tags_show_what_was_built(&on.docker_host(), ROUNDS).await;

@@ -22,32 +22,40 @@ on_each_engine! {
     pinned_images_may_be_loaded_anywhere,
     an_unresolved_frontend_is_not_used,
     arguments_labels_and_target_are_in_the_image,
-    a_repacked_context_equals_the_original_archive,
     output_streams_are_distinguished,
-    a_truncated_log_says_so,
     a_second_equal_build_is_cached_and_one_without_cache_is_not,
     a_secret_is_seen_by_the_step_that_mounts_it,
     concurrent_builds_of_one_dockerfile_each_see_their_own_secret,
     reserved_build_arguments_are_refused,
     steps_run_under_the_isolation_as_host_name_and_the_image_does_not_tell,
-    a_cache_folder_is_found_again_only_under_the_same_isolation,
     a_wrong_order_is_refused_with_the_engines_message,
     a_step_that_kills_itself_is_a_user_failure,
     an_unreachable_base_registry_is_transient,
     a_local_image_does_not_replace_the_registrys,
-    every_form_of_context_is_recognized,
-    context_archives_are_removed_from_the_engine,
     a_broken_context_is_not_an_engine_failure,
     the_pushed_configuration_is_the_built_one,
     pushing_to_an_absent_registry_fails,
     an_image_derived_by_a_user_is_no_leftover,
-    an_image_pulled_by_digest_is_removed_as_leftover,
-    leftovers_are_found_while_images_come_and_go,
-    a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once,
     heredocs_work_or_are_refused_by_old_engines,
     copy_link_works_or_is_refused_by_old_engines,
-    a_syntax_line_loads_the_frontend_from_its_registry,
     no_external_program_is_called,
+}
+
+/// These take seconds each. `make test-engines` runs them on every engine.
+mod long {
+    use super::*;
+
+    on_each_engine! { slow on the default engine:
+        a_repacked_context_equals_the_original_archive,
+        a_truncated_log_says_so,
+        every_form_of_context_is_recognized,
+        context_archives_are_removed_from_the_engine,
+        an_image_pulled_by_digest_is_removed_as_leftover,
+        leftovers_are_found_while_images_come_and_go,
+        a_pushed_image_that_lost_its_tag_to_the_next_attempt_is_removed_at_once,
+        a_syntax_line_loads_the_frontend_from_its_registry,
+        a_cache_folder_is_found_again_only_under_the_same_isolation,
+    }
 }
 
 pub(crate) fn nothing() -> Vec<u8> {

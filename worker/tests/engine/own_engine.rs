@@ -11,7 +11,7 @@ use crate::engine::{OwnEngine, shell};
 use crate::rig::{build, context, order, tar, until};
 use crate::tested::{Tested, on_each_engine};
 
-on_each_engine! {
+on_each_engine! { slow on the default engine:
     a_killed_engine_fails_its_build_and_the_process_it_left_is_found_and_ended,
     a_full_disk_of_the_engine_is_told_as_such,
     a_removal_that_is_cut_off_leaves_the_engine_working,
