@@ -33,7 +33,7 @@ pub(super) struct Granted {
 struct Token {
     token: SecretString,
     until: Instant,
-    /// Counts the logins, so that a rejected token can be told from the one that replaced it.
+    /// Counts the logins, so that a rejected token can be distinguished from the one that replaced it.
     serial: u64,
 }
 

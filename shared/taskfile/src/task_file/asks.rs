@@ -95,7 +95,11 @@ impl Task {
     }
 
     fn network_asks(&self, network: &str) -> Option<Ask> {
-        let is_own = |own: &super::step::Network| own.name == network && !own.exists;
+        // Other drivers than `bridge` reach the networks of the engine's machine.
+        let is_own = |own: &super::step::Network| {
+            let is_bridge = own.driver.as_deref().is_none_or(|driver| driver == "bridge");
+            own.name == network && !own.exists && is_bridge
+        };
         if matches!(network, "none" | "bridge") || self.networks.iter().any(is_own) {
             return None;
         }
@@ -111,13 +115,14 @@ impl Task {
                 self.mount_asks(source)
             }
             "mount" => {
-                let parts = || value.split(',').filter_map(|part| part.split_once('='));
-                let source = parts().find(|(name, _)| matches!(*name, "source" | "src"))?.1;
+                let parts = value.split(',').filter_map(|part| part.split_once('='));
+                // Of several sources the last one is mounted.
+                let source = parts.filter(|(name, _)| matches!(*name, "source" | "src")).last()?.1;
                 self.mount_asks(source)
             }
             "device" | "gpus" => Some(Ask::Device { device: value.to_owned() }),
             "cap-add" => Some(Ask::Capability { name: value.to_owned() }),
-            "security-opt" if value.starts_with("no-new-privileges") => None,
+            "security-opt" if is_no_new_privileges(value) => None,
             "security-opt" => Some(Ask::SecurityOption { option: value.to_owned() }),
             "pid" => is_elsewhere(value).then_some(Ask::HostNamespace { kind: "pid" }),
             "ipc" => is_elsewhere(value).then_some(Ask::HostNamespace { kind: "ipc" }),
@@ -137,6 +142,11 @@ impl Task {
     }
 }
 
+/// Whether a security option only repeats what every container has: `no-new-privileges:false` would end it.
+fn is_no_new_privileges(option: &str) -> bool {
+    matches!(option, "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true")
+}
+
 fn host_network(network: &str) -> Option<Ask> {
     is_elsewhere(network).then_some(Ask::HostNetwork)
 }
@@ -150,9 +160,12 @@ fn is_elsewhere(namespace: &str) -> bool {
 mod tests {
     use super::super::{Inputs, compile};
 
+    const NETWORKS: &str = "networks: [{name: mine}, {name: lan, driver: macvlan}]\n";
+
     /// What the first step of a task asks for.
     fn asks(step: &str) -> String {
-        let source = format!("volumes: [{{name: own, secret: {{a: \"\"}}}}]\nsteps:\n- {step}\n");
+        let source =
+            format!("volumes: [{{name: own, secret: {{a: \"\"}}}}]\n{NETWORKS}steps:\n- {step}\n");
         let task = compile(&source, &Inputs::default()).unwrap().task;
         let asks = task.asks(&task.steps[0].work);
         asks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -168,9 +181,15 @@ mod tests {
             ("cmd: --net container:other x", "the network of the engine's machine"),
             ("{cmd: x, network: other}", "the engine's network `other`"),
             ("{cmd: x, network: none}", ""),
+            ("{cmd: x, network: mine}", ""),
+            ("{cmd: x, network: lan}", "the engine's network `lan`"),
             ("cmd: -v /var/run/docker.sock:/var/run/docker.sock x", "the engine's socket"),
             ("cmd: -v /etc:/etc:ro x", "`/etc` of the engine's machine"),
             ("cmd: --mount type=bind,src=/etc,dst=/etc x", "`/etc` of the engine's machine"),
+            (
+                "cmd: --mount type=bind,source=own,src=/etc,target=/x x",
+                "`/etc` of the engine's machine",
+            ),
             ("cmd: -v own:/own -v /anonymous --tmpfs /tmp x", ""),
             ("cmd: -v other:/other x", "the engine's volume `other`"),
             ("cmd: --device /dev/kvm --gpus all x", "the device `/dev/kvm`, the device `all`"),
@@ -179,6 +198,10 @@ mod tests {
             (
                 "cmd: --security-opt no-new-privileges --security-opt seccomp=unconfined x",
                 "the security option `seccomp=unconfined`",
+            ),
+            (
+                "cmd: --security-opt no-new-privileges:false x",
+                "the security option `no-new-privileges:false`",
             ),
             ("build: --network host .", "the network of the engine's machine"),
             ("push: [a]", ""),
