@@ -23,6 +23,9 @@ use crate::workspace::{HOME, Workspace};
 /// How many pieces of output may wait for the log.
 const PIECES: usize = 64;
 
+/// The host in the engine's names of images that builds have made.
+const LOCAL_HOST: &str = "gantry.local/";
+
 /// Runs the commands of steps.
 pub(crate) struct Commander {
     pub(crate) containers: Arc<dyn Containers>,
@@ -174,6 +177,11 @@ impl Commander {
         let image = image.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
         if let Some(built) = step.images.find_or_wait(&image).await {
             return Ok(built.local.name().clone());
+        }
+        // The engine's names for built images can be guessed: they would lead to another run's image.
+        if name.starts_with(LOCAL_HOST) {
+            let message = format!("{image} is no image that a step of this run has built");
+            return Err(Failure::in_words(ErrorCode::ImageNotFound, message));
         }
         let options = &step.cmd.container.options;
         let option = |wanted| options.iter().find(|given| given.name == wanted);

@@ -14,6 +14,9 @@ use crate::engine::containers::{ContainerLimits, ContainerOrder};
 /// Nanoseconds of processor time in a second of one processor.
 const NANOS: f64 = 1e9;
 
+/// The engine's period for a `--cpu-quota` without one, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
+
 /// A value of an option that the engine would not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`--{option} {value}` cannot be used: {why}")]
@@ -210,14 +213,7 @@ impl Made {
         self.host.memory = Some(memory);
         self.host.memory_swap = Some(memory);
         self.host.pids_limit = Some(i64::from(self.limits.pids));
-        if self.host.cpu_quota.is_none() {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the number of processors is small"
-            )]
-            let nanos = self.limits.cpus.map(|cpus| (cpus * NANOS) as i64);
-            self.host.nano_cpus = nanos;
-        }
+        self.limit_processors();
         if let Some(network) = order.network.clone().filter(|network| has_names(network)) {
             let endpoints = HashMap::from([(network, self.endpoint)]);
             self.body.networking_config =
@@ -225,6 +221,19 @@ impl Made {
         }
         self.body.host_config = Some(self.host);
         (self.body, self.platform)
+    }
+
+    /// A quota of the step's own holds only below the operator's limit. The engine takes one form of the two.
+    fn limit_processors(&mut self) {
+        let Some(limit) = self.limits.cpus else { return };
+        let (quota, period) = (self.host.cpu_quota.take(), self.host.cpu_period.take());
+        let period = period.filter(|period| *period > 0).unwrap_or(CPU_PERIOD);
+        #[expect(clippy::cast_precision_loss, reason = "both are small numbers of microseconds")]
+        let given = quota.filter(|quota| *quota > 0).map(|quota| quota as f64 / period as f64);
+        let cpus = given.map_or(limit, |given| given.min(limit));
+        #[expect(clippy::cast_possible_truncation, reason = "the number of processors is small")]
+        let nanos = (cpus * NANOS) as i64;
+        self.host.nano_cpus = Some(nanos);
     }
 }
 
@@ -363,6 +372,10 @@ mod tests {
         assert_eq!(more.pids_limit, Some(100));
         let fewer = host(&[("memory", "512m"), ("pids-limit", "20")]);
         assert_eq!((fewer.memory, fewer.pids_limit), (Some(512 << 20), Some(20)));
+        for (quota, nanos) in [("800000", 1_500_000_000), ("50000", 500_000_000)] {
+            let given = host(&[("cpu-quota", quota), ("cpu-period", "100000")]);
+            assert_eq!((given.nano_cpus, given.cpu_quota), (Some(nanos), None), "{quota}");
+        }
     }
 
     #[test]
