@@ -117,7 +117,7 @@ impl Task {
             "mount" => {
                 let parts = value.split(',').filter_map(|part| part.split_once('='));
                 // Of several sources the last one is mounted.
-                let source = parts.filter(|(name, _)| matches!(*name, "source" | "src")).last()?.1;
+                let source = parts.filter(|(name, _)| matches!(*name, "source" | "src")).next_back()?.1;
                 self.mount_asks(source)
             }
             "device" | "gpus" => Some(Ask::Device { device: value.to_owned() }),
