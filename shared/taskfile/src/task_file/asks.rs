@@ -115,9 +115,9 @@ impl Task {
                 self.mount_asks(source)
             }
             "mount" => {
-                let parts = value.split(',').filter_map(|part| part.split_once('='));
+                let mut parts = value.split(',').rev().filter_map(|part| part.split_once('='));
                 // Of several sources the last one is mounted.
-                let source = parts.filter(|(name, _)| matches!(*name, "source" | "src")).next_back()?.1;
+                let source = parts.find(|(name, _)| matches!(*name, "source" | "src"))?.1;
                 self.mount_asks(source)
             }
             "device" | "gpus" => Some(Ask::Device { device: value.to_owned() }),
