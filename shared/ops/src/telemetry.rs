@@ -51,7 +51,10 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]. An unavailable collector is no error: it is logged once.
 pub fn start(log: &Log, telemetry: &Telemetry, service: String) -> Result<Started, StartError> {
-    let level = log.level.clone();
+    // The engine's client logs the bodies of its requests, and with them the environment of every step.
+    let shows_no_bodies =
+        filter_fn(|what| !what.target().starts_with("bollard") || *what.level() <= Level::INFO);
+    let level = log.level.clone().and(shows_no_bodies);
     let lines = if is_for_people(log.format) {
         let lines = fmt::layer().with_writer(|| OneEvent(io::stderr()));
         let lines = lines.with_target(false).with_ansi(io::stderr().is_terminal());
