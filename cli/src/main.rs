@@ -27,6 +27,7 @@ use client::ClientCommand;
 use client::output::{say, write_out};
 use environment::Environment;
 use exit::Exit;
+use secret::SecretCommand;
 
 fn main() -> ExitCode {
     // All files of gantry are private to its user: records, logs, checkouts of private repositories, exports. Set
@@ -62,7 +63,13 @@ fn run(arguments: Arguments, environment: Environment) -> anyhow::Result<Exit> {
             let command = ClientCommand::Worker(ask);
             runtime.block_on(client::run(command, arguments.output, environment))
         }
-        Command::Secret(command) => runtime.block_on(secret::run(command, &environment)),
+        Command::Secret(SecretCommand::Kept(secrets)) => {
+            let command = ClientCommand::Secret(secrets);
+            runtime.block_on(client::run(command, arguments.output, environment))
+        }
+        Command::Secret(SecretCommand::Keys(command)) => {
+            runtime.block_on(secret::run(command, &environment))
+        }
         Command::Store(command) => runtime.block_on(store::run(command, &environment)),
         Command::Login(login) => runtime.block_on(login.run(arguments.output, &environment)),
         Command::Client(command) => {

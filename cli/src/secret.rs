@@ -16,6 +16,7 @@ use gantry_seams::reseal::{self, Pass, Reseal};
 
 use crate::args::SettingsOptions;
 use crate::client::output::{say, write_out};
+use crate::client::secret::Secrets;
 use crate::compose;
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -24,9 +25,18 @@ use crate::serve;
 /// After this many passes, another process must be continuously sealing with another key.
 const MOST_PASSES: usize = 16;
 
-/// Create and change the keys that seal secrets
+/// Keep secrets for tasks, and manage the keys that seal them
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
+    #[command(flatten)]
+    Kept(Secrets),
+    #[command(flatten)]
+    Keys(KeyCommand),
+}
+
+/// Create and change the keys that seal secrets
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
     /// Create a key for sealing stored secrets
     #[command(after_long_help = "\
 Every ingress and scheduler has the same file, named by `secrets.key_file`. Keep a copy where the store's backup is not: \
@@ -74,9 +84,9 @@ Example:
     Rekey(SettingsOptions),
 }
 
-pub(crate) async fn run(command: SecretCommand, environment: &Environment) -> Result<Exit> {
+pub(crate) async fn run(command: KeyCommand, environment: &Environment) -> Result<Exit> {
     match command {
-        SecretCommand::Key { to } => {
+        KeyCommand::Key { to } => {
             let [fingerprint, ..] = &Keyring::create(&to)?.fingerprints()[..] else {
                 bail!("{} holds no key", to.display())
             };
@@ -85,7 +95,7 @@ pub(crate) async fn run(command: SecretCommand, environment: &Environment) -> Re
                 to.display()
             ));
         }
-        SecretCommand::PoolKey { pool, to, settings } => {
+        KeyCommand::PoolKey { pool, to, settings } => {
             let settings = serve::read_settings(&settings, &[], environment)?;
             let key = Keyring::read(&compose::key_file(&settings))?.pool_key(&pool);
             match to {
@@ -96,7 +106,7 @@ pub(crate) async fn run(command: SecretCommand, environment: &Environment) -> Re
                 None => write_out(&key.to_text())?,
             }
         }
-        SecretCommand::Rekey(settings) => rekey(&settings, environment).await?,
+        KeyCommand::Rekey(settings) => rekey(&settings, environment).await?,
     }
     Ok(Exit::Ok)
 }

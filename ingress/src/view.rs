@@ -9,6 +9,7 @@ use gantry_domain::lineage::{self, BaseRole};
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
 use gantry_domain::run;
+use gantry_domain::secret;
 use gantry_domain::source::CommitId;
 use gantry_domain::step::{Step, StepEnd, StepState, Steps};
 use gantry_domain::task::{self, Status};
@@ -129,6 +130,25 @@ fn task_file(work: &FileWork) -> types::TaskFile {
         values_file: work.values_file.as_ref().map(ToString::to_string),
         values: values.map(|(name, value)| (name.to_string(), value.text.clone())).collect(),
         secret_values: work.secret_values.keys().map(ToString::to_string).collect(),
+        secrets: work
+            .secrets
+            .iter()
+            .map(|(id, source)| (id.to_string(), source.to_string()))
+            .collect(),
+    }
+}
+
+pub(crate) fn secret(secret: &secret::Secret) -> types::Secret {
+    let version = |version: &secret::SecretVersion| types::SecretVersion {
+        number: version.number.get(),
+        set: version.set.to_string(),
+        by: version.by.to_string(),
+    };
+    types::Secret {
+        registry: secret.registry.to_string(),
+        name: secret.name.to_string(),
+        versions: secret.versions.iter().map(version).collect(),
+        created: secret.created.to_string(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_domain::id::{RunPrefix, TaskId};
 use gantry_domain::registry::Registry;
@@ -14,11 +15,12 @@ use gantry_ops::metrics::{self, Repair};
 use gantry_ops::secret::{Keyring, SecretError};
 use gantry_ops::telemetry;
 use gantry_seams::queue::{JobQueues, PoolHasWork};
-use gantry_seams::runs::{Admission, Limits, RunOpError};
+use gantry_seams::runs::{Admission, Limits, OUTAGE, RunOpError};
 use gantry_seams::store::{SharedStore, Store, StoreError};
 use gantry_seams::{registries, runs, tasks};
 use tracing::{Instrument as _, field};
 
+use crate::secrets::{self, ReadSecrets, Unread, VaultReads};
 use crate::sweeper::MISSED_AFTER;
 
 /// How many waiting runs of a registry are read at once.
@@ -26,6 +28,24 @@ const PAGE: usize = 64;
 
 /// How many waiting runs one tick reads after the first page of each registry. A later tick reaches those behind them.
 const MOST: usize = 4096;
+
+/// The pauses between asking a vault that does not answer: they grow with the outage.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// The longest pause that a vault may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// What became of a waiting run.
+enum Admitted {
+    Ready,
+    /// It waits on.
+    Waits,
+    /// It waits for a place.
+    Full(WaitReason),
+    /// It will never be ready.
+    Ended,
+}
 
 /// The next page of a registry's waiting runs.
 struct NextPage {
@@ -91,14 +111,22 @@ impl Look {
 }
 
 /// Admits waiting runs.
+#[derive(Clone)]
 pub(crate) struct Admitter {
     pub(crate) store: SharedStore,
     pub(crate) jobs: Arc<dyn JobQueues>,
     /// Opens the secrets that a run needs and seals them for its pool.
     pub(crate) keyring: Arc<Keyring>,
+    pub(crate) vaults: Arc<VaultReads>,
 }
 
 impl Admitter {
+    /// Like [`Admitter::tick`], but also waits for the vaults that are asked.
+    pub(crate) async fn tick_and_settle(&self) -> Result<usize, StoreError> {
+        let admitted = self.tick().await?;
+        Ok(admitted + usize::from(self.vaults.settled().await))
+    }
+
     /// Admits waiting runs: one page of each registry in turn, so that a registry does not wait for the many runs of
     /// another. Returns how many became ready.
     ///
@@ -130,7 +158,8 @@ impl Admitter {
         let page = runs::waiting_in(self.store.as_ref(), registry, after, PAGE).await?;
         let is_full = page.len() == PAGE;
         let now = look.now;
-        for run in page.iter().filter(|run| is_due(run, now)) {
+        let is_asked_for = |run: &&Run| self.vaults.has(run.id);
+        for run in page.iter().filter(|run| is_due(run, now) && !is_asked_for(run)) {
             match self.admit(run, look).await {
                 Ok(true) => {
                     look.admitted += 1;
@@ -150,41 +179,120 @@ impl Admitter {
     async fn admit(&self, run: &Run, look: &mut Look) -> Result<bool, StoreError> {
         let (store, task) = (self.store.as_ref(), run.task_id());
         if let Some(reason) = look.full(run, task.as_ref()) {
-            return self.hold(run, reason).await;
+            self.hold(run, reason).await?;
+            return Ok(false);
         }
         if !run.is_signed(self.keyring.as_ref()) {
-            return self.refuse(run).await;
+            self.refuse(run).await?;
+            return Ok(false);
         }
         let Some(registry) = look.registry(store, run).await? else {
             let message = format!("registry {} was deleted", run.registry);
-            return self.give_up(run, message).await;
+            self.give_up(run, message).await?;
+            return Ok(false);
         };
         let limits = look.limits(store, &registry, task.as_ref()).await?;
-        let sealed = match self.seal_bundle(run, &registry) {
+        let needs_vault = secrets::declared(run).is_some_and(secrets::needs_vault);
+        let admitted = if needs_vault {
+            self.admit_beside(run, registry, limits).await?
+        } else {
+            self.admit_with_secrets(run, &registry, limits).await?
+        };
+        match admitted {
+            Admitted::Ready => Ok(true),
+            Admitted::Waits | Admitted::Ended => Ok(false),
+            Admitted::Full(reason) => {
+                look.remember(run, task, reason);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads the run's secrets beside the loop, once there is a place for the run, and admits it then.
+    async fn admit_beside(
+        &self,
+        run: &Run,
+        registry: Registry,
+        limits: Limits,
+    ) -> Result<Admitted, StoreError> {
+        if let Some(reason) = runs::full(self.store.as_ref(), run, limits).await? {
+            self.hold(run, reason.clone()).await?;
+            return Ok(Admitted::Full(reason));
+        }
+        let Some(begun) = self.vaults.begin(run.id) else { return Ok(Admitted::Waits) };
+        // An outage stays the reason until it is over.
+        if vault_away_since(run).is_none() {
+            self.hold(run, WaitReason::Secrets).await?;
+        }
+        let (admitter, run) = (self.clone(), run.clone());
+        tokio::spawn(async move {
+            let _until_it_ends = begun;
+            if let Err(error) = admitter.admit_with_secrets(&run, &registry, limits).await {
+                tracing::warn!(run.id = %run.id, "run {} waits on: {error}", run.id);
+            }
+        });
+        Ok(Admitted::Waits)
+    }
+
+    /// Reads the secrets that the run declares, seals them with its others, and admits it.
+    async fn admit_with_secrets(
+        &self,
+        run: &Run,
+        registry: &Registry,
+        limits: Limits,
+    ) -> Result<Admitted, StoreError> {
+        let (store, keyring) = (self.store.as_ref(), self.keyring.as_ref());
+        let read = match secrets::read(store, keyring, &self.vaults, run).await {
+            Ok(read) => read,
+            Err(Unread::Refused { code, message }) => return self.end(run, code, message).await,
+            Err(Unread::Away { error, not_before }) => {
+                return self.wait_for_vault(run, error, not_before).await;
+            }
+            Err(Unread::Store(error)) => return Err(error),
+        };
+        let sealed = match self.seal_bundle(run, registry, read) {
             Ok(sealed) => sealed,
             Err(error) => return self.give_up(run, error.to_string()).await,
         };
         match runs::ready(store, run.id, sealed, limits).await {
             Ok(Admission::Ready(run)) => {
                 self.ring(&run).await;
-                Ok(true)
+                Ok(Admitted::Ready)
             }
             Ok(Admission::Full(reason)) => {
-                look.remember(run, task, reason.clone());
-                self.hold(run, reason).await
+                self.hold(run, reason.clone()).await?;
+                Ok(Admitted::Full(reason))
             }
-            Err(error) => moved_meanwhile(error),
+            Err(error) => moved_meanwhile(error).map(|()| Admitted::Waits),
         }
     }
 
-    async fn hold(&self, run: &Run, reason: WaitReason) -> Result<bool, StoreError> {
+    /// Lets the run wait until its vault is asked again, or ends it once the outage has lasted for [`OUTAGE`].
+    async fn wait_for_vault(
+        &self,
+        run: &Run,
+        error: String,
+        not_before: Duration,
+    ) -> Result<Admitted, StoreError> {
+        let now = self.store.now().await?;
+        let away_since = vault_away_since(run).unwrap_or(now);
+        let waited = now.since(away_since);
+        if waited >= OUTAGE {
+            let message = format!("{error} (for {} minutes)", waited.as_secs() / 60);
+            return self.end(run, ErrorCode::VaultUnavailable, message).await;
+        }
+        tracing::warn!(run.id = %run.id, "run {} waits for a vault: {error}", run.id);
+        let pause = waited.clamp(SHORTEST_PAUSE, LONGEST_PAUSE).max(not_before.min(LONGEST_WAIT));
+        let until = now.after(pause);
+        self.hold(run, WaitReason::VaultAway { error, away_since, until }).await?;
+        Ok(Admitted::Waits)
+    }
+
+    async fn hold(&self, run: &Run, reason: WaitReason) -> Result<(), StoreError> {
         if matches!(&run.state, RunState::Waiting { reason: said, .. } if *said == reason) {
-            return Ok(false);
+            return Ok(());
         }
-        match runs::hold(self.store.as_ref(), run.id, reason).await {
-            Ok(()) => Ok(false),
-            Err(error) => moved_meanwhile(error),
-        }
+        runs::hold(self.store.as_ref(), run.id, reason).await.or_else(moved_meanwhile)
     }
 
     /// A span in the run's trace, only for runs that were admitted.
@@ -200,8 +308,15 @@ impl Admitter {
         }
     }
 
-    fn seal_bundle(&self, run: &Run, registry: &Registry) -> Result<Option<Sealed>, SecretError> {
-        let bundle = Bundle::gather(&self.keyring, registry, &run.recipe, run.git_token.as_ref())?;
+    fn seal_bundle(
+        &self,
+        run: &Run,
+        registry: &Registry,
+        secrets: ReadSecrets,
+    ) -> Result<Option<Sealed>, SecretError> {
+        let git_token = run.git_token.as_ref();
+        let gathered = Bundle::gather(&self.keyring, registry, &run.recipe, git_token)?;
+        let bundle = Bundle { secrets, ..gathered };
         if bundle.is_empty() {
             return Ok(None);
         }
@@ -211,7 +326,7 @@ impl Admitter {
     }
 
     /// Write access to run records must not give access to secrets: a worker's Redis user may write them.
-    async fn refuse(&self, run: &Run) -> Result<bool, StoreError> {
+    async fn refuse(&self, run: &Run) -> Result<Admitted, StoreError> {
         let message = format!(
             "the record of run {} lacks the service's signature, so it got no secrets and was not built: another than an \
              ingress or a scheduler wrote or changed it; assume that the workers are compromised (docs/redis-acl.md), and start the \
@@ -221,19 +336,24 @@ impl Admitter {
         self.end(run, ErrorCode::Unsigned, message).await
     }
 
-    async fn give_up(&self, run: &Run, message: String) -> Result<bool, StoreError> {
+    async fn give_up(&self, run: &Run, message: String) -> Result<Admitted, StoreError> {
         self.end(run, ErrorCode::Internal, message).await
     }
 
-    async fn end(&self, run: &Run, code: ErrorCode, message: String) -> Result<bool, StoreError> {
+    async fn end(
+        &self,
+        run: &Run,
+        code: ErrorCode,
+        message: String,
+    ) -> Result<Admitted, StoreError> {
         tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
         let error = RunError { code, step: None, exit_code: None, message };
         match runs::give_up(self.store.as_ref(), run.id, error).await {
             Ok(ended) => {
                 metrics::run_ended(&ended);
-                Ok(false)
+                Ok(Admitted::Ended)
             }
-            Err(error) => moved_meanwhile(error),
+            Err(error) => moved_meanwhile(error).map(|()| Admitted::Waits),
         }
     }
 }
@@ -249,13 +369,20 @@ fn is_due(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Waiting { reason, .. } if reason.rests_until().is_none_or(|until| until <= now))
 }
 
+/// Since when the vault of the run's secrets does not answer.
+fn vault_away_since(run: &Run) -> Option<Timestamp> {
+    let RunState::Waiting { reason, .. } = &run.state else { return None };
+    let WaitReason::VaultAway { away_since, .. } = reason else { return None };
+    Some(*away_since)
+}
+
 /// If the run moved meanwhile, another process is handling it.
-fn moved_meanwhile(error: RunOpError) -> Result<bool, StoreError> {
+fn moved_meanwhile(error: RunOpError) -> Result<(), StoreError> {
     match error {
         RunOpError::Store(error) => Err(error),
         RunOpError::Absent { .. }
         | RunOpError::LeaseLost { .. }
         | RunOpError::CancelAsked { .. }
-        | RunOpError::Illegal { .. } => Ok(false),
+        | RunOpError::Illegal { .. } => Ok(()),
     }
 }

@@ -7,11 +7,13 @@
 #![warn(missing_docs)]
 
 mod admission;
+mod beside;
 mod decider;
 mod figures;
 mod keeper;
 mod resolver;
 mod scheduler;
+mod secrets;
 mod stranded;
 mod sweeper;
 mod ticking;
@@ -19,4 +21,5 @@ mod ticking;
 pub use decider::Asks;
 pub use keeper::{Keeper, Retention};
 pub use scheduler::{Scheduler, SchedulerSettings};
+pub use secrets::VaultReads;
 pub use sweeper::Sweeper;

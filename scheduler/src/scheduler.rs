@@ -15,6 +15,7 @@ use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
 use crate::resolver::Resolver;
+use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
 use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
 
@@ -36,6 +37,8 @@ pub struct Scheduler {
     pub code_host: Arc<dyn CodeHost>,
     /// The requests to code hosts that are in progress.
     pub asks: Arc<Asks>,
+    /// The vaults that secrets are read from when their runs are admitted.
+    pub vaults: Arc<VaultReads>,
     /// Its settings.
     pub settings: SchedulerSettings,
 }
@@ -79,7 +82,7 @@ impl Scheduler {
     pub async fn tick(&self) -> Result<bool, StoreError> {
         let resolved = self.resolver().tick().await?;
         let decided = self.decider().tick_and_settle().await?;
-        let admitted = self.admitter().tick().await?;
+        let admitted = self.admitter().tick_and_settle().await?;
         Ok(resolved + decided + admitted > 0)
     }
 
@@ -102,6 +105,7 @@ impl Scheduler {
             store: Arc::clone(&self.store),
             jobs: Arc::clone(&self.queues.jobs),
             keyring: Arc::clone(&self.keyring),
+            vaults: Arc::clone(&self.vaults),
         }
     }
 

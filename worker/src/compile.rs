@@ -11,13 +11,14 @@ use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, Run};
+use gantry_domain::secret::SecretSource;
 use gantry_domain::source::{RefName, Source};
 use gantry_domain::template;
 use gantry_ops::aside;
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_remote::http::{Method, OutboundClient, OutboundError, read_body};
 use gantry_taskfile::task_file::{
-    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, SecretReference, Severity, Task,
+    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity, Task,
 };
 use gantry_taskfile::template::{Data, Trust};
 use tokio::time::timeout;
@@ -75,7 +76,8 @@ impl Compiler {
         let text = file.text().await?;
         let mut inputs = self.inputs(file).await?;
         self.read_alias_files(file, &text, &mut inputs).await?;
-        refuse_secrets(file, &text, &inputs).await?;
+        check_secrets(file, &text, &inputs).await?;
+        file.say_secrets().await;
         let compiled = compile_aside(text, inputs).await?;
         let log = &file.attempt.log;
         match compiled {
@@ -119,6 +121,9 @@ impl Compiler {
         for (name, value) in &file.attempt.bundle.values {
             let text = Data::Text(value.expose_secret().into());
             inputs.values.set(name.as_str(), text, Trust::Secret);
+        }
+        for (id, secret) in &file.attempt.bundle.secrets {
+            inputs.secrets.set(id.as_str(), secret.value.expose_secret());
         }
         Ok(inputs)
     }
@@ -188,6 +193,20 @@ impl File<'_> {
         }
     }
 
+    /// Tells which secrets the run has. Their values are masked.
+    async fn say_secrets(&self) {
+        for (id, source) in &self.work.secrets {
+            let read = self.attempt.bundle.secrets.get(id);
+            let line = match (source, read.and_then(|secret| secret.version)) {
+                (SecretSource::Own { name, .. }, Some(version)) => {
+                    format!("secret {id}: version {version} of {name}")
+                }
+                (source, _) => format!("secret {id}: {source}"),
+            };
+            self.attempt.log.say(None, line).await;
+        }
+    }
+
     /// A text file of the source.
     async fn read(&self, path: &str) -> Result<String, Failure> {
         let Some(source) = self.source else {
@@ -217,20 +236,20 @@ impl File<'_> {
     }
 }
 
-/// Fails if the file names a secret of a vault, which no run gets. It would be empty.
-async fn refuse_secrets(file: &File<'_>, text: &str, inputs: &Inputs) -> Result<(), Failure> {
+/// Fails if the file names a secret that the run does not have. It would be empty.
+async fn check_secrets(file: &File<'_>, text: &str, inputs: &Inputs) -> Result<(), Failure> {
     let (text, known) = (text.to_owned(), inputs.clone());
     let needs = aside::read(move || task_file::needs(&text, &known)).await;
     let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
-    let first = needs.ok().and_then(|needs| needs.secrets.into_iter().next());
-    first.map_or(Ok(()), |SecretReference { id, .. }| {
-        let message = format!(
-            "{}: the secret `{id}` is in a vault, which runs do not read: give it with `--set-secret {id}`, and write \
-             `.Values.{id}` in place of `.Secrets.{id}`",
-            file.name()
-        );
-        Err(Failure::in_words(ErrorCode::TaskFileInvalid, message))
-    })
+    // What is wrong with the file is told when it is compiled.
+    let named = needs.map(|needs| needs.secrets).unwrap_or_default();
+    let problems = task_file::undeclared(&named, &file.work.secrets);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines = problems.iter().map(|problem| format!("{}: {problem}", file.name()));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    Err(Failure::in_words(ErrorCode::TaskFileInvalid, lines))
 }
 
 async fn compile_aside(

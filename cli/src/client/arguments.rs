@@ -1,7 +1,9 @@
 //! Arguments that several commands share, and reading of secrets that should not be arguments.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -25,7 +27,7 @@ pub(crate) struct BuildArgs {
     /// A build argument; without `=VALUE` the environment's. May be given several times
     #[arg(long = "build-arg", visible_alias = "arg", value_name = "NAME[=VALUE]")]
     build_args: Vec<String>,
-    /// The same, sealed and masked in logs; leave `=VALUE` out to keep it from the process list
+    /// The same, sealed and masked in logs: from the environment, or `NAME=@FILE`, to keep it from the process list
     #[arg(long = "secret-build-arg", visible_alias = "secret-arg", value_name = "NAME[=VALUE]")]
     secret_build_args: Vec<String>,
 }
@@ -42,24 +44,46 @@ impl BuildArgs {
     }
 }
 
-/// Reads secrets that were given as `NAME=VALUE`, with a warning, or as `NAME` in the environment.
+/// Reads secrets that were given as `NAME=@FILE`, as `NAME` in the environment, or, with a warning, as `NAME=VALUE`.
 pub(super) fn read_secret_pairs(
     option: &str,
     given: &[String],
     environment: &Environment,
 ) -> Result<BTreeMap<String, String>> {
-    for (name, _) in given.iter().filter_map(|pair| pair.split_once('=')) {
+    let (files, others): (Vec<&String>, Vec<&String>) =
+        given.iter().partition(|pair| pair.contains("=@"));
+    for (name, _) in others.iter().filter_map(|pair| pair.split_once('=')) {
         say(format!(
             "warning: others on this machine can see the value of {name} in the process list: \
-             give `{option} {name}` and set {name} in the environment"
+             give `{option} {name}` and set {name} in the environment, or `{option} {name}=@FILE`"
         ));
     }
-    read_pairs(option, given, environment)
+    let mut pairs = read_pairs(option, others, environment)?;
+    for (name, file) in files.iter().filter_map(|pair| pair.split_once("=@")) {
+        pairs.insert(name.to_owned(), read_secret_file(Path::new(file))?);
+    }
+    Ok(pairs)
 }
 
-fn read_pairs(
+/// Reads a secret from a file, byte for byte; `-` is standard input.
+pub(crate) fn read_secret_file(path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        return read_secret("the secret");
+    }
+    let cannot_read = || format!("cannot read the secret in {}", path.display());
+    let mut text = String::new();
+    let file = File::open(path).with_context(cannot_read)?;
+    file.take(LONGEST_SECRET + 1).read_to_string(&mut text).with_context(cannot_read)?;
+    if text.len() as u64 > LONGEST_SECRET {
+        let message = format!("{} is longer than {LONGEST_SECRET} bytes", path.display());
+        return Err(UsageError(message).into());
+    }
+    Ok(text)
+}
+
+fn read_pairs<'a>(
     option: &str,
-    given: &[String],
+    given: impl IntoIterator<Item = &'a String>,
     environment: &Environment,
 ) -> Result<BTreeMap<String, String>> {
     let mut pairs = BTreeMap::new();

@@ -8,7 +8,7 @@ use gantry_api::{Run, RunCreate, TaskFileCreate};
 use super::Client;
 use super::arguments::{GitTokenArg, RegistryArg, whole_number};
 use super::build::{is_address, upload, upload_folder};
-use super::file_values::{SetValues, command_file};
+use super::file_values::{DeclaredSecrets, SetValues, command_file};
 use super::run::WaitArgs;
 use super::task_file;
 use crate::exit::{Exit, UsageError};
@@ -42,6 +42,8 @@ pub(crate) struct FileRun {
     values: Option<String>,
     #[command(flatten)]
     set: SetValues,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
     /// The platform to run on, like linux/arm64
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     platform: Option<String>,
@@ -78,6 +80,7 @@ impl FileRun {
             values_file: self.values.clone(),
             values: self.set.plain()?,
             secret_values: self.set.secret(&client.environment)?,
+            secrets: self.secrets.read()?,
             ..TaskFileCreate::default()
         };
         match (self.text()?, self.context.as_deref()) {

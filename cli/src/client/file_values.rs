@@ -14,7 +14,7 @@ pub(crate) struct SetValues {
     /// A value, which the task file reads as `.Values.NAME`. May be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// The same, sealed and masked in logs; leave `=VALUE` out to read the environment
+    /// The same, sealed and masked in logs: from the environment, or `NAME=@FILE`
     #[arg(long, value_name = "NAME[=VALUE]")]
     set_secret: Vec<String>,
 }
@@ -30,6 +30,26 @@ impl SetValues {
 
     pub(crate) fn secret(&self, environment: &Environment) -> Result<BTreeMap<String, String>> {
         read_secret_pairs("--set-secret", &self.set_secret, environment)
+    }
+}
+
+/// The secrets that a task file may name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeclaredSecrets {
+    /// A secret that the task file may name as `.Secrets.ID`: one of `gantry secret set`, or an address in a vault. May be
+    /// given several times
+    #[arg(long = "secret", value_name = "ID=NAME|URL")]
+    secrets: Vec<String>,
+}
+
+impl DeclaredSecrets {
+    /// By their ids.
+    pub(crate) fn read(&self) -> Result<BTreeMap<String, String>> {
+        let pair = |pair: &String| {
+            let (id, source) = name_and_value("--secret", pair)?;
+            Ok((id.to_owned(), source.to_owned()))
+        };
+        self.secrets.iter().map(pair).collect()
     }
 }
 

@@ -169,6 +169,16 @@ impl Api {
         self.read(answer).await
     }
 
+    /// Sets an object. Not retried: a second request may do more than the first.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let answer = self.once(self.request(Method::PUT, path).json(body)).await?;
+        self.read(answer).await
+    }
+
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<()> {
         self.once(self.request(Method::DELETE, path)).await?;
         Ok(())

@@ -30,6 +30,7 @@ mod logs;
 mod pack;
 mod registry;
 mod run;
+pub(crate) mod secret;
 mod sse;
 mod status;
 mod table;
@@ -58,6 +59,9 @@ pub(crate) enum ClientCommand {
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
     Token(token::Tokens),
+    /// Parsed together with the commands for keys.
+    #[command(skip)]
+    Secret(secret::Secrets),
     /// Parsed together with the role of the same name.
     #[command(skip)]
     Worker(worker::Workers),
@@ -95,6 +99,7 @@ pub(crate) async fn run(
         ClientCommand::Registry(registries) => registries.run(&client).await,
         ClientCommand::Hook(hooks) => hooks.run(&client).await,
         ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
+        ClientCommand::Secret(secrets) => secrets.run(&client).await,
         ClientCommand::Token(tokens) => tokens.run(&client).await,
         ClientCommand::Worker(workers) => workers.run(&client).await,
     }

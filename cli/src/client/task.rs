@@ -13,7 +13,7 @@ use gantry_domain::source::{GitSource, RefKind, Source};
 use super::Client;
 use super::arguments::{BuildArgs, GitTokenArg, RegistryArg, whole_number};
 use super::build::{is_address, upload, upload_folder};
-use super::file_values::{SetValues, command_file, is_task_file};
+use super::file_values::{DeclaredSecrets, SetValues, command_file, is_task_file};
 use super::log_view::Show;
 use super::output::say;
 use super::run::{self, ListRuns, WaitArgs};
@@ -123,6 +123,8 @@ pub(crate) struct Create {
     values: Option<String>,
     #[command(flatten)]
     set: SetValues,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
     /// The image's name, like `web:{{.Run.ID}}`. May be given several times
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
@@ -152,6 +154,8 @@ pub(crate) struct Update {
     values: Option<String>,
     #[command(flatten)]
     set: SetValues,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
     /// The image's name. May be given several times; replaces all former names
     #[arg(short = 't', long = "image", value_name = "NAME")]
     images: Vec<String>,
@@ -363,6 +367,7 @@ impl Create {
                 values_file: self.values,
                 values: self.set.plain()?,
                 secret_values: self.set.secret(&client.environment)?,
+                secrets: self.secrets.read()?,
             })
         } else {
             None
@@ -415,6 +420,7 @@ impl Update {
         let plain = self.build_args.plain(&client.environment)?;
         let secret = self.build_args.secret(&client.environment)?;
         let (values, secret_values) = (self.set.plain()?, self.set.secret(&client.environment)?);
+        let secrets = self.secrets.read()?;
         let (path_in_source, dockerfile) = match self.file {
             Some(file) if is_task_file(&file) => (Some(file), None),
             file => (None, file),
@@ -425,6 +431,7 @@ impl Update {
             values_file: self.values.map(Some),
             values: (!values.is_empty()).then_some(values),
             secret_values: (!secret_values.is_empty()).then_some(secret_values),
+            secrets: (!secrets.is_empty()).then_some(secrets),
         };
         let change = TaskUpdate {
             context: self.context,
@@ -583,6 +590,7 @@ fn details(task: &Task) -> Details {
             .maybe("values file", file.values_file.as_ref())
             .each("values", file.values.iter().map(|(name, value)| format!("{name}={value}")))
             .each("secret values", &file.secret_values)
+            .each("secrets", file.secrets.iter().map(|(id, source)| format!("{id} is {source}")))
             .each("text", file.text.iter().flat_map(|text| text.lines()));
     }
     details

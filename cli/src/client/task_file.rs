@@ -1,10 +1,12 @@
 //! `gantry task lint|render|plan`: what a task file would do, without a server.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use gantry_domain::secret::{SecretId, SecretSource};
 use gantry_taskfile::task_file::{
     self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity,
 };
@@ -12,6 +14,7 @@ use gantry_taskfile::template::{Data, Trust};
 use serde_json::json;
 
 use super::arguments::read_secret_pairs;
+use super::file_values::DeclaredSecrets;
 use super::output::{Output, say, write_out};
 use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
@@ -33,6 +36,8 @@ pub(crate) struct TaskFile {
     /// A value that is masked; without `=VALUE` the environment's. May be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     set_secret: Vec<String>,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
     /// A run variable, like `Branch=main`; others have examples as values. May be given several times
     #[arg(long = "run-variable", value_name = "NAME=VALUE")]
     run_variables: Vec<String>,
@@ -68,9 +73,18 @@ impl TaskFile {
         for (name, value) in read_secret_pairs("--set-secret", &self.set_secret, environment)? {
             inputs.values.set(&name, Data::Text(value.into()), Trust::Secret);
         }
+        let declared = self.declared()?;
+        for id in declared.keys() {
+            inputs.secrets.set(id.as_str(), "secret");
+        }
         self.read_alias_files(&source, &mut inputs)?;
         match (task_file::compile(&source, &inputs), action) {
-            (Ok(compiled), Action::Lint) => self.linted(&compiled, output),
+            (Ok(compiled), Action::Lint) => {
+                for problem in task_file::undeclared(&compiled.task.secrets, &declared) {
+                    say(format!("{}: {problem}", self.file.display()));
+                }
+                self.linted(&compiled, output)
+            }
             (Err(mistakes), Action::Lint) => self.refused(&mistakes, output),
             (Ok(compiled), Action::Render | Action::Plan) => {
                 self.warn(&compiled.warnings);
@@ -90,6 +104,18 @@ impl TaskFile {
                 Ok(Exit::Failed)
             }
         }
+    }
+
+    /// The secrets that the task declares.
+    fn declared(&self) -> Result<BTreeMap<SecretId, SecretSource>> {
+        let mut declared = BTreeMap::new();
+        for (id, source) in self.secrets.read()? {
+            let id = id.parse().map_err(|error| UsageError(format!("--secret: {error}")))?;
+            let source = source.parse::<SecretSource>();
+            let source = source.map_err(|error| UsageError(format!("--secret {id}: {error}")))?;
+            declared.insert(id, source);
+        }
+        Ok(declared)
     }
 
     fn linted(&self, compiled: &Compiled, output: Output) -> Result<Exit> {

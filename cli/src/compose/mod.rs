@@ -31,6 +31,7 @@ mod measured;
 mod parts;
 mod patience;
 mod servers;
+mod vaults;
 
 use keys::Keys;
 pub(crate) use keys::{key_file, refused};
@@ -171,7 +172,7 @@ impl Service {
             None => None,
         };
         let scheduler = keys.service().filter(|_| role.does(Role::Scheduler));
-        let scheduler = scheduler.map(|keyring| shared.scheduler(keyring));
+        let scheduler = scheduler.map(|keyring| shared.scheduler(keyring)).transpose()?;
         let worker = match (keys.pool(), engine.to_build_with(role)?, &data) {
             (Some(key), Some(docker), Some(data)) => {
                 engine.watch(role, docker, health);

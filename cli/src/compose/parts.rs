@@ -26,6 +26,7 @@ use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Worker, WorkerSett
 
 use super::outbound;
 use super::servers::Servers;
+use super::vaults::vaults;
 
 /// How often a worker looks for what dead attempts left in the engine.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -87,15 +88,16 @@ impl<'a> SharedParts<'a> {
         }
     }
 
-    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>) -> Scheduler {
+    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>) -> Result<Scheduler> {
         let kept = &self.settings.retention;
-        Scheduler {
+        Ok(Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
             asks: Arc::default(),
+            vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
@@ -110,7 +112,7 @@ impl<'a> SharedParts<'a> {
                     unused_uploads: kept.unused_uploads,
                 },
             },
-        }
+        })
     }
 
     pub(super) fn worker(

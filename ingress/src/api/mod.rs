@@ -5,6 +5,8 @@
 //! | `GET /registries` | read | lists registries |
 //! | `POST /registries` | write, everywhere | creates one; credentials only ever go in |
 //! | `GET PATCH DELETE /registries/{registry}` | read, write, write | |
+//! | `GET /registries/{registry}/secrets` | read | lists its secrets, without values |
+//! | `GET PUT DELETE /registries/{registry}/secrets/{name}` | read, write, write | `PUT` adds a version |
 //! | `POST /registries/{registry}/uploads` | run | takes a `.tar` or `.tar.gz` as the body, for a build |
 //! | `DELETE /registries/{registry}/uploads/{upload}` | run | removes an upload |
 //! | `POST /registries/{registry}/builds` | run | starts a quick build; `Idempotency-Key` |
@@ -53,6 +55,7 @@ mod paging;
 mod registries;
 mod requests;
 mod runs;
+mod secrets;
 mod status;
 mod tasks;
 mod tokens;
@@ -78,6 +81,10 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(registries::show)
         .service(registries::update)
         .service(registries::delete)
+        .service(secrets::list)
+        .service(secrets::show)
+        .service(secrets::set)
+        .service(secrets::delete)
         .service(uploads::create)
         .service(uploads::delete)
         .service(tasks::list)

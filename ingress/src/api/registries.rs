@@ -61,7 +61,7 @@ pub(super) async fn update(
     Ok(Json(view::registry(&registry)))
 }
 
-/// Removes a registry without tasks and hooks. Its runs are kept until they expire.
+/// Removes a registry without tasks, hooks and secrets. Its runs are kept until they expire.
 #[utoipa::path(tag = "registries", security(("token" = ["write"])), params(("registry" = String, Path)), responses((status = 204), Failures))]
 #[delete("/registries/{registry}")]
 pub(super) async fn delete(

@@ -1,11 +1,14 @@
-//! Who may choose the code that sees a task's secrets: its secret build arguments, or the secret values of its task file.
+//! Who may choose the code that sees a task's secrets: its secret build arguments, or the secret values and the declared
+//! secrets of its task file.
 //!
-//! Any instruction of a build may read them, also one of a base image, and so may a step that they are given to. So a caller who chooses the code can read the
-//! secrets, and must either have given them or have a token that is trusted with the task.
+//! Any instruction of a build may read them, also one of a base image, and so may a step that they are given to. So a
+//! caller who chooses the code can read the secrets, and must either have given them or have a token that is trusted
+//! with the task.
 
 use gantry_api::{TaskRunCreate, TaskUpdate};
 use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::run::Run;
+use gantry_domain::secret::SecretId;
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::task::Task;
 use gantry_domain::token::{Scope, Token};
@@ -14,10 +17,32 @@ use gantry_seams::tasks;
 
 use crate::refusal::Refusal;
 
+/// Checks that a caller who chooses the code of a run may declare its secrets.
+pub(super) fn check_declared(recipe: &Recipe, scope: Scope) -> Result<(), Refusal> {
+    let Work::File(file) = &recipe.work else { return Ok(()) };
+    if file.secrets.is_empty() || scope >= Scope::Write {
+        return Ok(());
+    }
+    let ids: Vec<&str> = file.secrets.keys().map(SecretId::as_str).collect();
+    Err(Refusal::Forbidden(format!(
+        "the code of this run may read the registry's secrets that it declares ({}): this needs a token of scope `write`, \
+         or values of its own (`secret_values`)",
+        ids.join(", ")
+    )))
+}
+
+/// Takes the declared secrets from a run whose context its task's owner did not choose.
+pub(super) fn take_declared(recipe: &mut Recipe) {
+    if let Work::File(file) = &mut recipe.work {
+        file.secrets.clear();
+    }
+}
+
 /// Checks a run of a task with overrides. Below scope `write`, a run may not choose code that sees the task's secrets.
 /// With `write` it may, within the task's own repository.
 pub(super) fn check_override(
     task: &Task,
+    recipe: &Recipe,
     body: &TaskRunCreate,
     is_elsewhere: bool,
     scope: Scope,
@@ -25,7 +50,7 @@ pub(super) fn check_override(
     let given = |name: &str| {
         body.secret_build_args.contains_key(name) || body.secret_values.contains_key(name)
     };
-    let kept = kept(&task.recipe, given);
+    let kept = kept(recipe, given);
     let chosen = chosen(body);
     if kept.is_empty() || chosen.is_empty() || (scope >= Scope::Write && !is_elsewhere) {
         return Ok(());
@@ -84,6 +109,7 @@ async fn is_as_the_task(store: &dyn Store, run: &Run, recipe: &Recipe) -> Result
             now.file == file.file
                 && now.values_file == file.values_file
                 && now.values == file.values
+                && now.secrets == file.secrets
         }
         (Work::Build(_), Work::File(_)) | (Work::File(_), Work::Build(_)) => false,
     };
@@ -104,9 +130,11 @@ fn is_fixed(source: &Source) -> bool {
 
 /// Checks a change of a task. Anybody's push starts its runs, so a new context requires the secrets to be given again.
 pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> Result<(), Refusal> {
-    let file = asked.task_file.as_ref().and_then(|file| file.secret_values.as_ref());
+    let file = asked.task_file.as_ref();
+    let values = file.and_then(|file| file.secret_values.as_ref());
+    let declared = file.and_then(|file| file.secrets.as_ref());
     let given = |name: &str| {
-        let mut secrets = asked.secret_build_args.iter().chain(file);
+        let mut secrets = asked.secret_build_args.iter().chain(values).chain(declared);
         secrets.any(|secrets| secrets.contains_key(name))
     };
     let kept = kept(&after.recipe, given);
@@ -117,7 +145,7 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
         "context",
         format!(
             "task `{}` has secrets ({}), which another context must not see: give them again with this change, or remove \
-             them with an empty `secret_build_args` or `secret_values`",
+             them with an empty `secret_build_args`, `secret_values` or `secrets`",
             before.id,
             kept.join(", ")
         ),
@@ -128,7 +156,10 @@ pub(super) fn check_update(before: &Task, after: &Task, asked: &TaskUpdate) -> R
 fn kept(recipe: &Recipe, given: impl Fn(&str) -> bool) -> Vec<&str> {
     let names: Vec<&str> = match &recipe.work {
         Work::Build(build) => build.secret_build_args.keys().map(ArgName::as_str).collect(),
-        Work::File(file) => file.secret_values.keys().map(ValueName::as_str).collect(),
+        Work::File(file) => {
+            let values = file.secret_values.keys().map(ValueName::as_str);
+            values.chain(file.secrets.keys().map(SecretId::as_str)).collect()
+        }
     };
     names.into_iter().filter(|name| !given(name)).collect()
 }

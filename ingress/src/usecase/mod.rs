@@ -12,6 +12,7 @@ mod refused_credentials;
 pub(crate) mod registries;
 pub(crate) mod requests;
 pub(crate) mod runs;
+pub(crate) mod secrets;
 pub(crate) mod status;
 mod task_change;
 pub(crate) mod tasks;

@@ -138,7 +138,7 @@ pub(crate) async fn update(
     changed.await?.ok_or_else(|| Refusal::no_registry(name))
 }
 
-/// Removes a registry without tasks and hooks. Its runs are kept until they expire.
+/// Removes a registry without tasks, hooks and secrets. Its runs are kept until they expire.
 pub(crate) async fn delete(
     state: &State,
     allowed: &Allowed<Write>,
@@ -150,6 +150,7 @@ pub(crate) async fn delete(
         Deleted::Gone => Ok(()),
         Deleted::StillHasTasks => Err(still_has("tasks", name)),
         Deleted::StillHasHooks => Err(still_has("hooks", name)),
+        Deleted::StillHasSecrets => Err(still_has("secrets", name)),
     }
 }
 

@@ -123,6 +123,7 @@ fn change_file(
     if let Some(values) = &asked.secret_values {
         file.secret_values = check.secret_values(values)?.unwrap_or_default();
     }
+    set(&mut file.secrets, asked.secrets.as_ref(), |secrets| check.secrets(secrets));
     Ok(())
 }
 

@@ -159,7 +159,7 @@ async fn another_context_of_a_task_asks_for_its_secrets_again() {
         let refused = send(&server, &token, Method::PATCH, TASK, &change).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{context}");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(message(&refused), @"context: task `contoso/web` has secrets (NPM_TOKEN), which another context must not see: give them again with this change, or remove them with an empty `secret_build_args` or `secret_values`");
+            insta::assert_snapshot!(message(&refused), @"context: task `contoso/web` has secrets (NPM_TOKEN), which another context must not see: give them again with this change, or remove them with an empty `secret_build_args`, `secret_values` or `secrets`");
         }
     }
     let same = json!({"context": "https://github.com/octo/hello.git#main:app", "timeout": 60});

@@ -91,7 +91,7 @@ fn absent(parameter: &str) -> String {
         "registry" | "task" => "nowhere".to_owned(),
         "run" | "after" => "zz999".to_owned(),
         "hook" => "0".repeat(32),
-        "secret" | "upload" => "absent".to_owned(),
+        "secret" | "name" | "upload" => "absent".to_owned(),
         "delivery" | "id" => "d-999".to_owned(),
         "event" => "request/absent".to_owned(),
         "digest" => format!("sha256:{}", "2".repeat(64)),
@@ -106,6 +106,9 @@ impl World {
         server.create_registry("empty").await;
         let task = json!({"name": "web", "context": "https://git.test/a.git", "images": ["a:1"]});
         server.post("/registries/contoso/tasks", task).await.expect(StatusCode::CREATED);
+        let secret = server.api(Method::PUT, "/registries/contoso/secrets/npm-token");
+        let secret = secret.bearer_auth(&server.admin).json(&json!({"value": "a value"}));
+        Answer::of(secret).await.expect(StatusCode::OK);
         let run = server.post("/registries/contoso/tasks/web/runs", json!({})).await;
         let run = run.expect(StatusCode::CREATED);
         let hook = server.hook(Provider::GitHub).await;
@@ -139,6 +142,7 @@ impl World {
             ("after", text(&run["id"])),
             ("hook", hook.id.to_string()),
             ("secret", text(&shown["secrets"][0]["id"])),
+            ("name", "npm-token".to_owned()),
             ("delivery", "d-1".to_owned()),
             ("id", "d-1".to_owned()),
             ("event", text(&run["event"])),
@@ -152,7 +156,7 @@ impl World {
     }
 
     fn thing(&self, operation: &Operation, parameter: &str) -> String {
-        // Only a registry without tasks and hooks can be deleted.
+        // Only a registry without tasks, hooks and secrets can be deleted.
         if operation.method == Method::DELETE && operation.path == "/registries/{registry}" {
             return "empty".to_owned();
         }
@@ -174,6 +178,7 @@ impl World {
                 json!({"name": "new", "context": git, "images": ["a:1"]})
             }
             "PATCH /registries/{registry}/tasks/{task}" => json!({"timeout": 60}),
+            "PUT /registries/{registry}/secrets/{name}" => json!({"value": "a value"}),
             "POST /runs/{run}/reruns" => json!({}),
             "PATCH /runs/{run}" => json!({"archived": true}),
             "POST /registries/{registry}/hooks" => json!({"provider": "github"}),

@@ -2,6 +2,8 @@
 //!
 //! A run of scope `run` may not choose code that sees the task's secrets; `write` may, within the task's own repository.
 
+use gantry_domain::recipe::Work;
+use gantry_seams::runs;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -105,6 +107,95 @@ async fn overrides_of_a_task_that_runs_a_task_file() {
         ],
     )
     .await;
+}
+
+/// A run with a context of its own has none of the secrets that its task declares, so it may choose its code.
+#[tokio::test]
+async fn overrides_of_a_task_that_declares_secrets() {
+    let server = TestServer::with_registry().await;
+    task(&server, "plain", json!({"task_file": {"path": "acr-task.yaml"}})).await;
+    let declared = json!({"path": "acr-task.yaml", "secrets": {"token": "npm-token"}});
+    task(&server, "secret", json!({"task_file": declared})).await;
+    let other = "https://evil.test/octo/hello.git#main";
+    let branch = "https://github.com/octo/hello.git#x";
+    check(
+        &server,
+        &[
+            row("nothing", json!({}), [201, 201, 201]),
+            row("tags", json!({"force_tags": true}), [201, 201, 201]),
+            row("branch", json!({"context": branch}), [201, 201, 201]),
+            row("repository", json!({"context": other}), [201, 201, 201]),
+            row("file", json!({"task_file": "x.yaml"}), [201, 403, 201]),
+            row("value", json!({"values": {"a": "1"}}), [201, 403, 201]),
+            row("secret value", json!({"secret_values": {"a": "1"}}), [201, 403, 201]),
+        ],
+    )
+    .await;
+    let path = "/registries/contoso/tasks/secret/runs";
+    for (body, expected) in [
+        (json!({}), json!({"token": "npm-token"})),
+        (json!({"context": branch}), json!({})),
+        (json!({"context": other}), json!({})),
+    ] {
+        let run = server.post(path, body).await.expect(StatusCode::CREATED);
+        let id = run["id"].as_str().unwrap().parse().unwrap();
+        let run = runs::find(server.store.as_ref(), id).await.unwrap().unwrap();
+        let Work::File(file) = &run.recipe.work else { panic!("{run:?}") };
+        assert_eq!(serde_json::to_value(&file.secrets).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn only_who_may_change_tasks_declares_secrets() {
+    let server = TestServer::with_registry().await;
+    let (run, write) = (server.token("run", None).await, server.token("write", None).await);
+    let text = "steps:\n- cmd: busybox true\n  env: ['A={{.Secrets.token}}']\n";
+    let body = json!({"task_file": {"text": text, "secrets": {"token": "npm-token"}}});
+    for (token, expected) in [(&run, StatusCode::FORBIDDEN), (&write, StatusCode::CREATED)] {
+        let asked = server.api(Method::POST, "/registries/contoso/runs").bearer_auth(token);
+        let answer = Answer::of(asked.json(&body)).await;
+        assert_eq!(answer.status, expected, "{}", answer.text);
+    }
+    // A run of the same file without secrets is anybody's who may start runs.
+    let asked = server.api(Method::POST, "/registries/contoso/runs").bearer_auth(&run);
+    let answer = Answer::of(asked.json(&json!({"task_file": {"text": text}}))).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn another_context_needs_the_declarations_again() {
+    let server = TestServer::with_registry().await;
+    let declared = json!({"path": "acr-task.yaml", "secrets": {"token": "npm-token"}});
+    task(&server, "web", json!({"task_file": declared})).await;
+    let path = "/registries/contoso/tasks/web";
+    let other = json!({"context": "https://github.com/octo/other.git"});
+    let refused = server.patch(path, other).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text.contains("has secrets (token)"), "{}", refused.text);
+    let both = json!({
+        "context": "https://github.com/octo/other.git",
+        "task_file": {"secrets": {"token": "npm-token@2"}},
+    });
+    let changed = server.patch(path, both).await.expect(StatusCode::OK);
+    assert_eq!(changed["task_file"]["secrets"], json!({"token": "npm-token@2"}));
+}
+
+#[tokio::test]
+async fn a_declaration_that_says_not_where_the_secret_is_is_refused() {
+    let server = TestServer::with_registry().await;
+    let secrets = json!({"a b": "x", "b": "https://v.test/keys/x", "c": "npm@0", "d": "https://ann:pw@v.test/secrets/x"});
+    let body = json!({"task_file": {"text": "steps: [cmd: busybox true]", "secrets": secrets}});
+    let refused = server.post("/registries/contoso/runs", body).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    for told in [
+        "secrets: `a b` is no secret's id",
+        "secrets: `b`: expected `/secrets/NAME`",
+        "secrets: `c`: the version of a secret is a number from 1",
+        "secrets: `d`: the address of a vault begins with",
+    ] {
+        assert!(refused.text.contains(told), "{told}: {}", refused.text);
+    }
+    assert!(!refused.text.contains("ann"), "a password may be in it: {}", refused.text);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod hook;
 mod log;
 mod registry;
 mod run;
+mod secret;
 mod status;
 mod task;
 mod token;
@@ -30,6 +31,7 @@ pub use run::{
     Attempt, BaseImage, BuildCreate, CancelAsked, Lineage, OutputImage, RerunCreate, Run,
     RunCreate, RunError, RunUpdate, Step, SupersededTag,
 };
+pub use secret::{Secret, SecretSet, SecretVersion};
 pub use status::{
     Drained, FailingCredentials, FailingHook, HookCounts, OldestWaiting, QuarantinedRecord,
     QueueStatus, Status, StoreStatus, Worker, WorkerEngine,

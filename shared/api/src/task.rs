@@ -75,6 +75,8 @@ pub struct TaskFile {
     pub values: BTreeMap<String, String>,
     /// The names of its secret values.
     pub secret_values: Vec<String>,
+    /// The secrets that it may name, by their ids in it: `NAME` or `NAME@VERSION` of the registry, or an address in a vault.
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// A new task file: exactly one of `text` and `path`.
@@ -97,6 +99,10 @@ pub struct TaskFileCreate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(write_only)]
     pub secret_values: BTreeMap<String, String>,
+    /// The secrets that it may name, by their ids in it: `NAME` or `NAME@VERSION` of the registry, or an address in a vault.
+    /// A token of scope `write` is needed to declare one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// An update of a task file. Absent fields are unchanged; `text` replaces `path`, and the other way round.
@@ -120,6 +126,9 @@ pub struct TaskFileUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub secret_values: Option<BTreeMap<String, String>>,
+    /// All secrets that it may name, instead of the former ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<BTreeMap<String, String>>,
 }
 
 impl std::fmt::Debug for TaskFileCreate {

@@ -23,6 +23,7 @@ pub mod recipe;
 pub mod registry;
 pub mod run;
 pub mod sealed;
+pub mod secret;
 pub mod signature;
 pub mod source;
 pub mod step;
@@ -31,6 +32,7 @@ pub mod template;
 pub mod timestamp;
 pub mod token;
 pub mod trace;
+pub mod vault;
 pub mod worker;
 
 pub use text::InvalidText;

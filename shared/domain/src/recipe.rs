@@ -9,6 +9,7 @@ use crate::InvalidText;
 use crate::lineage::BaseImage;
 use crate::platform::Platform;
 use crate::sealed::Sealed;
+use crate::secret::{SecretId, SecretSource};
 use crate::source::{Source, SourcePath};
 use crate::template::{ArgValue, Template};
 use crate::text::text_type;
@@ -101,6 +102,9 @@ pub struct FileWork {
     /// Secret values. They replace the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_values: BTreeMap<ValueName, Sealed>,
+    /// The secrets that the file may name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretId, SecretSource>,
     /// Whether the steps may use the registry's credentials: in runs of a saved task as it is, whose code its owner
     /// chose. Never in the task itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -1,12 +1,14 @@
 //! Bundles: the secrets of one run.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use gantry_domain::image::RegistryHost;
 use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
+use gantry_domain::secret::SecretId;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -33,6 +35,17 @@ pub struct Bundle {
     pub build_args: BTreeMap<ArgName, SecretString>,
     /// The secret values of a task file.
     pub values: BTreeMap<ValueName, SecretString>,
+    /// The declared secrets of a task file. [`Bundle::gather`] leaves them out: they are read when the run becomes ready.
+    pub secrets: BTreeMap<SecretId, ReadSecret>,
+}
+
+/// A declared secret with its value.
+#[derive(Debug, Clone)]
+pub struct ReadSecret {
+    /// The value.
+    pub value: SecretString,
+    /// The version, if it is one of gantry's own.
+    pub version: Option<NonZeroU32>,
 }
 
 /// The JSON form of a bundle, with borrowed text for sealing and owned text after opening.
@@ -43,6 +56,7 @@ struct Plain<Text> {
     source_query: Option<Text>,
     build_args: BTreeMap<ArgName, Text>,
     values: BTreeMap<ValueName, Text>,
+    secrets: BTreeMap<SecretId, (Text, Option<NonZeroU32>)>,
 }
 
 impl Bundle {
@@ -87,6 +101,7 @@ impl Bundle {
     pub fn masked(&self) -> Result<Vec<SecretString>, TooManySecrets> {
         let passwords = self.registries.values().map(|credentials| &credentials.password);
         let given = self.build_args.values().chain(self.values.values());
+        let given = given.chain(self.secrets.values().map(|secret| &secret.value));
         let mut masked: Vec<SecretString> =
             passwords.chain(&self.git_token).chain(given).cloned().collect();
         if let Some(query) = &self.source_query {
@@ -103,7 +118,11 @@ impl Bundle {
         }
         let args = self.build_args.iter().map(|(name, value)| (name.as_str(), value));
         let values = self.values.iter().map(|(name, value)| (name.as_str(), value));
-        let sizes = args.chain(values).map(|(name, value)| (name, value.expose_secret().len()));
+        let secrets = self.secrets.iter().map(|(id, secret)| (id.as_str(), &secret.value));
+        let sizes = args
+            .chain(values)
+            .chain(secrets)
+            .map(|(name, value)| (name, value.expose_secret().len()));
         let largest = sizes.max_by_key(|(_, bytes)| *bytes);
         let largest = largest.map(|(name, bytes)| (name.to_owned(), bytes));
         Err(TooManySecrets { bytes, largest })
@@ -112,12 +131,13 @@ impl Bundle {
     /// Whether it contains no secrets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { registries, git_token, source_query, build_args, values } = self;
+        let Self { registries, git_token, source_query, build_args, values, secrets } = self;
         registries.is_empty()
             && git_token.is_none()
             && source_query.is_none()
             && build_args.is_empty()
             && values.is_empty()
+            && secrets.is_empty()
     }
 
     /// Seals it so that only the pool's workers open it, and only for `run` in its current form.
@@ -145,6 +165,11 @@ impl Bundle {
                 .values
                 .iter()
                 .map(|(name, value)| (name.clone(), value.expose_secret()))
+                .collect(),
+            secrets: self
+                .secrets
+                .iter()
+                .map(|(id, secret)| (id.clone(), (secret.value.expose_secret(), secret.version)))
                 .collect(),
         };
         let Ok(text) = serde_json::to_vec(&plain).map(Zeroizing::new) else {
@@ -180,6 +205,13 @@ impl Bundle {
                 .values
                 .into_iter()
                 .map(|(name, value)| (name, SecretString::from(value)))
+                .collect(),
+            secrets: plain
+                .secrets
+                .into_iter()
+                .map(|(id, (value, version))| {
+                    (id, ReadSecret { value: SecretString::from(value), version })
+                })
                 .collect(),
         })
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{PoolName, WorkerId};
 use gantry_domain::registry::RegistryChoice;
+use gantry_domain::vault::{Origin, VaultGrant};
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
@@ -46,6 +47,9 @@ pub struct Settings {
     pub engine: Engine,
     pub worker: Worker,
     pub steps: Steps,
+    pub vaults: Vaults,
+    pub key_vault: KeyVault,
+    pub hashicorp_vault: HashicorpVault,
     pub runs: Runs,
     pub lease: Lease,
     pub sweep: Sweep,
@@ -182,6 +186,46 @@ pub struct Steps {
     pub capabilities: RegistryChoice,
     pub host_namespaces: RegistryChoice,
     pub security_options: RegistryChoice,
+}
+
+/// `[vaults]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Vaults {
+    #[serde(deserialize_with = "each")]
+    pub grants: Vec<VaultGrant>,
+}
+
+/// `[key_vault]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct KeyVault {
+    #[serde(deserialize_with = "parsed")]
+    pub authority: Origin,
+    pub tenant: String,
+    pub client_id: String,
+    #[serde(deserialize_with = "optional")]
+    pub client_secret_file: Option<PathBuf>,
+    pub scope: String,
+}
+
+/// `[hashicorp_vault]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct HashicorpVault {
+    #[serde(deserialize_with = "optional")]
+    pub address: Option<Origin>,
+    #[serde(deserialize_with = "optional")]
+    pub namespace: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub token_file: Option<PathBuf>,
+    #[serde(deserialize_with = "optional")]
+    pub role_id: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub secret_id_file: Option<PathBuf>,
 }
 
 /// `[runs]`
@@ -333,10 +377,49 @@ impl Settings {
         if self.steps.pids == 0 {
             found.push(("steps.pids", "at least 1"));
         }
+        self.vaults_contradict(&mut found);
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));
         }
         found
+    }
+
+    fn vaults_contradict(&self, found: &mut Vec<(&'static str, &'static str)>) {
+        let key_vault = &self.key_vault;
+        let parts = [
+            !key_vault.tenant.is_empty(),
+            !key_vault.client_id.is_empty(),
+            key_vault.client_secret_file.is_some(),
+        ];
+        if parts.contains(&true) && parts.contains(&false) {
+            found.push((
+                "key_vault.tenant",
+                "set `tenant`, `client_id` and `client_secret_file`, or none of them",
+            ));
+        }
+        let vault = &self.hashicorp_vault;
+        if vault.role_id.is_some() != vault.secret_id_file.is_some() {
+            found.push(("hashicorp_vault.role_id", "set `role_id` and `secret_id_file`, or none"));
+        }
+        if vault.address.is_some() != (vault.token_file.is_some() ^ vault.role_id.is_some()) {
+            found.push((
+                "hashicorp_vault.address",
+                "a vault has an address and one login: `token_file`, or `role_id` and `secret_id_file`",
+            ));
+        }
+        for grant in &self.vaults.grants {
+            if grant.below.is_in_key_vault() && key_vault.client_secret_file.is_none() {
+                found.push(("vaults.grants", "it names a Key Vault: set `key_vault.tenant`, too"));
+            }
+            if !grant.below.is_in_key_vault()
+                && vault.address.as_ref() != Some(grant.below.origin())
+            {
+                found.push((
+                    "vaults.grants",
+                    "it names another HashiCorp Vault than `hashicorp_vault.address`",
+                ));
+            }
+        }
     }
 }
 
@@ -351,6 +434,24 @@ where
         return Ok(None);
     }
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// A list of texts that are parsed.
+fn each<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 /// A list of `NAME=VALUE`.

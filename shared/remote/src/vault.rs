@@ -10,29 +10,23 @@ use std::fmt;
 
 use async_trait::async_trait;
 use gantry_domain::id::RegistryName;
+use gantry_domain::vault::{Origin, SecretAddress, SecretDetail, VaultGrant};
 use gantry_ops::secret::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::{ClientError, OutboundClient};
 
-mod address;
 mod error;
 mod exchange;
-mod grant;
 mod hashicorp;
 mod key_vault;
-mod origin;
 mod token;
 
-use address::Detail;
-pub use address::{InvalidSecretAddress, SecretAddress};
 pub use error::VaultError;
-pub use grant::{SecretPrefix, VaultGrant};
 use hashicorp::Hashicorp;
 pub use hashicorp::HashicorpLogin;
 use key_vault::KeyVault;
 pub use key_vault::KeyVaultLogin;
-pub use origin::{InvalidOrigin, Origin};
 
 /// The vaults that tasks may name secrets of.
 #[async_trait]
@@ -86,6 +80,8 @@ pub enum VaultsError {
 }
 
 /// Vaults through the guarded client. The token of each is obtained at the first use and shared by all reads.
+/// The default has none.
+#[derive(Default)]
 pub struct RemoteVaults {
     vaults: HashMap<Origin, Client>,
     grants: Vec<VaultGrant>,
@@ -124,12 +120,12 @@ impl RemoteVaults {
 
     async fn read_granted(&self, address: &SecretAddress) -> Result<SecretString, VaultError> {
         match (self.vaults.get(address.origin()), address.detail()) {
-            (Some(Client::KeyVault(vault)), Detail::KeyVault) => vault.read(address).await,
-            (Some(Client::Hashicorp(vault)), Detail::Hashicorp { version, field }) => {
+            (Some(Client::KeyVault(vault)), SecretDetail::KeyVault) => vault.read(address).await,
+            (Some(Client::Hashicorp(vault)), SecretDetail::Hashicorp { version, field }) => {
                 vault.read(address, *version, field).await
             }
-            (Some(Client::KeyVault(_)), Detail::Hashicorp { .. })
-            | (Some(Client::Hashicorp(_)), Detail::KeyVault)
+            (Some(Client::KeyVault(_)), SecretDetail::Hashicorp { .. })
+            | (Some(Client::Hashicorp(_)), SecretDetail::KeyVault)
             | (None, _) => Err(VaultError::NotConfigured { at: address.clone() }),
         }
     }

@@ -31,6 +31,7 @@ pub mod requests;
 pub mod reseal;
 mod retry;
 pub mod runs;
+pub mod secrets;
 pub mod tags;
 pub mod tasks;
 pub mod tokens;

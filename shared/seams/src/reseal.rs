@@ -7,6 +7,7 @@ use gantry_domain::hook::Hook;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
+use gantry_domain::secret::Secret;
 use gantry_domain::signature::Signer;
 use gantry_domain::task::Task;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{self, Versioned};
 use crate::retry;
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
-use crate::{hooks, registries, runs, tasks};
+use crate::{hooks, registries, runs, secrets, tasks};
 
 /// How many records are read at once.
 const PAGE: usize = 128;
@@ -63,6 +64,7 @@ pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreE
     // Runs copy from tasks, so tasks come first.
     walk.over::<Registry>("registries", &registries::listing(), Kind::Registry).await?;
     walk.over::<Hook>("hooks", &hooks::listing(), Kind::Hook).await?;
+    walk.over::<Secret>("secrets", &secrets::listing(), Kind::Secret).await?;
     walk.over::<Task>("tasks", &tasks::listing(), Kind::Task).await?;
     walk.over::<Task>("revisions of tasks", &tasks::revisions(), Kind::TaskRevision).await?;
     walk.over::<Run>("runs", &runs::listing_of_all(), Kind::Run).await?;
@@ -197,6 +199,16 @@ impl Holder for Hook {
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
         self.secrets.iter_mut().map(|secret| &mut secret.sealed).collect()
+    }
+}
+
+impl Holder for Secret {
+    fn bound_to(&self) -> String {
+        Self::seals_for(self.prefix, &self.name)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.versions.iter_mut().map(|version| &mut version.value).collect()
     }
 }
 

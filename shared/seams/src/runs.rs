@@ -25,7 +25,7 @@ mod indexes;
 mod leasing;
 mod listing;
 
-pub use admission::{Admission, Limits, ready};
+pub use admission::{Admission, Limits, full, ready};
 pub(crate) use admission::{last_admitted_of_registry, last_admitted_of_task};
 pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};

@@ -138,6 +138,8 @@ kinds! {
     TaskRevision = "task-revision",
     /// A hook.
     Hook = "hook",
+    /// A secret of a registry, with its versions.
+    Secret = "secret",
     /// An API token.
     Token = "token",
     /// A delivery.

@@ -163,6 +163,7 @@ impl Parts {
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
             asks: Arc::default(),
+            vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,

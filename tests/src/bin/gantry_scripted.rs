@@ -167,6 +167,7 @@ impl Shared {
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
             asks: Arc::default(),
+            vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,

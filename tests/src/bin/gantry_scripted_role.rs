@@ -215,6 +215,7 @@ impl RoleParts {
             keyring: self.keyring().await?,
             code_host: Arc::new(GitCodeHost::new(scripted::git(&self.http))),
             asks: Arc::default(),
+            vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,

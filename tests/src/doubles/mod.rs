@@ -1,3 +1,4 @@
 //! Wrappers around real parts that observe, count, refuse or lose calls.
 
 pub mod store;
+pub mod vaults;

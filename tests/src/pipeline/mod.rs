@@ -14,16 +14,17 @@ use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
+use gantry_domain::secret::{Secret, SecretName};
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
 use gantry_objects::ObjectBlobs;
-use gantry_ops::secret::{Keyring, random_hex};
+use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_remote::code_host::GitCodeHost;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::{Registries, RemoteRegistries};
-use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
+use gantry_scheduler::{Retention, Scheduler, SchedulerSettings, VaultReads};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::ManualClock;
 use gantry_seams::logs::{LogId, LogPart, LogReader};
@@ -31,6 +32,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
+use gantry_seams::secrets::{self, NewValue};
 use gantry_seams::store::{SharedStore, Store};
 use gantry_seams::{decisions, registries, runs, tasks};
 use gantry_worker::engine::Engine;
@@ -43,6 +45,7 @@ use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, StartedBackend, Vhost};
+use crate::doubles::vaults::ScriptedVaults;
 use crate::git_server::GitServer;
 use crate::real;
 use crate::registries::MemoryRegistries;
@@ -85,6 +88,8 @@ pub struct TestPipeline {
     pub engine: ScriptedEngine,
     /// The registries that images are pushed to.
     pub registries: MemoryRegistries,
+    /// The vaults that tasks may name secrets of.
+    pub vaults: ScriptedVaults,
     /// The host of sources.
     pub git: GitServer,
     /// Stops all tasks that were started.
@@ -113,6 +118,7 @@ impl TestPipeline {
                 Keyring::open_or_create(&folder.path().join("secret.key")).expect("a key"),
             ),
             registries: MemoryRegistries::new(engine.clone()),
+            vaults: ScriptedVaults::default(),
             git: GitServer::start().await.expect("a git host"),
             store,
             clock,
@@ -147,6 +153,7 @@ impl TestPipeline {
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git_program())),
             asks: Arc::default(),
+            vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
                 lease: LEASE,
@@ -502,6 +509,19 @@ impl TestPipeline {
     #[must_use]
     pub fn seals_for() -> String {
         Registry::seals_for(Self::prefix())
+    }
+
+    /// Sets a secret of the registry.
+    ///
+    /// # Panics
+    /// If the store does not answer.
+    pub async fn set_secret(&self, name: &str, value: &str) {
+        let (name, prefix) = (name.parse::<SecretName>().expect("a name"), Self::prefix());
+        let sealed_for = Secret::seals_for(prefix, &name);
+        let value = self.keyring.seal(&sealed_for, &SecretString::from(value)).expect("a seal");
+        let (registry, by) = ("reg".parse().expect("a registry"), Self::somebody());
+        let new = NewValue { registry, prefix, name, value, by };
+        secrets::set(self.store.as_ref(), &new).await.expect("the store answers");
     }
 
     /// The prefix of the registry, which is the first one.

@@ -30,6 +30,7 @@ mod embedded {
     mod causes;
     mod clocks;
     mod crowds;
+    mod declared_secrets;
     mod forged;
     mod hosts;
     mod incarnations;
@@ -89,6 +90,7 @@ mod slow {
         mod branches;
         mod causes;
         mod crowds;
+        mod declared_secrets;
         mod hosts;
         mod incarnations;
         mod keeping;

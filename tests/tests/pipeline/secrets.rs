@@ -193,6 +193,9 @@ async fn after_resealing_the_old_key_is_not_needed() {
     })
     .await
     .unwrap();
+    for value in ["first-value", "second-value"] {
+        gantry.set_secret("npm-token", value).await;
+    }
     let hook = "hook".parse().unwrap();
     let sealed = gantry.keyring.seal(&hooks::seal_for(&hook), &SecretString::from(SECRET)).unwrap();
     let secret = HookSecret { sealed, created: gantry.clock.now() };
@@ -217,6 +220,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
         [
             ("registries", 1, 1),
             ("hooks", 1, 1),
+            ("secrets", 1, 1),
             ("tasks", 1, 1),
             ("revisions of tasks", 2, 2),
             ("runs", 3, 3)
@@ -239,7 +243,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
         "the new key opens everything"
     );
     let old_alone = reseal::pass(store, &Anew(ring(&[1]))).await.unwrap();
-    assert_eq!(old_alone.unopened.len(), 8, "{:?}", old_alone.unopened);
+    assert_eq!(old_alone.unopened.len(), 9, "{:?}", old_alone.unopened);
 
     // Earlier ready runs open with the new key of their pool, in their first attempt.
     gantry.keyring = Arc::new(ring(&[2]));

@@ -127,6 +127,7 @@ impl Files {
             values_file: None,
             values: values.collect(),
             secret_values,
+            secrets: BTreeMap::new(),
             has_registry_login: false,
         };
         let recipe = Recipe {
@@ -706,6 +707,7 @@ async fn only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry(on: E
             values_file: None,
             values: BTreeMap::new(),
             secret_values: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             has_registry_login: false,
         });
     });

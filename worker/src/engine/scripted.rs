@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 mod containers;
 
+use super::containers::ContainerOrder;
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
     Leftover, LeftoverKind, OutputStream, PushError,
@@ -148,6 +149,7 @@ struct State {
     scripts: HashMap<Repository, VecDeque<Vec<Action>>>,
     push_failures: HashMap<Repository, VecDeque<PushFailure>>,
     asked: VecDeque<Asked>,
+    containers: VecDeque<ContainerOrder>,
     images: BTreeMap<ImageReference, Kept>,
     manifests: HashMap<Digest, Bytes>,
     pushed: BTreeMap<ImageReference, Digest>,
@@ -200,6 +202,12 @@ impl ScriptedEngine {
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         self.state().asked.iter().cloned().collect()
+    }
+
+    /// The containers that ran, oldest first.
+    #[must_use]
+    pub fn containers(&self) -> Vec<ContainerOrder> {
+        self.state().containers.iter().cloned().collect()
     }
 
     /// The number of running builds.
@@ -260,6 +268,14 @@ impl ScriptedEngine {
             state.asked.pop_front();
         }
         state.asked.push_back(asked);
+    }
+
+    fn remember_container(&self, order: &ContainerOrder) {
+        let mut state = self.state();
+        if state.containers.len() == KEPT_BUILDS {
+            state.containers.pop_front();
+        }
+        state.containers.push_back(order.clone());
     }
 
     fn keep(&self, order: &BuildOrder) -> Result<BuiltImage, EngineError> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use gantry_api::TaskFileCreate;
 use gantry_domain::recipe::{FileValue, FileWork, Recipe, TaskFile, ValueName, Work};
 use gantry_domain::sealed::Sealed;
+use gantry_domain::secret::{SecretId, SecretSource};
 use gantry_ops::aside;
 use gantry_ops::secret::SecretError;
-use gantry_taskfile::task_file::{self, Inputs, Mistake, RunVariables, Severity};
+use gantry_taskfile::task_file::{self, Inputs, RunVariables, Severity};
 use gantry_taskfile::template::{Data, Trust};
 
 use super::{Checker, MOST_ARGS, refuse_secret};
@@ -45,12 +46,14 @@ impl Checker<'_> {
         };
         let values = self.values(&new.values, false);
         let secret_values = self.secret_values(&new.secret_values)?;
+        let secrets = self.secrets(&new.secrets);
         let whole = || {
             Some(FileWork {
                 file: file?,
                 values_file: values_file?,
                 values: values?,
                 secret_values: secret_values?,
+                secrets: secrets?,
                 has_registry_login: false,
             })
         };
@@ -120,6 +123,25 @@ impl Checker<'_> {
         Ok(Some(checked))
     }
 
+    /// The secrets that a file may name.
+    pub(crate) fn secrets(
+        &mut self,
+        sources: &BTreeMap<String, String>,
+    ) -> Option<BTreeMap<SecretId, SecretSource>> {
+        self.check_values("secrets", sources.len())?;
+        let mut checked = BTreeMap::new();
+        for (id, source) in sources {
+            let id: Option<SecretId> = self.mistakes.parse("secrets", id);
+            let source = source.parse::<SecretSource>();
+            let source = source.map_err(|error| match &id {
+                Some(id) => format!("`{id}`: {error}"),
+                None => error.to_string(),
+            });
+            checked.extend(id.zip(self.mistakes.check("secrets", source)));
+        }
+        Some(checked)
+    }
+
     fn check_values(&mut self, target: &str, count: usize) -> Option<()> {
         if count > MOST_ARGS {
             let message = format!("{count} values are given: at most {MOST_ARGS}");
@@ -138,16 +160,15 @@ pub(crate) async fn lint(recipe: &Recipe) -> Result<(), Refusal> {
     if file.values_file.is_some() {
         return Ok(());
     }
-    let (text, inputs) = (text.clone(), inputs(file));
+    let (text, inputs, secrets) = (text.clone(), inputs(file), file.secrets.clone());
     // Away from the runtime, because the text is a stranger's.
-    let found = aside::read(move || mistakes(&text, &inputs)).await;
+    let found = aside::read(move || mistakes(&text, &inputs, &secrets)).await;
     let found = found.map_err(|error| {
         tracing::error!("a task file could not be checked: {error}");
         Refusal::Internal
     })?;
     let mut mistakes = Mistakes::default();
-    for mistake in found {
-        let line = format!("{}: {}", mistake.position, mistake.message);
+    for line in found {
         mistakes.add(FIELD, line);
     }
     mistakes.none()
@@ -162,17 +183,31 @@ fn inputs(file: &FileWork) -> Inputs {
     for name in file.secret_values.keys() {
         inputs.values.set(name.as_str(), Data::Text("secret".into()), Trust::Secret);
     }
+    for id in file.secrets.keys() {
+        inputs.secrets.set(id.as_str(), "secret");
+    }
     inputs
 }
 
-fn mistakes(text: &str, inputs: &Inputs) -> Vec<Mistake> {
+fn mistakes(
+    text: &str,
+    inputs: &Inputs,
+    declared: &BTreeMap<SecretId, SecretSource>,
+) -> Vec<String> {
     match task_file::needs(text, inputs) {
         Ok(needs) if !needs.alias_files.is_empty() => return Vec::new(),
-        Ok(_) | Err(_) => {}
+        Ok(needs) => {
+            let undeclared = task_file::undeclared(&needs.secrets, declared);
+            if !undeclared.is_empty() {
+                return undeclared.iter().map(ToString::to_string).collect();
+            }
+        }
+        Err(_) => {}
     }
     let Err(found) = task_file::compile(text, inputs) else { return Vec::new() };
     if found.iter().any(|mistake| mistake.is_missing_value) {
         return Vec::new();
     }
-    found.into_iter().filter(|mistake| mistake.severity == Severity::Error).collect()
+    let errors = found.iter().filter(|mistake| mistake.severity == Severity::Error);
+    errors.map(|error| format!("{}: {}", error.position, error.message)).collect()
 }

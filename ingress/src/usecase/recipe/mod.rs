@@ -296,7 +296,7 @@ fn never_moves(reference: &RefName) -> Option<&'static str> {
 }
 
 /// Why a secret cannot be stored, without revealing it.
-fn refuse_secret(text: &str) -> Option<String> {
+pub(crate) fn refuse_secret(text: &str) -> Option<String> {
     if text.len() > LONGEST_SECRET {
         return Some(format!("the secret has {} bytes: at most {LONGEST_SECRET}", text.len()));
     }

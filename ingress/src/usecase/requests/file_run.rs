@@ -8,6 +8,7 @@ use super::{Asked, Request, Started};
 use crate::access::{Allowed, Run};
 use crate::refusal::Refusal;
 use crate::state::State;
+use crate::usecase::code_choice;
 use crate::usecase::recipe::{Checker, Whole, lint};
 
 /// Starts a run of a task file.
@@ -20,6 +21,7 @@ pub(crate) async fn start_file_run(
 ) -> Result<Started, Refusal> {
     let request = Request::new(asked, allowed, registry)?;
     let draft = file_run(state, registry, new, &request).await?;
+    code_choice::check_declared(&draft.recipe, allowed.token().scope)?;
     lint(&draft.recipe).await?;
     request.start(state, registry, None, None, draft).await
 }

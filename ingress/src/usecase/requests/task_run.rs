@@ -46,9 +46,10 @@ async fn overridden(
         if let Some(source) = check.source(store, context, upload).await? {
             recipe.source = source;
         }
+        code_choice::take_declared(&mut recipe);
     }
     let is_elsewhere = is_elsewhere(&task.recipe.source, &recipe.source);
-    code_choice::check_override(task, given, is_elsewhere, scope)?;
+    code_choice::check_override(task, &recipe, given, is_elsewhere, scope)?;
     if is_elsewhere {
         // A token must not be sent to another repository than its own.
         git_token = None;

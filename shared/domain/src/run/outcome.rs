@@ -125,6 +125,10 @@ pub enum ErrorCode {
     DockerfileNotFound,
     /// The task file does not exist or has mistakes.
     TaskFileInvalid,
+    /// A secret of the task does not exist, or may not be read.
+    SecretRefused,
+    /// The vault of a secret does not answer.
+    VaultUnavailable,
     /// A step asks for what the operator does not allow.
     NotAllowed,
     /// An image of a step does not exist, or cannot be pulled with the run's credentials.

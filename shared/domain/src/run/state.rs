@@ -106,6 +106,17 @@ pub enum WaitReason {
         /// When the next attempt is due.
         until: Timestamp,
     },
+    /// The values of its secrets: a vault is being asked.
+    Secrets,
+    /// A vault that does not answer.
+    VaultAway {
+        /// The error.
+        error: String,
+        /// Since when it does not.
+        away_since: Timestamp,
+        /// When it is asked again.
+        until: Timestamp,
+    },
     /// A worker: the last one was lost.
     WorkerLost {
         /// The lost attempt.
@@ -120,10 +131,13 @@ impl WaitReason {
     #[must_use]
     pub fn rests_until(&self) -> Option<Timestamp> {
         match self {
-            Self::Backoff { until, .. } | Self::Unavailable { until, .. } => Some(*until),
+            Self::Backoff { until, .. }
+            | Self::Unavailable { until, .. }
+            | Self::VaultAway { until, .. } => Some(*until),
             Self::Admission
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
+            | Self::Secrets
             | Self::WorkerLost { .. }
             | Self::HandedBack => None,
         }
@@ -138,10 +152,12 @@ impl fmt::Display for WaitReason {
                 write!(f, "one of the registry's {limit} places for runs")
             }
             Self::TaskLimit { limit } => write!(f, "one of the task's {limit} places for runs"),
+            Self::Secrets => f.write_str("the values of its secrets"),
             Self::Backoff { until, error } => {
                 write!(f, "another attempt at {until}, after: {error}")
             }
-            Self::Unavailable { error, away_since, until } => {
+            Self::Unavailable { error, away_since, until }
+            | Self::VaultAway { error, away_since, until } => {
                 write!(
                     f,
                     "what is missing since {away_since}; it is tried again at {until}: {error}"

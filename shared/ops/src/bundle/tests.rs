@@ -54,6 +54,11 @@ fn bundle(secret: &str) -> Bundle {
         .into(),
         build_args: [("NPM".parse().unwrap(), SecretString::from(secret))].into(),
         values: [("db".parse().unwrap(), SecretString::from(secret))].into(),
+        secrets: [(
+            "token".parse().unwrap(),
+            ReadSecret { value: SecretString::from(secret), version: NonZeroU32::new(2) },
+        )]
+        .into(),
     }
 }
 
@@ -66,6 +71,8 @@ fn a_bundle_round_trips_without_showing_secrets() {
     assert_eq!(opened.git_token.as_ref().unwrap().expose_secret(), "hunter2");
     assert_eq!(opened.build_args.values().next().unwrap().expose_secret(), "hunter2");
     assert_eq!(opened.values.values().next().unwrap().expose_secret(), "hunter2");
+    let secret = opened.secrets.values().next().unwrap();
+    assert_eq!((secret.value.expose_secret(), secret.version), ("hunter2", NonZeroU32::new(2)));
     let credentials = opened.registries.values().next().unwrap();
     assert_eq!(
         (credentials.username.as_str(), credentials.password.expose_secret()),
@@ -181,12 +188,12 @@ fn more_secrets_than_can_be_masked_are_refused_and_the_largest_is_named() {
         let value = SecretString::from("x".repeat(bytes));
         Bundle { build_args: [("KEY".parse().unwrap(), value)].into(), ..bundle("y") }
     };
-    // The lengths of the password, the token, the value and the query.
-    let others = 1 + 1 + 1 + "sig=a-signature".len();
-    assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 5);
+    // The lengths of the password, the token, the value, the secret and the query.
+    let others = 1 + 1 + 1 + 1 + "sig=a-signature".len();
+    assert_eq!(of(MOST_SECRET_BYTES - others).masked().unwrap().len(), 6);
     let refused = of(MOST_SECRET_BYTES - others + 1).masked().unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the secrets of a run take 32769 bytes together, and more than 32768 cannot be masked in its log (the largest is `KEY`, 32751 bytes): make them smaller, or give files to the build another way"
+        "the secrets of a run take 32769 bytes together, and more than 32768 cannot be masked in its log (the largest is `KEY`, 32750 bytes): make them smaller, or give files to the build another way"
     );
 }

@@ -180,6 +180,8 @@ labels! {
         Backoff = "backoff",
         /// Something is unavailable.
         Unavailable = "unavailable",
+        /// The values of its secrets.
+        Secrets = "secrets",
         /// Its last worker was lost.
         WorkerLost = "worker_lost",
         /// Its last worker shut down.
@@ -413,6 +415,7 @@ impl From<&WaitReason> for Waiting {
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::Backoff { .. } => Self::Backoff,
             WaitReason::Unavailable { .. } => Self::Unavailable,
+            WaitReason::Secrets | WaitReason::VaultAway { .. } => Self::Secrets,
             WaitReason::WorkerLost { .. } => Self::WorkerLost,
             WaitReason::HandedBack => Self::HandedBack,
         }

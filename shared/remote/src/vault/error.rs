@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use gantry_domain::id::RegistryName;
+use gantry_domain::vault::{Origin, SecretAddress};
 use reqwest::StatusCode;
 
-use super::address::SecretAddress;
-use super::origin::Origin;
 use crate::guard::OutboundRefused;
 
 /// A secret could not be read.
@@ -15,7 +14,7 @@ use crate::guard::OutboundRefused;
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// The operator does not let the registry read it.
-    #[error("tasks of registry {registry} may not read {at}: ask the operator to grant it")]
+    #[error("tasks of registry {registry} may not read {at}: ask the operator to add `{registry}={}` or a path above it to the setting `vaults.grants`", .at.path())]
     NotGranted {
         /// The registry.
         registry: RegistryName,
@@ -23,7 +22,9 @@ pub enum VaultError {
         at: SecretAddress,
     },
     /// The operator granted it, but configured no such vault.
-    #[error("no vault for {at} is configured: ask the operator to add it")]
+    #[error(
+        "gantry has no login for {at}: ask the operator to set `hashicorp_vault.address` or `key_vault.tenant`"
+    )]
     NotConfigured {
         /// The secret.
         at: SecretAddress,

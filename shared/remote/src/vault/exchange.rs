@@ -1,14 +1,13 @@
 //! One request to a vault or its identity provider, and the whole answer.
 
 use bytes::Bytes;
+use gantry_domain::vault::{Origin, SecretAddress};
 use reqwest::header::{HeaderValue, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::address::SecretAddress;
 use super::error::VaultError;
-use super::origin::Origin;
 use crate::http::{OutboundClient, OutboundError, read_body, retry_after};
 
 /// The largest answer, in bytes. A Key Vault keeps secrets of at most 25 KiB.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use gantry_domain::vault::SecretAddress;
 use gantry_ops::secret::{ExposeSecret, SecretString};
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
 
-use super::address::SecretAddress;
 use super::error::VaultError;
 use super::exchange::{Answer, Exchange};
 use super::token::{Granted, TokenCache};
@@ -129,7 +129,7 @@ impl Hashicorp {
     ) -> Result<Answer, VaultError> {
         let vault = self.exchange(at);
         let query = version.map(|version| format!("version={version}"));
-        let request = self.request(vault, Method::GET, at.place().url(query.as_deref()))?;
+        let request = self.request(vault, Method::GET, at.url(query.as_deref()))?;
         let token = vault.secret_header(token.expose_secret())?;
         vault.send(request.header(TOKEN, token)).await
     }

@@ -5,16 +5,15 @@
 
 use std::time::Duration;
 
+use gantry_domain::vault::{Origin, SecretAddress};
 use gantry_ops::secret::{ExposeSecret, SecretString};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::address::SecretAddress;
 use super::error::VaultError;
 use super::exchange::{Answer, Exchange};
-use super::origin::Origin;
 use super::token::{Granted, TokenCache};
 use crate::http::OutboundClient;
 
@@ -86,7 +85,7 @@ impl KeyVault {
 
     async fn get(&self, at: &SecretAddress, token: SecretString) -> Result<Answer, VaultError> {
         let vault = self.exchange(at.origin(), at);
-        let request = vault.request(Method::GET, at.place().url(Some(API_VERSION)))?;
+        let request = vault.request(Method::GET, at.url(Some(API_VERSION)))?;
         let bearer = vault.secret_header(&format!("Bearer {}", token.expose_secret()))?;
         vault.send(request.header(AUTHORIZATION, bearer)).await
     }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gantry_domain::vault::{SecretAddress, VaultGrant};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::vault::{
-    HashicorpLogin, RemoteVaults, VaultConfig, VaultError, VaultGrant, VaultKind, Vaults as _,
-    VaultsError,
+    HashicorpLogin, RemoteVaults, VaultConfig, VaultError, VaultKind, Vaults as _, VaultsError,
 };
 use hyper::Response;
 use serde_json::json;
@@ -85,7 +85,9 @@ async fn without_a_grant_nothing_is_sent() {
     ] {
         let error = read(registry, address.clone()).await.unwrap_err();
         let told = format!(
-            "tasks of registry {registry} may not read {address}: ask the operator to grant it"
+            "tasks of registry {registry} may not read {address}: ask the operator to add `{registry}={}` or a path above it to the \
+             setting `vaults.grants`",
+            address.parse::<SecretAddress>().unwrap().path()
         );
         assert_eq!(error.to_string(), told);
         assert!(!error.is_transient());

@@ -3,12 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use gantry_domain::vault::VaultGrant;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
-use gantry_remote::vault::{
-    RemoteVaults, VaultConfig, VaultError, VaultGrant, VaultKind, Vaults as _,
-};
+use gantry_remote::vault::{RemoteVaults, VaultConfig, VaultError, VaultKind, Vaults as _};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;

@@ -32,6 +32,23 @@ pub enum Admission {
     Full(WaitReason),
 }
 
+/// The limit that a run would wait for now, if one is reached. Only [`ready`] enforces it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn full(
+    store: &dyn Store,
+    run: &Run,
+    limits: Limits,
+) -> Result<Option<WaitReason>, StoreError> {
+    for quota in quotas(run, limits) {
+        if quota.is_full(store).await? {
+            return Ok(Some(quota.full));
+        }
+    }
+    Ok(None)
+}
+
 /// Admits a waiting run and stores its sealed secrets as `bundle`, so that a worker of its pool may take it. `limits`
 /// hold even if other schedulers admit at the same moment.
 ///
@@ -78,8 +95,7 @@ async fn take_from_quotas(
     // Read before counting: an admission in between replaces one of these records.
     let last_admitted = store.load(&keys).await?;
     for (quota, last) in quotas.into_iter().zip(last_admitted) {
-        let limit = quota.limit as usize;
-        if store.range(&quota.taken, From::Start, limit).await?.len() >= limit {
+        if quota.is_full(store).await? {
             return Ok(Some(quota.full));
         }
         let expected = last.map_or(Expect::Absent, |last| Expect::Version(last.version));
@@ -94,6 +110,13 @@ struct Quota {
     taken: Index,
     limit: u32,
     full: WaitReason,
+}
+
+impl Quota {
+    async fn is_full(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        let limit = self.limit as usize;
+        Ok(store.range(&self.taken, From::Start, limit).await?.len() >= limit)
+    }
 }
 
 fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {

@@ -12,6 +12,7 @@ mod asks;
 mod build;
 mod cmd;
 mod container;
+mod declared;
 mod fields;
 mod graph;
 mod inputs;
@@ -35,6 +36,7 @@ use std::collections::BTreeMap;
 
 use aliases::{Aliases, Declared};
 pub use asks::Ask;
+pub use declared::{SecretProblem, undeclared};
 use fields::Fields;
 pub use inputs::{RunVariables, Secrets, Values};
 use insertions::Insertions;

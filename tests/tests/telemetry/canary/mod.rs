@@ -22,12 +22,17 @@ use crate::collector::Collector;
 mod refusing;
 mod search;
 mod secured;
+mod vault;
 
 use search::Search;
 use secured::SecuredInstallation;
+use vault::Vault;
 
 /// The only secret that is known to appear elsewhere: in the step that it is for, and in the image's history.
 const ARGUMENT: &str = "secret build argument";
+
+/// The secrets of a task file, which are in the environment of its step.
+const OF_FILE: [&str; 3] = ["kept secret", "secret in a vault", "secret value"];
 
 /// A unique secret of a kind.
 fn canary(kind: &str) -> String {
@@ -44,6 +49,8 @@ struct Canaries {
     wrong_git_token: String,
     build_argument: String,
     mounted: String,
+    kept: String,
+    value: String,
     /// Not a secret: it must be found, otherwise the search is in the wrong places.
     public: String,
 }
@@ -58,6 +65,8 @@ impl Canaries {
             wrong_git_token: canary("wronggit"),
             build_argument: canary("argument"),
             mounted: canary("mounted"),
+            kept: canary("kept"),
+            value: canary("value"),
             public: canary("public"),
         }
     }
@@ -169,10 +178,11 @@ impl Watch {
                     let words = [line, environment.unwrap_or_default()].concat();
                     let text = String::from_utf8_lossy(&words);
                     seen += u64::from(text.contains(&git));
-                    // A build step receives the build's arguments, and no other secret.
-                    let is_step = text.contains(&format!("PUBLIC={public}"));
+                    // A build step receives the build's arguments, and a command the secrets of its file.
+                    let is_build = text.contains(&format!("PUBLIC={public}"));
+                    let is_command = text.contains(&format!("COMMAND={public}"));
                     for name in search.of(&words) {
-                        if is_step && name == ARGUMENT {
+                        if is_build && name == ARGUMENT || is_command && OF_FILE.contains(&name) {
                             continue;
                         }
                         found.insert(format!("{name} in {:?}", words.escape_ascii().to_string()));
@@ -193,7 +203,12 @@ impl Watch {
 }
 
 /// Uses an installation so that every secret is used, printed, and refused.
-async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec<Value> {
+async fn use_all(
+    asker: &mut Asker,
+    git: &GitServer,
+    vault: &Vault,
+    canaries: &Canaries,
+) -> Vec<Value> {
     let name = format!("canary-{}", random_hex::<4>().unwrap().as_str());
     let repository = git.repository(&name).unwrap();
     let dockerfile = format!(
@@ -271,7 +286,7 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
         assert_eq!(answer.status(), status);
         asker.answers.push(("the hook".to_owned(), answer.text().await.unwrap()));
     }
-    let mut runs = Vec::new();
+    let mut runs = vec![run_file(asker, vault, canaries).await];
     for task in ["demo/tasks/failing", "demo/tasks/bad-token", "locked/tasks/bad-login"] {
         let run = asker.made(&format!("/registries/{task}/runs"), json!({})).await;
         let run = asker.until_ended(&run).await;
@@ -295,6 +310,13 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
             json!({"context": format!("https://u:{}@git.test/a", canaries.git_token)}),
         ),
         ("/registries/demo/hooks", json!({"provider": "none", "secret": canaries.hook})),
+        (
+            "/registries/demo/runs",
+            json!({"task_file": {
+                "text": "steps: [cmd: '{{.Values.a}} ||']", "secret_values": {"a": canaries.value},
+                "secrets": {"a": format!("https://u:{}@v.test/secrets/a", canaries.kept)},
+            }}),
+        ),
         ("/registries", json!({"name": "!", "host": "!", "credentials": credentials("")})),
         (
             "/registries/demo/tasks",
@@ -324,6 +346,7 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
         ("task", ["good", "failing", "bad-token", "bad-login"].map(str::to_owned).to_vec()),
         ("run", runs.iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect()),
         ("hook", vec![id.to_owned()]),
+        ("name", vec!["kept".to_owned()]),
         ("delivery", ids(&deliveries, "id")),
         ("event", events),
         ("digest", vec![digest]),
@@ -332,9 +355,46 @@ async fn use_all(asker: &mut Asker, git: &GitServer, canaries: &Canaries) -> Vec
     runs
 }
 
-async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallation) {
-    let collector = Collector::start().await;
-    let mut installation = installation(&collector).await;
+/// Runs a task file with secrets of every kind, one of which is not in its vault, and one that prints them.
+async fn run_file(asker: &mut Asker, vault: &Vault, canaries: &Canaries) -> Value {
+    let kept = json!({"value": canaries.kept});
+    let (status, _) = asker.ask(Method::PUT, "/registries/demo/secrets/kept", Some(kept)).await;
+    assert_eq!(status, StatusCode::OK);
+    let text = format!(
+        "version: v1.1.0\nsecrets:\n- id: vault\n  keyvault: {}\nsteps:\n- cmd: |\n    {} sh -c 'for s in \"$A\" \"$B\" \
+         \"$C\"; do echo \"plain $s, $COMMAND\"; printf %s \"$s\" | base64 -w0; echo; done'\n  env: ['A={{{{.Secrets.kept}}}}', \
+         'B={{{{.Secrets.vault}}}}', 'C={{{{.Values.value}}}}', COMMAND={}]\n",
+        vault.secret("canary"),
+        real::base_image(),
+        canaries.public,
+    );
+    let file = |place: &str| {
+        json!({"task_file": {
+            "text": text, "secret_values": {"value": canaries.value},
+            "secrets": {"kept": "kept", "vault": vault.secret(place)},
+        }})
+    };
+    let (status, told) =
+        asker.ask(Method::POST, "/registries/demo/runs", Some(file("nothing"))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+    let absent = json!({"task_file": {
+        "text": "steps: [cmd: busybox true]", "secrets": {"vault": vault.secret("nothing")},
+    }});
+    let absent = asker.made("/registries/demo/runs", absent).await;
+    assert_eq!(asker.until_ended(&absent).await["status"], "Error");
+    let run = asker.made("/registries/demo/runs", file("canary")).await;
+    let run = asker.until_ended(&run).await;
+    assert_eq!(run["status"], "Succeeded", "{run}");
+    let path = format!("/runs/{}/log", run["id"].as_str().unwrap());
+    let (_, log) = asker.ask_aside(Method::GET, &path, None).await;
+    let masked = log.matches(&format!("plain ***, {}", canaries.public)).count();
+    assert_eq!(masked, 3, "every secret is printed, and masked: {log}");
+    run
+}
+
+async fn nowhere(installation: impl AsyncFnOnce(&Collector, &Vault) -> SecuredInstallation) {
+    let (collector, vault) = (Collector::start().await, Vault::start().await);
+    let mut installation = installation(&collector, &vault).await;
     let (canaries, git) = (Canaries::new(), GitServer::start().await.unwrap());
     let mut by_api = vec![
         ("hook secret", canaries.hook.clone()),
@@ -344,6 +404,9 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallati
         ("wrong git token", canaries.wrong_git_token.clone()),
         (ARGUMENT, canaries.build_argument.clone()),
         ("mounted secret", canaries.mounted.clone()),
+        (OF_FILE[0], canaries.kept.clone()),
+        (OF_FILE[1], vault.value.clone()),
+        (OF_FILE[2], canaries.value.clone()),
     ];
     let admin = installation.admin_token().await;
     let mut asker = Asker {
@@ -362,7 +425,7 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallati
     all.extend(installation.secrets.clone());
     let watch =
         Watch::start(Search::new(&by_api), git.address().to_string(), canaries.public.clone());
-    let runs = use_all(&mut asker, &git, &canaries).await;
+    let runs = use_all(&mut asker, &git, &vault, &canaries).await;
     watch.end();
     asker.token = admin;
     for path in ["/tokens", "/tokens/current", "/status", "/workers"] {
@@ -414,7 +477,7 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector) -> SecuredInstallati
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_the_place_that_it_is_for_in_one_process() {
-    nowhere(async |collector| SecuredInstallation::embedded(collector).await).await;
+    nowhere(async |collector, vault| SecuredInstallation::embedded(collector, vault).await).await;
 }
 
 mod slow {
@@ -422,6 +485,6 @@ mod slow {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_secret_leaves_the_place_that_it_is_for_in_roles_of_their_own() {
-        nowhere(async |collector| SecuredInstallation::apart(collector).await).await;
+        nowhere(async |collector, vault| SecuredInstallation::apart(collector, vault).await).await;
     }
 }

@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::canary;
+use super::vault::Vault;
 use crate::collector::{Collector, KEY};
 
 /// A queue that receives a copy of every message.
@@ -50,11 +51,15 @@ fn text(text: impl std::fmt::Display) -> String {
 }
 
 impl SecuredInstallation {
-    pub(super) async fn embedded(collector: &Collector) -> Self {
+    pub(super) async fn embedded(collector: &Collector, vault: &Vault) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("keys/vault");
+        std::fs::create_dir(folder.path().join("keys")).unwrap();
+        std::fs::write(&token, &vault.token).unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut settings = settings(collector);
         settings.push(("server.listen", text(listen)));
+        settings.extend(vault.settings(token.to_str().unwrap()));
         let program = program("up", Vec::new());
         let mut role = Role::new(folder.path().join("up"), program, &settings).unwrap();
         role.spawn().unwrap();
@@ -65,6 +70,7 @@ impl SecuredInstallation {
             secrets: vec![
                 ("service key", key.trim().to_owned()),
                 ("key of the collector", KEY.to_owned()),
+                ("token of the vault", vault.token.clone()),
             ],
             where_records_are: "gantry.db".to_owned(),
             folder,
@@ -73,7 +79,7 @@ impl SecuredInstallation {
         }
     }
 
-    pub(super) async fn apart(collector: &Collector) -> Self {
+    pub(super) async fn apart(collector: &Collector, vault: &Vault) -> Self {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -91,7 +97,9 @@ impl SecuredInstallation {
         let (redis_password, amqp_password, s3_secret) =
             (canary("redis"), canary("amqp"), canary("s3"));
         let servers = Servers::start(&redis_password, &amqp_password).await;
-        for (name, password) in [("redis", &redis_password), ("amqp", &amqp_password)] {
+        let passwords =
+            [("redis", &redis_password), ("amqp", &amqp_password), ("vault", &vault.token)];
+        for (name, password) in passwords {
             std::fs::write(path("keys").join(name), password).unwrap();
         }
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -114,6 +122,9 @@ impl SecuredInstallation {
             all.push(own);
             if name == "ingress" {
                 all.push(("server.listen", text(listen)));
+            }
+            if name == "scheduler" {
+                all.extend(vault.settings(path("keys/vault").to_str().unwrap()));
             }
             Role::new(path(name), program(name, environment.clone()), &all).unwrap()
         };
@@ -139,6 +150,7 @@ impl SecuredInstallation {
                 ("Redis password", redis_password),
                 ("RabbitMQ password", amqp_password),
                 ("S3 secret", s3_secret),
+                ("token of the vault", vault.token.clone()),
                 ("key of the collector", KEY.to_owned()),
             ],
             where_records_are: "Redis".to_owned(),

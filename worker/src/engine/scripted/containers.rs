@@ -62,6 +62,7 @@ impl Containers for ScriptedEngine {
         output: mpsc::Sender<ContainerOutput>,
     ) -> Result<Exit, ContainerError> {
         let script = self.next_script(order.image.repository())?;
+        self.remember_container(&order);
         let _running = Running::one_more(&self.shared.running);
         let _ignored = started.send(());
         for action in script {

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gantry_domain::id::RegistryName;
-
 use super::address::{InvalidSecretAddress, Place, SecretAddress};
+use super::origin::Origin;
+use crate::InvalidText;
+use crate::id::RegistryName;
 
 /// A registry may read the secrets at and below a path of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,49 @@ impl VaultGrant {
     pub fn permits(&self, registry: &RegistryName, address: &SecretAddress) -> bool {
         self.registry == *registry && self.below.0.covers(address.place())
     }
+}
+
+impl SecretPrefix {
+    pub(super) fn of(place: Place) -> Self {
+        Self(place)
+    }
+
+    /// The vault.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        self.0.origin()
+    }
+
+    /// Whether it is a path of a Key Vault. Otherwise it is one of a HashiCorp Vault.
+    #[must_use]
+    pub fn is_in_key_vault(&self) -> bool {
+        self.0.is_in_key_vault()
+    }
+}
+
+impl FromStr for VaultGrant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (registry, below) = text.split_once('=').ok_or(InvalidGrant::Form)?;
+        Ok(Self { registry: registry.parse()?, below: below.parse()? })
+    }
+}
+
+/// A text is no grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidGrant {
+    /// It has no `=`.
+    #[error(
+        "a grant is `REGISTRY=PATH`, like `contoso=https://vault.corp:8200/v1/secret/data/contoso`"
+    )]
+    Form,
+    /// Before the `=` is no registry.
+    #[error(transparent)]
+    Registry(#[from] InvalidText),
+    /// Behind it is no path of a vault.
+    #[error(transparent)]
+    Path(#[from] InvalidSecretAddress),
 }
 
 impl FromStr for SecretPrefix {

@@ -18,22 +18,27 @@ use std::str::FromStr;
 
 use url::Url;
 
+use super::grant::SecretPrefix;
 use super::origin::{InvalidOrigin, Origin};
+use crate::text::serde_as_text;
 
 /// The address of one secret. Its `Display` is canonical and parses to the same address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SecretAddress {
     place: Place,
-    detail: Detail,
+    detail: SecretDetail,
 }
 
 /// What an address contains beyond its path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Detail {
+pub enum SecretDetail {
+    /// Nothing more: a secret of an Azure Key Vault.
     KeyVault,
+    /// A secret of a HashiCorp Vault has several fields.
     Hashicorp {
-        /// `None` for the latest.
+        /// The version; `None` for the latest.
         version: Option<NonZeroU64>,
+        /// The field.
         field: String,
     },
 }
@@ -89,8 +94,22 @@ impl SecretAddress {
         &self.place
     }
 
-    pub(super) fn detail(&self) -> &Detail {
+    /// The secret with all its versions and fields, as a grant names it.
+    #[must_use]
+    pub fn path(&self) -> SecretPrefix {
+        SecretPrefix::of(self.place.clone())
+    }
+
+    /// What it contains beyond its path.
+    #[must_use]
+    pub fn detail(&self) -> &SecretDetail {
         &self.detail
+    }
+
+    /// Its path at its server, as a URL with this query.
+    #[must_use]
+    pub fn url(&self, query: Option<&str>) -> Url {
+        self.place.url(query)
     }
 }
 
@@ -120,7 +139,11 @@ impl Place {
         Ok(Self { origin, segments })
     }
 
-    fn is_in_key_vault(&self) -> bool {
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn is_in_key_vault(&self) -> bool {
         self.segments.first().is_some_and(|collection| collection == "secrets")
     }
 
@@ -134,7 +157,7 @@ impl Place {
         self.origin == other.origin && other.segments.starts_with(&self.segments)
     }
 
-    pub(super) fn url(&self, query: Option<&str>) -> Url {
+    fn url(&self, query: Option<&str>) -> Url {
         self.origin.url(&format!("/{}", self.segments.join("/")), query)
     }
 }
@@ -167,14 +190,14 @@ impl FromStr for SecretAddress {
             if place.segments.len() < 2 || query.is_some() || field.is_some() {
                 return Err(InvalidSecretAddress::KeyVault);
             }
-            Detail::KeyVault
+            SecretDetail::KeyVault
         } else {
             let field = field.filter(|field| is_segment(field));
             let field = field.ok_or(InvalidSecretAddress::Hashicorp)?.to_owned();
             if !place.is_in_kv_engine() {
                 return Err(InvalidSecretAddress::Hashicorp);
             }
-            Detail::Hashicorp { version: query.map(version).transpose()?, field }
+            SecretDetail::Hashicorp { version: query.map(version).transpose()?, field }
         };
         Ok(Self { place, detail })
     }
@@ -198,13 +221,15 @@ impl fmt::Display for Place {
     }
 }
 
+serde_as_text!(SecretAddress);
+
 impl fmt::Display for SecretAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.place)?;
         match &self.detail {
-            Detail::KeyVault => Ok(()),
-            Detail::Hashicorp { version: None, field } => write!(f, "#{field}"),
-            Detail::Hashicorp { version: Some(version), field } => {
+            SecretDetail::KeyVault => Ok(()),
+            SecretDetail::Hashicorp { version: None, field } => write!(f, "#{field}"),
+            SecretDetail::Hashicorp { version: Some(version), field } => {
                 write!(f, "?version={version}#{field}")
             }
         }

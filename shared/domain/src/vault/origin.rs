@@ -19,8 +19,9 @@ pub struct Origin(Arc<Url>);
 pub struct InvalidOrigin;
 
 impl Origin {
-    /// `path` begins with a slash.
-    pub(super) fn url(&self, path: &str, query: Option<&str>) -> Url {
+    /// An address at the server. `path` begins with a slash.
+    #[must_use]
+    pub fn url(&self, path: &str, query: Option<&str>) -> Url {
         let mut url = Url::clone(&self.0);
         url.set_path(path);
         url.set_query(query);

@@ -1,0 +1,196 @@
+//! Reads the values of the secrets that a task file declares, when its run is admitted.
+//!
+//! gantry's own are read in the store. A vault is asked beside the admission loop, so that a slow one delays only the
+//! runs that need it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_domain::id::RunId;
+use gantry_domain::recipe::Work;
+use gantry_domain::run::{ErrorCode, Run};
+use gantry_domain::secret::{Secret, SecretId, SecretName, SecretSource};
+use gantry_domain::vault::SecretAddress;
+use gantry_ops::bundle::ReadSecret;
+use gantry_ops::secret::{Keyring, SecretString};
+use gantry_remote::vault::{RemoteVaults, VaultError, Vaults};
+use gantry_seams::secrets;
+use gantry_seams::store::{Store, StoreError};
+use tokio::time::{Instant, timeout_at};
+
+use crate::beside::{Begun, Beside, Bounds};
+
+const BOUNDS: Bounds = Bounds { a_host: 8, at_once: 64, most: 4096 };
+
+/// How long reading the secrets of one run may take, the wait for its turn included.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// The secrets of runs by their ids.
+pub(crate) type ReadSecrets = BTreeMap<SecretId, ReadSecret>;
+
+/// The vaults, and the runs for which this process asks one, or waits to.
+pub struct VaultReads {
+    vaults: Arc<dyn Vaults>,
+    runs: Arc<Beside<RunId>>,
+}
+
+impl Default for VaultReads {
+    /// No vaults.
+    fn default() -> Self {
+        Self::new(Arc::new(RemoteVaults::default()))
+    }
+}
+
+impl VaultReads {
+    /// Reads from these vaults.
+    #[must_use]
+    pub fn new(vaults: Arc<dyn Vaults>) -> Self {
+        Self { vaults, runs: Arc::new(Beside::new(BOUNDS)) }
+    }
+
+    pub(crate) fn has(&self, run: RunId) -> bool {
+        self.runs.has(&run)
+    }
+
+    /// Begins to ask for a run; `None` if that has begun already, or for too many.
+    pub(crate) fn begin(&self, run: RunId) -> Option<Begun<RunId>> {
+        self.runs.begin(&run)
+    }
+
+    /// Waits until no vault is asked. Returns `false` if none was.
+    pub(crate) async fn settled(&self) -> bool {
+        self.runs.settled().await
+    }
+
+    async fn read(
+        &self,
+        run: &Run,
+        address: &SecretAddress,
+        deadline: Instant,
+    ) -> Result<SecretString, Unread> {
+        let vault = address.origin().to_string();
+        let busy = || Unread::Away {
+            error: format!("{vault} does not answer in time for {address}: other runs ask it, too"),
+            not_before: Duration::ZERO,
+        };
+        let turn = timeout_at(deadline, self.runs.turn(&vault)).await;
+        let Ok(Some(_turn)) = turn else { return Err(busy()) };
+        Ok(self.vaults.read(&run.registry, address, deadline).await?)
+    }
+}
+
+/// A run cannot get its secrets.
+pub(crate) enum Unread {
+    /// It never will, as things are.
+    Refused {
+        code: ErrorCode,
+        message: String,
+    },
+    /// A vault does not answer. It is asked again, but not before this time.
+    Away {
+        error: String,
+        not_before: Duration,
+    },
+    Store(StoreError),
+}
+
+impl From<VaultError> for Unread {
+    fn from(error: VaultError) -> Self {
+        let message = with_causes(&error);
+        match error.is_transient() {
+            true => {
+                let not_before = error.retry_after().unwrap_or_default();
+                Self::Away { error: message, not_before }
+            }
+            false => Self::Refused { code: ErrorCode::SecretRefused, message },
+        }
+    }
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The secrets that a run declares.
+pub(crate) fn declared(run: &Run) -> Option<&BTreeMap<SecretId, SecretSource>> {
+    match &run.recipe.work {
+        Work::File(file) if !file.secrets.is_empty() => Some(&file.secrets),
+        Work::File(_) | Work::Build(_) => None,
+    }
+}
+
+/// Whether one of the secrets is in a vault.
+pub(crate) fn needs_vault(declared: &BTreeMap<SecretId, SecretSource>) -> bool {
+    declared.values().any(|source| matches!(source, SecretSource::Vault(_)))
+}
+
+/// The values of the secrets that a run declares.
+pub(crate) async fn read(
+    store: &dyn Store,
+    keyring: &Keyring,
+    vaults: &VaultReads,
+    run: &Run,
+) -> Result<ReadSecrets, Unread> {
+    let deadline = Instant::now() + WITHIN;
+    let mut read = ReadSecrets::new();
+    for (id, source) in declared(run).into_iter().flatten() {
+        let secret = match source {
+            SecretSource::Own { name, version } => {
+                own(store, keyring, run, id, (name, *version)).await?
+            }
+            SecretSource::Vault(address) => {
+                ReadSecret { value: vaults.read(run, address, deadline).await?, version: None }
+            }
+        };
+        read.insert(id.clone(), secret);
+    }
+    Ok(read)
+}
+
+async fn own(
+    store: &dyn Store,
+    keyring: &Keyring,
+    run: &Run,
+    id: &SecretId,
+    (name, version): (&SecretName, Option<NonZeroU32>),
+) -> Result<ReadSecret, Unread> {
+    let refused = |message: String| Unread::Refused { code: ErrorCode::SecretRefused, message };
+    let registry = &run.registry;
+    let Some(secret) = secrets::find(store, run.id.prefix(), name).await? else {
+        let message = format!(
+            "registry {registry} has no secret `{name}`, which the task names as `{id}`: set it with \
+             `gantry secret set -r {registry} -n {name}`"
+        );
+        return Err(refused(message));
+    };
+    let Some(found) = secret.version(version) else {
+        let kept = secret.versions.iter().map(|version| version.number.to_string());
+        let kept = kept.collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "the secret `{name}` of registry {registry} no longer has the version that the task names as `{id}`: name one of \
+             {kept}, or none for the newest"
+        );
+        return Err(refused(message));
+    };
+    let sealed_for = Secret::seals_for(secret.prefix, &secret.name);
+    let value = keyring.open(&sealed_for, &found.value).map_err(|error| Unread::Refused {
+        code: ErrorCode::Internal,
+        message: format!("the secret `{name}`: {error}"),
+    })?;
+    Ok(ReadSecret { value, version: Some(found.number) })
+}
+
+/// An error with its causes: for example which certificate is not trusted.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
