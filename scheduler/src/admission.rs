@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{RunPrefix, TaskId};
 use gantry_domain::registry::Registry;
-use gantry_domain::run::{ErrorCode, Run, RunError, RunState, WaitReason};
+use gantry_domain::run::{ErrorCode, Outcome, Run, RunError, RunState, WaitReason};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
@@ -348,7 +348,10 @@ impl Admitter {
     ) -> Result<Admitted, StoreError> {
         tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
         let error = RunError { code, step: None, exit_code: None, message };
-        match runs::give_up(self.store.as_ref(), run.id, error).await {
+        // Whoever wrote the task can mend a secret that it names wrongly.
+        let is_users = code == ErrorCode::SecretRefused;
+        let outcome = if is_users { Outcome::Failed { error } } else { Outcome::Error { error } };
+        match runs::give_up(self.store.as_ref(), run.id, outcome).await {
             Ok(ended) => {
                 metrics::run_ended(&ended);
                 Ok(Admitted::Ended)

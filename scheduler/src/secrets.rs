@@ -99,13 +99,22 @@ pub(crate) enum Unread {
 impl From<VaultError> for Unread {
     fn from(error: VaultError) -> Self {
         let message = with_causes(&error);
-        match error.is_transient() {
-            true => {
+        let code = match &error {
+            VaultError::Unavailable { .. } | VaultError::Unreachable { .. } => {
                 let not_before = error.retry_after().unwrap_or_default();
-                Self::Away { error: message, not_before }
+                return Self::Away { error: message, not_before };
             }
-            false => Self::Refused { code: ErrorCode::SecretRefused, message },
-        }
+            VaultError::NotGranted { .. }
+            | VaultError::NotConfigured { .. }
+            | VaultError::NotFound { .. }
+            | VaultError::Denied { .. } => ErrorCode::SecretRefused,
+            VaultError::LoginRejected { .. }
+            | VaultError::Redirected { .. }
+            | VaultError::Refused { .. }
+            | VaultError::Nonsense { .. }
+            | VaultError::Outbound(_) => ErrorCode::VaultUnavailable,
+        };
+        Self::Refused { code, message }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_domain::id::{PoolName, RunId};
-use gantry_domain::run::{ErrorCode, RunError};
+use gantry_domain::run::{ErrorCode, Outcome, RunError};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::worker::NoWorker;
 use gantry_ops::metrics;
@@ -73,7 +73,7 @@ impl Sweeper {
         );
         tracing::error!(run.id = %run, "run {run} ends: {message}");
         let error = RunError { code: ErrorCode::NoWorker, step: None, exit_code: None, message };
-        let ended = match runs::give_up(self.store.as_ref(), run, error).await {
+        let ended = match runs::give_up(self.store.as_ref(), run, Outcome::Error { error }).await {
             Ok(ended) => ended,
             // A record that does not decode cannot be ended.
             Err(RunOpError::Store(StoreError::Undecodable { .. })) => return Ok(false),

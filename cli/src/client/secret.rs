@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 use gantry_api::{Secret, SecretSet};
+use gantry_domain::secret::SecretName;
 
 use super::Client;
 use super::arguments::{RegistryArg, read_secret, read_secret_file};
@@ -38,7 +39,7 @@ pub(crate) struct Set {
     registry: RegistryArg,
     /// The secret's name
     #[arg(short, long)]
-    name: String,
+    name: SecretName,
     /// Read the value from this file, byte for byte
     #[arg(long, value_name = "FILE", conflicts_with = "env")]
     file: Option<PathBuf>,
@@ -53,7 +54,7 @@ pub(crate) struct Delete {
     registry: RegistryArg,
     /// The secret's name
     #[arg(short, long)]
-    name: String,
+    name: SecretName,
 }
 
 impl Secrets {
@@ -69,7 +70,10 @@ impl Secrets {
             }
             Self::Delete(delete) => {
                 let registry = client.registry(&delete.registry).await?;
-                client.api.delete(&["registries", &registry, "secrets", &delete.name]).await?;
+                client
+                    .api
+                    .delete(&["registries", &registry, "secrets", delete.name.as_str()])
+                    .await?;
                 client.output.done(format_args!("secret {} of {registry} is gone", delete.name))?;
                 Ok(Exit::Ok)
             }
@@ -81,7 +85,7 @@ impl Set {
     async fn run(self, client: &Client) -> Result<Exit> {
         let registry = client.registry(&self.registry).await?;
         let value = self.value(client)?;
-        let path = ["registries", &registry, "secrets", &self.name];
+        let path = ["registries", &registry, "secrets", self.name.as_str()];
         let secret: Secret = client.api.put(&path, &SecretSet { value }).await?;
         let version = secret.versions.first().map_or(0, |version| version.number);
         client.output.print(

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use gantry_api as types;
 use gantry_domain::id::TokenId;
 use gantry_domain::recipe::Work;
-use gantry_domain::run::{ErrorCode, RunError, RunStatus};
+use gantry_domain::run::{ErrorCode, Outcome, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{runs, tasks, uploads};
@@ -364,7 +364,9 @@ async fn refused_credentials_are_reported_until_a_run_gets_further() {
         server.post("/registries/contoso/builds", build).await.expect(StatusCode::CREATED);
         let message = "registry.test refused access".to_owned();
         let error = RunError { code, step: None, exit_code: None, message };
-        runs::give_up(server.store.as_ref(), id.parse().unwrap(), error).await.unwrap();
+        runs::give_up(server.store.as_ref(), id.parse().unwrap(), Outcome::Error { error })
+            .await
+            .unwrap();
         let told = server.get("/status").await.json()["failing_credentials"].clone();
         if id == "ca1" {
             assert_eq!((&told[0]["run"], &told[0]["registry"]), (&json!("ca1"), &json!("contoso")));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
-    CancelAsk, IllegalTransition, Outcome, Progress, Run, RunError, RunState, WaitReason,
+    CancelAsk, IllegalTransition, Outcome, Progress, Run, RunState, WaitReason,
 };
 use gantry_domain::signature::Signer;
 use gantry_domain::timestamp::Timestamp;
@@ -217,17 +217,17 @@ pub async fn cancel(store: &dyn Store, run: RunId, by: &TokenId) -> Result<Run, 
     .await
 }
 
-/// Ends a run that no worker will take, such as one in a pool without workers.
+/// Ends a run that no worker will take, such as one in a pool without workers. The outcome is a failure or an error.
 ///
 /// # Errors
 /// [`RunOpError::Absent`]; [`RunOpError::LeaseLost`] if the run is leased; [`RunOpError::Illegal`] if it has ended.
-pub async fn give_up(store: &dyn Store, run: RunId, error: RunError) -> Result<Run, RunOpError> {
+pub async fn give_up(store: &dyn Store, run: RunId, outcome: Outcome) -> Result<Run, RunOpError> {
     update(store, run, |run, now, batch| {
         if run.state.lease().is_some() {
             return Err(RunOpError::LeaseLost { run: run.id });
         }
         bundles::forget(batch, run);
-        advance(run, Progress::Finished { outcome: Outcome::Error { error: error.clone() } }, now)
+        advance(run, Progress::Finished { outcome: outcome.clone() }, now)
     })
     .await
 }

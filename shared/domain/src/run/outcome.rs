@@ -127,7 +127,7 @@ pub enum ErrorCode {
     TaskFileInvalid,
     /// A secret of the task does not exist, or may not be read.
     SecretRefused,
-    /// The vault of a secret does not answer.
+    /// The vault of a secret does not answer, rejects gantry's login, or is none.
     VaultUnavailable,
     /// A step asks for what the operator does not allow.
     NotAllowed,

@@ -381,7 +381,7 @@ async fn run_file(asker: &mut Asker, vault: &Vault, canaries: &Canaries) -> Valu
         "text": "steps: [cmd: busybox true]", "secrets": {"vault": vault.secret("nothing")},
     }});
     let absent = asker.made("/registries/demo/runs", absent).await;
-    assert_eq!(asker.until_ended(&absent).await["status"], "Error");
+    assert_eq!(asker.until_ended(&absent).await["status"], "Failed");
     let run = asker.made("/registries/demo/runs", file("canary")).await;
     let run = asker.until_ended(&run).await;
     assert_eq!(run["status"], "Succeeded", "{run}");
