@@ -46,6 +46,7 @@ mod embedded {
     mod room;
     mod secrets;
     mod steps;
+    mod task_files;
     mod workers;
 
     async fn start() -> TestPipeline {
@@ -99,6 +100,7 @@ mod slow {
         mod pools;
         mod requests;
         mod steps;
+        mod task_files;
         mod workers;
 
         async fn start() -> TestPipeline {

@@ -20,6 +20,10 @@ pub mod docker;
 pub mod measured;
 pub mod scripted;
 
+/// The host in the names of images that only this engine has. Whoever knows a run's id can guess them, so no name that a
+/// user gives leads to one.
+pub(crate) const LOCAL_HOST: &str = "gantry.local";
+
 /// The prefix of staging tags, followed by a number of the worker and one of the slot. No image of a user may have such
 /// a tag.
 pub(crate) const STAGING: &str = "gantry-staging-";

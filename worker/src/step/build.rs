@@ -29,7 +29,7 @@ use super::REGISTRY_WITHIN;
 use super::build_log;
 use super::output::Search;
 use crate::attempt::Attempt;
-use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
+use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError, LOCAL_HOST};
 use crate::failure::{self, Failure};
 use crate::graph::{BuildContext, BuildWork};
 use crate::source::{Checkout, Sources};
@@ -515,7 +515,7 @@ fn local_name(step: BuildStep<'_>) -> Result<ImageReference, Failure> {
     let first = step.work.images.first();
     let repository = first.map_or("unnamed", |image| image.repository().as_str());
     let (run, attempt) = (step.attempt.run.id, step.attempt.number);
-    let name = format!("gantry.local/{repository}:{run}-{attempt}-{}", step.id);
+    let name = format!("{LOCAL_HOST}/{repository}:{run}-{attempt}-{}", step.id);
     name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
 }
 

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::build::Images;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
+use crate::engine::LOCAL_HOST;
 use crate::engine::containers::{
     ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers, Exit, RoomVolume,
 };
@@ -22,9 +23,6 @@ use crate::workspace::{HOME, Workspace};
 
 /// How many pieces of output may wait for the log.
 const PIECES: usize = 64;
-
-/// The host in the engine's names of images that builds have made.
-const LOCAL_HOST: &str = "gantry.local/";
 
 /// Runs the commands of steps.
 pub(crate) struct Commander {
@@ -178,8 +176,7 @@ impl Commander {
         if let Some(built) = step.images.find_or_wait(&image).await {
             return Ok(built.local.name().clone());
         }
-        // The engine's names for built images can be guessed: they would lead to another run's image.
-        if name.starts_with(LOCAL_HOST) {
+        if image.host().as_str() == LOCAL_HOST {
             let message = format!("{image} is no image that a step of this run has built");
             return Err(Failure::in_words(ErrorCode::ImageNotFound, message));
         }

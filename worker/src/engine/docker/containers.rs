@@ -30,10 +30,10 @@ use super::transport::Socket;
 use crate::engine::containers::{
     ContainerError, ContainerOrder, ContainerOutput, Exit, Owner, PullError, Room, RoomVolume,
 };
-use crate::engine::{ContextStream, EngineError, OutputStream};
+use crate::engine::{ContextStream, EngineError, LOCAL_HOST, OutputStream};
 
 /// The name of an image without files, for containers that only give access to volumes.
-const EMPTY_IMAGE: (&str, &str) = ("gantry.local/empty", "1");
+const EMPTY_IMAGE: (&str, &str) = ("empty", "1");
 
 /// A tar without members.
 const EMPTY_TAR: [u8; 1024] = [0; 1024];
@@ -136,7 +136,7 @@ async fn files_container(
     let binds = room.volumes.iter().map(|volume| format!("{}:{}", volume.name, volume.path));
     let (repository, tag) = EMPTY_IMAGE;
     let body = ContainerCreateBody {
-        image: Some(format!("{repository}:{tag}")),
+        image: Some(format!("{LOCAL_HOST}/{repository}:{tag}")),
         cmd: Some(vec!["/never-runs".to_owned()]),
         labels: Some(labels::of_attempt(&room.owner)),
         host_config: Some(HostConfig {
@@ -166,7 +166,8 @@ async fn files_container(
 
 async fn import_empty_image(socket: &Socket, docker: &Docker) -> Result<(), EngineError> {
     let (repository, tag) = EMPTY_IMAGE;
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo(repository).tag(tag);
+    let repository = format!("{LOCAL_HOST}/{repository}");
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(&repository).tag(tag);
     let tar = bollard::body_full(Bytes::from_static(&EMPTY_TAR));
     let imported = docker.create_image(Some(options.build()), Some(tar), None);
     let imported: Result<Vec<_>, Error> = imported.try_collect().await;
