@@ -39,8 +39,9 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::source::Checkout;
 use crate::spans;
-use crate::step::build::{BuildStep, Builder, Built, Images};
+use crate::step::build::{BuildStep, Builder};
 use crate::step::cmd::{CmdStep, Commander, Detached};
+use crate::step::images::{Built, Images};
 use crate::step::output::Search;
 use crate::step::push::{PushedImage, Pusher};
 use crate::tags::Tagger;
@@ -323,6 +324,7 @@ impl Executor {
             attempt.log.say(Some(&step.id), line).await;
         }
         let asked = BuildStep { attempt, id: &step.id, work, workspace, images };
+        let _until_it_ends = images.begin(&work.images);
         let built = &Mutex::new(None);
         let execute = || {
             async move {

@@ -1,14 +1,17 @@
 //! What the steps of a task file may use, and how they wait for each other's images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_domain::decide::planner;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileWork, Recipe, RunTimeout, TaskFile, Work};
-use gantry_domain::run::{ErrorCode, RunError};
+use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_domain::source::Source;
+use gantry_domain::step::StepState;
 use gantry_seams::requests::AcceptedRequest;
-use gantry_tests::pipeline::TestPipeline;
+use gantry_seams::steps;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+use gantry_worker::engine::scripted::{Action, Gate};
 
 /// Requests a run of this task file, which is `ca1` if it is the first.
 async fn ask(gantry: &TestPipeline, source: Source, text: &str) {
@@ -51,4 +54,47 @@ async fn a_command_cannot_use_the_image_of_another_run() {
     assert_eq!(error.code, ErrorCode::ImageNotFound, "{error}");
     let expected = format!("step `thief`: {image} is no image that a step of this run has built");
     assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_step_waits_for_the_image_of_a_build_that_is_tried_again() {
+    let gantry = super::start().await;
+    gantry.git.repository("web").unwrap().commit("main", DOCKERFILE).unwrap();
+    let source = format!("{}#main", gantry.git.url("web")).parse().unwrap();
+    let (building, lint) = (Gate::closed(), Gate::closed());
+    let (web, linter) = (TestPipeline::repository("web"), TestPipeline::repository("lint"));
+    gantry.engine.script(&web, [Action::Wait(building.clone()), Action::Exit(1)]);
+    gantry.engine.script(&linter, [Action::Wait(lint.clone())]);
+    let text = "\
+steps:
+- {id: build, build: '-t {{.Run.Registry}}/web:1 .', retries: 1, retryDelay: 1}
+- {id: lint, build: '-t {{.Run.Registry}}/lint:1 .', when: ['-']}
+- {id: push, push: ['{{.Run.Registry}}/web:1'], when: [lint]}
+";
+    ask(&gantry, source, text).await;
+    let ending = async {
+        building.reached().await;
+        lint.open();
+        while state_of(&gantry, "push").await == StepState::Waiting {
+            tokio::task::yield_now().await;
+        }
+        building.open();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = gantry.settle() => {}
+        () = ending => {}
+    }
+    let run = gantry.run("ca1").await;
+    assert_eq!(run.status(), RunStatus::Succeeded, "{}", gantry.log("ca1", 1).await);
+    let asked = gantry.engine.asked();
+    let of_web = asked.iter().filter(|asked| *asked.order.image.repository() == web);
+    let names: BTreeSet<String> = of_web.map(|asked| asked.order.image.to_string()).collect();
+    assert_eq!(names.len(), 2, "what removes the first image cannot remove the second: {names:?}");
+}
+
+async fn state_of(gantry: &TestPipeline, id: &str) -> StepState {
+    let steps = steps::find(gantry.store.as_ref(), "ca1".parse().unwrap(), 1).await.unwrap();
+    let step = steps.iter().find(|step| step.id.as_str() == id);
+    step.map_or(StepState::Waiting, |step| step.state.clone())
 }

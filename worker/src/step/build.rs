@@ -3,13 +3,12 @@
 //! In: a build of a graph. Out: an image in the engine under a name of this step alone, and its bases.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
-use gantry_domain::platform::Platform;
 use gantry_domain::recipe::StageName;
 use gantry_domain::run::ErrorCode;
 use gantry_domain::source::{Source, SourcePath};
@@ -22,14 +21,15 @@ use gantry_seams::uploads;
 use gantry_taskfile::dockerfile::{BuildInputs, Dockerfile, Role};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::REGISTRY_WITHIN;
 use super::build_log;
+use super::images::{Bases, Built, Images, LocalImage};
 use super::output::Search;
 use crate::attempt::Attempt;
-use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError, LOCAL_HOST};
+use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
 use crate::graph::{BuildContext, BuildWork};
 use crate::source::{Checkout, Sources};
@@ -61,156 +61,11 @@ pub(crate) struct BuildStep<'a> {
     pub(crate) images: &'a Images,
 }
 
-/// The images that the steps of an attempt have built, by their names. They are in the engine until this is dropped.
-#[derive(Default)]
-pub(crate) struct Images {
-    built: Mutex<BTreeMap<ImageReference, Arc<Built>>>,
-    /// Those without a name, too.
-    all: Mutex<Vec<Arc<Built>>>,
-    /// The names of running builds, once for each.
-    building: Mutex<Vec<ImageReference>>,
-    /// A build has ended.
-    ended: Notify,
-}
-
-/// A running build, until this is dropped.
-struct Building<'a> {
-    images: &'a Images,
-    names: &'a [ImageReference],
-}
-
-impl Drop for Building<'_> {
-    fn drop(&mut self) {
-        let mut building = self.images.building.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in self.names {
-            if let Some(place) = building.iter().position(|other| other == name) {
-                building.swap_remove(place);
-            }
-        }
-        drop(building);
-        self.images.ended.notify_waiters();
-    }
-}
-
-impl Images {
-    /// The image that a step has built under this name.
-    pub(crate) fn find(&self, name: &ImageReference) -> Option<Arc<Built>> {
-        let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        built.get(name).cloned()
-    }
-
-    /// The image that a step has built under this name, or builds now. A step without `when` waits only for the one written
-    /// before it, and the build that its author means may be another one that still runs.
-    pub(crate) async fn find_or_wait(&self, name: &ImageReference) -> Option<Arc<Built>> {
-        loop {
-            let ended = self.ended.notified();
-            if let Some(built) = self.find(name) {
-                return Some(built);
-            }
-            if !self.is_being_built(name) {
-                return None;
-            }
-            ended.await;
-        }
-    }
-
-    fn is_being_built(&self, name: &ImageReference) -> bool {
-        self.building.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
-    }
-
-    fn begin<'a>(&'a self, names: &'a [ImageReference]) -> Building<'a> {
-        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        building.extend_from_slice(names);
-        Building { images: self, names }
-    }
-
-    /// The bases of all images, each once.
-    pub(crate) fn bases(&self) -> Vec<BaseImage> {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bases = Bases::default();
-        all.iter().flat_map(|built| &built.bases).for_each(|base| bases.add(base.clone()));
-        bases.0
-    }
-
-    /// Removes all images from the engine, the last first: an image may be the base of a later one.
-    pub(crate) async fn remove(self) {
-        let all = self.all.into_inner().unwrap_or_else(PoisonError::into_inner);
-        drop(self.built);
-        for built in all.into_iter().rev().filter_map(Arc::into_inner) {
-            built.local.remove().await;
-        }
-    }
-
-    fn add(&self, names: &[ImageReference], built: Arc<Built>) {
-        let mut by_name = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            by_name.insert(name.clone(), Arc::clone(&built));
-        }
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(built);
-    }
-}
-
-/// Bases, each once. One that is a part of the result stays so.
-#[derive(Default)]
-struct Bases(Vec<BaseImage>);
-
-impl Bases {
-    fn add(&mut self, new: BaseImage) {
-        let same = |base: &&mut BaseImage| base.image == new.image && base.digest == new.digest;
-        match self.0.iter_mut().find(same) {
-            Some(base) if new.role == BaseRole::Runtime => base.role = new.role,
-            Some(_) => {}
-            None => self.0.push(new),
-        }
-    }
-}
-
-/// A built image. It is in the engine until this is dropped.
-pub(crate) struct Built {
-    /// The image's name in the engine.
-    pub(crate) local: LocalImage,
-    /// The engine's result.
-    pub(crate) image: BuiltImage,
-    /// Its platform.
-    pub(crate) platform: Platform,
-    /// The bases of the image.
-    pub(crate) bases: Vec<BaseImage>,
-}
-
-/// An image of this attempt alone. It is removed from the engine when this is dropped, however the attempt ends.
-pub(crate) struct LocalImage {
-    engine: Arc<dyn Engine>,
-    name: ImageReference,
-    is_removed: bool,
-}
-
-impl LocalImage {
-    /// The name in the engine.
-    pub(crate) fn name(&self) -> &ImageReference {
-        &self.name
-    }
-}
-
-impl LocalImage {
-    async fn remove(mut self) {
-        self.is_removed = true;
-        remove(self.engine.as_ref(), &self.name).await;
-    }
-}
-
-impl Drop for LocalImage {
-    fn drop(&mut self) {
-        if self.is_removed {
-            return;
-        }
-        let (engine, name) = (Arc::clone(&self.engine), self.name.clone());
-        tokio::spawn(async move { remove(engine.as_ref(), &name).await });
-    }
-}
-
-async fn remove(engine: &dyn Engine, name: &ImageReference) {
-    if let Err(error) = engine.remove_image(name).await {
-        tracing::debug!("{name} is removed by the next sweep: {error}");
+impl BuildStep<'_> {
+    fn local_name(&self) -> Result<ImageReference, Failure> {
+        let attempt = (self.attempt.run.id, self.attempt.number);
+        let name = self.images.local_name(attempt, self.id, &self.work.images);
+        name.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
     }
 }
 
@@ -227,29 +82,29 @@ impl Builder {
             return Ok(None);
         }
         attempt.log.say(None, format!("fetching {source}")).await;
-        let checkout = spans::stage(Stage::Fetch, self.fetch_source(attempt)).await?;
+        let fetched = spans::stage(Stage::Fetch, self.fetch_files(attempt, source)).await;
+        let checkout = fetched.map_err(|failure| match attempt.run.cause {
+            // The host itself announced this commit.
+            Cause::Push { .. } => failure.unless_behind(),
+            Cause::Request { .. } => failure,
+        })?;
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
         Ok(Some(Arc::new(checkout)))
     }
 
-    /// Resolves the bases, and builds the image.
+    /// Resolves the bases, and builds the image once.
     pub(crate) async fn run(
         &self,
         step: BuildStep<'_>,
         search: &mut Search,
     ) -> Result<Arc<Built>, Failure> {
-        let _until_it_ends = step.images.begin(&step.work.images);
         let files = self.files(step).await?;
         let pinned = spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?;
         let bases = pinned.bases.clone();
         let order = self.order(step, pinned)?;
-        let local = LocalImage {
-            engine: Arc::clone(&self.engine),
-            name: order.image.clone(),
-            is_removed: false,
-        };
+        let local = LocalImage::new(Arc::clone(&self.engine), order.image.clone());
         let building = self.build_image(step, &files, order, search);
         let image = spans::stage(Stage::Build, building).await?;
         let platform = step.work.platform.clone();
@@ -264,60 +119,39 @@ impl Builder {
             BuildContext::Workspace(folder) => step.workspace.files(folder).await,
             BuildContext::Remote(source) => {
                 step.attempt.log.say(Some(step.id), format!("fetching {source}")).await;
-                let fetched = self.fetch_remote(step.attempt, source);
+                let fetched = self.fetch_files(step.attempt, source);
                 Ok(Arc::new(spans::stage(Stage::Fetch, fetched).await?))
             }
         }
     }
 
-    /// Fetches a context that a step names. The run's token is only for the run's own repository.
-    async fn fetch_remote(&self, attempt: &Attempt, source: &Source) -> Result<Checkout, Failure> {
-        let deadline = attempt.deadline;
+    /// Fetches the run's source, or a context that a step names. The run's secrets are for its own source, and its token
+    /// for its own repository.
+    async fn fetch_files(&self, attempt: &Attempt, source: &Source) -> Result<Checkout, Failure> {
+        let (own, deadline) = (&attempt.run.recipe.source, attempt.deadline);
         let fetched = match source {
             Source::Git(git) => {
-                let is_own =
-                    matches!(&attempt.run.recipe.source, Source::Git(own) if own.url == git.url);
+                let is_own = matches!(own, Source::Git(own) if own.url == git.url);
                 let token = attempt.bundle.git_token.as_ref().filter(|_| is_own);
                 let credentials = token.map(gantry_remote::code_host::git_credentials);
                 self.sources.from_git(git, credentials.as_ref(), deadline).await
             }
-            Source::Tarball { url, .. } => self.sources.from_tarball(url, deadline).await,
+            Source::Tarball { url, .. } => {
+                let query = attempt.bundle.source_query.as_ref().filter(|_| source == own);
+                let signed = query.map(|query| url.with_query(query.expose_secret()));
+                self.sources.from_tarball(signed.as_ref().unwrap_or(url), deadline).await
+            }
+            Source::Upload { upload, digest } if source == own => {
+                let archive = self.uploads.get_stream(&uploads::blob_path(upload)).await;
+                let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
+                self.sources.from_upload(archive, digest, deadline).await
+            }
             Source::Upload { .. } | Source::Nothing => {
                 let message = format!("`{source}` is no context of a build");
                 return Err(Failure::in_words(ErrorCode::SourceRefused, message));
             }
         };
         fetched.map_err(|error| failure::of_source(&error))
-    }
-
-    async fn fetch_source(&self, attempt: &Attempt) -> Result<Checkout, Failure> {
-        let deadline = attempt.deadline;
-        let fetched = match &attempt.run.recipe.source {
-            Source::Git(git) => {
-                let token = attempt.bundle.git_token.as_ref();
-                let credentials = token.map(gantry_remote::code_host::git_credentials);
-                self.sources.from_git(git, credentials.as_ref(), deadline).await
-            }
-            Source::Tarball { url, .. } => {
-                let query = attempt.bundle.source_query.as_ref();
-                let signed = query.map(|query| url.with_query(query.expose_secret()));
-                self.sources.from_tarball(signed.as_ref().unwrap_or(url), deadline).await
-            }
-            Source::Upload { upload, digest } => {
-                let archive = self.uploads.get_stream(&uploads::blob_path(upload)).await;
-                let archive = archive.map_err(|error| failure::of_upload(upload, &error))?;
-                self.sources.from_upload(archive, digest, deadline).await
-            }
-            Source::Nothing => unreachable!("there is nothing to fetch"),
-        };
-        fetched.map_err(|error| {
-            let failure = failure::of_source(&error);
-            match attempt.run.cause {
-                // The host itself announced this commit.
-                Cause::Push { .. } => failure.unless_behind(),
-                Cause::Request { .. } => failure,
-            }
-        })
     }
 
     /// Resolves every image that the Dockerfile needs, once, so that the recorded digests are those that are used. An
@@ -347,7 +181,7 @@ impl Builder {
                 }
                 continue;
             }
-            let known = bases.0.iter().find(|base| base.image == used.image);
+            let known = bases.find(&used.image);
             let digest = match known.map(|base| base.digest.clone()) {
                 Some(digest) => digest,
                 None => self.resolve_base(step, &used.image).await?,
@@ -365,7 +199,7 @@ impl Builder {
             has_local_base,
             has_frontend,
             loaded,
-            bases: bases.0,
+            bases: bases.into_vec(),
         })
     }
 
@@ -409,7 +243,7 @@ impl Builder {
             bases: pinned.loaded,
             has_local_base: pinned.has_local_base,
             has_frontend: pinned.has_frontend,
-            image: local_name(step)?,
+            image: step.local_name()?,
             labels,
             build_args: work.build_args.clone(),
             secret_build_args: work.secret_build_args.clone(),
@@ -510,15 +344,6 @@ pub(crate) async fn read_aside<T: Send + 'static>(
     read.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))
 }
 
-/// The name in the engine. It is unique to this step of this attempt, so that no other build can replace it.
-fn local_name(step: BuildStep<'_>) -> Result<ImageReference, Failure> {
-    let first = step.work.images.first();
-    let repository = first.map_or("unnamed", |image| image.repository().as_str());
-    let (run, attempt) = (step.attempt.run.id, step.attempt.number);
-    let name = format!("{LOCAL_HOST}/{repository}:{run}-{attempt}-{}", step.id);
-    name.parse().map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -540,23 +365,6 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
         Arc::new(unpack(archive, folder, limits, deadline).await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn an_image_that_is_being_built_is_waited_for_until_the_build_ends() {
-        let images = Images::default();
-        let (web, other) = ("web:1".parse().unwrap(), "other:1".parse().unwrap());
-        assert!(images.find_or_wait(&web).await.is_none(), "nobody builds it");
-        let names = [web];
-        let building = images.begin(&names);
-        assert!(images.find_or_wait(&other).await.is_none());
-        let waiting = images.find_or_wait(&names[0]);
-        let ending = async {
-            tokio::task::yield_now().await;
-            drop(building);
-        };
-        let (found, ()) = tokio::join!(waiting, ending);
-        assert!(found.is_none(), "the build has failed");
     }
 
     #[tokio::test]

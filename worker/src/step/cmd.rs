@@ -11,7 +11,7 @@ use gantry_taskfile::task_file::{Cmd, Container, Given, Traced};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::build::Images;
+use super::images::Images;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
 use crate::engine::LOCAL_HOST;

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gantry_domain::InvalidText;
 use gantry_domain::id::{RunId, StepId};
-use gantry_domain::image::{ImageNameError, ImageReference};
+use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::platform::Platform;
 use tokio::sync::Notify;
@@ -117,7 +118,7 @@ impl Images {
         (run, attempt): (RunId, u32),
         step: &StepId,
         names: &[ImageReference],
-    ) -> Result<ImageReference, ImageNameError> {
+    ) -> Result<ImageReference, InvalidText> {
         let mut state = self.state();
         state.named += 1;
         let (number, first) = (state.named, names.first());
@@ -230,7 +231,7 @@ mod tests {
     fn no_two_builds_of_an_attempt_have_one_name_in_the_engine() {
         let (images, web) = (Images::default(), "web:1".parse().unwrap());
         let (run, step) = ("ca1".parse().unwrap(), "build".parse().unwrap());
-        let mut name = |names: &[ImageReference]| {
+        let name = |names: &[ImageReference]| {
             images.local_name((run, 2), &step, names).unwrap().to_string()
         };
         assert_eq!(name(&[web]), "gantry.local/library/web:ca1-2-1-build");

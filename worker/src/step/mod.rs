@@ -5,6 +5,7 @@ use std::time::Duration;
 pub(crate) mod build;
 pub(crate) mod build_log;
 pub(crate) mod cmd;
+pub(crate) mod images;
 pub(crate) mod output;
 pub(crate) mod push;
 mod staging;

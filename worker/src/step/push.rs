@@ -20,7 +20,7 @@ use rand::RngExt as _;
 use tokio::time::{Duration, Instant};
 
 use super::REGISTRY_WITHIN;
-use super::build::{Built, Images};
+use super::images::{Built, Images};
 use super::staging::{NUMBERS, number_of, staging_name};
 use crate::attempt::Attempt;
 use crate::engine::{Engine, EngineError, PushError};
