@@ -7,17 +7,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use gantry_domain::built_on::SourceRead;
 use gantry_domain::id::RunId;
-use gantry_domain::image::{ImageReference, RegistryHost};
+use gantry_domain::image::{Digest, ImageReference, RegistryHost};
 use gantry_domain::lineage::Lineage;
 use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, Product, Run};
 use gantry_domain::source::Source;
 use gantry_domain::step::{StepEnd, Steps};
+use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::Stage;
 use gantry_ops::secret::Credentials;
 use gantry_ops::telemetry;
@@ -31,6 +33,7 @@ use tracing::Instrument as _;
 
 use crate::attempt::Attempt;
 use crate::away::{Refused, ask_until_answered};
+use crate::cleanup::Cleanup;
 use crate::compile::Compiler;
 use crate::engine::containers::Owner;
 use crate::failure::Failure;
@@ -46,7 +49,7 @@ use crate::step::output::Search;
 use crate::step::push::{PushedImage, Pusher};
 use crate::tags::Tagger;
 use crate::walk::walk;
-use crate::workspace::{Leavings, Workspace};
+use crate::workspace::Workspace;
 
 /// How many steps of a run execute at once.
 const MOST_AT_ONCE: usize = 8;
@@ -90,20 +93,6 @@ impl From<Refused> for Ending {
     }
 }
 
-/// What an attempt has left in the engine.
-pub(crate) struct Remains {
-    leavings: Leavings,
-    images: Images,
-}
-
-impl Remains {
-    /// Removes it. Nothing of it runs.
-    pub(crate) async fn remove(self) {
-        self.leavings.remove().await;
-        self.images.remove().await;
-    }
-}
-
 /// What the steps of a running attempt share.
 struct Shared<'a> {
     attempt: &'a Attempt,
@@ -124,16 +113,16 @@ impl Executor {
         &self,
         attempt: &Attempt,
         stop: &CancellationToken,
-    ) -> (Steps, Ending, Option<Remains>) {
+    ) -> (Steps, Ending, Option<Cleanup>) {
         let (store, run) = (Arc::clone(&self.store), attempt.run.id);
         let progress = Progress::new(store, run, attempt.number, attempt.since);
-        let mut remains = None;
-        let ending = match self.work(attempt, &progress, stop, &mut remains).await {
+        let mut cleanup = None;
+        let ending = match self.work(attempt, &progress, stop, &mut cleanup).await {
             Ok(product) => Ending::Succeeded(product),
             Err(ending) => ending,
         };
         progress.end_all(&StepEnd::Stopped).await;
-        (progress.steps(), ending, remains)
+        (progress.steps(), ending, cleanup)
     }
 
     async fn work(
@@ -141,7 +130,7 @@ impl Executor {
         attempt: &Attempt,
         progress: &Progress,
         stop: &CancellationToken,
-        remains: &mut Option<Remains>,
+        cleanup: &mut Option<Cleanup>,
     ) -> Result<Product, Ending> {
         let (run, number) = (attempt.run.id, attempt.number);
         let installation = self.installation.clone();
@@ -170,9 +159,11 @@ impl Executor {
         let walked = self.walk(&shared, stop).await;
         let has_detached = shared.detached.end().await;
         let Shared { workspace, images, product, .. } = shared;
-        let leavings = workspace.end(has_detached || walked.is_err()).await;
         let bases = images.bases();
-        *remains = Some(Remains { leavings, images });
+        let cleanup = cleanup.insert(Cleanup::new(workspace, images));
+        if has_detached || walked.is_err() {
+            cleanup.stop().await;
+        }
         walked?;
         if graph.pushed().next().is_none() {
             attempt.log.say(None, "nothing was to be pushed").await;
@@ -259,35 +250,18 @@ impl Executor {
         shared: &Shared<'_>,
         place: usize,
         step: &GraphStep,
-    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
-        let prepared = match &step.work {
-            StepWork::Cmd(cmd) => Some(self.commander.prepare(cmd_step(shared, step, cmd)).await?),
-            StepWork::Build(_) | StepWork::Push(_) => None,
-        };
-        let work = async {
-            match (&step.work, &prepared) {
-                (StepWork::Build(build), _) => self.build(shared, place, step, build).await,
-                (StepWork::Push(images), _) => self.push(shared, step, images).await,
-                (StepWork::Cmd(cmd), Some(image)) => {
-                    self.cmd(shared, place, step, (cmd, image)).await.map(|()| None)
-                }
-                (StepWork::Cmd(_), None) => Ok(None),
+    ) -> Result<Option<Digest>, Ending> {
+        match &step.work {
+            StepWork::Build(build) => {
+                within(step.timeout, shared, self.build(shared, place, step, build)).await
             }
-        };
-        let Some(limit) = step.timeout else { return work.await };
-        let time_is_up = async {
-            tokio::time::sleep(limit).await;
-            let _no_step_moves_tags = shared.tagging.write().await;
-        };
-        tokio::select! {
-            biased;
-            ended = work => ended,
-            () = time_is_up => {
-                let seconds = limit.as_secs();
-                let message = format!(
-                    "it took longer than its {seconds} s: give it a longer `timeout` in the task file"
-                );
-                Err(Failure::in_words(ErrorCode::TimedOut, message).into())
+            StepWork::Push(images) => {
+                within(step.timeout, shared, self.push(shared, step, images)).await
+            }
+            StepWork::Cmd(cmd) => {
+                let image = self.commander.prepare(cmd_step(shared, step, cmd)).await?;
+                let work = self.cmd(shared, place, step, (cmd, &image));
+                within(step.timeout, shared, work).await.map(|()| None)
             }
         }
     }
@@ -317,7 +291,7 @@ impl Executor {
         place: usize,
         step: &GraphStep,
         work: &BuildWork,
-    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
+    ) -> Result<Option<Digest>, Ending> {
         let (attempt, workspace, images) = (shared.attempt, &shared.workspace, &shared.images);
         if work.cache {
             let line = "the layers stay in the build cache of this engine, and not in the registry";
@@ -346,7 +320,7 @@ impl Executor {
         shared: &Shared<'_>,
         step: &GraphStep,
         images: &[ImageReference],
-    ) -> Result<Option<gantry_domain::image::Digest>, Ending> {
+    ) -> Result<Option<Digest>, Ending> {
         let attempt = shared.attempt;
         let pushing = self.pusher.push(attempt, &step.id, images, &shared.images);
         let pushed = spans::stage(Stage::Push, pushing).await?;
@@ -420,6 +394,30 @@ fn cmd_step<'a>(shared: &'a Shared<'_>, step: &'a GraphStep, cmd: &'a Cmd) -> Cm
         workspace: &shared.workspace,
         images: &shared.images,
         detached: &shared.detached,
+    }
+}
+
+/// Limits the time of a step's work. It is not dropped while a step moves tags.
+async fn within<T>(
+    limit: Option<Duration>,
+    shared: &Shared<'_>,
+    work: impl Future<Output = Result<T, Ending>>,
+) -> Result<T, Ending> {
+    let Some(limit) = limit else { return work.await };
+    let time_is_up = async {
+        tokio::time::sleep(limit).await;
+        let _no_step_moves_tags = shared.tagging.write().await;
+    };
+    tokio::select! {
+        biased;
+        ended = work => ended,
+        () = time_is_up => {
+            let seconds = limit.as_secs();
+            let message = format!(
+                "it took longer than its {seconds} s: give it a longer `timeout` in the task file"
+            );
+            Err(Failure::in_words(ErrorCode::TimedOut, message).into())
+        }
     }
 }
 
@@ -515,7 +513,7 @@ fn lineage(
     shared: &Shared<'_>,
     image: &PushedImage,
     images: Vec<ImageReference>,
-    pushed: gantry_domain::timestamp::Timestamp,
+    pushed: Timestamp,
 ) -> Lineage {
     let run = &shared.attempt.run;
     Lineage {

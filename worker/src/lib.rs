@@ -11,6 +11,7 @@ pub mod source;
 mod announce;
 mod attempt;
 mod away;
+mod cleanup;
 mod compile;
 mod executor;
 mod failure;

@@ -62,11 +62,11 @@ impl Slot {
         let (id, number) = (taken.run.id, taken.holder.attempt);
         tracing::info!(run.id = %id, run.attempt = number, "run {id}: attempt {number} begins");
         let Some((attempt, writer)) = self.begin(taken, held).await else { return };
-        let (steps, ending, remains) = Box::pin(self.executor.run(&attempt, stop)).await;
+        let (steps, ending, cleanup) = Box::pin(self.executor.run(&attempt, stop)).await;
         self.end(attempt, writer, &steps, ending).await;
         // Whoever waits for the run does not wait for this.
-        if let Some(remains) = remains {
-            remains.remove().await;
+        if let Some(cleanup) = cleanup {
+            cleanup.run().await;
         }
     }
 

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,11 +16,13 @@ use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use gantry_taskfile::ignore::Ignore;
 use gantry_taskfile::task_file::{Network, Volume};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::engine::containers::{Containers, Owner, Room, RoomNetwork, RoomVolume};
-use crate::engine::{ContextStream, EngineError};
+use crate::engine::ContextStream;
+use crate::engine::containers::{
+    AttemptNetwork, AttemptResources, AttemptVolume, Containers, Owner,
+};
 use crate::failure::{self, Failure};
 use crate::graph::WORKSPACE;
 use crate::source::{Checkout, Sources};
@@ -29,13 +30,10 @@ use crate::source::{Checkout, Sources};
 /// `HOME` of each container, as in the original.
 pub(crate) const HOME: &str = "/acb/home";
 
-/// How long removing everything may take.
-const REMOVED_WITHIN: Duration = Duration::from_secs(60);
-
 pub(crate) struct Workspace {
     containers: Arc<dyn Containers>,
     sources: Sources,
-    room: Room,
+    resources: AttemptResources,
     secrets: Vec<Volume>,
     source: Option<Arc<Checkout>>,
     /// The credentials that the steps may use.
@@ -58,12 +56,12 @@ impl Workspace {
         login: Option<BTreeMap<RegistryHost, Credentials>>,
         deadline: Instant,
     ) -> Self {
-        let room = room(owner, networks, volumes);
+        let resources = resources(owner, networks, volumes);
         let secrets = volumes.to_vec();
         Self {
             containers,
             sources,
-            room,
+            resources,
             secrets,
             source,
             login,
@@ -76,7 +74,7 @@ impl Workspace {
 
     /// The attempt that everything belongs to.
     pub(crate) fn owner(&self) -> &Owner {
-        &self.room.owner
+        &self.resources.owner
     }
 
     /// The commit of the source, if it came from git.
@@ -96,11 +94,11 @@ impl Workspace {
     }
 
     async fn make_once(&self) -> Result<(), Failure> {
-        self.containers.prepare(&self.room).await?;
+        self.containers.prepare(&self.resources).await?;
         if let Some(source) = &self.source {
             // A context leaves nothing out here: the ignore rules are those of each build.
             let files = source.pack(Ignore::default());
-            self.fill(&RoomVolume::workspace(self.owner()), files).await?;
+            self.fill(&AttemptVolume::workspace(self.owner()), files).await?;
         }
         for volume in &self.secrets {
             let files = volume.files.iter().map(|(name, content)| (name.as_str(), &content[..]));
@@ -110,13 +108,13 @@ impl Workspace {
         if let Some(login) = self.login.as_ref().filter(|login| !login.is_empty()) {
             let config = docker_configuration(login);
             let files = [(".docker/config.json", config.as_bytes())];
-            self.fill(&RoomVolume::home(self.owner()), tar(files.into_iter(), 0o600)?).await?;
+            self.fill(&AttemptVolume::home(self.owner()), tar(files.into_iter(), 0o600)?).await?;
         }
         Ok(())
     }
 
-    async fn fill(&self, volume: &RoomVolume, files: ContextStream) -> Result<(), Failure> {
-        Ok(self.containers.fill(&self.room, volume, files).await?)
+    async fn fill(&self, volume: &AttemptVolume, files: ContextStream) -> Result<(), Failure> {
+        Ok(self.containers.fill(&self.resources, volume, files).await?)
     }
 
     /// Says that a container begins, which may change the files.
@@ -125,12 +123,12 @@ impl Workspace {
     }
 
     /// The volumes of each container.
-    pub(crate) fn shared(&self) -> Vec<RoomVolume> {
-        vec![RoomVolume::workspace(self.owner()), RoomVolume::home(self.owner())]
+    pub(crate) fn shared(&self) -> Vec<AttemptVolume> {
+        vec![AttemptVolume::workspace(self.owner()), AttemptVolume::home(self.owner())]
     }
 
     /// A volume of the task by its name in the file.
-    pub(crate) fn volume(&self, name: &str) -> Option<RoomVolume> {
+    pub(crate) fn volume(&self, name: &str) -> Option<AttemptVolume> {
         let volume = self.secrets.iter().find(|volume| volume.name == name)?;
         Some(named(self.owner(), volume))
     }
@@ -138,7 +136,7 @@ impl Workspace {
     /// The engine's name of a network that a step names. Networks that are no networks of the task exist in the engine.
     pub(crate) fn network(&self, name: &str) -> String {
         let own = network_name(self.owner(), name);
-        if self.room.networks.iter().any(|network| network.name == own) {
+        if self.resources.networks.iter().any(|network| network.name == own) {
             own
         } else {
             name.to_owned()
@@ -155,8 +153,8 @@ impl Workspace {
             let files = source.folder(folder).map_err(|error| failure::of_context(&error))?;
             return Ok(Arc::new(files));
         }
-        let volume = RoomVolume::workspace(self.owner());
-        let read = self.containers.read(&self.room, &volume, folder).await?;
+        let volume = AttemptVolume::workspace(self.owner());
+        let read = self.containers.read(&self.resources, &volume, folder).await?;
         let Some(archive) = read else {
             let message = format!("there is no folder `{folder}` in the workspace");
             return Err(Failure::in_words(ErrorCode::SourceNotFound, message));
@@ -169,40 +167,10 @@ impl Workspace {
         Ok(Arc::new(files))
     }
 
-    /// Ends the use of the workspace, and stops its containers if some may run. What is returned is to be removed.
-    pub(crate) async fn end(self, may_run: bool) -> Leavings {
+    /// Ends the use of the workspace. Returns the attempt and, if it may have something in the engine, where.
+    pub(crate) fn end(self) -> (Owner, Option<Arc<dyn Containers>>) {
         let is_begun = self.is_begun.load(Ordering::Acquire);
-        let leavings =
-            Leavings { owner: self.room.owner, containers: is_begun.then_some(self.containers) };
-        if let Some(containers) = leavings.containers.as_ref().filter(|_| may_run) {
-            leavings.within_time(containers.stop_all(&leavings.owner)).await;
-        }
-        leavings
-    }
-}
-
-/// What an attempt has in the engine beside images, and nothing uses.
-pub(crate) struct Leavings {
-    owner: Owner,
-    containers: Option<Arc<dyn Containers>>,
-}
-
-impl Leavings {
-    /// Removes everything. What the engine does not remove in time is removed by a later sweep.
-    pub(crate) async fn remove(&self) {
-        if let Some(containers) = &self.containers {
-            self.within_time(containers.remove_all(&self.owner)).await;
-        }
-    }
-
-    async fn within_time(&self, removal: impl Future<Output = Result<(), EngineError>>) {
-        let why = match timeout(REMOVED_WITHIN, removal).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the engine took longer than {} s", REMOVED_WITHIN.as_secs()),
-        };
-        let run = self.owner.run;
-        tracing::warn!(run.id = %run, "some of what the steps used stays until the next sweep: {why}");
+        (self.resources.owner, is_begun.then_some(self.containers))
     }
 }
 
@@ -213,7 +181,7 @@ fn no_files() -> Failure {
     )
 }
 
-impl RoomVolume {
+impl AttemptVolume {
     fn workspace(owner: &Owner) -> Self {
         Self { name: Workspace::shared_volume(owner), path: WORKSPACE.to_owned() }
     }
@@ -224,8 +192,8 @@ impl RoomVolume {
 }
 
 /// A volume of the task, with the folder in which it is filled.
-fn named(owner: &Owner, volume: &Volume) -> RoomVolume {
-    RoomVolume {
+fn named(owner: &Owner, volume: &Volume) -> AttemptVolume {
+    AttemptVolume {
         name: owner.name(&format!("volume-{}", volume.name)),
         path: format!("/volumes/{}", volume.name),
     }
@@ -235,17 +203,17 @@ fn network_name(owner: &Owner, name: &str) -> String {
     owner.name(&format!("network-{name}"))
 }
 
-fn room(owner: Owner, networks: &[Network], volumes: &[Volume]) -> Room {
+fn resources(owner: Owner, networks: &[Network], volumes: &[Volume]) -> AttemptResources {
     let made = networks.iter().filter(|network| !network.exists);
-    let networks = made.map(|network| RoomNetwork {
+    let networks = made.map(|network| AttemptNetwork {
         name: network_name(&owner, &network.name),
         driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
         ipv6: network.ipv6,
     });
     let networks = networks.collect();
-    let mut all = vec![RoomVolume::workspace(&owner), RoomVolume::home(&owner)];
+    let mut all = vec![AttemptVolume::workspace(&owner), AttemptVolume::home(&owner)];
     all.extend(volumes.iter().map(|volume| named(&owner, volume)));
-    Room { owner, networks, volumes: all }
+    AttemptResources { owner, networks, volumes: all }
 }
 
 /// A tar of small files, which a task file has in its text or gantry makes.

@@ -58,11 +58,11 @@ fn dockerfile(bytes: &[u8]) {
         Err(error) => return assert!(error.to_string().len() < 8192, "{error}"),
     };
     let unmarked = text.strip_prefix('\u{feff}').unwrap_or(text);
-    assert_eq!(parsed.pin(&BTreeMap::new()), unmarked, "nothing is pinned, so nothing changes");
+    assert_eq!(parsed.replace(&BTreeMap::new()), unmarked, "nothing is replaced");
     let digest: Digest = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
     let images = parsed.images().iter().map(|used| used.image.clone());
-    let digests: BTreeMap<_, _> = images.map(|image| (image, digest.clone())).collect();
-    let pinned = parsed.pin(&digests);
+    let pinned = images.map(|image| (image.clone(), image.pinned(digest.clone())));
+    let pinned = parsed.replace(&pinned.collect());
     let again = Dockerfile::parse(&pinned, inputs)
         .unwrap_or_else(|error| panic!("it does not read again: {error}:\n{pinned}"));
     let used = |file: &Dockerfile| -> Vec<_> {

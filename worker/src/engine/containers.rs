@@ -23,7 +23,7 @@ pub trait Containers: Send + Sync {
     ///
     /// # Errors
     /// [`EngineError`].
-    async fn prepare(&self, room: &Room) -> Result<(), EngineError>;
+    async fn prepare(&self, resources: &AttemptResources) -> Result<(), EngineError>;
 
     /// Unpacks a tar, plain or gzipped, into a folder of the attempt's volumes.
     ///
@@ -31,8 +31,8 @@ pub trait Containers: Send + Sync {
     /// [`EngineError`].
     async fn fill(
         &self,
-        room: &Room,
-        volume: &RoomVolume,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
         archive: ContextStream,
     ) -> Result<(), EngineError>;
 
@@ -43,8 +43,8 @@ pub trait Containers: Send + Sync {
     /// [`EngineError`].
     async fn read(
         &self,
-        room: &Room,
-        volume: &RoomVolume,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
         folder: &str,
     ) -> Result<Option<ContextStream>, EngineError>;
 
@@ -113,20 +113,20 @@ impl Owner {
     }
 }
 
-/// What the steps of an attempt share.
+/// The networks and volumes that the steps of an attempt share.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct AttemptResources {
     /// The attempt.
     pub owner: Owner,
     /// Its networks.
-    pub networks: Vec<RoomNetwork>,
+    pub networks: Vec<AttemptNetwork>,
     /// Its volumes.
-    pub volumes: Vec<RoomVolume>,
+    pub volumes: Vec<AttemptVolume>,
 }
 
 /// A network of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomNetwork {
+pub struct AttemptNetwork {
     /// Its name in the engine.
     pub name: String,
     /// Its driver.
@@ -137,7 +137,7 @@ pub struct RoomNetwork {
 
 /// A volume of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomVolume {
+pub struct AttemptVolume {
     /// Its name in the engine.
     pub name: String,
     /// Its folder in containers.
@@ -166,7 +166,7 @@ pub struct ContainerOrder {
     /// The network by its name in the engine, `host` or `none`; `None` is the engine's default.
     pub network: Option<String>,
     /// The volumes, by their names in the engine.
-    pub volumes: Vec<RoomVolume>,
+    pub volumes: Vec<AttemptVolume>,
     /// Ports on the engine's machine, as `docker run -p` takes them.
     pub ports: Vec<String>,
     /// Ports that are open to other containers, as `docker run --expose` takes them.

@@ -16,7 +16,8 @@ use super::output::{self, Search};
 use crate::attempt::Attempt;
 use crate::engine::LOCAL_HOST;
 use crate::engine::containers::{
-    ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers, Exit, RoomVolume,
+    AttemptVolume, ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers,
+    Exit,
 };
 use crate::failure::Failure;
 use crate::workspace::{HOME, Workspace};
@@ -136,7 +137,7 @@ impl Commander {
         step.detached.tasks.spawn(async move {
             let (pieces, output) = mpsc::channel::<ContainerOutput>(PIECES);
             let mut search = Search::of(&[]);
-            let running = async { (containers.run(order, started, pieces)).await };
+            let running = containers.run(order, started, pieces);
             let work =
                 async { tokio::join!(running, output::write(&log, &id, output, &mut search)).0 };
             let ended: Option<Result<Exit, ContainerError>> = tokio::select! {
@@ -228,7 +229,7 @@ impl Commander {
                 let message = format!("there is no volume `{}` in the task", mount.volume);
                 Failure::in_words(ErrorCode::TaskFileInvalid, message)
             })?;
-            volumes.push(RoomVolume { path, ..volume });
+            volumes.push(AttemptVolume { path, ..volume });
         }
         let mut limits = self.limits;
         if let Some(cpus) = container.cpus.as_ref().and_then(|cpus| cpus.exposed().parse().ok()) {

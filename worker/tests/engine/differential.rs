@@ -56,7 +56,7 @@ impl Case {
 
     /// The text as gantry would send it, but without digests.
     fn read_text(&self) -> String {
-        self.read().unwrap().pin(&BTreeMap::new())
+        self.read().unwrap().replace(&BTreeMap::new())
     }
 
     fn order(&self, text: &str) -> BuildOrder {
@@ -118,8 +118,12 @@ async fn difference(engine: &DockerEngine, case: &Case) -> Option<String> {
     let frontend = needed().find(|used| used.role == Role::Frontend);
     let digest =
         |image: &ImageReference| image.digest().cloned().unwrap_or_else(|| registry::digest(image));
-    let digests = found.iter().map(|image| (image.clone(), digest(image))).collect();
-    let pinned = case.order_pinned(&file.pin(&digests), &digests, frontend.is_some());
+    let digests: BTreeMap<_, _> =
+        found.iter().map(|image| (image.clone(), digest(image))).collect();
+    let replaced =
+        digests.iter().map(|(image, digest)| (image.clone(), image.pinned(digest.clone())));
+    let text = file.replace(&replaced.collect());
+    let pinned = case.order_pinned(&text, &digests, frontend.is_some());
     if let Some(frontend) = frontend {
         // The registry's image is not really a frontend, so the engine stops there.
         found = [frontend.image.clone()].into();

@@ -28,7 +28,8 @@ use super::container_body;
 use super::labels;
 use super::transport::Socket;
 use crate::engine::containers::{
-    ContainerError, ContainerOrder, ContainerOutput, Exit, Owner, PullError, Room, RoomVolume,
+    AttemptResources, AttemptVolume, ContainerError, ContainerOrder, ContainerOutput, Exit, Owner,
+    PullError,
 };
 use crate::engine::{ContextStream, EngineError, LOCAL_HOST, OutputStream};
 
@@ -51,10 +52,13 @@ const FILLED_WITHIN: Duration = Duration::from_secs(3600);
 /// How long an engine may take to remove a container whose future was dropped.
 const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
-pub(super) async fn prepare(socket: &Socket, room: &Room) -> Result<(), EngineError> {
+pub(super) async fn prepare(
+    socket: &Socket,
+    resources: &AttemptResources,
+) -> Result<(), EngineError> {
     let docker = &client(socket)?;
-    let labels = labels::of_attempt(&room.owner);
-    let networks = room.networks.iter().map(|network| {
+    let labels = labels::of_attempt(&resources.owner);
+    let networks = resources.networks.iter().map(|network| {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some(network.driver.clone()),
@@ -67,7 +71,7 @@ pub(super) async fn prepare(socket: &Socket, room: &Room) -> Result<(), EngineEr
             made.map(drop).map_err(|error| failed(socket, "create a network", error))
         }
     });
-    let volumes = room.volumes.iter().map(|volume| {
+    let volumes = resources.volumes.iter().map(|volume| {
         let request = VolumeCreateRequest {
             name: Some(volume.name.clone()),
             labels: Some(labels.clone()),
@@ -84,12 +88,12 @@ pub(super) async fn prepare(socket: &Socket, room: &Room) -> Result<(), EngineEr
 
 pub(super) async fn fill(
     socket: &Socket,
-    room: &Room,
-    volume: &RoomVolume,
+    resources: &AttemptResources,
+    volume: &AttemptVolume,
     archive: ContextStream,
 ) -> Result<(), EngineError> {
     let docker = client(socket)?;
-    let name = files_container(socket, &docker, room).await?;
+    let name = files_container(socket, &docker, resources).await?;
     let docker = docker.with_timeout(FILLED_WITHIN);
     let options = UploadToContainerOptionsBuilder::default().path(&volume.path).build();
     let body = bollard::body_try_stream(ReaderStream::with_capacity(archive, 64 * 1024));
@@ -101,12 +105,12 @@ pub(super) async fn fill(
 
 pub(super) async fn read(
     socket: &Socket,
-    room: &Room,
-    volume: &RoomVolume,
+    resources: &AttemptResources,
+    volume: &AttemptVolume,
     folder: &str,
 ) -> Result<Option<ContextStream>, EngineError> {
     let docker = client(socket)?;
-    let name = files_container(socket, &docker, room).await?;
+    let name = files_container(socket, &docker, resources).await?;
     let path = format!("{}/{folder}", volume.path);
     let options = DownloadFromContainerOptionsBuilder::default().path(&path).build();
     let mut stream = Box::pin(
@@ -130,15 +134,15 @@ fn is_absent(error: &std::io::Error) -> bool {
 async fn files_container(
     socket: &Socket,
     docker: &Docker,
-    room: &Room,
+    resources: &AttemptResources,
 ) -> Result<String, EngineError> {
-    let name = room.owner.name("files");
-    let binds = room.volumes.iter().map(|volume| format!("{}:{}", volume.name, volume.path));
+    let name = resources.owner.name("files");
+    let binds = resources.volumes.iter().map(|volume| format!("{}:{}", volume.name, volume.path));
     let (repository, tag) = EMPTY_IMAGE;
     let body = ContainerCreateBody {
         image: Some(format!("{LOCAL_HOST}/{repository}:{tag}")),
         cmd: Some(vec!["/never-runs".to_owned()]),
-        labels: Some(labels::of_attempt(&room.owner)),
+        labels: Some(labels::of_attempt(&resources.owner)),
         host_config: Some(HostConfig {
             binds: Some(binds.collect()),
             network_mode: Some("none".to_owned()),

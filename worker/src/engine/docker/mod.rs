@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use self::archives::Archives;
 use self::transport::Socket;
 use super::containers::{
-    ContainerError, ContainerOrder, ContainerOutput, Containers, Exit, Owner, PullError, Room,
-    RoomVolume,
+    AttemptResources, AttemptVolume, ContainerError, ContainerOrder, ContainerOutput, Containers,
+    Exit, Owner, PullError,
 };
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
@@ -138,26 +138,26 @@ impl Engine for DockerEngine {
 
 #[async_trait]
 impl Containers for DockerEngine {
-    async fn prepare(&self, room: &Room) -> Result<(), EngineError> {
-        containers::prepare(&self.socket, room).await
+    async fn prepare(&self, resources: &AttemptResources) -> Result<(), EngineError> {
+        containers::prepare(&self.socket, resources).await
     }
 
     async fn fill(
         &self,
-        room: &Room,
-        volume: &RoomVolume,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
         archive: ContextStream,
     ) -> Result<(), EngineError> {
-        containers::fill(&self.socket, room, volume, archive).await
+        containers::fill(&self.socket, resources, volume, archive).await
     }
 
     async fn read(
         &self,
-        room: &Room,
-        volume: &RoomVolume,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
         folder: &str,
     ) -> Result<Option<ContextStream>, EngineError> {
-        containers::read(&self.socket, room, volume, folder).await
+        containers::read(&self.socket, resources, volume, folder).await
     }
 
     async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError> {

@@ -8,22 +8,22 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Action, Running, ScriptedEngine, gone};
 use crate::engine::containers::{
-    ContainerError, ContainerOrder, ContainerOutput, Containers, Exit, Owner, PullError, Room,
-    RoomVolume,
+    AttemptResources, AttemptVolume, ContainerError, ContainerOrder, ContainerOutput, Containers,
+    Exit, Owner, PullError,
 };
 use crate::engine::{ContextStream, EngineError};
 
 #[async_trait]
 impl Containers for ScriptedEngine {
-    async fn prepare(&self, _room: &Room) -> Result<(), EngineError> {
+    async fn prepare(&self, _resources: &AttemptResources) -> Result<(), EngineError> {
         let _here = self.here()?;
         Ok(())
     }
 
     async fn fill(
         &self,
-        _room: &Room,
-        _volume: &RoomVolume,
+        _resources: &AttemptResources,
+        _volume: &AttemptVolume,
         _archive: ContextStream,
     ) -> Result<(), EngineError> {
         let _here = self.here()?;
@@ -32,8 +32,8 @@ impl Containers for ScriptedEngine {
 
     async fn read(
         &self,
-        _room: &Room,
-        _volume: &RoomVolume,
+        _resources: &AttemptResources,
+        _volume: &AttemptVolume,
         _folder: &str,
     ) -> Result<Option<ContextStream>, EngineError> {
         let _here = self.here()?;
