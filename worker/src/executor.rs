@@ -43,7 +43,7 @@ use crate::progress::Progress;
 use crate::source::Checkout;
 use crate::spans;
 use crate::step::build::{BuildStep, Builder};
-use crate::step::cmd::{CmdStep, Commander, Detached};
+use crate::step::cmd::{CmdStep, Commander, Detached, Prepared};
 use crate::step::images::{Built, Images};
 use crate::step::output::Search;
 use crate::step::push::{PushedImage, Pusher};
@@ -259,8 +259,8 @@ impl Executor {
                 within(step.timeout, shared, self.push(shared, step, images)).await
             }
             StepWork::Cmd(cmd) => {
-                let image = self.commander.prepare(cmd_step(shared, step, cmd)).await?;
-                let work = self.cmd(shared, place, step, (cmd, &image));
+                let prepared = self.commander.prepare(cmd_step(shared, step, cmd)).await?;
+                let work = self.cmd(shared, place, step, (cmd, &prepared));
                 within(step.timeout, shared, work).await.map(|()| None)
             }
         }
@@ -271,13 +271,13 @@ impl Executor {
         shared: &Shared<'_>,
         place: usize,
         step: &GraphStep,
-        (cmd, image): (&Cmd, &ImageReference),
+        (cmd, prepared): (&Cmd, &Prepared),
     ) -> Result<(), Ending> {
         let asked = cmd_step(shared, step, cmd);
         let execute = || {
             async move {
                 let mut search = Search::of(&cmd.attempts.retry_on);
-                let ended = self.commander.run(asked, image, &mut search).await;
+                let ended = self.commander.run(asked, prepared, &mut search).await;
                 (ended, search.permits_retry())
             }
             .boxed()

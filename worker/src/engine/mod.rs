@@ -19,6 +19,7 @@ pub mod containers;
 pub mod docker;
 pub mod measured;
 pub mod scripted;
+pub(crate) mod size;
 
 /// The host in the names of images that only this engine has. Whoever knows a run's id can guess them, so no name that a
 /// user gives leads to one.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::images::Images;
+use super::limits;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
 use crate::engine::LOCAL_HOST;
@@ -45,6 +46,12 @@ pub(crate) struct CmdStep<'a> {
     pub(crate) detached: &'a Detached,
 }
 
+/// What a command step runs with.
+pub(crate) struct Prepared {
+    image: ImageReference,
+    limits: ContainerLimits,
+}
+
 /// The containers that run beside later steps. They end when this is dropped.
 #[derive(Default)]
 pub(crate) struct Detached {
@@ -73,19 +80,23 @@ impl Drop for Detached {
 struct Ended<'a> {
     image: &'a Traced,
     exit: Exit,
+    /// How much memory it might use.
     memory: u64,
+    /// How much the operator allows.
+    most: u64,
 }
 
 impl fmt::Display for Ended<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ended with exit code {}", self.image, self.exit.code)?;
         if self.exit.out_of_memory {
-            let mebibytes = self.memory >> 20;
-            write!(
-                f,
-                ": the kernel killed it, because it used more than the {mebibytes} MiB that a step may use here: let it use \
-                 less, or let the operator raise `steps.memory`"
-            )?;
+            let (own, most) = (self.memory >> 20, self.most >> 20);
+            write!(f, ": the kernel killed it, because it used more than the {own} MiB ")?;
+            f.write_str(if own < most {
+                "of its `--memory`: let it use less, or raise that"
+            } else {
+                "that a step may use here: let it use less, or let the operator raise `steps.memory`"
+            })?;
         }
         Ok(())
     }
@@ -93,20 +104,21 @@ impl fmt::Display for Ended<'_> {
 
 impl Commander {
     /// Prepares the step: its image is in the engine, and the workspace is there. Not a part of its time limit.
-    pub(crate) async fn prepare(&self, step: CmdStep<'_>) -> Result<ImageReference, Failure> {
+    pub(crate) async fn prepare(&self, step: CmdStep<'_>) -> Result<Prepared, Failure> {
         let image = self.image(step).await?;
         step.workspace.make().await?;
-        Ok(image)
+        let limits = limits::of(&step.cmd.container, self.limits)?;
+        Ok(Prepared { image, limits })
     }
 
     /// Runs the command once.
     pub(crate) async fn run(
         &self,
         step: CmdStep<'_>,
-        image: &ImageReference,
+        prepared: &Prepared,
         search: &mut Search,
     ) -> Result<(), Failure> {
-        let order = self.order(step, image.clone())?;
+        let order = self.order(step, prepared)?;
         step.workspace.touch();
         if step.cmd.container.detach {
             return self.start(step, order).await;
@@ -116,14 +128,19 @@ impl Commander {
         let running = self.containers.run(order, started, pieces);
         let writing = output::write(&step.attempt.log, step.id, output, search);
         let (exit, ()) = tokio::join!(running, writing);
-        self.ended(step, exit?)
+        self.ended(step, prepared, exit?)
     }
 
-    fn ended(&self, step: CmdStep<'_>, exit: Exit) -> Result<(), Failure> {
+    fn ended(&self, step: CmdStep<'_>, prepared: &Prepared, exit: Exit) -> Result<(), Failure> {
         if exit.code == 0 {
             return Ok(());
         }
-        let ended = Ended { image: &step.cmd.image, exit, memory: self.limits.memory };
+        let ended = Ended {
+            image: &step.cmd.image,
+            exit,
+            memory: prepared.limits.memory,
+            most: self.limits.memory,
+        };
         Err(Failure::exit(exit.code, ended.to_string()))
     }
 
@@ -217,7 +234,7 @@ impl Commander {
         }
     }
 
-    fn order(&self, step: CmdStep<'_>, image: ImageReference) -> Result<ContainerOrder, Failure> {
+    fn order(&self, step: CmdStep<'_>, prepared: &Prepared) -> Result<ContainerOrder, Failure> {
         let (cmd, workspace) = (step.cmd, step.workspace);
         let container = &cmd.container;
         let exposed = |text: &Traced| text.exposed().to_owned();
@@ -231,14 +248,10 @@ impl Commander {
             })?;
             volumes.push(AttemptVolume { path, ..volume });
         }
-        let mut limits = self.limits;
-        if let Some(cpus) = container.cpus.as_ref().and_then(|cpus| cpus.exposed().parse().ok()) {
-            limits.cpus = Some(limits.cpus.map_or(cpus, |most: f64| most.min(cpus)));
-        }
         Ok(ContainerOrder {
             owner: workspace.owner().clone(),
             step: step.id.clone(),
-            image,
+            image: prepared.image.clone(),
             arguments: list(&cmd.arguments),
             entry_point: container.entry_point.as_ref().map(exposed),
             env: environment(container),
@@ -250,7 +263,7 @@ impl Commander {
             expose: list(&container.expose),
             privileged: container.privileged,
             keep: container.keep,
-            limits,
+            limits: prepared.limits,
             options: options(container, workspace),
         })
     }
@@ -266,7 +279,8 @@ fn environment(container: &Container) -> Vec<String> {
 
 /// The other options of a step. Volumes of the task have another name in the engine.
 fn options(container: &Container, workspace: &Workspace) -> Vec<(&'static str, String)> {
-    let options = container.options.iter().filter(|given| given.name != "pull");
+    let is_other = |given: &&Given| given.name != "pull" && !limits::OPTIONS.contains(&given.name);
+    let options = container.options.iter().filter(is_other);
     let translated = |Given { name, value }: &Given| {
         let text = value.exposed();
         let text = match *name {
@@ -294,4 +308,29 @@ fn mount_part(part: &str, workspace: &Workspace) -> String {
     let source = part.split_once('=').filter(|(name, _)| matches!(*name, "source" | "src"));
     let own = source.and_then(|(name, volume)| Some((name, workspace.volume(volume)?)));
     own.map_or_else(|| part.to_owned(), |(name, volume)| format!("{name}={}", volume.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_memory_is_told_the_limit_that_applied() {
+        let told = |memory| {
+            let exit = Exit { code: 137, out_of_memory: true };
+            Ended { image: &Traced::written("x"), exit, memory, most: 1 << 30 }.to_string()
+        };
+        let expected =
+            "x ended with exit code 137: the kernel killed it, because it used more than the";
+        assert_eq!(
+            told(1 << 30),
+            format!(
+                "{expected} 1024 MiB that a step may use here: let it use less, or let the operator raise `steps.memory`"
+            )
+        );
+        assert_eq!(
+            told(64 << 20),
+            format!("{expected} 64 MiB of its `--memory`: let it use less, or raise that")
+        );
+    }
 }

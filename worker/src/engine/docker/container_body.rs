@@ -10,6 +10,7 @@ use bollard::models::{
 
 use super::labels;
 use crate::engine::containers::{ContainerLimits, ContainerOrder};
+use crate::engine::size::bytes;
 
 /// Nanoseconds of processor time in a second of one processor.
 const NANOS: f64 = 1e9;
@@ -117,7 +118,6 @@ impl Made {
                 let labels = self.body.labels.get_or_insert_default();
                 labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
-            "memory" => self.limits.memory = self.limits.memory.min(size()?.unsigned_abs()),
             "memory-reservation" => host.memory_reservation = Some(size()?),
             // Swapping counts as memory here.
             "memory-swap" => {}
@@ -128,11 +128,6 @@ impl Made {
             }
             "network-alias" => push(&mut self.endpoint.aliases, value.to_owned()),
             "pid" => host.pid_mode = Some(value.to_owned()),
-            "pids-limit" => {
-                if let Ok(pids @ 1..) = u32::try_from(number()?) {
-                    self.limits.pids = self.limits.pids.min(pids);
-                }
-            }
             "platform" => self.platform = Some(value.to_owned()),
             "read-only" => host.readonly_rootfs = Some(is_true),
             "security-opt" => push(&mut host.security_opt, value.to_owned()),
@@ -246,22 +241,6 @@ fn push<T>(list: &mut Option<Vec<T>>, value: T) {
     list.get_or_insert_default().push(value);
 }
 
-/// A size of `docker run`: a number, with `b`, `k`, `m`, `g` or `t` for powers of 1024.
-fn bytes(text: &str) -> Option<i64> {
-    let text = text.to_ascii_lowercase();
-    let text = text.strip_suffix("ib").or_else(|| text.strip_suffix('b')).unwrap_or(&text);
-    let units = [('k', 1), ('m', 2), ('g', 3), ('t', 4)];
-    let unit = units.into_iter().find(|(unit, _)| text.ends_with(*unit));
-    let (number, power) = match unit {
-        Some((_, power)) => (text.get(..text.len() - 1)?, power),
-        None => (text, 0),
-    };
-    let number: f64 = number.parse().ok().filter(|number: &f64| number.is_finite())?;
-    let bytes = number * 1024_f64.powi(power);
-    #[expect(clippy::cast_possible_truncation, reason = "checked against the largest size")]
-    (0.0..9e18).contains(&bytes).then_some(bytes as i64)
-}
-
 /// `PORT` or `PORT-PORT`.
 fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -363,15 +342,10 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_and_a_step_may_only_lower_them() {
-        let given = host(&[]);
+    fn limits_hold_and_a_quota_only_lowers_them() {
+        let given = host(&[("memory-swap", "-1")]);
         assert_eq!((given.memory, given.memory_swap), (Some(1 << 30), Some(1 << 30)));
         assert_eq!((given.pids_limit, given.nano_cpus), (Some(100), Some(1_500_000_000)));
-        let more = host(&[("memory", "8g"), ("memory-swap", "-1"), ("pids-limit", "-1")]);
-        assert_eq!((more.memory, more.memory_swap), (Some(1 << 30), Some(1 << 30)));
-        assert_eq!(more.pids_limit, Some(100));
-        let fewer = host(&[("memory", "512m"), ("pids-limit", "20")]);
-        assert_eq!((fewer.memory, fewer.pids_limit), (Some(512 << 20), Some(20)));
         for (quota, nanos) in [("800000", 1_500_000_000), ("50000", 500_000_000)] {
             let given = host(&[("cpu-quota", quota), ("cpu-period", "100000")]);
             assert_eq!((given.nano_cpus, given.cpu_quota), (Some(nanos), None), "{quota}");
@@ -422,23 +396,6 @@ mod tests {
         let (made, _) = body(&order(&[("label", "gantry.run=zz9"), ("label", "own")])).unwrap();
         let labels = made.labels.unwrap();
         assert_eq!((labels["gantry.run"].as_str(), labels["own"].as_str()), ("ca1", ""));
-    }
-
-    #[test]
-    fn sizes_are_those_of_docker() {
-        for (text, expected) in [
-            ("512", Some(512)),
-            ("64b", Some(64)),
-            ("1k", Some(1024)),
-            ("1.5g", Some(3 << 29)),
-            ("2GiB", Some(2 << 30)),
-            ("", None),
-            ("-1", None),
-            ("many", None),
-            ("nan", None),
-        ] {
-            assert_eq!(bytes(text), expected, "{text}");
-        }
     }
 
     #[test]
