@@ -33,6 +33,7 @@ use tracing::Instrument as _;
 
 use crate::attempt::Attempt;
 use crate::away::{Refused, ask_until_answered};
+use crate::budget::{self, Budget};
 use crate::cleanup::Cleanup;
 use crate::compile::Compiler;
 use crate::engine::containers::Owner;
@@ -100,6 +101,7 @@ struct Shared<'a> {
     progress: &'a Progress,
     workspace: Workspace,
     images: Images,
+    budget: Arc<Budget>,
     detached: Detached,
     product: Mutex<Product>,
     /// Held for reading by a step that moves tags, which must not be dropped meanwhile.
@@ -152,6 +154,7 @@ impl Executor {
                 attempt.deadline,
             ),
             images: Images::default(),
+            budget: Budget::new(self.commander.run_limits),
             detached: Detached::default(),
             product: Mutex::new(Product { commit, ..Product::default() }),
             tagging: RwLock::new(()),
@@ -188,6 +191,7 @@ impl Executor {
         self.begin(attempt, read.as_ref(), &progress.steps()).await?;
         let graph = graph?;
         self.policy.check(&graph, &attempt.run.registry)?;
+        budget::check(&graph, self.commander.run_limits, self.commander.limits)?;
         self.pusher.try_credentials(attempt, graph.pushed()).await?;
         Ok((source, graph))
     }
@@ -393,6 +397,7 @@ fn cmd_step<'a>(shared: &'a Shared<'_>, step: &'a GraphStep, cmd: &'a Cmd) -> Cm
         cmd,
         workspace: &shared.workspace,
         images: &shared.images,
+        budget: &shared.budget,
         detached: &shared.detached,
     }
 }

@@ -11,6 +11,7 @@ pub mod source;
 mod announce;
 mod attempt;
 mod away;
+mod budget;
 mod cleanup;
 mod compile;
 mod executor;
@@ -32,6 +33,7 @@ mod walk;
 mod worker;
 mod workspace;
 
+pub use budget::Usage;
 pub use held::HeldRuns;
 pub use lease::LeaseTimes;
 pub use policy::{Permission, Policy};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{PoolName, WorkerId};
 
+use crate::budget::Usage;
 use crate::engine::containers::ContainerLimits;
 use crate::lease::LeaseTimes;
 use crate::policy::Policy;
@@ -35,6 +36,8 @@ pub struct WorkerSettings {
     pub log_limit: u64,
     /// What each container of a step may use.
     pub step_limits: ContainerLimits,
+    /// What all containers of a run may use together.
+    pub run_limits: Usage,
     /// What steps may have beyond a container of their own.
     pub policy: Policy,
     /// The images that aliases such as `bash` stand for in commands of task files.

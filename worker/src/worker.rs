@@ -154,6 +154,7 @@ impl Worker {
             commander: Commander {
                 containers: Arc::clone(&self.containers),
                 limits: self.settings.step_limits,
+                run_limits: self.settings.run_limits,
             },
             builder: Builder {
                 engine: Arc::clone(&self.engine),

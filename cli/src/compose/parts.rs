@@ -22,7 +22,7 @@ use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::measured::MeasuredEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
 
 use super::outbound;
 use super::servers::Servers;
@@ -156,6 +156,10 @@ impl<'a> SharedParts<'a> {
                     memory: settings.steps.memory,
                     cpus: (settings.steps.cpus > 0.0).then_some(settings.steps.cpus),
                     pids: settings.steps.pids,
+                },
+                run_limits: Usage {
+                    memory: settings.steps.run_memory,
+                    pids: settings.steps.run_pids,
                 },
                 policy: policy(&settings.steps),
                 image_aliases: settings.steps.aliases.clone(),

@@ -175,6 +175,9 @@ pub struct Steps {
     pub memory: u64,
     pub cpus: f64,
     pub pids: u32,
+    #[serde(deserialize_with = "units::bytes")]
+    pub run_memory: u64,
+    pub run_pids: u64,
     #[serde(deserialize_with = "pairs")]
     pub aliases: BTreeMap<String, String>,
     pub privileged: RegistryChoice,
@@ -378,6 +381,12 @@ impl Settings {
             found.push(("steps.pids", "at least 1"));
         }
         self.vaults_contradict(&mut found);
+        if self.steps.run_memory < self.steps.memory {
+            found.push(("steps.run_memory", "at least `steps.memory`"));
+        }
+        if self.steps.run_pids < u64::from(self.steps.pids) {
+            found.push(("steps.run_pids", "at least `steps.pids`"));
+        }
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));
         }

@@ -32,7 +32,7 @@ use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -221,6 +221,7 @@ impl Parts {
                 keep_cache: settings.engine.keep,
                 log_limit: settings.limits.log,
                 step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                run_limits: Usage { memory: 8 * (1 << 30), pids: 8 * 4096 },
                 policy: Policy::default(),
                 image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: Duration::from_secs(60),

@@ -33,7 +33,7 @@ use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::source::Sources;
-use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
@@ -208,6 +208,7 @@ impl Shared {
                 keep_cache: 0,
                 log_limit: 1 << 20,
                 step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                run_limits: Usage { memory: 8 * (1 << 30), pids: 8 * 4096 },
                 policy: Policy::default(),
                 image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: LOOK,

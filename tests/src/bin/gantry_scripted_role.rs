@@ -34,7 +34,7 @@ use gantry_tests::servers::rabbitmq::PASSWORD;
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::scripted::ScriptedEngine;
 use gantry_worker::source::Sources;
-use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -271,6 +271,7 @@ impl RoleParts {
                 keep_cache: 0,
                 log_limit: settings.limits.log,
                 step_limits: ContainerLimits { memory: 1 << 30, cpus: None, pids: 4096 },
+                run_limits: Usage { memory: 8 * (1 << 30), pids: 8 * 4096 },
                 policy: Policy::default(),
                 image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: LOOK,

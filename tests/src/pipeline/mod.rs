@@ -40,7 +40,7 @@ use gantry_worker::engine::containers::{ContainerLimits, Containers};
 use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::{Action, ScriptedEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
-use gantry_worker::{HeldRuns, LeaseTimes, Policy, Worker, WorkerSettings};
+use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
 use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -226,6 +226,7 @@ impl TestPipeline {
                 keep_cache: 0,
                 log_limit: 1 << 27,
                 step_limits: ContainerLimits { memory: 256 << 20, cpus: None, pids: 512 },
+                run_limits: Usage { memory: 8 * (256 << 20), pids: 8 * 512 },
                 policy: Policy::default(),
                 image_aliases: std::collections::BTreeMap::new(),
                 housekeeping: Duration::from_secs(60),

@@ -93,6 +93,40 @@ steps:
     assert_eq!(names.len(), 2, "what removes the first image cannot remove the second: {names:?}");
 }
 
+#[tokio::test]
+async fn steps_that_do_not_fit_into_the_memory_of_a_run_take_turns() {
+    let gantry = super::start().await;
+    let mut worker = gantry.worker("worker-1");
+    worker.settings.run_limits.memory = worker.settings.step_limits.memory;
+    let gates = ["first", "second"].map(|name| {
+        let gate = Gate::closed();
+        let repository = TestPipeline::repository(&format!("library/{name}"));
+        gantry.engine.script(&repository, [Action::Wait(gate.clone())]);
+        gate
+    });
+    ask(
+        &gantry,
+        Source::Nothing,
+        "steps:\n- {cmd: first, when: ['-']}\n- {cmd: second, when: ['-']}\n",
+    )
+    .await;
+    let [first, second] = gates;
+    let taking_turns = async {
+        first.reached().await;
+        assert_eq!(gantry.engine.running(), 1, "the second waits");
+        first.open();
+        second.reached().await;
+        assert_eq!(gantry.engine.running(), 1);
+        second.open();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = gantry.settle_with(&worker) => {}
+        () = taking_turns => {}
+    }
+    assert_eq!(gantry.run("ca1").await.status(), RunStatus::Succeeded);
+}
+
 async fn state_of(gantry: &TestPipeline, id: &str) -> StepState {
     let steps = steps::find(gantry.store.as_ref(), "ca1".parse().unwrap(), 1).await.unwrap();
     let step = steps.iter().find(|step| step.id.as_str() == id);

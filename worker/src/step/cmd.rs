@@ -15,6 +15,7 @@ use super::images::Images;
 use super::limits;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
+use crate::budget::{Budget, Share, Usage};
 use crate::engine::LOCAL_HOST;
 use crate::engine::containers::{
     AttemptVolume, ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers,
@@ -31,6 +32,8 @@ pub(crate) struct Commander {
     pub(crate) containers: Arc<dyn Containers>,
     /// What each container may use.
     pub(crate) limits: ContainerLimits,
+    /// What all containers of a run may use together.
+    pub(crate) run_limits: Usage,
 }
 
 /// A command step of an attempt.
@@ -42,6 +45,8 @@ pub(crate) struct CmdStep<'a> {
     pub(crate) workspace: &'a Workspace,
     /// The images that earlier steps have built.
     pub(crate) images: &'a Images,
+    /// What the containers of the run may use together.
+    pub(crate) budget: &'a Arc<Budget>,
     /// Containers that run until the run ends.
     pub(crate) detached: &'a Detached,
 }
@@ -50,6 +55,7 @@ pub(crate) struct CmdStep<'a> {
 pub(crate) struct Prepared {
     image: ImageReference,
     limits: ContainerLimits,
+    share: Arc<Share>,
 }
 
 /// The containers that run beside later steps. They end when this is dropped.
@@ -103,12 +109,14 @@ impl fmt::Display for Ended<'_> {
 }
 
 impl Commander {
-    /// Prepares the step: its image is in the engine, and the workspace is there. Not a part of its time limit.
+    /// Prepares the step: its image is in the engine, the workspace is there, and the containers of the run leave enough
+    /// memory. Not a part of its time limit.
     pub(crate) async fn prepare(&self, step: CmdStep<'_>) -> Result<Prepared, Failure> {
         let image = self.image(step).await?;
         step.workspace.make().await?;
         let limits = limits::of(&step.cmd.container, self.limits)?;
-        Ok(Prepared { image, limits })
+        let share = Arc::new(step.budget.take(Usage::of(step.cmd, limits)).await);
+        Ok(Prepared { image, limits, share })
     }
 
     /// Runs the command once.
@@ -121,7 +129,7 @@ impl Commander {
         let order = self.order(step, prepared)?;
         step.workspace.touch();
         if step.cmd.container.detach {
-            return self.start(step, order).await;
+            return self.start(step, order, Arc::clone(&prepared.share)).await;
         }
         let (started, _) = oneshot::channel();
         let (pieces, output) = mpsc::channel(PIECES);
@@ -145,13 +153,19 @@ impl Commander {
     }
 
     /// Starts a container that runs until the run ends.
-    async fn start(&self, step: CmdStep<'_>, order: ContainerOrder) -> Result<(), Failure> {
+    async fn start(
+        &self,
+        step: CmdStep<'_>,
+        order: ContainerOrder,
+        share: Arc<Share>,
+    ) -> Result<(), Failure> {
         let (started, has_started) = oneshot::channel();
         let (failed, has_failed) = oneshot::channel();
         let containers = Arc::clone(&self.containers);
         let (log, id) = (step.attempt.log.clone(), step.id.clone());
         let stop = step.detached.stop.clone();
         step.detached.tasks.spawn(async move {
+            let _until_it_ends = share;
             let (pieces, output) = mpsc::channel::<ContainerOutput>(PIECES);
             let mut search = Search::of(&[]);
             let running = containers.run(order, started, pieces);

@@ -6,7 +6,7 @@ pub(crate) mod build;
 pub(crate) mod build_log;
 pub(crate) mod cmd;
 pub(crate) mod images;
-mod limits;
+pub(crate) mod limits;
 pub(crate) mod output;
 pub(crate) mod push;
 mod staging;
