@@ -20,7 +20,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::engine::docker::DockerEngine;
-use gantry_worker::engine::measured::MeasuredEngine;
+use gantry_worker::engine::measured::{MeasuredContainers, MeasuredEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
 
@@ -137,7 +137,7 @@ impl<'a> SharedParts<'a> {
             blobs: Arc::clone(&self.blobs),
             pool_key: Arc::clone(key),
             engine: Arc::new(MeasuredEngine::new(Arc::new(engine.clone()))),
-            containers: Arc::new(engine.clone()),
+            containers: Arc::new(MeasuredContainers::new(Arc::new(engine.clone()))),
             http: self.http.clone(),
             sources,
             registries: Arc::new(RemoteRegistries::new(self.http.clone())),

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gantry_domain::image::ImageReference;
+use gantry_domain::platform::Platform;
 use gantry_ops::metrics::{self, BuildEnd, EngineOperation};
 use gantry_ops::secret::Credentials;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::containers::{
+    AttemptResources, AttemptVolume, ContainerError, ContainerOrder, ContainerOutput, Containers,
+    Exit, Owner, PullError,
+};
 use super::{
     BuildError, BuildEvent, BuildOrder, BuiltImage, ContextStream, Engine, EngineError, EngineInfo,
     Leftover, PushError,
@@ -74,6 +79,81 @@ impl Engine for MeasuredEngine {
 
     async fn prune_cache(&self, keep_bytes: u64) -> Result<u64, EngineError> {
         timed(EngineOperation::PruneCache, self.0.prune_cache(keep_bytes)).await
+    }
+}
+
+/// Containers with metrics.
+pub struct MeasuredContainers(Arc<dyn Containers>);
+
+impl MeasuredContainers {
+    /// Records metrics of `containers`.
+    #[must_use]
+    pub fn new(containers: Arc<dyn Containers>) -> Self {
+        Self(containers)
+    }
+}
+
+#[async_trait]
+impl Containers for MeasuredContainers {
+    async fn prepare(&self, resources: &AttemptResources) -> Result<(), EngineError> {
+        timed(EngineOperation::Prepare, self.0.prepare(resources)).await
+    }
+
+    async fn fill(
+        &self,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
+        archive: ContextStream,
+    ) -> Result<(), EngineError> {
+        timed(EngineOperation::Fill, self.0.fill(resources, volume, archive)).await
+    }
+
+    async fn read(
+        &self,
+        resources: &AttemptResources,
+        volume: &AttemptVolume,
+        folder: &str,
+    ) -> Result<Option<ContextStream>, EngineError> {
+        timed(EngineOperation::Read, self.0.read(resources, volume, folder)).await
+    }
+
+    async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError> {
+        timed(EngineOperation::HasImage, self.0.has_image(image)).await
+    }
+
+    async fn pull(
+        &self,
+        image: &ImageReference,
+        platform: Option<&Platform>,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), PullError> {
+        timed(EngineOperation::Pull, self.0.pull(image, platform, credentials)).await
+    }
+
+    async fn run(
+        &self,
+        order: ContainerOrder,
+        started: oneshot::Sender<()>,
+        output: mpsc::Sender<ContainerOutput>,
+    ) -> Result<Exit, ContainerError> {
+        let (says_started, has_started) = oneshot::channel();
+        let running = timed(EngineOperation::Run, self.0.run(order, says_started, output));
+        let starting = async {
+            timed(EngineOperation::Start, has_started).await?;
+            // Whoever waits may have gone.
+            let _ignored = started.send(());
+            Ok::<(), oneshot::error::RecvError>(())
+        };
+        let (exit, _not_started) = tokio::join!(running, starting);
+        exit
+    }
+
+    async fn stop_all(&self, owner: &Owner) -> Result<(), EngineError> {
+        timed(EngineOperation::StopAll, self.0.stop_all(owner)).await
+    }
+
+    async fn remove_all(&self, owner: &Owner) -> Result<(), EngineError> {
+        timed(EngineOperation::RemoveAll, self.0.remove_all(owner)).await
     }
 }
 

@@ -274,6 +274,24 @@ labels! {
         Remove = "remove",
         /// Shrinking the build cache.
         PruneCache = "prune_cache",
+        /// Creating the networks and volumes of an attempt.
+        Prepare = "prepare",
+        /// Writing files into a volume.
+        Fill = "fill",
+        /// Reading files from a volume, up to the first of them.
+        Read = "read",
+        /// Looking for an image.
+        HasImage = "has_image",
+        /// Pulling an image.
+        Pull = "pull",
+        /// Creating and starting a container.
+        Start = "start",
+        /// Running a container from its creation to its end, which is how long its step takes.
+        Run = "run",
+        /// Stopping all containers of an attempt.
+        StopAll = "stop_all",
+        /// Removing all containers, networks and volumes of an attempt.
+        RemoveAll = "remove_all",
     }
 
     /// The result of a build on the engine.
