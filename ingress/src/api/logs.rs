@@ -6,7 +6,8 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{Bytes, Data, Path as At, Query};
 use actix_web::{HttpRequest, HttpResponse, get};
 use futures_util::Stream;
-use gantry_domain::id::RunId;
+use gantry_domain::id::{RunId, StepId};
+use gantry_domain::recipe::Work;
 use gantry_domain::run::Run;
 use gantry_ops::terminal;
 use serde::Deserialize;
@@ -40,7 +41,8 @@ impl LogQuery {
     }
 }
 
-/// Returns a log as text, as far as it is written. Control characters, and characters that hide or reorder others, are
+/// Returns a log as text, as far as it is written. Lines of a task file's steps begin with the step's name, like
+/// `test │ `, because several of them may write at once. Control characters, and characters that hide or reorder others, are
 /// escaped, like `\x1b`; `/log/events` has them unescaped. With `Accept: text/event-stream`, the same as `/log/events`.
 #[utoipa::path(
     tag = "logs",
@@ -153,8 +155,10 @@ struct TextLog {
     with_marks: bool,
     /// Bytes of the first piece before this offset are skipped.
     skip_to: u64,
-    /// Whether the output so far ends in the middle of a line.
-    is_in_line: bool,
+    /// Whether lines begin with the name of their step, because several steps may write at once.
+    with_steps: bool,
+    /// The step whose line the output so far ends in the middle of; of the run itself without a step.
+    in_line_of: Option<Option<StepId>>,
     waiting: VecDeque<Bytes>,
     is_over: bool,
     _admitted: OwnedSemaphorePermit,
@@ -180,7 +184,8 @@ impl TextLog {
             only: query.attempt,
             with_marks: query.attempt.is_none() && has_several_attempts(run),
             skip_to: position.offset,
-            is_in_line: false,
+            with_steps: matches!(run.recipe.work, Work::File(_)),
+            in_line_of: None,
             waiting: VecDeque::new(),
             is_over: false,
             _admitted: admitted,
@@ -225,18 +230,35 @@ impl TextLog {
                 for frame in frames {
                     let before = usize::try_from(self.skip_to.saturating_sub(frame.offset));
                     let text = &frame.text;
-                    self.is_in_line = !text.ends_with('\n');
                     let from = text.floor_char_boundary(before.unwrap_or(0).min(text.len()));
-                    self.waiting.push_back(terminal::visible(&text[from..]).into());
+                    self.add(frame.step, &terminal::visible(&text[from..]));
                 }
             }
         }
     }
 
+    /// Adds what a step, or the run itself, has written.
+    fn add(&mut self, step: Option<StepId>, text: &str) {
+        let step = step.filter(|_| self.with_steps);
+        let mut named = String::with_capacity(text.len());
+        if self.in_line_of.as_ref().is_some_and(|writer| *writer != step) {
+            named.push('\n');
+            self.in_line_of = None;
+        }
+        for line in text.split_inclusive('\n') {
+            if let (None, Some(step)) = (&self.in_line_of, &step) {
+                named.push_str(step.as_str());
+                named.push_str(" │ ");
+            }
+            named.push_str(line);
+            self.in_line_of = (!line.ends_with('\n')).then(|| step.clone());
+        }
+        self.waiting.push_back(named.into());
+    }
+
     /// Adds a line of gantry's own.
     fn mark(&mut self, text: &str) {
-        let end_of_line = if self.is_in_line { "\n" } else { "" };
-        self.is_in_line = false;
+        let end_of_line = if self.in_line_of.take().is_some() { "\n" } else { "" };
         self.waiting.push_back(format!("{end_of_line}--- {text} ---\n").into());
     }
 }

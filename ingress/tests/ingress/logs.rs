@@ -47,10 +47,14 @@ impl<'a> LogWriter<'a> {
     }
 
     async fn write(&mut self, text: &str) {
+        self.write_in("build", text).await;
+    }
+
+    async fn write_in(&mut self, step: &str, text: &str) {
         let frame = LogFrame {
             offset: self.offset,
             at: Timestamp::from_millis(0),
-            step: "build".parse().ok(),
+            step: step.parse().ok(),
             stream: OutputStream::Stdout,
             text: text.to_owned(),
         };
@@ -113,6 +117,32 @@ async fn a_log_is_read_whole_and_from_any_offset() {
     }
     writer.finish().await;
     assert_eq!(text(&server, "").await, whole);
+}
+
+#[tokio::test]
+async fn lines_of_a_task_file_have_the_names_of_their_steps() {
+    let server = TestServer::with_registry().await;
+    let run = json!({"task_file": {"text": "steps:\n- cmd: busybox\n"}});
+    server.post("/registries/contoso/runs", run).await.expect(StatusCode::CREATED);
+    let mut writer = LogWriter::take(&server).await;
+    // The run itself writes without a step.
+    writer.write_in("", "fetching\n").await;
+    writer.write_in("lint", "one\ntwo\n").await;
+    writer.write_in("test", "begun ").await;
+    writer.write_in("test", "and ended\n\n").await;
+    writer.write_in("test", "half of").await;
+    writer.write_in("lint", "three\n").await;
+    writer.write_in("test", "a line\n").await;
+    insta::assert_snapshot!(text(&server, "").await, @r"
+    fetching
+    lint │ one
+    lint │ two
+    test │ begun and ended
+    test │ 
+    test │ half of
+    lint │ three
+    test │ a line
+    ");
 }
 
 #[tokio::test]
