@@ -39,7 +39,7 @@ use crate::compile::Compiler;
 use crate::engine::containers::Owner;
 use crate::failure::Failure;
 use crate::graph::{BuildWork, Graph, GraphStep, StepWork};
-use crate::policy::Policy;
+use crate::policy::{Permission, Policy};
 use crate::progress::Progress;
 use crate::source::Checkout;
 use crate::spans;
@@ -50,7 +50,7 @@ use crate::step::output::Search;
 use crate::step::push::{PushedImage, Pusher};
 use crate::tags::Tagger;
 use crate::walk::walk;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, resources};
 
 /// How many steps of a run execute at once.
 const MOST_AT_ONCE: usize = 8;
@@ -140,6 +140,7 @@ impl Executor {
         let preparing = self.prepare(attempt, &owner, progress);
         let (source, graph) = unless_interrupted(attempt, stop, preparing).await?;
         let commit = source.as_ref().and_then(|source| source.commit().cloned());
+        let is_guarded = !self.policy.allows(Permission::Machine, &attempt.run.registry);
         let shared = Shared {
             attempt,
             graph: &graph,
@@ -147,8 +148,8 @@ impl Executor {
             workspace: Workspace::new(
                 Arc::clone(&self.commander.containers),
                 self.builder.sources.clone(),
-                owner,
-                (&graph.networks, &graph.volumes),
+                resources(owner, &graph, is_guarded),
+                graph.volumes.clone(),
                 source,
                 login(attempt),
                 attempt.deadline,

@@ -33,6 +33,19 @@ pub(crate) struct Graph {
     pub(crate) volumes: Vec<Volume>,
 }
 
+impl Graph {
+    /// Whether a command is on the engine's default network.
+    pub(crate) fn uses_default_bridge(&self) -> bool {
+        self.steps.iter().any(|step| match &step.work {
+            StepWork::Cmd(cmd) => {
+                let network = cmd.container.network.as_ref().map(|network| network.exposed());
+                matches!(network, None | Some("bridge" | "default"))
+            }
+            StepWork::Build(_) | StepWork::Push(_) => false,
+        })
+    }
+}
+
 /// A step.
 #[derive(Debug)]
 pub(crate) struct GraphStep {

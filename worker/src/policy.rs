@@ -23,11 +23,13 @@ pub enum Permission {
     Capabilities,
     HostNamespaces,
     SecurityOptions,
+    /// The ports of the engine's machine, and the metadata address of its cloud. No step asks for it: its network has it.
+    Machine,
 }
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Privileged,
         Self::HostNetwork,
         Self::EngineSocket,
@@ -37,6 +39,7 @@ impl Permission {
         Self::Capabilities,
         Self::HostNamespaces,
         Self::SecurityOptions,
+        Self::Machine,
     ];
 
     /// Its setting.
@@ -52,6 +55,7 @@ impl Permission {
             Self::Capabilities => "steps.capabilities",
             Self::HostNamespaces => "steps.host_namespaces",
             Self::SecurityOptions => "steps.security_options",
+            Self::Machine => "steps.machine",
         }
     }
 
@@ -101,7 +105,7 @@ impl Policy {
         Ok(())
     }
 
-    fn allows(&self, permission: Permission, registry: &RegistryName) -> bool {
+    pub(crate) fn allows(&self, permission: Permission, registry: &RegistryName) -> bool {
         self.granted.get(&permission).is_some_and(|granted| granted.has(registry))
     }
 }

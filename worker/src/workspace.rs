@@ -14,7 +14,7 @@ use gantry_domain::run::ErrorCode;
 use gantry_domain::source::CommitId;
 use gantry_ops::secret::{Credentials, ExposeSecret as _};
 use gantry_taskfile::ignore::Ignore;
-use gantry_taskfile::task_file::{Network, Volume};
+use gantry_taskfile::task_file::Volume;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -24,11 +24,14 @@ use crate::engine::containers::{
     AttemptNetwork, AttemptResources, AttemptVolume, Containers, Owner,
 };
 use crate::failure::{self, Failure};
-use crate::graph::WORKSPACE;
+use crate::graph::{Graph, WORKSPACE};
 use crate::source::{Checkout, Sources};
 
 /// `HOME` of each container, as in the original.
 pub(crate) const HOME: &str = "/acb/home";
+
+/// The engine's default network, and its driver.
+const BRIDGE: &str = "bridge";
 
 pub(crate) struct Workspace {
     containers: Arc<dyn Containers>,
@@ -50,14 +53,12 @@ impl Workspace {
     pub(crate) fn new(
         containers: Arc<dyn Containers>,
         sources: Sources,
-        owner: Owner,
-        (networks, volumes): (&[Network], &[Volume]),
+        resources: AttemptResources,
+        secrets: Vec<Volume>,
         source: Option<Arc<Checkout>>,
         login: Option<BTreeMap<RegistryHost, Credentials>>,
         deadline: Instant,
     ) -> Self {
-        let resources = resources(owner, networks, volumes);
-        let secrets = volumes.to_vec();
         Self {
             containers,
             sources,
@@ -133,14 +134,18 @@ impl Workspace {
         Some(named(self.owner(), volume))
     }
 
-    /// The engine's name of a network that a step names. Networks that are no networks of the task exist in the engine.
-    pub(crate) fn network(&self, name: &str) -> String {
-        let own = network_name(self.owner(), name);
-        if self.resources.networks.iter().any(|network| network.name == own) {
-            own
-        } else {
-            name.to_owned()
-        }
+    /// The engine's name of a network that a step names; `None` for the engine's default. Networks that are no networks of
+    /// the attempt exist in the engine.
+    pub(crate) fn network(&self, name: Option<&str>) -> Option<String> {
+        let own = |name: &str| {
+            let own = network_name(self.owner(), name);
+            self.resources.networks.iter().any(|network| network.name == own).then_some(own)
+        };
+        let found = match name {
+            None | Some("default") => own(name.unwrap_or(BRIDGE)).or_else(|| own(BRIDGE)),
+            Some(name) => own(name),
+        };
+        found.or_else(|| name.map(ToOwned::to_owned))
     }
 
     /// The files of a folder as they are now.
@@ -203,14 +208,28 @@ fn network_name(owner: &Owner, name: &str) -> String {
     owner.name(&format!("network-{name}"))
 }
 
-fn resources(owner: Owner, networks: &[Network], volumes: &[Volume]) -> AttemptResources {
-    let made = networks.iter().filter(|network| !network.exists);
-    let networks = made.map(|network| AttemptNetwork {
-        name: network_name(&owner, &network.name),
-        driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
-        ipv6: network.ipv6,
-    });
-    let networks = networks.collect();
+/// What an attempt has in the engine. All containers are on its default bridge without a network of their own, where they
+/// cannot be told apart, so a guarded attempt has another one in its place.
+pub(crate) fn resources(owner: Owner, graph: &Graph, is_guarded: bool) -> AttemptResources {
+    let made = graph.networks.iter().filter(|network| !network.exists);
+    let mut networks: Vec<AttemptNetwork> = made
+        .map(|network| {
+            let driver = network.driver.clone().unwrap_or_else(|| BRIDGE.to_owned());
+            AttemptNetwork {
+                name: network_name(&owner, &network.name),
+                ipv6: network.ipv6,
+                is_guarded: is_guarded && driver == BRIDGE,
+                driver,
+            }
+        })
+        .collect();
+    let bridge = network_name(&owner, BRIDGE);
+    let is_declared = networks.iter().any(|network| network.name == bridge);
+    if is_guarded && graph.uses_default_bridge() && !is_declared {
+        let driver = BRIDGE.to_owned();
+        networks.push(AttemptNetwork { name: bridge, driver, ipv6: false, is_guarded });
+    }
+    let volumes = &graph.volumes;
     let mut all = vec![AttemptVolume::workspace(&owner), AttemptVolume::home(&owner)];
     all.extend(volumes.iter().map(|volume| named(&owner, volume)));
     AttemptResources { owner, networks, volumes: all }

@@ -182,6 +182,7 @@ fn policy(steps: &Steps) -> Policy {
         (Permission::Capabilities, &steps.capabilities),
         (Permission::HostNamespaces, &steps.host_namespaces),
         (Permission::SecurityOptions, &steps.security_options),
+        (Permission::Machine, &steps.machine),
     ] {
         policy.grant(permission, granted.clone());
     }

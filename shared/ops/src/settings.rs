@@ -189,6 +189,7 @@ pub struct Steps {
     pub capabilities: RegistryChoice,
     pub host_namespaces: RegistryChoice,
     pub security_options: RegistryChoice,
+    pub machine: RegistryChoice,
 }
 
 /// `[vaults]`

@@ -20,6 +20,7 @@ async fn ask(gantry: &TestPipeline, source: Source, text: &str) {
         values_file: None,
         values: BTreeMap::new(),
         secret_values: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         has_registry_login: false,
     };
     let recipe = Recipe {

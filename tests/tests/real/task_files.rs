@@ -7,7 +7,7 @@ use gantry_domain::decide::planner;
 use gantry_domain::id::RunId;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, ValueName, Work};
-use gantry_domain::registry::SealedCredentials;
+use gantry_domain::registry::{RegistryChoice, SealedCredentials};
 use gantry_domain::run::{ErrorCode, Run, RunStatus};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::Source;
@@ -18,7 +18,9 @@ use gantry_seams::{runs, steps};
 use gantry_tests::backend::Backend;
 use gantry_tests::pipeline::{TestPipeline, create_registry};
 use gantry_tests::real::{self, Engine};
-use gantry_worker::Worker;
+use gantry_worker::{Permission, Worker};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::builds::unique;
 
@@ -45,7 +47,8 @@ mod rest {
     gantry_tests::on_each_engine! {
         slow on the default engine:
         a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
-        a_secret_of_a_vault_is_refused_by_name,
+        a_secret_that_the_task_does_not_declare_is_refused_by_name,
+        a_step_reaches_no_port_of_the_machine_unless_the_operator_allows_it,
         a_delay_before_a_step_is_cancelled,
         only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
         an_image_that_no_step_has_built_is_not_pushed,
@@ -510,6 +513,47 @@ async fn a_step_that_asks_for_the_machine_is_refused_before_anything_runs(on: En
     assert!(!ran.log.contains("began"), "{}", ran.log);
 }
 
+async fn a_step_reaches_no_port_of_the_machine_unless_the_operator_allows_it(on: Engine) {
+    let files = Files::start(on).await;
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (reached, mut was_reached) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            drop(connection);
+            let _full = reached.try_send(());
+        }
+    });
+    // The gateway of a container is the engine's machine.
+    let asking = |others: &str| {
+        let asking = format!(
+            "machine=$(ip route | awk \"/default/ {{print \\$3}}\"); for to in $machine:{port} {others}; do \
+             wget -qO- http://$to/ 2>&1; done; true"
+        );
+        serde_json::Value::from(format!("BASE sh -c '{asking}'"))
+    };
+    let cmd = asking("169.254.169.254");
+    let text = format!(
+        "version: v1.1.0\nnetworks: [{{name: own}}]\nsteps:\n- {{id: plain, cmd: {cmd}}}\n\
+         - {{id: own, cmd: {cmd}, network: own}}\n- {{id: bridge, cmd: {cmd}, network: bridge}}\n"
+    );
+    let mut worker = files.worker("w");
+    let kept_away = files.ask(Source::Nothing, &text).await;
+    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+    let ran = files.ended(kept_away, 1).await;
+    ran.succeeded();
+    assert_eq!(ran.log.matches("Connection refused").count(), 6, "{}", ran.log);
+    assert!(was_reached.try_recv().is_err(), "{}", ran.log);
+
+    worker.settings.policy.grant(Permission::Machine, RegistryChoice::Everybody);
+    let text = format!("steps:\n- cmd: {}\n", asking(""));
+    let allowed = files.ask(Source::Nothing, &text).await;
+    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+    files.ended(allowed, 1).await.succeeded();
+    was_reached.recv().await.unwrap();
+    assert_eq!(files.left().await, [] as [String; 0]);
+}
+
 async fn a_wrong_file_fails_with_every_mistake_and_its_line(on: Engine) {
     let files = Files::start(on).await;
     let source = files.source(&[("acr-task.yaml", "steps:\n- {cmd: x, when: [no]}\n- {}\n")]);
@@ -605,12 +649,12 @@ async fn a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins
     assert!(!is_running(&mark));
 }
 
-async fn a_secret_of_a_vault_is_refused_by_name(on: Engine) {
+async fn a_secret_that_the_task_does_not_declare_is_refused_by_name(on: Engine) {
     let files = Files::start(on).await;
     let text = "secrets:\n- id: key\n  keyvault: https://own.vault.azure.net/secrets/key\nsteps:\n- cmd: BASE echo {{.Secrets.key}}\n";
     let ran = files.run(Source::Nothing, text).await;
     let error = ran.failed(ErrorCode::TaskFileInvalid);
-    assert!(error.contains("--set-secret key"), "{error}");
+    assert!(error.contains("--secret key=https://own.vault.azure.net/secrets/key"), "{error}");
 }
 
 async fn a_secret_value_is_in_no_other_step_and_in_no_log(on: Engine) {

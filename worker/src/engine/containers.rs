@@ -19,7 +19,7 @@ use super::{ContextStream, EngineError, OutputStream};
 /// An engine that runs containers.
 #[async_trait]
 pub trait Containers: Send + Sync {
-    /// Creates the networks and volumes of an attempt.
+    /// Creates the networks and volumes of an attempt. Fails if an engine cannot guard a network that is to be.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -133,6 +133,9 @@ pub struct AttemptNetwork {
     pub driver: String,
     /// Whether it has IPv6 addresses.
     pub ipv6: bool,
+    /// Whether its containers are kept away from the engine's machine: from its ports, and from the addresses at which
+    /// clouds tell a machine its credentials. Only for the driver `bridge`.
+    pub is_guarded: bool,
 }
 
 /// A volume of an attempt.

@@ -271,7 +271,7 @@ impl Commander {
             env: environment(container),
             user: container.user.as_ref().map(exposed),
             working_directory: container.working_directory.clone(),
-            network: container.network.as_ref().map(|name| workspace.network(name.exposed())),
+            network: workspace.network(container.network.as_ref().map(|name| name.exposed())),
             volumes,
             ports: list(&container.ports),
             expose: list(&container.expose),

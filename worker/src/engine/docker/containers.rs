@@ -25,6 +25,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::api::{CONFLICT, NOT_FOUND, client, failed, remove_container, status};
 use super::container_body;
+use super::guard::{self, Guard};
 use super::labels;
 use super::transport::Socket;
 use crate::engine::containers::{
@@ -54,15 +55,23 @@ const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn prepare(
     socket: &Socket,
+    guard: &Guard,
     resources: &AttemptResources,
 ) -> Result<(), EngineError> {
     let docker = &client(socket)?;
+    if resources.networks.iter().any(|network| network.is_guarded) {
+        guard.set(socket, &resources.owner).await?;
+    }
     let labels = labels::of_attempt(&resources.owner);
     let networks = resources.networks.iter().map(|network| {
         let request = NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some(network.driver.clone()),
             enable_ipv6: Some(network.ipv6),
+            options: network.is_guarded.then(|| {
+                let bridge = guard::bridge(&network.name);
+                HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge)])
+            }),
             labels: Some(labels.clone()),
             ..NetworkCreateRequest::default()
         };
@@ -278,7 +287,7 @@ async fn create(
 }
 
 /// A step may run several times, and its last container may still be on its way out.
-fn random_suffix() -> String {
+pub(super) fn random_suffix() -> String {
     hex::encode(rand::random::<[u8; 4]>())
 }
 
@@ -300,7 +309,7 @@ fn start_failure(socket: &Socket, error: Error) -> ContainerError {
     failed(socket, "start a container", error).into()
 }
 
-async fn wait(socket: &Socket, docker: &Docker, id: &str) -> Result<i64, EngineError> {
+pub(super) async fn wait(socket: &Socket, docker: &Docker, id: &str) -> Result<i64, EngineError> {
     let mut waiting = Box::pin(docker.wait_container(id, None::<WaitContainerOptions>));
     match waiting.next().await {
         Some(Ok(ended)) => Ok(ended.status_code),
@@ -336,15 +345,19 @@ async fn forward(
 }
 
 /// A container that is removed when this is dropped, unless it is kept.
-struct Removal {
+pub(super) struct Removal {
     socket: Socket,
     id: String,
     is_kept: bool,
 }
 
 impl Removal {
-    fn of(socket: &Socket, id: String) -> Self {
+    pub(super) fn of(socket: &Socket, id: String) -> Self {
         Self { socket: socket.clone(), id, is_kept: false }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 }
 

@@ -12,6 +12,7 @@ use gantry_ops::secret::Credentials;
 use tokio::sync::{mpsc, oneshot};
 
 use self::archives::Archives;
+use self::guard::Guard;
 use self::transport::Socket;
 use super::containers::{
     AttemptResources, AttemptVolume, ContainerError, ContainerOrder, ContainerOutput, Containers,
@@ -29,6 +30,7 @@ mod cache;
 mod container_body;
 mod containers;
 mod failure;
+mod guard;
 mod labels;
 mod orphans;
 mod progress;
@@ -42,6 +44,7 @@ pub struct DockerEngine {
     socket: Socket,
     /// Created by the first build.
     archives: Arc<OnceLock<Archives>>,
+    guard: Arc<Guard>,
 }
 
 impl DockerEngine {
@@ -50,7 +53,8 @@ impl DockerEngine {
     /// # Errors
     /// [`EngineError::Refused`] for an address of another form.
     pub fn connect(address: &str) -> Result<Self, EngineError> {
-        Ok(Self { socket: Socket::parse(address)?, archives: Arc::default() })
+        let socket = Socket::parse(address)?;
+        Ok(Self { socket, archives: Arc::default(), guard: Arc::default() })
     }
 
     fn archives(&self) -> &Archives {
@@ -139,7 +143,7 @@ impl Engine for DockerEngine {
 #[async_trait]
 impl Containers for DockerEngine {
     async fn prepare(&self, resources: &AttemptResources) -> Result<(), EngineError> {
-        containers::prepare(&self.socket, resources).await
+        containers::prepare(&self.socket, &self.guard, resources).await
     }
 
     async fn fill(
