@@ -317,7 +317,7 @@ impl Executor {
         };
         repeated(shared, place, step, &work.attempts, execute).await?;
         let built = built.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(built.map(|built: Arc<Built>| built.image.config.clone()))
+        Ok(built.map(|built: Arc<Built>| built.id.clone()))
     }
 
     async fn push(
@@ -327,7 +327,8 @@ impl Executor {
         images: &[ImageReference],
     ) -> Result<Option<Digest>, Ending> {
         let attempt = shared.attempt;
-        let pushing = self.pusher.push(attempt, &step.id, images, &shared.images);
+        let has_socket = shared.graph.has_engine_socket();
+        let pushing = self.pusher.push(attempt, &step.id, images, (&shared.images, has_socket));
         let pushed = spans::stage(Stage::Push, pushing).await?;
         let _must_not_be_dropped = shared.tagging.read().await;
         let tagging = self.tagger.tag(attempt, &step.id, &pushed);

@@ -194,6 +194,11 @@ impl Graph {
         }))
     }
 
+    /// Whether a step has the engine's socket, and so may make an image that gantry does not build.
+    pub(crate) fn has_engine_socket(&self) -> bool {
+        self.steps.iter().any(|step| step.asks.contains(&Ask::EngineSocket))
+    }
+
     /// The images that its steps push.
     pub(crate) fn pushed(&self) -> impl Iterator<Item = &ImageReference> {
         self.steps.iter().flat_map(|step| match &step.work {

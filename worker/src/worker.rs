@@ -152,6 +152,7 @@ impl Worker {
             },
             policy: self.settings.policy.clone(),
             commander: Commander {
+                engine: Arc::clone(&self.engine),
                 containers: Arc::clone(&self.containers),
                 limits: self.settings.step_limits,
                 run_limits: self.settings.run_limits,

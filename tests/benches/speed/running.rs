@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use gantry_domain::id::RunId;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{Digest, ImageReference};
 use gantry_ops::secret::Credentials;
 use gantry_tests::real;
 use gantry_worker::engine::{
@@ -206,6 +206,10 @@ impl Engine for Watched {
 
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
         self.engine.tag(image, name).await
+    }
+
+    async fn image_id(&self, image: &ImageReference) -> Result<Option<Digest>, EngineError> {
+        self.engine.image_id(image).await
     }
 
     async fn push(

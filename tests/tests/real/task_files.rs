@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::decide::planner;
 use gantry_domain::id::RunId;
+use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, ValueName, Work};
 use gantry_domain::registry::{RegistryChoice, SealedCredentials};
@@ -52,6 +53,7 @@ mod rest {
         a_delay_before_a_step_is_cancelled,
         only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
         an_image_that_no_step_has_built_is_not_pushed,
+        an_image_that_a_command_made_is_pushed_if_steps_may_have_the_engine_s_socket,
         ignored_errors_count_as_success,
         a_failed_step_is_tried_again_in_the_same_workspace,
         only_the_named_errors_are_tried_again,
@@ -785,6 +787,38 @@ async fn an_image_that_no_step_has_built_is_not_pushed(on: Engine) {
     let image = format!("{}/busybox:1", real::registry());
     let ran = files.run(Source::Nothing, &format!("steps:\n- push: [{image}]\n")).await;
     let error = ran.failed(ErrorCode::ImageNotFound);
+    assert!(error.contains("no step before it has built"), "{error}");
+}
+
+/// What `gantry pack build` runs. The image is there before, since no builder can be had.
+async fn an_image_that_a_command_made_is_pushed_if_steps_may_have_the_engine_s_socket(on: Engine) {
+    let files = Files::start(on).await;
+    let mut worker = files.worker("w");
+    let made: ImageReference =
+        format!("{}/{}:1", real::registry(), unique("made")).parse().unwrap();
+    worker.engine.tag(&real::base_image().parse().unwrap(), &made).await.unwrap();
+    let host = on.docker_host();
+    let socket = host.strip_prefix("unix://").unwrap();
+    let text = format!(
+        "steps:\n- {{id: pack, cmd: '-v {socket}:/docker.sock BASE test -S /docker.sock'}}\n- push: ['{made}']\n"
+    );
+
+    let refused = files.ask(Source::Nothing, &text).await;
+    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+    let error = files.ended(refused, 1).await.failed(ErrorCode::NotAllowed);
+    assert!(error.contains("step `pack`") && error.contains("steps.engine_socket"), "{error}");
+
+    worker.settings.policy.grant(Permission::EngineSocket, RegistryChoice::Everybody);
+    let pushed = files.ask(Source::Nothing, &text).await;
+    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+    let ran = files.ended(pushed, 1).await;
+    ran.succeeded();
+    ran.says(&format!("pushed {made} at sha256:"));
+    assert_eq!(worker.engine.image_id(&made).await.unwrap(), None, "it was the run's");
+
+    let again = files.ask(Source::Nothing, &text).await;
+    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+    let error = files.ended(again, 1).await.failed(ErrorCode::ImageNotFound);
     assert!(error.contains("no step before it has built"), "{error}");
 }
 

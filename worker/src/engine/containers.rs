@@ -48,12 +48,6 @@ pub trait Containers: Send + Sync {
         folder: &str,
     ) -> Result<Option<ContextStream>, EngineError>;
 
-    /// Whether the engine has an image, by name or digest.
-    ///
-    /// # Errors
-    /// [`EngineError`].
-    async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError>;
-
     /// Pulls an image for a platform; `None` is the engine's own. Dropping the future stops the pull.
     ///
     /// # Errors

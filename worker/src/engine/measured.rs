@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::platform::Platform;
 use gantry_ops::metrics::{self, BuildEnd, EngineOperation};
 use gantry_ops::secret::Credentials;
@@ -55,6 +55,10 @@ impl Engine for MeasuredEngine {
 
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError> {
         timed(EngineOperation::Tag, self.0.tag(image, name)).await
+    }
+
+    async fn image_id(&self, image: &ImageReference) -> Result<Option<Digest>, EngineError> {
+        timed(EngineOperation::ImageId, self.0.image_id(image)).await
     }
 
     async fn push(
@@ -115,10 +119,6 @@ impl Containers for MeasuredContainers {
         folder: &str,
     ) -> Result<Option<ContextStream>, EngineError> {
         timed(EngineOperation::Read, self.0.read(resources, volume, folder)).await
-    }
-
-    async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError> {
-        timed(EngineOperation::HasImage, self.0.has_image(image)).await
     }
 
     async fn pull(

@@ -61,6 +61,13 @@ pub trait Engine: Send + Sync {
     /// [`EngineError`], also if there is no such image.
     async fn tag(&self, image: &ImageReference, name: &ImageReference) -> Result<(), EngineError>;
 
+    /// The engine's id of an image, by name or digest: the digest of its configuration or, with the containerd image store,
+    /// of its manifest. `None` if there is no such image.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    async fn image_id(&self, image: &ImageReference) -> Result<Option<Digest>, EngineError>;
+
     /// Pushes an image that [`Engine::build`] stored in the engine.
     ///
     /// The caller must ask the registry what has that name afterwards: engines with the containerd image store do not

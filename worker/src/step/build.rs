@@ -108,7 +108,7 @@ impl Builder {
         let building = self.build_image(step, &files, order, search);
         let image = spans::stage(Stage::Build, building).await?;
         let platform = step.work.platform.clone();
-        let built = Arc::new(Built { local, image, platform, bases });
+        let built = Arc::new(Built { local, id: image.config, platform, bases });
         step.images.add(&step.work.images, Arc::clone(&built));
         Ok(built)
     }

@@ -16,11 +16,11 @@ use super::limits;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
 use crate::budget::{Budget, Share, Usage};
-use crate::engine::LOCAL_HOST;
 use crate::engine::containers::{
     AttemptVolume, ContainerError, ContainerLimits, ContainerOrder, ContainerOutput, Containers,
     Exit,
 };
+use crate::engine::{Engine, LOCAL_HOST};
 use crate::failure::Failure;
 use crate::workspace::{HOME, Workspace};
 
@@ -29,6 +29,7 @@ const PIECES: usize = 64;
 
 /// Runs the commands of steps.
 pub(crate) struct Commander {
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) containers: Arc<dyn Containers>,
     /// What each container may use.
     pub(crate) limits: ContainerLimits,
@@ -215,7 +216,7 @@ impl Commander {
         let options = &step.cmd.container.options;
         let option = |wanted| options.iter().find(|given| given.name == wanted);
         let how = option("pull").map_or("missing", |given| given.value.exposed());
-        let is_there = self.containers.has_image(&image).await?;
+        let is_there = self.engine.image_id(&image).await?.is_some();
         if is_there && step.cmd.pull.is_none() && how != "always" {
             return Ok(image);
         }

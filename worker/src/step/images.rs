@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_domain::InvalidText;
 use gantry_domain::id::{RunId, StepId};
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
 use gantry_domain::platform::Platform;
 use tokio::sync::Notify;
 
-use crate::engine::{BuiltImage, Engine, LOCAL_HOST};
+use crate::engine::{Engine, LOCAL_HOST};
 
 /// The images of an attempt, by their names. They are in the engine until this is dropped.
 #[derive(Default)]
@@ -158,8 +158,9 @@ impl Bases {
 pub(crate) struct Built {
     /// The image's name in the engine.
     pub(crate) local: LocalImage,
-    /// The engine's result.
-    pub(crate) image: BuiltImage,
+    /// The digest of its configuration. Of an image that gantry has not built, the engine's id, which may be the digest of
+    /// its manifest.
+    pub(crate) id: Digest,
     /// Its platform.
     pub(crate) platform: Platform,
     /// The bases of the image.

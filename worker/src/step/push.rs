@@ -20,7 +20,7 @@ use rand::RngExt as _;
 use tokio::time::{Duration, Instant};
 
 use super::REGISTRY_WITHIN;
-use super::images::{Built, Images};
+use super::images::{Built, Images, LocalImage};
 use super::staging::{NUMBERS, number_of, staging_name};
 use crate::attempt::Attempt;
 use crate::engine::{Engine, EngineError, PushError};
@@ -56,12 +56,17 @@ impl PushedImage {
 /// The registry has another image than the one that was pushed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "after {PUSHES} pushes {staging} is not the image that was built, whose configuration is {built}: no tag was \
+    "after {PUSHES} pushes {staging} is not the image that was built, which is {built}: no tag was \
      moved; another process pushes under this name, or the engine pushes something else"
 )]
 struct AnotherImage {
     staging: ImageReference,
     built: Digest,
+}
+
+/// Whether this is the image with this id: the digest of its configuration, or of itself.
+fn is_image(manifest: &RawManifest, id: &Digest) -> bool {
+    manifest.config().as_ref() == Some(id) || manifest.digest == *id
 }
 
 fn not_built(image: &ImageReference) -> Failure {
@@ -96,23 +101,53 @@ impl Pusher {
         Ok(())
     }
 
-    /// Pushes images that earlier steps have built, each to the repository of its name, without final tags.
+    /// Pushes images that earlier steps have made, each to the repository of its name, without final tags. Only in a run
+    /// that `has_socket` of the engine may a command have made them.
     pub(crate) async fn push(
         &self,
         attempt: &Attempt,
         step: &StepId,
         images: &[ImageReference],
-        built: &Images,
+        (built, has_socket): (&Images, bool),
     ) -> Result<Vec<PushedImage>, Failure> {
         let mut pushed: Vec<PushedImage> = Vec::new();
         for image in images {
-            let built = built.find_or_wait(image).await.ok_or_else(|| not_built(image))?;
+            let built = match built.find_or_wait(image).await {
+                Some(built) => built,
+                None if has_socket => self.take_over(attempt, step, image, built).await?,
+                None => return Err(not_built(image)),
+            };
             match pushed.iter_mut().find(|earlier| earlier.is_for(&built, image)) {
                 Some(earlier) => earlier.images.push(image.clone()),
                 None => pushed.push(self.push_to(attempt, step, built, image).await?),
             }
         }
         Ok(pushed)
+    }
+
+    /// Takes over an image that a command has made with the engine's socket: it loses its name, and gets one of this step
+    /// alone, so that no other run can replace it any more.
+    async fn take_over(
+        &self,
+        attempt: &Attempt,
+        step: &StepId,
+        image: &ImageReference,
+        images: &Images,
+    ) -> Result<Arc<Built>, Failure> {
+        if self.engine.image_id(image).await?.is_none() {
+            return Err(not_built(image));
+        }
+        let (owner, names) = ((attempt.run.id, attempt.number), std::slice::from_ref(image));
+        let local = images.local_name(owner, step, names);
+        let local = local.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        self.engine.tag(image, &local).await?;
+        let local = LocalImage::new(Arc::clone(&self.engine), local);
+        let id = self.engine.image_id(local.name()).await?.ok_or_else(|| not_built(image))?;
+        self.engine.remove_image(image).await?;
+        let platform = attempt.run.recipe.platform.clone();
+        let built = Arc::new(Built { local, id, platform, bases: Vec::new() });
+        images.add(names, Arc::clone(&built));
+        Ok(built)
     }
 
     async fn push_to(
@@ -134,7 +169,7 @@ impl Pusher {
                 .push_once(built.local.name(), &staging, credentials.as_ref(), pushes == PUSHES)
                 .await?;
             match manifest {
-                Some(manifest) if manifest.config().as_ref() == Some(&built.image.config) => {
+                Some(manifest) if is_image(&manifest, &built.id) => {
                     metrics::pushed(manifest.image_bytes());
                     let images = vec![image.clone()];
                     return Ok(PushedImage { staging, manifest, images, built });
@@ -144,7 +179,7 @@ impl Pusher {
                     number = rand::rng().random_range(0..NUMBERS);
                 }
                 Some(_) | None => {
-                    let error = AnotherImage { staging, built: built.image.config.clone() };
+                    let error = AnotherImage { staging, built: built.id.clone() };
                     return Err(Failure::infrastructures(ErrorCode::PushMismatch, &error));
                 }
             }

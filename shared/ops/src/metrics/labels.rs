@@ -281,7 +281,7 @@ labels! {
         /// Reading files from a volume, up to the first of them.
         Read = "read",
         /// Looking for an image.
-        HasImage = "has_image",
+        ImageId = "image_id",
         /// Pulling an image.
         Pull = "pull",
         /// Creating and starting a container.

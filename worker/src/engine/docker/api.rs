@@ -12,7 +12,7 @@ use bollard::query_parameters::{
     TagImageOptionsBuilder,
 };
 
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{Digest, ImageReference};
 
 use super::labels;
 use super::transport::Socket;
@@ -91,6 +91,21 @@ pub(super) async fn tag(
         .tag_image(&image.to_string(), Some(options.build()))
         .await
         .map_err(|error| failed(socket, "tag an image", error))
+}
+
+pub(super) async fn image_id(
+    socket: &Socket,
+    image: &ImageReference,
+) -> Result<Option<Digest>, EngineError> {
+    let refused = |message: String| EngineError::Refused { what: "show an image", message };
+    match client(socket)?.inspect_image(&image.to_string()).await {
+        Ok(found) => {
+            let id = found.id.unwrap_or_default();
+            id.parse().map(Some).map_err(|_| refused(format!("`{id}` is no id of an image")))
+        }
+        Err(error) if status(&error) == Some(NOT_FOUND) => Ok(None),
+        Err(error) => Err(failed(socket, "show an image", error)),
+    }
 }
 
 pub(super) async fn remove_image(socket: &Socket, image: &str) -> Result<(), EngineError> {

@@ -187,17 +187,6 @@ async fn import_empty_image(socket: &Socket, docker: &Docker) -> Result<(), Engi
     imported.map(drop).map_err(|error| failed(socket, "import an empty image", error))
 }
 
-pub(super) async fn has_image(
-    socket: &Socket,
-    image: &ImageReference,
-) -> Result<bool, EngineError> {
-    match client(socket)?.inspect_image(&image.to_string()).await {
-        Ok(_) => Ok(true),
-        Err(error) if status(&error) == Some(NOT_FOUND) => Ok(false),
-        Err(error) => Err(failed(socket, "show an image", error)),
-    }
-}
-
 pub(super) async fn pull(
     socket: &Socket,
     image: &ImageReference,

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::platform::Platform;
 use gantry_ops::secret::Credentials;
 use tokio::sync::{mpsc, oneshot};
@@ -103,6 +103,10 @@ impl Engine for DockerEngine {
         api::tag(&self.socket, image, name).await
     }
 
+    async fn image_id(&self, image: &ImageReference) -> Result<Option<Digest>, EngineError> {
+        api::image_id(&self.socket, image).await
+    }
+
     async fn push(
         &self,
         image: &ImageReference,
@@ -162,10 +166,6 @@ impl Containers for DockerEngine {
         folder: &str,
     ) -> Result<Option<ContextStream>, EngineError> {
         containers::read(&self.socket, resources, volume, folder).await
-    }
-
-    async fn has_image(&self, image: &ImageReference) -> Result<bool, EngineError> {
-        containers::has_image(&self.socket, image).await
     }
 
     async fn pull(

@@ -40,11 +40,6 @@ impl Containers for ScriptedEngine {
         Ok(None)
     }
 
-    async fn has_image(&self, _image: &ImageReference) -> Result<bool, EngineError> {
-        let _here = self.here()?;
-        Ok(true)
-    }
-
     async fn pull(
         &self,
         _image: &ImageReference,
