@@ -81,7 +81,7 @@ pub(crate) fn read_secret_file(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn read_pairs<'a>(
+pub(super) fn read_pairs<'a>(
     option: &str,
     given: impl IntoIterator<Item = &'a String>,
     environment: &Environment,

@@ -19,6 +19,7 @@ pub(crate) mod worker;
 
 mod arguments;
 mod build;
+mod buildpack;
 mod delivery;
 mod file_run;
 mod file_values;
@@ -44,6 +45,8 @@ pub(crate) enum ClientCommand {
     Status(status::ShowStatus),
     Build(build::Build),
     Run(file_run::FileRun),
+    #[command(subcommand)]
+    Pack(buildpack::Packs),
     Logs(logs::Logs),
     Cancel(run::Cancel),
     Rerun(run::Rerun),
@@ -91,6 +94,7 @@ pub(crate) async fn run(
         ClientCommand::Status(status) => status.run(&client).await,
         ClientCommand::Build(build) => build.run(&client).await,
         ClientCommand::Run(run) => run.run(&client).await,
+        ClientCommand::Pack(packs) => packs.run(&client).await,
         ClientCommand::Logs(logs) => logs.run(&client).await,
         ClientCommand::Cancel(cancel) => cancel.run(&client).await,
         ClientCommand::Rerun(rerun) => rerun.run(&client).await,
