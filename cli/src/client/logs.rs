@@ -1,15 +1,18 @@
 //! `gantry logs`: shows the log of a run.
 
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use gantry_api::Run;
 use gantry_domain::id::RunId;
+use gantry_ops::terminal::Sanitiser;
 
 use super::Client;
 use super::arguments::RegistryArg;
 use super::log_view::Show;
-use super::run::{newest, no_run, print_log, watch};
+use super::output::write_out;
+use super::run::{newest, no_run, watch};
 use crate::exit::Exit;
 
 /// Show the log of a run
@@ -89,5 +92,50 @@ impl Logs {
                 None => tokio::time::sleep(INTERVAL).await,
             }
         }
+    }
+}
+
+/// Prints a run's log as far as it is written.
+async fn print_log(
+    client: &Client,
+    run: &str,
+    query: &[(&str, &str)],
+    colours: bool,
+) -> Result<Exit> {
+    let colours =
+        colours && client.environment.get("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    let mut answer = client.api.open(&["runs", run, "log"], query, &[]).await?;
+    let mut sanitiser = Sanitiser::new(colours);
+    let mut rest = Vec::new();
+    while let Some(bytes) = answer.chunk().await.map_err(|source| client.api.broken(source))? {
+        rest.extend_from_slice(&bytes);
+        let whole = whole_characters(&rest);
+        let text = String::from_utf8_lossy(&rest[..whole]);
+        write_out(&sanitiser.push(&text))?;
+        rest.drain(..whole);
+    }
+    write_out(&sanitiser.push(&String::from_utf8_lossy(&rest)))?;
+    write_out(sanitiser.finish())?;
+    Ok(Exit::Ok)
+}
+
+/// The length of the bytes without an incomplete character at the end: chunks may end anywhere.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Err(_) => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incomplete_character_waits_for_the_next_chunk() {
+        assert_eq!(whole_characters("aé".as_bytes()), 3);
+        assert_eq!(whole_characters(&"aé".as_bytes()[..2]), 1);
+        assert_eq!(whole_characters(b"a\xffb"), 3);
     }
 }
