@@ -83,10 +83,8 @@ pub(crate) async fn run(
     output: Output,
     environment: Environment,
 ) -> Result<Exit> {
-    if let ClientCommand::Task(task) = &command
-        && let Some((file, action)) = task.offline()
-    {
-        return file.run(action, output, &environment);
+    if let ClientCommand::Task(task::Tasks::File(file)) = &command {
+        return file.run(output, &environment);
     }
     let api = Api::new(&ClientConfig::load(&environment)?)?;
     let client = Client { api, output, environment };

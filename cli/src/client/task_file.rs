@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use clap::Subcommand;
 use gantry_domain::secret::{SecretId, SecretSource};
 use gantry_taskfile::task_file::{
     self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity,
@@ -43,21 +44,53 @@ pub(crate) struct TaskFile {
     run_variables: Vec<String>,
 }
 
+/// The commands that need no server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// Check a task file: every mistake with its line and remedy
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task lint
+  gantry task lint acr-task.yaml --values values.yaml --set tag=1
+  cat acr-task.yaml | gantry task lint -")]
+    Lint(TaskFile),
+    /// Show a task file with its aliases and templates replaced, secrets masked
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task render
+  gantry task render acr-task.yaml --run-variable Branch=release --set-secret password")]
+    Render(TaskFile),
+    /// Show what the steps of a task file would do, and in which order
+    #[command(after_long_help = "Nothing is sent to a server.
+
+Examples:
+  gantry task plan
+  gantry task plan acr-task.yaml --set tag=1 --output json")]
+    Plan(TaskFile),
+}
+
 /// What to do with a task file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Action {
+enum Action {
     Lint,
     Render,
     Plan,
 }
 
+impl FileCommand {
+    pub(crate) fn run(&self, output: Output, environment: &Environment) -> Result<Exit> {
+        match self {
+            Self::Lint(file) => file.run(Action::Lint, output, environment),
+            Self::Render(file) => file.run(Action::Render, output, environment),
+            Self::Plan(file) => file.run(Action::Plan, output, environment),
+        }
+    }
+}
+
 impl TaskFile {
-    pub(crate) fn run(
-        &self,
-        action: Action,
-        output: Output,
-        environment: &Environment,
-    ) -> Result<Exit> {
+    fn run(&self, action: Action, output: Output, environment: &Environment) -> Result<Exit> {
         let source = read(&self.file)?;
         let mut inputs = Inputs { run: run_variables(&self.run_variables)?, ..Inputs::default() };
         if let Some(file) = &self.values

@@ -1,0 +1,250 @@
+//! `gantry task create` and `gantry task update`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use gantry_api::{SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskUpdate};
+use gantry_domain::source::{GitSource, RefKind, Source};
+
+use super::{OneTask, view};
+use crate::client::Client;
+use crate::client::arguments::{BuildArgs, GitTokenArg, whole_number};
+use crate::client::file_values::{DeclaredSecrets, SetValues, command_file, is_task_file};
+use crate::client::output::say;
+use crate::client::task_file;
+use crate::exit::{Exit, UsageError};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    task: OneTask,
+    /// The source: `https://host/repository.git#ref:folder`, or the address of a `.tar.gz`; only a task file or a command
+    /// needs none
+    #[arg(short, long, value_name = "URL", default_value = "/dev/null", hide_default_value = true)]
+    context: String,
+    /// The Dockerfile, or a task file (`.yaml`, `.yml`), relative to the context; without a context, a task file here
+    #[arg(short, long, value_name = "PATH", default_value = "Dockerfile")]
+    file: String,
+    /// One command instead of a file: `IMAGE ARGUMENTS`
+    #[arg(long, value_name = "COMMAND", conflicts_with = "file")]
+    cmd: Option<String>,
+    /// A YAML file of values for the task file, relative to the context
+    #[arg(long, value_name = "PATH")]
+    values: Option<String>,
+    #[command(flatten)]
+    set: SetValues,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
+    /// The image's name, like `web:{{.Run.ID}}`. May be given several times
+    #[arg(short = 't', long = "image", value_name = "NAME")]
+    images: Vec<String>,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    recipe: Recipe,
+    /// The name of the trigger that a push fires
+    #[arg(long, default_value = "defaultSourceTriggerName", value_name = "NAME")]
+    source_trigger_name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Update {
+    #[command(flatten)]
+    task: OneTask,
+    /// The source
+    #[arg(short, long, value_name = "URL")]
+    context: Option<String>,
+    /// The Dockerfile or task file, relative to the context
+    #[arg(short, long, value_name = "PATH")]
+    file: Option<String>,
+    /// A YAML file of values for the task file, relative to the context
+    #[arg(long, value_name = "PATH")]
+    values: Option<String>,
+    #[command(flatten)]
+    set: SetValues,
+    #[command(flatten)]
+    secrets: DeclaredSecrets,
+    /// The image's name. May be given several times; replaces all former names
+    #[arg(short = 't', long = "image", value_name = "NAME")]
+    images: Vec<String>,
+    #[command(flatten)]
+    build_args: BuildArgs,
+    #[command(flatten)]
+    git_token: GitTokenArg,
+    #[command(flatten)]
+    recipe: Recipe,
+}
+
+/// The options that `create` and `update` share.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recipe {
+    /// Whether triggers may start it: Enabled or Disabled
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// The stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The platform to build for, like linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<String>,
+    /// How long a run may take, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = whole_number)]
+    timeout: Option<u32>,
+    /// How many of its runs may be ready or running at once
+    #[arg(long, value_name = "COUNT", value_parser = whole_number)]
+    run_limit: Option<u32>,
+    /// Build without pushing
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    no_push: Option<bool>,
+    /// Build without the cache
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    no_cache: Option<bool>,
+    /// Whether a push to the context's branch starts it; it does, unless told otherwise
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    commit_trigger_enabled: Option<bool>,
+}
+
+/// Parses `true` and `false` in any case, because the original capitalizes them.
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`".to_owned())
+}
+
+impl Create {
+    pub(super) async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.task.registry).await?;
+        let recipe = self.recipe;
+        // Only git repositories have branches.
+        let source = self.context.parse();
+        let is_git = matches!(source, Ok(Source::Git(_)));
+        let wants_trigger = match recipe.commit_trigger_enabled {
+            Some(wants) => wants,
+            None => match &source {
+                Ok(Source::Git(git)) if names_no_branch(git) => {
+                    say(format!(
+                        "no push moves what {} names, so no push starts this task",
+                        self.context
+                    ));
+                    false
+                }
+                _ => true,
+            },
+        };
+        let source_trigger = (is_git && wants_trigger)
+            .then(|| SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() });
+        if recipe.commit_trigger_enabled == Some(true) && !is_git {
+            return Err(UsageError(format!(
+                "{} is no git repository, so no push can start this task",
+                self.context
+            ))
+            .into());
+        }
+        let is_file = self.cmd.is_some() || is_task_file(&self.file);
+        let task_file = if is_file {
+            let has_context = source.as_ref().ok() != Some(&Source::Nothing);
+            let (text, path) = match &self.cmd {
+                Some(command) => (Some(command_file(command, recipe.timeout)), None),
+                None if has_context => (None, Some(self.file.clone())),
+                None => (Some(task_file::read(Path::new(&self.file))?), None),
+            };
+            Some(TaskFileCreate {
+                text,
+                path,
+                values_file: self.values,
+                values: self.set.plain()?,
+                secret_values: self.set.secret(&client.environment)?,
+                secrets: self.secrets.read()?,
+            })
+        } else {
+            None
+        };
+        let new = TaskCreate {
+            name: self.task.name,
+            context: self.context,
+            dockerfile: task_file.is_none().then_some(self.file),
+            task_file,
+            push: !recipe.no_push.unwrap_or(false) && !self.images.is_empty(),
+            images: self.images,
+            build_args: self.build_args.plain(&client.environment)?,
+            secret_build_args: self.build_args.secret(&client.environment)?,
+            target: recipe.target,
+            platform: recipe.platform,
+            timeout: recipe.timeout,
+            no_cache: recipe.no_cache.unwrap_or(false),
+            status: recipe.status,
+            source_trigger,
+            git_token: self.git_token.read(&client.environment)?,
+            run_limit: recipe.run_limit,
+        };
+        let task: Task = client.api.post(&["registries", &registry, "tasks"], &new).await?;
+        client.output.print(&task, view::details(&task))?;
+        Ok(Exit::Ok)
+    }
+}
+
+/// Whether a context refers to a tag, a commit or a pull request.
+fn names_no_branch(git: &GitSource) -> bool {
+    git.reference.as_ref().is_some_and(|reference| match reference.kind() {
+        RefKind::DefaultBranch | RefKind::Branch(_) => false,
+        RefKind::Tag | RefKind::Commit | RefKind::Other => true,
+    })
+}
+
+impl Update {
+    pub(super) async fn run(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.task.registry).await?;
+        let path = ["registries", &registry, "tasks", &self.task.name];
+        let recipe = self.recipe;
+        let source_trigger = match recipe.commit_trigger_enabled {
+            None => None,
+            Some(enabled) => {
+                let task: Task = client.api.get(&path).await?;
+                let status = if enabled { "Enabled" } else { "Disabled" }.to_owned();
+                Some(Some(SourceTrigger { status, ..task.source_trigger.unwrap_or_default() }))
+            }
+        };
+        let plain = self.build_args.plain(&client.environment)?;
+        let secret = self.build_args.secret(&client.environment)?;
+        let (values, secret_values) = (self.set.plain()?, self.set.secret(&client.environment)?);
+        let secrets = self.secrets.read()?;
+        let (path_in_source, dockerfile) = match self.file {
+            Some(file) if is_task_file(&file) => (Some(file), None),
+            file => (None, file),
+        };
+        let file = TaskFileUpdate {
+            text: None,
+            path: path_in_source,
+            values_file: self.values.map(Some),
+            values: (!values.is_empty()).then_some(values),
+            secret_values: (!secret_values.is_empty()).then_some(secret_values),
+            secrets: (!secrets.is_empty()).then_some(secrets),
+        };
+        let change = TaskUpdate {
+            context: self.context,
+            task_file: (file != TaskFileUpdate::default()).then_some(file),
+            dockerfile,
+            images: (!self.images.is_empty()).then_some(self.images),
+            build_args: (!plain.is_empty()).then_some(plain),
+            secret_build_args: (!secret.is_empty()).then_some(secret),
+            target: recipe.target.map(Some),
+            platform: recipe.platform,
+            timeout: recipe.timeout,
+            push: recipe.no_push.map(|no_push| !no_push),
+            no_cache: recipe.no_cache,
+            status: recipe.status,
+            source_trigger,
+            git_token: self.git_token.read(&client.environment)?.map(Some),
+            run_limit: recipe.run_limit.map(Some),
+        };
+        if change == TaskUpdate::default() {
+            return Err(UsageError(
+                "nothing to change was named: see `gantry task update --help`".to_owned(),
+            )
+            .into());
+        }
+        let task: Task = client.api.patch(&path, &change).await?;
+        client.output.print(&task, view::details(&task))?;
+        Ok(Exit::Ok)
+    }
+}
