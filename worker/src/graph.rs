@@ -83,7 +83,7 @@ pub(crate) struct BuildWork {
     /// Given both as build arguments and as BuildKit secrets.
     pub(crate) secret_build_args: BTreeMap<String, SecretString>,
     /// BuildKit secrets by id.
-    pub(crate) secrets: BTreeMap<String, SecretString>,
+    pub(crate) secrets: BTreeMap<String, BuildSecret>,
     pub(crate) target: Option<StageName>,
     pub(crate) no_cache: bool,
     pub(crate) platform: Platform,
@@ -96,6 +96,14 @@ pub(crate) struct BuildWork {
     /// Whether its layers are to be kept in the registry.
     pub(crate) cache: bool,
     pub(crate) attempts: Attempts,
+}
+
+/// A secret of a build.
+#[derive(Debug, Clone)]
+pub(crate) enum BuildSecret {
+    Value(SecretString),
+    /// A file of the workspace, relative to its root.
+    File(String),
 }
 
 /// What a build reads.

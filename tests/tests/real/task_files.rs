@@ -60,6 +60,7 @@ mod rest {
         a_repeated_step_runs_so_many_times_more,
         a_build_reads_what_a_command_has_made_and_an_image_of_the_same_run,
         a_file_of_secrets_is_mounted_only_where_a_step_says_so,
+        a_secret_of_a_build_may_be_a_file_that_a_command_has_made,
         limits_hold_for_each_container,
         a_missing_program_and_a_missing_image_are_told,
     }
@@ -469,6 +470,28 @@ steps:
         ran.says(&format!("{own}\n"));
         assert!(!ran.log.contains(&format!("{foreign}\n")), "{}", ran.log);
     }
+}
+
+async fn a_secret_of_a_build_may_be_a_file_that_a_command_has_made(on: Engine) {
+    let files = Files::start(on).await;
+    let dockerfile = format!(
+        "FROM {}\nRUN --mount=type=secret,id=token tr a-z A-Z < /run/secrets/token\n",
+        real::base_image()
+    );
+    let source = files.source(&[("app/Dockerfile", dockerfile.as_str())]);
+    let text = |file: &str| {
+        format!(
+            "steps:\n- cmd: BASE sh -c 'mkdir made; printf from-a-file > made/token'\n\
+             - {{id: image, build: '--secret id=token,src={file} app'}}\n"
+        )
+    };
+    let ran = files.run(source.clone(), &text("made/token")).await;
+    ran.succeeded();
+    ran.says("FROM-A-FILE");
+    let ran = files.run(source, &text("made/other")).await;
+    let error = ran.failed(ErrorCode::BuildRefused);
+    let expected = "step `image`: the secret `token` of the build is a file of the workspace: there is no `made/other`";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 async fn a_file_of_secrets_is_mounted_only_where_a_step_says_so(on: Engine) {

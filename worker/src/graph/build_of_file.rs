@@ -11,7 +11,7 @@ use gantry_domain::source::Source;
 use gantry_ops::secret::SecretString;
 use gantry_taskfile::task_file::{Build, Container, Given, Traced};
 
-use super::{BuildContext, BuildWork};
+use super::{BuildContext, BuildSecret, BuildWork};
 use crate::failure::Failure;
 
 /// Where the source is in each container.
@@ -123,8 +123,8 @@ fn apply(
     Ok(())
 }
 
-/// `id=ID,env=NAME`. The value of a variable of the step.
-fn secret(text: &str, container: &Container) -> Result<(String, SecretString), Failure> {
+/// `id=ID,env=NAME` is a variable of the step, `id=ID,src=FILE` a file, relative to the working directory.
+fn secret(text: &str, container: &Container) -> Result<(String, BuildSecret), Failure> {
     let field = |wanted: &[&str]| {
         let mut fields = text.split(',').filter_map(|field| field.split_once('='));
         fields.find(|(name, _)| wanted.contains(name)).map(|(_, value)| value)
@@ -132,11 +132,15 @@ fn secret(text: &str, container: &Container) -> Result<(String, SecretString), F
     let Some(id) = field(&["id"]) else {
         return Err(refused("a secret of a build has an id: write `--secret id=ID,env=NAME`"));
     };
-    if field(&["src", "source"]).is_some() {
-        return Err(refused(format!(
-            "the secret `{id}` of the build would be a file: write `--secret id={id},env=NAME`, and give the variable NAME in \
-             the step's `env`"
-        )));
+    if let Some(file) = field(&["src", "source"]) {
+        let directory = container.working_directory.as_deref().unwrap_or(WORKSPACE);
+        let path = in_workspace(directory, file).ok_or_else(|| {
+            refused(format!(
+                "the secret `{id}` of the build is the file `{file}`, which is outside of the workspace: name a file in it, or \
+                 write `--secret id={id},env=NAME`, and give the variable NAME in the step's `env`"
+            ))
+        })?;
+        return Ok((id.to_owned(), BuildSecret::File(path)));
     }
     let name = field(&["env"]).unwrap_or(id);
     let Some(value) = variable(container, name) else {
@@ -144,7 +148,7 @@ fn secret(text: &str, container: &Container) -> Result<(String, SecretString), F
             "the secret `{id}` of the build is the variable `{name}`, which the step does not have: add it to its `env`"
         )));
     };
-    Ok((id.to_owned(), SecretString::from(value.exposed())))
+    Ok((id.to_owned(), BuildSecret::Value(SecretString::from(value.exposed()))))
 }
 
 fn stage(text: &str) -> Result<StageName, Failure> {
@@ -262,7 +266,25 @@ mod tests {
         let plain: Vec<_> = work.build_args.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(plain, ["A=1", "B=2"]);
         assert_eq!(work.secret_build_args["T"].expose_secret(), "xs3cret");
-        assert_eq!(work.secrets["npm"].expose_secret(), "s3cret");
+        let BuildSecret::Value(value) = &work.secrets["npm"] else { panic!("it is a variable") };
+        assert_eq!(value.expose_secret(), "s3cret");
+    }
+
+    #[test]
+    fn a_secret_may_be_a_file_of_the_workspace() {
+        for (step, expected) in [
+            ("build: '--secret id=npm,src=.npmrc .'", ".npmrc"),
+            ("build: '--secret type=file,id=npm,source=/workspace/a/../b/npmrc .'", "b/npmrc"),
+            ("{build: '--secret id=npm,src=../npmrc .', workingDirectory: a/b}", "a/npmrc"),
+        ] {
+            let work = build(step).unwrap();
+            let BuildSecret::File(path) = &work.secrets["npm"] else { panic!("{step}: no file") };
+            assert_eq!(path, expected, "{step}");
+        }
+        for file in ["/etc/shadow", "../npmrc", "/workspace/../root/.npmrc", "/acb/home/.npmrc"] {
+            let error = build(&format!("build: '--secret id=npm,src={file} .'")).unwrap_err();
+            assert!(error.contains("`npm`") && error.contains(file), "{error}");
+        }
     }
 
     #[test]
@@ -275,9 +297,7 @@ mod tests {
         assert_eq!(work.labels["a"], "b");
         assert_eq!(work.frontend["force-network-mode"], "none");
         assert_eq!(work.frontend["add-hosts"], "db=10.0.0.1,x=10.0.0.2");
-        for step in
-            ["build: --secret src=a .", "build: --secret id=a,src=b .", "build: --secret id=a ."]
-        {
+        for step in ["build: --secret src=a .", "build: --secret id=a ."] {
             assert!(build(step).is_err(), "{step}");
         }
     }

@@ -182,7 +182,11 @@ impl Checkout {
         pack(self.root.clone(), Arc::clone(&self.manifest), ignore)
     }
 
-    fn bytes(&self, path: &str) -> Result<Vec<u8>, ContextError> {
+    /// Reads a file, relative to the context's root. Links are followed within that root.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, ContextError> {
         let named = || path.to_owned();
         let unreadable = |source| ContextError::Unreadable { path: named(), source };
         let found = self.inside(path)?;

@@ -14,7 +14,7 @@ use gantry_domain::run::ErrorCode;
 use gantry_domain::source::{Source, SourcePath};
 use gantry_ops::aside;
 use gantry_ops::metrics::Stage;
-use gantry_ops::secret::{ExposeSecret, PoolKey};
+use gantry_ops::secret::{ExposeSecret, PoolKey, SecretString};
 use gantry_remote::registries::Registries;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::uploads;
@@ -31,13 +31,16 @@ use super::output::Search;
 use crate::attempt::Attempt;
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
-use crate::graph::{BuildContext, BuildWork};
-use crate::source::{Checkout, Sources};
+use crate::graph::{BuildContext, BuildSecret, BuildWork};
+use crate::source::{Checkout, ContextError, Sources};
 use crate::spans;
 use crate::workspace::Workspace;
 
 /// How many events of a build may wait for the log.
 const EVENTS: usize = 256;
+
+/// The largest secret that engines take, in bytes.
+const LARGEST_SECRET: usize = 500 << 10;
 
 pub(crate) struct Builder {
     pub(crate) engine: Arc<dyn Engine>,
@@ -103,7 +106,8 @@ impl Builder {
         let files = self.files(step).await?;
         let pinned = spans::stage(Stage::Bases, self.pin_bases(step, &files)).await?;
         let bases = pinned.bases.clone();
-        let order = self.order(step, pinned)?;
+        let secrets = secrets(step).await?;
+        let order = self.order(step, pinned, secrets)?;
         let local = LocalImage::new(Arc::clone(&self.engine), order.image.clone());
         let building = self.build_image(step, &files, order, search);
         let image = spans::stage(Stage::Build, building).await?;
@@ -221,7 +225,12 @@ impl Builder {
         Ok(digest)
     }
 
-    fn order(&self, step: BuildStep<'_>, pinned: Pinned) -> Result<BuildOrder, Failure> {
+    fn order(
+        &self,
+        step: BuildStep<'_>,
+        pinned: Pinned,
+        secrets: BTreeMap<String, SecretString>,
+    ) -> Result<BuildOrder, Failure> {
         let BuildStep { attempt, work, .. } = step;
         let mut labels = BTreeMap::new();
         let source = &attempt.run.recipe.source;
@@ -247,19 +256,19 @@ impl Builder {
             labels,
             build_args: work.build_args.clone(),
             secret_build_args: work.secret_build_args.clone(),
-            secrets: work.secrets.clone(),
+            isolation: self.isolation(step, &secrets),
+            secrets,
             frontend: work.frontend.clone(),
             target: work.target.as_ref().map(ToString::to_string),
             platform: work.platform.clone(),
             no_cache: work.no_cache,
-            isolation: self.isolation(step),
             registries: attempt.bundle.registries.clone(),
         })
     }
 
     /// The isolation of steps: only steps with the same registry, task and secrets share a result. It is a host name
     /// that does not reveal the secrets.
-    fn isolation(&self, step: BuildStep<'_>) -> String {
+    fn isolation(&self, step: BuildStep<'_>, secrets: &BTreeMap<String, SecretString>) -> String {
         // With a secret key, because the steps of a build can read the hash.
         let key = self.pool_key.derive("build isolation");
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()) else {
@@ -272,7 +281,7 @@ impl Builder {
         let run = &step.attempt.run;
         add(run.registry.as_str());
         add(run.task.as_ref().map_or("", |task| task.name.as_str()));
-        for (name, value) in step.work.secret_build_args.iter().chain(&step.work.secrets) {
+        for (name, value) in step.work.secret_build_args.iter().chain(secrets) {
             add(name);
             add(value.expose_secret());
         }
@@ -312,6 +321,41 @@ struct Pinned {
 fn source_path(work: &BuildWork) -> Result<SourcePath, Failure> {
     let path = work.dockerfile.parse::<SourcePath>();
     path.map_err(|error| Failure::users(ErrorCode::DockerfileNotFound, &error))
+}
+
+/// The secrets of a build by id. Those that are files are read from the workspace, as it is now.
+async fn secrets(step: BuildStep<'_>) -> Result<BTreeMap<String, SecretString>, Failure> {
+    let mut secrets = BTreeMap::new();
+    for (id, secret) in &step.work.secrets {
+        let value = match secret {
+            BuildSecret::Value(value) => value.clone(),
+            BuildSecret::File(path) => secret_file(step, id, path).await?,
+        };
+        secrets.insert(id.clone(), value);
+    }
+    Ok(secrets)
+}
+
+async fn secret_file(step: BuildStep<'_>, id: &str, path: &str) -> Result<SecretString, Failure> {
+    let refused = |why: String| {
+        let message = format!("the secret `{id}` of the build is a file of the workspace: {why}");
+        Failure::in_words(ErrorCode::BuildRefused, message)
+    };
+    let files = step.workspace.files("").await?;
+    let named = path.to_owned();
+    let bytes = read_aside(&files, move |files| files.bytes(&named)).await?;
+    let bytes = match bytes {
+        Err(ContextError::Missing { .. }) => {
+            return Err(refused(format!("there is no `{path}`: check `src=`")));
+        }
+        bytes => bytes.map_err(|error| refused(error.to_string()))?,
+    };
+    if bytes.len() > LARGEST_SECRET {
+        return Err(refused(format!("`{path}` is larger than {} KiB", LARGEST_SECRET >> 10)));
+    }
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| refused(format!("`{path}` is no text in UTF-8")))?;
+    Ok(SecretString::from(text))
 }
 
 /// The Dockerfile of a build, and the images in it.
