@@ -298,10 +298,6 @@ impl Executor {
         work: &BuildWork,
     ) -> Result<Option<Digest>, Ending> {
         let (attempt, workspace, images) = (shared.attempt, &shared.workspace, &shared.images);
-        if work.cache {
-            let line = "the layers stay in the build cache of this engine, and not in the registry";
-            attempt.log.say(Some(&step.id), line).await;
-        }
         let asked = BuildStep { attempt, id: &step.id, work, workspace, images };
         let _until_it_ends = images.begin(&work.images);
         let built = &Mutex::new(None);

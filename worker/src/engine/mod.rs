@@ -158,6 +158,8 @@ pub struct BuildOrder {
     pub platform: Platform,
     /// Whether every step is executed again.
     pub no_cache: bool,
+    /// Where a registry keeps the layers of this build for later ones, on any engine; what is there is used.
+    pub cache: Option<ImageReference>,
     /// Separates equal steps of builds that must not share a result: registry, task, trust class and a keyed hash of the
     /// secrets, in the form of a host name of at most 63 letters, digits and `-`. BuildKit runs equal steps of concurrent
     /// builds once, with the secrets of one of them. Folders of `RUN --mount=type=cache` are separated by it too.
@@ -204,6 +206,8 @@ pub struct BuiltImage {
     /// The digest of the image's configuration. It identifies the content, because the configuration lists the layers.
     /// With the containerd image store, the engine's id of the image is the manifest's digest instead.
     pub config: Digest,
+    /// Why the registry does not keep its layers, if it was to.
+    pub uncached: Option<String>,
 }
 
 /// An object in the engine with this installation's label.

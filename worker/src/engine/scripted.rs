@@ -287,7 +287,7 @@ impl ScriptedEngine {
             manifest: manifest_of(&id, config.len()),
         };
         self.here()?.images.insert(order.image.clone(), kept);
-        Ok(BuiltImage { config: id })
+        Ok(BuiltImage { config: id, uncached: None })
     }
 
     async fn act(&self, action: Action, says: &Says<'_>) -> Result<(), BuildError> {

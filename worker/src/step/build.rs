@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gantry_domain::InvalidText;
 use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
@@ -108,9 +109,14 @@ impl Builder {
         let bases = pinned.bases.clone();
         let secrets = secrets(step).await?;
         let order = self.order(step, pinned, secrets)?;
+        let order = BuildOrder { cache: kept_layers(step).await, ..order };
         let local = LocalImage::new(Arc::clone(&self.engine), order.image.clone());
         let building = self.build_image(step, &files, order, search);
         let image = spans::stage(Stage::Build, building).await?;
+        if let Some(why) = &image.uncached {
+            let line = format!("the registry does not keep the layers: {why}");
+            step.attempt.log.say(Some(step.id), line).await;
+        }
         let platform = step.work.platform.clone();
         let built = Arc::new(Built { local, id: image.config, platform, bases });
         step.images.add(&step.work.images, Arc::clone(&built));
@@ -262,6 +268,7 @@ impl Builder {
             target: work.target.as_ref().map(ToString::to_string),
             platform: work.platform.clone(),
             no_cache: work.no_cache,
+            cache: None,
             registries: attempt.bundle.registries.clone(),
         })
     }
@@ -356,6 +363,32 @@ async fn secret_file(step: BuildStep<'_>, id: &str, path: &str) -> Result<Secret
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| refused(format!("`{path}` is no text in UTF-8")))?;
     Ok(SecretString::from(text))
+}
+
+/// Where the registry keeps the layers of a step for its later runs: in the repository of its first image, under the same
+/// tag as in the original.
+async fn kept_layers(step: BuildStep<'_>) -> Option<ImageReference> {
+    let BuildStep { attempt, id, work, .. } = step;
+    if !work.cache {
+        return None;
+    }
+    let task = attempt.run.task.as_ref().map_or("quickrun", |task| task.name.as_str());
+    let kept = if !work.secrets.is_empty() || !work.secret_build_args.is_empty() {
+        // They contain what no image has: the files of all stages.
+        Err("a build with secrets keeps its layers in the engine alone".to_owned())
+    } else if let Some(image) = work.images.first() {
+        let tag = format!("cache_{task}_{id}").parse();
+        tag.map(|tag| image.with_tag(tag)).map_err(|error: InvalidText| error.to_string())
+    } else {
+        Err("a build without `-t` has no repository for its layers".to_owned())
+    };
+    match kept {
+        Ok(kept) => Some(kept),
+        Err(why) => {
+            attempt.log.say(Some(id), format!("`cache` has no effect: {why}")).await;
+            None
+        }
+    }
 }
 
 /// The Dockerfile of a build, and the images in it.

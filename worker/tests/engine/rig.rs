@@ -60,6 +60,7 @@ pub(crate) fn order(registry: &str, dockerfile: &str) -> BuildOrder {
         target: None,
         platform: gantry_domain::platform::Platform::default(),
         no_cache: false,
+        cache: None,
         isolation: format!("isolated-{number}"),
         registries: BTreeMap::new(),
     }

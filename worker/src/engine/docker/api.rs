@@ -76,7 +76,15 @@ pub(super) async fn info(socket: &Socket) -> Result<EngineInfo, EngineError> {
     Ok(EngineInfo { name: format!("Docker Engine {version}"), platform, data_root })
 }
 
-/// Removes a name of an image, and the image with its last name.
+/// Whether the engine stores images with containerd.
+pub(super) async fn has_containerd_store(socket: &Socket) -> Result<bool, EngineError> {
+    let info =
+        client(socket)?.info().await.map_err(|error| failed(socket, "say what it is", error))?;
+    let status = info.driver_status.unwrap_or_default();
+    Ok(status.iter().flatten().any(|word| word.starts_with("io.containerd.snapshotter")))
+}
+
+/// Gives an image another name.
 pub(super) async fn tag(
     socket: &Socket,
     image: &ImageReference,

@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::archives::Archives;
 use super::failure::Failure;
+use super::layers::Means;
 use super::progress::{Foreign, Progress};
 use super::session::{Context, DOCKERFILE_FOLDER, Session};
 use super::transport::{Control, Socket};
@@ -46,7 +47,12 @@ pub(super) async fn build(
     let mut solving = socket.control().await?;
     let reporting = socket.control().await?;
 
-    let request = request(&order, session.id(), &context.url())?;
+    let means = match &order.cache {
+        Some(cache) => Some((Means::of(socket).await?, cache)),
+        None => None,
+    };
+    let cache = means.map_or_else(CacheOptions::default, |(means, cache)| means.options(cache));
+    let request = request(&order, session.id(), &context.url(), cache)?;
     let report = StatusRequest { r#ref: request.r#ref.clone() };
     let (solved, foreign) = (CancellationToken::new(), CancellationToken::new());
     let solve = async {
@@ -68,7 +74,13 @@ pub(super) async fn build(
     }
     match answer {
         Ok(answer) => match report_end {
-            ReportEnd::Complete => image_of(&answer.into_inner()),
+            ReportEnd::Complete => {
+                let mut image = image_of(&answer.into_inner())?;
+                if let Some((means, cache)) = means {
+                    image.uncached = means.keep(socket, &order, cache).await;
+                }
+                Ok(image)
+            }
             // The missing part may have reported an image that the build must not load.
             ReportEnd::BrokeOff { why } => {
                 let message = format!(
@@ -170,7 +182,12 @@ const OWN_ARGS: [(&str, &str); 3] = [
 /// The engine has one namespace of `RUN --mount=type=cache` folders; this selects a part of it.
 const CACHE_MOUNTS_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
-fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequest, BuildError> {
+fn request(
+    order: &BuildOrder,
+    session: &str,
+    context: &str,
+    cache: CacheOptions,
+) -> Result<SolveRequest, BuildError> {
     let given = |name: &str| {
         order.build_args.contains_key(name) || order.secret_build_args.contains_key(name)
     };
@@ -186,7 +203,7 @@ fn request(order: &BuildOrder, session: &str, context: &str) -> Result<SolveRequ
         // Docker Engine 20.10 only knows these fields; newer engines accept them too.
         exporter_deprecated: "moby".to_owned(),
         exporter_attrs_deprecated: HashMap::from([("name".to_owned(), order.image.to_string())]),
-        cache: Some(CacheOptions::default()),
+        cache: Some(cache),
         ..SolveRequest::default()
     })
 }
@@ -229,6 +246,9 @@ fn attributes(order: &BuildOrder, context: &str) -> HashMap<String, String> {
     if order.no_cache {
         attributes.insert("no-cache".to_owned(), String::new());
     }
+    if let Some(cache) = &order.cache {
+        attributes.insert("cache-from".to_owned(), cache.to_string());
+    }
     attributes
 }
 
@@ -246,7 +266,7 @@ fn image_of(answer: &SolveResponse) -> Result<BuiltImage, BuildError> {
     let has_manifest = answer.exporter_response.contains_key("containerimage.descriptor");
     let only = || if has_manifest { None } else { told("containerimage.digest") };
     let config = told("containerimage.config.digest").or_else(only);
-    config.map(|config| BuiltImage { config }).ok_or_else(|| {
+    config.map(|config| BuiltImage { config, uncached: None }).ok_or_else(|| {
         let message = "the result is not a single image: gantry builds for one platform, without attestations; check what the frontend of the `# syntax=` line makes".to_owned();
         BuildError::Refused { message }
     })

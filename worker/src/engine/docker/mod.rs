@@ -32,6 +32,7 @@ mod containers;
 mod failure;
 mod guard;
 mod labels;
+mod layers;
 mod orphans;
 mod progress;
 mod push;
