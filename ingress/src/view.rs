@@ -5,10 +5,12 @@ use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{EventKind, PushedRef};
+use gantry_domain::id::RunId;
 use gantry_domain::lineage::{self, BaseRole};
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
 use gantry_domain::run;
+use gantry_domain::scan::{NeededImage, NeededImages, TaskImages, UnreadStep};
 use gantry_domain::secret;
 use gantry_domain::source::CommitId;
 use gantry_domain::step::{Step, StepEnd, StepState, Steps};
@@ -109,6 +111,45 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         created: time(task.created),
         updated: time(task.updated),
     }
+}
+
+/// The images that a task needs.
+pub(crate) fn task_images(images: &TaskImages) -> types::TaskImages {
+    let read = images.read.as_ref();
+    let needed = read.map(|read| &read.needed);
+    let image = |needed: &NeededImage| types::NeededImage {
+        image: needed.image.to_string(),
+        role: word_of(&needed.role, ""),
+        step: needed.step.to_string(),
+        dockerfile: needed.dockerfile.clone(),
+        platform: needed.platform.to_string(),
+    };
+    let unread = |unread: &UnreadStep| types::UnreadStep {
+        step: unread.step.to_string(),
+        why: unread.why.clone(),
+    };
+    types::TaskImages {
+        read: read.map(|read| types::TaskReading {
+            revision: read.reading.revision,
+            commit: read.commit.as_ref().map(ToString::to_string),
+            run: shown(read.reading.run),
+            at: time(read.reading.at),
+        }),
+        images: needed.map_or_else(Vec::new, |it| it.images().iter().map(image).collect()),
+        unread: needed.map_or_else(Vec::new, |it| it.unread().iter().map(unread).collect()),
+        is_cut: needed.is_some_and(NeededImages::is_cut),
+        failed: images.failed.as_ref().map(|failed| types::FailedScan {
+            revision: failed.reading.revision,
+            run: shown(failed.reading.run),
+            at: time(failed.reading.at),
+            error: run_error(&failed.error),
+        }),
+    }
+}
+
+/// The id of a run, unless it is hidden.
+fn shown(run: RunId) -> Option<String> {
+    (!run.is_hidden()).then(|| run.to_string())
 }
 
 fn work(work: &Work) -> (Option<&ImageBuild>, Option<&FileWork>) {
@@ -255,7 +296,9 @@ fn commit(run: &run::Run) -> Option<&CommitId> {
     let built = built.or(run.read.as_ref().map(|read| &read.commit));
     built.or(match &run.cause {
         gantry_domain::cause::Cause::Push { commit, .. } => Some(commit),
-        gantry_domain::cause::Cause::Request { .. } => None,
+        gantry_domain::cause::Cause::Saved { .. } | gantry_domain::cause::Cause::Request { .. } => {
+            None
+        }
     })
 }
 
@@ -456,7 +499,7 @@ pub(crate) fn worker(worker: &worker::Worker, drain: Option<&Drain>) -> types::W
         pool: worker.pool.to_string(),
         platforms: texts(&worker.platforms),
         slots: worker.slots,
-        runs: texts(&worker.runs),
+        runs: worker.runs.iter().copied().filter_map(shown).collect(),
         version: worker.version.clone(),
         engine: match &worker.engine {
             EngineHealth::Ready { name } => types::WorkerEngine { ok: true, message: name.clone() },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gantry_domain::id::{RunPrefix, TaskId};
 use gantry_domain::registry::Registry;
-use gantry_domain::run::{ErrorCode, Outcome, Run, RunError, RunState, WaitReason};
+use gantry_domain::run::{ErrorCode, Outcome, Purpose, Run, RunError, RunState, WaitReason};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::Bundle;
@@ -97,6 +97,9 @@ impl Look {
     }
 
     fn full(&self, run: &Run, task: Option<&TaskId>) -> Option<WaitReason> {
+        if run.is_hidden() {
+            return None;
+        }
         let registry = self.full_registries.get(&run.id.prefix());
         registry.or_else(|| self.full_tasks.get(task?)).cloned()
     }
@@ -314,8 +317,11 @@ impl Admitter {
         registry: &Registry,
         secrets: ReadSecrets,
     ) -> Result<Option<Sealed>, SecretError> {
-        let git_token = run.git_token.as_ref();
-        let gathered = Bundle::gather(&self.keyring, registry, &run.recipe, git_token)?;
+        let (recipe, git_token) = (&run.recipe, run.git_token.as_ref());
+        let gathered = match run.purpose {
+            Purpose::Execute => Bundle::gather(&self.keyring, registry, recipe, git_token)?,
+            Purpose::Scan => Bundle::of_source(&self.keyring, registry, recipe, git_token)?,
+        };
         let bundle = Bundle { secrets, ..gathered };
         if bundle.is_empty() {
             return Ok(None);

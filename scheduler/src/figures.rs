@@ -23,12 +23,15 @@ impl Figures {
         let now = store.now().await?;
         let mut seen = Seen::default();
         for run in runs::waiting(store, None, WAITING).await? {
-            if let RunState::Waiting { reason, .. } = &run.state {
+            if let RunState::Waiting { reason, .. } = &run.state
+                && !run.is_hidden()
+            {
                 *seen.waiting.entry((run.pool(), reason.into())).or_default() += 1;
             }
         }
         // Oldest first: the first of each pool is its oldest.
-        for ready in runs::ready_before(store, now, None, ENTRIES).await? {
+        let ready = runs::ready_before(store, now, None, ENTRIES).await?;
+        for ready in ready.into_iter().filter(|ready| !ready.run.is_hidden()) {
             let age = now.since(ready.since);
             seen.oldest_ready.entry(ready.pool.clone()).or_insert(age);
             *seen.ready.entry(ready.pool).or_default() += 1;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gantry_domain::id::RunId;
 use gantry_domain::recipe::Work;
-use gantry_domain::run::{ErrorCode, Run};
+use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::{Secret, SecretId, SecretName, SecretSource};
 use gantry_domain::vault::SecretAddress;
 use gantry_ops::bundle::ReadSecret;
@@ -124,11 +124,11 @@ impl From<StoreError> for Unread {
     }
 }
 
-/// The secrets that a run declares.
+/// The secrets that a run declares and gets. A scan gets none, because it executes nothing.
 pub(crate) fn declared(run: &Run) -> Option<&BTreeMap<SecretId, SecretSource>> {
-    match &run.recipe.work {
-        Work::File(file) if !file.secrets.is_empty() => Some(&file.secrets),
-        Work::File(_) | Work::Build(_) => None,
+    match (run.purpose, &run.recipe.work) {
+        (Purpose::Execute, Work::File(file)) if !file.secrets.is_empty() => Some(&file.secrets),
+        (Purpose::Execute | Purpose::Scan, Work::File(_) | Work::Build(_)) => None,
     }
 }
 

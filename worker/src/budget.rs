@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::engine::containers::ContainerLimits;
 use crate::failure::Failure;
 use crate::graph::{Graph, StepWork};
-use crate::step::limits;
+use crate::limits;
 
 /// Memory and processes that containers may use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -10,7 +10,7 @@ use gantry_domain::cause::Cause;
 use gantry_domain::image::ImageReference;
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
-use gantry_domain::run::{ErrorCode, Run};
+use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::SecretSource;
 use gantry_domain::source::{RefName, Source};
 use gantry_domain::template;
@@ -76,7 +76,10 @@ impl Compiler {
         let text = file.text().await?;
         let mut inputs = self.inputs(file).await?;
         self.read_alias_files(file, &text, &mut inputs).await?;
-        check_secrets(file, &text, &inputs).await?;
+        match file.attempt.run.purpose {
+            Purpose::Execute => check_secrets(file, &text, &inputs).await?,
+            Purpose::Scan => leave_secrets_empty(&text, &mut inputs).await?,
+        }
         file.say_secrets().await;
         let compiled = compile_aside(text, inputs).await?;
         let log = &file.attempt.log;
@@ -118,8 +121,10 @@ impl Compiler {
             let trust = if value.is_given { Trust::Given } else { Trust::Saved };
             inputs.values.set(name.as_str(), Data::Text(value.text.as_str().into()), trust);
         }
-        for (name, value) in &file.attempt.bundle.values {
-            let text = Data::Text(value.expose_secret().into());
+        for name in file.work.secret_values.keys() {
+            // A scan gets no secrets, and executes nothing that would need them.
+            let value = file.attempt.bundle.values.get(name);
+            let text = Data::Text(value.map_or("", |value| value.expose_secret()).into());
             inputs.values.set(name.as_str(), text, Trust::Secret);
         }
         for (id, secret) in &file.attempt.bundle.secrets {
@@ -252,6 +257,17 @@ async fn check_secrets(file: &File<'_>, text: &str, inputs: &Inputs) -> Result<(
     Err(Failure::in_words(ErrorCode::TaskFileInvalid, lines))
 }
 
+/// Gives each secret that the file names an empty value.
+async fn leave_secrets_empty(text: &str, inputs: &mut Inputs) -> Result<(), Failure> {
+    let (text, known) = (text.to_owned(), inputs.clone());
+    let needs = aside::read(move || task_file::needs(&text, &known)).await;
+    let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
+    for secret in needs.into_iter().flat_map(|needs| needs.secrets) {
+        inputs.secrets.set(&secret.id, "");
+    }
+    Ok(())
+}
+
 async fn compile_aside(
     text: String,
     inputs: Inputs,
@@ -338,6 +354,7 @@ fn known_variables<'a>(
 fn branch(run: &Run) -> Option<&RefName> {
     match &run.cause {
         Cause::Push { branch, .. } => Some(branch),
+        Cause::Saved { .. } => None,
         Cause::Request { branch, .. } => branch.as_ref(),
     }
 }

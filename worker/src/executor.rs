@@ -16,7 +16,8 @@ use gantry_domain::id::RunId;
 use gantry_domain::image::{Digest, ImageReference, RegistryHost};
 use gantry_domain::lineage::Lineage;
 use gantry_domain::recipe::Work;
-use gantry_domain::run::{ErrorCode, Product, Run};
+use gantry_domain::run::{ErrorCode, Product, Purpose, Run};
+use gantry_domain::scan::Scanned;
 use gantry_domain::source::Source;
 use gantry_domain::step::{StepEnd, Steps};
 use gantry_domain::timestamp::Timestamp;
@@ -28,6 +29,7 @@ use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_taskfile::task_file::{Attempts, Cmd};
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -41,6 +43,7 @@ use crate::failure::Failure;
 use crate::graph::{BuildWork, Graph, GraphStep, StepWork};
 use crate::policy::{Permission, Policy};
 use crate::progress::Progress;
+use crate::scan::Scan;
 use crate::source::Checkout;
 use crate::spans;
 use crate::step::build::{BuildStep, Builder};
@@ -54,6 +57,9 @@ use crate::workspace::{Workspace, resources};
 
 /// How many steps of a run execute at once.
 const MOST_AT_ONCE: usize = 8;
+
+/// How long a run may read which images its task needs, which it does beside its steps.
+const IMAGES_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Executor {
     pub(crate) store: SharedStore,
@@ -137,6 +143,9 @@ impl Executor {
         let (run, number) = (attempt.run.id, attempt.number);
         let installation = self.installation.clone();
         let owner = Owner { installation, run, attempt: number };
+        if attempt.run.purpose == Purpose::Scan {
+            return unless_interrupted(attempt, stop, self.scan(attempt, &owner)).await;
+        }
         let preparing = self.prepare(attempt, &owner, progress);
         let (source, graph) = unless_interrupted(attempt, stop, preparing).await?;
         let commit = source.as_ref().and_then(|source| source.commit().cloned());
@@ -160,7 +169,8 @@ impl Executor {
             product: Mutex::new(Product { commit, ..Product::default() }),
             tagging: RwLock::new(()),
         };
-        let walked = self.walk(&shared, stop).await;
+        let (walked, ()) =
+            tokio::join!(self.walk(&shared, stop), self.report_images(&shared, stop));
         let has_detached = shared.detached.end().await;
         let Shared { workspace, images, product, .. } = shared;
         let bases = images.bases();
@@ -174,6 +184,41 @@ impl Executor {
         }
         let product = product.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Product { bases, ..product })
+    }
+
+    /// Reads which images the task needs, and executes nothing.
+    async fn scan(&self, attempt: &Attempt, owner: &Owner) -> Result<Product, Ending> {
+        let source = self.builder.fetch_source(attempt).await?;
+        let graph = self.compiler.graph(attempt, owner, source.as_ref()).await?;
+        let builder = &self.builder;
+        let scan = Scan { attempt, graph: &graph, source: source.as_ref(), builder };
+        let images = scan.needed_images().await?;
+        let commit = source.as_ref().and_then(|source| source.commit().cloned());
+        self.say_scanned(attempt, &Scanned::Read { commit: commit.clone(), images }).await?;
+        Ok(Product { commit, ..Product::default() })
+    }
+
+    /// Records which images the run's task needs, if the run executes it as it is saved. A failure fails no run, because
+    /// its steps will tell it.
+    async fn report_images(&self, shared: &Shared<'_>, stop: &CancellationToken) {
+        let Shared { attempt, graph, workspace, .. } = shared;
+        if attempt.run.unchanged_task().is_none() {
+            return;
+        }
+        let source = workspace.source();
+        let scan = Scan { attempt, graph, source, builder: &self.builder };
+        let report = async {
+            let found = match scan.needed_images().await {
+                Ok(images) => Scanned::Read { commit: workspace.commit().cloned(), images },
+                Err(failure) => failed_scan(attempt, failure)?,
+            };
+            self.say_scanned(attempt, &found).await
+        };
+        let reported = timeout(IMAGES_WITHIN, unless_interrupted(attempt, stop, report)).await;
+        if !matches!(reported, Ok(Ok(()))) {
+            let run = attempt.run.id;
+            tracing::debug!(run.id = %run, "run {run} does not tell which images its task needs");
+        }
     }
 
     /// Fetches the source and makes the graph, and records that the run begins.
@@ -190,7 +235,16 @@ impl Executor {
             progress.plan(graph.planned());
         }
         self.begin(attempt, read.as_ref(), &progress.steps()).await?;
-        let graph = graph?;
+        let graph = match graph {
+            Ok(graph) => graph,
+            Err(failure) => {
+                if attempt.run.unchanged_task().is_some() {
+                    let found = failed_scan(attempt, failure.clone())?;
+                    self.say_scanned(attempt, &found).await?;
+                }
+                return Err(failure.into());
+            }
+        };
         self.policy.check(&graph, &attempt.run.registry)?;
         budget::check(&graph, self.commander.run_limits, self.commander.limits)?;
         self.pusher.try_credentials(attempt, graph.pushed()).await?;
@@ -367,6 +421,13 @@ impl Executor {
         Ok(())
     }
 
+    /// Records what was found in the source.
+    async fn say_scanned(&self, attempt: &Attempt, found: &Scanned) -> Result<(), Ending> {
+        let lease = &attempt.lease;
+        let scanned = || runs::scanned(self.store.as_ref(), lease.run, &lease.holder, found);
+        Ok(ask_until_answered(lease, "to say which images it needs", scanned).await?)
+    }
+
     /// Notifies the scheduler of work for this run.
     pub(crate) async fn wake_scheduler(&self, run: RunId) {
         let moved = RunsMoved { run };
@@ -464,6 +525,15 @@ async fn repeated<'a>(
         }
     }
     failed.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// A failure that the task's owner can fix. Any other failure tells nothing about the task.
+fn failed_scan(attempt: &Attempt, failure: Failure) -> Result<Scanned, Failure> {
+    if !failure.is_users() {
+        return Err(failure);
+    }
+    let failure = failure.masked(|text| attempt.log.secrets().mask(text));
+    Ok(Scanned::Failed { error: failure.error().clone() })
 }
 
 /// Runs work that may be interrupted.

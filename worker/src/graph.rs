@@ -202,6 +202,16 @@ impl Graph {
         }))
     }
 
+    /// The images that the steps beside the one at this place build.
+    pub(crate) fn built_beside(&self, place: usize) -> BTreeSet<&ImageReference> {
+        let others = self.steps.iter().enumerate().filter(|(other, _)| *other != place);
+        let built = others.flat_map(|(_, step)| match &step.work {
+            StepWork::Build(work) => work.images.as_slice(),
+            StepWork::Push(_) | StepWork::Cmd(_) => &[],
+        });
+        built.collect()
+    }
+
     /// Whether a step has the engine's socket, and so may make an image that gantry does not build.
     pub(crate) fn has_engine_socket(&self) -> bool {
         self.steps.iter().any(|step| step.asks.contains(&Ask::EngineSocket))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gantry_domain::id::WorkerId;
 use gantry_domain::registry::Registry;
-use gantry_domain::run::{ErrorCode, Outcome, Run, RunError};
+use gantry_domain::run::{ErrorCode, Outcome, Purpose, Run, RunError};
 use gantry_domain::step::Steps;
 use gantry_ops::backoff::Backoff;
 use gantry_ops::bundle::Bundle;
@@ -208,12 +208,13 @@ async fn say_failed(attempt: &Attempt, failure: Failure) -> Finish {
 
 async fn timed_out(attempt: &Attempt) -> Finish {
     let seconds = attempt.run.recipe.timeout.as_duration().as_secs();
-    let error = RunError {
-        code: ErrorCode::TimedOut,
-        step: None,
-        exit_code: None,
-        message: format!("the run took longer than its {seconds} s: give it more with `--timeout`"),
+    let message = match attempt.run.purpose {
+        Purpose::Execute => {
+            format!("the run took longer than its {seconds} s: give it more with `--timeout`")
+        }
+        Purpose::Scan => format!("reading the source took longer than {seconds} s"),
     };
+    let error = RunError { code: ErrorCode::TimedOut, step: None, exit_code: None, message };
     attempt.log.say(None, error.to_string()).await;
     Finish::Outcome(Outcome::Timeout { error })
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use gantry_domain::id::StepId;
-use gantry_domain::run::{Outcome, Run};
+use gantry_domain::run::{Outcome, Purpose, Run};
 use gantry_ops::metrics::{self, Label as _, Stage};
 use gantry_ops::telemetry;
 use gantry_seams::runs::{Finished, TakenRun};
@@ -17,16 +17,20 @@ use crate::settings::WorkerSettings;
 pub(crate) fn attempt(taken: &TakenRun, settings: &WorkerSettings) -> Span {
     let run = &taken.run;
     let pipeline = run.task.as_ref().map_or("quick build", |task| task.name.as_str());
+    let action = match run.purpose {
+        Purpose::Execute => "BUILD",
+        Purpose::Scan => "SCAN",
+    };
     let span = tracing::info_span!(
         "attempt",
-        otel.name = format!("BUILD {pipeline}"),
+        otel.name = format!("{action} {pipeline}"),
         otel.kind = "server",
         trace.id = Empty,
         run.id = %run.id,
         run.attempt = taken.holder.attempt,
     );
     telemetry::follow(&span, run.trace.as_ref());
-    telemetry::attribute(&span, "cicd.pipeline.action.name", "BUILD");
+    telemetry::attribute(&span, "cicd.pipeline.action.name", action);
     telemetry::attribute(&span, "cicd.pipeline.name", pipeline.to_owned());
     telemetry::attribute(&span, "cicd.pipeline.run.id", run.id.to_string());
     telemetry::attribute(&span, "cicd.worker.id", settings.id.to_string());

@@ -78,6 +78,11 @@ impl Workspace {
         &self.resources.owner
     }
 
+    /// The source, if the run has files.
+    pub(crate) fn source(&self) -> Option<&Arc<Checkout>> {
+        self.source.as_ref()
+    }
+
     /// The commit of the source, if it came from git.
     pub(crate) fn commit(&self) -> Option<&CommitId> {
         self.source.as_ref()?.commit()
@@ -151,12 +156,7 @@ impl Workspace {
     /// The files of a folder as they are now.
     pub(crate) async fn files(&self, folder: &str) -> Result<Arc<Checkout>, Failure> {
         if !self.is_touched.load(Ordering::Acquire) {
-            let Some(source) = &self.source else { return Err(no_files()) };
-            if folder.is_empty() {
-                return Ok(Arc::clone(source));
-            }
-            let files = source.folder(folder).map_err(|error| failure::of_context(&error))?;
-            return Ok(Arc::new(files));
+            return source_files(self.source.as_ref(), folder);
         }
         let volume = AttemptVolume::workspace(self.owner());
         let read = self.containers.read(&self.resources, &volume, folder).await?;
@@ -179,11 +179,20 @@ impl Workspace {
     }
 }
 
-fn no_files() -> Failure {
-    Failure::in_words(
-        ErrorCode::SourceNotFound,
-        "the run has no files, and a build needs some: give it a context, or the build a remote one",
-    )
+/// The files of a folder as they are in the source.
+pub(crate) fn source_files(
+    source: Option<&Arc<Checkout>>,
+    folder: &str,
+) -> Result<Arc<Checkout>, Failure> {
+    let Some(source) = source else {
+        let message = "the run has no files, and a build needs some: give it a context, or the build a remote one";
+        return Err(Failure::in_words(ErrorCode::SourceNotFound, message));
+    };
+    if folder.is_empty() {
+        return Ok(Arc::clone(source));
+    }
+    let files = source.folder(folder).map_err(|error| failure::of_context(&error))?;
+    Ok(Arc::new(files))
 }
 
 impl AttemptVolume {

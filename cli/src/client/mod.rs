@@ -37,6 +37,7 @@ mod status;
 mod table;
 mod task;
 mod task_file;
+mod task_images;
 mod token;
 
 /// The commands that are sent to a server.

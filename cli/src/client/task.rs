@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use gantry_api::Task;
+use gantry_api::{Task, TaskImages};
 use gantry_domain::id::RunId;
 
 use self::save::{Create, Update};
@@ -12,6 +12,7 @@ use super::arguments::RegistryArg;
 use super::log_view::Show;
 use super::run::{self, ListRuns};
 use super::task_file::FileCommand;
+use super::task_images::Images;
 use crate::exit::Exit;
 
 mod save;
@@ -41,6 +42,14 @@ Examples:
     List(List),
     /// Show a task
     Show(OneTask),
+    /// Show the images that a task needs: bases of its builds, and images of its commands
+    #[command(after_long_help = "\
+They are read from the task's source when the task is saved, and when the source moves; each run of the task reads them \
+too. Images that the task builds itself are left out.
+
+Roles: `runtime` is the base of a built image, `buildtime` any other image that a build reads, `step` one that a command \
+runs in.")]
+    Images(OneTask),
     /// Change a task; omitted options keep their values
     #[command(after_long_help = "Examples:
   gantry task update -n web --status Disabled
@@ -114,6 +123,7 @@ impl Tasks {
             Self::Create(create) => create.run(client).await,
             Self::List(list) => list.run(client).await,
             Self::Show(one) => one.show(client).await,
+            Self::Images(one) => one.images(client).await,
             Self::Update(update) => update.run(client).await,
             Self::Delete(one) => one.delete(client).await,
             Self::Run(run) => run.run(client).await,
@@ -144,6 +154,14 @@ impl OneTask {
         let registry = client.registry(&self.registry).await?;
         let task: Task = client.api.get(&["registries", &registry, "tasks", &self.name]).await?;
         client.output.print(&task, view::details(&task))?;
+        Ok(Exit::Ok)
+    }
+
+    async fn images(self, client: &Client) -> Result<Exit> {
+        let registry = client.registry(&self.registry).await?;
+        let path = ["registries", &registry, "tasks", &self.name, "images"];
+        let images: TaskImages = client.api.get(&path).await?;
+        client.output.print(&images, Images(&images))?;
         Ok(Exit::Ok)
     }
 

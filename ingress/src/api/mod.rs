@@ -14,6 +14,7 @@
 //! | `GET /tasks?registry=` | read | lists tasks |
 //! | `POST /registries/{registry}/tasks` | write | creates one |
 //! | `GET PATCH DELETE /registries/{registry}/tasks/{task}` | read, write, write | |
+//! | `GET /registries/{registry}/tasks/{task}/images` | read | the images that it needs |
 //! | `POST /registries/{registry}/tasks/{task}/runs` | run | starts a run of it; `Idempotency-Key` |
 //! | `GET /runs?registry=&task=&status=&image=&after=&limit=` | read | lists runs from the newest |
 //! | `GET /runs/{run}` | read | shows one, with what it waits for |
@@ -90,6 +91,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(tasks::list)
         .service(tasks::create)
         .service(tasks::show)
+        .service(tasks::images)
         .service(tasks::update)
         .service(tasks::delete)
         .service(requests::start_build)

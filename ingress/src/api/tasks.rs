@@ -61,6 +61,19 @@ pub(super) async fn show(
     Ok(Json(view::task(&task)))
 }
 
+/// Shows the images that a task needs, read from its source when it was saved and when the source moved, or by a run.
+#[utoipa::path(tag = "tasks", security(("token" = ["read"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::TaskImages), Failures))]
+#[get("/registries/{registry}/tasks/{task}/images")]
+pub(super) async fn images(
+    state: Data<State>,
+    allowed: Allowed<Read>,
+    at: At<(RegistryName, TaskName)>,
+) -> Result<Json<types::TaskImages>, ApiError> {
+    let (registry, name) = at.into_inner();
+    let images = tasks::images(&state, &allowed, &registry, &name).await?;
+    Ok(Json(view::task_images(&images)))
+}
+
 /// Changes a task, as its next revision. Existing runs are not affected.
 #[utoipa::path(tag = "tasks", security(("token" = ["write"])), params(("registry" = String, Path), ("task" = String, Path)), responses((status = 200, body = types::Task), Failures))]
 #[patch("/registries/{registry}/tasks/{task}")]

@@ -95,8 +95,9 @@ async fn runs_under_way(
     let store = state.store.as_ref();
     let Some(registries) = allowed.bound_to() else {
         let mut queued = runs::waiting(store, None, COUNTED).await?;
+        queued.retain(|run| !run.is_hidden());
         queued.extend(runs::all_ready(store, COUNTED).await?);
-        return Ok((queued, runs::leased(store, COUNTED).await?.len()));
+        return Ok((queued, runs::count_leased(store, COUNTED).await?));
     };
     let (mut queued, mut leased) = (Vec::new(), 0);
     for registry in registries.values() {

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gantry_api::{TaskCreate, TaskUpdate};
 use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::registry::Registry;
+use gantry_domain::scan::TaskImages;
 use gantry_domain::task::{Status, Task};
-use gantry_seams::{AddError, tasks};
+use gantry_seams::{AddError, task_images, tasks};
 
 use super::paging::{Listed, Paging};
 use super::recipe::{Checker, Whole, lint};
@@ -62,9 +63,7 @@ pub(crate) async fn create(
     let task = new_task(state, &registry, new).await?;
     match tasks::create(store, &task).await {
         Ok((task, event)) => {
-            if let Some(event) = event {
-                state.doorbells.event(event.id, event.trace);
-            }
+            state.doorbells.event(event.id, event.trace);
             Ok(task)
         }
         Err(AddError::Exists { .. }) => Err(Refusal::Conflict {
@@ -136,6 +135,17 @@ pub(crate) async fn find<S: Needs>(
 
 fn absent(id: &TaskId) -> Refusal {
     Refusal::NotFound { what: "task", name: id.to_string() }
+}
+
+/// The images that a task needs, as far as they are known.
+pub(crate) async fn images(
+    state: &State,
+    allowed: &Allowed<Read>,
+    registry: &RegistryName,
+    name: &TaskName,
+) -> Result<TaskImages, Refusal> {
+    let (_, task) = find(state, allowed, registry, name).await?;
+    Ok(task_images::find(state.store.as_ref(), &task).await?)
 }
 
 /// Changes a task, as its next revision. Existing runs are not affected.

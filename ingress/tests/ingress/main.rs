@@ -21,6 +21,7 @@ mod matrix;
 mod overrides;
 mod ready;
 mod rig;
+mod scans;
 mod secrets;
 mod steps;
 mod tls;

@@ -24,6 +24,7 @@ mod saved;
 
 pub use asks::Asks;
 use asks::MayAsk;
+use saved::Incarnation;
 
 /// How many events are read at once.
 const EVENTS_A_TICK: usize = 64;
@@ -146,8 +147,9 @@ impl Decider {
         let event = &found.event;
         let progress = match &event.kind {
             EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
-            EventKind::TaskSaved { task, created } => {
-                self.learn_head(found, task, *created, may_ask).await?
+            EventKind::TaskSaved { task, created, watches_anew } => {
+                let task = Incarnation { id: task, created: *created };
+                self.decide_saved(found, task, *watches_anew, may_ask).await?
             }
             EventKind::ImagePushed(pushed) => {
                 let what = format!("{} at {}", pushed.image, pushed.digest);

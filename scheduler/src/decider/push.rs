@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use gantry_domain::decide::judge::{Head, Verdict, judge};
+use gantry_domain::decide::judge::{Head, Started, Verdict, judge};
+use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Rule, matcher};
 use gantry_domain::event::{Push, PushedRef};
 use gantry_domain::fact::FactKey;
@@ -83,8 +84,8 @@ impl Decider {
         let asking = Asking { may_ask, may_wait: is_new && after.is_none() };
         let resolved = async {
             let push = self.with_default_branch(push, &candidates, may_ask).await?;
-            let matched = candidates.iter().find_map(|task| matcher::match_push(&push, task).ok());
-            let head = match matched {
+            let moved = candidates.iter().find_map(|task| matcher::moved_source(&push, task).ok());
+            let head = match moved {
                 None => FoundHead::NotAsked,
                 Some(branch) => FoundHead::Resolved(
                     self.resolve_head(&event.registry, &push, branch, &candidates, now, asking)
@@ -129,8 +130,8 @@ impl Decider {
         may_ask: MayAsk,
     ) -> Result<Cow<'a, Push>, Unresolved> {
         let needs_it = |task: &Task| {
-            let matched = matcher::match_push(push, task);
-            matches!(matched, Err(Rule::DefaultBranchUnknown { .. }))
+            let moved = matcher::moved_source(push, task);
+            matches!(moved, Err(Rule::DefaultBranchUnknown { .. }))
         };
         if !candidates.iter().any(needs_it) {
             return Ok(Cow::Borrowed(push));
@@ -157,22 +158,29 @@ impl Decider {
         }
         // The first commit advanced the fact. Later candidates must start their runs too, although it is unchanged now.
         let head = head.judged(found.cursor().is_some());
-        let keys: Vec<String> = candidates.iter().filter_map(|task| head.run_key(task)).collect();
+        let keys = candidates.iter().flat_map(|task| [head.run_key(task), head.scan_key(task)]);
+        let keys: Vec<String> = keys.flatten().collect();
         let has = runs::find_for(store, &keys).await?;
+        let found_for = |key: &Option<String>| key.as_ref().and_then(|key| has.get(key).copied());
         let signer = self.keyring.as_ref();
         let mut creation = runs::Creation::begin(store, batch, event.prefix, signer, now).await?;
         let (mut decided, mut started) = (Vec::with_capacity(candidates.len()), Vec::new());
         for task in candidates {
-            let key = head.run_key(task);
-            let started_before = key.as_ref().and_then(|key| has.get(key).copied());
-            let choice = match judge(&event.id, push, task, &head, started_before) {
+            let (run_key, scan_key) = (head.run_key(task), head.scan_key(task));
+            let before = Started { run: found_for(&run_key), scan: found_for(&scan_key) };
+            let mut start = |mut draft: Box<RunDraft>, key| {
+                draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
+                let run = creation.add(*draft, key)?.id;
+                started.push(run);
+                Ok::<_, StoreError>(run)
+            };
+            let choice = match judge(&event.id, push, task, &head, before) {
                 Verdict::No(rule) => Choice::No { rule },
-                Verdict::Run(mut draft) => {
-                    draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
-                    let run = creation.add(*draft, key)?.id;
-                    started.push(run);
-                    Choice::Run { run }
+                Verdict::Scan { rule, scan } => {
+                    start(scan, scan_key)?;
+                    Choice::No { rule }
                 }
+                Verdict::Run(draft) => Choice::Run { run: start(draft, run_key)? },
             };
             let other_address = matcher::other_address(push, task);
             if let Some(addresses) = &other_address {

@@ -101,7 +101,8 @@ impl Keeper {
         let before = self.store.now().await?.before(self.retention.runs);
         let mut count = 0;
         for run in runs::ended(self.store.as_ref(), PIECE).await? {
-            if run.state.done().is_none_or(|done| done.at >= before) {
+            // What a hidden run found is recorded elsewhere, so it need not be kept.
+            if !run.is_hidden() && run.state.done().is_none_or(|done| done.at >= before) {
                 break;
             }
             match self.forget_logs(&run).await {

@@ -18,6 +18,7 @@ mod run;
 mod secret;
 mod status;
 mod task;
+mod task_images;
 mod token;
 
 pub use delivery::{Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult};
@@ -40,6 +41,7 @@ pub use task::{
     SourceTrigger, Task, TaskCreate, TaskFile, TaskFileCreate, TaskFileUpdate, TaskRunCreate,
     TaskUpdate,
 };
+pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
 pub use token::{Token, TokenCreate, TokenCreated};
 
 /// A page of a list, and where the next page begins.

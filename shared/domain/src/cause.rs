@@ -31,6 +31,11 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pusher: Option<String>,
     },
+    /// A task was saved.
+    Saved {
+        /// The event that records it.
+        event: EventId,
+    },
     /// A person or program requested it.
     Request {
         /// The event that records it.
@@ -54,15 +59,15 @@ impl Cause {
     #[must_use]
     pub fn event(&self) -> &EventId {
         match self {
-            Self::Push { event, .. } | Self::Request { event, .. } => event,
+            Self::Push { event, .. } | Self::Saved { event } | Self::Request { event, .. } => event,
         }
     }
 
-    /// The token of the request; `None` for a push.
+    /// The token of the request; `None` if nobody requested it.
     #[must_use]
     pub fn by(&self) -> Option<&TokenId> {
         match self {
-            Self::Push { .. } => None,
+            Self::Push { .. } | Self::Saved { .. } => None,
             Self::Request { by, .. } => Some(by),
         }
     }
@@ -72,6 +77,7 @@ impl Cause {
     pub fn trigger(&self) -> &'static str {
         match self {
             Self::Push { .. } => "Commit",
+            Self::Saved { .. } => "Saved",
             Self::Request { .. } => "Manual",
         }
     }
@@ -83,6 +89,7 @@ impl fmt::Display for Cause {
             Self::Push { branch, commit, .. } => {
                 write!(f, "push to {branch} at {}", commit.as_str().get(..7).unwrap_or_default())
             }
+            Self::Saved { .. } => f.write_str("the task was saved"),
             Self::Request { rerun_of: Some(run), .. } => write!(f, "rerun of {run}"),
             Self::Request { by, rerun_of: None, .. } => write!(f, "asked for with token {by}"),
         }

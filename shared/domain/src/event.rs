@@ -34,12 +34,16 @@ pub enum EventKind {
     Push(Push),
     /// A registry reported that a tag points to a manifest.
     ImagePushed(ImagePushed),
-    /// A task with a source trigger was saved, so the head of its branch is to be resolved.
+    /// A task was saved, so the images that it needs are to be read from its source.
     TaskSaved {
         /// The task.
         task: TaskId,
         /// The time of creation, which distinguishes the task from others of the same name.
         created: Timestamp,
+        /// Whether its source trigger watches something else than before, so that the head of its branch is to be
+        /// resolved.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        watches_anew: bool,
     },
     /// A person or program requested a run. Decided when it was accepted.
     Requested {

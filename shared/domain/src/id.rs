@@ -204,10 +204,16 @@ impl FromStr for RunPrefix {
 
 serde_as_text!(RunPrefix);
 
-/// The id of a run, like `ca1`. Unique in the installation, increasing per registry, valid as an image tag.
+/// The id of a run, like `ca1`; of a hidden run, like `ca-1`. Unique in the installation, increasing per registry, valid
+/// as an image tag.
+///
+/// A hidden run is gantry's own work, which nobody asked for. It is in no list that people see and counts against no
+/// limit. Hidden runs are numbered separately, so the ids that people see have no gaps, and the id alone tells whether a
+/// run is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId {
     prefix: RunPrefix,
+    is_hidden: bool,
     number: u64,
 }
 
@@ -215,7 +221,13 @@ impl RunId {
     /// The run with this number, from 1, of this prefix.
     #[must_use]
     pub fn new(prefix: RunPrefix, number: u64) -> Self {
-        Self { prefix, number }
+        Self { prefix, is_hidden: false, number }
+    }
+
+    /// The hidden run with this number, from 1, of this prefix.
+    #[must_use]
+    pub fn hidden(prefix: RunPrefix, number: u64) -> Self {
+        Self { prefix, is_hidden: true, number }
     }
 
     /// The registry's prefix.
@@ -224,7 +236,13 @@ impl RunId {
         self.prefix
     }
 
-    /// The run's number within its prefix.
+    /// Whether it is the id of a hidden run.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
+    }
+
+    /// The run's number among the hidden runs, or among the others, of its prefix.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
@@ -233,7 +251,8 @@ impl RunId {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.prefix, self.number)
+        let dash = if self.is_hidden { "-" } else { "" };
+        write!(f, "{}{dash}{}", self.prefix, self.number)
     }
 }
 
@@ -243,14 +262,15 @@ impl FromStr for RunId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || InvalidText::new("run id", text, "letters and a number, like `ca1`");
         let end = text.find(|letter: char| letter.is_ascii_digit()).ok_or_else(refused)?;
-        let (prefix, digits) = text.split_at_checked(end).ok_or_else(refused)?;
+        let (letters, digits) = text.split_at_checked(end).ok_or_else(refused)?;
+        let hidden = letters.strip_suffix('-');
         let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         if !canonical {
             return Err(refused());
         }
-        let prefix = prefix.parse().map_err(|_| refused())?;
+        let prefix = hidden.unwrap_or(letters).parse().map_err(|_| refused())?;
         let number = digits.parse().map_err(|_| refused())?;
-        Ok(Self { prefix, number })
+        Ok(Self { prefix, is_hidden: hidden.is_some(), number })
     }
 }
 
@@ -293,9 +313,26 @@ mod tests {
         let id = RunId::new(RunPrefix::nth(0), 17);
         assert_eq!(id.to_string(), "ca17");
         assert_eq!("ca17".parse(), Ok(id));
-        for refused in
-            ["", "c", "ca", "ca0", "ca01", "CA1", "ca-1", "ca1x", "é1", "ca99999999999999999999999"]
-        {
+        let hidden = RunId::hidden(RunPrefix::nth(0), 17);
+        assert_eq!(hidden.to_string(), "ca-17");
+        assert_eq!("ca-17".parse(), Ok(hidden));
+        assert!(hidden.is_hidden() && !id.is_hidden() && hidden != id);
+        for refused in [
+            "",
+            "c",
+            "ca",
+            "ca0",
+            "ca01",
+            "CA1",
+            "ca--1",
+            "ca-",
+            "-1",
+            "ca-01",
+            "ca1-",
+            "ca1x",
+            "é1",
+            "ca99999999999999999999999",
+        ] {
             assert!(refused.parse::<RunId>().is_err(), "{refused}");
         }
     }

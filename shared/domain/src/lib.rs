@@ -22,6 +22,7 @@ pub mod platform;
 pub mod recipe;
 pub mod registry;
 pub mod run;
+pub mod scan;
 pub mod sealed;
 pub mod secret;
 pub mod signature;

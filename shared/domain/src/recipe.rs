@@ -197,11 +197,14 @@ impl Recipe {
 }
 
 /// The time limit of a run: 1 to 28 800 seconds. The original's minimum is 300.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct RunTimeout(u32);
 
 impl RunTimeout {
+    /// The longest of a scan, which executes nothing.
+    pub const OF_A_SCAN: Self = Self(600);
+
     /// 1 to 28 800 seconds.
     ///
     /// # Errors

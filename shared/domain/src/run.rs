@@ -37,6 +37,9 @@ pub struct Run {
     pub id: RunId,
     /// The registry.
     pub registry: RegistryName,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Purpose::is_default")]
+    pub purpose: Purpose,
     /// The type of run, in the original's words.
     pub run_type: RunType,
     /// The task, and its revision; `None` for a quick build.
@@ -90,6 +93,18 @@ impl Run {
             .map(|task| TaskId { registry: self.registry.clone(), name: task.name.clone() })
     }
 
+    /// Whether it is in no list that people see and counts against no limit.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.id.is_hidden()
+    }
+
+    /// The task's revision, if the run executes it as it is saved. Only such a run tells which images the task needs.
+    #[must_use]
+    pub fn unchanged_task(&self) -> Option<&TaskRevision> {
+        self.task.as_ref().filter(|task| task.is_unchanged)
+    }
+
     /// The pool whose workers build it and open its secrets.
     #[must_use]
     pub fn pool(&self) -> PoolName {
@@ -103,7 +118,9 @@ impl Run {
             Cause::Push { branch, .. } | Cause::Request { branch: Some(branch), .. } => {
                 Some(branch)
             }
-            Cause::Request { branch: None, .. } => self.read.as_ref()?.branch.as_ref(),
+            Cause::Saved { .. } | Cause::Request { branch: None, .. } => {
+                self.read.as_ref()?.branch.as_ref()
+            }
         }
     }
 
@@ -172,13 +189,45 @@ impl Outage {
     }
 }
 
-/// A revision of a task.
+/// What a run is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Executes the recipe.
+    #[default]
+    Execute,
+    /// Reads the source and compiles the recipe, to learn which images it needs. Executes nothing. A hidden run.
+    Scan,
+}
+
+impl Purpose {
+    /// Whether runs of this purpose are hidden.
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        match self {
+            Self::Execute => false,
+            Self::Scan => true,
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A revision of a task, as a run has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRevision {
     /// The task's name in the run's registry.
     pub name: TaskName,
+    /// When the task was created, which distinguishes it from others of the same name.
+    pub created: Timestamp,
     /// The revision's number.
     pub revision: u64,
+    /// Whether the run executes the revision as it is saved, without overrides, though maybe at an exact commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unchanged: bool,
 }
 
 /// The types of runs, as in the original.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cause::Cause;
 use crate::id::{RegistryName, RunId};
 use crate::recipe::Recipe;
-use crate::run::{Run, RunType, TaskRevision};
+use crate::run::{Purpose, Run, RunType, TaskRevision};
 use crate::sealed::Sealed;
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
@@ -42,6 +42,8 @@ struct Fixed<'a> {
     form: &'static str,
     id: RunId,
     registry: &'a RegistryName,
+    #[serde(skip_serializing_if = "Purpose::is_default")]
+    purpose: Purpose,
     run_type: RunType,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: &'a Option<TaskRevision>,
@@ -98,6 +100,7 @@ impl Run {
         let Self {
             id,
             registry,
+            purpose,
             run_type,
             task,
             recipe,
@@ -119,11 +122,13 @@ impl Run {
         for sealed in recipe.sealed_mut() {
             *sealed = Sealed::from_text(String::new());
         }
-        let (id, run_type, created, force_tags) = (*id, *run_type, *created, *force_tags);
+        let (id, purpose, run_type) = (*id, *purpose, *run_type);
+        let (created, force_tags) = (*created, *force_tags);
         Fixed {
             form: FORM,
             id,
             registry,
+            purpose,
             run_type,
             task,
             recipe,
@@ -169,7 +174,7 @@ mod tests {
             fixed,
             concat!(
                 r#"{"form":"gantry run 1","id":"ca1","registry":"reg","run_type":"QuickBuild","#,
-                r#""task":{"name":"web","revision":3},"recipe":{"source":{"kind":"git","#,
+                r#""task":{"name":"web","created":0,"revision":3,"is_unchanged":true},"recipe":{"source":{"kind":"git","#,
                 r#""url":"https://github.com/octo/hello.git","reference":"main","folder":"app"},"#,
                 r#""platform":"linux/amd64","timeout":3600,"work":{"build":{"#,
                 r#""dockerfile":"Dockerfile","images":["web:{{.Run.ID}}"],"#,

@@ -38,6 +38,15 @@ pub struct Task {
     pub updated: Timestamp,
 }
 
+impl Task {
+    /// The run key of the scan of this revision: a revision is scanned once.
+    #[must_use]
+    pub fn scan_key(&self) -> String {
+        // Includes the time of creation, because a later task may have the same name.
+        format!("scan/{}@{}/{}", self.id, self.created.as_millis(), self.revision)
+    }
+}
+
 /// Whether a task or trigger is enabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -72,13 +72,11 @@ impl Bundle {
     ) -> Result<Self, SecretError> {
         let sealed_for = Registry::seals_for(registry.prefix);
         let open = |sealed: &Sealed| keyring.open(&sealed_for, sealed);
-        let mut bundle = Self::default();
+        let mut bundle = Self::of_source(keyring, registry, recipe, git_token)?;
         if let Some(credentials) = &registry.credentials {
             let (username, password) = (credentials.username.clone(), open(&credentials.password)?);
             bundle.registries.insert(registry.host.clone(), Credentials { username, password });
         }
-        bundle.git_token = git_token.map(open).transpose()?;
-        bundle.source_query = recipe.source.query().map(open).transpose()?;
         match &recipe.work {
             Work::Build(build) => {
                 for (name, value) in &build.secret_build_args {
@@ -92,6 +90,25 @@ impl Bundle {
             }
         }
         Ok(bundle)
+    }
+
+    /// Collects only the secrets that fetching the source needs.
+    ///
+    /// # Errors
+    /// [`SecretError`] if one of them does not open.
+    pub fn of_source(
+        keyring: &Keyring,
+        registry: &Registry,
+        recipe: &Recipe,
+        git_token: Option<&Sealed>,
+    ) -> Result<Self, SecretError> {
+        let sealed_for = Registry::seals_for(registry.prefix);
+        let open = |sealed: &Sealed| keyring.open(&sealed_for, sealed);
+        Ok(Self {
+            git_token: git_token.map(open).transpose()?,
+            source_query: recipe.source.query().map(open).transpose()?,
+            ..Self::default()
+        })
     }
 
     /// The texts that must not appear in the run's log.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gantry_domain::hook::Provider;
 use gantry_domain::id::PoolName;
-use gantry_domain::run::{Run, RunStatus, RunType};
+use gantry_domain::run::{Purpose, Run, RunStatus, RunType};
 use gantry_domain::timestamp::Timestamp;
 
 mod family;
@@ -52,6 +52,7 @@ struct Metrics {
     store_used: Gauge<()>,
     store_limit: Gauge<()>,
     runs: Counter<(RunType, RunStatus)>,
+    scans: Counter<RunStatus>,
     run_queued: Histogram<RunType>,
     run_took: Histogram<RunStatus>,
     attempts: Counter<()>,
@@ -132,6 +133,7 @@ impl Metrics {
                 "The limit for the store's data; absent if none is set (scheduler).",
             ),
             runs: t.counter("gantry_runs_total", "Ended runs, by status."),
+            scans: t.counter("gantry_scans_total", "Ended scans of tasks, by status."),
             run_queued: t.histogram(
                 "gantry_run_queued_seconds",
                 "Time from a run's creation to its first lease.",
@@ -320,18 +322,25 @@ pub fn lease_lapsed() {
     METRICS.lapses.add((), 1);
 }
 
-/// Counts an attempt that this worker began.
+/// Counts an attempt that this worker began, unless the run is hidden.
 pub fn run_taken(run: &Run) {
+    if run.is_hidden() {
+        return;
+    }
     METRICS.attempts.add((), 1);
     if let Some(lease) = run.state.lease().filter(|lease| lease.attempt == 1) {
         METRICS.run_queued.observe(run.run_type, between(run.created, lease.since));
     }
 }
 
-/// Counts a run that this process ended. A run that has not ended is ignored.
+/// Counts a run or scan that this process ended. One that has not ended is ignored.
 pub fn run_ended(run: &Run) {
     let Some(done) = run.state.done() else { return };
     let status = done.outcome.status();
+    if run.purpose == Purpose::Scan {
+        METRICS.scans.add(status, 1);
+        return;
+    }
     METRICS.runs.add((run.run_type, status), 1);
     if let Some(started) = done.started {
         METRICS.run_took.observe(status, between(started, done.at));

@@ -33,6 +33,7 @@ mod retry;
 pub mod runs;
 pub mod secrets;
 pub mod tags;
+pub mod task_images;
 pub mod tasks;
 pub mod tokens;
 pub mod uploads;

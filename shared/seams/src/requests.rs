@@ -114,7 +114,7 @@ async fn repeated(
         Cause::Request { asked: Some(asked), .. } => {
             signer.vouches_for(&idempotency.signed_text(), asked)
         }
-        Cause::Request { asked: None, .. } | Cause::Push { .. } => false,
+        Cause::Request { asked: None, .. } | Cause::Push { .. } | Cause::Saved { .. } => false,
     };
     Ok(if is_same { AcceptedRequest::Repeated(id) } else { AcceptedRequest::OtherRequest(id) })
 }

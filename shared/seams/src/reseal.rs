@@ -68,6 +68,7 @@ pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreE
     walk.over::<Task>("tasks", &tasks::listing(), Kind::Task).await?;
     walk.over::<Task>("revisions of tasks", &tasks::revisions(), Kind::TaskRevision).await?;
     walk.over::<Run>("runs", &runs::listing_of_all(), Kind::Run).await?;
+    walk.over::<Run>("scans", &runs::listing_of_hidden(), Kind::Run).await?;
     Ok(walk.pass)
 }
 

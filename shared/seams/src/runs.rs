@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, TokenId};
 use gantry_domain::run::{
-    CancelAsk, IllegalTransition, Outcome, Progress, Run, RunState, WaitReason,
+    CancelAsk, IllegalTransition, Outcome, Progress, Purpose, Run, RunError, RunState, WaitReason,
 };
+use gantry_domain::scan::Scanned;
 use gantry_domain::signature::Signer;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
 use crate::retry::{self, Plan};
-use crate::steps;
 use crate::store::{Batch, CommitError, Expect, Key, Kind, Store, StoreError};
+use crate::{steps, task_images};
 
 mod admission;
 mod bundles;
@@ -31,11 +32,11 @@ pub(crate) use bundles::key as bundle_key;
 pub use bundles::{Bundled, NoBundle};
 pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};
 pub use indexes::RunFilter;
-pub(crate) use indexes::all as listing_of_all;
 use indexes::reindex;
+pub(crate) use indexes::{all as listing_of_all, hidden as listing_of_hidden};
 pub use leasing::{
-    Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, tagging,
-    take, take_beside_others,
+    Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, scanned,
+    tagging, take, take_beside_others,
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, pools_with_work,
@@ -71,16 +72,51 @@ pub(crate) fn key(run: RunId) -> Key {
     Key::new(Kind::Run, run)
 }
 
-/// Creates runs in one commit with their cause. They get consecutive numbers.
+/// Creates runs in one commit with their cause. They get consecutive numbers, hidden runs separately.
 #[must_use = "nothing is created before the batch is committed"]
 pub struct Creation<'a> {
     batch: Batch,
     prefix: RunPrefix,
-    /// The last number in use, and the version of its record.
-    taken: (u64, Option<u64>),
-    added: u64,
+    shown: Numbers,
+    hidden: Numbers,
     signer: &'a dyn Signer,
     now: Timestamp,
+}
+
+/// The numbers of runs in one commit.
+struct Numbers {
+    counter: Key,
+    /// The last number in use.
+    last: u64,
+    /// The version of its record, if there is one.
+    version: Option<u64>,
+    added: u64,
+}
+
+impl Numbers {
+    async fn read(store: &dyn Store, counter: Key) -> Result<Self, StoreError> {
+        let mut found = store.load(std::slice::from_ref(&counter)).await?;
+        let Some(record) = found.pop().flatten() else {
+            return Ok(Self { counter, last: 0, version: None, added: 0 });
+        };
+        let last = codec::parse_text(store, &counter, &record, "number").await?;
+        Ok(Self { counter, last, version: Some(record.version), added: 0 })
+    }
+
+    fn next(&mut self) -> u64 {
+        self.added += 1;
+        self.last + self.added
+    }
+
+    /// Adds the new last number to the batch.
+    fn write(self, batch: &mut Batch) {
+        let last = self.last + self.added;
+        match self.version {
+            _ if self.added == 0 => {}
+            Some(version) => batch.replace(self.counter, version, last.to_string()),
+            None => batch.create(self.counter, last.to_string()),
+        }
+    }
 }
 
 impl<'a> Creation<'a> {
@@ -95,8 +131,12 @@ impl<'a> Creation<'a> {
         signer: &'a dyn Signer,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let taken = read_counter(store, &counter_key(prefix)).await?;
-        Ok(Self { batch, prefix, taken, added: 0, signer, now })
+        let counter = |series| Key::new(Kind::Counter, format_args!("{series}-{prefix}"));
+        let (shown, hidden) = tokio::try_join!(
+            Numbers::read(store, counter("runs")),
+            Numbers::read(store, counter("hidden-runs"))
+        )?;
+        Ok(Self { batch, prefix, shown, hidden, signer, now })
     }
 
     /// Adds a run. At most one run exists for each `key`.
@@ -104,8 +144,11 @@ impl<'a> Creation<'a> {
     /// # Errors
     /// [`StoreError`] if the run cannot be encoded.
     pub fn add(&mut self, draft: RunDraft, key: Option<String>) -> Result<Run, StoreError> {
-        self.added += 1;
-        let id = RunId::new(self.prefix, self.taken.0 + self.added);
+        let id = if draft.purpose.is_hidden() {
+            RunId::hidden(self.prefix, self.hidden.next())
+        } else {
+            RunId::new(self.prefix, self.shown.next())
+        };
         let mut run = draft.create(id, self.now);
         run.created_for.clone_from(&key);
         run.sign(self.signer);
@@ -121,27 +164,10 @@ impl<'a> Creation<'a> {
     /// Returns the batch with the runs. Its commit conflicts if another run took the next number or the same key
     /// meanwhile: then read and create again.
     pub fn finish(mut self) -> Batch {
-        let (key, last) = (counter_key(self.prefix), self.taken.0 + self.added);
-        match self.taken.1 {
-            _ if self.added == 0 => {}
-            Some(version) => self.batch.replace(key, version, last.to_string()),
-            None => self.batch.create(key, last.to_string()),
-        }
+        self.shown.write(&mut self.batch);
+        self.hidden.write(&mut self.batch);
         self.batch
     }
-}
-
-fn counter_key(prefix: RunPrefix) -> Key {
-    Key::new(Kind::Counter, format_args!("runs-{prefix}"))
-}
-
-async fn read_counter(store: &dyn Store, key: &Key) -> Result<(u64, Option<u64>), StoreError> {
-    let mut found = store.load(std::slice::from_ref(key)).await?;
-    let Some(record) = found.pop().flatten() else {
-        return Ok((0, None));
-    };
-    let number = codec::parse_text(store, key, &record, "number").await?;
-    Ok((number, Some(record.version)))
 }
 
 /// The runs created for these keys, where there is one. One read.
@@ -285,7 +311,8 @@ fn advance(run: &mut Run, progress: Progress, now: Timestamp) -> Result<(), RunO
     Ok(())
 }
 
-/// Changes one run and its indexes under the run's version, and retries on conflicts.
+/// Changes one run and its indexes under the run's version, and retries on conflicts. Whatever ends a scan that did not
+/// succeed tells its task why.
 async fn update(
     store: &dyn Store,
     run: RunId,
@@ -300,9 +327,21 @@ async fn update(
         if found.value == before && batch.is_empty() {
             return Ok(Plan::Answer(found.value));
         }
+        if let Some(error) = failed_scan(&before, &found.value) {
+            let failed = Scanned::Failed { error: error.clone() };
+            task_images::take_in(store, &mut batch, &found.value, &failed, now).await?;
+        }
         found.replace_in(&mut batch, key(run))?;
         reindex(&mut batch, Some(&before), Some(&found.value));
         Ok(Plan::Commit(batch, found.value))
     })
     .await
+}
+
+/// Why a scan did not succeed, if it has just ended.
+fn failed_scan<'a>(before: &Run, after: &'a Run) -> Option<&'a RunError> {
+    match after.purpose {
+        Purpose::Scan if before.state.done().is_none() => after.state.done()?.outcome.error(),
+        Purpose::Scan | Purpose::Execute => None,
+    }
 }

@@ -136,6 +136,8 @@ kinds! {
     Task = "task",
     /// A revision of a task.
     TaskRevision = "task-revision",
+    /// The images that a task needs.
+    TaskImages = "task-images",
     /// A hook.
     Hook = "hook",
     /// A secret of a registry, with its versions.

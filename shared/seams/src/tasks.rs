@@ -15,17 +15,18 @@ use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
+use crate::task_images;
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
 
 const ONE_MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Creates a task as revision 1. If it has a source trigger, the returned event resolves the current head of its
-/// branch. The time of creation is moved forward if an earlier task of this name has the same one.
+/// Creates a task as revision 1, with the event that it was saved. The time of creation is moved forward if an earlier
+/// task of this name has the same one.
 ///
 /// # Errors
 /// [`AddError`].
-pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Option<Event>), AddError> {
+pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), AddError> {
     let id = task.id.to_string();
     let mut created = task.created;
     for _ in 0..retry::TRIES {
@@ -39,7 +40,10 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Option<Even
         batch.index(of_registry(&task.id.registry), 0, &id);
         let revision = record_revision(&mut batch, &task)?;
         batch.expect.push((revision.clone(), Expect::Absent));
-        let event = watch_source(&mut batch, None, &task)?;
+        task_images::create(&mut batch, &task)?;
+        watch_source(&mut batch, None, &task);
+        let event = saved(None, &task);
+        events::record_undecided(&mut batch, &event)?;
         match store.commit(batch).await {
             Ok(()) => return Ok((task, event)),
             Err(CommitError::Conflict { key }) if key == revision => {
@@ -77,8 +81,8 @@ pub async fn list(
     }
 }
 
-/// Changes a task, as its next revision. `None` if there is no such task. If the source trigger watches something else
-/// than before, the returned event resolves the head of that branch.
+/// Changes a task, as its next revision, with the event that it was saved; without an event if nothing changed. `None`
+/// if there is no such task.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -102,11 +106,13 @@ pub async fn update(
     let updated = ALL
         .update(store, &id.to_string(), next_revision, |batch, before, after| {
             record_revision(batch, after).map(drop)?;
-            watch_source(batch, Some(before), after).map(drop)
+            watch_source(batch, Some(before), after);
+            events::record_undecided(batch, &saved(Some(before), after))
         })
         .await?;
     Ok(updated.map(|task| {
-        let event = before.and_then(|before| source_event(Some(&before), &task));
+        let before = before.filter(|before| before.revision != task.revision);
+        let event = before.map(|before| saved(Some(&before), &task));
         (task, event)
     }))
 }
@@ -126,6 +132,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         // behind.
         batch.expect.push((ALL.key(&member), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, &member);
+        task_images::forget(&mut batch, &found.value);
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         if let Some(repository) = matcher::watched_repository(&found.value) {
@@ -182,12 +189,8 @@ fn record_revision(batch: &mut Batch, task: &Task) -> Result<Key, StoreError> {
     Ok(key)
 }
 
-/// Updates the index of watched repositories, and adds the event that resolves the head of a newly watched branch.
-fn watch_source(
-    batch: &mut Batch,
-    before: Option<&Task>,
-    after: &Task,
-) -> Result<Option<Event>, StoreError> {
+/// Updates the index of watched repositories.
+fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) {
     let registry = after.prefix;
     let old = before.and_then(matcher::watched_repository);
     let new = matcher::watched_repository(after);
@@ -197,35 +200,28 @@ fn watch_source(
     if let Some(new) = &new {
         batch.index(by_source(registry, new), 0, &after.id);
     }
-    let event = source_event(before, after);
-    if let Some(event) = &event {
-        events::record_undecided(batch, event)?;
-    }
-    Ok(event)
 }
 
-fn source_event(before: Option<&Task>, after: &Task) -> Option<Event> {
+/// The event that a revision of a task was saved.
+fn saved(before: Option<&Task>, after: &Task) -> Event {
     let watched = |task: &Task| {
         matcher::watched_repository(task)
             .map(|repository| (repository, matcher::watched_branch(task), task.git_token.clone()))
     };
-    let new = watched(after)?;
-    if before.and_then(watched).as_ref() == Some(&new) {
-        return None;
-    }
+    let watches_anew = watched(after).is_some() && before.and_then(watched) != watched(after);
     // The id contains the time of creation: the events of a deleted task outlive it, and a new task may have its name.
     let (created, revision) = (after.created.as_millis(), after.revision);
     let Ok(id) = format!("task:{}:{created}:{revision}", after.id).parse() else {
         unreachable!("a task's id and numbers are short and of an event id's characters")
     };
-    Some(Event {
+    Event {
         id,
         registry: after.id.registry.clone(),
         prefix: after.prefix,
         received: after.updated,
         trace: None,
-        kind: EventKind::TaskSaved { task: after.id.clone(), created: after.created },
-    })
+        kind: EventKind::TaskSaved { task: after.id.clone(), created: after.created, watches_anew },
+    }
 }
 
 fn of_registry(registry: &RegistryName) -> Index {

@@ -102,7 +102,7 @@ async fn leased(parts: &Parts, limit: usize) -> Result<HashMap<String, i64>> {
 fn commit(run: &Run) -> Option<String> {
     match &run.cause {
         Cause::Push { commit, .. } => Some(commit.to_string()),
-        Cause::Request { .. } => None,
+        Cause::Saved { .. } | Cause::Request { .. } => None,
     }
 }
 

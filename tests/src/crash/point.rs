@@ -1,10 +1,13 @@
 //! The crash points, and when a process reaches them.
 //!
-//! Operations are recognized by what they write: record kinds and run states are the store's own format.
+//! Operations are recognized by what they write: record kinds and run states are the store's own format. Scans do not
+//! count: they are under way before anything is delivered.
 
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
+use gantry_domain::id::RunId;
+use gantry_seams::logs::LogId;
 use gantry_seams::store::{Batch, Expect, Kind};
 use serde_json::Value;
 
@@ -110,13 +113,13 @@ impl CrashPoint {
             Self::Accepted => AfterCommit(|batch| creates(batch, Kind::Delivery)),
             Self::AcceptedUnrung => EventDoorbell,
             Self::Requested => {
-                AfterCommit(|batch| creates(batch, Kind::Run) && creates(batch, Kind::Event))
+                AfterCommit(|batch| creates_run(batch) && creates(batch, Kind::Event))
             }
             Self::BeforeDecision => BeforeCommit(|batch| decides(batch).is_some()),
             Self::HalfDecided => {
                 AfterCommit(|batch| decides(batch).is_some_and(|it| it["is_final"] == false))
             }
-            Self::Created => AfterCommit(|batch| creates(batch, Kind::Run)),
+            Self::Created => AfterCommit(creates_run),
             Self::Ready => AfterCommit(|batch| brings_run_to(batch, "ready")),
             Self::Taken => AfterCommit(|batch| brings_run_to(batch, "started")),
             Self::Began => AfterCommit(|batch| brings_run_to(batch, "running")),
@@ -134,14 +137,21 @@ impl CrashPoint {
                 runs(batch).any(|run| run["cancel"].is_object() && run["state"]["state"] != "done")
             }),
             Self::SegmentPut => BeforeCommit(|batch| {
-                batch.index.iter().any(|(_, entry)| entry.member.starts_with("packed:"))
+                batch.index.iter().any(|(index, entry)| {
+                    entry.member.starts_with("packed:") && is_log_of_shown(index.as_str())
+                })
             }),
             Self::BeforeSeal => BeforeCommit(|batch| {
-                batch.unindex.iter().any(|(index, _)| index.as_str() == "log/open")
+                batch
+                    .unindex
+                    .iter()
+                    .any(|(index, log)| index.as_str() == "log/open" && is_log_of_shown(log))
             }),
             Self::UploadPut => BeforeCommit(|batch| creates(batch, Kind::Upload)),
             Self::BodyPut => BeforeCommit(|batch| deletes(batch, Kind::DeliveryBody)),
-            Self::LogsForgotten => BeforeCommit(|batch| deletes(batch, Kind::Run)),
+            Self::LogsForgotten => BeforeCommit(|batch| {
+                batch.delete.iter().any(|key| key.kind == Kind::Run && is_shown(&key.id))
+            }),
         }
     }
 }
@@ -157,6 +167,21 @@ impl FromStr for CrashPoint {
 
 fn creates(batch: &Batch, kind: Kind) -> bool {
     batch.expect.iter().any(|(key, expect)| key.kind == kind && *expect == Expect::Absent)
+}
+
+fn creates_run(batch: &Batch) -> bool {
+    creates(batch, Kind::Run) && runs(batch).next().is_some()
+}
+
+/// Whether this is the id of a run that is not hidden.
+fn is_shown(id: &str) -> bool {
+    id.parse::<RunId>().is_ok_and(|run| !run.is_hidden())
+}
+
+/// Whether this ends in the id of a log of such a run.
+fn is_log_of_shown(path: &str) -> bool {
+    let log = path.rsplit('/').next().unwrap_or_default().parse::<LogId>();
+    log.is_ok_and(|log| !log.run.is_hidden())
 }
 
 fn puts(batch: &Batch, kind: Kind) -> bool {
@@ -177,7 +202,7 @@ fn claims_tags(batch: &Batch) -> bool {
 }
 
 fn runs(batch: &Batch) -> impl Iterator<Item = Value> {
-    let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run);
+    let runs = batch.put.iter().filter(|(key, _)| key.kind == Kind::Run && is_shown(&key.id));
     runs.filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok())
 }
 

@@ -8,6 +8,7 @@ use gantry_domain::hook::Hook;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
+use gantry_domain::scan::TaskImages;
 use gantry_domain::task::Task;
 use gantry_domain::token::Token;
 use gantry_domain::worker::Worker;
@@ -38,6 +39,7 @@ pub(super) const TARGET: Target = Target {
 fn read(bytes: &[u8]) {
     same::<Run>(bytes);
     same::<Task>(bytes);
+    same::<TaskImages>(bytes);
     same::<Registry>(bytes);
     same::<Hook>(bytes);
     same::<Token>(bytes);

@@ -14,6 +14,7 @@ use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
+use gantry_domain::scan::TaskImages;
 use gantry_domain::secret::{Secret, SecretName};
 use gantry_domain::task::{SourceTrigger, Status, Task};
 use gantry_domain::timestamp::Timestamp;
@@ -34,7 +35,7 @@ use gantry_seams::requests::{self, AcceptedRequest, Idempotency, RunRequest};
 use gantry_seams::runs::RunFilter;
 use gantry_seams::secrets::{self, NewValue};
 use gantry_seams::store::{SharedStore, Store};
-use gantry_seams::{decisions, registries, runs, tasks};
+use gantry_seams::{decisions, registries, runs, task_images, tasks};
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::{ContainerLimits, Containers};
 use gantry_worker::engine::docker::DockerEngine;
@@ -297,6 +298,14 @@ impl TestPipeline {
         tasks::create(store, &task).await.expect("a new task").0
     }
 
+    /// The images that a task needs, as far as they are known.
+    ///
+    /// # Panics
+    /// If the store fails.
+    pub async fn images(&self, task: &Task) -> TaskImages {
+        task_images::find(self.store.as_ref(), task).await.expect("the store answers")
+    }
+
     /// Decides and admits everything that is due, without running anything.
     ///
     /// # Panics
@@ -445,7 +454,7 @@ impl TestPipeline {
             .commit("main", DOCKERFILE)
             .expect("git");
         let task = self.task("hello", "hello:{{.Run.ID}}").await;
-        self.schedule().await;
+        self.settle().await;
         self.engine.script(&Self::repository("hello"), actions);
         self.ask(&task, None).await;
         self.schedule().await;

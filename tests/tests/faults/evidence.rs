@@ -22,7 +22,7 @@ pub(crate) fn change(run: &Run) -> Option<Change> {
         Cause::Push { commit, .. } => {
             Some((run.task.as_ref()?.name.to_string(), commit.to_string()))
         }
-        Cause::Request { .. } => None,
+        Cause::Saved { .. } | Cause::Request { .. } => None,
     }
 }
 

@@ -132,7 +132,7 @@ async fn an_outage_costs_no_attempt_and_the_run_says_what_is_away_since_when() {
         let gantry = super::start().await;
         gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
         let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-        gantry.schedule().await;
+        gantry.settle().await;
         away(&gantry);
         gantry.ask(&task, None).await;
         let began = gantry.clock.now();

@@ -10,7 +10,7 @@ use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::id::{RunId, RunPrefix, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
-use gantry_domain::run::RunType;
+use gantry_domain::run::{Purpose, RunType};
 use gantry_seams::runs::{self, Limits};
 use gantry_seams::store::{Batch, Store};
 use gantry_tests::doubles::store::{Conflicts, HookedStore};
@@ -22,6 +22,7 @@ const AT_ONCE: usize = 50;
 fn draft(registry: usize, run_type: RunType) -> RunDraft {
     RunDraft {
         registry: format!("reg{registry}").parse().unwrap(),
+        purpose: Purpose::Execute,
         run_type,
         task: None,
         recipe: Recipe {

@@ -11,6 +11,7 @@ use gantry_seams::registries::{self, NewRegistry};
 use gantry_seams::requests::{self, RunRequest};
 use gantry_seams::store::{Batch, Index, Key, Kind, Store};
 use gantry_seams::{reseal, runs};
+use gantry_tests::git_server::Behaviour;
 use gantry_tests::pipeline::TestPipeline;
 use serde_json::{Value, json};
 
@@ -112,7 +113,7 @@ async fn a_forged_run_of_another_registry_gets_no_secrets_and_ends_as_error() {
 async fn a_tampered_waiting_run_gets_no_secrets_and_ends_as_error() {
     let gantry = super::start().await;
     other_registry(&gantry).await;
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("registry", |run| run["registry"] = json!("other")),
         ("source", |run| run["recipe"]["source"]["url"] = json!("https://evil.test/x")),
         ("image", |run| run["recipe"]["work"]["build"]["images"] = json!(["evil:1"])),
@@ -125,6 +126,7 @@ async fn a_tampered_waiting_run_gets_no_secrets_and_ends_as_error() {
         ("token", |run| {
             run["git_token"] = run["recipe"]["work"]["build"]["secret_build_args"]["TOKEN"].clone()
         }),
+        ("purpose", |run| run["purpose"] = json!("scan")),
         ("cause", |run| run["cause"]["by"] = json!("t2")),
         ("unsigned", |run| drop(run.as_object_mut().unwrap().remove("signature").unwrap())),
     ];
@@ -147,6 +149,23 @@ async fn a_tampered_ready_run_is_not_built_with_its_secrets() {
     gantry.settle().await;
     assert_refused(&gantry, "ca1").await;
     assert_eq!(gantry.run("ca1").await.attempts.len(), 1, "a worker took it and opened nothing");
+    assert!(gantry.engine.asked().is_empty(), "nothing was built");
+}
+
+#[tokio::test]
+async fn a_tampered_scan_is_not_executed_as_a_run() {
+    let gantry = super::start().await;
+    gantry.git.behave(Behaviour::Status(503));
+    secrets::task_with_secret(&gantry, "hello").await;
+    gantry.schedule().await;
+    assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
+    let scan = gantry.run("ca-1").await;
+    assert_eq!(scan.status(), RunStatus::Queued, "it waits for the git host");
+    gantry.git.behave(Behaviour::Serve);
+    change(&gantry, &scan, |run| drop(run.as_object_mut().unwrap().remove("purpose").unwrap()))
+        .await;
+    gantry.settle().await;
+    assert_refused(&gantry, "ca-1").await;
     assert!(gantry.engine.asked().is_empty(), "nothing was built");
 }
 

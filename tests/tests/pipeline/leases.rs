@@ -92,7 +92,7 @@ async fn concurrent_workers_take_each_run_once() {
             })
             .await;
     }
-    gantry.schedule().await;
+    gantry.settle().await;
     gantry.deliver("d1", "hello", None, Some(&first)).await;
     gantry.schedule().await;
     let takes = (0..24).map(|n| {

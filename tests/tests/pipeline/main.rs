@@ -44,6 +44,7 @@ mod embedded {
     mod pushes;
     mod requests;
     mod room;
+    mod scans;
     mod secrets;
     mod steps;
     mod task_files;
@@ -99,6 +100,7 @@ mod slow {
         mod poison;
         mod pools;
         mod requests;
+        mod scans;
         mod steps;
         mod task_files;
         mod workers;

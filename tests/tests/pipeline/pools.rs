@@ -17,7 +17,7 @@ async fn with_a_ready_run() -> TestPipeline {
     let gantry = super::start().await;
     gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
-    gantry.schedule().await;
+    gantry.settle().await;
     gantry.ask(&task, None).await;
     gantry.schedule().await;
     gantry

@@ -74,14 +74,22 @@ impl BuildStep<'_> {
 }
 
 impl Builder {
-    /// Fetches the run's source; `None` if it has no files.
+    /// Fetches the source of a run whose steps need the engine; `None` if it has no files.
     pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Option<Arc<Checkout>>, Failure> {
-        let source = &attempt.run.recipe.source;
         // An engine that is unavailable before the build costs no attempt. If it fails during the build it does,
         // because the build may be the cause.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
             return Err(Failure::away(ErrorCode::EngineUnavailable, &error));
         }
+        self.fetch_source(attempt).await
+    }
+
+    /// Fetches the run's source; `None` if it has no files. Needs no engine.
+    pub(crate) async fn fetch_source(
+        &self,
+        attempt: &Attempt,
+    ) -> Result<Option<Arc<Checkout>>, Failure> {
+        let source = &attempt.run.recipe.source;
         if *source == Source::Nothing {
             return Ok(None);
         }
@@ -90,7 +98,7 @@ impl Builder {
         let checkout = fetched.map_err(|failure| match attempt.run.cause {
             // The host itself announced this commit.
             Cause::Push { .. } => failure.unless_behind(),
-            Cause::Request { .. } => failure,
+            Cause::Saved { .. } | Cause::Request { .. } => failure,
         })?;
         if let Some(commit) = checkout.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
@@ -137,7 +145,11 @@ impl Builder {
 
     /// Fetches the run's source, or a context that a step names. The run's secrets are for its own source, and its token
     /// for its own repository.
-    async fn fetch_files(&self, attempt: &Attempt, source: &Source) -> Result<Checkout, Failure> {
+    pub(crate) async fn fetch_files(
+        &self,
+        attempt: &Attempt,
+        source: &Source,
+    ) -> Result<Checkout, Failure> {
         let (own, deadline) = (&attempt.run.recipe.source, attempt.deadline);
         let fetched = match source {
             Source::Git(git) => {
@@ -171,7 +183,7 @@ impl Builder {
         step: BuildStep<'_>,
         files: &Arc<Checkout>,
     ) -> Result<Pinned, Failure> {
-        let dockerfile = read_dockerfile(files, step.work).await?;
+        let dockerfile = read_dockerfile(files, step.work, all_arguments(step.work)).await?;
         let mut replaced: BTreeMap<ImageReference, ImageReference> = BTreeMap::new();
         let mut bases = Bases::default();
         let (mut loaded, mut has_local_base) = (BTreeSet::new(), false);
@@ -391,12 +403,21 @@ async fn kept_layers(step: BuildStep<'_>) -> Option<ImageReference> {
     }
 }
 
-/// The Dockerfile of a build, and the images in it.
-async fn read_dockerfile(files: &Arc<Checkout>, work: &BuildWork) -> Result<Dockerfile, Failure> {
-    let (path, target, platform) = (source_path(work)?, work.target.clone(), work.platform.clone());
+/// The arguments of a build with the secret ones.
+fn all_arguments(work: &BuildWork) -> BTreeMap<String, String> {
     let mut arguments = work.build_args.clone();
     let secrets = work.secret_build_args.iter();
     arguments.extend(secrets.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    arguments
+}
+
+/// The Dockerfile of a build, and the images in it with these arguments.
+pub(crate) async fn read_dockerfile(
+    files: &Arc<Checkout>,
+    work: &BuildWork,
+    arguments: BTreeMap<String, String>,
+) -> Result<Dockerfile, Failure> {
+    let (path, target, platform) = (source_path(work)?, work.target.clone(), work.platform.clone());
     read_aside(files, move |files| {
         let text = files.dockerfile(&path).map_err(|error| failure::of_context(&error))?;
         let inputs = BuildInputs {

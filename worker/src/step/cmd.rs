@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::images::Images;
-use super::limits;
 use super::output::{self, Search};
 use crate::attempt::Attempt;
 use crate::budget::{Budget, Share, Usage};
@@ -22,6 +21,7 @@ use crate::engine::containers::{
 };
 use crate::engine::{Engine, LOCAL_HOST};
 use crate::failure::Failure;
+use crate::limits;
 use crate::workspace::{HOME, Workspace};
 
 /// How many pieces of output may wait for the log.
@@ -203,9 +203,7 @@ impl Commander {
     /// The image of a step in the engine: what an earlier step has built, or an image that is pulled if the step says so
     /// or the engine lacks it.
     async fn image(&self, step: CmdStep<'_>) -> Result<ImageReference, Failure> {
-        let name = step.cmd.image.exposed();
-        let image = name.parse::<ImageReference>();
-        let image = image.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        let image = image_of(step.cmd)?;
         if let Some(built) = step.images.find_or_wait(&image).await {
             return Ok(built.local.name().clone());
         }
@@ -213,9 +211,7 @@ impl Commander {
             let message = format!("{image} is no image that a step of this run has built");
             return Err(Failure::in_words(ErrorCode::ImageNotFound, message));
         }
-        let options = &step.cmd.container.options;
-        let option = |wanted| options.iter().find(|given| given.name == wanted);
-        let how = option("pull").map_or("missing", |given| given.value.exposed());
+        let how = option(step.cmd, "pull").unwrap_or("missing");
         let is_there = self.engine.image_id(&image).await?.is_some();
         if is_there && step.cmd.pull.is_none() && how != "always" {
             return Ok(image);
@@ -224,10 +220,7 @@ impl Commander {
             let message = format!("the engine has no image {image}, and `--pull never` was given");
             return Err(Failure::in_words(ErrorCode::ImageNotFound, message));
         }
-        let platform = option("platform").map(|given| given.value.exposed().parse::<Platform>());
-        let platform = platform.transpose();
-        let platform =
-            platform.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))?;
+        let platform = platform_of(step.cmd)?;
         step.attempt.log.say(Some(step.id), format!("pulling {image}")).await;
         let credentials = step.attempt.credentials(&image);
         let mut retries = step.cmd.pull.map_or(0, |pull| pull.retries);
@@ -282,6 +275,23 @@ impl Commander {
             options: options(container, workspace),
         })
     }
+}
+
+/// The image that a command names.
+pub(crate) fn image_of(cmd: &Cmd) -> Result<ImageReference, Failure> {
+    let image = cmd.image.exposed().parse::<ImageReference>();
+    image.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
+}
+
+/// The platform that a command names.
+pub(crate) fn platform_of(cmd: &Cmd) -> Result<Option<Platform>, Failure> {
+    let platform = option(cmd, "platform").map(str::parse::<Platform>).transpose();
+    platform.map_err(|error| Failure::users(ErrorCode::ImageNameInvalid, &error))
+}
+
+fn option<'a>(cmd: &'a Cmd, name: &str) -> Option<&'a str> {
+    let given = cmd.container.options.iter().find(|given| given.name == name)?;
+    Some(given.value.exposed())
 }
 
 /// The variables of a step. `HOME` comes first, so that the step may replace it.

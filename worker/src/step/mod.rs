@@ -6,7 +6,6 @@ pub(crate) mod build;
 pub(crate) mod build_log;
 pub(crate) mod cmd;
 pub(crate) mod images;
-pub(crate) mod limits;
 pub(crate) mod output;
 pub(crate) mod push;
 mod staging;

@@ -19,6 +19,7 @@ mod waits;
 pub(crate) use list::{Wanted, list};
 pub(crate) use waits::{explain_wait, waits_for};
 
+/// A run that the caller may see. Hidden runs are nobody's to see.
 pub(crate) async fn find<S: Needs>(
     state: &State,
     allowed: &Allowed<S>,
@@ -26,7 +27,7 @@ pub(crate) async fn find<S: Needs>(
 ) -> Result<RunRecord, Refusal> {
     runs::find(state.store.as_ref(), id)
         .await?
-        .filter(|run| allowed.sees(run))
+        .filter(|run| !run.is_hidden() && allowed.sees(run))
         .ok_or_else(|| Refusal::NotFound { what: "run", name: id.to_string() })
 }
 

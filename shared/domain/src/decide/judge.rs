@@ -1,10 +1,11 @@
 //! Checks one push against all rules for one task. Pure: the current state is passed in.
 
-use super::planner::{self, RunDraft};
+use super::planner::{self, MovedHead, RunDraft};
 use super::{Rule, matcher};
 use crate::event::Push;
 use crate::fact::{Fact, FactKey};
 use crate::id::{EventId, RunId};
+use crate::source::RefName;
 use crate::task::Task;
 
 /// What is known about the head of the branch that a push moved.
@@ -33,11 +34,21 @@ impl Head {
     /// is not known.
     #[must_use]
     pub fn run_key(&self, task: &Task) -> Option<String> {
+        self.key("push", task)
+    }
+
+    /// The run key of the task's scan of this head, if it starts no other run. `None` if the head is not known.
+    #[must_use]
+    pub fn scan_key(&self, task: &Task) -> Option<String> {
+        self.key("scan", task)
+    }
+
+    fn key(&self, purpose: &str, task: &Task) -> Option<String> {
         match self {
             Self::Known { fact, .. } => {
                 // Includes the time of creation, because a later task may have the same name.
                 let (id, created) = (&task.id, task.created.as_millis());
-                Some(format!("push/{id}@{created}/{}/{}", fact.key, fact.generation))
+                Some(format!("{purpose}/{id}@{created}/{}/{}", fact.key, fact.generation))
             }
             Self::Unknown { .. } | Self::NotAsked => None,
         }
@@ -49,45 +60,74 @@ impl Head {
 pub enum Verdict {
     /// The task starts this run.
     Run(Box<RunDraft>),
+    /// The rule said no, but the task's source moved, which this scan reads.
+    Scan {
+        /// The rule.
+        rule: Rule,
+        /// The scan.
+        scan: Box<RunDraft>,
+    },
     /// The first rule that said no.
     No(Rule),
 }
 
-/// Checks all rules for one task, in the order of [`Rule`]. `started` is the run that already exists for this head,
-/// found by [`Head::run_key`].
+/// What already exists for a task and a head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Started {
+    /// The run, found by [`Head::run_key`].
+    pub run: Option<RunId>,
+    /// The scan, found by [`Head::scan_key`].
+    pub scan: Option<RunId>,
+}
+
+/// Checks all rules for one task, in the order of [`Rule`].
 #[must_use]
-pub fn judge(
-    event: &EventId,
-    push: &Push,
-    task: &Task,
-    head: &Head,
-    started: Option<RunId>,
-) -> Verdict {
-    let branch = match matcher::match_push(push, task) {
-        Ok(branch) => branch,
+pub fn judge(event: &EventId, push: &Push, task: &Task, head: &Head, started: Started) -> Verdict {
+    let (branch, disabled) = match matcher::match_push(push, task) {
+        Ok(branch) => (branch, None),
+        Err(rule @ Rule::TriggerDisabled) => match matcher::moved_source(push, task) {
+            Ok(branch) => (branch, Some(rule)),
+            Err(_) => return Verdict::No(rule),
+        },
         Err(rule) => return Verdict::No(rule),
     };
+    match (moved_head(event, push, branch, head), disabled, started) {
+        (Ok(head), Some(rule), Started { run: None, scan: None }) => {
+            Verdict::Scan { rule, scan: Box::new(planner::for_scan_of_push(task, head)) }
+        }
+        (_, Some(rule), _) | (Err(rule), None, _) => Verdict::No(rule),
+        (Ok(_), None, Started { run: Some(run), .. }) => Verdict::No(Rule::AlreadyStarted { run }),
+        (Ok(head), None, Started { run: None, .. }) => {
+            Verdict::Run(Box::new(planner::for_push(task, head)))
+        }
+    }
+}
+
+/// The head that the push moved its branch to, or the first rule about heads that said no.
+fn moved_head<'a>(
+    event: &'a EventId,
+    push: &'a Push,
+    branch: &'a RefName,
+    head: &'a Head,
+) -> Result<MovedHead<'a>, Rule> {
     let (fact, is_news) = match head {
         Head::Known { fact, is_news } => (fact, *is_news),
         Head::Unknown { fact, why } => {
-            return Verdict::No(Rule::HeadUnknown { fact: fact.clone(), why: why.clone() });
+            return Err(Rule::HeadUnknown { fact: fact.clone(), why: why.clone() });
         }
-        Head::NotAsked => return Verdict::No(Rule::NoTask { repository: push.repository() }),
+        Head::NotAsked => return Err(Rule::NoTask { repository: push.repository() }),
     };
-    let Some(head) = &fact.value else {
-        return Verdict::No(Rule::BranchDeleted { branch: branch.clone() });
+    let Some(commit) = &fact.value else {
+        return Err(Rule::BranchDeleted { branch: branch.clone() });
     };
-    if !is_news && push.after.as_ref() != Some(head) {
-        let head = head.clone();
-        return Verdict::No(match push.after.clone() {
+    if !is_news && push.after.as_ref() != Some(commit) {
+        let head = commit.clone();
+        return Err(match push.after.clone() {
             Some(pushed) => Rule::Superseded { pushed, head },
             None => Rule::BranchExists { branch: branch.clone(), head },
         });
     }
-    match started {
-        Some(run) => Verdict::No(Rule::AlreadyStarted { run }),
-        None => Verdict::Run(Box::new(planner::for_push(task, event, push, branch, head, fact))),
-    }
+    Ok(MovedHead { event, push, branch, commit, fact })
 }
 
 #[cfg(test)]
@@ -109,9 +149,11 @@ mod tests {
         Head::Known { fact: advanced(None, &key, value, Timestamp::default()), is_news }
     }
 
-    fn verdict(push: &Push, task: &Task, head: &Head, started: Option<RunId>) -> String {
+    fn verdict(push: &Push, task: &Task, head: &Head, run: Option<RunId>) -> String {
+        let started = Started { run, scan: None };
         match judge(&"d/0".parse().unwrap(), push, task, head, started) {
             Verdict::Run(draft) => format!("builds {}", draft.recipe.source),
+            Verdict::Scan { rule, scan } => format!("scans {}: {rule}", scan.recipe.source),
             Verdict::No(rule) => rule.to_string(),
         }
     }
@@ -148,6 +190,26 @@ mod tests {
             let said = verdict(push, task, head, run);
             assert!(said.contains(says), "{said}, not {says}");
         }
+    }
+
+    #[test]
+    fn a_head_that_starts_no_run_because_the_trigger_is_disabled_is_scanned_once() {
+        let (push, mut task) = (push("main"), task());
+        task.source_trigger.as_mut().unwrap().status = Status::Disabled;
+        let moved = head(push.after.clone(), true);
+        let said = verdict(&push, &task, &moved, None);
+        let scans = format!("scans https://github.com/octo/hello.git#{}:app", "b".repeat(40));
+        assert!(said.starts_with(&scans) && said.contains("trigger is disabled"), "{said}");
+
+        let (gone, late) = (head(None, true), head(Some(commit("e")), false));
+        let run = Some("ca7".parse().unwrap());
+        for (head, run) in [(&gone, None), (&late, None), (&Head::NotAsked, None), (&moved, run)] {
+            let said = verdict(&push, &task, head, run);
+            assert!(said.starts_with("its source trigger is disabled"), "{said}");
+        }
+        let scanned = Started { run: None, scan: Some("ca-7".parse().unwrap()) };
+        let again = judge(&"d/0".parse().unwrap(), &push, &task, &moved, scanned);
+        assert_eq!(again, Verdict::No(Rule::TriggerDisabled));
     }
 
     #[test]

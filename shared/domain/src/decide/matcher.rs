@@ -6,7 +6,7 @@
 use super::{OtherAddress, Rule};
 use crate::event::{Push, PushedRef};
 use crate::source::{GitSource, RefKind, RefName, RepositoryKey, Source};
-use crate::task::{Status, Task};
+use crate::task::{SourceTrigger, Status, Task};
 
 /// The repository that a task's source trigger watches; `None` without a source trigger or git source.
 #[must_use]
@@ -50,6 +50,24 @@ pub fn other_address(push: &Push, task: &Task) -> Option<OtherAddress> {
 /// # Errors
 /// The first [`Rule`] that said no.
 pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> {
+    let trigger = match_repository(push, task)?;
+    if trigger.status == Status::Disabled {
+        return Err(Rule::TriggerDisabled);
+    }
+    match_branch(push, task)
+}
+
+/// The branch that the push moved, if it is the one that the task's source trigger names, even if the trigger is
+/// disabled: the push moves the task's source.
+///
+/// # Errors
+/// The first [`Rule`] that said no.
+pub fn moved_source<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> {
+    match_repository(push, task)?;
+    match_branch(push, task)
+}
+
+fn match_repository<'a>(push: &Push, task: &'a Task) -> Result<&'a SourceTrigger, Rule> {
     let Some(trigger) = &task.source_trigger else {
         return Err(Rule::NoTask { repository: push.repository() });
     };
@@ -59,9 +77,10 @@ pub fn match_push<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> 
     if task.status == Status::Disabled {
         return Err(Rule::TaskDisabled);
     }
-    if trigger.status == Status::Disabled {
-        return Err(Rule::TriggerDisabled);
-    }
+    Ok(trigger)
+}
+
+fn match_branch<'a>(push: &'a Push, task: &Task) -> Result<&'a RefName, Rule> {
     let branch = match &push.reference {
         PushedRef::Branch(branch) => branch,
         PushedRef::Tag(tag) => return Err(Rule::NotABranch { tag: tag.clone() }),
@@ -101,6 +120,9 @@ mod tests {
         let mut untriggered = task();
         untriggered.source_trigger.as_mut().unwrap().status = Status::Disabled;
         assert!(verdict(&push("main"), &untriggered).starts_with("its source trigger is disabled"));
+        assert_eq!(moved_source(&push("main"), &untriggered).unwrap().as_str(), "main");
+        assert!(moved_source(&push("other"), &untriggered).is_err());
+        assert_eq!(moved_source(&push("main"), &disabled), Err(Rule::TaskDisabled));
 
         let mut tag = push("main");
         tag.reference = PushedRef::Tag("v1".parse().unwrap());

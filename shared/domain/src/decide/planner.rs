@@ -8,8 +8,8 @@ use crate::cause::Cause;
 use crate::event::Push;
 use crate::fact::Fact;
 use crate::id::{EventId, RegistryName, RunId, TokenId};
-use crate::recipe::Recipe;
-use crate::run::{Run, RunState, RunType, TaskRevision, WaitReason};
+use crate::recipe::{Recipe, RunTimeout};
+use crate::run::{Purpose, Run, RunState, RunType, TaskRevision, WaitReason};
 use crate::sealed::Sealed;
 use crate::source::{CommitId, RefName, Source};
 use crate::task::Task;
@@ -21,6 +21,8 @@ use crate::trace::TraceParent;
 pub struct RunDraft {
     /// The registry.
     pub registry: RegistryName,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The type of run.
     pub run_type: RunType,
     /// The task and its revision; `None` for a quick build.
@@ -46,6 +48,7 @@ impl RunDraft {
         Run {
             id,
             registry: self.registry,
+            purpose: self.purpose,
             run_type: self.run_type,
             task: self.task,
             recipe: self.recipe,
@@ -66,39 +69,84 @@ impl RunDraft {
     }
 }
 
+/// The head of a branch that a push moved.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the fields explain themselves")]
+pub struct MovedHead<'a> {
+    pub event: &'a EventId,
+    pub push: &'a Push,
+    pub branch: &'a RefName,
+    pub commit: &'a CommitId,
+    /// The fact with this head.
+    pub fact: &'a Fact,
+}
+
+impl MovedHead<'_> {
+    fn cause(&self) -> Cause {
+        let pushed_it = self.push.after.as_ref() == Some(self.commit);
+        Cause::Push {
+            event: self.event.clone(),
+            repository: self.push.repository(),
+            branch: self.branch.clone(),
+            commit: self.commit.clone(),
+            fact: self.fact.key.clone(),
+            generation: self.fact.generation,
+            pusher: self.push.pusher.clone().filter(|_| pushed_it),
+        }
+    }
+
+    /// The recipe at exactly this commit, even if the branch moves on.
+    fn pin(&self, mut recipe: Recipe) -> Recipe {
+        if let Source::Git(git) = &mut recipe.source {
+            git.reference = self.commit.as_str().parse().ok();
+        }
+        recipe
+    }
+}
+
 /// The run of a task for a moved branch. It builds exactly the head in the fact.
 #[must_use]
-pub fn for_push(
-    task: &Task,
-    event: &EventId,
-    push: &Push,
-    branch: &RefName,
-    head: &CommitId,
-    fact: &Fact,
-) -> RunDraft {
-    let mut recipe = task.recipe.clone().with_registry_login();
-    if let Source::Git(git) = &mut recipe.source {
-        // Pinned to the commit of the fact, even if the branch moves on.
-        git.reference = head.as_str().parse().ok();
-    }
-    let pushed_it = push.after.as_ref() == Some(head);
+pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
+    let recipe = head.pin(task.recipe.clone().with_registry_login());
     RunDraft {
         registry: task.id.registry.clone(),
+        purpose: Purpose::Execute,
         run_type: RunType::triggered(&recipe.work),
-        task: Some(revision(task)),
+        task: Some(revision(task, true)),
         recipe,
         git_token: task.git_token.clone(),
-        cause: Cause::Push {
-            event: event.clone(),
-            repository: push.repository(),
-            branch: branch.clone(),
-            commit: head.clone(),
-            fact: fact.key.clone(),
-            generation: fact.generation,
-            pusher: push.pusher.clone().filter(|_| pushed_it),
-        },
+        cause: head.cause(),
         force_tags: false,
-        built_on: BuiltOn::fact(fact.key.clone(), fact.generation),
+        built_on: BuiltOn::fact(head.fact.key.clone(), head.fact.generation),
+        trace: None,
+    }
+}
+
+/// The scan of a task whose branch moved without starting a run. It reads exactly the head in the fact.
+#[must_use]
+pub fn for_scan_of_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
+    scan(task, head.pin(task.recipe.clone()), head.cause())
+}
+
+/// The scan of a task that was saved. It reads the source as it is then.
+#[must_use]
+pub fn for_scan_of_saved(task: &Task, event: EventId) -> RunDraft {
+    scan(task, task.recipe.clone(), Cause::Saved { event })
+}
+
+fn scan(task: &Task, recipe: Recipe, cause: Cause) -> RunDraft {
+    let timeout = recipe.timeout.min(RunTimeout::OF_A_SCAN);
+    RunDraft {
+        registry: task.id.registry.clone(),
+        purpose: Purpose::Scan,
+        run_type: RunType::triggered(&recipe.work),
+        task: Some(revision(task, true)),
+        recipe: Recipe { timeout, ..recipe },
+        git_token: task.git_token.clone(),
+        cause,
+        force_tags: false,
+        // It moves no tags, so nothing asks what it was built on.
+        built_on: BuiltOn::Unread,
         trace: None,
     }
 }
@@ -106,12 +154,14 @@ pub fn for_push(
 /// A requested run of a task.
 #[must_use]
 pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId) -> RunDraft {
+    let is_unchanged = recipe == task.recipe;
     // Whoever changes a recipe may choose the code.
-    let recipe = if recipe == task.recipe { recipe.with_registry_login() } else { recipe };
+    let recipe = if is_unchanged { recipe.with_registry_login() } else { recipe };
     RunDraft {
         registry: task.id.registry.clone(),
+        purpose: Purpose::Execute,
         run_type: RunType::requested(&recipe.work),
-        task: Some(revision(task)),
+        task: Some(revision(task, is_unchanged)),
         recipe,
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
@@ -132,6 +182,7 @@ pub fn for_quick_run(
 ) -> RunDraft {
     RunDraft {
         registry,
+        purpose: Purpose::Execute,
         run_type: RunType::requested(&recipe.work),
         task: None,
         recipe,
@@ -153,8 +204,10 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
     }
     RunDraft {
         registry: run.registry.clone(),
+        purpose: Purpose::Execute,
         run_type: RunType::requested(&recipe.work),
-        task: run.task.clone(),
+        // A rerun reads a former state of the source.
+        task: run.task.clone().map(|task| TaskRevision { is_unchanged: false, ..task }),
         recipe,
         git_token: run.git_token.clone(),
         cause: Cause::Request {
@@ -170,8 +223,9 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
     }
 }
 
-fn revision(task: &Task) -> TaskRevision {
-    TaskRevision { name: task.id.name.clone(), revision: task.revision }
+fn revision(task: &Task, is_unchanged: bool) -> TaskRevision {
+    let (created, revision) = (task.created, task.revision);
+    TaskRevision { name: task.id.name.clone(), created, revision, is_unchanged }
 }
 
 #[cfg(test)]
@@ -212,16 +266,42 @@ mod tests {
     #[test]
     fn a_triggered_run_builds_the_facts_commit_in_the_tasks_folder() {
         let (task, push) = (task(), push("main"));
-        let head = push.after.clone().unwrap();
-        let branch = "main".parse().unwrap();
+        let (event, branch) = ("d/0".parse().unwrap(), "main".parse().unwrap());
+        let commit = push.after.clone().unwrap();
         let key = FactKey::branch(&task.id.registry, &push.repository(), &branch);
-        let fact = advanced(None, &key, Some(head.clone()), Timestamp::default());
-        let draft = for_push(&task, &"d/0".parse().unwrap(), &push, &branch, &head, &fact);
-        assert_eq!(
-            draft.recipe.source.to_string(),
-            format!("https://github.com/octo/hello.git#{head}:app")
-        );
+        let fact = advanced(None, &key, Some(commit.clone()), Timestamp::default());
+        let head =
+            MovedHead { event: &event, push: &push, branch: &branch, commit: &commit, fact: &fact };
+        let draft = for_push(&task, head);
+        let pinned = format!("https://github.com/octo/hello.git#{commit}:app");
+        assert_eq!(draft.recipe.source.to_string(), pinned);
         assert_eq!(draft.built_on, BuiltOn::fact(key, 1));
         assert_eq!(draft.task.unwrap().revision, 3);
+        assert_eq!(for_scan_of_push(&task, head).recipe.source.to_string(), pinned);
+    }
+
+    #[test]
+    fn a_scan_takes_ten_minutes_at_most() {
+        let mut task = task();
+        let event: EventId = "task:reg/web:0:3".parse().unwrap();
+        let scan = for_scan_of_saved(&task, event.clone());
+        assert_eq!(scan.recipe.timeout, RunTimeout::from_seconds(600).unwrap());
+        assert_eq!(scan.recipe.source, task.recipe.source);
+        task.recipe.timeout = RunTimeout::from_seconds(60).unwrap();
+        assert_eq!(for_scan_of_saved(&task, event).recipe.timeout, task.recipe.timeout);
+    }
+
+    #[test]
+    fn only_runs_of_a_task_as_it_is_saved_tell_which_images_it_needs() {
+        let task = task();
+        let (event, by): (EventId, TokenId) = ("request:1".parse().unwrap(), "t1".parse().unwrap());
+        let create = |draft: RunDraft| draft.create("ca1".parse().unwrap(), Timestamp::default());
+        let asked = |recipe| for_task_request(&task, recipe, event.clone(), by.clone());
+        let as_saved = create(asked(task.recipe.clone()));
+        assert!(as_saved.unchanged_task().is_some());
+        assert!(create(for_rerun(&as_saved, event.clone(), by.clone())).unchanged_task().is_none());
+        let mut other = task.recipe.clone();
+        other.source = "https://github.com/octo/other.git".parse().unwrap();
+        assert!(create(asked(other)).unchanged_task().is_none());
     }
 }

@@ -50,7 +50,7 @@ pub async fn full(
 }
 
 /// Admits a waiting run and stores its sealed secrets as `bundle`, so that a worker of its pool may take it. `limits`
-/// hold even if other schedulers admit at the same moment.
+/// hold even if other schedulers admit at the same moment. They do not apply to hidden runs.
 ///
 /// # Errors
 /// [`RunOpError::Absent`]; [`RunOpError::Illegal`] if the run is no longer waiting.
@@ -67,7 +67,7 @@ pub async fn ready(
         if let Some(reason) = take_from_quotas(store, &mut batch, &before, limits).await? {
             return Ok(Plan::Answer(Admission::Full(reason)));
         }
-        let rank = order::rank(before.run_type, before.created);
+        let rank = order::rank(before.purpose, before.run_type, before.created);
         let secrets = match &bundle {
             Some(_) => ReadySecrets::Stored,
             None => ReadySecrets::None,
@@ -120,6 +120,9 @@ impl Quota {
 }
 
 fn quotas(run: &Run, limits: Limits) -> Vec<Quota> {
+    if run.is_hidden() {
+        return Vec::new();
+    }
     let prefix = run.id.prefix();
     let mut quotas = vec![Quota {
         last_admitted: last_admitted_of_registry(prefix),

@@ -44,6 +44,34 @@ pub(super) fn reindex(batch: &mut Batch, before: Option<&Run>, after: Option<&Ru
 fn entries(run: &Run) -> Vec<(Index, Entry)> {
     let at = |index: Index, score: i64| (index, Entry { score, member: run.id.to_string() });
     let created = run.created.as_millis();
+    let mut entries =
+        if run.is_hidden() { vec![(hidden(), listing_entry(run))] } else { shown_entries(run) };
+    match &run.state {
+        RunState::Waiting { .. } => {
+            entries.push((waiting(), waiting_entry(run)));
+            entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
+        }
+        RunState::Ready { pool, rank, since, .. } => {
+            entries.push(at(ready(pool), rank.0));
+            entries.push((all_ready(), all_ready_entry(pool, run.id, *since)));
+        }
+        RunState::Started { lease } | RunState::Running { lease, .. } => {
+            entries.push(at(leased(), lease.until.as_millis()));
+        }
+        RunState::Done(_) if run.is_hidden() => entries.push(at(ended(), BEFORE_ALL)),
+        RunState::Done(done) if !run.archived => entries.push(at(ended(), done.at.as_millis())),
+        RunState::Done(_) => {}
+    }
+    if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
+        entries.push(at(unresolved(), created));
+    }
+    entries
+}
+
+/// The entries in the lists that people see and in what the limits count.
+fn shown_entries(run: &Run) -> Vec<(Index, Entry)> {
+    let at = |index: Index, score: i64| (index, Entry { score, member: run.id.to_string() });
+    let created = run.created.as_millis();
     let mut entries = Vec::new();
     let prefix = run.id.prefix();
     for registry in [None, Some(prefix)] {
@@ -62,24 +90,6 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
         if let Some(task) = task {
             entries.push(at(placed_in_task(prefix, task), created));
         }
-    }
-    match &run.state {
-        RunState::Waiting { .. } => {
-            entries.push((waiting(), waiting_entry(run)));
-            entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
-        }
-        RunState::Ready { pool, rank, since, .. } => {
-            entries.push(at(ready(pool), rank.0));
-            entries.push((all_ready(), all_ready_entry(pool, run.id, *since)));
-        }
-        RunState::Started { lease } | RunState::Running { lease, .. } => {
-            entries.push(at(leased(), lease.until.as_millis()));
-        }
-        RunState::Done(done) if !run.archived => entries.push(at(ended(), done.at.as_millis())),
-        RunState::Done(_) => {}
-    }
-    if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
-        entries.push(at(unresolved(), created));
     }
     entries
 }
@@ -106,7 +116,7 @@ pub(super) fn waiting_entry(run: &Run) -> Entry {
 
 /// Ordered by registry, and within it by the rank that the run would have when ready.
 pub(super) fn waiting_in_registry_entry(run: &Run) -> Entry {
-    let rank = order::rank(run.run_type, due(run));
+    let rank = order::rank(run.purpose, run.run_type, due(run));
     Entry { score: 0, member: format!("{}/{:020}/{}", run.id.prefix(), rank.0, run.id) }
 }
 
@@ -141,11 +151,17 @@ pub(super) fn listing(filter: &RunFilter) -> Index {
     }
 }
 
+/// All runs that are not hidden.
 pub(crate) fn all() -> Index {
     Index::new("runs/all")
 }
 
-/// Every run, or those of a registry.
+/// All hidden runs.
+pub(crate) fn hidden() -> Index {
+    Index::new("runs/hidden")
+}
+
+/// All runs that are not hidden, or those of a registry.
 fn listing_of(registry: Option<RunPrefix>) -> Index {
     registry.map_or_else(all, |registry| Index::new(format!("runs/registry/{registry}")))
 }
@@ -203,7 +219,10 @@ pub(super) fn leased() -> Index {
     Index::new("runs/leased")
 }
 
-/// Scored by when the run ended; archived runs are left out.
+/// The score of ended hidden runs, which are deleted first.
+const BEFORE_ALL: i64 = 0;
+
+/// Scored by when the run ended, hidden runs before all others; archived runs are left out.
 pub(super) fn ended() -> Index {
     Index::new("runs/ended")
 }

@@ -9,6 +9,7 @@ use gantry_domain::id::{LeaseNonce, PoolName, RunId, StepId, WorkerId};
 use gantry_domain::image::ImageReference;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::run::{IllegalTransition, Progress, Run, RunState};
+use gantry_domain::scan::Scanned;
 use gantry_domain::step::Steps;
 use gantry_domain::timestamp::Timestamp;
 
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::codec::Versioned;
 use crate::retry::{self, Plan};
-use crate::store::{Batch, CommitError, Entry, From, Index, Store, StoreError};
-use crate::{lineages, steps, tags};
+use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Store, StoreError};
+use crate::{lineages, steps, tags, task_images};
 
 /// How many ready runs are read at once.
 const TAKE_WINDOW: usize = 64;
@@ -108,7 +109,8 @@ async fn take_with(
         let before = conflicts;
         let mut entries = store.range(&ready, From::Start, TAKE_WINDOW).await?;
         while !entries.is_empty() {
-            let entry = entries.remove(place_of_choice(nonce, conflicts, entries.len()));
+            let choices = count_before_hidden(&entries);
+            let entry = entries.remove(place_of_choice(nonce, conflicts, choices));
             let Some(id) = member_run(store, &ready, &entry).await? else { continue };
             let Some(found) = take_candidate(store, id, &entry).await? else { continue };
             if holds == Holds::OtherRuns && found.value.wants_to_be_alone() {
@@ -131,6 +133,15 @@ async fn take_with(
 
 fn is_passed_too_long(run: &Run, now: Timestamp) -> bool {
     matches!(&run.state, RunState::Ready { since, .. } if now.since(*since) > PASSED_FOR)
+}
+
+/// How many of these runs come before the hidden ones, which rank behind all others; all of them if there are no others.
+fn count_before_hidden(entries: &[Entry]) -> usize {
+    let is_shown = |entry: &Entry| entry.member.parse::<RunId>().is_ok_and(|run| !run.is_hidden());
+    match entries.iter().take_while(|entry| is_shown(entry)).count() {
+        0 => entries.len(),
+        shown => shown,
+    }
 }
 
 /// Which of `count` runs to try: the best one, or after a conflict one chosen by the nonce.
@@ -350,6 +361,32 @@ pub async fn pushed(
     .map(drop)
 }
 
+/// Records which images the task of a run needs, as an attempt found them in the source, unless a newer state of the task
+/// is known. Records nothing for a run that does not execute its task as it is saved. A second call of the same attempt
+/// records the same.
+///
+/// # Errors
+/// [`RunOpError::LeaseLost`].
+pub async fn scanned(
+    store: &dyn Store,
+    run: RunId,
+    holder: &Holder,
+    found: &Scanned,
+) -> Result<(), RunOpError> {
+    retry::commit(store, &key(run), || async {
+        let known = find_versioned(store, run).await?.ok_or(RunOpError::Absent { run })?;
+        check_holder(&known.value, holder)?;
+        let (mut batch, now) = (Batch::default(), store.now().await?);
+        task_images::take_in(store, &mut batch, &known.value, found, now).await?;
+        if batch.is_empty() {
+            return Ok(Plan::Answer(()));
+        }
+        batch.expect.push((key(run), Expect::Version(known.version)));
+        Ok(Plan::Commit(batch, ()))
+    })
+    .await
+}
+
 /// Ends an attempt and its lease: records `steps`, outcome and outputs, or after an infrastructure failure lets the run
 /// wait for its next attempt. A second call of the same attempt returns [`RunOpError::LeaseLost`].
 ///
@@ -427,5 +464,21 @@ fn refuse_cancelled(run: &Run) -> Result<(), RunOpError> {
     match run.cancel {
         Some(_) => Err(RunOpError::CancelAsked { run: run.id }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_never_chooses_a_hidden_run_before_another() {
+        for (ready, choices) in
+            [(&["ca1", "ca2", "ca-1"][..], 2), (&["ca-1", "cb-1"], 2), (&["ca1"], 1), (&[], 0)]
+        {
+            let entry = |member: &&str| Entry { score: 0, member: (*member).to_owned() };
+            let entries: Vec<Entry> = ready.iter().map(entry).collect();
+            assert_eq!(count_before_hidden(&entries), choices, "{ready:?}");
+        }
     }
 }

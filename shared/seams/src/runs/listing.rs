@@ -68,7 +68,7 @@ pub async fn waiting_in(
     codec::load_members_while(store, &index, from, limit, is_own, of).await
 }
 
-/// Waiting runs, earliest due first, after the run `after`.
+/// Waiting runs, hidden ones too, earliest due first, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -81,7 +81,7 @@ pub async fn waiting(
     load_members(store, &indexes::waiting(), from, limit).await
 }
 
-/// Leased runs, earliest lease end first.
+/// Leased runs, hidden ones too, earliest lease end first.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -97,12 +97,14 @@ pub async fn unresolved(store: &dyn Store, limit: usize) -> Result<Vec<Run>, Sto
     load_members(store, &indexes::unresolved(), From::Start, limit).await
 }
 
-/// How many runs are leased, counted up to `limit`.
+/// How many runs are leased, without hidden ones, counted up to `limit`.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn count_leased(store: &dyn Store, limit: usize) -> Result<usize, StoreError> {
-    Ok(store.range(&indexes::leased(), From::Start, limit).await?.len())
+    let entries = store.range(&indexes::leased(), From::Start, limit).await?;
+    let runs = entries.iter().filter_map(|entry| entry.member.parse::<RunId>().ok());
+    Ok(runs.filter(|run| !run.is_hidden()).count())
 }
 
 /// Pools that have a ready run, each once.
@@ -127,7 +129,7 @@ pub struct ReadyRun {
     pub since: Timestamp,
 }
 
-/// Runs that became ready before `before`, oldest first, after the run `after`.
+/// Runs that became ready before `before`, hidden ones too, oldest first, after the run `after`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -151,16 +153,19 @@ pub async fn ready_before(
         .collect())
 }
 
-/// All ready runs, the longest ready first.
+/// Ready runs without hidden ones, the longest ready first.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn all_ready(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
-    let of = |entry: &Entry| entry.member.split_once('/')?.1.parse().ok().map(key);
+    let of = |entry: &Entry| {
+        let run: RunId = entry.member.split_once('/')?.1.parse().ok()?;
+        (!run.is_hidden()).then(|| key(run))
+    };
     codec::load_members(store, &indexes::all_ready(), From::Start, limit, of).await
 }
 
-/// Ended runs that are not archived, oldest end first.
+/// Ended runs that are not archived: hidden ones, then the others, oldest end first.
 ///
 /// # Errors
 /// [`StoreError`].

@@ -8,7 +8,7 @@ use crate::engine::size;
 use crate::failure::Failure;
 
 /// The options of `docker run` that are a part of these limits.
-pub(super) const OPTIONS: [&str; 2] = ["memory", "pids-limit"];
+pub(crate) const OPTIONS: [&str; 2] = ["memory", "pids-limit"];
 
 /// The limits of a step's container, of which none is above `most`.
 ///
@@ -16,7 +16,9 @@ pub(super) const OPTIONS: [&str; 2] = ["memory", "pids-limit"];
 /// A limit of the step is no number.
 pub(crate) fn of(container: &Container, most: ContainerLimits) -> Result<ContainerLimits, Failure> {
     let mut limits = most;
-    if let Some(cpus) = container.cpus.as_ref().and_then(|cpus| cpus.exposed().parse().ok()) {
+    let cpus = container.cpus.as_ref().and_then(|cpus| cpus.exposed().parse().ok());
+    // 0 means no limit of its own.
+    if let Some(cpus) = cpus.filter(|cpus: &f64| *cpus > 0.0) {
         limits.cpus = Some(limits.cpus.map_or(cpus, |most: f64| most.min(cpus)));
     }
     for option in &container.options {
@@ -25,7 +27,10 @@ pub(crate) fn of(container: &Container, most: ContainerLimits) -> Result<Contain
             "memory" => {
                 let memory = size::bytes(value)
                     .ok_or_else(|| wrong("memory", value, "a size like `512m`"))?;
-                limits.memory = limits.memory.min(memory.unsigned_abs());
+                // 0 means no limit of its own.
+                if memory != 0 {
+                    limits.memory = limits.memory.min(memory.unsigned_abs());
+                }
             }
             "pids-limit" => {
                 let pids: i64 =
@@ -66,6 +71,7 @@ mod tests {
             ("cmd: x", 1 << 30, 100, 1.5),
             ("cmd: --memory 512m --pids-limit 20 --cpus 0.5 x", 512 << 20, 20, 0.5),
             ("cmd: --memory 8g --pids-limit -1 --cpus 4 x", 1 << 30, 100, 1.5),
+            ("cmd: --memory 0 --pids-limit 0 --cpus 0 x", 1 << 30, 100, 1.5),
             ("{cmd: x, cpus: 1}", 1 << 30, 100, 1.0),
         ] {
             let expected = ContainerLimits { memory, cpus: Some(cpus), pids };
