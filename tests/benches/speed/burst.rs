@@ -36,6 +36,9 @@ const CONNECTIONS: usize = 512;
 /// The limit for the growth of the server's memory, in MiB: the budget for bodies is 256 MiB.
 const MOST_MIB: f64 = 256.0;
 
+/// More deliveries than are accepted in a millisecond.
+const NEWEST: usize = 50;
+
 /// The time limit for deciding events.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -178,16 +181,21 @@ async fn send_some(
     Ok(answers)
 }
 
-/// Waits until the newest delivery is decided: earlier ones are decided before it.
+/// Waits until the newest deliveries are decided: earlier ones are decided before them, except those of the same
+/// millisecond.
 async fn until_decided(address: SocketAddr, token: &str) -> Result<()> {
     let decided = async {
         loop {
-            let newest =
-                ask(address, token, &format!("/deliveries?hook={}&limit=1", github::HOOK)).await?;
-            let id = newest["items"][0]["id"].as_str().context("there is one")?.to_owned();
-            let path = format!("/hooks/{}/deliveries/{id}", github::HOOK);
-            let shown = ask(address, token, &path).await?;
-            if shown["events"][0]["decision"].is_object() {
+            let path = format!("/deliveries?hook={}&limit={NEWEST}", github::HOOK);
+            let newest = ask(address, token, &path).await?;
+            let mut undecided = 0;
+            for delivery in newest["items"].as_array().context("a list")? {
+                let id = delivery["id"].as_str().context("an id")?;
+                let path = format!("/hooks/{}/deliveries/{id}", github::HOOK);
+                let shown = ask(address, token, &path).await?;
+                undecided += usize::from(!shown["events"][0]["decision"].is_object());
+            }
+            if undecided == 0 {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
