@@ -164,6 +164,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_is_in_a_file_or_in_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "line 1\nline=2\n").unwrap();
+        let environment = Environment::from([("NPM", "n")]);
+        let read = |text: String| read_secret_pairs("--set-secret", &[text], &environment);
+        let given = format!("KEY=@{}", file.display());
+        assert_eq!(read(given).unwrap()["KEY"], "line 1\nline=2\n", "byte for byte");
+        assert_eq!(read("NPM".to_owned()).unwrap()["NPM"], "n");
+        let error = read("KEY=@/nowhere/key".to_owned()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the secret in /nowhere/key");
+        std::fs::write(&file, "x".repeat(70_000)).unwrap();
+        assert!(read(format!("KEY=@{}", file.display())).unwrap_err().is::<UsageError>());
+    }
+
+    #[test]
     fn an_argument_without_value_reads_the_environment() {
         let environment = Environment::from([("NPM", "n"), ("EMPTY", "")]);
         let read = |text: &str| read_pairs("--build-arg", &[text.to_owned()], &environment);

@@ -15,7 +15,7 @@ use crate::exit::Exit;
 pub(crate) enum Tokens {
     /// Create a token; it is shown once
     #[command(after_long_help = "\
-read sees everything but secrets; run starts, cancels and repeats runs; write changes registries, tasks and hooks; \
+read sees everything but secrets; run starts, cancels and repeats runs; write changes registries, tasks, secrets and hooks; \
 admin makes tokens. Each includes those before it.
 
 Examples:
