@@ -18,7 +18,7 @@ use gantry_ops::aside;
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_remote::http::{Method, OutboundClient, OutboundError, read_body};
 use gantry_taskfile::task_file::{
-    self, Compiled, Inputs, LONGEST, Mistake, RunVariables, Severity, Task,
+    self, Compiled, Inputs, LONGEST, Mistake, Needs, RunVariables, SecretReference, Severity, Task,
 };
 use gantry_taskfile::template::{Data, Trust};
 use tokio::time::timeout;
@@ -75,10 +75,11 @@ impl Compiler {
     async fn task(&self, file: &File<'_>) -> Result<Task, Failure> {
         let text = file.text().await?;
         let mut inputs = self.inputs(file).await?;
-        self.read_alias_files(file, &text, &mut inputs).await?;
+        let secrets = self.read_needs(file, &text, &mut inputs).await?;
         match file.attempt.run.purpose {
-            Purpose::Execute => check_secrets(file, &text, &inputs).await?,
-            Purpose::Scan => leave_secrets_empty(&text, &mut inputs).await?,
+            Purpose::Execute => check_secrets(file, &secrets)?,
+            // A scan has none: each is empty.
+            Purpose::Scan => secrets.iter().for_each(|secret| inputs.secrets.set(&secret.id, "")),
         }
         file.say_secrets().await;
         let compiled = compile_aside(text, inputs).await?;
@@ -133,30 +134,33 @@ impl Compiler {
         Ok(inputs)
     }
 
-    /// Reads the alias files that the task file names, beside it or at an address. An address gets no credential.
-    async fn read_alias_files(
+    /// Reads the alias files that the task file names, and returns the secrets that it names then.
+    async fn read_needs(
         &self,
         file: &File<'_>,
         text: &str,
         inputs: &mut Inputs,
-    ) -> Result<(), Failure> {
-        let (text, known) = (text.to_owned(), inputs.clone());
-        let needs = aside::read(move || task_file::needs(&text, &known)).await;
-        let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
-        // What is wrong with the file is told when it is compiled.
-        let Ok(needs) = needs else { return Ok(()) };
+    ) -> Result<Vec<SecretReference>, Failure> {
+        let needs = needs(text, inputs).await?;
+        if needs.alias_files.is_empty() {
+            return Ok(needs.secrets);
+        }
         for name in needs.alias_files {
-            let content = if name.contains("://") {
-                let content = self.download(&name).await?;
-                let hash = sha256(&content);
-                file.attempt.log.say(None, format!("aliases of {name}: sha256:{hash}")).await;
-                content
-            } else {
-                file.read(name.strip_prefix("./").unwrap_or(&name)).await?
-            };
+            let content = self.alias_file(file, &name).await?;
             inputs.alias_files.insert(name, content);
         }
-        Ok(())
+        Ok(self::needs(text, inputs).await?.secrets)
+    }
+
+    /// An alias file, beside the task file or at an address. An address gets no credential.
+    async fn alias_file(&self, file: &File<'_>, name: &str) -> Result<String, Failure> {
+        if !name.contains("://") {
+            return file.read(name.strip_prefix("./").unwrap_or(name)).await;
+        }
+        let content = self.download(name).await?;
+        let hash = sha256(&content);
+        file.attempt.log.say(None, format!("aliases of {name}: sha256:{hash}")).await;
+        Ok(content)
     }
 
     async fn download(&self, address: &str) -> Result<String, Failure> {
@@ -241,31 +245,23 @@ impl File<'_> {
     }
 }
 
-/// Fails if the file names a secret that the run does not have. It would be empty.
-async fn check_secrets(file: &File<'_>, text: &str, inputs: &Inputs) -> Result<(), Failure> {
+/// What must be read before the file compiles. Nothing if the file is wrong, which is told when it is compiled.
+async fn needs(text: &str, inputs: &Inputs) -> Result<Needs, Failure> {
     let (text, known) = (text.to_owned(), inputs.clone());
     let needs = aside::read(move || task_file::needs(&text, &known)).await;
     let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
-    // What is wrong with the file is told when it is compiled.
-    let named = needs.map(|needs| needs.secrets).unwrap_or_default();
-    let problems = task_file::undeclared(&named, &file.work.secrets);
+    Ok(needs.unwrap_or_default())
+}
+
+/// Fails if the file names a secret that the run does not have. It would be empty.
+fn check_secrets(file: &File<'_>, named: &[SecretReference]) -> Result<(), Failure> {
+    let problems = task_file::undeclared(named, &file.work.secrets);
     if problems.is_empty() {
         return Ok(());
     }
     let lines = problems.iter().map(|problem| format!("{}: {problem}", file.name()));
     let lines = lines.collect::<Vec<_>>().join("\n");
     Err(Failure::in_words(ErrorCode::TaskFileInvalid, lines))
-}
-
-/// Gives each secret that the file names an empty value.
-async fn leave_secrets_empty(text: &str, inputs: &mut Inputs) -> Result<(), Failure> {
-    let (text, known) = (text.to_owned(), inputs.clone());
-    let needs = aside::read(move || task_file::needs(&text, &known)).await;
-    let needs = needs.map_err(|error| Failure::infrastructures(ErrorCode::Internal, &error))?;
-    for secret in needs.into_iter().flat_map(|needs| needs.secrets) {
-        inputs.secrets.set(&secret.id, "");
-    }
-    Ok(())
 }
 
 async fn compile_aside(

@@ -66,6 +66,46 @@ mod rest {
     }
 }
 
+/// Needs both engines.
+mod on_both_engines {
+    mod on_the_containerd_store {
+        use super::super::*;
+
+        /// Each engine uses what the other has left in the registry.
+        #[tokio::test]
+        async fn layers_kept_in_the_registry_are_used_by_another_engine() {
+            let files = Files::start(Engine::Default).await;
+            let (default, containerd) = (files.worker("a"), {
+                let host = Engine::Containerd.docker_host();
+                files.gantry.real_worker_on("b", &host)
+            });
+            for (first, second) in [(&default, &containerd), (&containerd, &default)] {
+                let image = format!("{}/{}", real::registry(), unique("kept"));
+                // Whoever executes it makes another file.
+                let dockerfile = format!(
+                    "FROM BASE\nRUN head -c 16 /dev/urandom | od -An -tx1 > /once # {image}\nCMD echo once $(cat /once)\n"
+                );
+                let dockerfile = dockerfile.replace("BASE", &real::base_image());
+                let source = files.source(&[("Dockerfile", &dockerfile)]);
+                let text = format!(
+                    "steps:\n- {{id: build, build: '-t {image}:1 .', cache: enabled}}\n- cmd: '{image}:1'\n- push: ['{image}:1']\n"
+                );
+                let mut made = Vec::new();
+                for worker in [first, second] {
+                    let id = files.ask(source.clone(), &text).await;
+                    assert!(worker.turn(&files.gantry.stop).await.unwrap());
+                    let ran = files.ended(id, 1).await;
+                    ran.succeeded();
+                    assert!(!ran.log.contains("does not keep the layers"), "{}", ran.log);
+                    let once = ran.log.lines().find_map(|line| line.split_once("once ")).unwrap().1;
+                    made.push(once.to_owned());
+                }
+                assert_eq!(made[0], made[1], "the second engine has not executed the step");
+            }
+        }
+    }
+}
+
 /// An installation that runs task files on a real engine.
 pub(crate) struct Files {
     pub(crate) gantry: TestPipeline,
@@ -577,39 +617,6 @@ async fn a_step_reaches_no_port_of_the_machine_unless_the_operator_allows_it(on:
     files.ended(allowed, 1).await.succeeded();
     was_reached.recv().await.unwrap();
     assert_eq!(files.left().await, [] as [String; 0]);
-}
-
-/// Each engine uses what the other has left in the registry.
-#[tokio::test]
-async fn layers_kept_in_the_registry_are_used_by_another_engine_on_the_containerd_store() {
-    let files = Files::start(Engine::Default).await;
-    let (default, containerd) = (files.worker("a"), {
-        let host = Engine::Containerd.docker_host();
-        files.gantry.real_worker_on("b", &host)
-    });
-    for (first, second) in [(&default, &containerd), (&containerd, &default)] {
-        let image = format!("{}/{}", real::registry(), unique("kept"));
-        // Whoever executes it makes another file.
-        let dockerfile = format!(
-            "FROM BASE\nRUN head -c 16 /dev/urandom | od -An -tx1 > /once # {image}\nCMD echo once $(cat /once)\n"
-        );
-        let dockerfile = dockerfile.replace("BASE", &real::base_image());
-        let source = files.source(&[("Dockerfile", &dockerfile)]);
-        let text = format!(
-            "steps:\n- {{id: build, build: '-t {image}:1 .', cache: enabled}}\n- cmd: '{image}:1'\n- push: ['{image}:1']\n"
-        );
-        let mut made = Vec::new();
-        for worker in [first, second] {
-            let id = files.ask(source.clone(), &text).await;
-            assert!(worker.turn(&files.gantry.stop).await.unwrap());
-            let ran = files.ended(id, 1).await;
-            ran.succeeded();
-            assert!(!ran.log.contains("does not keep the layers"), "{}", ran.log);
-            let once = ran.log.lines().find_map(|line| line.split_once("once ")).unwrap().1;
-            made.push(once.to_owned());
-        }
-        assert_eq!(made[0], made[1], "the second engine has not executed the step");
-    }
 }
 
 async fn a_wrong_file_fails_with_every_mistake_and_its_line(on: Engine) {
