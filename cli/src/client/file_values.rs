@@ -37,12 +37,16 @@ impl SetValues {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeclaredSecrets {
     /// A secret that the task file may name as `.Secrets.ID`: one of `gantry secret set`, or an address in a vault. May be
-    /// given several times
+    /// given several times; an update keeps those that it does not name, and removes one with `ID=`
     #[arg(long = "secret", value_name = "ID=NAME|URL")]
     secrets: Vec<String>,
 }
 
 impl DeclaredSecrets {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
     /// By their ids.
     pub(crate) fn read(&self) -> Result<BTreeMap<String, String>> {
         let pair = |pair: &String| {

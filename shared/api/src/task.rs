@@ -59,7 +59,7 @@ pub struct Task {
 }
 
 /// A task file with its values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskFile {
     /// The file itself, if it is not in the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]

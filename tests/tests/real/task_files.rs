@@ -17,7 +17,9 @@ use gantry_ops::secret::SecretString;
 use gantry_seams::requests::AcceptedRequest;
 use gantry_seams::{runs, steps};
 use gantry_tests::backend::Backend;
+use gantry_tests::own_engine::OwnEngine;
 use gantry_tests::pipeline::{TestPipeline, create_registry};
+use gantry_tests::pulled::PulledImage;
 use gantry_tests::real::{self, Engine};
 use gantry_worker::{Permission, Worker};
 use tokio::net::TcpListener;
@@ -50,6 +52,7 @@ mod rest {
         a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins_anew,
         a_secret_that_the_task_does_not_declare_is_refused_by_name,
         a_step_reaches_no_port_of_the_machine_unless_the_operator_allows_it,
+        layers_kept_in_the_registry_are_used_by_another_engine,
         a_delay_before_a_step_is_cancelled,
         only_steps_of_a_saved_task_as_it_is_are_logged_in_to_the_registry,
         an_image_that_no_step_has_built_is_not_pushed,
@@ -63,46 +66,6 @@ mod rest {
         a_secret_of_a_build_may_be_a_file_that_a_command_has_made,
         limits_hold_for_each_container,
         a_missing_program_and_a_missing_image_are_told,
-    }
-}
-
-/// Needs both engines.
-mod on_both_engines {
-    mod on_the_containerd_store {
-        use super::super::*;
-
-        /// Each engine uses what the other has left in the registry.
-        #[tokio::test]
-        async fn layers_kept_in_the_registry_are_used_by_another_engine() {
-            let files = Files::start(Engine::Default).await;
-            let (default, containerd) = (files.worker("a"), {
-                let host = Engine::Containerd.docker_host();
-                files.gantry.real_worker_on("b", &host)
-            });
-            for (first, second) in [(&default, &containerd), (&containerd, &default)] {
-                let image = format!("{}/{}", real::registry(), unique("kept"));
-                // Whoever executes it makes another file.
-                let dockerfile = format!(
-                    "FROM BASE\nRUN head -c 16 /dev/urandom | od -An -tx1 > /once # {image}\nCMD echo once $(cat /once)\n"
-                );
-                let dockerfile = dockerfile.replace("BASE", &real::base_image());
-                let source = files.source(&[("Dockerfile", &dockerfile)]);
-                let text = format!(
-                    "steps:\n- {{id: build, build: '-t {image}:1 .', cache: enabled}}\n- cmd: '{image}:1'\n- push: ['{image}:1']\n"
-                );
-                let mut made = Vec::new();
-                for worker in [first, second] {
-                    let id = files.ask(source.clone(), &text).await;
-                    assert!(worker.turn(&files.gantry.stop).await.unwrap());
-                    let ran = files.ended(id, 1).await;
-                    ran.succeeded();
-                    assert!(!ran.log.contains("does not keep the layers"), "{}", ran.log);
-                    let once = ran.log.lines().find_map(|line| line.split_once("once ")).unwrap().1;
-                    made.push(once.to_owned());
-                }
-                assert_eq!(made[0], made[1], "the second engine has not executed the step");
-            }
-        }
     }
 }
 
@@ -617,6 +580,35 @@ async fn a_step_reaches_no_port_of_the_machine_unless_the_operator_allows_it(on:
     files.ended(allowed, 1).await.succeeded();
     was_reached.recv().await.unwrap();
     assert_eq!(files.left().await, [] as [String; 0]);
+}
+
+async fn layers_kept_in_the_registry_are_used_by_another_engine(on: Engine) {
+    let files = Files::start(on).await;
+    // It cannot execute a step of a build.
+    let other = OwnEngine::start_without_steps("layers", on.dockerd()).await;
+    let other = format!("unix://{}", other.socket().display());
+    let image = format!("{}/{}", real::registry(), unique("kept"));
+    let dockerfile = format!(
+        "FROM {}\nRUN head -c 16 /dev/urandom | od -An -tx1 > /once # {image}\n",
+        real::base_image()
+    );
+    let source = files.source(&[("Dockerfile", &dockerfile)]);
+    let workers = [files.worker("a"), files.gantry.real_worker_on("b", &other)];
+    let mut made = Vec::new();
+    for (number, worker) in workers.iter().enumerate() {
+        let image = format!("{image}:{number}");
+        let text = format!(
+            "steps:\n- {{id: build, build: '-t {image} .', cache: enabled}}\n- push: ['{image}']\n"
+        );
+        let id = files.ask(source.clone(), &text).await;
+        assert!(worker.turn(&files.gantry.stop).await.unwrap());
+        let ran = files.ended(id, 1).await;
+        ran.succeeded();
+        assert!(!ran.log.contains("does not keep the layers"), "{}", ran.log);
+        let pushed = PulledImage::find(&image).await.unwrap().unwrap();
+        made.push(pushed.file("once").await.unwrap());
+    }
+    assert_eq!(made[0], made[1]);
 }
 
 async fn a_wrong_file_fails_with_every_mistake_and_its_line(on: Engine) {

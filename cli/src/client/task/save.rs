@@ -1,5 +1,6 @@
 //! `gantry task create` and `gantry task update`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -208,6 +209,13 @@ impl Update {
         let secret = self.build_args.secret(&client.environment)?;
         let (values, secret_values) = (self.set.plain()?, self.set.secret(&client.environment)?);
         let secrets = self.secrets.read()?;
+        let secrets = if secrets.is_empty() || self.context.is_some() {
+            secrets
+        } else {
+            // Another context needs all of them again. Otherwise those that are not named stay.
+            let task: Task = client.api.get(&path).await?;
+            with_declared(task.task_file.unwrap_or_default().secrets, secrets)
+        };
         let (path_in_source, dockerfile) = match self.file {
             Some(file) if is_task_file(&file) => (Some(file), None),
             file => (None, file),
@@ -218,7 +226,7 @@ impl Update {
             values_file: self.values.map(Some),
             values: (!values.is_empty()).then_some(values),
             secret_values: (!secret_values.is_empty()).then_some(secret_values),
-            secrets: (!secrets.is_empty()).then_some(secrets),
+            secrets: (!self.secrets.is_empty()).then_some(secrets),
         };
         let change = TaskUpdate {
             context: self.context,
@@ -246,5 +254,30 @@ impl Update {
         let task: Task = client.api.patch(&path, &change).await?;
         client.output.print(&task, view::details(&task))?;
         Ok(Exit::Ok)
+    }
+}
+
+/// The declared secrets with these changes. One without a source is removed.
+fn with_declared(
+    mut declared: BTreeMap<String, String>,
+    changes: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    declared.extend(changes);
+    declared.retain(|_, source| !source.is_empty());
+    declared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_changes_the_secrets_that_it_names() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(id, source)| ((*id).to_owned(), (*source).to_owned())).collect()
+        };
+        let before = map(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        let changed = with_declared(before, map(&[("b", "other"), ("c", ""), ("d", "four")]));
+        assert_eq!(changed, map(&[("a", "one"), ("b", "other"), ("d", "four")]));
     }
 }
