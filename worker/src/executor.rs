@@ -58,8 +58,9 @@ use crate::workspace::{Workspace, resources};
 /// How many steps of a run execute at once.
 const MOST_AT_ONCE: usize = 8;
 
-/// How long a run may read which images its task needs, which it does beside its steps.
-const IMAGES_WITHIN: Duration = Duration::from_secs(60);
+/// How long a run reads which images its task needs, beside its steps: a run that is over sooner waits for that. A remote context
+/// that takes longer is left to the scan of the task's next save.
+const IMAGES_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) struct Executor {
     pub(crate) store: SharedStore,

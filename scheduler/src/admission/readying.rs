@@ -71,7 +71,7 @@ impl Admitter {
         tokio::spawn(async move {
             let _until_it_ends = begun;
             if let Err(error) = admitter.admit_with_secrets(&run, &registry, limits).await {
-                tracing::warn!(run.id = %run.id, "run {} waits on: {error}", run.id);
+                tracing::warn!(run.id = %run.id, "run {} is not made ready yet: {error}", run.id);
             }
         });
         Ok(Admitted::Waits)

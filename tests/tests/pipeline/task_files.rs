@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_domain::decide::planner;
 use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{FileWork, Recipe, RunTimeout, TaskFile, Work};
+use gantry_domain::recipe::{FileValue, FileWork, Recipe, RunTimeout, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, RunError, RunStatus};
 use gantry_domain::source::Source;
 use gantry_domain::step::StepState;
@@ -55,6 +55,51 @@ async fn a_command_cannot_use_the_image_of_another_run() {
     assert_eq!(error.code, ErrorCode::ImageNotFound, "{error}");
     let expected = format!("step `thief`: {image} is no image that a step of this run has built");
     assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_registry_keeps_layers_for_runs_of_the_task_as_it_is_and_without_secrets() {
+    let gantry = super::start().await;
+    gantry.git.repository("web").unwrap().commit("main", DOCKERFILE).unwrap();
+    let source: Source = format!("{}#main", gantry.git.url("web")).parse().unwrap();
+    let build = "{id: build, build: '-t {{.Run.Registry}}/web:1 .', cache: enabled}";
+    let secret = "{id: build, build: '--secret id=S,env=S -t {{.Run.Registry}}/web:1 .', cache: enabled, env: [S=1]}";
+    let file = |step: &str, value: Option<&str>| FileWork {
+        file: TaskFile::Text(format!("steps:\n- {step}\n")),
+        values_file: None,
+        values: value.into_iter().map(|name| (name.parse().unwrap(), given())).collect(),
+        secret_values: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        has_registry_login: false,
+    };
+    let task = gantry.task_with("release", "unused:1", |task| {
+        task.source_trigger = None;
+        task.recipe.source = source.clone();
+        task.recipe.work = Work::File(file(build, None));
+    });
+    let task = task.await;
+    gantry.ask(&task, None).await;
+    gantry.settle().await;
+    let recipe = Recipe { work: Work::File(file(build, Some("a"))), ..task.recipe.clone() };
+    let overridden =
+        |event| planner::for_task_request(&task, recipe, event, TestPipeline::somebody());
+    gantry.request(overridden, None).await;
+    gantry.settle().await;
+    ask(&gantry, source.clone(), &format!("steps:\n- {build}\n")).await;
+    gantry.settle().await;
+    ask(&gantry, source, &format!("steps:\n- {secret}\n")).await;
+    gantry.settle().await;
+    let kept = gantry.engine.asked().into_iter().map(|asked| asked.order.cache);
+    let kept: Vec<_> = kept.map(|cache| cache.map(|cache| cache.to_string())).collect();
+    let kept: Vec<_> = kept.iter().map(Option::as_deref).collect();
+    let of_task = Some("registry.test/web:cache_release_build");
+    assert_eq!(kept, [of_task, None, Some("registry.test/web:cache_quickrun_build"), None]);
+    let told = "`cache` has no effect: a run with overrides keeps its layers in the engine alone";
+    assert!(gantry.log("ca2", 1).await.contains(told));
+}
+
+fn given() -> FileValue {
+    FileValue { text: "1".to_owned(), is_given: true }
 }
 
 #[tokio::test]

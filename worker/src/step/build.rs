@@ -384,8 +384,12 @@ async fn kept_layers(step: BuildStep<'_>) -> Option<ImageReference> {
     if !work.cache {
         return None;
     }
-    let task = attempt.run.task.as_ref().map_or("quickrun", |task| task.name.as_str());
-    let kept = if !work.secrets.is_empty() || !work.secret_build_args.is_empty() {
+    let run = &attempt.run;
+    let task = run.task.as_ref().map_or("quickrun", |task| task.name.as_str());
+    let kept = if run.task.is_some() && run.unchanged_task().is_none() {
+        // Its code is another's, and what it leaves would be used by runs of the task.
+        Err("a run with overrides keeps its layers in the engine alone".to_owned())
+    } else if !work.secrets.is_empty() || !work.secret_build_args.is_empty() {
         // They contain what no image has: the files of all stages.
         Err("a build with secrets keeps its layers in the engine alone".to_owned())
     } else if let Some(image) = work.images.first() {
