@@ -59,18 +59,19 @@ pub(crate) async fn log(
     }
 }
 
-/// What is not finished: leased, waiting and ready runs, undecided events and unsealed logs, as text.
+/// What is not finished: leased, waiting and ready runs, hidden ones too, undecided events and unsealed logs, as text.
 pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
     // In the order of a run's states, so that a run cannot be missed between two reads.
+    let undecided = due::undecided(store, ever, MANY).await?;
+    let leased = runs::leased(store, MANY).await?;
+    let waiting = runs::waiting(store, None, MANY).await?;
+    let ready = runs::ready_before(store, ever, None, MANY).await?;
     let kinds = [
-        (
-            "undecided",
-            texts(due::undecided(store, ever, MANY).await?.into_iter().map(|due| due.event)),
-        ),
-        ("leased", ids(&runs::leased(store, MANY).await?)),
-        ("waiting", ids(&runs::waiting(store, None, MANY).await?)),
-        ("ready", ids(&runs::all_ready(store, MANY).await?)),
+        ("undecided", texts(undecided.into_iter().map(|due| due.event))),
+        ("leased", ids(&leased)),
+        ("waiting", ids(&waiting)),
+        ("ready", texts(ready.into_iter().map(|ready| ready.run))),
         ("leased again", ids(&runs::leased(store, MANY).await?)),
         ("unsealed", texts(logs::open_logs(store, None, MANY).await?)),
     ];
