@@ -8,7 +8,7 @@ use gantry_domain::registry::Registry;
 use gantry_domain::source::{RefName, Source};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
-use gantry_remote::code_host::{BranchHead, CodeHostError};
+use gantry_remote::code_host::{BranchHead, CodeHostError, CodeHostFailure};
 use gantry_seams::Versioned;
 use gantry_seams::facts;
 use gantry_seams::store::StoreError;
@@ -121,7 +121,8 @@ impl Decider {
             return Err(Unresolved::MustAsk(url.as_url().authority().to_owned()));
         }
         let message = "no task reads the repository from git".to_owned();
-        let mut last = CodeHostError { message, refused_token: true };
+        let kind = CodeHostFailure::RefusedToken;
+        let mut last = CodeHostError { message, kind };
         for (task, url) in asked {
             let sealed_for = Registry::seals_for(task.prefix);
             let token = match &task.git_token {
@@ -129,14 +130,14 @@ impl Decider {
                 Some(sealed) => match self.keyring.open(&sealed_for, sealed) {
                     Ok(token) => Some(token),
                     Err(error) => {
-                        last = CodeHostError { message: error.to_string(), refused_token: true };
+                        last = CodeHostError { message: error.to_string(), kind };
                         continue;
                     }
                 },
             };
             match self.code_host.head(url, branch, token.as_ref()).await {
                 Ok(head) => return Ok(head),
-                Err(error) if error.refused_token => last = error,
+                Err(error) if error.refused_token() => last = error,
                 Err(error) => return Err(Unresolved::Asking(error)),
             }
         }

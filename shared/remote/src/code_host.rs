@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_domain::pull_request::{ChangedFiles, PullRequest};
+use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
 use tokio::time::Instant;
@@ -27,6 +29,62 @@ pub trait CodeHost: Send + Sync {
     ) -> Result<BranchHead, CodeHostError>;
 }
 
+/// A repository at a code host, and the credential for it.
+#[derive(Clone, Copy)]
+pub struct RepositoryAccess<'a> {
+    /// Its URL, from a task and never from a webhook: otherwise a sender of hooks could have tokens sent to a server of
+    /// its own.
+    pub url: &'a GitUrl,
+    /// The token; `None` for public repositories.
+    pub token: Option<&'a SecretString>,
+}
+
+/// The API of the provider that hosts a repository.
+#[async_trait]
+pub trait ProviderApi: Send + Sync {
+    /// A pull request as it is now. `None` if there is none of this number.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn pull_request(
+        &self,
+        at: RepositoryAccess<'_>,
+        number: u64,
+    ) -> Result<Option<PullRequest>, CodeHostError>;
+
+    /// The files that differ between two commits. [`ChangedFiles::Unknown`] if the provider's list may not be complete.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn changed_files(
+        &self,
+        at: RepositoryAccess<'_>,
+        before: &CommitId,
+        after: &CommitId,
+    ) -> Result<ChangedFiles, CodeHostError>;
+
+    /// The files that a pull request changes. [`ChangedFiles::Unknown`] if the provider's list may not be complete.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn pull_request_files(
+        &self,
+        at: RepositoryAccess<'_>,
+        number: u64,
+    ) -> Result<ChangedFiles, CodeHostError>;
+
+    /// Shows a run's state at a commit, and at its pull request. A later call with the same target and context replaces
+    /// it.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn report(
+        &self,
+        at: RepositoryAccess<'_>,
+        report: &StatusReport,
+    ) -> Result<(), CodeHostError>;
+}
+
 /// The head of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BranchHead {
@@ -42,8 +100,32 @@ pub struct BranchHead {
 pub struct CodeHostError {
     /// What failed and where, and the remedy.
     pub message: String,
+    /// What the caller can do.
+    pub kind: CodeHostFailure,
+}
+
+/// What a caller can do about a failed request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeHostFailure {
+    /// The host rejected this token, or shows it nothing here. Another one may be accepted.
+    RefusedToken,
+    /// The host is away, overloaded or limits requests: try again, no earlier than this.
+    Transient {
+        /// The host's `Retry-After`, or the end of its limit.
+        retry_after: Option<Duration>,
+    },
+    /// gantry knows no API of this host.
+    NoApi,
+    /// A retry fails again.
+    Permanent,
+}
+
+impl CodeHostError {
     /// Whether the host rejected this token. Another one may be accepted.
-    pub refused_token: bool,
+    #[must_use]
+    pub fn refused_token(&self) -> bool {
+        self.kind == CodeHostFailure::RefusedToken
+    }
 }
 
 /// Parses a token for git hosts: `user:token`, or a token alone, with which hosts ignore the user.
@@ -100,7 +182,11 @@ impl CodeHost for GitCodeHost {
                         | GitError::NotFound { .. }
                         | GitError::UnusableCredentials
                 );
-                Err(CodeHostError { message: error.to_string(), refused_token })
+                let kind = match refused_token {
+                    true => CodeHostFailure::RefusedToken,
+                    false => CodeHostFailure::Transient { retry_after: None },
+                };
+                Err(CodeHostError { message: error.to_string(), kind })
             }
         }
     }
