@@ -142,6 +142,7 @@ impl From<RunOpError> for Refusal {
             RunOpError::Store(error) => error.into(),
             RunOpError::LeaseLost { .. }
             | RunOpError::CancelAsked { .. }
+            | RunOpError::OtherCommit { .. }
             | RunOpError::Illegal { .. } => {
                 Self::Conflict { code: "wrong_state", message: error.to_string() }
             }

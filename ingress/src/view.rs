@@ -4,9 +4,10 @@ use gantry_api as types;
 use gantry_domain::attempt::{AttemptEnd, EndedAttempt};
 use gantry_domain::decide::{self, Choice};
 use gantry_domain::delivery::{self, Verdict};
-use gantry_domain::event::{EventKind, PushedRef};
+use gantry_domain::event::{Command, EventKind};
 use gantry_domain::id::RunId;
 use gantry_domain::lineage::{self, BaseRole};
+use gantry_domain::pattern::Patterns;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
 use gantry_domain::run;
@@ -17,6 +18,7 @@ use gantry_domain::step::{Step, StepEnd, StepState, Steps};
 use gantry_domain::task::{self, Status};
 use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
+use gantry_domain::trigger::{PollInterval, SourceTrigger};
 use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
 use gantry_seams::decisions::RecordedDecision;
 use gantry_seams::uploads;
@@ -101,15 +103,44 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         timeout: recipe.timeout.into(),
         push: build.is_some_and(|build| build.push),
         no_cache: build.is_some_and(|build| build.no_cache),
-        source_trigger: task.source_trigger.as_ref().map(|trigger| types::SourceTrigger {
-            name: trigger.name.clone(),
-            branch: trigger.branch.as_ref().map(ToString::to_string),
-            status: status_word(trigger.status).to_owned(),
-        }),
+        source_trigger: task.source_trigger.as_ref().map(source_trigger),
         has_git_token: task.git_token.is_some(),
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),
         created: time(task.created),
         updated: time(task.updated),
+    }
+}
+
+fn source_trigger(trigger: &SourceTrigger) -> types::SourceTrigger {
+    let (commit, pull_request) = (&trigger.commit, &trigger.pull_request);
+    let patterns = |of: &Patterns| texts(of.as_slice());
+    types::SourceTrigger {
+        name: trigger.name.clone(),
+        branch: trigger.branch.as_ref().map(ToString::to_string),
+        commit: types::CommitRules {
+            status: status_word(commit.status).to_owned(),
+            branches: patterns(&commit.branches),
+            tags: patterns(&commit.tags),
+        },
+        pull_request: types::PullRequestRules {
+            status: status_word(pull_request.status).to_owned(),
+            branches: patterns(&pull_request.branches),
+            actions: texts(&pull_request.actions),
+            drafts: pull_request.drafts,
+            labels: patterns(&pull_request.labels),
+            authors: pull_request.authors.to_string(),
+            builds: pull_request.builds.to_string(),
+            forks: pull_request.forks.to_string(),
+            push: pull_request.push,
+            comments: pull_request.comments,
+        },
+        paths: types::PathRules {
+            included: patterns(&trigger.paths.included),
+            ignored: patterns(&trigger.paths.ignored),
+        },
+        honors_skip_marks: trigger.honors_skip_marks,
+        supersede: trigger.supersede.to_string(),
+        poll: trigger.poll.map(PollInterval::seconds),
     }
 }
 
@@ -294,12 +325,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
 fn commit(run: &run::Run) -> Option<&CommitId> {
     let built = run.state.done().and_then(|done| done.outcome.product()?.commit.as_ref());
     let built = built.or(run.read.as_ref().map(|read| &read.commit));
-    built.or(match &run.cause {
-        gantry_domain::cause::Cause::Push { commit, .. } => Some(commit),
-        gantry_domain::cause::Cause::Saved { .. } | gantry_domain::cause::Cause::Request { .. } => {
-            None
-        }
-    })
+    built.or(run.cause.commit())
 }
 
 fn run_error(error: &run::RunError) -> types::RunError {
@@ -419,15 +445,27 @@ pub(crate) fn event(
 fn what(kind: &EventKind) -> String {
     match kind {
         EventKind::Push(push) => {
-            let moved = match &push.reference {
-                PushedRef::Branch(branch) => format!("branch {branch}"),
-                PushedRef::Tag(tag) => format!("tag {tag}"),
-            };
+            let moved = &push.reference;
             let now = match &push.after {
                 Some(commit) => format!("is {}", short(commit)),
                 None => "is gone".to_owned(),
             };
             format!("{moved} of {} {now}", push.repository())
+        }
+        EventKind::PullRequest(change) => {
+            let (number, repository) = (change.now.number, change.repository());
+            let action = change.action.map_or_else(|| "changed".to_owned(), |it| it.to_string());
+            let head = short(&change.now.head.commit);
+            format!("pull request {number} of {repository} was {action}, at {head}")
+        }
+        EventKind::Comment(comment) => {
+            let command = match &comment.command {
+                Command::Build => "a build was".to_owned(),
+                Command::Cancel => "the end of its runs was".to_owned(),
+                Command::Approve { commit } => format!("an approval of {} was", short(commit)),
+            };
+            let (number, repository) = (comment.number, comment.url.key());
+            format!("{command} asked for below pull request {number} of {repository}")
         }
         EventKind::ImagePushed(pushed) => format!("{} is {}", pushed.image, pushed.digest),
         EventKind::TaskSaved { task, .. } => format!("task {task} was saved"),
@@ -468,7 +506,7 @@ fn candidate(candidate: &decide::Candidate) -> types::Candidate {
         run: run.map(ToString::to_string),
         rule: rule.map(|rule| word_of(rule, "rule")),
         why: rule.map(ToString::to_string),
-        note: candidate.other_address.as_ref().map(ToString::to_string),
+        note: candidate.note(),
     }
 }
 

@@ -9,6 +9,7 @@ use gantry_domain::built_on::{BuiltOn, FactVersion, SourceRead};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::EventId;
+use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::run::Run;
 use gantry_domain::source::{RefName, Source};
 use gantry_ops::telemetry;
@@ -98,6 +99,8 @@ impl Resolver {
             after: Some(read.commit.clone()),
             default_branch: None,
             pusher: None,
+            changed: ChangedFiles::default(),
+            asks_to_skip: false,
         };
         let event = Event {
             id: id.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_ops::secret::Keyring;
-use gantry_remote::code_host::CodeHost;
+use gantry_remote::code_host::{CodeHost, ProviderApi};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{SharedStore, StoreError};
@@ -35,6 +35,8 @@ pub struct Scheduler {
     pub keyring: Arc<Keyring>,
     /// Resolves the heads of branches.
     pub code_host: Arc<dyn CodeHost>,
+    /// The APIs of the providers of repositories.
+    pub providers: Arc<dyn ProviderApi>,
     /// The requests to code hosts that are in progress.
     pub asks: Arc<Asks>,
     /// The vaults that secrets are read from when their runs are admitted.
@@ -92,6 +94,7 @@ impl Scheduler {
             runs_moved: Arc::clone(&self.queues.runs),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::clone(&self.code_host),
+            providers: Arc::clone(&self.providers),
             asks: Arc::clone(&self.asks),
         }
     }

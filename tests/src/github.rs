@@ -1,4 +1,4 @@
-//! Pushes as GitHub sends them, signed as GitHub signs them.
+//! Pushes, changes of pull requests and comments as GitHub sends them, signed as GitHub signs them.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::json;
@@ -35,12 +35,106 @@ impl Push<'_> {
     }
 }
 
+/// The id of the repository that pull requests are for.
+pub const REPOSITORY: u64 = 7001;
+
+/// The id of a fork of it.
+pub const FORK: u64 = 7002;
+
+/// A change of a pull request.
+#[derive(Debug, Clone, Copy)]
+pub struct PullRequest<'a> {
+    /// The address of the repository that it is for.
+    pub url: &'a str,
+    /// Its number.
+    pub number: u64,
+    /// What happened.
+    pub action: &'a str,
+    /// Its former head, for `synchronize`.
+    pub before: Option<&'a str>,
+    /// Its head.
+    pub head: &'a str,
+    /// The id of the repository with the head; `None` if that was deleted.
+    pub head_repository: Option<u64>,
+    /// The branch that it is for.
+    pub base: &'a str,
+    /// Its labels.
+    pub labels: &'a [&'a str],
+    /// Whether it is a draft.
+    pub is_draft: bool,
+    /// Its author's relation to the repository.
+    pub association: &'a str,
+}
+
+impl<'a> PullRequest<'a> {
+    /// Pull request 7, which a member opened from a branch of the repository for `main`.
+    #[must_use]
+    pub fn opened(url: &'a str, head: &'a str) -> Self {
+        Self {
+            url,
+            number: 7,
+            action: "opened",
+            before: None,
+            head,
+            head_repository: Some(REPOSITORY),
+            base: "main",
+            labels: &[],
+            is_draft: false,
+            association: "MEMBER",
+        }
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|name| json!({"name": name})).collect();
+        json!({
+            "action": self.action,
+            "number": self.number,
+            "before": self.before,
+            "pull_request": {
+                "number": self.number,
+                "state": if self.action == "closed" { "closed" } else { "open" },
+                "head": {
+                    "ref": "topic", "sha": self.head,
+                    "repo": self.head_repository.map(|id| json!({"id": id})),
+                },
+                "base": {"ref": self.base, "sha": "1".repeat(40), "repo": {"id": REPOSITORY}},
+                "draft": self.is_draft,
+                "labels": labels,
+                "user": {"login": "octocat"},
+                "author_association": self.association,
+            },
+            "repository": {"id": REPOSITORY, "clone_url": self.url},
+        })
+        .to_string()
+    }
+}
+
+/// The payload of a comment below pull request 7.
+#[must_use]
+pub fn comment(url: &str, text: &str, association: &str) -> String {
+    json!({
+        "action": "created",
+        "issue": {"number": 7, "pull_request": {}},
+        "comment": {"body": text, "user": {"login": "mona"}, "author_association": association},
+        "repository": {"id": REPOSITORY, "clone_url": url},
+    })
+    .to_string()
+}
+
 /// The headers of a delivery of a push with this id and body.
 #[must_use]
 pub fn headers(secret: &str, id: &str, body: &str) -> [(&'static str, String); 4] {
+    headers_of("push", secret, id, body)
+}
+
+/// The headers of a delivery of any kind with this id and body.
+#[must_use]
+pub fn headers_of(kind: &str, secret: &str, id: &str, body: &str) -> [(&'static str, String); 4] {
     [
         ("content-type", "application/json".to_owned()),
-        ("x-github-event", "push".to_owned()),
+        ("x-github-event", kind.to_owned()),
         ("x-github-delivery", id.to_owned()),
         ("x-hub-signature-256", signature(secret, body.as_bytes())),
     ]

@@ -61,7 +61,9 @@ where
             RunOpError::LeaseLost { .. } | RunOpError::Absent { .. } => {
                 return Err(Refused::LeaseLost);
             }
-            error @ (RunOpError::Illegal { .. } | RunOpError::Store(_)) => {
+            error @ (RunOpError::Illegal { .. }
+            | RunOpError::OtherCommit { .. }
+            | RunOpError::Store(_)) => {
                 let failure = Failure::infrastructures(ErrorCode::Internal, &error);
                 return Err(Refused::Failed(failure));
             }

@@ -3,16 +3,14 @@
 //! In: the run's recipe, its source and its secrets. Out: a graph, or everything that is wrong with the task file.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_domain::cause::Cause;
-use gantry_domain::image::ImageReference;
+use gantry_domain::image::{ImageReference, Tag};
 use gantry_domain::platform::Platform;
-use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
+use gantry_domain::recipe::{FileWork, ImageBuild, PullRequestBuild, TaskFile, Work};
 use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::SecretSource;
-use gantry_domain::source::{RefName, Source};
+use gantry_domain::source::{CommitId, Source};
 use gantry_domain::template;
 use gantry_ops::aside;
 use gantry_ops::secret::ExposeSecret as _;
@@ -28,7 +26,7 @@ use crate::engine::containers::Owner;
 use crate::failure::{self, Failure};
 use crate::graph::Graph;
 use crate::source::Checkout;
-use crate::step::build::read_aside;
+use crate::step::build::{Fetched, read_aside};
 use crate::step::refuse_staging;
 use crate::workspace::Workspace;
 
@@ -49,7 +47,7 @@ pub(crate) struct Compiler {
 struct File<'a> {
     attempt: &'a Attempt,
     owner: &'a Owner,
-    source: Option<&'a Arc<Checkout>>,
+    source: Option<&'a Fetched>,
     work: &'a FileWork,
 }
 
@@ -59,16 +57,20 @@ impl Compiler {
         &self,
         attempt: &Attempt,
         owner: &Owner,
-        source: Option<&Arc<Checkout>>,
+        source: Option<&Fetched>,
     ) -> Result<Graph, Failure> {
-        let graph = match &attempt.run.recipe.work {
-            Work::Build(build) => of_build(attempt, build, source.map(Arc::as_ref))?,
+        let files = source.map(|source| source.files.as_ref());
+        let mut graph = match &attempt.run.recipe.work {
+            Work::Build(build) => of_build(attempt, build, files)?,
             Work::File(work) => {
                 let task = self.task(&File { attempt, owner, source, work }).await?;
                 Graph::of_file(task, &attempt.run.recipe.platform)?
             }
         };
         graph.pushed().try_for_each(refuse_staging)?;
+        if let Some(of) = &attempt.run.recipe.pull_request {
+            limit_pushes(&mut graph, attempt, of, files.and_then(Checkout::commit)).await;
+        }
         Ok(graph)
     }
 
@@ -224,7 +226,7 @@ impl File<'_> {
             return Err(Failure::in_words(ErrorCode::TaskFileInvalid, message));
         };
         let wanted = path.to_owned();
-        let read = read_aside(source, move |source| source.text(&wanted)).await?;
+        let read = read_aside(&source.definition, move |source| source.text(&wanted)).await?;
         read.map_err(|error| failure::of_text(&error))
     }
 
@@ -236,7 +238,7 @@ impl File<'_> {
             repository: repository(run),
             ..RunVariables::default()
         };
-        let source = self.source.map(Arc::as_ref);
+        let source = self.source.map(|source| source.files.as_ref());
         for (name, value) in known_variables(self.attempt, source).named() {
             let is_known = variables.set(name, &value);
             debug_assert!(is_known, "task files know .Run.{name}");
@@ -281,6 +283,27 @@ fn invalid(file: &str, mistakes: &[Mistake]) -> Failure {
         shown.push_str(&format!("\nand {more} more: see the log"));
     }
     Failure::in_words(ErrorCode::TaskFileInvalid, shown)
+}
+
+/// Leaves out of the push steps what a run of a pull request may not push, and says so.
+async fn limit_pushes(
+    graph: &mut Graph,
+    attempt: &Attempt,
+    of: &PullRequestBuild,
+    built: Option<&CommitId>,
+) {
+    let commits: Vec<&CommitId> = built.into_iter().chain([&of.head]).collect();
+    let may_push = |image: &ImageReference| {
+        let tag = image.tag().map_or("latest", Tag::as_str);
+        of.may_push_tag(tag, attempt.run.id, &commits)
+    };
+    for (step, image) in graph.limit_pushes(may_push) {
+        let why = match of.may_push {
+            true => "its tag names neither the run nor the pull request nor the commit",
+            false => "runs of pull requests push nothing",
+        };
+        attempt.log.say(Some(&step), format!("{image} is not pushed: {why}")).await;
+    }
 }
 
 fn sha256(text: &str) -> String {
@@ -341,17 +364,9 @@ fn known_variables<'a>(
         date: run.created,
         platform: &run.recipe.platform,
         commit: source.and_then(Checkout::commit),
-        branch: branch(run).or(source.and_then(Checkout::branch)),
+        // The checkout of a commit has no branch.
+        branch: run.cause.branch().or(source.and_then(Checkout::branch)),
         task: run.task.as_ref().map(|task| &task.name),
-    }
-}
-
-/// The branch that a push moved, or that of the repeated run. The checkout is a commit and has none.
-fn branch(run: &Run) -> Option<&RefName> {
-    match &run.cause {
-        Cause::Push { branch, .. } => Some(branch),
-        Cause::Saved { .. } => None,
-        Cause::Request { branch, .. } => branch.as_ref(),
     }
 }
 

@@ -34,6 +34,22 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
+    /// Leaves out of the push steps every image that may not be pushed. Returns them with their steps.
+    pub(crate) fn limit_pushes(
+        &mut self,
+        may_push: impl Fn(&ImageReference) -> bool,
+    ) -> Vec<(StepId, ImageReference)> {
+        let mut left_out = Vec::new();
+        for step in &mut self.steps {
+            let StepWork::Push(images) = &mut step.work else { continue };
+            let (kept, refused) = std::mem::take(images).into_iter().partition(&may_push);
+            *images = kept;
+            let refused: Vec<ImageReference> = refused;
+            left_out.extend(refused.into_iter().map(|image| (step.id.clone(), image)));
+        }
+        left_out
+    }
+
     /// Whether a command is on the engine's default network.
     pub(crate) fn uses_default_bridge(&self) -> bool {
         self.steps.iter().any(|step| match &step.work {

@@ -156,7 +156,7 @@ impl Slot {
     async fn canceled(&self, attempt: &Attempt) -> Option<Finish> {
         let found = runs::find(self.store.as_ref(), attempt.run.id).await;
         let by = found.ok().flatten().and_then(|run| run.cancel).map(|ask| ask.by)?;
-        attempt.log.say(None, format!("canceled by token {by}")).await;
+        attempt.log.say(None, format!("canceled by {by}")).await;
         Some(Finish::Outcome(Outcome::Canceled { by }))
     }
 

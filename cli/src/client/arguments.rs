@@ -128,6 +128,23 @@ impl GitTokenArg {
     }
 }
 
+/// Parses `true` and `false` in any case, because the original capitalizes them.
+pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`".to_owned())
+}
+
+/// Parses a time like `90`, `90s`, `1m` or `2h`, as seconds.
+pub(crate) fn duration_in_seconds(text: &str) -> Result<u32, String> {
+    let (number, factor) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
+    seconds.ok_or_else(|| "a time like `90s`, `1m` or `2h`".to_owned())
+}
+
 /// Parses an option that is a whole number.
 pub(crate) fn whole_number(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "a whole number, like 600")

@@ -17,6 +17,7 @@ use crate::exit::Exit;
 
 mod save;
 mod start;
+mod trigger;
 mod view;
 
 /// Save what to build and what starts it, and run it
@@ -36,7 +37,7 @@ Examples:
     -f build/Dockerfile -t 'api:{{.Run.ID}}'
   GANTRY_GIT_TOKEN=… gantry task create -n private \\
     -c https://github.com/octo/private.git -t 'private:{{.Run.ID}}'")]
-    Create(Create),
+    Create(Box<Create>),
     /// List tasks
     #[command(visible_alias = "ls")]
     List(List),
@@ -54,7 +55,7 @@ runs in.")]
     #[command(after_long_help = "Examples:
   gantry task update -n web --status Disabled
   gantry task update -n web -c https://github.com/octo/web.git#release -t 'web:{{.Run.ID}}'")]
-    Update(Update),
+    Update(Box<Update>),
     /// Delete a task; its runs are kept
     Delete(OneTask),
     /// Start a run of a task now, and follow it

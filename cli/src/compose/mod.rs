@@ -30,6 +30,7 @@ mod keys;
 mod measured;
 mod parts;
 mod patience;
+mod providers;
 mod servers;
 mod vaults;
 

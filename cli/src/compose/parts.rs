@@ -25,6 +25,7 @@ use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
 
 use super::outbound;
+use super::providers::NoProviders;
 use super::servers::Servers;
 use super::vaults::vaults;
 
@@ -96,6 +97,7 @@ impl<'a> SharedParts<'a> {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            providers: Arc::new(NoProviders),
             asks: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use gantry_api as types;
-use gantry_domain::id::TokenId;
 use gantry_domain::recipe::Work;
-use gantry_domain::run::{ErrorCode, Outcome, RunError, RunStatus};
+use gantry_domain::run::{CanceledBy, ErrorCode, Outcome, RunError, RunStatus};
 use gantry_ingress::IngressSettings;
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{runs, tasks, uploads};
@@ -114,7 +113,7 @@ async fn a_context_without_a_branch_has_no_source_trigger() {
         body["source_trigger"] = json!({"branch": "refs/tags/v1"});
         let refused = server.post("/registries/contoso/tasks", body.clone()).await;
         assert!(refused.text.contains("names a tag, which no push moves"), "{}", refused.text);
-        body["source_trigger"] = json!({"status": "Disabled"});
+        body["source_trigger"] = json!({"commit": {"status": "Disabled"}});
         server.post("/registries/contoso/tasks", body).await.expect(StatusCode::CREATED);
     }
     for (number, reference) in ["HEAD", "heads/main", "refs/heads/main"].iter().enumerate() {
@@ -327,7 +326,7 @@ async fn a_queued_run_explains_its_wait_and_can_be_cancelled() {
     let mut cancels = server.queues.control.listen().await.unwrap();
     let cancelled = server.post("/runs/ca1/cancel", json!({})).await.expect(StatusCode::OK);
     assert_eq!(cancelled["status"], "Canceled");
-    assert_eq!(cancelled["cancel_asked"]["by"], "admin");
+    assert_eq!(cancelled["cancel_asked"]["by"], "token admin");
     assert_eq!(within(cancels.next()).await.unwrap().run, id);
     let archived = server.patch("/runs/ca1", json!({"archived": true})).await;
     assert_eq!(archived.expect(StatusCode::OK)["archived"], true);
@@ -399,7 +398,7 @@ async fn runs_are_filtered_and_paged_newest_first() {
         // Runs of the same millisecond would be ordered by id.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
-    let by: TokenId = "admin".parse().unwrap();
+    let by = CanceledBy::Token { token: "admin".parse().unwrap() };
     runs::cancel(server.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
     let both = server.token("read", Some(&["contoso", "fabrikam"])).await;
     for (query, token, expected) in [

@@ -159,8 +159,13 @@ impl Admitter {
     ) -> Result<Option<Sealed>, SecretError> {
         let (recipe, git_token) = (&run.recipe, run.git_token.as_ref());
         let gathered = match run.purpose {
-            Purpose::Execute => Bundle::gather(&self.keyring, registry, recipe, git_token)?,
-            Purpose::Scan => Bundle::of_source(&self.keyring, registry, recipe, git_token)?,
+            Purpose::Execute if !run.is_of_fork() => {
+                Bundle::gather(&self.keyring, registry, recipe, git_token)?
+            }
+            // The token is for the fetch alone, and never in reach of a step.
+            Purpose::Execute | Purpose::Scan => {
+                Bundle::of_source(&self.keyring, registry, recipe, git_token)?
+            }
         };
         let bundle = Bundle { secrets, ..gathered };
         if bundle.is_empty() {
@@ -221,6 +226,7 @@ fn moved_meanwhile(error: RunOpError) -> Result<(), StoreError> {
         RunOpError::Absent { .. }
         | RunOpError::LeaseLost { .. }
         | RunOpError::CancelAsked { .. }
+        | RunOpError::OtherCommit { .. }
         | RunOpError::Illegal { .. } => Ok(()),
     }
 }

@@ -1,14 +1,16 @@
-//! Resolves the head of a branch after a push: from the push and the stored head if they suffice, else from the code
+//! Resolves the current head after a change: from the report and the stored fact if they suffice, else from the code
 //! host.
 
-use gantry_domain::event::Push;
-use gantry_domain::fact::{self, Fact, FactKey, PushEffect};
+use std::borrow::Cow;
+
+use gantry_domain::event::{PullRequestChange, Push};
+use gantry_domain::fact::{self, Before, Effect, Fact, FactKey, Move};
 use gantry_domain::id::RegistryName;
-use gantry_domain::registry::Registry;
-use gantry_domain::source::{RefName, Source};
+use gantry_domain::pull_request::{PullRequest, PullRequestVersion};
+use gantry_domain::source::CommitId;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
-use gantry_remote::code_host::{BranchHead, CodeHostError, CodeHostFailure};
+use gantry_remote::code_host::CodeHostError;
 use gantry_seams::Versioned;
 use gantry_seams::facts;
 use gantry_seams::store::StoreError;
@@ -16,17 +18,17 @@ use gantry_seams::store::StoreError;
 use super::Decider;
 use super::asks::MayAsk;
 
-/// The current head of a branch, and the fact that was stored before.
-pub(super) struct ResolvedHead {
+/// The current head, and the fact that was stored before.
+pub(super) struct ResolvedHead<V = CommitId> {
     /// The stored fact, which the new one replaces.
-    pub(super) known: Option<Versioned<Fact>>,
+    pub(super) known: Option<Versioned<Fact<V>>>,
     /// The fact with the current head.
-    pub(super) now: Fact,
+    pub(super) now: Fact<V>,
 }
 
-impl ResolvedHead {
-    /// Whether there is a fact to store. A branch that does not exist and has no fact gets none: otherwise a sender
-    /// could fill the store with invented branch names.
+impl<V> ResolvedHead<V> {
+    /// Whether there is a fact to store. What does not exist and has no fact gets none: otherwise a sender could fill
+    /// the store with invented names.
     pub(super) fn is_something(&self) -> bool {
         self.known.is_some() || self.now.value.is_some()
     }
@@ -65,26 +67,26 @@ impl From<StoreError> for Unresolved {
 }
 
 impl Decider {
-    /// Resolves the head of `branch` after a push. `tasks` are those that watch the repository: the code host is
-    /// queried with their tokens.
+    /// Resolves what a push moved. `tasks` are those that watch the repository: the code host is queried with their
+    /// tokens.
     pub(super) async fn resolve_head(
         &self,
         registry: &RegistryName,
         push: &Push,
-        branch: &RefName,
         tasks: &[Task],
         now: Timestamp,
         asking: Asking,
     ) -> Result<ResolvedHead, Unresolved> {
-        let key = FactKey::branch(registry, &push.repository(), branch);
+        let key = FactKey::moved(registry, &push.repository(), &push.reference);
         let known = facts::find(self.store.as_ref(), &key).await?;
         let fact = known.as_ref().map(|known| &known.value);
-        let value = match fact::classify(fact, push) {
-            PushEffect::Advances(value) => value,
-            PushEffect::Repeats => push.after.clone(),
-            PushEffect::Unclear => {
-                let value = self.ask(Some(branch), tasks, asking.may_ask).await?.commit;
-                if asking.may_wait && fact::may_be_behind(fact, push, value.as_ref()) {
+        let told = push.into();
+        let value = match fact::classify(fact, &told) {
+            Effect::Advances(value) => value,
+            Effect::Repeats => push.after.clone(),
+            Effect::Unclear => {
+                let value = self.ask(Some(&push.reference), tasks, asking.may_ask).await?.commit;
+                if asking.may_wait && fact::may_be_behind(fact, &told, value.as_ref()) {
                     return Err(Unresolved::Behind);
                 }
                 value
@@ -96,51 +98,44 @@ impl Decider {
         Ok(ResolvedHead { known, now })
     }
 
-    /// Queries the code host with the address and token of each task in turn, until one is accepted. It never uses an
-    /// address from a push: then a sender of hooks could have the tokens sent to a server of its own.
-    pub(super) async fn ask(
+    /// Resolves the version of a pull request. `tasks` are those that watch the repository: the provider is queried with
+    /// their tokens. Returns the change with the pull request as it is now.
+    pub(super) async fn resolve_pull_request<'a>(
         &self,
-        branch: Option<&RefName>,
+        registry: &RegistryName,
+        change: &'a PullRequestChange,
         tasks: &[Task],
-        may_ask: MayAsk,
-    ) -> Result<BranchHead, Unresolved> {
-        /// More tasks would only send the same query to the same host.
-        const TOKENS: usize = 3;
-        let mut asked = Vec::with_capacity(TOKENS);
-        for task in tasks {
-            if let Source::Git(git) = &task.recipe.source
-                && asked.len() < TOKENS
-            {
-                asked.push((task, &git.url));
+        now: Timestamp,
+        asking: Asking,
+    ) -> Result<(Cow<'a, PullRequestChange>, ResolvedHead<PullRequestVersion>), Unresolved> {
+        let key = change.fact_key(registry);
+        let known = facts::find(self.store.as_ref(), &key).await?;
+        let fact = known.as_ref().map(|known| &known.value);
+        let told: Move<PullRequestVersion> = change.into();
+        let mut change = Cow::Borrowed(change);
+        let value = match fact::classify(fact, &told) {
+            Effect::Advances(value) => value,
+            Effect::Repeats => told.after.clone(),
+            Effect::Unclear => {
+                let number = change.now.number;
+                let found = self.ask_for_pull_request(number, tasks, asking.may_ask).await?;
+                let value = found.as_ref().and_then(PullRequest::version);
+                if asking.may_wait && fact::may_be_behind(fact, &told, value.as_ref()) {
+                    return Err(Unresolved::Behind);
+                }
+                if let Some(found) = found {
+                    change.to_mut().now = found;
+                }
+                value
             }
-        }
-        if let Some((_, url)) = asked.first()
-            && may_ask == MayAsk::NotNow
-        {
-            // With the port: two servers may share a host name.
-            return Err(Unresolved::MustAsk(url.as_url().authority().to_owned()));
-        }
-        let message = "no task reads the repository from git".to_owned();
-        let kind = CodeHostFailure::RefusedToken;
-        let mut last = CodeHostError { message, kind };
-        for (task, url) in asked {
-            let sealed_for = Registry::seals_for(task.prefix);
-            let token = match &task.git_token {
-                None => None,
-                Some(sealed) => match self.keyring.open(&sealed_for, sealed) {
-                    Ok(token) => Some(token),
-                    Err(error) => {
-                        last = CodeHostError { message: error.to_string(), kind };
-                        continue;
-                    }
-                },
-            };
-            match self.code_host.head(url, branch, token.as_ref()).await {
-                Ok(head) => return Ok(head),
-                Err(error) if error.refused_token() => last = error,
-                Err(error) => return Err(Unresolved::Asking(error)),
-            }
-        }
-        Err(Unresolved::Asking(last))
+        };
+        let before = match &told.before {
+            Before::Was(before) => before.as_ref(),
+            Before::Unsaid => None,
+        };
+        let now = fact::advanced(fact, &key, value, now)
+            .remembering(before)
+            .remembering(told.after.as_ref());
+        Ok((change, ResolvedHead { known, now }))
     }
 }

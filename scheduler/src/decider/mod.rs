@@ -5,29 +5,44 @@ use std::time::Duration;
 
 use gantry_domain::decide::Rule;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::id::RunId;
+use gantry_domain::id::{HookId, RunId};
+use gantry_domain::source::RepositoryKey;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::secret::Keyring;
 use gantry_ops::{metrics, telemetry};
-use gantry_remote::code_host::CodeHost;
+use gantry_remote::code_host::{CodeHost, ProviderApi};
 use gantry_seams::decisions::{self, Decided, Undecided};
 use gantry_seams::due::{self, Due};
-use gantry_seams::events;
 use gantry_seams::queue::{Queue, RunsMoved};
 use gantry_seams::store::{Batch, CommitError, SharedStore, StoreError};
+use gantry_seams::{events, hooks, registries};
 use tracing::{Instrument as _, field};
 
 mod asks;
+mod change;
+mod comment;
 mod head;
+mod pull_request;
 mod push;
+mod queries;
 mod saved;
 
 pub use asks::Asks;
 use asks::MayAsk;
+use head::Unresolved;
 use saved::Incarnation;
 
 /// How many events are read at once.
 const EVENTS_A_TICK: usize = 64;
+
+/// How often a failed query to a code host is retried: with the pauses of [`pause_after`], for about an hour.
+const TRIES: u32 = 12;
+
+/// For how long after a change its code host may still return an older head. Later answers count.
+const BEHIND_FOR: Duration = Duration::from_secs(180);
+
+/// The longest pause before a host that may be behind is queried again.
+const LONGEST_BEHIND: Duration = Duration::from_secs(30);
 
 /// How many conflicts with other writers are retried before an event is postponed.
 const CONFLICT_RETRIES: usize = 64;
@@ -54,6 +69,7 @@ pub(crate) struct Decider {
     /// Opens the tokens for code hosts, and signs runs.
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) code_host: Arc<dyn CodeHost>,
+    pub(crate) providers: Arc<dyn ProviderApi>,
     pub(crate) asks: Arc<Asks>,
 }
 
@@ -131,10 +147,72 @@ impl Decider {
 
     /// Postpones an event. The pause grows with each try.
     async fn put_off(&self, found: &Undecided, why: &str) -> Result<Progress, StoreError> {
-        let (id, pause) = (&found.event.id, pause_after(found.tries()));
+        self.put_off_by(found, pause_after(found.tries()), why).await
+    }
+
+    async fn put_off_by(
+        &self,
+        found: &Undecided,
+        pause: Duration,
+        why: &str,
+    ) -> Result<Progress, StoreError> {
+        let id = &found.event.id;
         tracing::warn!(event.id = %id, "event {id} is postponed by {pause:?}: {why}");
         decisions::put_off(self.store.as_ref(), found, pause).await?;
         Ok(Progress::PutOff)
+    }
+
+    /// Why nothing may be decided about a repository: its registry is gone, or the hook may not speak for it.
+    async fn not_for_repository(
+        &self,
+        event: &Event,
+        hook: Option<&HookId>,
+        repository: &RepositoryKey,
+    ) -> Result<Option<Rule>, StoreError> {
+        let store = self.store.as_ref();
+        if registries::find_exactly(store, &event.registry, event.prefix).await?.is_none() {
+            return Ok(Some(Rule::NoRegistry { registry: event.registry.clone() }));
+        }
+        let Some(id) = hook else { return Ok(None) };
+        let hook = hooks::find(store, id).await?;
+        let may_speak = hook.is_some_and(|hook| hook.speaks_for(repository));
+        let rule =
+            || Rule::HookNotForRepository { hook: id.clone(), repository: repository.clone() };
+        Ok((!may_speak).then(rule))
+    }
+
+    /// Whether the event is so new that its code host may not show its change yet. Candidates before the cursor were
+    /// already decided with the head that was found then, so an event that goes on does not wait.
+    fn may_wait(found: &Undecided, now: Timestamp) -> bool {
+        now.since(found.event.received) < BEHIND_FOR && found.cursor().is_none()
+    }
+
+    /// Postpones an event whose head could not be resolved. Returns why the head stays unknown if there were too many
+    /// tries.
+    async fn wait_for_head(
+        &self,
+        found: &Undecided,
+        repository: &RepositoryKey,
+        unresolved: Unresolved,
+    ) -> Result<Result<Progress, String>, StoreError> {
+        let pause = pause_after(found.tries());
+        let put_off = |pause, why: String| async move {
+            tracing::info!(event.id = %found.event.id, "{repository} is queried again in {pause:?}: {why}");
+            decisions::put_off(self.store.as_ref(), found, pause).await?;
+            Ok(Ok(Progress::PutOff))
+        };
+        match unresolved {
+            Unresolved::Store(error) => Err(error),
+            Unresolved::MustAsk(host) => Ok(Ok(Progress::MustAsk(host))),
+            Unresolved::Behind => {
+                let why = format!("it may not show the change of event {} yet", found.event.id);
+                put_off(pause.min(LONGEST_BEHIND), why).await
+            }
+            Unresolved::Asking(error) if error.may_pass() && found.tries() < TRIES => {
+                put_off(pause, error.to_string()).await
+            }
+            Unresolved::Asking(error) => Ok(Err(error.message)),
+        }
     }
 
     async fn set_aside(&self, due: &Due) -> Result<Option<String>, StoreError> {
@@ -147,6 +225,10 @@ impl Decider {
         let event = &found.event;
         let progress = match &event.kind {
             EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
+            EventKind::PullRequest(change) => {
+                self.decide_pull_request(found, change, may_ask).await?
+            }
+            EventKind::Comment(comment) => self.decide_comment(found, comment, may_ask).await?,
             EventKind::TaskSaved { task, created, watches_anew } => {
                 let task = Incarnation { id: task, created: *created };
                 self.decide_saved(found, task, *watches_anew, may_ask).await?

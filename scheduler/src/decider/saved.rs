@@ -1,8 +1,10 @@
 //! Scans the source of a saved task, and reads the head of a branch that it newly watches.
 
 use gantry_domain::decide::{Rule, matcher, planner};
+use gantry_domain::event::PushedRef;
 use gantry_domain::fact::{self, FactKey};
 use gantry_domain::id::TaskId;
+use gantry_domain::source::CommitId;
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::telemetry;
@@ -88,7 +90,8 @@ impl Decider {
             return Ok(Learned::Recorded { batch, what });
         };
         let branch = matcher::watched_branch(task);
-        let resolved = self.ask(branch.as_ref(), std::slice::from_ref(task), may_ask).await;
+        let reference = branch.clone().map(PushedRef::Branch);
+        let resolved = self.ask(reference.as_ref(), std::slice::from_ref(task), may_ask).await;
         let head = match resolved {
             Ok(head) => head,
             Err(Unresolved::Store(error)) => return Err(error),
@@ -106,7 +109,7 @@ impl Decider {
             return Ok(Learned::Recorded { batch, what });
         };
         let key = FactKey::branch(&found.event.registry, &repository, &branch);
-        let known = facts::find(self.store.as_ref(), &key).await?;
+        let known = facts::find::<CommitId>(self.store.as_ref(), &key).await?;
         let is_there = known.is_some() || head.commit.is_some();
         // An existing fact is advanced only by pushes: if it were advanced here, the push would count as a repetition
         // and start no run.

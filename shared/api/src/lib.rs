@@ -20,6 +20,7 @@ mod status;
 mod task;
 mod task_images;
 mod token;
+mod trigger;
 
 pub use delivery::{Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult};
 pub use hook::{
@@ -38,11 +39,11 @@ pub use status::{
     QueueStatus, Status, StoreStatus, Worker, WorkerEngine,
 };
 pub use task::{
-    SourceTrigger, Task, TaskCreate, TaskFile, TaskFileCreate, TaskFileUpdate, TaskRunCreate,
-    TaskUpdate,
+    Task, TaskCreate, TaskFile, TaskFileCreate, TaskFileUpdate, TaskRunCreate, TaskUpdate,
 };
 pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
 pub use token::{Token, TokenCreate, TokenCreated};
+pub use trigger::{CommitRules, PathRules, PullRequestRules, SourceTrigger};
 
 /// A page of a list, and where the next page begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

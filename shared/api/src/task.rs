@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::trigger::SourceTrigger;
 use super::{present, yes};
 
 /// A saved recipe: what to build, and what starts it.
@@ -44,7 +45,7 @@ pub struct Task {
     pub push: bool,
     /// Whether to build without the cache.
     pub no_cache: bool,
-    /// Starts a run when a branch of the context's repository moves.
+    /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
     /// Whether it has a token for reading its repository.
@@ -137,35 +138,6 @@ impl std::fmt::Debug for TaskFileCreate {
     }
 }
 
-/// Starts a run when one branch moves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SourceTrigger {
-    /// Its name in the task.
-    #[serde(default = "default_trigger_name")]
-    pub name: String,
-    /// The branch; if absent, the context's branch, or else the repository's default branch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// `Enabled` or `Disabled`.
-    #[serde(default = "enabled")]
-    pub status: String,
-}
-
-impl Default for SourceTrigger {
-    fn default() -> Self {
-        Self { name: default_trigger_name(), branch: None, status: enabled() }
-    }
-}
-
-fn default_trigger_name() -> String {
-    "defaultSourceTriggerName".to_owned()
-}
-
-fn enabled() -> String {
-    "Enabled".to_owned()
-}
-
 /// A new task.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -209,7 +181,7 @@ pub struct TaskCreate {
     /// `Enabled` or `Disabled`; `Enabled` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// Starts a run when a branch of the context's repository moves.
+    /// Starts runs when the context's repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
     /// The token for reading the repository. Never returned.
@@ -296,7 +268,7 @@ pub struct TaskUpdate {
     /// `Enabled` or `Disabled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// Starts a run when a branch of the context's repository moves; `null` for none.
+    /// Starts runs when the context's repository changes; `null` for none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SourceTrigger>)]
     pub source_trigger: Option<Option<SourceTrigger>>,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::built_on::FactVersion;
+use crate::event::PushedRef;
 use crate::fact::FactKey;
 use crate::id::{EventId, RunId, TokenId};
 use crate::signature::RunSignature;
@@ -13,14 +15,14 @@ use crate::source::{CommitId, RefName, RepositoryKey};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "cause")]
 pub enum Cause {
-    /// A branch moved.
+    /// A branch or tag moved.
     Push {
         /// The event that reported it first.
         event: EventId,
         /// The repository.
         repository: RepositoryKey,
-        /// The branch.
-        branch: RefName,
+        /// The branch or tag.
+        reference: PushedRef,
         /// The head.
         commit: CommitId,
         /// The fact that advanced.
@@ -30,6 +32,31 @@ pub enum Cause {
         /// Who pushed, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pusher: Option<String>,
+    },
+    /// A pull request changed, or somebody asked for a build of it in a comment.
+    PullRequest {
+        /// The event that reported it first.
+        event: EventId,
+        /// The repository that it wants to merge into.
+        repository: RepositoryKey,
+        /// Its number.
+        number: u64,
+        /// The head.
+        commit: CommitId,
+        /// The branch of the head, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<RefName>,
+        /// The branch that it wants to merge into.
+        base: RefName,
+        /// Whether its head is in another repository, so that its content is a stranger's.
+        is_fork: bool,
+        /// The fact that advanced.
+        fact: FactKey,
+        /// The new generation.
+        generation: u64,
+        /// Who opened it, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author: Option<String>,
     },
     /// A task was saved.
     Saved {
@@ -59,7 +86,10 @@ impl Cause {
     #[must_use]
     pub fn event(&self) -> &EventId {
         match self {
-            Self::Push { event, .. } | Self::Saved { event } | Self::Request { event, .. } => event,
+            Self::Push { event, .. }
+            | Self::PullRequest { event, .. }
+            | Self::Saved { event }
+            | Self::Request { event, .. } => event,
         }
     }
 
@@ -67,8 +97,40 @@ impl Cause {
     #[must_use]
     pub fn by(&self) -> Option<&TokenId> {
         match self {
-            Self::Push { .. } | Self::Saved { .. } => None,
+            Self::Push { .. } | Self::PullRequest { .. } | Self::Saved { .. } => None,
             Self::Request { by, .. } => Some(by),
+        }
+    }
+
+    /// The change that started the run: a fact at one generation. `None` if no change did.
+    #[must_use]
+    pub fn change(&self) -> Option<FactVersion> {
+        match self {
+            Self::Push { fact, generation, .. } | Self::PullRequest { fact, generation, .. } => {
+                Some(FactVersion { fact: fact.clone(), generation: *generation })
+            }
+            Self::Saved { .. } | Self::Request { .. } => None,
+        }
+    }
+
+    /// The commit that the change named; `None` if no change started the run.
+    #[must_use]
+    pub fn commit(&self) -> Option<&CommitId> {
+        match self {
+            Self::Push { commit, .. } | Self::PullRequest { commit, .. } => Some(commit),
+            Self::Saved { .. } | Self::Request { .. } => None,
+        }
+    }
+
+    /// The branch that is built, if the cause tells; the tag of a push to a tag.
+    #[must_use]
+    pub fn branch(&self) -> Option<&RefName> {
+        match self {
+            Self::Push { reference: PushedRef::Branch(name) | PushedRef::Tag(name), .. } => {
+                Some(name)
+            }
+            Self::PullRequest { branch, .. } | Self::Request { branch, .. } => branch.as_ref(),
+            Self::Saved { .. } => None,
         }
     }
 
@@ -77,6 +139,7 @@ impl Cause {
     pub fn trigger(&self) -> &'static str {
         match self {
             Self::Push { .. } => "Commit",
+            Self::PullRequest { .. } => "Pull Request",
             Self::Saved { .. } => "Saved",
             Self::Request { .. } => "Manual",
         }
@@ -86,8 +149,17 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push { branch, commit, .. } => {
-                write!(f, "push to {branch} at {}", commit.as_str().get(..7).unwrap_or_default())
+            Self::Push { reference, commit, .. } => {
+                let at = commit.as_str().get(..7).unwrap_or_default();
+                match reference {
+                    PushedRef::Branch(branch) => write!(f, "push to {branch} at {at}"),
+                    PushedRef::Tag(tag) => write!(f, "tag {tag} at {at}"),
+                }
+            }
+            Self::PullRequest { number, commit, is_fork, .. } => {
+                let at = commit.as_str().get(..7).unwrap_or_default();
+                let of = if *is_fork { " of a fork" } else { "" };
+                write!(f, "pull request {number}{of} at {at}")
             }
             Self::Saved { .. } => f.write_str("the task was saved"),
             Self::Request { rerun_of: Some(run), .. } => write!(f, "rerun of {run}"),

@@ -1,12 +1,17 @@
 //! Events: the meaning of deliveries and requests.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
 use crate::image::{Digest, ImageReference};
+use crate::pull_request::{Association, ChangedFiles, ProviderRepository, PullRequest};
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
+use crate::trigger::PullRequestAction;
 
 /// Something that happened or was requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +37,10 @@ pub struct Event {
 pub enum EventKind {
     /// A provider reported that a branch or tag moved.
     Push(Push),
+    /// A provider reported that a pull request changed.
+    PullRequest(PullRequestChange),
+    /// Somebody wrote a command below a pull request.
+    Comment(Comment),
     /// A registry reported that a tag points to a manifest.
     ImagePushed(ImagePushed),
     /// A task was saved, so the images that it needs are to be read from its source.
@@ -78,6 +87,12 @@ pub struct Push {
     /// Who pushed, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pusher: Option<String>,
+    /// The files that differ between the two commits.
+    #[serde(default)]
+    pub changed: ChangedFiles,
+    /// Whether the message of the commit after asks that nothing starts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_to_skip: bool,
 }
 
 impl Push {
@@ -85,6 +100,110 @@ impl Push {
     #[must_use]
     pub fn repository(&self) -> RepositoryKey {
         self.url.key()
+    }
+}
+
+/// A change of a pull request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PullRequestChange {
+    /// The hook that reported it. `None` for what gantry found itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
+    /// The URL of the repository that it wants to merge into, from the provider.
+    pub url: GitUrl,
+    /// What happened; `None` if the provider does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<PullRequestAction>,
+    /// The head before, if the provider tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<CommitId>,
+    /// The pull request after it.
+    pub now: PullRequest,
+    /// Whether the message of the head asks that nothing starts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_to_skip: bool,
+    /// The provider's references to its commits.
+    pub refs: PullRequestRefs,
+}
+
+impl PullRequestChange {
+    /// The key of the repository that it wants to merge into.
+    #[must_use]
+    pub fn repository(&self) -> RepositoryKey {
+        self.url.key()
+    }
+
+    /// The fact about it, from the perspective of one registry.
+    #[must_use]
+    pub fn fact_key(&self, registry: &RegistryName) -> FactKey {
+        let (repository, number) = (&self.now.base.repository, self.now.number);
+        FactKey::pull_request(registry, &self.url, repository, number)
+    }
+}
+
+/// Where a repository has the commits of its pull requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestRefs {
+    /// The reference to the head, like `pull/7/head`; `None` if the provider has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<RefName>,
+    /// The reference to the trial merge, like `pull/7/merge`; `None` if the provider has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<RefName>,
+}
+
+/// A command in a comment below a pull request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comment {
+    /// The hook that reported it.
+    pub hook: HookId,
+    /// The URL of the repository, from the provider.
+    pub url: GitUrl,
+    /// The repository's id.
+    pub repository: ProviderRepository,
+    /// The number of the pull request.
+    pub number: u64,
+    /// The command.
+    pub command: Command,
+    /// Who wrote it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// The relation of who wrote it to the repository.
+    pub association: Association,
+    /// The provider's references to the commits of the pull request.
+    pub refs: PullRequestRefs,
+}
+
+/// What a comment asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Command {
+    /// `/gantry build`: a run of the current head, even if it had one.
+    Build,
+    /// `/gantry cancel`: the end of all its runs.
+    Cancel,
+    /// `/gantry approve COMMIT`: its held runs of exactly this commit may start.
+    Approve {
+        /// The commit.
+        commit: CommitId,
+    },
+}
+
+impl Command {
+    /// The command in a comment: the first line that begins with `/gantry`. `None` if there is none, or no valid one.
+    #[must_use]
+    pub fn in_comment(text: &str) -> Option<Self> {
+        let line = text.lines().map(str::trim).find(|line| line.starts_with("/gantry"))?;
+        let mut words = line.split_whitespace();
+        match (words.next()?, words.next()?, words.next(), words.next()) {
+            ("/gantry", "build", None, None) => Some(Self::Build),
+            ("/gantry", "cancel", None, None) => Some(Self::Cancel),
+            // A shortened commit could be one that somebody else makes.
+            ("/gantry", "approve", Some(commit), None) => {
+                Some(Self::Approve { commit: commit.parse().ok()? })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -98,6 +217,15 @@ pub enum PushedRef {
     Tag(RefName),
 }
 
+impl fmt::Display for PushedRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Branch(branch) => write!(f, "branch {branch}"),
+            Self::Tag(tag) => write!(f, "tag {tag}"),
+        }
+    }
+}
+
 /// A tag that points to a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImagePushed {
@@ -109,4 +237,30 @@ pub struct ImagePushed {
     pub digest: Digest,
     /// The media type of the manifest.
     pub media_type: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_line_of_its_own_and_an_approval_names_the_whole_commit() {
+        let commit = "a".repeat(40);
+        assert_eq!(Command::in_comment("/gantry build"), Some(Command::Build));
+        assert_eq!(Command::in_comment("please\r\n  /gantry cancel \r\n"), Some(Command::Cancel));
+        let approved = Command::Approve { commit: commit.parse().unwrap() };
+        assert_eq!(Command::in_comment(&format!("/gantry approve {commit}")), Some(approved));
+        for text in [
+            "",
+            "build",
+            "say /gantry build",
+            "/gantry",
+            "/gantry build now",
+            "/gantrybuild",
+            "/gantry approve",
+            "/gantry approve aaaaaaa",
+        ] {
+            assert_eq!(Command::in_comment(text), None, "{text}");
+        }
+    }
 }

@@ -1,14 +1,16 @@
-//! Facts: the current head of a branch, and how often it has changed.
+//! Facts: the current head of a branch, tag or pull request, and how often it has changed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Push;
+use crate::event::{PullRequestChange, Push, PushedRef};
 use crate::id::RegistryName;
-use crate::source::{CommitId, RefName, RepositoryKey};
+use crate::pull_request::{ProviderRepository, PullRequestVersion};
+use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
+use crate::trigger::PullRequestAction;
 
 text_type!(
     /// The key of a fact, like `branch:reg:github.com/octo/hello@main`.
@@ -28,6 +30,34 @@ impl FactKey {
             Err(_) => {
                 unreachable!("a repository's key and a branch's name are short and printable")
             }
+        }
+    }
+
+    /// What a push moved, from the perspective of one registry.
+    #[must_use]
+    pub fn moved(registry: &RegistryName, repository: &RepositoryKey, moved: &PushedRef) -> Self {
+        match moved {
+            PushedRef::Branch(branch) => Self::branch(registry, repository, branch),
+            PushedRef::Tag(tag) => match format!("tag:{registry}:{repository}@{tag}").parse() {
+                Ok(key) => key,
+                Err(_) => {
+                    unreachable!("a repository's key and a tag's name are short and printable")
+                }
+            },
+        }
+    }
+
+    /// A pull request, from the perspective of one registry. By the repository's id, which survives renames.
+    #[must_use]
+    pub fn pull_request(
+        registry: &RegistryName,
+        url: &GitUrl,
+        repository: &ProviderRepository,
+        number: u64,
+    ) -> Self {
+        match format!("pull:{registry}:{}/{repository}@{number}", url.host()).parse() {
+            Ok(key) => key,
+            Err(_) => unreachable!("a host, an id and a number are short and printable"),
         }
     }
 
@@ -52,39 +82,41 @@ fn scope(text: &str) -> &str {
 const MOST_FORMER: usize = 64;
 
 /// The current value of a fact, and how often it has changed.
+///
+/// The value of a branch or tag is a commit, that of a pull request a [`PullRequestVersion`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fact {
-    /// The branch that it is about.
+pub struct Fact<V = CommitId> {
+    /// What it is about.
     pub key: FactKey,
-    /// The branch's head; `None` if the branch does not exist.
-    pub value: Option<CommitId>,
+    /// The value; `None` if the branch or tag does not exist, or the pull request is closed.
+    pub value: Option<V>,
     /// Counts the changes of the value, from 1.
     pub generation: u64,
     /// When it changed last.
     pub since: Timestamp,
     /// Earlier values, newest last, at most 64. Branches can be reset to an earlier commit, and deleted more than once.
     /// So a delivery that leads to one of these proves nothing about order, and the provider is asked.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<FormerHead>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerValue<V>>,
 }
 
-/// An earlier head of a branch.
+/// An earlier value of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormerHead {
-    /// The commit; `None` if the branch did not exist.
-    pub value: Option<CommitId>,
+pub struct FormerValue<V = CommitId> {
+    /// The value; `None` if there was nothing.
+    pub value: Option<V>,
     /// The generation with this value; 0 if a delivery reported it only later.
     pub generation: u64,
 }
 
-impl Fact {
-    /// The newest generation at which the head was `commit`. `None` if it is not known to have been the head.
+impl<V: Clone + PartialEq> Fact<V> {
+    /// The newest generation at which the value was `value`. `None` if it is not known to have been.
     #[must_use]
-    pub fn generation_of(&self, commit: &CommitId) -> Option<u64> {
-        self.generation_of_value(Some(commit))
+    pub fn generation_of(&self, value: &V) -> Option<u64> {
+        self.generation_of_value(Some(value))
     }
 
-    fn generation_of_value(&self, value: Option<&CommitId>) -> Option<u64> {
+    fn generation_of_value(&self, value: Option<&V>) -> Option<u64> {
         if self.value.as_ref() == value {
             return Some(self.generation);
         }
@@ -92,78 +124,137 @@ impl Fact {
         former.find(|head| head.value.as_ref() == value).map(|head| head.generation)
     }
 
-    /// Records that `commit` was the head at some earlier time, although nobody reported it then. Changes nothing if
+    /// Records that `value` was the value at some earlier time, although nobody reported it then. Changes nothing if
     /// that is known already.
     #[must_use]
-    pub fn remembering(mut self, commit: Option<&CommitId>) -> Self {
-        if let Some(commit) = commit
-            && self.generation_of(commit).is_none()
+    pub fn remembering(mut self, value: Option<&V>) -> Self {
+        if let Some(value) = value
+            && self.generation_of(value).is_none()
         {
-            self.remember(Some(commit.clone()), 0);
+            self.remember(Some(value.clone()), 0);
         }
         self
     }
 
-    fn remember(&mut self, value: Option<CommitId>, generation: u64) {
+    fn remember(&mut self, value: Option<V>, generation: u64) {
         self.former.retain(|head| head.value != value);
-        self.former.push(FormerHead { value, generation });
+        self.former.push(FormerValue { value, generation });
         let surplus = self.former.len().saturating_sub(MOST_FORMER);
         self.former.drain(..surplus);
     }
 }
 
-/// The effect of a push on a fact.
+/// What a report says about a fact.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PushEffect {
-    /// The push begins at the current value, and the fact advances to this value.
-    Advances(Option<CommitId>),
-    /// The push ends at the current value.
+pub struct Move<V = CommitId> {
+    /// The value before.
+    pub before: Before<V>,
+    /// The value after; `None` if there is nothing any more.
+    pub after: Option<V>,
+    /// Whether nothing can have happened before it: a pull request is opened once.
+    pub is_first: bool,
+}
+
+/// What a report says about the value before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Before<V = CommitId> {
+    /// It was this; `None` if there was nothing.
+    Was(Option<V>),
+    /// It does not say.
+    Unsaid,
+}
+
+impl From<&Push> for Move {
+    fn from(push: &Push) -> Self {
+        let (before, after) = (push.before.clone(), push.after.clone());
+        Self { before: Before::Was(before), after, is_first: false }
+    }
+}
+
+impl From<&PullRequestChange> for Move<PullRequestVersion> {
+    fn from(change: &PullRequestChange) -> Self {
+        use PullRequestAction::{Closed, Edited, Labeled, Opened, ReadyForReview, Reopened};
+        use PullRequestAction::{Synchronized, Unlabeled};
+
+        let now = &change.now;
+        let version = |head: &CommitId| PullRequestVersion {
+            head: head.clone(),
+            base: now.base.branch.clone(),
+        };
+        let before = match (change.action, &change.before) {
+            (Some(Opened | Reopened), _) => Before::Was(None),
+            (Some(Synchronized), Some(before)) => Before::Was(Some(version(before))),
+            (Some(Closed | Labeled | Unlabeled | ReadyForReview), _) => {
+                Before::Was(Some(version(&now.head.commit)))
+            }
+            // An edit may have changed the base.
+            (Some(Edited | Synchronized) | None, _) => Before::Unsaid,
+        };
+        Self { before, after: now.version(), is_first: change.action == Some(Opened) }
+    }
+}
+
+/// The effect of a report on a fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect<V = CommitId> {
+    /// The report begins at the current value, and the fact advances to this value.
+    Advances(Option<V>),
+    /// The report ends at the current value.
     Repeats,
     /// Neither: only the provider knows the current value.
     Unclear,
 }
 
-/// Classifies `push` against the known head. Pure. The order of the cases matters: a push to the current value changes
-/// nothing, and a push to an earlier head may be late, or the branch may have been reset.
+/// Classifies a report against the known value. Pure. The order of the cases matters: a report of the current value
+/// changes nothing, and one of an earlier value may be late, or the branch may have been reset.
 #[must_use]
-pub fn classify(known: Option<&Fact>, push: &Push) -> PushEffect {
-    match known {
-        Some(fact) if fact.value == push.after => PushEffect::Repeats,
-        Some(fact) if fact.value == push.before && !leads_back(fact, push) => {
-            PushEffect::Advances(push.after.clone())
+pub fn classify<V: Clone + PartialEq>(known: Option<&Fact<V>>, told: &Move<V>) -> Effect<V> {
+    match (known, &told.before) {
+        (None, _) if told.is_first => Effect::Advances(told.after.clone()),
+        (Some(fact), _) if fact.value == told.after => Effect::Repeats,
+        (Some(fact), Before::Was(before)) if fact.value == *before && !leads_back(fact, told) => {
+            Effect::Advances(told.after.clone())
         }
-        Some(_) | None => PushEffect::Unclear,
+        (Some(_) | None, _) => Effect::Unclear,
     }
 }
 
-fn leads_back(fact: &Fact, push: &Push) -> bool {
-    fact.generation_of_value(push.after.as_ref()).is_some()
+fn leads_back<V: Clone + PartialEq>(fact: &Fact<V>, told: &Move<V>) -> bool {
+    fact.generation_of_value(told.after.as_ref()).is_some()
 }
 
-/// Whether the host that returned `value` may be behind `push`: hosts send hooks before all of their servers show the
-/// new head. A push that begins or ends at an earlier head of the branch is itself late, unless it begins at the
-/// current value.
+/// Whether the host that returned `value` may be behind a report: hosts send hooks before all of their servers show the
+/// new value. A report that begins or ends at an earlier value is itself late, unless it begins at the current value.
 #[must_use]
-pub fn may_be_behind(known: Option<&Fact>, push: &Push, value: Option<&CommitId>) -> bool {
-    if push.after.as_ref() == value {
+pub fn may_be_behind<V: Clone + PartialEq>(
+    known: Option<&Fact<V>>,
+    told: &Move<V>,
+    value: Option<&V>,
+) -> bool {
+    if told.after.as_ref() == value {
         return false;
     }
     let Some(fact) = known else { return true };
-    let has_left = |commit: &Option<CommitId>| {
-        let commit = commit.as_ref().filter(|commit| fact.value.as_ref() != Some(commit));
-        commit.is_some_and(|commit| fact.generation_of(commit).is_some())
+    let has_left = |value: Option<&V>| {
+        let value = value.filter(|value| fact.value.as_ref() != Some(*value));
+        value.is_some_and(|value| fact.generation_of(value).is_some())
     };
-    fact.value == push.before || !(has_left(&push.before) || has_left(&push.after))
+    let before = match &told.before {
+        Before::Was(before) if fact.value == *before => return true,
+        Before::Was(before) => before.as_ref(),
+        Before::Unsaid => None,
+    };
+    !(has_left(before) || has_left(told.after.as_ref()))
 }
 
 /// The fact after `value` was found to be current; unchanged if it already was.
 #[must_use]
-pub fn advanced(
-    known: Option<&Fact>,
+pub fn advanced<V: Clone + PartialEq>(
+    known: Option<&Fact<V>>,
     key: &FactKey,
-    value: Option<CommitId>,
+    value: Option<V>,
     now: Timestamp,
-) -> Fact {
+) -> Fact<V> {
     match known {
         Some(fact) if fact.value == value => fact.clone(),
         None => Fact { key: key.clone(), value, generation: 1, since: now, former: Vec::new() },
@@ -201,7 +292,13 @@ mod tests {
             after: after.map(commit),
             default_branch: None,
             pusher: None,
+            changed: crate::pull_request::ChangedFiles::default(),
+            asks_to_skip: false,
         }
+    }
+
+    fn told(before: Option<char>, after: Option<char>) -> Move {
+        (&push(before, after)).into()
     }
 
     fn known(digit: char) -> Fact {
@@ -214,23 +311,23 @@ mod tests {
     fn a_push_from_the_head_advances_it_and_a_push_to_it_repeats() {
         let fact = known('b');
         assert_eq!(
-            classify(Some(&fact), &push(Some('b'), Some('c'))),
-            PushEffect::Advances(Some(commit('c')))
+            classify(Some(&fact), &told(Some('b'), Some('c'))),
+            Effect::Advances(Some(commit('c')))
         );
-        assert_eq!(classify(Some(&fact), &push(Some('a'), Some('b'))), PushEffect::Repeats);
-        assert_eq!(classify(Some(&fact), &push(Some('b'), None)), PushEffect::Advances(None));
+        assert_eq!(classify(Some(&fact), &told(Some('a'), Some('b'))), Effect::Repeats);
+        assert_eq!(classify(Some(&fact), &told(Some('b'), None)), Effect::Advances(None));
     }
 
     #[test]
     fn a_push_to_a_former_head_is_unclear() {
         let first = known('a');
         let second = advanced(Some(&first), &first.key, Some(commit('b')), Timestamp::default());
-        assert_eq!(classify(Some(&second), &push(Some('b'), Some('a'))), PushEffect::Unclear);
+        assert_eq!(classify(Some(&second), &told(Some('b'), Some('a'))), Effect::Unclear);
         let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
-        assert_eq!(classify(Some(&third), &push(Some('a'), Some('b'))), PushEffect::Unclear);
+        assert_eq!(classify(Some(&third), &told(Some('a'), Some('b'))), Effect::Unclear);
         // The hooks arrived out of order: the one that led back reported the head in between.
-        let told = first.remembering(Some(&commit('b')));
-        assert_eq!(classify(Some(&told), &push(Some('a'), Some('b'))), PushEffect::Unclear);
+        let heard = first.remembering(Some(&commit('b')));
+        assert_eq!(classify(Some(&heard), &told(Some('a'), Some('b'))), Effect::Unclear);
     }
 
     #[test]
@@ -256,8 +353,8 @@ mod tests {
 
     #[test]
     fn a_late_or_first_push_is_unclear() {
-        assert_eq!(classify(Some(&known('c')), &push(Some('a'), Some('b'))), PushEffect::Unclear);
-        assert_eq!(classify(None, &push(Some('a'), Some('b'))), PushEffect::Unclear);
+        assert_eq!(classify(Some(&known('c')), &told(Some('a'), Some('b'))), Effect::Unclear);
+        assert_eq!(classify(None, &told(Some('a'), Some('b'))), Effect::Unclear);
     }
 
     #[test]
@@ -276,7 +373,7 @@ mod tests {
             (Some(&c), Some('c'), Some('a'), Some('c'), true),
         ] {
             let value = value.map(commit);
-            let behind = may_be_behind(fact, &push(before, after), value.as_ref());
+            let behind = may_be_behind(fact, &told(before, after), value.as_ref());
             assert_eq!(behind, expected, "{before:?} {after:?} {value:?}");
         }
     }
@@ -286,10 +383,10 @@ mod tests {
         let a = known('a');
         let d = advanced(Some(&a), &a.key, Some(commit('d')), Timestamp::default());
         let second = push(Some('b'), Some('c'));
-        assert!(may_be_behind(Some(&d), &second, d.value.as_ref()));
+        assert!(may_be_behind(Some(&d), &(&second).into(), d.value.as_ref()));
         // The push from `a` to `b` was decided.
         let d = d.remembering(Some(&commit('b')));
-        assert!(!may_be_behind(Some(&d), &second, d.value.as_ref()));
+        assert!(!may_be_behind(Some(&d), &(&second).into(), d.value.as_ref()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod id;
 pub mod image;
 pub mod lineage;
 pub mod log;
+pub mod pattern;
 pub mod platform;
 pub mod pull_request;
 pub mod recipe;
@@ -35,6 +36,7 @@ pub mod template;
 pub mod timestamp;
 pub mod token;
 pub mod trace;
+pub mod trigger;
 pub mod vault;
 pub mod worker;
 

@@ -1,11 +1,9 @@
 //! Pull requests, as their providers describe them.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::source::{CommitId, RefName};
-use crate::text::text_type;
+use crate::text::{text_type, words};
 
 text_type!(
     /// A provider's own id of a repository, which survives renames: a number or a GUID.
@@ -72,36 +70,42 @@ impl PullRequest {
     pub fn is_from_fork(&self) -> bool {
         self.head.repository.as_ref() != Some(&self.base.repository)
     }
-}
 
-/// The relation of an account to a repository, from the least trusted to the most.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Association {
-    /// None, or the provider does not tell.
-    #[default]
-    Stranger,
-    /// It contributed before.
-    Contributor,
-    /// It may push to the repository.
-    Collaborator,
-    /// It is a member of the organization that owns the repository.
-    Member,
-    /// It owns the repository.
-    Owner,
-}
-
-impl fmt::Display for Association {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stranger => "stranger",
-            Self::Contributor => "contributor",
-            Self::Collaborator => "collaborator",
-            Self::Member => "member",
-            Self::Owner => "owner",
-        })
+    /// Its version; `None` if it is closed.
+    #[must_use]
+    pub fn version(&self) -> Option<PullRequestVersion> {
+        let version =
+            PullRequestVersion { head: self.head.commit.clone(), base: self.base.branch.clone() };
+        self.is_open.then_some(version)
     }
 }
+
+/// What a pull request wants to merge, and into what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestVersion {
+    /// The head.
+    pub head: CommitId,
+    /// The base branch.
+    pub base: RefName,
+}
+
+words!(
+    /// The relation of an account to a repository, from the least trusted to the most.
+    #[derive(Default)]
+    Association, "relation to a repository",
+    "`stranger`, `contributor`, `collaborator`, `member` or `owner`", {
+    /// None, or the provider does not tell.
+    #[default]
+    Stranger = "stranger",
+    /// It contributed before.
+    Contributor = "contributor",
+    /// It may push to the repository.
+    Collaborator = "collaborator",
+    /// It is a member of the organization that owns the repository.
+    Member = "member",
+    /// It owns the repository.
+    Owner = "owner",
+});
 
 /// The files that a change touches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,4 +121,10 @@ pub enum ChangedFiles {
         /// Why, for people.
         why: String,
     },
+}
+
+impl Default for ChangedFiles {
+    fn default() -> Self {
+        Self::Unknown { why: "the webhook does not list them".to_owned() }
+    }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
+use crate::event::PullRequestRefs;
+use crate::id::RunId;
 use crate::lineage::BaseImage;
 use crate::platform::Platform;
 use crate::sealed::Sealed;
 use crate::secret::{SecretId, SecretSource};
-use crate::source::{Source, SourcePath};
+use crate::source::{CommitId, RefName, Source, SourcePath};
 use crate::template::{ArgValue, Template};
 use crate::text::text_type;
 
@@ -65,6 +67,48 @@ pub struct Recipe {
     pub timeout: RunTimeout,
     /// The work on the source.
     pub work: Work,
+    /// The pull request whose commit the source names. Never in a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestBuild>,
+}
+
+/// How a run of a pull request differs from one of a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestBuild {
+    /// Its number.
+    pub number: u64,
+    /// The head, which the source names.
+    pub head: CommitId,
+    /// Where the repository has the head, and the trial merge if that is to be built.
+    pub refs: PullRequestRefs,
+    /// The branch that it wants to merge into. The task file of a fork's run is read there.
+    pub base: RefName,
+    /// Whether its content is a stranger's.
+    pub is_fork: bool,
+    /// Whether somebody must approve the head before it runs.
+    pub needs_approval: bool,
+    /// Whether tags that contain the run's id or commit are pushed. Others never are.
+    pub may_push: bool,
+}
+
+impl PullRequestBuild {
+    /// Whether a run may push this tag: only if it names the run, the pull request as `pr-7`, or one of these commits.
+    #[must_use]
+    pub fn may_push_tag(&self, tag: &str, run: RunId, commits: &[&CommitId]) -> bool {
+        let (run, number) = (run.to_string(), format!("pr{}", self.number));
+        let names = |word: &str| {
+            let is_commit =
+                word.len() >= 7 && commits.iter().any(|it| it.as_str().starts_with(word));
+            word == run || word == number || is_commit
+        };
+        let of_number = format!("pr-{}", self.number);
+        let follows = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+        let is_numbered = tag.match_indices(&of_number).any(|(at, found)| {
+            let (before, rest) = (&tag[..at], &tag[at + found.len()..]);
+            follows(rest) && !before.ends_with(|c: char| c.is_ascii_alphanumeric())
+        });
+        self.may_push && (is_numbered || tag.split(['-', '_', '.']).any(names))
+    }
 }
 
 /// The work of a run.
@@ -177,6 +221,18 @@ impl Recipe {
         work.chain(self.source.query_mut())
     }
 
+    /// Removes all secrets, declared ones too: for runs whose content is a stranger's.
+    pub(crate) fn drop_secrets(&mut self) {
+        match &mut self.work {
+            Work::Build(build) => build.secret_build_args.clear(),
+            Work::File(file) => {
+                file.secret_values.clear();
+                file.secrets.clear();
+                file.has_registry_login = false;
+            }
+        }
+    }
+
     /// Lets the steps of a run use the registry's credentials, if they are those of a task file.
     pub(crate) fn with_registry_login(mut self) -> Self {
         if let Work::File(file) = &mut self.work {
@@ -242,5 +298,34 @@ impl TryFrom<u32> for RunTimeout {
 impl From<RunTimeout> for u32 {
     fn from(timeout: RunTimeout) -> Self {
         timeout.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_request_pushes_only_tags_that_are_its_own() {
+        let head: CommitId = "abcdef0123".repeat(4).parse().unwrap();
+        let mut of = PullRequestBuild {
+            number: 7,
+            head: head.clone(),
+            refs: PullRequestRefs::default(),
+            base: "main".parse().unwrap(),
+            is_fork: false,
+            needs_approval: false,
+            may_push: true,
+        };
+        let run: RunId = "ca1".parse().unwrap();
+        let pushes = |of: &PullRequestBuild, tag: &str| of.may_push_tag(tag, run, &[&head]);
+        for tag in ["ca1", "main-ca1", "pr-7", "web.pr-7", "pr7", "abcdef0", head.as_str()] {
+            assert!(pushes(&of, tag), "{tag}");
+        }
+        for tag in ["latest", "ca12", "v7", "7", "pr-71", "pr71", "xpr-7", "abcdef", "main"] {
+            assert!(!pushes(&of, tag), "{tag}");
+        }
+        of.may_push = false;
+        assert!(!pushes(&of, "ca1"));
     }
 }

@@ -16,7 +16,7 @@ use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::recipe::{Recipe, Work};
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
-use crate::source::RefName;
+use crate::source::{CommitId, RefName};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
@@ -74,6 +74,9 @@ pub struct Run {
     /// Whether the run and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
+    /// The approval, if it was held and somebody gave one. Not signed: a run that needs one has no secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approval>,
     /// The request to cancel, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelAsk>,
@@ -99,6 +102,12 @@ impl Run {
         self.id.is_hidden()
     }
 
+    /// The head of its pull request, which an approval must name; `None` if it is not one of a pull request.
+    #[must_use]
+    pub fn pull_request_head(&self) -> Option<&CommitId> {
+        self.recipe.pull_request.as_ref().map(|of| &of.head)
+    }
+
     /// The task's revision, if the run executes it as it is saved. Only such a run tells which images the task needs.
     #[must_use]
     pub fn unchanged_task(&self) -> Option<&TaskRevision> {
@@ -114,14 +123,14 @@ impl Run {
     /// The branch that it builds, if that is known.
     #[must_use]
     pub fn branch(&self) -> Option<&RefName> {
-        match &self.cause {
-            Cause::Push { branch, .. } | Cause::Request { branch: Some(branch), .. } => {
-                Some(branch)
-            }
-            Cause::Saved { .. } | Cause::Request { branch: None, .. } => {
-                self.read.as_ref()?.branch.as_ref()
-            }
-        }
+        let read = || self.read.as_ref()?.branch.as_ref();
+        self.cause.branch().or_else(read)
+    }
+
+    /// Whether its content is a stranger's: it gets no secrets, and shares nothing with other runs.
+    #[must_use]
+    pub fn is_of_fork(&self) -> bool {
+        self.recipe.pull_request.as_ref().is_some_and(|of| of.is_fork)
     }
 
     /// The status for people.
@@ -276,9 +285,48 @@ impl fmt::Display for RunType {
 
 /// A request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
+#[expect(missing_docs, reason = "the fields explain themselves")]
 pub struct CancelAsk {
-    /// The token of the request.
-    pub by: TokenId,
+    pub by: CanceledBy,
+    pub at: Timestamp,
+}
+
+/// Who or what cancelled a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+#[expect(missing_docs, reason = "the fields explain themselves")]
+pub enum CanceledBy {
+    /// A person or program.
+    Token { token: TokenId },
+    /// A run of a newer change, as the task's trigger says.
+    NewerRun { run: RunId },
+    /// The end of its pull request.
+    PullRequestClosed { number: u64 },
+    /// A comment below its pull request.
+    Comment {
+        /// Who wrote it, for people.
+        author: String,
+    },
+}
+
+impl fmt::Display for CanceledBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token { token } => write!(f, "token {token}"),
+            Self::NewerRun { run } => write!(f, "run {run}, which builds a newer change"),
+            Self::PullRequestClosed { number } => {
+                write!(f, "the end of pull request {number}")
+            }
+            Self::Comment { author } => write!(f, "a comment of {author}"),
+        }
+    }
+}
+
+/// The approval of a run that was held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
+pub struct Approval {
+    /// Who gave it, for people: a token, or the author of a comment.
+    pub by: String,
     pub at: Timestamp,
 }

@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use crate::built_on::FactVersion;
-use crate::cause::Cause;
 use crate::id::{RunId, StepId};
 use crate::image::ImageReference;
 use crate::platform::Platform;
@@ -143,12 +142,10 @@ impl Reading {
     pub fn by(run: &Run, task: &TaskRevision, at: Timestamp) -> Self {
         let leased = run.state.lease().map(|lease| lease.since);
         let leased = leased.or(run.attempts.last().map(|ended| ended.since));
-        let (head, as_of) = match &run.cause {
-            Cause::Push { fact, generation, .. } => {
-                let (fact, generation) = (fact.clone(), *generation);
-                (Some(FactVersion { fact, generation }), run.created)
-            }
-            Cause::Saved { .. } | Cause::Request { .. } => (None, leased.unwrap_or(run.created)),
+        let head = run.cause.change();
+        let as_of = match &head {
+            Some(_) => run.created,
+            None => leased.unwrap_or(run.created),
         };
         Self { revision: task.revision, run: run.id, head, as_of, at }
     }

@@ -114,6 +114,7 @@ impl Run {
             built_on: _,
             read: _,
             archived: _,
+            approved: _,
             cancel: _,
             attempts: _,
             state: _,

@@ -166,13 +166,18 @@ impl GitUrl {
     /// The key for comparisons; different spellings of one URL have the same key.
     #[must_use]
     pub fn key(&self) -> RepositoryKey {
-        let host = self.0.host_str().unwrap_or_default();
-        let port = self.0.port().map(|port| format!(":{port}")).unwrap_or_default();
         let path = self.0.path().to_lowercase();
         let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
         let path = words.join("/");
         let path = path.strip_suffix(".git").unwrap_or(&path);
-        RepositoryKey::from_checked(format!("{}{port}/{path}", host.trim_end_matches('.')))
+        RepositoryKey::from_checked(format!("{}/{path}", self.host()))
+    }
+
+    /// The host, with the port if it is not the scheme's.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let host = self.0.host_str().unwrap_or_default().trim_end_matches('.');
+        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
     /// Parses a URL from a code host's payload. A user name in it is ignored.

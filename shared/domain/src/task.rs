@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
-use crate::source::RefName;
 use crate::timestamp::Timestamp;
+use crate::trigger::SourceTrigger;
 
 /// A task, at its current or a former revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Task {
     pub status: Status,
     /// The recipe of its runs.
     pub recipe: Recipe,
-    /// Starts a run when a branch moves.
+    /// Starts runs when its repository changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_trigger: Option<SourceTrigger>,
     /// The token for its git repository.
@@ -56,16 +56,4 @@ pub enum Status {
     Enabled,
     /// Disabled.
     Disabled,
-}
-
-/// Starts a run when a branch of the task's repository moves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceTrigger {
-    /// The trigger's name in the task.
-    pub name: String,
-    /// The branch. If `None`, the branch of the task's source, or else the provider's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<RefName>,
-    /// Whether it may start runs.
-    pub status: Status,
 }

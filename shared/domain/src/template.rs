@@ -89,6 +89,14 @@ impl Template {
             .collect()
     }
 
+    /// Whether no two runs of different commits get the same text.
+    #[must_use]
+    pub fn is_of_one_run(&self) -> bool {
+        let is_unique =
+            |piece: &Piece| matches!(piece, Piece::Variable(Variable::Id | Variable::Commit));
+        self.pieces.iter().any(is_unique)
+    }
+
     /// The text before replacement.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
@@ -17,16 +18,15 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// A host of git repositories.
 #[async_trait]
 pub trait CodeHost: Send + Sync {
-    /// The head of `branch`, or of the host's default branch.
+    /// The head of a branch, the commit of a tag, or the head of the host's default branch.
     ///
     /// # Errors
     /// [`CodeHostError`].
     async fn head(
         &self,
-        url: &GitUrl,
-        branch: Option<&RefName>,
-        token: Option<&SecretString>,
-    ) -> Result<BranchHead, CodeHostError>;
+        at: RepositoryAccess<'_>,
+        reference: Option<&PushedRef>,
+    ) -> Result<Head, CodeHostError>;
 }
 
 /// A repository at a code host, and the credential for it.
@@ -85,12 +85,12 @@ pub trait ProviderApi: Send + Sync {
     ) -> Result<(), CodeHostError>;
 }
 
-/// The head of a branch.
+/// What a branch or tag points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BranchHead {
-    /// The branch; `None` if the default was requested and the host names none.
+pub struct Head {
+    /// The branch, if it is one; `None` if the default was requested and the host names none.
     pub branch: Option<RefName>,
-    /// The head; `None` if the branch does not exist.
+    /// The commit; `None` if there is no such branch or tag.
     pub commit: Option<CommitId>,
 }
 
@@ -126,6 +126,18 @@ impl CodeHostError {
     pub fn refused_token(&self) -> bool {
         self.kind == CodeHostFailure::RefusedToken
     }
+
+    /// Whether a retry may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, CodeHostFailure::Transient { .. })
+    }
+
+    /// Whether the same question may be answered later: a token may be replaced meanwhile, too.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || self.refused_token()
+    }
 }
 
 /// Parses a token for git hosts: `user:token`, or a token alone, with which hosts ignore the user.
@@ -157,22 +169,26 @@ impl GitCodeHost {
 impl CodeHost for GitCodeHost {
     async fn head(
         &self,
-        url: &GitUrl,
-        branch: Option<&RefName>,
-        token: Option<&SecretString>,
-    ) -> Result<BranchHead, CodeHostError> {
-        let credentials = token.map(git_credentials);
+        at: RepositoryAccess<'_>,
+        reference: Option<&PushedRef>,
+    ) -> Result<Head, CodeHostError> {
+        let (url, credentials) = (at.url, at.token.map(git_credentials));
         let remote =
             Remote { url, credentials: credentials.as_ref(), deadline: Instant::now() + WITHIN };
         // The full name, because a tag may have the same name as the branch.
-        let name = branch.and_then(|branch| format!("refs/heads/{branch}").parse().ok());
+        let (name, branch) = match reference {
+            Some(PushedRef::Branch(branch)) => (Some(format!("refs/heads/{branch}")), Some(branch)),
+            Some(PushedRef::Tag(tag)) => (Some(format!("refs/tags/{tag}")), None),
+            None => (None, None),
+        };
+        let name = name.and_then(|name| name.parse().ok());
         match self.git.resolve(remote, name.as_ref()).await {
             Ok(head) => {
                 let branch = branch.cloned().or(head.branch);
-                Ok(BranchHead { branch, commit: Some(head.commit) })
+                Ok(Head { branch, commit: Some(head.commit) })
             }
             Err(GitError::UnknownRef { .. } | GitError::Empty { .. }) => {
-                Ok(BranchHead { branch: branch.cloned(), commit: None })
+                Ok(Head { branch: branch.cloned(), commit: None })
             }
             Err(error) => {
                 let refused_token = matches!(

@@ -238,6 +238,25 @@ impl Git {
         }
     }
 
+    /// The parents of a commit in this repository, first to last, also those that were not fetched.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn parents(
+        &self,
+        repository: &Path,
+        commit: &CommitId,
+        deadline: Instant,
+    ) -> Result<Vec<CommitId>, GitError> {
+        let mut command = self.local_command(repository, "reading a commit");
+        command.args(["cat-file", "commit", commit.as_str()]);
+        let output = command.output(deadline).await?;
+        let text = String::from_utf8_lossy(&output);
+        // The header ends at the first empty line.
+        let header = text.lines().take_while(|line| !line.is_empty());
+        Ok(header.filter_map(|line| line.strip_prefix("parent ")?.parse().ok()).collect())
+    }
+
     async fn init(
         &self,
         repository: &Path,

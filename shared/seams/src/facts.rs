@@ -4,8 +4,16 @@ use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::RegistryName;
 use gantry_domain::source::RepositoryKey;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::codec::{self, Versioned};
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
+
+/// The value of a fact.
+pub trait Value: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync {}
+
+impl<V: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync> Value for V {}
 
 fn key(fact: &FactKey) -> Key {
     Key::new(Kind::Fact, fact)
@@ -15,14 +23,14 @@ fn key(fact: &FactKey) -> Key {
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn find(
+pub async fn find<V: Value>(
     store: &dyn Store,
     fact: &FactKey,
-) -> Result<Option<Versioned<Fact>>, StoreError> {
+) -> Result<Option<Versioned<Fact<V>>>, StoreError> {
     codec::load(store, &key(fact)).await
 }
 
-/// The facts of a repository, at most `limit`.
+/// The facts of the branches of a repository, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -48,10 +56,10 @@ fn in_scope(scope: &str) -> Index {
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn advance(
+pub fn advance<V: Value>(
     batch: &mut Batch,
-    found: Option<&Versioned<Fact>>,
-    after: &Fact,
+    found: Option<&Versioned<Fact<V>>>,
+    after: &Fact<V>,
 ) -> Result<(), StoreError> {
     let key = key(&after.key);
     match found {

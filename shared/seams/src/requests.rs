@@ -88,7 +88,8 @@ pub async fn accept(
         }
         events::record(&mut batch, &request.event)?;
         let choice = Choice::Run { run: run.id };
-        let candidate = Candidate { task: run.task_id(), choice, other_address: None };
+        let candidate =
+            Candidate { task: run.task_id(), choice, other_address: None, files_unknown: None };
         let decision = Decision {
             event: request.event.id.clone(),
             at: now,
@@ -114,7 +115,10 @@ async fn repeated(
         Cause::Request { asked: Some(asked), .. } => {
             signer.vouches_for(&idempotency.signed_text(), asked)
         }
-        Cause::Request { asked: None, .. } | Cause::Push { .. } | Cause::Saved { .. } => false,
+        Cause::Request { asked: None, .. }
+        | Cause::Push { .. }
+        | Cause::PullRequest { .. }
+        | Cause::Saved { .. } => false,
     };
     Ok(if is_same { AcceptedRequest::Repeated(id) } else { AcceptedRequest::OtherRequest(id) })
 }

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use gantry_domain::decide::planner::RunDraft;
-use gantry_domain::id::{RunId, RunPrefix, TokenId};
+use gantry_domain::id::{RunId, RunPrefix};
 use gantry_domain::run::{
-    CancelAsk, IllegalTransition, Outcome, Progress, Purpose, Run, RunError, RunState, WaitReason,
+    Approval, CancelAsk, CanceledBy, IllegalTransition, Outcome, Progress, Purpose, Run, RunError,
+    RunState, WaitReason,
 };
 use gantry_domain::scan::Scanned;
 use gantry_domain::signature::Signer;
+use gantry_domain::source::CommitId;
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
@@ -39,8 +41,8 @@ pub use leasing::{
     tagging, take, take_beside_others,
 };
 pub use listing::{
-    ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, pools_with_work,
-    ready_before, unresolved, waiting, waiting_in,
+    ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, open_of_change,
+    pools_with_work, ready_before, unresolved, waiting, waiting_in,
 };
 
 /// An operation on a run was refused, or failed.
@@ -63,6 +65,11 @@ pub enum RunOpError {
         /// The two states.
         source: IllegalTransition,
     },
+    /// The approval is for another commit than the run builds.
+    #[error(
+        "run {run} does not build commit {commit}: look at what it builds, and approve that commit"
+    )]
+    OtherCommit { run: RunId, commit: CommitId },
     /// An error from the store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,6 +88,7 @@ pub struct Creation<'a> {
     hidden: Numbers,
     signer: &'a dyn Signer,
     now: Timestamp,
+    moved: Vec<RunId>,
 }
 
 /// The numbers of runs in one commit.
@@ -136,7 +144,7 @@ impl<'a> Creation<'a> {
             Numbers::read(store, counter("runs")),
             Numbers::read(store, counter("hidden-runs"))
         )?;
-        Ok(Self { batch, prefix, shown, hidden, signer, now })
+        Ok(Self { batch, prefix, shown, hidden, signer, now, moved: Vec::new() })
     }
 
     /// Adds a run. At most one run exists for each `key`.
@@ -159,6 +167,51 @@ impl<'a> Creation<'a> {
             self.batch.create(Key::new(Kind::RunKey, key), run.id.to_string());
         }
         Ok(run)
+    }
+
+    /// Cancels a run in the same commit. `found` is its current record. A leased run is ended by its worker, which
+    /// learns of it with the next renewal. Returns `false` if the run has ended or is being cancelled already.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the run cannot be encoded.
+    pub fn cancel(&mut self, found: Versioned<Run>, by: CanceledBy) -> Result<bool, StoreError> {
+        self.change(found, |run, batch, now| cancel_in(run, batch, by, now))
+    }
+
+    /// Approves a held run in the same commit. `found` is its current record. Returns `false` if it is not held, or for
+    /// another commit.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the run cannot be encoded.
+    pub fn approve(
+        &mut self,
+        found: Versioned<Run>,
+        commit: &CommitId,
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        self.change(found, |run, _, now| approve_in(run, commit, by, now))
+    }
+
+    fn change(
+        &mut self,
+        mut found: Versioned<Run>,
+        change: impl FnOnce(&mut Run, &mut Batch, Timestamp) -> Result<(), RunOpError>,
+    ) -> Result<bool, StoreError> {
+        let (before, mut batch) = (found.value.clone(), Batch::default());
+        if change(&mut found.value, &mut batch, self.now).is_err() || found.value == before {
+            return Ok(false);
+        }
+        self.batch.append(batch);
+        self.moved.push(before.id);
+        reindex(&mut self.batch, Some(&before), Some(&found.value));
+        found.replace_in(&mut self.batch, self::key(before.id))?;
+        Ok(true)
+    }
+
+    /// The existing runs that were changed.
+    #[must_use]
+    pub fn moved(&self) -> Vec<RunId> {
+        self.moved.clone()
     }
 
     /// Returns the batch with the runs. Its commit conflicts if another run took the next number or the same key
@@ -224,23 +277,54 @@ pub async fn hold(store: &dyn Store, run: RunId, reason: WaitReason) -> Result<(
 ///
 /// # Errors
 /// [`RunOpError::Absent`].
-pub async fn cancel(store: &dyn Store, run: RunId, by: &TokenId) -> Result<Run, RunOpError> {
-    update(store, run, |run, now, batch| {
-        if run.state.done().is_some() || run.cancel.is_some() {
-            return Ok(());
-        }
-        run.cancel = Some(CancelAsk { by: by.clone(), at: now });
-        if run.state.lease().is_none() {
-            advance(
-                run,
-                Progress::Finished { outcome: Outcome::Canceled { by: by.clone() } },
-                now,
-            )?;
-            bundles::forget(batch, run);
-        }
-        Ok(())
-    })
-    .await
+pub async fn cancel(store: &dyn Store, run: RunId, by: &CanceledBy) -> Result<Run, RunOpError> {
+    update(store, run, |run, now, batch| cancel_in(run, batch, by.clone(), now)).await
+}
+
+fn cancel_in(
+    run: &mut Run,
+    batch: &mut Batch,
+    by: CanceledBy,
+    now: Timestamp,
+) -> Result<(), RunOpError> {
+    if run.state.done().is_some() || run.cancel.is_some() {
+        return Ok(());
+    }
+    run.cancel = Some(CancelAsk { by: by.clone(), at: now });
+    if run.state.lease().is_none() {
+        advance(run, Progress::Finished { outcome: Outcome::Canceled { by } }, now)?;
+        bundles::forget(batch, run);
+    }
+    Ok(())
+}
+
+/// Lets a held run of exactly this commit be admitted. A second call changes nothing.
+///
+/// # Errors
+/// [`RunOpError::Absent`]; [`RunOpError::OtherCommit`]; [`RunOpError::Illegal`] if the run was not held.
+pub async fn approve(
+    store: &dyn Store,
+    run: RunId,
+    commit: &CommitId,
+    by: &str,
+) -> Result<Run, RunOpError> {
+    update(store, run, |run, now, _| approve_in(run, commit, by, now)).await
+}
+
+fn approve_in(
+    run: &mut Run,
+    commit: &CommitId,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), RunOpError> {
+    if run.pull_request_head() != Some(commit) {
+        return Err(RunOpError::OtherCommit { run: run.id, commit: commit.clone() });
+    }
+    if run.approved.is_none() {
+        advance(run, Progress::Approved, now)?;
+        run.approved = Some(Approval { by: by.to_owned(), at: now });
+    }
+    Ok(())
 }
 
 /// Ends a run that no worker will take, such as one in a pool without workers. The outcome is a failure or an error.

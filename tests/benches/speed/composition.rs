@@ -27,6 +27,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
+use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::real;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
@@ -162,6 +163,7 @@ impl Parts {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            providers: Arc::new(ScriptedProviders::default()),
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

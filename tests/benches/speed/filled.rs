@@ -11,10 +11,11 @@ use gantry_domain::id::{LeaseNonce, RunId, RunPrefix, WorkerId};
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::OutputImage;
 use gantry_domain::platform::Platform;
-use gantry_domain::run::{Outcome, Product, TaskRevision};
-use gantry_domain::source::Source;
+use gantry_domain::run::{CanceledBy, Outcome, Product, TaskRevision};
+use gantry_domain::source::{CommitId, Source};
 use gantry_domain::step::Steps;
-use gantry_domain::task::{SourceTrigger, Status, Task};
+use gantry_domain::task::{Status, Task};
+use gantry_domain::trigger::SourceTrigger;
 use gantry_seams::runs::{self, Finish};
 use gantry_seams::store::{Batch, SharedStore};
 use gantry_seams::{due, facts, tasks};
@@ -70,7 +71,7 @@ pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
         succeed(&parts.store, &digest).await?;
     }
     let others = create(parts, OLDEST..size.runs, size.tasks).await?;
-    let by = stored::BY.parse()?;
+    let by = CanceledBy::Token { token: stored::BY.parse()? };
     let cancels = others.iter().map(|run| {
         let (store, by) = (Arc::clone(&parts.store), &by);
         async move { runs::cancel(store.as_ref(), *run, by).await }
@@ -113,11 +114,7 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         revision: 1,
         status: Status::Enabled,
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
-        source_trigger: Some(SourceTrigger {
-            name: "push".to_owned(),
-            branch: None,
-            status: Status::Enabled,
-        }),
+        source_trigger: Some(SourceTrigger::on_pushes("push")),
         git_token: None,
         run_limit: None,
         created: now,
@@ -137,7 +134,8 @@ async fn learn_head(store: &SharedStore, number: usize) -> Result<()> {
     };
     let (registry, branch) = (REGISTRY.parse()?, "main".parse()?);
     let key = FactKey::branch(&registry, &git.url.key(), &branch);
-    let known = fact::advanced(None, &key, Some(HEAD.parse()?), store.now().await?);
+    let head: CommitId = HEAD.parse()?;
+    let known = fact::advanced(None, &key, Some(head), store.now().await?);
     let mut batch = Batch::default();
     facts::advance(&mut batch, None, &known)?;
     Ok(store.commit(batch).await?)

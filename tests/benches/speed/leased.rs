@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use gantry_domain::attempt::Lease;
-use gantry_domain::cause::Cause;
 use gantry_domain::run::Run;
 use gantry_seams::runs::{self, RunFilter};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -100,10 +99,7 @@ async fn leased(parts: &Parts, limit: usize) -> Result<HashMap<String, i64>> {
 }
 
 fn commit(run: &Run) -> Option<String> {
-    match &run.cause {
-        Cause::Push { commit, .. } => Some(commit.to_string()),
-        Cause::Saved { .. } | Cause::Request { .. } => None,
-    }
+    run.cause.commit().map(ToString::to_string)
 }
 
 fn first_lease(run: &Run) -> Option<i64> {

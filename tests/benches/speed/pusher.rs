@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use gantry_domain::id::RunPrefix;
-use gantry_domain::task::{SourceTrigger, Status, Task};
+use gantry_domain::task::{Status, Task};
+use gantry_domain::trigger::SourceTrigger;
 use gantry_seams::tasks;
 use gantry_tests::git_server::{GitServer, TestRepository};
 
@@ -58,11 +59,7 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         revision: 1,
         status: Status::Enabled,
         recipe: stored::build(format!("{url}#main").parse()?)?,
-        source_trigger: Some(SourceTrigger {
-            name: "push".to_owned(),
-            branch: None,
-            status: Status::Enabled,
-        }),
+        source_trigger: Some(SourceTrigger::on_pushes("push")),
         git_token: None,
         run_limit: None,
         created: now,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry_domain::id::TokenId;
+use gantry_domain::run::CanceledBy;
 use gantry_seams::runs;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,7 @@ async fn store_runs(folder: &std::path::Path, count: usize) -> Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts::open(folder, &stop).await?;
     parts.set_up("registry.test").await?;
-    let by: TokenId = stored::BY.parse()?;
+    let by = CanceledBy::Token { token: stored::BY.parse()? };
     let build = stored::build("https://github.com/example/hello.git#main".parse()?)?;
     let created = stored::create(&parts.store, &REGISTRY.parse()?, &build, count).await?;
     let cancels = created.into_iter().map(|run| {

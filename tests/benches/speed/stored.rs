@@ -148,6 +148,7 @@ pub(crate) fn build(source: Source) -> Result<Recipe> {
             no_cache: false,
             bases: Vec::new(),
         }),
+        pull_request: None,
     })
 }
 

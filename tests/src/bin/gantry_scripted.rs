@@ -29,6 +29,7 @@ use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::crash::Crash;
+use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::engine::containers::ContainerLimits;
@@ -166,6 +167,7 @@ impl Shared {
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git.clone())),
+            providers: Arc::new(ScriptedProviders::default()),
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

@@ -28,6 +28,7 @@ use gantry_seams::installation;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_tests::crash::Crash;
+use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
@@ -214,6 +215,7 @@ impl RoleParts {
             blobs: self.blobs.clone(),
             keyring: self.keyring().await?,
             code_host: Arc::new(GitCodeHost::new(scripted::git(&self.http))),
+            providers: Arc::new(ScriptedProviders::default()),
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

@@ -96,6 +96,26 @@ impl TestPipeline {
         self.receive(id, github::Push { url, branch, before, after, default_branch: None }).await
     }
 
+    /// Delivers a change of a pull request.
+    ///
+    /// # Panics
+    /// If the store fails.
+    pub async fn deliver_pull_request(
+        &self,
+        id: &str,
+        change: &github::PullRequest<'_>,
+    ) -> (EventId, Delivered) {
+        self.door().receive_kind(id, "pull_request", change.body()).await
+    }
+
+    /// Delivers a body of any kind.
+    ///
+    /// # Panics
+    /// If the store fails.
+    pub async fn deliver_kind(&self, id: &str, kind: &str, body: String) -> (EventId, Delivered) {
+        self.door().receive_kind(id, kind, body).await
+    }
+
     /// Delivers a push through an ingress of its own, because an ingress reads the store's clock only once a second and
     /// the test may have moved it.
     async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
@@ -143,9 +163,16 @@ impl Door {
     /// # Panics
     /// If it is refused.
     pub async fn receive(&self, id: &str, push: github::Push<'_>) -> (EventId, Delivered) {
-        let body = push.body();
+        self.receive_kind(id, "push", push.body()).await
+    }
+
+    /// Sends a signed body of any kind. Returns the id of its event.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn receive_kind(&self, id: &str, kind: &str, body: String) -> (EventId, Delivered) {
         let mut request = self.client.post(&self.url);
-        for (name, value) in github::headers(SECRET, id, &body) {
+        for (name, value) in github::headers_of(kind, SECRET, id, &body) {
             request = request.header(name, value);
         }
         let answer = request.body(body).send().await.expect("an answer");

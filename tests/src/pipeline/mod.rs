@@ -13,11 +13,12 @@ use gantry_domain::image::{Digest, Repository};
 use gantry_domain::platform::Platform;
 use gantry_domain::recipe::{ImageBuild, Recipe, RunTimeout, Work};
 use gantry_domain::registry::Registry;
-use gantry_domain::run::Run;
+use gantry_domain::run::{CanceledBy, Run};
 use gantry_domain::scan::TaskImages;
 use gantry_domain::secret::{Secret, SecretName};
-use gantry_domain::task::{SourceTrigger, Status, Task};
+use gantry_domain::task::{Status, Task};
 use gantry_domain::timestamp::Timestamp;
+use gantry_domain::trigger::SourceTrigger;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_remote::code_host::GitCodeHost;
@@ -46,6 +47,7 @@ use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, StartedBackend, Vhost};
+use crate::doubles::providers::ScriptedProviders;
 use crate::doubles::vaults::ScriptedVaults;
 use crate::git_server::GitServer;
 use crate::real;
@@ -91,6 +93,8 @@ pub struct TestPipeline {
     pub registries: MemoryRegistries,
     /// The vaults that tasks may name secrets of.
     pub vaults: ScriptedVaults,
+    /// The API of the host of sources.
+    pub providers: ScriptedProviders,
     /// The host of sources.
     pub git: GitServer,
     /// Stops all tasks that were started.
@@ -120,6 +124,7 @@ impl TestPipeline {
             ),
             registries: MemoryRegistries::new(engine.clone()),
             vaults: ScriptedVaults::default(),
+            providers: ScriptedProviders::default(),
             git: GitServer::start().await.expect("a git host"),
             store,
             clock,
@@ -153,6 +158,7 @@ impl TestPipeline {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::new(GitCodeHost::new(self.git_program())),
+            providers: Arc::new(self.providers.clone()),
             asks: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
             settings: SchedulerSettings {
@@ -280,12 +286,9 @@ impl TestPipeline {
                     no_cache: false,
                     bases: Vec::new(),
                 }),
+                pull_request: None,
             },
-            source_trigger: Some(SourceTrigger {
-                name: "defaultSourceTriggerName".to_owned(),
-                branch: None,
-                status: Status::Enabled,
-            }),
+            source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
             git_token: None,
             run_limit: None,
             created: now,
@@ -409,8 +412,10 @@ impl TestPipeline {
         let nothing = recorded.decision.nothing.iter().map(ToString::to_string);
         let candidates = recorded.decision.candidates.iter().map(|candidate| {
             let task = candidate.task.as_ref().map(ToString::to_string).unwrap_or_default();
+            let files = candidate.files_unknown.iter().map(|why| format!(" ({why})"));
+            let files: String = files.collect();
             match &candidate.choice {
-                gantry_domain::decide::Choice::Run { run } => format!("{task}: run {run}"),
+                gantry_domain::decide::Choice::Run { run } => format!("{task}: run {run}{files}"),
                 gantry_domain::decide::Choice::No { rule } => format!("{task}: {rule}"),
             }
         });
@@ -510,6 +515,15 @@ impl TestPipeline {
     #[must_use]
     pub fn somebody() -> TokenId {
         "t1".parse().expect("an id")
+    }
+
+    /// Somebody who cancels runs.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn canceler() -> CanceledBy {
+        CanceledBy::Token { token: Self::somebody() }
     }
 
     /// The binding of the registry's secrets.

@@ -1,7 +1,6 @@
 //! Reads runs and logs from the store, for all verdicts.
 
 use anyhow::{Result, ensure};
-use gantry_domain::cause::Cause;
 use gantry_domain::id::RunId;
 use gantry_domain::run::Run;
 use gantry_domain::timestamp::Timestamp;
@@ -18,12 +17,7 @@ pub(crate) type Change = (String, String);
 
 /// The change that a run was created for.
 pub(crate) fn change(run: &Run) -> Option<Change> {
-    match &run.cause {
-        Cause::Push { commit, .. } => {
-            Some((run.task.as_ref()?.name.to_string(), commit.to_string()))
-        }
-        Cause::Saved { .. } | Cause::Request { .. } => None,
-    }
+    Some((run.task.as_ref()?.name.to_string(), run.cause.commit()?.to_string()))
 }
 
 /// The log of an attempt.

@@ -26,7 +26,7 @@ async fn run_all_ready(gantry: &TestPipeline) -> usize {
     let (store, worker) = (gantry.store.as_ref(), "w".parse().unwrap());
     let mut ended = 0;
     while let Some(taken) = runs::take(store, &pool, &worker, &nonce, LEASE).await.unwrap() {
-        let outcome = Finish::Outcome(Outcome::Canceled { by: TestPipeline::somebody() });
+        let outcome = Finish::Outcome(Outcome::Canceled { by: TestPipeline::canceler() });
         runs::finish(store, taken.run.id, &taken.holder, outcome, &Steps::default()).await.unwrap();
         ended += 1;
     }

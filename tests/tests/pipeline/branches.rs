@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use gantry_domain::fact::FactKey;
-use gantry_domain::source::GitUrl;
+use gantry_domain::source::{CommitId, GitUrl};
 use gantry_seams::facts;
 use gantry_tests::github::Push;
 use gantry_tests::pipeline::{DOCKERFILE, Delivered, Door, HOOK, TestPipeline};
@@ -58,7 +58,7 @@ async fn has_fact(gantry: &TestPipeline, sender: &Sender, branch: &str) -> bool 
     let repository: GitUrl = sender.repository.parse().unwrap();
     let branch = branch.parse().unwrap();
     let key = FactKey::branch(&"reg".parse().unwrap(), &repository.key(), &branch);
-    facts::find(gantry.store.as_ref(), &key).await.unwrap().is_some()
+    facts::find::<CommitId>(gantry.store.as_ref(), &key).await.unwrap().is_some()
 }
 
 /// The resident memory of this process, in bytes.

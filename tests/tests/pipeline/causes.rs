@@ -168,7 +168,7 @@ async fn a_run_waiting_for_an_outage_can_be_cancelled() {
     gantry.ask(&task, None).await;
     gantry.schedule().await;
     assert!(gantry.worker("worker-1").turn(&gantry.stop).await.unwrap());
-    let somebody = TestPipeline::somebody();
+    let somebody = TestPipeline::canceler();
     runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &somebody).await.unwrap();
     assert_eq!(gantry.run("ca1").await.status(), RunStatus::Canceled);
 }

@@ -29,6 +29,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
             source: "https://github.com/octo/hello.git#main".parse().unwrap(),
             platform: Platform::default(),
             timeout: RunTimeout::default(),
+            pull_request: None,
             work: Work::Build(ImageBuild {
                 dockerfile: "Dockerfile".parse().unwrap(),
                 images: Vec::new(),
@@ -42,6 +43,7 @@ fn draft(registry: usize, run_type: RunType) -> RunDraft {
         },
         git_token: None,
         force_tags: false,
+        is_held: false,
         built_on: BuiltOn::Unread,
         cause: Cause::Request {
             event: "request/r1".parse().unwrap(),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use gantry_domain::recipe::RunTimeout;
 use gantry_domain::run::{ErrorCode, RunStatus};
-use gantry_domain::task::{SourceTrigger, Task};
+use gantry_domain::task::Task;
+use gantry_domain::trigger::SourceTrigger;
 use gantry_seams::{decisions, runs};
 use gantry_tests::broken_host::{BrokenHost, Fault};
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
@@ -98,7 +99,7 @@ async fn a_silent_host_holds_one_slot_until_the_run_s_time_is_over_or_somebody_c
         .await;
     assert!(!gantry.run("ca1").await.status().is_terminal());
 
-    let somebody = TestPipeline::somebody();
+    let somebody = TestPipeline::canceler();
     runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &somebody).await.unwrap();
     until("end the other", || async { gantry.run("ca1").await.status() == RunStatus::Canceled })
         .await;

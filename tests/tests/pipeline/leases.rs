@@ -49,7 +49,7 @@ async fn a_lease_that_lapses_gives_the_run_to_another_and_the_first_is_refused()
     assert_eq!(second.holder.attempt, 2);
 
     assert_eq!(runs::renew(store, lost.run.id, &lost.holder, LEASE).await.unwrap(), Renewal::Lost);
-    let outcome = Outcome::Canceled { by: TestPipeline::somebody() };
+    let outcome = Outcome::Canceled { by: TestPipeline::canceler() };
     let finish =
         runs::finish(store, lost.run.id, &lost.holder, Finish::Outcome(outcome), &Steps::default())
             .await;
@@ -158,7 +158,7 @@ async fn requested_runs_are_taken_before_triggered_ones() {
 #[tokio::test]
 async fn a_cancel_ends_a_queued_run_at_once_and_a_running_one_with_its_build() {
     let gantry = with_a_ready_run().await;
-    let by = TestPipeline::somebody();
+    let by = TestPipeline::canceler();
     let id = "ca1".parse().unwrap();
     assert_eq!(
         runs::cancel(gantry.store.as_ref(), id, &by).await.unwrap().status(),
@@ -208,7 +208,7 @@ async fn a_cancel_after_the_push_moves_no_tag() {
     worker.settings.lease.renew = Duration::from_secs(600);
     let canceling = async {
         gate.reached().await;
-        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::somebody())
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::canceler())
             .await
             .unwrap();
         gate.open();

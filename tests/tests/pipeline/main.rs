@@ -41,6 +41,7 @@ mod embedded {
     mod order;
     mod poison;
     mod pools;
+    mod pull_requests;
     mod pushes;
     mod requests;
     mod room;
@@ -48,6 +49,7 @@ mod embedded {
     mod secrets;
     mod steps;
     mod task_files;
+    mod trigger_rules;
     mod workers;
 
     async fn start() -> TestPipeline {

@@ -13,6 +13,7 @@ use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_domain::id::EventId;
+use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ErrorCode, RunStatus};
 use gantry_domain::task::Task;
@@ -90,6 +91,8 @@ impl Victim {
             after: Some("e".repeat(40).parse().unwrap()),
             default_branch: None,
             pusher: None,
+            changed: ChangedFiles::default(),
+            asks_to_skip: false,
         };
         Delivery {
             id: "d1".parse().unwrap(),

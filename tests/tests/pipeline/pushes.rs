@@ -160,7 +160,7 @@ async fn a_late_older_push_starts_nothing_and_its_decision_says_why() {
     assert_eq!(
         gantry.decision(&late).await,
         format!(
-            "reg/hello: {} is not the head of the branch any more: that is {}, which is built instead",
+            "reg/hello: {} is not the head any more: that is {}, which is built instead",
             &second[..7],
             &third[..7]
         )

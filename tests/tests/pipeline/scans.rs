@@ -52,7 +52,7 @@ async fn untriggered(gantry: &TestPipeline) -> (Task, String) {
     let first = gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
     let task = gantry
         .task_with("hello", "hello:{{.Run.ID}}", |task| {
-            task.source_trigger.as_mut().unwrap().status = Status::Disabled;
+            task.source_trigger.as_mut().unwrap().commit.status = Status::Disabled;
         })
         .await;
     (task, first)

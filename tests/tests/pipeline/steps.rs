@@ -61,7 +61,7 @@ async fn the_step_of_a_cancelled_run_is_stopped() {
         while steps_of(&gantry, 1).await != running {
             tokio::task::yield_now().await;
         }
-        let by = TestPipeline::somebody();
+        let by = TestPipeline::canceler();
         runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &by).await.unwrap();
     };
     let (worked, ()) = tokio::join!(worker.turn(&gantry.stop), canceling);

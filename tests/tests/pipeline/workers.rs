@@ -156,7 +156,7 @@ async fn a_cancel_during_the_fetch_ends_it() {
     let worker = gantry.worker("worker-1");
     let canceling = async {
         until(&gantry, "ca1", |run| run.status() == RunStatus::Started).await;
-        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::somebody())
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::canceler())
             .await
             .unwrap();
     };
@@ -175,7 +175,7 @@ async fn an_unnotified_cancel_ends_the_run_before_its_first_step() {
     worker.settings.lease.renew = Duration::from_secs(600);
     let canceling = async {
         until(&gantry, "ca1", |run| run.status() == RunStatus::Started).await;
-        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::somebody())
+        runs::cancel(gantry.store.as_ref(), "ca1".parse().unwrap(), &TestPipeline::canceler())
             .await
             .unwrap();
     };

@@ -144,6 +144,7 @@ impl Files {
             platform: Platform::default(),
             timeout: RunTimeout::default(),
             work: Work::File(work),
+            pull_request: None,
         };
         let registry: gantry_domain::id::RegistryName = "real".parse().unwrap();
         let draft = |event| {
@@ -646,7 +647,7 @@ async fn a_cancelled_run_stops_its_containers(on: Engine) {
         while !is_running(&format!("{mark}2")) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let by = TestPipeline::somebody();
+        let by = TestPipeline::canceler();
         runs::cancel(files.gantry.store.as_ref(), id, &by).await.unwrap();
     };
     let (worked, ()) = tokio::join!(worker.turn(&files.gantry.stop), canceling);
@@ -690,7 +691,7 @@ async fn a_worker_that_dies_in_a_step_leaves_nothing_and_the_next_attempt_begins
         }) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        runs::cancel(store, id, &TestPipeline::somebody()).await.unwrap();
+        runs::cancel(store, id, &TestPipeline::canceler()).await.unwrap();
     };
     let (worked, ()) = tokio::join!(second.turn(&files.gantry.stop), canceling);
     assert!(worked.unwrap());
@@ -767,7 +768,7 @@ async fn a_delay_before_a_step_is_cancelled(on: Engine) {
         while runs::find(store, id).await.unwrap().unwrap().status() != RunStatus::Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        runs::cancel(store, id, &TestPipeline::somebody()).await.unwrap();
+        runs::cancel(store, id, &TestPipeline::canceler()).await.unwrap();
     };
     let (worked, ()) = tokio::join!(worker.turn(&files.gantry.stop), canceling);
     assert!(worked.unwrap());

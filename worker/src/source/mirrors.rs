@@ -26,6 +26,15 @@ pub(super) struct Mirrors {
     locks: Arc<Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>>,
 }
 
+/// Whose content a mirror has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// That of the repository.
+    Own,
+    /// That of forks: a stranger chooses what is in it.
+    Fork,
+}
+
 /// The mirror of one URL, with one writer or many readers.
 #[derive(Debug)]
 pub(super) struct Mirror {
@@ -57,8 +66,12 @@ impl Mirrors {
 
     /// A host may replace a repository by one with another object format, so each format has a separate mirror. The
     /// unused one is removed eventually.
-    pub(super) fn of(&self, url: &GitUrl, format: ObjectFormat) -> Mirror {
-        let name = hex::encode(Sha256::digest(format!("{format} {url}")));
+    pub(super) fn of(&self, url: &GitUrl, format: ObjectFormat, trust: Trust) -> Mirror {
+        let of = match trust {
+            Trust::Own => format!("{format} {url}"),
+            Trust::Fork => format!("{format} {url} forks"),
+        };
+        let name = hex::encode(Sha256::digest(of));
         let path = self.folder.join(&name[..32]);
         let lock = self.lock(&path);
         Mirror { path, lock }

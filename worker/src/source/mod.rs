@@ -23,14 +23,16 @@ mod download;
 mod hashed;
 mod mirrors;
 mod pack;
+mod pull_request;
 mod unpack;
 
 pub use context::ContextError;
+pub use pull_request::Chosen;
 pub use unpack::{UnpackError, UnpackLimits, unpack};
 
 use attributes::Manifest;
 use hashed::Hashed;
-use mirrors::Mirrors;
+use mirrors::{Mirrors, Trust};
 
 /// Fetches sources. Clones share the mirrors.
 #[derive(Debug, Clone)]
@@ -227,9 +229,20 @@ impl Sources {
         let remote = Remote { url: &source.url, credentials, deadline };
         // Before the mirror is used, since only users whom the host accepts may read it.
         let head = self.git.resolve(remote, source.reference.as_ref()).await?;
+        self.checkout_of(remote, head, source, Trust::Own).await
+    }
+
+    /// Checks out a commit that the host has shown to these credentials.
+    async fn checkout_of(
+        &self,
+        remote: Remote<'_>,
+        head: ResolvedRef,
+        source: &GitSource,
+        trust: Trust,
+    ) -> Result<Checkout, SourceError> {
         let folder = self.new_folder()?;
-        let work =
-            tokio::time::timeout_at(deadline, self.check_out(remote, &head, source, &folder));
+        let work = self.check_out(remote, &head, source, &folder, trust);
+        let work = tokio::time::timeout_at(remote.deadline, work);
         work.await.map_err(|_| SourceError::TimedOut)??;
         let root = source
             .folder
@@ -250,8 +263,9 @@ impl Sources {
         head: &ResolvedRef,
         source: &GitSource,
         folder: &TempDir,
+        trust: Trust,
     ) -> Result<(), SourceError> {
-        let mirror = self.mirrors.of(remote.url, head.commit.object_format());
+        let mirror = self.mirrors.of(remote.url, head.commit.object_format(), trust);
         let read = mirror.read(&self.git, remote, head).await?;
         let into = folder.path();
         self.git

@@ -10,9 +10,9 @@ use gantry_domain::cause::Cause;
 use gantry_domain::id::StepId;
 use gantry_domain::image::{Digest, ImageReference};
 use gantry_domain::lineage::{BaseImage, BaseRole};
-use gantry_domain::recipe::StageName;
+use gantry_domain::recipe::{PullRequestBuild, Recipe, StageName};
 use gantry_domain::run::ErrorCode;
-use gantry_domain::source::{Source, SourcePath};
+use gantry_domain::source::{GitSource, Source, SourcePath};
 use gantry_ops::aside;
 use gantry_ops::metrics::Stage;
 use gantry_ops::secret::{ExposeSecret, PoolKey, SecretString};
@@ -33,7 +33,7 @@ use crate::attempt::Attempt;
 use crate::engine::{BuildOrder, BuiltImage, Engine, EngineError};
 use crate::failure::{self, Failure};
 use crate::graph::{BuildContext, BuildSecret, BuildWork};
-use crate::source::{Checkout, ContextError, Sources};
+use crate::source::{Checkout, Chosen, ContextError, Sources};
 use crate::spans;
 use crate::workspace::Workspace;
 
@@ -52,6 +52,20 @@ pub(crate) struct Builder {
     pub(crate) registries: Arc<dyn Registries>,
     pub(crate) pool_key: Arc<PoolKey>,
     pub(crate) installation: String,
+}
+
+/// The source of a run.
+pub(crate) struct Fetched {
+    pub(crate) files: Arc<Checkout>,
+    /// Where the task file, its values and aliases are read: for a fork's run the base, else the same files.
+    pub(crate) definition: Arc<Checkout>,
+}
+
+impl Fetched {
+    fn whole(files: Checkout) -> Self {
+        let files = Arc::new(files);
+        Self { definition: Arc::clone(&files), files }
+    }
 }
 
 /// A build step of an attempt.
@@ -75,7 +89,7 @@ impl BuildStep<'_> {
 
 impl Builder {
     /// Fetches the source of a run whose steps need the engine; `None` if it has no files.
-    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Option<Arc<Checkout>>, Failure> {
+    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Option<Fetched>, Failure> {
         // An engine that is unavailable before the build costs no attempt. If it fails during the build it does,
         // because the build may be the cause.
         if let Err(error @ EngineError::Unreachable { .. }) = self.engine.info().await {
@@ -85,25 +99,60 @@ impl Builder {
     }
 
     /// Fetches the run's source; `None` if it has no files. Needs no engine.
-    pub(crate) async fn fetch_source(
-        &self,
-        attempt: &Attempt,
-    ) -> Result<Option<Arc<Checkout>>, Failure> {
-        let source = &attempt.run.recipe.source;
+    pub(crate) async fn fetch_source(&self, attempt: &Attempt) -> Result<Option<Fetched>, Failure> {
+        let Recipe { source, pull_request, .. } = &attempt.run.recipe;
         if *source == Source::Nothing {
             return Ok(None);
         }
         attempt.log.say(None, format!("fetching {source}")).await;
-        let fetched = spans::stage(Stage::Fetch, self.fetch_files(attempt, source)).await;
-        let checkout = fetched.map_err(|failure| match attempt.run.cause {
+        let fetching = async {
+            match (source, pull_request) {
+                (Source::Git(git), Some(of)) => self.fetch_pull_request(attempt, git, of).await,
+                (source, _) => self.fetch_files(attempt, source).await.map(Fetched::whole),
+            }
+        };
+        let fetched = spans::stage(Stage::Fetch, fetching).await;
+        let fetched = fetched.map_err(|failure| match attempt.run.cause {
             // The host itself announced this commit.
-            Cause::Push { .. } => failure.unless_behind(),
+            Cause::Push { .. } | Cause::PullRequest { .. } => failure.unless_behind(),
             Cause::Saved { .. } | Cause::Request { .. } => failure,
         })?;
-        if let Some(commit) = checkout.commit() {
+        if let Some(commit) = fetched.files.commit() {
             attempt.log.say(None, format!("at commit {commit}")).await;
         }
-        Ok(Some(Arc::new(checkout)))
+        Ok(Some(fetched))
+    }
+
+    /// Fetches a pull request. What a fork's run executes is defined by the base: only the files are the fork's.
+    async fn fetch_pull_request(
+        &self,
+        attempt: &Attempt,
+        git: &GitSource,
+        of: &PullRequestBuild,
+    ) -> Result<Fetched, Failure> {
+        let token = attempt.bundle.git_token.as_ref();
+        let credentials = token.map(gantry_remote::code_host::git_credentials);
+        let fetched =
+            self.sources.from_pull_request(git, of, credentials.as_ref(), attempt.deadline).await;
+        let (files, chosen) = fetched.map_err(|error| failure::of_source(&error))?;
+        let PullRequestBuild { number, head, base, .. } = of;
+        let line = match chosen {
+            Chosen::Merge(_) => format!("pull request {number}: the merge of {head} into {base}"),
+            Chosen::Head => format!("pull request {number}: its head {head}"),
+            Chosen::HeadWithoutMerge => format!(
+                "pull request {number}: its head {head}, because the host has no merge of it into {base}"
+            ),
+        };
+        attempt.log.say(None, line).await;
+        let files = Arc::new(files);
+        if !of.is_fork {
+            return Ok(Fetched { definition: Arc::clone(&files), files });
+        }
+        let base = GitSource { reference: Some(base.clone()), ..git.clone() };
+        attempt.log.say(None, format!("what the run does is read from {base}")).await;
+        let definition = self.sources.from_git(&base, credentials.as_ref(), attempt.deadline).await;
+        let definition = definition.map_err(|error| failure::of_source(&error))?;
+        Ok(Fetched { files, definition: Arc::new(definition) })
     }
 
     /// Resolves the bases, and builds the image once.
@@ -285,7 +334,7 @@ impl Builder {
         })
     }
 
-    /// The isolation of steps: only steps with the same registry, task and secrets share a result. It is a host name
+    /// The isolation of steps: only steps with the same registry, task, trust and secrets share a result. It is a host name
     /// that does not reveal the secrets.
     fn isolation(&self, step: BuildStep<'_>, secrets: &BTreeMap<String, SecretString>) -> String {
         // With a secret key, because the steps of a build can read the hash.
@@ -300,6 +349,7 @@ impl Builder {
         let run = &step.attempt.run;
         add(run.registry.as_str());
         add(run.task.as_ref().map_or("", |task| task.name.as_str()));
+        add(if run.is_of_fork() { "fork" } else { "" });
         for (name, value) in step.work.secret_build_args.iter().chain(secrets) {
             add(name);
             add(value.expose_secret());

@@ -7,9 +7,10 @@ use anyhow::Result;
 use gantry_api::{SourceTrigger, Task, TaskCreate, TaskFileCreate, TaskFileUpdate, TaskUpdate};
 use gantry_domain::source::{GitSource, RefKind, Source};
 
+use super::trigger::TriggerOptions;
 use super::{OneTask, view};
 use crate::client::Client;
-use crate::client::arguments::{BuildArgs, GitTokenArg, whole_number};
+use crate::client::arguments::{BuildArgs, GitTokenArg, whole_number, yes_or_no};
 use crate::client::file_values::{DeclaredSecrets, SetValues, command_file, is_task_file};
 use crate::client::output::say;
 use crate::client::task_file;
@@ -45,6 +46,8 @@ pub(crate) struct Create {
     git_token: GitTokenArg,
     #[command(flatten)]
     recipe: Recipe,
+    #[command(flatten)]
+    trigger: TriggerOptions,
     /// The name of the trigger that a push fires
     #[arg(long, default_value = "defaultSourceTriggerName", value_name = "NAME")]
     source_trigger_name: String,
@@ -76,6 +79,8 @@ pub(crate) struct Update {
     git_token: GitTokenArg,
     #[command(flatten)]
     recipe: Recipe,
+    #[command(flatten)]
+    trigger: TriggerOptions,
 }
 
 /// The options that `create` and `update` share.
@@ -102,14 +107,6 @@ pub(crate) struct Recipe {
     /// Build without the cache
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_cache: Option<bool>,
-    /// Whether a push to the context's branch starts it; it does, unless told otherwise
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
-    commit_trigger_enabled: Option<bool>,
-}
-
-/// Parses `true` and `false` in any case, because the original capitalizes them.
-fn yes_or_no(text: &str) -> Result<bool, String> {
-    text.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`".to_owned())
 }
 
 impl Create {
@@ -119,7 +116,8 @@ impl Create {
         // Only git repositories have branches.
         let source = self.context.parse();
         let is_git = matches!(source, Ok(Source::Git(_)));
-        let wants_trigger = match recipe.commit_trigger_enabled {
+        let wants_trigger = match self.trigger.commit_trigger_enabled {
+            _ if self.trigger.starts_otherwise() => true,
             Some(wants) => wants,
             None => match &source {
                 Ok(Source::Git(git)) if names_no_branch(git) => {
@@ -132,15 +130,15 @@ impl Create {
                 _ => true,
             },
         };
-        let source_trigger = (is_git && wants_trigger)
-            .then(|| SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() });
-        if recipe.commit_trigger_enabled == Some(true) && !is_git {
+        if self.trigger.asks_for_starts() && !is_git {
             return Err(UsageError(format!(
-                "{} is no git repository, so no push can start this task",
+                "{} is no git repository, so no push and no pull request can start this task",
                 self.context
             ))
             .into());
         }
+        let trigger = SourceTrigger { name: self.source_trigger_name, ..SourceTrigger::default() };
+        let source_trigger = (is_git && wants_trigger).then(|| self.trigger.apply(trigger));
         let is_file = self.cmd.is_some() || is_task_file(&self.file);
         let task_file = if is_file {
             let has_context = source.as_ref().ok() != Some(&Source::Nothing);
@@ -197,13 +195,11 @@ impl Update {
         let registry = client.registry(&self.task.registry).await?;
         let path = ["registries", &registry, "tasks", &self.task.name];
         let recipe = self.recipe;
-        let source_trigger = match recipe.commit_trigger_enabled {
-            None => None,
-            Some(enabled) => {
-                let task: Task = client.api.get(&path).await?;
-                let status = if enabled { "Enabled" } else { "Disabled" }.to_owned();
-                Some(Some(SourceTrigger { status, ..task.source_trigger.unwrap_or_default() }))
-            }
+        let source_trigger = if self.trigger.is_given() {
+            let task: Task = client.api.get(&path).await?;
+            Some(Some(self.trigger.apply(task.source_trigger.unwrap_or_default())))
+        } else {
+            None
         };
         let plain = self.build_args.plain(&client.environment)?;
         let secret = self.build_args.secret(&client.environment)?;

@@ -1,6 +1,6 @@
 //! Tasks as tables.
 
-use gantry_api::Task;
+use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task};
 
 use crate::client::table::{Details, Table, instant};
 
@@ -24,17 +24,57 @@ pub(super) fn table(tasks: &[Task]) -> Table<6> {
 
 fn triggers(task: &Task) -> String {
     match &task.source_trigger {
-        Some(trigger) if trigger.status == "Enabled" => "SOURCE".to_owned(),
+        Some(trigger) if !starts(trigger).is_empty() => "SOURCE".to_owned(),
         Some(_) | None => String::new(),
     }
 }
 
+/// What starts the task, a line each; empty if nothing does.
+fn starts(trigger: &SourceTrigger) -> Vec<String> {
+    let (commit, pull_request) = (&trigger.commit, &trigger.pull_request);
+    let own = trigger.branch.clone().unwrap_or_else(|| "the context's branch".to_owned());
+    let branches = |patterns: &[String]| match patterns {
+        [] => own.clone(),
+        patterns => patterns.join(", "),
+    };
+    let mut lines = Vec::new();
+    if commit.status == "Enabled" {
+        lines.push(format!("push to {}", branches(&commit.branches)));
+        if !commit.tags.is_empty() {
+            lines.push(format!("tag {}", commit.tags.join(", ")));
+        }
+    }
+    if pull_request.status == "Enabled" {
+        let forks = match pull_request.forks.as_str() {
+            "hold" => "forks are held for approval",
+            "run" => "forks run without secrets",
+            _ => "forks start nothing",
+        };
+        let (into, builds) = (branches(&pull_request.branches), &pull_request.builds);
+        lines.push(format!("pull request into {into}, builds its {builds}; {forks}"));
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let TriggerPaths { included, ignored } = &trigger.paths;
+    if !included.is_empty() {
+        lines.push(format!("only if one of these changed: {}", included.join(", ")));
+    }
+    if !ignored.is_empty() {
+        lines.push(format!("changes of these do not count: {}", ignored.join(", ")));
+    }
+    if trigger.supersede != "none" {
+        lines.push(format!("a newer change cancels older runs: {}", trigger.supersede));
+    }
+    if let Some(seconds) = trigger.poll {
+        lines.push(format!("looked for every {seconds} s"));
+    }
+    lines
+}
+
 pub(super) fn details(task: &Task) -> Details {
     let mut details = Details::default();
-    let trigger = task.source_trigger.as_ref().map(|trigger| {
-        let branch = trigger.branch.as_deref().unwrap_or("the context's branch");
-        format!("push to {branch}, {}", trigger.status)
-    });
+    let starts = task.source_trigger.as_ref().map(starts).unwrap_or_default();
     details
         .line("task", &task.name)
         .line("registry", &task.registry)
@@ -60,7 +100,13 @@ pub(super) fn details(task: &Task) -> Details {
         .line("timeout", format_args!("{} s", task.timeout))
         .maybe("cache", task.no_cache.then_some("not used"))
         .maybe("run limit", task.run_limit)
-        .line("trigger", trigger.as_deref().unwrap_or("none: `gantry task run` starts it"))
+        .each(
+            "triggers",
+            match starts.is_empty() {
+                true => vec!["none: `gantry task run` starts it".to_owned()],
+                false => starts,
+            },
+        )
         .maybe("git token", task.has_git_token.then_some("kept"))
         .line("revision", task.revision)
         .line("created", instant(&task.created))
@@ -88,7 +134,7 @@ mod tests {
 
     #[test]
     fn tasks_are_listed_as_the_original_lists_them() {
-        let disabled = json!({"name": "t", "status": "Disabled"});
+        let disabled = json!({"name": "t", "commit": {"status": "Disabled"}});
         insta::assert_snapshot!(table(&[task(json!({"name": "t"})), task(disabled), task(json!(null))]), @r"
         NAME   REGISTRY  PLATFORM     STATUS   SOURCE REPOSITORY                   TRIGGERS
         hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main  SOURCE
@@ -99,7 +145,10 @@ mod tests {
 
     #[test]
     fn a_task_is_shown_without_its_secrets() {
-        insta::assert_snapshot!(details(&task(json!({"name": "t"}))), @r"
+        insta::assert_snapshot!(details(&task(json!({
+            "name": "t", "commit": {"tags": ["v*"]}, "pull_request": {"status": "Enabled"},
+            "paths": {"included": ["web/**"], "ignored": ["**/*.md"]}, "supersede": "queued", "poll": 60
+        }))), @r"
         task              hello
         registry          demo
         status            Enabled
@@ -112,7 +161,13 @@ mod tests {
         secret arguments  NPM
         platform          linux/amd64
         timeout           3600 s
-        trigger           push to the context's branch, Enabled
+        triggers          push to the context's branch
+                          tag v*
+                          pull request into the context's branch, builds its merge; forks are held for approval
+                          only if one of these changed: web/**
+                          changes of these do not count: **/*.md
+                          a newer change cancels older runs: queued
+                          looked for every 60 s
         git token         kept
         revision          1
         created           2026-03-09T20:30:10Z

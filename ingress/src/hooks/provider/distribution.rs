@@ -258,12 +258,8 @@ mod tests {
     }
 
     fn image_of(event: &EventKind) -> String {
-        match event {
-            EventKind::ImagePushed(pushed) => pushed.image.to_string(),
-            EventKind::Push(_) | EventKind::TaskSaved { .. } | EventKind::Requested { .. } => {
-                panic!("{event:?}")
-            }
-        }
+        let EventKind::ImagePushed(pushed) = event else { panic!("{event:?}") };
+        pushed.image.to_string()
     }
 
     #[test]

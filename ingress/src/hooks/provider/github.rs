@@ -1,20 +1,20 @@
-//! GitHub and GitHub Enterprise Server. Pushes become events; pings and all other types are only acknowledged.
+//! GitHub and GitHub Enterprise Server. Pushes, changes of pull requests and commands in comments become events; all
+//! other types are only acknowledged.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, Push, PushedRef};
+use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
-use gantry_domain::id::HookId;
-use gantry_domain::source::{CommitId, GitUrl};
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::reading::{Envelope, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
+
+mod pull_request;
+mod push;
 
 pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     name: Provider::GitHub,
@@ -32,7 +32,11 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
         headers: &[("x-github-event", "ping")],
         body: r#"{"zen":"Knock before you enter."}"#,
     },
-    setup: Setup { content_type: JSON, events: &["push"], instructions },
+    setup: Setup {
+        content_type: JSON,
+        events: &["push", "pull_request", "issue_comment"],
+        instructions,
+    },
 };
 
 const JSON: &str = "application/json";
@@ -46,7 +50,7 @@ fn instructions(url: &str, secret: &str) -> Vec<String> {
         format!("Payload URL: {url}"),
         format!("Content type: {JSON}"),
         format!("Secret: {secret}"),
-        "Which events: just the push event".to_owned(),
+        "Which events: pushes; for pull requests also pull requests and issue comments".to_owned(),
     ]
 }
 
@@ -56,81 +60,52 @@ struct Form<'a> {
     payload: Cow<'a, str>,
 }
 
-/// The fields of a push that matter, borrowed from the body. The rest is skipped without a copy.
-#[derive(Deserialize)]
-struct PushBody<'a> {
-    #[serde(rename = "ref", borrow)]
-    reference: Cow<'a, str>,
-    #[serde(borrow)]
-    before: Cow<'a, str>,
-    #[serde(borrow)]
-    after: Cow<'a, str>,
-    #[serde(borrow)]
-    repository: RepositoryBody<'a>,
-    #[serde(default, deserialize_with = "lenient")]
-    pusher: Option<Pusher>,
-}
-
-#[derive(Deserialize)]
-struct RepositoryBody<'a> {
-    #[serde(borrow)]
-    clone_url: Cow<'a, str>,
-    #[serde(default, deserialize_with = "lenient")]
-    default_branch: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Pusher {
-    #[serde(default)]
-    name: Option<String>,
-}
-
-/// Reads an optional field: a value of an unexpected type counts as missing.
-fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Any<T> {
-        Expected(T),
-        Other(IgnoredAny),
-    }
-    Ok(match Option::<Any<T>>::deserialize(deserializer)? {
-        Some(Any::Expected(value)) => Some(value),
-        Some(Any::Other(IgnoredAny)) | None => None,
-    })
-}
-
 fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     let id = id_or_hash(envelope.id.as_deref(), body);
     let kind = word(envelope.kind.as_deref());
-    Meaning::Record(match kind.as_str() {
-        "push" => match read_push(envelope, body) {
-            Ok(Some(push)) => {
-                let events = vec![EventKind::Push(push)];
-                Reading { id, kind, verdict: Verdict::Events, events, unread: Vec::new() }
-            }
-            Ok(None) => {
-                let why = "it moved neither a branch nor a tag".to_owned();
-                Reading::without_events(id, kind, Verdict::OfNoInterest { why })
-            }
-            Err(verdict) => Reading::without_events(id, kind, verdict),
-        },
-        "ping" => Reading::without_events(id, kind, Verdict::Ping),
-        "unknown" => Reading::without_events(id, kind, unreadable("there is no X-GitHub-Event")),
+    let hook = &envelope.hook;
+    let json = match json(envelope, body) {
+        Ok(json) => json,
+        Err(verdict) => return Meaning::Record(Reading::without_events(id, kind, verdict)),
+    };
+    let read = match kind.as_str() {
+        "push" => push::read(hook, &json)
+            .map(|push| push.map(EventKind::Push).ok_or("it moved neither a branch nor a tag")),
+        "pull_request" => pull_request::read(hook, &json).map(|change| {
+            change.map(EventKind::PullRequest).ok_or("it changed nothing that is built")
+        }),
+        "issue_comment" => pull_request::read_comment(hook, &json).map(|comment| {
+            comment.map(EventKind::Comment).ok_or("it is no command below a pull request")
+        }),
+        "ping" => Err(Verdict::Ping),
+        // A push tells the same, with the commit.
+        "create" | "delete" => Ok(Err("the push of the same branch or tag is acted on")),
+        "unknown" => Err(unreadable("there is no X-GitHub-Event")),
         _ => {
-            let why = format!("nothing starts on `{kind}`: gantry acts on `push`");
-            Reading::without_events(id, kind, Verdict::OfNoInterest { why })
+            let why = format!("nothing starts on `{kind}`");
+            Err(Verdict::OfNoInterest { why })
         }
+    };
+    Meaning::Record(match read {
+        Ok(Ok(event)) => {
+            let (verdict, events) = (Verdict::Events, vec![event]);
+            Reading { id, kind, verdict, events, unread: Vec::new() }
+        }
+        Ok(Err(why)) => {
+            let verdict = Verdict::OfNoInterest { why: why.to_owned() };
+            Reading::without_events(id, kind, verdict)
+        }
+        Err(verdict) => Reading::without_events(id, kind, verdict),
     })
 }
 
-fn read_push(envelope: &Envelope, body: &[u8]) -> Result<Option<Push>, Verdict> {
+/// The JSON of a body, which may be in a form.
+fn json<'a>(envelope: &Envelope, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Verdict> {
     if !is_form(envelope, body) {
-        return parse_push(&envelope.hook, body);
+        return Ok(Cow::Borrowed(body));
     }
     let form: Form<'_> = serde_urlencoded::from_bytes(body).map_err(unreadable)?;
-    parse_push(&envelope.hook, form.payload.as_bytes())
+    Ok(Cow::Owned(form.payload.into_owned().into_bytes()))
 }
 
 /// Without a content type, as for a stored body, the body decides: a JSON object never begins like a form.
@@ -141,48 +116,10 @@ fn is_form(envelope: &Envelope, body: &[u8]) -> bool {
     }
 }
 
-fn parse_push(hook: &HookId, json: &[u8]) -> Result<Option<Push>, Verdict> {
-    // One check for the whole body is faster than one for each string. Invalid UTF-8 in fields that are not read is
-    // accepted.
-    let body: PushBody<'_> = match std::str::from_utf8(json) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(json),
-    }
-    .map_err(unreadable)?;
-    let Some(reference) = moved_ref(&body.reference).map_err(unreadable)? else {
-        return Ok(None);
-    };
-    Ok(Some(Push {
-        hook: Some(hook.clone()),
-        url: GitUrl::of_payload(&body.repository.clone_url).map_err(unreadable)?,
-        reference,
-        before: commit(&body.before).map_err(unreadable)?,
-        after: commit(&body.after).map_err(unreadable)?,
-        default_branch: body.repository.default_branch.and_then(|branch| branch.parse().ok()),
-        pusher: body.pusher.and_then(|pusher| pusher.name),
-    }))
-}
-
-fn moved_ref(reference: &str) -> Result<Option<PushedRef>, InvalidText> {
-    if let Some(branch) = reference.strip_prefix("refs/heads/") {
-        return branch.parse().map(PushedRef::Branch).map(Some);
-    }
-    if let Some(tag) = reference.strip_prefix("refs/tags/") {
-        return tag.parse().map(PushedRef::Tag).map(Some);
-    }
-    Ok(None)
-}
-
-/// A commit; all zeros mean none.
-fn commit(text: &str) -> Result<Option<CommitId>, InvalidText> {
-    if !text.is_empty() && text.bytes().all(|b| b == b'0') {
-        return Ok(None);
-    }
-    text.parse().map(Some)
-}
-
 #[cfg(test)]
 mod tests {
+    use gantry_domain::event::{Push, PushedRef};
+
     use super::*;
 
     const OLD: &str = "1111111111111111111111111111111111111111";
@@ -287,7 +224,7 @@ mod tests {
             json["repository"]["default_branch"] = odd.clone();
             json["pusher"] = odd.clone();
             json["repository"]["clone_url"] = "https://octo@GitHub.com:443/Octo/Hello.git/".into();
-            let push = parse_push(&"h1".parse().unwrap(), json.to_string().as_bytes());
+            let push = super::push::read(&"h1".parse().unwrap(), json.to_string().as_bytes());
             let push = push.unwrap().unwrap();
             assert_eq!((push.default_branch.clone(), push.pusher.clone()), (None, None), "{odd}");
             assert_eq!(push.repository().as_str(), "github.com/octo/hello");

@@ -1,9 +1,14 @@
 //! The result of reading a body, and helpers that readers share.
 
+use std::collections::BTreeSet;
+
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
 use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::image::RegistryHost;
+use gantry_domain::pull_request::ChangedFiles;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 /// The most events of one delivery, so that they fit one commit. Senders put one event into a body, rarely two.
@@ -52,6 +57,56 @@ impl Reading {
     pub(super) fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
         Self { id, kind, verdict, events: Vec::new(), unread: Vec::new() }
     }
+}
+
+/// The most changed files of one push that are kept, and the most bytes of their names. Longer lists count as unknown.
+const MOST_FILES: usize = 1000;
+const MOST_FILE_BYTES: usize = 48 << 10;
+
+/// Changed files, gathered from a payload.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Files {
+    paths: BTreeSet<String>,
+    bytes: usize,
+    is_cut: bool,
+}
+
+impl Files {
+    pub(super) fn add(&mut self, path: String) {
+        if self.is_cut || self.paths.contains(&path) {
+            return;
+        }
+        self.bytes += path.len();
+        if self.paths.len() == MOST_FILES || self.bytes > MOST_FILE_BYTES {
+            self.is_cut = true;
+            self.paths.clear();
+            return;
+        }
+        self.paths.insert(path);
+    }
+
+    pub(super) fn into_changed(self) -> ChangedFiles {
+        match self.is_cut {
+            true => ChangedFiles::Unknown { why: "the webhook lists very many of them".to_owned() },
+            false => ChangedFiles::All { paths: self.paths.into_iter().collect() },
+        }
+    }
+}
+
+/// Reads an optional field: a value of an unexpected type counts as missing.
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any<T> {
+        Expected(T),
+        Other(IgnoredAny),
+    }
+    Ok(match Option::<Any<T>>::deserialize(deserializer)? {
+        Some(Any::Expected(value)) => Some(value),
+        Some(Any::Other(IgnoredAny)) | None => None,
+    })
 }
 
 /// The provider's id if it is valid, otherwise a hash of `content`, so that the same content gives the same id.

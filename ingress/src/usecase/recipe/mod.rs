@@ -12,7 +12,7 @@ use gantry_domain::recipe::{ArgName, RunTimeout};
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{CommitId, GitSource, RefKind, RefName, Source, SourcePath};
-use gantry_domain::task::{SourceTrigger, Status};
+use gantry_domain::task::Status;
 use gantry_domain::template::{ArgValue, RunVariables, Template};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::bundle::MOST_SECRET_BYTES;
@@ -25,6 +25,7 @@ use crate::refusal::{Mistakes, Refusal};
 mod build;
 mod file;
 mod parts;
+mod trigger;
 mod whole;
 
 pub(crate) use file::lint;
@@ -261,27 +262,6 @@ impl<'a> Checker<'a> {
             _ => Err(format!("`{text}` is no status: `Enabled` or `Disabled`")),
         };
         self.mistakes.check(target, status)
-    }
-
-    pub(crate) fn source_trigger(
-        &mut self,
-        trigger: &gantry_api::SourceTrigger,
-    ) -> Option<SourceTrigger> {
-        if trigger.name.is_empty() || trigger.name.len() > 100 {
-            let count = trigger.name.chars().count();
-            let message = format!("a trigger's name has 1 to 100 characters, and this one {count}");
-            self.mistakes.add("source_trigger.name", message);
-        }
-        let branch = trigger.branch.as_deref();
-        let branch = branch.and_then(|branch| self.mistakes.parse("source_trigger.branch", branch));
-        if let Some(branch) = &branch
-            && let Some(what) = never_moves(branch)
-        {
-            let message = format!("`{branch}` names {what}, which no push moves: name a branch");
-            self.mistakes.add("source_trigger.branch", message);
-        }
-        let status = self.status("source_trigger.status", &trigger.status)?;
-        Some(SourceTrigger { name: trigger.name.clone(), branch, status })
     }
 }
 

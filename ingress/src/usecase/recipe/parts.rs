@@ -58,6 +58,7 @@ impl RecipeParts {
                 WorkParts::Build(build) => build.whole()?,
                 WorkParts::File(file) => Work::File(file?),
             },
+            pull_request: None,
         })
     }
 }

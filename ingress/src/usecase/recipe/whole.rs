@@ -5,10 +5,11 @@ use gantry_domain::image::ImageReference;
 use gantry_domain::recipe::Recipe;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{GitSource, Source};
-use gantry_domain::task::{SourceTrigger, Status};
 use gantry_domain::template::{RunVariables, Template};
+use gantry_domain::trigger::SourceTrigger;
 use gantry_ops::bundle::Bundle;
 
+use super::trigger::is_enabled;
 use super::{Checker, never_moves, sample_branch, sample_commit, widest_run};
 use crate::refusal::Refusal;
 
@@ -70,8 +71,8 @@ impl Checker<'_> {
             self.mistakes.add("source_trigger", message);
             return;
         };
-        if let (None, Status::Enabled, Some(reference)) =
-            (&trigger.branch, trigger.status, &git.reference)
+        let names_one = trigger.branch.is_some() || !trigger.commit.branches.is_empty();
+        if let (false, true, Some(reference)) = (names_one, is_enabled(trigger), &git.reference)
             && let Some(what) = never_moves(reference)
         {
             let message = format!(

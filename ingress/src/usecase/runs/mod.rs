@@ -3,7 +3,7 @@
 use gantry_domain::id::RunId;
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
-use gantry_domain::run::Run as RunRecord;
+use gantry_domain::run::{CanceledBy, Run as RunRecord};
 use gantry_domain::step::Steps;
 use gantry_ops::metrics;
 use gantry_seams::store::StoreError;
@@ -62,7 +62,8 @@ pub(crate) async fn cancel(
     id: RunId,
 ) -> Result<RunRecord, Refusal> {
     let found = find(state, allowed, id).await?;
-    let run = runs::cancel(state.store.as_ref(), found.id, &allowed.by()).await?;
+    let by = CanceledBy::Token { token: allowed.by() };
+    let run = runs::cancel(state.store.as_ref(), found.id, &by).await?;
     if found.state.done().is_none() {
         metrics::run_ended(&run);
     }

@@ -1,21 +1,22 @@
-//! Checks one push against all rules for one task. Pure: the current state is passed in.
+//! Checks one change against all rules for one task. Pure: the current state is passed in.
 
-use super::planner::{self, MovedHead, RunDraft};
+use super::planner::{self, MovedHead, PullRequestNow, RunDraft};
 use super::{Rule, matcher};
-use crate::event::Push;
+use crate::event::{Comment, PullRequestChange, Push};
 use crate::fact::{Fact, FactKey};
 use crate::id::{EventId, RunId};
-use crate::source::RefName;
+use crate::pull_request::{ChangedFiles, PullRequestVersion};
+use crate::source::CommitId;
 use crate::task::Task;
 
-/// What is known about the head of the branch that a push moved.
+/// What is known about the head that a change reported.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Head {
+pub enum Head<V = CommitId> {
     /// The head is the value of this fact.
     Known {
         /// The fact, up to date.
-        fact: Fact,
-        /// Whether this push was the first to report it.
+        fact: Fact<V>,
+        /// Whether this change was the first to report it.
         is_news: bool,
     },
     /// The head could not be determined, and is not asked for again.
@@ -25,11 +26,11 @@ pub enum Head {
         /// The cause, and the remedy.
         why: String,
     },
-    /// No task watches the branch, so its head was not asked for.
+    /// No task watches it, so it was not asked for.
     NotAsked,
 }
 
-impl Head {
+impl<V> Head<V> {
     /// The run key of a task for this head: a change starts one run, however often it is reported. `None` if the head
     /// is not known.
     #[must_use]
@@ -59,7 +60,12 @@ impl Head {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// The task starts this run.
-    Run(Box<RunDraft>),
+    Run {
+        /// The run.
+        draft: Box<RunDraft>,
+        /// Why the changed files are not known, if the task has rules about them.
+        files_unknown: Option<String>,
+    },
     /// The rule said no, but the task's source moved, which this scan reads.
     Scan {
         /// The rule.
@@ -67,6 +73,8 @@ pub enum Verdict {
         /// The scan.
         scan: Box<RunDraft>,
     },
+    /// Only the changed files can tell. Judge again with them.
+    NeedsFiles,
     /// The first rule that said no.
     No(Rule),
 }
@@ -80,34 +88,161 @@ pub struct Started {
     pub scan: Option<RunId>,
 }
 
-/// Checks all rules for one task, in the order of [`Rule`].
+/// What is known about a change and a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a, V = CommitId> {
+    /// The event that reports the change.
+    pub event: &'a EventId,
+    /// The head.
+    pub head: &'a Head<V>,
+    /// The runs that exist.
+    pub started: Started,
+    /// The changed files; `None` if they were not asked for.
+    pub files: Option<&'a ChangedFiles>,
+}
+
+/// Checks all rules for a push and a task, in the order of [`Rule`].
 #[must_use]
-pub fn judge(event: &EventId, push: &Push, task: &Task, head: &Head, started: Started) -> Verdict {
-    let (branch, disabled) = match matcher::match_push(push, task) {
-        Ok(branch) => (branch, None),
+pub fn push(push: &Push, task: &Task, known: Known<'_>) -> Verdict {
+    let disabled = match matcher::match_push(push, task) {
+        Ok(()) => None,
         Err(rule @ Rule::TriggerDisabled) => match matcher::moved_source(push, task) {
-            Ok(branch) => (branch, Some(rule)),
+            Ok(()) => Some(rule),
             Err(_) => return Verdict::No(rule),
         },
         Err(rule) => return Verdict::No(rule),
     };
-    match (moved_head(event, push, branch, head), disabled, started) {
+    match (moved_head(push, known.event, known.head), disabled, known.started) {
         (Ok(head), Some(rule), Started { run: None, scan: None }) => {
             Verdict::Scan { rule, scan: Box::new(planner::for_scan_of_push(task, head)) }
         }
         (_, Some(rule), _) | (Err(rule), None, _) => Verdict::No(rule),
         (Ok(_), None, Started { run: Some(run), .. }) => Verdict::No(Rule::AlreadyStarted { run }),
         (Ok(head), None, Started { run: None, .. }) => {
-            Verdict::Run(Box::new(planner::for_push(task, head)))
+            by_files(task, known.files, || planner::for_push(task, head))
         }
     }
 }
 
-/// The head that the push moved its branch to, or the first rule about heads that said no.
+/// Checks all rules for a change of a pull request and a task, in the order of [`Rule`].
+#[must_use]
+pub fn pull_request(
+    change: &PullRequestChange,
+    task: &Task,
+    known: Known<'_, PullRequestVersion>,
+) -> Verdict {
+    if let Err(rule) = matcher::match_pull_request(change, task) {
+        return Verdict::No(rule);
+    }
+    let (fact, version, is_news) = match open_version(change, known.head) {
+        Ok(open) => open,
+        Err(rule) => return Verdict::No(rule),
+    };
+    let number = change.now.number;
+    let reported = change.now.version();
+    if !is_news && reported.as_ref() != Some(version) {
+        let head = version.head.clone();
+        return Verdict::No(match reported {
+            Some(reported) => Rule::Superseded { pushed: reported.head, head },
+            None => Rule::PullRequestOpen { number },
+        });
+    }
+    if let Some(run) = known.started.run {
+        return Verdict::No(Rule::AlreadyStarted { run });
+    }
+    by_files(task, known.files, || build(change, task, known.event, version, fact))
+}
+
+/// Checks all rules for a comment that asks for a build, and a task. `change` is the pull request as it is now; `None` if
+/// there is none.
+#[must_use]
+pub fn comment(
+    comment: &Comment,
+    change: Option<&PullRequestChange>,
+    task: &Task,
+    known: Known<'_, PullRequestVersion>,
+) -> Verdict {
+    let closed = Rule::PullRequestClosed { number: comment.number };
+    let judged = matcher::match_comment(comment, task).and_then(|()| {
+        // It is only asked for if somebody obeys.
+        if let Head::Unknown { fact, why } = known.head {
+            return Err(Rule::HeadUnknown { fact: fact.clone(), why: why.clone() });
+        }
+        let change = change.ok_or(closed)?;
+        matcher::match_asked_pull_request(&change.now, task)?;
+        let (fact, version, _) = open_version(change, known.head)?;
+        match known.started.run {
+            Some(run) => Err(Rule::AlreadyStarted { run }),
+            None => Ok(build(change, task, known.event, version, fact)),
+        }
+    });
+    match judged {
+        Ok(draft) => Verdict::Run { draft: Box::new(draft), files_unknown: None },
+        Err(rule) => Verdict::No(rule),
+    }
+}
+
+/// The version of an open pull request, and whether it is news; or the first rule about heads that said no.
+fn open_version<'a>(
+    change: &PullRequestChange,
+    head: &'a Head<PullRequestVersion>,
+) -> Result<(&'a Fact<PullRequestVersion>, &'a PullRequestVersion, bool), Rule> {
+    let (fact, is_news) = match head {
+        Head::Known { fact, is_news } => (fact, *is_news),
+        Head::Unknown { fact, why } => {
+            return Err(Rule::HeadUnknown { fact: fact.clone(), why: why.clone() });
+        }
+        Head::NotAsked => return Err(Rule::NoTask { repository: change.repository() }),
+    };
+    let closed = Rule::PullRequestClosed { number: change.now.number };
+    let version = fact.value.as_ref().ok_or(closed)?;
+    Ok((fact, version, is_news))
+}
+
+/// The run of a task for a pull request, by the rules of the task's trigger.
+fn build(
+    change: &PullRequestChange,
+    task: &Task,
+    event: &EventId,
+    version: &PullRequestVersion,
+    fact: &Fact<PullRequestVersion>,
+) -> RunDraft {
+    let rules = task.source_trigger.as_ref().map(|trigger| trigger.pull_request.clone());
+    let now = PullRequestNow {
+        event,
+        repository: &change.repository(),
+        pull_request: &change.now,
+        refs: &change.refs,
+        version,
+        fact,
+    };
+    planner::for_pull_request(task, &rules.unwrap_or_default(), now)
+}
+
+/// Starts a run unless none of the changed files matters. A change that may matter is never missed.
+fn by_files(task: &Task, files: Option<&ChangedFiles>, run: impl FnOnce() -> RunDraft) -> Verdict {
+    let paths = task.source_trigger.as_ref().map(|trigger| &trigger.paths);
+    let Some(paths) = paths.filter(|paths| !paths.is_empty()) else {
+        return Verdict::Run { draft: Box::new(run()), files_unknown: None };
+    };
+    match files {
+        None => Verdict::NeedsFiles,
+        Some(ChangedFiles::All { paths: changed }) => {
+            match changed.iter().any(|path| paths.concern(path)) {
+                true => Verdict::Run { draft: Box::new(run()), files_unknown: None },
+                false => Verdict::No(Rule::NoPath { files: changed.len() }),
+            }
+        }
+        Some(ChangedFiles::Unknown { why }) => {
+            Verdict::Run { draft: Box::new(run()), files_unknown: Some(why.clone()) }
+        }
+    }
+}
+
+/// The head that the push moved its reference to, or the first rule about heads that said no.
 fn moved_head<'a>(
-    event: &'a EventId,
     push: &'a Push,
-    branch: &'a RefName,
+    event: &'a EventId,
     head: &'a Head,
 ) -> Result<MovedHead<'a>, Rule> {
     let (fact, is_news) = match head {
@@ -117,17 +252,18 @@ fn moved_head<'a>(
         }
         Head::NotAsked => return Err(Rule::NoTask { repository: push.repository() }),
     };
+    let reference = push.reference.clone();
     let Some(commit) = &fact.value else {
-        return Err(Rule::BranchDeleted { branch: branch.clone() });
+        return Err(Rule::ReferenceDeleted { reference });
     };
     if !is_news && push.after.as_ref() != Some(commit) {
         let head = commit.clone();
         return Err(match push.after.clone() {
             Some(pushed) => Rule::Superseded { pushed, head },
-            None => Rule::BranchExists { branch: branch.clone(), head },
+            None => Rule::ReferenceExists { reference, head },
         });
     }
-    Ok(MovedHead { event, push, branch, commit, fact })
+    Ok(MovedHead { event, push, commit, fact })
 }
 
 #[cfg(test)]
@@ -151,8 +287,11 @@ mod tests {
 
     fn verdict(push: &Push, task: &Task, head: &Head, run: Option<RunId>) -> String {
         let started = Started { run, scan: None };
-        match judge(&"d/0".parse().unwrap(), push, task, head, started) {
-            Verdict::Run(draft) => format!("builds {}", draft.recipe.source),
+        let event = "d/0".parse().unwrap();
+        let known = Known { event: &event, head, started, files: None };
+        match super::push(push, task, known) {
+            Verdict::Run { draft, .. } => format!("builds {}", draft.recipe.source),
+            Verdict::NeedsFiles => "needs the changed files".to_owned(),
             Verdict::Scan { rule, scan } => format!("scans {}: {rule}", scan.recipe.source),
             Verdict::No(rule) => rule.to_string(),
         }
@@ -183,7 +322,7 @@ mod tests {
             (&push, &task(), &Head::NotAsked, "no task of this registry"),
             (&push, &task(), &unknown, "branch:reg:github.com/octo/hello@main could not be asked"),
             (&deletion, &task(), &gone, "branch main was deleted"),
-            (&push, &task(), &moved_on, "is not the head of the branch any more: that is eeeeeee"),
+            (&push, &task(), &moved_on, "is not the head any more: that is eeeeeee"),
             (&deletion, &task(), &moved_on, "branch main exists again, at eeeeeee"),
             (&push, &task(), &pushed, "run ca7 was started for this change"),
         ] {
@@ -195,7 +334,7 @@ mod tests {
     #[test]
     fn a_head_that_starts_no_run_because_the_trigger_is_disabled_is_scanned_once() {
         let (push, mut task) = (push("main"), task());
-        task.source_trigger.as_mut().unwrap().status = Status::Disabled;
+        task.source_trigger.as_mut().unwrap().commit.status = Status::Disabled;
         let moved = head(push.after.clone(), true);
         let said = verdict(&push, &task, &moved, None);
         let scans = format!("scans https://github.com/octo/hello.git#{}:app", "b".repeat(40));
@@ -208,7 +347,9 @@ mod tests {
             assert!(said.starts_with("its source trigger is disabled"), "{said}");
         }
         let scanned = Started { run: None, scan: Some("ca-7".parse().unwrap()) };
-        let again = judge(&"d/0".parse().unwrap(), &push, &task, &moved, scanned);
+        let event = "d/0".parse().unwrap();
+        let known = Known { event: &event, head: &moved, started: scanned, files: None };
+        let again = super::push(&push, &task, known);
         assert_eq!(again, Verdict::No(Rule::TriggerDisabled));
     }
 
@@ -224,7 +365,7 @@ mod tests {
         let (known, mut task) = (head(Some(commit("e")), true), task());
         let says = "push/reg/web@0/branch:reg:github.com/octo/hello@main/1";
         assert_eq!(known.run_key(&task).as_deref(), Some(says));
-        assert_eq!(Head::NotAsked.run_key(&task), None);
+        assert_eq!(Head::<CommitId>::NotAsked.run_key(&task), None);
         task.created = Timestamp::from_millis(1);
         assert_ne!(known.run_key(&task).as_deref(), Some(says), "made again, it is another task");
     }

@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::{Command, PushedRef};
 use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, TaskId};
+use crate::pull_request::Association;
 use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
+use crate::trigger::PullRequestAction;
 
 pub mod judge;
 pub mod matcher;
@@ -41,6 +44,22 @@ pub struct Candidate {
     /// Set if the push and the task have different URLs for the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_address: Option<OtherAddress>,
+    /// Why a run was started although the changed files are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_unknown: Option<String>,
+}
+
+impl Candidate {
+    /// What people should know about the decision besides the rule.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        let address = self.other_address.as_ref().map(ToString::to_string);
+        let files = self.files_unknown.as_ref().map(|why| {
+            format!("started although the changed files are not known, so that no change is missed: {why}")
+        });
+        let notes: Vec<String> = address.into_iter().chain(files).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
 }
 
 /// The URLs of a repository in a push and in a task, which differ.
@@ -102,44 +121,93 @@ pub enum Rule {
     },
     /// The task is disabled.
     TaskDisabled,
-    /// The task's source trigger is disabled.
+    /// The task's source trigger starts nothing on pushes.
     TriggerDisabled,
-    /// A tag moved; the trigger watches a branch.
-    NotABranch {
+    /// The task's source trigger starts nothing on pull requests.
+    PullRequestsDisabled,
+    /// A tag moved that the trigger does not watch.
+    OtherTag {
         /// The tag.
         tag: RefName,
+        /// The patterns of the tags that it watches; empty if there are none.
+        watched: String,
     },
     /// Another branch moved.
     OtherBranch {
         /// The branch that moved.
         pushed: RefName,
-        /// The branch that the task watches.
-        watched: RefName,
+        /// The branch that the task watches, or the patterns of several.
+        watched: String,
     },
+    /// The pull request is for another branch.
+    OtherBase {
+        /// The branch that it wants to merge into.
+        base: RefName,
+        /// The branch that the task watches, or the patterns of several.
+        watched: String,
+    },
+    /// The pull request is a draft.
+    Draft,
+    /// The pull request has none of the labels.
+    NoLabel {
+        /// The patterns of the labels.
+        wanted: String,
+    },
+    /// The author of the pull request is not close enough to the repository.
+    Author {
+        /// The author's relation.
+        is: Association,
+        /// The least one.
+        least: Association,
+    },
+    /// The pull request is from a fork.
+    FromFork,
+    /// What happened to the pull request does not start the task.
+    OtherAction { action: PullRequestAction },
+    /// The commit's message asks that nothing starts.
+    AskedToSkip,
+    /// The trigger does not obey comments.
+    CommentsIgnored,
+    /// Who wrote the comment may not command.
+    MayNotCommand {
+        /// The author's relation to the repository.
+        is: Association,
+    },
+    /// The comment's command was obeyed, on these runs.
+    Obeyed { command: Command, runs: Vec<RunId> },
     /// The task watches the default branch, which is not known.
     DefaultBranchUnknown {
         /// The repository.
         repository: RepositoryKey,
     },
-    /// The branch was deleted.
-    BranchDeleted { branch: RefName },
-    /// The branch's head is already a newer commit, which is built instead.
+    /// The branch or tag was deleted.
+    ReferenceDeleted { reference: PushedRef },
+    /// The head is already a newer commit, which is built instead.
     Superseded {
         /// The pushed commit.
         pushed: CommitId,
         /// The current head.
         head: CommitId,
     },
-    /// The branch was deleted and exists again. The push that recreated it starts its run.
-    BranchExists {
-        branch: RefName,
+    /// The branch or tag was deleted and exists again. The push that recreated it starts its run.
+    ReferenceExists {
+        reference: PushedRef,
         /// The current head.
         head: CommitId,
     },
+    /// The pull request was closed.
+    PullRequestClosed { number: u64 },
+    /// The pull request was closed and is open again. The change that opened it starts its run.
+    PullRequestOpen { number: u64 },
     /// A run for this change was already started.
     AlreadyStarted {
         /// The run.
         run: RunId,
+    },
+    /// None of the changed files matters.
+    NoPath {
+        /// How many files changed.
+        files: usize,
     },
     /// Asking for the head failed repeatedly.
     HeadUnknown {
@@ -167,9 +235,64 @@ impl fmt::Display for Rule {
             Self::TriggerDisabled => f.write_str(
                 "its source trigger is disabled: `gantry task update --commit-trigger-enabled true`",
             ),
-            Self::NotABranch { tag } => {
-                write!(f, "tag {tag} moved; the source trigger watches a branch")
+            Self::PullRequestsDisabled => f.write_str(
+                "its source trigger starts nothing on pull requests: `gantry task update --pull-request-trigger-enabled true`",
+            ),
+            Self::OtherTag { tag, watched } if watched.is_empty() => {
+                write!(f, "tag {tag} moved; the source trigger watches no tags")
             }
+            Self::OtherTag { tag, watched } => {
+                write!(f, "tag {tag} moved; the source trigger watches {watched}")
+            }
+            Self::OtherBase { base, watched } => {
+                write!(f, "the pull request is for {base}; the source trigger watches {watched}")
+            }
+            Self::Draft => f.write_str("the pull request is a draft"),
+            Self::NoLabel { wanted } => {
+                write!(f, "the pull request has no label like {wanted}")
+            }
+            Self::Author { is, least } => write!(
+                f,
+                "the author of the pull request is a {is} of the repository; the source trigger wants at least a {least}"
+            ),
+            Self::FromFork => f.write_str(
+                "the pull request is from a fork, and the source trigger starts nothing for forks",
+            ),
+            Self::OtherAction { action } => {
+                write!(f, "the pull request was {action}, which does not start this task")
+            }
+            Self::CommentsIgnored => f.write_str(
+                "its source trigger obeys no comments: `gantry task update --pull-request-comments true`",
+            ),
+            Self::MayNotCommand { is } => write!(
+                f,
+                "who wrote the comment is a {is} of the repository; at least a {} may command",
+                Association::Collaborator
+            ),
+            Self::Obeyed { command, runs } => {
+                let what = match command {
+                    Command::Approve { .. } => "approved",
+                    Command::Cancel => "cancelled",
+                    Command::Build => "started",
+                };
+                match runs.as_slice() {
+                    [] => write!(f, "there was no run to be {what}"),
+                    runs => {
+                        let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
+                        write!(f, "{what}: {}", runs.join(", "))
+                    }
+                }
+            }
+            Self::AskedToSkip => f.write_str("the commit's message asks to skip it"),
+            Self::PullRequestClosed { number } => write!(f, "pull request {number} is closed"),
+            Self::PullRequestOpen { number } => write!(
+                f,
+                "pull request {number} is open again: the change that opened it starts its run"
+            ),
+            Self::NoPath { files } => write!(
+                f,
+                "none of the changed files ({files}) is one of the paths that the source trigger names"
+            ),
             Self::OtherBranch { pushed, watched } => {
                 write!(f, "branch {pushed} moved; the source trigger watches {watched}")
             }
@@ -177,15 +300,15 @@ impl fmt::Display for Rule {
                 f,
                 "the default branch of {repository} is not known: name a branch in the task's context, like `URL#main`"
             ),
-            Self::BranchDeleted { branch } => write!(f, "branch {branch} was deleted"),
-            Self::BranchExists { branch, head } => write!(
+            Self::ReferenceDeleted { reference } => write!(f, "{reference} was deleted"),
+            Self::ReferenceExists { reference, head } => write!(
                 f,
-                "branch {branch} exists again, at {}: the push that made it starts its run",
+                "{reference} exists again, at {}: the push that made it starts its run",
                 short(head)
             ),
             Self::Superseded { pushed, head } => write!(
                 f,
-                "{} is not the head of the branch any more: that is {}, which is built instead",
+                "{} is not the head any more: that is {}, which is built instead",
                 short(pushed),
                 short(head)
             ),

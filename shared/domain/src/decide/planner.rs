@@ -5,16 +5,19 @@
 
 use crate::built_on::BuiltOn;
 use crate::cause::Cause;
-use crate::event::Push;
+use crate::event::{PullRequestRefs, Push};
 use crate::fact::Fact;
 use crate::id::{EventId, RegistryName, RunId, TokenId};
-use crate::recipe::{Recipe, RunTimeout};
+use crate::pull_request::{PullRequest, PullRequestVersion};
+use crate::recipe::{PullRequestBuild, Recipe, RunTimeout, Work};
 use crate::run::{Purpose, Run, RunState, RunType, TaskRevision, WaitReason};
 use crate::sealed::Sealed;
-use crate::source::{CommitId, RefName, Source};
+use crate::source::{CommitId, RepositoryKey, Source};
 use crate::task::Task;
+use crate::template::Template;
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
+use crate::trigger::{Forks, PullRequestBuilds, PullRequestRules};
 
 /// A run without an id.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,8 @@ pub struct RunDraft {
     pub cause: Cause,
     /// Whether it may move tags that a newer change has moved.
     pub force_tags: bool,
+    /// Whether somebody must approve it first.
+    pub is_held: bool,
     /// The facts that it will be built on, if they are known before the source is fetched.
     pub built_on: BuiltOn,
     /// The W3C trace context of the cause.
@@ -45,6 +50,7 @@ impl RunDraft {
     /// Creates the run, waiting for admission.
     #[must_use]
     pub fn create(self, id: RunId, now: Timestamp) -> Run {
+        let reason = if self.is_held { WaitReason::Approval } else { WaitReason::Admission };
         Run {
             id,
             registry: self.registry,
@@ -62,20 +68,20 @@ impl RunDraft {
             created: now,
             signature: None,
             archived: false,
+            approved: None,
             cancel: None,
             attempts: Vec::new(),
-            state: RunState::Waiting { reason: WaitReason::Admission, since: now },
+            state: RunState::Waiting { reason, since: now },
         }
     }
 }
 
-/// The head of a branch that a push moved.
+/// The head of a branch or tag that a push moved.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the fields explain themselves")]
 pub struct MovedHead<'a> {
     pub event: &'a EventId,
     pub push: &'a Push,
-    pub branch: &'a RefName,
     pub commit: &'a CommitId,
     /// The fact with this head.
     pub fact: &'a Fact,
@@ -87,27 +93,97 @@ impl MovedHead<'_> {
         Cause::Push {
             event: self.event.clone(),
             repository: self.push.repository(),
-            branch: self.branch.clone(),
+            reference: self.push.reference.clone(),
             commit: self.commit.clone(),
             fact: self.fact.key.clone(),
             generation: self.fact.generation,
             pusher: self.push.pusher.clone().filter(|_| pushed_it),
         }
     }
+}
 
-    /// The recipe at exactly this commit, even if the branch moves on.
-    fn pin(&self, mut recipe: Recipe) -> Recipe {
-        if let Source::Git(git) = &mut recipe.source {
-            git.reference = self.commit.as_str().parse().ok();
+/// The recipe at exactly this commit, even if the branch moves on.
+fn pin(mut recipe: Recipe, commit: &CommitId) -> Recipe {
+    if let Source::Git(git) = &mut recipe.source {
+        git.reference = commit.as_str().parse().ok();
+    }
+    recipe
+}
+
+/// The head of a pull request.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
+pub struct PullRequestNow<'a> {
+    pub event: &'a EventId,
+    pub repository: &'a RepositoryKey,
+    pub pull_request: &'a PullRequest,
+    pub refs: &'a PullRequestRefs,
+    /// The current version.
+    pub version: &'a PullRequestVersion,
+    /// The fact with this version.
+    pub fact: &'a Fact<PullRequestVersion>,
+}
+
+/// The run of a task for a pull request. It has no login for the registry in its steps, and tells nothing about the
+/// task. A run of a fork gets no secrets at all.
+#[must_use]
+pub fn for_pull_request(
+    task: &Task,
+    rules: &PullRequestRules,
+    now: PullRequestNow<'_>,
+) -> RunDraft {
+    let is_fork = now.pull_request.is_from_fork();
+    let may_push = rules.push && !is_fork;
+    let mut recipe = pin(task.recipe.clone(), &now.version.head);
+    if is_fork {
+        recipe.drop_secrets();
+    }
+    if let Work::Build(build) = &mut recipe.work {
+        if may_push {
+            build.images.retain(Template::is_of_one_run);
         }
-        recipe
+        build.push &= may_push && !build.images.is_empty();
+    }
+    let merge = now.refs.merge.clone().filter(|_| rules.builds == PullRequestBuilds::Merge);
+    recipe.pull_request = Some(PullRequestBuild {
+        number: now.pull_request.number,
+        head: now.version.head.clone(),
+        refs: PullRequestRefs { head: now.refs.head.clone(), merge },
+        base: now.version.base.clone(),
+        is_fork,
+        needs_approval: is_fork && rules.forks == Forks::Hold,
+        may_push,
+    });
+    RunDraft {
+        registry: task.id.registry.clone(),
+        purpose: Purpose::Execute,
+        run_type: RunType::triggered(&recipe.work),
+        task: Some(revision(task, false)),
+        recipe,
+        git_token: task.git_token.clone(),
+        cause: Cause::PullRequest {
+            event: now.event.clone(),
+            repository: now.repository.clone(),
+            number: now.pull_request.number,
+            commit: now.version.head.clone(),
+            branch: now.pull_request.head.branch.clone(),
+            base: now.version.base.clone(),
+            is_fork,
+            fact: now.fact.key.clone(),
+            generation: now.fact.generation,
+            author: now.pull_request.author.clone(),
+        },
+        force_tags: false,
+        is_held: is_fork && rules.forks == Forks::Hold,
+        built_on: BuiltOn::fact(now.fact.key.clone(), now.fact.generation),
+        trace: None,
     }
 }
 
 /// The run of a task for a moved branch. It builds exactly the head in the fact.
 #[must_use]
 pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
-    let recipe = head.pin(task.recipe.clone().with_registry_login());
+    let recipe = pin(task.recipe.clone().with_registry_login(), head.commit);
     RunDraft {
         registry: task.id.registry.clone(),
         purpose: Purpose::Execute,
@@ -117,6 +193,7 @@ pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
         git_token: task.git_token.clone(),
         cause: head.cause(),
         force_tags: false,
+        is_held: false,
         built_on: BuiltOn::fact(head.fact.key.clone(), head.fact.generation),
         trace: None,
     }
@@ -125,7 +202,7 @@ pub fn for_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
 /// The scan of a task whose branch moved without starting a run. It reads exactly the head in the fact.
 #[must_use]
 pub fn for_scan_of_push(task: &Task, head: MovedHead<'_>) -> RunDraft {
-    scan(task, head.pin(task.recipe.clone()), head.cause())
+    scan(task, pin(task.recipe.clone(), head.commit), head.cause())
 }
 
 /// The scan of a task that was saved. It reads the source as it is then.
@@ -145,6 +222,7 @@ fn scan(task: &Task, recipe: Recipe, cause: Cause) -> RunDraft {
         git_token: task.git_token.clone(),
         cause,
         force_tags: false,
+        is_held: false,
         // It moves no tags, so nothing asks what it was built on.
         built_on: BuiltOn::Unread,
         trace: None,
@@ -166,6 +244,7 @@ pub fn for_task_request(task: &Task, recipe: Recipe, event: EventId, by: TokenId
         git_token: task.git_token.clone(),
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
+        is_held: false,
         built_on: BuiltOn::Unread,
         trace: None,
     }
@@ -189,6 +268,7 @@ pub fn for_quick_run(
         git_token,
         cause: Cause::Request { event, by, rerun_of: None, asked: None, branch: None },
         force_tags: false,
+        is_held: false,
         built_on: BuiltOn::Unread,
         trace: None,
     }
@@ -199,7 +279,11 @@ pub fn for_quick_run(
 #[must_use]
 pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
     let mut recipe = run.recipe.again();
-    if let (Source::Git(git), Some(read)) = (&mut recipe.source, &run.read) {
+    let needs_approval = recipe.pull_request.as_ref().is_some_and(|of| of.needs_approval);
+    // A pull request is merged again with its base. Its head stays the same.
+    if let (Source::Git(git), Some(read), None) =
+        (&mut recipe.source, &run.read, &recipe.pull_request)
+    {
         git.reference = read.commit.as_str().parse().ok();
     }
     RunDraft {
@@ -218,6 +302,8 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
             branch: run.branch().cloned(),
         },
         force_tags: false,
+        // To start it again is no approval.
+        is_held: needs_approval && run.approved.is_none(),
         built_on: run.built_on.clone(),
         trace: None,
     }
@@ -266,12 +352,11 @@ mod tests {
     #[test]
     fn a_triggered_run_builds_the_facts_commit_in_the_tasks_folder() {
         let (task, push) = (task(), push("main"));
-        let (event, branch) = ("d/0".parse().unwrap(), "main".parse().unwrap());
+        let (event, branch): (EventId, _) = ("d/0".parse().unwrap(), "main".parse().unwrap());
         let commit = push.after.clone().unwrap();
         let key = FactKey::branch(&task.id.registry, &push.repository(), &branch);
         let fact = advanced(None, &key, Some(commit.clone()), Timestamp::default());
-        let head =
-            MovedHead { event: &event, push: &push, branch: &branch, commit: &commit, fact: &fact };
+        let head = MovedHead { event: &event, push: &push, commit: &commit, fact: &fact };
         let draft = for_push(&task, head);
         let pinned = format!("https://github.com/octo/hello.git#{commit}:app");
         assert_eq!(draft.recipe.source.to_string(), pinned);

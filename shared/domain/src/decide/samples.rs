@@ -2,9 +2,11 @@
 
 use crate::event::{Push, PushedRef};
 use crate::platform::Platform;
+use crate::pull_request::ChangedFiles;
 use crate::recipe::{ImageBuild, Recipe, RunTimeout, Work};
-use crate::task::{SourceTrigger, Status, Task};
+use crate::task::{Status, Task};
 use crate::timestamp::Timestamp;
+use crate::trigger::SourceTrigger;
 
 pub(crate) fn task() -> Task {
     Task {
@@ -26,12 +28,9 @@ pub(crate) fn task() -> Task {
                 no_cache: false,
                 bases: Vec::new(),
             }),
+            pull_request: None,
         },
-        source_trigger: Some(SourceTrigger {
-            name: "defaultSourceTriggerName".to_owned(),
-            branch: None,
-            status: Status::Enabled,
-        }),
+        source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
         git_token: None,
         run_limit: None,
         created: Timestamp::default(),
@@ -48,5 +47,7 @@ pub(super) fn push(branch: &str) -> Push {
         after: Some("b".repeat(40).parse().unwrap()),
         default_branch: None,
         pusher: Some("mona".to_owned()),
+        changed: ChangedFiles::default(),
+        asks_to_skip: false,
     }
 }

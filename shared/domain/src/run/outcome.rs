@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RunId, StepId, TokenId};
+use crate::id::{RunId, StepId};
 use crate::image::ImageReference;
 use crate::lineage::{BaseImage, OutputImage};
-use crate::run::RunStatus;
+use crate::run::{CanceledBy, RunStatus};
 use crate::source::CommitId;
 
 /// The outcome of a run.
@@ -23,8 +23,8 @@ pub enum Outcome {
     },
     /// It was cancelled.
     Canceled {
-        /// The token of the request.
-        by: TokenId,
+        /// Who or what did.
+        by: CanceledBy,
     },
     /// The infrastructure failed in the last attempt.
     Error {

@@ -80,6 +80,8 @@ pub struct Rank(pub i64);
 pub enum WaitReason {
     /// Admission: the run is new.
     Admission,
+    /// Somebody to approve it: its content is a stranger's.
+    Approval,
     /// A place among the runs of its registry.
     RegistryLimit {
         /// The number of places.
@@ -135,6 +137,7 @@ impl WaitReason {
             | Self::Unavailable { until, .. }
             | Self::VaultAway { until, .. } => Some(*until),
             Self::Admission
+            | Self::Approval
             | Self::RegistryLimit { .. }
             | Self::TaskLimit { .. }
             | Self::Secrets
@@ -148,6 +151,9 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admission => f.write_str("admission"),
+            Self::Approval => f.write_str(
+                "approval, because its pull request is from a fork: `gantry run approve`, or `/gantry approve COMMIT` below it",
+            ),
             Self::RegistryLimit { limit } => {
                 write!(f, "one of the registry's {limit} places for runs")
             }
@@ -175,6 +181,8 @@ impl fmt::Display for WaitReason {
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum Progress {
+    /// Somebody approved it.
+    Approved,
     /// It waits again, or for another reason.
     Held {
         /// What it waits for.
@@ -251,6 +259,12 @@ impl RunState {
         }
     }
 
+    /// Whether it waits for an approval.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Waiting { reason: WaitReason::Approval, .. })
+    }
+
     /// Whether it occupies a place of its registry and task.
     #[must_use]
     pub fn holds_a_place(&self) -> bool {
@@ -263,6 +277,13 @@ impl RunState {
     /// [`IllegalTransition`]; always for a final state.
     pub fn apply(self, progress: Progress, now: Timestamp) -> Result<Self, IllegalTransition> {
         match (self, progress) {
+            (Self::Waiting { reason: WaitReason::Approval, since }, Progress::Approved) => {
+                Ok(Self::Waiting { reason: WaitReason::Admission, since })
+            }
+            (
+                from @ Self::Waiting { reason: WaitReason::Approval, .. },
+                progress @ (Progress::Held { .. } | Progress::Admitted { .. }),
+            ) => Err(IllegalTransition { from: from.status(), to: progress.word() }),
             (Self::Waiting { since, .. }, Progress::Held { reason }) => {
                 Ok(Self::Waiting { reason, since })
             }
@@ -289,6 +310,7 @@ impl RunState {
 impl Progress {
     fn word(&self) -> &'static str {
         match self {
+            Self::Approved => "approved",
             Self::Held { .. } => "held back",
             Self::Admitted { .. } => "admitted",
             Self::Taken { .. } => "taken",
@@ -301,6 +323,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::CanceledBy;
 
     fn lease() -> Lease {
         Lease {
@@ -312,8 +335,13 @@ mod tests {
         }
     }
 
+    fn canceled() -> CanceledBy {
+        CanceledBy::PullRequestClosed { number: 7 }
+    }
+
     fn every_progress() -> Vec<Progress> {
         vec![
+            Progress::Approved,
             Progress::Held { reason: WaitReason::Admission },
             Progress::Admitted {
                 pool: "p".parse().unwrap(),
@@ -322,27 +350,46 @@ mod tests {
             },
             Progress::Taken { lease: lease() },
             Progress::Began,
-            Progress::Finished { outcome: Outcome::Canceled { by: "t".parse().unwrap() } },
+            Progress::Finished { outcome: Outcome::Canceled { by: canceled() } },
         ]
+    }
+
+    #[test]
+    fn a_held_run_is_admitted_only_after_an_approval() {
+        let now = Timestamp::from_millis(9);
+        let held = RunState::Waiting { reason: WaitReason::Approval, since: now };
+        for progress in every_progress() {
+            let is_allowed = matches!(progress, Progress::Approved | Progress::Finished { .. });
+            assert_eq!(
+                held.clone().apply(progress.clone(), now).is_ok(),
+                is_allowed,
+                "{progress:?}"
+            );
+        }
+        let approved = held.apply(Progress::Approved, now).unwrap();
+        assert!(!approved.is_held() && approved.apply(Progress::Approved, now).is_err());
     }
 
     #[test]
     fn a_run_moves_through_the_states_of_the_original() {
         let now = Timestamp::from_millis(9);
-        let mut state = RunState::Waiting { reason: WaitReason::Admission, since: now };
+        let mut state = RunState::Waiting { reason: WaitReason::Approval, since: now };
         let mut seen = vec![state.status().as_str()];
         for progress in every_progress() {
             state = state.apply(progress, now).unwrap();
             seen.push(state.status().as_str());
         }
-        assert_eq!(seen, ["Queued", "Queued", "Queued", "Started", "Running", "Canceled"]);
+        assert_eq!(
+            seen,
+            ["Queued", "Queued", "Queued", "Queued", "Started", "Running", "Canceled"]
+        );
         assert_eq!(state.done().unwrap().started, Some(Timestamp::from_millis(1)));
     }
 
     #[test]
     fn a_terminal_state_never_changes() {
         let end = RunState::Done(Done {
-            outcome: Outcome::Canceled { by: "t".parse().unwrap() },
+            outcome: Outcome::Canceled { by: canceled() },
             started: None,
             at: Timestamp::default(),
         });

@@ -150,20 +150,48 @@ labels! {
         TaskDisabled = "task_disabled",
         /// [`Rule::TriggerDisabled`].
         TriggerDisabled = "trigger_disabled",
-        /// [`Rule::NotABranch`].
-        NotABranch = "not_a_branch",
+        /// [`Rule::PullRequestsDisabled`].
+        PullRequestsDisabled = "pull_requests_disabled",
+        /// [`Rule::OtherTag`].
+        OtherTag = "other_tag",
         /// [`Rule::OtherBranch`].
         OtherBranch = "other_branch",
         /// [`Rule::DefaultBranchUnknown`].
         DefaultBranchUnknown = "default_branch_unknown",
-        /// [`Rule::BranchDeleted`].
-        BranchDeleted = "branch_deleted",
+        /// [`Rule::OtherBase`].
+        OtherBase = "other_base",
+        /// [`Rule::Draft`].
+        Draft = "draft",
+        /// [`Rule::NoLabel`].
+        NoLabel = "no_label",
+        /// [`Rule::Author`].
+        Author = "author",
+        /// [`Rule::FromFork`].
+        FromFork = "from_fork",
+        /// [`Rule::OtherAction`].
+        OtherAction = "other_action",
+        /// [`Rule::AskedToSkip`].
+        AskedToSkip = "asked_to_skip",
+        /// [`Rule::CommentsIgnored`].
+        CommentsIgnored = "comments_ignored",
+        /// [`Rule::MayNotCommand`].
+        MayNotCommand = "may_not_command",
+        /// [`Rule::Obeyed`].
+        Obeyed = "obeyed",
+        /// [`Rule::ReferenceDeleted`].
+        ReferenceDeleted = "reference_deleted",
         /// [`Rule::Superseded`].
         Superseded = "superseded",
-        /// [`Rule::BranchExists`].
-        BranchExists = "branch_exists",
+        /// [`Rule::ReferenceExists`].
+        ReferenceExists = "reference_exists",
+        /// [`Rule::PullRequestClosed`].
+        PullRequestClosed = "pull_request_closed",
+        /// [`Rule::PullRequestOpen`].
+        PullRequestOpen = "pull_request_open",
         /// [`Rule::AlreadyStarted`].
         AlreadyStarted = "already_started",
+        /// [`Rule::NoPath`].
+        NoPath = "no_path",
         /// [`Rule::HeadUnknown`].
         HeadUnknown = "head_unknown",
     }
@@ -172,6 +200,8 @@ labels! {
     Waiting = "reason" {
         /// It is new.
         Admission = "admission",
+        /// Somebody to approve it.
+        Approval = "approval",
         /// A place among the runs of its registry.
         RegistryLimit = "registry_limit",
         /// A place among the runs of its task.
@@ -413,13 +443,27 @@ impl From<&Rule> for Decided {
             Rule::RecordedOnly { .. } => Self::RecordedOnly,
             Rule::TaskDisabled => Self::TaskDisabled,
             Rule::TriggerDisabled => Self::TriggerDisabled,
-            Rule::NotABranch { .. } => Self::NotABranch,
+            Rule::PullRequestsDisabled => Self::PullRequestsDisabled,
+            Rule::OtherTag { .. } => Self::OtherTag,
             Rule::OtherBranch { .. } => Self::OtherBranch,
             Rule::DefaultBranchUnknown { .. } => Self::DefaultBranchUnknown,
-            Rule::BranchDeleted { .. } => Self::BranchDeleted,
+            Rule::OtherBase { .. } => Self::OtherBase,
+            Rule::Draft => Self::Draft,
+            Rule::NoLabel { .. } => Self::NoLabel,
+            Rule::Author { .. } => Self::Author,
+            Rule::FromFork => Self::FromFork,
+            Rule::OtherAction { .. } => Self::OtherAction,
+            Rule::AskedToSkip => Self::AskedToSkip,
+            Rule::CommentsIgnored => Self::CommentsIgnored,
+            Rule::MayNotCommand { .. } => Self::MayNotCommand,
+            Rule::Obeyed { .. } => Self::Obeyed,
+            Rule::ReferenceDeleted { .. } => Self::ReferenceDeleted,
             Rule::Superseded { .. } => Self::Superseded,
-            Rule::BranchExists { .. } => Self::BranchExists,
+            Rule::ReferenceExists { .. } => Self::ReferenceExists,
+            Rule::PullRequestClosed { .. } => Self::PullRequestClosed,
+            Rule::PullRequestOpen { .. } => Self::PullRequestOpen,
             Rule::AlreadyStarted { .. } => Self::AlreadyStarted,
+            Rule::NoPath { .. } => Self::NoPath,
             Rule::HeadUnknown { .. } => Self::HeadUnknown,
         }
     }
@@ -429,6 +473,7 @@ impl From<&WaitReason> for Waiting {
     fn from(reason: &WaitReason) -> Self {
         match reason {
             WaitReason::Admission => Self::Admission,
+            WaitReason::Approval => Self::Approval,
             WaitReason::RegistryLimit { .. } => Self::RegistryLimit,
             WaitReason::TaskLimit { .. } => Self::TaskLimit,
             WaitReason::Backoff { .. } => Self::Backoff,

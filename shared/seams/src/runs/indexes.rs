@@ -5,8 +5,9 @@ use std::fmt;
 
 use gantry_domain::built_on::BuiltOn;
 use gantry_domain::decide::order;
+use gantry_domain::fact::FactKey;
 use gantry_domain::id::{PoolName, RunId, RunPrefix, TaskName};
-use gantry_domain::run::{Run, RunState, RunStatus};
+use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
 use gantry_domain::timestamp::Timestamp;
 
 use crate::store::{Batch, Entry, Index};
@@ -47,6 +48,8 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     let mut entries =
         if run.is_hidden() { vec![(hidden(), listing_entry(run))] } else { shown_entries(run) };
     match &run.state {
+        // Not even looked at by admission, so that any number of held runs is in nobody's way.
+        RunState::Waiting { reason: WaitReason::Approval, .. } => {}
         RunState::Waiting { .. } => {
             entries.push((waiting(), waiting_entry(run)));
             entries.push((waiting_by_registry(), waiting_in_registry_entry(run)));
@@ -84,6 +87,12 @@ fn shown_entries(run: &Run) -> Vec<(Index, Entry)> {
     let task = run.task.as_ref().map(|task| &task.name);
     if let Some(task) = task {
         entries.push((of_task(prefix, task), listing_entry(run)));
+    }
+    if let Some((open, change)) = open_of(run).zip(run.cause.change())
+        && run.state.done().is_none()
+    {
+        let score = i64::try_from(change.generation).unwrap_or(i64::MAX);
+        entries.push(at(open, score));
     }
     if run.state.holds_a_place() {
         entries.push(at(placed_in_registry(prefix), created));
@@ -184,6 +193,21 @@ fn part_of(registry: Option<RunPrefix>, part: fmt::Arguments<'_>) -> Index {
 
 fn of_task(registry: RunPrefix, task: &TaskName) -> Index {
     Index::new(format!("runs/task/{registry}/{task}"))
+}
+
+/// The runs of one task for one branch, tag or pull request that have not ended, by generation.
+pub(super) fn open(
+    registry: RunPrefix,
+    task: &TaskName,
+    created: Timestamp,
+    fact: &FactKey,
+) -> Index {
+    Index::new(format!("runs/open/{registry}/{task}@{}/{fact}", created.as_millis()))
+}
+
+fn open_of(run: &Run) -> Option<Index> {
+    let (task, change) = (run.task.as_ref()?, run.cause.change()?);
+    Some(open(run.id.prefix(), &task.name, task.created, &change.fact))
 }
 
 pub(super) fn waiting() -> Index {

@@ -1,12 +1,14 @@
 //! Queries for runs: for people, for admission and for the sweeper.
 
+use gantry_domain::fact::FactKey;
 use gantry_domain::id::{PoolName, RunId, RunPrefix};
 use gantry_domain::run::Run;
+use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
 
 use super::indexes::{self, RunFilter};
 use super::key;
-use crate::codec;
+use crate::codec::{self, Versioned};
 use crate::store::{Entry, From, Index, Store, StoreError};
 
 /// Runs from newest to oldest, at most `limit`, after the run `after`.
@@ -163,6 +165,23 @@ pub async fn all_ready(store: &dyn Store, limit: usize) -> Result<Vec<Run>, Stor
         (!run.is_hidden()).then(|| key(run))
     };
     codec::load_members(store, &indexes::all_ready(), From::Start, limit, of).await
+}
+
+/// The runs of a task for one branch, tag or pull request that have not ended, older changes first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_of_change(
+    store: &dyn Store,
+    task: &Task,
+    fact: &FactKey,
+    limit: usize,
+) -> Result<Vec<Versioned<Run>>, StoreError> {
+    let index = indexes::open(task.prefix, &task.id.name, task.created, fact);
+    let entries = store.range(&index, From::Start, limit).await?;
+    let runs = entries.iter().filter_map(|entry| entry.member.parse().ok());
+    let keys: Vec<_> = runs.map(key).collect();
+    codec::load_all(store, &keys).await
 }
 
 /// Ended runs that are not archived: hidden ones, then the others, oldest end first.

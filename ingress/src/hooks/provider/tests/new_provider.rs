@@ -8,6 +8,7 @@ use actix_web::web::{Bytes, Payload};
 use actix_web::{FromRequest as _, HttpRequest};
 use gantry_domain::event::{Push, PushedRef};
 use gantry_domain::hook::{Hook, HookSecret};
+use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::GitUrl;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
@@ -75,6 +76,8 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
                 after: Some(moved.to.parse().unwrap()),
                 default_branch: None,
                 pusher: None,
+                changed: ChangedFiles::default(),
+                asks_to_skip: false,
             });
             let (verdict, events) = (Verdict::Events, vec![push]);
             Reading { id, kind, verdict, events, unread: Vec::new() }
