@@ -9,6 +9,7 @@ mod text;
 pub mod attempt;
 pub mod built_on;
 pub mod cause;
+pub mod code_host;
 pub mod decide;
 pub mod delivery;
 pub mod event;

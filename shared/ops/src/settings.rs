@@ -3,12 +3,13 @@
 //! In: the compiled-in `gantry.default.toml`, and over it a file, the environment and flags, all as text. Out: typed
 //! [`Settings`], or all mistakes in all layers. Reads no file and no environment itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gantry_domain::code_host::CodeHostEntry;
 use gantry_domain::id::{PoolName, WorkerId};
 use gantry_domain::registry::RegistryChoice;
 use gantry_domain::vault::{Origin, VaultGrant};
@@ -47,6 +48,7 @@ pub struct Settings {
     pub engine: Engine,
     pub worker: Worker,
     pub steps: Steps,
+    pub code_hosts: CodeHosts,
     pub vaults: Vaults,
     pub key_vault: KeyVault,
     pub hashicorp_vault: HashicorpVault,
@@ -190,6 +192,15 @@ pub struct Steps {
     pub host_namespaces: RegistryChoice,
     pub security_options: RegistryChoice,
     pub machine: RegistryChoice,
+}
+
+/// `[code_hosts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct CodeHosts {
+    #[serde(deserialize_with = "each")]
+    pub apis: Vec<CodeHostEntry>,
 }
 
 /// `[vaults]`
@@ -380,6 +391,10 @@ impl Settings {
         }
         if self.steps.pids == 0 {
             found.push(("steps.pids", "at least 1"));
+        }
+        let mut hosts = BTreeSet::new();
+        if !self.code_hosts.apis.iter().all(|entry| hosts.insert(&entry.host)) {
+            found.push(("code_hosts.apis", "it names a host twice: remove one"));
         }
         self.vaults_contradict(&mut found);
         if self.steps.run_memory < self.steps.memory {

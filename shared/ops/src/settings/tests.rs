@@ -30,6 +30,10 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
         ("GANTRY_LEASE_DURATION", "40s"),
         ("GANTRY_OUTBOUND_ALLOW", "127.0.0.1, registry.lan"),
         ("GANTRY_WORKER_ENABLED", "false"),
+        (
+            "GANTRY_CODE_HOSTS_APIS",
+            "git.corp=github, code.corp=gitlab@https://code.corp/git/api/v4",
+        ),
     ]);
     let settings = Settings::parse(&Layers {
         file: file("data = 'a'\n[worker]\nslots = 3\n[lease]\nduration = '20s'\nrenew = '5s'\n"),
@@ -44,6 +48,8 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     assert_eq!(settings.lease.renew, Duration::from_secs(5));
     assert_eq!(settings.outbound.allow, ["127.0.0.1", "registry.lan"]);
     assert!(!settings.worker.enabled);
+    let hosts: Vec<String> = settings.code_hosts.apis.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["git.corp=github", "code.corp=gitlab@https://code.corp/git/api/v4"]);
 }
 
 #[test]
@@ -62,6 +68,7 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
             flag("lease.renew", "soon"),
             flag("retention.runs", ""),
             flag("outbound.allow", "here,there"),
+            flag("code_hosts.apis", "git.corp=github,code.corp=svn"),
         ],
         rules: &[Rule {
             key: "outbound.allow",
@@ -73,7 +80,7 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
     })
     .unwrap_err();
     insta::assert_snapshot!(mistakes, @r#"
-    13 settings are wrong, so nothing was started:
+    14 settings are wrong, so nothing was started:
       engine.keep = 20 (gantry.toml line 6): it is a text, in quotes
       log.format = "xml" (gantry.toml line 11): unknown variant `xml`, expected one of `auto`, `human`, `json`
       log.level = "loud" (gantry.toml line 12): `error`, `warn`, `info`, `debug` or `trace`, also by part: `warn,gantry=debug`
@@ -87,21 +94,23 @@ fn all_mistakes_of_all_layers_are_told_at_once() {
       lease.renew = "soon" (--set): a duration is a whole number and `ms`, `s`, `m`, `h` or `d`, like `30s`
       retention.runs = "" (--set): a duration is a whole number and `ms`, `s`, `m`, `h` or `d`, like `30s`
       outbound.allow = "here,there" (--set): `here` is nowhere
+      code_hosts.apis = "git.corp=github,code.corp=svn" (--set): `code.corp=svn` is no code host: the kind is `github`, `azure-devops`, `gitlab`, `gitea` or `bitbucket`
     "#);
 }
 
 #[test]
 fn contradictory_settings_are_all_reported() {
     let mistakes = Settings::parse(&Layers {
-        file: file("[server]\ntls_key = 'key.pem'\nhooks_listen = '127.0.0.1:7300'\n[lease]\nrenew = '20s'\n"),
+        file: file("[server]\ntls_key = 'key.pem'\nhooks_listen = '127.0.0.1:7300'\n[lease]\nrenew = '20s'\n[code_hosts]\napis = ['git.corp=gitea', 'git.corp=github']\n"),
         ..Layers::default()
     })
     .unwrap_err();
     insta::assert_snapshot!(mistakes, @r#"
-    3 settings are wrong, so nothing was started:
+    4 settings are wrong, so nothing was started:
       server.tls_key = "key.pem" (gantry.toml line 2): set both `server.tls_certificate` and `server.tls_key`, or none
       server.hooks_listen = "127.0.0.1:7300" (gantry.toml line 3): it is the same as `server.listen`: leave it empty, or choose another
       lease.renew = "20s" (gantry.toml line 5): more than nothing, and at most half of `lease.duration`
+      code_hosts.apis = ["git.corp=gitea", "git.corp=github"] (gantry.toml line 7): it names a host twice: remove one
     "#);
 }
 
