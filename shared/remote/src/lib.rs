@@ -5,11 +5,10 @@
 
 #![warn(missing_docs)]
 
+pub mod code_host;
 pub mod git;
 pub mod guard;
 pub mod http;
 pub mod registries;
 pub mod registry;
 pub mod vault;
-
-pub mod code_host;

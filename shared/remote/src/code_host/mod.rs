@@ -1,4 +1,4 @@
-//! Asks a code host for the current head of a branch.
+//! Code hosts: the heads of branches, over git, and the APIs of their providers.
 
 use std::time::Duration;
 
@@ -7,13 +7,11 @@ use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
-use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
-use tokio::time::Instant;
+use gantry_ops::secret::SecretString;
 
-use crate::git::{Git, GitError, Remote};
+mod git;
 
-/// The time limit for a request.
-const WITHIN: Duration = Duration::from_secs(20);
+pub use git::{GitCodeHost, git_credentials};
 
 /// A host of git repositories.
 #[async_trait]
@@ -137,73 +135,5 @@ impl CodeHostError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         self.is_transient() || self.refused_token()
-    }
-}
-
-/// Parses a token for git hosts: `user:token`, or a token alone, with which hosts ignore the user.
-#[must_use]
-pub fn git_credentials(token: &SecretString) -> Credentials {
-    match token.expose_secret().split_once(':') {
-        Some((user, password)) => {
-            Credentials { username: user.to_owned(), password: SecretString::from(password) }
-        }
-        None => Credentials { username: "gantry".to_owned(), password: token.clone() },
-    }
-}
-
-/// Any host that supports `git ls-remote`.
-#[derive(Debug, Clone)]
-pub struct GitCodeHost {
-    git: Git,
-}
-
-impl GitCodeHost {
-    /// Uses `git`.
-    #[must_use]
-    pub fn new(git: Git) -> Self {
-        Self { git }
-    }
-}
-
-#[async_trait]
-impl CodeHost for GitCodeHost {
-    async fn head(
-        &self,
-        at: RepositoryAccess<'_>,
-        reference: Option<&PushedRef>,
-    ) -> Result<Head, CodeHostError> {
-        let (url, credentials) = (at.url, at.token.map(git_credentials));
-        let remote =
-            Remote { url, credentials: credentials.as_ref(), deadline: Instant::now() + WITHIN };
-        // The full name, because a tag may have the same name as the branch.
-        let (name, branch) = match reference {
-            Some(PushedRef::Branch(branch)) => (Some(format!("refs/heads/{branch}")), Some(branch)),
-            Some(PushedRef::Tag(tag)) => (Some(format!("refs/tags/{tag}")), None),
-            None => (None, None),
-        };
-        let name = name.and_then(|name| name.parse().ok());
-        match self.git.resolve(remote, name.as_ref()).await {
-            Ok(head) => {
-                let branch = branch.cloned().or(head.branch);
-                Ok(Head { branch, commit: Some(head.commit) })
-            }
-            Err(GitError::UnknownRef { .. } | GitError::Empty { .. }) => {
-                Ok(Head { branch: branch.cloned(), commit: None })
-            }
-            Err(error) => {
-                let refused_token = matches!(
-                    error,
-                    GitError::CredentialsWanted { .. }
-                        | GitError::Unauthorized { .. }
-                        | GitError::NotFound { .. }
-                        | GitError::UnusableCredentials
-                );
-                let kind = match refused_token {
-                    true => CodeHostFailure::RefusedToken,
-                    false => CodeHostFailure::Transient { retry_after: None },
-                };
-                Err(CodeHostError { message: error.to_string(), kind })
-            }
-        }
     }
 }
