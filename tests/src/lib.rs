@@ -16,6 +16,7 @@ pub mod faulty_registry;
 pub mod fuzz;
 pub mod git_server;
 pub mod github;
+pub mod hosts;
 pub mod installation;
 pub mod kept_registry;
 pub mod own_engine;

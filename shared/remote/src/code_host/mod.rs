@@ -1,4 +1,9 @@
-//! Code hosts: the heads of branches, over git, and the APIs of their providers.
+//! Code hosts: the heads of branches, over git, and pull requests, changed files and commit statuses, through the APIs of
+//! their providers.
+//!
+//! In: the URL of a repository from a task, and its token. Out: facts in the words of the domain, or an error that tells
+//! what the caller can do. A token is sent only to the API that [`table`] derives from the URL's host, and never through a
+//! redirect.
 
 use std::time::Duration;
 
@@ -9,9 +14,15 @@ use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
 
+mod client;
 mod git;
+mod github;
+mod paths;
+mod provider;
+mod table;
 
 pub use git::{GitCodeHost, git_credentials};
+pub use provider::CodeHosts;
 
 /// A host of git repositories.
 #[async_trait]

@@ -1,0 +1,333 @@
+//! GitHub's REST API.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_domain::pull_request::{
+    Association, ChangedFiles, PullRequest, PullRequestBase, PullRequestHead,
+};
+use gantry_domain::report::{ReportState, StatusReport};
+use gantry_domain::source::{CommitId, RefName};
+use reqwest::StatusCode;
+use reqwest::header::DATE;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use url::Url;
+
+use super::client::{Answer, Conventions, Operation, PAUSE, RepositoryClient, bearer, cut};
+use super::paths::{Paths, unknown};
+use super::provider::RepositoryApi;
+use super::table::{below, words_without_git};
+use super::{CodeHostError, CodeHostFailure, RepositoryAccess, git_credentials};
+use crate::http::OutboundClient;
+
+/// The most characters of a status's description.
+const LONGEST_DESCRIPTION: usize = 140;
+
+/// A comparison names no more files, and does not say so.
+const MOST_COMPARED: usize = 300;
+
+/// A pull request's list names no more files, and does not say so.
+const MOST_LISTED: usize = 3000;
+
+const PAGE: usize = 100;
+
+/// A repository.
+pub(super) struct GitHub<'a>(RepositoryClient<'a>);
+
+impl<'a> GitHub<'a> {
+    pub(super) const SHAPE: &'static str = "`https://HOST/OWNER/REPOSITORY`";
+
+    /// `None` if the URL is none of a repository.
+    pub(super) fn open(
+        http: &'a OutboundClient,
+        root: &Url,
+        at: RepositoryAccess<'a>,
+    ) -> Result<Option<Self>, CodeHostError> {
+        let words = words_without_git(at.url);
+        let [owner, name] = words.as_slice() else { return Ok(None) };
+        let base = below(root, ["repos", owner, name]);
+        let token = at.token.map(|token| git_credentials(token).password);
+        let authorization = token.as_ref().map(bearer).transpose()?;
+        let conventions = &GitHubConventions;
+        Ok(Some(Self(RepositoryClient { http, url: at.url, base, authorization, conventions })))
+    }
+}
+
+struct GitHubConventions;
+
+impl Conventions for GitHubConventions {
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")]
+    }
+
+    /// Names the scope of a classic token or the permission of a fine-grained one, if the answer tells which it is.
+    fn right(&self, operation: Operation, answer: &Answer) -> &'static str {
+        if answer.header("x-github-sso").is_some_and(|sso| sso.starts_with("required")) {
+            return "to be authorized for the organization's single sign-on";
+        }
+        let [scope, permission, both] = match operation {
+            Operation::ReadPullRequest(_) | Operation::ListFiles(_) => [
+                "the scope `repo`",
+                "the permission \"Pull requests: read\" for this repository",
+                "the scope `repo` (classic) or the permission \"Pull requests: read\" for this repository (fine-grained)",
+            ],
+            Operation::CompareCommits | Operation::ReadRepository => [
+                "the scope `repo`",
+                "the permission \"Contents: read\" for this repository",
+                "the scope `repo` (classic) or the permission \"Contents: read\" for this repository (fine-grained)",
+            ],
+            Operation::SetStatus => [
+                "the scope `repo:status`",
+                "the permission \"Commit statuses: write\" for this repository",
+                "the scope `repo:status` (classic) or the permission \"Commit statuses: write\" for this repository (fine-grained)",
+            ],
+        };
+        if answer.header("x-oauth-scopes").is_some() {
+            scope
+        } else if answer.header("x-accepted-github-permissions").is_some() {
+            permission
+        } else {
+            both
+        }
+    }
+
+    /// GitHub's limits answer 403 or 429. In this order they tell the pause: `Retry-After`; the time at which an
+    /// exhausted limit is reset; nothing.
+    fn limit(&self, answer: &Answer) -> Option<Duration> {
+        if !matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+            return None;
+        }
+        if let Some(pause) = answer.pause() {
+            return Some(pause);
+        }
+        if answer.header("x-ratelimit-remaining") == Some("0") {
+            return Some(until_reset(answer).unwrap_or(PAUSE));
+        }
+        let is_secondary = answer.says("secondary rate limit") || answer.says("abuse detection");
+        (is_secondary || answer.status == StatusCode::TOO_MANY_REQUESTS).then_some(PAUSE)
+    }
+}
+
+/// By the server's own clock, so that a wrong one here does not matter.
+fn until_reset(answer: &Answer) -> Option<Duration> {
+    let reset: i64 = answer.header("x-ratelimit-reset")?.parse().ok()?;
+    let now = OffsetDateTime::parse(answer.header(DATE.as_str())?, &Rfc2822).ok()?;
+    let seconds = reset.saturating_sub(now.unix_timestamp()).max(1);
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+#[derive(Deserialize)]
+struct Pull {
+    number: u64,
+    state: String,
+    #[serde(default)]
+    draft: bool,
+    head: PullHead,
+    base: PullBase,
+    #[serde(default)]
+    mergeable: Option<bool>,
+    #[serde(default)]
+    merge_commit_sha: Option<String>,
+    #[serde(default)]
+    labels: Vec<Label>,
+    #[serde(default)]
+    user: Option<User>,
+    #[serde(default)]
+    author_association: String,
+}
+
+#[derive(Deserialize)]
+struct PullHead {
+    sha: CommitId,
+    #[serde(rename = "ref")]
+    branch: String,
+    /// `null` once a fork was deleted.
+    repo: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct PullBase {
+    #[serde(rename = "ref")]
+    branch: RefName,
+    repo: Repository,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    id: u64,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: String,
+}
+
+#[derive(Deserialize)]
+struct Comparison {
+    /// How the head relates to the base: `ahead`, `behind`, `diverged` or `identical`.
+    status: String,
+    #[serde(default)]
+    files: Option<Vec<File>>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    filename: String,
+    #[serde(default)]
+    previous_filename: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    state: &'static str,
+    context: &'a str,
+    description: String,
+    target_url: &'a str,
+}
+
+#[async_trait]
+impl RepositoryApi for GitHub<'_> {
+    async fn pull_request(&self, number: u64) -> Result<Option<PullRequest>, CodeHostError> {
+        let operation = Operation::ReadPullRequest(number);
+        let pull: Option<Pull> =
+            self.0.read(operation, &["pulls", &number.to_string()], &[]).await?;
+        pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+    }
+
+    async fn changed_files(
+        &self,
+        before: &CommitId,
+        after: &CommitId,
+    ) -> Result<ChangedFiles, CodeHostError> {
+        // All files are on the first page, whatever its size; that is the number of commits.
+        let spec = format!("{before}...{after}");
+        let query = [("per_page", "1"), ("page", "1")];
+        let found: Option<Comparison> =
+            self.0.read(Operation::CompareCommits, &["compare", &spec], &query).await?;
+        let Some(Comparison { status, files }) = found else {
+            return Ok(unknown("GitHub does not know one of the commits any more"));
+        };
+        // It compares with the commit that both have in common, which then is another one than `before`.
+        if !matches!(status.as_str(), "ahead" | "identical") {
+            return Ok(unknown("the branch does not contain its former head any more"));
+        }
+        let Some(files) = files else { return Ok(unknown("GitHub lists no files")) };
+        if files.len() >= MOST_COMPARED {
+            return Ok(unknown("GitHub lists at most 300 files of a comparison"));
+        }
+        let mut paths = Paths::default();
+        files.iter().for_each(|file| file.add_to(&mut paths));
+        Ok(paths.complete())
+    }
+
+    async fn pull_request_files(&self, number: u64) -> Result<ChangedFiles, CodeHostError> {
+        let operation = Operation::ListFiles(number);
+        let mut paths = Paths::default();
+        for page in 1..=MOST_LISTED / PAGE {
+            let (page, size) = (page.to_string(), PAGE.to_string());
+            let query = [("per_page", size.as_str()), ("page", page.as_str())];
+            let words = ["pulls", &number.to_string(), "files"];
+            let files: Option<Vec<File>> = self.0.read(operation, &words, &query).await?;
+            let Some(files) = files else {
+                return Ok(unknown(format!("there is no pull request {number}")));
+            };
+            files.iter().for_each(|file| file.add_to(&mut paths));
+            if files.len() < PAGE {
+                return Ok(paths.complete());
+            }
+        }
+        Ok(unknown("GitHub lists at most 3000 files of a pull request"))
+    }
+
+    /// Always in the base's repository: it shares the commits of its forks.
+    async fn report(&self, report: &StatusReport) -> Result<(), CodeHostError> {
+        let status = Status {
+            state: state(report.state),
+            context: report.context.as_str(),
+            description: cut(&report.description, LONGEST_DESCRIPTION),
+            target_url: &report.link,
+        };
+        let commit = &report.target.commit;
+        let answer = self.0.post(&["statuses", commit.as_str()], &status).await?;
+        if self.0.is_success(&answer) {
+            return Ok(());
+        }
+        if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
+            return Err(unprocessable(report, &answer));
+        }
+        Err(self.0.failure(Operation::SetStatus, &answer))
+    }
+}
+
+fn unprocessable(report: &StatusReport, answer: &Answer) -> CodeHostError {
+    let (context, commit) = (&report.context, &report.target.commit);
+    let message = if answer.says("maximum number of statuses") {
+        format!("commit {commit} has 1000 statuses of the name {context}, and GitHub takes no more")
+    } else if answer.says("No commit found") {
+        format!("GitHub has no commit {commit} in this repository: was the branch pushed again?")
+    } else {
+        format!("GitHub refused the status {context} of commit {commit} (422)")
+    };
+    CodeHostError { message, kind: CodeHostFailure::Permanent }
+}
+
+/// GitHub has no state for a cancelled run; `error` is the one that says nothing about the code.
+fn state(state: ReportState) -> &'static str {
+    match state {
+        ReportState::Pending | ReportState::Running => "pending",
+        ReportState::Succeeded => "success",
+        ReportState::Failed => "failure",
+        ReportState::Errored | ReportState::Canceled => "error",
+    }
+}
+
+impl File {
+    fn add_to(&self, paths: &mut Paths) {
+        paths.add(&self.filename);
+        if let Some(previous) = &self.previous_filename {
+            paths.add(previous);
+        }
+    }
+}
+
+impl Pull {
+    /// `None` if GitHub could not have sent it.
+    fn into_domain(self) -> Option<PullRequest> {
+        let id = |repository: &Repository| repository.id.to_string().parse().ok();
+        let is_open = self.state == "open";
+        // Otherwise it is the commit that merged the pull request, or a trial of an earlier head.
+        let merge = self.merge_commit_sha.filter(|_| is_open && self.mergeable == Some(true));
+        Some(PullRequest {
+            number: self.number,
+            is_open,
+            head: PullRequestHead {
+                commit: self.head.sha,
+                branch: self.head.branch.parse().ok(),
+                repository: self.head.repo.as_ref().and_then(id),
+            },
+            base: PullRequestBase { branch: self.base.branch, repository: id(&self.base.repo)? },
+            merge: merge.and_then(|merge| merge.parse().ok()),
+            is_draft: self.draft,
+            labels: self.labels.into_iter().map(|label| label.name).take(PAGE).collect(),
+            author: self.user.map(|user| user.login),
+            association: association(&self.author_association),
+        })
+    }
+}
+
+fn association(word: &str) -> Association {
+    match word {
+        "OWNER" => Association::Owner,
+        "MEMBER" => Association::Member,
+        "COLLABORATOR" => Association::Collaborator,
+        "CONTRIBUTOR" => Association::Contributor,
+        _ => Association::Stranger,
+    }
+}

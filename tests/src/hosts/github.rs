@@ -1,0 +1,212 @@
+//! A GitHub that holds pull requests, comparisons and commit statuses.
+//!
+//! It answers with the examples of GitHub's OpenAPI document, into which a test puts what it is about, and refuses what
+//! the document does not describe.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::contract::{Contract, Operation};
+use super::server::{self, Answer, Asked, HostServer};
+
+/// The token that everything is permitted to.
+pub const TOKEN: &str = "ghp_CanaryOfGitHub0123456789";
+
+/// A token that may only read.
+pub const READER: &str = "github_pat_CanaryOfReader0123456789";
+
+static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
+    Contract::parse(include_str!("../../fixtures/octokit-openapi/api.github.com.json"))
+});
+
+/// The server. Dropping it panics if a request was not as GitHub describes it.
+pub struct GitHubServer {
+    server: HostServer,
+    state: Arc<Mutex<GitHubState>>,
+}
+
+/// What the repository `octo/web` has.
+#[derive(Default)]
+pub struct GitHubState {
+    /// Pull requests by number: the fields that differ from the example.
+    pub pulls: BTreeMap<u64, Value>,
+    /// The changed files of pull requests.
+    pub files: BTreeMap<u64, Vec<ChangedFile>>,
+    /// Comparisons by `BASE...HEAD`.
+    pub comparisons: BTreeMap<String, Comparison>,
+    /// The statuses that were set: the commit, and the body.
+    pub statuses: Vec<(String, Value)>,
+    violations: Vec<String>,
+}
+
+/// A changed file.
+#[derive(Clone)]
+pub struct ChangedFile {
+    /// Its path.
+    pub path: String,
+    /// The former path of a renamed file.
+    pub former: Option<String>,
+}
+
+/// How two commits differ.
+pub struct Comparison {
+    /// `ahead`, `behind`, `diverged` or `identical`.
+    pub status: &'static str,
+    /// The files.
+    pub files: Vec<ChangedFile>,
+}
+
+impl GitHubServer {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn start() -> std::io::Result<Self> {
+        let state = Arc::new(Mutex::new(GitHubState::default()));
+        let of_server = Arc::clone(&state);
+        let server = HostServer::start(move |asked| lock(&of_server).answer(asked)).await?;
+        Ok(Self { server, state })
+    }
+
+    /// The server below.
+    #[must_use]
+    pub fn server(&self) -> &HostServer {
+        &self.server
+    }
+
+    /// The repository's URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/octo/web.git", self.server.host())
+    }
+
+    /// Its entry of `code_hosts.apis`.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        format!("{}=github", self.server.host())
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> MutexGuard<'_, GitHubState> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for GitHubServer {
+    fn drop(&mut self) {
+        let violations = std::mem::take(&mut self.state().violations);
+        assert!(std::thread::panicking() || violations.is_empty(), "{violations:#?}");
+    }
+}
+
+fn lock(state: &Mutex<GitHubState>) -> MutexGuard<'_, GitHubState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GitHubState {
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        let refuse = |status, message: &str| server::json(status, &json!({"message": message}));
+        // GitHub Enterprise Server has its API below `/api/v3`.
+        let mut at_root = asked.clone();
+        let prefix: Vec<String> = at_root.words.drain(..2.min(asked.words.len())).collect();
+        let checked = match prefix.join("/").as_str() {
+            "api/v3" => CONTRACT.check(&at_root),
+            _ => Err(format!("`{}` is not the API", asked.words.join("/"))),
+        };
+        let operation = match checked {
+            Ok(operation) => operation,
+            Err(wrong) => {
+                self.violations.push(wrong.clone());
+                return refuse(400, &wrong);
+            }
+        };
+        if asked.header("accept") != "application/vnd.github+json"
+            || asked.header("x-github-api-version").is_empty()
+            || !asked.header("user-agent").starts_with("gantry/")
+        {
+            self.violations.push(format!("headers: {:?}", asked.headers));
+        }
+        let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
+        match (token, asked.method == "GET") {
+            (TOKEN, _) | (READER, true) => {}
+            (READER, false) => {
+                let mut answer = refuse(403, "Resource not accessible by personal access token");
+                let right = "statuses=write".parse().expect("a header");
+                answer.headers_mut().insert("x-accepted-github-permissions", right);
+                return answer;
+            }
+            ("", _) => return refuse(404, "Not Found"),
+            (_, _) => return refuse(401, "Bad credentials"),
+        }
+        let words = at_root.words();
+        if words.get(1..3) != Some(&["octo", "web"]) {
+            return refuse(404, "Not Found");
+        }
+        let body = match words.get(3..).unwrap_or_default() {
+            [] => Some(operation.example.clone()),
+            ["pulls", number] => self.pull(operation, number),
+            ["pulls", number, "files"] => self.pull_files(operation, number, asked),
+            ["compare", spec] => self.comparison(operation, spec),
+            ["statuses", commit] => Some(self.set_status(operation, commit, &asked.body)),
+            _ => None,
+        };
+        let Some(body) = body else { return refuse(404, "Not Found") };
+        server::json(operation.status, &body)
+    }
+
+    fn pull(&self, operation: &Operation, number: &str) -> Option<Value> {
+        let number: u64 = number.parse().ok()?;
+        let mut pull = operation.example.clone();
+        pull["number"] = number.into();
+        merge(&mut pull, self.pulls.get(&number)?);
+        Some(pull)
+    }
+
+    fn pull_files(&self, operation: &Operation, number: &str, asked: &Asked) -> Option<Value> {
+        let files = self.files.get(&number.parse().ok()?)?;
+        let size: usize = asked.query("per_page").parse().unwrap_or(30).min(100);
+        let page: usize = asked.query("page").parse().unwrap_or(1);
+        let files = files.iter().take(3000).skip((page - 1) * size).take(size);
+        Some(files.map(|file| like(&operation.example[0], file)).collect())
+    }
+
+    fn comparison(&self, operation: &Operation, spec: &str) -> Option<Value> {
+        let Comparison { status, files } = self.comparisons.get(spec)?;
+        let mut comparison = operation.example.clone();
+        let example = comparison["files"][0].clone();
+        comparison["status"] = (*status).into();
+        comparison["files"] = files.iter().take(300).map(|file| like(&example, file)).collect();
+        Some(comparison)
+    }
+
+    fn set_status(&mut self, operation: &Operation, commit: &str, body: &Value) -> Value {
+        self.statuses.push((commit.to_owned(), body.clone()));
+        let mut status = operation.example.clone();
+        merge(&mut status, body);
+        status
+    }
+}
+
+fn like(example: &Value, ChangedFile { path, former }: &ChangedFile) -> Value {
+    let mut file = example.clone();
+    file["filename"] = path.as_str().into();
+    if let Some(former) = former {
+        file["previous_filename"] = former.as_str().into();
+        file["status"] = "renamed".into();
+    }
+    file
+}
+
+/// Puts the fields of `from` into `into`, at any depth.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}

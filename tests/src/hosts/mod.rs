@@ -1,0 +1,7 @@
+//! Stand-ins for the APIs of code hosts, made from what their providers publish about them.
+
+mod contract;
+pub mod github;
+pub mod server;
+
+pub use server::{Answer, Asked, HostServer};
