@@ -18,7 +18,8 @@ use crate::{A, Access, B, hosts, report};
 const TOKEN: &str = "CanaryOfTheToken0123456789";
 
 /// Each kind of host, and the path of a repository there.
-const KINDS: [(&str, &str); 1] = [("github", "/octo/web.git")];
+const KINDS: [(&str, &str); 2] =
+    [("github", "/octo/web.git"), ("azure-devops", "/Collection/project/_git/web")];
 
 /// A failed operation.
 struct Failed {

@@ -18,6 +18,7 @@ use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 
+mod azure_devops;
 mod faults;
 mod github;
 mod table;

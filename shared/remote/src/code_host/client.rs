@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gantry_domain::source::GitUrl;
-use gantry_ops::secret::{ExposeSecret, SecretString};
+use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -290,6 +292,13 @@ pub(super) fn transient(message: String, pause: Option<Duration>) -> CodeHostErr
 /// `Authorization: Bearer …`, which traces do not show.
 pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, CodeHostError> {
     secret_header(&format!("Bearer {}", token.expose_secret()))
+}
+
+/// `Authorization: Basic …`, which traces do not show.
+pub(super) fn basic(credentials: &Credentials) -> Result<HeaderValue, CodeHostError> {
+    let Credentials { username, password } = credentials;
+    let pair = format!("{username}:{}", password.expose_secret());
+    secret_header(&format!("Basic {}", STANDARD.encode(pair)))
 }
 
 pub(super) fn secret_header(text: &str) -> Result<HeaderValue, CodeHostError> {

@@ -14,6 +14,7 @@ use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
 
+mod azure_devops;
 mod client;
 mod git;
 mod github;

@@ -12,6 +12,7 @@ use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
 use tokio::time::timeout;
 
+use super::azure_devops::AzureDevOps;
 use super::client::transient;
 use super::git::GitCodeHost;
 use super::github::GitHub;
@@ -61,9 +62,10 @@ impl CodeHosts {
         let http = &self.http;
         let (shape, api) = match kind {
             HostKind::GitHub => (GitHub::SHAPE, GitHub::open(http, &root, at)?.map(boxed)),
-            HostKind::AzureDevOps | HostKind::GitLab | HostKind::Gitea | HostKind::Bitbucket => {
-                ("", None)
+            HostKind::AzureDevOps => {
+                (AzureDevOps::SHAPE, AzureDevOps::open(http, &root, at)?.map(boxed))
             }
+            HostKind::GitLab | HostKind::Gitea | HostKind::Bitbucket => ("", None),
         };
         api.ok_or_else(|| {
             let (url, name) = (at.url, kind.name());

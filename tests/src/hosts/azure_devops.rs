@@ -1,0 +1,202 @@
+//! An Azure DevOps that holds pull requests, differences and statuses.
+//!
+//! Its answers have the shapes of the examples in Microsoft's specification (`MicrosoftDocs/vsts-rest-api-specs`,
+//! `specification/git/7.1`), without what gantry does not read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Response;
+use serde_json::{Value, json};
+
+use super::server::{self, Answer, Asked, HostServer};
+
+/// The token that everything is permitted to.
+pub const TOKEN: &str = "CanaryOfAzureDevOps0123456789";
+
+/// The path of the repository's API.
+const REPOSITORY: [&str; 6] = ["Collection", "My Project", "_apis", "git", "repositories", "web"];
+
+/// The server.
+pub struct AzureDevOpsServer {
+    server: HostServer,
+    state: Arc<Mutex<AzureDevOpsState>>,
+}
+
+/// What the repository `web` of the project `My Project` has.
+#[derive(Default)]
+pub struct AzureDevOpsState {
+    /// Pull requests by number, as they are answered.
+    pub pulls: BTreeMap<u64, Value>,
+    /// The source commits of the iterations of pull requests.
+    pub iterations: BTreeMap<u64, Vec<String>>,
+    /// The changes of pull requests.
+    pub changes: BTreeMap<u64, Vec<Value>>,
+    /// The changes between two commits.
+    pub differences: BTreeMap<(String, String), Vec<Value>>,
+    /// The statuses of commits: the commit, and the body.
+    pub commit_statuses: Vec<(String, Value)>,
+    /// The statuses of pull requests: the number, and the body.
+    pub pull_statuses: Vec<(u64, Value)>,
+    /// Whether answers ask to slow down, as a busy service does.
+    pub is_busy: bool,
+}
+
+impl AzureDevOpsServer {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn start() -> std::io::Result<Self> {
+        let state = Arc::new(Mutex::new(AzureDevOpsState::default()));
+        let of_server = Arc::clone(&state);
+        let server = HostServer::start(move |asked| lock(&of_server).answer(asked)).await?;
+        Ok(Self { server, state })
+    }
+
+    /// The server below.
+    #[must_use]
+    pub fn server(&self) -> &HostServer {
+        &self.server
+    }
+
+    /// The repository's URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/Collection/My%20Project/_git/web", self.server.host())
+    }
+
+    /// Its entry of `code_hosts.apis`.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        format!("{}=azure-devops", self.server.host())
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> MutexGuard<'_, AzureDevOpsState> {
+        lock(&self.state)
+    }
+}
+
+/// The page to which Azure DevOps sends browsers without a valid token.
+///
+/// # Panics
+/// If `status` is none.
+#[must_use]
+pub fn sign_in_page(status: u16) -> Answer {
+    let page = Response::builder()
+        .status(status)
+        .header("content-type", "text/html; charset=utf-8")
+        .header(
+            "location",
+            "https://spsprodeus.vssps.visualstudio.com/_signin?realm=dev.azure.com",
+        );
+    page.body("<html>Sign in</html>".into()).expect("a status")
+}
+
+fn lock(state: &Mutex<AzureDevOpsState>) -> MutexGuard<'_, AzureDevOpsState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refuse(status: u16, kind: &str, message: &str) -> Answer {
+    server::json(status, &json!({"$id": "1", "message": message, "typeKey": kind, "eventId": 3000}))
+}
+
+impl AzureDevOpsState {
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        let given = asked.header("authorization");
+        if given != format!("Basic {}", STANDARD.encode(format!(":{TOKEN}"))) {
+            // With `X-TFS-FedAuthRedirect: Suppress`; otherwise it redirects.
+            let is_suppressed = asked.header("x-tfs-fedauthredirect") == "Suppress";
+            return sign_in_page(if is_suppressed { 401 } else { 302 });
+        }
+        if asked.query("api-version") != "7.1" {
+            return refuse(400, "VssVersionNotSpecifiedException", "No api-version was supplied");
+        }
+        let words = asked.words();
+        let Some(rest) = words.strip_prefix(REPOSITORY.as_slice()) else {
+            return refuse(404, "GitRepositoryNotFoundException", "TF401019: no such repository");
+        };
+        let answer = match (asked.method.as_str(), rest) {
+            ("GET", []) => Some(json!({"id": "r-1", "name": "web"})),
+            ("GET", ["pullRequests", number]) => self.pulls.get(&parse(number)).cloned(),
+            ("GET", ["pullRequests", number, "iterations"]) => self.iterations(parse(number)),
+            ("GET", ["pullRequests", number, "iterations", iteration, "changes"]) => {
+                self.changes(parse(number), parse(iteration), asked)
+            }
+            ("GET", ["diffs", "commits"]) => self.difference(asked),
+            ("POST", ["commits", commit, "statuses"]) => {
+                self.commit_statuses.push(((*commit).to_owned(), asked.body.clone()));
+                return server::json(201, &asked.body);
+            }
+            ("POST", ["pullRequests", number, "statuses"]) => {
+                self.pull_statuses.push((parse(number), asked.body.clone()));
+                Some(asked.body.clone())
+            }
+            _ => None,
+        };
+        let Some(body) = answer else {
+            return refuse(404, "GitPullRequestNotFoundException", "TF401180: not found");
+        };
+        let mut answer = server::json(200, &body);
+        if self.is_busy {
+            answer.headers_mut().insert("retry-after", "30".parse().expect("a header"));
+        }
+        answer
+    }
+
+    fn iterations(&self, number: u64) -> Option<Value> {
+        let commits = self.iterations.get(&number)?;
+        let iteration = |(index, commit): (usize, &String)| {
+            let source = json!({"commitId": commit});
+            json!({"id": index + 1, "reason": "push", "sourceRefCommit": source})
+        };
+        let value: Vec<Value> = commits.iter().enumerate().map(iteration).collect();
+        Some(json!({"count": value.len(), "value": value}))
+    }
+
+    /// Changes against the base are those of the last iteration compared with 0.
+    fn changes(&self, number: u64, iteration: u64, asked: &Asked) -> Option<Value> {
+        let is_last = self.iterations.get(&number)?.len() as u64 == iteration;
+        let (changes, next) = page(self.changes.get(&number)?, asked);
+        if !is_last || asked.query("$compareTo") != "0" {
+            return None;
+        }
+        let mut body = json!({"changeEntries": changes});
+        if let Some(next) = next {
+            body["nextSkip"] = next.into();
+            body["nextTop"] = parse(asked.query("$top")).into();
+        }
+        Some(body)
+    }
+
+    fn difference(&self, asked: &Asked) -> Option<Value> {
+        let of_commits = asked.query("baseVersionType") == "commit"
+            && asked.query("targetVersionType") == "commit"
+            && asked.query("diffCommonCommit") == "false";
+        let (base, target) = (asked.query("baseVersion"), asked.query("targetVersion"));
+        let changes = self.differences.get(&(base.to_owned(), target.to_owned()));
+        let changes = changes.filter(|_| of_commits)?;
+        let (page, next) = page(changes, asked);
+        Some(json!({
+            "allChangesIncluded": next.is_none(),
+            "changeCounts": {"Edit": changes.len()},
+            "changes": page,
+        }))
+    }
+}
+
+/// The requested page, and where the next begins.
+fn page(changes: &[Value], asked: &Asked) -> (Vec<Value>, Option<usize>) {
+    let number = |name: &str| asked.query(name).parse::<usize>().ok();
+    let (skip, top) = (number("$skip").unwrap_or(0), number("$top").unwrap_or(100));
+    let page: Vec<Value> = changes.iter().skip(skip).take(top).cloned().collect();
+    let next = skip + page.len();
+    (page, (next < changes.len()).then_some(next))
+}
+
+fn parse(number: &str) -> u64 {
+    number.parse().unwrap_or_default()
+}
