@@ -35,7 +35,7 @@ pub struct Scheduler {
     pub keyring: Arc<Keyring>,
     /// Resolves the heads of branches.
     pub code_host: Arc<dyn CodeHost>,
-    /// The APIs of the providers of repositories.
+    /// The APIs of code hosts.
     pub providers: Arc<dyn ProviderApi>,
     /// The requests to code hosts that are in progress.
     pub asks: Arc<Asks>,

@@ -30,7 +30,6 @@ mod keys;
 mod measured;
 mod parts;
 mod patience;
-mod providers;
 mod servers;
 mod vaults;
 

@@ -10,7 +10,7 @@ use gantry_ingress::{Ingress, IngressSettings, TlsFiles};
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, PoolKey, random_hex};
 use gantry_ops::settings::{Settings, Steps};
-use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::RemoteRegistries;
@@ -25,7 +25,6 @@ use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
 
 use super::outbound;
-use super::providers::NoProviders;
 use super::servers::Servers;
 use super::vaults::vaults;
 
@@ -91,13 +90,15 @@ impl<'a> SharedParts<'a> {
 
     pub(super) fn scheduler(&self, keyring: &Arc<Keyring>) -> Result<Scheduler> {
         let kept = &self.settings.retention;
+        let entries = self.settings.code_hosts.apis.clone();
+        let code_hosts = Arc::new(CodeHosts::new(self.git.clone(), &self.http, entries)?);
         Ok(Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
-            code_host: Arc::new(GitCodeHost::new(self.git.clone())),
-            providers: Arc::new(NoProviders),
+            code_host: code_hosts.clone(),
+            providers: code_hosts,
             asks: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {

@@ -16,7 +16,7 @@ use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString, random_hex};
 use gantry_ops::settings::{Layers, Settings};
-use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
@@ -27,7 +27,6 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
-use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::real;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
@@ -54,6 +53,7 @@ pub(crate) struct Parts {
     /// Signs runs and seals secrets.
     pub(crate) keyring: Arc<Keyring>,
     http: OutboundClient,
+    code_hosts: Arc<CodeHosts>,
     git: Git,
     installation: String,
     folder: PathBuf,
@@ -85,13 +85,15 @@ impl Parts {
             checkout_bytes: settings.limits.context,
             checkout_files: settings.limits.context_files,
         };
+        let git = Git::new(Arc::clone(http.policy()), limits);
         let keyring = Keyring::open_or_create(&folder.join("secret.key"))?;
         let (installation, _) =
             installation::open(store.as_ref(), REGISTRY, &keyring.fingerprints()).await?;
         Ok(Self {
             blobs: Arc::new(ObjectBlobs::local(folder.join("objects"))?),
             queues,
-            git: Git::new(Arc::clone(http.policy()), limits),
+            code_hosts: Arc::new(CodeHosts::new(git.clone(), &http, Vec::new())?),
+            git,
             installation: installation.id,
             keyring: Arc::new(keyring),
             http,
@@ -162,8 +164,8 @@ impl Parts {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
-            code_host: Arc::new(GitCodeHost::new(self.git.clone())),
-            providers: Arc::new(ScriptedProviders::default()),
+            code_host: self.code_hosts.clone(),
+            providers: self.code_hosts.clone(),
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

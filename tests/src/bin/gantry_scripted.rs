@@ -19,7 +19,7 @@ use gantry_local::queues;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, random_hex};
-use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::Git;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
@@ -29,7 +29,6 @@ use gantry_seams::runs;
 use gantry_seams::store::SharedStore;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::crash::Crash;
-use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::engine::containers::ContainerLimits;
@@ -95,6 +94,7 @@ struct Shared {
     keyring: Arc<Keyring>,
     git: Git,
     http: OutboundClient,
+    code_hosts: Arc<CodeHosts>,
     crash: Crash,
 }
 
@@ -104,6 +104,7 @@ async fn main() -> Result<()> {
     let data = DataDir::lock(&arguments.data)?;
     let stop = CancellationToken::new();
     let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"])?)?;
+    let git = scripted::git(&http);
     let crash = Crash::of_environment()?;
     let store = SqliteStore::open(data.path().join("gantry.db"), Options::default())?;
     let shared = Shared {
@@ -111,7 +112,8 @@ async fn main() -> Result<()> {
         queues: crash.queues(queues(&stop)),
         blobs: Arc::new(ObjectBlobs::local(data.path().join("objects"))?),
         keyring: Arc::new(Keyring::open_or_create(&data.path().join("secret.key"))?),
-        git: scripted::git(&http),
+        code_hosts: Arc::new(CodeHosts::new(git.clone(), &http, Vec::new())?),
+        git,
         http,
         crash,
     };
@@ -166,8 +168,8 @@ impl Shared {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
-            code_host: Arc::new(GitCodeHost::new(self.git.clone())),
-            providers: Arc::new(ScriptedProviders::default()),
+            code_host: self.code_hosts.clone(),
+            providers: self.code_hosts.clone(),
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

@@ -20,7 +20,7 @@ use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, PoolKey, SecretString, random_hex};
 use gantry_ops::settings::{Layers, Settings, SettingsFile};
 use gantry_redis::{RedisOptions, RedisStore};
-use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::code_host::CodeHosts;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
@@ -28,7 +28,6 @@ use gantry_seams::installation;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_tests::crash::Crash;
-use gantry_tests::doubles::providers::ScriptedProviders;
 use gantry_tests::kept_registry::KeptRegistry;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
@@ -209,13 +208,15 @@ impl RoleParts {
 
     async fn scheduler(&self) -> Result<Scheduler> {
         let kept = &self.settings.retention;
+        let git = scripted::git(&self.http);
+        let code_hosts = Arc::new(CodeHosts::new(git, &self.http, Vec::new())?);
         Ok(Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             keyring: self.keyring().await?,
-            code_host: Arc::new(GitCodeHost::new(scripted::git(&self.http))),
-            providers: Arc::new(ScriptedProviders::default()),
+            code_host: code_hosts.clone(),
+            providers: code_hosts,
             asks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {

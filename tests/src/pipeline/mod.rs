@@ -21,7 +21,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::SourceTrigger;
 use gantry_objects::ObjectBlobs;
 use gantry_ops::secret::{Keyring, SecretString, random_hex};
-use gantry_remote::code_host::GitCodeHost;
+use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
@@ -50,6 +50,7 @@ use crate::backend::{Backend, StartedBackend, Vhost};
 use crate::doubles::providers::ScriptedProviders;
 use crate::doubles::vaults::ScriptedVaults;
 use crate::git_server::GitServer;
+use crate::hosts::code_hosts;
 use crate::real;
 use crate::registries::MemoryRegistries;
 
@@ -97,6 +98,8 @@ pub struct TestPipeline {
     pub providers: ScriptedProviders,
     /// The host of sources.
     pub git: GitServer,
+    /// The APIs of code hosts; of none at first.
+    pub code_hosts: CodeHosts,
     /// Stops all tasks that were started.
     pub stop: CancellationToken,
     client: Client,
@@ -126,6 +129,7 @@ impl TestPipeline {
             vaults: ScriptedVaults::default(),
             providers: ScriptedProviders::default(),
             git: GitServer::start().await.expect("a git host"),
+            code_hosts: code_hosts(&[]),
             store,
             clock,
             work: WorkFolders {
@@ -157,7 +161,7 @@ impl TestPipeline {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
-            code_host: Arc::new(GitCodeHost::new(self.git_program())),
+            code_host: Arc::new(self.code_hosts.clone()),
             providers: Arc::new(self.providers.clone()),
             asks: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),

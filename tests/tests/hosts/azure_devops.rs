@@ -5,17 +5,18 @@ use std::time::Duration;
 use gantry_domain::report::{ReportState, ReportTarget, StatusReport};
 use gantry_remote::code_host::{CodeHostFailure, CodeHosts, ProviderApi as _};
 use gantry_tests::hosts::azure_devops::{AzureDevOpsServer, TOKEN, sign_in_page};
+use gantry_tests::hosts::code_hosts;
 use gantry_tests::hosts::server::json as answer;
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, hosts, report, why};
+use crate::{A, Access, B, C, STATES, all, report, why};
 
 const REPOSITORY: &str = "278d5cd2-584d-4b63-824a-2ba458937249";
 const FORK: &str = "3411ebc1-d5aa-464f-9615-0b527bc66719";
 
 async fn azure() -> (AzureDevOpsServer, CodeHosts, Access) {
     let server = AzureDevOpsServer::start().await.unwrap();
-    let (hosts, access) = (hosts(&[server.entry()]), Access::new(&server.url(), TOKEN));
+    let (hosts, access) = (code_hosts(&[server.entry()]), Access::new(&server.url(), TOKEN));
     (server, hosts, access)
 }
 

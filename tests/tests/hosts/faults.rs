@@ -9,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use gantry_domain::report::ReportState;
 use gantry_remote::code_host::{CodeHostError, CodeHostFailure, CodeHosts, ProviderApi as _};
 use gantry_tests::hosts::server::json as answer;
-use gantry_tests::hosts::{Answer, Asked, HostServer};
+use gantry_tests::hosts::{Answer, Asked, HostServer, code_hosts};
 use hyper::Response;
 use serde_json::json;
 
-use crate::{A, Access, B, hosts, report};
+use crate::{A, Access, B, report};
 
 const TOKEN: &str = "CanaryOfTheToken0123456789";
 
@@ -49,7 +49,7 @@ impl Failing {
     }
 
     fn hosts(&self) -> CodeHosts {
-        hosts(&[format!("{}={}", self.server.host(), self.kind)])
+        code_hosts(&[format!("{}={}", self.server.host(), self.kind)])
     }
 
     fn url(&self) -> String {

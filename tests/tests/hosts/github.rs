@@ -5,16 +5,16 @@ use std::time::Duration;
 use gantry_domain::pull_request::{Association, ChangedFiles};
 use gantry_domain::report::{ReportState, StatusReport};
 use gantry_remote::code_host::{CodeHostFailure, CodeHosts, ProviderApi as _};
-use gantry_tests::hosts::Answer;
 use gantry_tests::hosts::github::{ChangedFile, Comparison, GitHubServer, READER, TOKEN};
 use gantry_tests::hosts::server::json as answer;
+use gantry_tests::hosts::{Answer, code_hosts};
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, hosts, report, why};
+use crate::{A, Access, B, C, STATES, all, report, why};
 
 async fn github() -> (GitHubServer, CodeHosts, Access) {
     let server = GitHubServer::start().await.unwrap();
-    let (hosts, access) = (hosts(&[server.entry()]), Access::new(&server.url(), TOKEN));
+    let (hosts, access) = (code_hosts(&[server.entry()]), Access::new(&server.url(), TOKEN));
     (server, hosts, access)
 }
 

@@ -7,16 +7,11 @@
     reason = "a test says what is wrong by panicking"
 )]
 
-use std::sync::{Arc, LazyLock};
-
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::report::{ReportState, ReportTarget, StatusReport};
 use gantry_domain::source::GitUrl;
 use gantry_ops::secret::SecretString;
-use gantry_remote::code_host::{CodeHosts, RepositoryAccess};
-use gantry_remote::git::{Git, GitLimits};
-use gantry_remote::guard::OutboundPolicy;
-use gantry_remote::http::OutboundClient;
+use gantry_remote::code_host::RepositoryAccess;
 
 mod azure_devops;
 mod faults;
@@ -27,18 +22,6 @@ mod table;
 pub(crate) const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 pub(crate) const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
-
-/// Created once, because it reads the system's certificates.
-static HTTP: LazyLock<OutboundClient> =
-    LazyLock::new(|| OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap());
-
-/// The code hosts with these entries of `code_hosts.apis`. Only 127.0.0.1 may be connected to.
-pub(crate) fn hosts(entries: &[String]) -> CodeHosts {
-    let limits = GitLimits { fetched_bytes: 1 << 20, checkout_bytes: 1 << 20, checkout_files: 100 };
-    let git = Git::new(Arc::clone(HTTP.policy()), limits);
-    let entries = entries.iter().map(|entry| entry.parse().unwrap()).collect();
-    CodeHosts::new(git, &HTTP, entries).unwrap()
-}
 
 /// A repository and its token.
 pub(crate) struct Access {
