@@ -3,6 +3,7 @@
 pub mod azure_devops;
 mod contract;
 pub mod github;
+pub mod gitlab;
 pub mod server;
 
 use std::sync::{Arc, LazyLock};

@@ -18,8 +18,11 @@ use crate::{A, Access, B, report};
 const TOKEN: &str = "CanaryOfTheToken0123456789";
 
 /// Each kind of host, and the path of a repository there.
-const KINDS: [(&str, &str); 2] =
-    [("github", "/octo/web.git"), ("azure-devops", "/Collection/project/_git/web")];
+const KINDS: [(&str, &str); 3] = [
+    ("github", "/octo/web.git"),
+    ("azure-devops", "/Collection/project/_git/web"),
+    ("gitlab", "/group/web.git"),
+];
 
 /// A failed operation.
 struct Failed {

@@ -16,6 +16,7 @@ use gantry_remote::code_host::RepositoryAccess;
 mod azure_devops;
 mod faults;
 mod github;
+mod gitlab;
 mod table;
 
 /// Commits.

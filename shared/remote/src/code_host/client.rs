@@ -76,6 +76,7 @@ pub(super) trait Conventions: Send + Sync {
 }
 
 /// The API of one repository, with its credential.
+#[derive(Clone)]
 pub(super) struct RepositoryClient<'a> {
     /// Does not follow redirects.
     pub(super) http: &'a OutboundClient,
@@ -112,6 +113,11 @@ impl Answer {
 }
 
 impl RepositoryClient<'_> {
+    /// The same for another repository of this host.
+    pub(super) fn with_base(&self, base: Url) -> Self {
+        Self { base, ..self.clone() }
+    }
+
     /// Reads what is at `words` below the repository. `None` if it does not exist.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
@@ -120,14 +126,23 @@ impl RepositoryClient<'_> {
         query: &[(&str, &str)],
     ) -> Result<Option<T>, CodeHostError> {
         let answer = self.get(words, query).await?;
-        if self.is_success(&answer) {
-            return self.parse(&answer).map(Some);
+        self.found(operation, &answer).await
+    }
+
+    /// What an answer contains. `None` if what was asked for does not exist.
+    pub(super) async fn found<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        answer: &Answer,
+    ) -> Result<Option<T>, CodeHostError> {
+        if self.is_success(answer) {
+            return self.parse(answer).map(Some);
         }
         // Hosts also answer 404 for what the token may not see.
         if answer.status == StatusCode::NOT_FOUND && self.sees_repository().await? {
             return Ok(None);
         }
-        Err(self.failure(operation, &answer))
+        Err(self.failure(operation, answer))
     }
 
     async fn sees_repository(&self) -> Result<bool, CodeHostError> {
@@ -191,7 +206,7 @@ impl RepositoryClient<'_> {
     }
 
     /// Parses the body. The parser's error is dropped, because it quotes values.
-    pub(super) fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CodeHostError> {
+    fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CodeHostError> {
         serde_json::from_slice(&answer.body).map_err(|_| self.nonsense())
     }
 

@@ -18,6 +18,7 @@ mod azure_devops;
 mod client;
 mod git;
 mod github;
+mod gitlab;
 mod paths;
 mod provider;
 mod table;

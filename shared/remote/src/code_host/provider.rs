@@ -16,6 +16,7 @@ use super::azure_devops::AzureDevOps;
 use super::client::transient;
 use super::git::GitCodeHost;
 use super::github::GitHub;
+use super::gitlab::GitLab;
 use super::table::{HostApi, HostTable, host};
 use super::{BranchHead, CodeHost, CodeHostError, CodeHostFailure, ProviderApi, RepositoryAccess};
 use crate::git::Git;
@@ -65,7 +66,8 @@ impl CodeHosts {
             HostKind::AzureDevOps => {
                 (AzureDevOps::SHAPE, AzureDevOps::open(http, &root, at)?.map(boxed))
             }
-            HostKind::GitLab | HostKind::Gitea | HostKind::Bitbucket => ("", None),
+            HostKind::GitLab => (GitLab::SHAPE, GitLab::open(http, &root, at)?.map(boxed)),
+            HostKind::Gitea | HostKind::Bitbucket => ("", None),
         };
         api.ok_or_else(|| {
             let (url, name) = (at.url, kind.name());
