@@ -2,6 +2,7 @@
 
 pub mod azure_devops;
 mod contract;
+pub mod gitea;
 pub mod github;
 pub mod gitlab;
 pub mod server;

@@ -15,6 +15,7 @@ use gantry_remote::code_host::RepositoryAccess;
 
 mod azure_devops;
 mod faults;
+mod gitea;
 mod github;
 mod gitlab;
 mod table;

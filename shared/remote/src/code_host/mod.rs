@@ -17,6 +17,7 @@ use gantry_ops::secret::SecretString;
 mod azure_devops;
 mod client;
 mod git;
+mod gitea;
 mod github;
 mod gitlab;
 mod paths;

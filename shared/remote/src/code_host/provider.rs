@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::azure_devops::AzureDevOps;
 use super::client::transient;
 use super::git::GitCodeHost;
+use super::gitea::Gitea;
 use super::github::GitHub;
 use super::gitlab::GitLab;
 use super::table::{HostApi, HostTable, host};
@@ -67,7 +68,8 @@ impl CodeHosts {
                 (AzureDevOps::SHAPE, AzureDevOps::open(http, &root, at)?.map(boxed))
             }
             HostKind::GitLab => (GitLab::SHAPE, GitLab::open(http, &root, at)?.map(boxed)),
-            HostKind::Gitea | HostKind::Bitbucket => ("", None),
+            HostKind::Gitea => (Gitea::SHAPE, Gitea::open(http, &root, at)?.map(boxed)),
+            HostKind::Bitbucket => ("", None),
         };
         api.ok_or_else(|| {
             let (url, name) = (at.url, kind.name());
