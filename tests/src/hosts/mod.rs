@@ -1,6 +1,7 @@
 //! Stand-ins for the APIs of code hosts, made from what their providers publish about them.
 
 pub mod azure_devops;
+pub mod bitbucket;
 mod contract;
 pub mod gitea;
 pub mod github;

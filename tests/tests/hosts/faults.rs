@@ -18,11 +18,12 @@ use crate::{A, Access, B, report};
 const TOKEN: &str = "CanaryOfTheToken0123456789";
 
 /// Each kind of host, and the path of a repository there.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     ("github", "/octo/web.git"),
     ("azure-devops", "/Collection/project/_git/web"),
     ("gitlab", "/group/web.git"),
     ("gitea", "/octo/web.git"),
+    ("bitbucket", "/octo/web.git"),
 ];
 
 /// A failed operation.

@@ -14,6 +14,7 @@ use gantry_ops::secret::SecretString;
 use gantry_remote::code_host::RepositoryAccess;
 
 mod azure_devops;
+mod bitbucket;
 mod faults;
 mod gitea;
 mod github;

@@ -15,6 +15,7 @@ use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
 
 mod azure_devops;
+mod bitbucket;
 mod client;
 mod git;
 mod gitea;

@@ -13,6 +13,7 @@ use gantry_ops::secret::SecretString;
 use tokio::time::timeout;
 
 use super::azure_devops::AzureDevOps;
+use super::bitbucket::Bitbucket;
 use super::client::transient;
 use super::git::GitCodeHost;
 use super::gitea::Gitea;
@@ -69,7 +70,7 @@ impl CodeHosts {
             }
             HostKind::GitLab => (GitLab::SHAPE, GitLab::open(http, &root, at)?.map(boxed)),
             HostKind::Gitea => (Gitea::SHAPE, Gitea::open(http, &root, at)?.map(boxed)),
-            HostKind::Bitbucket => ("", None),
+            HostKind::Bitbucket => (Bitbucket::SHAPE, Bitbucket::open(http, &root, at)?.map(boxed)),
         };
         api.ok_or_else(|| {
             let (url, name) = (at.url, kind.name());
