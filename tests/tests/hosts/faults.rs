@@ -157,6 +157,9 @@ async fn a_host_that_is_away_is_transient() {
         drop(failing);
         let error = hosts.pull_request(Access::new(&url, TOKEN).at(), 1).await.unwrap_err();
         assert_eq!(error.kind, CodeHostFailure::Transient { retry_after: None }, "{error}");
+        // Refused, or reset if the connection came just before the end.
+        let told = format!("127.0.0.1 did not answer for {url}: Connection re");
+        assert!(error.to_string().starts_with(&told), "{error}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests to the API of one repository, and what their answers mean for any provider.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -285,7 +286,8 @@ impl RepositoryClient<'_> {
                 CodeHostError { message: refused.to_string(), kind: CodeHostFailure::Permanent }
             }
             OutboundError::Unreachable { source, .. } => {
-                transient(format!("{host} did not answer for {url}: {source}"), None)
+                let cause = first_cause(source.as_ref());
+                transient(format!("{host} did not answer for {url}: {cause}"), None)
             }
             OutboundError::TooLarge { .. } => CodeHostError {
                 message: format!("the answer of {host} for {url} is larger than 16 MiB"),
@@ -297,6 +299,15 @@ impl RepositoryClient<'_> {
     fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
+}
+
+/// What began a chain of errors: the system's error, without the layers that passed it on.
+fn first_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut first = error;
+    while let Some(cause) = first.source() {
+        first = cause;
+    }
+    first.to_string()
 }
 
 pub(super) fn transient(message: String, pause: Option<Duration>) -> CodeHostError {

@@ -26,14 +26,13 @@ pub fn git_credentials(token: &SecretString) -> Credentials {
 
 /// Any host that supports `git ls-remote`.
 #[derive(Debug, Clone)]
-pub struct GitCodeHost {
+pub(super) struct GitCodeHost {
     git: Git,
 }
 
 impl GitCodeHost {
     /// Uses `git`.
-    #[must_use]
-    pub fn new(git: Git) -> Self {
+    pub(super) fn new(git: Git) -> Self {
         Self { git }
     }
 }

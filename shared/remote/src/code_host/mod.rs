@@ -2,8 +2,7 @@
 //! their providers.
 //!
 //! In: the URL of a repository from a task, and its token. Out: facts in the words of the domain, or an error that tells
-//! what the caller can do. A token is sent only to the API that [`table`] derives from the URL's host, and never through a
-//! redirect.
+//! what the caller can do. A token is sent only to the API of the URL's host, and never through a redirect.
 
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ mod paths;
 mod provider;
 mod table;
 
-pub use git::{GitCodeHost, git_credentials};
+pub use git::git_credentials;
 pub use provider::CodeHosts;
 
 /// A host of git repositories.
