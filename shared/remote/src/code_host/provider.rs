@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_domain::code_host::{CodeHostEntry, HostKind};
+use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
-use gantry_domain::source::{CommitId, GitUrl, RefName};
-use gantry_ops::secret::SecretString;
+use gantry_domain::source::CommitId;
 use tokio::time::timeout;
 
 use super::azure_devops::AzureDevOps;
@@ -20,7 +20,7 @@ use super::gitea::Gitea;
 use super::github::GitHub;
 use super::gitlab::GitLab;
 use super::table::{HostApi, HostTable, host};
-use super::{BranchHead, CodeHost, CodeHostError, CodeHostFailure, ProviderApi, RepositoryAccess};
+use super::{CodeHost, CodeHostError, CodeHostFailure, Head, ProviderApi, RepositoryAccess};
 use crate::git::Git;
 use crate::http::{ClientError, OutboundClient};
 
@@ -149,11 +149,10 @@ impl ProviderApi for CodeHosts {
 impl CodeHost for CodeHosts {
     async fn head(
         &self,
-        url: &GitUrl,
-        branch: Option<&RefName>,
-        token: Option<&SecretString>,
-    ) -> Result<BranchHead, CodeHostError> {
-        self.git.head(url, branch, token).await
+        at: RepositoryAccess<'_>,
+        reference: Option<&PushedRef>,
+    ) -> Result<Head, CodeHostError> {
+        self.git.head(at, reference).await
     }
 }
 
