@@ -3,8 +3,14 @@
 use std::collections::BTreeMap;
 
 /// Names that begin like settings but are not: those of the client and of test programs.
-const NO_SETTINGS: [&str; 5] =
-    ["GANTRY_CONFIG", "GANTRY_GIT_TOKEN", "GANTRY_REGISTRY", "GANTRY_TOKEN", "GANTRY_URL"];
+const NO_SETTINGS: [&str; 6] = [
+    "GANTRY_CODE_HOST_TOKEN",
+    "GANTRY_CONFIG",
+    "GANTRY_GIT_TOKEN",
+    "GANTRY_REGISTRY",
+    "GANTRY_TOKEN",
+    "GANTRY_URL",
+];
 
 /// The variables of this process that are valid text.
 #[derive(Debug, Clone, Default)]

@@ -105,6 +105,8 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         no_cache: build.is_some_and(|build| build.no_cache),
         source_trigger: task.source_trigger.as_ref().map(source_trigger),
         has_git_token: task.git_token.is_some(),
+        report_status: task.reports,
+        has_api_token: task.api_token.is_some(),
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),
         created: time(task.created),
         updated: time(task.updated),

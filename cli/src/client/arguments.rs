@@ -115,16 +115,46 @@ pub(crate) struct GitTokenArg {
 
 impl GitTokenArg {
     pub(crate) fn read(&self, environment: &Environment) -> Result<Option<String>> {
-        match self.token.as_deref() {
-            Some("-") => read_secret("the git token").map(Some),
-            Some(token) => {
-                say(
-                    "warning: others on this machine can see the token in the process list: give `-`, or GANTRY_GIT_TOKEN",
-                );
-                Ok(Some(token.to_owned()))
-            }
-            None => Ok(environment.get("GANTRY_GIT_TOKEN").map(str::to_owned)),
+        read_token(self.token.as_deref(), "the git token", "GANTRY_GIT_TOKEN", environment)
+    }
+}
+
+/// The token for the API of a code host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApiTokenArg {
+    /// The token with which gantry reports to the code host, if the one that reads the repository may not; `-` reads it
+    /// from standard input, GANTRY_CODE_HOST_TOKEN sets it unseen
+    #[arg(long = "api-token", value_name = "TOKEN")]
+    api_token: Option<String>,
+}
+
+impl ApiTokenArg {
+    pub(crate) fn read(&self, environment: &Environment) -> Result<Option<String>> {
+        read_token(
+            self.api_token.as_deref(),
+            "the API token",
+            "GANTRY_CODE_HOST_TOKEN",
+            environment,
+        )
+    }
+}
+
+/// Reads a token from an option, where `-` means standard input, or else from a variable of the environment.
+fn read_token(
+    given: Option<&str>,
+    what: &str,
+    variable: &str,
+    environment: &Environment,
+) -> Result<Option<String>> {
+    match given {
+        Some("-") => read_secret(what).map(Some),
+        Some(token) => {
+            say(format!(
+                "warning: others on this machine can see the token in the process list: give `-`, or {variable}"
+            ));
+            Ok(Some(token.to_owned()))
         }
+        None => Ok(environment.get(variable).map(str::to_owned)),
     }
 }
 

@@ -32,12 +32,17 @@ pub(super) fn changed(
     if let Some(trigger) = &asked.source_trigger {
         changed.source_trigger = trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     }
+    if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
+        // A token belongs to the repository that it was given for, and must not be sent to another.
+        (changed.git_token, changed.api_token) = (None, None);
+    }
     if let Some(token) = &asked.git_token {
         changed.git_token = check.git_token(token.as_deref())?;
-    } else if is_elsewhere(&task.recipe.source, &changed.recipe.source) {
-        // A token belongs to the repository that it was given for, and must not be sent to another.
-        changed.git_token = None;
     }
+    if let Some(token) = &asked.api_token {
+        changed.api_token = check.api_token(token.as_deref())?;
+    }
+    set(&mut changed.reports, asked.report_status, Some);
     if let Some(limit) = asked.run_limit {
         changed.run_limit = limit.and_then(|limit| check.run_limit(limit));
     }
@@ -52,6 +57,7 @@ pub(super) fn changed(
         push,
         source_trigger: changed.source_trigger.as_ref(),
         has_git_token: changed.git_token.is_some(),
+        has_api_token: changed.api_token.is_some(),
         task: Some(&changed.id.name),
     });
     check.finish(&changed.recipe, changed.git_token.as_ref())?;

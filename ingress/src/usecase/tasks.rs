@@ -87,6 +87,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
     let source_trigger =
         new.source_trigger.as_ref().and_then(|trigger| check.source_trigger(trigger));
     let git_token = check.git_token(new.git_token.as_deref())?;
+    let api_token = check.api_token(new.api_token.as_deref())?;
     let run_limit = new.run_limit.and_then(|limit| check.run_limit(limit));
     if let Some(source) = &parts.source {
         check.together(&Whole {
@@ -96,6 +97,7 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
             push: parts.pushes(),
             source_trigger: source_trigger.as_ref(),
             has_git_token: new.git_token.is_some(),
+            has_api_token: new.api_token.is_some(),
             task: name.as_ref(),
         });
     }
@@ -113,6 +115,8 @@ async fn new_task(state: &State, registry: &Registry, new: &TaskCreate) -> Resul
         recipe,
         source_trigger,
         git_token,
+        reports: new.report_status,
+        api_token,
         run_limit,
         created: now,
         updated: now,

@@ -85,12 +85,13 @@ async fn all_mistakes_of_a_task_are_reported_at_once() {
     ");
     assert!(!refused.text.contains("pw"), "{}", refused.text);
 
-    let body = json!({"name": "web", "context": "https://files.test/a.tar.gz", "source_trigger": {}, "git_token": "t"});
+    let body = json!({"name": "web", "context": "https://files.test/a.tar.gz", "source_trigger": {}, "git_token": "t", "api_token": "t"});
     let refused = server.post("/registries/contoso/tasks", body).await.json();
     insta::assert_snapshot!(refused["error"]["message"].as_str().unwrap(), @r"
     images: name at least one image to push, or set `push` to false
     source_trigger: a source trigger needs a git repository as context, like `https://host/repository.git`
     git_token: a git token needs a git repository as context, like `https://host/repository.git`
+    api_token: a token for a code host needs a git repository as context, like `https://host/repository.git`
     ");
     let misspelt = json!({"name": "web", "context": "https://git.test/a.git", "image": ["a"]});
     let refused = server.post("/registries/contoso/tasks", misspelt).await;
@@ -231,6 +232,11 @@ async fn a_task_is_created_changed_and_removed() {
     assert_eq!(changed["has_git_token"], true);
     let same = server.patch(path, change).await.expect(StatusCode::OK);
     assert_eq!(same["revision"], 2);
+    assert_eq!((&same["report_status"], &same["has_api_token"]), (&json!(true), &json!(false)));
+    let silent = json!({"report_status": false, "api_token": "ghs-hunter2"});
+    let silent = server.patch(path, silent).await.expect(StatusCode::OK);
+    assert_eq!((&silent["report_status"], &silent["has_api_token"]), (&json!(false), &json!(true)));
+    assert!(!silent.to_string().contains("hunter2"), "{silent}");
 
     // A token is valid only for the repository with which it was given.
     let moved = json!({
@@ -238,7 +244,7 @@ async fn a_task_is_created_changed_and_removed() {
         "secret_build_args": {"NPM_TOKEN": "again"},
     });
     let moved = server.patch(path, moved).await.expect(StatusCode::OK);
-    assert_eq!(moved["has_git_token"], false);
+    assert_eq!((&moved["has_git_token"], &moved["has_api_token"]), (&json!(false), &json!(false)));
 
     let in_use = server.delete("/registries/contoso").await;
     assert_eq!((in_use.status, in_use.code()), (StatusCode::CONFLICT, "in_use".to_owned()));

@@ -50,6 +50,10 @@ pub struct Task {
     pub source_trigger: Option<SourceTrigger>,
     /// Whether it has a token for reading its repository.
     pub has_git_token: bool,
+    /// Whether the code host shows the states of its runs at their commits.
+    pub report_status: bool,
+    /// Whether it has a token of its own for the API of the code host.
+    pub has_api_token: bool,
     /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
@@ -188,6 +192,13 @@ pub struct TaskCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub git_token: Option<String>,
+    /// Whether the code host shows the states of its runs at their commits.
+    #[serde(default = "yes")]
+    pub report_status: bool,
+    /// The token for the API of the code host, which no worker gets; the token for reading if absent. Never returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub api_token: Option<String>,
     /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
@@ -212,6 +223,8 @@ impl Default for TaskCreate {
             status: None,
             source_trigger: None,
             git_token: None,
+            report_status: true,
+            api_token: None,
             run_limit: None,
         }
     }
@@ -276,6 +289,13 @@ pub struct TaskUpdate {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(write_only, value_type = Option<String>)]
     pub git_token: Option<Option<String>>,
+    /// Whether the code host shows the states of its runs at their commits. Affects runs that start afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_status: Option<bool>,
+    /// The token for the API of the code host; `null` for the token for reading. Never returned.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(write_only, value_type = Option<String>)]
+    pub api_token: Option<Option<String>>,
     /// How many of its runs may be ready or running at once; `null` for the registry's limit only.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{RunPrefix, TaskId};
 use crate::recipe::Recipe;
 use crate::sealed::Sealed;
+use crate::source::{GitUrl, Source};
 use crate::timestamp::Timestamp;
 use crate::trigger::SourceTrigger;
 
@@ -29,6 +30,12 @@ pub struct Task {
     /// The token for its git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_token: Option<Sealed>,
+    /// Whether the code host shows the states of its runs at their commits.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub reports: bool,
+    /// The token for the API of the code host, which no run gets. If `None`, `git_token` is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_token: Option<Sealed>,
     /// How many of its runs may be admitted and not ended at once; only the registry's limit applies if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<NonZeroU32>,
@@ -45,6 +52,24 @@ impl Task {
         // Includes the time of creation, because a later task may have the same name.
         format!("scan/{}@{}/{}", self.id, self.created.as_millis(), self.revision)
     }
+
+    /// The address of its git repository; `None` if its source is another.
+    #[must_use]
+    pub fn repository(&self) -> Option<&GitUrl> {
+        match &self.recipe.source {
+            Source::Git(git) => Some(&git.url),
+            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// Whether a task or trigger is enabled.

@@ -219,7 +219,8 @@ impl Holder for Task {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        self.git_token.iter_mut().chain(self.recipe.sealed_mut()).collect()
+        let tokens = self.git_token.iter_mut().chain(&mut self.api_token);
+        tokens.chain(self.recipe.sealed_mut()).collect()
     }
 }
 

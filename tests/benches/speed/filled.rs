@@ -116,6 +116,8 @@ async fn save_task(store: &SharedStore, number: usize, of: usize) -> Result<()> 
         recipe: stored::build(format!("{}#main", repository(of)).parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
         git_token: None,
+        reports: true,
+        api_token: None,
         run_limit: None,
         created: now,
         updated: now,

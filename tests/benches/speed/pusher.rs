@@ -61,6 +61,8 @@ async fn create_task(parts: &Parts, url: &str, number: usize) -> Result<()> {
         recipe: stored::build(format!("{url}#main").parse()?)?,
         source_trigger: Some(SourceTrigger::on_pushes("push")),
         git_token: None,
+        reports: true,
+        api_token: None,
         run_limit: None,
         created: now,
         updated: now,

@@ -294,6 +294,8 @@ impl TestPipeline {
             },
             source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
             git_token: None,
+            reports: true,
+            api_token: None,
             run_limit: None,
             created: now,
             updated: now,

@@ -207,9 +207,13 @@ async fn after_resealing_the_old_key_is_not_needed() {
     let done = gantry.engine.asked().len();
     gantry.ask(&task, None).await;
     gantry.schedule().await;
-    tasks::update(store, &task.id, |task| image_build(&mut task.recipe).no_cache = true)
-        .await
-        .unwrap();
+    let api_token = seal(&gantry, SECRET);
+    tasks::update(store, &task.id, |task| {
+        image_build(&mut task.recipe).no_cache = true;
+        task.api_token = Some(api_token.clone());
+    })
+    .await
+    .unwrap();
     gantry.ask(&task, None).await;
     let before = tasks::find(store, &task.id).await.unwrap().unwrap();
 

@@ -10,7 +10,7 @@ use gantry_domain::source::{GitSource, RefKind, Source};
 use super::trigger::TriggerOptions;
 use super::{OneTask, view};
 use crate::client::Client;
-use crate::client::arguments::{BuildArgs, GitTokenArg, whole_number, yes_or_no};
+use crate::client::arguments::{ApiTokenArg, BuildArgs, GitTokenArg, whole_number, yes_or_no};
 use crate::client::file_values::{DeclaredSecrets, SetValues, command_file, is_task_file};
 use crate::client::output::say;
 use crate::client::task_file;
@@ -45,6 +45,8 @@ pub(crate) struct Create {
     #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
+    api_token: ApiTokenArg,
+    #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
@@ -78,6 +80,8 @@ pub(crate) struct Update {
     #[command(flatten)]
     git_token: GitTokenArg,
     #[command(flatten)]
+    api_token: ApiTokenArg,
+    #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
     trigger: TriggerOptions,
@@ -107,6 +111,9 @@ pub(crate) struct Recipe {
     /// Build without the cache
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
     no_cache: Option<bool>,
+    /// Whether the code host shows the states of its runs at their commits; it does, unless told otherwise
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = yes_or_no)]
+    report_status: Option<bool>,
 }
 
 impl Create {
@@ -174,6 +181,8 @@ impl Create {
             status: recipe.status,
             source_trigger,
             git_token: self.git_token.read(&client.environment)?,
+            report_status: recipe.report_status.unwrap_or(true),
+            api_token: self.api_token.read(&client.environment)?,
             run_limit: recipe.run_limit,
         };
         let task: Task = client.api.post(&["registries", &registry, "tasks"], &new).await?;
@@ -239,6 +248,8 @@ impl Update {
             status: recipe.status,
             source_trigger,
             git_token: self.git_token.read(&client.environment)?.map(Some),
+            report_status: recipe.report_status,
+            api_token: self.api_token.read(&client.environment)?.map(Some),
             run_limit: recipe.run_limit.map(Some),
         };
         if change == TaskUpdate::default() {

@@ -108,6 +108,8 @@ pub(super) fn details(task: &Task) -> Details {
             },
         )
         .maybe("git token", task.has_git_token.then_some("kept"))
+        .line("commit status", if task.report_status { "reported" } else { "not reported" })
+        .maybe("API token", task.has_api_token.then_some("kept"))
         .line("revision", task.revision)
         .line("created", instant(&task.created))
         .line("updated", instant(&task.updated));
@@ -127,6 +129,7 @@ mod tests {
             "images": ["hello:{{.Run.ID}}", "hello:latest"], "build_args": {"A": "1"},
             "secret_build_args": ["NPM"], "platform": "linux/amd64", "timeout": 3600, "push": true,
             "no_cache": false, "source_trigger": trigger, "has_git_token": true,
+            "report_status": true, "has_api_token": true,
             "created": "2026-03-09T20:30:10.123Z", "updated": "2026-03-09T20:30:10.123Z"
         }))
         .unwrap()
@@ -169,6 +172,8 @@ mod tests {
                           a newer change cancels older runs: queued
                           looked for every 60 s
         git token         kept
+        commit status     reported
+        API token         kept
         revision          1
         created           2026-03-09T20:30:10Z
         updated           2026-03-09T20:30:10Z

@@ -214,13 +214,22 @@ impl<'a> Checker<'a> {
 
     /// The token for a git repository, if one is given.
     pub(crate) fn git_token(&mut self, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
+        self.token("git_token", text)
+    }
+
+    /// The token for the API of a code host, if one is given.
+    pub(crate) fn api_token(&mut self, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
+        self.token("api_token", text)
+    }
+
+    fn token(&mut self, target: &str, text: Option<&str>) -> Result<Option<Sealed>, SecretError> {
         let Some(text) = text else { return Ok(None) };
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             let message = "the token is empty or has a space or line break in it: give it as its host shows it";
-            self.mistakes.add("git_token", message);
+            self.mistakes.add(target, message);
             return Ok(None);
         }
-        self.secret("git_token", text)
+        self.secret(target, text)
     }
 
     /// Seals a secret for this registry only.

@@ -23,6 +23,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) push: bool,
     pub(crate) source_trigger: Option<&'a SourceTrigger>,
     pub(crate) has_git_token: bool,
+    pub(crate) has_api_token: bool,
     pub(crate) task: Option<&'a TaskName>,
 }
 
@@ -55,10 +56,16 @@ impl Checker<'_> {
         if let Some(trigger) = whole.source_trigger {
             self.trigger_of(git, trigger);
         }
-        if whole.has_git_token && git.is_none() {
-            let message =
-                "a git token needs a git repository as context, like `https://host/repository.git`";
-            self.mistakes.add("git_token", message);
+        for (target, what, is_given) in [
+            ("git_token", "a git token", whole.has_git_token),
+            ("api_token", "a token for a code host", whole.has_api_token),
+        ] {
+            if is_given && git.is_none() {
+                let message = format!(
+                    "{what} needs a git repository as context, like `https://host/repository.git`"
+                );
+                self.mistakes.add(target, message);
+            }
         }
         for image in whole.images.unwrap_or_default() {
             self.image_of(whole, image);

@@ -41,6 +41,7 @@ async fn quick_build(
             push: build.pushes(),
             source_trigger: None,
             has_git_token: new.git_token.is_some(),
+            has_api_token: false,
             task: None,
         });
     }

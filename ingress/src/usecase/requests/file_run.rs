@@ -46,6 +46,7 @@ async fn file_run(
             push: parts.pushes(),
             source_trigger: None,
             has_git_token: new.git_token.is_some(),
+            has_api_token: false,
             task: None,
         });
     }

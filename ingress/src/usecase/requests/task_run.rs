@@ -69,6 +69,7 @@ async fn overridden(
         push,
         source_trigger: None,
         has_git_token: given.git_token.is_some(),
+        has_api_token: false,
         task: Some(&task.id.name),
     });
     check.finish(&recipe, git_token.as_ref())?;

@@ -32,6 +32,8 @@ pub(crate) fn task() -> Task {
         },
         source_trigger: Some(SourceTrigger::on_pushes("defaultSourceTriggerName")),
         git_token: None,
+        reports: true,
+        api_token: None,
         run_limit: None,
         created: Timestamp::default(),
         updated: Timestamp::default(),
