@@ -14,9 +14,10 @@ use crate::built_on::{BuiltOn, SourceRead};
 use crate::cause::Cause;
 use crate::id::{PoolName, RegistryName, RunId, TaskId, TaskName, TokenId};
 use crate::recipe::{Recipe, Work};
+use crate::report::Reported;
 use crate::sealed::Sealed;
 use crate::signature::RunSignature;
-use crate::source::{CommitId, RefName};
+use crate::source::{CommitId, RefName, Source};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 
@@ -71,6 +72,9 @@ pub struct Run {
     /// What its worker read from a git repository. Not signed, because a worker reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<SourceRead>,
+    /// What was last passed on to its code host. Not signed, because it changes with the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Reported>,
     /// Whether the run and its log are kept for good.
     #[serde(default)]
     pub archived: bool,
@@ -131,6 +135,16 @@ impl Run {
     #[must_use]
     pub fn is_of_fork(&self) -> bool {
         self.recipe.pull_request.as_ref().is_some_and(|of| of.is_fork)
+    }
+
+    /// The commit that it builds, if that is known: the one that its worker read, or that its source names.
+    #[must_use]
+    pub fn commit(&self) -> Option<CommitId> {
+        match (&self.read, &self.recipe.source) {
+            (Some(read), _) => Some(read.commit.clone()),
+            (None, Source::Git(git)) => git.reference.as_ref()?.as_str().parse().ok(),
+            (None, Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing) => None,
+        }
     }
 
     /// The status for people.
@@ -237,6 +251,9 @@ pub struct TaskRevision {
     /// Whether the run executes the revision as it is saved, without overrides, though maybe at an exact commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unchanged: bool,
+    /// Whether the code host shows the run's states: it executes, or repeats, an unchanged revision that reports them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports: bool,
 }
 
 /// The types of runs, as in the original.

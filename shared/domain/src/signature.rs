@@ -113,6 +113,7 @@ impl Run {
             signature: _,
             built_on: _,
             read: _,
+            reported: _,
             archived: _,
             approved: _,
             cancel: _,
@@ -175,7 +176,7 @@ mod tests {
             fixed,
             concat!(
                 r#"{"form":"gantry run 1","id":"ca1","registry":"reg","run_type":"QuickBuild","#,
-                r#""task":{"name":"web","created":0,"revision":3,"is_unchanged":true},"recipe":{"source":{"kind":"git","#,
+                r#""task":{"name":"web","created":0,"revision":3,"is_unchanged":true,"reports":true},"recipe":{"source":{"kind":"git","#,
                 r#""url":"https://github.com/octo/hello.git","reference":"main","folder":"app"},"#,
                 r#""platform":"linux/amd64","timeout":3600,"work":{"build":{"#,
                 r#""dockerfile":"Dockerfile","images":["web:{{.Run.ID}}"],"#,

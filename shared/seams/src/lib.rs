@@ -26,6 +26,7 @@ pub mod hooks;
 pub mod installation;
 pub mod lineages;
 pub mod logs;
+pub mod outbox;
 pub mod registries;
 pub mod requests;
 pub mod reseal;

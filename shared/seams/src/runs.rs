@@ -27,6 +27,7 @@ mod ends;
 mod indexes;
 mod leasing;
 mod listing;
+mod reporting;
 
 pub use admission::{Admission, Limits, full, ready};
 pub(crate) use admission::{last_admitted_of_registry, last_admitted_of_task};
@@ -42,8 +43,10 @@ pub use leasing::{
 };
 pub use listing::{
     ReadyRun, all_ready, count_leased, ended, leased, list, next_waiting_registry, open_of_change,
-    pools_with_work, ready_before, unresolved, waiting, waiting_in,
+    pools_with_work, ready_before, unreported, unresolved, waiting, waiting_in,
 };
+pub(crate) use reporting::note_problem;
+pub use reporting::{leave_unreported, report};
 
 /// An operation on a run was refused, or failed.
 #[derive(Debug, thiserror::Error)]

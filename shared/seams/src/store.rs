@@ -180,6 +180,10 @@ kinds! {
     Pool = "pool",
     /// An uploaded archive.
     Upload = "upload",
+    /// A report on its way to a code host.
+    Outbox = "outbox",
+    /// Who sends the reports of a commit now.
+    OutboxTurn = "outbox-turn",
     /// A record that did not decode, kept for inspection.
     Quarantine = "quarantine",
     /// An import into this store is unfinished: no process may start on it.

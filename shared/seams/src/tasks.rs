@@ -42,6 +42,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), Add
         batch.expect.push((revision.clone(), Expect::Absent));
         task_images::create(&mut batch, &task)?;
         watch_source(&mut batch, None, &task);
+        claim_repository(&mut batch, None, Some(&task));
         let event = saved(None, &task);
         events::record_undecided(&mut batch, &event)?;
         match store.commit(batch).await {
@@ -107,6 +108,7 @@ pub async fn update(
         .update(store, &id.to_string(), next_revision, |batch, before, after| {
             record_revision(batch, after).map(drop)?;
             watch_source(batch, Some(before), after);
+            claim_repository(batch, Some(before), Some(after));
             events::record_undecided(batch, &saved(Some(before), after))
         })
         .await?;
@@ -135,6 +137,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         task_images::forget(&mut batch, &found.value);
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
+        claim_repository(&mut batch, Some(&found.value), None);
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(found.value.prefix, &repository), &member);
         }
@@ -156,6 +159,27 @@ pub async fn watching(
 ) -> Result<Vec<Task>, StoreError> {
     let after = after.map(ToString::to_string);
     ALL.list_in(store, &by_source(registry, repository), after.as_deref(), limit).await
+}
+
+/// Whether a task of another registry reports to the same repository.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn is_claimed_by_others(
+    store: &dyn Store,
+    registry: RunPrefix,
+    repository: &RepositoryKey,
+) -> Result<bool, StoreError> {
+    let own = format!("{registry}/");
+    // `0` is the character after `/`, so these are the first of all and the first after the registry's own.
+    let behind_own = From::After(Entry { score: 0, member: format!("{registry}0") });
+    for from in [From::Start, behind_own] {
+        let first = store.range(&by_repository(repository), from, 1).await?;
+        if first.iter().any(|entry| !entry.member.starts_with(&own)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes revisions made before `before`, at most `limit`. Returns how many.
@@ -202,6 +226,21 @@ fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) {
     }
 }
 
+/// Updates the index of the repositories that tasks report to.
+fn claim_repository(batch: &mut Batch, before: Option<&Task>, after: Option<&Task>) {
+    let claim = |task: &Task| {
+        let repository = task.repository().filter(|_| task.reports)?.key();
+        Some((by_repository(&repository), format!("{}/{}", task.prefix, task.id.name)))
+    };
+    let (old, new) = (before.and_then(claim), after.and_then(claim));
+    if let Some((index, member)) = old.filter(|old| Some(old) != new.as_ref()) {
+        batch.unindex(index, member);
+    }
+    if let Some((index, member)) = new {
+        batch.index(index, 0, member);
+    }
+}
+
 /// The event that a revision of a task was saved.
 fn saved(before: Option<&Task>, after: &Task) -> Event {
     let watched = |task: &Task| {
@@ -230,6 +269,11 @@ fn of_registry(registry: &RegistryName) -> Index {
 
 fn by_source(registry: RunPrefix, repository: &RepositoryKey) -> Index {
     Index::new(format!("tasks/source/{registry}/{repository}"))
+}
+
+/// The tasks that report to a repository. Members are `registry's prefix/task`.
+fn by_repository(repository: &RepositoryKey) -> Index {
+    Index::new(format!("tasks/repository/{repository}"))
 }
 
 /// The index of all tasks, by id.

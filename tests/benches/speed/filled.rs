@@ -94,7 +94,13 @@ async fn create(parts: &Parts, numbers: Range<usize>, tasks: usize) -> Result<Ve
             runs::Creation::begin(store, Batch::default(), RunPrefix::nth(0), signer, now).await?;
         for number in first..numbers.end.min(first + A_COMMIT) {
             let name = task_name(number % tasks).parse()?;
-            let task = Some(TaskRevision { name, created: now, revision: 1, is_unchanged: true });
+            let task = Some(TaskRevision {
+                name,
+                created: now,
+                revision: 1,
+                is_unchanged: true,
+                reports: true,
+            });
             ids.push(creation.add(RunDraft { task, ..draft.clone() }, None)?.id);
         }
         store.commit(creation.finish()).await.context("nobody else creates runs")?;

@@ -13,6 +13,7 @@ use gantry_domain::task::Task;
 use gantry_domain::token::Token;
 use gantry_domain::worker::Worker;
 use gantry_seams::installation::Installation;
+use gantry_seams::outbox::Outgoing;
 use gantry_seams::uploads::Upload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,6 +52,7 @@ fn read(bytes: &[u8]) {
     same::<Worker>(bytes);
     same::<Installation>(bytes);
     same::<Upload>(bytes);
+    same::<Outgoing>(bytes);
 }
 
 /// A decoded record, encoded and decoded again, is equal.

@@ -39,6 +39,7 @@ mod embedded {
     mod logs;
     mod lost_answers;
     mod order;
+    mod outbox;
     mod poison;
     mod pools;
     mod pull_requests;
@@ -69,6 +70,7 @@ mod scaled {
     mod leases;
     mod lost_answers;
     mod order;
+    mod outbox;
     mod pushes;
     mod redis_user;
     mod room;

@@ -67,6 +67,7 @@ impl RunDraft {
             trace: self.trace,
             created: now,
             signature: None,
+            reported: None,
             archived: false,
             approved: None,
             cancel: None,
@@ -311,7 +312,8 @@ pub fn for_rerun(run: &Run, event: EventId, by: TokenId) -> RunDraft {
 
 fn revision(task: &Task, is_unchanged: bool) -> TaskRevision {
     let (created, revision) = (task.created, task.revision);
-    TaskRevision { name: task.id.name.clone(), created, revision, is_unchanged }
+    let reports = is_unchanged && task.reports;
+    TaskRevision { name: task.id.name.clone(), created, revision, is_unchanged, reports }
 }
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     if matches!(run.built_on, BuiltOn::Read(_)) && run.state.done().is_none() {
         entries.push(at(unresolved(), created));
     }
+    if run.is_unreported() {
+        entries.push(at(unreported(), created));
+    }
     entries
 }
 
@@ -236,6 +239,11 @@ pub(super) fn all_ready_entry(pool: &PoolName, run: RunId, since: Timestamp) -> 
 /// Runs whose commit is still to be compared with the facts, oldest first.
 pub(super) fn unresolved() -> Index {
     Index::new("runs/unresolved")
+}
+
+/// Runs whose state is still to be passed on to their code host, oldest first.
+pub(super) fn unreported() -> Index {
+    Index::new("runs/unreported")
 }
 
 /// Scored by the end of the lease.

@@ -99,6 +99,14 @@ pub async fn unresolved(store: &dyn Store, limit: usize) -> Result<Vec<Run>, Sto
     load_members(store, &indexes::unresolved(), From::Start, limit).await
 }
 
+/// Runs whose state is still to be passed on to their code host, oldest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn unreported(store: &dyn Store, limit: usize) -> Result<Vec<Run>, StoreError> {
+    load_members(store, &indexes::unreported(), From::Start, limit).await
+}
+
 /// How many runs are leased, without hidden ones, counted up to `limit`.
 ///
 /// # Errors
