@@ -310,7 +310,7 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
                 .collect()
         }),
         bases: product.map_or_else(Vec::new, |product| bases(&product.bases)),
-        commit: commit(run).map(ToString::to_string),
+        commit: run.commit().map(|commit| commit.to_string()),
         error: done.and_then(|done| done.outcome.error()).map(run_error),
         worker: attempts.last().map(|attempt| attempt.worker.clone()),
         attempts,
@@ -319,15 +319,13 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
             .cancel
             .as_ref()
             .map(|ask| types::CancelAsked { by: ask.by.to_string(), at: time(ask.at) }),
+        commit_status: run.reported.as_ref().map(|reported| types::CommitStatus {
+            context: reported.context.to_string(),
+            commit: reported.commit.to_string(),
+            problem: reported.problem.clone(),
+        }),
         archived: run.archived,
     }
-}
-
-/// The commit that was built; until that is known, the commit that a push named.
-fn commit(run: &run::Run) -> Option<&CommitId> {
-    let built = run.state.done().and_then(|done| done.outcome.product()?.commit.as_ref());
-    let built = built.or(run.read.as_ref().map(|read| &read.commit));
-    built.or(run.cause.commit())
 }
 
 fn run_error(error: &run::RunError) -> types::RunError {

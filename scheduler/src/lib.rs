@@ -1,6 +1,7 @@
-//! Turns undecided events into runs and waiting runs into ready ones, and recovers what was lost on the way.
+//! Turns undecided events into runs and waiting runs into ready ones, reports runs to code hosts, and recovers what was
+//! lost on the way.
 //!
-//! In: the store's undecided events, waiting and leased runs, the clock. Out: decisions, ready runs, doorbells. Any
+//! In: the store's undecided events, the runs, the clock. Out: decisions, ready runs, reports, doorbells. Any
 //! number of schedulers may run: if two do the same thing at once, one commit succeeds and the other conflicts and is
 //! retried.
 
@@ -11,6 +12,7 @@ mod beside;
 mod decider;
 mod figures;
 mod keeper;
+mod outbox;
 mod resolver;
 mod scheduler;
 mod secrets;
@@ -20,6 +22,7 @@ mod ticking;
 
 pub use decider::Asks;
 pub use keeper::{Keeper, Retention};
+pub use outbox::Sends;
 pub use scheduler::{Scheduler, SchedulerSettings};
 pub use secrets::VaultReads;
 pub use sweeper::Sweeper;

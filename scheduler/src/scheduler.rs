@@ -9,11 +9,13 @@ use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{SharedStore, StoreError};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::admission::Admitter;
 use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
+use crate::outbox::{Outbox, Sends};
 use crate::resolver::Resolver;
 use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
@@ -21,6 +23,9 @@ use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
 
 /// How often expired data is removed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often the states of runs are reported. What changes in between is reported once.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections and settings of a scheduler process.
 #[derive(Clone)]
@@ -39,6 +44,8 @@ pub struct Scheduler {
     pub providers: Arc<dyn ProviderApi>,
     /// The requests to code hosts that are in progress.
     pub asks: Arc<Asks>,
+    /// The reports to code hosts that are being sent.
+    pub sends: Arc<Sends>,
     /// The vaults that secrets are read from when their runs are admitted.
     pub vaults: Arc<VaultReads>,
     /// Its settings.
@@ -52,6 +59,8 @@ pub struct SchedulerSettings {
     pub sweep_interval: Duration,
     /// The period of a lease: after the store was away, every lease gets one full period.
     pub lease: Duration,
+    /// The URL at which people reach gantry.
+    pub public_url: Url,
     /// How long a run may be ready in a pool without workers before it ends.
     pub queue_timeout: Duration,
     /// How long things are kept.
@@ -63,11 +72,13 @@ impl Scheduler {
     pub async fn run(self, stop: CancellationToken) {
         let (decider, resolver, admitter) = (self.decider(), self.resolver(), self.admitter());
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
+        let outbox = self.outbox();
         let interval = self.settings.sweep_interval;
         let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
         tokio::join!(
             on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
+            every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
             every("figures", &stop, interval, || figures.tick()),
             every("logs", &stop, interval, || keeper.seal_logs()),
@@ -76,7 +87,7 @@ impl Scheduler {
         );
     }
 
-    /// Makes one pass over the due events, running and waiting runs, as if every doorbell had rung. For tests, and for
+    /// Makes one pass over the due events, the runs and the due reports, as if every doorbell had rung. For tests, and for
     /// callers that need the effect at once. Returns whether anything moved.
     ///
     /// # Errors
@@ -85,7 +96,8 @@ impl Scheduler {
         let resolved = self.resolver().tick().await?;
         let decided = self.decider().tick_and_settle().await?;
         let admitted = self.admitter().tick_and_settle().await?;
-        Ok(resolved + decided + admitted > 0)
+        let reported = self.outbox().tick_and_settle().await?;
+        Ok(resolved + decided + admitted + reported > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -109,6 +121,16 @@ impl Scheduler {
             jobs: Arc::clone(&self.queues.jobs),
             keyring: Arc::clone(&self.keyring),
             vaults: Arc::clone(&self.vaults),
+        }
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox {
+            store: Arc::clone(&self.store),
+            keyring: Arc::clone(&self.keyring),
+            providers: Arc::clone(&self.providers),
+            sends: Arc::clone(&self.sends),
+            public_url: self.settings.public_url.clone(),
         }
     }
 

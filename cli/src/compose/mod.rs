@@ -171,8 +171,13 @@ impl Service {
             Some(keyring) => Some((shared.ingress(keyring, health), bind(&settings)?)),
             None => None,
         };
-        let scheduler = keys.service().filter(|_| role.does(Role::Scheduler));
-        let scheduler = scheduler.map(|keyring| shared.scheduler(keyring)).transpose()?;
+        let scheduler = match keys.service().filter(|_| role.does(Role::Scheduler)) {
+            Some(keyring) => {
+                let listeners = ingress.as_ref().map(|(_, listeners)| listeners);
+                Some(shared.scheduler(keyring, public_url(&settings, listeners)?)?)
+            }
+            None => None,
+        };
         let worker = match (keys.pool(), engine.to_build_with(role)?, &data) {
             (Some(key), Some(docker), Some(data)) => {
                 engine.watch(role, docker, health);
@@ -195,25 +200,17 @@ impl Service {
 
     /// The URL for other machines.
     pub(crate) fn public_url(&self) -> Result<Url> {
-        self.settings.server.public_url.clone().map_or_else(|| self.local_url(), Ok)
+        public_url(&self.settings, self.listeners())
     }
 
     /// The URL for clients on this machine. With TLS it is the public one, because the certificate is only valid for
     /// that name.
     pub(crate) fn local_url(&self) -> Result<Url> {
-        let has_tls = self.settings.server.tls_certificate.is_some();
-        if let Some(url) = self.settings.server.public_url.as_ref().filter(|_| has_tls) {
-            return Ok(url.clone());
-        }
-        let address = match &self.ingress {
-            Some((_, listeners)) => {
-                listeners.api.local_addr().context("cannot tell the bound address")?
-            }
-            None => self.settings.server.listen,
-        };
-        let address = loopback::from_here(address);
-        let scheme = if has_tls { "https" } else { "http" };
-        Ok(Url::parse(&format!("{scheme}://{address}"))?)
+        local_url(&self.settings, self.listeners())
+    }
+
+    fn listeners(&self) -> Option<&Listeners> {
+        self.ingress.as_ref().map(|(_, listeners)| listeners)
     }
 
     /// The engine's name and address, or why it does not answer.
@@ -262,6 +259,24 @@ impl Service {
         }
         parts
     }
+}
+
+fn public_url(settings: &Settings, listeners: Option<&Listeners>) -> Result<Url> {
+    settings.server.public_url.clone().map_or_else(|| local_url(settings, listeners), Ok)
+}
+
+fn local_url(settings: &Settings, listeners: Option<&Listeners>) -> Result<Url> {
+    let has_tls = settings.server.tls_certificate.is_some();
+    if let Some(url) = settings.server.public_url.as_ref().filter(|_| has_tls) {
+        return Ok(url.clone());
+    }
+    let address = match listeners {
+        Some(listeners) => listeners.api.local_addr().context("cannot tell the bound address")?,
+        None => settings.server.listen,
+    };
+    let address = loopback::from_here(address);
+    let scheme = if has_tls { "https" } else { "http" };
+    Ok(Url::parse(&format!("{scheme}://{address}"))?)
 }
 
 impl Engine {

@@ -23,6 +23,7 @@ use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::measured::{MeasuredContainers, MeasuredEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
+use url::Url;
 
 use super::outbound;
 use super::servers::Servers;
@@ -88,7 +89,7 @@ impl<'a> SharedParts<'a> {
         }
     }
 
-    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>) -> Result<Scheduler> {
+    pub(super) fn scheduler(&self, keyring: &Arc<Keyring>, public_url: Url) -> Result<Scheduler> {
         let kept = &self.settings.retention;
         let entries = self.settings.code_hosts.apis.clone();
         let code_hosts = Arc::new(CodeHosts::new(self.git.clone(), &self.http, entries)?);
@@ -100,10 +101,12 @@ impl<'a> SharedParts<'a> {
             code_host: code_hosts.clone(),
             providers: code_hosts,
             asks: Arc::default(),
+            sends: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
+                public_url,
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

@@ -8,7 +8,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{deliveries, events, lineages, runs, tags, tasks, uploads};
+use gantry_seams::{deliveries, events, lineages, outbox, runs, tags, tasks, uploads};
 
 use super::Keeper;
 
@@ -21,7 +21,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 /// How long things are kept.
 #[derive(Debug, Clone)]
 pub struct Retention {
-    /// Ended runs that are not archived, and their logs.
+    /// Ended runs that are not archived, their logs, and what was reported of them.
     pub runs: Duration,
     /// Deliveries, their events and decisions.
     pub deliveries: Duration,
@@ -82,6 +82,7 @@ impl Keeper {
         count += events::forget(store, now.before(keep.deliveries), PIECE).await?;
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
+        count += outbox::forget(store, now.before(keep.runs), PIECE).await?;
         count += tags::forget(store, now.before(keep.lineage), PIECE).await?;
         let mut old = uploads::older_than(store, now.before(keep.uploads), PIECE).await?;
         let unused = now.before(keep.unused_uploads);

@@ -231,11 +231,27 @@ pub struct Run {
     /// The request to cancel it, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_asked: Option<CancelAsked>,
+    /// Where a code host shows its state; absent if none does, or none was told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_status: Option<CommitStatus>,
     /// Whether it and its log are kept for good.
     pub archived: bool,
     /// The worker that has it, or had it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+}
+
+/// The status of a commit at its code host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommitStatus {
+    /// The name of the status.
+    #[schema(example = "gantry/web")]
+    pub context: String,
+    /// The commit.
+    pub commit: String,
+    /// Why the code host does not show it, and the remedy, once gantry has given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What went wrong in a run.

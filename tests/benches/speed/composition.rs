@@ -27,6 +27,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::store::SharedStore;
 use gantry_seams::{hooks, installation, registries, runs};
+use gantry_tests::pipeline;
 use gantry_tests::real;
 use gantry_worker::engine::Engine;
 use gantry_worker::engine::containers::ContainerLimits;
@@ -167,10 +168,12 @@ impl Parts {
             code_host: self.code_hosts.clone(),
             providers: self.code_hosts.clone(),
             asks: Arc::default(),
+            sends: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
+                public_url: pipeline::public_url(),
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

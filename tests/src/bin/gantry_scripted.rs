@@ -30,6 +30,7 @@ use gantry_seams::store::SharedStore;
 use gantry_sqlite::{DataDir, Options, SqliteStore};
 use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
+use gantry_tests::pipeline;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_worker::engine::containers::ContainerLimits;
 use gantry_worker::source::Sources;
@@ -171,10 +172,12 @@ impl Shared {
             code_host: self.code_hosts.clone(),
             providers: self.code_hosts.clone(),
             asks: Arc::default(),
+            sends: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,
+                public_url: pipeline::public_url(),
                 queue_timeout: Duration::from_secs(3600),
                 retention: arguments.retention.clone(),
             },

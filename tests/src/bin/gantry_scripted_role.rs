@@ -29,6 +29,7 @@ use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
 use gantry_tests::crash::Crash;
 use gantry_tests::kept_registry::KeptRegistry;
+use gantry_tests::pipeline;
 use gantry_tests::scripted::{self, MIRRORS, UNPACKED};
 use gantry_tests::servers::rabbitmq::PASSWORD;
 use gantry_worker::engine::containers::ContainerLimits;
@@ -218,10 +219,12 @@ impl RoleParts {
             code_host: code_hosts.clone(),
             providers: code_hosts,
             asks: Arc::default(),
+            sends: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
+                public_url: pipeline::public_url(),
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

@@ -71,6 +71,8 @@ points! {
     LineageWritten = "run.lineage-written",
     /// A run's outcome is written, but no doorbell was rung.
     Finished = "run.finished",
+    /// The state of a run is in the outbox, but not sent.
+    ReportQueued = "report.queued",
     /// A lost worker's run waits for another worker, but no doorbell was rung.
     Lapsed = "run.lapsed",
     /// A run's cancellation is stored, but its worker was not notified.
@@ -130,6 +132,7 @@ impl CrashPoint {
             Self::Tagged => BeforeCommit(|batch| puts(batch, Kind::Lineage)),
             Self::LineageWritten => AfterCommit(|batch| puts(batch, Kind::Lineage)),
             Self::Finished => AfterCommit(|batch| brings_run_to(batch, "done")),
+            Self::ReportQueued => AfterCommit(|batch| puts(batch, Kind::Outbox)),
             Self::Lapsed => AfterCommit(|batch| {
                 runs(batch).any(|run| run["state"]["reason"]["for"] == "worker_lost")
             }),

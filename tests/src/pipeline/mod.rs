@@ -43,7 +43,7 @@ use gantry_worker::engine::docker::DockerEngine;
 use gantry_worker::engine::scripted::{Action, ScriptedEngine};
 use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Policy, Usage, Worker, WorkerSettings};
-use reqwest::Client;
+use reqwest::{Client, Url};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, StartedBackend, Vhost};
@@ -164,10 +164,12 @@ impl TestPipeline {
             code_host: Arc::new(self.code_hosts.clone()),
             providers: Arc::new(self.providers.clone()),
             asks: Arc::default(),
+            sends: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
                 lease: LEASE,
+                public_url: public_url(),
                 queue_timeout: QUEUE_TIMEOUT,
                 retention: Retention::default(),
             },
@@ -570,6 +572,15 @@ pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
         Work::Build(build) => build,
         Work::File(_) => panic!("this recipe runs a task file"),
     }
+}
+
+/// The URL at which people would reach the installation.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn public_url() -> Url {
+    Url::parse("http://gantry.test/").expect("a URL")
 }
 
 fn policy() -> OutboundPolicy {

@@ -7,7 +7,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::blobs::Blobs;
 use gantry_seams::logs::{self, LogId, LogPart, LogReader};
 use gantry_seams::store::Store;
-use gantry_seams::{due, runs};
+use gantry_seams::{due, outbox, runs};
 
 /// More objects than any round has.
 pub(crate) const MANY: usize = 1000;
@@ -53,7 +53,8 @@ pub(crate) async fn log(
     }
 }
 
-/// What is not finished: leased, waiting and ready runs, hidden ones too, undecided events and unsealed logs, as text.
+/// What is not finished: leased, waiting and ready runs, hidden ones too, undecided events, unsealed logs and unsent
+/// reports, as text.
 pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
     let ever = Timestamp::from_millis(i64::MAX);
     // In the order of a run's states, so that a run cannot be missed between two reads.
@@ -68,6 +69,8 @@ pub(crate) async fn open(store: &dyn Store) -> Result<Vec<String>> {
         ("ready", texts(ready.into_iter().map(|ready| ready.run))),
         ("leased again", ids(&runs::leased(store, MANY).await?)),
         ("unsealed", texts(logs::open_logs(store, None, MANY).await?)),
+        ("unreported", ids(&runs::unreported(store, MANY).await?)),
+        ("unsent", texts(outbox::due(store, ever, None, MANY).await?.iter().map(|due| due.run))),
     ];
     let open = kinds.iter().filter(|(_, which)| !which.is_empty());
     Ok(open.map(|(what, which)| format!("{which:?} are {what}")).collect())

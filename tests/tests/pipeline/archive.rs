@@ -30,6 +30,8 @@ async fn old() -> Old {
     let clock = Clock::Manual(gantry.clock.clone());
     let store = Arc::new(SqliteStore::in_memory(Options { clock, ..Options::default() }).unwrap());
     gantry.store = store.clone();
+    gantry.providers.open();
+    gantry.providers.set_away(true);
     installation::open(store.as_ref(), "old", &[]).await.unwrap();
     create_registry(store.as_ref(), "reg", REGISTRY, 1).await;
     gantry.create_hook().await;
@@ -92,7 +94,10 @@ async fn a_moved_installation_continues_completely() {
     assert_eq!(next.id.to_string(), "ca4");
     let repeated = new.ask(&old.task, Some("k")).await;
     assert_eq!(repeated, requests::AcceptedRequest::Repeated("ca2".parse().unwrap()));
+    new.providers.open();
     new.settle().await;
+    let reports = new.providers.reports();
+    assert!(reports.iter().any(|report| report.link.ends_with("/ca1")), "{reports:?}");
     for run in ["ca1", "ca2", "ca3", "ca4"] {
         assert_eq!(new.run(run).await.status(), RunStatus::Succeeded, "{run}");
     }

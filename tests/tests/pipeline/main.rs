@@ -44,6 +44,7 @@ mod embedded {
     mod pools;
     mod pull_requests;
     mod pushes;
+    mod reports;
     mod requests;
     mod room;
     mod scans;
@@ -103,6 +104,7 @@ mod slow {
         mod logs;
         mod poison;
         mod pools;
+        mod reports;
         mod requests;
         mod scans;
         mod steps;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gantry_api::{Run, Step};
+use gantry_api::{CommitStatus, Run, Step};
 use gantry_ops::terminal::one_line;
 
 use crate::client::lanes;
@@ -54,6 +54,7 @@ pub(super) fn details(run: &Run) -> Details {
         .maybe("finished", run.finished.as_deref().map(instant))
         .maybe("duration", run.duration_ms.map(|millis| clock(Duration::from_millis(millis))))
         .each("pushed", run.images.iter().map(|image| format!("{}@{}", image.image, image.digest)))
+        .maybe("commit status", run.commit_status.as_ref().map(status_words))
         .each("left alone", run.superseded.iter().map(|tag| tag.why.clone()))
         .each(
             "bases",
@@ -78,6 +79,13 @@ pub(super) fn details(run: &Run) -> Details {
         details.line("archived", "kept for good");
     }
     details
+}
+
+fn status_words(status: &CommitStatus) -> String {
+    match &status.problem {
+        None => status.context.clone(),
+        Some(problem) => format!("{} is not shown: {problem}", status.context),
+    }
 }
 
 /// The graph of the steps: who waits for whom, how each ended, and how long it took.
@@ -264,6 +272,11 @@ mod tests {
         platform    linux/amd64
         created     2026-03-09T20:30:10Z
         ");
+        let status = json!({"context": "gantry/web", "commit": "4f2a91c", "problem": "401: give another token"});
+        let refused = run(json!({"commit_status": status}));
+        let shown = details(&refused).to_string();
+        let line = shown.lines().find(|line| line.starts_with("commit status"));
+        assert_eq!(line, Some("commit status  gantry/web is not shown: 401: give another token"));
     }
 
     #[test]

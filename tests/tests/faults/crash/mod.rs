@@ -58,7 +58,7 @@ enum Old {
 type Crashes = &'static [(Part, CrashPoint)];
 
 /// The points, with the first column of the row in ARCHITECTURE.md that describes the recovery.
-const TABLE: [(CrashPoint, &str); 25] = [
+const TABLE: [(CrashPoint, &str); 26] = [
     (BeforeAccept, "request read and commit"),
     (LargeBodyPut, "large body stored and commit"),
     (Accepted, "commit and answer"),
@@ -78,6 +78,7 @@ const TABLE: [(CrashPoint, &str); 25] = [
     (LineageWritten, "take and anything later"),
     (Lapsed, "take and anything later"),
     (Finished, "outcome written and doorbell"),
+    (ReportQueued, "run moved and report, report sent and recorded; code host away"),
     (CancelAsked, "cancel asked and doorbell"),
     (SegmentPut, "worker lost, its log in the store"),
     (BeforeSeal, "worker lost, its log in the store"),
@@ -87,7 +88,7 @@ const TABLE: [(CrashPoint, &str); 25] = [
 ];
 
 /// The stories with their crashes. A run survives the loss of two workers, but not of three.
-const PLAYS: [(Story, Crashes); 12] = [
+const PLAYS: [(Story, Crashes); 13] = [
     (
         Push,
         &[
@@ -103,6 +104,7 @@ const PLAYS: [(Story, Crashes); 12] = [
     (Push, &[(Worker, Tagging), (Scheduler, Lapsed), (Worker, HalfTagged)]),
     (Push, &[(Worker, Tagged), (Worker, LineageWritten), (Worker, Finished)]),
     (Push, &[(Worker, SegmentPut), (Scheduler, BeforeSeal)]),
+    (Push, &[(Scheduler, ReportQueued)]),
     (PushToMany, &[(Scheduler, HalfDecided)]),
     (Cancel, &[(Ingress, CancelAsked)]),
     (Request, &[(Ingress, Requested)]),
