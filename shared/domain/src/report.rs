@@ -128,7 +128,11 @@ impl Run {
         if !reports || self.is_hidden() {
             return None;
         }
-        let target = ReportTarget { commit: self.commit()?, pull_request: None, repository: None };
+        let of = self.recipe.pull_request.as_ref();
+        // A trial merge is nobody's commit: the head is what people see.
+        let commit = of.map(|of| of.head.clone()).or_else(|| self.commit())?;
+        let pull_request = of.map(|of| of.number);
+        let target = ReportTarget { commit, pull_request, repository: None };
         Some((&git.url, target))
     }
 
@@ -177,6 +181,7 @@ fn short(commit: &CommitId) -> &str {
 /// masked error does.
 fn describe(run: &Run) -> String {
     let text = match &run.state {
+        state if state.is_held() => "Waits for an approval".to_owned(),
         RunState::Waiting { .. } | RunState::Ready { .. } if run.attempts.is_empty() => {
             "Waits for a worker".to_owned()
         }
@@ -234,7 +239,7 @@ mod tests {
     use crate::decide::planner;
     use crate::decide::samples::task;
     use crate::id::{RunId, RunPrefix};
-    use crate::run::{Done, ErrorCode, Progress, WaitReason};
+    use crate::run::{CanceledBy, Done, ErrorCode, Progress, WaitReason};
     use crate::timestamp::Timestamp;
 
     fn commit(digit: &str) -> CommitId {
@@ -387,7 +392,10 @@ mod tests {
                 ended(Outcome::Timeout { error: error(None, None, "over 60 s") }),
                 "Took too long: over 60 s",
             ),
-            (ended(Outcome::Canceled { by: "t1".parse().unwrap() }), "Canceled"),
+            (
+                ended(Outcome::Canceled { by: CanceledBy::PullRequestClosed { number: 7 } }),
+                "Canceled",
+            ),
         ] {
             assert_eq!(describe(&run), expected);
         }

@@ -70,7 +70,7 @@ async fn what_replaces_a_report_while_it_is_sent_stays_due() {
     let run = enqueued(&gantry, "web", "a").await;
     let claimed = claim(&gantry, &due(&gantry).await[0], "1").await.unwrap();
     let store = gantry.store.as_ref();
-    runs::cancel(store, run.id, &TestPipeline::somebody()).await.unwrap();
+    runs::cancel(store, run.id, &TestPipeline::canceler()).await.unwrap();
     report(&gantry, &run).await;
     outbox::sent(store, &claimed).await.unwrap();
     let due = due(&gantry).await;
@@ -85,7 +85,7 @@ async fn what_replaces_a_report_that_fails_keeps_its_pause() {
     let store = gantry.store.as_ref();
     let claimed = claim(&gantry, &due(&gantry).await[0], "1").await.unwrap();
     outbox::failed(store, &claimed, A_MINUTE, "away".to_owned()).await.unwrap();
-    runs::cancel(store, run.id, &TestPipeline::somebody()).await.unwrap();
+    runs::cancel(store, run.id, &TestPipeline::canceler()).await.unwrap();
     report(&gantry, &run).await;
     assert!(due(&gantry).await.is_empty());
     gantry.clock.advance(A_MINUTE);
@@ -101,7 +101,7 @@ async fn an_older_run_replaces_nothing_also_after_the_newer_one_was_sent() {
     let claimed = claim(&gantry, &due(&gantry).await[0], "1").await.unwrap();
     let store = gantry.store.as_ref();
     outbox::sent(store, &claimed).await.unwrap();
-    runs::cancel(store, older.id, &TestPipeline::somebody()).await.unwrap();
+    runs::cancel(store, older.id, &TestPipeline::canceler()).await.unwrap();
     report(&gantry, &older).await;
     assert!(due(&gantry).await.is_empty());
     assert!(runs::unreported(store, 10).await.unwrap().is_empty(), "the older run owes nothing");

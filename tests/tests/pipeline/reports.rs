@@ -150,7 +150,7 @@ async fn whatever_ends_a_run_the_code_host_shows_the_end() {
     }
     push(&gantry, &commit).await;
     assert_eq!(shown(&gantry).len(), 7);
-    let (store, by) = (gantry.store.as_ref(), TestPipeline::somebody());
+    let (store, by) = (gantry.store.as_ref(), TestPipeline::canceler());
     let error = |message: &str, exit_code| RunError {
         code: ErrorCode::StepFailed,
         step: Some("build".parse().unwrap()),
@@ -232,7 +232,7 @@ async fn an_older_run_that_ends_later_replaces_nothing() {
     task(&gantry, "web", |_| {}).await;
     push(&gantry, &commit).await;
     let newer = rerun(&gantry, "ca1").await;
-    let (store, by) = (gantry.store.as_ref(), TestPipeline::somebody());
+    let (store, by) = (gantry.store.as_ref(), TestPipeline::canceler());
     gantry.schedule().await;
     runs::cancel(store, newer.id, &by).await.unwrap();
     gantry.schedule().await;
@@ -249,7 +249,7 @@ async fn a_newer_run_wins_also_if_the_code_host_was_told_nothing_before() {
     task(&gantry, "web", |_| {}).await;
     push(&gantry, &commit).await;
     let newer = rerun(&gantry, "ca1").await;
-    runs::cancel(gantry.store.as_ref(), newer.id, &TestPipeline::somebody()).await.unwrap();
+    runs::cancel(gantry.store.as_ref(), newer.id, &TestPipeline::canceler()).await.unwrap();
     gantry.settle().await;
     gantry.providers.set_away(false);
     gantry.clock.advance(AN_HOUR);

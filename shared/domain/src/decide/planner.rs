@@ -159,7 +159,7 @@ pub fn for_pull_request(
         registry: task.id.registry.clone(),
         purpose: Purpose::Execute,
         run_type: RunType::triggered(&recipe.work),
-        task: Some(revision(task, false)),
+        task: Some(TaskRevision { reports: task.reports, ..revision(task, false) }),
         recipe,
         git_token: task.git_token.clone(),
         cause: Cause::PullRequest {
