@@ -315,6 +315,17 @@ pub(crate) fn run(run: &run::Run) -> types::Run {
         worker: attempts.last().map(|attempt| attempt.worker.clone()),
         attempts,
         steps: Vec::new(),
+        pull_request: run.recipe.pull_request.as_ref().map(|of| types::RunPullRequest {
+            number: of.number,
+            head: of.head.to_string(),
+            base: of.base.to_string(),
+            is_fork: of.is_fork,
+            is_held: run.state.is_held(),
+        }),
+        approved: run
+            .approved
+            .as_ref()
+            .map(|approved| types::Approved { by: approved.by.clone(), at: time(approved.at) }),
         cancel_asked: run
             .cancel
             .as_ref()

@@ -155,6 +155,18 @@ fn details(delivery: &Delivery, events: &[Event]) -> Details {
     details
 }
 
+/// An event with its decision.
+pub(super) fn event_details(event: &Event) -> Details {
+    let mut details = Details::default();
+    details
+        .line("event", &event.id)
+        .line("registry", &event.registry)
+        .line("received", instant(&event.received))
+        .line("what", &event.what)
+        .each("decision", decision(event));
+    details
+}
+
 /// One line for each task: the run, or the rule that said no.
 fn decision(event: &Event) -> Vec<String> {
     let Some(decision) = &event.decision else { return vec!["not yet decided".to_owned()] };

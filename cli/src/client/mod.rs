@@ -21,6 +21,7 @@ mod arguments;
 mod build;
 mod buildpack;
 mod delivery;
+mod event;
 mod file_run;
 mod file_values;
 mod follow;
@@ -62,6 +63,8 @@ pub(crate) enum ClientCommand {
     #[command(subcommand)]
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
+    Event(event::Events),
+    #[command(subcommand)]
     Token(token::Tokens),
     /// Parsed together with the commands for keys.
     #[command(skip)]
@@ -102,6 +105,7 @@ pub(crate) async fn run(
         ClientCommand::Registry(registries) => registries.run(&client).await,
         ClientCommand::Hook(hooks) => hooks.run(&client).await,
         ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
+        ClientCommand::Event(events) => events.run(&client).await,
         ClientCommand::Secret(secrets) => secrets.run(&client).await,
         ClientCommand::Token(tokens) => tokens.run(&client).await,
         ClientCommand::Worker(workers) => workers.run(&client).await,

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
-use gantry_api::{RerunCreate, Run, RunUpdate};
+use gantry_api::{RerunCreate, Run, RunApproval, RunUpdate};
 use gantry_domain::id::RunId;
 use gantry_domain::run::RunStatus;
 use gantry_domain::source::Source;
@@ -30,6 +30,14 @@ pub(crate) enum Runs {
     List(ListRuns),
     /// Show one run: why it exists, what it waits for, what it made, how it ended
     Show(OneRun),
+    /// Let a held run start, which builds a pull request of a fork
+    #[command(after_long_help = "\
+The code is a stranger's: look at the commit before you approve it. The run has no secrets and pushes nothing.
+
+Examples:
+  gantry runs show ca7
+  gantry runs approve ca7 --commit 2f1c6e0d5a7b4c3f9e8d7c6b5a4f3e2d1c0b9a88")]
+    Approve(Approve),
     /// Keep a run and its log for good
     Archive(Archive),
 }
@@ -56,6 +64,15 @@ pub(crate) struct ListRuns {
 pub(crate) struct OneRun {
     /// The run's id, like `ca1`
     run: RunId,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Approve {
+    /// The run's id, like `ca1`
+    run: RunId,
+    /// The commit that you looked at, in full. The run must build exactly this one
+    #[arg(long, value_name = "COMMIT")]
+    commit: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -112,6 +129,13 @@ impl Runs {
         match self {
             Self::List(list) => list.run(client).await,
             Self::Show(one) => show(client, &one.run.to_string(), None).await,
+            Self::Approve(approve) => {
+                let body = RunApproval { commit: approve.commit };
+                let path = ["runs", &approve.run.to_string(), "approve"];
+                let run: Run = client.api.post(&path, &body).await?;
+                client.output.print(&run, format_args!("run {} is approved\n", run.id))?;
+                Ok(Exit::Ok)
+            }
             Self::Archive(archive) => {
                 let change = RunUpdate { archived: !archive.undo };
                 let run: Run =

@@ -20,6 +20,7 @@
 //! | `GET /runs/{run}` | read | shows one, with what it waits for |
 //! | `PATCH /runs/{run}` | run | sets whether it is kept for good |
 //! | `POST /runs/{run}/cancel` | run | requests cancellation |
+//! | `POST /runs/{run}/approve` | write | lets a held run of one commit start |
 //! | `POST /runs/{run}/reruns` | run | starts the same build again; `Idempotency-Key` |
 //! | `GET /runs/{run}/log?attempt=&offset=` | read | the log as text |
 //! | `GET /runs/{run}/log/events` | read | follows the log, as server-sent events; `Last-Event-ID` |
@@ -102,6 +103,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::update)
         .service(runs::cancel)
+        .service(runs::approve)
         .service(runs::lineage)
         .service(logs::read_log)
         .service(logs::follow_log)

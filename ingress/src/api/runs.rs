@@ -10,9 +10,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::paging::{PageQuery, page};
-use crate::access::{Allowed, Read, Run};
+use crate::access::{Allowed, Read, Run, Write};
 use crate::error::{ApiError, Failures};
-use crate::refusal::Refusal;
+use crate::refusal::{Mistakes, Refusal};
 use crate::state::State;
 use crate::usecase::runs::{self, Wanted};
 use crate::view;
@@ -93,6 +93,24 @@ pub(super) async fn cancel(
     at: At<RunId>,
 ) -> Result<Json<types::Run>, ApiError> {
     let run = runs::cancel(&state, &allowed, *at).await?;
+    Ok(Json(view::run(&run)))
+}
+
+/// Lets a held run start, which builds a pull request of a fork. The approval is for exactly one commit. A second call
+/// changes nothing.
+#[utoipa::path(tag = "runs", security(("token" = ["write"])), params(("run" = String, Path)), request_body = types::RunApproval, responses((status = 200, body = types::Run), Failures))]
+#[post("/runs/{run}/approve")]
+pub(super) async fn approve(
+    state: Data<State>,
+    allowed: Allowed<Write>,
+    at: At<RunId>,
+    body: Json<types::RunApproval>,
+) -> Result<Json<types::Run>, ApiError> {
+    let mut mistakes = Mistakes::default();
+    let commit = mistakes.parse("commit", &body.commit);
+    mistakes.none()?;
+    let Some(commit) = commit else { return Err(Refusal::Internal.into()) };
+    let run = runs::approve(&state, &allowed, *at, &commit).await?;
     Ok(Json(view::run(&run)))
 }
 

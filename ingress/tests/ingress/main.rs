@@ -10,6 +10,7 @@
 
 mod access;
 mod api;
+mod approvals;
 mod attacks;
 mod deliveries;
 mod hooks;

@@ -135,7 +135,9 @@ impl World {
             server.api(Method::POST, "/registries/contoso/uploads").bearer_auth(&server.admin);
         let upload = Answer::of(upload.body(archive)).await.expect(StatusCode::CREATED);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let held = crate::approvals::held_run(&server).await;
         let things = [
+            ("held", held),
             ("registry", "contoso".to_owned()),
             ("task", "web".to_owned()),
             ("run", text(&run["id"])),
@@ -160,7 +162,9 @@ impl World {
         if operation.method == Method::DELETE && operation.path == "/registries/{registry}" {
             return "empty".to_owned();
         }
-        let thing = self.things.get(parameter);
+        // Only a held run can be approved.
+        let is_approval = operation.path == "/runs/{run}/approve" && parameter == "run";
+        let thing = self.things.get(if is_approval { "held" } else { parameter });
         thing.unwrap_or_else(|| panic!("the matrix has no {parameter}: make one")).clone()
     }
 
@@ -180,6 +184,7 @@ impl World {
             "PATCH /registries/{registry}/tasks/{task}" => json!({"timeout": 60}),
             "PUT /registries/{registry}/secrets/{name}" => json!({"value": "a value"}),
             "POST /runs/{run}/reruns" => json!({}),
+            "POST /runs/{run}/approve" => json!({"commit": "b".repeat(40)}),
             "PATCH /runs/{run}" => json!({"archived": true}),
             "POST /registries/{registry}/hooks" => json!({"provider": "github"}),
             "PATCH /hooks/{hook}" => json!({"repositories": [git]}),

@@ -30,8 +30,9 @@ pub use hook::{
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
-    Attempt, BaseImage, BuildCreate, CancelAsked, CommitStatus, Lineage, OutputImage, RerunCreate,
-    Run, RunCreate, RunError, RunUpdate, Step, SupersededTag,
+    Approved, Attempt, BaseImage, BuildCreate, CancelAsked, CommitStatus, Lineage, OutputImage,
+    RerunCreate, Run, RunApproval, RunCreate, RunError, RunPullRequest, RunUpdate, Step,
+    SupersededTag,
 };
 pub use secret::{Secret, SecretSet, SecretVersion};
 pub use status::{

@@ -228,6 +228,12 @@ pub struct Run {
     /// The steps of its last attempt, in the order of the task file; empty in lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
+    /// The pull request that it builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<RunPullRequest>,
+    /// The approval, if it was held and somebody gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// The request to cancel it, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_asked: Option<CancelAsked>,
@@ -318,6 +324,38 @@ pub struct Attempt {
     /// The failure of the infrastructure, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// The pull request that a run builds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunPullRequest {
+    /// Its number.
+    pub number: u64,
+    /// Its head. An approval must name exactly this commit.
+    pub head: String,
+    /// The branch that it wants to merge into.
+    pub base: String,
+    /// Whether its head is in another repository: then the run has no secrets and pushes nothing.
+    pub is_fork: bool,
+    /// Whether it waits for an approval.
+    pub is_held: bool,
+}
+
+/// The approval of a held run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields without a comment explain themselves")]
+pub struct Approved {
+    /// Who gave it: a token, or the author of a comment.
+    pub by: String,
+    pub at: String,
+}
+
+/// An approval of a held run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunApproval {
+    /// The commit that was looked at, in full: the head of the pull request.
+    pub commit: String,
 }
 
 /// A request to cancel a run.

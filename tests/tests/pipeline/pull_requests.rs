@@ -2,6 +2,7 @@
 
 use gantry_domain::pull_request::PullRequest as Known;
 use gantry_domain::run::{RunStatus, WaitReason};
+use gantry_domain::sealed::Sealed;
 use gantry_domain::task::{Status, Task};
 use gantry_domain::trigger::{Forks, PullRequestBuilds, Supersede};
 use gantry_remote::code_host::CodeHostFailure;
@@ -375,4 +376,55 @@ async fn a_provider_that_is_away_is_asked_again() {
     hello.gantry.clock.advance(std::time::Duration::from_secs(5));
     hello.gantry.settle().await;
     assert_eq!(hello.gantry.decision(&event).await, "reg/hello: run ca1");
+}
+
+/// A pull request of a fork that runs without an approval, with a task file that uses everything it can.
+async fn fork_with_secrets() -> Hello {
+    Hello::start(|task| {
+        rules(task).forks = Forks::Run;
+        rules(task).push = true;
+        let build = gantry_tests::pipeline::image_build(&mut task.recipe);
+        // It does not even open.
+        let sealed = Sealed::from_text("nobody's".to_owned());
+        build.secret_build_args.insert("TOKEN".parse().unwrap(), sealed);
+        build.images.push("hello:latest".parse().unwrap());
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_fork_gets_no_secret_no_push_and_no_registry_login() {
+    let hello = fork_with_secrets().await;
+    let head = hello.push_head("one");
+    let fork =
+        PullRequest { head_repository: Some(FORK), ..PullRequest::opened(&hello.url, &head) };
+    assert_eq!(hello.tell("d1", &fork).await, "reg/hello: run ca1");
+    let run = hello.gantry.run("ca1").await;
+    // A secret that does not open would have ended the run: it has none.
+    assert_eq!(run.status(), RunStatus::Succeeded, "{:?}", run.state);
+    assert_eq!(run.recipe.sealed().count(), 0);
+    for tag in ["ca1", "latest"] {
+        assert_eq!(hello.gantry.registries.tag(&format!("registry.test/hello:{tag}")), None);
+    }
+    let asked = hello.gantry.engine.asked();
+    assert!(asked[0].order.registries.is_empty(), "a fork's bases are pulled anonymously");
+    assert!(asked[0].order.secret_build_args.is_empty());
+    assert!(asked[0].order.cache.is_none());
+}
+
+#[tokio::test]
+async fn a_fork_shares_no_isolation_with_the_repository_s_own_runs() {
+    let hello = Hello::start(|task| rules(task).forks = Forks::Run).await;
+    let head = hello.push_head("one");
+    let own = PullRequest::opened(&hello.url, &head);
+    hello.tell("d1", &own).await;
+    let fork = PullRequest { number: 8, head_repository: Some(FORK), ..own };
+    hello
+        .repository
+        .git(&["push", "-q", "-f", "origin", &format!("{head}:refs/pull/8/head")])
+        .unwrap();
+    hello.tell("d2", &fork).await;
+    let asked = hello.gantry.engine.asked();
+    assert_eq!(asked.len(), 2);
+    assert_ne!(asked[0].order.isolation, asked[1].order.isolation);
 }

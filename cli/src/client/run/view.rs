@@ -70,6 +70,17 @@ pub(super) fn details(run: &Run) -> Details {
             }),
         )
         .maybe(
+            "pull request",
+            run.pull_request.as_ref().map(|of| {
+                let fork = if of.is_fork { ", of a fork" } else { "" };
+                format!("{} into {}, head {}{fork}", of.number, of.base, of.head)
+            }),
+        )
+        .maybe(
+            "approved",
+            run.approved.as_ref().map(|given| format!("by {} at {}", given.by, instant(&given.at))),
+        )
+        .maybe(
             "cancel",
             run.cancel_asked
                 .as_ref()

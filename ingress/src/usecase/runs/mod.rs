@@ -4,12 +4,13 @@ use gantry_domain::id::RunId;
 use gantry_domain::image::Digest;
 use gantry_domain::lineage::Lineage;
 use gantry_domain::run::{CanceledBy, Run as RunRecord};
+use gantry_domain::source::CommitId;
 use gantry_domain::step::Steps;
 use gantry_ops::metrics;
 use gantry_seams::store::StoreError;
 use gantry_seams::{lineages, runs, steps};
 
-use crate::access::{Allowed, Needs, Read, Run};
+use crate::access::{Allowed, Needs, Read, Run, Write};
 use crate::refusal::Refusal;
 use crate::state::State;
 
@@ -68,6 +69,20 @@ pub(crate) async fn cancel(
         metrics::run_ended(&run);
     }
     state.doorbells.cancel_asked(&run);
+    Ok(run)
+}
+
+/// Lets a held run of exactly this commit start. A second call changes nothing.
+pub(crate) async fn approve(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: RunId,
+    commit: &CommitId,
+) -> Result<RunRecord, Refusal> {
+    let found = find(state, allowed, id).await?;
+    let by = format!("token {}", allowed.by());
+    let run = runs::approve(state.store.as_ref(), found.id, commit, &by).await?;
+    state.doorbells.run_created(&run);
     Ok(run)
 }
 

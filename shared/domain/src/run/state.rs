@@ -152,7 +152,7 @@ impl fmt::Display for WaitReason {
         match self {
             Self::Admission => f.write_str("admission"),
             Self::Approval => f.write_str(
-                "approval, because its pull request is from a fork: `gantry run approve`, or `/gantry approve COMMIT` below it",
+                "approval, because its pull request is from a fork: `gantry runs approve`, or `/gantry approve COMMIT` below it",
             ),
             Self::RegistryLimit { limit } => {
                 write!(f, "one of the registry's {limit} places for runs")
