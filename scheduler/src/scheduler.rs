@@ -16,6 +16,7 @@ use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
 use crate::outbox::{Outbox, Sends};
+use crate::reconcile::{Looks, Reconciler};
 use crate::resolver::Resolver;
 use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
@@ -26,6 +27,9 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How often the states of runs are reported. What changes in between is reported once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often watches are read.
+const RECONCILE_TICK: Duration = Duration::from_secs(2);
 
 /// The connections and settings of a scheduler process.
 #[derive(Clone)]
@@ -46,6 +50,8 @@ pub struct Scheduler {
     pub asks: Arc<Asks>,
     /// The reports to code hosts that are being sent.
     pub sends: Arc<Sends>,
+    /// The looks at repositories that are in progress.
+    pub looks: Arc<Looks>,
     /// The vaults that secrets are read from when their runs are admitted.
     pub vaults: Arc<VaultReads>,
     /// Its settings.
@@ -63,6 +69,9 @@ pub struct SchedulerSettings {
     pub public_url: Url,
     /// How long a run may be ready in a pool without workers before it ends.
     pub queue_timeout: Duration,
+    /// How often the repository of a task is looked at for changes that no webhook reported, unless the task says so
+    /// itself.
+    pub reconcile_interval: Duration,
     /// How long things are kept.
     pub retention: Retention,
 }
@@ -71,6 +80,7 @@ impl Scheduler {
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let (decider, resolver, admitter) = (self.decider(), self.resolver(), self.admitter());
+        let reconciler = self.reconciler();
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
         let outbox = self.outbox();
         let interval = self.settings.sweep_interval;
@@ -79,6 +89,7 @@ impl Scheduler {
             on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
+            every("reconcile", &stop, RECONCILE_TICK, || reconciler.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
             every("figures", &stop, interval, || figures.tick()),
             every("logs", &stop, interval, || keeper.seal_logs()),
@@ -109,6 +120,25 @@ impl Scheduler {
             providers: Arc::clone(&self.providers),
             asks: Arc::clone(&self.asks),
         }
+    }
+
+    fn reconciler(&self) -> Reconciler {
+        Reconciler {
+            store: Arc::clone(&self.store),
+            events: Arc::clone(&self.queues.events),
+            keyring: Arc::clone(&self.keyring),
+            code_host: Arc::clone(&self.code_host),
+            looks: Arc::clone(&self.looks),
+            interval: self.settings.reconcile_interval,
+        }
+    }
+
+    /// Looks at the repositories whose watches are due, and waits for the answers. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reconcile(&self) -> Result<bool, StoreError> {
+        Ok(self.reconciler().tick_and_settle().await? > 0)
     }
 
     fn resolver(&self) -> Resolver {

@@ -54,6 +54,7 @@ pub struct Settings {
     pub hashicorp_vault: HashicorpVault,
     pub runs: Runs,
     pub lease: Lease,
+    pub reconcile: Reconcile,
     pub sweep: Sweep,
     pub retention: Retention,
     pub limits: Limits,
@@ -263,6 +264,15 @@ pub struct Lease {
     pub renew: Duration,
 }
 
+/// `[reconcile]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct Reconcile {
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+}
+
 /// `[sweep]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -402,6 +412,9 @@ impl Settings {
         }
         if self.steps.run_pids < u64::from(self.steps.pids) {
             found.push(("steps.run_pids", "at least `steps.pids`"));
+        }
+        if self.reconcile.interval < Duration::from_secs(60) {
+            found.push(("reconcile.interval", "at least a minute"));
         }
         if self.sweep.interval.is_zero() {
             found.push(("sweep.interval", "more than nothing"));

@@ -4,6 +4,7 @@
 //! option, a shell word or configuration. The program sees only gantry's configuration, follows no redirects, and
 //! connects only to addresses that the guard has resolved and permitted.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +63,17 @@ pub struct ResolvedRef {
     pub name: Option<String>,
     /// The branch, if it is one.
     pub branch: Option<RefName>,
+}
+
+/// The branches and tags of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// The default branch; `None` if the host names none.
+    pub default_branch: Option<RefName>,
+    /// The branches with their heads.
+    pub branches: BTreeMap<RefName, CommitId>,
+    /// The tags with their commits.
+    pub tags: BTreeMap<RefName, CommitId>,
 }
 
 impl Git {
@@ -123,6 +135,30 @@ impl Git {
                 reference: reference.to_string(),
             }),
         }
+    }
+
+    /// All branches and tags of the remote, with the commits that they lead to.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub async fn heads(&self, remote: Remote<'_>) -> Result<Heads, GitError> {
+        let mut command = self.remote_command(remote, "looking at").await?;
+        command.args(["ls-remote", "--quiet", "--symref", "--"]);
+        command.arg(remote.url.to_string());
+        command.args(["HEAD", "refs/heads/*", "refs/tags/*"]);
+        let output = command.output(remote.deadline).await?;
+        let advertised = Advertised::parse(&String::from_utf8_lossy(&output));
+        let named = |prefix: &str| {
+            let names = advertised.refs.iter().filter_map(|(name, commit)| {
+                Some((name.strip_prefix(prefix)?.parse().ok()?, commit.clone()))
+            });
+            names.collect()
+        };
+        Ok(Heads {
+            default_branch: advertised.default_branch.as_deref().and_then(branch_of),
+            branches: named("refs/heads/"),
+            tags: named("refs/tags/"),
+        })
     }
 
     async fn ls_remote(
@@ -454,7 +490,7 @@ fn size_of_entry(entry: &[u8]) -> u64 {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Advertised {
     default_branch: Option<String>,
-    refs: std::collections::BTreeMap<String, CommitId>,
+    refs: BTreeMap<String, CommitId>,
 }
 
 impl Advertised {

@@ -38,6 +38,7 @@ pub mod task_images;
 pub mod tasks;
 pub mod tokens;
 pub mod uploads;
+pub mod watches;
 pub mod workers;
 
 #[cfg(feature = "contract")]

@@ -184,6 +184,8 @@ kinds! {
     Outbox = "outbox",
     /// Who sends the reports of a commit now.
     OutboxTurn = "outbox-turn",
+    /// When the repository of a task is looked at next.
+    Watch = "watch",
     /// A record that did not decode, kept for inspection.
     Quarantine = "quarantine",
     /// An import into this store is unfinished: no process may start on it.

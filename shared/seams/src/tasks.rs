@@ -16,6 +16,7 @@ use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::task_images;
+use crate::watches;
 
 const ALL: Collection<Task> = Collection::new(Kind::Task);
 
@@ -41,7 +42,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), Add
         let revision = record_revision(&mut batch, &task)?;
         batch.expect.push((revision.clone(), Expect::Absent));
         task_images::create(&mut batch, &task)?;
-        watch_source(&mut batch, None, &task);
+        watch_source(&mut batch, None, &task)?;
         claim_repository(&mut batch, None, Some(&task));
         let event = saved(None, &task);
         events::record_undecided(&mut batch, &event)?;
@@ -107,7 +108,7 @@ pub async fn update(
     let updated = ALL
         .update(store, &id.to_string(), next_revision, |batch, before, after| {
             record_revision(batch, after).map(drop)?;
-            watch_source(batch, Some(before), after);
+            watch_source(batch, Some(before), after)?;
             claim_repository(batch, Some(before), Some(after));
             events::record_undecided(batch, &saved(Some(before), after))
         })
@@ -138,6 +139,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);
+        watches::end(&mut batch, id);
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(found.value.prefix, &repository), &member);
         }
@@ -213,8 +215,8 @@ fn record_revision(batch: &mut Batch, task: &Task) -> Result<Key, StoreError> {
     Ok(key)
 }
 
-/// Updates the index of watched repositories.
-fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) {
+/// Updates the index of watched repositories, and the task's watch.
+fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) -> Result<(), StoreError> {
     let registry = after.prefix;
     let old = before.and_then(matcher::watched_repository);
     let new = matcher::watched_repository(after);
@@ -224,6 +226,18 @@ fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) {
     if let Some(new) = &new {
         batch.index(by_source(registry, new), 0, &after.id);
     }
+    match new {
+        None => watches::end(batch, &after.id),
+        Some(_) if before.is_some_and(|before| is_watched_alike(before, after)) => {}
+        Some(_) => watches::begin(batch, after)?,
+    }
+    Ok(())
+}
+
+/// Whether both watch the same, equally often.
+fn is_watched_alike(before: &Task, after: &Task) -> bool {
+    let watched = |task: &Task| (task.recipe.source.clone(), task.source_trigger.clone());
+    watched(before) == watched(after)
 }
 
 /// Updates the index of the repositories that tasks report to.

@@ -169,11 +169,13 @@ impl Parts {
             providers: self.code_hosts.clone(),
             asks: Arc::default(),
             sends: Arc::default(),
+            looks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
                 public_url: pipeline::public_url(),
+                reconcile_interval: self.settings.reconcile.interval,
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

@@ -173,11 +173,13 @@ impl Shared {
             providers: self.code_hosts.clone(),
             asks: Arc::default(),
             sends: Arc::default(),
+            looks: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: LOOK,
                 lease: LEASE.period,
                 public_url: pipeline::public_url(),
+                reconcile_interval: Duration::from_secs(1800),
                 queue_timeout: Duration::from_secs(3600),
                 retention: arguments.retention.clone(),
             },

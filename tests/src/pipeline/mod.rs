@@ -165,11 +165,13 @@ impl TestPipeline {
             providers: Arc::new(self.providers.clone()),
             asks: Arc::default(),
             sends: Arc::default(),
+            looks: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
             settings: SchedulerSettings {
                 sweep_interval: Duration::from_secs(1),
                 lease: LEASE,
                 public_url: public_url(),
+                reconcile_interval: Duration::from_secs(1800),
                 queue_timeout: QUEUE_TIMEOUT,
                 retention: Retention::default(),
             },

@@ -44,6 +44,7 @@ mod embedded {
     mod pools;
     mod pull_requests;
     mod pushes;
+    mod reconcile;
     mod reports;
     mod requests;
     mod room;

@@ -1,6 +1,9 @@
 //! Which changes of pull requests start runs, and what these build.
 
+use std::collections::BTreeMap;
+
 use gantry_domain::pull_request::PullRequest as Known;
+use gantry_domain::recipe::{FileWork, TaskFile, Work};
 use gantry_domain::run::{RunStatus, WaitReason};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::task::{Status, Task};
@@ -427,4 +430,35 @@ async fn a_fork_shares_no_isolation_with_the_repository_s_own_runs() {
     let asked = hello.gantry.engine.asked();
     assert_eq!(asked.len(), 2);
     assert_ne!(asked[0].order.isolation, asked[1].order.isolation);
+}
+
+#[tokio::test]
+async fn a_fork_cannot_choose_what_its_run_executes() {
+    for (head_repository, builds) in [(Some(REPOSITORY), "theirs"), (Some(FORK), "ours")] {
+        let hello = Hello::start(|task| {
+            rules(task).forks = Forks::Run;
+            task.recipe.work = Work::File(FileWork {
+                file: TaskFile::Path("acr-task.yaml".parse().unwrap()),
+                values_file: None,
+                values: BTreeMap::new(),
+                secret_values: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                has_registry_login: false,
+            });
+        })
+        .await;
+        let file = |target: &str| format!("steps:\n- build: --build-arg CHOSEN={target} -t x .\n");
+        hello.repository.commit("main", &[("acr-task.yaml", &file("ours"))]).unwrap();
+        let files = [("acr-task.yaml", file("theirs")), ("file", "of the fork".to_owned())];
+        let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+        let head = hello.repository.commit("topic", &[DOCKERFILE, &files].concat()).unwrap();
+        let git = ["push", "-q", "-f", "origin", "HEAD:refs/pull/7/head"];
+        hello.repository.git(&git).unwrap();
+        let change = PullRequest { head_repository, ..PullRequest::opened(&hello.url, &head) };
+        hello.tell("d1", &change).await;
+        let run = hello.gantry.run("ca1").await;
+        assert_eq!(run.status(), RunStatus::Succeeded, "{:?}", run.state);
+        let asked = hello.gantry.engine.asked();
+        assert_eq!(asked[0].order.build_args["CHOSEN"], builds);
+    }
 }

@@ -11,9 +11,11 @@ use gantry_ops::secret::SecretString;
 use gantry_redis::{RedisOptions, RedisStore};
 use gantry_seams::clock::Clock;
 use gantry_seams::store::{Batch, From, Index, Key, Kind, SharedStore, StoreError};
-use gantry_seams::{installation, runs, workers};
+use gantry_seams::{hooks, installation, runs, workers};
 use gantry_tests::backend::Backend;
-use gantry_tests::pipeline::{DOCKERFILE, REGISTRY, TestPipeline, create_registry, image_build};
+use gantry_tests::pipeline::{
+    DOCKERFILE, HOOK, REGISTRY, TestPipeline, create_registry, image_build,
+};
 use gantry_tests::servers::redis::Redis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -51,7 +53,8 @@ impl Guarded {
     /// A ready run for a platform, with a secret.
     async fn ready_run(&self, name: &str, platform: &str) -> Run {
         let gantry = &self.gantry;
-        gantry.git.repository(name).unwrap().commit("main", DOCKERFILE).unwrap();
+        let repository = gantry.git.repository(name).unwrap();
+        let first = repository.commit("main", DOCKERFILE).unwrap();
         let secret = SecretString::from("s3cr3t-of-some-length");
         let sealed = gantry.keyring.seal(&TestPipeline::seals_for(), &secret).unwrap();
         let task = gantry
@@ -62,7 +65,11 @@ impl Guarded {
             })
             .await;
         gantry.schedule().await;
-        gantry.ask(&task, None).await;
+        if hooks::find(gantry.store.as_ref(), &HOOK.parse().unwrap()).await.unwrap().is_none() {
+            gantry.create_hook().await;
+        }
+        let second = repository.commit("main", &[("file", "2")]).unwrap();
+        gantry.deliver(&format!("d-{name}"), name, Some(&first), Some(&second)).await;
         gantry.schedule().await;
         let all = runs::RunFilter::default();
         let all = runs::list(gantry.store.as_ref(), &all, None, 10).await.unwrap();

@@ -7,7 +7,7 @@ use gantry_domain::event::PushedRef;
 use gantry_ops::secret::{Credentials, ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::{CodeHost, CodeHostError, CodeHostFailure, Head, RepositoryAccess};
+use super::{CodeHost, CodeHostError, CodeHostFailure, Head, Heads, RepositoryAccess};
 use crate::git::{Git, GitError, Remote};
 
 /// The time limit for a request.
@@ -62,20 +62,32 @@ impl CodeHost for GitCodeHost {
             Err(GitError::UnknownRef { .. } | GitError::Empty { .. }) => {
                 Ok(Head { branch: branch.cloned(), commit: None })
             }
-            Err(error) => {
-                let refused_token = matches!(
-                    error,
-                    GitError::CredentialsWanted { .. }
-                        | GitError::Unauthorized { .. }
-                        | GitError::NotFound { .. }
-                        | GitError::UnusableCredentials
-                );
-                let kind = match refused_token {
-                    true => CodeHostFailure::RefusedToken,
-                    false => CodeHostFailure::Transient { retry_after: None },
-                };
-                Err(CodeHostError { message: error.to_string(), kind })
-            }
+            Err(error) => Err(failed(&error)),
         }
     }
+
+    async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
+        let credentials = at.token.map(git_credentials);
+        let remote = Remote {
+            url: at.url,
+            credentials: credentials.as_ref(),
+            deadline: Instant::now() + WITHIN,
+        };
+        self.git.heads(remote).await.map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &GitError) -> CodeHostError {
+    let refused_token = matches!(
+        error,
+        GitError::CredentialsWanted { .. }
+            | GitError::Unauthorized { .. }
+            | GitError::NotFound { .. }
+            | GitError::UnusableCredentials
+    );
+    let kind = match refused_token {
+        true => CodeHostFailure::RefusedToken,
+        false => CodeHostFailure::Transient { retry_after: None },
+    };
+    CodeHostError { message: error.to_string(), kind }
 }

@@ -24,6 +24,7 @@ mod paths;
 mod provider;
 mod table;
 
+pub use crate::git::Heads;
 pub use git::git_credentials;
 pub use provider::CodeHosts;
 
@@ -39,6 +40,12 @@ pub trait CodeHost: Send + Sync {
         at: RepositoryAccess<'_>,
         reference: Option<&PushedRef>,
     ) -> Result<Head, CodeHostError>;
+
+    /// All branches and tags.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError>;
 }
 
 /// A repository at a code host, and the credential for it.

@@ -20,7 +20,7 @@ use super::gitea::Gitea;
 use super::github::GitHub;
 use super::gitlab::GitLab;
 use super::table::{HostApi, HostTable, host};
-use super::{CodeHost, CodeHostError, CodeHostFailure, Head, ProviderApi, RepositoryAccess};
+use super::{CodeHost, CodeHostError, CodeHostFailure, Head, Heads, ProviderApi, RepositoryAccess};
 use crate::git::Git;
 use crate::http::{ClientError, OutboundClient};
 
@@ -153,6 +153,10 @@ impl CodeHost for CodeHosts {
         reference: Option<&PushedRef>,
     ) -> Result<Head, CodeHostError> {
         self.git.head(at, reference).await
+    }
+
+    async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
+        self.git.heads(at).await
     }
 }
 

@@ -1,0 +1,161 @@
+//! Changes that no webhook reported are found, once.
+
+use std::time::Duration;
+
+use gantry_domain::pattern::Patterns;
+use gantry_domain::task::Task;
+use gantry_domain::trigger::PollInterval;
+use gantry_seams::runs::{self, RunFilter};
+use gantry_tests::git_server::Behaviour;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
+
+/// Looks at what is due, and lets everything be decided and built.
+async fn look(gantry: &TestPipeline) {
+    gantry.scheduler().reconcile().await.unwrap();
+    gantry.settle().await;
+}
+
+async fn started(gantry: &TestPipeline) -> usize {
+    runs::list(gantry.store.as_ref(), &RunFilter::default(), None, 99).await.unwrap().len()
+}
+
+fn patterns(texts: &[&str]) -> Patterns {
+    let parsed: Vec<_> = texts.iter().map(|text| text.parse().unwrap()).collect();
+    parsed.try_into().unwrap()
+}
+
+fn poll(task: &mut Task) {
+    let every_minute = PollInterval::try_from(60).unwrap();
+    task.source_trigger.as_mut().unwrap().poll = Some(every_minute);
+}
+
+#[tokio::test]
+async fn a_push_whose_webhook_is_lost_is_built_once_even_if_the_webhook_comes_later() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    let first = hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 0);
+
+    hello.commit("main", &[("file", "lost")]).unwrap();
+    let last = hello.commit("main", &[("file", "lost, too")]).unwrap();
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 0, "it is not due yet");
+    gantry.clock.advance(Duration::from_secs(1800));
+    look(&gantry).await;
+    let run = gantry.run("ca1").await;
+    assert_eq!(run.cause.commit().unwrap().as_str(), last);
+    assert!(run.cause.event().as_str().starts_with("found/"), "{}", run.cause.event());
+
+    gantry.clock.advance(Duration::from_secs(1800));
+    look(&gantry).await;
+    gantry.deliver("d1", "hello", Some(&first), Some(&last)).await;
+    gantry.settle().await;
+    assert_eq!(started(&gantry).await, 1);
+}
+
+#[tokio::test]
+async fn a_task_that_polls_needs_no_webhook() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task_with("hello", "hello:{{.Run.ID}}", poll).await;
+    look(&gantry).await;
+    for number in 1..=3 {
+        let head = hello.commit("main", &[("file", &number.to_string())]).unwrap();
+        gantry.clock.advance(Duration::from_secs(60));
+        look(&gantry).await;
+        let run = gantry.run(&format!("ca{number}")).await;
+        assert_eq!(run.cause.commit().unwrap().as_str(), head);
+    }
+    // A reset is a change, too.
+    hello.git(&["push", "-q", "-f", "origin", "HEAD~1:refs/heads/main"]).unwrap();
+    gantry.clock.advance(Duration::from_secs(60));
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 4);
+}
+
+#[tokio::test]
+async fn branches_that_are_there_at_the_first_look_are_no_news_and_later_ones_are() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    for branch in ["release/1", "release/2"] {
+        hello.commit(branch, &[("file", branch)]).unwrap();
+    }
+    gantry
+        .task_with("hello", "hello:{{.Run.ID}}", |task| {
+            poll(task);
+            let trigger = task.source_trigger.as_mut().unwrap();
+            trigger.commit.branches = patterns(&["release/*"]);
+            trigger.commit.tags = patterns(&["v*"]);
+        })
+        .await;
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 0);
+    hello.commit("release/3", &[("file", "3")]).unwrap();
+    hello.git(&["tag", "v1", "HEAD"]).unwrap();
+    hello.git(&["push", "-q", "origin", "v1"]).unwrap();
+    gantry.clock.advance(Duration::from_secs(60));
+    look(&gantry).await;
+    let mut causes: Vec<String> = runs::list(gantry.store.as_ref(), &RunFilter::default(), None, 9)
+        .await
+        .unwrap()
+        .iter()
+        .map(|run| run.cause.branch().unwrap().to_string())
+        .collect();
+    causes.sort();
+    assert_eq!(causes, ["release/3", "v1"]);
+}
+
+#[tokio::test]
+async fn a_deleted_branch_starts_nothing_and_its_return_does() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    let head = hello.commit("dev", DOCKERFILE).unwrap();
+    gantry
+        .task_with("hello", "hello:{{.Run.ID}}", |task| {
+            poll(task);
+            task.source_trigger.as_mut().unwrap().branch = Some("dev".parse().unwrap());
+        })
+        .await;
+    look(&gantry).await;
+    hello.git(&["push", "-q", "origin", ":dev"]).unwrap();
+    gantry.clock.advance(Duration::from_secs(60));
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 0);
+    hello.git(&["push", "-q", "origin", &format!("{head}:refs/heads/dev")]).unwrap();
+    gantry.clock.advance(Duration::from_secs(60));
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 1);
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_is_looked_at_again_soon() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    look(&gantry).await;
+    hello.commit("main", &[("file", "2")]).unwrap();
+    gantry.clock.advance(Duration::from_secs(1800));
+    gantry.git.behave(Behaviour::Status(503));
+    look(&gantry).await;
+    gantry.git.behave(Behaviour::Serve);
+    gantry.clock.advance(Duration::from_secs(300));
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 1);
+}
+
+#[tokio::test]
+async fn a_deleted_task_is_not_looked_at() {
+    let gantry = super::start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    let task = gantry.task("hello", "hello:{{.Run.ID}}").await;
+    look(&gantry).await;
+    gantry_seams::tasks::delete(gantry.store.as_ref(), &task.id).await.unwrap();
+    gantry.clock.advance(Duration::from_secs(1800));
+    assert!(!gantry.scheduler().reconcile().await.unwrap());
+}
