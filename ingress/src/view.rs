@@ -25,6 +25,7 @@ use gantry_seams::uploads;
 use serde::Serialize;
 
 use crate::usecase::runs::waits_for;
+use crate::usecase::simulation::Simulated;
 
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
@@ -453,6 +454,21 @@ pub(crate) fn event(
     }
 }
 
+pub(crate) fn simulation(simulated: &Simulated) -> types::Simulation {
+    types::Simulation {
+        verdict: word_of(&simulated.verdict, "verdict"),
+        why: match &simulated.verdict {
+            Verdict::OfNoInterest { why } | Verdict::Unreadable { why } => Some(why.clone()),
+            Verdict::Conflict | Verdict::Events | Verdict::Ping => None,
+        },
+        events: simulated
+            .events
+            .iter()
+            .map(|(event, decision)| self::event(event, decision.as_ref()))
+            .collect(),
+    }
+}
+
 fn what(kind: &EventKind) -> String {
     match kind {
         EventKind::Push(push) => {
@@ -510,11 +526,13 @@ fn decision(recorded: &RecordedDecision) -> types::Decision {
 fn candidate(candidate: &decide::Candidate) -> types::Candidate {
     let (run, rule) = match &candidate.choice {
         Choice::Run { run } => (Some(run), None),
+        Choice::WouldRun => (None, None),
         Choice::No { rule } => (None, Some(rule)),
     };
     types::Candidate {
         task: candidate.task.as_ref().map(|task| task.name.to_string()),
         run: run.map(ToString::to_string),
+        would_run: candidate.choice == Choice::WouldRun,
         rule: rule.map(|rule| word_of(rule, "rule")),
         why: rule.map(ToString::to_string),
         note: candidate.note(),

@@ -36,10 +36,10 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct OneDelivery {
     /// The delivery's id, as the sender shows it
-    delivery: String,
+    pub(super) delivery: String,
     /// Its hook, if two hooks have a delivery with this id
     #[arg(long, value_name = "HOOK")]
-    hook: Option<String>,
+    pub(super) hook: Option<String>,
 }
 
 impl Deliveries {
@@ -82,7 +82,7 @@ impl List {
 
 impl OneDelivery {
     /// The hook that received it: ids are unique only within a hook.
-    async fn hook(&self, client: &Client) -> Result<String> {
+    pub(super) async fn hook(&self, client: &Client) -> Result<String> {
         if let Some(hook) = &self.hook {
             return Ok(hook.clone());
         }
@@ -149,10 +149,13 @@ fn details(delivery: &Delivery, events: &[Event]) -> Details {
         .line("verdict", verdict(delivery))
         .maybe("why", delivery.why.as_ref())
         .each("unread", &delivery.unread);
-    for event in events {
-        details.line("event", &event.what).each("decision", decision(event));
-    }
+    events.iter().for_each(|event| event_lines(&mut details, event));
     details
+}
+
+/// What happened, and the decision.
+pub(super) fn event_lines(details: &mut Details, event: &Event) {
+    details.line("event", &event.what).each("decision", decision(event));
 }
 
 /// An event with its decision.
@@ -183,6 +186,7 @@ fn candidate(candidate: &Candidate) -> String {
     let note = candidate.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
     match (&candidate.run, &candidate.why) {
         (Some(run), _) => format!("{task}: run {run}{note}"),
+        (None, _) if candidate.would_run => format!("{task}: would run{note}"),
         (None, Some(why)) => format!("{task}: no: {why}{note}"),
         (None, None) => format!("{task}: no{note}"),
     }

@@ -33,6 +33,7 @@ mod pack;
 mod registry;
 mod run;
 pub(crate) mod secret;
+mod simulate;
 mod sse;
 mod status;
 mod table;
@@ -64,6 +65,7 @@ pub(crate) enum ClientCommand {
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
     Event(event::Events),
+    Simulate(simulate::Simulate),
     #[command(subcommand)]
     Token(token::Tokens),
     /// Parsed together with the commands for keys.
@@ -106,6 +108,7 @@ pub(crate) async fn run(
         ClientCommand::Hook(hooks) => hooks.run(&client).await,
         ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
         ClientCommand::Event(events) => events.run(&client).await,
+        ClientCommand::Simulate(simulate) => simulate.run(&client).await,
         ClientCommand::Secret(secrets) => secrets.run(&client).await,
         ClientCommand::Token(tokens) => tokens.run(&client).await,
         ClientCommand::Worker(workers) => workers.run(&client).await,

@@ -13,6 +13,7 @@ use crate::access::{Allowed, Read, Run};
 use crate::error::{ApiError, Failures};
 use crate::state::State;
 use crate::usecase::deliveries::{self, Wanted};
+use crate::usecase::simulation;
 use crate::view;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -109,4 +110,19 @@ pub(super) async fn replay(
 ) -> Result<HttpResponse, ApiError> {
     let replayed = deliveries::replay(&state, &allowed, &at.0, &at.1).await?;
     Ok(HttpResponse::Created().json(types::ReplayResult { delivery: view::delivery(&replayed) }))
+}
+
+/// Decides a body or a delivery like a received one, without any effect: for each task the run that would be started, or
+/// the first rule that said no. The code hosts are asked as for a received one.
+#[utoipa::path(tag = "deliveries", security(("token" = ["run"])), params(("registry" = String, Path)), request_body = types::SimulationCreate, responses((status = 200, body = types::Simulation), Failures))]
+#[post("/registries/{registry}/simulations")]
+pub(super) async fn simulate(
+    state: Data<State>,
+    allowed: Allowed<Run>,
+    at: At<RegistryName>,
+    body: Json<types::SimulationCreate>,
+) -> Result<Json<types::Simulation>, ApiError> {
+    let registry = allowed.registry(state.store.as_ref(), &at).await?;
+    let simulated = simulation::simulate(&state, &allowed, &registry, &body).await?;
+    Ok(Json(view::simulation(&simulated)))
 }

@@ -32,6 +32,7 @@
 //! | `POST /hooks/{hook}/secrets` | write | adds a secret; the old ones stay active |
 //! | `DELETE /hooks/{hook}/secrets/{secret}` | write | removes one |
 //! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
+//! | `POST /registries/{registry}/simulations` | run | decides a body or delivery, without effect |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
 //! | `GET /hooks/{hook}/deliveries/{delivery}` | read | shows one with events and decisions |
 //! | `GET /hooks/{hook}/deliveries/{delivery}/body` | read | its body as received |
@@ -116,6 +117,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(hooks::remove_secret)
         .service(hooks::test)
         .service(deliveries::list)
+        .service(deliveries::simulate)
         .service(deliveries::show)
         .service(deliveries::read_body)
         .service(deliveries::replay)

@@ -13,6 +13,7 @@ pub(crate) mod registries;
 pub(crate) mod requests;
 pub(crate) mod runs;
 pub(crate) mod secrets;
+pub(crate) mod simulation;
 pub(crate) mod status;
 mod task_change;
 pub(crate) mod tasks;

@@ -186,6 +186,9 @@ impl World {
             "POST /runs/{run}/reruns" => json!({}),
             "POST /runs/{run}/approve" => json!({"commit": "b".repeat(40)}),
             "PATCH /runs/{run}" => json!({"archived": true}),
+            "POST /registries/{registry}/simulations" => {
+                json!({"provider": "github", "event": "ping", "body": "{}"})
+            }
             "POST /registries/{registry}/hooks" => json!({"provider": "github"}),
             "PATCH /hooks/{hook}" => json!({"repositories": [git]}),
             "POST /tokens" => json!({"scope": "read"}),

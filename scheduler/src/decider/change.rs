@@ -168,6 +168,7 @@ impl Decider {
         note: impl Fn(&Task, &mut Candidate),
     ) -> Result<Progress, StoreError> {
         let (store, event) = (self.store.as_ref(), &change.found.event);
+        let is_simulated = event.id.is_simulated();
         let mut batch = Batch::default();
         let fact = match &change.head {
             FoundHead::Resolved(resolved) if resolved.is_something() => {
@@ -184,10 +185,13 @@ impl Decider {
         let mut last: Option<&TaskId> = None;
         for Judged { task, verdict, run_key, scan_key } in judged {
             let mut start = |mut draft: Box<RunDraft>, key| {
+                if is_simulated {
+                    return Ok(Choice::WouldRun);
+                }
                 draft.trace = telemetry::current_trace().or_else(|| event.trace.clone());
                 let run = creation.add(*draft, key)?.id;
                 started.push(run);
-                Ok::<_, StoreError>(run)
+                Ok::<_, StoreError>(Choice::Run { run })
             };
             let mut files_unknown = None;
             let choice = match verdict {
@@ -200,10 +204,10 @@ impl Decider {
                 }
                 Verdict::Run { draft, files_unknown: why } => {
                     files_unknown = why;
-                    Choice::Run { run: start(draft, run_key)? }
+                    start(draft, run_key)?
                 }
             };
-            if let Some(fact) = fact {
+            if let Some(fact) = fact.filter(|_| !is_simulated) {
                 self.replace_older(&mut creation, task, fact, &choice).await?;
             }
             let task_id = Some(task.id.clone());
@@ -219,7 +223,9 @@ impl Decider {
             true => Progress::CommittedWithMore(started),
             false => Progress::Committed(started),
         };
-        self.record(creation.finish(), change.found, decided, change.now, progress).await
+        // Nothing but the decision comes of a simulated event.
+        let batch = if is_simulated { Batch::default() } else { creation.finish() };
+        self.record(batch, change.found, decided, change.now, progress).await
     }
 
     /// Cancels the runs of older changes that this one makes useless.
@@ -236,7 +242,7 @@ impl Decider {
                 let by = CanceledBy::PullRequestClosed { number: *number };
                 (by, supersedes(task).max(Replaces::Queued))
             }
-            Choice::No { .. } => return Ok(()),
+            Choice::No { .. } | Choice::WouldRun => return Ok(()),
         };
         for run in runs::open_of_change(self.store.as_ref(), task, &fact.key, REPLACED).await? {
             let change = run.value.cause.change();

@@ -28,7 +28,7 @@ impl Decider {
     ) -> Result<Progress, StoreError> {
         let event = &found.event;
         let repository = comment.url.key();
-        let hook = Some(&comment.hook);
+        let hook = comment.hook.as_ref();
         if let Some(rule) = self.not_for_repository(event, hook, &repository).await? {
             return self.decide_nothing(found, rule).await;
         }
@@ -150,14 +150,15 @@ impl Decider {
             true => Progress::CommittedWithMore(moved),
             false => Progress::Committed(moved),
         };
-        self.record(creation.finish(), found, decided, now, progress).await
+        let batch = if event.id.is_simulated() { Batch::default() } else { creation.finish() };
+        self.record(batch, found, decided, now, progress).await
     }
 }
 
 /// The pull request as a change, for the rules.
 fn as_change(comment: &Comment, now: PullRequest) -> PullRequestChange {
     PullRequestChange {
-        hook: Some(comment.hook.clone()),
+        hook: comment.hook.clone(),
         url: comment.url.clone(),
         action: None,
         before: None,

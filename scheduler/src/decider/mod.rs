@@ -270,7 +270,9 @@ impl Decider {
         let outcomes: Vec<metrics::Decided> =
             choices.chain(decided.nothing.iter().map(Into::into)).collect();
         decisions::record(&mut batch, found, decided, now)?;
+        let is_counted = !found.event.id.is_simulated();
         match self.store.commit(batch).await {
+            Ok(()) if !is_counted => Ok(progress),
             Ok(()) => {
                 outcomes.into_iter().for_each(metrics::decided);
                 Ok(progress)

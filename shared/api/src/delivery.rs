@@ -88,6 +88,9 @@ pub struct Candidate {
     /// The run that was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Whether a run would be started, if this were no simulation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub would_run: bool,
     /// The code of the rule that said no, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "other_branch")]
@@ -98,6 +101,39 @@ pub struct Candidate {
     /// A note for operators: the push names the repository by another address than the task does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What to simulate: a body as a provider sends it, or a delivery. Nothing comes of it but the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SimulationCreate {
+    /// The provider, like `github`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The provider's type of the event, like `push`, for providers that tell it in a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// The body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// A delivery that was received, instead of a body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
+    /// The hook of the delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+}
+
+/// What would come of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Simulation {
+    /// What the body is: `events`, `ping`, `of_no_interest` or `unreadable`.
+    pub verdict: String,
+    /// Why there are no events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The events with their decisions, which are absent if deciding took too long.
+    pub events: Vec<Event>,
 }
 
 /// The replay of a delivery: a new delivery with the same body and decisions of its own.

@@ -22,7 +22,10 @@ mod task_images;
 mod token;
 mod trigger;
 
-pub use delivery::{Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult};
+pub use delivery::{
+    Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult, Simulation,
+    SimulationCreate,
+};
 pub use hook::{
     Hook, HookAccepted, HookCreate, HookCreated, HookSecret, HookSecretCreate, HookSecretCreated,
     HookTestResult, HookUpdate,

@@ -31,6 +31,20 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+impl EventKind {
+    /// The same without the hook that reported it, which is then not asked whether it may.
+    #[must_use]
+    pub fn without_hook(mut self) -> Self {
+        match &mut self {
+            Self::Push(push) => push.hook = None,
+            Self::PullRequest(change) => change.hook = None,
+            Self::Comment(comment) => comment.hook = None,
+            Self::ImagePushed(_) | Self::TaskSaved { .. } | Self::Requested { .. } => {}
+        }
+        self
+    }
+}
+
 /// The kinds of events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -155,8 +169,9 @@ pub struct PullRequestRefs {
 /// A command in a comment below a pull request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comment {
-    /// The hook that reported it.
-    pub hook: HookId,
+    /// The hook that reported it. `None` in a simulation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
     /// The URL of the repository, from the provider.
     pub url: GitUrl,
     /// The repository's id.

@@ -75,6 +75,9 @@ text_type!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/".contains(&b))
 );
 
+/// How the ids of simulated events begin. No hook has this id.
+const SIMULATED: &str = "simulate/";
+
 impl EventId {
     /// The event at `place`, from 0, of what a delivery to a hook means.
     #[must_use]
@@ -85,6 +88,20 @@ impl EventId {
                 unreachable!("two ids of at most 128 characters and a number are an event id")
             }
         }
+    }
+
+    /// The event at `place`, from 0, of a simulation. `number` is random.
+    ///
+    /// # Errors
+    /// [`InvalidText`] if the number has other characters than an id.
+    pub fn of_simulation(number: &str, place: usize) -> Result<Self, InvalidText> {
+        format!("{SIMULATED}{number}/{place}").parse()
+    }
+
+    /// Whether the event is only simulated: it is decided like any other, but nothing comes of it.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.as_str().starts_with(SIMULATED)
     }
 
     /// The hook, the delivery and the place in it, if the id has the form that [`EventId::of_delivery`] gives.

@@ -426,6 +426,7 @@ impl TestPipeline {
             let files: String = files.collect();
             match &candidate.choice {
                 gantry_domain::decide::Choice::Run { run } => format!("{task}: run {run}{files}"),
+                gantry_domain::decide::Choice::WouldRun => format!("{task}: would run{files}"),
                 gantry_domain::decide::Choice::No { rule } => format!("{task}: {rule}"),
             }
         });

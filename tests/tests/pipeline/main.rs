@@ -50,6 +50,7 @@ mod embedded {
     mod room;
     mod scans;
     mod secrets;
+    mod simulations;
     mod steps;
     mod task_files;
     mod trigger_rules;

@@ -91,6 +91,8 @@ pub enum Choice {
         /// Its id.
         run: RunId,
     },
+    /// The run would be started, if the event were not only simulated.
+    WouldRun,
     /// The rule said no.
     No { rule: Rule },
 }

@@ -428,7 +428,7 @@ impl From<QueueOperation> for QueueFailure {
 impl From<&Choice> for Decided {
     fn from(choice: &Choice) -> Self {
         match choice {
-            Choice::Run { .. } => Self::Run,
+            Choice::Run { .. } | Choice::WouldRun => Self::Run,
             Choice::No { rule } => rule.into(),
         }
     }

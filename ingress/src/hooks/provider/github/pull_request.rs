@@ -180,7 +180,7 @@ pub(super) fn read_comment(hook: &HookId, body: &[u8]) -> Result<Option<Comment>
     let command = body.comment.body.as_deref().and_then(Command::in_comment);
     let Some(command) = command.filter(|_| is_new) else { return Ok(None) };
     Ok(Some(Comment {
-        hook: hook.clone(),
+        hook: Some(hook.clone()),
         url: GitUrl::of_payload(&body.repository.clone_url).map_err(unreadable)?,
         repository: body.repository.id.to_string().parse().map_err(unreadable)?,
         number: body.issue.number,
