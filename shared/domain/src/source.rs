@@ -168,9 +168,13 @@ impl GitUrl {
     pub fn key(&self) -> RepositoryKey {
         let path = self.0.path().to_lowercase();
         let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
+        let host = self.host();
+        if let Some(key) = azure_devops_key(&host, &words) {
+            return RepositoryKey::from_checked(key);
+        }
         let path = words.join("/");
         let path = path.strip_suffix(".git").unwrap_or(&path);
-        RepositoryKey::from_checked(format!("{}/{path}", self.host()))
+        RepositoryKey::from_checked(format!("{host}/{path}"))
     }
 
     /// The host, with the port if it is not the scheme's.
@@ -192,6 +196,29 @@ impl GitUrl {
             false => text.parse(),
         }
     }
+}
+
+/// The key of a repository of Azure DevOps Services; `None` for other hosts and paths. Its organizations have two hosts
+/// with several forms of paths, and payloads use another one than people do.
+fn azure_devops_key(host: &str, path: &[&str]) -> Option<String> {
+    const OF_SSH: [&str; 2] = ["ssh.dev.azure.com", "vs-ssh.visualstudio.com"];
+    let (organization, path) = match (host, path) {
+        ("dev.azure.com", [organization, path @ ..]) => (*organization, path),
+        (host, ["v3", organization, project, repository]) if OF_SSH.contains(&host) => {
+            return Some(format!("dev.azure.com/{organization}/{project}/_git/{repository}"));
+        }
+        (host, path) => (host.strip_suffix(".visualstudio.com")?, path),
+    };
+    // The name of the collection is reserved: no project has it.
+    let path = path.strip_prefix(&["defaultcollection"]).unwrap_or(path);
+    let (project, repository) = match path {
+        [project, "_git", repository] => (project, repository),
+        // The project's repository of the same name.
+        ["_git", repository] => (repository, repository),
+        _ => return None,
+    };
+    let repository = repository.strip_suffix(".git").unwrap_or(repository);
+    Some(format!("dev.azure.com/{organization}/{project}/_git/{repository}"))
 }
 
 impl RepositoryKey {
@@ -587,6 +614,35 @@ mod tests {
         }
         let of_host = GitUrl::of_payload("https://octo:secret@dev.azure.com/o/p/_git/r").unwrap();
         assert_eq!(of_host.to_string(), "https://dev.azure.com/o/p/_git/r");
+    }
+
+    #[test]
+    fn a_repository_of_azure_devops_has_one_key_at_all_its_addresses() {
+        for text in [
+            "https://dev.azure.com/Fabrikam/Shop%20One/_git/Web",
+            "https://fabrikam@dev.azure.com/fabrikam/Shop%20One/_git/web/",
+            "https://fabrikam.visualstudio.com/Shop%20One/_git/Web",
+            "https://fabrikam.visualstudio.com/DefaultCollection/Shop%20One/_git/web",
+            "git@ssh.dev.azure.com:v3/fabrikam/Shop%20One/web",
+            "fabrikam@vs-ssh.visualstudio.com:v3/fabrikam/Shop%20One/web",
+        ] {
+            let key = RepositoryKey::named(text).unwrap();
+            assert_eq!(key.as_str(), "dev.azure.com/fabrikam/shop%20one/_git/web", "{text}");
+        }
+        for text in [
+            "https://dev.azure.com/fabrikam/web/_git/web",
+            "https://dev.azure.com/fabrikam/_git/web",
+            "https://fabrikam.visualstudio.com/_git/web",
+            "https://fabrikam.visualstudio.com/DefaultCollection/_git/web",
+        ] {
+            let key = RepositoryKey::named(text).unwrap();
+            assert_eq!(key.as_str(), "dev.azure.com/fabrikam/web/_git/web", "{text}");
+        }
+        let on_own_server = "https://tfs.example/tfs/DefaultCollection/Shop/_git/Web";
+        assert_eq!(
+            RepositoryKey::named(on_own_server).unwrap().as_str(),
+            "tfs.example/tfs/defaultcollection/shop/_git/web"
+        );
     }
 
     #[test]
