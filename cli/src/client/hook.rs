@@ -12,7 +12,7 @@ use super::arguments::{RegistryArg, read_secret};
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
-/// Manage webhooks: from GitHub, and a registry's notifications
+/// Manage webhooks: from code hosts, and a registry's notifications
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hooks {
     /// Create a hook and print what to enter at the sender
@@ -22,6 +22,7 @@ The secret is shown once. Providers are told the address of `server.public_url`.
 Examples:
   gantry hook create --provider github
   gantry hook create --provider github --repository https://github.com/octo/web.git
+  gantry hook create --provider azure --repository https://dev.azure.com/fabrikam/Shop/_git/Web
   gantry hook create --provider distribution")]
     Create(Create),
     /// List hooks
@@ -56,7 +57,7 @@ pub(crate) struct Create {
 
 fn senders() -> String {
     let words: Vec<&str> = Provider::ALL.iter().map(|provider| provider.as_str()).collect();
-    format!("Who sends: {}", words.join(" or "))
+    format!("Who sends: {}", words.join(", "))
 }
 
 #[derive(Debug, clap::Args)]

@@ -87,7 +87,7 @@ pub(super) async fn take(
     // The store's patience covers the lookup and the commit, not the time in which the body arrives.
     let patience = provider.store_patience.saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
-    let proof = Proof::new(provider.proof, headers, keys);
+    let proof = Proof::new(provider.proofs, headers, keys);
     let (most, body_patience) = (provider.largest_body, state.settings.body_patience);
     let raw =
         RawDelivery::read(request, payload, proof, most, &state.budget, body_patience).await?;

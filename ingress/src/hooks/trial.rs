@@ -8,6 +8,7 @@ use gantry_ops::secret::{SecretString, random_hex};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::provider::{Descriptor, descriptor};
+use super::verify::Scheme;
 use crate::refusal::Refusal;
 use crate::state::State;
 use gantry_api::{HookAccepted, HookTestResult};
@@ -72,7 +73,8 @@ pub(super) fn request(
     secret: &SecretString,
 ) -> Result<reqwest::RequestBuilder, Refusal> {
     let body = provider.ping.body;
-    let proof = provider.proof.prove(secret, body.as_bytes()).ok_or(Refusal::Internal)?;
+    let proved = |scheme: &Scheme| scheme.prove(secret, body.as_bytes());
+    let proof = provider.proofs.first().and_then(proved).ok_or(Refusal::Internal)?;
     let (proof_header, proof) = proof;
     let mut proof = HeaderValue::try_from(proof).map_err(|_| Refusal::Internal)?;
     proof.set_sensitive(true);

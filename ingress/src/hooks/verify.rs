@@ -3,6 +3,8 @@
 //! In: the header with the proof, and the raw bytes in pieces. Out: a verdict. Pure.
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -11,33 +13,48 @@ use subtle::ConstantTimeEq as _;
 /// Enough for a rotation or two. More would make each refusal slower, since every secret is tried.
 pub(crate) const MOST_SECRETS: usize = 5;
 
-/// How a provider's senders prove that they know a secret of the hook.
+/// A way in which a provider's senders prove that they know a secret of the hook.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Scheme {
     /// The header is `prefix`, then the HMAC-SHA256 of the raw body in lower-case hexadecimal digits.
     Signature { header: &'static str, prefix: &'static str },
     /// The header is `prefix` in any case, then the secret itself.
     Secret { header: &'static str, prefix: &'static str },
+    /// HTTP basic authentication, with any user name and the secret as password.
+    Password,
 }
 
 impl Scheme {
+    /// The header with the proof.
+    fn header(self) -> &'static str {
+        match self {
+            Self::Signature { header, .. } | Self::Secret { header, .. } => header,
+            Self::Password => "authorization",
+        }
+    }
+
     /// The header and value of a sender that knows the secret. `None` if the secret is too long for a key.
     pub(crate) fn prove(
         self,
         secret: &SecretString,
         body: &[u8],
     ) -> Option<(&'static str, String)> {
-        match self {
-            Self::Signature { header, prefix } => {
-                let digits = HookKey::new(secret)?.signature(body);
-                Some((header, format!("{prefix}{digits}")))
+        let proof = match self {
+            Self::Signature { prefix, .. } => {
+                format!("{prefix}{}", HookKey::new(secret)?.signature(body))
             }
-            Self::Secret { header, prefix } => {
-                Some((header, format!("{prefix}{}", secret.expose_secret())))
+            Self::Secret { prefix, .. } => format!("{prefix}{}", secret.expose_secret()),
+            Self::Password => {
+                let login = format!("gantry:{}", secret.expose_secret());
+                format!("{BASIC}{}", BASE64_STANDARD.encode(login))
             }
-        }
+        };
+        Some((self.header(), proof))
     }
 }
+
+/// The scheme's name in the header, in any case.
+const BASIC: &str = "Basic ";
 
 /// Checks a sender's proof against every active secret while the body arrives, so the body need not be kept for it.
 pub(crate) struct Proof(Check);
@@ -85,21 +102,24 @@ impl HookKey {
 }
 
 impl Proof {
-    pub(crate) fn new(scheme: Scheme, headers: &HeaderMap, keys: &[HookKey]) -> Self {
-        let header = |name| headers.get(name).map(HeaderValue::as_bytes);
+    /// The first of the schemes whose header is present decides.
+    pub(crate) fn new(schemes: &[Scheme], headers: &HeaderMap, keys: &[HookKey]) -> Self {
+        let shown = |scheme: &Scheme| {
+            let proof = headers.get(scheme.header()).map(HeaderValue::as_bytes)?;
+            Some((*scheme, proof))
+        };
+        let Some((scheme, proof)) = schemes.iter().find_map(shown) else {
+            return Self(Check::Decided(Err(RejectedDelivery::Unsigned)));
+        };
         Self(match scheme {
-            Scheme::Signature { header: name, prefix } => {
-                match read_signature(prefix, header(name)) {
-                    Ok(tag) => Check::Signature {
-                        tag,
-                        macs: keys.iter().map(|key| key.mac.clone()).collect(),
-                    },
-                    Err(why) => Check::Decided(Err(why)),
+            Scheme::Signature { prefix, .. } => match read_signature(prefix, proof) {
+                Ok(tag) => {
+                    Check::Signature { tag, macs: keys.iter().map(|key| key.mac.clone()).collect() }
                 }
-            }
-            Scheme::Secret { header: name, prefix } => {
-                Check::Decided(compare_secret(prefix, header(name), keys))
-            }
+                Err(why) => Check::Decided(Err(why)),
+            },
+            Scheme::Secret { prefix, .. } => Check::Decided(compare_secret(prefix, proof, keys)),
+            Scheme::Password => Check::Decided(compare_password(proof, keys)),
         })
     }
 
@@ -126,8 +146,7 @@ impl Proof {
     }
 }
 
-fn read_signature(prefix: &str, proof: Option<&[u8]>) -> Result<[u8; 32], RejectedDelivery> {
-    let proof = proof.ok_or(RejectedDelivery::Unsigned)?;
+fn read_signature(prefix: &str, proof: &[u8]) -> Result<[u8; 32], RejectedDelivery> {
     let digits = proof.strip_prefix(prefix.as_bytes()).ok_or(RejectedDelivery::Malformed)?;
     // Providers write lower case. Accepting a second spelling would give one proof two forms.
     if digits.iter().any(u8::is_ascii_uppercase) {
@@ -138,17 +157,28 @@ fn read_signature(prefix: &str, proof: Option<&[u8]>) -> Result<[u8; 32], Reject
     Ok(tag)
 }
 
-fn compare_secret(
-    prefix: &str,
-    proof: Option<&[u8]>,
-    keys: &[HookKey],
-) -> Result<(), RejectedDelivery> {
-    let secret = proof
-        .ok_or(RejectedDelivery::Unsigned)?
+fn compare_secret(prefix: &str, proof: &[u8], keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+    compare(without_prefix(prefix, proof)?, keys)
+}
+
+fn compare_password(proof: &[u8], keys: &[HookKey]) -> Result<(), RejectedDelivery> {
+    let login = BASE64_STANDARD
+        .decode(without_prefix(BASIC, proof)?)
+        .map_err(|_| RejectedDelivery::Malformed)?;
+    // The user name ends at the first colon; a password may contain more of them.
+    let colon = login.iter().position(|byte| *byte == b':').ok_or(RejectedDelivery::Malformed)?;
+    compare(&login[colon + 1..], keys)
+}
+
+fn without_prefix<'a>(prefix: &str, proof: &'a [u8]) -> Result<&'a [u8], RejectedDelivery> {
+    proof
         .split_at_checked(prefix.len())
         .filter(|(start, _)| start.eq_ignore_ascii_case(prefix.as_bytes()))
-        .map(|(_, secret)| secret)
-        .ok_or(RejectedDelivery::Malformed)?;
+        .map(|(_, rest)| rest)
+        .ok_or(RejectedDelivery::Malformed)
+}
+
+fn compare(secret: &[u8], keys: &[HookKey]) -> Result<(), RejectedDelivery> {
     // Comparing hashes hides the secrets' lengths.
     let shown: [u8; 32] = Sha256::digest(secret).into();
     let matches =
@@ -190,7 +220,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers
             .insert(HeaderName::try_from(header).unwrap(), HeaderValue::from_str(proof).unwrap());
-        let mut proof = Proof::new(scheme, &headers, keys);
+        let mut proof = Proof::new(&[scheme], &headers, keys);
         for piece in BODY.chunks(5) {
             proof.update(piece);
         }
@@ -245,5 +275,44 @@ mod tests {
         assert_eq!(shown("Bearer "), Err(RejectedDelivery::Mismatch));
         assert_eq!(shown("Basic s3cret"), Err(RejectedDelivery::Malformed));
         assert_eq!(shown("s3cret"), Err(RejectedDelivery::Malformed));
+    }
+
+    #[test]
+    fn a_password_is_compared_with_each_active_secret_and_the_user_name_is_not() {
+        let keys = [key("s3:cret"), key("old")];
+        let login = |login: &str| {
+            let proof = format!("Basic {}", BASE64_STANDARD.encode(login));
+            verify(Scheme::Password, "authorization", &proof, &keys)
+        };
+        let (header, proof) = Scheme::Password.prove(&SecretString::from("old"), BODY).unwrap();
+        assert_eq!(verify(Scheme::Password, header, &proof, &keys), Ok(()));
+        assert_eq!(login("vsts:s3:cret"), Ok(()));
+        assert_eq!(login(":old"), Ok(()));
+        assert_eq!(login("old:"), Err(RejectedDelivery::Mismatch));
+        assert_eq!(login("old:old "), Err(RejectedDelivery::Mismatch));
+        assert_eq!(login("old"), Err(RejectedDelivery::Malformed));
+        for proof in ["Basic", "Basic ", "Basic ?", "Bearer old"] {
+            let verdict = verify(Scheme::Password, "authorization", proof, &keys);
+            assert_eq!(verdict, Err(RejectedDelivery::Malformed), "{proof}");
+        }
+    }
+
+    #[test]
+    fn the_first_scheme_whose_header_is_present_decides() {
+        let schemes = [Scheme::Password, Scheme::Secret { header: "x-gantry-secret", prefix: "" }];
+        let shown = |headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            }
+            Proof::new(&schemes, &map, &[key("s3cret")]).finish()
+        };
+        let right = ("x-gantry-secret", "s3cret");
+        assert_eq!(shown(&[right]), Ok(()));
+        assert_eq!(
+            shown(&[right, ("authorization", "Basic YTpi")]),
+            Err(RejectedDelivery::Mismatch)
+        );
+        assert_eq!(shown(&[]), Err(RejectedDelivery::Unsigned));
     }
 }

@@ -20,6 +20,8 @@ mod listing;
 mod logs;
 mod matrix;
 mod overrides;
+mod payloads;
+mod providers;
 mod ready;
 mod rig;
 mod scans;

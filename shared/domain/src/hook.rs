@@ -39,6 +39,8 @@ macro_rules! providers {
 providers! {
     /// GitHub and GitHub Enterprise Server.
     GitHub = "github",
+    /// Azure DevOps Services and Server.
+    AzureDevOps = "azure",
     /// Docker Distribution (`registry:2`) notifications.
     Distribution = "distribution",
 }
@@ -54,7 +56,9 @@ impl FromStr for Provider {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.iter().copied().find(|provider| provider.as_str() == text);
-        known.ok_or_else(|| InvalidText::new("provider", text, "`github` or `distribution`"))
+        known.ok_or_else(|| {
+            InvalidText::new("provider", text, "`github`, `azure` or `distribution`")
+        })
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     // It gives up after 500 ms, and sends the next notification only after this one.
     store_patience: Duration::from_millis(400),
     object_patience: Duration::from_millis(150),
-    proof: Scheme::Secret { header: "authorization", prefix: "Bearer " },
+    proofs: &[Scheme::Secret { header: "authorization", prefix: "Bearer " }],
     content_types: &[],
     kind_header: None,
     id_header: None,

@@ -9,7 +9,7 @@ use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
 use serde::Deserialize;
 
-use super::reading::{Envelope, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
+use super::reading::{Envelope, Found, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
 use super::{Descriptor, MIB, Ping, Setup};
 use crate::hooks::verify::Scheme;
 
@@ -22,7 +22,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     // GitHub gives up after ten seconds.
     store_patience: Duration::from_secs(5),
     object_patience: Duration::from_secs(2),
-    proof: Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" },
+    proofs: &[Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" }],
     content_types: &[JSON, FORM],
     kind_header: Some("x-github-event"),
     id_header: Some("x-github-delivery"),
@@ -68,35 +68,27 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
         Ok(json) => json,
         Err(verdict) => return Meaning::Record(Reading::without_events(id, kind, verdict)),
     };
-    let read = match kind.as_str() {
-        "push" => push::read(hook, &json)
-            .map(|push| push.map(EventKind::Push).ok_or("it moved neither a branch nor a tag")),
-        "pull_request" => pull_request::read(hook, &json).map(|change| {
-            change.map(EventKind::PullRequest).ok_or("it changed nothing that is built")
+    let found = match kind.as_str() {
+        "push" => push::read(hook, &json).map(|push| match push {
+            Some(push) => Found::one(EventKind::Push(push)),
+            None => Found::nothing("it moved neither a branch nor a tag"),
         }),
-        "issue_comment" => pull_request::read_comment(hook, &json).map(|comment| {
-            comment.map(EventKind::Comment).ok_or("it is no command below a pull request")
+        "pull_request" => pull_request::read(hook, &json).map(|change| match change {
+            Some(change) => Found::one(EventKind::PullRequest(change)),
+            None => Found::nothing("it changed nothing that is built"),
+        }),
+        "issue_comment" => pull_request::read_comment(hook, &json).map(|comment| match comment {
+            Some(comment) => Found::one(EventKind::Comment(comment)),
+            None => Found::nothing("it is no command below a pull request"),
         }),
         "ping" => Err(Verdict::Ping),
         // A push tells the same, with the commit.
-        "create" | "delete" => Ok(Err("the push of the same branch or tag is acted on")),
+        "create" | "delete" => Ok(Found::nothing("the push of the same branch or tag is acted on")),
+        "release" => Ok(Found::nothing("the push of its tag is acted on")),
         "unknown" => Err(unreadable("there is no X-GitHub-Event")),
-        _ => {
-            let why = format!("nothing starts on `{kind}`");
-            Err(Verdict::OfNoInterest { why })
-        }
+        _ => Ok(Found::nothing(&format!("nothing starts on `{kind}`"))),
     };
-    Meaning::Record(match read {
-        Ok(Ok(event)) => {
-            let (verdict, events) = (Verdict::Events, vec![event]);
-            Reading { id, kind, verdict, events, unread: Vec::new() }
-        }
-        Ok(Err(why)) => {
-            let verdict = Verdict::OfNoInterest { why: why.to_owned() };
-            Reading::without_events(id, kind, verdict)
-        }
-        Err(verdict) => Reading::without_events(id, kind, verdict),
-    })
+    Meaning::Record(Reading::of(id, kind, found))
 }
 
 /// The JSON of a body, which may be in a form.

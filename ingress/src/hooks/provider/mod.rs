@@ -13,6 +13,7 @@ use gantry_ops::aside;
 use super::verify::Scheme;
 use crate::refusal::Refusal;
 
+mod azure;
 mod distribution;
 mod github;
 mod reading;
@@ -30,8 +31,9 @@ pub(crate) struct Descriptor {
     pub(crate) store_patience: Duration,
     /// The time limit for storing a large body in the object store, which leaves the store enough of `store_patience`.
     pub(crate) object_patience: Duration,
-    /// How a sender proves knowledge of the hook's secret.
-    pub(crate) proof: Scheme,
+    /// How a sender proves knowledge of the hook's secret, in the order in which they are looked for. Test deliveries use
+    /// the first one.
+    pub(crate) proofs: &'static [Scheme],
     /// The content types that are accepted; empty means any.
     pub(crate) content_types: &'static [&'static str],
     /// The header with the delivery's type, if there is one.
@@ -74,6 +76,7 @@ pub(crate) struct Setup {
 pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
     match provider {
         Provider::GitHub => &github::DESCRIPTOR,
+        Provider::AzureDevOps => &azure::DESCRIPTOR,
         Provider::Distribution => &distribution::DESCRIPTOR,
     }
 }

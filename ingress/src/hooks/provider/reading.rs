@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::EventKind;
+use gantry_domain::event::{EventKind, Push, PushedRef};
 use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::image::RegistryHost;
 use gantry_domain::pull_request::ChangedFiles;
+use gantry_domain::source::{CommitId, RefName};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 /// The most events of one delivery, so that they fit one commit. Senders put one event into a body, rarely two.
 pub(crate) const MOST_EVENTS: usize = 128;
+
+/// The most labels that are kept of a pull request.
+pub(super) const MOST_LABELS: usize = 100;
 
 /// The metadata of a delivery, and what is known about its hook.
 #[derive(Debug, Clone)]
@@ -56,6 +61,72 @@ pub(crate) struct Reading {
 impl Reading {
     pub(super) fn without_events(id: DeliveryId, kind: String, verdict: Verdict) -> Self {
         Self { id, kind, verdict, events: Vec::new(), unread: Vec::new() }
+    }
+
+    /// The result of reading one delivery of this id and kind.
+    pub(super) fn of(id: DeliveryId, kind: String, found: Result<Found, Verdict>) -> Self {
+        match found {
+            Ok(Found::Events { events, unread }) => {
+                Self { id, kind, verdict: Verdict::Events, events, unread }
+            }
+            Ok(Found::Nothing { why }) => {
+                Self::without_events(id, kind, Verdict::OfNoInterest { why })
+            }
+            Err(verdict) => Self::without_events(id, kind, verdict),
+        }
+    }
+}
+
+/// What a readable body means.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// One event at least.
+    Events { events: Vec<EventKind>, unread: Vec<String> },
+    Nothing {
+        /// The reason, in words.
+        why: String,
+    },
+}
+
+impl Found {
+    pub(super) fn one(event: EventKind) -> Self {
+        Self::Events { events: vec![event], unread: Vec::new() }
+    }
+
+    pub(super) fn nothing(why: &str) -> Self {
+        Self::Nothing { why: why.to_owned() }
+    }
+}
+
+/// The most reasons that are kept of one delivery.
+const MOST_UNREAD: usize = 10;
+
+/// Reads a push of several references; `None` stands for one that is neither a branch nor a tag.
+///
+/// # Errors
+/// [`Verdict::Unreadable`] if there are branches or tags, but none can be read.
+pub(super) fn moves(
+    moves: impl Iterator<Item = Result<Option<Push>, String>>,
+) -> Result<Found, Verdict> {
+    let (mut events, mut unread) = (Vec::new(), Vec::new());
+    for (place, moved) in moves.enumerate() {
+        match moved {
+            Ok(Some(_)) if events.len() == MOST_EVENTS => {
+                unread.push(format!("only {MOST_EVENTS} branches and tags of one push are read"));
+                break;
+            }
+            Ok(Some(push)) => events.push(EventKind::Push(push)),
+            Ok(None) => {}
+            Err(why) if unread.len() < MOST_UNREAD => {
+                unread.push(format!("reference {place}: {why}"));
+            }
+            Err(_) => {}
+        }
+    }
+    match (events.is_empty(), unread.is_empty()) {
+        (false, _) => Ok(Found::Events { events, unread }),
+        (true, true) => Ok(Found::nothing("it moved neither a branch nor a tag")),
+        (true, false) => Err(unreadable(unread.join("; "))),
     }
 }
 
@@ -109,6 +180,30 @@ pub(super) fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     })
 }
 
+/// The branch or tag of a full reference; `None` for other references.
+pub(super) fn moved_ref(reference: &str) -> Result<Option<PushedRef>, InvalidText> {
+    if let Some(branch) = reference.strip_prefix("refs/heads/") {
+        return branch.parse().map(PushedRef::Branch).map(Some);
+    }
+    if let Some(tag) = reference.strip_prefix("refs/tags/") {
+        return tag.parse().map(PushedRef::Tag).map(Some);
+    }
+    Ok(None)
+}
+
+/// A commit; all zeros mean none.
+pub(super) fn commit_or_none(text: &str) -> Result<Option<CommitId>, InvalidText> {
+    if !text.is_empty() && text.bytes().all(|b| b == b'0') {
+        return Ok(None);
+    }
+    text.parse().map(Some)
+}
+
+/// The branch of a full reference; `None` if it is none.
+pub(super) fn branch_of(reference: &str) -> Option<RefName> {
+    reference.strip_prefix("refs/heads/")?.parse().ok()
+}
+
 /// The provider's id if it is valid, otherwise a hash of `content`, so that the same content gives the same id.
 pub(super) fn id_or_hash(given: Option<&str>, content: &[u8]) -> DeliveryId {
     given.and_then(|id| id.parse().ok()).unwrap_or_else(|| id_of_hash("body", content))
@@ -132,7 +227,7 @@ pub(super) fn word(given: Option<&str>) -> String {
     let word: String = given
         .unwrap_or_default()
         .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '-')
+        .filter(|c| c.is_ascii_alphanumeric() || "_-.:".contains(*c))
         .take(64)
         .collect();
     if word.is_empty() { "unknown".to_owned() } else { word }

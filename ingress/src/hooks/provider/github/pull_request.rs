@@ -8,10 +8,7 @@ use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::PullRequestAction;
 use serde::Deserialize;
 
-use super::super::reading::{lenient, unreadable};
-
-/// The most labels that are kept of a pull request. GitHub allows 100.
-const MOST_LABELS: usize = 100;
+use super::super::reading::{MOST_LABELS, lenient, unreadable};
 
 #[derive(Deserialize)]
 struct PullRequestBody {

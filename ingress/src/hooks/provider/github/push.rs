@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use gantry_domain::InvalidText;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{Push, PushedRef};
 use gantry_domain::id::HookId;
 use gantry_domain::pull_request::ChangedFiles;
-use gantry_domain::source::{CommitId, GitUrl};
+use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::asks_to_skip;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::super::reading::{Files, lenient, unreadable};
+use super::super::reading::{Files, commit_or_none, lenient, moved_ref, unreadable};
 
 /// The fields that matter, borrowed from the body. The rest is skipped without a copy.
 #[derive(Deserialize)]
@@ -122,8 +121,8 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Option<Push>, Verdict> 
     let Some(reference) = moved_ref(&body.reference).map_err(unreadable)? else {
         return Ok(None);
     };
-    let before = commit(&body.before).map_err(unreadable)?;
-    let mut after = commit(&body.after).map_err(unreadable)?;
+    let before = commit_or_none(&body.before).map_err(unreadable)?;
+    let mut after = commit_or_none(&body.after).map_err(unreadable)?;
     let changed = changed(&body, before.is_some());
     let head = body.head_commit.unwrap_or(HeadCommit { id: None, message: None });
     // For an annotated tag, `after` is the tag itself, and this is the commit that it points to.
@@ -155,22 +154,4 @@ fn changed(body: &PushBody<'_>, had_head: bool) -> ChangedFiles {
         }
         commits => commits.files.clone().into_changed(),
     }
-}
-
-fn moved_ref(reference: &str) -> Result<Option<PushedRef>, InvalidText> {
-    if let Some(branch) = reference.strip_prefix("refs/heads/") {
-        return branch.parse().map(PushedRef::Branch).map(Some);
-    }
-    if let Some(tag) = reference.strip_prefix("refs/tags/") {
-        return tag.parse().map(PushedRef::Tag).map(Some);
-    }
-    Ok(None)
-}
-
-/// A commit; all zeros mean none.
-fn commit(text: &str) -> Result<Option<CommitId>, InvalidText> {
-    if !text.is_empty() && text.bytes().all(|b| b == b'0') {
-        return Ok(None);
-    }
-    text.parse().map(Some)
 }

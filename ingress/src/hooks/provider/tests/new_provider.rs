@@ -37,7 +37,7 @@ const FORGE: Descriptor = Descriptor {
     largest_body: 1024,
     store_patience: Duration::from_secs(5),
     object_patience: Duration::from_secs(1),
-    proof: Scheme::Secret { header: "x-forge-token", prefix: "" },
+    proofs: &[Scheme::Secret { header: "x-forge-token", prefix: "" }],
     content_types: &["application/json"],
     kind_header: None,
     id_header: None,

@@ -1,0 +1,93 @@
+//! How the senders of each provider prove who they are, and how their deliveries are told apart.
+
+use gantry_domain::hook::{Hook, Provider};
+use gantry_seams::due;
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::rig::{Answer, SECRET, TestServer};
+
+const JSON: &str = "application/json";
+
+/// A delivery without a proof.
+fn post(server: &TestServer, hook: &Hook, body: &str) -> RequestBuilder {
+    let request = server.client.post(server.hook_url(hook)).header("content-type", JSON);
+    request.body(body.to_owned())
+}
+
+async fn status(request: RequestBuilder) -> StatusCode {
+    Answer::of(request).await.status
+}
+
+const THREE_REFS: &str =
+    include_str!("../../../tests/fixtures/webhooks/azure/push-three-refs.json");
+const REDUCED: &str = include_str!("../../../tests/fixtures/webhooks/azure/push-minimal.json");
+
+#[tokio::test]
+async fn azure_devops_sends_the_secret_as_password_or_in_a_header() {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::AzureDevOps).await;
+    let plain = || post(&server, &hook, THREE_REFS);
+    for refused in [
+        plain(),
+        plain().bearer_auth(SECRET),
+        plain().basic_auth(SECRET, Some("gantry")),
+        plain().basic_auth("gantry", Some("another secret")),
+        plain().header("x-gantry-secret", "another secret"),
+    ] {
+        assert_eq!(status(refused).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(server.ledger().await, Vec::<Value>::new());
+    let accepted = plain().basic_auth("whoever", Some(SECRET));
+    assert_eq!(status(accepted).await, StatusCode::ACCEPTED);
+    // Another subscription, or a retry: the id in the body is the same.
+    let again = plain().header("x-gantry-secret", SECRET);
+    assert_eq!(status(again).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn one_push_of_azure_devops_is_an_event_for_each_of_its_branches_and_tags() {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::AzureDevOps).await;
+    let request = post(&server, &hook, THREE_REFS).basic_auth("gantry", Some(SECRET));
+    let accepted = Answer::of(request).await.expect(StatusCode::ACCEPTED);
+    let id = accepted["delivery"].as_str().unwrap();
+    let events = [0, 1, 2].map(|place| format!("{}/{id}/{place}", hook.id));
+    assert_eq!(accepted["events"], json!(events));
+    let now = server.store.now().await.unwrap();
+    assert_eq!(due::undecided(server.store.as_ref(), now, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_subscription_with_reduced_details_is_kept_alive_and_told_what_to_set() {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::AzureDevOps).await;
+    let request = post(&server, &hook, REDUCED).basic_auth("gantry", Some(SECRET));
+    // Any refusal would put the subscription on probation.
+    let accepted = Answer::of(request).await.expect(StatusCode::ACCEPTED);
+    let path = format!("/hooks/{}/deliveries/{}", hook.id, accepted["delivery"].as_str().unwrap());
+    let shown = server.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(shown["delivery"]["verdict"], "unreadable");
+    assert!(shown.to_string().contains("Resource details to send"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_hook_of_any_provider_is_created_with_instructions_and_tried() {
+    let server = TestServer::with_registry().await;
+    for provider in Provider::ALL {
+        let body = json!({"provider": provider.as_str()});
+        let created = server.post("/registries/contoso/hooks", body).await;
+        let created = created.expect(StatusCode::CREATED);
+        let instructions = created["instructions"].to_string();
+        for told in [&created["url"], &created["secret"]] {
+            assert!(instructions.contains(told.as_str().unwrap()), "{provider}: {instructions}");
+        }
+        let path = format!("/hooks/{}/test", created["hook"]["id"].as_str().unwrap());
+        let tried = server.post(&path, json!({})).await.expect(StatusCode::OK);
+        assert_eq!((&tried["ok"], &tried["status"]), (&json!(true), &json!(202)), "{tried}");
+    }
+    let ledger = server.ledger().await;
+    let pings = ledger.iter().filter(|delivery| delivery["verdict"] == "ping").count();
+    // A registry has no ping: a notification without events is of no interest, and is not recorded.
+    assert_eq!(pings, Provider::ALL.len() - 1, "{ledger:?}");
+}
