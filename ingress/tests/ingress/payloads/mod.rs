@@ -11,6 +11,7 @@ use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::CommitId;
 
 mod azure;
+mod github;
 
 /// The meaning of a payload in words, a line for each event.
 fn told(provider: Provider, kind: &str, body: &[u8]) -> String {
