@@ -243,7 +243,7 @@ gantry logs --task gone
 gantry cancel ca99
 gantry rerun ca99
 gantry hook create
-gantry hook create --provider gitlab
+gantry hook create --provider subversion
 gantry hook create --provider github --repository octo/web
 gantry hook create --provider github --secret-stdin < short
 gantry hook show gone

@@ -5,6 +5,7 @@
 //! the hook.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
@@ -87,7 +88,7 @@ pub(super) async fn take(
     // The store's patience covers the lookup and the commit, not the time in which the body arrives.
     let patience = provider.store_patience.saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
-    let proof = Proof::new(provider.proofs, headers, keys);
+    let proof = Proof::new(provider.proofs, headers, keys, machine_time());
     let (most, body_patience) = (provider.largest_body, state.settings.body_patience);
     let raw =
         RawDelivery::read(request, payload, proof, most, &state.budget, body_patience).await?;
@@ -125,6 +126,12 @@ pub(super) async fn take(
             taken
         }
     }
+}
+
+/// The time of the machine, which senders compare with theirs. No record depends on it.
+#[expect(clippy::disallowed_methods, reason = "the store's clock may be behind the senders'")]
+pub(super) fn machine_time() -> SystemTime {
+    SystemTime::now()
 }
 
 fn verdict_of(error: &Refusal) -> HookVerdict {

@@ -8,6 +8,7 @@ use gantry_ops::secret::{SecretString, random_hex};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::provider::{Descriptor, descriptor};
+use super::receive::machine_time;
 use super::verify::Scheme;
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -73,21 +74,20 @@ pub(super) fn request(
     secret: &SecretString,
 ) -> Result<reqwest::RequestBuilder, Refusal> {
     let body = provider.ping.body;
-    let proved = |scheme: &Scheme| scheme.prove(secret, body.as_bytes());
+    let id = format!("test-{}", random_hex::<8>()?.as_str());
+    let proved = |scheme: &Scheme| scheme.prove(secret, &id, machine_time(), body.as_bytes());
     let proof = provider.proofs.first().and_then(proved).ok_or(Refusal::Internal)?;
-    let (proof_header, proof) = proof;
-    let mut proof = HeaderValue::try_from(proof).map_err(|_| Refusal::Internal)?;
-    proof.set_sensitive(true);
-    let mut request = client
-        .post(url)
-        .header(CONTENT_TYPE, provider.setup.content_type)
-        .header(proof_header, proof)
-        .body(body);
+    let mut request = client.post(url).header(CONTENT_TYPE, provider.setup.content_type).body(body);
+    for (header, value) in proof {
+        let mut value = HeaderValue::try_from(value).map_err(|_| Refusal::Internal)?;
+        value.set_sensitive(true);
+        request = request.header(header, value);
+    }
     for (header, value) in provider.ping.headers {
         request = request.header(*header, *value);
     }
     if let Some(header) = provider.id_header {
-        request = request.header(header, format!("test-{}", random_hex::<8>()?.as_str()));
+        request = request.header(header, id);
     }
     Ok(request)
 }

@@ -2,6 +2,8 @@
 //!
 //! In: the header with the proof, and the raw bytes in pieces. Out: a verdict. Pure.
 
+use std::time::{Duration, SystemTime};
+
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -22,6 +24,8 @@ pub(crate) enum Scheme {
     Secret { header: &'static str, prefix: &'static str },
     /// HTTP basic authentication, with any user name and the secret as password.
     Password,
+    /// Standard Webhooks: the HMAC-SHA256 of id, time and body in base64.
+    StandardWebhooks,
 }
 
 impl Scheme {
@@ -30,15 +34,19 @@ impl Scheme {
         match self {
             Self::Signature { header, .. } | Self::Secret { header, .. } => header,
             Self::Password => "authorization",
+            Self::StandardWebhooks => "webhook-signature",
         }
     }
 
-    /// The header and value of a sender that knows the secret. `None` if the secret is too long for a key.
+    /// The headers of a sender that knows the secret, without that of the `id`. `None` if the secret is too long for a key.
     pub(crate) fn prove(
         self,
         secret: &SecretString,
+        id: &str,
+        now: SystemTime,
         body: &[u8],
-    ) -> Option<(&'static str, String)> {
+    ) -> Option<Vec<(&'static str, String)>> {
+        let mut headers = Vec::new();
         let proof = match self {
             Self::Signature { prefix, .. } => {
                 format!("{prefix}{}", HookKey::new(secret)?.signature(body))
@@ -48,10 +56,32 @@ impl Scheme {
                 let login = format!("gantry:{}", secret.expose_secret());
                 format!("{BASIC}{}", BASE64_STANDARD.encode(login))
             }
+            Self::StandardWebhooks => {
+                let sent = seconds(now).to_string();
+                let mut mac = HookKey::new(secret)?.standard;
+                mac.update(&signed_start(id.as_bytes(), sent.as_bytes()));
+                mac.update(body);
+                headers.push((TIMESTAMP, sent));
+                format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+            }
         };
-        Some((self.header(), proof))
+        headers.push((self.header(), proof));
+        Some(headers)
     }
 }
+
+/// The headers of Standard Webhooks beside the signature.
+const ID: &str = "webhook-id";
+const TIMESTAMP: &str = "webhook-timestamp";
+
+/// How far the time in a delivery may be from the machine's, as the Standard Webhooks libraries allow by default.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// The most signatures of one delivery that are compared. A sender that changes its secret sends two.
+const MOST_SIGNATURES: usize = 5;
+
+/// The prefix of a Standard Webhooks secret, before its bytes in base64.
+const STANDARD_SECRET: &str = "whsec_";
 
 /// The scheme's name in the header, in any case.
 const BASIC: &str = "Basic ";
@@ -62,8 +92,8 @@ pub(crate) struct Proof(Check);
 enum Check {
     /// Decided by the header alone.
     Decided(Result<(), RejectedDelivery>),
-    /// Decided by the body: the header must be the HMAC under one of the secrets.
-    Signature { tag: [u8; 32], macs: Vec<Hmac<Sha256>> },
+    /// Decided by the body: one of the tags must be the HMAC under one of the secrets.
+    Signature { tags: Vec<[u8; 32]>, macs: Vec<Hmac<Sha256>> },
 }
 
 /// Why a delivery was rejected. The sender is not told.
@@ -73,6 +103,10 @@ pub(crate) enum RejectedDelivery {
     Unsigned,
     #[error("its signature or secret is not written as its provider writes it")]
     Malformed,
+    #[error(
+        "its time is more than five minutes from that of this machine: is one of the clocks wrong?"
+    )]
+    Stale,
     #[error("it does not match any active secret")]
     Mismatch,
 }
@@ -81,6 +115,8 @@ pub(crate) enum RejectedDelivery {
 #[derive(Clone)]
 pub(crate) struct HookKey {
     mac: Hmac<Sha256>,
+    /// For Standard Webhooks, where a secret in base64 stands for its bytes.
+    standard: Hmac<Sha256>,
     hash: [u8; 32],
 }
 
@@ -90,7 +126,14 @@ impl HookKey {
     }
 
     fn of_bytes(secret: &[u8]) -> Option<Self> {
-        Some(Self { mac: Hmac::new_from_slice(secret).ok()?, hash: Sha256::digest(secret).into() })
+        let decoded = secret
+            .strip_prefix(STANDARD_SECRET.as_bytes())
+            .and_then(|digits| BASE64_STANDARD.decode(digits).ok());
+        Some(Self {
+            mac: Hmac::new_from_slice(secret).ok()?,
+            standard: Hmac::new_from_slice(decoded.as_deref().unwrap_or(secret)).ok()?,
+            hash: Sha256::digest(secret).into(),
+        })
     }
 
     /// The HMAC of the body, in hexadecimal digits.
@@ -103,7 +146,12 @@ impl HookKey {
 
 impl Proof {
     /// The first of the schemes whose header is present decides.
-    pub(crate) fn new(schemes: &[Scheme], headers: &HeaderMap, keys: &[HookKey]) -> Self {
+    pub(crate) fn new(
+        schemes: &[Scheme],
+        headers: &HeaderMap,
+        keys: &[HookKey],
+        now: SystemTime,
+    ) -> Self {
         let shown = |scheme: &Scheme| {
             let proof = headers.get(scheme.header()).map(HeaderValue::as_bytes)?;
             Some((*scheme, proof))
@@ -111,16 +159,25 @@ impl Proof {
         let Some((scheme, proof)) = schemes.iter().find_map(shown) else {
             return Self(Check::Decided(Err(RejectedDelivery::Unsigned)));
         };
-        Self(match scheme {
-            Scheme::Signature { prefix, .. } => match read_signature(prefix, proof) {
-                Ok(tag) => {
-                    Check::Signature { tag, macs: keys.iter().map(|key| key.mac.clone()).collect() }
-                }
-                Err(why) => Check::Decided(Err(why)),
-            },
-            Scheme::Secret { prefix, .. } => Check::Decided(compare_secret(prefix, proof, keys)),
-            Scheme::Password => Check::Decided(compare_password(proof, keys)),
-        })
+        let check = match scheme {
+            Scheme::Signature { prefix, .. } => read_signature(prefix, proof).map(|tag| {
+                let macs = keys.iter().map(|key| key.mac.clone()).collect();
+                Check::Signature { tags: vec![tag], macs }
+            }),
+            Scheme::StandardWebhooks => read_standard(proof, headers, now).map(|(tags, start)| {
+                let begun = |key: &HookKey| {
+                    let mut mac = key.standard.clone();
+                    mac.update(&start);
+                    mac
+                };
+                Check::Signature { tags, macs: keys.iter().map(begun).collect() }
+            }),
+            Scheme::Secret { prefix, .. } => {
+                Ok(Check::Decided(compare_secret(prefix, proof, keys)))
+            }
+            Scheme::Password => Ok(Check::Decided(compare_password(proof, keys))),
+        };
+        Self(check.unwrap_or_else(|why| Check::Decided(Err(why))))
     }
 
     pub(crate) fn update(&mut self, piece: &[u8]) {
@@ -135,11 +192,12 @@ impl Proof {
     pub(crate) fn finish(self) -> Result<(), RejectedDelivery> {
         match self.0 {
             Check::Decided(verdict) => verdict,
-            Check::Signature { tag, macs } => {
-                // Every key is tried, so that the time does not reveal which one matched.
-                let matches = macs
-                    .into_iter()
-                    .fold(false, |matched, mac| mac.verify_slice(&tag).is_ok() | matched);
+            Check::Signature { tags, macs } => {
+                // Every key and tag is tried, so that the time does not reveal which one matched.
+                let matches = macs.into_iter().fold(false, |matched, mac| {
+                    let right: [u8; 32] = mac.finalize().into_bytes().into();
+                    tags.iter().fold(matched, |matched, tag| bool::from(right.ct_eq(tag)) | matched)
+                });
                 matches.then_some(()).ok_or(RejectedDelivery::Mismatch)
             }
         }
@@ -155,6 +213,42 @@ fn read_signature(prefix: &str, proof: &[u8]) -> Result<[u8; 32], RejectedDelive
     let mut tag = [0_u8; 32];
     hex::decode_to_slice(digits, &mut tag).map_err(|_| RejectedDelivery::Malformed)?;
     Ok(tag)
+}
+
+/// The signatures of Standard Webhooks, and what is signed before the body. Signatures of other versions are ignored.
+fn read_standard(
+    proof: &[u8],
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<(Vec<[u8; 32]>, Vec<u8>), RejectedDelivery> {
+    let header = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let id = header(ID).ok_or(RejectedDelivery::Unsigned)?;
+    let sent = header(TIMESTAMP).ok_or(RejectedDelivery::Unsigned)?;
+    let at = std::str::from_utf8(sent).ok().and_then(|text| text.parse::<u64>().ok());
+    let at = at.ok_or(RejectedDelivery::Malformed)?;
+    // An old delivery may be one that somebody recorded.
+    if seconds(now).abs_diff(at) > TOLERANCE.as_secs() {
+        return Err(RejectedDelivery::Stale);
+    }
+    let tag = |signature: &[u8]| {
+        let digits = signature.strip_prefix(b"v1,")?;
+        <[u8; 32]>::try_from(BASE64_STANDARD.decode(digits).ok()?).ok()
+    };
+    let signatures = proof.split(|byte| *byte == b' ');
+    let tags: Vec<_> = signatures.filter_map(tag).take(MOST_SIGNATURES).collect();
+    match tags.is_empty() {
+        true => Err(RejectedDelivery::Malformed),
+        false => Ok((tags, signed_start(id, sent))),
+    }
+}
+
+fn signed_start(id: &[u8], sent: &[u8]) -> Vec<u8> {
+    [id, b".", sent, b"."].concat()
+}
+
+/// Since the Unix epoch; a clock before it counts as at it.
+fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn compare_secret(prefix: &str, proof: &[u8], keys: &[HookKey]) -> Result<(), RejectedDelivery> {
@@ -203,6 +297,9 @@ mod tests {
         Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" };
     const SHOWN: Scheme = Scheme::Secret { header: "authorization", prefix: "Bearer " };
 
+    /// Only Standard Webhooks depend on the time.
+    pub(super) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
     const SECRET: &str = "It's a Secret to Everybody";
     const BODY: &[u8] = b"Hello, World!";
     const DIGITS: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
@@ -220,11 +317,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers
             .insert(HeaderName::try_from(header).unwrap(), HeaderValue::from_str(proof).unwrap());
-        let mut proof = Proof::new(&[scheme], &headers, keys);
+        let mut proof = Proof::new(&[scheme], &headers, keys, NOW);
         for piece in BODY.chunks(5) {
             proof.update(piece);
         }
         proof.finish()
+    }
+
+    /// The only header of a proof.
+    pub(super) fn prove(scheme: Scheme, secret: &str) -> (&'static str, String) {
+        let secret = SecretString::from(secret);
+        scheme.prove(&secret, "d-1", NOW, BODY).unwrap().pop().unwrap()
     }
 
     fn verify_signed(proof: &str, keys: &[HookKey]) -> Result<(), RejectedDelivery> {
@@ -236,8 +339,7 @@ mod tests {
         let proof = format!("sha256={DIGITS}");
         assert_eq!(verify_signed(&proof, &[key(SECRET)]), Ok(()));
         assert_eq!(verify_signed(&proof, &[key("newer"), key(SECRET), key("older")]), Ok(()));
-        let proved = SIGNED.prove(&SecretString::from(SECRET), BODY).unwrap();
-        assert_eq!(proved, ("x-hub-signature-256", proof));
+        assert_eq!(prove(SIGNED, SECRET), ("x-hub-signature-256", proof));
     }
 
     #[test]
@@ -267,7 +369,7 @@ mod tests {
     fn a_sent_secret_is_compared_with_each_active_one() {
         let keys = [key("s3cret"), key("old")];
         let shown = |proof: &str| verify(SHOWN, "authorization", proof, &keys);
-        let (header, proof) = SHOWN.prove(&SecretString::from("old"), BODY).unwrap();
+        let (header, proof) = prove(SHOWN, "old");
         assert_eq!(verify(SHOWN, header, &proof, &keys), Ok(()));
         assert_eq!(shown("Bearer s3cret"), Ok(()));
         assert_eq!(shown("bearer old"), Ok(()));
@@ -284,7 +386,7 @@ mod tests {
             let proof = format!("Basic {}", BASE64_STANDARD.encode(login));
             verify(Scheme::Password, "authorization", &proof, &keys)
         };
-        let (header, proof) = Scheme::Password.prove(&SecretString::from("old"), BODY).unwrap();
+        let (header, proof) = prove(Scheme::Password, "old");
         assert_eq!(verify(Scheme::Password, header, &proof, &keys), Ok(()));
         assert_eq!(login("vsts:s3:cret"), Ok(()));
         assert_eq!(login(":old"), Ok(()));
@@ -305,7 +407,7 @@ mod tests {
             for (name, value) in headers {
                 map.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
             }
-            Proof::new(&schemes, &map, &[key("s3cret")]).finish()
+            Proof::new(&schemes, &map, &[key("s3cret")], NOW).finish()
         };
         let right = ("x-gantry-secret", "s3cret");
         assert_eq!(shown(&[right]), Ok(()));
@@ -314,5 +416,48 @@ mod tests {
             Err(RejectedDelivery::Mismatch)
         );
         assert_eq!(shown(&[]), Err(RejectedDelivery::Unsigned));
+    }
+
+    const MESSAGE: &[u8] = br#"{"test": 2432232314}"#;
+    /// The key and the message in the documentation of Standard Webhooks.
+    const STANDARD_KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const SENT: u64 = 1_614_265_330;
+
+    fn verify_standard(
+        id: &str,
+        signature: &str,
+        keys: &[HookKey],
+        seconds_later: i64,
+    ) -> Result<(), RejectedDelivery> {
+        let mut headers = HeaderMap::new();
+        let sent = SENT.to_string();
+        for (name, value) in [(ID, id), (TIMESTAMP, &sent), ("webhook-signature", signature)] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        let now = NOW + Duration::from_secs(SENT.checked_add_signed(seconds_later).unwrap());
+        let mut proof = Proof::new(&[Scheme::StandardWebhooks], &headers, keys, now);
+        proof.update(MESSAGE);
+        proof.finish()
+    }
+
+    #[test]
+    fn the_documented_signature_of_standard_webhooks_verifies() {
+        let (id, right) =
+            ("msg_p5jXN8AQM9LWM0D4loKWxJek", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        let keys = [key("older"), key(STANDARD_KEY)];
+        let at = |signature: &str, later| verify_standard(id, signature, &keys, later);
+        assert_eq!(at(right, 0), Ok(()));
+        assert_eq!((at(right, 300), at(right, -300)), (Ok(()), Ok(())));
+        for late in [301, -301] {
+            assert_eq!(at(right, late), Err(RejectedDelivery::Stale));
+        }
+        // A sender that changes its key signs with both; other versions are ignored.
+        let zeros = BASE64_STANDARD.encode([0; 32]);
+        assert_eq!(at(&format!("v1a,AAAA v1,{zeros} {right}"), 0), Ok(()));
+        assert_eq!(at(&format!("v1,{zeros}"), 0), Err(RejectedDelivery::Mismatch));
+        for odd in ["", "v1,", "v1,AAAA", "v2,AAAA", &right[3..]] {
+            assert_eq!(at(odd, 0), Err(RejectedDelivery::Malformed), "{odd}");
+        }
+        assert_eq!(verify_standard("other", right, &keys, 0), Err(RejectedDelivery::Mismatch));
     }
 }

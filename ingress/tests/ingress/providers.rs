@@ -1,11 +1,17 @@
 //! How the senders of each provider prove who they are, and how their deliveries are told apart.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use gantry_domain::hook::{Hook, Provider};
 use gantry_seams::due;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
-use crate::rig::{Answer, SECRET, TestServer};
+use crate::rig::{Answer, SECRET, TestServer, signature};
 
 const JSON: &str = "application/json";
 
@@ -69,6 +75,75 @@ async fn a_subscription_with_reduced_details_is_kept_alive_and_told_what_to_set(
     let shown = server.get(&path).await.expect(StatusCode::OK);
     assert_eq!(shown["delivery"]["verdict"], "unreadable");
     assert!(shown.to_string().contains("Resource details to send"), "{shown}");
+}
+
+const GITLAB: &str = include_str!("../../../tests/fixtures/webhooks/gitlab/push-branch.json");
+const GITEA: &str = include_str!("../../../tests/fixtures/webhooks/gitea/push-branch.json");
+const BITBUCKET: &str = include_str!("../../../tests/fixtures/webhooks/bitbucket/push-branch.json");
+
+#[tokio::test]
+async fn gitlab_sends_the_secret_token_or_signs_with_its_signing_token() {
+    let server = TestServer::with_registry().await;
+    let hook = server.hook(Provider::GitLab).await;
+    let with = |id: &str, token: &str| {
+        let request = post(&server, &hook, GITLAB).header("idempotency-key", id);
+        request.header("x-gitlab-token", token)
+    };
+    assert_eq!(status(with("d-1", "another secret")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(with("d-1", SECRET)).await, StatusCode::ACCEPTED);
+    assert_eq!(status(with("d-1", SECRET)).await, StatusCode::OK);
+
+    #[expect(clippy::disallowed_methods, reason = "senders use their machine's clock")]
+    let now = SystemTime::now();
+    let signed = |secret: &str, age: Duration| {
+        let sent = (now - age).duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("msg-1.{sent}.{GITLAB}").as_bytes());
+        let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+        post(&server, &hook, GITLAB)
+            .header("idempotency-key", "d-2")
+            .header("webhook-id", "msg-1")
+            .header("webhook-timestamp", sent)
+            .header("webhook-signature", format!("v1,{signature}"))
+    };
+    let (new, old) = (Duration::ZERO, Duration::from_secs(301));
+    assert_eq!(status(signed("another secret", new)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(signed(SECRET, old)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(signed(SECRET, new)).await, StatusCode::ACCEPTED);
+    assert_eq!(server.ledger().await.len(), 2);
+}
+
+#[tokio::test]
+async fn gitea_and_bitbucket_sign_and_repeat_under_the_same_id() {
+    let server = TestServer::with_registry().await;
+    for (provider, body, event, id, proof) in [
+        (
+            Provider::Gitea,
+            GITEA,
+            ("x-gitea-event", "push"),
+            "x-gitea-delivery",
+            ("x-gitea-signature", ""),
+        ),
+        (
+            Provider::Bitbucket,
+            BITBUCKET,
+            ("x-event-key", "repo:push"),
+            "x-request-uuid",
+            ("x-hub-signature", "sha256="),
+        ),
+    ] {
+        let hook = server.hook(provider).await;
+        let signed = |secret: &str| {
+            let signature = signature(secret, body).replace("sha256=", proof.1);
+            let request = post(&server, &hook, body).header(event.0, event.1);
+            request.header(id, "d-1").header(proof.0, signature)
+        };
+        assert_eq!(status(signed("another secret")).await, StatusCode::UNAUTHORIZED);
+        let accepted = Answer::of(signed(SECRET)).await.expect(StatusCode::ACCEPTED);
+        assert_eq!(accepted["delivery"], "d-1");
+        assert_eq!(accepted["events"].as_array().unwrap().len(), 1);
+        assert_eq!(status(signed(SECRET)).await, StatusCode::OK);
+    }
 }
 
 #[tokio::test]

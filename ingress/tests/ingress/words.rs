@@ -99,7 +99,7 @@ fn wrong_requests() -> Vec<(&'static str, &'static str, Value)> {
         registry("credentials", json!({"username": "octo"})),
         registry("credentials", json!("octo:hunter2")),
         registry("credentials", json!({"username": "octo", "password": 1234})),
-        hook(json!({"provider": "gitlab"})),
+        hook(json!({"provider": "subversion"})),
         hook(json!({"provider": "github", "repositories": ["octo/web"]})),
         hook(json!({"provider": "github", "repositories": "github.com/octo/web"})),
         hook(json!({"provider": "github", "repository": ["github.com/octo/web"]})),

@@ -10,7 +10,7 @@ pub struct Hook {
     pub id: String,
     /// The registry whose tasks its events may start.
     pub registry: String,
-    /// `github`, `azure` or `distribution`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket` or `distribution`.
     pub provider: String,
     /// The repositories that it may report pushes for; empty for all repositories of the registry's tasks.
     pub repositories: Vec<String>,
@@ -37,7 +37,7 @@ pub struct HookSecret {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookCreate {
-    /// `github`, `azure` or `distribution`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket` or `distribution`.
     pub provider: String,
     /// The repositories that it may report pushes for, as URL or `host/path`; empty for all repositories of the
     /// registry's tasks.

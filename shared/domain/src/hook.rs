@@ -41,6 +41,12 @@ providers! {
     GitHub = "github",
     /// Azure DevOps Services and Server.
     AzureDevOps = "azure",
+    /// GitLab.
+    GitLab = "gitlab",
+    /// Gitea and Forgejo.
+    Gitea = "gitea",
+    /// Bitbucket Cloud.
+    Bitbucket = "bitbucket",
     /// Docker Distribution (`registry:2`) notifications.
     Distribution = "distribution",
 }
@@ -57,7 +63,11 @@ impl FromStr for Provider {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = Self::ALL.iter().copied().find(|provider| provider.as_str() == text);
         known.ok_or_else(|| {
-            InvalidText::new("provider", text, "`github`, `azure` or `distribution`")
+            InvalidText::new(
+                "provider",
+                text,
+                "`github`, `azure`, `gitlab`, `gitea`, `bitbucket` or `distribution`",
+            )
         })
     }
 }

@@ -14,8 +14,11 @@ use super::verify::Scheme;
 use crate::refusal::Refusal;
 
 mod azure;
+mod bitbucket;
 mod distribution;
+mod gitea;
 mod github;
+mod gitlab;
 mod reading;
 
 use reading::is_of_type;
@@ -77,6 +80,9 @@ pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
     match provider {
         Provider::GitHub => &github::DESCRIPTOR,
         Provider::AzureDevOps => &azure::DESCRIPTOR,
+        Provider::GitLab => &gitlab::DESCRIPTOR,
+        Provider::Gitea => &gitea::DESCRIPTOR,
+        Provider::Bitbucket => &bitbucket::DESCRIPTOR,
         Provider::Distribution => &distribution::DESCRIPTOR,
     }
 }

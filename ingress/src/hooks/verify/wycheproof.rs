@@ -3,7 +3,7 @@
 use actix_web::http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::tests::SIGNED;
+use super::tests::{NOW, SIGNED};
 use super::*;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ fn verify(key: &HookKey, message: &[u8], tag: &str) -> Result<(), RejectedDelive
     let mut headers = HeaderMap::new();
     let proof = HeaderValue::try_from(format!("sha256={tag}")).unwrap();
     headers.insert(HeaderName::from_static("x-hub-signature-256"), proof);
-    let mut proof = Proof::new(&[SIGNED], &headers, std::slice::from_ref(key));
+    let mut proof = Proof::new(&[SIGNED], &headers, std::slice::from_ref(key), NOW);
     for piece in message.chunks(7) {
         proof.update(piece);
     }

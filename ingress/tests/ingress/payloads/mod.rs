@@ -11,7 +11,10 @@ use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::CommitId;
 
 mod azure;
+mod bitbucket;
+mod gitea;
 mod github;
+mod gitlab;
 
 /// The meaning of a payload in words, a line for each event.
 fn told(provider: Provider, kind: &str, body: &[u8]) -> String {
