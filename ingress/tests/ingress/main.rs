@@ -27,12 +27,14 @@ mod rig;
 mod scans;
 mod secrets;
 mod steps;
+mod subscription;
 mod tls;
 mod wire;
 mod words;
 mod workers;
 
 mod slow {
+    mod subscription;
     mod timing;
     mod welch;
 }
