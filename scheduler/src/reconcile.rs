@@ -40,7 +40,8 @@ const FACTS_A_COMMIT: usize = 100;
 /// The pause before a host that did not answer is asked again, unless the task's own is shorter.
 const AWAY: Duration = Duration::from_secs(300);
 
-const BOUNDS: Bounds = Bounds { a_host: 4, at_once: 16, most: 256 };
+/// A host that is slow has more urgent questions to answer.
+const BOUNDS: Bounds = Bounds { a_host: 2, at_once: 16, most: 256 };
 
 /// The looks that are in progress.
 #[derive(Debug)]
