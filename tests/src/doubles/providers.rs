@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use gantry_domain::code_host::HostKind;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
-use gantry_domain::source::CommitId;
+use gantry_domain::source::{CommitId, GitUrl};
 use gantry_ops::secret::ExposeSecret as _;
-use gantry_remote::code_host::{CodeHostError, CodeHostFailure, ProviderApi, RepositoryAccess};
+use gantry_remote::code_host::{
+    CodeHostError, CodeHostFailure, FoundHook, ProviderApi, RepositoryAccess, SentDeliveries,
+    SentDelivery, WantedHook,
+};
+use reqwest::Url;
 use tokio::sync::watch;
 
 /// The provider of a test. It has no API until [`ScriptedProviders::open`].
@@ -33,10 +38,28 @@ struct State {
     files: BTreeMap<(CommitId, CommitId), ChangedFiles>,
     pull_request_files: BTreeMap<u64, ChangedFiles>,
     asked: usize,
+    hooks: BTreeMap<String, ScriptedHook>,
+    hook_failures: VecDeque<CodeHostError>,
+    hook_requests: Vec<String>,
     reports: Vec<StatusReport>,
     tokens: Vec<Option<String>>,
     at_once: BTreeMap<CommitId, usize>,
     most_at_once: usize,
+}
+
+/// A hook at the provider.
+#[derive(Debug, Clone)]
+pub struct ScriptedHook {
+    /// Its id.
+    pub id: String,
+    /// What it signs with.
+    pub secret: String,
+    /// What keeps it from sending.
+    pub faults: Vec<String>,
+    /// What it has sent.
+    pub sent: Vec<SentDelivery>,
+    /// The ids of the deliveries that were sent again.
+    pub redelivered: Vec<String>,
 }
 
 impl ScriptedProviders {
@@ -117,6 +140,46 @@ impl ScriptedProviders {
         self.state().asked
     }
 
+    /// The hooks by the address that they send to.
+    #[must_use]
+    pub fn hooks(&self) -> BTreeMap<String, ScriptedHook> {
+        self.state().hooks.clone()
+    }
+
+    /// Changes the hooks, as their owner could.
+    pub fn change_hooks(&self, change: impl FnOnce(&mut BTreeMap<String, ScriptedHook>)) {
+        change(&mut self.state().hooks);
+    }
+
+    /// Lets the next request about hooks fail.
+    pub fn fail_hook(&self, kind: CodeHostFailure, message: &str) {
+        let error = CodeHostError { message: message.to_owned(), kind };
+        self.state().hook_failures.push_back(error);
+    }
+
+    /// The tokens of the requests that make or remove hooks, in order.
+    #[must_use]
+    pub fn hook_requests(&self) -> Vec<String> {
+        self.state().hook_requests.clone()
+    }
+
+    fn hook_answer<T>(
+        &self,
+        at: RepositoryAccess<'_>,
+        answer: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, CodeHostError> {
+        let mut state = self.state();
+        if !state.is_open {
+            return Err(no_api());
+        }
+        let token = at.token.map(|token| token.expose_secret().to_owned());
+        state.hook_requests.push(token.unwrap_or_default());
+        match state.outage.clone().or_else(|| state.hook_failures.pop_front()) {
+            Some(error) => Err(error),
+            None => Ok(answer(&mut state)),
+        }
+    }
+
     fn answer<T>(&self, answer: impl FnOnce(&State) -> T) -> Result<T, CodeHostError> {
         let mut state = self.state();
         if !state.is_open {
@@ -145,6 +208,15 @@ impl Drop for Request<'_> {
         if let Some(count) = self.provider.state().at_once.get_mut(self.commit) {
             *count -= 1;
         }
+    }
+}
+
+fn found(hook: &ScriptedHook) -> FoundHook {
+    FoundHook {
+        id: hook.id.clone(),
+        events: vec!["push".to_owned()],
+        content_type: Some("json".to_owned()),
+        faults: hook.faults.clone(),
     }
 }
 
@@ -208,5 +280,67 @@ impl ProviderApi for ScriptedProviders {
         }
         state.reports.push(report.clone());
         Ok(())
+    }
+
+    fn kind(&self, _: &GitUrl) -> Option<HostKind> {
+        self.state().is_open.then_some(HostKind::GitHub)
+    }
+
+    async fn find_hooks(
+        &self,
+        at: RepositoryAccess<'_>,
+        url: &Url,
+    ) -> Result<Vec<FoundHook>, CodeHostError> {
+        self.hook_answer(at, |state| state.hooks.get(url.as_str()).map(found).into_iter().collect())
+    }
+
+    async fn ensure_hook(
+        &self,
+        at: RepositoryAccess<'_>,
+        wanted: &WantedHook<'_>,
+    ) -> Result<Vec<FoundHook>, CodeHostError> {
+        self.hook_answer(at, |state| {
+            let id = (state.hooks.len() + 1).to_string();
+            let url = wanted.url.as_str().to_owned();
+            let hook = state.hooks.entry(url).or_insert_with(|| ScriptedHook {
+                id,
+                secret: String::new(),
+                faults: Vec::new(),
+                sent: Vec::new(),
+                redelivered: Vec::new(),
+            });
+            hook.secret = wanted.secret.expose_secret().to_owned();
+            hook.faults.clear();
+            vec![found(hook)]
+        })
+    }
+
+    async fn remove_hook(&self, at: RepositoryAccess<'_>, url: &Url) -> Result<(), CodeHostError> {
+        self.hook_answer(at, |state| drop(state.hooks.remove(url.as_str())))
+    }
+
+    async fn sent_deliveries(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+    ) -> Result<SentDeliveries, CodeHostError> {
+        self.hook_answer(at, |state| {
+            let hook = state.hooks.values().find(|known| known.id == hook.id);
+            SentDeliveries::Listed(hook.map(|hook| hook.sent.clone()).unwrap_or_default())
+        })
+    }
+
+    async fn redeliver(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+        sent: &SentDelivery,
+    ) -> Result<(), CodeHostError> {
+        self.hook_answer(at, |state| {
+            let hook = state.hooks.values_mut().find(|known| known.id == hook.id);
+            if let Some(hook) = hook {
+                hook.redelivered.push(sent.id.clone());
+            }
+        })
     }
 }

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::Response;
 use serde_json::{Value, json};
 
+use super::hooks::{self, Hooks, merge};
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -18,6 +19,9 @@ pub const TOKEN: &str = "CanaryOfAzureDevOps0123456789";
 
 /// The path of the repository's API.
 const REPOSITORY: [&str; 6] = ["Collection", "My Project", "_apis", "git", "repositories", "web"];
+
+/// The path of the service hooks' API.
+const SERVICE_HOOKS: [&str; 4] = ["Collection", "_apis", "hooks", "subscriptions"];
 
 /// The server.
 pub struct AzureDevOpsServer {
@@ -40,6 +44,12 @@ pub struct AzureDevOpsState {
     pub commit_statuses: Vec<(String, Value)>,
     /// The statuses of pull requests: the number, and the body.
     pub pull_statuses: Vec<(u64, Value)>,
+    /// The subscriptions of service hooks.
+    pub subscriptions: Hooks,
+    /// The notifications of each subscription.
+    pub notifications: BTreeMap<String, Vec<Value>>,
+    /// Whether an update leaves a subscription disabled.
+    pub stays_disabled: bool,
     /// Whether answers ask to slow down, as a busy service does.
     pub is_busy: bool,
 }
@@ -116,11 +126,14 @@ impl AzureDevOpsState {
             return refuse(400, "VssVersionNotSpecifiedException", "No api-version was supplied");
         }
         let words = asked.words();
+        if let Some(rest) = words.strip_prefix(SERVICE_HOOKS.as_slice()) {
+            return self.service_hooks(rest, asked);
+        }
         let Some(rest) = words.strip_prefix(REPOSITORY.as_slice()) else {
             return refuse(404, "GitRepositoryNotFoundException", "TF401019: no such repository");
         };
         let answer = match (asked.method.as_str(), rest) {
-            ("GET", []) => Some(json!({"id": "r-1", "name": "web"})),
+            ("GET", []) => Some(json!({"id": "r-1", "name": "web", "project": {"id": "p-1"}})),
             ("GET", ["pullRequests", number]) => self.pulls.get(&parse(number)).cloned(),
             ("GET", ["pullRequests", number, "iterations"]) => self.iterations(parse(number)),
             ("GET", ["pullRequests", number, "iterations", iteration, "changes"]) => {
@@ -145,6 +158,52 @@ impl AzureDevOpsState {
             answer.headers_mut().insert("retry-after", "30".parse().expect("a header"));
         }
         answer
+    }
+
+    fn service_hooks(&mut self, rest: &[&str], asked: &Asked) -> Answer {
+        let body = match (asked.method.as_str(), rest) {
+            ("GET", []) => {
+                let is_ours = |hook: &&Value| {
+                    hook["publisherId"] == asked.query("publisherId")
+                        && hook["consumerId"] == asked.query("consumerId")
+                };
+                let shown = self.subscriptions.all.iter().filter(is_ours).map(|hook| {
+                    let mut shown = hook.clone();
+                    shown["consumerInputs"]["basicAuthPassword"] = "********".into();
+                    shown
+                });
+                let value: Vec<Value> = shown.collect();
+                Some(json!({"count": value.len(), "value": value}))
+            }
+            ("POST", []) if is_subscription(&asked.body) => {
+                let mut hook = asked.body.clone();
+                hook["id"] = format!("s-{}", self.subscriptions.next_id()).into();
+                self.subscriptions.all.push(hook.clone());
+                Some(hook)
+            }
+            ("PUT", [id]) if is_subscription(&asked.body) => {
+                let stays_disabled = self.stays_disabled;
+                self.subscriptions.find(id).map(|hook| {
+                    let status = hook["status"].clone();
+                    merge(hook, &asked.body);
+                    if stays_disabled {
+                        hook["status"] = status;
+                    }
+                    hook.clone()
+                })
+            }
+            ("DELETE", [id]) => return hooks::removed(self.subscriptions.remove(id)),
+            ("GET", [id, "notifications"]) => {
+                let value = self.notifications.get(*id).cloned().unwrap_or_default();
+                Some(json!({"count": value.len(), "value": value}))
+            }
+            ("POST" | "PUT", _) => {
+                return refuse(400, "SubscriptionInputException", "an input is missing or invalid");
+            }
+            _ => None,
+        };
+        let missing = || refuse(404, "SubscriptionNotFoundException", "no such subscription");
+        body.map_or_else(missing, |body| server::json(200, &body))
     }
 
     fn iterations(&self, number: u64) -> Option<Value> {
@@ -186,6 +245,18 @@ impl AzureDevOpsState {
             "changes": page,
         }))
     }
+}
+
+/// Whether a subscription has the inputs that `git.*` events and web hooks need.
+fn is_subscription(body: &Value) -> bool {
+    body["publisherId"] == "tfs"
+        && body["eventType"].as_str().is_some_and(|it| it.starts_with("git."))
+        && body["consumerId"] == "webHooks"
+        && body["consumerActionId"] == "httpRequest"
+        && body["publisherInputs"]["projectId"] == "p-1"
+        && body["publisherInputs"]["repository"] == "r-1"
+        && body["consumerInputs"]["url"].is_string()
+        && body["consumerInputs"]["basicAuthPassword"].is_string()
 }
 
 /// The requested page, and where the next begins.

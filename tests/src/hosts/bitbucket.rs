@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::hooks::{self, Hooks, merge};
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The access token that everything is permitted to.
@@ -31,6 +32,8 @@ pub struct BitbucketState {
     pub differences: BTreeMap<String, Vec<Difference>>,
     /// The statuses that were set: the repository, the commit, and the body.
     pub statuses: Vec<(String, String, Value)>,
+    /// The webhooks.
+    pub hooks: Hooks,
 }
 
 /// A differing file.
@@ -97,6 +100,9 @@ impl BitbucketState {
         if !matches!(*workspace, "octo" | "{}") {
             return refuse(404, "Repository not found");
         }
+        if let Some(["hooks", rest @ ..]) = words.get(4..) {
+            return self.hooks(rest, asked);
+        }
         let body = match (asked.method.as_str(), words.get(4..).unwrap_or_default()) {
             ("GET", []) => Some(json!({"uuid": "{web}", "full_name": "octo/web"})),
             ("GET", ["pullrequests", number]) => {
@@ -116,6 +122,26 @@ impl BitbucketState {
             _ => None,
         };
         body.map_or_else(|| refuse(404, "Resource not found"), |body| server::json(200, &body))
+    }
+
+    fn hooks(&mut self, rest: &[&str], asked: &Asked) -> Answer {
+        let body = match (asked.method.as_str(), rest) {
+            ("GET", []) => Some(json!({"pagelen": 100, "page": 1, "values": self.hooks.all})),
+            ("POST", []) if asked.body["url"].is_string() => {
+                let mut hook = asked.body.clone();
+                hook["uuid"] = format!("{{hook-{}}}", self.hooks.next_id()).into();
+                self.hooks.all.push(hook.clone());
+                return server::json(201, &hook);
+            }
+            ("PUT", [id]) => self.hooks.find(id).map(|hook| {
+                merge(hook, &asked.body);
+                hook.clone()
+            }),
+            ("DELETE", [id]) => return hooks::removed(self.hooks.remove(id)),
+            _ => None,
+        };
+        let missing = || server::json(404, &json!({"type": "error", "error": {"message": "no"}}));
+        body.map_or_else(missing, |body| server::json(200, &body))
     }
 
     fn difference(&self, spec: &str, asked: &Asked) -> Option<Value> {

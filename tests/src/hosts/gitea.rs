@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::hooks::{self, Hooks, merge};
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -30,6 +31,8 @@ pub struct GiteaState {
     pub comparisons: BTreeMap<String, Value>,
     /// The statuses that were set: the commit, and the body.
     pub statuses: Vec<(String, Value)>,
+    /// The webhooks.
+    pub hooks: Hooks,
 }
 
 impl GiteaServer {
@@ -83,6 +86,9 @@ impl GiteaState {
         else {
             return refuse(404, "The target couldn't be found.");
         };
+        if let ["hooks", rest @ ..] = rest {
+            return self.hooks(rest, asked);
+        }
         let body = match (asked.method.as_str(), rest) {
             ("GET", []) => Some(json!({"id": 5, "full_name": "octo/web"})),
             ("GET", ["pulls", number]) => self.pulls.get(&parse(number)).cloned(),
@@ -95,6 +101,30 @@ impl GiteaState {
             _ => None,
         };
         let missing = || refuse(404, "The target couldn't be found.");
+        body.map_or_else(missing, |body| server::json(200, &body))
+    }
+
+    fn hooks(&mut self, rest: &[&str], asked: &Asked) -> Answer {
+        let body = match (asked.method.as_str(), rest) {
+            ("GET", []) => {
+                let is_first = matches!(asked.query("page"), "" | "1");
+                Some(self.hooks.all.iter().filter(|_| is_first).cloned().collect())
+            }
+            ("POST", []) if asked.body["type"] == "gitea" => {
+                let mut hook = json!({"active": false});
+                merge(&mut hook, &asked.body);
+                hook["id"] = self.hooks.next_id().into();
+                self.hooks.all.push(hook.clone());
+                return server::json(201, &hook);
+            }
+            ("PATCH", [id]) => self.hooks.find(id).map(|hook| {
+                merge(hook, &asked.body);
+                hook.clone()
+            }),
+            ("DELETE", [id]) => return hooks::removed(self.hooks.remove(id)),
+            _ => None,
+        };
+        let missing = || server::json(404, &json!({"message": "not found"}));
         body.map_or_else(missing, |body| server::json(200, &body))
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::contract::{Contract, Operation};
+use super::hooks::{self, Hooks, merge};
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -38,6 +39,12 @@ pub struct GitHubState {
     pub comparisons: BTreeMap<String, Comparison>,
     /// The statuses that were set: the commit, and the body.
     pub statuses: Vec<(String, Value)>,
+    /// The webhooks.
+    pub hooks: Hooks,
+    /// The deliveries of each webhook: the fields that differ from the example.
+    pub deliveries: BTreeMap<u64, Vec<Value>>,
+    /// The deliveries that were sent again: the webhook, and the delivery.
+    pub redelivered: Vec<(String, String)>,
     violations: Vec<String>,
 }
 
@@ -129,11 +136,13 @@ impl GitHubState {
             self.violations.push(format!("headers: {:?}", asked.headers));
         }
         let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
-        match (token, asked.method == "GET") {
+        let is_of_hooks = at_root.words.get(3).is_some_and(|word| word == "hooks");
+        match (token, asked.method == "GET" && !is_of_hooks) {
             (TOKEN, _) | (READER, true) => {}
             (READER, false) => {
                 let mut answer = refuse(403, "Resource not accessible by personal access token");
-                let right = "statuses=write".parse().expect("a header");
+                let right = if is_of_hooks { "repository_hooks=write" } else { "statuses=write" };
+                let right = right.parse().expect("a header");
                 answer.headers_mut().insert("x-accepted-github-permissions", right);
                 return answer;
             }
@@ -150,6 +159,7 @@ impl GitHubState {
             ["pulls", number, "files"] => self.pull_files(operation, number, asked),
             ["compare", spec] => self.comparison(operation, spec),
             ["statuses", commit] => Some(self.set_status(operation, commit, &asked.body)),
+            ["hooks", rest @ ..] => return self.hooks(operation, rest, asked),
             _ => None,
         };
         let Some(body) = body else { return refuse(404, "Not Found") };
@@ -181,6 +191,59 @@ impl GitHubState {
         Some(comparison)
     }
 
+    fn hooks(&mut self, operation: &Operation, rest: &[&str], asked: &Asked) -> Answer {
+        let body = match (asked.method.as_str(), rest) {
+            ("GET", []) => {
+                let shown = self.hooks.all.iter().map(|hook| {
+                    let mut shown = hook.clone();
+                    shown["config"]["secret"] = "********".into();
+                    shown
+                });
+                Some(shown.collect())
+            }
+            ("POST", []) => self.create_hook(operation, &asked.body),
+            ("PATCH", [id]) => self.hooks.find(id).map(|hook| {
+                merge(hook, &asked.body);
+                hook.clone()
+            }),
+            ("DELETE", [id]) => return hooks::removed(self.hooks.remove(id)),
+            ("GET", [id, "deliveries"]) => {
+                let sent = id.parse().ok().and_then(|id: u64| self.deliveries.get(&id));
+                let like_example = |fields: &Value| {
+                    let mut delivery = operation.example[0].clone();
+                    merge(&mut delivery, fields);
+                    delivery
+                };
+                Some(sent.into_iter().flatten().map(like_example).collect())
+            }
+            ("POST", [id, "deliveries", delivery, "attempts"]) => {
+                self.redelivered.push(((*id).to_owned(), (*delivery).to_owned()));
+                Some(json!({}))
+            }
+            _ => None,
+        };
+        match body {
+            Some(Value::String(refused)) => server::json(422, &json!({"message": refused})),
+            Some(body) => server::json(operation.status, &body),
+            None => server::json(404, &json!({"message": "Not Found"})),
+        }
+    }
+
+    /// A text if it is refused.
+    fn create_hook(&mut self, operation: &Operation, body: &Value) -> Option<Value> {
+        let is_same = |hook: &Value| hook["config"]["url"] == body["config"]["url"];
+        if self.hooks.all.iter().any(is_same) {
+            return Some("Validation Failed: Hook already exists on this repository".into());
+        }
+        let mut hook = operation.example.clone();
+        // What GitHub does without these fields.
+        hook["config"]["content_type"] = "form".into();
+        merge(&mut hook, body);
+        hook["id"] = self.hooks.next_id().into();
+        self.hooks.all.push(hook.clone());
+        Some(hook)
+    }
+
     fn set_status(&mut self, operation: &Operation, commit: &str, body: &Value) -> Value {
         self.statuses.push((commit.to_owned(), body.clone()));
         let mut status = operation.example.clone();
@@ -197,16 +260,4 @@ fn like(example: &Value, ChangedFile { path, former }: &ChangedFile) -> Value {
         file["status"] = "renamed".into();
     }
     file
-}
-
-/// Puts the fields of `from` into `into`, at any depth.
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (name, value) in from {
-                merge(into.entry(name.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }

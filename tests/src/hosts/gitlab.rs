@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::hooks::{self, Hooks, merge};
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -36,6 +37,12 @@ pub struct GitLabState {
     pub statuses: Vec<(String, String, Value)>,
     /// The state of each status, by project, commit and name.
     jobs: BTreeMap<(String, String, String), String>,
+    /// The webhooks.
+    pub hooks: Hooks,
+    /// The events of each webhook.
+    pub events: BTreeMap<String, Vec<Value>>,
+    /// The events that were sent again: the webhook, and the event.
+    pub resent: Vec<(String, String)>,
 }
 
 impl GitLabServer {
@@ -93,6 +100,9 @@ impl GitLabState {
             "9" => FORK.to_string(),
             _ => return refuse(404, "404 Project Not Found"),
         };
+        if let Some(["hooks", rest @ ..]) = words.get(4..) {
+            return self.hooks(rest, asked);
+        }
         let body = match (asked.method.as_str(), words.get(4..).unwrap_or_default()) {
             ("GET", []) => Some(json!({"id": PROJECT, "path_with_namespace": "group/sub/web"})),
             ("GET", ["merge_requests", number]) => self.merge_requests.get(&parse(number)).cloned(),
@@ -104,6 +114,42 @@ impl GitLabState {
             _ => None,
         };
         body.map_or_else(|| refuse(404, "404 Not found"), |body| server::json(200, &body))
+    }
+
+    fn hooks(&mut self, rest: &[&str], asked: &Asked) -> Answer {
+        let body = match (asked.method.as_str(), rest) {
+            ("GET", []) => {
+                let without_token = |hook: &Value| {
+                    let mut shown = hook.clone();
+                    shown["token"] = Value::Null;
+                    shown
+                };
+                Some(self.hooks.all.iter().map(without_token).collect())
+            }
+            ("POST", []) if asked.body["url"].is_string() => {
+                let mut hook = asked.body.clone();
+                hook["id"] = self.hooks.next_id().into();
+                hook["alert_status"] = "executable".into();
+                self.hooks.all.push(hook.clone());
+                return server::json(201, &hook);
+            }
+            // An update does not end what disabled the webhook.
+            ("PUT", [id]) => self.hooks.find(id).map(|hook| {
+                merge(hook, &asked.body);
+                hook.clone()
+            }),
+            ("DELETE", [id]) => return hooks::removed(self.hooks.remove(id)),
+            ("GET", [id, "events"]) => {
+                Some(self.events.get(*id).cloned().unwrap_or_default().into())
+            }
+            ("POST", [id, "events", event, "resend"]) => {
+                self.resent.push(((*id).to_owned(), (*event).to_owned()));
+                return server::json(201, &json!({"response_status": 200}));
+            }
+            _ => None,
+        };
+        let missing = || server::json(404, &json!({"message": "404 Not found"}));
+        body.map_or_else(missing, |body| server::json(200, &body))
     }
 
     fn diffs(&self, number: u64, asked: &Asked) -> Option<Value> {

@@ -6,6 +6,7 @@ mod contract;
 pub mod gitea;
 pub mod github;
 pub mod gitlab;
+pub mod hooks;
 pub mod server;
 
 use std::sync::{Arc, LazyLock};

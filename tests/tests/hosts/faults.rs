@@ -7,15 +7,25 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gantry_domain::report::ReportState;
-use gantry_remote::code_host::{CodeHostError, CodeHostFailure, CodeHosts, ProviderApi as _};
+use gantry_remote::code_host::{
+    CodeHostError, CodeHostFailure, CodeHosts, ProviderApi as _, WantedHook,
+};
 use gantry_tests::hosts::server::json as answer;
 use gantry_tests::hosts::{Answer, Asked, HostServer, code_hosts};
 use hyper::Response;
+use reqwest::Url;
 use serde_json::json;
 
 use crate::{A, Access, B, report};
 
 const TOKEN: &str = "CanaryOfTheToken0123456789";
+
+const TOKEN_OF_HOOK: &str = "CanaryOfTheHook0123456789";
+
+/// Where a hook sends.
+fn hook() -> Url {
+    Url::parse("https://gantry.example/hooks/github/h1").unwrap()
+}
 
 /// Each kind of host, and the path of a repository there.
 const KINDS: [(&str, &str); 5] = [
@@ -70,7 +80,16 @@ impl Failing {
             failed("pull_request", hosts.pull_request(at, 1).await.unwrap_err()),
             failed("changed_files", hosts.changed_files(at, &a, &b).await.unwrap_err()),
             failed("pull_request_files", hosts.pull_request_files(at, 1).await.unwrap_err()),
+            failed("find_hooks", hosts.find_hooks(at, &hook()).await.unwrap_err()),
+            failed("remove_hook", hosts.remove_hook(at, &hook()).await.unwrap_err()),
         ]
+    }
+
+    async fn ensure_hook(&self, access: &Access) -> Failed {
+        let (url, secret) = (hook(), TOKEN_OF_HOOK.into());
+        let wanted = WantedHook { url: &url, secret: &secret };
+        let error = self.hosts().ensure_hook(access.at(), &wanted).await.unwrap_err();
+        Failed { what: format!("{} ensure_hook", self.kind), error }
     }
 
     async fn report(&self, access: &Access) -> Failed {
@@ -89,6 +108,7 @@ async fn all_failed(
         let access = Access::new(&failing.url(), TOKEN);
         all.extend(failing.read(&access).await);
         all.push(failing.report(&access).await);
+        all.push(failing.ensure_hook(&access).await);
     }
     all
 }

@@ -19,6 +19,7 @@ mod faults;
 mod gitea;
 mod github;
 mod gitlab;
+mod hooks;
 mod table;
 
 /// Commits.

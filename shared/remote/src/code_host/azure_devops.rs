@@ -15,11 +15,16 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::client::{Answer, Conventions, Operation, PAUSE, RepositoryClient, basic, cut};
+use super::hooks::{FoundHook, SentDeliveries, SentDelivery, WantedHook, cannot_redeliver};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words};
 use super::{CodeHostError, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
+
+mod subscriptions;
+
+use subscriptions::EVENT_TYPES;
 
 const API_VERSION: (&str, &str) = ("api-version", "7.1");
 
@@ -102,6 +107,9 @@ impl Conventions for AzureConventions {
             | Operation::CompareCommits
             | Operation::ListFiles(_) => {
                 "the scope \"Code: Read\", and access to the project for its user"
+            }
+            Operation::ManageHooks => {
+                "the scope \"Code: Read\", and \"Edit subscriptions\" in the project for its user"
             }
             Operation::SetStatus => {
                 "the scope \"Code: Status\", and \"Contribute to pull requests\" in the repository for its user"
@@ -341,6 +349,39 @@ impl RepositoryApi for AzureDevOps<'_> {
         let Some(iteration) = iterations.iter().rfind(|it| it.is_of(commit)) else { return Ok(()) };
         let status = self::status(report, Some(iteration.id));
         self.set_status(&["pullRequests", &number, "statuses"], &status).await
+    }
+
+    fn hook_parts(&self) -> &'static [&'static str] {
+        EVENT_TYPES
+    }
+
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
+        self.subscriptions(url).await
+    }
+
+    async fn create_hook(&self, part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError> {
+        self.subscribe(part, wanted).await
+    }
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        self.renew_subscription(id, part, wanted).await
+    }
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
+        self.unsubscribe(id).await
+    }
+
+    async fn sent_deliveries(&self, hook: &str) -> Result<SentDeliveries, CodeHostError> {
+        self.notifications(hook).await
+    }
+
+    async fn redeliver(&self, _hook: &str, _sent: &SentDelivery) -> Result<(), CodeHostError> {
+        Err(cannot_redeliver("Azure DevOps"))
     }
 }
 

@@ -7,6 +7,7 @@ use gantry_domain::pull_request::{
 use gantry_domain::report::{ReportContext, ReportState, StatusReport};
 use gantry_domain::source::{CommitId, RefName};
 use gantry_ops::secret::{ExposeSecret, SecretString};
+use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,6 +16,7 @@ use url::Url;
 use super::client::{
     Answer, Conventions, Operation, RepositoryClient, basic, bearer, cut, transient,
 };
+use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -30,6 +32,20 @@ const LONGEST_KEY: usize = 40;
 /// The files of a page, and the most pages that are read.
 const PAGE: usize = 500;
 const MOST_PAGES: usize = 20;
+
+/// What gantry's hooks send.
+const HOOK_EVENTS: &[&str] = &[
+    "repo:push",
+    "pullrequest:created",
+    "pullrequest:updated",
+    "pullrequest:fulfilled",
+    "pullrequest:rejected",
+    "pullrequest:comment_created",
+];
+
+/// The hooks of a page, and the most pages that are read: a repository has at most 50.
+const HOOK_PAGE: usize = 100;
+const MOST_HOOK_PAGES: usize = 2;
 
 /// The user of an access token in git; everything else is the name of an account.
 const ACCESS_TOKEN_USER: &str = "x-token-auth";
@@ -79,6 +95,9 @@ impl Conventions for BitbucketConventions {
             }
             Operation::ReadPullRequest(_) | Operation::ListFiles(_) => {
                 "the scope `pullrequest` (`read:pullrequest:bitbucket`)"
+            }
+            Operation::ManageHooks => {
+                "the scope `webhook` (`read:webhook:bitbucket`, `write:webhook:bitbucket` and `delete:webhook:bitbucket`), and its user must administer the repository"
             }
             Operation::SetStatus => {
                 "the scope `repository` (`read:repository:bitbucket`), and write access to the repository for its user"
@@ -155,6 +174,28 @@ struct File {
     path: String,
 }
 
+#[derive(Deserialize)]
+struct Hooks {
+    values: Vec<Hook>,
+}
+
+#[derive(Deserialize)]
+struct Hook {
+    uuid: String,
+    url: String,
+    active: bool,
+    events: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct NewHook<'a> {
+    description: &'static str,
+    url: &'a str,
+    active: bool,
+    secret: &'a str,
+    events: &'static [&'static str],
+}
+
 #[derive(Serialize)]
 struct Status<'a> {
     key: String,
@@ -219,6 +260,71 @@ impl RepositoryApi for Bitbucket<'_> {
             return Ok(());
         }
         Err(client.failure(Operation::SetStatus, &answer))
+    }
+
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
+        let mut found = Vec::new();
+        for page in 1..=MOST_HOOK_PAGES {
+            let (page, size) = (page.to_string(), HOOK_PAGE.to_string());
+            let query = [("pagelen", size.as_str()), ("page", page.as_str())];
+            let hooks: Hooks =
+                self.client.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
+            let is_last = hooks.values.len() < HOOK_PAGE;
+            let ours = hooks.values.into_iter().filter(|hook| hook.url == url.as_str());
+            found.extend(ours.map(Hook::into_found));
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create_hook(&self, _part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError> {
+        let (operation, hook) = (Operation::ManageHooks, NewHook::of(wanted));
+        self.client.write(operation, Method::POST, &["hooks"], &hook).await
+    }
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        _part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        let (operation, hook) = (Operation::ManageHooks, NewHook::of(wanted));
+        self.client.write(operation, Method::PUT, &["hooks", id], &hook).await
+    }
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
+        self.client.delete(Operation::ManageHooks, &["hooks", id]).await
+    }
+
+    async fn redeliver(&self, _hook: &str, _sent: &SentDelivery) -> Result<(), CodeHostError> {
+        Err(cannot_redeliver("Bitbucket"))
+    }
+}
+
+impl<'a> NewHook<'a> {
+    fn of(wanted: &WantedHook<'a>) -> Self {
+        Self {
+            description: "gantry",
+            url: wanted.url.as_str(),
+            active: true,
+            secret: wanted.secret.expose_secret(),
+            events: HOOK_EVENTS,
+        }
+    }
+}
+
+impl Hook {
+    fn into_found(self) -> FoundHook {
+        let disabled = (!self.active).then(|| "is not active".to_owned());
+        let missing = missing_events(&self.events, HOOK_EVENTS);
+        FoundHook {
+            id: self.uuid,
+            events: self.events,
+            content_type: None,
+            faults: disabled.into_iter().chain(missing).collect(),
+        }
     }
 }
 

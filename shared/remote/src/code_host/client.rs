@@ -36,6 +36,7 @@ pub(super) enum Operation {
     CompareCommits,
     ListFiles(u64),
     SetStatus,
+    ManageHooks,
 }
 
 impl fmt::Display for Operation {
@@ -46,6 +47,7 @@ impl fmt::Display for Operation {
             Self::CompareCommits => f.write_str("compare commits"),
             Self::ListFiles(number) => write!(f, "list the files of pull request {number}"),
             Self::SetStatus => f.write_str("set a commit status"),
+            Self::ManageHooks => f.write_str("manage webhooks"),
         }
     }
 }
@@ -146,6 +148,75 @@ impl RepositoryClient<'_> {
         Err(self.failure(operation, answer))
     }
 
+    /// Like [`Self::read`] for what every repository has: a 404 is a refusal.
+    pub(super) async fn read_own<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        words: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, CodeHostError> {
+        let answer = self.get(words, query).await?;
+        if self.is_success(&answer) {
+            self.parse(&answer)
+        } else {
+            Err(self.failure(operation, &answer))
+        }
+    }
+
+    /// Creates or replaces what is at `words`.
+    pub(super) async fn write(
+        &self,
+        operation: Operation,
+        method: Method,
+        words: &[&str],
+        body: &(impl Serialize + Sync),
+    ) -> Result<(), CodeHostError> {
+        let answer = self.send_json(method, words, body).await?;
+        self.done(operation, &answer)
+    }
+
+    pub(super) async fn send_json(
+        &self,
+        method: Method,
+        words: &[&str],
+        body: &(impl Serialize + Sync),
+    ) -> Result<Answer, CodeHostError> {
+        self.send(self.request(method, words, &[])?.json(body)).await
+    }
+
+    /// Has something done that needs no body.
+    pub(super) async fn act(
+        &self,
+        operation: Operation,
+        words: &[&str],
+    ) -> Result<(), CodeHostError> {
+        let answer = self.send(self.request(Method::POST, words, &[])?).await?;
+        self.done(operation, &answer)
+    }
+
+    /// Deletes what is at `words`. It is no error if it is gone.
+    pub(super) async fn delete(
+        &self,
+        operation: Operation,
+        words: &[&str],
+    ) -> Result<(), CodeHostError> {
+        let answer = self.send(self.request(Method::DELETE, words, &[])?).await?;
+        match answer.status {
+            // Whoever may list hooks got their ids there.
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(()),
+            _ => self.done(operation, &answer),
+        }
+    }
+
+    /// An error unless the API did what it was asked for.
+    pub(super) fn done(&self, operation: Operation, answer: &Answer) -> Result<(), CodeHostError> {
+        let has_no_body = matches!(answer.status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT);
+        if has_no_body || self.is_success(answer) {
+            return Ok(());
+        }
+        Err(self.failure(operation, answer))
+    }
+
     async fn sees_repository(&self) -> Result<bool, CodeHostError> {
         let answer = self.get(&[], &[]).await?;
         if self.is_success(&answer) {
@@ -174,7 +245,7 @@ impl RepositoryClient<'_> {
         words: &[&str],
         body: &(impl Serialize + Sync),
     ) -> Result<Answer, CodeHostError> {
-        self.send(self.request(Method::POST, words, &[])?.json(body)).await
+        self.send_json(Method::POST, words, body).await
     }
 
     fn request(

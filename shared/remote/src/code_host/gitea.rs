@@ -7,10 +7,12 @@ use gantry_domain::pull_request::{
 use gantry_domain::report::{ReportState, StatusReport};
 use gantry_domain::source::{CommitId, RefName};
 use gantry_ops::secret::ExposeSecret;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::client::{Answer, Conventions, Operation, RepositoryClient, cut, secret_header};
+use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -19,6 +21,9 @@ use crate::http::OutboundClient;
 
 /// The most characters of a status's description, so that it stays one line.
 const LONGEST_DESCRIPTION: usize = 255;
+
+/// What gantry's hooks send. `pull_request` stands for all changes of pull requests, and their comments.
+const HOOK_EVENTS: &[&str] = &["push", "pull_request"];
 
 /// The files of a page that is asked for. Servers have limits of their own, which may be lower.
 const PAGE: usize = 50;
@@ -57,6 +62,9 @@ impl Conventions for GiteaConventions {
             | Operation::ReadPullRequest(_)
             | Operation::CompareCommits
             | Operation::ListFiles(_) => "the scope `read:repository`",
+            Operation::ManageHooks => {
+                "the scope `write:repository`, and its user must administer the repository"
+            }
             Operation::SetStatus => {
                 "the scope `write:repository`, and write access to the repository for its user"
             }
@@ -135,6 +143,39 @@ struct File {
     filename: String,
     #[serde(default)]
     previous_filename: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Hook {
+    id: u64,
+    active: bool,
+    events: Vec<String>,
+    config: FoundConfig,
+}
+
+#[derive(Deserialize)]
+struct FoundConfig {
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NewHook<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The default is `false`.
+    active: bool,
+    events: &'static [&'static str],
+    config: NewConfig<'a>,
+}
+
+#[derive(Serialize)]
+struct NewConfig<'a> {
+    url: &'a str,
+    content_type: &'static str,
+    secret: &'a str,
 }
 
 #[derive(Serialize)]
@@ -220,6 +261,72 @@ impl RepositoryApi for Gitea<'_> {
             return Ok(());
         }
         Err(self.0.failure(Operation::SetStatus, &answer))
+    }
+
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
+        let mut found = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let (page, size) = (page.to_string(), PAGE.to_string());
+            let query = [("limit", size.as_str()), ("page", page.as_str())];
+            let hooks: Vec<Hook> =
+                self.0.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
+            // The server's own limit of a page may be lower.
+            if hooks.is_empty() {
+                break;
+            }
+            let ours = |hook: &Hook| hook.config.url.as_deref() == Some(url.as_str());
+            found.extend(hooks.into_iter().filter(ours).map(Hook::into_found));
+        }
+        Ok(found)
+    }
+
+    async fn create_hook(&self, _part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError> {
+        let hook = NewHook::of(wanted);
+        self.0.write(Operation::ManageHooks, Method::POST, &["hooks"], &hook).await
+    }
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        _part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        let hook = NewHook::of(wanted);
+        self.0.write(Operation::ManageHooks, Method::PATCH, &["hooks", id], &hook).await
+    }
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
+        self.0.delete(Operation::ManageHooks, &["hooks", id]).await
+    }
+
+    async fn redeliver(&self, _hook: &str, _sent: &SentDelivery) -> Result<(), CodeHostError> {
+        Err(cannot_redeliver("Gitea"))
+    }
+}
+
+impl<'a> NewHook<'a> {
+    fn of(wanted: &WantedHook<'a>) -> Self {
+        let config = NewConfig {
+            url: wanted.url.as_str(),
+            content_type: "json",
+            secret: wanted.secret.expose_secret(),
+        };
+        Self { kind: "gitea", active: true, events: HOOK_EVENTS, config }
+    }
+}
+
+impl Hook {
+    fn into_found(self) -> FoundHook {
+        let disabled = (!self.active).then(|| "is not active".to_owned());
+        let is_form = self.config.content_type.as_deref() != Some("json");
+        let form = is_form.then(|| "sends forms instead of JSON".to_owned());
+        let events = missing_events(&self.events, HOOK_EVENTS);
+        FoundHook {
+            id: self.id.to_string(),
+            events: self.events,
+            content_type: self.config.content_type,
+            faults: [disabled, form, events].into_iter().flatten().collect(),
+        }
     }
 }
 

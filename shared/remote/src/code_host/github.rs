@@ -8,14 +8,20 @@ use gantry_domain::pull_request::{
 };
 use gantry_domain::report::{ReportState, StatusReport};
 use gantry_domain::source::{CommitId, RefName};
-use reqwest::StatusCode;
+use gantry_ops::secret::ExposeSecret as _;
 use reqwest::header::DATE;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
 
-use super::client::{Answer, Conventions, Operation, PAUSE, RepositoryClient, bearer, cut};
+use super::client::{
+    Answer, Conventions, Operation, PAUSE, RepositoryClient, bearer, cut, transient,
+};
+use super::hooks::{
+    FoundHook, MOST_DELIVERIES, SentDeliveries, SentDelivery, WantedHook, missing_events,
+};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -32,6 +38,12 @@ const MOST_COMPARED: usize = 300;
 const MOST_LISTED: usize = 3000;
 
 const PAGE: usize = 100;
+
+/// What gantry's hooks send.
+const HOOK_EVENTS: &[&str] = &["push", "pull_request", "issue_comment"];
+
+/// More pages of hooks are not read: GitHub has at most 20 hooks for each event.
+const MOST_HOOK_PAGES: usize = 10;
 
 /// A repository.
 pub(super) struct GitHub<'a>(RepositoryClient<'a>);
@@ -82,6 +94,11 @@ impl Conventions for GitHubConventions {
                 "the scope `repo:status`",
                 "the permission \"Commit statuses: write\" for this repository",
                 "the scope `repo:status` (classic) or the permission \"Commit statuses: write\" for this repository (fine-grained)",
+            ],
+            Operation::ManageHooks => [
+                "the scope `admin:repo_hook`, and its user must administer the repository",
+                "the permission \"Webhooks: read and write\" for this repository",
+                "the scope `admin:repo_hook` (classic) or the permission \"Webhooks: read and write\" for this repository (fine-grained)",
             ],
         };
         if answer.header("x-oauth-scopes").is_some() {
@@ -184,6 +201,50 @@ struct File {
     previous_filename: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Hook {
+    id: u64,
+    active: bool,
+    events: Vec<String>,
+    config: FoundConfig,
+}
+
+#[derive(Deserialize)]
+struct FoundConfig {
+    /// Missing for hooks of other kinds.
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Delivery {
+    id: u64,
+    guid: String,
+    delivered_at: String,
+    status: String,
+    status_code: u16,
+    event: String,
+}
+
+#[derive(Serialize)]
+struct NewHook<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'static str>,
+    active: bool,
+    events: &'static [&'static str],
+    config: HookConfig<'a>,
+}
+
+#[derive(Serialize)]
+struct HookConfig<'a> {
+    url: &'a str,
+    content_type: &'static str,
+    secret: &'a str,
+    insecure_ssl: &'static str,
+}
+
 #[derive(Serialize)]
 struct Status<'a> {
     state: &'static str,
@@ -264,6 +325,93 @@ impl RepositoryApi for GitHub<'_> {
         }
         Err(self.0.failure(Operation::SetStatus, &answer))
     }
+
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
+        let mut found = Vec::new();
+        for page in 1..=MOST_HOOK_PAGES {
+            let (page, size) = (page.to_string(), PAGE.to_string());
+            let query = [("per_page", size.as_str()), ("page", page.as_str())];
+            let hooks: Vec<Hook> =
+                self.0.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
+            let is_last = hooks.len() < PAGE;
+            let ours = |hook: &Hook| hook.config.url.as_deref() == Some(url.as_str());
+            found.extend(hooks.into_iter().filter(ours).map(Hook::into_found));
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create_hook(&self, _part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError> {
+        self.write_hook(&["hooks"], Method::POST, Some("web"), wanted).await
+    }
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        _part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        self.write_hook(&["hooks", id], Method::PATCH, None, wanted).await
+    }
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
+        self.0.delete(Operation::ManageHooks, &["hooks", id]).await
+    }
+
+    async fn sent_deliveries(&self, hook: &str) -> Result<SentDeliveries, CodeHostError> {
+        let size = MOST_DELIVERIES.to_string();
+        let words = ["hooks", hook, "deliveries"];
+        let sent: Vec<Delivery> =
+            self.0.read_own(Operation::ManageHooks, &words, &[("per_page", &size)]).await?;
+        Ok(SentDeliveries::Listed(sent.into_iter().map(Delivery::into_sent).collect()))
+    }
+
+    async fn redeliver(&self, hook: &str, sent: &SentDelivery) -> Result<(), CodeHostError> {
+        let words = ["hooks", hook, "deliveries", &sent.id, "attempts"];
+        self.0.act(Operation::ManageHooks, &words).await
+    }
+}
+
+impl GitHub<'_> {
+    async fn write_hook(
+        &self,
+        words: &[&str],
+        method: Method,
+        name: Option<&'static str>,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        let config = HookConfig {
+            url: wanted.url.as_str(),
+            // The default is a form.
+            content_type: "json",
+            secret: wanted.secret.expose_secret(),
+            insecure_ssl: "0",
+        };
+        let body = NewHook { name, active: true, events: HOOK_EVENTS, config };
+        let answer = self.0.send_json(method, words, &body).await?;
+        if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
+            return Err(unprocessable_hook(wanted.url, &answer));
+        }
+        self.0.done(Operation::ManageHooks, &answer)
+    }
+}
+
+fn unprocessable_hook(url: &Url, answer: &Answer) -> CodeHostError {
+    if answer.says("already exists") {
+        let message = format!("GitHub already has a webhook to {url}: it is looked for again");
+        return transient(message, None);
+    }
+    let message = if answer.says("maximum number of hooks") || answer.says("20 hooks") {
+        "the repository has 20 webhooks, and GitHub takes no more: remove one that is not needed"
+            .to_owned()
+    } else if answer.says("not supported because it isn't reachable") {
+        format!("GitHub cannot reach {url}: set `server.public_url` to an address of the internet")
+    } else {
+        format!("GitHub refused a webhook to {url} (422)")
+    };
+    CodeHostError { message, kind: CodeHostFailure::Permanent }
 }
 
 fn unprocessable(report: &StatusReport, answer: &Answer) -> CodeHostError {
@@ -285,6 +433,41 @@ fn state(state: ReportState) -> &'static str {
         ReportState::Succeeded => "success",
         ReportState::Failed => "failure",
         ReportState::Errored | ReportState::Canceled => "error",
+    }
+}
+
+impl Hook {
+    fn into_found(self) -> FoundHook {
+        let disabled = (!self.active).then(|| "is not active".to_owned());
+        let is_form = self.config.content_type.as_deref() != Some("json");
+        let form = is_form.then(|| "sends forms instead of JSON".to_owned());
+        // `*` stands for every event.
+        let sends_all = self.events.iter().any(|event| event == "*");
+        let events = missing_events(&self.events, HOOK_EVENTS).filter(|_| !sends_all);
+        FoundHook {
+            id: self.id.to_string(),
+            events: self.events,
+            content_type: self.config.content_type,
+            faults: [disabled, form, events].into_iter().flatten().collect(),
+        }
+    }
+}
+
+impl Delivery {
+    fn into_sent(self) -> SentDelivery {
+        let is_accepted = (200..300).contains(&self.status_code);
+        let outcome = match self.status_code {
+            0 => self.status,
+            code => format!("{code} {}", self.status),
+        };
+        SentDelivery {
+            id: self.id.to_string(),
+            delivery: Some(self.guid),
+            at: self.delivered_at,
+            event: self.event,
+            outcome,
+            is_accepted,
+        }
     }
 }
 

@@ -1,16 +1,22 @@
 //! GitLab's REST API.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use gantry_domain::pull_request::{
     Association, ChangedFiles, PullRequest, PullRequestBase, PullRequestHead,
 };
 use gantry_domain::report::{ReportState, StatusReport};
 use gantry_domain::source::{CommitId, RefName};
-use reqwest::StatusCode;
+use gantry_ops::secret::ExposeSecret as _;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::client::{Answer, Conventions, Operation, RepositoryClient, bearer, cut, transient};
+use super::hooks::{
+    FoundHook, MOST_DELIVERIES, SentDeliveries, SentDelivery, WantedHook, missing_events,
+};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -24,6 +30,9 @@ const LONGEST_DESCRIPTION: usize = 255;
 const MOST_FILES: usize = 1000;
 
 const PAGE: usize = 100;
+
+/// More pages of hooks are not read: a project has at most 100.
+const MOST_HOOK_PAGES: usize = 2;
 
 /// A project.
 pub(super) struct GitLab<'a> {
@@ -75,6 +84,7 @@ impl Conventions for GitLabConventions {
                 "the scope `read_api`, and the role Reporter in the project"
             }
             Operation::SetStatus => "the scope `api`, and the role Developer in the project",
+            Operation::ManageHooks => "the scope `api`, and the role Maintainer in the project",
         }
     }
 }
@@ -114,6 +124,48 @@ struct Comparison {
 struct Difference {
     old_path: String,
     new_path: String,
+}
+
+#[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "GitLab's answer has them")]
+struct Hook {
+    id: u64,
+    url: String,
+    #[serde(default)]
+    push_events: bool,
+    #[serde(default)]
+    tag_push_events: bool,
+    #[serde(default)]
+    merge_requests_events: bool,
+    #[serde(default)]
+    note_events: bool,
+    /// `executable`, `temporarily_disabled` or `disabled`; older versions do not have it.
+    #[serde(default)]
+    alert_status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HookEvent {
+    id: u64,
+    trigger: String,
+    created_at: String,
+    /// `internal error` if there was no answer.
+    response_status: String,
+    #[serde(default)]
+    request_headers: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "GitLab's API has them")]
+struct NewHook<'a> {
+    url: &'a str,
+    token: &'a str,
+    push_events: bool,
+    tag_push_events: bool,
+    merge_requests_events: bool,
+    note_events: bool,
+    enable_ssl_verification: bool,
+    branch_filter_strategy: &'static str,
 }
 
 #[derive(Serialize)]
@@ -203,6 +255,105 @@ impl RepositoryApi for GitLab<'_> {
             return Err(transient(message, answer.pause()));
         }
         Err(client.failure(Operation::SetStatus, &answer))
+    }
+
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
+        let mut found = Vec::new();
+        for page in 1..=MOST_HOOK_PAGES {
+            let (page, size) = (page.to_string(), PAGE.to_string());
+            let query = [("per_page", size.as_str()), ("page", page.as_str())];
+            let hooks: Vec<Hook> =
+                self.client.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
+            let is_last = hooks.len() < PAGE;
+            let ours = hooks.into_iter().filter(|hook| hook.url == url.as_str());
+            found.extend(ours.map(Hook::into_found));
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create_hook(&self, _part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError> {
+        let (operation, hook) = (Operation::ManageHooks, NewHook::of(wanted));
+        self.client.write(operation, Method::POST, &["hooks"], &hook).await
+    }
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        _part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError> {
+        let (operation, hook) = (Operation::ManageHooks, NewHook::of(wanted));
+        self.client.write(operation, Method::PUT, &["hooks", id], &hook).await
+    }
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
+        self.client.delete(Operation::ManageHooks, &["hooks", id]).await
+    }
+
+    async fn sent_deliveries(&self, hook: &str) -> Result<SentDeliveries, CodeHostError> {
+        let size = MOST_DELIVERIES.to_string();
+        let words = ["hooks", hook, "events"];
+        let sent: Vec<HookEvent> =
+            self.client.read_own(Operation::ManageHooks, &words, &[("per_page", &size)]).await?;
+        Ok(SentDeliveries::Listed(sent.into_iter().map(HookEvent::into_sent).collect()))
+    }
+
+    /// GitLab takes five of these a minute.
+    async fn redeliver(&self, hook: &str, sent: &SentDelivery) -> Result<(), CodeHostError> {
+        let words = ["hooks", hook, "events", &sent.id, "resend"];
+        self.client.act(Operation::ManageHooks, &words).await
+    }
+}
+
+impl<'a> NewHook<'a> {
+    fn of(wanted: &WantedHook<'a>) -> Self {
+        Self {
+            url: wanted.url.as_str(),
+            token: wanted.secret.expose_secret(),
+            push_events: true,
+            tag_push_events: true,
+            merge_requests_events: true,
+            note_events: true,
+            enable_ssl_verification: true,
+            branch_filter_strategy: "all_branches",
+        }
+    }
+}
+
+impl Hook {
+    fn into_found(self) -> FoundHook {
+        let sent = [
+            (self.push_events, "push_events"),
+            (self.tag_push_events, "tag_push_events"),
+            (self.merge_requests_events, "merge_requests_events"),
+            (self.note_events, "note_events"),
+        ];
+        let events: Vec<String> =
+            sent.iter().filter(|(is, _)| *is).map(|(_, it)| (*it).to_owned()).collect();
+        let needed = sent.map(|(_, event)| event);
+        // GitLab stops sending after failures, for a time at first.
+        let stopped = self.alert_status.filter(|status| status != "executable");
+        let stopped = stopped.map(|status| format!("is {status}"));
+        let faults = stopped.into_iter().chain(missing_events(&events, &needed)).collect();
+        FoundHook { id: self.id.to_string(), events, content_type: None, faults }
+    }
+}
+
+impl HookEvent {
+    fn into_sent(self) -> SentDelivery {
+        let id = ["Idempotency-Key", "X-Gitlab-Event-UUID"];
+        let delivery = id.iter().find_map(|name| self.request_headers.get(*name)).cloned();
+        SentDelivery {
+            id: self.id.to_string(),
+            delivery,
+            at: self.created_at,
+            event: self.trigger,
+            is_accepted: self.response_status.starts_with('2'),
+            outcome: self.response_status,
+        }
     }
 }
 

@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_domain::code_host::HostKind;
 use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
+use url::Url;
 
 mod azure_devops;
 mod bitbucket;
@@ -20,12 +22,14 @@ mod git;
 mod gitea;
 mod github;
 mod gitlab;
+mod hooks;
 mod paths;
 mod provider;
 mod table;
 
 pub use crate::git::Heads;
 pub use git::git_credentials;
+pub use hooks::{FoundHook, SentDeliveries, SentDelivery, WantedHook};
 pub use provider::CodeHosts;
 
 /// A host of git repositories.
@@ -101,6 +105,57 @@ pub trait ProviderApi: Send + Sync {
         &self,
         at: RepositoryAccess<'_>,
         report: &StatusReport,
+    ) -> Result<(), CodeHostError>;
+
+    /// The kind of the host of `url`; `None` if gantry knows no API of it.
+    fn kind(&self, url: &GitUrl) -> Option<HostKind>;
+
+    /// The hooks that send to `url`. A provider may have several, one for each kind of event.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn find_hooks(
+        &self,
+        at: RepositoryAccess<'_>,
+        url: &Url,
+    ) -> Result<Vec<FoundHook>, CodeHostError>;
+
+    /// Makes the hooks that are missing, and repairs or replaces the others. A repeated call makes no second one. Returns
+    /// the hooks.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn ensure_hook(
+        &self,
+        at: RepositoryAccess<'_>,
+        wanted: &WantedHook<'_>,
+    ) -> Result<Vec<FoundHook>, CodeHostError>;
+
+    /// Removes the hooks that send to `url`. It is no error if there are none.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn remove_hook(&self, at: RepositoryAccess<'_>, url: &Url) -> Result<(), CodeHostError>;
+
+    /// The last deliveries of a hook of the provider.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn sent_deliveries(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+    ) -> Result<SentDeliveries, CodeHostError>;
+
+    /// Has a delivery sent again.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn redeliver(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+        sent: &SentDelivery,
     ) -> Result<(), CodeHostError>;
 }
 

@@ -9,8 +9,9 @@ use gantry_domain::code_host::{CodeHostEntry, HostKind};
 use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::report::StatusReport;
-use gantry_domain::source::CommitId;
+use gantry_domain::source::{CommitId, GitUrl};
 use tokio::time::timeout;
+use url::Url;
 
 use super::azure_devops::AzureDevOps;
 use super::bitbucket::Bitbucket;
@@ -19,6 +20,7 @@ use super::git::GitCodeHost;
 use super::gitea::Gitea;
 use super::github::GitHub;
 use super::gitlab::GitLab;
+use super::hooks::{self, FoundHook, SentDeliveries, SentDelivery, WantedHook};
 use super::table::{HostApi, HostTable, host};
 use super::{CodeHost, CodeHostError, CodeHostFailure, Head, Heads, ProviderApi, RepositoryAccess};
 use crate::git::Git;
@@ -103,6 +105,31 @@ pub(super) trait RepositoryApi: Send + Sync {
     async fn pull_request_files(&self, number: u64) -> Result<ChangedFiles, CodeHostError>;
 
     async fn report(&self, report: &StatusReport) -> Result<(), CodeHostError>;
+
+    /// The kinds of events that each need a hook of their own; one without a name if a hook sends all.
+    fn hook_parts(&self) -> &'static [&'static str] {
+        &[""]
+    }
+
+    /// The hooks that send to `url`.
+    async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError>;
+
+    async fn create_hook(&self, part: &str, wanted: &WantedHook<'_>) -> Result<(), CodeHostError>;
+
+    async fn update_hook(
+        &self,
+        id: &str,
+        part: &str,
+        wanted: &WantedHook<'_>,
+    ) -> Result<(), CodeHostError>;
+
+    async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError>;
+
+    async fn sent_deliveries(&self, _hook: &str) -> Result<SentDeliveries, CodeHostError> {
+        Ok(SentDeliveries::NotListed)
+    }
+
+    async fn redeliver(&self, hook: &str, sent: &SentDelivery) -> Result<(), CodeHostError>;
 }
 
 fn boxed<'a, T: RepositoryApi + 'a>(api: T) -> Box<dyn RepositoryApi + 'a> {
@@ -142,6 +169,47 @@ impl ProviderApi for CodeHosts {
         report: &StatusReport,
     ) -> Result<(), CodeHostError> {
         Self::within(at, self.open(at)?.report(report)).await
+    }
+
+    fn kind(&self, url: &GitUrl) -> Option<HostKind> {
+        self.table.find(url).map(|api| api.kind)
+    }
+
+    async fn find_hooks(
+        &self,
+        at: RepositoryAccess<'_>,
+        url: &Url,
+    ) -> Result<Vec<FoundHook>, CodeHostError> {
+        Self::within(at, self.open(at)?.hooks(url)).await
+    }
+
+    async fn ensure_hook(
+        &self,
+        at: RepositoryAccess<'_>,
+        wanted: &WantedHook<'_>,
+    ) -> Result<Vec<FoundHook>, CodeHostError> {
+        Self::within(at, hooks::ensure(self.open(at)?.as_ref(), wanted)).await
+    }
+
+    async fn remove_hook(&self, at: RepositoryAccess<'_>, url: &Url) -> Result<(), CodeHostError> {
+        Self::within(at, hooks::remove(self.open(at)?.as_ref(), url)).await
+    }
+
+    async fn sent_deliveries(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+    ) -> Result<SentDeliveries, CodeHostError> {
+        Self::within(at, self.open(at)?.sent_deliveries(&hook.id)).await
+    }
+
+    async fn redeliver(
+        &self,
+        at: RepositoryAccess<'_>,
+        hook: &FoundHook,
+        sent: &SentDelivery,
+    ) -> Result<(), CodeHostError> {
+        Self::within(at, self.open(at)?.redeliver(&hook.id, sent)).await
     }
 }
 
