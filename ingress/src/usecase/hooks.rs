@@ -105,6 +105,7 @@ pub(crate) async fn create(
         provider,
         repositories,
         secrets: vec![HookSecret { sealed, created: now }],
+        is_provisioned: false,
         created: now,
     };
     match hooks::create(store, &hook).await {

@@ -138,6 +138,7 @@ async fn hook_with_id(server: &TestServer, id: &str, registry: &str) -> Hook {
         provider: Provider::GitHub,
         repositories: Vec::new(),
         secrets: Vec::new(),
+        is_provisioned: false,
         created: server.store.now().await.unwrap(),
     }
 }

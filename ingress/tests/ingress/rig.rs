@@ -146,6 +146,7 @@ impl TestServer {
             provider,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],
+            is_provisioned: false,
             created,
         };
         hooks::create(self.store.as_ref(), &hook).await.unwrap();

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidText;
+use crate::code_host::HostKind;
 use crate::id::{HookId, RegistryName, RunPrefix};
 use crate::sealed::Sealed;
 use crate::source::RepositoryKey;
@@ -51,6 +52,21 @@ providers! {
     Distribution = "distribution",
 }
 
+impl Provider {
+    /// The provider whose hooks a code host of this kind sends; `None` if gantry reads none of them.
+    #[must_use]
+    pub fn of_code_host(kind: HostKind) -> Option<Self> {
+        let word = match kind {
+            HostKind::GitHub => "github",
+            HostKind::AzureDevOps => "azure",
+            HostKind::GitLab => "gitlab",
+            HostKind::Gitea => "gitea",
+            HostKind::Bitbucket => "bitbucket",
+        };
+        word.parse().ok()
+    }
+}
+
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -90,6 +106,9 @@ pub struct Hook {
     pub repositories: Vec<RepositoryKey>,
     /// The active secrets; a delivery may be signed with any of them. New senders get the first one.
     pub secrets: Vec<HookSecret>,
+    /// Whether gantry made it, for a webhook that it keeps at a code host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_provisioned: bool,
     /// When it was created.
     pub created: Timestamp,
 }

@@ -53,6 +53,13 @@ impl Task {
         format!("scan/{}@{}/{}", self.id, self.created.as_millis(), self.revision)
     }
 
+    /// Whether it needs a webhook: it watches its repository, and gantry does not look for changes itself.
+    #[must_use]
+    pub fn needs_webhook(&self) -> bool {
+        let watches = self.source_trigger.as_ref().is_some_and(|trigger| trigger.poll.is_none());
+        watches && self.repository().is_some()
+    }
+
     /// The address of its git repository; `None` if its source is another.
     #[must_use]
     pub fn repository(&self) -> Option<&GitUrl> {

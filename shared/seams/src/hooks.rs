@@ -2,8 +2,10 @@
 
 use gantry_domain::hook::Hook;
 use gantry_domain::id::{HookId, RegistryName};
+use gantry_domain::timestamp::Timestamp;
 
 use crate::collection::{Collection, commit_unconditional};
+use crate::provisioning::{self, Place};
 use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Index, Kind, Store, StoreError};
@@ -33,11 +35,17 @@ pub async fn create(store: &dyn Store, hook: &Hook) -> Result<(), AddError> {
         }
         let mut batch = Batch::default();
         registries::add_in(store, &mut batch, &hook.registry, hook.prefix).await?;
-        ALL.create_in(&mut batch, id, hook)?;
-        batch.index(of_registry(&hook.registry), 0, &hook.id);
+        create_in(&mut batch, hook)?;
         Ok(Plan::Commit(batch, ()))
     })
     .await
+}
+
+/// Adds a new hook to a batch, which adds it to its registry.
+pub(crate) fn create_in(batch: &mut Batch, hook: &Hook) -> Result<(), StoreError> {
+    ALL.create_in(batch, hook.id.as_str(), hook)?;
+    batch.index(of_registry(&hook.registry), 0, &hook.id);
+    Ok(())
 }
 
 /// Reads a hook.
@@ -65,7 +73,7 @@ pub async fn list(
     }
 }
 
-/// Changes a hook's repositories and secrets; id, registry and provider stay. `None` when there is no such hook.
+/// Changes a hook's repositories and secrets; id, registry and provider stay, and the repository of a hook that gantry made. `None` when there is no such hook.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -78,9 +86,18 @@ pub async fn update(
         let before = hook.clone();
         change(hook);
         (hook.id, hook.registry, hook.prefix) = (before.id, before.registry, before.prefix);
-        hook.provider = before.provider;
+        (hook.provider, hook.is_provisioned) = (before.provider, before.is_provisioned);
+        if hook.is_provisioned {
+            hook.repositories = before.repositories;
+        }
     };
-    ALL.update(store, id.as_str(), keep_identity, |_, _, _| Ok(())).await
+    let now = store.now().await?;
+    // The provider is to use the newest secret.
+    let look = |batch: &mut Batch, _: &Hook, after: &Hook| {
+        look_at(batch, after, now);
+        Ok(())
+    };
+    ALL.update(store, id.as_str(), keep_identity, look).await
 }
 
 /// Removes a hook; its deliveries stay for as long as they are kept.
@@ -89,9 +106,23 @@ pub async fn update(
 /// [`StoreError`].
 pub async fn delete(store: &dyn Store, hook: &Hook) -> Result<(), StoreError> {
     let mut batch = Batch::default();
-    ALL.delete_in(&mut batch, hook.id.as_str());
-    batch.unindex(of_registry(&hook.registry), &hook.id);
+    delete_in(&mut batch, hook);
+    look_at(&mut batch, hook, store.now().await?);
     commit_unconditional(store, batch).await
+}
+
+/// Removes a hook in a batch.
+pub(crate) fn delete_in(batch: &mut Batch, hook: &Hook) {
+    ALL.delete_in(batch, hook.id.as_str());
+    batch.unindex(of_registry(&hook.registry), &hook.id);
+}
+
+/// Has the webhook that sends to a hook looked at, if gantry made it.
+fn look_at(batch: &mut Batch, hook: &Hook, now: Timestamp) {
+    if let Some(repository) = hook.repositories.first().filter(|_| hook.is_provisioned) {
+        let place = Place { registry: hook.prefix, repository: repository.clone() };
+        provisioning::ask(batch, &place, now);
+    }
 }
 
 fn of_registry(registry: &RegistryName) -> Index {

@@ -27,6 +27,7 @@ pub mod installation;
 pub mod lineages;
 pub mod logs;
 pub mod outbox;
+pub mod provisioning;
 pub mod registries;
 pub mod requests;
 pub mod reseal;

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
+use crate::provisioning::{self, Provisioned};
 use crate::retry;
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::{hooks, registries, runs, secrets, tasks};
@@ -67,6 +68,7 @@ pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreE
     walk.over::<Secret>("secrets", &secrets::listing(), Kind::Secret).await?;
     walk.over::<Task>("tasks", &tasks::listing(), Kind::Task).await?;
     walk.over::<Task>("revisions of tasks", &tasks::revisions(), Kind::TaskRevision).await?;
+    walk.over::<Provisioned>("webhooks", &provisioning::listing(), Kind::Provisioned).await?;
     walk.over::<Run>("runs", &runs::listing_of_all(), Kind::Run).await?;
     walk.over::<Run>("scans", &runs::listing_of_hidden(), Kind::Run).await?;
     Ok(walk.pass)
@@ -221,6 +223,16 @@ impl Holder for Task {
     fn secrets(&mut self) -> Vec<&mut Sealed> {
         let tokens = self.git_token.iter_mut().chain(&mut self.api_token);
         tokens.chain(self.recipe.sealed_mut()).collect()
+    }
+}
+
+impl Holder for Provisioned {
+    fn bound_to(&self) -> String {
+        Registry::seals_for(self.place.registry)
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        self.webhook.iter_mut().map(|webhook| &mut webhook.token).collect()
     }
 }
 

@@ -186,6 +186,8 @@ kinds! {
     OutboxTurn = "outbox-turn",
     /// When the repository of a task is looked at next.
     Watch = "watch",
+    /// The webhook that gantry keeps at a code host.
+    Provisioned = "provisioned",
     /// A record that did not decode, kept for inspection.
     Quarantine = "quarantine",
     /// An import into this store is unfinished: no process may start on it.

@@ -7,10 +7,12 @@ use gantry_domain::event::{Event, EventKind};
 use gantry_domain::id::{RegistryName, RunPrefix, TaskId};
 use gantry_domain::source::RepositoryKey;
 use gantry_domain::task::Task;
+use gantry_domain::timestamp::Timestamp;
 
 use crate::codec;
 use crate::collection::Collection;
 use crate::events;
+use crate::provisioning::{self, Place};
 use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::runs;
@@ -43,6 +45,7 @@ pub async fn create(store: &dyn Store, task: &Task) -> Result<(Task, Event), Add
         batch.expect.push((revision.clone(), Expect::Absent));
         task_images::create(&mut batch, &task)?;
         watch_source(&mut batch, None, &task)?;
+        ask_for_webhooks(&mut batch, &[&task], task.updated);
         claim_repository(&mut batch, None, Some(&task));
         let event = saved(None, &task);
         events::record_undecided(&mut batch, &event)?;
@@ -109,6 +112,7 @@ pub async fn update(
         .update(store, &id.to_string(), next_revision, |batch, before, after| {
             record_revision(batch, after).map(drop)?;
             watch_source(batch, Some(before), after)?;
+            ask_for_webhooks(batch, &[before, after], now);
             claim_repository(batch, Some(before), Some(after));
             events::record_undecided(batch, &saved(Some(before), after))
         })
@@ -143,6 +147,7 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         if let Some(repository) = matcher::watched_repository(&found.value) {
             batch.unindex(by_source(found.value.prefix, &repository), &member);
         }
+        ask_for_webhooks(&mut batch, &[&found.value], store.now().await?);
         Ok(Plan::Commit(batch, true))
     })
     .await
@@ -190,7 +195,7 @@ pub async fn is_claimed_by_others(
 /// [`StoreError`].
 pub async fn forget_revisions(
     store: &dyn Store,
-    before: gantry_domain::timestamp::Timestamp,
+    before: Timestamp,
     limit: usize,
 ) -> Result<usize, StoreError> {
     let entries = store.range(&revisions(), From::Start, limit).await?;
@@ -238,6 +243,15 @@ fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) -> Resul
 fn is_watched_alike(before: &Task, after: &Task) -> bool {
     let watched = |task: &Task| (task.recipe.source.clone(), task.source_trigger.clone());
     watched(before) == watched(after)
+}
+
+/// Has the webhooks of the repositories that these tasks watch looked at.
+fn ask_for_webhooks(batch: &mut Batch, tasks: &[&Task], now: Timestamp) {
+    for task in tasks {
+        if let Some(repository) = matcher::watched_repository(task) {
+            provisioning::ask(batch, &Place { registry: task.prefix, repository }, now);
+        }
+    }
 }
 
 /// Updates the index of the repositories that tasks report to.

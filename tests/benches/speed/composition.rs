@@ -129,6 +129,7 @@ impl Parts {
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],
+            is_provisioned: false,
             created,
         };
         Ok(hooks::create(self.store.as_ref(), &hook).await?)

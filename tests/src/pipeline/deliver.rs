@@ -45,6 +45,7 @@ impl TestPipeline {
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.expect("a sealed secret"), created }],
+            is_provisioned: false,
             created,
         };
         hooks::create(self.store.as_ref(), &hook).await.expect("a hook");

@@ -65,6 +65,7 @@ impl Victim {
             provider: Provider::GitHub,
             repositories: Vec::new(),
             secrets: Vec::new(),
+            is_provisioned: false,
             created: gantry.clock.now(),
         };
         hooks::create(store, &hook).await.unwrap();

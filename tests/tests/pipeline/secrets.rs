@@ -15,6 +15,7 @@ use gantry_domain::task::Task;
 use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString, write_private};
 use gantry_seams::installation::{self, OpenError, PoolKeyRefused};
+use gantry_seams::provisioning::{self, Place, Webhook};
 use gantry_seams::reseal::{self, Reseal};
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, tasks};
@@ -177,6 +178,22 @@ impl Reseal for Anew {
     }
 }
 
+/// Records a webhook for the repository of a task.
+async fn keep_webhook(gantry: &TestPipeline, task: &Task) {
+    let store = gantry.store.as_ref();
+    let url = task.repository().unwrap().clone();
+    let place = Place { registry: task.prefix, repository: url.key() };
+    let (nonce, a_minute) = ("9".repeat(32).parse().unwrap(), Duration::from_secs(60));
+    let claimed = provisioning::claim(store, &place, &nonce, a_minute).await.unwrap().unwrap();
+    let webhook = Webhook {
+        hook: "hook".parse().unwrap(),
+        address: "https://gantry.example/hooks/github/hook".parse().unwrap(),
+        url,
+        token: seal(gantry, SECRET),
+    };
+    provisioning::prepare(store, &claimed, &webhook, None).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn after_resealing_the_old_key_is_not_needed() {
     let mut gantry = super::start().await;
@@ -202,6 +219,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
     hooks::update(store, &hook, |hook| hook.secrets = vec![secret.clone()]).await.unwrap();
     let task = task_with_secret(&gantry, "hello").await;
     gantry.schedule().await;
+    keep_webhook(&gantry, &task).await;
     gantry.ask(&task, None).await;
     gantry.settle().await;
     let done = gantry.engine.asked().len();
@@ -227,6 +245,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
             ("secrets", 1, 1),
             ("tasks", 1, 1),
             ("revisions of tasks", 2, 2),
+            ("webhooks", 1, 1),
             ("runs", 3, 3),
             ("scans", 1, 1)
         ]
@@ -248,7 +267,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
         "the new key opens everything"
     );
     let old_alone = reseal::pass(store, &Anew(ring(&[1]))).await.unwrap();
-    assert_eq!(old_alone.unopened.len(), 10, "{:?}", old_alone.unopened);
+    assert_eq!(old_alone.unopened.len(), 11, "{:?}", old_alone.unopened);
 
     // Earlier ready runs open with the new key of their pool, in their first attempt.
     gantry.keyring = Arc::new(ring(&[2]));

@@ -134,6 +134,7 @@ impl Receiver {
             provider: FORGE.name,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],
+            is_provisioned: false,
             created,
         };
         hooks::create(store, &hook).await.unwrap();
