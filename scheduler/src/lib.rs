@@ -8,12 +8,14 @@
 #![warn(missing_docs)]
 
 mod admission;
+mod asking;
 mod beside;
 mod decider;
 mod figures;
 mod keeper;
 mod outbox;
 mod reconcile;
+mod provisioner;
 mod resolver;
 mod scheduler;
 mod secrets;
@@ -25,6 +27,7 @@ pub use decider::Asks;
 pub use keeper::{Keeper, Retention};
 pub use outbox::Sends;
 pub use reconcile::Looks;
+pub use provisioner::Provisions;
 pub use scheduler::{Scheduler, SchedulerSettings};
 pub use secrets::VaultReads;
 pub use sweeper::Sweeper;

@@ -17,6 +17,7 @@ use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
 use crate::outbox::{Outbox, Sends};
 use crate::reconcile::{Looks, Reconciler};
+use crate::provisioner::{Provisioner, Provisions};
 use crate::resolver::Resolver;
 use crate::secrets::VaultReads;
 use crate::sweeper::Sweeper;
@@ -25,7 +26,7 @@ use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
 /// How often expired data is removed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How often the states of runs are reported. What changes in between is reported once.
+/// How often the states of runs are reported, and webhooks looked at. What changes in between is reported once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often watches are read.
@@ -52,6 +53,8 @@ pub struct Scheduler {
     pub sends: Arc<Sends>,
     /// The looks at repositories that are in progress.
     pub looks: Arc<Looks>,
+    /// The webhooks at code hosts that are being made or removed.
+    pub provisions: Arc<Provisions>,
     /// The vaults that secrets are read from when their runs are admitted.
     pub vaults: Arc<VaultReads>,
     /// Its settings.
@@ -67,6 +70,8 @@ pub struct SchedulerSettings {
     pub lease: Duration,
     /// The URL at which people reach gantry.
     pub public_url: Url,
+    /// Whether gantry makes the webhooks that tasks need.
+    pub provision: bool,
     /// How long a run may be ready in a pool without workers before it ends.
     pub queue_timeout: Duration,
     /// How often the repository of a task is looked at for changes that no webhook reported, unless the task says so
@@ -82,7 +87,7 @@ impl Scheduler {
         let (decider, resolver, admitter) = (self.decider(), self.resolver(), self.admitter());
         let reconciler = self.reconciler();
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
-        let outbox = self.outbox();
+        let (outbox, provisioner) = (self.outbox(), self.provisioner());
         let interval = self.settings.sweep_interval;
         let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
         tokio::join!(
@@ -90,6 +95,7 @@ impl Scheduler {
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
             every("reconcile", &stop, RECONCILE_TICK, || reconciler.tick()),
+            every("provisioner", &stop, REPORT_INTERVAL, || provisioner.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
             every("figures", &stop, interval, || figures.tick()),
             every("logs", &stop, interval, || keeper.seal_logs()),
@@ -108,7 +114,8 @@ impl Scheduler {
         let decided = self.decider().tick_and_settle().await?;
         let admitted = self.admitter().tick_and_settle().await?;
         let reported = self.outbox().tick_and_settle().await?;
-        Ok(resolved + decided + admitted + reported > 0)
+        let provisioned = self.provisioner().tick_and_settle().await?;
+        Ok(resolved + decided + admitted + reported + provisioned > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -161,6 +168,17 @@ impl Scheduler {
             providers: Arc::clone(&self.providers),
             sends: Arc::clone(&self.sends),
             public_url: self.settings.public_url.clone(),
+        }
+    }
+
+    fn provisioner(&self) -> Provisioner {
+        Provisioner {
+            store: Arc::clone(&self.store),
+            keyring: Arc::clone(&self.keyring),
+            providers: Arc::clone(&self.providers),
+            provisions: Arc::clone(&self.provisions),
+            public_url: self.settings.public_url.clone(),
+            is_wanted: self.settings.provision,
         }
     }
 

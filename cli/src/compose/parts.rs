@@ -103,12 +103,14 @@ impl<'a> SharedParts<'a> {
             asks: Arc::default(),
             sends: Arc::default(),
             looks: Arc::default(),
+            provisions: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
                 public_url,
                 reconcile_interval: self.settings.reconcile.interval,
+                provision: self.settings.code_hosts.provision,
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use gantry_domain::id::LeaseNonce;
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
-use gantry_ops::secret::{ExposeSecret, SecretString, random_hex};
 use gantry_remote::code_host::{CodeHostError, CodeHostFailure, RepositoryAccess};
 use gantry_seams::outbox::{self, Claimed, Outgoing, Sending};
 use gantry_seams::store::StoreError;
@@ -13,19 +11,13 @@ use gantry_seams::{runs, tasks};
 use tokio::time::timeout;
 
 use super::Outbox;
+use crate::asking::{LONGEST_WAIT, nonce, pause_after, without};
 
 /// How long a request may take.
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// For how long a report is claimed: longer than a request takes.
 const CLAIM: Duration = Duration::from_secs(40);
-
-/// The pauses after failed requests.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(900);
-
-/// The longest pause that a code host may ask for: the limits of providers last an hour.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Outbox {
     /// Spawns a tokio task that sends the reports of a commit one after the other. Returns `false` if there is one, or too
@@ -72,7 +64,7 @@ impl Outbox {
             CodeHostFailure::Transient { retry_after } => {
                 let pause = match retry_after {
                     Some(pause) => pause.min(LONGEST_WAIT),
-                    None => pause_after(outgoing.sending),
+                    None => pause(outgoing.sending),
                 };
                 if retry_after.is_some() {
                     let now = store.now().await?;
@@ -141,53 +133,9 @@ impl Outbox {
     }
 }
 
-fn nonce() -> Result<LeaseNonce, StoreError> {
-    let unavailable = |message: String| StoreError::Unavailable { message };
-    let random = random_hex::<16>().map_err(|error| unavailable(error.to_string()))?;
-    random
-        .as_str()
-        .parse()
-        .map_err(|error: gantry_domain::InvalidText| unavailable(error.to_string()))
-}
-
-/// 5 s, doubling to 15 minutes.
-fn pause_after(sending: Sending) -> Duration {
-    let failures = match sending {
-        Sending::Due { failures, .. } => failures.min(10),
-        Sending::Sent | Sending::NoApi | Sending::GivenUp => 0,
-    };
-    (SHORTEST_PAUSE * (1 << failures)).min(LONGEST_PAUSE)
-}
-
-/// A text without a token, of which a host may see the part after `user:` only.
-fn without(text: &str, token: Option<&SecretString>) -> String {
-    let Some(token) = token.map(ExposeSecret::expose_secret) else { return text.to_owned() };
-    let secret = token.split_once(':').map_or(token, |(_, secret)| secret);
-    match secret {
-        "" => text.to_owned(),
-        secret => text.replace(secret, "***"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use gantry_domain::timestamp::Timestamp;
-
-    use super::*;
-
-    #[test]
-    fn pauses_grow_from_seconds_to_a_quarter_of_an_hour() {
-        let at = Timestamp::default();
-        let after = |failures| pause_after(Sending::Due { at, since: at, failures }).as_secs();
-        assert_eq!([0, 1, 2, 7, 8, u32::MAX].map(after), [5, 10, 20, 640, 900, 900]);
-    }
-
-    #[test]
-    fn a_text_that_repeats_a_token_loses_it() {
-        let without =
-            |token: &str| without("401 for octo:s3cr3t", Some(&SecretString::from(token)));
-        assert_eq!(without("octo:s3cr3t"), "401 for octo:***");
-        assert_eq!(without("s3cr3t"), "401 for octo:***");
-        assert_eq!(without(""), "401 for octo:s3cr3t");
+fn pause(sending: Sending) -> Duration {
+    match sending {
+        Sending::Due { failures, .. } => pause_after(failures),
+        Sending::Sent | Sending::NoApi | Sending::GivenUp => pause_after(0),
     }
 }

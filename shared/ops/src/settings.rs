@@ -202,6 +202,7 @@ pub struct Steps {
 pub struct CodeHosts {
     #[serde(deserialize_with = "each")]
     pub apis: Vec<CodeHostEntry>,
+    pub provision: bool,
 }
 
 /// `[vaults]`

@@ -171,12 +171,14 @@ impl Parts {
             asks: Arc::default(),
             sends: Arc::default(),
             looks: Arc::default(),
+            provisions: Arc::default(),
             vaults: Arc::default(),
             settings: SchedulerSettings {
                 sweep_interval: self.settings.sweep.interval,
                 lease: self.settings.lease.duration,
                 public_url: pipeline::public_url(),
                 reconcile_interval: self.settings.reconcile.interval,
+                provision: true,
                 queue_timeout: self.settings.runs.queue_timeout,
                 retention: Retention {
                     runs: kept.runs,

@@ -54,6 +54,7 @@ mod embedded {
     mod steps;
     mod task_files;
     mod trigger_rules;
+    mod webhooks;
     mod workers;
 
     async fn start() -> TestPipeline {
@@ -78,6 +79,7 @@ mod scaled {
     mod redis_user;
     mod room;
     mod secrets;
+    mod webhooks;
 
     async fn start() -> TestPipeline {
         TestPipeline::start(Backend::Scaled).await
