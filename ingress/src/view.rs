@@ -21,11 +21,12 @@ use gantry_domain::token;
 use gantry_domain::trigger::{PollInterval, SourceTrigger};
 use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
 use gantry_seams::decisions::RecordedDecision;
-use gantry_seams::uploads;
+use gantry_seams::{provisioning, uploads};
 use serde::Serialize;
 
 use crate::usecase::runs::waits_for;
 use crate::usecase::simulation::Simulated;
+use crate::usecase::tasks::TaskWebhook;
 
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
@@ -109,9 +110,49 @@ pub(crate) fn task(task: &task::Task) -> types::Task {
         report_status: task.reports,
         has_api_token: task.api_token.is_some(),
         run_limit: task.run_limit.map(std::num::NonZeroU32::get),
+        webhook: None,
         created: time(task.created),
         updated: time(task.updated),
     }
+}
+
+/// A task with the webhook that it needs.
+pub(crate) fn task_with_webhook(task: &task::Task, webhook: &TaskWebhook) -> types::Task {
+    types::Task { webhook: task_webhook(webhook), ..self::task(task) }
+}
+
+fn task_webhook(webhook: &TaskWebhook) -> Option<types::TaskWebhook> {
+    let in_state = |state: &str| types::TaskWebhook {
+        state: state.to_owned(),
+        message: None,
+        hook: None,
+        ids: Vec::new(),
+        checked: None,
+        next: None,
+    };
+    let kept = match webhook {
+        TaskWebhook::NotNeeded => return None,
+        TaskWebhook::Pending => return Some(in_state("Pending")),
+        TaskWebhook::Kept(kept) => kept,
+    };
+    let shown = match &kept.state {
+        provisioning::State::Pending | provisioning::State::Removing { .. } => in_state("Pending"),
+        provisioning::State::InPlace { ids, checked } => types::TaskWebhook {
+            ids: ids.clone(),
+            checked: Some(time(*checked)),
+            ..in_state("InPlace")
+        },
+        provisioning::State::Problem { message, next, .. } => types::TaskWebhook {
+            message: Some(message.clone()),
+            next: Some(time(*next)),
+            ..in_state("Problem")
+        },
+        provisioning::State::ByHand { why } => {
+            types::TaskWebhook { message: Some(why.clone()), ..in_state("ByHand") }
+        }
+    };
+    let hook = kept.webhook.as_ref().map(|webhook| webhook.hook.to_string());
+    Some(types::TaskWebhook { hook, ..shown })
 }
 
 fn source_trigger(trigger: &SourceTrigger) -> types::SourceTrigger {

@@ -180,9 +180,9 @@ fn show(client: &Client, hook: &Hook) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn table(hooks: &[Hook]) -> Table<6> {
+fn table(hooks: &[Hook]) -> Table<7> {
     let mut table = Table::new(
-        ["HOOK", "REGISTRY", "PROVIDER", "REPOSITORIES", "ACCEPTED", "REFUSED"],
+        ["HOOK", "REGISTRY", "PROVIDER", "REPOSITORIES", "MADE BY", "ACCEPTED", "REFUSED"],
         "no hooks: `gantry hook create --provider github` opens one",
     );
     for hook in hooks {
@@ -192,6 +192,7 @@ fn table(hooks: &[Hook]) -> Table<6> {
             hook.registry.clone(),
             hook.provider.clone(),
             repositories(hook),
+            if hook.provisioned { "gantry" } else { "hand" }.to_owned(),
             hook.since_start.accepted.to_string(),
             refused.to_string(),
         ]);
@@ -215,6 +216,7 @@ fn details(hook: &Hook) -> Details {
         .line("registry", &hook.registry)
         .line("provider", &hook.provider)
         .line("repositories", repositories(hook))
+        .maybe("made by", hook.provisioned.then_some("gantry, for the tasks that need its webhook"))
         .line("URL", &hook.url)
         .each(
             "secrets",

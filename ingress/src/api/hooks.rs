@@ -146,6 +146,7 @@ fn view(state: &State, hook: &Hook) -> types::Hook {
                 created: secret.created.to_string(),
             })
             .collect(),
+        provisioned: hook.is_provisioned,
         created: hook.created.to_string(),
         since_start: state.tally.of(&hook.id),
     }

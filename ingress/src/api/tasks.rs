@@ -45,7 +45,8 @@ pub(super) async fn create(
     body: Json<types::TaskCreate>,
 ) -> Result<HttpResponse, ApiError> {
     let task = tasks::create(&state, &allowed, &at, &body).await?;
-    Ok(HttpResponse::Created().json(view::task(&task)))
+    let webhook = tasks::webhook(&state, &task).await?;
+    Ok(HttpResponse::Created().json(view::task_with_webhook(&task, &webhook)))
 }
 
 /// Shows a task.
@@ -58,7 +59,8 @@ pub(super) async fn show(
 ) -> Result<Json<types::Task>, ApiError> {
     let (registry, name) = at.into_inner();
     let (_, task) = tasks::find(&state, &allowed, &registry, &name).await?;
-    Ok(Json(view::task(&task)))
+    let webhook = tasks::webhook(&state, &task).await?;
+    Ok(Json(view::task_with_webhook(&task, &webhook)))
 }
 
 /// Shows the images that a task needs, read from its source when it was saved and when the source moved, or by a run.
@@ -85,7 +87,8 @@ pub(super) async fn update(
 ) -> Result<Json<types::Task>, ApiError> {
     let (registry, name) = at.into_inner();
     let task = tasks::update(&state, &allowed, &registry, &name, &body).await?;
-    Ok(Json(view::task(&task)))
+    let webhook = tasks::webhook(&state, &task).await?;
+    Ok(Json(view::task_with_webhook(&task, &webhook)))
 }
 
 /// Removes a task; its runs are kept until they expire.

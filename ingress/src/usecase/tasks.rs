@@ -7,6 +7,7 @@ use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::registry::Registry;
 use gantry_domain::scan::TaskImages;
 use gantry_domain::task::{Status, Task};
+use gantry_seams::provisioning::{self, Place, Provisioned};
 use gantry_seams::{AddError, task_images, tasks};
 
 use super::paging::{Listed, Paging};
@@ -135,6 +136,32 @@ pub(crate) async fn find<S: Needs>(
     let id = TaskId { registry: registry.clone(), name: name.clone() };
     let task = tasks::find(store, &id).await?;
     Ok((found, task.ok_or_else(|| absent(&id))?))
+}
+
+/// The webhook that a task needs at its code host.
+pub(crate) enum TaskWebhook {
+    /// Its triggers start nothing by webhooks.
+    NotNeeded,
+    /// A scheduler is about to look at it.
+    Pending,
+    /// As a scheduler last saw it.
+    Kept(Box<Provisioned>),
+}
+
+/// How the webhook that a task needs stands.
+pub(crate) async fn webhook(state: &State, task: &Task) -> Result<TaskWebhook, Refusal> {
+    let store = state.store.as_ref();
+    let Some(url) = task.repository().filter(|_| task.needs_webhook()) else {
+        return Ok(TaskWebhook::NotNeeded);
+    };
+    let place = Place { registry: task.prefix, repository: url.key() };
+    let kept = provisioning::find(store, &place).await?;
+    let is_in_place =
+        kept.as_ref().is_some_and(|kept| matches!(kept.state, provisioning::State::InPlace { .. }));
+    if !is_in_place && provisioning::is_asked(store, &place).await? {
+        return Ok(TaskWebhook::Pending);
+    }
+    Ok(kept.map_or(TaskWebhook::Pending, |kept| TaskWebhook::Kept(Box::new(kept))))
 }
 
 fn absent(id: &TaskId) -> Refusal {

@@ -230,6 +230,7 @@ async fn a_task_is_created_changed_and_removed() {
     assert_eq!((&changed["timeout"], &changed["target"]), (&json!(600), &json!("final")));
     assert_eq!(changed.get("source_trigger"), None);
     assert_eq!(changed["has_git_token"], true);
+    assert_eq!(changed.get("webhook"), None, "without a source trigger it needs none");
     let same = server.patch(path, change).await.expect(StatusCode::OK);
     assert_eq!(same["revision"], 2);
     assert_eq!((&same["report_status"], &same["has_api_token"]), (&json!(true), &json!(false)));

@@ -29,6 +29,7 @@ mod secrets;
 mod steps;
 mod subscription;
 mod tls;
+mod webhooks;
 mod wire;
 mod words;
 mod workers;

@@ -18,6 +18,9 @@ pub struct Hook {
     pub url: String,
     /// Its active secrets.
     pub secrets: Vec<HookSecret>,
+    /// Whether gantry made it, for a webhook that it keeps at a code host.
+    #[serde(default)]
+    pub provisioned: bool,
     /// When it was created.
     pub created: String,
     /// Counts since this process started.

@@ -44,6 +44,7 @@ pub use status::{
 };
 pub use task::{
     Task, TaskCreate, TaskFile, TaskFileCreate, TaskFileUpdate, TaskRunCreate, TaskUpdate,
+    TaskWebhook,
 };
 pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
 pub use token::{Token, TokenCreate, TokenCreated};

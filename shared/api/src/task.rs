@@ -57,10 +57,35 @@ pub struct Task {
     /// How many of its runs may be ready or running at once; limited only by the registry's limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit: Option<u32>,
+    /// The webhook at its code host; absent in lists, and if it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<TaskWebhook>,
     /// When it was created.
     pub created: String,
     /// When it was last changed.
     pub updated: String,
+}
+
+/// How the webhook that a task needs stands at its code host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskWebhook {
+    /// `Pending`, `InPlace`, `Problem`, or `ByHand` if gantry does not make it.
+    pub state: String,
+    /// What is wrong or why gantry does not make it, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The hook that it sends to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    /// The ids that the code host gave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// When it was last seen at the code host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<String>,
+    /// When a request that failed is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A task file with its values.

@@ -1,7 +1,10 @@
 //! The webhooks that gantry keeps at code hosts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use gantry_domain::event::PushedRef;
 use gantry_domain::hook::{Hook, HookSecret};
 use gantry_domain::id::{LeaseNonce, TaskId};
 use gantry_domain::registry::Registry;
@@ -9,10 +12,12 @@ use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::trigger::PollInterval;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
-use gantry_remote::code_host::CodeHostFailure;
+use gantry_remote::code_host::{CodeHost, CodeHostError, CodeHostFailure, Head, RepositoryAccess};
 use gantry_seams::provisioning::{self, Place, Provisioned, State};
 use gantry_seams::{hooks, tasks};
 use gantry_tests::doubles::providers::ScriptedHook;
+use gantry_tests::hosts::code_hosts;
+use gantry_tests::hosts::github::{self, GitHubServer};
 use gantry_tests::pipeline::TestPipeline;
 
 const TOKEN: &str = "ghp_CanaryOfTheTask0123456789";
@@ -63,10 +68,9 @@ async fn state(gantry: &TestPipeline) -> State {
 }
 
 async fn problem(gantry: &TestPipeline) -> String {
-    match state(gantry).await {
-        State::Problem { message, .. } => message,
-        other => panic!("{other:?}"),
-    }
+    let state = state(gantry).await;
+    let State::Problem { message, .. } = state else { panic!("{state:?}") };
+    message
 }
 
 /// The hooks of gantry that it made itself.
@@ -104,6 +108,51 @@ async fn a_task_with_a_token_gets_a_webhook_with_a_secret_of_its_own() {
     assert_eq!(gantry.providers.hook_requests(), [TOKEN]);
     let in_place = State::InPlace { ids: vec![webhook.id], checked: gantry.clock.now() };
     assert_eq!(state(&gantry).await, in_place);
+}
+
+/// A host that nothing can be fetched from.
+struct NoGit;
+
+#[async_trait]
+impl CodeHost for NoGit {
+    async fn head(
+        &self,
+        _: RepositoryAccess<'_>,
+        _: Option<&PushedRef>,
+    ) -> Result<Head, CodeHostError> {
+        let message = "nothing can be fetched".to_owned();
+        Err(CodeHostError { message, kind: CodeHostFailure::Permanent })
+    }
+}
+
+#[tokio::test]
+async fn the_guide_s_task_makes_its_webhook_at_github_and_takes_it_away_again() {
+    let gantry = super::start().await;
+    let github = GitHubServer::start().await.unwrap();
+    let mut scheduler = gantry.scheduler();
+    scheduler.providers = Arc::new(code_hosts(&[github.entry()]));
+    scheduler.code_host = Arc::new(NoGit);
+    let source: Source = format!("{}#main", github.url()).parse().unwrap();
+    let token = sealed(&gantry, github::TOKEN);
+    let task = gantry.task_with("web", "web:{{.Run.ID}}", |task| {
+        task.recipe.source = source;
+        task.git_token = Some(token);
+    });
+    let task = task.await.id;
+    while scheduler.tick().await.unwrap() {}
+
+    let hook = made(&gantry).await.pop().unwrap();
+    let webhooks = github.state().hooks.all.clone();
+    let [webhook] = webhooks.as_slice() else { panic!("{webhooks:?}") };
+    let config = serde_json::json!({
+        "url": format!("http://gantry.test/hooks/github/{}", hook.id),
+        "content_type": "json", "insecure_ssl": "0", "secret": secret_of(&gantry, &hook),
+    });
+    assert_eq!((&webhook["config"], &webhook["active"]), (&config, &true.into()));
+
+    tasks::delete(gantry.store.as_ref(), &task).await.unwrap();
+    while scheduler.tick().await.unwrap() {}
+    assert!(github.state().hooks.all.is_empty() && made(&gantry).await.is_empty());
 }
 
 #[tokio::test]
@@ -298,7 +347,7 @@ async fn one_scheduler_has_a_place_at_a_time_and_what_is_asked_meanwhile_is_due_
     assert!(due().await.is_empty(), "somebody has it");
 
     gantry.clock.advance(a_minute);
-    assert_eq!(due().await, [place.clone()]);
+    assert_eq!(due().await, std::slice::from_ref(&place));
     let second = provisioning::claim(store, &place, &nonce("3"), a_minute).await.unwrap().unwrap();
     set_token(&gantry, &web, "a third").await;
     let by_hand = State::ByHand { why: "no".to_owned() };
@@ -308,5 +357,5 @@ async fn one_scheduler_has_a_place_at_a_time_and_what_is_asked_meanwhile_is_due_
     assert!(recorded(&gantry).await.is_some());
 
     provisioning::record(store, &second, by_hand, None).await.unwrap();
-    assert_eq!(due().await, [place.clone()], "a task was changed meanwhile");
+    assert_eq!(due().await, std::slice::from_ref(&place), "a task was changed meanwhile");
 }

@@ -1,6 +1,6 @@
 //! Tasks as tables.
 
-use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task};
+use gantry_api::{PathRules as TriggerPaths, SourceTrigger, Task, TaskWebhook};
 
 use crate::client::table::{Details, Table, instant};
 
@@ -109,11 +109,25 @@ pub(super) fn details(task: &Task) -> Details {
         )
         .maybe("git token", task.has_git_token.then_some("kept"))
         .line("commit status", if task.report_status { "reported" } else { "not reported" })
+        .maybe("webhook", task.webhook.as_ref().map(webhook))
         .maybe("API token", task.has_api_token.then_some("kept"))
         .line("revision", task.revision)
         .line("created", instant(&task.created))
         .line("updated", instant(&task.updated));
     details
+}
+
+fn webhook(webhook: &TaskWebhook) -> String {
+    let message = webhook.message.as_deref().unwrap_or_default();
+    match webhook.state.as_str() {
+        "InPlace" => {
+            let checked = webhook.checked.as_deref().map(instant);
+            format!("in place, seen {}", checked.unwrap_or_default())
+        }
+        "Problem" => format!("problem: {message}"),
+        "ByHand" => format!("by hand: {message}"),
+        _ => "pending".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +158,24 @@ mod tests {
         hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
         hello  demo      linux/amd64  Enabled  https://git.example/hello.git#main
         ");
+    }
+
+    #[test]
+    fn a_task_shows_how_its_webhook_stands() {
+        for (state, told) in [
+            (json!({"state": "Pending"}), "pending"),
+            (
+                json!({"state": "InPlace", "checked": "2026-03-09T20:30:10.123Z"}),
+                "in place, seen 2026-03-09T20:30:10Z",
+            ),
+            (
+                json!({"state": "Problem", "message": "it needs the scope `x`"}),
+                "problem: it needs the scope `x`",
+            ),
+            (json!({"state": "ByHand", "message": "no token"}), "by hand: no token"),
+        ] {
+            assert_eq!(webhook(&serde_json::from_value(state).unwrap()), told);
+        }
     }
 
     #[test]
