@@ -12,6 +12,7 @@ use actix_web::{App, HttpServer, web};
 use futures_util::future::try_join_all;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
+use gantry_remote::code_host::ProviderApi;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
@@ -101,6 +102,8 @@ pub struct Ingress {
     pub blobs: SharedBlobs,
     /// Seals secrets.
     pub keyring: Arc<Keyring>,
+    /// The APIs of code hosts, which are asked for their webhooks.
+    pub providers: Arc<dyn ProviderApi>,
     /// The parts that the process depends on, for `/readyz`.
     pub health: Health,
     /// Its settings.

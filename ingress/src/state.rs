@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
+use gantry_remote::code_host::ProviderApi;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::store::SharedStore;
 use tokio::runtime::Handle;
@@ -22,6 +23,8 @@ pub(crate) struct State {
     pub(crate) store: SharedStore,
     pub(crate) blobs: SharedBlobs,
     pub(crate) keyring: Arc<Keyring>,
+    /// The APIs of code hosts.
+    pub(crate) providers: Arc<dyn ProviderApi>,
     pub(crate) health: Health,
     pub(crate) settings: IngressSettings,
     pub(crate) clock: StoreClock,
@@ -53,6 +56,7 @@ impl State {
             store: ingress.store,
             blobs: ingress.blobs,
             keyring: ingress.keyring,
+            providers: ingress.providers,
             health: ingress.health,
             clock: StoreClock::default(),
             doorbells,

@@ -20,13 +20,16 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_domain::token;
 use gantry_domain::trigger::{PollInterval, SourceTrigger};
 use gantry_domain::worker::{self, Drain, EngineHealth, Workforce};
+use gantry_remote::code_host::SentDelivery;
 use gantry_seams::decisions::RecordedDecision;
-use gantry_seams::{provisioning, uploads};
+use gantry_seams::provisioning::{self, Provisioned};
+use gantry_seams::uploads;
 use serde::Serialize;
 
 use crate::usecase::runs::waits_for;
 use crate::usecase::simulation::Simulated;
 use crate::usecase::tasks::TaskWebhook;
+use crate::usecase::webhooks::{self, Examined, Found};
 
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
@@ -122,37 +125,110 @@ pub(crate) fn task_with_webhook(task: &task::Task, webhook: &TaskWebhook) -> typ
 }
 
 fn task_webhook(webhook: &TaskWebhook) -> Option<types::TaskWebhook> {
-    let in_state = |state: &str| types::TaskWebhook {
+    match webhook {
+        TaskWebhook::NotNeeded => None,
+        TaskWebhook::Pending => Some(webhook_in_state("Pending")),
+        TaskWebhook::Kept(kept) => Some(kept_webhook(kept)),
+    }
+}
+
+fn webhook_in_state(state: &str) -> types::TaskWebhook {
+    types::TaskWebhook {
         state: state.to_owned(),
         message: None,
         hook: None,
         ids: Vec::new(),
         checked: None,
         next: None,
-    };
-    let kept = match webhook {
-        TaskWebhook::NotNeeded => return None,
-        TaskWebhook::Pending => return Some(in_state("Pending")),
-        TaskWebhook::Kept(kept) => kept,
-    };
+    }
+}
+
+fn kept_webhook(kept: &Provisioned) -> types::TaskWebhook {
     let shown = match &kept.state {
-        provisioning::State::Pending | provisioning::State::Removing { .. } => in_state("Pending"),
+        provisioning::State::Pending | provisioning::State::Removing { .. } => {
+            webhook_in_state("Pending")
+        }
         provisioning::State::InPlace { ids, checked } => types::TaskWebhook {
             ids: ids.clone(),
             checked: Some(time(*checked)),
-            ..in_state("InPlace")
+            ..webhook_in_state("InPlace")
         },
         provisioning::State::Problem { message, next, .. } => types::TaskWebhook {
             message: Some(message.clone()),
             next: Some(time(*next)),
-            ..in_state("Problem")
+            ..webhook_in_state("Problem")
         },
         provisioning::State::ByHand { why } => {
-            types::TaskWebhook { message: Some(why.clone()), ..in_state("ByHand") }
+            types::TaskWebhook { message: Some(why.clone()), ..webhook_in_state("ByHand") }
         }
     };
     let hook = kept.webhook.as_ref().map(|webhook| webhook.hook.to_string());
-    Some(types::TaskWebhook { hook, ..shown })
+    types::TaskWebhook { hook, ..shown }
+}
+
+/// A hook compared with what its code host has.
+pub(crate) fn webhook_report(examined: &Examined, url: String) -> types::WebhookReport {
+    let Examined { hook, kept, found } = examined;
+    let shown = found.as_ref().map_or(&[][..], Vec::as_slice);
+    types::WebhookReport {
+        hook: hook.id.to_string(),
+        repository: kept.as_ref().map(|kept| kept.place.repository.to_string()),
+        url,
+        webhook: kept.as_ref().map(kept_webhook),
+        found: shown.iter().map(found_webhook).collect(),
+        advice: advice(examined),
+    }
+}
+
+fn found_webhook(found: &Found) -> types::FoundWebhook {
+    let sent = |(sent, arrived): &(SentDelivery, bool)| types::SentDelivery {
+        delivery: sent.delivery.clone(),
+        at: sent.at.clone(),
+        event: sent.event.clone(),
+        outcome: sent.outcome.clone(),
+        arrived: *arrived,
+    };
+    types::FoundWebhook {
+        id: found.hook.id.clone(),
+        events: found.hook.events.clone(),
+        content_type: found.hook.content_type.clone(),
+        faults: found.hook.faults.clone(),
+        deliveries: found.sent.as_ref().map(|all| all.iter().map(sent).collect()),
+    }
+}
+
+/// What is wrong with a webhook, and what to do.
+fn advice(examined: &Examined) -> Vec<String> {
+    let Some(kept) = &examined.kept else {
+        return vec!["gantry did not make this hook, so it has no token to look with: compare the webhook at its \
+                     sender with `gantry hook show`"
+            .to_owned()];
+    };
+    let found = match &examined.found {
+        Ok(found) => found,
+        Err(message) => return vec![message.clone()],
+    };
+    let mut advice = Vec::new();
+    if let provisioning::State::Problem { message, .. } = &kept.state {
+        advice.push(message.clone());
+    }
+    let again = "save one of its tasks, or wait a day, and gantry repairs it";
+    if found.is_empty() {
+        advice.push(format!("the code host has no webhook with this address: {again}"));
+    }
+    for Found { hook, sent } in found {
+        let faults = hook.faults.iter();
+        advice.extend(faults.map(|fault| format!("webhook {} {fault}: {again}", hook.id)));
+        let missing = webhooks::missing(sent.as_deref().unwrap_or_default()).len();
+        if missing > 0 {
+            let id = &hook.id;
+            advice.push(format!(
+                "webhook {id} has sent what did not arrive ({missing} of its last deliveries): `gantry hook doctor \
+                 --redeliver` has it sent again"
+            ));
+        }
+    }
+    advice
 }
 
 fn source_trigger(trigger: &SourceTrigger) -> types::SourceTrigger {

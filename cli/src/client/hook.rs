@@ -4,15 +4,21 @@ use anyhow::Result;
 use clap::Subcommand;
 use gantry_api::{
     Hook, HookCreate, HookCreated, HookSecretCreate, HookSecretCreated, HookTestResult,
+    Redelivered, WebhookReport,
 };
 use gantry_domain::hook::Provider;
 
 use super::Client;
 use super::arguments::{RegistryArg, read_secret};
+use super::output::say;
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
 /// Manage webhooks: from code hosts, and a registry's notifications
+/// How many deliveries of a hook are shown to people.
+const SHOWN_DELIVERIES: usize = 10;
+
+/// Manage webhooks: from GitHub, and a registry's notifications
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hooks {
     /// Create a hook and print what to enter at the sender
@@ -39,6 +45,24 @@ Examples:
     Rotate(Rotate),
     /// Send a test delivery to a hook and report the answer
     Test(OneHook),
+    /// Compare the hooks that gantry made with what their code hosts have
+    #[command(after_long_help = "\
+Shows the webhook at the code host, its last deliveries with the answers that the code host got, and what to do. Fails if
+something is wrong.
+
+Examples:
+  gantry hook doctor
+  gantry hook doctor --redeliver     has the code hosts send again what did not arrive")]
+    Doctor(Doctor),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    registry: RegistryArg,
+    /// Have the code hosts send again what did not arrive
+    #[arg(long)]
+    redeliver: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,6 +124,7 @@ impl Hooks {
             }
             Self::Rotate(rotate) => rotate.run(client).await,
             Self::Test(one) => one.test(client).await,
+            Self::Doctor(doctor) => doctor.run(client).await,
         }
     }
 }
@@ -128,6 +153,67 @@ impl List {
         client.output.print(&hooks, table(&hooks))?;
         Ok(Exit::Ok)
     }
+}
+
+impl Doctor {
+    async fn run(self, client: &Client) -> Result<Exit> {
+        let filter = [("registry", self.registry.registry.as_deref())];
+        let hooks: Vec<Hook> = client.api.list(&["hooks"], &filter, usize::MAX).await?;
+        let mut reports: Vec<WebhookReport> = Vec::new();
+        for hook in hooks.iter().filter(|hook| hook.provisioned) {
+            if self.redeliver {
+                let again: Redelivered = client
+                    .api
+                    .post(&["hooks", &hook.id, "redeliveries"], &serde_json::json!({}))
+                    .await?;
+                for delivery in again.deliveries {
+                    say(format_args!("hook {}: delivery {delivery} is sent again", hook.id));
+                }
+            }
+            reports.push(client.api.get(&["hooks", &hook.id, "webhook"]).await?);
+        }
+        let is_well = reports.iter().all(|report| report.advice.is_empty());
+        client.output.print(&reports, diagnosis(&reports))?;
+        Ok(if is_well { Exit::Ok } else { Exit::Failed })
+    }
+}
+
+/// One block of lines for each hook.
+fn diagnosis(reports: &[WebhookReport]) -> String {
+    if reports.is_empty() {
+        return "gantry made no hooks: `gantry task show` says why a task has no webhook\n"
+            .to_owned();
+    }
+    let blocks: Vec<String> = reports.iter().map(|report| examined(report).to_string()).collect();
+    blocks.join("\n")
+}
+
+fn examined(report: &WebhookReport) -> Details {
+    let found = report.found.iter().map(|found| {
+        let kind = found.content_type.as_deref().map(|kind| format!(", {kind}"));
+        format!("{}: {}{}", found.id, found.events.join(", "), kind.unwrap_or_default())
+    });
+    let deliveries = report.found.iter().flat_map(|found| found.deliveries.iter().flatten());
+    let deliveries = deliveries.take(SHOWN_DELIVERIES).map(|sent| {
+        let arrived = if sent.arrived { "arrived" } else { "did not arrive" };
+        let id = sent.delivery.as_deref().unwrap_or("-");
+        format!("{} {} {id}: {}, {arrived}", sent.at, sent.event, sent.outcome)
+    });
+    let mut details = Details::default();
+    details
+        .maybe("repository", report.repository.as_ref())
+        .line("hook", &report.hook)
+        .line("URL", &report.url)
+        .each("code host has", found)
+        .each("last deliveries", deliveries)
+        .each(
+            "result",
+            match report.advice.as_slice() {
+                [] => vec!["well".to_owned()],
+                advice => advice.to_vec(),
+            },
+        );
+    details
 }
 
 impl Rotate {

@@ -168,7 +168,7 @@ impl Service {
 
         let shared = SharedParts::new(&settings, &servers, installation)?;
         let ingress = match keys.service().filter(|_| role.does(Role::Ingress)) {
-            Some(keyring) => Some((shared.ingress(keyring, health), bind(&settings)?)),
+            Some(keyring) => Some((shared.ingress(keyring, health)?, bind(&settings)?)),
             None => None,
         };
         let scheduler = match keys.service().filter(|_| role.does(Role::Scheduler)) {

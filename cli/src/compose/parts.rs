@@ -66,14 +66,20 @@ impl<'a> SharedParts<'a> {
         })
     }
 
-    pub(super) fn ingress(&self, keyring: &Arc<Keyring>, health: &Health) -> Ingress {
+    fn code_hosts(&self) -> Result<Arc<CodeHosts>> {
+        let entries = self.settings.code_hosts.apis.clone();
+        Ok(Arc::new(CodeHosts::new(self.git.clone(), &self.http, entries)?))
+    }
+
+    pub(super) fn ingress(&self, keyring: &Arc<Keyring>, health: &Health) -> Result<Ingress> {
         let server = &self.settings.server;
         let tls = server.tls_certificate.clone().zip(server.tls_key.clone());
-        Ingress {
+        Ok(Ingress {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
+            providers: self.code_hosts()?,
             health: health.clone(),
             settings: IngressSettings {
                 public_url: server.public_url.clone(),
@@ -86,13 +92,12 @@ impl<'a> SharedParts<'a> {
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
                 ..IngressSettings::default()
             },
-        }
+        })
     }
 
     pub(super) fn scheduler(&self, keyring: &Arc<Keyring>, public_url: Url) -> Result<Scheduler> {
         let kept = &self.settings.retention;
-        let entries = self.settings.code_hosts.apis.clone();
-        let code_hosts = Arc::new(CodeHosts::new(self.git.clone(), &self.http, entries)?);
+        let code_hosts = self.code_hosts()?;
         Ok(Scheduler {
             store: Arc::clone(&self.store),
             queues: self.queues.clone(),

@@ -16,6 +16,8 @@ use crate::error::{ApiError, Failures};
 use crate::hooks::descriptor;
 use crate::state::State;
 use crate::usecase::hooks::{self, secret_id, url};
+use crate::usecase::webhooks;
+use crate::view;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -35,7 +37,7 @@ pub(super) async fn list(
     paging: Query<PageQuery>,
 ) -> Result<Json<types::Page<types::Hook>>, ApiError> {
     let listed = hooks::list(&state, &allowed, query.registry.as_ref(), &paging.paging()).await?;
-    Ok(page(&listed, |hook| view(&state, hook)))
+    Ok(page(&listed, |hook| shown(&state, hook)))
 }
 
 /// Creates a hook. The answer has everything that must be configured at the sender; the secret is never shown again.
@@ -60,7 +62,7 @@ pub(super) async fn show(
     at: At<HookId>,
 ) -> Result<Json<types::Hook>, ApiError> {
     let hook = hooks::find(&state, &allowed, &at).await?;
-    Ok(Json(view(&state, &hook)))
+    Ok(Json(shown(&state, &hook)))
 }
 
 /// Changes the repositories that a hook is limited to.
@@ -73,7 +75,7 @@ pub(super) async fn update(
     body: Json<types::HookUpdate>,
 ) -> Result<Json<types::Hook>, ApiError> {
     let hook = hooks::update(&state, &allowed, &at, &body).await?;
-    Ok(Json(view(&state, &hook)))
+    Ok(Json(shown(&state, &hook)))
 }
 
 /// Removes a hook; its deliveries are kept until they expire.
@@ -101,7 +103,7 @@ pub(super) async fn add_secret(
     let body: types::HookSecretCreate = body::optional(body)?;
     let (hook, new, secret) = hooks::add_secret(&state, &allowed, &hook, &body).await?;
     Ok(HttpResponse::Created().json(types::HookSecretCreated {
-        hook: view(&state, &hook),
+        hook: shown(&state, &hook),
         id: secret_id(&new),
         secret: secret.expose_secret().to_owned(),
     }))
@@ -117,7 +119,7 @@ pub(super) async fn remove_secret(
 ) -> Result<Json<types::Hook>, ApiError> {
     let (id, secret) = at.into_inner();
     let hook = hooks::remove_secret(&state, &allowed, &id, &secret).await?;
-    Ok(Json(view(&state, &hook)))
+    Ok(Json(shown(&state, &hook)))
 }
 
 /// Sends a test delivery to a hook: a real, signed HTTP request to the hook's public URL.
@@ -131,7 +133,31 @@ pub(super) async fn test(
     Ok(Json(hooks::test(&state, &allowed, &at).await?))
 }
 
-fn view(state: &State, hook: &Hook) -> types::Hook {
+/// Compares a hook with what its code host has, and names what is wrong. Asks the code host with the token of a task.
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::WebhookReport), Failures))]
+#[get("/hooks/{hook}/webhook")]
+pub(super) async fn webhook(
+    state: Data<State>,
+    allowed: Allowed<Write>,
+    at: At<HookId>,
+) -> Result<Json<types::WebhookReport>, ApiError> {
+    let examined = webhooks::examine(&state, &allowed, &at).await?;
+    Ok(Json(view::webhook_report(&examined, url(&state, &examined.hook))))
+}
+
+/// Has the code host of a hook send again what did not arrive.
+#[utoipa::path(tag = "hooks", security(("token" = ["write"])), params(("hook" = String, Path)), responses((status = 200, body = types::Redelivered), Failures))]
+#[post("/hooks/{hook}/redeliveries")]
+pub(super) async fn redeliver(
+    state: Data<State>,
+    allowed: Allowed<Write>,
+    at: At<HookId>,
+) -> Result<Json<types::Redelivered>, ApiError> {
+    let deliveries = webhooks::redeliver(&state, &allowed, &at).await?;
+    Ok(Json(types::Redelivered { deliveries }))
+}
+
+fn shown(state: &State, hook: &Hook) -> types::Hook {
     types::Hook {
         id: hook.id.to_string(),
         registry: hook.registry.to_string(),
@@ -156,7 +182,7 @@ fn created(state: &State, hook: &Hook, secret: &str) -> types::HookCreated {
     let url = url(state, hook);
     let setup = &descriptor(hook.provider).setup;
     types::HookCreated {
-        hook: view(state, hook),
+        hook: shown(state, hook),
         content_type: setup.content_type.to_owned(),
         events: setup.events.iter().map(|event| (*event).to_owned()).collect(),
         instructions: (setup.instructions)(&url, secret),

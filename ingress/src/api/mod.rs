@@ -31,6 +31,8 @@
 //! | `GET PATCH DELETE /hooks/{hook}` | read, write, write | |
 //! | `POST /hooks/{hook}/secrets` | write | adds a secret; the old ones stay active |
 //! | `DELETE /hooks/{hook}/secrets/{secret}` | write | removes one |
+//! | `GET /hooks/{hook}/webhook` | write | compares it with what its code host has |
+//! | `POST /hooks/{hook}/redeliveries` | write | has its code host send again what did not arrive |
 //! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
 //! | `POST /registries/{registry}/simulations` | run | decides a body or delivery, without effect |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
@@ -116,6 +118,8 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(hooks::add_secret)
         .service(hooks::remove_secret)
         .service(hooks::test)
+        .service(hooks::webhook)
+        .service(hooks::redeliver)
         .service(deliveries::list)
         .service(deliveries::simulate)
         .service(deliveries::show)

@@ -19,4 +19,5 @@ mod task_change;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod uploads;
+pub(crate) mod webhooks;
 pub(crate) mod workers;

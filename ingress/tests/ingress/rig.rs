@@ -1,8 +1,8 @@
 //! A running server, and requests to test it.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,10 @@ use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
 use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretString};
+use gantry_remote::code_host::{CodeHosts, ProviderApi};
+use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{
@@ -50,6 +54,14 @@ pub(crate) struct TestServer {
     pub(crate) served: Option<JoinHandle<Result<(), ServeError>>>,
     _folder: TempDir,
 }
+
+/// Code hosts of which none has an API. Created once, because it reads the system's certificates.
+static NO_CODE_HOSTS: LazyLock<Arc<dyn ProviderApi>> = LazyLock::new(|| {
+    let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
+    let limits = GitLimits { fetched_bytes: 1, checkout_bytes: 1, checkout_files: 1 };
+    let git = Git::new(Arc::clone(http.policy()), limits);
+    Arc::new(CodeHosts::new(git, &http, Vec::new()).unwrap())
+});
 
 impl TestServer {
     pub(crate) async fn open() -> Self {
@@ -110,6 +122,7 @@ impl TestServer {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
+            providers: Arc::clone(&NO_CODE_HOSTS),
             health: self.health.clone(),
             settings,
         }

@@ -21,6 +21,7 @@ mod task;
 mod task_images;
 mod token;
 mod trigger;
+mod webhook;
 
 pub use delivery::{
     Candidate, Decision, Delivery, DeliveryDetails, Event, ReplayResult, Simulation,
@@ -49,6 +50,7 @@ pub use task::{
 pub use task_images::{FailedScan, NeededImage, TaskImages, TaskReading, UnreadStep};
 pub use token::{Token, TokenCreate, TokenCreated};
 pub use trigger::{CommitRules, PathRules, PullRequestRules, SourceTrigger};
+pub use webhook::{FoundWebhook, Redelivered, SentDelivery, WebhookReport};
 
 /// A page of a list, and where the next page begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

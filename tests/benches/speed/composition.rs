@@ -146,6 +146,7 @@ impl Parts {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
+            providers: self.code_hosts.clone(),
             health: Health::default(),
             settings: IngressSettings {
                 body_budget: self.settings.server.body_budget,

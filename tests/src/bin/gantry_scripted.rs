@@ -158,6 +158,7 @@ impl Shared {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
+            providers: self.code_hosts.clone(),
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         }

@@ -202,6 +202,7 @@ impl RoleParts {
             queues: self.queues.clone(),
             blobs: self.blobs.clone(),
             keyring: self.keyring().await?,
+            providers: Arc::new(CodeHosts::new(scripted::git(&self.http), &self.http, Vec::new())?),
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         })

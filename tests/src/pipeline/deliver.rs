@@ -137,6 +137,7 @@ impl TestPipeline {
             queues: self.queues.clone(),
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
+            providers: Arc::new(self.providers.clone()),
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         };

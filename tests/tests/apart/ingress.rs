@@ -34,6 +34,9 @@ impl TestIngress {
             queues,
             blobs,
             keyring: installation.parts.keyring.clone(),
+            providers: std::sync::Arc::new(
+                gantry_tests::doubles::providers::ScriptedProviders::default(),
+            ),
             health: Health::default(),
             settings: IngressSettings {
                 body_budget: 32 << 20,

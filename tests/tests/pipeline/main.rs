@@ -31,6 +31,7 @@ mod embedded {
     mod clocks;
     mod crowds;
     mod declared_secrets;
+    mod doctor;
     mod forged;
     mod hosts;
     mod incarnations;

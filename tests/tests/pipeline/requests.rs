@@ -31,6 +31,7 @@ impl Api {
             queues: gantry.queues.clone(),
             blobs: gantry.blobs.clone(),
             keyring: gantry.keyring.clone(),
+            providers: std::sync::Arc::new(gantry.providers.clone()),
             health: Health::default(),
             settings: IngressSettings::default(),
         };

@@ -14,6 +14,10 @@ use gantry_objects::ObjectBlobs;
 use gantry_ops::health::Health;
 use gantry_ops::metrics::HookVerdict;
 use gantry_ops::secret::{Keyring, SecretString};
+use gantry_remote::code_host::CodeHosts;
+use gantry_remote::git::{Git, GitLimits};
+use gantry_remote::guard::OutboundPolicy;
+use gantry_remote::http::OutboundClient;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::{deliveries, hooks, registries};
 use gantry_sqlite::{Options, SqliteStore};
@@ -101,7 +105,12 @@ impl Receiver {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
+        let limits = GitLimits { fetched_bytes: 1, checkout_bytes: 1, checkout_files: 1 };
+        let git = Git::new(Arc::clone(http.policy()), limits);
         let ingress = Ingress {
+            providers: Arc::new(CodeHosts::new(git, &http, Vec::new()).unwrap()),
             store: Arc::new(SqliteStore::in_memory(Options::default()).unwrap()),
             queues: gantry_local::queues(&stop),
             blobs: Arc::new(ObjectBlobs::local(folder.path().join("blobs")).unwrap()),

@@ -1,0 +1,150 @@
+//! Compares the hooks that gantry made with what their code hosts have.
+
+use gantry_domain::hook::Hook;
+use gantry_domain::id::HookId;
+use gantry_domain::registry::Registry;
+use gantry_ops::secret::SecretString;
+use gantry_remote::code_host::{
+    CodeHostError, FoundHook, RepositoryAccess, SentDeliveries, SentDelivery,
+};
+use gantry_seams::deliveries;
+use gantry_seams::provisioning::{self, Place, Provisioned, Webhook};
+
+use super::hooks;
+use crate::access::{Allowed, Write};
+use crate::refusal::Refusal;
+use crate::state::State;
+
+/// A hook, and what its code host has.
+pub(crate) struct Examined {
+    pub(crate) hook: Hook,
+    /// `None` if gantry did not make the hook.
+    pub(crate) kept: Option<Provisioned>,
+    /// Why the code host does not tell, if it does not.
+    pub(crate) found: Result<Vec<Found>, String>,
+}
+
+/// A webhook of the code host.
+pub(crate) struct Found {
+    pub(crate) hook: FoundHook,
+    /// Each with whether gantry has it; `None` if the code host does not list them.
+    pub(crate) sent: Option<Vec<(SentDelivery, bool)>>,
+}
+
+/// Asks the code host of a hook what it has.
+pub(crate) async fn examine(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+) -> Result<Examined, Refusal> {
+    let hook = hooks::find(state, allowed, id).await?;
+    let Some((kept, webhook)) = kept(state, &hook).await? else {
+        return Ok(Examined { hook, kept: None, found: Ok(Vec::new()) });
+    };
+    let token = token(state, &hook, &webhook)?;
+    let found = match found(state, &webhook, &token).await {
+        Ok(asked) => Ok(with_ledger(state, &hook, asked).await?),
+        Err(error) => Err(error.message),
+    };
+    Ok(Examined { hook, kept: Some(kept), found })
+}
+
+/// Has the code host of a hook send again what gantry does not have. Returns the ids of the deliveries.
+pub(crate) async fn redeliver(
+    state: &State,
+    allowed: &Allowed<Write>,
+    id: &HookId,
+) -> Result<Vec<String>, Refusal> {
+    let hook = hooks::find(state, allowed, id).await?;
+    let Some((_, webhook)) = kept(state, &hook).await? else { return Ok(Vec::new()) };
+    let token = token(state, &hook, &webhook)?;
+    let asked = found(state, &webhook, &token).await.map_err(refused)?;
+    let at = RepositoryAccess { url: &webhook.url, token: Some(&token) };
+    let mut again = Vec::new();
+    for Found { hook: at_host, sent } in with_ledger(state, &hook, asked).await? {
+        for (sent, _) in missing(sent.as_deref().unwrap_or_default()) {
+            let redelivered = state.providers.redeliver(at, &at_host, sent).await;
+            redelivered.map_err(refused)?;
+            again.extend(sent.delivery.clone());
+        }
+    }
+    Ok(again)
+}
+
+/// The deliveries that gantry does not have, each once: the code host may have tried before.
+pub(crate) fn missing(sent: &[(SentDelivery, bool)]) -> Vec<&(SentDelivery, bool)> {
+    let mut missing: Vec<&(SentDelivery, bool)> = Vec::new();
+    for one in sent.iter().filter(|(sent, arrived)| !arrived && sent.delivery.is_some()) {
+        if !missing.iter().any(|(known, _)| known.delivery == one.0.delivery) {
+            missing.push(one);
+        }
+    }
+    missing
+}
+
+/// What is recorded for a hook that gantry made.
+async fn kept(state: &State, hook: &Hook) -> Result<Option<(Provisioned, Webhook)>, Refusal> {
+    let Some(repository) = hook.repositories.first().filter(|_| hook.is_provisioned) else {
+        return Ok(None);
+    };
+    let place = Place { registry: hook.prefix, repository: repository.clone() };
+    let kept = provisioning::find(state.store.as_ref(), &place).await?;
+    let of_hook = |kept: Provisioned| {
+        let webhook = kept.webhook.clone().filter(|webhook| webhook.hook == hook.id)?;
+        Some((kept, webhook))
+    };
+    Ok(kept.and_then(of_hook))
+}
+
+fn token(state: &State, hook: &Hook, webhook: &Webhook) -> Result<SecretString, Refusal> {
+    Ok(state.keyring.open(&Registry::seals_for(hook.prefix), &webhook.token)?)
+}
+
+async fn found(
+    state: &State,
+    webhook: &Webhook,
+    token: &SecretString,
+) -> Result<Vec<(FoundHook, SentDeliveries)>, CodeHostError> {
+    let at = RepositoryAccess { url: &webhook.url, token: Some(token) };
+    let mut found = Vec::new();
+    for hook in state.providers.find_hooks(at, &webhook.address).await? {
+        let sent = state.providers.sent_deliveries(at, &hook).await?;
+        found.push((hook, sent));
+    }
+    Ok(found)
+}
+
+async fn with_ledger(
+    state: &State,
+    hook: &Hook,
+    asked: Vec<(FoundHook, SentDeliveries)>,
+) -> Result<Vec<Found>, Refusal> {
+    let mut all = Vec::new();
+    for (at_host, sent) in asked {
+        let sent = match sent {
+            SentDeliveries::NotListed => None,
+            SentDeliveries::Listed(sent) => {
+                let mut marked = Vec::new();
+                for sent in sent {
+                    let arrived = has_arrived(state, hook, &sent).await?;
+                    marked.push((sent, arrived));
+                }
+                Some(marked)
+            }
+        };
+        all.push(Found { hook: at_host, sent });
+    }
+    Ok(all)
+}
+
+async fn has_arrived(state: &State, hook: &Hook, sent: &SentDelivery) -> Result<bool, Refusal> {
+    let id = sent.delivery.as_deref().and_then(|id| id.parse().ok());
+    let Some(id) = id else { return Ok(sent.is_accepted) };
+    // Deliveries that mean nothing to gantry, like pings of some events, are answered and not kept.
+    let found = deliveries::find(state.store.as_ref(), &hook.id, &id).await?;
+    Ok(found.is_some() || sent.is_accepted)
+}
+
+fn refused(error: CodeHostError) -> Refusal {
+    Refusal::Conflict { code: "code_host_refused", message: error.message }
+}
