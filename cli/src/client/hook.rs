@@ -14,11 +14,10 @@ use super::output::say;
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
 
-/// Manage webhooks: from code hosts, and a registry's notifications
 /// How many deliveries of a hook are shown to people.
 const SHOWN_DELIVERIES: usize = 10;
 
-/// Manage webhooks: from GitHub, and a registry's notifications
+/// Manage webhooks: from code hosts, and a registry's notifications
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hooks {
     /// Create a hook and print what to enter at the sender

@@ -12,7 +12,9 @@ use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::trigger::PollInterval;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
-use gantry_remote::code_host::{CodeHost, CodeHostError, CodeHostFailure, Head, RepositoryAccess};
+use gantry_remote::code_host::{
+    CodeHost, CodeHostError, CodeHostFailure, Head, Heads, RepositoryAccess,
+};
 use gantry_seams::provisioning::{self, Place, Provisioned, State};
 use gantry_seams::{hooks, tasks};
 use gantry_tests::doubles::providers::ScriptedHook;
@@ -120,9 +122,17 @@ impl CodeHost for NoGit {
         _: RepositoryAccess<'_>,
         _: Option<&PushedRef>,
     ) -> Result<Head, CodeHostError> {
-        let message = "nothing can be fetched".to_owned();
-        Err(CodeHostError { message, kind: CodeHostFailure::Permanent })
+        Err(nothing())
     }
+
+    async fn heads(&self, _: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
+        Err(nothing())
+    }
+}
+
+fn nothing() -> CodeHostError {
+    let message = "nothing can be fetched".to_owned();
+    CodeHostError { message, kind: CodeHostFailure::Permanent }
 }
 
 #[tokio::test]
