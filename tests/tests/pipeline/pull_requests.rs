@@ -280,6 +280,20 @@ async fn closing_ends_queued_runs_and_a_newer_head_ends_what_the_trigger_says() 
 }
 
 #[tokio::test]
+async fn closing_ends_what_was_queued_even_if_the_rules_would_say_no_now() {
+    let hello = Hello::start(|_| {}).await;
+    let head = hello.push_head("one");
+    let opened = PullRequest::opened(&hello.url, &head);
+    hello.gantry.deliver_pull_request("d1", &opened).await;
+    hello.gantry.schedule().await;
+    assert_eq!(hello.gantry.run("ca1").await.status(), RunStatus::Queued);
+    let closed = PullRequest { action: "closed", is_draft: true, ..opened };
+    hello.gantry.deliver_pull_request("d2", &closed).await;
+    hello.gantry.schedule().await;
+    assert_eq!(hello.gantry.run("ca1").await.status(), RunStatus::Canceled);
+}
+
+#[tokio::test]
 async fn a_fork_waits_for_an_approval_of_exactly_its_commit() {
     let hello = Hello::start(|task| rules(task).comments = true).await;
     let head = hello.push_head("one");

@@ -131,6 +131,13 @@ pub fn pull_request(
     task: &Task,
     known: Known<'_, PullRequestVersion>,
 ) -> Verdict {
+    if let Err(rule) = matcher::match_pull_requests(&change.repository(), task) {
+        return Verdict::No(rule);
+    }
+    // Before the other rules: what was started before it was closed ends, whatever they say now.
+    if let Head::Known { fact: Fact { value: None, .. }, .. } = known.head {
+        return Verdict::No(Rule::PullRequestClosed { number: change.now.number });
+    }
     if let Err(rule) = matcher::match_pull_request(change, task) {
         return Verdict::No(rule);
     }

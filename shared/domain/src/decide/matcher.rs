@@ -80,16 +80,28 @@ pub fn watches_pull_requests(task: &Task) -> bool {
     task.status == Status::Enabled && rules.is_some_and(|rules| rules.status == Status::Enabled)
 }
 
-/// Checks all rules that need only the change of a pull request and the task.
+/// Checks whether pull requests of the repository may start the task at all.
+///
+/// # Errors
+/// The first [`Rule`] that said no.
+pub fn match_pull_requests<'a>(
+    repository: &RepositoryKey,
+    task: &'a Task,
+) -> Result<&'a SourceTrigger, Rule> {
+    let trigger = match_repository(repository, task)?;
+    match trigger.pull_request.status {
+        Status::Disabled => Err(Rule::PullRequestsDisabled),
+        Status::Enabled => Ok(trigger),
+    }
+}
+
+/// Checks all rules that need only the change of an open pull request and the task.
 ///
 /// # Errors
 /// The first [`Rule`] that said no.
 pub fn match_pull_request(change: &PullRequestChange, task: &Task) -> Result<(), Rule> {
-    let trigger = match_repository(&change.repository(), task)?;
+    let trigger = match_pull_requests(&change.repository(), task)?;
     let rules = &trigger.pull_request;
-    if rules.status == Status::Disabled {
-        return Err(Rule::PullRequestsDisabled);
-    }
     match_pull_request_now(&change.now, task, trigger)?;
     match change.action {
         Some(action) if !starts(action, rules) => return Err(Rule::OtherAction { action }),
@@ -106,10 +118,7 @@ pub fn match_pull_request(change: &PullRequestChange, task: &Task) -> Result<(),
 /// # Errors
 /// The first [`Rule`] that said no.
 pub fn match_comment(comment: &Comment, task: &Task) -> Result<(), Rule> {
-    let rules = &match_repository(&comment.url.key(), task)?.pull_request;
-    if rules.status == Status::Disabled {
-        return Err(Rule::PullRequestsDisabled);
-    }
+    let rules = &match_pull_requests(&comment.url.key(), task)?.pull_request;
     if !rules.comments {
         return Err(Rule::CommentsIgnored);
     }

@@ -127,6 +127,8 @@ pub enum Rule {
     TriggerDisabled,
     /// The task's source trigger starts nothing on pull requests.
     PullRequestsDisabled,
+    /// The pull request was closed.
+    PullRequestClosed { number: u64 },
     /// A tag moved that the trigger does not watch.
     OtherTag {
         /// The tag.
@@ -197,8 +199,6 @@ pub enum Rule {
         /// The current head.
         head: CommitId,
     },
-    /// The pull request was closed.
-    PullRequestClosed { number: u64 },
     /// The pull request was closed and is open again. The change that opened it starts its run.
     PullRequestOpen { number: u64 },
     /// A run for this change was already started.
