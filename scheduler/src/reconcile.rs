@@ -132,6 +132,8 @@ impl Reconciler {
             let known = facts::find::<CommitId>(self.store.as_ref(), &key).await?;
             match known.as_ref().map(|known| &known.value) {
                 Some(fact) if fact.value == moved.after => {}
+                // What is there at the first look is no news: a task that is saved starts nothing.
+                Some(_) if !watch.has_looked => {}
                 Some(fact) => {
                     changes.push((
                         key,
@@ -139,7 +141,6 @@ impl Reconciler {
                         Push { before: fact.value.clone(), ..moved },
                     ));
                 }
-                // What is there at the first look is no news.
                 None if !watch.has_looked => learned.push((key, moved.after)),
                 None => changes.push((key, 0, moved)),
             }
