@@ -400,4 +400,73 @@ mod tests {
             third
         );
     }
+
+    fn change(
+        action: Option<PullRequestAction>,
+        before: Option<char>,
+        head: char,
+    ) -> PullRequestChange {
+        use crate::pull_request::{Association, PullRequest, PullRequestBase, PullRequestHead};
+
+        let repository: ProviderRepository = "1".parse().unwrap();
+        PullRequestChange {
+            hook: None,
+            url: push(None, None).url,
+            action,
+            before: before.map(commit),
+            now: PullRequest {
+                number: 7,
+                is_open: action != Some(PullRequestAction::Closed),
+                head: PullRequestHead {
+                    commit: commit(head),
+                    branch: None,
+                    repository: Some(repository.clone()),
+                },
+                base: PullRequestBase { branch: "main".parse().unwrap(), repository },
+                merge: None,
+                is_draft: false,
+                labels: Vec::new(),
+                author: None,
+                association: Association::Stranger,
+            },
+            asks_to_skip: false,
+            refs: crate::event::PullRequestRefs::default(),
+        }
+    }
+
+    #[test]
+    fn a_pull_request_is_known_by_what_its_changes_prove() {
+        use PullRequestAction::{Closed, Labeled, Opened, Reopened, Synchronized};
+
+        let version =
+            |head| PullRequestVersion { head: commit(head), base: "main".parse().unwrap() };
+        let key = change(None, None, 'a').fact_key(&"reg".parse().unwrap());
+        assert_eq!(key.as_str(), "pull:reg:github.com/1@7");
+        let open = advanced(None, &key, Some(version('a')), Timestamp::default());
+        let closed = advanced(Some(&open), &key, None, Timestamp::default());
+        let again = advanced(Some(&closed), &key, Some(version('a')), Timestamp::default());
+        let (to, gone) = (|head| Effect::Advances(Some(version(head))), Effect::Advances(None));
+        for (number, (known, action, before, head, effect)) in [
+            (None, Some(Opened), None, 'a', to('a')),
+            (None, Some(Synchronized), Some('a'), 'b', Effect::Unclear),
+            (Some(&open), Some(Opened), None, 'a', Effect::Repeats),
+            (Some(&open), Some(Synchronized), Some('a'), 'b', to('b')),
+            (Some(&open), Some(Synchronized), Some('b'), 'c', Effect::Unclear),
+            (Some(&open), Some(Labeled), None, 'a', Effect::Repeats),
+            // A vote: the provider does not say what changed, and nothing did.
+            (Some(&open), None, None, 'a', Effect::Repeats),
+            (Some(&open), None, None, 'b', Effect::Unclear),
+            (Some(&open), Some(Closed), None, 'a', gone),
+            (Some(&closed), Some(Closed), None, 'a', Effect::Repeats),
+            // Both may be late, because it was open at this head before.
+            (Some(&closed), Some(Reopened), None, 'a', Effect::Unclear),
+            (Some(&again), Some(Closed), None, 'a', Effect::Unclear),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let told = (&change(action, before, head)).into();
+            assert_eq!(classify(known, &told), effect, "{number}: {action:?}");
+        }
+    }
 }
