@@ -16,8 +16,14 @@ use sha2::{Digest as _, Sha256};
 /// The most events of one delivery, so that they fit one commit. Senders put one event into a body, rarely two.
 pub(crate) const MOST_EVENTS: usize = 128;
 
-/// The most labels that are kept of a pull request.
-pub(super) const MOST_LABELS: usize = 100;
+/// The most labels that are kept of a pull request, and the most bytes of one. Providers allow fewer.
+const MOST_LABELS: usize = 100;
+const LONGEST_LABEL: usize = 1024;
+
+/// The labels of a pull request that are kept.
+pub(super) fn labels(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.filter(|name| name.len() <= LONGEST_LABEL).take(MOST_LABELS).collect()
+}
 
 /// The metadata of a delivery, and what is known about its hook.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::PullRequestAction;
 use serde::Deserialize;
 
-use super::super::reading::{Found, MOST_LABELS, branch_of, lenient, unreadable};
+use super::super::reading::{Found, branch_of, labels, lenient, unreadable};
 use super::{Identity, Repository};
 
 #[derive(Deserialize)]
@@ -82,13 +82,7 @@ pub(super) fn read(hook: &HookId, changed: Changed, is_new: bool) -> Result<Foun
         },
         merge: changed.last_merge_commit.and_then(|commit| commit.commit_id.parse().ok()),
         is_draft: changed.is_draft.unwrap_or(false),
-        labels: changed
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .take(MOST_LABELS)
-            .map(|label| label.name)
-            .collect(),
+        labels: labels(changed.labels.unwrap_or_default().into_iter().map(|label| label.name)),
         author: changed.created_by.map(|identity| identity.display_name),
         // The payload does not tell.
         association: Association::Stranger,

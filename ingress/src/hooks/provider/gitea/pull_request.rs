@@ -8,7 +8,7 @@ use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::PullRequestAction;
 use serde::Deserialize;
 
-use super::super::reading::{Found, MOST_LABELS, lenient, unreadable};
+use super::super::reading::{Found, labels, lenient, unreadable};
 use super::{Repository, User};
 
 #[derive(Deserialize)]
@@ -60,7 +60,7 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
     let part = body.pull_request;
     let number = part.number;
     let base_id = part.base.repo.map_or(body.repository.id, |repo| repo.id);
-    let labels = part.labels.unwrap_or_default().into_iter().take(MOST_LABELS);
+    let names = part.labels.unwrap_or_default().into_iter().map(|label| label.name);
     let now = PullRequest {
         number,
         is_open: part.state == "open",
@@ -76,7 +76,7 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         // Gitea makes no trial merges, and `merge_commit_sha` is that of the merge itself.
         merge: None,
         is_draft: part.draft.unwrap_or(false),
-        labels: labels.map(|label| label.name).collect(),
+        labels: labels(names),
         author: part.user.map(|user| user.login),
         // The payload does not tell.
         association: Association::Stranger,

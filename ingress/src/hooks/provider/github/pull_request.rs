@@ -8,7 +8,7 @@ use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::PullRequestAction;
 use serde::Deserialize;
 
-use super::super::reading::{MOST_LABELS, lenient, unreadable};
+use super::super::reading::{labels, lenient, unreadable};
 
 #[derive(Deserialize)]
 struct PullRequestBody {
@@ -91,13 +91,7 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Option<PullRequestChang
         },
         merge: part.merge_commit_sha.and_then(|commit| commit.parse().ok()),
         is_draft: part.draft.unwrap_or(false),
-        labels: part
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .take(MOST_LABELS)
-            .map(|it| it.name)
-            .collect(),
+        labels: labels(part.labels.unwrap_or_default().into_iter().map(|label| label.name)),
         author: part.user.map(|user| user.login),
         association: association(part.author_association.as_deref()),
     };

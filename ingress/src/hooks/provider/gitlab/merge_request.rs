@@ -11,7 +11,7 @@ use gantry_domain::trigger::{PullRequestAction, asks_to_skip};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::reading::{Found, MOST_LABELS, lenient, unreadable};
+use super::super::reading::{Found, labels, lenient, unreadable};
 use super::{Commit, Project};
 
 #[derive(Deserialize)]
@@ -83,7 +83,7 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
     };
     let project = |id: u64| id.to_string().parse().map_err(unreadable);
     let number = it.iid;
-    let labels = body.labels.unwrap_or_default().into_iter().take(MOST_LABELS);
+    let names = body.labels.unwrap_or_default().into_iter().map(|label| label.title);
     let now = PullRequest {
         number,
         // While it is merged, it is locked.
@@ -100,7 +100,7 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         // `merge_commit_sha` is that of the merge itself.
         merge: None,
         is_draft: it.draft.unwrap_or(false),
-        labels: labels.map(|label| label.title).collect(),
+        labels: labels(names),
         // The payload names who changed it, and only the id of its author.
         author: None,
         association: Association::Stranger,
