@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
 use gantry_domain::registry::Registry;
+use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{CommitId, Source};
 use gantry_domain::task::Task;
 use gantry_ops::secret::SecretString;
@@ -27,10 +28,15 @@ impl Decider {
         tasks: &[Task],
         may_ask: MayAsk,
     ) -> Result<Head, Unresolved> {
-        self.ask_with_tokens(tasks, may_ask, |at| {
-            let (host, reference) = (Arc::clone(&self.code_host), reference.cloned());
-            async move { host.head(at, reference.as_ref()).await }.boxed()
-        })
+        self.ask_with_tokens(
+            tasks,
+            may_ask,
+            |task| task.git_token.as_ref(),
+            |at| {
+                let (host, reference) = (Arc::clone(&self.code_host), reference.cloned());
+                async move { host.head(at, reference.as_ref()).await }.boxed()
+            },
+        )
         .await
     }
 
@@ -41,7 +47,7 @@ impl Decider {
         tasks: &[Task],
         may_ask: MayAsk,
     ) -> Result<Option<PullRequest>, Unresolved> {
-        self.ask_with_tokens(tasks, may_ask, |at| {
+        self.ask_with_tokens(tasks, may_ask, Task::token_for_api, |at| {
             let providers = Arc::clone(&self.providers);
             async move { providers.pull_request(at, number).await }.boxed()
         })
@@ -55,7 +61,7 @@ impl Decider {
         tasks: &[Task],
         may_ask: MayAsk,
     ) -> Result<ChangedFiles, Unresolved> {
-        self.ask_with_tokens(tasks, may_ask, |at| {
+        self.ask_with_tokens(tasks, may_ask, Task::token_for_api, |at| {
             let (providers, between) = (Arc::clone(&self.providers), between.clone());
             async move {
                 match &between {
@@ -78,6 +84,7 @@ impl Decider {
         &self,
         tasks: &[Task],
         may_ask: MayAsk,
+        token_of: impl Fn(&Task) -> Option<&Sealed>,
         query: impl for<'q> Fn(RepositoryAccess<'q>) -> BoxFuture<'q, Result<T, CodeHostError>>,
     ) -> Result<T, Unresolved> {
         let with_git = tasks.iter().filter_map(|task| match &task.recipe.source {
@@ -93,7 +100,7 @@ impl Decider {
         }
         let mut last = refused("no task reads the repository from git".to_owned());
         for (task, url) in asked {
-            let token = match self.git_token(task) {
+            let token = match self.opened(task, token_of(task)) {
                 Ok(token) => token,
                 Err(error) => {
                     last = error;
@@ -109,8 +116,12 @@ impl Decider {
         Err(Unresolved::Asking(last))
     }
 
-    fn git_token(&self, task: &Task) -> Result<Option<SecretString>, CodeHostError> {
-        let Some(sealed) = &task.git_token else { return Ok(None) };
+    fn opened(
+        &self,
+        task: &Task,
+        sealed: Option<&Sealed>,
+    ) -> Result<Option<SecretString>, CodeHostError> {
+        let Some(sealed) = sealed else { return Ok(None) };
         let opened = self.keyring.open(&Registry::seals_for(task.prefix), sealed);
         opened.map(Some).map_err(|error| refused(error.to_string()))
     }

@@ -125,7 +125,7 @@ impl Outbox {
             task.created == outgoing.task_created && task.repository() == Some(&outgoing.url)
         });
         if let Some(task) = task {
-            return Ok(task.api_token.or(task.git_token));
+            return Ok(task.token_for_api().cloned());
         }
         let run = runs::find(store, outgoing.run).await?;
         let run = run.filter(|run| run.is_signed(self.keyring.as_ref()));

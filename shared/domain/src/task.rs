@@ -46,6 +46,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// The token for the API of its code host: one of its own, or else the one for git.
+    #[must_use]
+    pub fn token_for_api(&self) -> Option<&Sealed> {
+        self.api_token.as_ref().or(self.git_token.as_ref())
+    }
+
     /// The run key of the scan of this revision: a revision is scanned once.
     #[must_use]
     pub fn scan_key(&self) -> String {

@@ -228,9 +228,10 @@ fn no_api() -> CodeHostError {
 impl ProviderApi for ScriptedProviders {
     async fn pull_request(
         &self,
-        _: RepositoryAccess<'_>,
+        at: RepositoryAccess<'_>,
         number: u64,
     ) -> Result<Option<PullRequest>, CodeHostError> {
+        self.state().tokens.push(at.token.map(|token| token.expose_secret().to_owned()));
         self.answer(|state| state.pull_requests.get(&number).cloned())
     }
 

@@ -8,6 +8,7 @@ use gantry_domain::run::{RunStatus, WaitReason};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::task::{Status, Task};
 use gantry_domain::trigger::{Forks, PullRequestBuilds, Supersede};
+use gantry_ops::secret::SecretString;
 use gantry_remote::code_host::CodeHostFailure;
 use gantry_seams::runs;
 use gantry_tests::git_server::TestRepository;
@@ -475,4 +476,27 @@ async fn a_fork_cannot_choose_what_its_run_executes() {
         let asked = hello.gantry.engine.asked();
         assert_eq!(asked[0].order.build_args["CHOSEN"], builds);
     }
+}
+
+#[tokio::test]
+async fn the_provider_is_asked_with_the_task_s_token_for_its_api() {
+    let gantry = super::start().await;
+    let seal = |text: &str| {
+        gantry.keyring.seal(&TestPipeline::seals_for(), &SecretString::from(text)).unwrap()
+    };
+    let repository = gantry.git.repository("hello").unwrap();
+    let head = repository.commit("main", DOCKERFILE).unwrap();
+    gantry
+        .task_with("hello", "hello:{{.Run.ID}}", |task| {
+            rules(task).status = Status::Enabled;
+            (task.git_token, task.api_token) = (Some(seal("for-git")), Some(seal("for-the-api")));
+        })
+        .await;
+    gantry.providers.open();
+    gantry.schedule().await;
+    let url = gantry.git.url("hello");
+    let changed = PullRequest { action: "reopened", ..PullRequest::opened(&url, &head) };
+    gantry.deliver_pull_request("d1", &changed).await;
+    gantry.schedule().await;
+    assert_eq!(gantry.providers.tokens(), [Some("for-the-api".to_owned())]);
 }
