@@ -5,6 +5,7 @@ use gantry_domain::event::{Command, Comment, PullRequestChange};
 use gantry_domain::fact::{self, Fact, FactKey};
 use gantry_domain::pull_request::{PullRequest, PullRequestVersion};
 use gantry_domain::run::CanceledBy;
+use gantry_domain::source::CommitId;
 use gantry_domain::task::Task;
 use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::store::{Batch, StoreError};
@@ -42,8 +43,9 @@ impl Decider {
         let key = FactKey::pull_request(&event.registry, url, id, *number);
         match &comment.command {
             Command::Build => self.build(found, comment, key, &candidates, may_ask).await,
-            command @ (Command::Cancel | Command::Approve { .. }) => {
-                self.end_or_approve(found, comment, command, &key, &candidates).await
+            Command::Cancel => self.end_or_approve(found, comment, None, &key, &candidates).await,
+            Command::Approve { commit } => {
+                self.end_or_approve(found, comment, Some(commit), &key, &candidates).await
             }
         }
     }
@@ -100,12 +102,12 @@ impl Decider {
         .await
     }
 
-    /// Cancels all runs of the pull request, or approves those of one commit, in the commit of the decision.
+    /// Cancels all runs of the pull request, or approves those of the `approved` commit, together with the decision.
     async fn end_or_approve(
         &self,
         found: &Undecided,
         comment: &Comment,
-        command: &Command,
+        approved: Option<&CommitId>,
         key: &FactKey,
         candidates: &[Task],
     ) -> Result<Progress, StoreError> {
@@ -122,16 +124,16 @@ impl Decider {
                     let mut done = Vec::new();
                     for run in runs::open_of_change(store, task, key, MOST_RUNS).await? {
                         let id = run.value.id;
-                        let by = CanceledBy::Comment { author: author.clone() };
-                        let is_done = match command {
-                            Command::Approve { commit } => {
-                                creation.approve(run, commit, &author)?
+                        let is_done = match approved {
+                            Some(commit) => creation.approve(run, commit, &author)?,
+                            None => {
+                                let by = CanceledBy::Comment { author: author.clone() };
+                                creation.cancel(run, by)?
                             }
-                            Command::Cancel | Command::Build => creation.cancel(run, by)?,
                         };
                         done.extend(is_done.then_some(id));
                     }
-                    Rule::Obeyed { command: command.clone(), runs: done }
+                    Rule::Obeyed { command: comment.command.clone(), runs: done }
                 }
             };
             decided.push(Candidate {

@@ -326,8 +326,8 @@ mod tests {
         let third = advanced(Some(&second), &first.key, Some(commit('a')), Timestamp::default());
         assert_eq!(classify(Some(&third), &told(Some('a'), Some('b'))), Effect::Unclear);
         // The hooks arrived out of order: the one that led back reported the head in between.
-        let heard = first.remembering(Some(&commit('b')));
-        assert_eq!(classify(Some(&heard), &told(Some('a'), Some('b'))), Effect::Unclear);
+        let remembered = first.remembering(Some(&commit('b')));
+        assert_eq!(classify(Some(&remembered), &told(Some('a'), Some('b'))), Effect::Unclear);
     }
 
     #[test]
