@@ -1,7 +1,7 @@
 //! Decides which runs a change starts, once its head is known: judges every candidate, and writes the fact, the runs and
 //! the decision in one commit.
 
-use gantry_domain::decide::judge::{Head, Known, Started, Verdict};
+use gantry_domain::decide::judge::{self, Head, Known, Started, Touched, Verdict};
 use gantry_domain::decide::planner::RunDraft;
 use gantry_domain::decide::{Candidate, Choice, Rule};
 use gantry_domain::fact::{Fact, FactKey};
@@ -10,8 +10,8 @@ use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::run::{CanceledBy, RunState};
 use gantry_domain::task::Task;
 use gantry_domain::timestamp::Timestamp;
-use gantry_domain::trigger::Supersede;
-use gantry_ops::telemetry;
+use gantry_domain::trigger::{PathRules, Supersede};
+use gantry_ops::{aside, telemetry};
 use gantry_seams::decisions::{Decided, Undecided};
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::{facts, runs};
@@ -111,24 +111,28 @@ impl Decider {
         let keys = candidates.iter().map(keys_of).flat_map(|(run, scan)| [run, scan]);
         let keys: Vec<String> = keys.flatten().collect();
         let has = runs::find_for(self.store.as_ref(), &keys).await?;
-        let judge_all = |files: Option<&ChangedFiles>| -> Vec<Judged<'_>> {
-            let judged = candidates.iter().map(|task| {
-                let (run_key, scan_key) = keys_of(task);
-                let found_for = |key: &Option<String>| has.get(key.as_ref()?).copied();
-                let started = Started { run: found_for(&run_key), scan: found_for(&scan_key) };
-                let known = Known { event: &found.event.id, head: &head, started, files };
-                Judged { task, verdict: judge(task, known), run_key, scan_key }
-            });
-            judged.collect()
+        let judge_one = |task, files: Option<&Touched>| -> Judged<'_> {
+            let (run_key, scan_key) = keys_of(task);
+            let found_for = |key: &Option<String>| has.get(key.as_ref()?).copied();
+            let started = Started { run: found_for(&run_key), scan: found_for(&scan_key) };
+            let known = Known { event: &found.event.id, head: &head, started, files };
+            Judged { task, verdict: judge(task, known), run_key, scan_key }
         };
-        let mut judged = judge_all(change.files.as_ref());
-        if judged.iter().any(|it| matches!(it.verdict, Verdict::NeedsFiles)) {
-            let files = match self.files_of(&change).await {
-                Ok(files) => files,
-                Err(progress) => return progress,
+        let mut judged: Vec<_> = candidates.iter().map(|task| judge_one(task, None)).collect();
+        let needs_files = |it: &&mut Judged<'_>| matches!(it.verdict, Verdict::NeedsFiles);
+        let unclear: Vec<_> = judged.iter_mut().filter(needs_files).collect();
+        if !unclear.is_empty() {
+            let files = match change.files.take() {
+                Some(files) => files,
+                None => match self.files_of(&change).await {
+                    Ok(files) => files,
+                    Err(progress) => return progress,
+                },
             };
-            judged = judge_all(Some(&files));
-            change.files = Some(files);
+            let touched = touched(files, unclear.iter().map(|it| it.task)).await;
+            for (unclear, touched) in unclear.into_iter().zip(touched) {
+                *unclear = judge_one(unclear.task, Some(&touched));
+            }
         }
         self.commit_change(&change, judged, note).await
     }
@@ -253,6 +257,20 @@ impl Decider {
         }
         Ok(())
     }
+}
+
+/// What the files mean to each task. It is found out beside the runtime: up to 64 patterns for each of up to 20 000 files
+/// take long.
+async fn touched<'a>(files: ChangedFiles, tasks: impl Iterator<Item = &'a Task>) -> Vec<Touched> {
+    let rules: Vec<PathRules> =
+        tasks.map(|task| judge::path_rules(task).cloned().unwrap_or_default()).collect();
+    let count = rules.len();
+    let compared = aside::read(move || {
+        rules.iter().map(|rules| Touched::by(&files, rules)).collect::<Vec<_>>()
+    });
+    compared.await.unwrap_or_else(|error| {
+        vec![Touched::Unknown { why: format!("comparing them failed: {error}") }; count]
+    })
 }
 
 /// Which older runs a newer change replaces.

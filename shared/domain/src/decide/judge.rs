@@ -8,6 +8,7 @@ use crate::id::{EventId, RunId};
 use crate::pull_request::{ChangedFiles, PullRequestVersion};
 use crate::source::CommitId;
 use crate::task::Task;
+use crate::trigger::PathRules;
 
 /// What is known about the head that a change reported.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +74,7 @@ pub enum Verdict {
         /// The scan.
         scan: Box<RunDraft>,
     },
-    /// Only the changed files can tell. Judge again with them.
+    /// Only the changed files can tell. Judge again with [`Touched`].
     NeedsFiles,
     /// The first rule that said no.
     No(Rule),
@@ -97,8 +98,44 @@ pub struct Known<'a, V = CommitId> {
     pub head: &'a Head<V>,
     /// The runs that exist.
     pub started: Started,
-    /// The changed files; `None` if they were not asked for.
-    pub files: Option<&'a ChangedFiles>,
+    /// What its changed files mean to the task; `None` if they were not asked for.
+    pub files: Option<&'a Touched>,
+}
+
+/// What the changed files mean to a task with rules about paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// One of them matters.
+    Yes,
+    /// None of them matters.
+    No {
+        /// How many there are.
+        files: usize,
+    },
+    /// They are not all known.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Touched {
+    /// Compares the files with the rules. The work is the product of both: for the largest of each, it takes seconds.
+    #[must_use]
+    pub fn by(files: &ChangedFiles, rules: &PathRules) -> Self {
+        match files {
+            ChangedFiles::All { paths } if paths.iter().any(|path| rules.concern(path)) => Self::Yes,
+            ChangedFiles::All { paths } => Self::No { files: paths.len() },
+            ChangedFiles::Unknown { why } => Self::Unknown { why: why.clone() },
+        }
+    }
+}
+
+/// The rules of a task about paths, if it has some.
+#[must_use]
+pub fn path_rules(task: &Task) -> Option<&PathRules> {
+    let rules = task.source_trigger.as_ref().map(|trigger| &trigger.paths);
+    rules.filter(|rules| !rules.is_empty())
 }
 
 /// Checks all rules for a push and a task, in the order of [`Rule`].
@@ -227,23 +264,16 @@ fn build(
 }
 
 /// Starts a run unless none of the changed files matters. A change that may matter is never missed.
-fn by_files(task: &Task, files: Option<&ChangedFiles>, run: impl FnOnce() -> RunDraft) -> Verdict {
-    let paths = task.source_trigger.as_ref().map(|trigger| &trigger.paths);
-    let Some(paths) = paths.filter(|paths| !paths.is_empty()) else {
-        return Verdict::Run { draft: Box::new(run()), files_unknown: None };
+fn by_files(task: &Task, files: Option<&Touched>, run: impl FnOnce() -> RunDraft) -> Verdict {
+    let files_unknown = match (path_rules(task), files) {
+        (None, _) | (Some(_), Some(Touched::Yes)) => None,
+        (Some(_), Some(Touched::Unknown { why })) => Some(why.clone()),
+        (Some(_), Some(Touched::No { files })) => {
+            return Verdict::No(Rule::NoPath { files: *files });
+        }
+        (Some(_), None) => return Verdict::NeedsFiles,
     };
-    match files {
-        None => Verdict::NeedsFiles,
-        Some(ChangedFiles::All { paths: changed }) => {
-            match changed.iter().any(|path| paths.concern(path)) {
-                true => Verdict::Run { draft: Box::new(run()), files_unknown: None },
-                false => Verdict::No(Rule::NoPath { files: changed.len() }),
-            }
-        }
-        Some(ChangedFiles::Unknown { why }) => {
-            Verdict::Run { draft: Box::new(run()), files_unknown: Some(why.clone()) }
-        }
-    }
+    Verdict::Run { draft: Box::new(run()), files_unknown }
 }
 
 /// The head that the push moved its reference to, or the first rule about heads that said no.
