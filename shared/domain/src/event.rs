@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code_host::HostKind;
 use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
 use crate::image::{Digest, ImageReference};
@@ -166,6 +167,39 @@ pub struct PullRequestRefs {
     pub merge: Option<RefName>,
 }
 
+impl PullRequestRefs {
+    /// The references that a code host of this kind has to a pull request.
+    #[must_use]
+    pub fn at(kind: HostKind, pull_request: &PullRequest) -> Self {
+        let number = pull_request.number;
+        // The source branch of a fork is in another repository.
+        let own = pull_request.head.branch.as_ref().filter(|_| !pull_request.is_from_fork());
+        let source = || own.and_then(|branch| format!("heads/{branch}").parse().ok());
+        match kind {
+            HostKind::GitHub => Self::at_github(number),
+            HostKind::AzureDevOps => {
+                Self { head: source(), merge: reference("pull", number, "merge") }
+            }
+            HostKind::GitLab => Self {
+                head: reference("merge-requests", number, "head"),
+                merge: reference("merge-requests", number, "merge"),
+            },
+            HostKind::Gitea => Self { head: reference("pull", number, "head"), merge: None },
+            HostKind::Bitbucket => Self { head: source(), merge: None },
+        }
+    }
+
+    /// Those of GitHub, for which the number is enough: its comments tell no more.
+    #[must_use]
+    pub fn at_github(number: u64) -> Self {
+        Self { head: reference("pull", number, "head"), merge: reference("pull", number, "merge") }
+    }
+}
+
+fn reference(kind: &str, number: u64, side: &str) -> Option<RefName> {
+    format!("{kind}/{number}/{side}").parse().ok()
+}
+
 /// A command in a comment below a pull request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comment {
@@ -257,6 +291,45 @@ pub struct ImagePushed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pull_request::{PullRequestBase, PullRequestHead};
+
+    #[test]
+    fn a_code_host_has_the_commits_of_a_pull_request_at_its_own_references() {
+        let mut pull_request = PullRequest {
+            number: 7,
+            is_open: true,
+            head: PullRequestHead {
+                commit: "b".repeat(40).parse().unwrap(),
+                branch: "fix/it".parse().ok(),
+                repository: "1".parse().ok(),
+            },
+            base: PullRequestBase {
+                branch: "main".parse().unwrap(),
+                repository: "1".parse().unwrap(),
+            },
+            merge: None,
+            is_draft: false,
+            labels: Vec::new(),
+            author: None,
+            association: Association::Stranger,
+        };
+        let refs = |pull_request: &PullRequest| {
+            HostKind::ALL.map(|kind| {
+                let PullRequestRefs { head, merge } = PullRequestRefs::at(kind, pull_request);
+                [head, merge].map(|it| it.map_or_else(|| "-".to_owned(), |it| it.to_string()))
+            })
+        };
+        let [github, gitlab, gitea] = [
+            ["pull/7/head", "pull/7/merge"],
+            ["merge-requests/7/head", "merge-requests/7/merge"],
+            ["pull/7/head", "-"],
+        ];
+        let (azure, bitbucket) = (["heads/fix/it", "pull/7/merge"], ["heads/fix/it", "-"]);
+        assert_eq!(refs(&pull_request), [github, azure, gitlab, gitea, bitbucket]);
+        pull_request.head.repository = None;
+        let (azure, bitbucket) = (["-", "pull/7/merge"], ["-", "-"]);
+        assert_eq!(refs(&pull_request), [github, azure, gitlab, gitea, bitbucket]);
+    }
 
     #[test]
     fn a_command_is_a_line_of_its_own_and_an_approval_names_the_whole_commit() {

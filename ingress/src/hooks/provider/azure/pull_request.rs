@@ -3,6 +3,7 @@
 //! They do not tell what changed: an update may be a new head, a vote or a reviewer. Whether one starts anything is
 //! decided by comparing head and base with the earlier ones.
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
 use gantry_domain::id::HookId;
@@ -61,14 +62,12 @@ struct Label {
 pub(super) fn read(hook: &HookId, changed: Changed, is_new: bool) -> Result<Found, Verdict> {
     let is_open = changed.status == "active";
     let base_id = changed.repository.id;
-    let is_fork = changed.fork_source.is_some();
     let head_id = match changed.fork_source {
         Some(fork) => fork.repository.map(|repository| repository.id),
         None => Some(base_id.clone()),
     };
-    let number = changed.pull_request_id;
     let now = PullRequest {
-        number,
+        number: changed.pull_request_id,
         is_open,
         head: PullRequestHead {
             commit: changed.last_merge_source_commit.commit_id.parse().map_err(unreadable)?,
@@ -87,7 +86,6 @@ pub(super) fn read(hook: &HookId, changed: Changed, is_new: bool) -> Result<Foun
         // The payload does not tell.
         association: Association::Stranger,
     };
-    let source = changed.source_ref_name.strip_prefix("refs/").and_then(|name| name.parse().ok());
     Ok(Found::one(EventKind::PullRequest(PullRequestChange {
         hook: Some(hook.clone()),
         url: GitUrl::of_payload(&changed.repository.remote_url).map_err(unreadable)?,
@@ -97,13 +95,9 @@ pub(super) fn read(hook: &HookId, changed: Changed, is_new: bool) -> Result<Foun
             (true, false) => None,
         },
         before: None,
+        refs: PullRequestRefs::at(HostKind::AzureDevOps, &now),
         now,
         // The payload has no commit messages.
         asks_to_skip: false,
-        refs: PullRequestRefs {
-            // The source branch of a fork is in another repository.
-            head: source.filter(|_| !is_fork),
-            merge: format!("pull/{number}/merge").parse().ok(),
-        },
     })))
 }

@@ -1,5 +1,6 @@
 //! Bitbucket's `pullrequest:created`, `:updated`, `:fulfilled` and `:rejected`.
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
 use gantry_domain::id::HookId;
@@ -80,8 +81,6 @@ pub(super) fn read(
         return Ok(Found::nothing(&why));
     };
     let head_id = part.source.repository.map(|repository| repository.uuid);
-    let is_fork = head_id.as_ref() != Some(&body.repository.uuid);
-    let source = format!("heads/{}", part.source.branch.name).parse().ok();
     let now = PullRequest {
         number: part.id,
         is_open: part.state == "OPEN",
@@ -107,10 +106,9 @@ pub(super) fn read(
         url: GitUrl::of_payload(&body.repository.links.html.href).map_err(unreadable)?,
         action,
         before: None,
+        refs: PullRequestRefs::at(HostKind::Bitbucket, &now),
         now,
         // The payload has no commit messages.
         asks_to_skip: false,
-        // The source branch of a fork is in another repository.
-        refs: PullRequestRefs { head: source.filter(|_| !is_fork), merge: None },
     })))
 }

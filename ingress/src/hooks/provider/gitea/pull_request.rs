@@ -1,5 +1,6 @@
 //! Gitea's `pull_request`, which also tells of pushes to the head, labels and edits.
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
 use gantry_domain::id::HookId;
@@ -58,11 +59,10 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         return Ok(Found::nothing("it changed nothing that is built"));
     };
     let part = body.pull_request;
-    let number = part.number;
     let base_id = part.base.repo.map_or(body.repository.id, |repo| repo.id);
     let names = part.labels.unwrap_or_default().into_iter().map(|label| label.name);
     let now = PullRequest {
-        number,
+        number: part.number,
         is_open: part.state == "open",
         head: PullRequestHead {
             commit: part.head.sha.parse().map_err(unreadable)?,
@@ -81,16 +81,15 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         // The payload does not tell.
         association: Association::Stranger,
     };
-    let head = format!("pull/{number}/head").parse().ok();
     Ok(Found::one(EventKind::PullRequest(PullRequestChange {
         hook: Some(hook.clone()),
         url: GitUrl::of_payload(&body.repository.clone_url).map_err(unreadable)?,
         action: Some(action),
         before: None,
+        refs: PullRequestRefs::at(HostKind::Gitea, &now),
         now,
         // The payload has no commit messages.
         asks_to_skip: false,
-        refs: PullRequestRefs { head, merge: None },
     })))
 }
 

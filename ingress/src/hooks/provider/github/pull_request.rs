@@ -1,5 +1,6 @@
 //! GitHub's `pull_request` and `issue_comment`.
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{Command, Comment, PullRequestChange, PullRequestRefs};
 use gantry_domain::id::HookId;
@@ -74,11 +75,10 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Option<PullRequestChang
     let body: PullRequestBody = serde_json::from_slice(body).map_err(unreadable)?;
     let Some(action) = action(&body.action) else { return Ok(None) };
     let part = body.pull_request;
-    let number = part.number;
     let head_id = part.head.repo.map(|repo| repo.id.to_string());
     let base_id = part.base.repo.map_or(body.repository.id, |repo| repo.id).to_string();
     let now = PullRequest {
-        number,
+        number: part.number,
         is_open: part.state == "open",
         head: PullRequestHead {
             commit: part.head.sha.parse().map_err(unreadable)?,
@@ -100,10 +100,10 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Option<PullRequestChang
         url: GitUrl::of_payload(&body.repository.clone_url).map_err(unreadable)?,
         action: Some(action),
         before: body.before.and_then(|before| before.parse().ok()),
+        refs: PullRequestRefs::at(HostKind::GitHub, &now),
         now,
         // The payload has no commit messages.
         asks_to_skip: false,
-        refs: refs(number),
     }))
 }
 
@@ -131,11 +131,6 @@ fn association(word: Option<&str>) -> Association {
         // Also FIRST_TIMER, FIRST_TIME_CONTRIBUTOR, MANNEQUIN and NONE.
         Some(_) | None => Association::Stranger,
     }
-}
-
-fn refs(number: u64) -> PullRequestRefs {
-    let reference = |side: &str| format!("pull/{number}/{side}").parse().ok();
-    PullRequestRefs { head: reference("head"), merge: reference("merge") }
 }
 
 #[derive(Deserialize)]
@@ -178,6 +173,6 @@ pub(super) fn read_comment(hook: &HookId, body: &[u8]) -> Result<Option<Comment>
         command,
         author: body.comment.user.map(|user| user.login),
         association: association(body.comment.author_association.as_deref()),
-        refs: refs(body.issue.number),
+        refs: PullRequestRefs::at_github(body.issue.number),
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
 use gantry_domain::id::HookId;
@@ -82,10 +83,9 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         return Ok(Found::nothing("the merge request has no commits"));
     };
     let project = |id: u64| id.to_string().parse().map_err(unreadable);
-    let number = it.iid;
     let names = body.labels.unwrap_or_default().into_iter().map(|label| label.title);
     let now = PullRequest {
-        number,
+        number: it.iid,
         // While it is merged, it is locked.
         is_open: matches!(it.state.as_str(), "opened" | "locked"),
         head: PullRequestHead {
@@ -105,15 +105,14 @@ pub(super) fn read(hook: &HookId, body: &[u8]) -> Result<Found, Verdict> {
         author: None,
         association: Association::Stranger,
     };
-    let reference = |side: &str| format!("merge-requests/{number}/{side}").parse().ok();
     Ok(Found::one(EventKind::PullRequest(PullRequestChange {
         hook: Some(hook.clone()),
         url: GitUrl::of_payload(&body.project.git_http_url).map_err(unreadable)?,
         action: Some(action),
         before: it.oldrev.and_then(|commit| commit.parse().ok()),
+        refs: PullRequestRefs::at(HostKind::GitLab, &now),
         now,
         asks_to_skip: newest.message.is_some_and(|message| asks_to_skip(&message)),
-        refs: PullRequestRefs { head: reference("head"), merge: reference("merge") },
     })))
 }
 
