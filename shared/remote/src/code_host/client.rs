@@ -72,6 +72,16 @@ pub(super) trait Conventions: Send + Sync {
         (answer.status == StatusCode::TOO_MANY_REQUESTS).then(|| answer.pause().unwrap_or(PAUSE))
     }
 
+    /// The parameter for the size of a page.
+    fn page_size(&self) -> &'static str {
+        "per_page"
+    }
+
+    /// Whether a page of `found` entries is the last one, when `asked` were asked for.
+    fn is_last_page(&self, found: usize, asked: usize) -> bool {
+        found < asked
+    }
+
     /// Whether the answer asks a person to sign in, which means that the token was refused.
     fn asks_to_sign_in(&self, _answer: &Answer) -> bool {
         false

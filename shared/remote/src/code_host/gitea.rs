@@ -13,6 +13,7 @@ use url::Url;
 
 use super::client::{Answer, Conventions, Operation, RepositoryClient, cut, secret_header};
 use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
+use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -25,10 +26,13 @@ const LONGEST_DESCRIPTION: usize = 255;
 /// What gantry's hooks send. `pull_request` stands for all changes of pull requests, and their comments.
 const HOOK_EVENTS: &[&str] = &["push", "pull_request"];
 
-/// The files of a page that is asked for. Servers have limits of their own, which may be lower.
+/// The entries of a page that is asked for. Servers have limits of their own, which may be lower.
 const PAGE: usize = 50;
-/// More pages are not read.
+/// More pages of files are not read.
 const MOST_PAGES: usize = 100;
+
+/// More hooks are not read.
+const MOST_HOOKS: usize = 5000;
 
 /// A repository.
 pub(super) struct Gitea<'a>(RepositoryClient<'a>);
@@ -56,6 +60,15 @@ impl<'a> Gitea<'a> {
 struct GiteaConventions;
 
 impl Conventions for GiteaConventions {
+    fn page_size(&self) -> &'static str {
+        "limit"
+    }
+
+    /// The server's own limit of a page is not known, so only an empty page is the last one.
+    fn is_last_page(&self, found: usize, _asked: usize) -> bool {
+        found == 0
+    }
+
     fn right(&self, operation: Operation, _answer: &Answer) -> &'static str {
         match operation {
             Operation::ReadRepository
@@ -238,8 +251,7 @@ impl RepositoryApi for Gitea<'_> {
             let Some(files) = files else {
                 return Ok(unknown(format!("there is no pull request {number}")));
             };
-            // The server's own limit is not known, so only an empty page is the last one.
-            if files.is_empty() {
+            if GiteaConventions.is_last_page(files.len(), PAGE) {
                 return Ok(paths.complete());
             }
             files.iter().for_each(|file| file.add_to(&mut paths));
@@ -265,18 +277,13 @@ impl RepositoryApi for Gitea<'_> {
 
     async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
         let mut found = Vec::new();
-        for page in 1..=MOST_PAGES {
-            let (page, size) = (page.to_string(), PAGE.to_string());
-            let query = [("limit", size.as_str()), ("page", page.as_str())];
-            let hooks: Vec<Hook> =
-                self.0.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
-            // The server's own limit of a page may be lower.
-            if hooks.is_empty() {
-                break;
+        let pages = Pages { size: PAGE, most: MOST_HOOKS };
+        let take = |hook: Hook| {
+            if hook.config.url.as_deref() == Some(url.as_str()) {
+                found.push(hook.into_found());
             }
-            let ours = |hook: &Hook| hook.config.url.as_deref() == Some(url.as_str());
-            found.extend(hooks.into_iter().filter(ours).map(Hook::into_found));
-        }
+        };
+        self.0.read_pages(Operation::ManageHooks, &["hooks"], &[], pages, take).await?;
         Ok(found)
     }
 

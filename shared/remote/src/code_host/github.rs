@@ -22,6 +22,7 @@ use super::client::{
 use super::hooks::{
     FoundHook, MOST_DELIVERIES, SentDeliveries, SentDelivery, WantedHook, missing_events,
 };
+use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -42,8 +43,8 @@ const PAGE: usize = 100;
 /// What gantry's hooks send.
 const HOOK_EVENTS: &[&str] = &["push", "pull_request", "issue_comment"];
 
-/// More pages of hooks are not read: GitHub has at most 20 hooks for each event.
-const MOST_HOOK_PAGES: usize = 10;
+/// More hooks are not read: GitHub has at most 20 for each event.
+const MOST_HOOKS: usize = 1000;
 
 /// A repository.
 pub(super) struct GitHub<'a>(RepositoryClient<'a>);
@@ -328,18 +329,13 @@ impl RepositoryApi for GitHub<'_> {
 
     async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
         let mut found = Vec::new();
-        for page in 1..=MOST_HOOK_PAGES {
-            let (page, size) = (page.to_string(), PAGE.to_string());
-            let query = [("per_page", size.as_str()), ("page", page.as_str())];
-            let hooks: Vec<Hook> =
-                self.0.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
-            let is_last = hooks.len() < PAGE;
-            let ours = |hook: &Hook| hook.config.url.as_deref() == Some(url.as_str());
-            found.extend(hooks.into_iter().filter(ours).map(Hook::into_found));
-            if is_last {
-                break;
+        let pages = Pages { size: PAGE, most: MOST_HOOKS };
+        let take = |hook: Hook| {
+            if hook.config.url.as_deref() == Some(url.as_str()) {
+                found.push(hook.into_found());
             }
-        }
+        };
+        self.0.read_pages(Operation::ManageHooks, &["hooks"], &[], pages, take).await?;
         Ok(found)
     }
 

@@ -17,6 +17,7 @@ use super::client::{Answer, Conventions, Operation, RepositoryClient, bearer, cu
 use super::hooks::{
     FoundHook, MOST_DELIVERIES, SentDeliveries, SentDelivery, WantedHook, missing_events,
 };
+use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -31,8 +32,8 @@ const MOST_FILES: usize = 1000;
 
 const PAGE: usize = 100;
 
-/// More pages of hooks are not read: a project has at most 100.
-const MOST_HOOK_PAGES: usize = 2;
+/// More hooks are not read: a project has at most 100.
+const MOST_HOOKS: usize = 200;
 
 /// A project.
 pub(super) struct GitLab<'a> {
@@ -259,18 +260,13 @@ impl RepositoryApi for GitLab<'_> {
 
     async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
         let mut found = Vec::new();
-        for page in 1..=MOST_HOOK_PAGES {
-            let (page, size) = (page.to_string(), PAGE.to_string());
-            let query = [("per_page", size.as_str()), ("page", page.as_str())];
-            let hooks: Vec<Hook> =
-                self.client.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
-            let is_last = hooks.len() < PAGE;
-            let ours = hooks.into_iter().filter(|hook| hook.url == url.as_str());
-            found.extend(ours.map(Hook::into_found));
-            if is_last {
-                break;
+        let pages = Pages { size: PAGE, most: MOST_HOOKS };
+        let take = |hook: Hook| {
+            if hook.url == url.as_str() {
+                found.push(hook.into_found());
             }
-        }
+        };
+        self.client.read_pages(Operation::ManageHooks, &["hooks"], &[], pages, take).await?;
         Ok(found)
     }
 

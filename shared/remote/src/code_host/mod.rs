@@ -23,6 +23,7 @@ mod gitea;
 mod github;
 mod gitlab;
 mod hooks;
+mod pages;
 mod paths;
 mod provider;
 mod table;
