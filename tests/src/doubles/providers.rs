@@ -10,8 +10,8 @@ use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, GitUrl};
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_remote::code_host::{
-    CodeHostError, CodeHostFailure, FoundHook, ProviderApi, RepositoryAccess, SentDeliveries,
-    SentDelivery, WantedHook,
+    CodeHostError, CodeHostFailure, FoundHook, ListedPullRequest, OpenPullRequests, ProviderApi,
+    RepositoryAccess, SentDeliveries, SentDelivery, WantedHook,
 };
 use reqwest::Url;
 use tokio::sync::watch;
@@ -233,6 +233,18 @@ impl ProviderApi for ScriptedProviders {
     ) -> Result<Option<PullRequest>, CodeHostError> {
         self.state().tokens.push(at.token.map(|token| token.expose_secret().to_owned()));
         self.answer(|state| state.pull_requests.get(&number).cloned())
+    }
+
+    async fn open_pull_requests(
+        &self,
+        at: RepositoryAccess<'_>,
+    ) -> Result<OpenPullRequests, CodeHostError> {
+        self.state().tokens.push(at.token.map(|token| token.expose_secret().to_owned()));
+        self.answer(|state| {
+            let open = state.pull_requests.values().filter(|it| it.is_open);
+            let listed = open.rev().cloned().map(ListedPullRequest::Whole).collect();
+            OpenPullRequests { listed, is_all: true }
+        })
     }
 
     async fn changed_files(

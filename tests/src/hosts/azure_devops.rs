@@ -134,6 +134,7 @@ impl AzureDevOpsState {
         };
         let answer = match (asked.method.as_str(), rest) {
             ("GET", []) => Some(json!({"id": "r-1", "name": "web", "project": {"id": "p-1"}})),
+            ("GET", ["pullRequests"]) => self.active_pulls(asked),
             ("GET", ["pullRequests", number]) => self.pulls.get(&parse(number)).cloned(),
             ("GET", ["pullRequests", number, "iterations"]) => self.iterations(parse(number)),
             ("GET", ["pullRequests", number, "iterations", iteration, "changes"]) => {
@@ -204,6 +205,21 @@ impl AzureDevOpsState {
         };
         let missing = || refuse(404, "SubscriptionNotFoundException", "no such subscription");
         body.map_or_else(missing, |body| server::json(200, &body))
+    }
+
+    /// The newest first, without the fields that the published example of the list does not have.
+    fn active_pulls(&self, asked: &Asked) -> Option<Value> {
+        let active = self.pulls.values().rev().filter(|pull| pull["status"] == "active");
+        let shown = active.cloned().map(|mut pull| {
+            if let Some(fields) = pull.as_object_mut() {
+                fields.retain(|name, _| !["isDraft", "forkSource", "labels"].contains(&&**name));
+            }
+            pull
+        });
+        let shown: Vec<Value> = shown.collect();
+        let (value, _) = page(&shown, asked);
+        let is_asked = asked.query("searchCriteria.status") == "active";
+        is_asked.then(|| json!({"count": value.len(), "value": value}))
     }
 
     fn iterations(&self, number: u64) -> Option<Value> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::hooks::{self, Hooks, merge};
+use super::lists::open_page;
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The access token that everything is permitted to.
@@ -103,7 +104,11 @@ impl BitbucketState {
         if let Some(["hooks", rest @ ..]) = words.get(4..) {
             return self.hooks(rest, asked);
         }
-        let body = match (asked.method.as_str(), words.get(4..).unwrap_or_default()) {
+        let rest = words.get(4..).unwrap_or_default();
+        if (asked.method.as_str(), rest) == ("GET", &["pullrequests"]) {
+            return self.open_pulls(asked);
+        }
+        let body = match (asked.method.as_str(), rest) {
             ("GET", []) => Some(json!({"uuid": "{web}", "full_name": "octo/web"})),
             ("GET", ["pullrequests", number]) => {
                 self.pulls.get(&parse(number)).map(|(pull, _)| pull.clone())
@@ -142,6 +147,28 @@ impl BitbucketState {
         };
         let missing = || server::json(404, &json!({"type": "error", "error": {"message": "no"}}));
         body.map_or_else(missing, |body| server::json(200, &body))
+    }
+
+    fn open_pulls(&self, asked: &Asked) -> Answer {
+        let size: usize = asked.query("pagelen").parse().unwrap_or(10);
+        if size > 50 {
+            let error = json!({"message": "Invalid pagelen"});
+            return server::json(400, &json!({"type": "error", "error": error}));
+        }
+        let all = || self.pulls.values().map(|(pull, _)| pull);
+        let is_open = |pull: &Value| {
+            asked.query("state") == "OPEN"
+                && asked.query("sort") == "-updated_on"
+                && pull["state"] == "OPEN"
+        };
+        let values = open_page(all(), is_open, size, asked);
+        let page: usize = asked.query("page").parse().unwrap_or(1);
+        let mut body = json!({"pagelen": size, "page": page, "values": values});
+        if page * size < all().filter(|pull| is_open(pull)).count() {
+            // What follows it would end elsewhere.
+            body["next"] = "https://elsewhere.test/2.0/next".into();
+        }
+        server::json(200, &body)
     }
 
     fn difference(&self, spec: &str, asked: &Asked) -> Option<Value> {

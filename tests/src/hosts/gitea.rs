@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::hooks::{self, Hooks, merge};
+use super::lists::open_page;
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
 pub const TOKEN: &str = "CanaryOfGitea0123456789";
 
-/// The most files of a page, whatever is asked for: `MAX_RESPONSE_ITEMS`.
+/// The most entries of a page, whatever is asked for: `MAX_RESPONSE_ITEMS`.
 const PAGE: usize = 30;
 
 /// The server.
@@ -91,6 +92,7 @@ impl GiteaState {
         }
         let body = match (asked.method.as_str(), rest) {
             ("GET", []) => Some(json!({"id": 5, "full_name": "octo/web"})),
+            ("GET", ["pulls"]) => self.open_pulls(asked),
             ("GET", ["pulls", number]) => self.pulls.get(&parse(number)).cloned(),
             ("GET", ["pulls", number, "files"]) => self.pull_files(parse(number), asked),
             ("GET", ["compare", spec]) => self.comparisons.get(*spec).cloned(),
@@ -126,6 +128,13 @@ impl GiteaState {
         };
         let missing = || server::json(404, &json!({"message": "not found"}));
         body.map_or_else(missing, |body| server::json(200, &body))
+    }
+
+    fn open_pulls(&self, asked: &Asked) -> Option<Value> {
+        let is_asked = asked.query("state") == "open" && asked.query("sort") == "recentupdate";
+        let size: usize = asked.query("limit").parse().unwrap_or(PAGE).min(PAGE);
+        let is_open = |pull: &Value| pull["state"] == "open";
+        is_asked.then(|| open_page(self.pulls.values(), is_open, size, asked).into())
     }
 
     fn pull_files(&self, number: u64, asked: &Asked) -> Option<Value> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::contract::{Contract, Operation};
 use super::hooks::{self, Hooks, merge};
+use super::lists::open_page;
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -155,6 +156,7 @@ impl GitHubState {
         }
         let body = match words.get(3..).unwrap_or_default() {
             [] => Some(operation.example.clone()),
+            ["pulls"] => self.open_pulls(operation, asked),
             ["pulls", number] => self.pull(operation, number),
             ["pulls", number, "files"] => self.pull_files(operation, number, asked),
             ["compare", spec] => self.comparison(operation, spec),
@@ -172,6 +174,20 @@ impl GitHubState {
         pull["number"] = number.into();
         merge(&mut pull, self.pulls.get(&number)?);
         Some(pull)
+    }
+
+    fn open_pulls(&self, operation: &Operation, asked: &Asked) -> Option<Value> {
+        let like_example = |(number, fields): (&u64, &Value)| {
+            let mut pull = operation.example[0].clone();
+            pull["number"] = (*number).into();
+            merge(&mut pull, fields);
+            pull
+        };
+        let query = ["state", "sort", "direction"].map(|name| asked.query(name));
+        let size: usize = asked.query("per_page").parse().unwrap_or(30).min(100);
+        let all: Vec<Value> = self.pulls.iter().map(like_example).collect();
+        let page = open_page(all.iter(), |pull| pull["state"] == "open", size, asked);
+        (query == ["open", "updated", "desc"]).then(|| page.into())
     }
 
     fn pull_files(&self, operation: &Operation, number: &str, asked: &Asked) -> Option<Value> {

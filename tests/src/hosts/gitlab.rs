@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::hooks::{self, Hooks, merge};
+use super::lists::open_page;
 use super::server::{self, Answer, Asked, HostServer};
 
 /// The token that everything is permitted to.
@@ -105,6 +106,7 @@ impl GitLabState {
         }
         let body = match (asked.method.as_str(), words.get(4..).unwrap_or_default()) {
             ("GET", []) => Some(json!({"id": PROJECT, "path_with_namespace": "group/sub/web"})),
+            ("GET", ["merge_requests"]) => self.opened(asked),
             ("GET", ["merge_requests", number]) => self.merge_requests.get(&parse(number)).cloned(),
             ("GET", ["merge_requests", number, "diffs"]) => self.diffs(parse(number), asked),
             ("GET", ["repository", "compare"]) => self.comparison(asked),
@@ -150,6 +152,14 @@ impl GitLabState {
         };
         let missing = || server::json(404, &json!({"message": "404 Not found"}));
         body.map_or_else(missing, |body| server::json(200, &body))
+    }
+
+    fn opened(&self, asked: &Asked) -> Option<Value> {
+        let query = ["state", "order_by", "sort"].map(|name| asked.query(name));
+        let size: usize = asked.query("per_page").parse().unwrap_or(20).min(100);
+        let is_open = |it: &Value| it["state"] == "opened";
+        let page = || open_page(self.merge_requests.values(), is_open, size, asked).into();
+        (query == ["opened", "updated_at", "desc"]).then(page)
     }
 
     fn diffs(&self, number: u64, asked: &Asked) -> Option<Value> {

@@ -7,6 +7,7 @@ pub mod gitea;
 pub mod github;
 pub mod gitlab;
 pub mod hooks;
+mod lists;
 pub mod server;
 
 use std::sync::{Arc, LazyLock};

@@ -78,6 +78,7 @@ impl Failing {
             |operation, error| Failed { what: format!("{} {operation}", self.kind), error };
         vec![
             failed("pull_request", hosts.pull_request(at, 1).await.unwrap_err()),
+            failed("open_pull_requests", hosts.open_pull_requests(at).await.unwrap_err()),
             failed("changed_files", hosts.changed_files(at, &a, &b).await.unwrap_err()),
             failed("pull_request_files", hosts.pull_request_files(at, 1).await.unwrap_err()),
             failed("find_hooks", hosts.find_hooks(at, &hook()).await.unwrap_err()),

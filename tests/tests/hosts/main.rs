@@ -20,6 +20,7 @@ mod gitea;
 mod github;
 mod gitlab;
 mod hooks;
+mod open;
 mod table;
 
 /// Commits.

@@ -16,10 +16,11 @@ use url::Url;
 
 use super::client::{Answer, Conventions, Operation, PAUSE, RepositoryClient, basic, cut};
 use super::hooks::{FoundHook, SentDeliveries, SentDelivery, WantedHook, cannot_redeliver};
+use super::listing::{Entry, ListedPullRequest, Listing, MOST_LISTED};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words};
-use super::{CodeHostError, RepositoryAccess, git_credentials};
+use super::{CodeHostError, OpenPullRequests, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
 
 mod subscriptions;
@@ -38,6 +39,9 @@ const LONGEST_DESCRIPTION: usize = 255;
 const PAGE: usize = 2000;
 /// More changes than `PAGE * MOST_PAGES` are not read.
 const MOST_PAGES: usize = 10;
+
+/// The pull requests of a page.
+const PULL_PAGE: usize = 100;
 
 /// A repository.
 pub(super) struct AzureDevOps<'a>(RepositoryClient<'a>);
@@ -104,6 +108,7 @@ impl Conventions for AzureConventions {
         match operation {
             Operation::ReadRepository
             | Operation::ReadPullRequest(_)
+            | Operation::ListPullRequests
             | Operation::CompareCommits
             | Operation::ListFiles(_) => {
                 "the scope \"Code: Read\", and access to the project for its user"
@@ -167,6 +172,22 @@ struct Pull {
     labels: Vec<Label>,
     #[serde(default)]
     created_by: Option<Identity>,
+}
+
+/// A page of the list of pull requests.
+#[derive(Deserialize)]
+struct ListedPulls {
+    value: Vec<Entry<ListedPull>>,
+}
+
+/// What a list has of a pull request. It is not documented that it names the fork, and without its name the head would
+/// count as one of the repository itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedPull {
+    pull_request_id: u64,
+    target_ref_name: String,
+    last_merge_source_commit: CommitRef,
 }
 
 #[derive(Deserialize)]
@@ -274,6 +295,23 @@ impl RepositoryApi for AzureDevOps<'_> {
         let pull: Option<Pull> =
             self.0.read(operation, &["pullRequests", &number.to_string()], &[]).await?;
         pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+    }
+
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
+        let (operation, words) = (Operation::ListPullRequests, ["pullRequests"]);
+        let mut listing = Listing::of(self.0.url);
+        for page in 0..MOST_LISTED / PULL_PAGE {
+            let (top, skip) = (PULL_PAGE.to_string(), (page * PULL_PAGE).to_string());
+            let query =
+                [("searchCriteria.status", "active"), ("$top", top.as_str()), ("$skip", &skip)];
+            let ListedPulls { value } = self.0.read_own(operation, &words, &query).await?;
+            let is_last = value.len() < PULL_PAGE;
+            value.into_iter().for_each(|entry| listing.add(entry, ListedPull::into_listed));
+            if is_last {
+                return Ok(listing.finish(true));
+            }
+        }
+        Ok(listing.finish(false))
     }
 
     async fn changed_files(
@@ -475,6 +513,17 @@ impl Pull {
             labels: self.labels.into_iter().map(|label| label.name).take(100).collect(),
             author: self.created_by.map(|identity| identity.display_name),
             association: Association::Stranger,
+        })
+    }
+}
+
+impl ListedPull {
+    /// `None` if Azure DevOps could not have sent it.
+    fn into_listed(self) -> Option<ListedPullRequest> {
+        Some(ListedPullRequest::Short {
+            number: self.pull_request_id,
+            head: self.last_merge_source_commit.commit_id.to_string(),
+            base: branch(&self.target_ref_name)?,
         })
     }
 }

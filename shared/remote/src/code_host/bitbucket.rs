@@ -17,10 +17,11 @@ use super::client::{
     Answer, Conventions, Operation, RepositoryClient, basic, bearer, cut, transient,
 };
 use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
+use super::listing::{Entry, ListedPullRequest, Listing, MOST_LISTED};
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
-use super::{CodeHostError, RepositoryAccess, git_credentials};
+use super::{CodeHostError, OpenPullRequests, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
 
 /// The most characters of a status's description, so that it stays one line.
@@ -42,6 +43,9 @@ const HOOK_EVENTS: &[&str] = &[
     "pullrequest:rejected",
     "pullrequest:comment_created",
 ];
+
+/// The pull requests of a page: more are refused.
+const PULL_PAGE: usize = 50;
 
 /// The hooks of a page, and the most pages that are read: a repository has at most 50.
 const HOOK_PAGE: usize = 100;
@@ -93,9 +97,9 @@ impl Conventions for BitbucketConventions {
             Operation::ReadRepository | Operation::CompareCommits => {
                 "the scope `repository` (`read:repository:bitbucket`)"
             }
-            Operation::ReadPullRequest(_) | Operation::ListFiles(_) => {
-                "the scope `pullrequest` (`read:pullrequest:bitbucket`)"
-            }
+            Operation::ReadPullRequest(_)
+            | Operation::ListPullRequests
+            | Operation::ListFiles(_) => "the scope `pullrequest` (`read:pullrequest:bitbucket`)",
             Operation::ManageHooks => {
                 "the scope `webhook` (`read:webhook:bitbucket`, `write:webhook:bitbucket` and `delete:webhook:bitbucket`), and its user must administer the repository"
             }
@@ -212,6 +216,26 @@ impl RepositoryApi for Bitbucket<'_> {
         let Some(pull) = self.find(operation, number).await? else { return Ok(None) };
         let Some(head) = self.head(operation, number, &pull).await? else { return Ok(None) };
         pull.into_domain(head).ok_or_else(|| self.client.nonsense()).map(Some)
+    }
+
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
+        let (operation, words) = (Operation::ListPullRequests, ["pullrequests"]);
+        let mut listing = Listing::of(self.client.url);
+        for page in 1..=MOST_LISTED / PULL_PAGE {
+            let (page, size) = (page.to_string(), PULL_PAGE.to_string());
+            let query = [
+                ("state", "OPEN"),
+                ("sort", "-updated_on"),
+                ("pagelen", size.as_str()),
+                ("page", page.as_str()),
+            ];
+            let Page { values, next } = self.client.read_own(operation, &words, &query).await?;
+            values.into_iter().for_each(|entry: Entry<Pull>| listing.add(entry, Pull::into_listed));
+            if next.is_none() {
+                return Ok(listing.finish(true));
+            }
+        }
+        Ok(listing.finish(false))
     }
 
     async fn changed_files(
@@ -413,6 +437,15 @@ impl Pull {
     fn is_within_repository(&self) -> bool {
         let uuid = |side: &Side| side.repository.as_ref().map(|repository| repository.uuid.clone());
         uuid(&self.source).is_some() && uuid(&self.source) == uuid(&self.destination)
+    }
+
+    /// `None` if Bitbucket could not have sent it.
+    fn into_listed(self) -> Option<ListedPullRequest> {
+        let head = self.source.commit.hash;
+        let is_commit =
+            (1..=40).contains(&head.len()) && head.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let base = self.destination.branch.name.parse().ok()?;
+        is_commit.then_some(ListedPullRequest::Short { number: self.id, head, base })
     }
 
     /// `None` if Bitbucket could not have sent it.

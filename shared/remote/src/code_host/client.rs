@@ -33,6 +33,7 @@ pub(super) const PAUSE: Duration = Duration::from_secs(60);
 pub(super) enum Operation {
     ReadRepository,
     ReadPullRequest(u64),
+    ListPullRequests,
     CompareCommits,
     ListFiles(u64),
     SetStatus,
@@ -44,6 +45,7 @@ impl fmt::Display for Operation {
         match self {
             Self::ReadRepository => f.write_str("read the repository"),
             Self::ReadPullRequest(number) => write!(f, "read pull request {number}"),
+            Self::ListPullRequests => f.write_str("list the open pull requests"),
             Self::CompareCommits => f.write_str("compare commits"),
             Self::ListFiles(number) => write!(f, "list the files of pull request {number}"),
             Self::SetStatus => f.write_str("set a commit status"),

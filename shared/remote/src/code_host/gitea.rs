@@ -17,7 +17,7 @@ use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
-use super::{CodeHostError, RepositoryAccess, git_credentials};
+use super::{CodeHostError, OpenPullRequests, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
 
 /// The most characters of a status's description, so that it stays one line.
@@ -73,6 +73,7 @@ impl Conventions for GiteaConventions {
         match operation {
             Operation::ReadRepository
             | Operation::ReadPullRequest(_)
+            | Operation::ListPullRequests
             | Operation::CompareCommits
             | Operation::ListFiles(_) => "the scope `read:repository`",
             Operation::ManageHooks => {
@@ -206,6 +207,11 @@ impl RepositoryApi for Gitea<'_> {
         let pull: Option<Pull> =
             self.0.read(operation, &["pulls", &number.to_string()], &[]).await?;
         pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+    }
+
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
+        let filter = [("state", "open"), ("sort", "recentupdate")];
+        self.0.list_open(&["pulls"], &filter, PAGE, Pull::into_domain).await
     }
 
     /// Gitea lists the files of each commit that is new in `after`. Their union is at least what differs, if `before` is an

@@ -26,7 +26,7 @@ use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
-use super::{CodeHostError, CodeHostFailure, RepositoryAccess, git_credentials};
+use super::{CodeHostError, CodeHostFailure, OpenPullRequests, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
 
 /// The most characters of a status's description.
@@ -81,7 +81,9 @@ impl Conventions for GitHubConventions {
             return "to be authorized for the organization's single sign-on";
         }
         let [scope, permission, both] = match operation {
-            Operation::ReadPullRequest(_) | Operation::ListFiles(_) => [
+            Operation::ReadPullRequest(_)
+            | Operation::ListPullRequests
+            | Operation::ListFiles(_) => [
                 "the scope `repo`",
                 "the permission \"Pull requests: read\" for this repository",
                 "the scope `repo` (classic) or the permission \"Pull requests: read\" for this repository (fine-grained)",
@@ -261,6 +263,12 @@ impl RepositoryApi for GitHub<'_> {
         let pull: Option<Pull> =
             self.0.read(operation, &["pulls", &number.to_string()], &[]).await?;
         pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+    }
+
+    /// Without trial merges: the list does not tell whether they are of the current head.
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
+        let filter = [("state", "open"), ("sort", "updated"), ("direction", "desc")];
+        self.0.list_open(&["pulls"], &filter, PAGE, Pull::into_domain).await
     }
 
     async fn changed_files(

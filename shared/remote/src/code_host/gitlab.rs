@@ -21,7 +21,7 @@ use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
-use super::{CodeHostError, RepositoryAccess, git_credentials};
+use super::{CodeHostError, OpenPullRequests, RepositoryAccess, git_credentials};
 use crate::http::OutboundClient;
 
 /// The most characters of a status's description.
@@ -80,6 +80,7 @@ impl Conventions for GitLabConventions {
         match operation {
             Operation::ReadRepository
             | Operation::ReadPullRequest(_)
+            | Operation::ListPullRequests
             | Operation::CompareCommits
             | Operation::ListFiles(_) => {
                 "the scope `read_api`, and the role Reporter in the project"
@@ -184,6 +185,12 @@ impl RepositoryApi for GitLab<'_> {
         let words = ["merge_requests", &number.to_string()];
         let found: Option<MergeRequest> = self.client.read(operation, &words, &[]).await?;
         found.map(|it| it.into_domain().ok_or_else(|| self.client.nonsense())).transpose()
+    }
+
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
+        let filter = [("state", "opened"), ("order_by", "updated_at"), ("sort", "desc")];
+        let words = ["merge_requests"];
+        self.client.list_open(&words, &filter, PAGE, MergeRequest::into_domain).await
     }
 
     async fn changed_files(

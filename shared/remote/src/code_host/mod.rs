@@ -23,6 +23,7 @@ mod gitea;
 mod github;
 mod gitlab;
 mod hooks;
+mod listing;
 mod pages;
 mod paths;
 mod provider;
@@ -31,6 +32,7 @@ mod table;
 pub use crate::git::Heads;
 pub use git::git_credentials;
 pub use hooks::{FoundHook, SentDeliveries, SentDelivery, WantedHook};
+pub use listing::{ListedPullRequest, OpenPullRequests};
 pub use provider::CodeHosts;
 
 /// A host of git repositories.
@@ -75,6 +77,16 @@ pub trait ProviderApi: Send + Sync {
         at: RepositoryAccess<'_>,
         number: u64,
     ) -> Result<Option<PullRequest>, CodeHostError>;
+
+    /// The open pull requests, those that changed last first; at Azure DevOps those that were opened last. One that changes
+    /// while the list is read may be missing, or be listed twice.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn open_pull_requests(
+        &self,
+        at: RepositoryAccess<'_>,
+    ) -> Result<OpenPullRequests, CodeHostError>;
 
     /// The files that differ between two commits. [`ChangedFiles::Unknown`] if the provider's list may not be complete.
     ///

@@ -22,7 +22,10 @@ use super::github::GitHub;
 use super::gitlab::GitLab;
 use super::hooks::{self, FoundHook, SentDeliveries, SentDelivery, WantedHook};
 use super::table::{HostApi, HostTable, host};
-use super::{CodeHost, CodeHostError, CodeHostFailure, Head, Heads, ProviderApi, RepositoryAccess};
+use super::{
+    CodeHost, CodeHostError, CodeHostFailure, Head, Heads, OpenPullRequests, ProviderApi,
+    RepositoryAccess,
+};
 use crate::git::Git;
 use crate::http::{ClientError, OutboundClient};
 
@@ -96,6 +99,8 @@ impl CodeHosts {
 pub(super) trait RepositoryApi: Send + Sync {
     async fn pull_request(&self, number: u64) -> Result<Option<PullRequest>, CodeHostError>;
 
+    async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError>;
+
     async fn changed_files(
         &self,
         before: &CommitId,
@@ -144,6 +149,13 @@ impl ProviderApi for CodeHosts {
         number: u64,
     ) -> Result<Option<PullRequest>, CodeHostError> {
         Self::within(at, self.open(at)?.pull_request(number)).await
+    }
+
+    async fn open_pull_requests(
+        &self,
+        at: RepositoryAccess<'_>,
+    ) -> Result<OpenPullRequests, CodeHostError> {
+        Self::within(at, self.open(at)?.open_pull_requests()).await
     }
 
     async fn changed_files(
