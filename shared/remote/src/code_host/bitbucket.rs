@@ -9,6 +9,7 @@ use gantry_domain::source::{CommitId, RefName};
 use gantry_ops::secret::{ExposeSecret, SecretString};
 use reqwest::Method;
 use reqwest::header::HeaderValue;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -18,6 +19,7 @@ use super::client::{
 };
 use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
 use super::listing::{Entry, ListedPullRequest, Listing, MOST_LISTED};
+use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
@@ -44,12 +46,11 @@ const HOOK_EVENTS: &[&str] = &[
     "pullrequest:comment_created",
 ];
 
-/// The pull requests of a page: more are refused.
-const PULL_PAGE: usize = 50;
+/// A larger page of pull requests is refused.
+const PULL_PAGES: Pages = Pages { size: 50, most: MOST_LISTED };
 
-/// The hooks of a page, and the most pages that are read: a repository has at most 50.
-const HOOK_PAGE: usize = 100;
-const MOST_HOOK_PAGES: usize = 2;
+/// A repository has at most 50 hooks.
+const HOOK_PAGES: Pages = Pages { size: 100, most: 200 };
 
 /// The user of an access token in git; everything else is the name of an account.
 const ACCESS_TOKEN_USER: &str = "x-token-auth";
@@ -179,11 +180,6 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Hooks {
-    values: Vec<Hook>,
-}
-
-#[derive(Deserialize)]
 struct Hook {
     uuid: String,
     url: String,
@@ -219,23 +215,12 @@ impl RepositoryApi for Bitbucket<'_> {
     }
 
     async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
-        let (operation, words) = (Operation::ListPullRequests, ["pullrequests"]);
         let mut listing = Listing::of(self.client.url);
-        for page in 1..=MOST_LISTED / PULL_PAGE {
-            let (page, size) = (page.to_string(), PULL_PAGE.to_string());
-            let query = [
-                ("state", "OPEN"),
-                ("sort", "-updated_on"),
-                ("pagelen", size.as_str()),
-                ("page", page.as_str()),
-            ];
-            let Page { values, next } = self.client.read_own(operation, &words, &query).await?;
-            values.into_iter().for_each(|entry: Entry<Pull>| listing.add(entry, Pull::into_listed));
-            if next.is_none() {
-                return Ok(listing.finish(true));
-            }
-        }
-        Ok(listing.finish(false))
+        let filter = [("state", "OPEN"), ("sort", "-updated_on")];
+        let take = |entry: Entry<Pull>| listing.add(entry, Pull::into_listed);
+        let operation = Operation::ListPullRequests;
+        let is_end = self.pages(operation, "pullrequests", &filter, PULL_PAGES, take).await?;
+        Ok(listing.finish(is_end))
     }
 
     async fn changed_files(
@@ -288,18 +273,12 @@ impl RepositoryApi for Bitbucket<'_> {
 
     async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
         let mut found = Vec::new();
-        for page in 1..=MOST_HOOK_PAGES {
-            let (page, size) = (page.to_string(), HOOK_PAGE.to_string());
-            let query = [("pagelen", size.as_str()), ("page", page.as_str())];
-            let hooks: Hooks =
-                self.client.read_own(Operation::ManageHooks, &["hooks"], &query).await?;
-            let is_last = hooks.values.len() < HOOK_PAGE;
-            let ours = hooks.values.into_iter().filter(|hook| hook.url == url.as_str());
-            found.extend(ours.map(Hook::into_found));
-            if is_last {
-                break;
+        let take = |hook: Hook| {
+            if hook.url == url.as_str() {
+                found.push(hook.into_found());
             }
-        }
+        };
+        self.pages(Operation::ManageHooks, "hooks", &[], HOOK_PAGES, take).await?;
         Ok(found)
     }
 
@@ -353,6 +332,29 @@ impl Hook {
 }
 
 impl Bitbucket<'_> {
+    /// Like [`RepositoryClient::read_pages`], for pages that tell whether another one follows.
+    async fn pages<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        word: &str,
+        filter: &[(&str, &str)],
+        pages: Pages,
+        mut take: impl FnMut(T) + Send,
+    ) -> Result<bool, CodeHostError> {
+        let size = pages.size.to_string();
+        for page in 1..=pages.most / pages.size {
+            let page = page.to_string();
+            let of_page = [("pagelen", size.as_str()), ("page", page.as_str())];
+            let query = [filter, &of_page].concat();
+            let Page { values, next } = self.client.read_own(operation, &[word], &query).await?;
+            values.into_iter().for_each(&mut take);
+            if next.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn find(&self, operation: Operation, number: u64) -> Result<Option<Pull>, CodeHostError> {
         self.client.read(operation, &["pullrequests", &number.to_string()], &[]).await
     }
