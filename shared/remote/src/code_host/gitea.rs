@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use gantry_domain::pull_request::{
     Association, ChangedFiles, PullRequest, PullRequestBase, PullRequestHead,
 };
-use gantry_domain::report::{ReportState, StatusReport};
+use gantry_domain::report::StatusReport;
 use gantry_domain::source::{CommitId, RefName};
 use gantry_ops::secret::ExposeSecret;
 use reqwest::Method;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::client::{Answer, Conventions, Operation, RepositoryClient, cut, secret_header};
+use super::github::state;
 use super::hooks::{FoundHook, SentDelivery, WantedHook, cannot_redeliver, missing_events};
 use super::pages::Pages;
 use super::paths::{Paths, unknown};
@@ -340,15 +341,6 @@ impl Hook {
             content_type: self.config.content_type,
             faults: [disabled, form, events].into_iter().flatten().collect(),
         }
-    }
-}
-
-fn state(state: ReportState) -> &'static str {
-    match state {
-        ReportState::Pending | ReportState::Running => "pending",
-        ReportState::Succeeded => "success",
-        ReportState::Failed => "failure",
-        ReportState::Errored | ReportState::Canceled => "error",
     }
 }
 

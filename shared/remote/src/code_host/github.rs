@@ -430,8 +430,9 @@ fn unprocessable(report: &StatusReport, answer: &Answer) -> CodeHostError {
     CodeHostError { message, kind: CodeHostFailure::Permanent }
 }
 
-/// GitHub has no state for a cancelled run; `error` is the one that says nothing about the code.
-fn state(state: ReportState) -> &'static str {
+/// GitHub has no state for a cancelled run; `error` is the one that says nothing about the code. Gitea has the same
+/// states.
+pub(super) fn state(state: ReportState) -> &'static str {
     match state {
         ReportState::Pending | ReportState::Running => "pending",
         ReportState::Succeeded => "success",
