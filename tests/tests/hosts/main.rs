@@ -19,6 +19,7 @@ mod faults;
 mod gitea;
 mod github;
 mod gitlab;
+mod guide;
 mod hooks;
 mod open;
 mod table;
