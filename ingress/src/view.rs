@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::usecase::runs::waits_for;
 use crate::usecase::simulation::Simulated;
 use crate::usecase::tasks::TaskWebhook;
-use crate::usecase::webhooks::{self, Examined, Found};
+use crate::usecase::webhooks::{Examined, Found, Sent};
 
 /// The serialized name of a value of a closed set; of a tagged value, the text under `tag`.
 fn word_of(value: &impl Serialize, tag: &str) -> String {
@@ -181,19 +181,22 @@ pub(crate) fn webhook_report(examined: &Examined, url: String) -> types::Webhook
 }
 
 fn found_webhook(found: &Found) -> types::FoundWebhook {
-    let sent = |(sent, arrived): &(SentDelivery, bool)| types::SentDelivery {
+    let sent = |all: &Sent, sent: &SentDelivery| types::SentDelivery {
         delivery: sent.delivery.clone(),
         at: sent.at.clone(),
         event: sent.event.clone(),
         outcome: sent.outcome.clone(),
-        arrived: *arrived,
+        arrived: all.arrived(sent),
     };
     types::FoundWebhook {
         id: found.hook.id.clone(),
         events: found.hook.events.clone(),
         content_type: found.hook.content_type.clone(),
         faults: found.hook.faults.clone(),
-        deliveries: found.sent.as_ref().map(|all| all.iter().map(sent).collect()),
+        deliveries: found
+            .sent
+            .as_ref()
+            .map(|all| all.all.iter().map(|one| sent(all, one)).collect()),
     }
 }
 
@@ -219,7 +222,7 @@ fn advice(examined: &Examined) -> Vec<String> {
     for Found { hook, sent } in found {
         let faults = hook.faults.iter();
         advice.extend(faults.map(|fault| format!("webhook {} {fault}: {again}", hook.id)));
-        let missing = webhooks::missing(sent.as_deref().unwrap_or_default()).len();
+        let missing = sent.as_ref().map_or(0, |sent| sent.missing().len());
         if missing > 0 {
             let id = &hook.id;
             advice.push(format!(

@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use gantry_domain::id::LeaseNonce;
-use gantry_ops::secret::{ExposeSecret, SecretString, random_hex};
+use gantry_domain::registry::Registry;
+use gantry_domain::sealed::Sealed;
+use gantry_domain::task::Task;
+use gantry_ops::secret::{ExposeSecret, Keyring, SecretString, random_hex};
+use gantry_remote::code_host::{CodeHostError, CodeHostFailure, RepositoryAccess};
 use gantry_seams::store::StoreError;
+
+/// How many tokens are tried. More tasks would only send the same query to the same host.
+const TOKENS: usize = 3;
 
 /// The pauses after failed requests.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
@@ -21,6 +29,37 @@ pub(crate) fn nonce() -> Result<LeaseNonce, StoreError> {
         .as_str()
         .parse()
         .map_err(|error: gantry_domain::InvalidText| unavailable(error.to_string()))
+}
+
+/// Sends a query with the address and token of each task in turn, until one is accepted. It never uses an address from an
+/// event: then a sender of hooks could have the tokens sent to a server of its own.
+pub(crate) async fn with_tokens<T>(
+    keyring: &Keyring,
+    tasks: &[Task],
+    token_of: impl Fn(&Task) -> Option<&Sealed>,
+    query: impl for<'q> Fn(RepositoryAccess<'q>) -> BoxFuture<'q, Result<T, CodeHostError>>,
+) -> Result<T, CodeHostError> {
+    let mut last = refused("no task reads the repository from git".to_owned());
+    let with_git = tasks.iter().filter_map(|task| Some((task, task.repository()?)));
+    for (task, url) in with_git.take(TOKENS) {
+        let open = |sealed| keyring.open(&Registry::seals_for(task.prefix), sealed);
+        let token = match token_of(task).map(open).transpose() {
+            Ok(token) => token,
+            Err(error) => {
+                last = refused(error.to_string());
+                continue;
+            }
+        };
+        match query(RepositoryAccess { url, token: token.as_ref() }).await {
+            Err(error) if error.refused_token() => last = error,
+            answer => return answer,
+        }
+    }
+    Err(last)
+}
+
+fn refused(message: String) -> CodeHostError {
+    CodeHostError { message, kind: CodeHostFailure::RefusedToken }
 }
 
 /// 5 s, doubling to 15 minutes.

@@ -90,11 +90,17 @@ impl Scheduler {
         let (outbox, provisioner) = (self.outbox(), self.provisioner());
         let interval = self.settings.sweep_interval;
         let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
+        let look_at_repositories = async {
+            if let Err(error) = reconciler.look_again().await {
+                tracing::warn!("what was lost before the start is looked for later: {error}");
+            }
+            every("reconcile", &stop, RECONCILE_TICK, || reconciler.tick()).await;
+        };
         tokio::join!(
             on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
-            every("reconcile", &stop, RECONCILE_TICK, || reconciler.tick()),
+            look_at_repositories,
             every("provisioner", &stop, REPORT_INTERVAL, || provisioner.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
             every("figures", &stop, interval, || figures.tick()),
@@ -135,9 +141,18 @@ impl Scheduler {
             events: Arc::clone(&self.queues.events),
             keyring: Arc::clone(&self.keyring),
             code_host: Arc::clone(&self.code_host),
+            providers: Arc::clone(&self.providers),
             looks: Arc::clone(&self.looks),
             interval: self.settings.reconcile_interval,
         }
+    }
+
+    /// Makes all looks at repositories due, as a start does. Returns how many were not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_again(&self) -> Result<usize, StoreError> {
+        self.reconciler().look_again().await
     }
 
     /// Looks at the repositories whose watches are due, and waits for the answers. Returns whether there were any.
@@ -146,6 +161,14 @@ impl Scheduler {
     /// [`StoreError`].
     pub async fn reconcile(&self) -> Result<bool, StoreError> {
         Ok(self.reconciler().tick_and_settle().await? > 0)
+    }
+
+    /// Decides the events that are due, and waits for what they need of code hosts. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn decide(&self) -> Result<bool, StoreError> {
+        Ok(self.decider().tick_and_settle().await? > 0)
     }
 
     fn resolver(&self) -> Resolver {

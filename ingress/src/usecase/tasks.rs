@@ -7,7 +7,8 @@ use gantry_domain::id::{RegistryName, TaskId, TaskName};
 use gantry_domain::registry::Registry;
 use gantry_domain::scan::TaskImages;
 use gantry_domain::task::{Status, Task};
-use gantry_seams::provisioning::{self, Place, Provisioned};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning::{self, Provisioned};
 use gantry_seams::{AddError, task_images, tasks};
 
 use super::paging::{Listed, Paging};

@@ -1,14 +1,17 @@
 //! Compares the hooks that gantry made with what their code hosts have.
 
+use std::collections::BTreeSet;
+
 use gantry_domain::hook::Hook;
 use gantry_domain::id::HookId;
 use gantry_domain::registry::Registry;
 use gantry_ops::secret::SecretString;
 use gantry_remote::code_host::{
-    CodeHostError, FoundHook, RepositoryAccess, SentDeliveries, SentDelivery,
+    CodeHostError, FoundHook, RepositoryAccess, SentDeliveries, SentDelivery, unaccepted,
 };
 use gantry_seams::deliveries;
-use gantry_seams::provisioning::{self, Place, Provisioned, Webhook};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning::{self, Provisioned, Webhook};
 
 use super::hooks;
 use crate::access::{Allowed, Write};
@@ -27,8 +30,33 @@ pub(crate) struct Examined {
 /// A webhook of the code host.
 pub(crate) struct Found {
     pub(crate) hook: FoundHook,
-    /// Each with whether gantry has it; `None` if the code host does not list them.
-    pub(crate) sent: Option<Vec<(SentDelivery, bool)>>,
+    /// `None` if the code host does not list them.
+    pub(crate) sent: Option<Sent>,
+}
+
+/// The last deliveries of a webhook.
+pub(crate) struct Sent {
+    /// All attempts, newest first.
+    pub(crate) all: Vec<SentDelivery>,
+    /// The ids of the deliveries that have not arrived.
+    lost: BTreeSet<String>,
+}
+
+impl Sent {
+    /// Whether the delivery of an attempt arrived.
+    pub(crate) fn arrived(&self, sent: &SentDelivery) -> bool {
+        match &sent.delivery {
+            Some(delivery) => !self.lost.contains(delivery),
+            None => sent.is_accepted,
+        }
+    }
+
+    /// The newest attempt of each delivery that has not arrived.
+    pub(crate) fn missing(&self) -> Vec<&SentDelivery> {
+        let unaccepted = unaccepted(&self.all).into_iter();
+        let lost = unaccepted.filter(|(delivery, _)| self.lost.contains(*delivery));
+        lost.map(|(_, lost)| lost.newest).collect()
+    }
 }
 
 /// Asks the code host of a hook what it has.
@@ -62,24 +90,13 @@ pub(crate) async fn redeliver(
     let at = RepositoryAccess { url: &webhook.url, token: Some(&token) };
     let mut again = Vec::new();
     for Found { hook: at_host, sent } in with_ledger(state, &hook, asked).await? {
-        for (sent, _) in missing(sent.as_deref().unwrap_or_default()) {
+        for sent in sent.iter().flat_map(Sent::missing) {
             let redelivered = state.providers.redeliver(at, &at_host, sent).await;
             redelivered.map_err(refused)?;
             again.extend(sent.delivery.clone());
         }
     }
     Ok(again)
-}
-
-/// The deliveries that gantry does not have, each once: the code host may have tried before.
-pub(crate) fn missing(sent: &[(SentDelivery, bool)]) -> Vec<&(SentDelivery, bool)> {
-    let mut missing: Vec<&(SentDelivery, bool)> = Vec::new();
-    for one in sent.iter().filter(|(sent, arrived)| !arrived && sent.delivery.is_some()) {
-        if !missing.iter().any(|(known, _)| known.delivery == one.0.delivery) {
-            missing.push(one);
-        }
-    }
-    missing
 }
 
 /// What is recorded for a hook that gantry made.
@@ -124,12 +141,13 @@ async fn with_ledger(
         let sent = match sent {
             SentDeliveries::NotListed => None,
             SentDeliveries::Listed(sent) => {
-                let mut marked = Vec::new();
-                for sent in sent {
-                    let arrived = has_arrived(state, hook, &sent).await?;
-                    marked.push((sent, arrived));
+                let mut lost = BTreeSet::new();
+                for delivery in unaccepted(&sent).into_keys() {
+                    if !is_known(state, hook, delivery).await? {
+                        lost.insert(delivery.to_owned());
+                    }
                 }
-                Some(marked)
+                Some(Sent { all: sent, lost })
             }
         };
         all.push(Found { hook: at_host, sent });
@@ -137,12 +155,10 @@ async fn with_ledger(
     Ok(all)
 }
 
-async fn has_arrived(state: &State, hook: &Hook, sent: &SentDelivery) -> Result<bool, Refusal> {
-    let id = sent.delivery.as_deref().and_then(|id| id.parse().ok());
-    let Some(id) = id else { return Ok(sent.is_accepted) };
-    // Deliveries that mean nothing to gantry, like pings of some events, are answered and not kept.
-    let found = deliveries::find(state.store.as_ref(), &hook.id, &id).await?;
-    Ok(found.is_some() || sent.is_accepted)
+/// Whether gantry has a delivery. It keeps none that mean nothing to it, like pings: those were accepted.
+async fn is_known(state: &State, hook: &Hook, delivery: &str) -> Result<bool, Refusal> {
+    let Ok(id) = delivery.parse() else { return Ok(false) };
+    Ok(deliveries::find(state.store.as_ref(), &hook.id, &id).await?.is_some())
 }
 
 fn refused(error: CodeHostError) -> Refusal {

@@ -36,9 +36,9 @@ pub(crate) async fn held_run(server: &TestServer) -> String {
         author: None,
         association: Association::Stranger,
     };
-    let url = "https://github.com/octo/hello.git".parse().unwrap();
+    let url: gantry_domain::source::GitUrl = "https://github.com/octo/hello.git".parse().unwrap();
     let registry = &task.id.registry;
-    let key = FactKey::pull_request(registry, &url, &pull_request.base.repository, 7);
+    let key = FactKey::pull_request(registry, &url.key(), &pull_request.base.repository, 7);
     let now = store.now().await.unwrap();
     let version: PullRequestVersion = pull_request.version().unwrap();
     let fact = advanced(None, &key, Some(version.clone()), now);

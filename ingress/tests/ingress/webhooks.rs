@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use gantry_domain::source::GitUrl;
-use gantry_seams::provisioning::{self, Place, State};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning::{self, State};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

@@ -13,6 +13,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_domain::trigger::{PathRules, Supersede};
 use gantry_ops::{aside, telemetry};
 use gantry_seams::decisions::{Decided, Undecided};
+use gantry_seams::place::Place;
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::{facts, runs};
 
@@ -54,6 +55,8 @@ impl<V: Clone> FoundHead<V> {
 pub(super) struct Change<'a, V> {
     /// The event that reports it.
     pub(super) found: &'a Undecided,
+    /// Where it happened.
+    pub(super) place: Place,
     /// A page of the tasks that watch the repository.
     pub(super) candidates: &'a [Task],
     /// Its head.
@@ -177,6 +180,7 @@ impl Decider {
         let fact = match &change.head {
             FoundHead::Resolved(resolved) if resolved.is_something() => {
                 facts::advance(&mut batch, resolved.known.as_ref(), &resolved.now)?;
+                facts::list_if_open(&mut batch, &change.place, &resolved.now);
                 Some(&resolved.now)
             }
             FoundHead::Resolved(_) | FoundHead::Unknown { .. } | FoundHead::NotAsked => None,

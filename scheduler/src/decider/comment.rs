@@ -8,6 +8,7 @@ use gantry_domain::run::CanceledBy;
 use gantry_domain::source::CommitId;
 use gantry_domain::task::Task;
 use gantry_seams::decisions::{Decided, Undecided};
+use gantry_seams::place::Place;
 use gantry_seams::store::{Batch, StoreError};
 use gantry_seams::{facts, runs, tasks};
 
@@ -40,7 +41,7 @@ impl Decider {
             return self.decide_nothing(found, Rule::NoTask { repository }).await;
         }
         let Comment { url, repository: id, number, .. } = comment;
-        let key = FactKey::pull_request(&event.registry, url, id, *number);
+        let key = FactKey::pull_request(&event.registry, &url.key(), id, *number);
         match &comment.command {
             Command::Build => self.build(found, comment, key, &candidates, may_ask).await,
             Command::Cancel => self.end_or_approve(found, comment, None, &key, &candidates).await,
@@ -84,6 +85,7 @@ impl Decider {
         }
         let decided = Change {
             found,
+            place: Place { registry: found.event.prefix, repository: comment.url.key() },
             candidates,
             head,
             files: None,

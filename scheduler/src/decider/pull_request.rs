@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use gantry_domain::decide::{Rule, judge, matcher};
 use gantry_domain::event::PullRequestChange;
 use gantry_seams::decisions::Undecided;
+use gantry_seams::place::Place;
 use gantry_seams::store::StoreError;
 use gantry_seams::tasks;
 
@@ -56,6 +57,7 @@ impl Decider {
         let number = change.now.number;
         let decided = Change {
             found,
+            place: Place { registry: event.prefix, repository: repository.clone() },
             candidates: &candidates,
             head,
             files: None,

@@ -8,6 +8,7 @@ use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::task::Task;
 use gantry_seams::decisions::Undecided;
+use gantry_seams::place::Place;
 use gantry_seams::store::StoreError;
 use gantry_seams::tasks;
 
@@ -67,6 +68,7 @@ impl Decider {
         };
         let change = Change {
             found,
+            place: Place { registry: event.prefix, repository: repository.clone() },
             candidates: &candidates,
             head,
             files,

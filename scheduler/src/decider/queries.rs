@@ -6,19 +6,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use gantry_domain::event::PushedRef;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
-use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
-use gantry_domain::source::{CommitId, Source};
+use gantry_domain::source::CommitId;
 use gantry_domain::task::Task;
-use gantry_ops::secret::SecretString;
-use gantry_remote::code_host::{CodeHostError, CodeHostFailure, Head, RepositoryAccess};
+use gantry_remote::code_host::{CodeHostError, Head, RepositoryAccess};
 
 use super::Decider;
 use super::asks::MayAsk;
 use super::head::Unresolved;
-
-/// How many tokens are tried. More tasks would only send the same query to the same host.
-const TOKENS: usize = 3;
+use crate::asking;
 
 impl Decider {
     /// The head of a branch or tag, or of the default branch.
@@ -78,8 +74,7 @@ impl Decider {
         .await
     }
 
-    /// Sends a query with the address and token of each task in turn, until one is accepted. It never uses an address
-    /// from an event: then a sender of hooks could have the tokens sent to a server of its own.
+    /// Like [`asking::with_tokens`], if a code host may be asked now.
     async fn ask_with_tokens<T>(
         &self,
         tasks: &[Task],
@@ -87,43 +82,14 @@ impl Decider {
         token_of: impl Fn(&Task) -> Option<&Sealed>,
         query: impl for<'q> Fn(RepositoryAccess<'q>) -> BoxFuture<'q, Result<T, CodeHostError>>,
     ) -> Result<T, Unresolved> {
-        let with_git = tasks.iter().filter_map(|task| match &task.recipe.source {
-            Source::Git(git) => Some((task, &git.url)),
-            Source::Upload { .. } | Source::Tarball { .. } | Source::Nothing => None,
-        });
-        let asked: Vec<_> = with_git.take(TOKENS).collect();
-        if let Some((_, url)) = asked.first()
+        if let Some(url) = tasks.iter().find_map(Task::repository)
             && may_ask == MayAsk::NotNow
         {
             // With the port: two servers may share a host name.
             return Err(Unresolved::MustAsk(url.as_url().authority().to_owned()));
         }
-        let mut last = refused("no task reads the repository from git".to_owned());
-        for (task, url) in asked {
-            let token = match self.opened(task, token_of(task)) {
-                Ok(token) => token,
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
-            };
-            match query(RepositoryAccess { url, token: token.as_ref() }).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.refused_token() => last = error,
-                Err(error) => return Err(Unresolved::Asking(error)),
-            }
-        }
-        Err(Unresolved::Asking(last))
-    }
-
-    fn opened(
-        &self,
-        task: &Task,
-        sealed: Option<&Sealed>,
-    ) -> Result<Option<SecretString>, CodeHostError> {
-        let Some(sealed) = sealed else { return Ok(None) };
-        let opened = self.keyring.open(&Registry::seals_for(task.prefix), sealed);
-        opened.map(Some).map_err(|error| refused(error.to_string()))
+        let asked = asking::with_tokens(&self.keyring, tasks, token_of, query).await;
+        asked.map_err(Unresolved::Asking)
     }
 }
 
@@ -134,8 +100,4 @@ pub(super) enum FilesOf {
     Commits { before: CommitId, after: CommitId },
     /// Those of a pull request.
     PullRequest { number: u64 },
-}
-
-fn refused(message: String) -> CodeHostError {
-    CodeHostError { message, kind: CodeHostFailure::RefusedToken }
 }

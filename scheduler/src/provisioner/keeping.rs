@@ -12,7 +12,8 @@ use gantry_ops::secret::{SecretString, random_hex};
 use gantry_remote::code_host::{
     CodeHostError, CodeHostFailure, FoundHook, RepositoryAccess, WantedHook,
 };
-use gantry_seams::provisioning::{self, Claimed, Place, State, Webhook};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning::{self, Claimed, State, Webhook};
 use gantry_seams::store::StoreError;
 use gantry_seams::{AddError, hooks, tasks};
 use url::Url;

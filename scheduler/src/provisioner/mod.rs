@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::ProviderApi;
-use gantry_seams::provisioning::{self, Place};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning;
 use gantry_seams::store::{SharedStore, StoreError};
 use url::Url;
 

@@ -152,7 +152,7 @@ impl PullRequestChange {
     #[must_use]
     pub fn fact_key(&self, registry: &RegistryName) -> FactKey {
         let (repository, number) = (&self.now.base.repository, self.now.number);
-        FactKey::pull_request(registry, &self.url, repository, number)
+        FactKey::pull_request(registry, &self.repository(), repository, number)
     }
 }
 

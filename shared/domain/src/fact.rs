@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{PullRequestChange, Push, PushedRef};
 use crate::id::RegistryName;
 use crate::pull_request::{ProviderRepository, PullRequestVersion};
-use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
+use crate::source::{CommitId, RefName, RepositoryKey};
 use crate::text::text_type;
 use crate::timestamp::Timestamp;
 use crate::trigger::PullRequestAction;
@@ -47,18 +47,26 @@ impl FactKey {
         }
     }
 
-    /// A pull request, from the perspective of one registry. By the repository's id, which survives renames.
+    /// A pull request, from the perspective of one registry. By the id that the host of `at` gave the repository, which
+    /// survives renames.
     #[must_use]
     pub fn pull_request(
         registry: &RegistryName,
-        url: &GitUrl,
+        at: &RepositoryKey,
         repository: &ProviderRepository,
         number: u64,
     ) -> Self {
-        match format!("pull:{registry}:{}/{repository}@{number}", url.host()).parse() {
+        match format!("pull:{registry}:{}/{repository}@{number}", at.host()).parse() {
             Ok(key) => key,
             Err(_) => unreachable!("a host, an id and a number are short and printable"),
         }
+    }
+
+    /// The number of the pull request that it is about, if it is about one.
+    #[must_use]
+    pub fn pull_request_number(&self) -> Option<u64> {
+        let (_, number) = self.as_str().strip_prefix("pull:")?.rsplit_once('@')?;
+        number.parse().ok()
     }
 
     /// The common prefix of the facts of one repository.

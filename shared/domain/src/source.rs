@@ -227,6 +227,12 @@ impl RepositoryKey {
         Self(text)
     }
 
+    /// The host, with its port if that is not the usual one.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
     /// Parses a repository as people write it: its URL, `git@host:path`, or `host/path`.
     ///
     /// # Errors

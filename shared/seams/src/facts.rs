@@ -1,14 +1,21 @@
 //! Facts, advanced by compare-and-set.
 
+use std::collections::{BTreeMap, HashMap};
+
 use gantry_domain::fact::{Fact, FactKey};
 use gantry_domain::id::RegistryName;
+use gantry_domain::pull_request::PullRequestVersion;
 use gantry_domain::source::RepositoryKey;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
+use crate::place::Place;
 use crate::store::{Batch, Expect, From, Index, Key, Kind, Store, StoreError};
+
+/// How many facts one request to the store reads.
+const READ_AT_ONCE: usize = 256;
 
 /// The value of a fact.
 pub trait Value: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync {}
@@ -30,6 +37,23 @@ pub async fn find<V: Value>(
     codec::load(store, &key(fact)).await
 }
 
+/// Reads facts, each to be handed to [`advance`]. Those that do not exist are left out.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find_all<V: Value>(
+    store: &dyn Store,
+    facts: &[FactKey],
+) -> Result<HashMap<FactKey, Versioned<Fact<V>>>, StoreError> {
+    let keys: Vec<Key> = facts.iter().map(key).collect();
+    let mut found = HashMap::with_capacity(keys.len());
+    for keys in keys.chunks(READ_AT_ONCE) {
+        let facts: Vec<Versioned<Fact<V>>> = codec::load_all(store, keys).await?;
+        found.extend(facts.into_iter().map(|fact| (fact.value.key.clone(), fact)));
+    }
+    Ok(found)
+}
+
 /// The facts of the branches of a repository, at most `limit`.
 ///
 /// # Errors
@@ -45,6 +69,36 @@ pub async fn of_repository(
         Some(Key::new(Kind::Fact, &entry.member))
     })
     .await
+}
+
+/// The facts of the open pull requests of a place, by number, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_pull_requests(
+    store: &dyn Store,
+    place: &Place,
+    limit: usize,
+) -> Result<BTreeMap<u64, Versioned<Fact<PullRequestVersion>>>, StoreError> {
+    let entries = store.range(&open_at(place), From::Start, limit).await?;
+    let facts: Vec<FactKey> =
+        entries.iter().filter_map(|entry| entry.member.parse().ok()).collect();
+    let found = find_all(store, &facts).await?;
+    let numbered = |(key, fact): (FactKey, _)| Some((key.pull_request_number()?, fact));
+    Ok(found.into_iter().filter_map(numbered).collect())
+}
+
+/// Adds to a batch with a fact whether it is one of an open pull request of the place. Does nothing for other facts.
+pub fn list_if_open<V: Value>(batch: &mut Batch, place: &Place, fact: &Fact<V>) {
+    match (fact.key.pull_request_number(), &fact.value) {
+        (Some(_), Some(_)) => batch.index(open_at(place), 0, &fact.key),
+        (Some(_), None) => batch.unindex(open_at(place), &fact.key),
+        (None, _) => {}
+    }
+}
+
+fn open_at(place: &Place) -> Index {
+    Index::new(format!("facts/open-pulls/{}", place.member()))
 }
 
 fn in_scope(scope: &str) -> Index {

@@ -5,7 +5,8 @@ use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::timestamp::Timestamp;
 
 use crate::collection::{Collection, commit_unconditional};
-use crate::provisioning::{self, Place};
+use crate::place::Place;
+use crate::provisioning;
 use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Index, Kind, Store, StoreError};

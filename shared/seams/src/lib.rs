@@ -27,6 +27,7 @@ pub mod installation;
 pub mod lineages;
 pub mod logs;
 pub mod outbox;
+pub mod place;
 pub mod provisioning;
 pub mod registries;
 pub mod requests;

@@ -15,19 +15,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::codec;
+use crate::place::Place;
 use crate::registries::AddError;
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::{hooks, registries};
-
-/// A repository that tasks of a registry watch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
-    /// The registry.
-    pub registry: RunPrefix,
-    /// The repository.
-    pub repository: RepositoryKey,
-}
 
 /// What gantry keeps at the code host of a [`Place`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,19 +111,8 @@ impl Provisioned {
     }
 }
 
-impl Place {
-    fn member(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
-    }
-
-    fn of_member(member: &str) -> Option<Self> {
-        let (registry, repository) = member.split_once('/')?;
-        Some(Self { registry: registry.parse().ok()?, repository: repository.parse().ok()? })
-    }
-
-    fn key(&self) -> Key {
-        Key::new(Kind::Provisioned, self.member())
-    }
+fn key_of(place: &Place) -> Key {
+    Key::new(Kind::Provisioned, place.member())
 }
 
 /// Asks in a batch that a place be looked at, because a task or hook of it changes.
@@ -186,7 +167,7 @@ const MOST_ASKED: usize = 1000;
 /// # Errors
 /// [`StoreError`].
 pub async fn find(store: &dyn Store, place: &Place) -> Result<Option<Provisioned>, StoreError> {
-    Ok(codec::load::<Provisioned>(store, &place.key()).await?.map(|found| found.value))
+    Ok(codec::load::<Provisioned>(store, &key_of(place)).await?.map(|found| found.value))
 }
 
 /// What is recorded of the places of a registry, by repository, after `after`.
@@ -217,7 +198,7 @@ pub async fn claim(
     nonce: &LeaseNonce,
     period: Duration,
 ) -> Result<Option<Claimed>, StoreError> {
-    let key = place.key();
+    let key = key_of(place);
     retry::commit(store, &key, || async {
         let now = store.now().await?;
         let until = now.after(period);
@@ -264,7 +245,7 @@ pub async fn prepare(
     webhook: &Webhook,
     new_hook: Option<&Hook>,
 ) -> Result<Option<Claimed>, AddError> {
-    let key = claimed.provisioned.place.key();
+    let key = key_of(&claimed.provisioned.place);
     retry::commit(store, &key, || async {
         let Some(mut found) = held(store, claimed).await? else { return Ok(Plan::Answer(None)) };
         let mut batch = Batch::default();
@@ -297,7 +278,7 @@ pub async fn record(
     next: Option<Timestamp>,
 ) -> Result<(), StoreError> {
     let place = &claimed.provisioned.place;
-    let key = place.key();
+    let key = key_of(place);
     retry::commit(store, &key, || async {
         let Some(mut found) = held(store, claimed).await? else { return Ok(Plan::Answer(())) };
         if matches!(state, State::InPlace { .. }) {
@@ -321,7 +302,7 @@ pub async fn record(
 /// [`StoreError`].
 pub async fn forget(store: &dyn Store, claimed: &Claimed) -> Result<(), StoreError> {
     let place = &claimed.provisioned.place;
-    let key = place.key();
+    let key = key_of(place);
     retry::commit(store, &key, || async {
         let Some(found) = held(store, claimed).await? else { return Ok(Plan::Answer(())) };
         let mut batch = Batch::default();
@@ -344,7 +325,7 @@ async fn held(
     store: &dyn Store,
     claimed: &Claimed,
 ) -> Result<Option<codec::Versioned<Provisioned>>, StoreError> {
-    let found = codec::load::<Provisioned>(store, &claimed.provisioned.place.key()).await?;
+    let found = codec::load::<Provisioned>(store, &key_of(&claimed.provisioned.place)).await?;
     let is_held = |record: &Provisioned| {
         record.claim.as_ref().is_some_and(|claim| claim.nonce == claimed.nonce)
     };

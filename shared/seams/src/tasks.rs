@@ -12,7 +12,8 @@ use gantry_domain::timestamp::Timestamp;
 use crate::codec;
 use crate::collection::Collection;
 use crate::events;
-use crate::provisioning::{self, Place};
+use crate::place::Place;
+use crate::provisioning;
 use crate::registries::{self, AddError};
 use crate::retry::{self, Plan};
 use crate::runs;
@@ -143,9 +144,9 @@ pub async fn delete(store: &dyn Store, id: &TaskId) -> Result<bool, StoreError> 
         batch.delete.push(runs::last_admitted_of_task(found.value.prefix, &id.name));
         batch.unindex(of_registry(&id.registry), &member);
         claim_repository(&mut batch, Some(&found.value), None);
-        watches::end(&mut batch, id);
-        if let Some(repository) = matcher::watched_repository(&found.value) {
-            batch.unindex(by_source(found.value.prefix, &repository), &member);
+        if let Some(place) = Place::of(&found.value) {
+            watches::end(&mut batch, &place, id);
+            batch.unindex(by_source(place.registry, &place.repository), &member);
         }
         ask_for_webhooks(&mut batch, &[&found.value], store.now().await?);
         Ok(Plan::Commit(batch, true))
@@ -220,21 +221,18 @@ fn record_revision(batch: &mut Batch, task: &Task) -> Result<Key, StoreError> {
     Ok(key)
 }
 
-/// Updates the index of watched repositories, and the task's watch.
+/// Updates the index of watched repositories, and their watches.
 fn watch_source(batch: &mut Batch, before: Option<&Task>, after: &Task) -> Result<(), StoreError> {
-    let registry = after.prefix;
-    let old = before.and_then(matcher::watched_repository);
-    let new = matcher::watched_repository(after);
+    let (old, new) = (before.and_then(Place::of), Place::of(after));
     if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
-        batch.unindex(by_source(registry, &old), &after.id);
+        watches::end(batch, &old, &after.id);
+        batch.unindex(by_source(old.registry, &old.repository), &after.id);
     }
     if let Some(new) = &new {
-        batch.index(by_source(registry, new), 0, &after.id);
-    }
-    match new {
-        None => watches::end(batch, &after.id),
-        Some(_) if before.is_some_and(|before| is_watched_alike(before, after)) => {}
-        Some(_) => watches::begin(batch, after)?,
+        batch.index(by_source(new.registry, &new.repository), 0, &after.id);
+        if !before.is_some_and(|before| is_watched_alike(before, after)) {
+            watches::begin(batch, new, after)?;
+        }
     }
     Ok(())
 }
@@ -248,8 +246,8 @@ fn is_watched_alike(before: &Task, after: &Task) -> bool {
 /// Has the webhooks of the repositories that these tasks watch looked at.
 fn ask_for_webhooks(batch: &mut Batch, tasks: &[&Task], now: Timestamp) {
     for task in tasks {
-        if let Some(repository) = matcher::watched_repository(task) {
-            provisioning::ask(batch, &Place { registry: task.prefix, repository }, now);
+        if let Some(place) = Place::of(task) {
+            provisioning::ask(batch, &place, now);
         }
     }
 }

@@ -39,6 +39,7 @@ mod embedded {
     mod leases;
     mod logs;
     mod lost_answers;
+    mod lost_hooks;
     mod order;
     mod outbox;
     mod poison;
@@ -74,6 +75,7 @@ mod scaled {
     mod forged;
     mod leases;
     mod lost_answers;
+    mod lost_hooks;
     mod order;
     mod outbox;
     mod pushes;

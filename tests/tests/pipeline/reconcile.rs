@@ -159,3 +159,71 @@ async fn a_deleted_task_is_not_looked_at() {
     gantry.clock.advance(Duration::from_secs(1800));
     assert!(!gantry.scheduler().reconcile().await.unwrap());
 }
+
+#[tokio::test]
+async fn the_tasks_of_one_repository_are_looked_at_together() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    for (name, is_polled) in [("one", true), ("two", false), ("three", false)] {
+        let image = format!("{name}:{{{{.Run.ID}}}}");
+        let change = |task: &mut Task| {
+            task.recipe.source = format!("{}#main", gantry.git.url("hello")).parse().unwrap();
+            if is_polled {
+                poll(task);
+            }
+        };
+        gantry.task_with(name, &image, change).await;
+    }
+    look(&gantry).await;
+    hello.commit("main", &[("file", "2")]).unwrap();
+    gantry.clock.advance(Duration::from_secs(60));
+    let before = gantry.git.requests().len();
+    gantry.scheduler().reconcile().await.unwrap();
+    let asked = gantry.git.requests();
+    let refs = asked[before..].iter().filter(|request| request.contains("info/refs")).count();
+    assert_eq!(refs, 1, "{:?}", &asked[before..]);
+    gantry.settle().await;
+    assert_eq!(started(&gantry).await, 3);
+}
+
+#[tokio::test]
+async fn what_a_task_finds_when_it_comes_is_no_news_to_it_later_either() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    hello.commit("release/1", DOCKERFILE).unwrap();
+    let of_releases = |task: &mut Task| {
+        poll(task);
+        task.source_trigger.as_mut().unwrap().commit.branches = patterns(&["release/*"]);
+    };
+    let former = gantry.task_with("hello", "hello:{{.Run.ID}}", of_releases).await;
+    look(&gantry).await;
+    gantry_seams::tasks::delete(gantry.store.as_ref(), &former.id).await.unwrap();
+    // Nobody watches meanwhile.
+    hello.commit("release/1", &[("file", "2")]).unwrap();
+    gantry.task_with("hello", "hello:{{.Run.ID}}", of_releases).await;
+    for _ in 0..3 {
+        look(&gantry).await;
+        gantry.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(started(&gantry).await, 0);
+    hello.commit("release/1", &[("file", "3")]).unwrap();
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 1);
+}
+
+#[tokio::test]
+async fn a_scheduler_that_starts_looks_for_what_was_lost_meanwhile() {
+    let gantry = super::start().await;
+    let hello = gantry.git.repository("hello").unwrap();
+    hello.commit("main", DOCKERFILE).unwrap();
+    gantry.task("hello", "hello:{{.Run.ID}}").await;
+    look(&gantry).await;
+    hello.commit("main", &[("file", "2")]).unwrap();
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 0, "it is not due yet");
+    gantry.scheduler().look_again().await.unwrap();
+    look(&gantry).await;
+    assert_eq!(started(&gantry).await, 1);
+}

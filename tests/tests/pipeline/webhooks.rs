@@ -1,10 +1,7 @@
 //! The webhooks that gantry keeps at code hosts.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use gantry_domain::event::PushedRef;
 use gantry_domain::hook::{Hook, HookSecret};
 use gantry_domain::id::{LeaseNonce, TaskId};
 use gantry_domain::registry::Registry;
@@ -12,15 +9,12 @@ use gantry_domain::source::Source;
 use gantry_domain::task::Task;
 use gantry_domain::trigger::PollInterval;
 use gantry_ops::secret::{ExposeSecret as _, SecretString};
-use gantry_remote::code_host::{
-    CodeHost, CodeHostError, CodeHostFailure, Head, Heads, RepositoryAccess,
-};
-use gantry_seams::provisioning::{self, Place, Provisioned, State};
+use gantry_remote::code_host::{CodeHostFailure, SentDelivery};
+use gantry_seams::place::Place;
+use gantry_seams::provisioning::{self, Provisioned, State};
 use gantry_seams::{hooks, tasks};
 use gantry_tests::doubles::providers::ScriptedHook;
-use gantry_tests::hosts::code_hosts;
-use gantry_tests::hosts::github::{self, GitHubServer};
-use gantry_tests::pipeline::TestPipeline;
+use gantry_tests::pipeline::{DOCKERFILE, TestPipeline};
 
 const TOKEN: &str = "ghp_CanaryOfTheTask0123456789";
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
@@ -110,59 +104,6 @@ async fn a_task_with_a_token_gets_a_webhook_with_a_secret_of_its_own() {
     assert_eq!(gantry.providers.hook_requests(), [TOKEN]);
     let in_place = State::InPlace { ids: vec![webhook.id], checked: gantry.clock.now() };
     assert_eq!(state(&gantry).await, in_place);
-}
-
-/// A host that nothing can be fetched from.
-struct NoGit;
-
-#[async_trait]
-impl CodeHost for NoGit {
-    async fn head(
-        &self,
-        _: RepositoryAccess<'_>,
-        _: Option<&PushedRef>,
-    ) -> Result<Head, CodeHostError> {
-        Err(nothing())
-    }
-
-    async fn heads(&self, _: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
-        Err(nothing())
-    }
-}
-
-fn nothing() -> CodeHostError {
-    let message = "nothing can be fetched".to_owned();
-    CodeHostError { message, kind: CodeHostFailure::Permanent }
-}
-
-#[tokio::test]
-async fn the_guide_s_task_makes_its_webhook_at_github_and_takes_it_away_again() {
-    let gantry = super::start().await;
-    let github = GitHubServer::start().await.unwrap();
-    let mut scheduler = gantry.scheduler();
-    scheduler.providers = Arc::new(code_hosts(&[github.entry()]));
-    scheduler.code_host = Arc::new(NoGit);
-    let source: Source = format!("{}#main", github.url()).parse().unwrap();
-    let token = sealed(&gantry, github::TOKEN);
-    let task = gantry.task_with("web", "web:{{.Run.ID}}", |task| {
-        task.recipe.source = source;
-        task.git_token = Some(token);
-    });
-    let task = task.await.id;
-    while scheduler.tick().await.unwrap() {}
-
-    let hook = made(&gantry).await.pop().unwrap();
-    let webhooks = github.state().hooks.all.clone();
-    let [webhook] = webhooks.as_slice() else { panic!("{webhooks:?}") };
-    let config = serde_json::json!({
-        "url": format!("http://gantry.test/hooks/github/{}", hook.id),
-        "content_type": "json", "insecure_ssl": "0", "secret": secret_of(&gantry, &hook),
-    });
-    assert_eq!((&webhook["config"], &webhook["active"]), (&config, &true.into()));
-
-    tasks::delete(gantry.store.as_ref(), &task).await.unwrap();
-    while scheduler.tick().await.unwrap() {}
-    assert!(github.state().hooks.all.is_empty() && made(&gantry).await.is_empty());
 }
 
 #[tokio::test]
@@ -340,6 +281,35 @@ async fn a_new_secret_of_the_hook_reaches_the_provider() {
     update.await.unwrap();
     gantry.schedule().await;
     assert_eq!(webhook(&gantry).1.secret, "n".repeat(32));
+}
+
+#[tokio::test]
+async fn what_the_code_host_could_not_deliver_is_sent_again_but_not_for_ever() {
+    let gantry = start().await;
+    gantry.git.repository("hello").unwrap().commit("main", DOCKERFILE).unwrap();
+    task(&gantry, "web", |_| {}).await;
+    gantry.settle().await;
+    let (address, _) = webhook(&gantry);
+    let sent = |id: &str, delivery: &str, is_accepted| SentDelivery {
+        id: id.to_owned(),
+        delivery: Some(delivery.to_owned()),
+        at: "2026-11-30T12:00:00Z".to_owned(),
+        event: "push".to_owned(),
+        outcome: String::new(),
+        is_accepted,
+    };
+    gantry.providers.change_hooks(|hooks| {
+        hooks.get_mut(&address).unwrap().sent = vec![
+            sent("5", "lost", false),
+            sent("4", "hopeless", false),
+            sent("3", "hopeless", false),
+            sent("2", "hopeless", false),
+            sent("1", "there", true),
+        ];
+    });
+    gantry.scheduler().look_again().await.unwrap();
+    gantry.scheduler().reconcile().await.unwrap();
+    assert_eq!(webhook(&gantry).1.redelivered, ["5"]);
 }
 
 #[tokio::test]

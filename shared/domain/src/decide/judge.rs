@@ -124,7 +124,9 @@ impl Touched {
     #[must_use]
     pub fn by(files: &ChangedFiles, rules: &PathRules) -> Self {
         match files {
-            ChangedFiles::All { paths } if paths.iter().any(|path| rules.concern(path)) => Self::Yes,
+            ChangedFiles::All { paths } if paths.iter().any(|path| rules.concern(path)) => {
+                Self::Yes
+            }
             ChangedFiles::All { paths } => Self::No { files: paths.len() },
             ChangedFiles::Unknown { why } => Self::Unknown { why: why.clone() },
         }

@@ -3,6 +3,8 @@
 //! In: the address of a hook of gantry, which nothing else has. Out: hooks of the provider that send to it. Every operation
 //! first looks for hooks with this address, so that a repeated one finds what an interrupted one has made.
 
+use std::collections::BTreeMap;
+
 use gantry_ops::secret::SecretString;
 use url::Url;
 
@@ -61,6 +63,29 @@ pub enum SentDeliveries {
     Listed(Vec<SentDelivery>),
     /// Its API does not list them.
     NotListed,
+}
+
+/// A delivery that the receiver has not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unaccepted<'a> {
+    /// Its last attempt.
+    pub newest: &'a SentDelivery,
+    /// How often it was sent.
+    pub attempts: usize,
+}
+
+/// The deliveries of which no attempt was accepted, by the ids that the receiver got. `sent` has the newest first.
+#[must_use]
+pub fn unaccepted(sent: &[SentDelivery]) -> BTreeMap<&str, Unaccepted<'_>> {
+    let mut lost: BTreeMap<&str, Unaccepted<'_>> = BTreeMap::new();
+    for newest in sent {
+        let Some(delivery) = newest.delivery.as_deref() else { continue };
+        lost.entry(delivery).or_insert(Unaccepted { newest, attempts: 0 }).attempts += 1;
+    }
+    for accepted in sent.iter().filter(|sent| sent.is_accepted) {
+        lost.remove(accepted.delivery.as_deref().unwrap_or_default());
+    }
+    lost
 }
 
 /// Makes what is missing, repairs what is wrong, and removes what is there twice. A provider may need several hooks, one
@@ -132,4 +157,37 @@ pub(super) fn cannot_redeliver(provider: &str) -> CodeHostError {
         "{provider} sends no delivery again: push again, or start the task with `gantry task run`"
     );
     CodeHostError { message, kind: CodeHostFailure::Permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(delivery: Option<&str>, id: &str, is_accepted: bool) -> SentDelivery {
+        SentDelivery {
+            id: id.to_owned(),
+            delivery: delivery.map(str::to_owned),
+            at: String::new(),
+            event: "push".to_owned(),
+            outcome: String::new(),
+            is_accepted,
+        }
+    }
+
+    #[test]
+    fn what_any_attempt_brought_is_not_lost() {
+        let all = [
+            sent(Some("once"), "5", false),
+            sent(Some("twice"), "4", false),
+            sent(Some("late"), "3", true),
+            sent(Some("twice"), "2", false),
+            sent(Some("late"), "1", false),
+            sent(None, "0", false),
+        ];
+        let lost: Vec<_> = unaccepted(&all)
+            .into_iter()
+            .map(|(delivery, lost)| (delivery, lost.newest.id.as_str(), lost.attempts))
+            .collect();
+        assert_eq!(lost, [("once", "5", 1), ("twice", "4", 2)]);
+    }
 }

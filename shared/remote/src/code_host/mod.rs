@@ -31,7 +31,7 @@ mod table;
 
 pub use crate::git::Heads;
 pub use git::git_credentials;
-pub use hooks::{FoundHook, SentDeliveries, SentDelivery, WantedHook};
+pub use hooks::{FoundHook, SentDeliveries, SentDelivery, Unaccepted, WantedHook, unaccepted};
 pub use listing::{ListedPullRequest, OpenPullRequests};
 pub use provider::CodeHosts;
 
