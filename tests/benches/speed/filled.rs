@@ -58,12 +58,7 @@ pub(crate) fn repository(number: usize) -> String {
 /// Fills an installation. Returns the ids of its runs, the oldest first.
 pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
     parts.set_up("registry.test").await?;
-    let numbers = 0..size.tasks;
-    let saves = numbers.map(|number| save_task(&parts.store, number, number % size.repositories));
-    stream::iter(saves).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
-    let learns = (0..size.repositories).map(|number| learn_head(&parts.store, number));
-    stream::iter(learns).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
-
+    fill_tasks(parts, 0..size.tasks, 0..size.repositories).await?;
     let oldest = create(parts, 0..OLDEST, size.tasks).await?;
     let digest: Digest = format!("sha256:{}", "5".repeat(64)).parse()?;
     stored::make_ready(&parts.store, oldest.clone()).await?;
@@ -78,6 +73,19 @@ pub(crate) async fn fill(parts: &Parts, size: Size) -> Result<Vec<RunId>> {
     });
     stream::iter(cancels).buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
     Ok(oldest.into_iter().chain(others).collect())
+}
+
+/// Creates the tasks with these numbers, in turn for each of the repositories with those numbers, whose heads are known.
+pub(crate) async fn fill_tasks(
+    parts: &Parts,
+    numbers: Range<usize>,
+    repositories: Range<usize>,
+) -> Result<()> {
+    let (first, count) = (repositories.start, repositories.len());
+    let saves = numbers.map(|number| save_task(&parts.store, number, first + number % count));
+    stream::iter(saves).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
+    let learns = repositories.map(|number| learn_head(&parts.store, number));
+    stream::iter(learns).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await
 }
 
 /// Creates the runs with these numbers, each of a different task than the previous one.

@@ -12,6 +12,7 @@ mod burst;
 mod composition;
 mod context;
 mod cost;
+mod decide;
 mod exchange;
 mod filled;
 mod forged;
@@ -141,7 +142,7 @@ const fn part(
     Part { name, measure, most_rounds }
 }
 
-const PARTS: [Part; 18] = [
+const PARTS: [Part; 19] = [
     part("accept", accept::measure, ALL),
     part("accept-scaled", accept::measure_scaled, ALL),
     part("accept-apart", accept::measure_apart, ALL),
@@ -152,6 +153,7 @@ const PARTS: [Part; 18] = [
     part("lines", lines::measure, ALL),
     part("start", start::measure, FEW),
     part("scale", scale::measure, ALL),
+    part("decide", decide::measure, FEW),
     part("burst", burst::measure, FEW),
     part("take", take::measure, FEW),
     part("leased", leased::measure, FEW),
