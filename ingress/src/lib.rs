@@ -13,6 +13,7 @@ use futures_util::future::try_join_all;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
 use gantry_remote::code_host::ProviderApi;
+use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::SharedStore;
@@ -104,6 +105,8 @@ pub struct Ingress {
     pub keyring: Arc<Keyring>,
     /// The APIs of code hosts, which are asked for their webhooks.
     pub providers: Arc<dyn ProviderApi>,
+    /// Sends test messages of notifications.
+    pub webhooks: Webhooks,
     /// The parts that the process depends on, for `/readyz`.
     pub health: Health,
     /// Its settings.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gantry_ops::health::Health;
 use gantry_ops::secret::{Keyring, SecretError};
 use gantry_remote::code_host::ProviderApi;
+use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::store::SharedStore;
 use tokio::runtime::Handle;
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) keyring: Arc<Keyring>,
     /// The APIs of code hosts.
     pub(crate) providers: Arc<dyn ProviderApi>,
+    /// Sends messages of notifications.
+    pub(crate) webhooks: Webhooks,
     pub(crate) health: Health,
     pub(crate) settings: IngressSettings,
     pub(crate) clock: StoreClock,
@@ -57,6 +60,7 @@ impl State {
             blobs: ingress.blobs,
             keyring: ingress.keyring,
             providers: ingress.providers,
+            webhooks: ingress.webhooks,
             health: ingress.health,
             clock: StoreClock::default(),
             doorbells,

@@ -1,7 +1,7 @@
-//! Turns undecided events into runs and waiting runs into ready ones, reports runs to code hosts, and recovers what was
-//! lost on the way.
+//! Turns undecided events into runs and waiting runs into ready ones, reports runs to code hosts, tells of them by
+//! notifications, and recovers what was lost on the way.
 //!
-//! In: the store's undecided events, the runs, the clock. Out: decisions, ready runs, reports, doorbells. Any
+//! In: the store's undecided events, the runs, the clock. Out: decisions, ready runs, reports, messages, doorbells. Any
 //! number of schedulers may run: if two do the same thing at once, one commit succeeds and the other conflicts and is
 //! retried.
 
@@ -13,6 +13,7 @@ mod beside;
 mod decider;
 mod figures;
 mod keeper;
+mod notifier;
 mod outbox;
 mod provisioner;
 mod reconcile;
@@ -25,6 +26,7 @@ mod ticking;
 
 pub use decider::Asks;
 pub use keeper::{Keeper, Retention};
+pub use notifier::Posts;
 pub use outbox::Sends;
 pub use provisioner::Provisions;
 pub use reconcile::Looks;

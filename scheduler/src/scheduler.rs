@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_ops::secret::Keyring;
 use gantry_remote::code_host::{CodeHost, ProviderApi};
+use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{SharedStore, StoreError};
@@ -15,6 +16,7 @@ use crate::admission::Admitter;
 use crate::decider::{Asks, Decider};
 use crate::figures::Figures;
 use crate::keeper::{Keeper, Retention};
+use crate::notifier::{Notifier, Posts};
 use crate::outbox::{Outbox, Sends};
 use crate::provisioner::{Provisioner, Provisions};
 use crate::reconcile::{Looks, Reconciler};
@@ -26,7 +28,7 @@ use crate::ticking::{LOOK_AGAIN, every, on_doorbell};
 /// How often expired data is removed.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How often the states of runs are reported, and webhooks looked at. What changes in between is reported once.
+/// How often the states of runs are reported and told, and webhooks looked at. What changes in between is reported once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often watches are read.
@@ -51,6 +53,10 @@ pub struct Scheduler {
     pub asks: Arc<Asks>,
     /// The reports to code hosts that are being sent.
     pub sends: Arc<Sends>,
+    /// Sends the messages of notifications.
+    pub webhooks: Webhooks,
+    /// The messages that are being sent.
+    pub posts: Arc<Posts>,
     /// The looks at repositories that are in progress.
     pub looks: Arc<Looks>,
     /// The webhooks at code hosts that are being made or removed.
@@ -87,7 +93,7 @@ impl Scheduler {
         let (decider, resolver, admitter) = (self.decider(), self.resolver(), self.admitter());
         let reconciler = self.reconciler();
         let (sweeper, keeper, figures) = (self.sweeper(), self.keeper(), self.figures());
-        let (outbox, provisioner) = (self.outbox(), self.provisioner());
+        let (outbox, notifier, provisioner) = (self.outbox(), self.notifier(), self.provisioner());
         let interval = self.settings.sweep_interval;
         let resolve_and_admit = || async { Ok(resolver.tick().await? + admitter.tick().await?) };
         let look_at_repositories = async {
@@ -100,6 +106,7 @@ impl Scheduler {
             on_doorbell("events", &stop, &self.queues.events, || decider.tick()),
             on_doorbell("admission", &stop, &self.queues.runs, resolve_and_admit),
             every("outbox", &stop, REPORT_INTERVAL, || outbox.tick()),
+            every("notifier", &stop, REPORT_INTERVAL, || notifier.tick()),
             look_at_repositories,
             every("provisioner", &stop, REPORT_INTERVAL, || provisioner.tick()),
             every("sweeper", &stop, interval, || sweeper.tick()),
@@ -120,8 +127,9 @@ impl Scheduler {
         let decided = self.decider().tick_and_settle().await?;
         let admitted = self.admitter().tick_and_settle().await?;
         let reported = self.outbox().tick_and_settle().await?;
+        let told = self.notifier().tick_and_settle().await?;
         let provisioned = self.provisioner().tick_and_settle().await?;
-        Ok(resolved + decided + admitted + reported + provisioned > 0)
+        Ok(resolved + decided + admitted + reported + told + provisioned > 0)
     }
 
     fn decider(&self) -> Decider {
@@ -190,6 +198,16 @@ impl Scheduler {
             keyring: Arc::clone(&self.keyring),
             providers: Arc::clone(&self.providers),
             sends: Arc::clone(&self.sends),
+            public_url: self.settings.public_url.clone(),
+        }
+    }
+
+    fn notifier(&self) -> Notifier {
+        Notifier {
+            store: Arc::clone(&self.store),
+            keyring: Arc::clone(&self.keyring),
+            webhooks: self.webhooks.clone(),
+            posts: Arc::clone(&self.posts),
             public_url: self.settings.public_url.clone(),
         }
     }

@@ -139,6 +139,49 @@ impl ApiTokenArg {
     }
 }
 
+/// The address of a receiver, which is a secret.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddressArg {
+    /// The address: `-` reads it from standard input, `@FILE` from a file, a name from this variable of the environment
+    #[arg(long = "url", value_name = "-|@FILE|VARIABLE")]
+    url: Option<String>,
+}
+
+impl AddressArg {
+    pub(crate) fn read(&self, environment: &Environment) -> Result<Option<String>> {
+        let Some(given) = self.url.as_deref() else { return Ok(None) };
+        if given == "-" {
+            return read_secret("the address").map(Some);
+        }
+        if let Some(file) = given.strip_prefix('@') {
+            return read_secret_file(Path::new(file)).map(|text| Some(text.trim().to_owned()));
+        }
+        if given.contains("://") {
+            say(
+                "warning: others on this machine can see the address in the process list: give `--url -`, `--url @FILE`, or \
+                 the name of a variable of the environment",
+            );
+            return Ok(Some(given.to_owned()));
+        }
+        match environment.get(given) {
+            Some(value) => Ok(Some(value.to_owned())),
+            None => Err(UsageError(format!(
+                "--url {given}: {given} is not set in the environment: set it, or give `-` or `@FILE`"
+            ))
+            .into()),
+        }
+    }
+
+    pub(crate) fn required(&self, environment: &Environment) -> Result<String> {
+        self.read(environment)?.ok_or_else(|| {
+            UsageError(
+                "which address? Give `--url -`, `--url @FILE` or `--url VARIABLE`".to_owned(),
+            )
+            .into()
+        })
+    }
+}
+
 /// Reads a token from an option, where `-` means standard input, or else from a variable of the environment.
 fn read_token(
     given: Option<&str>,
@@ -224,6 +267,22 @@ mod tests {
         assert_eq!(error.to_string(), "cannot read the secret in /nowhere/key");
         std::fs::write(&file, "x".repeat(70_000)).unwrap();
         assert!(read(format!("KEY=@{}", file.display())).unwrap_err().is::<UsageError>());
+    }
+
+    #[test]
+    fn an_address_is_in_a_file_or_in_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        std::fs::write(&file, "https://h.test/a\n").unwrap();
+        let environment = Environment::from([("SLACK_URL", "https://h.test/b")]);
+        let read = |url: &str| AddressArg { url: Some(url.to_owned()) }.required(&environment);
+        assert_eq!(read(&format!("@{}", file.display())).unwrap(), "https://h.test/a");
+        assert_eq!(read("SLACK_URL").unwrap(), "https://h.test/b");
+        assert_eq!(
+            read("GONE").unwrap_err().to_string(),
+            "--url GONE: GONE is not set in the environment: set it, or give `-` or `@FILE`"
+        );
+        assert!(AddressArg { url: None }.required(&environment).unwrap_err().is::<UsageError>());
     }
 
     #[test]

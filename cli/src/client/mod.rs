@@ -29,6 +29,7 @@ mod hook;
 mod lanes;
 mod log_view;
 mod logs;
+mod notification;
 mod pack;
 mod registry;
 mod run;
@@ -61,6 +62,8 @@ pub(crate) enum ClientCommand {
     Registry(registry::Registries),
     #[command(subcommand)]
     Hook(hook::Hooks),
+    #[command(subcommand)]
+    Notification(notification::Notifications),
     #[command(subcommand)]
     Delivery(delivery::Deliveries),
     #[command(subcommand)]
@@ -106,6 +109,7 @@ pub(crate) async fn run(
         ClientCommand::Task(tasks) => tasks.run(&client).await,
         ClientCommand::Registry(registries) => registries.run(&client).await,
         ClientCommand::Hook(hooks) => hooks.run(&client).await,
+        ClientCommand::Notification(notifications) => notifications.run(&client).await,
         ClientCommand::Delivery(deliveries) => deliveries.run(&client).await,
         ClientCommand::Event(events) => events.run(&client).await,
         ClientCommand::Simulate(simulate) => simulate.run(&client).await,

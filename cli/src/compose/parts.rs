@@ -14,6 +14,7 @@ use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::RemoteRegistries;
+use gantry_remote::webhook::Webhooks;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
@@ -80,6 +81,7 @@ impl<'a> SharedParts<'a> {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(keyring),
             providers: self.code_hosts()?,
+            webhooks: Webhooks::new(&self.http)?,
             health: health.clone(),
             settings: IngressSettings {
                 public_url: server.public_url.clone(),
@@ -107,6 +109,8 @@ impl<'a> SharedParts<'a> {
             providers: code_hosts,
             asks: Arc::default(),
             sends: Arc::default(),
+            webhooks: Webhooks::new(&self.http)?,
+            posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
             vaults: Arc::new(vaults(self.settings, &self.http)?),
@@ -123,6 +127,7 @@ impl<'a> SharedParts<'a> {
                     bodies: kept.bodies,
                     lineage: kept.lineage,
                     revisions: kept.revisions,
+                    messages: kept.messages,
                     uploads: kept.uploads,
                     unused_uploads: kept.unused_uploads,
                 },

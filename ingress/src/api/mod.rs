@@ -34,6 +34,15 @@
 //! | `GET /hooks/{hook}/webhook` | write | compares it with what its code host has |
 //! | `POST /hooks/{hook}/redeliveries` | write | has its code host send again what did not arrive |
 //! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
+//! | `GET POST /registries/{registry}/notifications` | read, write | lists them, creates one |
+//! | `GET PATCH DELETE /registries/{registry}/notifications/{notification}` | read, write, write | |
+//! | `POST …/notifications/{notification}/secrets` | write | adds a signing secret; the old one signs too |
+//! | `DELETE …/notifications/{notification}/secrets/{signing_secret}` | write | removes one |
+//! | `POST …/notifications/{notification}/test` | write | sends a message that tells of no run |
+//! | `GET …/notifications/{notification}/messages?after=&limit=` | read | lists its messages from the newest |
+//! | `GET …/notifications/{notification}/messages/{message}` | read | shows one with its body |
+//! | `POST …/notifications/{notification}/messages/{message}/replays` | run | sends it again |
+//! | `POST …/notifications/{notification}/replays` | run | sends those of a time again |
 //! | `POST /registries/{registry}/simulations` | run | decides a body or delivery, without effect |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
 //! | `GET /hooks/{hook}/deliveries/{delivery}` | read | shows one with events and decisions |
@@ -56,6 +65,7 @@ pub(crate) mod body;
 mod deliveries;
 mod hooks;
 mod logs;
+mod notifications;
 mod paging;
 mod registries;
 mod requests;
@@ -120,6 +130,18 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(hooks::test)
         .service(hooks::webhook)
         .service(hooks::redeliver)
+        .service(notifications::list)
+        .service(notifications::create)
+        .service(notifications::show)
+        .service(notifications::update)
+        .service(notifications::delete)
+        .service(notifications::add_secret)
+        .service(notifications::remove_secret)
+        .service(notifications::test)
+        .service(notifications::list_messages)
+        .service(notifications::show_message)
+        .service(notifications::replay)
+        .service(notifications::replay_many)
         .service(deliveries::list)
         .service(deliveries::simulate)
         .service(deliveries::show)

@@ -6,6 +6,7 @@
 mod code_choice;
 pub(crate) mod deliveries;
 pub(crate) mod hooks;
+pub(crate) mod notifications;
 pub(crate) mod paging;
 mod recipe;
 mod refused_credentials;

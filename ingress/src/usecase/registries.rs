@@ -151,6 +151,7 @@ pub(crate) async fn delete(
         Deleted::StillHasTasks => Err(still_has("tasks", name)),
         Deleted::StillHasHooks => Err(still_has("hooks", name)),
         Deleted::StillHasSecrets => Err(still_has("secrets", name)),
+        Deleted::StillHasNotifications => Err(still_has("notifications", name)),
     }
 }
 

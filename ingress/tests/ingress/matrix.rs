@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use gantry_domain::hook::Provider;
+use gantry_domain::notification::{Message, MessageId, News, Sending};
 use gantry_domain::token::{Scope, Token};
 use gantry_domain::worker::{EngineHealth, Worker};
 use gantry_seams::store::{Batch, Key, Kind};
-use gantry_seams::{tokens, workers};
+use gantry_seams::{messages, notifications, runs, tokens, workers};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -93,6 +94,9 @@ fn absent(parameter: &str) -> String {
         "hook" => "0".repeat(32),
         "secret" | "name" | "upload" => "absent".to_owned(),
         "delivery" | "id" => "d-999".to_owned(),
+        "notification" => "absent".to_owned(),
+        "message" => format!("msg_zz999_failed_{}", "0".repeat(32)),
+        "signing_secret" => "0".repeat(12),
         "event" => "request/absent".to_owned(),
         "digest" => format!("sha256:{}", "2".repeat(64)),
         other => panic!("the matrix does not know what `{other}` could name"),
@@ -136,6 +140,7 @@ impl World {
         let upload = Answer::of(upload.body(archive)).await.expect(StatusCode::CREATED);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let held = crate::approvals::held_run(&server).await;
+        let (message, signing_secret) = told(&server, &held).await;
         let things = [
             ("held", held),
             ("registry", "contoso".to_owned()),
@@ -149,6 +154,9 @@ impl World {
             ("id", "d-1".to_owned()),
             ("event", text(&run["event"])),
             ("digest", DIGEST.to_owned()),
+            ("notification", "deploy".to_owned()),
+            ("message", message),
+            ("signing_secret", signing_secret),
             ("worker", "w1".to_owned()),
             ("upload", text(&upload["id"])),
             ("token", text(&made["token"]["id"])),
@@ -191,6 +199,15 @@ impl World {
             }
             "POST /registries/{registry}/hooks" => json!({"provider": "github"}),
             "PATCH /hooks/{hook}" => json!({"repositories": [git]}),
+            "POST /registries/{registry}/notifications" => {
+                json!({"name": "new", "url": "https://hooks.invalid/a", "format": "slack"})
+            }
+            "PATCH /registries/{registry}/notifications/{notification}" => {
+                json!({"on": ["failed"]})
+            }
+            "POST /registries/{registry}/notifications/{notification}/replays" => {
+                json!({"since_seconds": 60})
+            }
             "POST /tokens" => json!({"scope": "read"}),
             "POST /registries/{registry}/tasks/{task}/runs" | "POST /hooks/{hook}/secrets" => {
                 json!({})
@@ -248,6 +265,37 @@ impl World {
         }
         (answer.status, text)
     }
+}
+
+/// A notification that told of a held run. Returns the ids of its message and of its secret.
+async fn told(server: &TestServer, held: &str) -> (String, String) {
+    let new = json!({
+        "name": "deploy", "url": "https://hooks.invalid/s3cr3t", "format": "standard", "on": ["held"],
+    });
+    let made = server.post("/registries/contoso/notifications", new).await;
+    let made = made.expect(StatusCode::CREATED);
+    let store = server.store.as_ref();
+    let prefix = server.prefix("contoso").await;
+    let notification =
+        notifications::find(store, prefix, &"deploy".parse().unwrap()).await.unwrap().unwrap();
+    let run = runs::find(store, held.parse().unwrap()).await.unwrap().unwrap();
+    let untold = messages::untold(store, None, 10).await.unwrap();
+    let untold = untold.iter().find(|untold| untold.run == run.id).unwrap();
+    let now = store.now().await.unwrap();
+    let message = Message {
+        id: MessageId::of(run.id, untold.event, &notification.id),
+        notification: notification.id,
+        registry: prefix,
+        name: notification.name,
+        news: News::of(&run, "http://gantry.test").unwrap(),
+        created: now,
+        attempts: 1,
+        sending: Sending::Sent { at: now },
+        answer: None,
+    };
+    messages::tell(store, untold, std::slice::from_ref(&message)).await.unwrap();
+    let secret = made["notification"]["secrets"][0]["id"].as_str().unwrap().to_owned();
+    (message.id.to_string(), secret)
 }
 
 async fn worker(server: &TestServer, run: &Value) -> Worker {

@@ -17,6 +17,7 @@ use gantry_remote::code_host::{CodeHosts, ProviderApi};
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
+use gantry_remote::webhook::Webhooks;
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::queue::Queues;
 use gantry_seams::store::{
@@ -55,7 +56,12 @@ pub(crate) struct TestServer {
     _folder: TempDir,
 }
 
-/// Code hosts of which none has an API. Created once, because it reads the system's certificates.
+/// Sends to public addresses only. Created once, because it reads the system's certificates.
+static WEBHOOKS: LazyLock<Webhooks> = LazyLock::new(|| {
+    Webhooks::new(&OutboundClient::new(OutboundPolicy::default()).unwrap()).unwrap()
+});
+
+/// Code hosts of which none has an API. Created once, for the same reason.
 static NO_CODE_HOSTS: LazyLock<Arc<dyn ProviderApi>> = LazyLock::new(|| {
     let http = OutboundClient::new(OutboundPolicy::parse(["127.0.0.1"]).unwrap()).unwrap();
     let limits = GitLimits { fetched_bytes: 1, checkout_bytes: 1, checkout_files: 1 };
@@ -123,6 +129,7 @@ impl TestServer {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
             providers: Arc::clone(&NO_CODE_HOSTS),
+            webhooks: WEBHOOKS.clone(),
             health: self.health.clone(),
             settings,
         }

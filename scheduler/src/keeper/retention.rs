@@ -8,7 +8,7 @@ use gantry_domain::timestamp::Timestamp;
 use gantry_seams::deliveries::{Ledger, Part, RemoveError};
 use gantry_seams::logs::{self, LogError, LogId};
 use gantry_seams::store::StoreError;
-use gantry_seams::{deliveries, events, lineages, outbox, runs, tags, tasks, uploads};
+use gantry_seams::{deliveries, events, lineages, messages, outbox, runs, tags, tasks, uploads};
 
 use super::Keeper;
 
@@ -31,6 +31,8 @@ pub struct Retention {
     pub lineage: Duration,
     /// Former revisions of tasks.
     pub revisions: Duration,
+    /// Messages of notifications that were sent or given up.
+    pub messages: Duration,
     /// Uploaded archives.
     pub uploads: Duration,
     /// Uploaded archives that no run has used, and large bodies whose delivery was not accepted.
@@ -46,6 +48,7 @@ impl Default for Retention {
             bodies: days(1),
             lineage: days(400),
             revisions: days(90),
+            messages: days(7),
             uploads: days(7),
             unused_uploads: days(1),
         }
@@ -83,6 +86,7 @@ impl Keeper {
         count += tasks::forget_revisions(store, now.before(keep.revisions), PIECE).await?;
         count += lineages::forget(store, now.before(keep.lineage), PIECE).await?;
         count += outbox::forget(store, now.before(keep.runs), PIECE).await?;
+        count += messages::forget(store, now.before(keep.messages), PIECE).await?;
         count += tags::forget(store, now.before(keep.lineage), PIECE).await?;
         let mut old = uploads::older_than(store, now.before(keep.uploads), PIECE).await?;
         let unused = now.before(keep.unused_uploads);

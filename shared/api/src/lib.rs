@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 mod delivery;
 mod hook;
 mod log;
+mod notification;
 mod registry;
 mod run;
 mod secret;
@@ -32,6 +33,10 @@ pub use hook::{
     HookTestResult, HookUpdate,
 };
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
+pub use notification::{
+    Answer, Message, Notification, NotificationCreate, NotificationCreated, NotificationTestResult,
+    NotificationUpdate, Replayed, Replays, SigningSecret, SigningSecretCreated,
+};
 pub use registry::{Credentials, Registry, RegistryCreate, RegistryUpdate, Upload};
 pub use run::{
     Approved, Attempt, BaseImage, BuildCreate, CancelAsked, CommitStatus, Lineage, OutputImage,

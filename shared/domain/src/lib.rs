@@ -19,6 +19,7 @@ pub mod id;
 pub mod image;
 pub mod lineage;
 pub mod log;
+pub mod notification;
 pub mod pattern;
 pub mod platform;
 pub mod pull_request;

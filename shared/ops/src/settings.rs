@@ -299,6 +299,8 @@ pub struct Retention {
     #[serde(deserialize_with = "units::duration")]
     pub revisions: Duration,
     #[serde(deserialize_with = "units::duration")]
+    pub messages: Duration,
+    #[serde(deserialize_with = "units::duration")]
     pub uploads: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub unused_uploads: Duration,

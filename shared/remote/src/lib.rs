@@ -12,3 +12,4 @@ pub mod http;
 pub mod registries;
 pub mod registry;
 pub mod vault;
+pub mod webhook;

@@ -26,6 +26,8 @@ pub mod hooks;
 pub mod installation;
 pub mod lineages;
 pub mod logs;
+pub mod messages;
+pub mod notifications;
 pub mod outbox;
 pub mod place;
 pub mod provisioning;

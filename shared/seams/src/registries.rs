@@ -11,7 +11,7 @@ use crate::collection::Collection;
 pub use crate::collection::CreateError;
 use crate::retry::{self, Plan};
 use crate::store::{Batch, Expect, Index, Key, Kind, Store, StoreError};
-use crate::{deliveries, hooks, runs, secrets, tasks};
+use crate::{deliveries, hooks, notifications, runs, secrets, tasks};
 
 const ALL: Collection<Registry> = Collection::new(Kind::Registry);
 
@@ -136,7 +136,7 @@ pub async fn update(
     Ok(updated.filter(|registry| registry.prefix == prefix))
 }
 
-/// Removes a registry without tasks, hooks and secrets; one that has some stays. A second call changes nothing.
+/// Removes a registry without tasks, hooks, secrets and notifications; one that has some stays. A second call changes nothing.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -159,8 +159,11 @@ pub async fn delete(
         if !secrets::list(store, prefix, None, 1).await?.is_empty() {
             return Ok(Plan::Answer(Deleted::StillHasSecrets));
         }
+        if !notifications::list(store, prefix).await?.is_empty() {
+            return Ok(Plan::Answer(Deleted::StillHasNotifications));
+        }
         let mut batch = Batch::default();
-        // Adding a task, hook or secret replaces the registry's record, so this conflicts with one added since.
+        // Adding any of these replaces the registry's record, so this conflicts with one added since.
         batch.expect.push((ALL.key(name.as_str()), Expect::Version(found.version)));
         ALL.delete_in(&mut batch, name.as_str());
         batch.delete.push(runs::last_admitted_of_registry(prefix));
@@ -181,9 +184,11 @@ pub enum Deleted {
     StillHasHooks,
     /// It still has secrets and was not removed.
     StillHasSecrets,
+    /// It still has notifications and was not removed.
+    StillHasNotifications,
 }
 
-/// A task, hook or secret could not be added to a registry.
+/// A task, hook, secret or notification could not be added to a registry.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields without a comment explain themselves")]
 pub enum AddError {

@@ -4,6 +4,7 @@
 //! them meanwhile, and an interrupted pass is resumed by the next call.
 
 use gantry_domain::hook::Hook;
+use gantry_domain::notification::Notification;
 use gantry_domain::registry::Registry;
 use gantry_domain::run::{ReadySecrets, Run, RunState};
 use gantry_domain::sealed::Sealed;
@@ -17,7 +18,7 @@ use crate::codec::{self, Versioned};
 use crate::provisioning::{self, Provisioned};
 use crate::retry;
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
-use crate::{hooks, registries, runs, secrets, tasks};
+use crate::{hooks, notifications, registries, runs, secrets, tasks};
 
 /// How many records are read at once.
 const PAGE: usize = 128;
@@ -66,6 +67,8 @@ pub async fn pass(store: &dyn Store, reseal: &dyn Reseal) -> Result<Pass, StoreE
     walk.over::<Registry>("registries", &registries::listing(), Kind::Registry).await?;
     walk.over::<Hook>("hooks", &hooks::listing(), Kind::Hook).await?;
     walk.over::<Secret>("secrets", &secrets::listing(), Kind::Secret).await?;
+    let listing = notifications::listing();
+    walk.over::<Notification>("notifications", &listing, Kind::Notification).await?;
     walk.over::<Task>("tasks", &tasks::listing(), Kind::Task).await?;
     walk.over::<Task>("revisions of tasks", &tasks::revisions(), Kind::TaskRevision).await?;
     walk.over::<Provisioned>("webhooks", &provisioning::listing(), Kind::Provisioned).await?;
@@ -212,6 +215,17 @@ impl Holder for Secret {
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
         self.versions.iter_mut().map(|version| &mut version.value).collect()
+    }
+}
+
+impl Holder for Notification {
+    fn bound_to(&self) -> String {
+        self.seals_for()
+    }
+
+    fn secrets(&mut self) -> Vec<&mut Sealed> {
+        let signing = self.secrets.iter_mut().map(|secret| &mut secret.sealed);
+        std::iter::once(&mut self.address).chain(signing).collect()
     }
 }
 

@@ -36,7 +36,9 @@ pub use bundles::{Bundled, NoBundle};
 pub use ends::{BEHIND, Finish, Finished, Lapsed, OUTAGE};
 pub use indexes::RunFilter;
 use indexes::reindex;
-pub(crate) use indexes::{all as listing_of_all, hidden as listing_of_hidden};
+pub(crate) use indexes::{
+    all as listing_of_all, hidden as listing_of_hidden, untold, untold_member,
+};
 pub use leasing::{
     Renewal, TakenRun, began, finish, lapse, lapse_now, pushed, renew, resolve_built_on, scanned,
     tagging, take, take_beside_others,

@@ -188,6 +188,10 @@ kinds! {
     Watch = "watch",
     /// The webhook that gantry keeps at a code host.
     Provisioned = "provisioned",
+    /// A notification of a registry.
+    Notification = "notification",
+    /// A message of a notification.
+    Message = "message",
     /// A record that did not decode, kept for inspection.
     Quarantine = "quarantine",
     /// An import into this store is unfinished: no process may start on it.

@@ -159,6 +159,7 @@ impl Shared {
             blobs: self.blobs.clone(),
             keyring: Arc::clone(&self.keyring),
             providers: self.code_hosts.clone(),
+            webhooks: pipeline::webhooks(OutboundPolicy::default()),
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         }
@@ -174,6 +175,8 @@ impl Shared {
             providers: self.code_hosts.clone(),
             asks: Arc::default(),
             sends: Arc::default(),
+            webhooks: pipeline::webhooks(OutboundPolicy::default()),
+            posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
             vaults: Arc::default(),

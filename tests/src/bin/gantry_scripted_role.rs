@@ -23,6 +23,7 @@ use gantry_redis::{RedisOptions, RedisStore};
 use gantry_remote::code_host::CodeHosts;
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
+use gantry_remote::webhook::Webhooks;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings};
 use gantry_seams::installation;
 use gantry_seams::queue::Queues;
@@ -203,6 +204,7 @@ impl RoleParts {
             blobs: self.blobs.clone(),
             keyring: self.keyring().await?,
             providers: Arc::new(CodeHosts::new(scripted::git(&self.http), &self.http, Vec::new())?),
+            webhooks: Webhooks::new(&self.http)?,
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         })
@@ -221,6 +223,8 @@ impl RoleParts {
             providers: code_hosts,
             asks: Arc::default(),
             sends: Arc::default(),
+            webhooks: Webhooks::new(&self.http)?,
+            posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
             vaults: Arc::default(),

@@ -138,6 +138,7 @@ impl TestPipeline {
             blobs: Arc::clone(&self.blobs),
             keyring: Arc::clone(&self.keyring),
             providers: Arc::new(self.providers.clone()),
+            webhooks: self.webhooks.clone(),
             health: Health::default(),
             settings: IngressSettings { threads: 1, ..IngressSettings::default() },
         };

@@ -26,6 +26,7 @@ use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
 use gantry_remote::registries::{Registries, RemoteRegistries};
+use gantry_remote::webhook::Webhooks;
 use gantry_scheduler::{Retention, Scheduler, SchedulerSettings, VaultReads};
 use gantry_seams::blobs::SharedBlobs;
 use gantry_seams::clock::ManualClock;
@@ -100,6 +101,8 @@ pub struct TestPipeline {
     pub git: GitServer,
     /// The APIs of code hosts; of none at first.
     pub code_hosts: CodeHosts,
+    /// Sends messages of notifications, also to this machine.
+    pub webhooks: Webhooks,
     /// Stops all tasks that were started.
     pub stop: CancellationToken,
     client: Client,
@@ -130,6 +133,7 @@ impl TestPipeline {
             providers: ScriptedProviders::default(),
             git: GitServer::start().await.expect("a git host"),
             code_hosts: code_hosts(&[]),
+            webhooks: webhooks(policy()),
             store,
             clock,
             work: WorkFolders {
@@ -165,6 +169,8 @@ impl TestPipeline {
             providers: Arc::new(self.providers.clone()),
             asks: Arc::default(),
             sends: Arc::default(),
+            webhooks: self.webhooks.clone(),
+            posts: Arc::default(),
             looks: Arc::default(),
             provisions: Arc::default(),
             vaults: Arc::new(VaultReads::new(Arc::new(self.vaults.clone()))),
@@ -586,6 +592,16 @@ pub fn image_build(recipe: &mut Recipe) -> &mut ImageBuild {
 #[must_use]
 pub fn public_url() -> Url {
     Url::parse("http://gantry.test/").expect("a URL")
+}
+
+/// Sends messages of notifications where `policy` permits.
+///
+/// # Panics
+/// If there is no TLS.
+#[must_use]
+pub fn webhooks(policy: OutboundPolicy) -> Webhooks {
+    let http = OutboundClient::new(policy).expect("a client");
+    Webhooks::new(&http).expect("a client")
 }
 
 fn policy() -> OutboundPolicy {

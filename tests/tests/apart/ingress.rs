@@ -8,6 +8,7 @@ use gantry_api::LogEvent;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
+use gantry_remote::guard::OutboundPolicy;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -37,6 +38,7 @@ impl TestIngress {
             providers: std::sync::Arc::new(
                 gantry_tests::doubles::providers::ScriptedProviders::default(),
             ),
+            webhooks: gantry_tests::pipeline::webhooks(OutboundPolicy::default()),
             health: Health::default(),
             settings: IngressSettings {
                 body_budget: 32 << 20,

@@ -40,6 +40,7 @@ mod embedded {
     mod logs;
     mod lost_answers;
     mod lost_hooks;
+    mod notifications;
     mod order;
     mod outbox;
     mod poison;
@@ -76,6 +77,7 @@ mod scaled {
     mod leases;
     mod lost_answers;
     mod lost_hooks;
+    mod notifications;
     mod order;
     mod outbox;
     mod pushes;

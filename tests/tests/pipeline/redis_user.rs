@@ -156,6 +156,8 @@ async fn a_worker_with_its_own_redis_user_reads_no_other_secrets() {
         (Kind::Event, "hook/d1/0".to_owned()),
         (Kind::Task, "reg/other".to_owned()),
         (Kind::Fact, "x".to_owned()),
+        (Kind::Notification, format!("{}/x", TestPipeline::prefix())),
+        (Kind::Message, "x".to_owned()),
     ];
     for (kind, id) in others {
         let key = Key::new(kind, id);

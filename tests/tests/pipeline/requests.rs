@@ -32,6 +32,7 @@ impl Api {
             blobs: gantry.blobs.clone(),
             keyring: gantry.keyring.clone(),
             providers: std::sync::Arc::new(gantry.providers.clone()),
+            webhooks: gantry.webhooks.clone(),
             health: Health::default(),
             settings: IngressSettings::default(),
         };

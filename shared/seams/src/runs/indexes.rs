@@ -7,6 +7,7 @@ use gantry_domain::built_on::BuiltOn;
 use gantry_domain::decide::order;
 use gantry_domain::fact::FactKey;
 use gantry_domain::id::{PoolName, RunId, RunPrefix, TaskName};
+use gantry_domain::notification::RunEvent;
 use gantry_domain::run::{Run, RunState, RunStatus, WaitReason};
 use gantry_domain::timestamp::Timestamp;
 
@@ -70,6 +71,10 @@ fn entries(run: &Run) -> Vec<(Index, Entry)> {
     }
     if run.is_unreported() {
         entries.push(at(unreported(), created));
+    }
+    if let Some(event) = RunEvent::of(run) {
+        let member = untold_member(run.id, event);
+        entries.push((untold(), Entry { score: created, member }));
     }
     entries
 }
@@ -244,6 +249,16 @@ pub(super) fn unresolved() -> Index {
 /// Runs whose state is still to be passed on to their code host, oldest first.
 pub(super) fn unreported() -> Index {
     Index::new("runs/unreported")
+}
+
+/// Events of runs that notifications are still to tell of, those of the oldest runs first.
+pub(crate) fn untold() -> Index {
+    Index::new("runs/untold")
+}
+
+/// With the event, so that an entry is removed without a look at the run, and never the entry of a later event.
+pub(crate) fn untold_member(run: RunId, event: RunEvent) -> String {
+    format!("{run}/{event}")
 }
 
 /// Scored by the end of the lease.

@@ -43,6 +43,7 @@ fn canary(kind: &str) -> String {
 /// The secrets that are sent to the API.
 struct Canaries {
     hook: String,
+    notification: String,
     rotated_hook: String,
     registry_password: String,
     git_token: String,
@@ -60,6 +61,7 @@ impl Canaries {
     fn new() -> Self {
         Self {
             hook: canary("hook"),
+            notification: canary("notification"),
             rotated_hook: canary("rotated"),
             registry_password: canary("registry"),
             git_token: canary("git"),
@@ -252,6 +254,7 @@ async fn use_all(
     let refused = task("bad-login", "Dockerfile", &name, right);
     asker.made("/registries/locked/tasks", refused).await;
 
+    notifications(asker, canaries).await;
     let hook = json!({"provider": "github", "secret": canaries.rotated_hook});
     let (status, hook) = asker.ask_aside(Method::POST, "/registries/demo/hooks", Some(hook)).await;
     assert_eq!(status, StatusCode::CREATED, "{hook}");
@@ -314,6 +317,10 @@ async fn use_all(
         ),
         ("/registries/demo/hooks", json!({"provider": "none", "secret": canaries.hook})),
         (
+            "/registries/demo/notifications",
+            json!({"name": "x", "format": "slack", "url": format!("ftp://h.test/{}", canaries.notification)}),
+        ),
+        (
             "/registries/demo/runs",
             json!({"task_file": {
                 "text": "steps: [cmd: '{{.Values.a}} ||']", "secret_values": {"a": canaries.value},
@@ -341,6 +348,8 @@ async fn use_all(
             .map(|one| one[name].as_str().unwrap().to_owned())
             .collect()
     };
+    let told = "/registries/demo/notifications/chat/messages";
+    let told = asker.until(told, |told| told["items"][0]["answer"].is_object()).await;
     let (_, deliveries) = asker.ask(Method::GET, "/deliveries", None).await;
     let events = runs.iter().map(|run| run["event"].as_str().unwrap().to_owned()).collect();
     let digest = runs.last().unwrap()["images"][0]["digest"].as_str().unwrap().to_owned();
@@ -350,12 +359,33 @@ async fn use_all(
         ("run", runs.iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect()),
         ("hook", vec![id.to_owned()]),
         ("name", vec!["kept".to_owned()]),
+        ("notification", vec!["chat".to_owned()]),
+        ("message", ids(&told, "id")),
         ("delivery", ids(&deliveries, "id")),
         ("event", events),
         ("digest", vec![digest]),
     ]);
     asker.walk(&things).await;
     runs
+}
+
+/// Notifications whose receiver repeats the address in its answers, is refused by the guard, and is not there.
+async fn notifications(asker: &mut Asker, canaries: &Canaries) {
+    let all = "/registries/demo/notifications";
+    let receiver = refusing::start().await;
+    let at = |host: &str, name: &str| {
+        let url = format!("{host}/services/{0}?token={0}", canaries.notification);
+        json!({"name": name, "format": "slack", "url": url})
+    };
+    asker.made(all, at(&format!("http://{receiver}"), "chat")).await;
+    asker.made(all, at("https://hooks.invalid", "nowhere")).await;
+    for name in ["chat", "nowhere"] {
+        let (status, tested) = asker.ask(Method::POST, &format!("{all}/{name}/test"), None).await;
+        assert_eq!((status, &tested["ok"]), (StatusCode::OK, &json!(false)), "{tested}");
+    }
+    let refused = at("http://169.254.169.254", "refused");
+    let (status, _) = asker.ask(Method::POST, all, Some(refused)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
 /// Runs a task file with secrets of every kind, one of which is not in its vault, and one that prints them.
@@ -401,6 +431,7 @@ async fn nowhere(installation: impl AsyncFnOnce(&Collector, &Vault) -> SecuredIn
     let (canaries, git) = (Canaries::new(), GitServer::start().await.unwrap());
     let mut by_api = vec![
         ("hook secret", canaries.hook.clone()),
+        ("address of a notification", canaries.notification.clone()),
         ("rotated hook secret", canaries.rotated_hook.clone()),
         ("registry password", canaries.registry_password.clone()),
         ("git token", canaries.git_token.clone()),

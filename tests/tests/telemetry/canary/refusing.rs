@@ -27,7 +27,8 @@ pub(super) async fn start() -> String {
 async fn refuse(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let shown = request.headers().get("authorization").map(|shown| shown.to_str().unwrap());
     let body = serde_json::json!({"errors": [{
-        "code": "UNAUTHORIZED", "message": format!("not with {}", shown.unwrap_or("nothing")),
+        "code": "UNAUTHORIZED",
+        "message": format!("{} not with {}", request.uri(), shown.unwrap_or("nothing")),
     }]});
     let answer = Response::builder()
         .status(401)

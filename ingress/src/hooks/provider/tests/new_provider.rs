@@ -18,6 +18,7 @@ use gantry_remote::code_host::CodeHosts;
 use gantry_remote::git::{Git, GitLimits};
 use gantry_remote::guard::OutboundPolicy;
 use gantry_remote::http::OutboundClient;
+use gantry_remote::webhook::Webhooks;
 use gantry_seams::registries::NewRegistry;
 use gantry_seams::{deliveries, hooks, registries};
 use gantry_sqlite::{Options, SqliteStore};
@@ -111,6 +112,7 @@ impl Receiver {
         let git = Git::new(Arc::clone(http.policy()), limits);
         let ingress = Ingress {
             providers: Arc::new(CodeHosts::new(git, &http, Vec::new()).unwrap()),
+            webhooks: Webhooks::new(&http).unwrap(),
             store: Arc::new(SqliteStore::in_memory(Options::default()).unwrap()),
             queues: gantry_local::queues(&stop),
             blobs: Arc::new(ObjectBlobs::local(folder.path().join("blobs")).unwrap()),
