@@ -135,7 +135,10 @@ impl AzureDevOpsState {
         let answer = match (asked.method.as_str(), rest) {
             ("GET", []) => Some(json!({"id": "r-1", "name": "web", "project": {"id": "p-1"}})),
             ("GET", ["pullRequests"]) => self.active_pulls(asked),
-            ("GET", ["pullRequests", number]) => self.pulls.get(&parse(number)).cloned(),
+            ("GET", ["pullRequests", number]) => {
+                self.pulls.get(&parse(number)).map(|pull| without(pull, &["labels"]))
+            }
+            ("GET", ["pullRequests", number, "labels"]) => self.labels(parse(number)),
             ("GET", ["pullRequests", number, "iterations"]) => self.iterations(parse(number)),
             ("GET", ["pullRequests", number, "iterations", iteration, "changes"]) => {
                 self.changes(parse(number), parse(iteration), asked)
@@ -210,16 +213,16 @@ impl AzureDevOpsState {
     /// The newest first, without the fields that the published example of the list does not have.
     fn active_pulls(&self, asked: &Asked) -> Option<Value> {
         let active = self.pulls.values().rev().filter(|pull| pull["status"] == "active");
-        let shown = active.cloned().map(|mut pull| {
-            if let Some(fields) = pull.as_object_mut() {
-                fields.retain(|name, _| !["isDraft", "forkSource", "labels"].contains(&&**name));
-            }
-            pull
-        });
-        let shown: Vec<Value> = shown.collect();
+        let shown: Vec<Value> =
+            active.map(|pull| without(pull, &["isDraft", "forkSource", "labels"])).collect();
         let (value, _) = page(&shown, asked);
         let is_asked = asked.query("searchCriteria.status") == "active";
         is_asked.then(|| json!({"count": value.len(), "value": value}))
+    }
+
+    fn labels(&self, number: u64) -> Option<Value> {
+        let labels = self.pulls.get(&number)?["labels"].as_array().cloned().unwrap_or_default();
+        Some(json!({"count": labels.len(), "value": labels}))
     }
 
     fn iterations(&self, number: u64) -> Option<Value> {
@@ -286,4 +289,13 @@ fn page(changes: &[Value], asked: &Asked) -> (Vec<Value>, Option<usize>) {
 
 fn parse(number: &str) -> u64 {
     number.parse().unwrap_or_default()
+}
+
+/// A copy without these fields.
+fn without(value: &Value, names: &[&str]) -> Value {
+    let mut value = value.clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| !names.contains(&name.as_str()));
+    }
+    value
 }

@@ -169,9 +169,13 @@ struct Pull {
     #[serde(default)]
     fork_source: Option<ForkSource>,
     #[serde(default)]
-    labels: Vec<Label>,
-    #[serde(default)]
     created_by: Option<Identity>,
+}
+
+/// The labels of a pull request.
+#[derive(Deserialize)]
+struct Labels {
+    value: Vec<Label>,
 }
 
 /// A page of the list of pull requests.
@@ -294,7 +298,11 @@ impl RepositoryApi for AzureDevOps<'_> {
         let operation = Operation::ReadPullRequest(number);
         let pull: Option<Pull> =
             self.0.read(operation, &["pullRequests", &number.to_string()], &[]).await?;
-        pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+        let Some(pull) = pull else { return Ok(None) };
+        // The pull request itself is answered without its labels.
+        let words = ["pullRequests", &number.to_string(), "labels"];
+        let labels: Labels = self.0.read_own(operation, &words, &[]).await?;
+        pull.into_domain(labels).ok_or_else(|| self.0.nonsense()).map(Some)
     }
 
     async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
@@ -488,7 +496,7 @@ impl Iteration {
 
 impl Pull {
     /// `None` if Azure DevOps could not have sent it.
-    fn into_domain(self) -> Option<PullRequest> {
+    fn into_domain(self, labels: Labels) -> Option<PullRequest> {
         let is_open = self.status == "active";
         let is_merged = self.merge_status.as_deref() == Some("succeeded");
         let merge = self.last_merge_commit.filter(|_| is_open && is_merged);
@@ -510,7 +518,7 @@ impl Pull {
             },
             merge: merge.map(|merge| merge.commit_id),
             is_draft: self.is_draft,
-            labels: self.labels.into_iter().map(|label| label.name).take(100).collect(),
+            labels: labels.value.into_iter().map(|label| label.name).take(100).collect(),
             author: self.created_by.map(|identity| identity.display_name),
             association: Association::Stranger,
         })
