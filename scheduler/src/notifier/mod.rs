@@ -68,6 +68,7 @@ impl Notifier {
         let mut known: HashMap<RunPrefix, Vec<Notification>> = HashMap::new();
         loop {
             let page = messages::untold(self.store.as_ref(), after.as_ref(), PAGE).await?;
+            let mut passed_over = Vec::new();
             for untold in &page {
                 let notifications = match known.get(&untold.run.prefix()) {
                     Some(notifications) => notifications,
@@ -77,13 +78,20 @@ impl Notifier {
                         known.entry(prefix).or_insert(found)
                     }
                 };
-                match self.tell_of(untold, notifications).await {
-                    Ok(()) => told += 1,
+                match self.messages_of(untold, notifications).await {
+                    Ok(messages) if messages.is_empty() => passed_over.push(*untold),
+                    Ok(messages) => {
+                        messages::tell(self.store.as_ref(), untold, &messages).await?;
+                        told += 1;
+                    }
                     // Only this run waits for the quarantined record.
                     Err(StoreError::Undecodable { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
+            // In one commit: most events are told to nobody.
+            messages::pass_over(self.store.as_ref(), &passed_over).await?;
+            told += passed_over.len();
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some(*last),
                 Some(_) | None => return Ok(told),
@@ -91,11 +99,11 @@ impl Notifier {
         }
     }
 
-    async fn tell_of(
+    async fn messages_of(
         &self,
         untold: &Untold,
         notifications: &[Notification],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Message>, StoreError> {
         let store = self.store.as_ref();
         let mut new = Vec::new();
         if !notifications.is_empty()
@@ -112,7 +120,7 @@ impl Notifier {
                 }
             }
         }
-        messages::tell(store, untold, &new).await
+        Ok(new)
     }
 
     async fn is_told(

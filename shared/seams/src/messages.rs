@@ -11,6 +11,7 @@ use gantry_domain::notification::{Answer, Message, MessageId, NotificationId, Ru
 use gantry_domain::timestamp::Timestamp;
 
 use crate::codec::{self, Versioned};
+use crate::collection::commit_unconditional;
 use crate::retry::{self, Plan};
 use crate::runs;
 use crate::store::{Batch, CommitError, Entry, Expect, From, Index, Key, Kind, Store, StoreError};
@@ -53,7 +54,22 @@ pub async fn untold(
     Ok(entries.into_iter().filter_map(parse).collect())
 }
 
-/// Records the messages that tell of an event; none if no notification does. A second call changes nothing.
+/// Records that no notification tells of these events.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn pass_over(store: &dyn Store, untold: &[Untold]) -> Result<(), StoreError> {
+    if untold.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    for Untold { run, event, .. } in untold {
+        batch.unindex(runs::untold(), runs::untold_member(*run, *event));
+    }
+    commit_unconditional(store, batch).await
+}
+
+/// Records the messages that tell of an event. A second call changes nothing.
 ///
 /// # Errors
 /// [`StoreError`].
