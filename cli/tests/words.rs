@@ -353,6 +353,7 @@ gantry up --set server.body_budget=1MiB
 gantry up --data data-1 --listen 127.0.0.1:0 --set server.tls_certificate=gone.pem --set server.tls_key=gone.pem
 gantry up --data data-2 --listen 127.0.0.1:0 --set server.tls_certificate=bad.pem --set server.tls_key=bad.pem
 gantry up --data data --listen 127.0.0.1:0 --set server.tls_certificate=bad.pem
+gantry up --set github_app.id=Iv1 --set github_app.private_key_file=bad.pem --set github_app.host=git.corp --set github_app.grants=demo
 gantry up --set outbound.allow=registry.lan:99999
 gantry up --set outbound.allow=10.0.0.0/33
 gantry up --set outbound.allow=https://registry.lan

@@ -10,6 +10,7 @@ use gantry_domain::run::{Run, RunState, WaitReason};
 use gantry_domain::timestamp::Timestamp;
 use gantry_ops::metrics::{self, Repair};
 use gantry_ops::secret::Keyring;
+use gantry_remote::code_host::CodeHost;
 use gantry_seams::queue::JobQueues;
 use gantry_seams::runs::Limits;
 use gantry_seams::store::{SharedStore, Store, StoreError};
@@ -102,10 +103,12 @@ pub(crate) struct Admitter {
     /// Opens the secrets that a run needs and seals them for its pool.
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) vaults: Arc<VaultReads>,
+    /// Gives the tokens of the operator's App.
+    pub(crate) code_host: Arc<dyn CodeHost>,
 }
 
 impl Admitter {
-    /// Like [`Admitter::tick`], but also waits for the vaults that are asked.
+    /// Like [`Admitter::tick`], but also waits for the vaults and code hosts that are asked.
     pub(crate) async fn tick_and_settle(&self) -> Result<usize, StoreError> {
         let admitted = self.tick().await?;
         Ok(admitted + usize::from(self.vaults.settled().await))

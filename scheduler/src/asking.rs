@@ -50,7 +50,13 @@ pub(crate) async fn with_tokens<T>(
                 continue;
             }
         };
-        match query(RepositoryAccess { url, token: token.as_ref() }).await {
+        match query(RepositoryAccess {
+            url,
+            registry: Some(&task.id.registry),
+            token: token.as_ref(),
+        })
+        .await
+        {
             Err(error) if error.refused_token() => last = error,
             answer => return answer,
         }

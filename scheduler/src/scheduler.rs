@@ -189,6 +189,7 @@ impl Scheduler {
             jobs: Arc::clone(&self.queues.jobs),
             keyring: Arc::clone(&self.keyring),
             vaults: Arc::clone(&self.vaults),
+            code_host: Arc::clone(&self.code_host),
         }
     }
 

@@ -12,9 +12,11 @@ use gantry_domain::id::RunId;
 use gantry_domain::recipe::Work;
 use gantry_domain::run::{ErrorCode, Purpose, Run};
 use gantry_domain::secret::{Secret, SecretId, SecretName, SecretSource};
+use gantry_domain::source::{GitUrl, Source};
 use gantry_domain::vault::SecretAddress;
 use gantry_ops::bundle::ReadSecret;
 use gantry_ops::secret::{Keyring, SecretString};
+use gantry_remote::code_host::{CodeHost, CodeHostError, CodeHostFailure, FetchToken};
 use gantry_remote::vault::{RemoteVaults, VaultError, Vaults};
 use gantry_seams::secrets;
 use gantry_seams::store::{Store, StoreError};
@@ -72,6 +74,7 @@ impl VaultReads {
     ) -> Result<SecretString, Unread> {
         let vault = address.origin().to_string();
         let busy = || Unread::Away {
+            code: ErrorCode::VaultUnavailable,
             error: format!("{vault} does not answer in time for {address}: other runs ask it, too"),
             not_before: Duration::ZERO,
         };
@@ -88,8 +91,10 @@ pub(crate) enum Unread {
         code: ErrorCode,
         message: String,
     },
-    /// A vault does not answer. It is asked again, but not before this time.
+    /// A vault or code host does not answer. It is asked again, but not before this time. The run ends with `code` if it
+    /// stays away.
     Away {
+        code: ErrorCode,
         error: String,
         not_before: Duration,
     },
@@ -102,7 +107,11 @@ impl From<VaultError> for Unread {
         let code = match &error {
             VaultError::Unavailable { .. } | VaultError::Unreachable { .. } => {
                 let not_before = error.retry_after().unwrap_or_default();
-                return Self::Away { error: message, not_before };
+                return Self::Away {
+                    code: ErrorCode::VaultUnavailable,
+                    error: message,
+                    not_before,
+                };
             }
             VaultError::NotGranted { .. }
             | VaultError::NotConfigured { .. }
@@ -115,6 +124,24 @@ impl From<VaultError> for Unread {
             | VaultError::Outbound(_) => ErrorCode::VaultUnavailable,
         };
         Self::Refused { code, message }
+    }
+}
+
+impl From<CodeHostError> for Unread {
+    fn from(CodeHostError { message, kind }: CodeHostError) -> Self {
+        match kind {
+            CodeHostFailure::Transient { retry_after } => Self::Away {
+                code: ErrorCode::SourceUnreachable,
+                error: message,
+                not_before: retry_after.unwrap_or_default(),
+            },
+            CodeHostFailure::RefusedToken
+            | CodeHostFailure::RefusedApp
+            | CodeHostFailure::NoApi
+            | CodeHostFailure::Permanent => {
+                Self::Refused { code: ErrorCode::SourceUnauthorized, message }
+            }
+        }
     }
 }
 
@@ -135,6 +162,25 @@ pub(crate) fn declared(run: &Run) -> Option<&BTreeMap<SecretId, SecretSource>> {
 /// Whether one of the secrets is in a vault.
 pub(crate) fn needs_vault(declared: &BTreeMap<SecretId, SecretSource>) -> bool {
     declared.values().any(|source| matches!(source, SecretSource::Vault(_)))
+}
+
+/// The repository that a run fetches as the operator's App.
+pub(crate) fn fetched_as_app<'a>(code_host: &dyn CodeHost, run: &'a Run) -> Option<&'a GitUrl> {
+    let Source::Git(git) = &run.recipe.source else { return None };
+    let is_so = run.git_token.is_none() && code_host.fetches_as_app(&run.registry, &git.url);
+    is_so.then_some(&git.url)
+}
+
+/// The App's token to fetch a run's source with, if the run fetches it as the App.
+pub(crate) async fn fetch_token(
+    code_host: &dyn CodeHost,
+    vaults: &VaultReads,
+    run: &Run,
+) -> Result<Option<FetchToken>, Unread> {
+    let Some(url) = fetched_as_app(code_host, run) else { return Ok(None) };
+    // Hosts limit how many requests they handle at once.
+    let Some(_turn) = vaults.runs.turn(&url.host()).await else { return Ok(None) };
+    Ok(code_host.fetch_token(&run.registry, url).await?)
 }
 
 /// The values of the secrets that a run declares.

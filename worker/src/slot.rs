@@ -90,6 +90,12 @@ impl Slot {
                 return None;
             }
         };
+        let since = run.state.lease().map_or(run.created, |lease| lease.since);
+        if bundle.is_over(since) {
+            tracing::info!(run.id = %run.id, "run {} gets a new token for its source: it was ready for too long", run.id);
+            self.finish(&lease, Finish::HandBack, &Steps::default()).await;
+            return None;
+        }
         let (log, writer) = RunLog::begin(
             Arc::clone(&self.store),
             Arc::clone(&self.blobs),
@@ -97,7 +103,6 @@ impl Slot {
             secrets,
             self.settings.log_limit,
         );
-        let since = run.state.lease().map_or(run.created, |lease| lease.since);
         let deadline = Instant::now() + run.recipe.timeout.as_duration();
         let attempt = Attempt { run, registry, number, slot, bundle, log, lease, since, deadline };
         Some((attempt, writer))

@@ -26,6 +26,7 @@ use url::Url;
 use crate::environment::Environment;
 use crate::loopback;
 
+mod github_app;
 mod keys;
 mod measured;
 mod parts;
@@ -45,7 +46,7 @@ pub(crate) use servers::{Belongings, OBJECTS, OpenStore, SQLITE_FILE, check_is_t
 const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// Rules for settings that only the parts know.
-pub(crate) const RULES: [Rule; 5] = [
+pub(crate) const RULES: [Rule; 6] = [
     Rule {
         key: "store.url",
         check: |settings| match &settings.store.url {
@@ -78,6 +79,7 @@ pub(crate) const RULES: [Rule; 5] = [
             None => Ok(()),
         },
     },
+    Rule { key: "github_app.private_key_file", check: github_app::check_key },
     Rule {
         key: "outbound.allow",
         check: |settings| outbound(settings).map(drop).map_err(|error| error.to_string()),

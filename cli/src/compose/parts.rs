@@ -26,6 +26,7 @@ use gantry_worker::source::{Sources, UnpackLimits};
 use gantry_worker::{HeldRuns, LeaseTimes, Permission, Policy, Usage, Worker, WorkerSettings};
 use url::Url;
 
+use super::github_app::github_app;
 use super::outbound;
 use super::servers::Servers;
 use super::vaults::vaults;
@@ -69,7 +70,11 @@ impl<'a> SharedParts<'a> {
 
     fn code_hosts(&self) -> Result<Arc<CodeHosts>> {
         let entries = self.settings.code_hosts.apis.clone();
-        Ok(Arc::new(CodeHosts::new(self.git.clone(), &self.http, entries)?))
+        let hosts = CodeHosts::new(self.git.clone(), &self.http, entries)?;
+        Ok(Arc::new(match github_app(self.settings)? {
+            Some(app) => hosts.with_app(app),
+            None => hosts,
+        }))
     }
 
     pub(super) fn ingress(&self, keyring: &Arc<Keyring>, health: &Health) -> Result<Ingress> {

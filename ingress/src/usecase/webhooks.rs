@@ -70,7 +70,7 @@ pub(crate) async fn examine(
         return Ok(Examined { hook, kept: None, found: Ok(Vec::new()) });
     };
     let token = token(state, &hook, &webhook)?;
-    let found = match found(state, &webhook, &token).await {
+    let found = match found(state, access(&hook, &webhook, token.as_ref()), &webhook).await {
         Ok(asked) => Ok(with_ledger(state, &hook, asked).await?),
         Err(error) => Err(error.message),
     };
@@ -86,8 +86,8 @@ pub(crate) async fn redeliver(
     let hook = hooks::find(state, allowed, id).await?;
     let Some((_, webhook)) = kept(state, &hook).await? else { return Ok(Vec::new()) };
     let token = token(state, &hook, &webhook)?;
-    let asked = found(state, &webhook, &token).await.map_err(refused)?;
-    let at = RepositoryAccess { url: &webhook.url, token: Some(&token) };
+    let at = access(&hook, &webhook, token.as_ref());
+    let asked = found(state, at, &webhook).await.map_err(refused)?;
     let mut again = Vec::new();
     for Found { hook: at_host, sent } in with_ledger(state, &hook, asked).await? {
         for sent in sent.iter().flat_map(Sent::missing) {
@@ -113,16 +113,25 @@ async fn kept(state: &State, hook: &Hook) -> Result<Option<(Provisioned, Webhook
     Ok(kept.and_then(of_hook))
 }
 
-fn token(state: &State, hook: &Hook, webhook: &Webhook) -> Result<SecretString, Refusal> {
-    Ok(state.keyring.open(&Registry::seals_for(hook.prefix), &webhook.token)?)
+/// The token that made the webhook; `None` if that was the App.
+fn token(state: &State, hook: &Hook, webhook: &Webhook) -> Result<Option<SecretString>, Refusal> {
+    let open = |sealed| state.keyring.open(&Registry::seals_for(hook.prefix), sealed);
+    Ok(webhook.made_with.token().map(open).transpose()?)
+}
+
+fn access<'a>(
+    hook: &'a Hook,
+    webhook: &'a Webhook,
+    token: Option<&'a SecretString>,
+) -> RepositoryAccess<'a> {
+    RepositoryAccess { url: &webhook.url, registry: Some(&hook.registry), token }
 }
 
 async fn found(
     state: &State,
+    at: RepositoryAccess<'_>,
     webhook: &Webhook,
-    token: &SecretString,
 ) -> Result<Vec<(FoundHook, SentDeliveries)>, CodeHostError> {
-    let at = RepositoryAccess { url: &webhook.url, token: Some(token) };
     let mut found = Vec::new();
     for hook in state.providers.find_hooks(at, &webhook.address).await? {
         let sent = state.providers.sent_deliveries(at, &hook).await?;

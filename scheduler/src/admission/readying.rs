@@ -1,4 +1,5 @@
-//! Makes one waiting run ready: reads the secrets that it declares, seals its bundle, and takes a place for it.
+//! Makes one waiting run ready: reads the secrets that it declares, gets the App's token for its source if it has no other,
+//! seals its bundle, and takes a place for it.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use gantry_ops::bundle::Bundle;
 use gantry_ops::metrics;
 use gantry_ops::secret::SecretError;
 use gantry_ops::telemetry;
+use gantry_remote::code_host::FetchToken;
 use gantry_seams::queue::PoolHasWork;
 use gantry_seams::runs::{self, Admission, Limits, OUTAGE, RunOpError};
 use gantry_seams::store::StoreError;
@@ -18,11 +20,11 @@ use tracing::{Instrument as _, field};
 use super::Admitter;
 use crate::secrets::{self, ReadSecrets, Unread};
 
-/// The pauses between asking a vault that does not answer: they grow with the outage.
+/// The pauses between asking a vault or code host that does not answer: they grow with the outage.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// The longest pause that a vault may ask for.
+/// The longest pause that a vault or code host may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What became of a waiting run.
@@ -37,14 +39,16 @@ pub(super) enum Admitted {
 }
 
 impl Admitter {
-    /// Makes a run ready, or records what it waits for. A vault is asked beside the loop: then the run becomes ready later.
+    /// Makes a run ready, or records what it waits for. Vaults and code hosts are asked beside the loop: then the run becomes
+    /// ready later.
     pub(super) async fn make_ready(
         &self,
         run: &Run,
         registry: Registry,
         limits: Limits,
     ) -> Result<Admitted, StoreError> {
-        if secrets::declared(run).is_some_and(secrets::needs_vault) {
+        let needs_vault = secrets::declared(run).is_some_and(secrets::needs_vault);
+        if needs_vault || secrets::fetched_as_app(self.code_host.as_ref(), run).is_some() {
             self.admit_beside(run, registry, limits).await
         } else {
             self.admit_with_secrets(run, &registry, limits).await
@@ -85,15 +89,21 @@ impl Admitter {
         limits: Limits,
     ) -> Result<Admitted, StoreError> {
         let (store, keyring) = (self.store.as_ref(), self.keyring.as_ref());
-        let read = match secrets::read(store, keyring, &self.vaults, run).await {
+        let reading = async {
+            let read = secrets::read(store, keyring, &self.vaults, run).await?;
+            let fetch = secrets::fetch_token(self.code_host.as_ref(), &self.vaults, run).await?;
+            Ok((read, fetch))
+        };
+        let (read, fetch) = match reading.await {
             Ok(read) => read,
             Err(Unread::Refused { code, message }) => return self.end(run, code, message).await,
-            Err(Unread::Away { error, not_before }) => {
-                return self.wait_for_vault(run, error, not_before).await;
+            Err(Unread::Away { code, error, not_before }) => {
+                return self.wait_for_answer(run, code, error, not_before).await;
             }
             Err(Unread::Store(error)) => return Err(error),
         };
-        let sealed = match self.seal_bundle(run, registry, read) {
+        let now = store.now().await?;
+        let sealed = match self.seal_bundle(run, registry, read, fetch, now) {
             Ok(sealed) => sealed,
             Err(error) => return self.give_up(run, error.to_string()).await,
         };
@@ -110,10 +120,11 @@ impl Admitter {
         }
     }
 
-    /// Lets the run wait until its vault is asked again, or ends it once the outage has lasted for [`OUTAGE`].
-    async fn wait_for_vault(
+    /// Lets the run wait until its vault or code host is asked again, or ends it once the outage has lasted for [`OUTAGE`].
+    async fn wait_for_answer(
         &self,
         run: &Run,
+        code: ErrorCode,
         error: String,
         not_before: Duration,
     ) -> Result<Admitted, StoreError> {
@@ -122,9 +133,9 @@ impl Admitter {
         let waited = now.since(away_since);
         if waited >= OUTAGE {
             let message = format!("{error} (for {} minutes)", waited.as_secs() / 60);
-            return self.end(run, ErrorCode::VaultUnavailable, message).await;
+            return self.end(run, code, message).await;
         }
-        tracing::warn!(run.id = %run.id, "run {} waits for a vault: {error}", run.id);
+        tracing::warn!(run.id = %run.id, "run {} waits for its secrets: {error}", run.id);
         let pause = waited.clamp(SHORTEST_PAUSE, LONGEST_PAUSE).max(not_before.min(LONGEST_WAIT));
         let until = now.after(pause);
         self.hold(run, WaitReason::VaultAway { error, away_since, until }).await?;
@@ -156,6 +167,8 @@ impl Admitter {
         run: &Run,
         registry: &Registry,
         secrets: ReadSecrets,
+        fetch: Option<FetchToken>,
+        now: Timestamp,
     ) -> Result<Option<Sealed>, SecretError> {
         let (recipe, git_token) = (&run.recipe, run.git_token.as_ref());
         let gathered = match run.purpose {
@@ -167,7 +180,11 @@ impl Admitter {
                 Bundle::of_source(&self.keyring, registry, recipe, git_token)?
             }
         };
-        let bundle = Bundle { secrets, ..gathered };
+        let mut bundle = Bundle { secrets, ..gathered };
+        if let Some(FetchToken { token, valid_for }) = fetch {
+            bundle.git_token = Some(token);
+            bundle.git_token_until = Some(now.after(valid_for));
+        }
         if bundle.is_empty() {
             return Ok(None);
         }
@@ -199,8 +216,8 @@ impl Admitter {
     ) -> Result<Admitted, StoreError> {
         tracing::error!(run.id = %run.id, "run {} cannot be made ready: {message}", run.id);
         let error = RunError { code, step: None, exit_code: None, message };
-        // Whoever wrote the task can mend a secret that it names wrongly.
-        let is_users = code == ErrorCode::SecretRefused;
+        // Whoever wrote the task can mend a secret that it names wrongly, and give it a token.
+        let is_users = matches!(code, ErrorCode::SecretRefused | ErrorCode::SourceUnauthorized);
         let outcome = if is_users { Outcome::Failed { error } } else { Outcome::Error { error } };
         match runs::give_up(self.store.as_ref(), run.id, outcome).await {
             Ok(ended) => {

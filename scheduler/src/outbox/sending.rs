@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use gantry_domain::registry::Registry;
+use gantry_domain::report::CheckRunId;
 use gantry_domain::sealed::Sealed;
-use gantry_remote::code_host::{CodeHostError, CodeHostFailure, RepositoryAccess};
+use gantry_remote::code_host::{CodeHostError, CodeHostFailure, ReportedRun, RepositoryAccess};
 use gantry_seams::outbox::{self, Claimed, Outgoing, Sending};
 use gantry_seams::store::StoreError;
 use gantry_seams::{runs, tasks};
@@ -52,8 +53,9 @@ impl Outbox {
 
     async fn send_claimed(&self, claimed: &Claimed) -> Result<(), StoreError> {
         let (store, outgoing) = (self.store.as_ref(), &claimed.outgoing);
-        let Err(error) = self.post(outgoing).await? else {
-            return outbox::sent(store, claimed).await;
+        let error = match self.post(outgoing).await? {
+            Ok(check_run) => return outbox::sent(store, claimed, check_run).await,
+            Err(error) => error,
         };
         let (run, message) = (outgoing.run, error.message);
         match error.kind {
@@ -82,7 +84,9 @@ impl Outbox {
                 );
                 self.give_up(claimed, format!("{message}; {remedy}")).await
             }
-            CodeHostFailure::Permanent => self.give_up(claimed, message).await,
+            CodeHostFailure::RefusedApp | CodeHostFailure::Permanent => {
+                self.give_up(claimed, message).await
+            }
         }
     }
 
@@ -93,7 +97,10 @@ impl Outbox {
     }
 
     /// Sends a report. An error names no token, even if the code host repeats it.
-    async fn post(&self, outgoing: &Outgoing) -> Result<Result<(), CodeHostError>, StoreError> {
+    async fn post(
+        &self,
+        outgoing: &Outgoing,
+    ) -> Result<Result<Option<CheckRunId>, CodeHostError>, StoreError> {
         let sealed_for = Registry::seals_for(outgoing.run.prefix());
         let token = match self.find_token(outgoing).await? {
             None => None,
@@ -105,8 +112,13 @@ impl Outbox {
                 }
             },
         };
-        let at = RepositoryAccess { url: &outgoing.url, token: token.as_ref() };
-        let posting = timeout(WITHIN, self.providers.report(at, &outgoing.report));
+        let at = RepositoryAccess {
+            url: &outgoing.url,
+            registry: Some(&outgoing.task.registry),
+            token: token.as_ref(),
+        };
+        let run = ReportedRun { run: outgoing.run, check_run: outgoing.check_run };
+        let posting = timeout(WITHIN, self.providers.report(at, &outgoing.report, &run));
         let posted = posting.await.unwrap_or_else(|_| {
             let message = format!("{} does not answer within {WITHIN:?}", outgoing.url);
             Err(CodeHostError { message, kind: CodeHostFailure::Transient { retry_after: None } })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gantry_domain::code_host::HostKind;
 use gantry_domain::hook::{Hook, HookSecret, Provider};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::registry::Registry;
@@ -13,7 +14,7 @@ use gantry_remote::code_host::{
     CodeHostError, CodeHostFailure, FoundHook, RepositoryAccess, WantedHook,
 };
 use gantry_seams::place::Place;
-use gantry_seams::provisioning::{self, Claimed, State, Webhook};
+use gantry_seams::provisioning::{self, Claimed, MadeWith, State, Webhook};
 use gantry_seams::store::StoreError;
 use gantry_seams::{AddError, hooks, tasks};
 use url::Url;
@@ -44,7 +45,8 @@ const MOST_TOKENS: usize = 4;
 struct Prepared {
     claimed: Claimed,
     webhook: Webhook,
-    token: SecretString,
+    /// `None` for the App.
+    token: Option<SecretString>,
     secret: SecretString,
 }
 
@@ -67,18 +69,26 @@ impl Provisioner {
         let store = self.store.as_ref();
         // After the claim: what changes from now on asks again.
         let need = Need::of(&self.tasks(&claimed.provisioned.place).await?);
-        let Need::Webhook { registry, url, tokens } = need else {
+        let Need::Webhook { registry, url, mut tokens } = need else {
             return self.remove(&claimed).await;
         };
+        tokens.retain(|(url, token)| token.is_some() || self.providers.may_use_app(&registry, url));
         let kind = self.providers.kind(&url);
         let by_hand = match needs::provider(kind, &url, &self.public_url, self.is_wanted) {
             Ok(provider) if !tokens.is_empty() => {
                 return self.make(claimed, registry, provider, &tokens).await;
             }
             Ok(_) => {
-                "gantry needs a token to make it: give the task one with `--git-access-token` or \
-                      `--api-token`, or make it by hand: `gantry hook create` says how"
-                    .to_owned()
+                let app = match kind {
+                    Some(HostKind::GitHub) => {
+                        " or let its registry use a GitHub App (`github_app.grants`),"
+                    }
+                    _ => "",
+                };
+                format!(
+                    "gantry needs a token to make it: give the task one with `--git-access-token` or `--api-token`,{app} or make \
+                     it by hand: `gantry hook create` says how"
+                )
             }
             Err(why) => why,
         };
@@ -107,11 +117,11 @@ impl Provisioner {
         mut claimed: Claimed,
         registry: RegistryName,
         provider: Provider,
-        tokens: &[(GitUrl, Sealed)],
+        tokens: &[(GitUrl, Option<Sealed>)],
     ) -> Result<(), StoreError> {
         let mut refused = None;
         for (url, token) in tokens.iter().take(MOST_TOKENS) {
-            let prepared = self.prepare(&claimed, &registry, provider, url, token).await;
+            let prepared = self.prepare(&claimed, &registry, provider, url, token.as_ref()).await;
             let prepared = match prepared {
                 Ok(Some(prepared)) => prepared,
                 // Somebody else has the place now.
@@ -122,7 +132,7 @@ impl Provisioner {
                     return self.has_failed(&claimed, &error).await;
                 }
             };
-            let ensured = self.ensure(&prepared).await;
+            let ensured = self.ensure(&registry, &prepared).await;
             claimed = prepared.claimed;
             match ensured {
                 Ok(found) => return self.is_in_place(&claimed, &found).await,
@@ -146,11 +156,11 @@ impl Provisioner {
         registry: &RegistryName,
         provider: Provider,
         url: &GitUrl,
-        sealed: &Sealed,
+        sealed: Option<&Sealed>,
     ) -> Result<Option<Prepared>, Failed> {
         let store = self.store.as_ref();
         let place = &claimed.provisioned.place;
-        let token = self.open_token(place, sealed)?;
+        let token = sealed.map(|sealed| self.open_token(place, sealed)).transpose()?;
         let known = match &claimed.provisioned.webhook {
             Some(webhook) => hooks::find(store, &webhook.hook).await?,
             None => None,
@@ -166,7 +176,10 @@ impl Provisioner {
             hook: hook.id.clone(),
             address: self.address(&hook)?,
             url: url.clone(),
-            token: sealed.clone(),
+            made_with: match sealed {
+                Some(token) => MadeWith::Token(token.clone()),
+                None => MadeWith::App(registry.clone()),
+            },
         };
         let prepared =
             provisioning::prepare(store, claimed, &webhook, is_new.then_some(&hook)).await;
@@ -178,9 +191,14 @@ impl Provisioner {
     }
 
     /// Asks the code host for a webhook, and to remove the one that it replaces.
-    async fn ensure(&self, prepared: &Prepared) -> Result<Vec<FoundHook>, CodeHostError> {
+    async fn ensure(
+        &self,
+        registry: &RegistryName,
+        prepared: &Prepared,
+    ) -> Result<Vec<FoundHook>, CodeHostError> {
         let Prepared { claimed, webhook, token, secret } = prepared;
-        let at = RepositoryAccess { url: &webhook.url, token: Some(token) };
+        let at =
+            RepositoryAccess { url: &webhook.url, registry: Some(registry), token: token.as_ref() };
         let wanted = WantedHook { url: &webhook.address, secret };
         let ensuring = async {
             let found = self.providers.ensure_hook(at, &wanted).await?;
@@ -189,7 +207,7 @@ impl Provisioner {
             }
             Ok(found)
         };
-        ensuring.await.map_err(|error| without_secrets(error, &[token, secret]))
+        ensuring.await.map_err(|error| without_secrets(error, token.iter().chain([secret])))
     }
 
     async fn is_in_place(&self, claimed: &Claimed, found: &[FoundHook]) -> Result<(), StoreError> {
@@ -248,12 +266,13 @@ impl Provisioner {
             tracing::warn!(%repository, "remove the webhook to {address} from {repository} yourself: {message}");
             return provisioning::forget(store, claimed).await;
         }
-        // A refused token may be permitted more meanwhile, so it is tried again as well.
+        // A refused token or App may be permitted more meanwhile, so it is tried again as well.
         let asked = match error.kind {
             CodeHostFailure::Transient { retry_after } => retry_after.unwrap_or_default(),
-            CodeHostFailure::RefusedToken | CodeHostFailure::NoApi | CodeHostFailure::Permanent => {
-                Duration::ZERO
-            }
+            CodeHostFailure::RefusedToken
+            | CodeHostFailure::RefusedApp
+            | CodeHostFailure::NoApi
+            | CodeHostFailure::Permanent => Duration::ZERO,
         };
         let next = now.after(pause_after(failures).max(asked.min(LONGEST_WAIT)));
         let state = State::Removing {
@@ -269,17 +288,19 @@ impl Provisioner {
         claimed: &Claimed,
         webhook: &Webhook,
     ) -> Result<Result<(), CodeHostError>, StoreError> {
-        let token = match self.open_token(&claimed.provisioned.place, &webhook.token) {
+        let registry = webhook.made_with.registry();
+        let open = |sealed| self.open_token(&claimed.provisioned.place, sealed);
+        let token = match webhook.made_with.token().map(open).transpose() {
             Ok(token) => token,
             Err(Failed::Store(error)) => return Err(error),
             Err(Failed::Own(message)) => {
                 return Ok(Err(CodeHostError { message, kind: CodeHostFailure::Permanent }));
             }
         };
-        let at = RepositoryAccess { url: &webhook.url, token: Some(&token) };
+        let at = RepositoryAccess { url: &webhook.url, registry, token: token.as_ref() };
         for address in claimed.provisioned.former.iter().chain([&webhook.address]) {
             if let Err(error) = self.providers.remove_hook(at, address).await {
-                return Ok(Err(without_secrets(error, &[&token])));
+                return Ok(Err(without_secrets(error, &token)));
             }
         }
         Ok(Ok(()))
@@ -325,14 +346,19 @@ fn pause(error: &CodeHostError, failures: u32) -> Duration {
     match error.kind {
         CodeHostFailure::Transient { retry_after: Some(pause) } => pause.min(LONGEST_WAIT),
         CodeHostFailure::Transient { retry_after: None } => pause_after(failures),
-        CodeHostFailure::RefusedToken | CodeHostFailure::NoApi | CodeHostFailure::Permanent => {
-            A_DAY
-        }
+        CodeHostFailure::RefusedToken
+        | CodeHostFailure::RefusedApp
+        | CodeHostFailure::NoApi
+        | CodeHostFailure::Permanent => A_DAY,
     }
 }
 
 /// A host may repeat what it was sent.
-fn without_secrets(error: CodeHostError, secrets: &[&SecretString]) -> CodeHostError {
-    let message = secrets.iter().fold(error.message, |text, secret| without(&text, Some(*secret)));
+fn without_secrets<'a>(
+    error: CodeHostError,
+    secrets: impl IntoIterator<Item = &'a SecretString>,
+) -> CodeHostError {
+    let secrets = secrets.into_iter();
+    let message = secrets.fold(error.message, |text, secret| without(&text, Some(secret)));
     CodeHostError { message, kind: error.kind }
 }

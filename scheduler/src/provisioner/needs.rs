@@ -18,8 +18,8 @@ pub(super) enum Need {
         registry: RegistryName,
         /// The address of the repository.
         url: GitUrl,
-        /// The tokens of the tasks, each with the address that it was given for.
-        tokens: Vec<(GitUrl, Sealed)>,
+        /// The tokens of the tasks, each with the address that it was given for; `None` once for those without a token.
+        tokens: Vec<(GitUrl, Option<Sealed>)>,
     },
 }
 
@@ -29,11 +29,14 @@ impl Need {
         let mut needy = needy.filter_map(|task| Some((task, task.repository()?))).peekable();
         let Some((first, url)) = needy.peek() else { return Self::Nothing };
         let (registry, url) = (first.id.registry.clone(), (*url).clone());
-        let tokens = needy.filter_map(|(task, url)| {
-            let token = task.api_token.as_ref().or(task.git_token.as_ref())?;
-            Some((url.clone(), token.clone()))
-        });
-        Self::Webhook { registry, url, tokens: tokens.collect() }
+        let mut tokens = Vec::new();
+        for (task, url) in needy {
+            let token = (url.clone(), task.token_for_api().cloned());
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+        }
+        Self::Webhook { registry, url, tokens }
     }
 }
 

@@ -18,10 +18,11 @@ impl Reconciler {
         let (State::InPlace { .. }, Some(webhook)) = (kept.state, kept.webhook) else {
             return Ok(());
         };
-        let opened = self.keyring.open(&Registry::seals_for(place.registry), &webhook.token);
+        let open = |sealed| self.keyring.open(&Registry::seals_for(place.registry), sealed);
         // The provisioner reports a token that does not open.
-        let Ok(token) = opened else { return Ok(()) };
-        let at = RepositoryAccess { url: &webhook.url, token: Some(&token) };
+        let Ok(token) = webhook.made_with.token().map(open).transpose() else { return Ok(()) };
+        let registry = webhook.made_with.registry();
+        let at = RepositoryAccess { url: &webhook.url, registry, token: token.as_ref() };
         let hooks = self.providers.find_hooks(at, &webhook.address).await.map_err(Failed::Host)?;
         for hook in hooks {
             let asked = self.providers.sent_deliveries(at, &hook).await;

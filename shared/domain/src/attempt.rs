@@ -74,7 +74,7 @@ pub enum AttemptEnd {
         /// What is unavailable and where, and the remedy.
         error: String,
     },
-    /// The worker shut down and returned the run. Does not count.
+    /// The worker returned the run, because it shut down or the token for the source was over. Does not count.
     HandedBack,
     /// The lease expired. Counts.
     Lapsed,

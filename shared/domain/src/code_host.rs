@@ -52,6 +52,27 @@ impl HostKind {
     }
 }
 
+/// `host[:port]` as in the URLs of repositories, in lower case and without the scheme's default port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = InvalidCodeHost;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rule = "it is `host` or `host:port`, as in the URLs of repositories";
+        parse_host(text).map(Self).ok_or_else(|| invalid(text, rule))
+    }
+}
+
 /// A self-hosted code host: an entry of `code_hosts.apis`, `HOST=KIND` or `HOST=KIND@API`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeHostEntry {

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod delivery;
 pub mod event;
 pub mod fact;
+pub mod github_app;
 pub mod hook;
 pub mod id;
 pub mod image;

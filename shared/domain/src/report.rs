@@ -10,9 +10,13 @@ use crate::recipe::Work;
 use crate::run::{Outcome, Product, Run, RunError, RunState};
 use crate::source::{CommitId, GitUrl, Source};
 use crate::text::text_type;
+use crate::timestamp::Timestamp;
 
 /// The most characters of a description: what the strictest provider takes.
 const LONGEST: usize = 140;
+
+/// The most characters of the details.
+const LONGEST_DETAILS: usize = 4000;
 
 /// How many digits of a digest are shown.
 const DIGEST_DIGITS: usize = 12;
@@ -47,12 +51,16 @@ impl ReportContext {
 pub enum ReportState {
     /// It waits for a worker.
     Pending,
+    /// It waits for somebody to approve it.
+    Held,
     /// A worker has it.
     Running,
     /// It succeeded.
     Succeeded,
-    /// A step failed, or it took too long.
+    /// A step failed.
     Failed,
+    /// It took too long.
+    TimedOut,
     /// gantry or something that it needs failed.
     Errored,
     /// Somebody cancelled it, or a newer commit replaced it.
@@ -64,11 +72,13 @@ impl ReportState {
     #[must_use]
     pub fn of(state: &RunState) -> Self {
         match state {
+            state if state.is_held() => Self::Held,
             RunState::Waiting { .. } | RunState::Ready { .. } => Self::Pending,
             RunState::Started { .. } | RunState::Running { .. } => Self::Running,
             RunState::Done(done) => match done.outcome {
                 Outcome::Succeeded(_) => Self::Succeeded,
-                Outcome::Failed { .. } | Outcome::Timeout { .. } => Self::Failed,
+                Outcome::Failed { .. } => Self::Failed,
+                Outcome::Timeout { .. } => Self::TimedOut,
                 Outcome::Error { .. } => Self::Errored,
                 Outcome::Canceled { .. } => Self::Canceled,
             },
@@ -100,9 +110,20 @@ pub struct StatusReport {
     pub state: ReportState,
     /// One sentence for people. Longer ones are cut to what the provider takes.
     pub description: String,
+    /// What failed, in full: several lines for people, where the provider shows them. Empty if nothing did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
+    /// When its last attempt began, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
     /// The address of the run.
     pub link: String,
 }
+
+/// GitHub's id of the check run under which it shows the states of a task's runs at a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CheckRunId(pub u64);
 
 /// What was last passed on about a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +182,8 @@ impl Run {
             context: context.clone(),
             state,
             description,
+            details: String::new(),
+            started: None,
             link: link.to_owned(),
         };
         let former = self.reported.as_ref().filter(|reported| reported.commit != target.commit);
@@ -168,7 +191,11 @@ impl Run {
             let description = format!("Another attempt builds commit {}", short(&target.commit));
             report(&reported.commit, ReportState::Canceled, description)
         });
-        let now = report(&target.commit, ReportState::of(&self.state), describe(self));
+        let now = StatusReport {
+            details: details(self),
+            started: self.state.started(),
+            ..report(&target.commit, ReportState::of(&self.state), describe(self))
+        };
         former.into_iter().chain([now]).collect()
     }
 }
@@ -201,6 +228,14 @@ fn describe(run: &Run) -> String {
     one_line(&text)
 }
 
+/// What failed, as the run's masked error says it.
+fn details(run: &Run) -> String {
+    let error = run.state.done().and_then(|done| done.outcome.error());
+    let text = error.map(ToString::to_string).unwrap_or_default();
+    let text: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+    cut(text, LONGEST_DETAILS)
+}
+
 fn pushed(product: &Product) -> String {
     let images: BTreeSet<(&str, &str)> = product
         .outputs
@@ -226,9 +261,13 @@ fn failed(error: &RunError) -> String {
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line: String = line.chars().filter(|c| !c.is_control()).collect();
-    match line.char_indices().nth(LONGEST) {
-        None => line,
-        Some(_) => line.chars().take(LONGEST - 1).chain(['…']).collect(),
+    cut(line, LONGEST)
+}
+
+fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text,
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
     }
 }
 

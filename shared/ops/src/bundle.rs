@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use gantry_domain::image::RegistryHost;
 use gantry_domain::recipe::{ArgName, Recipe, ValueName, Work};
@@ -9,6 +10,7 @@ use gantry_domain::registry::Registry;
 use gantry_domain::run::Run;
 use gantry_domain::sealed::Sealed;
 use gantry_domain::secret::SecretId;
+use gantry_domain::timestamp::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -22,6 +24,9 @@ pub const MOST_SECRET_BYTES: usize = 32 << 10;
 /// The shortest value of a query that is masked separately; shorter ones would match ordinary words.
 const SHORTEST_QUERY_VALUE: usize = 16;
 
+/// How long before its end a token for git is no longer used: a fetch logs in several times.
+const LOGIN: Duration = Duration::from_secs(60);
+
 /// The decrypted secrets of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
@@ -29,6 +34,8 @@ pub struct Bundle {
     pub registries: BTreeMap<RegistryHost, Credentials>,
     /// The token for the git repository.
     pub git_token: Option<SecretString>,
+    /// When that token ends, if it does.
+    pub git_token_until: Option<Timestamp>,
     /// The query of the archive's URL.
     pub source_query: Option<SecretString>,
     /// The secret build arguments.
@@ -53,6 +60,8 @@ pub struct ReadSecret {
 struct Plain<Text> {
     registries: BTreeMap<RegistryHost, (Text, Text)>,
     git_token: Option<Text>,
+    #[serde(default)]
+    git_token_until: Option<Timestamp>,
     source_query: Option<Text>,
     build_args: BTreeMap<ArgName, Text>,
     values: BTreeMap<ValueName, Text>,
@@ -121,6 +130,9 @@ impl Bundle {
         let given = given.chain(self.secrets.values().map(|secret| &secret.value));
         let mut masked: Vec<SecretString> =
             passwords.chain(&self.git_token).chain(given).cloned().collect();
+        // Hosts get the part after `user:` only, and may show it alone.
+        let token = self.git_token.as_ref().and_then(|token| token.expose_secret().split_once(':'));
+        masked.extend(token.map(|(_, token)| SecretString::from(token)));
         if let Some(query) = &self.source_query {
             // A server may show a part of a URL alone.
             let pairs = query.expose_secret().split('&');
@@ -148,13 +160,19 @@ impl Bundle {
     /// Whether it contains no secrets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { registries, git_token, source_query, build_args, values, secrets } = self;
+        let Self { registries, git_token, source_query, build_args, values, secrets, .. } = self;
         registries.is_empty()
             && git_token.is_none()
             && source_query.is_none()
             && build_args.is_empty()
             && values.is_empty()
             && secrets.is_empty()
+    }
+
+    /// Whether the token for the git repository ends before a fetch that begins at `now` has logged in.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.git_token_until.is_some_and(|until| until <= now.after(LOGIN))
     }
 
     /// Seals it so that only the pool's workers open it, and only for `run` in its current form.
@@ -172,6 +190,7 @@ impl Bundle {
                 })
                 .collect(),
             git_token: self.git_token.as_ref().map(ExposeSecret::expose_secret),
+            git_token_until: self.git_token_until,
             source_query: self.source_query.as_ref().map(ExposeSecret::expose_secret),
             build_args: self
                 .build_args
@@ -212,6 +231,7 @@ impl Bundle {
                 })
                 .collect(),
             git_token: plain.git_token.map(SecretString::from),
+            git_token_until: plain.git_token_until,
             source_query: plain.source_query.map(SecretString::from),
             build_args: plain
                 .build_args

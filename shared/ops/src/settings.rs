@@ -9,7 +9,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gantry_domain::code_host::CodeHostEntry;
+use gantry_domain::code_host::{CodeHostEntry, HostKind, HostName};
+use gantry_domain::github_app::{AppGrant, AppId};
 use gantry_domain::id::{PoolName, WorkerId};
 use gantry_domain::registry::RegistryChoice;
 use gantry_domain::vault::{Origin, VaultGrant};
@@ -49,6 +50,7 @@ pub struct Settings {
     pub worker: Worker,
     pub steps: Steps,
     pub code_hosts: CodeHosts,
+    pub github_app: GithubApp,
     pub vaults: Vaults,
     pub key_vault: KeyVault,
     pub hashicorp_vault: HashicorpVault,
@@ -203,6 +205,21 @@ pub struct CodeHosts {
     #[serde(deserialize_with = "each")]
     pub apis: Vec<CodeHostEntry>,
     pub provision: bool,
+}
+
+/// `[github_app]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "gantry.default.toml says what each setting means, once")]
+pub struct GithubApp {
+    #[serde(deserialize_with = "optional")]
+    pub id: Option<AppId>,
+    #[serde(deserialize_with = "optional")]
+    pub private_key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "parsed")]
+    pub host: HostName,
+    #[serde(deserialize_with = "each")]
+    pub grants: Vec<AppGrant>,
 }
 
 /// `[vaults]`
@@ -409,6 +426,7 @@ impl Settings {
         if !self.code_hosts.apis.iter().all(|entry| hosts.insert(&entry.host)) {
             found.push(("code_hosts.apis", "it names a host twice: remove one"));
         }
+        self.github_app_contradicts(&mut found);
         self.vaults_contradict(&mut found);
         if self.steps.run_memory < self.steps.memory {
             found.push(("steps.run_memory", "at least `steps.memory`"));
@@ -423,6 +441,25 @@ impl Settings {
             found.push(("sweep.interval", "more than nothing"));
         }
         found
+    }
+
+    fn github_app_contradicts(&self, found: &mut Vec<(&'static str, &'static str)>) {
+        let app = &self.github_app;
+        if app.id.is_some() != app.private_key_file.is_some() {
+            found.push(("github_app.id", "set `id` and `private_key_file`, or none of them"));
+        }
+        if app.id.is_none() && !app.grants.is_empty() {
+            found.push(("github_app.grants", "set `github_app.id`, too"));
+        }
+        let host = app.host.as_str();
+        let entry = self.code_hosts.apis.iter().find(|entry| entry.host == host);
+        let is_github = match entry {
+            Some(entry) => entry.kind == HostKind::GitHub,
+            None => host == "github.com" || host.ends_with(".ghe.com"),
+        };
+        if !is_github {
+            found.push(("github_app.host", "add it to `code_hosts.apis`, as `HOST=github`"));
+        }
     }
 
     fn vaults_contradict(&self, found: &mut Vec<(&'static str, &'static str)>) {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use gantry_domain::id::{LeaseNonce, RunId, TaskId};
-use gantry_domain::report::StatusReport;
+use gantry_domain::report::{CheckRunId, StatusReport};
 use gantry_domain::run::Run;
 use gantry_domain::source::GitUrl;
 use gantry_domain::timestamp::Timestamp;
@@ -34,6 +34,9 @@ pub struct Outgoing {
     pub url: GitUrl,
     /// The report.
     pub report: StatusReport,
+    /// The check run that shows the task's runs at this commit, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_run: Option<CheckRunId>,
     /// Whether it was sent.
     pub sending: Sending,
 }
@@ -121,6 +124,7 @@ pub(crate) async fn enqueue(
         task_created: revision.created,
         url: url.clone(),
         report,
+        check_run: None,
         sending: Sending::Due { at: now, since: now, failures: 0 },
     };
     let key = new.key();
@@ -135,6 +139,7 @@ pub(crate) async fn enqueue(
     if let Sending::Due { at, failures: failures @ 1.., .. } = found.value.sending {
         new.sending = Sending::Due { at, since: now, failures };
     }
+    new.check_run = found.value.check_run;
     reindex(batch, &new, now);
     found.value = new;
     found.replace_in(batch, key)
@@ -201,19 +206,23 @@ pub async fn claim(
 
 /// How a claim ends.
 enum End {
-    Sent,
+    Sent { check_run: Option<CheckRunId> },
     NoApi,
     Failed { pause: Duration, problem: String },
     GivenUp { problem: String },
 }
 
-/// Ends a claim: the code host has the report. What replaced it meanwhile stays due. Changes nothing if the claim has
-/// expired and somebody else has one.
+/// Ends a claim: the code host has the report, and shows it as this check run, if it is one. What replaced it meanwhile
+/// stays due. Changes nothing if the claim has expired and somebody else has one.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn sent(store: &dyn Store, claimed: &Claimed) -> Result<(), StoreError> {
-    end(store, claimed, End::Sent).await
+pub async fn sent(
+    store: &dyn Store,
+    claimed: &Claimed,
+    check_run: Option<CheckRunId>,
+) -> Result<(), StoreError> {
+    end(store, claimed, End::Sent { check_run }).await
 }
 
 /// Ends a claim like [`sent`]: gantry knows no API of the code host.
@@ -250,6 +259,15 @@ pub async fn give_up(
     end(store, claimed, End::GivenUp { problem }).await
 }
 
+impl End {
+    fn check_run(&self) -> Option<CheckRunId> {
+        match self {
+            Self::Sent { check_run } => *check_run,
+            Self::NoApi | Self::Failed { .. } | Self::GivenUp { .. } => None,
+        }
+    }
+}
+
 async fn end(store: &dyn Store, claimed: &Claimed, end: End) -> Result<(), StoreError> {
     let was = &claimed.outgoing;
     let (key, turn_key) = (was.key(), was.turn_key());
@@ -268,8 +286,9 @@ async fn end(store: &dyn Store, claimed: &Claimed, end: End) -> Result<(), Store
             if is_same {
                 runs::note_problem(store, &mut batch, was, problem).await?;
             }
-            if sending != found.value.sending {
-                found.value.sending = sending;
+            let check_run = end.check_run().or(found.value.check_run);
+            if (sending, check_run) != (found.value.sending, found.value.check_run) {
+                (found.value.sending, found.value.check_run) = (sending, check_run);
                 found.replace_in(&mut batch, key.clone())?;
                 reindex(&mut batch, &found.value, now);
             }
@@ -290,8 +309,8 @@ fn ended(sending: Sending, is_same: bool, end: &End, now: Timestamp) -> (Sending
             let at = at.max(now.after(*pause));
             (Sending::Due { at, since, failures: failures.saturating_add(1) }, None)
         }
-        End::Sent | End::NoApi | End::GivenUp { .. } if !is_same => (sending, None),
-        End::Sent => (Sending::Sent, None),
+        End::Sent { .. } | End::NoApi | End::GivenUp { .. } if !is_same => (sending, None),
+        End::Sent { .. } => (Sending::Sent, None),
         End::NoApi => (Sending::NoApi, None),
         End::GivenUp { problem } => (Sending::GivenUp, Some(problem)),
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use gantry_domain::hook::Hook;
-use gantry_domain::id::{HookId, LeaseNonce, RunPrefix};
+use gantry_domain::id::{HookId, LeaseNonce, RegistryName, RunPrefix};
 use gantry_domain::sealed::Sealed;
 use gantry_domain::source::{GitUrl, RepositoryKey};
 use gantry_domain::timestamp::Timestamp;
@@ -47,8 +47,39 @@ pub struct Webhook {
     pub address: Url,
     /// The repository, as a task named it.
     pub url: GitUrl,
-    /// The token that made it, which also removes it once no task has one.
-    pub token: Sealed,
+    /// What it was made with, which also removes it once no task needs it.
+    #[serde(flatten)]
+    pub made_with: MadeWith,
+}
+
+/// What a webhook is made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MadeWith {
+    /// A task's token.
+    Token(Sealed),
+    /// The operator's App, on behalf of this registry.
+    App(RegistryName),
+}
+
+impl MadeWith {
+    /// The token, if it is one.
+    #[must_use]
+    pub fn token(&self) -> Option<&Sealed> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::App(_) => None,
+        }
+    }
+
+    /// The registry, if it is the App.
+    #[must_use]
+    pub fn registry(&self) -> Option<&RegistryName> {
+        match self {
+            Self::Token(_) => None,
+            Self::App(registry) => Some(registry),
+        }
+    }
 }
 
 /// How a webhook stands.

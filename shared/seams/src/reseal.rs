@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Versioned};
-use crate::provisioning::{self, Provisioned};
+use crate::provisioning::{self, MadeWith, Provisioned};
 use crate::retry;
 use crate::store::{Batch, CommitError, Expect, From, Index, Key, Kind, Store, StoreError};
 use crate::{hooks, notifications, registries, runs, secrets, tasks};
@@ -246,7 +246,10 @@ impl Holder for Provisioned {
     }
 
     fn secrets(&mut self) -> Vec<&mut Sealed> {
-        self.webhook.iter_mut().map(|webhook| &mut webhook.token).collect()
+        match self.webhook.as_mut().map(|webhook| &mut webhook.made_with) {
+            Some(MadeWith::Token(token)) => vec![token],
+            Some(MadeWith::App(_)) | None => Vec::new(),
+        }
     }
 }
 

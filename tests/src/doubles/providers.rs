@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use gantry_domain::code_host::HostKind;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
-use gantry_domain::report::StatusReport;
+use gantry_domain::report::{CheckRunId, StatusReport};
 use gantry_domain::source::{CommitId, GitUrl};
 use gantry_ops::secret::ExposeSecret as _;
 use gantry_remote::code_host::{
     CodeHostError, CodeHostFailure, FoundHook, ListedPullRequest, OpenPullRequests, ProviderApi,
-    RepositoryAccess, SentDeliveries, SentDelivery, WantedHook,
+    ReportedRun, RepositoryAccess, SentDeliveries, SentDelivery, WantedHook,
 };
 use reqwest::Url;
 use tokio::sync::watch;
@@ -271,7 +271,8 @@ impl ProviderApi for ScriptedProviders {
         &self,
         at: RepositoryAccess<'_>,
         report: &StatusReport,
-    ) -> Result<(), CodeHostError> {
+        _: &ReportedRun,
+    ) -> Result<Option<CheckRunId>, CodeHostError> {
         let commit = &report.target.commit;
         {
             let mut state = self.state();
@@ -292,7 +293,7 @@ impl ProviderApi for ScriptedProviders {
             return Err(error);
         }
         state.reports.push(report.clone());
-        Ok(())
+        Ok(None)
     }
 
     fn kind(&self, _: &GitUrl) -> Option<HostKind> {

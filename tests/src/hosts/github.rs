@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::contract::{Contract, Operation};
+use super::github_app::RegisteredApp;
 use super::hooks::{self, Hooks, merge};
 use super::lists::open_page;
 use super::server::{self, Answer, Asked, HostServer};
@@ -40,6 +41,12 @@ pub struct GitHubState {
     pub comparisons: BTreeMap<String, Comparison>,
     /// The statuses that were set: the commit, and the body.
     pub statuses: Vec<(String, Value)>,
+    /// The check runs of the App, in the order in which they were made.
+    pub check_runs: Vec<Value>,
+    /// What was set of check runs: the id, and the body.
+    pub checks_set: Vec<(u64, Value)>,
+    /// The App that is registered here.
+    pub app: RegisteredApp,
     /// The webhooks.
     pub hooks: Hooks,
     /// The deliveries of each webhook: the fields that differ from the example.
@@ -136,10 +143,20 @@ impl GitHubState {
         {
             self.violations.push(format!("headers: {:?}", asked.headers));
         }
+        let words = at_root.words();
+        if words.first() == Some(&"app") || words.last() == Some(&"installation") {
+            return self.app.answer(operation, asked, &words);
+        }
         let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
         let is_of_hooks = at_root.words.get(3).is_some_and(|word| word == "hooks");
         match (token, asked.method == "GET" && !is_of_hooks) {
             (TOKEN, _) | (READER, true) => {}
+            (token, _) if token.starts_with("ghs_") => {
+                if let Some(refusal) = self.app.refusal(token, asked, &words) {
+                    self.violations.push(refusal.clone());
+                    return refuse(403, &refusal);
+                }
+            }
             (READER, false) => {
                 let mut answer = refuse(403, "Resource not accessible by personal access token");
                 let right = if is_of_hooks { "repository_hooks=write" } else { "statuses=write" };
@@ -150,7 +167,6 @@ impl GitHubState {
             ("", _) => return refuse(404, "Not Found"),
             (_, _) => return refuse(401, "Bad credentials"),
         }
-        let words = at_root.words();
         if words.get(1..3) != Some(&["octo", "web"]) {
             return refuse(404, "Not Found");
         }
@@ -161,6 +177,9 @@ impl GitHubState {
             ["pulls", number, "files"] => self.pull_files(operation, number, asked),
             ["compare", spec] => self.comparison(operation, spec),
             ["statuses", commit] => Some(self.set_status(operation, commit, &asked.body)),
+            ["commits", commit, "check-runs"] => Some(self.list_checks(operation, commit, asked)),
+            ["check-runs"] => Some(self.create_check(operation, &asked.body)),
+            ["check-runs", id] => self.update_check(operation, id, &asked.body),
             ["hooks", rest @ ..] => return self.hooks(operation, rest, asked),
             _ => None,
         };
@@ -258,6 +277,41 @@ impl GitHubState {
         hook["id"] = self.hooks.next_id().into();
         self.hooks.all.push(hook.clone());
         Some(hook)
+    }
+
+    fn list_checks(&self, operation: &Operation, commit: &str, asked: &Asked) -> Value {
+        let is_asked_for = |check: &&Value| {
+            check["head_sha"] == commit
+                && check["name"] == asked.query("check_name")
+                && asked.query("app_id") == super::github_app::NUMBER.to_string()
+        };
+        let found: Vec<&Value> =
+            self.check_runs.iter().rev().filter(is_asked_for).take(1).collect();
+        let mut listed = operation.example.clone();
+        merge(&mut listed, &json!({"total_count": found.len(), "check_runs": found}));
+        listed
+    }
+
+    fn create_check(&mut self, operation: &Operation, body: &Value) -> Value {
+        let id = self.check_runs.len() as u64 + 1;
+        let mut check = operation.example.clone();
+        merge(&mut check, body);
+        check["id"] = id.into();
+        check["conclusion"] = body["conclusion"].clone();
+        self.check_runs.push(check.clone());
+        self.checks_set.push((id, body.clone()));
+        check
+    }
+
+    fn update_check(&mut self, operation: &Operation, id: &str, body: &Value) -> Option<Value> {
+        let number: u64 = id.parse().ok()?;
+        let check = self.check_runs.iter_mut().find(|check| check["id"] == number)?;
+        merge(check, body);
+        check["conclusion"] = body["conclusion"].clone();
+        self.checks_set.push((number, body.clone()));
+        let mut shown = operation.example.clone();
+        merge(&mut shown, check);
+        Some(shown)
     }
 
     fn set_status(&mut self, operation: &Operation, commit: &str, body: &Value) -> Value {

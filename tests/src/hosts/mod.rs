@@ -5,6 +5,7 @@ pub mod bitbucket;
 mod contract;
 pub mod gitea;
 pub mod github;
+pub mod github_app;
 pub mod gitlab;
 pub mod hooks;
 mod lists;

@@ -9,7 +9,7 @@ use gantry_tests::hosts::code_hosts;
 use gantry_tests::hosts::server::json as answer;
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, report, why};
+use crate::{A, Access, B, C, RUN, STATES, all, report, why};
 
 const REPOSITORY: &str = "278d5cd2-584d-4b63-824a-2ba458937249";
 const FORK: &str = "3411ebc1-d5aa-464f-9615-0b527bc66719";
@@ -118,11 +118,14 @@ async fn long_lists_of_changes_are_read_page_by_page_and_the_longest_are_unknown
 async fn each_state_of_a_run_is_a_status_of_its_commit() {
     let (server, hosts, access) = azure().await;
     for state in STATES {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let set = std::mem::take(&mut server.state().commit_statuses);
     let states: Vec<&Value> = set.iter().map(|(_, body)| &body["state"]).collect();
-    assert_eq!(states, ["pending", "pending", "succeeded", "failed", "error", "error"]);
+    assert_eq!(
+        states,
+        ["pending", "pending", "pending", "succeeded", "failed", "failed", "error", "error"]
+    );
     let body = json!({
         "state": "pending", "description": "Pushed web:1", "targetUrl": "https://gantry.example/runs/ca1",
         "context": {"genre": "gantry", "name": "web"},
@@ -142,8 +145,8 @@ async fn a_pull_request_gets_the_status_at_the_last_iteration_of_the_commit() {
     let (server, hosts, access) = azure().await;
     let commits = [A, B, A].map(str::to_owned).to_vec();
     server.state().iterations.insert(22, commits);
-    hosts.report(access.at(), &report_of_pull(A)).await.unwrap();
-    hosts.report(access.at(), &report_of_pull(B)).await.unwrap();
+    hosts.report(access.at(), &report_of_pull(A), &RUN).await.unwrap();
+    hosts.report(access.at(), &report_of_pull(B), &RUN).await.unwrap();
     let set: Vec<(u64, Value)> = std::mem::take(&mut server.state().pull_statuses);
     let iterations: Vec<&Value> = set.iter().map(|(_, body)| &body["iterationId"]).collect();
     assert_eq!(iterations, [3, 2]);
@@ -154,7 +157,7 @@ async fn a_pull_request_gets_the_status_at_the_last_iteration_of_the_commit() {
 async fn a_commit_that_no_iteration_has_gets_no_status_at_the_pull_request() {
     let (server, hosts, access) = azure().await;
     server.state().iterations.insert(22, vec![A.to_owned()]);
-    hosts.report(access.at(), &report_of_pull(C)).await.unwrap();
+    hosts.report(access.at(), &report_of_pull(C), &RUN).await.unwrap();
     assert_eq!(server.state().commit_statuses.len(), 1);
     assert!(server.state().pull_statuses.is_empty());
 }
@@ -166,7 +169,7 @@ async fn a_page_to_sign_in_means_that_the_token_was_refused() {
         server.server().fail(move |_| Some(sign_in_page(status)));
         for error in [
             hosts.pull_request(access.at(), 1).await.unwrap_err(),
-            hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap_err(),
+            hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap_err(),
         ] {
             assert_eq!(error.kind, CodeHostFailure::RefusedToken, "{status}: {error}");
         }

@@ -9,7 +9,7 @@ use gantry_tests::hosts::code_hosts;
 use gantry_tests::hosts::server::json as answer;
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, report, why};
+use crate::{A, Access, B, C, RUN, STATES, all, report, why};
 
 const REPOSITORY: &str = "{d93ba5d4-0000-0000-0000-000000000001}";
 const FORK: &str = "{d93ba5d4-0000-0000-0000-000000000002}";
@@ -110,20 +110,29 @@ async fn the_files_of_a_pull_request_differ_from_where_it_began() {
 async fn each_state_of_a_run_is_a_build_status_with_a_short_key() {
     let (server, hosts, access) = bitbucket().await;
     for state in STATES {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let long = format!("gantry/{}", "x".repeat(100)).parse().unwrap();
     let report = StatusReport { context: long, ..report(ReportState::Succeeded) };
-    hosts.report(access.at(), &report).await.unwrap();
+    hosts.report(access.at(), &report, &RUN).await.unwrap();
     let set = std::mem::take(&mut server.state().statuses);
     let states: Vec<&Value> = set.iter().map(|(.., body)| &body["state"]).collect();
-    let expected =
-        ["INPROGRESS", "INPROGRESS", "SUCCESSFUL", "FAILED", "FAILED", "STOPPED", "SUCCESSFUL"];
+    let expected = [
+        "INPROGRESS",
+        "INPROGRESS",
+        "INPROGRESS",
+        "SUCCESSFUL",
+        "FAILED",
+        "FAILED",
+        "FAILED",
+        "STOPPED",
+        "SUCCESSFUL",
+    ];
     assert_eq!(states, expected);
     assert!(set.iter().all(|(repository, commit, _)| repository == "web" && commit == B));
     // One key per name: a later state replaces the former.
     let keys: Vec<&Value> = set.iter().map(|(.., body)| &body["key"]).collect();
-    assert!(keys[..6].iter().all(|key| *key == keys[0]) && keys[6] != keys[0]);
+    assert!(keys[..8].iter().all(|key| *key == keys[0]) && keys[8] != keys[0]);
 }
 
 #[tokio::test]
@@ -135,7 +144,7 @@ async fn a_forks_commit_gets_its_status_in_the_fork() {
         repository: Some(FORK.parse().unwrap()),
     };
     let report = StatusReport { target, ..report(ReportState::Running) };
-    hosts.report(access.at(), &report).await.unwrap();
+    hosts.report(access.at(), &report, &RUN).await.unwrap();
     assert_eq!(server.state().statuses[0].0, FORK);
 }
 
@@ -151,7 +160,7 @@ async fn a_token_of_an_account_is_sent_as_its_password() {
         ),
     ] {
         let access = Access::new(&server.url(), &token);
-        let _taken = hosts.report(access.at(), &report(ReportState::Running)).await;
+        let _taken = hosts.report(access.at(), &report(ReportState::Running), &RUN).await;
         assert_eq!(server.server().asked().pop().unwrap().header("authorization"), header);
     }
 }

@@ -16,7 +16,7 @@ use hyper::Response;
 use reqwest::Url;
 use serde_json::json;
 
-use crate::{A, Access, B, report};
+use crate::{A, Access, B, RUN, report};
 
 const TOKEN: &str = "CanaryOfTheToken0123456789";
 
@@ -95,7 +95,7 @@ impl Failing {
 
     async fn report(&self, access: &Access) -> Failed {
         let report = report(ReportState::Succeeded);
-        let error = self.hosts().report(access.at(), &report).await.unwrap_err();
+        let error = self.hosts().report(access.at(), &report, &RUN).await.unwrap_err();
         Failed { what: format!("{} report", self.kind), error }
     }
 }

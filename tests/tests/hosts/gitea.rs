@@ -5,7 +5,7 @@ use gantry_tests::hosts::code_hosts;
 use gantry_tests::hosts::gitea::{GiteaServer, TOKEN};
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, report, why};
+use crate::{A, Access, B, C, RUN, STATES, all, report, why};
 
 async fn gitea() -> (GiteaServer, CodeHosts, Access) {
     let server = GiteaServer::start().await.unwrap();
@@ -80,10 +80,13 @@ async fn the_files_of_a_pull_request_are_read_page_by_page_whatever_the_servers_
 async fn each_state_of_a_run_is_a_status_of_its_commit() {
     let (server, hosts, access) = gitea().await;
     for state in STATES {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let set = std::mem::take(&mut server.state().statuses);
     let states: Vec<&Value> = set.iter().map(|(_, body)| &body["state"]).collect();
-    assert_eq!(states, ["pending", "pending", "success", "failure", "error", "error"]);
+    assert_eq!(
+        states,
+        ["pending", "pending", "pending", "success", "failure", "failure", "error", "error"]
+    );
     assert!(set.iter().all(|(commit, body)| commit == B && body["context"] == "gantry/web"));
 }

@@ -10,7 +10,7 @@ use gantry_tests::hosts::server::json as answer;
 use gantry_tests::hosts::{Answer, code_hosts};
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, report, why};
+use crate::{A, Access, B, C, RUN, STATES, all, report, why};
 
 async fn github() -> (GitHubServer, CodeHosts, Access) {
     let server = GitHubServer::start().await.unwrap();
@@ -130,11 +130,14 @@ async fn the_files_of_a_pull_request_are_read_page_by_page() {
 async fn each_state_of_a_run_is_a_status_of_its_commit() {
     let (server, hosts, access) = github().await;
     for state in STATES {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let set = std::mem::take(&mut server.state().statuses);
     let states: Vec<&Value> = set.iter().map(|(_, body)| &body["state"]).collect();
-    assert_eq!(states, ["pending", "pending", "success", "failure", "error", "error"]);
+    assert_eq!(
+        states,
+        ["pending", "pending", "pending", "success", "failure", "failure", "error", "error"]
+    );
     assert!(set.iter().all(|(commit, body)| commit == B && body["context"] == "gantry/web"));
     assert_eq!(set[0].1["target_url"], "https://gantry.example/runs/ca1");
 }
@@ -146,7 +149,7 @@ async fn a_long_description_is_cut_to_140_characters() {
         [("é".repeat(140), "é".repeat(140)), ("é".repeat(141), format!("{}…", "é".repeat(139)))]
     {
         let report = StatusReport { description: given, ..report(ReportState::Succeeded) };
-        hosts.report(access.at(), &report).await.unwrap();
+        hosts.report(access.at(), &report, &RUN).await.unwrap();
         assert_eq!(server.state().statuses.pop().unwrap().1["description"], kept.as_str());
     }
 }
@@ -155,14 +158,14 @@ async fn a_long_description_is_cut_to_140_characters() {
 async fn a_user_before_the_token_is_not_sent() {
     let (server, hosts, _) = github().await;
     let access = Access::new(&server.url(), &format!("x-access-token:{TOKEN}"));
-    hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap();
+    hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_token_that_may_only_read_sets_no_status_and_the_error_names_the_permission() {
     let (server, hosts, _) = github().await;
     let access = Access::new(&server.url(), READER);
-    let error = hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap_err();
+    let error = hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap_err();
     let told = format!(
         "127.0.0.1 refused the token for {} (403 Forbidden): to set a commit status, it needs the permission \
          \"Commit statuses: write\" for this repository",
@@ -201,7 +204,8 @@ async fn a_limit_of_requests_tells_how_long_to_wait() {
         server.server().fail(move |_| {
             Some(with_headers(answer(status, &json!({"message": message})), &headers))
         });
-        let error = hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap_err();
+        let error =
+            hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap_err();
         let retry_after = Some(Duration::from_secs(seconds));
         assert_eq!(error.kind, CodeHostFailure::Transient { retry_after }, "{shown:?}: {error}");
         assert!(error.to_string().contains("limits the number of requests"), "{error}");
@@ -223,7 +227,8 @@ async fn a_refusal_names_the_scope_of_a_classic_token_and_the_permission_of_a_fi
         server.server().fail(move |_| {
             Some(with_headers(answer(403, &json!({"message": "Forbidden"})), &[header]))
         });
-        let error = hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap_err();
+        let error =
+            hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap_err();
         assert!(error.to_string().contains(told), "{error}");
         assert_eq!(error.kind, CodeHostFailure::RefusedToken);
     }
@@ -238,7 +243,8 @@ async fn a_status_that_github_cannot_take_is_not_repeated() {
         ("Validation Failed", "(422)"),
     ] {
         server.server().fail(move |_| Some(answer(422, &json!({"message": message}))));
-        let error = hosts.report(access.at(), &report(ReportState::Succeeded)).await.unwrap_err();
+        let error =
+            hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await.unwrap_err();
         assert!(error.to_string().contains(told), "{error}");
         assert_eq!(error.kind, CodeHostFailure::Permanent);
     }

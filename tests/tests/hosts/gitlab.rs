@@ -7,7 +7,7 @@ use gantry_tests::hosts::gitlab::{FORK, GitLabServer, PROJECT, TOKEN};
 use gantry_tests::hosts::server::json as answer;
 use serde_json::{Value, json};
 
-use crate::{A, Access, B, C, STATES, all, report, why};
+use crate::{A, Access, B, C, RUN, STATES, all, report, why};
 
 async fn gitlab() -> (GitLabServer, CodeHosts, Access) {
     let server = GitLabServer::start().await.unwrap();
@@ -86,11 +86,11 @@ async fn the_files_of_a_merge_request_are_read_page_by_page() {
 async fn each_state_of_a_run_is_a_status_of_its_commit() {
     let (server, hosts, access) = gitlab().await;
     for state in STATES {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let set = std::mem::take(&mut server.state().statuses);
     let states: Vec<&Value> = set.iter().map(|(.., body)| &body["state"]).collect();
-    assert_eq!(states, ["pending", "running", "success", "failed", "failed", "canceled"]);
+    assert_eq!(states, ["pending", "running", "success", "failed", "failed", "failed", "canceled"]);
     assert!(set.iter().all(|(project, commit, _)| project == "4" && commit == B));
     assert_eq!(set[0].2["name"], "gantry/web");
 }
@@ -109,7 +109,7 @@ async fn a_state_that_is_there_already_is_no_error() {
         // Another run.
         ReportState::Pending,
     ] {
-        hosts.report(access.at(), &report(state)).await.unwrap();
+        hosts.report(access.at(), &report(state), &RUN).await.unwrap();
     }
     let states: Vec<Value> =
         server.state().statuses.iter().map(|(.., body)| body["state"].clone()).collect();
@@ -124,7 +124,7 @@ async fn an_end_that_gitlab_does_not_take_is_an_error_unless_it_is_there_already
             let message = format!("Cannot transition status via :success from :{from}");
             Some(answer(400, &json!({"message": message})))
         });
-        let taken = hosts.report(access.at(), &report(ReportState::Succeeded)).await;
+        let taken = hosts.report(access.at(), &report(ReportState::Succeeded), &RUN).await;
         assert_eq!(taken.is_ok(), is_taken, "{taken:?}");
     }
 }
@@ -133,7 +133,7 @@ async fn an_end_that_gitlab_does_not_take_is_an_error_unless_it_is_there_already
 async fn a_conflict_with_another_report_is_tried_again() {
     let (server, hosts, access) = gitlab().await;
     server.server().fail(|_| Some(answer(409, &json!({"message": "409 Conflict"}))));
-    let error = hosts.report(access.at(), &report(ReportState::Running)).await.unwrap_err();
+    let error = hosts.report(access.at(), &report(ReportState::Running), &RUN).await.unwrap_err();
     assert_eq!(error.kind, CodeHostFailure::Transient { retry_after: None }, "{error}");
 }
 
@@ -146,7 +146,7 @@ async fn a_forks_commit_gets_its_status_in_the_fork() {
         repository: Some(FORK.to_string().parse().unwrap()),
     };
     let report = StatusReport { target, ..report(ReportState::Running) };
-    hosts.report(access.at(), &report).await.unwrap();
+    hosts.report(access.at(), &report, &RUN).await.unwrap();
     assert_eq!(server.state().statuses[0].0, FORK.to_string());
 }
 
@@ -157,11 +157,11 @@ async fn a_gitlab_in_a_folder_of_its_host_is_used() {
     // The folder is a part of the repository's URL, and not of the project's path.
     let hosts = code_hosts(&[format!("{host}=gitlab@http://{host}/api/v4")]);
     let access = Access::new(&server.url(), TOKEN);
-    hosts.report(access.at(), &report(ReportState::Running)).await.unwrap();
+    hosts.report(access.at(), &report(ReportState::Running), &RUN).await.unwrap();
 
     let hosts = code_hosts(&[format!("{host}=gitlab@http://{host}/git/api/v4")]);
     let access = Access::new(&format!("http://{host}/git/group/sub/web.git"), TOKEN);
-    let _missing = hosts.report(access.at(), &report(ReportState::Running)).await;
+    let _missing = hosts.report(access.at(), &report(ReportState::Running), &RUN).await;
     let asked = server.server().asked().pop().unwrap();
     assert_eq!(asked.words()[..5], ["git", "api", "v4", "projects", "group/sub/web"]);
 }

@@ -7,17 +7,20 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+use std::sync::LazyLock;
+
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::report::{ReportState, ReportTarget, StatusReport};
 use gantry_domain::source::GitUrl;
 use gantry_ops::secret::SecretString;
-use gantry_remote::code_host::RepositoryAccess;
+use gantry_remote::code_host::{ReportedRun, RepositoryAccess};
 
 mod azure_devops;
 mod bitbucket;
 mod faults;
 mod gitea;
 mod github;
+mod github_app;
 mod gitlab;
 mod guide;
 mod hooks;
@@ -45,7 +48,7 @@ impl Access {
     }
 
     pub(crate) fn at(&self) -> RepositoryAccess<'_> {
-        RepositoryAccess { url: &self.url, token: self.token.as_ref() }
+        RepositoryAccess { url: &self.url, registry: None, token: self.token.as_ref() }
     }
 }
 
@@ -56,16 +59,24 @@ pub(crate) fn report(state: ReportState) -> StatusReport {
         context: "gantry/web".parse().unwrap(),
         state,
         description: "Pushed web:1".to_owned(),
+        details: String::new(),
+        started: None,
         link: "https://gantry.example/runs/ca1".to_owned(),
     }
 }
 
+/// The run that is reported.
+pub(crate) static RUN: LazyLock<ReportedRun> =
+    LazyLock::new(|| ReportedRun { run: "ca1".parse().unwrap(), check_run: None });
+
 /// All states.
-pub(crate) const STATES: [ReportState; 6] = [
+pub(crate) const STATES: [ReportState; 8] = [
     ReportState::Pending,
+    ReportState::Held,
     ReportState::Running,
     ReportState::Succeeded,
     ReportState::Failed,
+    ReportState::TimedOut,
     ReportState::Errored,
     ReportState::Canceled,
 ];

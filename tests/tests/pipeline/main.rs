@@ -33,6 +33,7 @@ mod embedded {
     mod declared_secrets;
     mod doctor;
     mod forged;
+    mod github_app;
     mod hosts;
     mod incarnations;
     mod keeping;
@@ -107,6 +108,7 @@ mod slow {
         mod causes;
         mod crowds;
         mod declared_secrets;
+        mod github_app;
         mod hosts;
         mod incarnations;
         mod keeping;

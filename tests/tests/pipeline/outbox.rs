@@ -57,9 +57,9 @@ async fn a_commit_has_one_claim_at_a_time_which_expires() {
 
     gantry.clock.advance(A_MINUTE);
     let second = claim(&gantry, api, "3").await.unwrap();
-    outbox::sent(gantry.store.as_ref(), &lost).await.unwrap();
+    outbox::sent(gantry.store.as_ref(), &lost, None).await.unwrap();
     assert!(claim(&gantry, web, "4").await.is_none(), "whoever lost a claim ends no other");
-    outbox::sent(gantry.store.as_ref(), &second).await.unwrap();
+    outbox::sent(gantry.store.as_ref(), &second, None).await.unwrap();
     assert!(claim(&gantry, api, "5").await.is_none(), "it is sent");
     assert!(claim(&gantry, web, "6").await.is_some(), "it is sent again rather than never");
 }
@@ -72,7 +72,7 @@ async fn what_replaces_a_report_while_it_is_sent_stays_due() {
     let store = gantry.store.as_ref();
     runs::cancel(store, run.id, &TestPipeline::canceler()).await.unwrap();
     report(&gantry, &run).await;
-    outbox::sent(store, &claimed).await.unwrap();
+    outbox::sent(store, &claimed, None).await.unwrap();
     let due = due(&gantry).await;
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].report.description, "Canceled");
@@ -100,7 +100,7 @@ async fn an_older_run_replaces_nothing_also_after_the_newer_one_was_sent() {
     assert_eq!(due(&gantry).await.iter().map(|due| due.run).collect::<Vec<_>>(), [newer.id]);
     let claimed = claim(&gantry, &due(&gantry).await[0], "1").await.unwrap();
     let store = gantry.store.as_ref();
-    outbox::sent(store, &claimed).await.unwrap();
+    outbox::sent(store, &claimed, None).await.unwrap();
     runs::cancel(store, older.id, &TestPipeline::canceler()).await.unwrap();
     report(&gantry, &older).await;
     assert!(due(&gantry).await.is_empty());
@@ -113,7 +113,7 @@ async fn a_report_that_was_sent_is_forgotten_with_the_runs_of_its_time() {
     enqueued(&gantry, "web", "a").await;
     let claimed = claim(&gantry, &due(&gantry).await[0], "1").await.unwrap();
     let store = gantry.store.as_ref();
-    outbox::sent(store, &claimed).await.unwrap();
+    outbox::sent(store, &claimed, None).await.unwrap();
     let sent = store.now().await.unwrap();
     assert_eq!(outbox::forget(store, sent, 10).await.unwrap(), 0);
     gantry.clock.advance(A_MINUTE);

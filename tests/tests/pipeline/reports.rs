@@ -202,7 +202,7 @@ async fn whatever_ends_a_run_the_code_host_shows_the_end() {
             "gantry/given-up Errored: gantry could not run it: no worker",
             "gantry/lost Errored: gantry could not run it: worker lost: lost stopped renewing its lease in attempt 3, the \
              last one; see that worker's log",
-            "gantry/timed-out Failed: Took too long: step `build`: over 60 s",
+            "gantry/timed-out TimedOut: Took too long: step `build`: over 60 s",
         ]
     );
 }

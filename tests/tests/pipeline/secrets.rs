@@ -16,7 +16,7 @@ use gantry_ops::bundle::Bundle;
 use gantry_ops::secret::{ExposeSecret as _, Keyring, SecretString, write_private};
 use gantry_seams::installation::{self, OpenError, PoolKeyRefused};
 use gantry_seams::place::Place;
-use gantry_seams::provisioning::{self, Webhook};
+use gantry_seams::provisioning::{self, MadeWith, Webhook};
 use gantry_seams::reseal::{self, Reseal};
 use gantry_seams::store::{Batch, Key, Kind};
 use gantry_seams::{hooks, registries, tasks};
@@ -190,7 +190,7 @@ async fn keep_webhook(gantry: &TestPipeline, task: &Task) {
         hook: "hook".parse().unwrap(),
         address: "https://gantry.example/hooks/github/hook".parse().unwrap(),
         url,
-        token: seal(gantry, SECRET),
+        made_with: MadeWith::Token(seal(gantry, SECRET)),
     };
     provisioning::prepare(store, &claimed, &webhook, None).await.unwrap().unwrap();
 }

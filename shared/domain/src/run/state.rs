@@ -124,7 +124,7 @@ pub enum WaitReason {
         /// The lost attempt.
         attempt: u32,
     },
-    /// A worker: the last one shut down and handed the run back.
+    /// A worker: the last one handed the run back, because it shut down or the token for the source was over.
     HandedBack,
 }
 
@@ -172,7 +172,7 @@ impl fmt::Display for WaitReason {
             Self::WorkerLost { attempt } => {
                 write!(f, "another worker: that of attempt {attempt} was lost")
             }
-            Self::HandedBack => f.write_str("another worker: the last one shut down"),
+            Self::HandedBack => f.write_str("another worker: the last one handed it back"),
         }
     }
 }
@@ -236,6 +236,16 @@ impl RunState {
         match self {
             Self::Started { lease } | Self::Running { lease, .. } => Some(lease),
             Self::Waiting { .. } | Self::Ready { .. } | Self::Done(_) => None,
+        }
+    }
+
+    /// When the last attempt was leased; `None` while the run waits for one.
+    #[must_use]
+    pub fn started(&self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting { .. } | Self::Ready { .. } => None,
+            Self::Started { lease } | Self::Running { lease, .. } => Some(lease.since),
+            Self::Done(done) => done.started,
         }
     }
 

@@ -46,6 +46,7 @@ fn ca1() -> Run {
 fn bundle(secret: &str) -> Bundle {
     Bundle {
         git_token: Some(SecretString::from(secret)),
+        git_token_until: Some(Timestamp::from_millis(3_600_000)),
         source_query: Some(SecretString::from("sig=a-signature")),
         registries: [(
             "registry.test".parse().unwrap(),
@@ -81,6 +82,23 @@ fn a_bundle_round_trips_without_showing_secrets() {
     for shown in [format!("{opened:?}"), format!("{sealed:?}"), format!("{key:?}")] {
         assert!(!shown.contains("hunter2") && !shown.contains(&*key.to_text()), "{shown}");
     }
+}
+
+#[test]
+fn a_token_for_git_is_over_a_minute_before_its_end_and_one_without_an_end_never_is() {
+    let key = ring(&[1]).pool_key(&pool("p"));
+    let sealed = bundle("s").seal(&key.public(), &ca1()).unwrap();
+    let opened = Bundle::open(&key, &ca1(), &sealed).unwrap();
+    assert!(!opened.is_over(Timestamp::from_millis(3_539_999)));
+    assert!(opened.is_over(Timestamp::from_millis(3_540_000)));
+    assert!(!Bundle::default().is_over(Timestamp::from_millis(i64::MAX)));
+}
+
+#[test]
+fn a_token_with_a_user_is_masked_without_it_too() {
+    let git_token = Some(SecretString::from("x-access-token:ghs_canary"));
+    let masked = Bundle { git_token, ..Bundle::default() }.masked().unwrap();
+    assert!(masked.iter().any(|secret| secret.expose_secret() == "ghs_canary"));
 }
 
 #[test]

@@ -139,3 +139,29 @@ fn invalid_toml_is_reported_with_its_position() {
       the file (gantry.toml line 2): extra `=`, expected nothing
     ");
 }
+
+#[test]
+fn a_github_app_has_an_id_a_key_a_host_that_is_github_and_grants() {
+    let parse = |flags: &[Flag]| Settings::parse(&Layers { flags, ..Layers::default() });
+    let id = flag("github_app.id", "Iv23liAbC");
+    let key = flag("github_app.private_key_file", "/etc/app.pem");
+    let grants = flag("github_app.grants", "demo=octo/*,demo=acme/web");
+    let enterprise = flag("github_app.host", "git.corp");
+    let api = flag("code_hosts.apis", "git.corp=github");
+    let parsed = parse(&[id.clone(), key.clone(), grants.clone()]).unwrap().github_app;
+    assert_eq!((parsed.id.unwrap().as_str(), parsed.host.as_str()), ("Iv23liAbC", "github.com"));
+    assert_eq!(parsed.grants.len(), 2);
+    parse(&[id.clone(), key.clone(), enterprise.clone(), api]).unwrap();
+    for (flags, told) in [
+        (vec![id.clone()], "set `id` and `private_key_file`, or none of them"),
+        (vec![grants], "set `github_app.id`, too"),
+        (
+            vec![id.clone(), key.clone(), enterprise],
+            "add it to `code_hosts.apis`, as `HOST=github`",
+        ),
+        (vec![id, key, flag("github_app.grants", "demo=*")], "a grant is `REGISTRY=OWNER/*`"),
+    ] {
+        let mistakes = parse(&flags).unwrap_err().to_string();
+        assert!(mistakes.contains(told), "{mistakes}");
+    }
+}

@@ -469,9 +469,9 @@ fn status(report: &StatusReport, iteration_id: Option<u64>) -> Status<'_> {
 /// `notApplicable` would satisfy the policy that requires the status, so a cancelled run is an error.
 fn state(state: ReportState) -> &'static str {
     match state {
-        ReportState::Pending | ReportState::Running => "pending",
+        ReportState::Pending | ReportState::Held | ReportState::Running => "pending",
         ReportState::Succeeded => "succeeded",
-        ReportState::Failed => "failed",
+        ReportState::Failed | ReportState::TimedOut => "failed",
         ReportState::Errored | ReportState::Canceled => "error",
     }
 }
@@ -584,7 +584,7 @@ mod tests {
             ),
         ] {
             let url = url.parse().unwrap();
-            let at = RepositoryAccess { url: &url, token: None };
+            let at = RepositoryAccess { url: &url, registry: None, token: None };
             let root = Url::parse(root).unwrap();
             assert_eq!(address(&root, at).unwrap().as_str(), api, "{url}");
         }
@@ -599,7 +599,7 @@ mod tests {
             "https://dev.azure.com/org/project/_git/web/more",
         ] {
             let url = url.parse().unwrap();
-            let at = RepositoryAccess { url: &url, token: None };
+            let at = RepositoryAccess { url: &url, registry: None, token: None };
             assert_eq!(address(&Url::parse("https://dev.azure.com/").unwrap(), at), None, "{url}");
         }
     }

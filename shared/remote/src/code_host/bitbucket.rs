@@ -428,9 +428,9 @@ fn key(context: &ReportContext) -> String {
 
 fn state(state: ReportState) -> &'static str {
     match state {
-        ReportState::Pending | ReportState::Running => "INPROGRESS",
+        ReportState::Pending | ReportState::Held | ReportState::Running => "INPROGRESS",
         ReportState::Succeeded => "SUCCESSFUL",
-        ReportState::Failed | ReportState::Errored => "FAILED",
+        ReportState::Failed | ReportState::TimedOut | ReportState::Errored => "FAILED",
         ReportState::Canceled => "STOPPED",
     }
 }

@@ -69,6 +69,11 @@ pub(super) trait Conventions: Send + Sync {
     /// The right that a token needs, in the provider's words.
     fn right(&self, operation: Operation, answer: &Answer) -> &'static str;
 
+    /// Whether requests are made as the operator's App, and not with a token of a task.
+    fn is_app(&self) -> bool {
+        false
+    }
+
     /// The pause that the answer asks for; `None` if it is no refusal because of too many requests.
     fn limit(&self, answer: &Answer) -> Option<Duration> {
         (answer.status == StatusCode::TOO_MANY_REQUESTS).then(|| answer.pause().unwrap_or(PAUSE))
@@ -238,6 +243,11 @@ impl RepositoryClient<'_> {
         if error.refused_token() { Ok(false) } else { Err(error) }
     }
 
+    /// Whether an answer refuses because of too many requests.
+    pub(super) fn is_limited(&self, answer: &Answer) -> bool {
+        self.conventions.limit(answer).is_some()
+    }
+
     /// Whether the API did what it was asked for.
     pub(super) fn is_success(&self, answer: &Answer) -> bool {
         matches!(answer.status, StatusCode::OK | StatusCode::CREATED)
@@ -290,7 +300,7 @@ impl RepositoryClient<'_> {
     }
 
     /// Parses the body. The parser's error is dropped, because it quotes values.
-    fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CodeHostError> {
+    pub(super) fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CodeHostError> {
         serde_json::from_slice(&answer.body).map_err(|_| self.nonsense())
     }
 
@@ -340,6 +350,12 @@ impl RepositoryClient<'_> {
     fn refused(&self, operation: Operation, answer: &Answer) -> CodeHostError {
         let (host, url, status) = (self.host(), self.url, answer.status);
         let right = self.conventions.right(operation, answer);
+        if self.conventions.is_app() {
+            let message = format!(
+                "{host} does not let the GitHub App {operation} for {url} ({status}): it needs {right}"
+            );
+            return CodeHostError { message, kind: CodeHostFailure::RefusedApp };
+        }
         let message = match (&self.authorization, status) {
             (None, _) => format!(
                 "{host} does not {operation} for {url} without a token ({status}): give the task a git access token with {right}"

@@ -6,14 +6,11 @@ use async_trait::async_trait;
 use gantry_domain::pull_request::{
     Association, ChangedFiles, PullRequest, PullRequestBase, PullRequestHead,
 };
-use gantry_domain::report::{ReportState, StatusReport};
+use gantry_domain::report::{CheckRunId, ReportState, StatusReport};
 use gantry_domain::source::{CommitId, RefName};
 use gantry_ops::secret::ExposeSecret as _;
-use reqwest::header::DATE;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use url::Url;
 
 use super::client::{
@@ -26,8 +23,19 @@ use super::pages::Pages;
 use super::paths::{Paths, unknown};
 use super::provider::RepositoryApi;
 use super::table::{below, words_without_git};
-use super::{CodeHostError, CodeHostFailure, OpenPullRequests, RepositoryAccess, git_credentials};
+use super::{
+    CodeHostError, CodeHostFailure, OpenPullRequests, ReportedRun, RepositoryAccess,
+    git_credentials,
+};
 use crate::http::OutboundClient;
+
+mod app;
+mod app_key;
+mod checks;
+
+pub use app::AppConfig;
+pub(super) use app::{AppToken, GitHubApp, Purpose};
+pub use app_key::{AppKey, InvalidAppKey};
 
 /// The most characters of a status's description.
 const LONGEST_DESCRIPTION: usize = 140;
@@ -47,7 +55,11 @@ const HOOK_EVENTS: &[&str] = &["push", "pull_request", "issue_comment"];
 const MOST_HOOKS: usize = 1000;
 
 /// A repository.
-pub(super) struct GitHub<'a>(RepositoryClient<'a>);
+pub(super) struct GitHub<'a> {
+    client: RepositoryClient<'a>,
+    /// The number of the App that requests are made as; `None` with a task's token, or without one.
+    app: Option<u64>,
+}
 
 impl<'a> GitHub<'a> {
     pub(super) const SHAPE: &'static str = "`https://HOST/OWNER/REPOSITORY`";
@@ -57,14 +69,19 @@ impl<'a> GitHub<'a> {
         http: &'a OutboundClient,
         root: &Url,
         at: RepositoryAccess<'a>,
+        app: Option<u64>,
     ) -> Result<Option<Self>, CodeHostError> {
         let words = words_without_git(at.url);
         let [owner, name] = words.as_slice() else { return Ok(None) };
         let base = below(root, ["repos", owner, name]);
         let token = at.token.map(|token| git_credentials(token).password);
         let authorization = token.as_ref().map(bearer).transpose()?;
-        let conventions = &GitHubConventions;
-        Ok(Some(Self(RepositoryClient { http, url: at.url, base, authorization, conventions })))
+        let conventions: &'static dyn Conventions = match app {
+            Some(_) => &AppConventions,
+            None => &GitHubConventions,
+        };
+        let client = RepositoryClient { http, url: at.url, base, authorization, conventions };
+        Ok(Some(Self { client, app }))
     }
 }
 
@@ -80,30 +97,7 @@ impl Conventions for GitHubConventions {
         if answer.header("x-github-sso").is_some_and(|sso| sso.starts_with("required")) {
             return "to be authorized for the organization's single sign-on";
         }
-        let [scope, permission, both] = match operation {
-            Operation::ReadPullRequest(_)
-            | Operation::ListPullRequests
-            | Operation::ListFiles(_) => [
-                "the scope `repo`",
-                "the permission \"Pull requests: read\" for this repository",
-                "the scope `repo` (classic) or the permission \"Pull requests: read\" for this repository (fine-grained)",
-            ],
-            Operation::CompareCommits | Operation::ReadRepository => [
-                "the scope `repo`",
-                "the permission \"Contents: read\" for this repository",
-                "the scope `repo` (classic) or the permission \"Contents: read\" for this repository (fine-grained)",
-            ],
-            Operation::SetStatus => [
-                "the scope `repo:status`",
-                "the permission \"Commit statuses: write\" for this repository",
-                "the scope `repo:status` (classic) or the permission \"Commit statuses: write\" for this repository (fine-grained)",
-            ],
-            Operation::ManageHooks => [
-                "the scope `admin:repo_hook`, and its user must administer the repository",
-                "the permission \"Webhooks: read and write\" for this repository",
-                "the scope `admin:repo_hook` (classic) or the permission \"Webhooks: read and write\" for this repository (fine-grained)",
-            ],
-        };
+        let [scope, permission, both] = rights(operation);
         if answer.header("x-oauth-scopes").is_some() {
             scope
         } else if answer.header("x-accepted-github-permissions").is_some() {
@@ -130,11 +124,62 @@ impl Conventions for GitHubConventions {
     }
 }
 
+/// The same as the App, which has permissions only.
+struct AppConventions;
+
+impl Conventions for AppConventions {
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        GitHubConventions.headers()
+    }
+
+    fn right(&self, operation: Operation, _answer: &Answer) -> &'static str {
+        // It makes check runs instead.
+        if matches!(operation, Operation::SetStatus) {
+            return "the permission \"Checks: write\" for this repository";
+        }
+        let [_, permission, _] = rights(operation);
+        permission
+    }
+
+    fn is_app(&self) -> bool {
+        true
+    }
+
+    fn limit(&self, answer: &Answer) -> Option<Duration> {
+        GitHubConventions.limit(answer)
+    }
+}
+
+/// The scope of a classic token, the permission of a fine-grained token or an App, and both.
+fn rights(operation: Operation) -> [&'static str; 3] {
+    match operation {
+        Operation::ReadPullRequest(_) | Operation::ListPullRequests | Operation::ListFiles(_) => [
+            "the scope `repo`",
+            "the permission \"Pull requests: read\" for this repository",
+            "the scope `repo` (classic) or the permission \"Pull requests: read\" for this repository (fine-grained)",
+        ],
+        Operation::CompareCommits | Operation::ReadRepository => [
+            "the scope `repo`",
+            "the permission \"Contents: read\" for this repository",
+            "the scope `repo` (classic) or the permission \"Contents: read\" for this repository (fine-grained)",
+        ],
+        Operation::SetStatus => [
+            "the scope `repo:status`",
+            "the permission \"Commit statuses: write\" for this repository",
+            "the scope `repo:status` (classic) or the permission \"Commit statuses: write\" for this repository (fine-grained)",
+        ],
+        Operation::ManageHooks => [
+            "the scope `admin:repo_hook`, and its user must administer the repository",
+            "the permission \"Webhooks: read and write\" for this repository",
+            "the scope `admin:repo_hook` (classic) or the permission \"Webhooks: read and write\" for this repository (fine-grained)",
+        ],
+    }
+}
+
 /// By the server's own clock, so that a wrong one here does not matter.
 fn until_reset(answer: &Answer) -> Option<Duration> {
     let reset: i64 = answer.header("x-ratelimit-reset")?.parse().ok()?;
-    let now = OffsetDateTime::parse(answer.header(DATE.as_str())?, &Rfc2822).ok()?;
-    let seconds = reset.saturating_sub(now.unix_timestamp()).max(1);
+    let seconds = reset.saturating_sub(app::server_time(answer)?).max(1);
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
@@ -261,14 +306,14 @@ impl RepositoryApi for GitHub<'_> {
     async fn pull_request(&self, number: u64) -> Result<Option<PullRequest>, CodeHostError> {
         let operation = Operation::ReadPullRequest(number);
         let pull: Option<Pull> =
-            self.0.read(operation, &["pulls", &number.to_string()], &[]).await?;
-        pull.map(|pull| pull.into_domain().ok_or_else(|| self.0.nonsense())).transpose()
+            self.client.read(operation, &["pulls", &number.to_string()], &[]).await?;
+        pull.map(|pull| pull.into_domain().ok_or_else(|| self.client.nonsense())).transpose()
     }
 
     /// Without trial merges: the list does not tell whether they are of the current head.
     async fn open_pull_requests(&self) -> Result<OpenPullRequests, CodeHostError> {
         let filter = [("state", "open"), ("sort", "updated"), ("direction", "desc")];
-        self.0.list_open(&["pulls"], &filter, PAGE, Pull::into_domain).await
+        self.client.list_open(&["pulls"], &filter, PAGE, Pull::into_domain).await
     }
 
     async fn changed_files(
@@ -280,7 +325,7 @@ impl RepositoryApi for GitHub<'_> {
         let spec = format!("{before}...{after}");
         let query = [("per_page", "1"), ("page", "1")];
         let found: Option<Comparison> =
-            self.0.read(Operation::CompareCommits, &["compare", &spec], &query).await?;
+            self.client.read(Operation::CompareCommits, &["compare", &spec], &query).await?;
         let Some(Comparison { status, files }) = found else {
             return Ok(unknown("GitHub does not know one of the commits any more"));
         };
@@ -304,7 +349,7 @@ impl RepositoryApi for GitHub<'_> {
             let (page, size) = (page.to_string(), PAGE.to_string());
             let query = [("per_page", size.as_str()), ("page", page.as_str())];
             let words = ["pulls", &number.to_string(), "files"];
-            let files: Option<Vec<File>> = self.0.read(operation, &words, &query).await?;
+            let files: Option<Vec<File>> = self.client.read(operation, &words, &query).await?;
             let Some(files) = files else {
                 return Ok(unknown(format!("there is no pull request {number}")));
             };
@@ -325,14 +370,25 @@ impl RepositoryApi for GitHub<'_> {
             target_url: &report.link,
         };
         let commit = &report.target.commit;
-        let answer = self.0.post(&["statuses", commit.as_str()], &status).await?;
-        if self.0.is_success(&answer) {
+        let answer = self.client.post(&["statuses", commit.as_str()], &status).await?;
+        if self.client.is_success(&answer) {
             return Ok(());
         }
         if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
             return Err(unprocessable(report, &answer));
         }
-        Err(self.0.failure(Operation::SetStatus, &answer))
+        Err(self.client.failure(Operation::SetStatus, &answer))
+    }
+
+    async fn report_run(
+        &self,
+        report: &StatusReport,
+        run: &ReportedRun,
+    ) -> Result<Option<CheckRunId>, CodeHostError> {
+        match self.app {
+            Some(app) => self.show(app, report, run).await.map(Some),
+            None => self.report(report).await.map(|()| None),
+        }
     }
 
     async fn hooks(&self, url: &Url) -> Result<Vec<FoundHook>, CodeHostError> {
@@ -343,7 +399,7 @@ impl RepositoryApi for GitHub<'_> {
                 found.push(hook.into_found());
             }
         };
-        self.0.read_pages(Operation::ManageHooks, &["hooks"], &[], pages, take).await?;
+        self.client.read_pages(Operation::ManageHooks, &["hooks"], &[], pages, take).await?;
         Ok(found)
     }
 
@@ -361,20 +417,20 @@ impl RepositoryApi for GitHub<'_> {
     }
 
     async fn delete_hook(&self, id: &str) -> Result<(), CodeHostError> {
-        self.0.delete(Operation::ManageHooks, &["hooks", id]).await
+        self.client.delete(Operation::ManageHooks, &["hooks", id]).await
     }
 
     async fn sent_deliveries(&self, hook: &str) -> Result<SentDeliveries, CodeHostError> {
         let size = MOST_DELIVERIES.to_string();
         let words = ["hooks", hook, "deliveries"];
         let sent: Vec<Delivery> =
-            self.0.read_own(Operation::ManageHooks, &words, &[("per_page", &size)]).await?;
+            self.client.read_own(Operation::ManageHooks, &words, &[("per_page", &size)]).await?;
         Ok(SentDeliveries::Listed(sent.into_iter().map(Delivery::into_sent).collect()))
     }
 
     async fn redeliver(&self, hook: &str, sent: &SentDelivery) -> Result<(), CodeHostError> {
         let words = ["hooks", hook, "deliveries", &sent.id, "attempts"];
-        self.0.act(Operation::ManageHooks, &words).await
+        self.client.act(Operation::ManageHooks, &words).await
     }
 }
 
@@ -394,11 +450,11 @@ impl GitHub<'_> {
             insecure_ssl: "0",
         };
         let body = NewHook { name, active: true, events: HOOK_EVENTS, config };
-        let answer = self.0.send_json(method, words, &body).await?;
+        let answer = self.client.send_json(method, words, &body).await?;
         if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
             return Err(unprocessable_hook(wanted.url, &answer));
         }
-        self.0.done(Operation::ManageHooks, &answer)
+        self.client.done(Operation::ManageHooks, &answer)
     }
 }
 
@@ -434,9 +490,9 @@ fn unprocessable(report: &StatusReport, answer: &Answer) -> CodeHostError {
 /// states.
 pub(super) fn state(state: ReportState) -> &'static str {
     match state {
-        ReportState::Pending | ReportState::Running => "pending",
+        ReportState::Pending | ReportState::Held | ReportState::Running => "pending",
         ReportState::Succeeded => "success",
-        ReportState::Failed => "failure",
+        ReportState::Failed | ReportState::TimedOut => "failure",
         ReportState::Errored | ReportState::Canceled => "error",
     }
 }

@@ -370,10 +370,10 @@ fn is_there_already(answer: &Answer, wanted: &str) -> bool {
 
 fn state(state: ReportState) -> &'static str {
     match state {
-        ReportState::Pending => "pending",
+        ReportState::Pending | ReportState::Held => "pending",
         ReportState::Running => "running",
         ReportState::Succeeded => "success",
-        ReportState::Failed | ReportState::Errored => "failed",
+        ReportState::Failed | ReportState::TimedOut | ReportState::Errored => "failed",
         ReportState::Canceled => "canceled",
     }
 }

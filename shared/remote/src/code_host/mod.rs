@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gantry_domain::code_host::HostKind;
 use gantry_domain::event::PushedRef;
+use gantry_domain::id::{RegistryName, RunId};
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
-use gantry_domain::report::StatusReport;
+use gantry_domain::report::{CheckRunId, StatusReport};
 use gantry_domain::source::{CommitId, GitUrl, RefName};
 use gantry_ops::secret::SecretString;
 use url::Url;
@@ -31,6 +32,7 @@ mod table;
 
 pub use crate::git::Heads;
 pub use git::git_credentials;
+pub use github::{AppConfig, AppKey, InvalidAppKey};
 pub use hooks::{FoundHook, SentDeliveries, SentDelivery, Unaccepted, WantedHook, unaccepted};
 pub use listing::{ListedPullRequest, OpenPullRequests};
 pub use provider::CodeHosts;
@@ -53,6 +55,32 @@ pub trait CodeHost: Send + Sync {
     /// # Errors
     /// [`CodeHostError`].
     async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError>;
+
+    /// Whether `registry` fetches the repository as the operator's App, where there is no token for it.
+    fn fetches_as_app(&self, _registry: &RegistryName, _url: &GitUrl) -> bool {
+        false
+    }
+
+    /// The App's token to fetch the repository with. `None` if `registry` may not use the App for it.
+    ///
+    /// # Errors
+    /// [`CodeHostError`].
+    async fn fetch_token(
+        &self,
+        _registry: &RegistryName,
+        _url: &GitUrl,
+    ) -> Result<Option<FetchToken>, CodeHostError> {
+        Ok(None)
+    }
+}
+
+/// A token of the operator's App to fetch a repository with.
+#[derive(Debug, Clone)]
+pub struct FetchToken {
+    /// The token, with its user.
+    pub token: SecretString,
+    /// For how long it is valid.
+    pub valid_for: Duration,
 }
 
 /// A repository at a code host, and the credential for it.
@@ -61,7 +89,10 @@ pub struct RepositoryAccess<'a> {
     /// Its URL, from a task and never from a webhook: otherwise a sender of hooks could have tokens sent to a server of
     /// its own.
     pub url: &'a GitUrl,
-    /// The token; `None` for public repositories.
+    /// The registry on whose behalf it is accessed. Without a token, requests are made as the operator's App if this
+    /// registry may use it for the repository.
+    pub registry: Option<&'a RegistryName>,
+    /// The token; `None` for public repositories, and for the App.
     pub token: Option<&'a SecretString>,
 }
 
@@ -110,7 +141,7 @@ pub trait ProviderApi: Send + Sync {
     ) -> Result<ChangedFiles, CodeHostError>;
 
     /// Shows a run's state at a commit, and at its pull request. A later call with the same target and context replaces
-    /// it.
+    /// it. Returns the check run that shows it, if it is one, which later calls with this target and context pass on.
     ///
     /// # Errors
     /// [`CodeHostError`].
@@ -118,7 +149,13 @@ pub trait ProviderApi: Send + Sync {
         &self,
         at: RepositoryAccess<'_>,
         report: &StatusReport,
-    ) -> Result<(), CodeHostError>;
+        run: &ReportedRun,
+    ) -> Result<Option<CheckRunId>, CodeHostError>;
+
+    /// Whether `registry` may use the operator's App for the repository.
+    fn may_use_app(&self, _registry: &RegistryName, _url: &GitUrl) -> bool {
+        false
+    }
 
     /// The kind of the host of `url`; `None` if gantry knows no API of it.
     fn kind(&self, url: &GitUrl) -> Option<HostKind>;
@@ -172,6 +209,15 @@ pub trait ProviderApi: Send + Sync {
     ) -> Result<(), CodeHostError>;
 }
 
+/// The run whose state is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedRun {
+    /// The run.
+    pub run: RunId,
+    /// The check run that already shows states at the commit, under the same name.
+    pub check_run: Option<CheckRunId>,
+}
+
 /// What a branch or tag points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -196,6 +242,8 @@ pub struct CodeHostError {
 pub enum CodeHostFailure {
     /// The host rejected this token, or shows it nothing here. Another one may be accepted.
     RefusedToken,
+    /// The host does not let the operator's App do this here. Its owner can change that; a token may be accepted.
+    RefusedApp,
     /// The host is away, overloaded or limits requests: try again, no earlier than this.
     Transient {
         /// The host's `Retry-After`, or the end of its limit.
@@ -208,10 +256,10 @@ pub enum CodeHostFailure {
 }
 
 impl CodeHostError {
-    /// Whether the host rejected this token. Another one may be accepted.
+    /// Whether the host rejected this token, or the App. Another token may be accepted.
     #[must_use]
     pub fn refused_token(&self) -> bool {
-        self.kind == CodeHostFailure::RefusedToken
+        matches!(self.kind, CodeHostFailure::RefusedToken | CodeHostFailure::RefusedApp)
     }
 
     /// Whether a retry may help.

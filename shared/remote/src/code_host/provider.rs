@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_domain::code_host::{CodeHostEntry, HostKind};
 use gantry_domain::event::PushedRef;
+use gantry_domain::id::RegistryName;
 use gantry_domain::pull_request::{ChangedFiles, PullRequest};
-use gantry_domain::report::StatusReport;
+use gantry_domain::report::{CheckRunId, StatusReport};
 use gantry_domain::source::{CommitId, GitUrl};
-use tokio::time::timeout;
+use gantry_ops::secret::ExposeSecret as _;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::azure_devops::AzureDevOps;
@@ -18,13 +21,13 @@ use super::bitbucket::Bitbucket;
 use super::client::transient;
 use super::git::GitCodeHost;
 use super::gitea::Gitea;
-use super::github::GitHub;
+use super::github::{AppConfig, AppToken, GitHub, GitHubApp, Purpose};
 use super::gitlab::GitLab;
 use super::hooks::{self, FoundHook, SentDeliveries, SentDelivery, WantedHook};
 use super::table::{HostApi, HostTable, host};
 use super::{
-    CodeHost, CodeHostError, CodeHostFailure, Head, Heads, OpenPullRequests, ProviderApi,
-    RepositoryAccess,
+    CodeHost, CodeHostError, CodeHostFailure, FetchToken, Head, Heads, OpenPullRequests,
+    ProviderApi, ReportedRun, RepositoryAccess,
 };
 use crate::git::Git;
 use crate::http::{ClientError, OutboundClient};
@@ -39,6 +42,22 @@ pub struct CodeHosts {
     /// Does not follow redirects.
     http: OutboundClient,
     table: HostTable,
+    app: Option<Arc<GitHubApp>>,
+}
+
+/// What a request is made with.
+struct Login<'a> {
+    /// With the task's token, if it has one.
+    at: RepositoryAccess<'a>,
+    /// The App's token, if the request is made as the App.
+    app: Option<AppToken>,
+}
+
+impl Login<'_> {
+    fn access(&self) -> RepositoryAccess<'_> {
+        let token = self.app.as_ref().map(|app| &app.token);
+        RepositoryAccess { token: token.or(self.at.token), ..self.at }
+    }
 }
 
 impl CodeHosts {
@@ -52,13 +71,77 @@ impl CodeHosts {
         configured: Vec<CodeHostEntry>,
     ) -> Result<Self, ClientError> {
         let (git, http) = (GitCodeHost::new(git), http.without_redirects()?);
-        Ok(Self { git, http, table: HostTable::new(configured) })
+        Ok(Self { git, http, table: HostTable::new(configured), app: None })
+    }
+
+    /// The same with the operator's App, which is used where a registry may and there is no token.
+    #[must_use]
+    pub fn with_app(self, app: AppConfig) -> Self {
+        Self { app: Some(Arc::new(GitHubApp::new(app))), ..self }
+    }
+
+    /// What a request for `purpose` is made with: the token, else the App where the registry may use it.
+    async fn log_in<'a>(
+        &self,
+        at: RepositoryAccess<'a>,
+        purpose: Purpose,
+    ) -> Result<Login<'a>, CodeHostError> {
+        let app = match (at.token, at.registry) {
+            (None, Some(registry)) => self.app_token(registry, at.url, purpose).await?,
+            (Some(_), _) | (None, None) => None,
+        };
+        Ok(Login { at, app })
+    }
+
+    async fn app_token(
+        &self,
+        registry: &RegistryName,
+        url: &GitUrl,
+        purpose: Purpose,
+    ) -> Result<Option<AppToken>, CodeHostError> {
+        let Some(app) = &self.app else { return Ok(None) };
+        let Some(repository) = app.granted(registry, url) else { return Ok(None) };
+        let Some(HostApi { kind: HostKind::GitHub, root }) = self.table.find(url) else {
+            return Ok(None);
+        };
+        app.token(&self.http, root, url, &repository, purpose).await.map(Some)
+    }
+
+    /// What came of a request: a refused token of the App is not used again, an error names none, and if a grant is
+    /// missing, it says so.
+    fn settle<T>(
+        &self,
+        login: &Login<'_>,
+        result: Result<T, CodeHostError>,
+    ) -> Result<T, CodeHostError> {
+        let Err(mut error) = result else { return result };
+        let Some(app) = &self.app else { return Err(error) };
+        let Some(repository) = app.repository(login.at.url) else { return Err(error) };
+        if let Some(used) = &login.app {
+            let token = used.token.expose_secret();
+            let token = token.split_once(':').map_or(token, |(_, token)| token);
+            error.message = error.message.replace(token, "***");
+            if error.refused_token() {
+                app.forget(&repository);
+                error.kind = CodeHostFailure::RefusedApp;
+            }
+        } else if login.at.token.is_none()
+            && error.refused_token()
+            && let Some(registry) = login.at.registry
+        {
+            error.message.push_str(&format!(
+                "; or ask the operator to let registry {registry} use the GitHub App, with `{registry}={repository}` in the \
+                 setting `github_app.grants`"
+            ));
+        }
+        Err(error)
     }
 
     fn open<'a>(
         &'a self,
-        at: RepositoryAccess<'a>,
+        login: &'a Login<'_>,
     ) -> Result<Box<dyn RepositoryApi + 'a>, CodeHostError> {
+        let (at, app) = (login.access(), login.app.as_ref().map(|app| app.app));
         let no_api = |message| CodeHostError { message, kind: CodeHostFailure::NoApi };
         let Some(HostApi { kind, root }) = self.table.find(at.url) else {
             let host = host(at.url);
@@ -69,7 +152,7 @@ impl CodeHosts {
         };
         let http = &self.http;
         let (shape, api) = match kind {
-            HostKind::GitHub => (GitHub::SHAPE, GitHub::open(http, &root, at)?.map(boxed)),
+            HostKind::GitHub => (GitHub::SHAPE, GitHub::open(http, &root, at, app)?.map(boxed)),
             HostKind::AzureDevOps => {
                 (AzureDevOps::SHAPE, AzureDevOps::open(http, &root, at)?.map(boxed))
             }
@@ -109,7 +192,16 @@ pub(super) trait RepositoryApi: Send + Sync {
 
     async fn pull_request_files(&self, number: u64) -> Result<ChangedFiles, CodeHostError>;
 
+    /// Sets a commit status.
     async fn report(&self, report: &StatusReport) -> Result<(), CodeHostError>;
+
+    async fn report_run(
+        &self,
+        report: &StatusReport,
+        _run: &ReportedRun,
+    ) -> Result<Option<CheckRunId>, CodeHostError> {
+        self.report(report).await.map(|()| None)
+    }
 
     /// The kinds of events that each need a hook of their own; one without a name if a hook sends all.
     fn hook_parts(&self) -> &'static [&'static str] {
@@ -148,14 +240,24 @@ impl ProviderApi for CodeHosts {
         at: RepositoryAccess<'_>,
         number: u64,
     ) -> Result<Option<PullRequest>, CodeHostError> {
-        Self::within(at, self.open(at)?.pull_request(number)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Ask).await?;
+            let answer = self.open(&login)?.pull_request(number).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn open_pull_requests(
         &self,
         at: RepositoryAccess<'_>,
     ) -> Result<OpenPullRequests, CodeHostError> {
-        Self::within(at, self.open(at)?.open_pull_requests()).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Ask).await?;
+            let answer = self.open(&login)?.open_pull_requests().await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn changed_files(
@@ -164,7 +266,12 @@ impl ProviderApi for CodeHosts {
         before: &CommitId,
         after: &CommitId,
     ) -> Result<ChangedFiles, CodeHostError> {
-        Self::within(at, self.open(at)?.changed_files(before, after)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Ask).await?;
+            let answer = self.open(&login)?.changed_files(before, after).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn pull_request_files(
@@ -172,15 +279,30 @@ impl ProviderApi for CodeHosts {
         at: RepositoryAccess<'_>,
         number: u64,
     ) -> Result<ChangedFiles, CodeHostError> {
-        Self::within(at, self.open(at)?.pull_request_files(number)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Ask).await?;
+            let answer = self.open(&login)?.pull_request_files(number).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn report(
         &self,
         at: RepositoryAccess<'_>,
         report: &StatusReport,
-    ) -> Result<(), CodeHostError> {
-        Self::within(at, self.open(at)?.report(report)).await
+        run: &ReportedRun,
+    ) -> Result<Option<CheckRunId>, CodeHostError> {
+        let asked = async {
+            let login = self.log_in(at, Purpose::Report).await?;
+            let answer = self.open(&login)?.report_run(report, run).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
+    }
+
+    fn may_use_app(&self, registry: &RegistryName, url: &GitUrl) -> bool {
+        self.app.as_ref().is_some_and(|app| app.granted(registry, url).is_some())
     }
 
     fn kind(&self, url: &GitUrl) -> Option<HostKind> {
@@ -192,7 +314,12 @@ impl ProviderApi for CodeHosts {
         at: RepositoryAccess<'_>,
         url: &Url,
     ) -> Result<Vec<FoundHook>, CodeHostError> {
-        Self::within(at, self.open(at)?.hooks(url)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::ManageHooks).await?;
+            let answer = self.open(&login)?.hooks(url).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn ensure_hook(
@@ -200,11 +327,21 @@ impl ProviderApi for CodeHosts {
         at: RepositoryAccess<'_>,
         wanted: &WantedHook<'_>,
     ) -> Result<Vec<FoundHook>, CodeHostError> {
-        Self::within(at, hooks::ensure(self.open(at)?.as_ref(), wanted)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::ManageHooks).await?;
+            let answer = hooks::ensure(self.open(&login)?.as_ref(), wanted).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn remove_hook(&self, at: RepositoryAccess<'_>, url: &Url) -> Result<(), CodeHostError> {
-        Self::within(at, hooks::remove(self.open(at)?.as_ref(), url)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::ManageHooks).await?;
+            let answer = hooks::remove(self.open(&login)?.as_ref(), url).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn sent_deliveries(
@@ -212,7 +349,12 @@ impl ProviderApi for CodeHosts {
         at: RepositoryAccess<'_>,
         hook: &FoundHook,
     ) -> Result<SentDeliveries, CodeHostError> {
-        Self::within(at, self.open(at)?.sent_deliveries(&hook.id)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::ManageHooks).await?;
+            let answer = self.open(&login)?.sent_deliveries(&hook.id).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn redeliver(
@@ -221,7 +363,12 @@ impl ProviderApi for CodeHosts {
         hook: &FoundHook,
         sent: &SentDelivery,
     ) -> Result<(), CodeHostError> {
-        Self::within(at, self.open(at)?.redeliver(&hook.id, sent)).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::ManageHooks).await?;
+            let answer = self.open(&login)?.redeliver(&hook.id, sent).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 }
 
@@ -232,11 +379,38 @@ impl CodeHost for CodeHosts {
         at: RepositoryAccess<'_>,
         reference: Option<&PushedRef>,
     ) -> Result<Head, CodeHostError> {
-        self.git.head(at, reference).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Fetch).await?;
+            let answer = self.git.head(login.access(), reference).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
     }
 
     async fn heads(&self, at: RepositoryAccess<'_>) -> Result<Heads, CodeHostError> {
-        self.git.heads(at).await
+        let asked = async {
+            let login = self.log_in(at, Purpose::Fetch).await?;
+            let answer = self.git.heads(login.access()).await;
+            self.settle(&login, answer)
+        };
+        Self::within(at, asked).await
+    }
+
+    fn fetches_as_app(&self, registry: &RegistryName, url: &GitUrl) -> bool {
+        self.may_use_app(registry, url)
+    }
+
+    async fn fetch_token(
+        &self,
+        registry: &RegistryName,
+        url: &GitUrl,
+    ) -> Result<Option<FetchToken>, CodeHostError> {
+        let at = RepositoryAccess { url, registry: Some(registry), token: None };
+        let found = Self::within(at, self.app_token(registry, url, Purpose::Fetch)).await?;
+        Ok(found.map(|AppToken { token, until, .. }| FetchToken {
+            token,
+            valid_for: until.saturating_duration_since(Instant::now()),
+        }))
     }
 }
 

@@ -39,7 +39,8 @@ pub enum Finish {
         /// What is missing.
         error: RunError,
     },
-    /// The worker shuts down and another one may take the run at once. Does not use up an attempt.
+    /// The worker shuts down, or the run's token for its source is over. It is admitted again, with new secrets, and another
+    /// worker may take it at once. Does not use up an attempt.
     HandBack,
 }
 
