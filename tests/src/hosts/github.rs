@@ -123,6 +123,9 @@ fn lock(state: &Mutex<GitHubState>) -> MutexGuard<'_, GitHubState> {
 impl GitHubState {
     fn answer(&mut self, asked: &Asked) -> Answer {
         let refuse = |status, message: &str| server::json(status, &json!({"message": message}));
+        if asked.words.ends_with(&["info".to_owned(), "refs".to_owned()]) {
+            return refuse(404, "there is nothing to fetch");
+        }
         // GitHub Enterprise Server has its API below `/api/v3`.
         let mut at_root = asked.clone();
         let prefix: Vec<String> = at_root.words.drain(..2.min(asked.words.len())).collect();

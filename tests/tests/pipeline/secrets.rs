@@ -7,6 +7,7 @@ use bytes::Bytes;
 use gantry_domain::attempt::AttemptEnd;
 use gantry_domain::hook::HookSecret;
 use gantry_domain::id::PoolName;
+use gantry_domain::notification::{Filter, Format, Notification, SigningSecret};
 use gantry_domain::registry::SealedCredentials;
 use gantry_domain::run::{Run, RunStatus};
 use gantry_domain::sealed::Sealed;
@@ -19,7 +20,7 @@ use gantry_seams::place::Place;
 use gantry_seams::provisioning::{self, MadeWith, Webhook};
 use gantry_seams::reseal::{self, Reseal};
 use gantry_seams::store::{Batch, Key, Kind};
-use gantry_seams::{hooks, registries, tasks};
+use gantry_seams::{hooks, notifications, registries, tasks};
 use gantry_tests::pipeline::{DOCKERFILE, TestPipeline, image_build};
 
 const SECRET: &str = "s3cr3t-of-some-length";
@@ -179,6 +180,29 @@ impl Reseal for Anew {
     }
 }
 
+/// Records a notification, whose address and signing secret are secrets.
+async fn notify(gantry: &TestPipeline) {
+    let created = gantry.clock.now();
+    let mut notification = Notification {
+        id: "1".repeat(32).parse().unwrap(),
+        registry: "reg".parse().unwrap(),
+        prefix: TestPipeline::prefix(),
+        name: "chat".parse().unwrap(),
+        format: Format::Standard,
+        address: seal(gantry, SECRET),
+        origin: "https://chat.example".to_owned(),
+        secrets: Vec::new(),
+        filter: Filter::default(),
+        disabled: None,
+        created,
+    };
+    let bound_to = notification.seals_for();
+    let sealed = || gantry.keyring.seal(&bound_to, &SecretString::from(SECRET)).unwrap();
+    notification.address = sealed();
+    notification.secrets = vec![SigningSecret { sealed: sealed(), created }];
+    notifications::create(gantry.store.as_ref(), &notification).await.unwrap();
+}
+
 /// Records a webhook for the repository of a task.
 async fn keep_webhook(gantry: &TestPipeline, task: &Task) {
     let store = gantry.store.as_ref();
@@ -218,6 +242,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
     let sealed = gantry.keyring.seal(&hooks::seal_for(&hook), &SecretString::from(SECRET)).unwrap();
     let secret = HookSecret { sealed, created: gantry.clock.now() };
     hooks::update(store, &hook, |hook| hook.secrets = vec![secret.clone()]).await.unwrap();
+    notify(&gantry).await;
     let task = task_with_secret(&gantry, "hello").await;
     gantry.schedule().await;
     keep_webhook(&gantry, &task).await;
@@ -244,6 +269,7 @@ async fn after_resealing_the_old_key_is_not_needed() {
             ("registries", 1, 1),
             ("hooks", 1, 1),
             ("secrets", 1, 1),
+            ("notifications", 1, 1),
             ("tasks", 1, 1),
             ("revisions of tasks", 2, 2),
             ("webhooks", 1, 1),
