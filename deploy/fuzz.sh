@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-targets=(archive github distribution record reference dockerfile ignore terminal)
+targets=(archive github distribution webhook record reference dockerfile ignore terminal)
 [[ -z ${1-} ]] || targets=("$1")
 seconds=${2:-60}
 
@@ -23,8 +23,10 @@ export RUSTC_BOOTSTRAP=1
 for target in "${targets[@]}"; do
     printf '==> %s, %s seconds\n' "$target" "$seconds"
     mkdir -p "$found/$target"
+    examples=tests/fixtures/fuzz/$target
+    [[ $target != webhook ]] || examples=tests/fixtures/webhooks
     GANTRY_FUZZ_TARGET=$target "$home/bin/cargo-fuzz" fuzz run --fuzz-dir tests/fuzz --sanitizer none \
-        --target-dir "$found/build" strangers "$found/$target" "tests/fixtures/fuzz/$target" -- \
+        --target-dir "$found/build" strangers "$found/$target" "$examples" -- \
         -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$found/$target-broken-"
 done

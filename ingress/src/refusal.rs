@@ -175,6 +175,17 @@ impl Mistakes {
         self.check(target, text.parse())
     }
 
+    /// Like [`Self::parse`], for what may be absent: then the value is `Some(None)`.
+    pub(crate) fn parse_given<T>(&mut self, target: &str, text: Option<&str>) -> Option<Option<T>>
+    where
+        T: std::str::FromStr<Err = InvalidText>,
+    {
+        match text {
+            Some(text) => self.parse(target, text).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// Returns the value, or records the mistake.
     pub(crate) fn check<T, E: std::fmt::Display>(
         &mut self,

@@ -7,6 +7,7 @@ use gantry_domain::delivery::{self, Verdict};
 use gantry_domain::event::{Command, EventKind};
 use gantry_domain::id::RunId;
 use gantry_domain::lineage::{self, BaseRole};
+use gantry_domain::mapping::{MappedProof, Mapping, SignatureHeader};
 use gantry_domain::pattern::Patterns;
 use gantry_domain::recipe::{FileWork, ImageBuild, TaskFile, Work};
 use gantry_domain::registry;
@@ -164,6 +165,23 @@ fn kept_webhook(kept: &Provisioned) -> types::TaskWebhook {
     };
     let hook = kept.webhook.as_ref().map(|webhook| webhook.hook.to_string());
     types::TaskWebhook { hook, ..shown }
+}
+
+/// Where a hook's sender has what makes a push.
+pub(crate) fn mapping(mapping: &Mapping) -> types::HookMapping {
+    types::HookMapping {
+        repository: mapping.repository.to_string(),
+        reference: mapping.reference.to_string(),
+        commit: mapping.commit.to_string(),
+        before: mapping.before.as_ref().map(ToString::to_string),
+        signature: match &mapping.proof {
+            MappedProof::StandardWebhooks => None,
+            MappedProof::Header(SignatureHeader { name, prefix }) => Some(types::HookSignature {
+                header: name.to_string(),
+                prefix: prefix.as_ref().map(ToString::to_string),
+            }),
+        },
+    }
 }
 
 /// A hook compared with what its code host has.

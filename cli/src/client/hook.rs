@@ -10,6 +10,7 @@ use gantry_domain::hook::Provider;
 
 use super::Client;
 use super::arguments::{RegistryArg, read_secret};
+use super::mapping::{MappingArgs, mapping_lines};
 use super::output::say;
 use super::table::{Details, Table, instant};
 use crate::exit::Exit;
@@ -28,7 +29,9 @@ Examples:
   gantry hook create --provider github
   gantry hook create --provider github --repository https://github.com/octo/web.git
   gantry hook create --provider azure --repository https://dev.azure.com/fabrikam/Shop/_git/Web
-  gantry hook create --provider distribution")]
+  gantry hook create --provider distribution
+  gantry hook create --provider generic \\
+      --repository-pointer /repository/url --ref-pointer /ref --commit-pointer /after")]
     Create(Create),
     /// List hooks
     #[command(visible_alias = "ls")]
@@ -76,6 +79,9 @@ pub(crate) struct Create {
     /// Read the secret from standard input instead of generating one
     #[arg(long)]
     secret_stdin: bool,
+    // Last: its heading holds for what follows.
+    #[command(flatten)]
+    mapping: MappingArgs,
 }
 
 fn senders() -> String {
@@ -133,6 +139,7 @@ impl Create {
         let registry = client.registry(&self.registry).await?;
         let new = HookCreate {
             provider: self.provider,
+            mapping: self.mapping.into_mapping(),
             repositories: self.repositories,
             secret: self.secret_stdin.then(|| read_secret("the secret")).transpose()?,
         };
@@ -300,6 +307,7 @@ fn details(hook: &Hook) -> Details {
         .line("hook", &hook.id)
         .line("registry", &hook.registry)
         .line("provider", &hook.provider)
+        .each("reads", hook.mapping.iter().flat_map(mapping_lines))
         .line("repositories", repositories(hook))
         .maybe("made by", hook.provisioned.then_some("gantry, for the tasks that need its webhook"))
         .line("URL", &hook.url)

@@ -29,6 +29,7 @@ mod hook;
 mod lanes;
 mod log_view;
 mod logs;
+mod mapping;
 mod notification;
 mod pack;
 mod registry;

@@ -8,6 +8,7 @@ use gantry_api::{Simulation, SimulationCreate};
 use super::Client;
 use super::arguments::RegistryArg;
 use super::delivery::{OneDelivery, event_lines};
+use super::mapping::MappingArgs;
 use super::table::Details;
 use crate::exit::{Exit, UsageError};
 
@@ -18,6 +19,8 @@ The same code decides that decides received webhooks, and it asks the same hosts
 
 Examples:
   gantry simulate push.json --provider github --event push
+  gantry simulate push.json --provider generic \\
+      --repository-pointer /repository/url --ref-pointer /ref --commit-pointer /after
   gantry simulate --delivery 72d3162e-cc78-11e3-81ab-4c9367dc0958")]
 pub(crate) struct Simulate {
     /// A file with the body of a webhook; `-` for standard input
@@ -37,6 +40,9 @@ pub(crate) struct Simulate {
     hook: Option<String>,
     #[command(flatten)]
     registry: RegistryArg,
+    // Last: its heading holds for what follows.
+    #[command(flatten)]
+    mapping: MappingArgs,
 }
 
 impl Simulate {
@@ -45,6 +51,7 @@ impl Simulate {
         let asked = match (self.file, self.delivery) {
             (Some(file), None) => SimulationCreate {
                 provider: Some(self.provider),
+                mapping: self.mapping.into_mapping(),
                 event: Some(self.event),
                 body: Some(read(&file)?),
                 ..SimulationCreate::default()

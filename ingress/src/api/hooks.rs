@@ -161,7 +161,8 @@ fn shown(state: &State, hook: &Hook) -> types::Hook {
     types::Hook {
         id: hook.id.to_string(),
         registry: hook.registry.to_string(),
-        provider: hook.provider.to_string(),
+        provider: hook.provider().to_string(),
+        mapping: hook.sender.mapping().map(view::mapping),
         repositories: hook.repositories.iter().map(ToString::to_string).collect(),
         url: url(state, hook),
         secrets: hook
@@ -180,12 +181,12 @@ fn shown(state: &State, hook: &Hook) -> types::Hook {
 
 fn created(state: &State, hook: &Hook, secret: &str) -> types::HookCreated {
     let url = url(state, hook);
-    let setup = &descriptor(hook.provider).setup;
+    let setup = &descriptor(hook.provider()).setup;
     types::HookCreated {
         hook: shown(state, hook),
         content_type: setup.content_type.to_owned(),
         events: setup.events.iter().map(|event| (*event).to_owned()).collect(),
-        instructions: (setup.instructions)(&url, secret),
+        instructions: (setup.instructions)(&url, secret, hook.sender.mapping()),
         url,
         secret: secret.to_owned(),
     }

@@ -119,7 +119,7 @@ pub(crate) async fn find_home(
     store: &dyn Store,
     hook: &Hook,
 ) -> Result<Option<RegistryHost>, StoreError> {
-    if !descriptor(hook.provider).may_omit_host {
+    if !descriptor(hook.provider()).may_omit_host {
         return Ok(None);
     }
     let registry = registries::find_exactly(store, &hook.registry, hook.prefix).await?;

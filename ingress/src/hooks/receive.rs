@@ -88,12 +88,13 @@ pub(super) async fn take(
     // The store's patience covers the lookup and the commit, not the time in which the body arrives.
     let patience = provider.store_patience.saturating_sub(began.elapsed());
     let keys = found.as_ref().map_or(state.hooks.nobody(), |found| &found.keys);
-    let proof = Proof::new(provider.proofs, headers, keys, machine_time());
+    let mapping = found.as_ref().and_then(|found| found.hook.sender.mapping());
+    let proof = Proof::new(&provider.proofs_of(mapping), headers, keys, machine_time());
     let (most, body_patience) = (provider.largest_body, state.settings.body_patience);
     let raw =
         RawDelivery::read(request, payload, proof, most, &state.budget, body_patience).await?;
     let verified = raw.verify();
-    let Some(found) = found.filter(|found| found.hook.provider == provider.name) else {
+    let Some(found) = found.filter(|found| found.hook.provider() == provider.name) else {
         state.tally.count_unknown();
         return Err(Refusal::HookRefused);
     };
@@ -200,6 +201,7 @@ async fn read(
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let envelope = Envelope {
         hook: found.hook.id.clone(),
+        mapping: found.hook.sender.mapping().cloned(),
         home: found.home.clone(),
         kind: provider.kind_header.and_then(text),
         id: provider.id_header.and_then(text),

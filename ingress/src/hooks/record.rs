@@ -25,7 +25,7 @@ pub(super) async fn record(
     let delivery = Delivery {
         id: reading.id,
         hook: hook.id.clone(),
-        provider: hook.provider,
+        provider: hook.provider(),
         registry: hook.registry.clone(),
         prefix: hook.prefix,
         kind: reading.kind,

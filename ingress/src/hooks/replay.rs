@@ -74,12 +74,13 @@ pub(crate) async fn replay(
         let id = replay_id(&earlier.id, number)?;
         let envelope = Envelope {
             hook: hook.id.clone(),
+            mapping: hook.sender.mapping().cloned(),
             home: home.clone(),
             kind: Some(earlier.kind.clone()),
             id: Some(id.to_string()),
             content_type: None,
         };
-        let meaning = provider::read(descriptor(hook.provider), envelope, &body).await?;
+        let meaning = provider::read(descriptor(hook.provider()), envelope, &body).await?;
         let Meaning::Record(reading) = meaning else {
             return Err(Refusal::Conflict {
                 code: "nothing_to_replay",

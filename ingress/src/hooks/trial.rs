@@ -4,12 +4,12 @@ use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use gantry_domain::hook::Hook;
+use gantry_domain::mapping::Mapping;
 use gantry_ops::secret::{SecretString, random_hex};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::provider::{Descriptor, descriptor};
 use super::receive::machine_time;
-use super::verify::Scheme;
 use crate::refusal::Refusal;
 use crate::state::State;
 use gantry_api::{HookAccepted, HookTestResult};
@@ -22,12 +22,13 @@ pub(crate) async fn send_test_delivery(
     hook: &Hook,
     secret: &SecretString,
 ) -> Result<HookTestResult, Refusal> {
-    let path = format!("/hooks/{}/{}", hook.provider, hook.id);
+    let path = format!("/hooks/{}/{}", hook.provider(), hook.id);
     let url = state.public_path(&path).map_err(|error| {
         tracing::error!("the public URL is invalid: {error}");
         Refusal::Internal
     })?;
-    let request = request(client()?, descriptor(hook.provider), url.clone(), secret)?;
+    let (provider, mapping) = (descriptor(hook.provider()), hook.sender.mapping());
+    let request = request(client()?, provider, mapping, url.clone(), secret)?;
     let began = Instant::now();
     let sent = request.send().await;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -70,15 +71,17 @@ fn client() -> Result<reqwest::Client, Refusal> {
 pub(super) fn request(
     client: reqwest::Client,
     provider: &Descriptor,
+    mapping: Option<&Mapping>,
     url: url::Url,
     secret: &SecretString,
 ) -> Result<reqwest::RequestBuilder, Refusal> {
     let body = provider.ping.body;
     let id = format!("test-{}", random_hex::<8>()?.as_str());
-    let proved = |scheme: &Scheme| scheme.prove(secret, &id, machine_time(), body.as_bytes());
-    let proof = provider.proofs.first().and_then(proved).ok_or(Refusal::Internal)?;
+    let schemes = provider.proofs_of(mapping);
+    let scheme = schemes.first().ok_or(Refusal::Internal)?;
+    let proof = scheme.prove(secret, &id, machine_time(), body.as_bytes());
     let mut request = client.post(url).header(CONTENT_TYPE, provider.setup.content_type).body(body);
-    for (header, value) in proof {
+    for (header, value) in proof.ok_or(Refusal::Internal)? {
         let mut value = HeaderValue::try_from(value).map_err(|_| Refusal::Internal)?;
         value.set_sensitive(true);
         request = request.header(header, value);

@@ -16,25 +16,38 @@ use subtle::ConstantTimeEq as _;
 pub(crate) const MOST_SECRETS: usize = 5;
 
 /// A way in which a provider's senders prove that they know a secret of the hook.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Scheme {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme<'a> {
     /// The header is `prefix`, then the HMAC-SHA256 of the raw body in lower-case hexadecimal digits.
-    Signature { header: &'static str, prefix: &'static str },
+    Signature { header: &'a str, prefix: &'a str },
+    /// The header is `prefix`, then the HMAC-SHA256 of the raw body, in hexadecimal digits or in base64: their lengths
+    /// differ.
+    AnySignature { header: &'a str, prefix: &'a str },
     /// The header is `prefix` in any case, then the secret itself.
-    Secret { header: &'static str, prefix: &'static str },
+    Secret { header: &'a str, prefix: &'a str },
     /// HTTP basic authentication, with any user name and the secret as password.
     Password,
     /// Standard Webhooks: the HMAC-SHA256 of id, time and body in base64.
     StandardWebhooks,
 }
 
-impl Scheme {
+impl<'a> Scheme<'a> {
     /// The header with the proof.
-    fn header(self) -> &'static str {
+    fn header(self) -> &'a str {
         match self {
-            Self::Signature { header, .. } | Self::Secret { header, .. } => header,
+            Self::Signature { header, .. }
+            | Self::AnySignature { header, .. }
+            | Self::Secret { header, .. } => header,
             Self::Password => "authorization",
             Self::StandardWebhooks => "webhook-signature",
+        }
+    }
+
+    /// Whether the proof covers the body.
+    fn signs_body(self) -> bool {
+        match self {
+            Self::Signature { .. } | Self::AnySignature { .. } | Self::StandardWebhooks => true,
+            Self::Secret { .. } | Self::Password => false,
         }
     }
 
@@ -45,10 +58,10 @@ impl Scheme {
         id: &str,
         now: SystemTime,
         body: &[u8],
-    ) -> Option<Vec<(&'static str, String)>> {
+    ) -> Option<Vec<(&'a str, String)>> {
         let mut headers = Vec::new();
         let proof = match self {
-            Self::Signature { prefix, .. } => {
+            Self::Signature { prefix, .. } | Self::AnySignature { prefix, .. } => {
                 format!("{prefix}{}", HookKey::new(secret)?.signature(body))
             }
             Self::Secret { prefix, .. } => format!("{prefix}{}", secret.expose_secret()),
@@ -93,7 +106,16 @@ enum Check {
     /// Decided by the header alone.
     Decided(Result<(), RejectedDelivery>),
     /// Decided by the body: one of the tags must be the HMAC under one of the secrets.
-    Signature { tags: Vec<[u8; 32]>, macs: Vec<Hmac<Sha256>> },
+    ///
+    /// What the header alone refuses is hashed and compared all the same, with `may_match` false: otherwise the time of a
+    /// long body would tell whether a hook expects its signature in a header that was sent.
+    Signature {
+        tags: Vec<[u8; 32]>,
+        macs: Vec<Hmac<Sha256>>,
+        may_match: bool,
+        /// The answer without a match.
+        otherwise: RejectedDelivery,
+    },
 }
 
 /// Why a delivery was rejected. The sender is not told.
@@ -147,44 +169,32 @@ impl HookKey {
 impl Proof {
     /// The first of the schemes whose header is present decides.
     pub(crate) fn new(
-        schemes: &[Scheme],
+        schemes: &[Scheme<'_>],
         headers: &HeaderMap,
         keys: &[HookKey],
         now: SystemTime,
     ) -> Self {
-        let shown = |scheme: &Scheme| {
+        let shown = schemes.iter().find_map(|scheme| {
             let proof = headers.get(scheme.header()).map(HeaderValue::as_bytes)?;
             Some((*scheme, proof))
-        };
-        let Some((scheme, proof)) = schemes.iter().find_map(shown) else {
-            return Self(Check::Decided(Err(RejectedDelivery::Unsigned)));
-        };
-        let check = match scheme {
-            Scheme::Signature { prefix, .. } => read_signature(prefix, proof).map(|tag| {
-                let macs = keys.iter().map(|key| key.mac.clone()).collect();
-                Check::Signature { tags: vec![tag], macs }
-            }),
-            Scheme::StandardWebhooks => read_standard(proof, headers, now).map(|(tags, start)| {
-                let begun = |key: &HookKey| {
-                    let mut mac = key.standard.clone();
-                    mac.update(&start);
-                    mac
-                };
-                Check::Signature { tags, macs: keys.iter().map(begun).collect() }
-            }),
-            Scheme::Secret { prefix, .. } => {
-                Ok(Check::Decided(compare_secret(prefix, proof, keys)))
-            }
-            Scheme::Password => Ok(Check::Decided(compare_password(proof, keys))),
-        };
-        Self(check.unwrap_or_else(|why| Check::Decided(Err(why))))
+        });
+        let shown = shown.ok_or(RejectedDelivery::Unsigned);
+        let check = shown.and_then(|(scheme, proof)| Check::new(scheme, proof, headers, keys, now));
+        Self(check.unwrap_or_else(|why| match schemes.iter().any(|scheme| scheme.signs_body()) {
+            true => Check::Signature {
+                tags: vec![[0; 32]],
+                macs: macs_of(keys),
+                may_match: false,
+                otherwise: why,
+            },
+            false => Check::Decided(Err(why)),
+        }))
     }
 
     pub(crate) fn update(&mut self, piece: &[u8]) {
-        if let Check::Signature { macs, .. } = &mut self.0 {
-            for mac in macs {
-                mac.update(piece);
-            }
+        match &mut self.0 {
+            Check::Decided(_) => {}
+            Check::Signature { macs, .. } => macs.iter_mut().for_each(|mac| mac.update(piece)),
         }
     }
 
@@ -192,15 +202,55 @@ impl Proof {
     pub(crate) fn finish(self) -> Result<(), RejectedDelivery> {
         match self.0 {
             Check::Decided(verdict) => verdict,
-            Check::Signature { tags, macs } => {
+            Check::Signature { tags, macs, may_match, otherwise } => {
                 // Every key and tag is tried, so that the time does not reveal which one matched.
                 let matches = macs.into_iter().fold(false, |matched, mac| {
                     let right: [u8; 32] = mac.finalize().into_bytes().into();
                     tags.iter().fold(matched, |matched, tag| bool::from(right.ct_eq(tag)) | matched)
                 });
-                matches.then_some(()).ok_or(RejectedDelivery::Mismatch)
+                (matches & may_match).then_some(()).ok_or(otherwise)
             }
         }
+    }
+}
+
+fn macs_of(keys: &[HookKey]) -> Vec<Hmac<Sha256>> {
+    keys.iter().map(|key| key.mac.clone()).collect()
+}
+
+impl Check {
+    fn new(
+        scheme: Scheme<'_>,
+        proof: &[u8],
+        headers: &HeaderMap,
+        keys: &[HookKey],
+        now: SystemTime,
+    ) -> Result<Self, RejectedDelivery> {
+        Ok(match scheme {
+            Scheme::Signature { prefix, .. } => {
+                let tags = vec![read_signature(prefix, proof)?];
+                Self::signed(tags, macs_of(keys))
+            }
+            Scheme::AnySignature { prefix, .. } => {
+                let tags = vec![read_any_signature(prefix, proof)?];
+                Self::signed(tags, macs_of(keys))
+            }
+            Scheme::StandardWebhooks => {
+                let (tags, start) = read_standard(proof, headers, now)?;
+                let begun = |key: &HookKey| {
+                    let mut mac = key.standard.clone();
+                    mac.update(&start);
+                    mac
+                };
+                Self::signed(tags, keys.iter().map(begun).collect())
+            }
+            Scheme::Secret { prefix, .. } => Self::Decided(compare_secret(prefix, proof, keys)),
+            Scheme::Password => Self::Decided(compare_password(proof, keys)),
+        })
+    }
+
+    fn signed(tags: Vec<[u8; 32]>, macs: Vec<Hmac<Sha256>>) -> Self {
+        Self::Signature { tags, macs, may_match: true, otherwise: RejectedDelivery::Mismatch }
     }
 }
 
@@ -213,6 +263,16 @@ fn read_signature(prefix: &str, proof: &[u8]) -> Result<[u8; 32], RejectedDelive
     let mut tag = [0_u8; 32];
     hex::decode_to_slice(digits, &mut tag).map_err(|_| RejectedDelivery::Malformed)?;
     Ok(tag)
+}
+
+/// A signature of a sender of which only the header is known: in hexadecimal digits of either case, or in base64.
+fn read_any_signature(prefix: &str, proof: &[u8]) -> Result<[u8; 32], RejectedDelivery> {
+    let text = proof.strip_prefix(prefix.as_bytes()).ok_or(RejectedDelivery::Malformed)?;
+    let tag = match text.len() {
+        64 => hex::decode(text).ok(),
+        _ => BASE64_STANDARD.decode(text).ok(),
+    };
+    tag.and_then(|tag| tag.try_into().ok()).ok_or(RejectedDelivery::Malformed)
 }
 
 /// The signatures of Standard Webhooks, and what is signed before the body. Signatures of other versions are ignored.
@@ -292,10 +352,11 @@ mod tests {
     use actix_web::http::header::HeaderName;
 
     use super::*;
+    use crate::hooks::provider::tests::{schemes, senders};
 
-    pub(super) const SIGNED: Scheme =
+    pub(super) const SIGNED: Scheme<'_> =
         Scheme::Signature { header: "x-hub-signature-256", prefix: "sha256=" };
-    const SHOWN: Scheme = Scheme::Secret { header: "authorization", prefix: "Bearer " };
+    const SHOWN: Scheme<'_> = Scheme::Secret { header: "authorization", prefix: "Bearer " };
 
     /// Only Standard Webhooks depend on the time.
     pub(super) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -309,7 +370,7 @@ mod tests {
     }
 
     fn verify(
-        scheme: Scheme,
+        scheme: Scheme<'_>,
         header: &str,
         proof: &str,
         keys: &[HookKey],
@@ -325,7 +386,7 @@ mod tests {
     }
 
     /// The only header of a proof.
-    pub(super) fn prove(scheme: Scheme, secret: &str) -> (&'static str, String) {
+    pub(super) fn prove<'a>(scheme: Scheme<'a>, secret: &str) -> (&'a str, String) {
         let secret = SecretString::from(secret);
         scheme.prove(&secret, "d-1", NOW, BODY).unwrap().pop().unwrap()
     }
@@ -363,6 +424,90 @@ mod tests {
         );
         assert_eq!(verify_signed(&format!("sha256={DIGITS}"), &[key("other")]), Err(Mismatch));
         assert_eq!(verify_signed(&format!("sha256={DIGITS}"), &[]), Err(Mismatch));
+    }
+
+    #[test]
+    fn a_sender_of_any_kind_signs_in_hexadecimal_digits_of_either_case_or_in_base64() {
+        use RejectedDelivery::{Malformed, Mismatch, Unsigned};
+
+        let scheme = Scheme::AnySignature { header: "x-signature", prefix: "HMAC " };
+        let keys = [key("newer"), key(SECRET)];
+        let signed = |proof: &str| verify(scheme, "x-signature", &format!("HMAC {proof}"), &keys);
+        let base64 = BASE64_STANDARD.encode(hex::decode(DIGITS).unwrap());
+        for right in [DIGITS, &DIGITS.to_uppercase(), &base64] {
+            assert_eq!(signed(right), Ok(()), "{right}");
+        }
+        for (wrong, why) in [
+            (&"0".repeat(64), Mismatch),
+            (&BASE64_STANDARD.encode([0; 32]), Mismatch),
+            (&DIGITS[..62].to_owned(), Malformed),
+            (&format!("{DIGITS}00"), Malformed),
+            (&base64.replace('=', ""), Malformed),
+            (&BASE64_STANDARD.encode([0; 31]), Malformed),
+            (&String::new(), Malformed),
+        ] {
+            assert_eq!(signed(wrong), Err(why), "{wrong}");
+        }
+        assert_eq!(verify(scheme, "x-signature", DIGITS, &keys), Err(Malformed));
+        assert_eq!(verify(scheme, "x-signature-256", DIGITS, &keys), Err(Unsigned));
+        assert_eq!(prove(scheme, SECRET), ("x-signature", format!("HMAC {DIGITS}")));
+    }
+
+    #[test]
+    fn a_body_is_hashed_even_if_the_expected_header_was_not_sent() {
+        let (senders, keys) = (senders(), [key("newer"), key(SECRET)]);
+        for scheme in schemes(&senders) {
+            let proof = Proof::new(&[scheme], &HeaderMap::new(), &keys, NOW);
+            let is_hashed = matches!(&proof.0, Check::Signature { macs, .. } if macs.len() == 2);
+            assert_eq!(is_hashed, scheme.signs_body(), "{scheme:?}");
+            assert_eq!(proof.finish(), Err(RejectedDelivery::Unsigned), "{scheme:?}");
+        }
+    }
+
+    #[test]
+    fn no_scheme_of_any_sender_accepts_a_damaged_proof() {
+        let senders = senders();
+        let keys = [key("newer"), key(SECRET)];
+        for scheme in schemes(&senders) {
+            let secret = SecretString::from(SECRET);
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(ID), HeaderValue::from_static("d-1"));
+            for (name, value) in scheme.prove(&secret, "d-1", NOW, BODY).unwrap() {
+                let name = HeaderName::try_from(name).unwrap();
+                headers.insert(name, HeaderValue::try_from(value).unwrap());
+            }
+            let judge = |headers: &HeaderMap, body: &[u8], keys: &[HookKey]| {
+                let mut proof = Proof::new(&[scheme], headers, keys, NOW);
+                proof.update(body);
+                proof.finish()
+            };
+            assert_eq!(judge(&headers, BODY, &keys), Ok(()), "{scheme:?}");
+            assert!(judge(&headers, BODY, &keys[..1]).is_err(), "{scheme:?}: another secret");
+            let altered = judge(&headers, b"Hello, World?", &keys);
+            assert_eq!(altered.is_err(), scheme.signs_body(), "{scheme:?}: another body");
+
+            let right = headers.get(scheme.header()).unwrap().as_bytes().to_vec();
+            // The name of the user is free.
+            let first = if scheme == Scheme::Password { "Basic Z2FudHJ5Ok".len() } else { 0 };
+            for place in first..right.len() {
+                let flipped = (0..8).map(|bit| {
+                    let mut wrong = right.clone();
+                    wrong[place] ^= 1 << bit;
+                    wrong
+                });
+                let cut = [right[..place].to_vec(), right[place + 1..].to_vec()];
+                let grown = [[&right[..place], b"A", &right[place..]].concat()];
+                for wrong in flipped.chain(cut).chain(grown) {
+                    let Ok(value) = HeaderValue::from_bytes(&wrong) else { continue };
+                    let mut headers = headers.clone();
+                    headers.insert(HeaderName::try_from(scheme.header()).unwrap(), value);
+                    // The name of a scheme, and hexadecimal digits, may be in either case.
+                    let is_same = wrong.eq_ignore_ascii_case(&right);
+                    let verdict = judge(&headers, BODY, &keys);
+                    assert!(verdict.is_err() || is_same, "{scheme:?}: {}", wrong.escape_ascii());
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Operations on hooks and their secrets.
 
 use gantry_api::{HookCreate, HookSecretCreate, HookTestResult, HookUpdate};
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::source::RepositoryKey;
 use gantry_ops::secret::{SecretString, random_hex};
@@ -10,6 +10,7 @@ use gantry_seams::hooks;
 use sha2::{Digest as _, Sha256};
 
 use super::paging::{Listed, Paging};
+use super::senders::parse_sender;
 use crate::access::{Allowed, Needs, Read, Write};
 use crate::hooks::{MOST_SECRETS, send_test_delivery};
 use crate::refusal::{Mistakes, Refusal};
@@ -84,11 +85,10 @@ pub(crate) async fn create(
     let store = state.store.as_ref();
     let registry = allowed.registry(store, registry).await?;
     let mut mistakes = Mistakes::default();
-    let provider = mistakes.parse::<Provider>("provider", &new.provider);
+    let sender = parse_sender(&mut mistakes, &new.provider, new.mapping.as_ref());
     let repositories = repositories(&mut mistakes, &new.repositories);
     let secret = secret(&mut mistakes, new.secret.as_deref())?;
-    let (Some(provider), Some(repositories), Some(secret)) = (provider, repositories, secret)
-    else {
+    let (Some(sender), Some(repositories), Some(secret)) = (sender, repositories, secret) else {
         return Err(Refusal::Invalid(mistakes));
     };
     mistakes.none()?;
@@ -102,7 +102,7 @@ pub(crate) async fn create(
         id,
         registry: registry.name,
         prefix: registry.prefix,
-        provider,
+        sender,
         repositories,
         secrets: vec![HookSecret { sealed, created: now }],
         is_provisioned: false,
@@ -272,7 +272,7 @@ pub(crate) async fn test(
 
 /// The URL that a hook's sender posts to.
 pub(crate) fn url(state: &State, hook: &Hook) -> String {
-    format!("{}/hooks/{}/{}", state.public_url(), hook.provider, hook.id)
+    format!("{}/hooks/{}/{}", state.public_url(), hook.provider(), hook.id)
 }
 
 /// An id for a secret that reveals nothing about it.

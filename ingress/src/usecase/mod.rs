@@ -14,6 +14,7 @@ pub(crate) mod registries;
 pub(crate) mod requests;
 pub(crate) mod runs;
 pub(crate) mod secrets;
+mod senders;
 pub(crate) mod simulation;
 pub(crate) mod status;
 mod task_change;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use gantry_api as types;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{Event, EventKind};
-use gantry_domain::hook::Provider;
 use gantry_domain::id::{DeliveryId, EventId, HookId};
 use gantry_domain::registry::Registry;
 use gantry_ops::aside;
@@ -18,6 +17,7 @@ use gantry_seams::events;
 use tokio::time::{Instant, sleep};
 
 use super::deliveries;
+use super::senders::parse_sender;
 use crate::access::{Allowed, Run};
 use crate::hooks;
 use crate::refusal::{Mistakes, Refusal};
@@ -77,11 +77,11 @@ async fn meaning(
     match (&asked.body, &asked.delivery) {
         (Some(body), None) => {
             let provider = asked.provider.as_deref().unwrap_or_default();
-            let provider: Option<Provider> = mistakes.parse("provider", provider);
+            let sender = parse_sender(&mut mistakes, provider, asked.mapping.as_ref());
             mistakes.none()?;
-            let Some(provider) = provider else { return Err(Refusal::Internal) };
+            let Some(sender) = sender else { return Err(Refusal::Internal) };
             let (kind, body) = (asked.event.clone().unwrap_or_default(), body.clone());
-            let read = aside::read(move || hooks::meaning(provider, &kind, body.as_bytes())).await;
+            let read = aside::read(move || hooks::meaning(&sender, &kind, body.as_bytes())).await;
             let (verdict, kinds) = read.map_err(|_| Refusal::Internal)?;
             // Whether a hook may speak for the repository is not asked: none did.
             Ok((verdict, kinds.into_iter().map(EventKind::without_hook).collect()))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_domain::delivery::Delivery;
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::hook::{Hook, Provider, Sender};
 use gantry_seams::{deliveries, hooks};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ async fn hook_with_id(server: &TestServer, id: &str, registry: &str) -> Hook {
         id: id.parse().unwrap(),
         registry: registry.parse().unwrap(),
         prefix: server.prefix(registry).await,
-        provider: Provider::GitHub,
+        sender: Sender::GitHub,
         repositories: Vec::new(),
         secrets: Vec::new(),
         is_provisioned: false,

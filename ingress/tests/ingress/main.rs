@@ -13,6 +13,7 @@ mod api;
 mod approvals;
 mod attacks;
 mod deliveries;
+mod generic;
 mod hooks;
 mod insiders;
 mod intake;

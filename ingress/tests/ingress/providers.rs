@@ -150,7 +150,11 @@ async fn gitea_and_bitbucket_sign_and_repeat_under_the_same_id() {
 async fn a_hook_of_any_provider_is_created_with_instructions_and_tried() {
     let server = TestServer::with_registry().await;
     for provider in Provider::ALL {
-        let body = json!({"provider": provider.as_str()});
+        let mut body = json!({"provider": provider.as_str()});
+        if *provider == Provider::Generic {
+            body["mapping"] =
+                json!({"repository": "/repository/url", "ref": "/ref", "commit": "/after"});
+        }
         let created = server.post("/registries/contoso/hooks", body).await;
         let created = created.expect(StatusCode::CREATED);
         let instructions = created["instructions"].to_string();

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret, Provider, Sender};
 use gantry_domain::id::RunPrefix;
 use gantry_domain::timestamp::Timestamp;
 use gantry_ingress::{Ingress, IngressSettings, Listeners, ServeError};
@@ -155,6 +155,11 @@ impl TestServer {
 
     /// A hook of `contoso` with GitHub's published secret.
     pub(crate) async fn hook(&self, provider: Provider) -> Hook {
+        self.hook_of(Sender::new(provider, None).unwrap()).await
+    }
+
+    /// Like [`Self::hook`], for any sender.
+    pub(crate) async fn hook_of(&self, sender: Sender) -> Hook {
         let id = gantry_ops::secret::random_hex::<16>().unwrap().parse().unwrap();
         let secret = SecretString::from(SECRET);
         let sealed = self.keyring.seal(&hooks::seal_for(&id), &secret).unwrap();
@@ -163,7 +168,7 @@ impl TestServer {
             id,
             registry: "contoso".parse().unwrap(),
             prefix: self.prefix("contoso").await,
-            provider,
+            sender,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],
             is_provisioned: false,
@@ -174,7 +179,7 @@ impl TestServer {
     }
 
     pub(crate) fn hook_url(&self, hook: &Hook) -> String {
-        format!("{}/hooks/{}/{}", self.hooks_url, hook.provider, hook.id)
+        format!("{}/hooks/{}/{}", self.hooks_url, hook.provider(), hook.id)
     }
 
     /// A delivery as GitHub sends it.

@@ -20,7 +20,8 @@ pub(crate) fn head(hook: &Hook, lines: &str) -> String {
     format!(
         "POST /hooks/{}/{} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
          X-GitHub-Event: push\r\n{lines}\r\n",
-        hook.provider, hook.id
+        hook.provider(),
+        hook.id
     )
 }
 

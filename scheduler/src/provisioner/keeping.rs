@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_domain::code_host::HostKind;
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret, Provider, Sender};
 use gantry_domain::id::{HookId, RegistryName};
 use gantry_domain::registry::Registry;
 use gantry_domain::sealed::Sealed;
@@ -165,7 +165,7 @@ impl Provisioner {
             Some(webhook) => hooks::find(store, &webhook.hook).await?,
             None => None,
         };
-        let known = known.filter(|hook| hook.provider == provider);
+        let known = known.filter(|hook| hook.provider() == provider);
         let (hook, is_new) = match known {
             Some(hook) => (hook, false),
             None => (self.new_hook(place, registry, provider).await?, true),
@@ -324,7 +324,7 @@ impl Provisioner {
             id,
             registry: registry.clone(),
             prefix: place.registry,
-            provider,
+            sender: Sender::new(provider, None).map_err(own)?,
             repositories: vec![place.repository.clone()],
             secrets: vec![HookSecret { sealed, created }],
             is_provisioned: true,
@@ -334,7 +334,7 @@ impl Provisioner {
 
     fn address(&self, hook: &Hook) -> Result<Url, Failed> {
         let root = self.public_url.as_str().trim_end_matches('/');
-        Url::parse(&format!("{root}/hooks/{}/{}", hook.provider, hook.id)).map_err(own)
+        Url::parse(&format!("{root}/hooks/{}/{}", hook.provider(), hook.id)).map_err(own)
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Event {
     pub id: String,
     /// The registry whose tasks it may start.
     pub registry: String,
-    /// `push`, `image_pushed`, `task_saved` or `requested`.
+    /// `push`, `pull_request`, `comment`, `image_pushed`, `task_saved` or `requested`.
     pub kind: String,
     /// What happened, in words.
     pub what: String,
@@ -110,6 +110,9 @@ pub struct SimulationCreate {
     /// The provider, like `github`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// Where the body has what makes a push, for provider `generic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<super::HookMapping>,
     /// The provider's type of the event, like `push`, for providers that tell it in a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,

@@ -10,8 +10,11 @@ pub struct Hook {
     pub id: String,
     /// The registry whose tasks its events may start.
     pub registry: String,
-    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket` or `distribution`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution` or `generic`.
     pub provider: String,
+    /// Where the sender's JSON has what makes a push; only of provider `generic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<HookMapping>,
     /// The repositories that it may report pushes for; empty for all repositories of the registry's tasks.
     pub repositories: Vec<String>,
     /// The address that the sender posts to.
@@ -27,6 +30,42 @@ pub struct Hook {
     pub since_start: super::HookCounts,
 }
 
+/// Where a sender's JSON has what makes a push, as JSON pointers (RFC 6901), and how it signs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookMapping {
+    /// The repository's URL.
+    #[schema(example = "/repository/url")]
+    pub repository: String,
+    /// What moved: `refs/heads/…`, `refs/tags/…`, or a branch's name.
+    #[serde(rename = "ref")]
+    #[schema(example = "/ref")]
+    pub reference: String,
+    /// The commit after; `null` or zeros there mean that the branch or tag was deleted.
+    #[schema(example = "/after")]
+    pub commit: String,
+    /// The commit before. Without it, each push has gantry ask the git host for the branch's head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/before")]
+    pub before: Option<String>,
+    /// The header with the HMAC-SHA256 of the body; absent for Standard Webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<HookSignature>,
+}
+
+/// A header with the HMAC-SHA256 of a body, in hexadecimal digits or base64.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookSignature {
+    /// Its name.
+    #[schema(example = "X-Signature")]
+    pub header: String,
+    /// What stands before the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "sha256=")]
+    pub prefix: Option<String>,
+}
+
 /// An active secret, identified by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookSecret {
@@ -40,8 +79,11 @@ pub struct HookSecret {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookCreate {
-    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket` or `distribution`.
+    /// `github`, `azure`, `gitlab`, `gitea`, `bitbucket`, `distribution` or `generic`.
     pub provider: String,
+    /// Where the sender's JSON has what makes a push; required for provider `generic`, and only allowed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<HookMapping>,
     /// The repositories that it may report pushes for, as URL or `host/path`; empty for all repositories of the
     /// registry's tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,6 +98,7 @@ impl std::fmt::Debug for HookCreate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HookCreate")
             .field("provider", &self.provider)
+            .field("mapping", &self.mapping)
             .field("repositories", &self.repositories)
             .finish_non_exhaustive()
     }

@@ -29,8 +29,8 @@ pub use delivery::{
     SimulationCreate,
 };
 pub use hook::{
-    Hook, HookAccepted, HookCreate, HookCreated, HookSecret, HookSecretCreate, HookSecretCreated,
-    HookTestResult, HookUpdate,
+    Hook, HookAccepted, HookCreate, HookCreated, HookMapping, HookSecret, HookSecretCreate,
+    HookSecretCreated, HookSignature, HookTestResult, HookUpdate,
 };
 pub use log::{LogAttempt, LogChunk, LogEvent, LogHole, LogStatus};
 pub use notification::{

@@ -20,6 +20,7 @@ pub mod id;
 pub mod image;
 pub mod lineage;
 pub mod log;
+pub mod mapping;
 pub mod notification;
 pub mod pattern;
 pub mod platform;

@@ -74,7 +74,7 @@ pub async fn list(
     }
 }
 
-/// Changes a hook's repositories and secrets; id, registry and provider stay, and the repository of a hook that gantry made. `None` when there is no such hook.
+/// Changes a hook's repositories and secrets; id, registry and sender stay, and the repository of a hook that gantry made. `None` when there is no such hook.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -87,7 +87,7 @@ pub async fn update(
         let before = hook.clone();
         change(hook);
         (hook.id, hook.registry, hook.prefix) = (before.id, before.registry, before.prefix);
-        (hook.provider, hook.is_provisioned) = (before.provider, before.is_provisioned);
+        (hook.sender, hook.is_provisioned) = (before.sender, before.is_provisioned);
         if hook.is_provisioned {
             hook.repositories = before.repositories;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret, Sender};
 use gantry_domain::id::{RunId, WorkerId};
 use gantry_domain::platform::Platform;
 use gantry_domain::run::Run;
@@ -126,7 +126,7 @@ impl Parts {
             id,
             registry: registry.name,
             prefix: registry.prefix,
-            provider: Provider::GitHub,
+            sender: Sender::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed, created }],
             is_provisioned: false,

@@ -1,13 +1,13 @@
 //! Bodies of webhooks with a valid signature.
 
 use gantry_domain::event::EventKind;
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::{Provider, Sender};
 
 use super::Target;
 
 pub(super) const GITHUB: Target = Target {
     name: "github",
-    run: |body| read(Provider::GitHub, body),
+    run: |body| read(&Sender::GitHub, "push", body),
     words: &[
         "payload=",
         "%7B",
@@ -25,7 +25,7 @@ pub(super) const GITHUB: Target = Target {
 
 pub(super) const DISTRIBUTION: Target = Target {
     name: "distribution",
-    run: |body| read(Provider::Distribution, body),
+    run: |body| read(&Sender::Distribution, "push", body),
     words: &[
         "\"action\":\"push\"",
         "sha256:",
@@ -35,9 +35,49 @@ pub(super) const DISTRIBUTION: Target = Target {
     ],
 };
 
+/// All readers, each with all examples: a sender may send what is meant for another one.
+pub(super) const WEBHOOK: Target = Target {
+    name: "webhook",
+    run: |body| {
+        for sender in senders() {
+            for kind in KINDS {
+                read(&sender, kind, body);
+            }
+        }
+    },
+    words: &[
+        "refs/heads/",
+        "refs/tags/",
+        "\"pullrequest\":",
+        "\"object_kind\":\"merge_request\"",
+        "\"eventType\":\"git.pullrequest.updated\"",
+        "\"hash\":\"b2c3d4e5b2c3\"",
+        "null",
+        "[[[[",
+        "\\ud800",
+        "0000000000000000000000000000000000000000",
+    ],
+};
+
+/// What providers call their deliveries in headers.
+const KINDS: [&str; 5] =
+    ["push", "pull_request", "issue_comment", "repo:push", "pullrequest:updated"];
+
+/// A sender of each provider.
+fn senders() -> impl Iterator<Item = Sender> {
+    Provider::ALL.iter().map(|provider| {
+        Sender::new(*provider, None)
+            .or_else(|_| Sender::new(*provider, serde_json::from_str(MAPPING).ok()))
+            .expect("a sender")
+    })
+}
+
+const MAPPING: &str = r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
+    "proof":{"scheme":"standard_webhooks"}}"#;
+
 /// A body has no more events than fit one commit, and each is stored as it was read.
-fn read(provider: Provider, body: &[u8]) {
-    let (verdict, events) = gantry_ingress::meaning(provider, "push", body);
+fn read(sender: &Sender, kind: &str, body: &[u8]) {
+    let (verdict, events) = gantry_ingress::meaning(sender, kind, body);
     assert!(events.len() <= 128, "{}", events.len());
     assert!(serde_json::to_string(&verdict).unwrap().len() < 8192);
     for event in events {

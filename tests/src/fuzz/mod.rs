@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     archives::TARGET,
     hooks::GITHUB,
     hooks::DISTRIBUTION,
+    hooks::WEBHOOK,
     records::TARGET,
     references::TARGET,
     taskfiles::DOCKERFILE,
@@ -58,6 +59,11 @@ impl Target {
         let mut folders = vec![fixtures.join("fuzz").join(self.name)];
         if self.name == hooks::DISTRIBUTION.name {
             folders.push(fixtures.join("registry-notifications"));
+        }
+        if self.name == hooks::WEBHOOK.name {
+            let of_providers =
+                std::fs::read_dir(fixtures.join("webhooks")).expect("it has examples");
+            folders = of_providers.map(|entry| entry.unwrap().path()).collect();
         }
         let mut files: Vec<PathBuf> = folders
             .iter()

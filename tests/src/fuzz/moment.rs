@@ -27,4 +27,4 @@ macro_rules! targets {
         }
     };
 }
-targets!(archive github distribution record reference dockerfile ignore template task_file values terminal);
+targets!(archive github distribution webhook record reference dockerfile ignore template task_file values terminal);

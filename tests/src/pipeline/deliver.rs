@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret, Sender};
 use gantry_domain::id::EventId;
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
@@ -42,7 +42,7 @@ impl TestPipeline {
             id,
             registry: "reg".parse().expect("a name"),
             prefix: Self::prefix(),
-            provider: Provider::GitHub,
+            sender: Sender::GitHub,
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.expect("a sealed secret"), created }],
             is_provisioned: false,

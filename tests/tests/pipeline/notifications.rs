@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_domain::hook::{Hook, HookSecret, Provider};
+use gantry_domain::hook::{Hook, HookSecret, Sender};
 use gantry_domain::notification::{Message, Notification};
 use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
@@ -166,7 +166,7 @@ async fn verify(
             id: id.clone(),
             registry: "reg".parse().unwrap(),
             prefix: TestPipeline::prefix(),
-            provider: Provider::GitLab,
+            sender: Sender::GitLab,
             repositories: Vec::new(),
             secrets: vec![HookSecret {
                 sealed: gantry.keyring.seal(&hooks::seal_for(&id), &secret).unwrap(),

@@ -11,7 +11,7 @@ use gantry_domain::decide::planner;
 use gantry_domain::delivery::{Delivery, Verdict};
 use gantry_domain::event::{Event, EventKind, Push, PushedRef};
 use gantry_domain::fact::FactKey;
-use gantry_domain::hook::{Hook, Provider};
+use gantry_domain::hook::{Hook, Provider, Sender};
 use gantry_domain::id::EventId;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::registry::Registry;
@@ -62,7 +62,7 @@ impl Victim {
             id: name.parse().unwrap(),
             registry: registry.name.clone(),
             prefix: registry.prefix,
-            provider: Provider::GitHub,
+            sender: Sender::GitHub,
             repositories: Vec::new(),
             secrets: Vec::new(),
             is_provisioned: false,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_domain::event::Event;
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::Sender;
 use gantry_domain::id::EventId;
 use gantry_domain::task::Status;
 use gantry_seams::runs::{self, RunFilter};
@@ -42,7 +42,7 @@ fn without_run(line: &str) -> String {
 }
 
 async fn simulate(gantry: &TestPipeline, number: &str, kind: &str, body: &str) -> Vec<Vec<String>> {
-    let (_, kinds) = gantry_ingress::meaning(Provider::GitHub, kind, body.as_bytes());
+    let (_, kinds) = gantry_ingress::meaning(&Sender::GitHub, kind, body.as_bytes());
     let mut lists = Vec::new();
     for (place, kind) in kinds.into_iter().enumerate() {
         let event = Event {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_domain::delivery::Verdict;
 use gantry_domain::hook::Provider;
+use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -40,7 +41,7 @@ const UPDATED: &str = "git.pullrequest.updated";
 /// A trial merge was made. Also sent for pull requests that are not merged.
 const MERGED: &str = "git.pullrequest.merged";
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![
         "In the project's settings, under Service hooks, create a subscription \"Web Hooks\" for each of these events:".to_owned(),
         "Code pushed; for pull requests also Pull request created, Pull request updated and Pull request merge attempted".to_owned(),

@@ -7,6 +7,7 @@ use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{Push, PushedRef};
 use gantry_domain::hook::Provider;
 use gantry_domain::id::HookId;
+use gantry_domain::mapping::Mapping;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::{CommitId, GitUrl};
 use gantry_domain::trigger::asks_to_skip;
@@ -50,7 +51,7 @@ const JSON: &str = "application/json";
 
 const PUSH: &str = "repo:push";
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![
         "In the repository's settings, under Webhooks, add a webhook:".to_owned(),
         format!("URL: {url}"),

@@ -13,6 +13,7 @@ use gantry_domain::event::{EventKind, ImagePushed};
 use gantry_domain::hook::Provider;
 use gantry_domain::id::DeliveryId;
 use gantry_domain::image::{Digest, ImageReference, RegistryHost, Repository};
+use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -42,7 +43,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
     },
 };
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![
         "In the registry's config.yml, under notifications: endpoints:, add:".to_owned(),
         "- name: gantry".to_owned(),
@@ -246,7 +247,8 @@ mod tests {
 
     fn read_text(body: &str, home: Option<RegistryHost>) -> Meaning {
         let hook = "h1".parse().unwrap();
-        let envelope = Envelope { hook, home, kind: None, id: None, content_type: None };
+        let envelope =
+            Envelope { hook, mapping: None, home, kind: None, id: None, content_type: None };
         read(&envelope, body.as_bytes())
     }
 

@@ -6,6 +6,7 @@ use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, Push};
 use gantry_domain::hook::Provider;
 use gantry_domain::id::HookId;
+use gantry_domain::mapping::Mapping;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::asks_to_skip;
@@ -38,7 +39,7 @@ pub(super) const DESCRIPTOR: Descriptor = Descriptor {
 
 const JSON: &str = "application/json";
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![
         "In the repository's settings, under Webhooks, add a webhook \"Gitea\" or \"Forgejo\":"
             .to_owned(),

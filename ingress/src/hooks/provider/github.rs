@@ -7,6 +7,7 @@ use std::time::Duration;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
 use gantry_domain::hook::Provider;
+use gantry_domain::mapping::Mapping;
 use serde::Deserialize;
 
 use super::reading::{Envelope, Found, Meaning, Reading, id_or_hash, is_of_type, unreadable, word};
@@ -44,7 +45,7 @@ const JSON: &str = "application/json";
 /// A form with one field, `payload`, that holds the JSON. The signature covers the form as it was sent.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![
         "In the repository's settings, under Webhooks, add a webhook:".to_owned(),
         format!("Payload URL: {url}"),
@@ -111,6 +112,7 @@ fn is_form(envelope: &Envelope, body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use gantry_domain::event::{Push, PushedRef};
+    use gantry_domain::hook::Sender;
 
     use super::*;
 
@@ -130,6 +132,7 @@ mod tests {
     fn read_with(event: Option<&str>, id: Option<&str>, content_type: &str, body: &str) -> Reading {
         let envelope = Envelope {
             hook: "h1".parse().unwrap(),
+            mapping: None,
             home: None,
             kind: event.map(str::to_owned),
             id: id.map(str::to_owned),
@@ -176,7 +179,7 @@ mod tests {
     fn a_form_has_the_same_meaning_as_json() {
         let json = body("refs/heads/main", OLD, NEW);
         let form = serde_urlencoded::to_string([("payload", &json)]).unwrap();
-        let (_, of_ledger) = crate::hooks::meaning(Provider::GitHub, "push", form.as_bytes());
+        let (_, of_ledger) = crate::hooks::meaning(&Sender::GitHub, "push", form.as_bytes());
         assert_eq!(
             read_as(Some("push"), FORM, &form).events,
             read_as(Some("push"), JSON, &json).events

@@ -7,7 +7,8 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::EventKind;
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::{Provider, Sender};
+use gantry_domain::mapping::{MappedProof, Mapping, SignatureHeader};
 use gantry_ops::aside;
 
 use super::verify::Scheme;
@@ -16,6 +17,7 @@ use crate::refusal::Refusal;
 mod azure;
 mod bitbucket;
 mod distribution;
+mod generic;
 mod gitea;
 mod github;
 mod gitlab;
@@ -35,8 +37,8 @@ pub(crate) struct Descriptor {
     /// The time limit for storing a large body in the object store, which leaves the store enough of `store_patience`.
     pub(crate) object_patience: Duration,
     /// How a sender proves knowledge of the hook's secret, in the order in which they are looked for. Test deliveries use
-    /// the first one.
-    pub(crate) proofs: &'static [Scheme],
+    /// the first one. A hook with a mapping may say otherwise: see [`Descriptor::proofs_of`].
+    pub(crate) proofs: &'static [Scheme<'static>],
     /// The content types that are accepted; empty means any.
     pub(crate) content_types: &'static [&'static str],
     /// The header with the delivery's type, if there is one.
@@ -52,6 +54,17 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// How the senders of a hook with this mapping prove that they know its secret.
+    pub(crate) fn proofs_of<'a>(&self, mapping: Option<&'a Mapping>) -> Vec<Scheme<'a>> {
+        match mapping.map(|mapping| &mapping.proof) {
+            Some(MappedProof::Header(SignatureHeader { name, prefix })) => {
+                let prefix = prefix.as_ref().map_or("", |prefix| prefix.as_str());
+                vec![Scheme::AnySignature { header: name.as_str(), prefix }]
+            }
+            Some(MappedProof::StandardWebhooks) | None => self.proofs.to_vec(),
+        }
+    }
+
     /// Whether bodies of this content type are accepted.
     pub(crate) fn takes(&self, content_type: Option<&str>) -> bool {
         let is_read = |header| self.content_types.iter().any(|known| is_of_type(header, known));
@@ -73,7 +86,7 @@ pub(crate) struct Setup {
     pub(crate) content_type: &'static str,
     pub(crate) events: &'static [&'static str],
     /// Instructions, one line each.
-    pub(crate) instructions: fn(url: &str, secret: &str) -> Vec<String>,
+    pub(crate) instructions: fn(url: &str, secret: &str, mapping: Option<&Mapping>) -> Vec<String>,
 }
 
 pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
@@ -84,6 +97,7 @@ pub(crate) fn descriptor(provider: Provider) -> &'static Descriptor {
         Provider::Gitea => &gitea::DESCRIPTOR,
         Provider::Bitbucket => &bitbucket::DESCRIPTOR,
         Provider::Distribution => &distribution::DESCRIPTOR,
+        Provider::Generic => &generic::DESCRIPTOR,
     }
 }
 
@@ -111,16 +125,17 @@ pub(super) async fn read(
     })
 }
 
-/// The verdict and events of a body for a hook of `provider`. The body is trusted: callers verify its signature first.
+/// The verdict and events of a body from `sender`. The body is trusted: callers verify its signature first.
 #[must_use]
-pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
+pub fn meaning(sender: &Sender, kind: &str, body: &[u8]) -> (Verdict, Vec<EventKind>) {
     let hook = match "tried".parse() {
         Ok(hook) => hook,
         Err(_) => unreachable!("a word is a hook's id"),
     };
     let kind = Some(kind.to_owned());
-    let envelope = Envelope { hook, home: None, kind, id: None, content_type: None };
-    match (descriptor(provider).read)(&envelope, body) {
+    let mapping = sender.mapping().cloned();
+    let envelope = Envelope { hook, mapping, home: None, kind, id: None, content_type: None };
+    match (descriptor(sender.provider()).read)(&envelope, body) {
         Meaning::Record(reading) => (reading.verdict, reading.events),
         Meaning::Never { .. } => {
             let why = "nothing in it can matter".to_owned();
@@ -130,4 +145,4 @@ pub fn meaning(provider: Provider, kind: &str, body: &[u8]) -> (Verdict, Vec<Eve
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

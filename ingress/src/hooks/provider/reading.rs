@@ -7,6 +7,7 @@ use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, Push, PushedRef};
 use gantry_domain::id::{DeliveryId, HookId};
 use gantry_domain::image::RegistryHost;
+use gantry_domain::mapping::Mapping;
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::{CommitId, RefName};
 use serde::de::IgnoredAny;
@@ -29,6 +30,8 @@ pub(super) fn labels(names: impl Iterator<Item = String>) -> Vec<String> {
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
     pub(crate) hook: HookId,
+    /// Where the body has what makes a push, if the hook was told.
+    pub(crate) mapping: Option<Mapping>,
     /// The login server of the hook's registry, if the provider may leave the host out.
     pub(crate) home: Option<RegistryHost>,
     /// The provider's type of the delivery, if a header has it.

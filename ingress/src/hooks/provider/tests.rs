@@ -7,6 +7,39 @@ use super::*;
 
 mod new_provider;
 
+/// A mapping of Standard Webhooks, and one of a signature in a header.
+const MAPPINGS: [&str; 2] = [
+    r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
+        "proof":{"scheme":"standard_webhooks"}}"#,
+    r#"{"repository":"/repository/clone_url","ref":"/ref","commit":"/after","before":"/before",
+        "proof":{"scheme":"header","name":"X-Signature","prefix":"sha256="}}"#,
+];
+
+/// Every sender: every provider of the table, those without a format of their own with each of the mappings.
+pub(in crate::hooks) fn senders() -> Vec<Sender> {
+    let of = |provider: &Provider| match Sender::new(*provider, None) {
+        Ok(sender) => vec![sender],
+        Err(_) => MAPPINGS
+            .map(|mapping| serde_json::from_str(mapping).unwrap())
+            .map(|mapping| Sender::new(*provider, Some(mapping)).unwrap())
+            .to_vec(),
+    };
+    Provider::ALL.iter().flat_map(of).collect()
+}
+
+/// Every way in which one of the senders proves that it knows a secret.
+pub(in crate::hooks) fn schemes(senders: &[Sender]) -> Vec<Scheme<'_>> {
+    let mut schemes = Vec::new();
+    for sender in senders {
+        for scheme in descriptor(sender.provider()).proofs_of(sender.mapping()) {
+            if !schemes.contains(&scheme) {
+                schemes.push(scheme);
+            }
+        }
+    }
+    schemes
+}
+
 #[test]
 fn every_provider_has_its_descriptor() {
     for provider in Provider::ALL {
@@ -18,7 +51,8 @@ fn every_provider_has_its_descriptor() {
 async fn the_runtime_is_free_while_a_long_body_is_read() {
     let body = Bytes::from(vec![b' '; READ_AT_ONCE + 1]);
     let hook = "h1".parse().unwrap();
-    let envelope = Envelope { hook, home: None, kind: None, id: None, content_type: None };
+    let envelope =
+        Envelope { hook, mapping: None, home: None, kind: None, id: None, content_type: None };
     let mut turns = 0;
     let others = async {
         loop {
@@ -53,8 +87,8 @@ fn bodies_made_to_cost_are_read_in_linear_time() {
         fill("payload=", "%7B", ""),
         fill(r#"{"a":"#, "9", "}"),
     ] {
-        for provider in Provider::ALL {
-            let (verdict, events) = meaning(*provider, "push", body.as_bytes());
+        for sender in senders() {
+            let (verdict, events) = meaning(&sender, "push", body.as_bytes());
             let verdict = serde_json::to_string(&verdict).unwrap();
             assert!(events.len() <= MOST_EVENTS && verdict.len() < 8192, "{verdict}");
         }

@@ -1,6 +1,6 @@
 //! GitHub: 59 of the 329 payloads of `@octokit/webhooks-examples`. That each of them has a verdict is tested beside.
 
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::Sender;
 use serde_json::Value;
 
 use super::told;
@@ -99,7 +99,7 @@ fn fifty_nine_published_payloads_mean_what_was_expected() {
         let kind = all.iter().find(|kind| kind["name"] == *event).unwrap();
         for (place, meaning) in meanings.iter().enumerate() {
             let body = kind["examples"][place].to_string();
-            let told = told(Provider::GitHub, event, body.as_bytes());
+            let told = told(&Sender::GitHub, event, body.as_bytes());
             compared += 1;
             if told != *meaning {
                 wrong.push(format!("{event} {place}\n  is:       {told}\n  expected: {meaning}"));

@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 
 use gantry_domain::delivery::Verdict;
 use gantry_domain::event::{EventKind, PullRequestChange, Push};
-use gantry_domain::hook::Provider;
+use gantry_domain::hook::{Provider, Sender};
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::CommitId;
 
 mod azure;
 mod bitbucket;
+mod generic;
 mod gitea;
 mod github;
 mod gitlab;
 
 /// The meaning of a payload in words, a line for each event.
-fn told(provider: Provider, kind: &str, body: &[u8]) -> String {
-    let (verdict, events) = gantry_ingress::meaning(provider, kind, body);
+fn told(sender: &Sender, kind: &str, body: &[u8]) -> String {
+    let (verdict, events) = gantry_ingress::meaning(sender, kind, body);
     match verdict {
         Verdict::Events => events.iter().map(event).collect::<Vec<_>>().join("\n"),
         Verdict::Ping => "ping".to_owned(),
@@ -104,11 +105,19 @@ fn pull_request(change: &PullRequestChange) -> String {
 /// may lack one.
 #[track_caller]
 fn assert_meanings(provider: Provider, expected: &[(&str, &str, &str)]) {
+    let sender = Sender::new(provider, None).unwrap();
+    let with_sender = |(file, kind, meaning): &(_, _, _)| (*file, &sender, *kind, *meaning);
+    assert_meanings_of(provider, &expected.iter().map(with_sender).collect::<Vec<_>>());
+}
+
+/// Like [`assert_meanings`], with the sender of each file.
+#[track_caller]
+fn assert_meanings_of(provider: Provider, expected: &[(&str, &Sender, &str, &str)]) {
     let folder = folder().join(provider.as_str());
     let (mut files, mut wrong) = (BTreeSet::new(), Vec::new());
-    for (file, kind, meaning) in expected {
+    for (file, sender, kind, meaning) in expected {
         let body = fs::read(folder.join(file).with_extension("json")).unwrap();
-        let told = told(provider, kind, &body);
+        let told = told(sender, kind, &body);
         if told != *meaning {
             wrong.push(format!("{file}\n  is:       {told}\n  expected: {meaning}"));
         }

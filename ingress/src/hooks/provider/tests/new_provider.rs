@@ -91,7 +91,7 @@ fn read(envelope: &Envelope, body: &[u8]) -> Meaning {
     })
 }
 
-fn instructions(url: &str, secret: &str) -> Vec<String> {
+fn instructions(url: &str, secret: &str, _: Option<&Mapping>) -> Vec<String> {
     vec![format!("Post to {url} with {secret}")]
 }
 
@@ -142,7 +142,7 @@ impl Receiver {
             id,
             registry: registry.name,
             prefix: registry.prefix,
-            provider: FORGE.name,
+            sender: Sender::new(FORGE.name, None).unwrap(),
             repositories: Vec::new(),
             secrets: vec![HookSecret { sealed: sealed.unwrap(), created }],
             is_provisioned: false,
@@ -201,7 +201,7 @@ async fn a_stored_body_of_a_new_provider_can_be_read() {
     let kept = deliveries::find(store, hook, &id).await.unwrap().unwrap();
     let body = deliveries::find_body(store, &kept).await.unwrap().unwrap();
     let (kind, hook) = (Some(kept.kind), hook.clone());
-    let envelope = Envelope { hook, home: None, kind, id: None, content_type: None };
+    let envelope = Envelope { hook, mapping: None, home: None, kind, id: None, content_type: None };
     match super::read(&FORGE, envelope, &body).await.unwrap() {
         Meaning::Record(reading) => assert_eq!(reading.events.len(), 1),
         never @ Meaning::Never { .. } => panic!("{never:?}"),
@@ -213,7 +213,8 @@ async fn a_test_delivery_of_a_new_provider_is_a_ping() {
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let receiver = Receiver::open().await;
     let url = "http://gantry.example/".parse().unwrap();
-    let trial = trial::request(reqwest::Client::new(), &FORGE, url, &SecretString::from(SECRET));
+    let trial =
+        trial::request(reqwest::Client::new(), &FORGE, None, url, &SecretString::from(SECRET));
     let trial = trial.unwrap().build().unwrap();
     let mut request = TestRequest::post();
     for (name, value) in trial.headers() {
