@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 
+use crate::hooks::provider::tests::{schemes, senders};
 use crate::hooks::verify::tests::{NOW, SIGNED, prove};
 use crate::hooks::verify::*;
 
@@ -16,6 +17,9 @@ use welch::{TOLD_APART, can_be_told, timed, told};
 const SAMPLES: usize = 8_000;
 
 const BODY: &[u8] = br#"{"zen":"Keep it logically awesome."}"#;
+
+/// As long as a tag.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn key(secret: &str) -> HookKey {
     HookKey::new(&SecretString::from(secret)).unwrap()
@@ -45,48 +49,79 @@ fn refuse(headers: &HeaderMap, keys: &[HookKey]) -> Duration {
     })
 }
 
-#[test]
-fn timing_does_not_reveal_how_much_of_a_signature_is_right() {
-    let keys = [key("It's a Secret to Everybody")];
-    let first = headers(wrong_from(&keys[0], 0));
-    for place in [1, 8, 16, 24, 31] {
-        let later = headers(wrong_from(&keys[0], place));
-        let t = told(SAMPLES, || refuse(&first, &keys), || refuse(&later, &keys));
-        assert!(t < TOLD_APART, "wrong from byte 0 or from byte {place}: |t| = {t:.1}");
+/// A right proof of `SECRET`, changed from byte `place` of the tag or of the secret on.
+fn forged(scheme: Scheme<'_>, place: usize) -> String {
+    let wrong = |tag: Vec<u8>| {
+        let wrong = |(at, byte): (usize, &u8)| if at < place { *byte } else { byte ^ 0x5a };
+        tag.iter().enumerate().map(wrong).collect::<Vec<u8>>()
+    };
+    let (_, right) = prove(scheme, SECRET);
+    match scheme {
+        Scheme::Signature { prefix, .. } | Scheme::AnySignature { prefix, .. } => {
+            let tag = hex::decode(&right[prefix.len()..]).unwrap();
+            format!("{prefix}{}", hex::encode(wrong(tag)))
+        }
+        Scheme::StandardWebhooks => {
+            let tag = BASE64_STANDARD.decode(&right["v1,".len()..]).unwrap();
+            format!("v1,{}", BASE64_STANDARD.encode(wrong(tag)))
+        }
+        Scheme::Secret { .. } | Scheme::Password => {
+            let secret = format!("{}{}", &SECRET[..place], "x".repeat(SECRET.len() - place));
+            prove(scheme, &secret).1
+        }
     }
+}
+
+/// The time to refuse a forged proof.
+fn refuse_forged(scheme: Scheme<'_>, proof: &str, keys: &[HookKey]) -> Duration {
+    // A copy, so that both are at the same address.
+    let shown = proof.to_owned();
+    match scheme {
+        Scheme::Signature { .. } | Scheme::AnySignature { .. } | Scheme::StandardWebhooks => {
+            let mut headers = HeaderMap::new();
+            let (id, sent) = (HeaderValue::from_static("d-1"), HeaderValue::from_static("0"));
+            headers.insert(HeaderName::from_static(ID), id);
+            headers.insert(HeaderName::from_static(TIMESTAMP), sent);
+            let name = HeaderName::try_from(scheme.header()).unwrap();
+            headers.insert(name, HeaderValue::try_from(shown).unwrap());
+            let mut proof = Proof::new(&[scheme], &headers, keys, NOW);
+            timed(|| {
+                proof.update(black_box(BODY));
+                assert!(black_box(proof.finish()).is_err());
+            })
+        }
+        Scheme::Secret { prefix, .. } => timed(|| {
+            assert!(compare_secret(prefix, black_box(shown.as_bytes()), keys).is_err());
+        }),
+        Scheme::Password => {
+            timed(|| assert!(compare_password(black_box(shown.as_bytes()), keys).is_err()))
+        }
+    }
+}
+
+#[test]
+fn timing_does_not_reveal_how_much_of_a_proof_is_right_in_any_scheme_of_any_sender() {
+    let (senders, keys) = (senders(), [key(SECRET)]);
+    for scheme in schemes(&senders) {
+        let first = forged(scheme, 0);
+        for place in [1, 16, 31] {
+            let later = forged(scheme, place);
+            let t = told(
+                SAMPLES,
+                || refuse_forged(scheme, &first, &keys),
+                || refuse_forged(scheme, &later, &keys),
+            );
+            assert!(t < TOLD_APART, "{scheme:?}: wrong from byte 0 or {place}: |t| = {t:.1}");
+        }
+    }
+}
+
+#[test]
+fn timing_does_not_reveal_for_which_of_two_secrets_a_signature_is_nearly_right() {
     let both = [key("newer"), key("older")];
     let (newer, older) = (headers(wrong_from(&both[0], 31)), headers(wrong_from(&both[1], 31)));
     let t = told(SAMPLES, || refuse(&newer, &both), || refuse(&older, &both));
     assert!(t < TOLD_APART, "nearly right for one secret or for the other: |t| = {t:.1}");
-}
-
-#[test]
-fn timing_does_not_reveal_a_registrys_secret() {
-    let keys = [key("0123456789abcdef0123456789abcdef")];
-    let first = *b"Bearer x123456789abcdef0123456789abcdef";
-    let last = *b"Bearer 0123456789abcdef0123456789abcdex";
-    let refuse = |shown: &[u8; 39]| {
-        // A copy, so that both are at the same address.
-        let shown = *shown;
-        timed(|| assert!(compare_secret("Bearer ", black_box(&shown), &keys).is_err()))
-    };
-    let t = told(SAMPLES, || refuse(&first), || refuse(&last));
-    assert!(t < TOLD_APART, "wrong at the first or at the last byte: |t| = {t:.1}");
-}
-
-#[test]
-fn timing_does_not_reveal_a_password() {
-    let keys = [key("0123456789abcdef0123456789abcdef")];
-    let proof = |secret: &str| prove(Scheme::Password, secret).1;
-    let first = proof("x123456789abcdef0123456789abcdef");
-    let last = proof("0123456789abcdef0123456789abcdex");
-    let refuse = |shown: &str| {
-        // A copy, so that both are at the same address.
-        let shown = shown.to_owned();
-        timed(|| assert!(compare_password(black_box(shown.as_bytes()), &keys).is_err()))
-    };
-    let t = told(SAMPLES, || refuse(&first), || refuse(&last));
-    assert!(t < TOLD_APART, "wrong at the first or at the last byte: |t| = {t:.1}");
 }
 
 #[test]
