@@ -623,6 +623,12 @@ fn what(kind: &EventKind) -> String {
             let head = short(&change.now.head.commit);
             format!("pull request {number} of {repository} was {action}, at {head}")
         }
+        EventKind::PullRequestNotice(notice) => {
+            let (number, repository) = (notice.number, notice.url.key());
+            let action = notice.action.map_or_else(|| "changed".to_owned(), |it| it.to_string());
+            let head = notice.head.as_str().get(..7).unwrap_or_default();
+            format!("pull request {number} of {repository} was {action}, at {head}")
+        }
         EventKind::Comment(comment) => {
             let command = match &comment.command {
                 Command::Build => "a build was".to_owned(),

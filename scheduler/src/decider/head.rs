@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gantry_domain::event::{PullRequestChange, Push};
+use gantry_domain::event::{PullRequestChange, PullRequestNotice, Push};
 use gantry_domain::fact::{self, Before, Effect, Fact, FactKey, Move};
 use gantry_domain::id::RegistryName;
 use gantry_domain::pull_request::{PullRequest, PullRequestVersion};
@@ -137,5 +137,31 @@ impl Decider {
             .remembering(before)
             .remembering(told.after.as_ref());
         Ok((change, ResolvedHead { known, now }))
+    }
+
+    /// Resolves the version of a pull request of which a provider reported only a part. The provider is queried for the
+    /// rest, unless the notice ends what is known. Returns the change with the pull request as it is now; `None` if it was
+    /// not asked for, or there is none of this number.
+    pub(super) async fn resolve_notice(
+        &self,
+        registry: &RegistryName,
+        notice: &PullRequestNotice,
+        tasks: &[Task],
+        now: Timestamp,
+        asking: Asking,
+    ) -> Result<(Option<PullRequestChange>, ResolvedHead<PullRequestVersion>), Unresolved> {
+        let key = notice.fact_key(registry);
+        let known = facts::find(self.store.as_ref(), &key).await?;
+        let fact: Option<&Fact<PullRequestVersion>> = known.as_ref().map(|known| &known.value);
+        let found = match fact.is_some_and(|fact| fact::is_ended_by(fact, notice)) {
+            true => None,
+            false => self.ask_for_pull_request(notice.number, tasks, asking.may_ask).await?,
+        };
+        let value = found.as_ref().and_then(PullRequest::version);
+        if asking.may_wait && fact::may_be_behind_notice(fact, notice, value.as_ref()) {
+            return Err(Unresolved::Behind);
+        }
+        let now = fact::advanced(fact, &key, value, now);
+        Ok((found.map(|found| notice.as_change(found)), ResolvedHead { known, now }))
     }
 }

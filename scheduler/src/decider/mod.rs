@@ -30,6 +30,7 @@ mod saved;
 pub use asks::Asks;
 use asks::MayAsk;
 use head::Unresolved;
+use pull_request::Reported;
 use saved::Incarnation;
 
 /// How many events are read at once.
@@ -226,7 +227,10 @@ impl Decider {
         let progress = match &event.kind {
             EventKind::Push(push) => self.decide_push(found, push, may_ask).await?,
             EventKind::PullRequest(change) => {
-                self.decide_pull_request(found, change, may_ask).await?
+                self.decide_pull_request(found, Reported::Change(change), may_ask).await?
+            }
+            EventKind::PullRequestNotice(notice) => {
+                self.decide_pull_request(found, Reported::Notice(notice), may_ask).await?
             }
             EventKind::Comment(comment) => self.decide_comment(found, comment, may_ask).await?,
             EventKind::TaskSaved { task, created, watches_anew } => {

@@ -51,7 +51,7 @@ pub struct Event {
     pub id: String,
     /// The registry whose tasks it may start.
     pub registry: String,
-    /// `push`, `pull_request`, `comment`, `image_pushed`, `task_saved` or `requested`.
+    /// `push`, `pull_request`, `pull_request_notice`, `comment`, `image_pushed`, `task_saved` or `requested`.
     pub kind: String,
     /// What happened, in words.
     pub what: String,

@@ -8,8 +8,10 @@ use crate::code_host::HostKind;
 use crate::fact::FactKey;
 use crate::id::{EventId, HookId, RegistryName, RunId, RunPrefix, TaskId, TokenId};
 use crate::image::{Digest, ImageReference};
-use crate::pull_request::{Association, ChangedFiles, ProviderRepository, PullRequest};
-use crate::source::{CommitId, GitUrl, RefName, RepositoryKey};
+use crate::pull_request::{
+    Association, ChangedFiles, ProviderRepository, PullRequest, PullRequestVersion,
+};
+use crate::source::{CommitId, CommitPrefix, GitUrl, RefName, RepositoryKey};
 use crate::timestamp::Timestamp;
 use crate::trace::TraceParent;
 use crate::trigger::PullRequestAction;
@@ -39,6 +41,7 @@ impl EventKind {
         match &mut self {
             Self::Push(push) => push.hook = None,
             Self::PullRequest(change) => change.hook = None,
+            Self::PullRequestNotice(notice) => notice.hook = None,
             Self::Comment(comment) => comment.hook = None,
             Self::ImagePushed(_) | Self::TaskSaved { .. } | Self::Requested { .. } => {}
         }
@@ -54,6 +57,8 @@ pub enum EventKind {
     Push(Push),
     /// A provider reported that a pull request changed.
     PullRequest(PullRequestChange),
+    /// A provider reported that a pull request changed, but not all of what it is now.
+    PullRequestNotice(PullRequestNotice),
     /// Somebody wrote a command below a pull request.
     Comment(Comment),
     /// A registry reported that a tag points to a manifest.
@@ -153,6 +158,64 @@ impl PullRequestChange {
     pub fn fact_key(&self, registry: &RegistryName) -> FactKey {
         let (repository, number) = (&self.now.base.repository, self.now.number);
         FactKey::pull_request(registry, &self.repository(), repository, number)
+    }
+}
+
+/// A change of a pull request from a provider that shortens commits. What the pull request is now is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PullRequestNotice {
+    /// The hook that reported it. `None` in a simulation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookId>,
+    /// The URL of the repository that it wants to merge into, from the provider.
+    pub url: GitUrl,
+    /// The id of that repository.
+    pub repository: ProviderRepository,
+    /// Its number.
+    pub number: u64,
+    /// What happened; `None` if the provider does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<PullRequestAction>,
+    /// Whether it could still be merged.
+    pub is_open: bool,
+    /// The first digits of its head.
+    pub head: CommitPrefix,
+    /// Its base.
+    pub base: RefName,
+    /// The provider's references to its commits.
+    pub refs: PullRequestRefs,
+}
+
+impl PullRequestNotice {
+    /// The fact about it, from the perspective of one registry.
+    #[must_use]
+    pub fn fact_key(&self, registry: &RegistryName) -> FactKey {
+        FactKey::pull_request(registry, &self.url.key(), &self.repository, self.number)
+    }
+
+    /// Whether it reports this version; `None` is that of a closed pull request.
+    #[must_use]
+    pub fn reports(&self, version: Option<&PullRequestVersion>) -> bool {
+        match version {
+            Some(version) => {
+                self.is_open && self.head.begins(&version.head) && self.base == version.base
+            }
+            None => !self.is_open,
+        }
+    }
+
+    /// The change, once the provider told what the pull request is now.
+    #[must_use]
+    pub fn as_change(&self, now: PullRequest) -> PullRequestChange {
+        PullRequestChange {
+            hook: self.hook.clone(),
+            url: self.url.clone(),
+            action: self.action,
+            before: None,
+            now,
+            asks_to_skip: false,
+            refs: self.refs.clone(),
+        }
     }
 }
 

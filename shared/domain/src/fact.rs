@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{PullRequestChange, Push, PushedRef};
+use crate::event::{PullRequestChange, PullRequestNotice, Push, PushedRef};
 use crate::id::RegistryName;
 use crate::pull_request::{ProviderRepository, PullRequestVersion};
 use crate::source::{CommitId, RefName, RepositoryKey};
@@ -255,6 +255,28 @@ pub fn may_be_behind<V: Clone + PartialEq>(
     !(has_left(before) || has_left(told.after.as_ref()))
 }
 
+/// Whether a notice ends a pull request at its known version, and for the first time. Then nobody need be asked.
+#[must_use]
+pub fn is_ended_by(known: &Fact<PullRequestVersion>, notice: &PullRequestNotice) -> bool {
+    let is_current = |version: &PullRequestVersion| notice.head.begins(&version.head);
+    !notice.is_open
+        && known.value.as_ref().is_some_and(is_current)
+        && known.generation_of_value(None).is_none()
+}
+
+/// Whether the host that returned `value` may be behind a notice: it shows another version than the notice reports, and
+/// the pull request is not known to have left that one.
+#[must_use]
+pub fn may_be_behind_notice(
+    known: Option<&Fact<PullRequestVersion>>,
+    notice: &PullRequestNotice,
+    value: Option<&PullRequestVersion>,
+) -> bool {
+    let has_left = known
+        .is_some_and(|fact| fact.former.iter().any(|former| notice.reports(former.value.as_ref())));
+    !notice.reports(value) && !has_left
+}
+
 /// The fact after `value` was found to be current; unchanged if it already was.
 #[must_use]
 pub fn advanced<V: Clone + PartialEq>(
@@ -407,6 +429,65 @@ mod tests {
             advanced(Some(&third), &first.key, Some(commit('a')), Timestamp::default()),
             third
         );
+    }
+
+    fn notice(is_open: bool, head: char) -> PullRequestNotice {
+        PullRequestNotice {
+            hook: None,
+            url: push(None, None).url,
+            repository: "1".parse().unwrap(),
+            number: 7,
+            action: None,
+            is_open,
+            head: head.to_string().repeat(12).parse().unwrap(),
+            base: "main".parse().unwrap(),
+            refs: crate::event::PullRequestRefs::default(),
+        }
+    }
+
+    fn versions(heads: &[Option<char>]) -> Fact<PullRequestVersion> {
+        let version =
+            |head| PullRequestVersion { head: commit(head), base: "main".parse().unwrap() };
+        let key = notice(true, 'a').fact_key(&"reg".parse().unwrap());
+        let (first, later) = heads.split_first().unwrap();
+        let start = advanced(None, &key, first.map(version), Timestamp::default());
+        later.iter().fold(start, |fact, head| {
+            advanced(Some(&fact), &key, head.map(version), Timestamp::default())
+        })
+    }
+
+    #[test]
+    fn a_notice_ends_the_known_version_once() {
+        let ends = |fact: &[Option<char>], told| is_ended_by(&versions(fact), &told);
+        assert!(ends(&[Some('a')], notice(false, 'a')));
+        assert!(ends(&[Some('a'), Some('b')], notice(false, 'b')));
+        assert!(!ends(&[Some('a')], notice(true, 'a')), "it is open");
+        assert!(!ends(&[Some('b')], notice(false, 'a')), "its head is another one");
+        assert!(!ends(&[None], notice(false, 'a')), "it is closed already");
+        assert!(!ends(&[Some('a'), None, Some('a')], notice(false, 'a')), "it was closed before");
+    }
+
+    #[test]
+    fn a_host_may_be_behind_a_notice_unless_the_pull_request_has_left_its_version() {
+        let a_to_b = [Some('a'), Some('b')];
+        for (known, told, shown, expected) in [
+            (None, notice(true, 'a'), Some('a'), false),
+            (None, notice(true, 'a'), None, true),
+            (None, notice(true, 'b'), Some('a'), true),
+            (None, notice(false, 'a'), None, false),
+            (Some(&a_to_b[..1]), notice(true, 'b'), Some('a'), true),
+            (Some(&a_to_b[..1]), notice(false, 'a'), Some('a'), true),
+            (Some(&a_to_b[..]), notice(true, 'a'), Some('b'), false),
+            (Some(&a_to_b[..]), notice(true, 'b'), Some('b'), false),
+        ] {
+            let known = known.map(versions);
+            let shown = shown.map(|head| versions(&[Some(head)]).value.unwrap());
+            let behind = may_be_behind_notice(known.as_ref(), &told, shown.as_ref());
+            assert_eq!(behind, expected, "{told:?} {shown:?}");
+        }
+        // Another base is another version.
+        let told = PullRequestNotice { base: "release".parse().unwrap(), ..notice(true, 'a') };
+        assert!(may_be_behind_notice(None, &told, versions(&[Some('a')]).value.as_ref()));
     }
 
     fn change(

@@ -43,6 +43,25 @@ text_type!(
     }
 );
 
+text_type!(
+    /// The first digits of a commit id, as some providers shorten it.
+    CommitPrefix,
+    "shortened commit id",
+    "7 to 64 lower-case hexadecimal digits",
+    |text| {
+        (7..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    }
+);
+
+impl CommitPrefix {
+    /// Whether the commit begins with these digits.
+    #[must_use]
+    pub fn begins(&self, commit: &CommitId) -> bool {
+        commit.as_str().starts_with(self.as_str())
+    }
+}
+
 /// The kind of a git reference, judged by its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefKind {

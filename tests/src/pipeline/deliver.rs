@@ -9,7 +9,7 @@ use gantry_ingress::{Ingress, IngressSettings, Listeners};
 use gantry_ops::health::Health;
 use gantry_ops::secret::SecretString;
 use gantry_seams::hooks;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use tokio_util::sync::DropGuard;
 
 use super::TestPipeline;
@@ -145,7 +145,7 @@ impl TestPipeline {
         let listeners = Listeners { api: listener, hooks: None };
         tokio::spawn(gantry_ingress::run(ingress, listeners, stop.clone()));
         Door {
-            url: format!("http://{address}/hooks/github/{HOOK}"),
+            hooks: format!("http://{address}/hooks"),
             client: self.client.clone(),
             _stop: stop.drop_guard(),
         }
@@ -155,7 +155,7 @@ impl TestPipeline {
 /// A running ingress. Dropping it stops the ingress.
 #[derive(Debug)]
 pub struct Door {
-    url: String,
+    hooks: String,
     client: Client,
     _stop: DropGuard,
 }
@@ -169,12 +169,17 @@ impl Door {
         self.receive_kind(id, "push", push.body()).await
     }
 
+    /// A request to a hook, like `bitbucket/HOOK`, without headers and body.
+    pub fn post(&self, hook: &str) -> RequestBuilder {
+        self.client.post(format!("{}/{hook}", self.hooks))
+    }
+
     /// Sends a signed body of any kind. Returns the id of its event.
     ///
     /// # Panics
     /// If it is refused.
     pub async fn receive_kind(&self, id: &str, kind: &str, body: String) -> (EventId, Delivered) {
-        let mut request = self.client.post(&self.url);
+        let mut request = self.post(&format!("github/{HOOK}"));
         for (name, value) in github::headers_of(kind, SECRET, id, &body) {
             request = request.header(name, value);
         }

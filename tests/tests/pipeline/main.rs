@@ -26,6 +26,7 @@ mod embedded {
 
     mod admission;
     mod archive;
+    mod bitbucket;
     mod branches;
     mod causes;
     mod clocks;

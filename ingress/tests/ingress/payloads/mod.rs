@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, PullRequestChange, Push};
+use gantry_domain::event::{EventKind, PullRequestChange, PullRequestNotice, Push};
 use gantry_domain::hook::{Provider, Sender};
 use gantry_domain::pull_request::ChangedFiles;
 use gantry_domain::source::CommitId;
@@ -33,6 +33,7 @@ fn event(event: &EventKind) -> String {
     match event {
         EventKind::Push(pushed) => push(pushed),
         EventKind::PullRequest(change) => pull_request(change),
+        EventKind::PullRequestNotice(noticed) => notice(noticed),
         EventKind::Comment(comment) => format!("{:?} on {}", comment.command, comment.number),
         EventKind::ImagePushed(_) | EventKind::TaskSaved { .. } | EventKind::Requested { .. } => {
             panic!("{event:?}")
@@ -61,6 +62,20 @@ fn push(push: &Push) -> String {
         told += ", asks to skip";
     }
     told
+}
+
+fn notice(notice: &PullRequestNotice) -> String {
+    let action = notice.action.map_or("changed".to_owned(), |action| action.to_string());
+    let (number, head, base) = (notice.number, &notice.head, &notice.base);
+    let closed = if notice.is_open { "" } else { ", closed" };
+    let refs = [&notice.refs.head, &notice.refs.merge].into_iter().flatten();
+    let refs: Vec<&str> = refs.map(|reference| reference.as_str()).collect();
+    format!(
+        "{action} {number} {head} to {base} of {} ({}){closed}; at {}",
+        notice.url.key(),
+        notice.repository,
+        refs.join(" ")
+    )
 }
 
 fn pull_request(change: &PullRequestChange) -> String {

@@ -6,7 +6,7 @@ use crate::event::{Comment, PullRequestChange, Push};
 use crate::fact::{Fact, FactKey};
 use crate::id::{EventId, RunId};
 use crate::pull_request::{ChangedFiles, PullRequestVersion};
-use crate::source::CommitId;
+use crate::source::{CommitId, RepositoryKey};
 use crate::task::Task;
 use crate::trigger::PathRules;
 
@@ -197,6 +197,29 @@ pub fn pull_request(
         return Verdict::No(Rule::AlreadyStarted { run });
     }
     by_files(task, known.files, || build(change, task, known.event, version, fact))
+}
+
+/// Checks all rules for a pull request of which only the number was reported, and a task. `change` is what was found out
+/// about it; `None` if there is none of this number, or it was closed, or nobody could tell.
+#[must_use]
+pub fn noticed_pull_request(
+    repository: &RepositoryKey,
+    number: u64,
+    change: Option<&PullRequestChange>,
+    task: &Task,
+    known: Known<'_, PullRequestVersion>,
+) -> Verdict {
+    if let Some(change) = change {
+        return pull_request(change, task, known);
+    }
+    if let Err(rule) = matcher::match_pull_requests(repository, task) {
+        return Verdict::No(rule);
+    }
+    Verdict::No(match known.head {
+        Head::Unknown { fact, why } => Rule::HeadUnknown { fact: fact.clone(), why: why.clone() },
+        Head::NotAsked => Rule::NoTask { repository: repository.clone() },
+        Head::Known { .. } => Rule::PullRequestClosed { number },
+    })
 }
 
 /// Checks all rules for a comment that asks for a build, and a task. `change` is the pull request as it is now; `None` if

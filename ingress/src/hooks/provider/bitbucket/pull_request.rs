@@ -1,16 +1,15 @@
-//! Bitbucket's `pullrequest:created`, `:updated`, `:fulfilled` and `:rejected`.
+//! Bitbucket's `pullrequest:created`, `:updated`, `:fulfilled` and `:rejected`. They shorten commits to twelve digits, so
+//! the scheduler asks for the pull request.
 
-use gantry_domain::code_host::HostKind;
 use gantry_domain::delivery::Verdict;
-use gantry_domain::event::{EventKind, PullRequestChange, PullRequestRefs};
+use gantry_domain::event::{EventKind, PullRequestNotice, PullRequestRefs};
 use gantry_domain::id::HookId;
-use gantry_domain::pull_request::{Association, PullRequest, PullRequestBase, PullRequestHead};
-use gantry_domain::source::{CommitId, GitUrl};
+use gantry_domain::source::GitUrl;
 use gantry_domain::trigger::PullRequestAction;
 use serde::Deserialize;
 
-use super::super::reading::{Found, lenient, unreadable};
-use super::{Account, Repository};
+use super::super::reading::{Found, unreadable};
+use super::Repository;
 
 #[derive(Deserialize)]
 struct PullRequestBody {
@@ -22,21 +21,22 @@ struct PullRequestBody {
 struct PullRequestPart {
     id: u64,
     state: String,
-    source: Side,
-    destination: Side,
-    #[serde(default, deserialize_with = "lenient")]
-    draft: Option<bool>,
-    #[serde(default, deserialize_with = "lenient")]
-    author: Option<Account>,
+    source: Source,
+    destination: Destination,
 }
 
 #[derive(Deserialize)]
-struct Side {
+struct Source {
     branch: Branch,
     commit: Commit,
     /// `null` if the repository was deleted.
     #[serde(default)]
     repository: Option<RepositoryId>,
+}
+
+#[derive(Deserialize)]
+struct Destination {
+    branch: Branch,
 }
 
 #[derive(Deserialize)]
@@ -72,43 +72,19 @@ pub(super) fn read(
 ) -> Result<Found, Verdict> {
     let body: PullRequestBody = serde_json::from_slice(body).map_err(unreadable)?;
     let part = body.pullrequest;
-    let Ok(head) = part.source.commit.hash.parse::<CommitId>() else {
-        // Only a whole commit names one version.
-        let why = format!(
-            "Bitbucket shortens the commit of its head (`{:.40}`), and only a whole one can be built",
-            part.source.commit.hash
-        );
-        return Ok(Found::nothing(&why));
-    };
     let head_id = part.source.repository.map(|repository| repository.uuid);
-    let now = PullRequest {
-        number: part.id,
-        is_open: part.state == "OPEN",
-        head: PullRequestHead {
-            commit: head,
-            branch: part.source.branch.name.parse().ok(),
-            repository: head_id.and_then(|id| id.parse().ok()),
-        },
-        base: PullRequestBase {
-            branch: part.destination.branch.name.parse().map_err(unreadable)?,
-            repository: body.repository.uuid.parse().map_err(unreadable)?,
-        },
-        // Bitbucket makes no trial merges.
-        merge: None,
-        is_draft: part.draft.unwrap_or(false),
-        labels: Vec::new(),
-        author: part.author.map(|account| account.display_name),
-        // The payload does not tell.
-        association: Association::Stranger,
-    };
-    Ok(Found::one(EventKind::PullRequest(PullRequestChange {
+    let is_fork = head_id.as_ref() != Some(&body.repository.uuid);
+    let source = format!("heads/{}", part.source.branch.name).parse().ok();
+    Ok(Found::one(EventKind::PullRequestNotice(PullRequestNotice {
         hook: Some(hook.clone()),
         url: GitUrl::of_payload(&body.repository.links.html.href).map_err(unreadable)?,
+        repository: body.repository.uuid.parse().map_err(unreadable)?,
+        number: part.id,
         action,
-        before: None,
-        refs: PullRequestRefs::at(HostKind::Bitbucket, &now),
-        now,
-        // The payload has no commit messages.
-        asks_to_skip: false,
+        is_open: part.state == "OPEN",
+        head: part.source.commit.hash.parse().map_err(unreadable)?,
+        base: part.destination.branch.name.parse().map_err(unreadable)?,
+        // The source branch of a fork is in another repository. Bitbucket makes no trial merges.
+        refs: PullRequestRefs { head: source.filter(|_| !is_fork), merge: None },
     })))
 }
