@@ -36,13 +36,15 @@
 //! | `POST /hooks/{hook}/test` | write | sends a test delivery to the hook |
 //! | `GET POST /registries/{registry}/notifications` | read, write | lists them, creates one |
 //! | `GET PATCH DELETE /registries/{registry}/notifications/{notification}` | read, write, write | |
-//! | `POST …/notifications/{notification}/secrets` | write | adds a signing secret; the old one signs too |
-//! | `DELETE …/notifications/{notification}/secrets/{signing_secret}` | write | removes one |
-//! | `POST …/notifications/{notification}/test` | write | sends a message that tells of no run |
-//! | `GET …/notifications/{notification}/messages?after=&limit=` | read | lists its messages from the newest |
-//! | `GET …/notifications/{notification}/messages/{message}` | read | shows one with its body |
-//! | `POST …/notifications/{notification}/messages/{message}/replays` | run | sends it again |
-//! | `POST …/notifications/{notification}/replays` | run | sends those of a time again |
+//! | `POST /registries/{registry}/notifications/{notification}/secrets` | write | adds a signing secret; the old one
+//! signs too |
+//! | `DELETE /registries/{registry}/notifications/{notification}/secrets/{signing_secret}` | write | removes one |
+//! | `POST /registries/{registry}/notifications/{notification}/test` | write | sends a message that tells of no run |
+//! | `GET /registries/{registry}/notifications/{notification}/messages?after=&limit=` | read | lists its messages
+//! from the newest |
+//! | `GET /registries/{registry}/notifications/{notification}/messages/{message}` | read | shows one with its body |
+//! | `POST /registries/{registry}/notifications/{notification}/messages/{message}/replays` | run | sends it again |
+//! | `POST /registries/{registry}/notifications/{notification}/replays` | run | sends those of a time again |
 //! | `POST /registries/{registry}/simulations` | run | decides a body or delivery, without effect |
 //! | `GET /deliveries?registry=&hook=&id=&after=&limit=` | read | lists deliveries from the newest |
 //! | `GET /hooks/{hook}/deliveries/{delivery}` | read | shows one with events and decisions |
