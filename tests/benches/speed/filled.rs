@@ -82,8 +82,10 @@ pub(crate) async fn fill_tasks(
     repositories: Range<usize>,
 ) -> Result<()> {
     let (first, count) = (repositories.start, repositories.len());
-    let saves = numbers.map(|number| save_task(&parts.store, number, first + number % count));
-    stream::iter(saves).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await?;
+    // One after the other: each changes the record of the registry, so that it is not deleted meanwhile.
+    for number in numbers {
+        save_task(&parts.store, number, first + number % count).await?;
+    }
     let learns = repositories.map(|number| learn_head(&parts.store, number));
     stream::iter(learns).buffer_unordered(AT_ONCE).try_for_each(|()| async { Ok(()) }).await
 }
