@@ -34,6 +34,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// The additional time limit for cleaning up.
 const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 
+/// The time limit for reports: one that a killed process was sending is sent again once its claim of 40 s is over.
+const REPORTED_WITHIN: Duration = Duration::from_secs(60);
+
 /// The polling interval.
 const LOOK: Duration = Duration::from_millis(40);
 
@@ -174,7 +177,8 @@ impl Round {
         );
         quiet("clean up", CLEAN_WITHIN, || self.left(pid)).await?;
         let store = SqliteStore::open(self.data().join("gantry.db"), Options::default())?;
-        quiet("seal its logs", CLEAN_WITHIN, || evidence::open(&store)).await
+        quiet("seal its logs and send its reports", REPORTED_WITHIN, || evidence::open(&store))
+            .await
     }
 
     fn spawn(&self, installation: &mut Installation, random: &mut StdRng) -> Result<()> {
